@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import "time"
+
+// ShimID names one shim process: a random number that it draws at its start.
+type ShimID string
+
+// Grant is the permission to run the child. It exists only on the live
+// connection between a shim and an agent process; nothing on disk is a grant.
+// A later Grant of the same Hold moves the deadline forward.
+type Grant struct {
+	// Hold names the hold of the slots that this grant is made from.
+	Hold string `json:"hold"`
+	// Slots and their fencing tokens, in the order of acquisition.
+	Slots []SlotToken `json:"slots"`
+	// Deadline is the CLOCK_BOOTTIME instant (since boot) at which the child
+	// must be dead.
+	Deadline time.Duration `json:"deadline"`
+	// BootID is the boot that Deadline counts from.
+	BootID string `json:"bootID"`
+	// Drain and Kill are the parts of the time budget that end at Deadline:
+	// at Deadline−Kill−Drain the child gets its stop signal, at Deadline−Kill
+	// everything gets SIGKILL.
+	Drain time.Duration `json:"drain"`
+	Kill  time.Duration `json:"kill"`
+}
+
+// SlotToken is one slot (a Lease's name) and the fencing token of its hold.
+type SlotToken struct {
+	Slot  string `json:"slot"`
+	Token string `json:"token"`
+}
+
+// Phase is what a shim is doing.
+type Phase string
+
+const (
+	// Waiting: no child, the gate is closed; the shim would like a grant.
+	Waiting Phase = "waiting"
+	// Running: the child lives.
+	Running Phase = "running"
+	// Draining: the child has been told to stop and lives (or may live) on.
+	Draining Phase = "draining"
+	// Ended: the child came to its own end, everything that descended from it
+	// is dead and reaped, and the container is about to end. No grant wanted.
+	Ended Phase = "ended"
+)
+
+// Report is all that the agent's end knows of one shim. Each change of
+// anything in it makes a new, whole Report: the reader keeps only the last one
+// per shim.
+type Report struct {
+	Shim      ShimID
+	Container string
+	Phase     Phase
+	// Hold is the hold whose child the shim has (Running, Draining); for
+	// Waiting and Ended the hold of its last child, whose death is thereby
+	// reported. Empty if it never had a child.
+	Hold string
+	// Slots are those of the grant under which the child runs: what a new
+	// agent process resumes a hold from.
+	Slots []SlotToken
+	// Since is the CLOCK_BOOTTIME instant at which Phase began.
+	Since time.Duration
+	// Connected: the connection is up; grants and drains reach the shim.
+	Connected bool
+	// Dead: the shim's pidfd became readable. It was PID 1 of its namespace,
+	// so everything in it is dead. The last Report of a shim.
+	Dead bool
+	// Silent: the connection is up but heartbeats stopped; the shim is frozen
+	// or starved.
+	Silent bool
+	// Unproven is set on the report of a fresh shim while an earlier shim of
+	// the same container had been granted a hold and is not known to be dead.
+	// It names that hold. A grant made under another hold needs no such proof,
+	// because that hold was acquired by everybody's rules.
+	Unproven string
+}

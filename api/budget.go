@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"time"
+)
+
+// Bounds of a lease duration.
+const (
+	DefaultLeaseDuration = 30 * time.Second
+	// MinLeaseDuration is the shortest one whose budget rides out an outage of
+	// two seconds and still leaves two seconds to stop in.
+	MinLeaseDuration = 10 * time.Second
+	// MaxLeaseDuration bounds how long a vanished holder can block the others.
+	MaxLeaseDuration = time.Hour
+)
+
+// Budget divides a lease duration, counted from the instant at which the last
+// successful renewal was sent:
+//
+//	|—— RenewDeadline ——|—— Drain ——|—— Kill ——|—— Margin ——|
+//	sent                drain       SIGKILL     deadline     others may acquire
+//
+// The sum is exactly the duration. A child is dead at the deadline; standbys,
+// which count from the moment they saw that renewal (not before it was sent),
+// start theirs a Margin later at the earliest. The Margin pays for two clocks
+// that run at different rates and for a watchdog that is scheduled late.
+type Budget struct {
+	// Duration is the lease duration, as written into the Lease.
+	Duration time.Duration
+	// Renew is how often a holder renews: a sixth of the duration.
+	Renew time.Duration
+	// RequestTimeout bounds one request: half a renewal period.
+	RequestTimeout time.Duration
+	// Retry bounds the pause between two attempts.
+	Retry time.Duration
+	// RenewDeadline is how long after the last successful renewal the drain
+	// begins.
+	RenewDeadline time.Duration
+	// Drain is the child's time to stop by itself.
+	Drain time.Duration
+	// Kill is what killing and reaping may take after that.
+	Kill time.Duration
+	// Margin separates the deadline from the end of the lease.
+	Margin time.Duration
+}
+
+// kill is the time that a SIGKILL and the reaping of everything may take. A
+// process group of thousands dies within it on a busy machine.
+const kill = time.Second
+
+// minMargin covers scheduling delays of a starved watchdog; a tenth of the
+// duration covers clock rates and grows with what is at stake.
+const minMargin = 2 * time.Second
+
+// NewBudget derives every duration from the lease duration d. It fails if d is
+// outside of [MinLeaseDuration, MaxLeaseDuration] or no whole number of
+// seconds, which is all that a Lease can say.
+func NewBudget(d time.Duration) (Budget, error) {
+	switch {
+	case d < MinLeaseDuration || d > MaxLeaseDuration:
+		return Budget{}, fmt.Errorf("lease duration %v is not between %v and %v", d, MinLeaseDuration, MaxLeaseDuration)
+	case d%time.Second != 0:
+		return Budget{}, fmt.Errorf("lease duration %v is not a whole number of seconds", d)
+	}
+	b := Budget{
+		Duration:       d,
+		Renew:          d / 6,
+		RequestTimeout: d / 12,
+		Retry:          time.Second,
+		Drain:          d/3 - kill,
+		Kill:           kill,
+		Margin:         max(minMargin, d/10),
+	}
+	b.RenewDeadline = d - b.Margin - b.Kill - b.Drain
+	return b, nil
+}
+
+// Deadline is how long after the sending of the last successful renewal every
+// child must be dead.
+func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
+
+// Outage is how long the API server may be away, whenever that begins, before
+// a holder begins to drain.
+func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

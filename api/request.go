@@ -1,0 +1,46 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "time"
+
+// Request is what the annotations of a pod ask for. The zero value asks for
+// nothing.
+type Request struct {
+	// Singleton: of all pods of this workload, one runs. SingletonName is
+	// empty for "true".
+	Singleton     bool
+	SingletonName string
+	// Locks are the names of locks, sorted and without doubles.
+	Locks []string
+	// Containers are the gated containers by name; empty means the default.
+	Containers []string
+	// LeaseDuration is zero where the annotation is absent.
+	LeaseDuration time.Duration
+	OnLoss        OnLoss
+	Readiness     Readiness
+	// OptOut is set by inject: "false".
+	OptOut bool
+}
+
+// OnLoss is what becomes of a container whose slot was lost or yielded.
+type OnLoss string
+
+const (
+	// OnLossStandby stands by again in the same container (the default).
+	OnLossStandby OnLoss = "standby"
+	// OnLossRestart ends the container, so that a fresh one stands by.
+	OnLossRestart OnLoss = "restart"
+)
+
+// Readiness is how standbys look to Services and rollouts.
+type Readiness string
+
+const (
+	// ReadinessForward (the default): a standby is Ready while the slot is in
+	// good hands, and forwards its declared TCP ports to the holder.
+	ReadinessForward Readiness = "forward"
+	// ReadinessHolder: the holder alone is Ready.
+	ReadinessHolder Readiness = "holder"
+)
