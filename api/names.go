@@ -71,6 +71,10 @@ const (
 	// in the order in which they are acquired. Written by the webhook alone;
 	// enroll makes Leases and roles from it.
 	SlotsAnnotation = Prefix + "slots"
+	// GatedLabel marks the pods that the webhook gated, so that who looks for
+	// them (enroll, uninstall) watches and lists no others.
+	GatedLabel = Prefix + "gated"
+	Gated      = "true"
 )
 
 // What enroll and the agents write on Leases.
