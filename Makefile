@@ -1,0 +1,104 @@
+# Metaparticle. `make` alone prints the targets.
+#
+# demo and test install what they need by themselves: Debian packages through
+# apt-get, everything else as Go modules. Compiled parts of Kubernetes are kept
+# outside of the checkout, so only the first run is long.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ROOT := $(CURDIR)
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metaparticle
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export GOFLAGS += -buildvcs=false
+
+# A cluster of one's own is named on the command line (make e2e KUBECONFIG=…).
+# A KUBECONFIG that happens to be in the environment is not touched: the demo
+# deletes pods and cuts nodes off.
+ifeq ($(origin KUBECONFIG),command line)
+OWN_CLUSTER := 1
+else
+override KUBECONFIG := $(ROOT)/.cluster/kubeconfig
+endif
+export KUBECONFIG
+
+RUN ?= .
+SEEDS ?= 200
+SEED ?=
+SOAK ?= 2m
+ROUNDS ?= 1000
+
+##@ The two commands of a fresh machine
+
+.PHONY: demo
+demo: install ## Bring up a real cluster, run redis under one annotation, fail it over three ways.
+	cd test && go run ./demo
+
+.PHONY: test
+test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster.
+	$(MAKE) lint
+	$(MAKE) unit
+	$(MAKE) sim
+	$(MAKE) e2e
+
+##@ Parts of the test
+
+.PHONY: unit
+unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
+	go test -race -timeout 15m ./...
+	cd test && go test -race -timeout 15m $$(go list ./... | grep -v /e2e)
+
+.PHONY: sim
+sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
+	go test -count=1 -timeout 30m ./sim -run 'Simulation|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
+
+.PHONY: e2e
+e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs.
+	cd test && go test -count=1 -timeout 60m -v -run '$(RUN)' ./e2e -soak $(SOAK)
+
+.PHONY: golden
+golden: ## Rewrite golden files and generated documents; read the diff before you commit.
+	go test ./api ./mutate/... -update
+
+.PHONY: lint
+lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over both modules.
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	go vet ./...
+	$(CACHE)/golangci-lint run ./...
+	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
+
+.PHONY: bench
+bench: install ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+	cd test && go run ./bench -rounds $(ROUNDS)
+
+##@ The cluster
+
+.PHONY: cluster
+cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/.
+ifndef OWN_CLUSTER
+	cd test && go run ./cluster up
+endif
+
+.PHONY: cluster-down
+cluster-down: ## End the cluster; nothing of it is left.
+	cd test && go run ./cluster down
+
+##@ The product
+
+.PHONY: images
+images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
+	go run ./tools/images -out out/images -version $(VERSION)
+
+.PHONY: packages
+packages:
+	@./tools/packages
+
+$(CACHE)/golangci-lint: tools/lint/go.mod
+	@echo "compiling golangci-lint, once"
+	mkdir -p $(CACHE)
+	cd tools/lint && CGO_ENABLED=0 go build -trimpath -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: help
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
