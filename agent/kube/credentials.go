@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// tokenAge is how long a token is used without a look at its file. The kubelet
+// replaces it at four fifths of its life, which is at least ten minutes.
+const tokenAge = time.Minute
+
+// token is the service account's, read anew when it may have been rotated.
+type token struct {
+	file string
+
+	mu     sync.Mutex
+	value  string
+	readAt time.Time
+}
+
+// get returns the token, from memory while it is fresh.
+func (t *token) get(now time.Time) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value != "" && now.Sub(t.readAt) < tokenAge {
+		return t.value, nil
+	}
+	return t.read(now)
+}
+
+// reread returns the token as its file has it now.
+func (t *token) reread(now time.Time) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.read(now)
+}
+
+// read keeps the old token where the file cannot be read: it may well be good
+// still, and the server is the one to say that it is not.
+func (t *token) read(now time.Time) (string, error) {
+	data, err := os.ReadFile(t.file)
+	value := string(bytes.TrimSpace(data))
+	if err == nil && value == "" {
+		err = fmt.Errorf("%s is empty", t.file)
+	}
+	if err != nil && t.value == "" {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	if err == nil {
+		t.value = value
+	}
+	t.readAt = now
+	return t.value, nil
+}
+
+// authority is the CA file. It is read for each new connection, which is rare
+// and costs far more than that, so a changed CA needs no notice.
+type authority struct {
+	file string
+
+	mu   sync.Mutex
+	data []byte
+	last *x509.CertPool
+}
+
+// pool returns the certificates of the file, or the last good ones where it
+// cannot be read.
+func (a *authority) pool() (*x509.CertPool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	data, err := os.ReadFile(a.file)
+	if err == nil && (a.last == nil || !bytes.Equal(data, a.data)) {
+		pool := x509.NewCertPool()
+		if pool.AppendCertsFromPEM(data) {
+			a.data, a.last = data, pool
+		} else {
+			err = errors.New("no certificate in " + a.file)
+		}
+	}
+	if a.last == nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	return a.last, nil
+}

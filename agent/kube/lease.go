@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// microTime is the format of the times in a Lease, Kubernetes' MicroTime. It
+// has room for microseconds: two times closer than that are the same bytes.
+const microTime = "2006-01-02T15:04:05.000000Z07:00"
+
+// Lease is a coordination.k8s.io/v1 Lease. Fields that are not here (owner
+// references, finalizers, strategy, those of the future) are kept beside it
+// and written back unchanged.
+type Lease struct {
+	Name            string
+	Namespace       string
+	UID             string
+	ResourceVersion string
+	Labels          map[string]string
+	Annotations     map[string]string
+
+	// Holder is holderIdentity; empty means released.
+	Holder          string
+	DurationSeconds int
+	AcquireTime     time.Time
+	RenewTime       time.Time
+	Transitions     int
+
+	// raw is the object as it came, by key and never changed in place, so that
+	// clones may share it.
+	raw, metadata, spec object
+}
+
+// object is one level of a JSON object, the values left as they came. Keys are
+// compared exactly, as the API server does (encoding/json's structs would not).
+type object map[string]json.RawMessage
+
+// Clone returns a copy that shares nothing that can be changed.
+func (l *Lease) Clone() *Lease {
+	clone := *l
+	clone.Labels = maps.Clone(l.Labels)
+	clone.Annotations = maps.Clone(l.Annotations)
+	return &clone
+}
+
+// UnmarshalJSON reads a Lease as the API server sends it.
+func (l *Lease) UnmarshalJSON(data []byte) error {
+	var lease Lease
+	if err := json.Unmarshal(data, &lease.raw); err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	r := reader{}
+	r.read(lease.raw, "metadata", &lease.metadata)
+	r.read(lease.raw, "spec", &lease.spec)
+	r.read(lease.metadata, "name", &lease.Name)
+	r.read(lease.metadata, "namespace", &lease.Namespace)
+	r.read(lease.metadata, "uid", &lease.UID)
+	r.read(lease.metadata, "resourceVersion", &lease.ResourceVersion)
+	r.read(lease.metadata, "labels", &lease.Labels)
+	r.read(lease.metadata, "annotations", &lease.Annotations)
+	r.read(lease.spec, "holderIdentity", &lease.Holder)
+	r.read(lease.spec, "leaseDurationSeconds", &lease.DurationSeconds)
+	r.read(lease.spec, "acquireTime", &lease.AcquireTime)
+	r.read(lease.spec, "renewTime", &lease.RenewTime)
+	r.read(lease.spec, "leaseTransitions", &lease.Transitions)
+	if r.err != nil {
+		return r.err
+	}
+	*l = lease
+	return nil
+}
+
+// reader decodes fields until the first that cannot be.
+type reader struct{ err error }
+
+// read decodes the value at key; absent and null leave the target as it is.
+func (r *reader) read(from object, key string, target any) {
+	value, ok := from[key]
+	if !ok || r.err != nil {
+		return
+	}
+	if err := json.Unmarshal(value, target); err != nil {
+		r.err = fmt.Errorf("lease: %s: %w", key, err)
+	}
+}
+
+// MarshalJSON writes the object as it came, with the fields of l over it. As
+// client-go does, a released Lease says so with an empty holderIdentity.
+func (l *Lease) MarshalJSON() ([]byte, error) {
+	w := writer{}
+	metadata := w.over(l.metadata, map[string]any{
+		"name":            unlessZero(l.Name),
+		"namespace":       unlessZero(l.Namespace),
+		"uid":             unlessZero(l.UID),
+		"resourceVersion": unlessZero(l.ResourceVersion),
+		"labels":          unlessEmpty(l.Labels),
+		"annotations":     unlessEmpty(l.Annotations),
+	})
+	spec := w.over(l.spec, map[string]any{
+		"holderIdentity":       l.Holder,
+		"leaseDurationSeconds": unlessZero(l.DurationSeconds),
+		"acquireTime":          unlessNever(l.AcquireTime),
+		"renewTime":            unlessNever(l.RenewTime),
+		"leaseTransitions":     l.Transitions,
+	})
+	whole := w.over(l.raw, map[string]any{
+		"apiVersion": "coordination.k8s.io/v1",
+		"kind":       "Lease",
+		"metadata":   metadata,
+		"spec":       spec,
+	})
+	if w.err != nil {
+		return nil, fmt.Errorf("lease: %w", w.err)
+	}
+	return json.Marshal(whole)
+}
+
+// writer encodes fields until the first that cannot be.
+type writer struct{ err error }
+
+// over returns a copy of base with the fields over it; nil removes a key.
+func (w *writer) over(base object, fields map[string]any) object {
+	result := make(object, len(base)+len(fields))
+	maps.Copy(result, base)
+	for key, field := range fields {
+		if field == nil {
+			delete(result, key)
+			continue
+		}
+		value, err := json.Marshal(field)
+		if err != nil {
+			w.err = err
+		}
+		result[key] = value
+	}
+	return result
+}
+
+func unlessZero[T comparable](v T) any {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return v
+}
+
+func unlessEmpty(m map[string]string) any {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+func unlessNever(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UTC().Format(microTime)
+}
+
+// decodeLease reads a whole Lease that the server sent. One without the three
+// names by which it could be written again is no Lease.
+func decodeLease(data []byte) (*Lease, error) {
+	lease := new(Lease)
+	if err := json.Unmarshal(data, lease); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if lease.Name == "" || lease.UID == "" || lease.ResourceVersion == "" {
+		return nil, fmt.Errorf("%w: lease without name, uid or resource version", ErrMalformed)
+	}
+	return lease, nil
+}

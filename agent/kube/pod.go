@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// PatchPodStatus applies a strategic merge patch to a pod through its status
+// subresource, where conditions are merged by their type. The API server takes
+// labels and annotations there too.
+func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) error {
+	_, err := c.call(ctx, request{
+		method:      http.MethodPatch,
+		path:        c.corePath("pods") + "/" + url.PathEscape(pod) + "/status",
+		contentType: "application/strategic-merge-patch+json",
+		body:        patch,
+	})
+	if err != nil {
+		return fmt.Errorf("patch status of pod %s: %w", pod, err)
+	}
+	return nil
+}
+
+// EventType is how an [Event] looks to people.
+type EventType string
+
+const (
+	Normal  EventType = "Normal"
+	Warning EventType = "Warning"
+)
+
+// Event is a core/v1 Event on a pod of the client's namespace.
+type Event struct {
+	// PodName and PodUID name the pod. kubectl describe shows none without.
+	PodName, PodUID string
+	Type            EventType
+	// Reason is CamelCase, Message a sentence.
+	Reason, Message string
+	// Time is when it happened.
+	Time time.Time
+}
+
+// reporter names the agent in Events.
+const reporter = "metaparticle-agent"
+
+// maxEventMessage is what the API allows for an Event's note.
+const maxEventMessage = 1024
+
+// CreateEvent creates the Event. Its name is the server's choice.
+func (c *Client) CreateEvent(ctx context.Context, event Event) error {
+	body, err := json.Marshal(event.object(c.config.Namespace))
+	if err != nil {
+		return fmt.Errorf("create event %s: %w", event.Reason, err)
+	}
+	_, err = c.call(ctx, request{
+		method: http.MethodPost, path: c.corePath("events"),
+		contentType: "application/json", body: body,
+	})
+	if err != nil {
+		return fmt.Errorf("create event %s: %w", event.Reason, err)
+	}
+	return nil
+}
+
+func (e Event) object(namespace string) map[string]any {
+	message := e.Message
+	if len(message) > maxEventMessage {
+		message = message[:maxEventMessage]
+	}
+	at := e.Time.UTC().Format(time.RFC3339)
+	return map[string]any{
+		"apiVersion": "v1",
+		"kind":       "Event",
+		"metadata":   map[string]any{"generateName": e.PodName + ".", "namespace": namespace},
+		"involvedObject": map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": e.PodName, "uid": e.PodUID,
+		},
+		"type":    e.Type,
+		"reason":  e.Reason,
+		"message": message,
+		// Without an eventTime the server asks for nothing more, and kubectl
+		// sorts by these.
+		"firstTimestamp":     at,
+		"lastTimestamp":      at,
+		"count":              1,
+		"source":             map[string]any{"component": reporter},
+		"reportingComponent": reporter,
+		"reportingInstance":  e.PodName,
+	}
+}
+
+func (c *Client) corePath(resource string) string {
+	return "/api/v1/namespaces/" + url.PathEscape(c.config.Namespace) + "/" + resource
+}
