@@ -18,8 +18,9 @@ type Request struct {
 	Containers []string
 	// LeaseDuration is zero where the annotation is absent.
 	LeaseDuration time.Duration
-	OnLoss        OnLoss
-	Readiness     Readiness
+	// OnLoss and Readiness are empty where the annotation is absent.
+	OnLoss    OnLoss
+	Readiness Readiness
 	// OptOut is set by inject: "false".
 	OptOut bool
 }

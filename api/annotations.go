@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+// Annotation describes one annotation that a person writes. The parser's
+// known names, the nearest-name hints and docs/annotations.md all come from
+// [Annotations].
+type Annotation struct {
+	Key string
+	// Value is the syntax, as the documentation shows it.
+	Value string
+	// Default is what holds where the annotation is absent.
+	Default string
+	// Meaning is one sentence for people.
+	Meaning string
+	// Claim: the annotation asks for slots. The others modify a claim.
+	Claim bool
+}
+
+// Annotations are all that this version carries out, in the order in which the
+// documentation lists them.
+var Annotations = []Annotation{
+	{
+		Key: SingletonAnnotation, Value: `"true"`, Default: "no claim", Claim: true,
+		Meaning: "Of all pods of this workload, one runs. " +
+			"A name instead of `true` makes a slot of its own; `\"false\"` claims nothing.",
+	},
+	{
+		Key: LockAnnotation, Value: "`name[,name…]`", Default: "no claim", Claim: true,
+		Meaning: "Of all pods in the namespace that name the lock, whatever their workload, one runs. " +
+			"Several locks are taken in one global order, so there is no deadlock.",
+	},
+	{
+		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template",
+		Meaning: "Which containers wait for the slot; the others run at once.",
+	},
+	{
+		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`",
+		Meaning: "How long a holder that vanished without a word blocks the others. " +
+			"Whole seconds, from `10s` to `1h`.",
+	},
+	{
+		Key: OnLossAnnotation, Value: "`standby` or `restart`", Default: "`standby`",
+		Meaning: "After a lost slot: stand by in the same container, or in a fresh one.",
+	},
+	{
+		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
+		Meaning: "With `forward` a standby is Ready while the slot is in good hands, and forwards its declared " +
+			"TCP ports to the holder; a StatefulSet's standbys forward only if this is written out. " +
+			"With `holder` the holder alone is Ready.",
+	},
+	{
+		Key: InjectAnnotation, Value: `"true" or "false"`, Default: `"true"`,
+		Meaning: "`\"false\"` opts a pod out. Together with a claim it is an error.",
+	},
+}
+
+// planned are annotations of the design that this version refuses. Each would
+// silently do nothing otherwise.
+var planned = []string{
+	Prefix + "barrier",
+	Prefix + "gate",
+	Prefix + "once",
+	Prefix + "ports",
+	Prefix + "semaphore",
+	Prefix + "shards",
+}
+
+// written are annotations that our own programs write. They are no mistake on
+// a pod that comes by again, and nothing is read from them here: what a person
+// puts into them has no effect on the claims.
+var written = []string{
+	AddressAnnotation,
+	BootAnnotation,
+	HoldAnnotation,
+	ServingAnnotation,
+	SlotsAnnotation,
+	TokenAnnotation,
+	WorkloadAnnotation,
+}

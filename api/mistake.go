@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Mistake is one thing wrong with one annotation.
+type Mistake struct {
+	// Key of the annotation, with its prefix.
+	Key   string
+	Value string
+	// Problem says what is wrong and what to do, and reads on after the key.
+	Problem string
+}
+
+func (m Mistake) Error() string { return m.Key + " " + m.Problem }
+
+// Mistakes are all that is wrong with a set of annotations, sorted by key. It
+// is the only error that [Parse] returns.
+type Mistakes []Mistake
+
+func (m Mistakes) Error() string {
+	problems := make([]string, len(m))
+	for i, mistake := range m {
+		problems[i] = mistake.Error()
+	}
+	return strings.Join(problems, "; ")
+}
+
+func (m Mistakes) sort() {
+	slices.SortFunc(m, func(a, b Mistake) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Problem, b.Problem))
+	})
+}
+
+// unknown describes the mistake of a key that nobody knows.
+func unknown(key string) string {
+	if key == InjectionLabel {
+		return fmt.Sprintf("is a label of the namespace, not an annotation: kubectl label namespace NAME %s=%s",
+			InjectionLabel, InjectionEnabled)
+	}
+	if known, ok := nearest(key); ok {
+		return fmt.Sprintf("is not known: did you mean %s?", known)
+	}
+	return "is not known: remove it"
+}
+
+// nearest is the annotation whose name takes the fewest edits to get from key,
+// if those are few enough for a slip of the hand: two, or a third of the name.
+func nearest(key string) (string, bool) {
+	name := strings.ToLower(strings.TrimPrefix(key, Prefix))
+	best, least := "", 0
+	for _, a := range Annotations {
+		known := strings.TrimPrefix(a.Key, Prefix)
+		d := distance(name, known)
+		if d > max(2, len(known)/3) || d >= len(known) {
+			continue
+		}
+		if best == "" || d < least {
+			best, least = a.Key, d
+		}
+	}
+	return best, best != ""
+}
+
+// distance counts the insertions, deletions, replacements and swaps of
+// neighbours that turn a into b.
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	var before []int // the row before the last one
+	last := make([]int, len(y)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range x {
+		row := make([]int, len(y)+1)
+		row[0] = i + 1
+		for j := range y {
+			replace := last[j]
+			if x[i] != y[j] {
+				replace++
+			}
+			row[j+1] = min(row[j]+1, last[j+1]+1, replace)
+			if i > 0 && j > 0 && x[i] == y[j-1] && x[i-1] == y[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(y)]
+}

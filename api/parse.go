@@ -1,0 +1,237 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// maxLabel bounds names that are one DNS label: containers, and the name
+	// of a singleton.
+	maxLabel = 63
+	// maxName bounds the name of a Lease, as of every object.
+	maxName = 253
+	// maxLock leaves room for the prefix of the Lease's name.
+	maxLock = maxName - len(lockPrefix)
+	// maxListed bounds a list. The whole of a pod's annotations may be
+	// 256 KiB; a pod with hundreds of slots is a mistake.
+	maxListed = 32
+)
+
+var (
+	label     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+)
+
+// ambiguous are values that somebody may mean as a boolean. As the name of a
+// singleton, "no" would claim.
+var ambiguous = []string{"0", "1", "f", "n", "no", "off", "on", "t", "y", "yes"}
+
+// Parse reads the annotations of a pod (or of its template). Annotations of
+// others are ignored. The error, if any, is [Mistakes]: all of them at once.
+func Parse(annotations map[string]string) (Request, error) {
+	p := parser{annotations: annotations}
+	for key := range annotations {
+		p.name(key)
+	}
+	p.value(SingletonAnnotation, p.singleton)
+	p.value(LockAnnotation, p.lock)
+	p.value(ContainersAnnotation, p.containers)
+	p.value(LeaseDurationAnnotation, p.leaseDuration)
+	p.value(OnLossAnnotation, p.onLoss)
+	p.value(ReadinessAnnotation, p.readiness)
+	p.value(InjectAnnotation, p.inject)
+	p.together()
+	if len(p.mistakes) > 0 {
+		p.mistakes.sort()
+		return Request{}, p.mistakes
+	}
+	return p.request, nil
+}
+
+type parser struct {
+	annotations map[string]string
+	request     Request
+	mistakes    Mistakes
+}
+
+func (p *parser) wrong(key, format string, args ...any) {
+	p.mistakes = append(p.mistakes, Mistake{Key: key, Value: p.annotations[key], Problem: fmt.Sprintf(format, args...)})
+}
+
+// name judges a key alone.
+func (p *parser) name(key string) {
+	switch {
+	case !strings.HasPrefix(key, Prefix), slices.Contains(written, key):
+	case slices.Contains(planned, key):
+		p.wrong(key, "is not supported by this version: remove it")
+	case !slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key }):
+		p.wrong(key, "%s", unknown(key))
+	}
+}
+
+// value hands the value of an annotation that is there to its parser, which
+// returns what is wrong with it.
+func (p *parser) value(key string, parse func(value string) string) {
+	value, ok := p.annotations[key]
+	if !ok {
+		return
+	}
+	if problem := parse(value); problem != "" {
+		p.wrong(key, "is %q: %s", brief(value), problem)
+	}
+}
+
+func (p *parser) singleton(value string) string {
+	switch {
+	case value == "true":
+		p.request.Singleton = true
+	case value == "false":
+	case slices.Contains(ambiguous, strings.ToLower(value)) || strings.EqualFold(value, "true") || strings.EqualFold(value, "false"):
+		return `write "true" or "false"`
+	case len(value) > maxLabel || !label.MatchString(value):
+		return `write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`
+	default:
+		p.request.Singleton, p.request.SingletonName = true, value
+	}
+	return ""
+}
+
+func (p *parser) lock(value string) string {
+	names, problem := list(value, "lock", func(name string) string {
+		if len(name) > maxLock || !subdomain.MatchString(name) {
+			return fmt.Sprintf("a lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxLock)
+		}
+		return ""
+	})
+	p.request.Locks = names
+	return problem
+}
+
+func (p *parser) containers(value string) string {
+	names, problem := list(value, "container", func(name string) string {
+		switch {
+		case name == InstallContainer || name == AgentContainer:
+			return fmt.Sprintf("%s is injected and cannot wait for itself", name)
+		case len(name) > maxLabel || !label.MatchString(name):
+			return fmt.Sprintf("%q cannot be a container's name", brief(name))
+		}
+		return ""
+	})
+	p.request.Containers = names
+	return problem
+}
+
+// list splits a comma-separated list, sorts it, drops doubles, and says what
+// is wrong with the first element that is.
+func list(value, noun string, problem func(string) string) ([]string, string) {
+	var names []string
+	for name := range strings.SplitSeq(value, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			return nil, fmt.Sprintf("name at least one %s, and none twice or empty, separated by commas", noun)
+		}
+		if wrong := problem(name); wrong != "" {
+			return nil, wrong
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) > maxListed {
+		return nil, fmt.Sprintf("name at most %d", maxListed)
+	}
+	return names, ""
+}
+
+func (p *parser) leaseDuration(value string) string {
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil && digits(value):
+		return fmt.Sprintf("write %ss", value)
+	case err != nil:
+		return `write a duration like "30s" or "2m"`
+	}
+	if _, err := NewBudget(d); err != nil {
+		return err.Error()
+	}
+	p.request.LeaseDuration = d
+	return ""
+}
+
+// digits: a number that lacks nothing but its unit. A number too long to be
+// seconds is better answered with an example.
+func digits(s string) bool {
+	return s != "" && len(s) <= 6 && strings.Trim(s, "0123456789") == ""
+}
+
+func (p *parser) onLoss(value string) string {
+	switch v := OnLoss(value); v {
+	case OnLossStandby, OnLossRestart:
+		p.request.OnLoss = v
+		return ""
+	}
+	return fmt.Sprintf("write %q or %q", OnLossStandby, OnLossRestart)
+}
+
+func (p *parser) readiness(value string) string {
+	switch v := Readiness(value); v {
+	case ReadinessForward, ReadinessHolder:
+		p.request.Readiness = v
+		return ""
+	}
+	return fmt.Sprintf("write %q or %q", ReadinessForward, ReadinessHolder)
+}
+
+func (p *parser) inject(value string) string {
+	switch value {
+	case "false":
+		p.request.OptOut = true
+	case "true":
+	default:
+		return `write "true" or "false"`
+	}
+	return ""
+}
+
+// together judges annotations that contradict or need each other. Whoever
+// switched claims off in so many words (singleton: "false", inject: "false")
+// may leave the modifiers of the claim where they are; a claim whose value is
+// wrong is one already complained of.
+func (p *parser) together() {
+	_, singleton := p.annotations[SingletonAnnotation]
+	_, lock := p.annotations[LockAnnotation]
+	if p.request.OptOut && p.request.Claims() {
+		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claimed())
+	}
+	if singleton || lock || p.request.OptOut {
+		return
+	}
+	for _, key := range []string{ContainersAnnotation, LeaseDurationAnnotation, OnLossAnnotation, ReadinessAnnotation} {
+		if _, ok := p.annotations[key]; ok {
+			p.wrong(key, `has no effect without a claim: add %s: "true" or %s, or remove it`, SingletonAnnotation, LockAnnotation)
+		}
+	}
+}
+
+func (p *parser) claimed() string {
+	if p.request.Singleton {
+		return SingletonAnnotation
+	}
+	return LockAnnotation
+}
+
+// brief keeps a message readable whatever somebody put into an annotation.
+func brief(value string) string {
+	const most = 80
+	if len(value) <= most {
+		return value
+	}
+	return strings.ToValidUTF8(value[:most], "") + "…"
+}
