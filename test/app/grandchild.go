@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// fork starts a process that is hard to kill: an orphan in a session of its
+// own that ignores SIGTERM. It shares the application's locks, which are free
+// only when both are dead.
+func (l life) fork(c config) error {
+	var parents []string
+	var locks []*os.File
+	for _, w := range l {
+		parents = append(parents, w.ID)
+		locks = append(locks, w.Lock)
+	}
+	// The process in between ends at once, which makes the last one an orphan.
+	return respawn(c, "fork:"+strings.Join(parents, ","), locks).Run()
+}
+
+func respawn(c config, descendant string, locks []*os.File) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", "-record", c.dir, "-alone", c.names, "-descendant", descendant)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = locks
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
+// descend is the process in between, and then the last one.
+func descend(c config) error {
+	names := strings.Split(c.names, ",")
+	var locks []*os.File
+	for i := range names {
+		locks = append(locks, os.NewFile(uintptr(3+i), "lock"))
+	}
+	if parents, ok := strings.CutPrefix(c.descendant, "fork:"); ok {
+		return respawn(c, parents, locks).Start()
+	}
+	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	for i, parent := range strings.Split(c.descendant, ",") {
+		m := meta()
+		m.Parent = parent
+		if _, err := record.Inherit(c.dir, names[i], m, locks[i]); err != nil {
+			return fmt.Errorf("record descendant: %w", err)
+		}
+	}
+	select {}
+}

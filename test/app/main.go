@@ -1,0 +1,143 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command app is the unchanged application of the end-to-end tests. It knows
+// nothing of Metaparticle. It records its life (package record), serves HTTP,
+// and stops, or fails to, as its flags say:
+//
+//	app [flags]
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+type config struct {
+	dir        string
+	names      string
+	listen     string
+	stopDelay  time.Duration
+	stopCode   int
+	ignoreTerm bool
+	runFor     time.Duration
+	exitCode   int
+	startDelay time.Duration
+	grandchild bool
+	descendant string
+}
+
+func main() {
+	c := config{}
+	flag.StringVar(&c.dir, "record", "", "directory of the record; none: record nothing")
+	flag.StringVar(&c.names, "alone", "app", "names under which this process must be alone, separated by commas")
+	flag.StringVar(&c.listen, "listen", "", "address to serve HTTP on")
+	flag.DurationVar(&c.stopDelay, "stop-delay", 0, "time from SIGTERM to the end")
+	flag.IntVar(&c.stopCode, "stop-code", 0, "exit code after SIGTERM")
+	flag.BoolVar(&c.ignoreTerm, "ignore-term", false, "do not end after SIGTERM")
+	flag.DurationVar(&c.runFor, "run-for", 0, "end by itself after this time; 0: never")
+	flag.IntVar(&c.exitCode, "exit-code", 0, "exit code of an end by itself")
+	flag.DurationVar(&c.startDelay, "start-delay", 0, "serve only after this time")
+	flag.BoolVar(&c.grandchild, "grandchild", false, "start a process in a session of its own that ignores SIGTERM")
+	flag.StringVar(&c.descendant, "descendant", "", "used by -grandchild")
+	flag.Parse()
+	code, err := run(c)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(70)
+	}
+	os.Exit(code)
+}
+
+func run(c config) (int, error) {
+	if c.descendant != "" {
+		return 0, descend(c)
+	}
+	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	life, err := begin(c)
+	if err != nil {
+		return 0, err
+	}
+	if c.grandchild {
+		if err := life.fork(c); err != nil {
+			return 0, err
+		}
+	}
+	var byItself <-chan time.Time
+	if c.runFor > 0 {
+		byItself = time.After(c.runFor)
+	}
+	asked := make(chan int, 1)
+	if c.listen != "" {
+		go serve(c, asked)
+	}
+	select {
+	case <-byItself:
+		return c.exitCode, life.end(c.exitCode)
+	case code := <-asked:
+		return code, life.end(code)
+	case <-terminated.Done():
+	}
+	if err := life.signalled(); err != nil {
+		return 0, err
+	}
+	if c.ignoreTerm {
+		select {}
+	}
+	if c.stopDelay > 0 {
+		<-time.After(c.stopDelay)
+	}
+	return c.stopCode, life.end(c.stopCode)
+}
+
+// life is the record under each name that the application must be alone under.
+type life []*record.Writer
+
+func begin(c config) (life, error) {
+	if c.dir == "" {
+		return nil, nil
+	}
+	var l life
+	for name := range strings.SplitSeq(c.names, ",") {
+		w, err := record.Begin(c.dir, name, meta())
+		if err != nil {
+			return nil, err
+		}
+		l = append(l, w)
+	}
+	return l, nil
+}
+
+func meta() record.Meta {
+	return record.Meta{
+		Pod: os.Getenv("POD_NAME"), UID: os.Getenv("POD_UID"), Node: os.Getenv("NODE_NAME"), PID: os.Getpid(),
+		Slot: os.Getenv("METAPARTICLE_SLOT"), Token: os.Getenv("METAPARTICLE_FENCING_TOKEN"),
+	}
+}
+
+func (l life) signalled() error {
+	for _, w := range l {
+		if err := w.Signal(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l life) end(code int) error {
+	for _, w := range l {
+		if err := w.End(code); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+// serve answers GET / with who it is, and GET /exit?code=N by ending with N.
+func serve(c config, asked chan<- int) {
+	if c.startDelay > 0 {
+		<-time.After(c.startDelay)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(meta())
+	})
+	mux.HandleFunc("GET /exit", func(w http.ResponseWriter, r *http.Request) {
+		code, err := strconv.Atoi(r.URL.Query().Get("code"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		asked <- code
+	})
+	if err := http.ListenAndServe(c.listen, mux); err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(71)
+	}
+}

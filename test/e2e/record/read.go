@@ -1,0 +1,207 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package record
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Process is what the record knows of one process.
+type Process struct {
+	Meta
+	ID    string
+	Start time.Duration
+	// Last is the last instant at which the process is known to have run.
+	Last time.Duration
+	// Ended: the process wrote its own end, with Code.
+	Ended bool
+	Code  int
+	// Signalled is when it was told to stop; zero if never.
+	Signalled time.Duration
+	// Contended: another process held the lock when this one began.
+	Contended bool
+	Gaps      []Span
+}
+
+// Span is a stretch of time.
+type Span struct{ From, Until time.Duration }
+
+// Len is the length of the span.
+func (s Span) Len() time.Duration { return s.Until - s.From }
+
+func (p Process) String() string {
+	return fmt.Sprintf("%s(%s on %s, token %s)", p.ID, p.Pod, p.Node, p.Token)
+}
+
+// Active are the stretches in which the process ran: its life without its gaps.
+func (p Process) Active() []Span {
+	var active []Span
+	from := p.Start
+	for _, g := range p.Gaps {
+		active = append(active, Span{from, g.From})
+		from = g.Until
+	}
+	return append(active, Span{from, p.Last})
+}
+
+// Record is everything that happened under one name, ordered by start.
+type Record []Process
+
+// Read reads the record called name in dir. One that nobody has written to yet
+// is empty.
+func Read(dir, name string) (Record, error) {
+	data, err := os.ReadFile(recordFile(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	processes := map[string]*Process{}
+	for raw := range bytes.Lines(data) {
+		var l line
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return nil, fmt.Errorf("read record %q: %w", raw, err)
+		}
+		if l.Event == began {
+			processes[l.ID] = &Process{Meta: *l.Meta, ID: l.ID, Start: l.At, Last: l.At, Contended: l.Contended}
+			continue
+		}
+		p, ok := processes[l.ID]
+		if !ok {
+			return nil, fmt.Errorf("read record: %s has no beginning", l.ID)
+		}
+		p.add(l)
+	}
+	var record Record
+	for _, p := range processes {
+		if stamp, err := os.ReadFile(stampFile(dir, name, p.ID)); err == nil && len(stamp) == 8 {
+			p.Last = max(p.Last, time.Duration(binary.NativeEndian.Uint64(stamp)))
+		}
+		record = append(record, *p)
+	}
+	slices.SortFunc(record, func(a, b Process) int { return int(a.Start - b.Start) })
+	return record, nil
+}
+
+func (p *Process) add(l line) {
+	switch l.Event {
+	case signal:
+		p.Signalled = l.At
+	case gap:
+		p.Gaps = append(p.Gaps, Span{l.At, l.Until})
+	case endsNow:
+		p.Ended, p.Code = true, l.Code
+	}
+	p.Last = max(p.Last, l.At, l.Until)
+}
+
+// Overlap is two processes that were both there, for Len.
+type Overlap struct {
+	A, B Process
+	Len  time.Duration
+	// Active is for how long both not only lived but ran.
+	Active time.Duration
+}
+
+func (o Overlap) String() string {
+	return fmt.Sprintf("%v and %v at once for %v (both active for %v)", o.A, o.B, o.Len, o.Active)
+}
+
+// Overlaps are all pairs of processes that were there at once, by their stamps,
+// descendants of one another excepted.
+func (r Record) Overlaps() []Overlap {
+	var overlaps []Overlap
+	for i, a := range r {
+		for _, b := range r[i+1:] {
+			length := min(a.Last, b.Last) - b.Start
+			if length >= 0 && a.family() != b.family() {
+				overlaps = append(overlaps, Overlap{A: a, B: b, Len: length, Active: together(a, b)})
+			}
+		}
+	}
+	return overlaps
+}
+
+// family is the process whose lock this one has.
+func (p Process) family() string {
+	if p.Parent != "" {
+		return p.Parent
+	}
+	return p.ID
+}
+
+func together(a, b Process) time.Duration {
+	var sum time.Duration
+	for _, x := range a.Active() {
+		for _, y := range b.Active() {
+			if both := min(x.Until, y.Until) - max(x.From, y.From); both > 0 {
+				sum += both
+			}
+		}
+	}
+	return sum
+}
+
+// Contended are the processes that met another's lock: by the kernel's word,
+// two at once.
+func (r Record) Contended() []Process {
+	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return !p.Contended })
+}
+
+// Mains are the processes that are nobody's descendants.
+func (r Record) Mains() Record {
+	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return p.Parent != "" })
+}
+
+// Running are the processes whose last stamp is at most recent old.
+func (r Record) Running(recent time.Duration) Record {
+	now := Now()
+	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool {
+		return p.Ended || now-p.Last > recent
+	})
+}
+
+// Vacancies are the stretches between the end of the last process of a hold
+// and the start of the next.
+func (r Record) Vacancies() []Span {
+	var vacancies []Span
+	var end time.Duration
+	for i, p := range r {
+		if i > 0 && p.Start > end {
+			vacancies = append(vacancies, Span{end, p.Start})
+		}
+		end = max(end, p.Last)
+	}
+	return vacancies
+}
+
+// TokensGrow fails unless each pod that follows another has a greater token,
+// and the tokens of one pod never shrink.
+func (r Record) TokensGrow() error {
+	var before Process
+	for _, p := range r.Mains() {
+		token, err := strconv.ParseUint(p.Token, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%v: token: %w", p, err)
+		}
+		if before.ID != "" {
+			last, _ := strconv.ParseUint(before.Token, 10, 64)
+			if token < last || (token == last && p.UID != before.UID) {
+				return fmt.Errorf("the token does not grow from %v to %v", before, p)
+			}
+		}
+		before = p
+	}
+	return nil
+}

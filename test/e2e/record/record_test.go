@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package record
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// finish ends a process the way the kernel does: its lock is gone.
+func finish(t *testing.T, w *Writer) {
+	t.Helper()
+	require.NoError(t, w.End(0))
+	require.NoError(t, w.Lock.Close())
+}
+
+func TestTwoAtOnceAreSeen(t *testing.T) {
+	dir := t.TempDir()
+	a, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
+	require.NoError(t, err)
+	b, err := Begin(dir, "x", Meta{Pod: "b", Token: "2"})
+	require.NoError(t, err)
+	finish(t, b)
+	finish(t, a)
+
+	r, err := Read(dir, "x")
+	require.NoError(t, err)
+	require.Len(t, r.Overlaps(), 1)
+	assert.Equal(t, "a", r.Overlaps()[0].A.Pod)
+	assert.Equal(t, "b", r.Overlaps()[0].B.Pod)
+	require.Len(t, r.Contended(), 1)
+	assert.Equal(t, "b", r.Contended()[0].Pod)
+}
+
+func TestOneAfterTheOtherIsNoOverlap(t *testing.T) {
+	dir := t.TempDir()
+	for _, token := range []string{"9", "10"} {
+		w, err := Begin(dir, "x", Meta{Pod: "p" + token, UID: token, Token: token})
+		require.NoError(t, err)
+		finish(t, w)
+	}
+	r, err := Read(dir, "x")
+	require.NoError(t, err)
+	assert.Empty(t, r.Overlaps())
+	assert.Empty(t, r.Contended())
+	assert.Len(t, r.Vacancies(), 1)
+	assert.NoError(t, r.TokensGrow(), "tokens are numbers, not strings")
+}
+
+func TestADescendantKeepsTheLock(t *testing.T) {
+	dir := t.TempDir()
+	parent, err := Begin(dir, "x", Meta{Pod: "a"})
+	require.NoError(t, err)
+	child, err := Inherit(dir, "x", Meta{Pod: "a", Parent: parent.ID}, parent.Lock)
+	require.NoError(t, err)
+	require.NoError(t, parent.End(0))
+	next, err := Begin(dir, "x", Meta{Pod: "b"})
+	require.NoError(t, err)
+	require.NoError(t, next.End(0))
+	require.NoError(t, child.End(0))
+
+	r, err := Read(dir, "x")
+	require.NoError(t, err)
+	require.Len(t, r.Overlaps(), 1, "the parent and its descendant are one, the next is not")
+	assert.Equal(t, parent.ID, r.Overlaps()[0].A.Parent)
+	assert.Len(t, r.Contended(), 1)
+}
+
+func TestTokensThatDoNotGrow(t *testing.T) {
+	const s = time.Second
+	tests := map[string]struct {
+		record Record
+		grow   bool
+	}{
+		"the same pod keeps its token": {Record{
+			{ID: "1", Meta: Meta{UID: "a", Token: "5"}}, {ID: "2", Start: s, Meta: Meta{UID: "a", Token: "5"}}}, true},
+		"another pod with the same token": {Record{
+			{ID: "1", Meta: Meta{UID: "a", Token: "5"}}, {ID: "2", Start: s, Meta: Meta{UID: "b", Token: "5"}}}, false},
+		"a smaller one": {Record{
+			{ID: "1", Meta: Meta{UID: "a", Token: "10"}}, {ID: "2", Start: s, Meta: Meta{UID: "b", Token: "9"}}}, false},
+		"none": {Record{{ID: "1"}}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if test.grow {
+				assert.NoError(t, test.record.TokensGrow())
+			} else {
+				assert.Error(t, test.record.TokensGrow())
+			}
+		})
+	}
+}
+
+func TestAFrozenProcessIsThereButNotActive(t *testing.T) {
+	const s = time.Second
+	frozen := Process{ID: "1", Start: 0, Last: 41 * s, Gaps: []Span{{10 * s, 40 * s}}}
+	next := Process{ID: "2", Start: 25 * s, Last: 60 * s, Contended: true}
+	overlaps := Record{frozen, next}.Overlaps()
+	require.Len(t, overlaps, 1)
+	assert.Equal(t, 16*s, overlaps[0].Len)
+	assert.Equal(t, s, overlaps[0].Active, "what it ran after it woke")
+}
