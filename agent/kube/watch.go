@@ -74,7 +74,12 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 		return fmt.Errorf("watch lease %s: %w", name, err)
 	}
 	defer response.Body.Close()
-	if err := readWatch(response.Body, name, fn); err != nil {
+	err = readWatch(response.Body, name, fn)
+	if err == nil {
+		// A server that sees us go may still end the stream in good order.
+		err = ctx.Err()
+	}
+	if err != nil {
 		return fmt.Errorf("watch lease %s: %w", name, err)
 	}
 	return nil

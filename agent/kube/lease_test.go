@@ -1,0 +1,181 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// foreign is a Lease with everything that this package does not know.
+const foreign = `{
+  "apiVersion": "coordination.k8s.io/v1",
+  "kind": "Lease",
+  "future": {"a": [1, 2.50, "<&>"]},
+  "metadata": {
+    "name": "biller", "namespace": "shop", "uid": "u-1", "resourceVersion": "41",
+    "generation": 9007199254740993,
+    "labels": {"app": "biller"},
+    "annotations": {"metaparticle.io/token": "40", "other": "kept"},
+    "ownerReferences": [{"kind": "ConfigMap", "name": "x", "uid": "o"}],
+    "finalizers": ["example.com/f"],
+    "managedFields": [{"manager": "m"}]
+  },
+  "spec": {
+    "holderIdentity": "pod-a_1",
+    "leaseDurationSeconds": 30,
+    "acquireTime": "2026-01-02T03:04:05.000006Z",
+    "renewTime": "2026-01-02T05:04:05.700000+02:00",
+    "leaseTransitions": 7,
+    "preferredHolder": "pod-b",
+    "strategy": "OldestEmulationVersion",
+    "quorum": null
+  }
+}`
+
+func parse(t *testing.T, text string) *Lease {
+	t.Helper()
+	lease, err := decodeLease([]byte(text))
+	require.NoError(t, err)
+	return lease
+}
+
+func TestLeaseIsReadByItsFields(t *testing.T) {
+	lease := parse(t, foreign)
+	assert.Equal(t, "biller", lease.Name)
+	assert.Equal(t, "shop", lease.Namespace)
+	assert.Equal(t, "u-1", lease.UID)
+	assert.Equal(t, "41", lease.ResourceVersion)
+	assert.Equal(t, "pod-a_1", lease.Holder)
+	assert.Equal(t, 30, lease.DurationSeconds)
+	assert.Equal(t, 7, lease.Transitions)
+	assert.True(t, lease.AcquireTime.Equal(time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)))
+	assert.True(t, lease.RenewTime.Equal(time.Date(2026, 1, 2, 3, 4, 5, 700_000_000, time.UTC)))
+	assert.Equal(t, map[string]string{"app": "biller"}, lease.Labels)
+	assert.Equal(t, "40", lease.Annotations["metaparticle.io/token"])
+}
+
+func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
+	lease := parse(t, foreign)
+	lease.Holder = "pod-c_3"
+	lease.RenewTime = time.Date(2026, 1, 2, 3, 4, 6, 999, time.FixedZone("", 3600))
+	lease.Annotations["metaparticle.io/token"] = "41"
+	written, err := json.Marshal(lease)
+	require.NoError(t, err)
+
+	want := replace(t, foreign,
+		`"pod-a_1"`, `"pod-c_3"`,
+		`"2026-01-02T05:04:05.700000+02:00"`, `"2026-01-02T02:04:06.000000Z"`,
+		`"metaparticle.io/token": "40"`, `"metaparticle.io/token": "41"`)
+	assert.JSONEq(t, want, string(written))
+	// JSONEq compares numbers as floats, which cannot tell this one apart.
+	assert.Contains(t, string(written), "9007199254740993")
+}
+
+func TestReleasedLeaseSaysSoAsClientGoDoes(t *testing.T) {
+	lease := parse(t, foreign)
+	lease.Holder = ""
+	written, err := json.Marshal(lease)
+	require.NoError(t, err)
+	assert.Contains(t, string(written), `"holderIdentity":""`)
+	assert.Empty(t, parse(t, string(written)).Holder)
+}
+
+func TestZeroFieldsAreLeftOutOfALease(t *testing.T) {
+	lease := parse(t, foreign)
+	lease.DurationSeconds, lease.RenewTime, lease.AcquireTime = 0, time.Time{}, time.Time{}
+	lease.Labels, lease.Annotations = nil, nil
+	written, err := json.Marshal(lease)
+	require.NoError(t, err)
+	// The API server refuses a duration of zero, and a year of one is no time.
+	for _, key := range []string{"leaseDurationSeconds", "renewTime", "acquireTime", "labels", "annotations"} {
+		assert.NotContains(t, string(written), key)
+	}
+}
+
+func TestLeaseMadeFromNothingIsWhole(t *testing.T) {
+	written, err := json.Marshal(&Lease{
+		Name: "n", Namespace: "ns", UID: "u", ResourceVersion: "1", Holder: "h", DurationSeconds: 30,
+		RenewTime: time.Unix(1, 0),
+	})
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease",
+		"metadata":{"name":"n","namespace":"ns","uid":"u","resourceVersion":"1"},
+		"spec":{"holderIdentity":"h","leaseDurationSeconds":30,"leaseTransitions":0,
+			"renewTime":"1970-01-01T00:00:01.000000Z"}}`, string(written))
+}
+
+func TestCloneSharesNothingThatChanges(t *testing.T) {
+	lease := parse(t, foreign)
+	clone := lease.Clone()
+	clone.Annotations["other"], clone.Labels["app"], clone.Holder = "changed", "changed", "changed"
+	_, err := json.Marshal(clone)
+	require.NoError(t, err)
+	written, err := json.Marshal(lease)
+	require.NoError(t, err)
+	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
+}
+
+func TestNullFieldsOfALeaseAreAbsentOnes(t *testing.T) {
+	lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1","annotations":null},
+		"spec":{"holderIdentity":null,"renewTime":null,"leaseDurationSeconds":null}}`)
+	assert.Empty(t, lease.Holder)
+	assert.True(t, lease.RenewTime.IsZero())
+	lease.Holder = "h"
+	_, err := json.Marshal(lease)
+	require.NoError(t, err)
+}
+
+func TestKeysOfALeaseAreComparedExactly(t *testing.T) {
+	lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1","UID":"x"},
+		"spec":{"HolderIdentity":"somebody"}}`)
+	assert.Equal(t, "u", lease.UID)
+	assert.Empty(t, lease.Holder)
+}
+
+func TestWhatIsNoLeaseIsRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"no JSON":              `<html>`,
+		"null":                 `null`,
+		"empty":                `{}`,
+		"list":                 `[]`,
+		"no uid":               `{"metadata":{"name":"n","resourceVersion":"1"}}`,
+		"no resource version":  `{"metadata":{"name":"n","uid":"u"}}`,
+		"no name":              `{"metadata":{"uid":"u","resourceVersion":"1"}}`,
+		"holder is a number":   `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"holderIdentity":1}}`,
+		"duration is a string": `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"leaseDurationSeconds":"30"}}`,
+		"time is none":         `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":"yesterday"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := decodeLease([]byte(text))
+			assert.ErrorIs(t, err, ErrMalformed)
+		})
+	}
+}
+
+// FuzzLease: what can be read can be written, and reads the same again.
+func FuzzLease(f *testing.F) {
+	f.Add([]byte(foreign))
+	f.Add([]byte(`{"metadata":{"name":"n","uid":"u","resourceVersion":"1"}}`))
+	f.Add([]byte(`{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":"0000-01-01T00:00:00Z"}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		lease, err := decodeLease(data)
+		if err != nil {
+			return
+		}
+		written, err := json.Marshal(lease)
+		require.NoError(t, err)
+		again, err := decodeLease(written)
+		require.NoError(t, err, "%s", written)
+		rewritten, err := json.Marshal(again)
+		require.NoError(t, err)
+		require.JSONEq(t, string(written), string(rewritten))
+		require.Equal(t, lease.Holder, again.Holder)
+		require.Equal(t, lease.ResourceVersion, again.ResourceVersion)
+	})
+}
