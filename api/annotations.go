@@ -3,6 +3,8 @@
 
 package api
 
+import "slices"
+
 // Annotation describes one annotation that a person writes. The parser's
 // known names, the nearest-name hints and docs/annotations.md all come from
 // [Annotations].
@@ -79,3 +81,6 @@ var written = []string{
 	TokenAnnotation,
 	WorkloadAnnotation,
 }
+
+// Written: the annotation is one that our own programs write.
+func Written(key string) bool { return slices.Contains(written, key) }

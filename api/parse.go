@@ -68,7 +68,7 @@ func (p *parser) wrong(key, format string, args ...any) {
 // name judges a key alone.
 func (p *parser) name(key string) {
 	switch {
-	case !strings.HasPrefix(key, Prefix), slices.Contains(written, key):
+	case !strings.HasPrefix(key, Prefix), Written(key):
 	case slices.Contains(planned, key):
 		p.wrong(key, "is not supported by this version: remove it")
 	case !slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key }):
@@ -135,7 +135,7 @@ func list(value, noun string, problem func(string) string) ([]string, string) {
 	for name := range strings.SplitSeq(value, ",") {
 		name = strings.TrimSpace(name)
 		if name == "" {
-			return nil, fmt.Sprintf("name at least one %s, and none twice or empty, separated by commas", noun)
+			return nil, fmt.Sprintf("name at least one %s, and none empty, separated by commas", noun)
 		}
 		if wrong := problem(name); wrong != "" {
 			return nil, wrong

@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// workload is what a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and
+// CronJob have in common.
+type workload struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Template    corev1.PodTemplateSpec `json:"template"`
+		JobTemplate struct {
+			Spec struct {
+				Template corev1.PodTemplateSpec `json:"template"`
+			} `json:"spec"`
+		} `json:"jobTemplate"`
+	} `json:"spec"`
+}
+
+// template is the workload's pod template and the way to it.
+func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
+	if kind == "CronJob" {
+		return &w.Spec.JobTemplate.Spec.Template, []any{"spec", "jobTemplate", "spec", "template"}
+	}
+	return &w.Spec.Template, []any{"spec", "template"}
+}
+
+// Carry brings the annotations of a workload to its pod template: those that
+// are on the workload are added, those that were taken off it since old (nil
+// at its creation) are removed, if the template's are the ones that were
+// carried. Annotations that only the template has are its own.
+//
+// The warnings are what its pods would be refused for, as far as the template
+// tells. A workload that another one controls is left alone: its controller
+// writes its template, and would make new ones for ever.
+func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
+	now, before := new(workload), new(workload)
+	if err := json.Unmarshal(raw, now); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if len(old) > 0 {
+		if err := json.Unmarshal(old, before); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+	}
+	if metav1.GetControllerOfNoCopy(now) != nil {
+		return nil, nil, nil
+	}
+	template, path := now.template(kind)
+	wanted, warnings := merge(now.Annotations, before.Annotations, template.Annotations)
+	if kind == "Job" && len(old) > 0 {
+		return nil, immutable(wanted, template.Annotations), nil
+	}
+	d, err := open(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	at := func(key string) []any { return append(slices.Clone(path), "metadata", "annotations", key) }
+	for _, key := range slices.Sorted(maps.Keys(template.Annotations)) {
+		if _, ok := wanted[key]; !ok {
+			d.remove(at(key)...)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(wanted)) {
+		d.set(wanted[key], at(key)...)
+	}
+	return d.ops, append(warnings, foresee(template, wanted)...), nil
+}
+
+// merge is what the template's annotations are to be.
+func merge(now, before, template map[string]string) (map[string]string, Refusals) {
+	wanted := maps.Clone(template)
+	if wanted == nil {
+		wanted = map[string]string{}
+	}
+	for key, was := range before {
+		if _, still := now[key]; !still && carried(key) && wanted[key] == was {
+			delete(wanted, key)
+		}
+	}
+	var warnings Refusals
+	for _, key := range slices.Sorted(maps.Keys(now)) {
+		if !carried(key) {
+			continue
+		}
+		has, ok := template[key]
+		if was, had := before[key]; ok && has != now[key] && (!had || was != has) {
+			warnings.add(TemplateDiffers, "%s is %q here and %q in the template", key, now[key], has)
+			continue
+		}
+		wanted[key] = now[key]
+	}
+	return wanted, warnings
+}
+
+// carried: an annotation that a person wrote. One that nobody knows is carried
+// as well, so that the pods are refused instead of running ungated.
+func carried(key string) bool {
+	return strings.HasPrefix(key, api.Prefix) && !api.Written(key)
+}
+
+// immutable warns about what cannot reach the template of a Job that exists.
+func immutable(wanted, template map[string]string) Refusals {
+	var warnings Refusals
+	keys := slices.Concat(slices.Collect(maps.Keys(wanted)), slices.Collect(maps.Keys(template)))
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
+		if want, ok := wanted[key]; !ok || want != template[key] {
+			warnings.add(JobImmutable, "%s does not reach the pods of this Job", key)
+		}
+	}
+	return warnings
+}
+
+// foresee is what the template's pods would be refused for.
+func foresee(template *corev1.PodTemplateSpec, annotations map[string]string) Refusals {
+	var warnings Refusals
+	request, err := api.Parse(annotations)
+	var mistakes api.Mistakes
+	if errors.As(err, &mistakes) {
+		for _, m := range mistakes {
+			warnings.add(BadAnnotation, "%s", m.Error())
+		}
+		return warnings
+	}
+	if !request.Claims() {
+		return nil
+	}
+	pod := &corev1.Pod{Spec: template.Spec}
+	gated, warnings := gatedContainers(pod, request, &template.Spec)
+	return append(warnings, judge(pod, gated)...)
+}

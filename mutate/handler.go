@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// defaultTimeout bounds the handling of one pod: 2.5 s for images and as much
+// again for two reads of owners, within the 10 s that the API server waits.
+const defaultTimeout = 5 * time.Second
+
+// Owners knows what pods belong to.
+type Owners interface {
+	// Workload follows the controllers of a pod (which has one) to the
+	// top-most: ReplicaSet to Deployment, Job to CronJob, and so on.
+	//
+	// It also returns the template that this very pod was made from, or nil
+	// where that is not certain. A template of another revision will not do: a
+	// container that is missing from it would run ungated.
+	Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error)
+}
+
+// Limits knows the LimitRanges of namespaces, from memory.
+type Limits interface {
+	LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error)
+}
+
+// Outcome is what became of one request, for metrics and Events.
+type Outcome struct {
+	// Resource is "pods", or the workload's, as "deployments".
+	Resource  string
+	Namespace string
+	// Name is the object's, or its generateName.
+	Name string
+	// Owner is the controller of a pod, if any: where people look for Events.
+	Owner *metav1.OwnerReference
+	// Changed: there is a patch.
+	Changed bool
+	// Denied: the object does not get in. A workload's Reasons are warnings.
+	Denied bool
+	// Reasons and Message are empty if nothing speaks against the object.
+	Reasons []Reason
+	Message string
+	DryRun  bool
+}
+
+// Options configure both handlers. AgentImage, Images and Owners are needed
+// for pods, nothing for workloads.
+type Options struct {
+	AgentImage string
+	Images     Images
+	Owners     Owners
+	// Limits may be nil: injected resources then ignore LimitRanges.
+	Limits Limits
+	// Timeout bounds one request; zero means 5 s.
+	Timeout time.Duration
+	// Observe, if set, is told every outcome. It must not block.
+	Observe func(Outcome)
+	// Log, if set, gets a line for every refusal.
+	Log *slog.Logger
+}
+
+func (o Options) observe(outcome Outcome) {
+	if o.Log != nil && len(outcome.Reasons) > 0 {
+		o.Log.Info("spoke against an object", "resource", outcome.Resource, "namespace", outcome.Namespace,
+			"name", outcome.Name, "reasons", outcome.Reasons, "denied", outcome.Denied,
+			"message", outcome.Message, "dryRun", outcome.DryRun)
+	}
+	if o.Observe != nil {
+		o.Observe(outcome)
+	}
+}
+
+// NewPodHandler makes the handler for the creation of pods.
+func NewPodHandler(o Options) admission.Handler { return podHandler{o} }
+
+type podHandler struct{ Options }
+
+// Handle implements [admission.Handler].
+func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
+	if r.Operation != admissionv1.Create || r.SubResource != "" {
+		return admission.Allowed("")
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Timeout, defaultTimeout))
+	defer cancel()
+	pod := new(corev1.Pod)
+	if err := json.Unmarshal(r.Object.Raw, pod); err != nil {
+		return admission.Errored(http.StatusBadRequest, fmt.Errorf("%w: %w", ErrMalformed, err))
+	}
+	outcome := Outcome{
+		Resource: "pods", Namespace: r.Namespace, Name: cmp.Or(pod.Name, pod.GenerateName),
+		Owner: metav1.GetControllerOf(pod), DryRun: r.DryRun != nil && *r.DryRun,
+	}
+	subject, err := h.subject(ctx, r, pod)
+	if err == nil {
+		patched, failed := Inject(ctx, subject, h.AgentImage, h.Images)
+		if failed == nil {
+			outcome.Changed = len(patched) > 0
+			h.observe(outcome)
+			return admission.Patched("", patched...)
+		}
+		err = failed
+	}
+	if errors.Is(err, ErrMalformed) {
+		return admission.Errored(http.StatusBadRequest, err)
+	}
+	outcome.Denied, outcome.Reasons, outcome.Message = true, reasonsOf(err), message(err)
+	h.observe(outcome)
+	return admission.Denied(outcome.Message)
+}
+
+// subject gathers what is to be known about a pod. Nothing is asked about a
+// pod that claims nothing; its mistakes come out of Inject.
+func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (Subject, error) {
+	s := Subject{Raw: r.Object.Raw, Namespace: r.Namespace}
+	request, err := api.Parse(pod.Annotations)
+	if err != nil || !request.Claims() {
+		return s, nil //nolint:nilerr // Inject finds the same mistakes.
+	}
+	if h.Limits != nil {
+		if s.Limits, err = h.Limits.LimitRanges(ctx, r.Namespace); err != nil {
+			// They only shape resources; the range itself refuses what does not fit.
+			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
+		}
+	}
+	controller := metav1.GetControllerOf(pod)
+	if controller == nil {
+		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
+		return s, nil
+	}
+	s.Workload, s.Template, err = h.Owners.Workload(ctx, r.Namespace, pod)
+	if err != nil {
+		return s, Refusals{{Reason: WorkloadUnknown, Detail: fmt.Sprintf("%s %q: %v", controller.Kind, controller.Name, err)}}
+	}
+	return s, nil
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log
+}
+
+// reasonsOf names what speaks against an object, each once.
+func reasonsOf(err error) []Reason {
+	var refusals Refusals
+	if !errors.As(err, &refusals) {
+		return []Reason{BadAnnotation}
+	}
+	var reasons []Reason
+	seen := map[Reason]bool{}
+	for _, r := range refusals {
+		if !seen[r.Reason] {
+			reasons = append(reasons, r.Reason)
+		}
+		seen[r.Reason] = true
+	}
+	return reasons
+}
+
+// message is what people read: each "no" begins with its reason.
+func message(err error) string {
+	var mistakes api.Mistakes
+	if errors.As(err, &mistakes) {
+		return string(BadAnnotation) + ": " + mistakes.Error()
+	}
+	return err.Error()
+}

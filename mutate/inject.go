@@ -1,0 +1,184 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// ErrMalformed: what came is not the object that it should be.
+var ErrMalformed = errors.New("malformed object")
+
+// Subject is a pod on its way in, and what is known about it besides.
+type Subject struct {
+	// Raw is the pod as it came.
+	Raw       []byte
+	Namespace string
+	// Workload is the pod's group.
+	Workload api.Workload
+	// Template is the pod template that this very pod was made from; nil if
+	// that is not known for certain. Its containers are the ones that are
+	// gated by default: those that other injectors added are not in it.
+	Template *corev1.PodSpec
+	// Limits are the namespace's LimitRanges, as far as they are known. The
+	// injected containers' resources keep to them.
+	Limits []corev1.LimitRange
+}
+
+// Inject decides about one pod: the operations that gate it (none if it claims
+// nothing, or is gated already), or [api.Mistakes], [Refusals] or a
+// [ErrMalformed].
+func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([]jsonpatch.Operation, error) {
+	pod := new(corev1.Pod)
+	if err := json.Unmarshal(s.Raw, pod); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	request, err := api.Parse(pod.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	if !request.Claims() {
+		return nil, unclaimed(pod)
+	}
+	if hasEmptyName(pod) {
+		return nil, fmt.Errorf("%w: container without a name", ErrMalformed)
+	}
+	gated, refusals := gatedContainers(pod, request, s.Template)
+	refusals = append(refusals, judge(pod, gated)...)
+	if request.Singleton && s.Workload.Name == "" {
+		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
+	}
+	if len(refusals) > 0 {
+		return nil, refusals
+	}
+	shims, err := shimAll(ctx, pod, gated, s.Namespace, images)
+	if err != nil {
+		return nil, err
+	}
+	d, err := open(s.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, image: agentImage, limits: s.Limits}
+	write(d, parts, shims)
+	return d.ops, nil
+}
+
+// unclaimed is about a pod that asks for nothing: it stays as it is, unless it
+// is the copy of one that once did.
+func unclaimed(pod *corev1.Pod) error {
+	var refusals Refusals
+	for _, c := range pod.Spec.Containers {
+		if shimmed(c) {
+			refusals.add(Leftover, "container %q starts with %s", c.Name, api.AgentBinary)
+		}
+	}
+	if len(refusals) > 0 {
+		return refusals
+	}
+	return nil
+}
+
+func hasEmptyName(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == "" })
+}
+
+// gatedContainers are the indices of the containers that wait for the slot.
+// What a pod carries already counts before "all", so that a container which a
+// later injector added stays as it came when the pod comes by again.
+func gatedContainers(pod *corev1.Pod, request api.Request, template *corev1.PodSpec) ([]int, Refusals) {
+	named := func(names []string) []int {
+		return indices(pod, func(c corev1.Container) bool { return slices.Contains(names, c.Name) })
+	}
+	if len(request.Containers) > 0 {
+		return named(request.Containers), absent(pod, request.Containers)
+	}
+	if names := containerNames(template); len(names) > 0 && len(absent(pod, names)) == 0 {
+		return named(names), nil
+	}
+	if before := indices(pod, shimmed); len(before) > 0 {
+		return before, nil
+	}
+	return indices(pod, func(corev1.Container) bool { return true }), nil
+}
+
+func indices(pod *corev1.Pod, match func(corev1.Container) bool) []int {
+	var found []int
+	for i, c := range pod.Spec.Containers {
+		if match(c) {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+func containerNames(spec *corev1.PodSpec) []string {
+	if spec == nil {
+		return nil
+	}
+	var names []string
+	for _, c := range spec.Containers {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// absent refuses the names that are no main container of the pod.
+func absent(pod *corev1.Pod, names []string) Refusals {
+	var refusals Refusals
+	var have []string
+	for _, c := range pod.Spec.Containers {
+		have = append(have, c.Name)
+	}
+	for _, name := range names {
+		switch {
+		case slices.Contains(have, name):
+		case slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name }):
+			refusals.add(InitContainer, "%s names the init container %q", api.ContainersAnnotation, name)
+		default:
+			refusals.add(UnknownContainer, "%s names %q, but the pod has %s", api.ContainersAnnotation, name, strings.Join(have, ", "))
+		}
+	}
+	return refusals
+}
+
+// write makes every change. Each is written as a state that is to hold, so
+// that there is nothing to do where it holds already.
+func write(d *document, p parts, shims []shim) {
+	for _, s := range shims {
+		at := []any{"spec", "containers", s.index}
+		d.set(s.command, append(at, "command")...)
+		d.set(s.args, append(at, "args")...)
+		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
+	}
+	// The agent comes after the pod's own init containers: they run when they
+	// did, and sidecars are stopped in the reverse order of their start, so a
+	// mesh's proxy still carries the agent's last write.
+	d.ensure("name", p.install(), "spec", "initContainers")
+	d.ensure("name", p.agent(), "spec", "initContainers")
+	d.ensure("name", sharedVolume(), "spec", "volumes")
+	d.ensure("name", credentialsVolume(), "spec", "volumes")
+	d.ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")
+	d.set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
+	if _, ok := p.pod.Annotations[defaultContainer]; !ok {
+		d.set(p.pod.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)
+	}
+}
+
+// defaultContainer is what kubectl logs and exec look at where no container is
+// named.
+const defaultContainer = "kubectl.kubernetes.io/default-container"
+
+func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// judge is everything that speaks against gating these containers of the pod.
+func judge(pod *corev1.Pod, gated []int) Refusals {
+	var refusals Refusals
+	judgePod(pod, &refusals)
+	judgeNames(pod, &refusals)
+	for _, i := range gated {
+		judgeGated(pod.Spec.Containers[i], &refusals)
+	}
+	for i, c := range pod.Spec.Containers {
+		judgeMounts(c, slices.Contains(gated, i), &refusals)
+		judgePorts(c, &refusals)
+	}
+	for _, c := range pod.Spec.InitContainers {
+		if ours(pod, c.Name) {
+			continue
+		}
+		judgeMounts(c, false, &refusals)
+		judgePorts(c, &refusals)
+	}
+	return refusals
+}
+
+func judgePod(pod *corev1.Pod, refusals *Refusals) {
+	spec := &pod.Spec
+	if spec.HostNetwork {
+		refusals.add(HostNetwork, "the pod sets hostNetwork")
+	}
+	if spec.HostPID {
+		refusals.add(SharedProcesses, "the pod sets hostPID")
+	}
+	if spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace {
+		refusals.add(SharedProcesses, "the pod sets shareProcessNamespace")
+	}
+	if (spec.OS != nil && spec.OS.Name == corev1.Windows) || spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
+		refusals.add(Windows, "the pod asks for Windows")
+	}
+}
+
+// ours: an init container of this name is an injected one. Only the webhook
+// writes the annotation that says so, and it writes both at once.
+func ours(pod *corev1.Pod, name string) bool {
+	return injected(pod) && (name == api.InstallContainer || name == api.AgentContainer)
+}
+
+func injected(pod *corev1.Pod) bool {
+	_, ok := pod.Annotations[api.SlotsAnnotation]
+	return ok
+}
+
+func judgeNames(pod *corev1.Pod, refusals *Refusals) {
+	reserved := []string{api.InstallContainer, api.AgentContainer}
+	for _, c := range pod.Spec.Containers {
+		if slices.Contains(reserved, c.Name) {
+			refusals.add(NameTaken, "a container is named %q", c.Name)
+		}
+	}
+	for _, c := range pod.Spec.InitContainers {
+		if slices.Contains(reserved, c.Name) && !ours(pod, c.Name) {
+			refusals.add(NameTaken, "an init container is named %q", c.Name)
+		}
+	}
+	for _, v := range pod.Spec.Volumes {
+		own := injected(pod) && (v.EmptyDir != nil || v.Projected != nil)
+		if (v.Name == api.Volume || v.Name == api.CredentialsVolume) && !own {
+			refusals.add(NameTaken, "a volume is named %q", v.Name)
+		}
+	}
+}
+
+func judgeGated(c corev1.Container, refusals *Refusals) {
+	for _, probe := range []struct {
+		field string
+		value *corev1.Probe
+	}{
+		{"livenessProbe", c.LivenessProbe},
+		{"readinessProbe", c.ReadinessProbe},
+		{"startupProbe", c.StartupProbe},
+	} {
+		if probe.value != nil {
+			refusals.add(Probes, "container %q has a %s", c.Name, probe.field)
+		}
+	}
+	if c.Lifecycle == nil {
+		return
+	}
+	if c.Lifecycle.PostStart != nil {
+		refusals.add(Hooks, "container %q has a postStart hook", c.Name)
+	}
+	if c.Lifecycle.PreStop != nil {
+		refusals.add(Hooks, "container %q has a preStop hook", c.Name)
+	}
+}
+
+// judgeMounts keeps the injected volumes to those that are meant to have them,
+// and their place free.
+func judgeMounts(c corev1.Container, gated bool, refusals *Refusals) {
+	for _, m := range c.VolumeMounts {
+		at := path.Clean(m.MountPath)
+		switch {
+		case m.Name == api.Volume && gated && m.ReadOnly && at == api.MountPath && m.SubPath == "" && m.SubPathExpr == "":
+		case m.Name == api.Volume || m.Name == api.CredentialsVolume:
+			refusals.add(NameTaken, "container %q mounts the volume %q", c.Name, m.Name)
+		case gated && (at == api.MountPath || strings.HasPrefix(at, api.MountPath+"/")):
+			refusals.add(MountTaken, "container %q mounts %q at %s", c.Name, m.Name, m.MountPath)
+		}
+	}
+}
+
+func judgePorts(c corev1.Container, refusals *Refusals) {
+	for _, p := range c.Ports {
+		if p.ContainerPort == api.AgentPort && tcp(p) {
+			refusals.add(PortTaken, "container %q declares port %d", c.Name, p.ContainerPort)
+		}
+	}
+}
+
+func tcp(p corev1.ContainerPort) bool { return p.Protocol == "" || p.Protocol == corev1.ProtocolTCP }

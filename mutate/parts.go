@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// parts is what the injected containers are made from.
+type parts struct {
+	pod      *corev1.Pod
+	request  api.Request
+	workload api.Workload
+	// gated are indices of the pod's containers.
+	gated  []int
+	image  string
+	limits []corev1.LimitRange
+}
+
+func (p parts) slots() []string { return p.request.Slots(p.workload) }
+
+// install puts the agent's binary into the shared volume.
+func (p parts) install() corev1.Container {
+	return corev1.Container{
+		Name:            api.InstallContainer,
+		Image:           p.image,
+		Args:            []string{"install"},
+		Resources:       p.resources(),
+		SecurityContext: p.security(),
+		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath}},
+	}
+}
+
+// agent holds the lease. It has no startup probe: with one, crashed main
+// containers never restart after the kubelet did (kubernetes#137146). The gate
+// waits instead.
+func (p parts) agent() corev1.Container {
+	always := corev1.ContainerRestartPolicyAlways
+	return corev1.Container{
+		Name:          api.AgentContainer,
+		Image:         p.image,
+		Args:          p.agentArgs(),
+		RestartPolicy: &always,
+		Env: []corev1.EnvVar{
+			fromField(api.PodNameEnv, "metadata.name"),
+			fromField(api.PodUIDEnv, "metadata.uid"),
+			fromField(api.PodNamespaceEnv, "metadata.namespace"),
+			fromField(api.PodIPEnv, "status.podIP"),
+		},
+		Resources:       p.resources(),
+		SecurityContext: p.security(),
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: api.Volume, MountPath: api.MountPath},
+			{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true},
+		},
+	}
+}
+
+// agentArgs are the flags of the agent's run role; cmd/agent owns them.
+func (p parts) agentArgs() []string {
+	var containers []string
+	for _, i := range p.gated {
+		containers = append(containers, p.pod.Spec.Containers[i].Name)
+	}
+	args := []string{
+		"run",
+		"-slots=" + strings.Join(p.slots(), ","),
+		"-lease-duration=" + cmp.Or(p.request.LeaseDuration, api.DefaultLeaseDuration).String(),
+		"-readiness=" + string(cmp.Or(p.request.Readiness, api.ReadinessForward)),
+		"-containers=" + strings.Join(containers, ","),
+		"-workload=" + p.workload.String(),
+	}
+	if ports := p.ports(); len(ports) > 0 {
+		args = append(args, "-ports="+strings.Join(ports, ","))
+	}
+	return args
+}
+
+// ports are the TCP ports that gated containers declare, which standbys
+// forward. A StatefulSet's pods are addressed one by one (its Service is
+// headless): pod-1 must not answer as pod-0, unless somebody says so.
+func (p parts) ports() []string {
+	if p.workload.Group == "apps" && p.workload.Kind == "StatefulSet" && p.request.Readiness == "" {
+		return nil
+	}
+	var numbers []int32
+	for _, i := range p.gated {
+		for _, port := range p.pod.Spec.Containers[i].Ports {
+			if tcp(port) {
+				numbers = append(numbers, port.ContainerPort)
+			}
+		}
+	}
+	slices.Sort(numbers)
+	var ports []string
+	for _, n := range slices.Compact(numbers) {
+		ports = append(ports, strconv.Itoa(int(n)))
+	}
+	return ports
+}
+
+// nobody is the user of the injected containers where the pod would make them
+// root. Elsewhere they inherit: the image names a user by number, and a
+// namespace that gives out user ids of its own must be free to.
+const nobody int64 = 65532
+
+// security satisfies the Pod Security standard "restricted".
+func (p parts) security() *corev1.SecurityContext {
+	yes, no := true, false
+	context := &corev1.SecurityContext{
+		AllowPrivilegeEscalation: &no,
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		ReadOnlyRootFilesystem:   &yes,
+		RunAsNonRoot:             &yes,
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	if of := p.pod.Spec.SecurityContext; of != nil && of.RunAsUser != nil && *of.RunAsUser == 0 {
+		user := nobody
+		context.RunAsUser = &user
+	}
+	return context
+}
+
+// volumeSize bounds the shared volume: the binary, a socket and some notes.
+var volumeSize = resource.MustParse("64Mi")
+
+func sharedVolume() corev1.Volume {
+	size := volumeSize.DeepCopy()
+	return corev1.Volume{
+		Name:         api.Volume,
+		VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
+	}
+}
+
+// gateMount is read-only: a socket can be connected to all the same.
+func gateMount() corev1.VolumeMount {
+	return corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath, ReadOnly: true}
+}
+
+// tokenSeconds is the shortest life of a token that the kubelet's own volumes
+// ask for; it is renewed long before.
+const tokenSeconds int64 = 3607
+
+// credentialsVolume is what the service account admission would mount
+// everywhere, for the agent alone: pods may switch that off.
+func credentialsVolume() corev1.Volume {
+	seconds := tokenSeconds
+	return corev1.Volume{
+		Name: api.CredentialsVolume,
+		VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &seconds}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{
+				Items: []corev1.DownwardAPIVolumeFile{{
+					Path:     "namespace",
+					FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+				}},
+			}},
+		}}},
+	}
+}
+
+func fromField(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{
+		Name:      name,
+		ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}},
+	}
+}

@@ -1,0 +1,184 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reason is the name of a "no": the same in warnings, errors, Events and
+// metrics. The set is closed; [Reasons] lists it.
+type Reason string
+
+// The reasons.
+const (
+	BadAnnotation    Reason = "BadAnnotation"
+	HostNetwork      Reason = "HostNetwork"
+	SharedProcesses  Reason = "SharedProcesses"
+	Windows          Reason = "Windows"
+	Probes           Reason = "Probes"
+	Hooks            Reason = "Hooks"
+	InitContainer    Reason = "InitContainer"
+	UnknownContainer Reason = "UnknownContainer"
+	NameTaken        Reason = "NameTaken"
+	MountTaken       Reason = "MountTaken"
+	PortTaken        Reason = "PortTaken"
+	ImageUnreadable  Reason = "ImageUnreadable"
+	ImagePlatforms   Reason = "ImagePlatforms"
+	NoCommand        Reason = "NoCommand"
+	PodWithoutName   Reason = "PodWithoutName"
+	WorkloadUnknown  Reason = "WorkloadUnknown"
+	Leftover         Reason = "Leftover"
+	JobImmutable     Reason = "JobImmutable"
+	TemplateDiffers  Reason = "TemplateDiffers"
+)
+
+// Explanation says what a reason means and what to do about it.
+type Explanation struct {
+	Reason  Reason
+	Meaning string
+	Do      string
+	// WarnOnly: the reason never refuses anything.
+	WarnOnly bool
+}
+
+// Reasons are all reasons there are.
+var Reasons = []Explanation{
+	{
+		Reason:  BadAnnotation,
+		Meaning: "An annotation is misspelt, malformed, not supported, or contradicts another one.",
+		// Each mistake says itself what to do.
+	},
+	{
+		Reason:  HostNetwork,
+		Meaning: "The pod uses its node's network, where agents of several pods would meet on one port. This version does not carry it over.",
+		Do:      "remove hostNetwork or the claim",
+	},
+	{
+		Reason:  SharedProcesses,
+		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID), in which the end of a container does not prove that its processes are dead. This version does not carry it over.",
+		Do:      "remove the setting or the claim",
+	},
+	{
+		Reason:  Windows,
+		Meaning: "The pod runs on Windows; the gate needs Linux.",
+		Do:      "remove the claim",
+	},
+	{
+		Reason:  Probes,
+		Meaning: "A gated container has a probe, which a standby would fail. This version does not carry it over.",
+		Do:      "remove the probe, or leave the container out by naming the others in metaparticle.io/containers",
+	},
+	{
+		Reason:  Hooks,
+		Meaning: "A gated container has a lifecycle hook, which would run in a standby. This version does not carry it over.",
+		Do:      "remove the hook, or leave the container out by naming the others in metaparticle.io/containers",
+	},
+	{
+		Reason:  InitContainer,
+		Meaning: "`metaparticle.io/containers` names an init container; only the pod's main containers can be gated.",
+		Do:      "name main containers only",
+	},
+	{
+		Reason:  UnknownContainer,
+		Meaning: "`metaparticle.io/containers` names a container that the pod does not have.",
+		Do:      "name containers of the pod",
+	},
+	{
+		Reason:  NameTaken,
+		Meaning: "The pod has a container or volume of its own under a name that the injected parts need.",
+		Do:      "rename it",
+	},
+	{
+		Reason:  MountTaken,
+		Meaning: "A gated container mounts something at /metaparticle, where the gate's binary goes.",
+		Do:      "mount it elsewhere",
+	},
+	{
+		Reason:  PortTaken,
+		Meaning: "A container declares the port that the agent serves its metrics on.",
+		Do:      "use another port",
+	},
+	{
+		Reason:  ImageUnreadable,
+		Meaning: "A gated container has no explicit command, and its image's own could not be read from the registry in time.",
+		Do:      "write the container's command out, or make the image readable: pull secrets of the pod or its service account, registry, certificates",
+	},
+	{
+		Reason:  ImagePlatforms,
+		Meaning: "A gated container has no explicit command, and its image runs different ones on different platforms. This version does not carry it over.",
+		Do:      "write the container's command out",
+	},
+	{
+		Reason:  NoCommand,
+		Meaning: "A gated container has no command, and its image has none either.",
+		Do:      "write the container's command out",
+	},
+	{
+		Reason:  PodWithoutName,
+		Meaning: "A pod without a controller is a group of its own, by its name; but with generateName it has none yet.",
+		Do:      "give the pod a name, or use metaparticle.io/lock",
+	},
+	{
+		Reason:  WorkloadUnknown,
+		Meaning: "The workload that the pod belongs to could not be read.",
+		Do:      "it is tried again by the pod's controller; see the webhook's log if it lasts",
+	},
+	{
+		Reason:  Leftover,
+		Meaning: "The pod carries injected parts but claims nothing; its containers would wait for ever. It was probably copied from a running pod.",
+		Do:      "add the claim again, or remove the injected parts and restore the containers' commands",
+	},
+	{
+		Reason: JobImmutable, WarnOnly: true,
+		Meaning: "A Job's template cannot change, so annotations count at its creation only.",
+		Do:      "create the Job anew",
+	},
+	{
+		Reason: TemplateDiffers, WarnOnly: true,
+		Meaning: "The workload and its pod template carry different values; the template's counts.",
+		Do:      "remove one of the two",
+	},
+}
+
+// explain is the entry of a reason.
+func explain(r Reason) Explanation {
+	for _, e := range Reasons {
+		if e.Reason == r {
+			return e
+		}
+	}
+	return Explanation{Reason: r}
+}
+
+// Refusal is one "no".
+type Refusal struct {
+	Reason Reason
+	// Detail says what it is about: which container, which field.
+	Detail string
+}
+
+func (r Refusal) Error() string {
+	text := fmt.Sprintf("%s: %s", r.Reason, r.Detail)
+	if do := explain(r.Reason).Do; do != "" {
+		text += ": " + do
+	}
+	return text
+}
+
+// Refusals are everything that speaks against a pod, the first one first.
+type Refusals []Refusal
+
+func (r Refusals) Error() string {
+	all := make([]string, len(r))
+	for i, refusal := range r {
+		all[i] = refusal.Error()
+	}
+	return strings.Join(all, "; ")
+}
+
+func (r *Refusals) add(reason Reason, format string, args ...any) {
+	*r = append(*r, Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)})
+}

@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Images says what images would run.
+type Images interface {
+	// Command reads an image's own command with the rights of a pod: its pull
+	// secrets and those of its service account. It bounds its own time. It
+	// fails with ErrPlatforms if the image's platforms run different commands.
+	Command(ctx context.Context, image string, rights PullRights) (Command, error)
+}
+
+// PullRights are in whose name an image is read.
+type PullRights struct {
+	Namespace      string
+	ServiceAccount string
+	// Secrets are the pull secrets that the pod names.
+	Secrets []string
+}
+
+// Command is what an image would run.
+type Command struct {
+	Entrypoint []string
+	Cmd        []string
+	// StopSignal is as the image has it ("SIGQUIT", "3"), or empty.
+	StopSignal string
+}
+
+// ErrPlatforms: the platforms of an image run different commands.
+var ErrPlatforms = errors.New("the image's platforms run different commands")
+
+// shim is what becomes of a gated container.
+type shim struct {
+	index         int
+	command, args []string
+}
+
+// The flags of the agent's exec role; cmd/agent owns them.
+const (
+	execRole       = "exec"
+	stopSignalFlag = "-stop-signal="
+)
+
+// shimmed: the container's command is the gate already.
+func shimmed(c corev1.Container) bool {
+	return len(c.Command) > 1 && c.Command[0] == api.AgentBinary && c.Command[1] == execRole
+}
+
+// shimAll works out the gated containers' new commands. The images that have
+// to be asked are asked at once; the first refusal in the pod's order counts.
+func shimAll(ctx context.Context, pod *corev1.Pod, gated []int, namespace string, images Images) ([]shim, error) {
+	rights := PullRights{Namespace: namespace, ServiceAccount: pod.Spec.ServiceAccountName}
+	for _, s := range pod.Spec.ImagePullSecrets {
+		rights.Secrets = append(rights.Secrets, s.Name)
+	}
+	shims := make([]shim, len(gated))
+	refused := make([]Refusals, len(gated))
+	var wait sync.WaitGroup
+	for n, i := range gated {
+		wait.Go(func() {
+			shims[n], refused[n] = shimOne(ctx, pod, i, images, rights)
+		})
+	}
+	wait.Wait()
+	if all := slices.Concat(refused...); len(all) > 0 {
+		return nil, all
+	}
+	return shims, nil
+}
+
+func shimOne(ctx context.Context, pod *corev1.Pod, i int, images Images, rights PullRights) (shim, Refusals) {
+	c := pod.Spec.Containers[i]
+	var args []string
+	var signal string
+	switch {
+	case shimmed(c):
+		args, signal = c.Args, stopSignalOf(c.Command)
+	case len(c.Command) > 0:
+		args = slices.Concat(c.Command, c.Args)
+	default:
+		var refusals Refusals
+		command, err := images.Command(ctx, c.Image, rights)
+		switch {
+		case errors.Is(err, ErrPlatforms):
+			refusals.add(ImagePlatforms, "container %q, image %q", c.Name, c.Image)
+			return shim{}, refusals
+		case err != nil:
+			refusals.add(ImageUnreadable, "container %q, image %q: %v", c.Name, c.Image, err)
+			return shim{}, refusals
+		}
+		args, signal = imageArgs(c, command), command.StopSignal
+	}
+	if len(args) == 0 {
+		var refusals Refusals
+		refusals.add(NoCommand, "container %q, image %q", c.Name, c.Image)
+		return shim{}, refusals
+	}
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		signal = string(*c.Lifecycle.StopSignal)
+	}
+	return shim{index: i, command: shimCommand(c.Name, onLoss(pod, c), signal), args: args}, nil
+}
+
+// imageArgs is what a runtime would run: the image's entrypoint, then the
+// container's args or else the image's cmd. The kubelet expands $(NAME) and $$
+// in args and never looks into an image; so the image's dollars are doubled.
+func imageArgs(c corev1.Container, command Command) []string {
+	args := literal(command.Entrypoint)
+	if len(c.Args) > 0 {
+		return append(args, c.Args...)
+	}
+	return append(args, literal(command.Cmd)...)
+}
+
+func literal(words []string) []string {
+	var out []string
+	for _, word := range words {
+		out = append(out, strings.ReplaceAll(word, "$", "$$"))
+	}
+	return out
+}
+
+func shimCommand(container, onLoss, stopSignal string) []string {
+	command := []string{api.AgentBinary, execRole, "-container=" + container, "-on-loss=" + onLoss}
+	if stopSignal != "" {
+		command = append(command, stopSignalFlag+stopSignal)
+	}
+	return append(command, "--")
+}
+
+// stopSignalOf reads the stop signal back from a shim's command: that of the
+// image, which is not asked again.
+func stopSignalOf(command []string) string {
+	for _, word := range command {
+		if signal, ok := strings.CutPrefix(word, stopSignalFlag); ok {
+			return signal
+		}
+	}
+	return ""
+}
+
+// onLossEnd is what the shim does where nothing may run twice: a loss ends the
+// container, and nothing starts it again.
+const onLossEnd = "end"
+
+func onLoss(pod *corev1.Pod, c corev1.Container) string {
+	never := pod.Spec.RestartPolicy == corev1.RestartPolicyNever
+	if c.RestartPolicy != nil {
+		never = *c.RestartPolicy == corev1.ContainerRestartPolicyNever
+	}
+	switch asked := api.OnLoss(pod.Annotations[api.OnLossAnnotation]); {
+	case never:
+		return onLossEnd
+	case asked == "":
+		return string(api.OnLossStandby)
+	default:
+		return string(asked)
+	}
+}
