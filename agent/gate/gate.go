@@ -56,9 +56,12 @@ type Report struct {
 	Shim      ShimID
 	Container string
 	Phase     Phase
-	// Hold is the hold whose child the shim has (Running, Draining); for
-	// Waiting and Ended the hold of its last child, whose death is thereby
-	// reported. Empty if it never had a child.
+	// Hold is the hold whose child the shim has (Running, Draining). For
+	// Waiting and Ended it is the last hold that the shim knows to be over:
+	// nothing lives under it, and this shim starts nothing under it any more,
+	// even if a grant of it is still on its way. A hold that was granted to a
+	// Waiting shim is therefore over only when the shim names it here, which a
+	// Drain brings about. Empty if there never was one.
 	Hold string
 	// Slots are those of the grant under which the child runs: what a new
 	// agent process resumes a hold from.
@@ -67,8 +70,9 @@ type Report struct {
 	Since time.Duration
 	// Connected: the connection is up; grants and drains reach the shim.
 	Connected bool
-	// Dead: the shim's pidfd became readable. It was PID 1 of its namespace,
-	// so everything in it is dead. The last Report of a shim.
+	// Dead: the shim's pidfd became readable. It was PID 1 of its namespace, so
+	// everything in it is dead; or it was not, and had nothing alive (tests).
+	// The last Report of a shim; Phase and Hold are what it said last.
 	Dead bool
 	// Silent: the connection is up but heartbeats stopped; the shim is frozen
 	// or starved.

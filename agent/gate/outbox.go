@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// outbox keeps the last Report of each shim until the reader takes it, so that
+// a slow reader holds up nobody.
+type outbox struct {
+	mu      sync.Mutex
+	last    map[ShimID]Report // as last put, to tell a change
+	waiting []ShimID          // in the order in which they changed
+	changed chan struct{}
+}
+
+func newOutbox() *outbox {
+	return &outbox{last: map[ShimID]Report{}, changed: make(chan struct{}, 1)}
+}
+
+// put queues the report if anything in it is new.
+func (o *outbox) put(r Report, l *ledger) {
+	if !r.Dead {
+		r.Unproven = l.unproven(r.Container, r.Shim)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last, known := o.last[r.Shim]; known && same(last, r) {
+		return
+	}
+	o.last[r.Shim] = r
+	if !slices.Contains(o.waiting, r.Shim) {
+		o.waiting = append(o.waiting, r.Shim)
+	}
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+}
+
+func same(a, b Report) bool {
+	slots := slices.Equal(a.Slots, b.Slots)
+	a.Slots, b.Slots = nil, nil
+	return slots && a.Shim == b.Shim && a.Container == b.Container && a.Phase == b.Phase &&
+		a.Hold == b.Hold && a.Since == b.Since && a.Connected == b.Connected &&
+		a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
+}
+
+func (o *outbox) deliver(ctx context.Context, to chan<- Report) {
+	for {
+		r, some := o.first()
+		out := to
+		if !some {
+			out = nil
+		}
+		select {
+		case out <- r:
+			o.taken(r)
+		case <-o.changed: // maybe the one that is on offer
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (o *outbox) first() (Report, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.waiting) == 0 {
+		return Report{}, false
+	}
+	return o.last[o.waiting[0]], true
+}
+
+// taken drops the report from the queue, unless it changed in that instant.
+func (o *outbox) taken(r Report) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !same(o.last[r.Shim], r) {
+		return
+	}
+	o.waiting = o.waiting[1:]
+	if r.Dead {
+		delete(o.last, r.Shim)
+	}
+}
+
+// listenForSilence marks the shims whose beats stopped. If this process was
+// frozen itself, they get the time to be heard first.
+func (s *Server) listenForSilence(ctx context.Context) {
+	every := s.cfg.Silence / 5
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := time.Now()
+		awake := now.Sub(last) < 2*every
+		last = now
+		s.mu.Lock()
+		for _, p := range s.peers {
+			switch {
+			case p.conn == nil:
+			case !awake:
+				p.heard = now
+			case now.Sub(p.heard) > s.cfg.Silence && !p.report.Silent:
+				p.report.Silent = true
+				s.outbox.put(p.report, s.ledger)
+			}
+		}
+		s.mu.Unlock()
+	}
+}

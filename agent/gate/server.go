@@ -1,0 +1,271 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrUnknown: no such shim, or it is dead.
+	ErrUnknown = errors.New("unknown shim")
+	// ErrNotConnected: the shim cannot be reached now. A grant is not kept for
+	// it; a drain is.
+	ErrNotConnected = errors.New("shim is not connected")
+	// ErrOver: the shim drained under that hold, or its container ends. It
+	// starts nothing under it any more.
+	ErrOver = errors.New("the hold is over for this shim")
+	// ErrUnproven: an earlier shim of the container was granted that hold, and
+	// nothing proves that it is dead.
+	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
+)
+
+// ServerConfig says where the agent's end lives.
+type ServerConfig struct {
+	// Dir is the shared directory; it exists.
+	Dir string
+	// Socket, Lock and Granted are names in Dir; zero means the default.
+	Socket  string
+	Lock    string
+	Granted string
+	// Silence is after how long without a word a shim is reported Silent; zero
+	// means two beats and a half.
+	Silence time.Duration
+	Log     *slog.Logger
+}
+
+// Server is the agent's end of the grant: it hears every shim of the pod, and
+// is the only agent process that does while it holds the lock.
+type Server struct {
+	cfg      ServerConfig
+	bootID   string
+	lock     *os.File
+	listener *net.UnixListener
+	reports  chan Report
+
+	mu     sync.Mutex
+	peers  map[ShimID]*peer
+	ledger *ledger
+	outbox *outbox
+}
+
+// Listen waits until no other agent process acts for the pod (a killed one may
+// take a moment to die), then opens the socket for the shims.
+func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
+	cfg = cfg.withDefaults()
+	bootID, err := BootID()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := acquireLock(ctx, filepath.Join(cfg.Dir, cfg.Lock), cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, bootID: bootID, lock: lock,
+		reports: make(chan Report),
+		peers:   map[ShimID]*peer{},
+		outbox:  newOutbox(),
+	}
+	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, cfg.Granted), bootID); err == nil {
+		s.listener, err = listen(filepath.Join(cfg.Dir, cfg.Socket))
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c ServerConfig) withDefaults() ServerConfig {
+	if c.Socket == "" {
+		c.Socket = "agent.sock"
+	}
+	if c.Lock == "" {
+		c.Lock = "agent.lock"
+	}
+	if c.Granted == "" {
+		c.Granted = "granted"
+	}
+	if c.Silence == 0 {
+		c.Silence = silence
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// listen binds beside the path and moves the socket there once it is ready, so
+// that a stale one is replaced at once and no shim meets one that refuses it.
+func listen(path string) (*net.UnixListener, error) {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open the shims' socket: %w", err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: fresh, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("open the shims' socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // it might be a successor's by then
+	// Gated containers run as any user.
+	if err = os.Chmod(fresh, 0o777); err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the shims' socket: %w", err)
+	}
+	return l, nil
+}
+
+// acquireLock takes the flock, which ends with the process that has it.
+func acquireLock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("lock the pod: %w", err)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return f, nil
+	}
+	log.Info("waiting for another agent process of this pod to end")
+	locked := make(chan error, 1)
+	go func() { locked <- flock(int(f.Fd())) }()
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		// The kernel's wait cannot be called off. Whenever it ends, the lock
+		// goes at once.
+		go func() { <-locked; f.Close() }()
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the pod: %w", err)
+	}
+	return f, nil
+}
+
+func flock(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Reports yields the last Report of each shim that changed. A reader that is
+// late sees fewer, never older ones, and holds up nothing.
+func (s *Server) Reports() <-chan Report { return s.reports }
+
+// Run serves until ctx ends, then hangs up on every shim and gives up the lock.
+// A child whose shim was hung up on runs on until its grant runs out.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
+	defer stop()
+
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel()
+	tasks.Go(func() { s.outbox.deliver(ctx, s.reports) })
+	tasks.Go(func() { s.listenForSilence(ctx) })
+	for {
+		c, err := s.listener.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			if c != nil {
+				c.Close()
+			}
+			return nil
+		case err != nil:
+			// Out of files, say. Without shims there is nothing to hold for: a
+			// new process does better than this one.
+			return fmt.Errorf("accept a shim: %w", err)
+		}
+		tasks.Go(func() { s.serve(ctx, &tasks, c) })
+	}
+}
+
+// Close gives up the socket and the lock of a Server that does not Run.
+func (s *Server) Close() error {
+	return errors.Join(ignoreClosed(s.listener.Close()), ignoreClosed(s.lock.Close()))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Grant permits the shim to run its child, or moves the deadline of the one
+// that runs. The note in the ledger is written first.
+func (s *Server) Grant(id ShimID, g Grant) error {
+	if g.BootID == "" {
+		g.BootID = s.bootID
+	}
+	if err := g.check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[id]
+	switch {
+	case p == nil:
+		return ErrUnknown
+	case p.conn == nil:
+		return ErrNotConnected
+	case s.ledger.unproven(p.report.Container, id) == g.Hold:
+		return ErrUnproven
+	case p.phaseOver(g.Hold):
+		return ErrOver
+	}
+	if err := s.ledger.record(p.report.Container, id, g.Hold); err != nil {
+		return err
+	}
+	p.granted = g.Hold
+	s.review(p.report.Container)
+	if err := p.conn.send(order{Grant: &g}); err != nil {
+		return fmt.Errorf("send grant: %w", err)
+	}
+	return nil
+}
+
+// Drain asks the shim to stop its child, within grace or by the deadline,
+// whichever comes first, and to start nothing under that hold any more. Once
+// asked it is not taken back, and it is repeated to a shim that reconnects. The
+// Report with that Hold over is the answer.
+func (s *Server) Drain(id ShimID, reason string, grace time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[id]
+	if p == nil {
+		return ErrUnknown
+	}
+	hold := p.holdToDrain()
+	if hold == "" || p.phaseOver(hold) {
+		return nil // nothing was granted, or it is over already
+	}
+	until := Now() + max(grace, 0)
+	if d := p.drain; d == nil || d.hold != hold || until < d.until {
+		p.drain = &pendingDrain{hold: hold, reason: reason, until: until}
+	}
+	if p.conn == nil {
+		return nil
+	}
+	return p.sendDrain()
+}

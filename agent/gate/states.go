@@ -1,0 +1,230 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A step is a state of the shim: the function that it is in. It returns the
+// next one, or nil and the exit code.
+type step func() (step, int)
+
+// standbyNotice is when a standby says what it waits for: a first start, with
+// nobody else there, is over by then.
+const standbyNotice = 10 * time.Second
+
+// heardWithin bounds the wait for the agent's end to have heard that the child
+// came to its end. It answers within a few milliseconds unless it is starved;
+// after that the pidfd tells it the same.
+const heardWithin = 500 * time.Millisecond
+
+// killPatience bounds a kill where the deadline is far: a process of 16 GB is
+// torn down within it (1.5 GB took 0.33 s). Then the end of PID 1, which stops
+// even what forks faster than it is killed, is the better means.
+const killPatience = 5 * time.Second
+
+// killAgain is how long after a round of SIGKILL the next one comes, for what
+// was forked in between.
+const killAgain = 10 * time.Millisecond
+
+// drainAt, killAt and lastResort are the instants of the time budget.
+func (g *Grant) drainAt() time.Duration { return g.Deadline - g.Kill - g.Drain }
+func (g *Grant) killAt() time.Duration  { return g.Deadline - g.Kill }
+
+// lastResort leaves two fifths of Kill to the kernel for what the end of PID 1
+// kills.
+func (g *Grant) lastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
+
+// wait is the closed gate.
+func (s *shim) wait() (step, int) {
+	s.notice.Reset(standbyNotice)
+	defer s.notice.Stop()
+	for {
+		switch e := s.next(); {
+		case s.ends(e.signal):
+			s.enter(Ended)
+			return nil, 128 + int(e.signal)
+		case e.drain != nil:
+			// A grant of it may be on its way, or was refused.
+			s.over(e.drain.Hold)
+		case e.grant != nil && s.admits(e.grant):
+			s.grant = *e.grant
+			return s.start, 0
+		}
+	}
+}
+
+// ends tells whether the signal is one that ends a standby.
+func (s *shim) ends(sig syscall.Signal) bool {
+	switch sig {
+	case 0:
+		return false
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, s.cfg.StopSignal:
+		return true
+	}
+	return false
+}
+
+// over reports that nothing lives under the hold, nor ever will in this shim.
+func (s *shim) over(hold string) {
+	s.self.Hold, s.self.Slots = hold, nil
+	s.enter(Waiting)
+}
+
+// admits tells whether a child may be started under the grant.
+func (s *shim) admits(g *Grant) bool {
+	switch {
+	case g.BootID != s.self.BootID:
+		s.say("grant refused: its deadline is of another boot")
+		return false
+	case g.Hold == s.self.Hold:
+		return false // over; the agent had not heard it yet
+	case Now() >= g.drainAt():
+		if s.refused != g.Hold {
+			s.say("grant refused: less is left of it than the child has to stop in")
+		}
+		s.refused = g.Hold
+		return false
+	}
+	return true
+}
+
+// start opens the gate.
+func (s *shim) start() (step, int) {
+	s.self.Hold, s.self.Slots = s.grant.Hold, s.grant.Slots
+	var err error
+	if s.child, err = s.spawn(); err != nil {
+		s.say("%v", err)
+		s.enter(Ended)
+		return s.end(startCode(err))
+	}
+	s.enter(Running)
+	return s.run, 0
+}
+
+// run lasts while the child runs and the grant is extended in time.
+func (s *shim) run() (step, int) {
+	for s.child != 0 {
+		if Now() >= s.grant.drainAt() {
+			s.say("the slot was not renewed in time: stopping")
+			return s.drain(s.grant.Drain)
+		}
+		s.alarm.set(s.grant.drainAt())
+		e := s.next()
+		s.pass(e.signal)
+		s.extend(e.grant)
+		if e.drain != nil && e.drain.Hold == s.self.Hold {
+			s.say("stopping: %s", e.drain.Reason)
+			return s.drain(e.drain.Grace)
+		}
+	}
+	return s.ended, 0
+}
+
+// pass gives a signal to the child alone, as the kernel gave it to PID 1 alone.
+func (s *shim) pass(sig syscall.Signal) {
+	if sig == 0 {
+		return
+	}
+	if sig == unix.SIGTERM || sig == s.cfg.StopSignal {
+		s.stopping = true
+	}
+	if s.child != 0 {
+		_ = unix.Kill(s.child, sig)
+	}
+}
+
+// extend moves the deadline forward: never back, never under another hold.
+func (s *shim) extend(g *Grant) {
+	if g != nil && g.Hold == s.grant.Hold && g.BootID == s.self.BootID && g.Deadline > s.grant.Deadline {
+		s.grant = *g
+	}
+}
+
+// drain asks the child to stop. Grants go on to move the deadline, nothing
+// cancels the drain.
+func (s *shim) drain(grace time.Duration) (step, int) {
+	until := Now() + grace
+	s.enter(Draining)
+	_ = unix.Kill(s.child, s.cfg.StopSignal)
+	for s.child != 0 {
+		killAt := min(until, s.grant.killAt())
+		if Now() >= killAt {
+			break
+		}
+		s.alarm.set(killAt)
+		e := s.next()
+		s.pass(e.signal)
+		s.extend(e.grant)
+		if e.drain != nil && e.drain.Hold == s.self.Hold {
+			until = min(until, Now()+e.drain.Grace)
+		}
+	}
+	return s.lost, 0
+}
+
+// lost closes the gate after a drain.
+func (s *shim) lost() (step, int) {
+	if !s.killAll() {
+		return nil, ExitLost
+	}
+	if s.stopping {
+		return s.end(exitCode(s.status))
+	}
+	if !s.cfg.StandBy {
+		return s.end(ExitLost)
+	}
+	s.tty.take()
+	s.over(s.self.Hold)
+	return s.wait, 0
+}
+
+// ended is the child's own end, and with it the container's.
+func (s *shim) ended() (step, int) {
+	if !s.killAll() {
+		return nil, exitCode(s.status)
+	}
+	return s.end(exitCode(s.status))
+}
+
+// end reports that nothing is left, and waits a moment until that was heard:
+// the agent's end hangs up.
+func (s *shim) end(code int) (step, int) {
+	s.enter(Ended)
+	until := Now() + heardWithin
+	for s.conn != nil && Now() < until {
+		s.alarm.set(until)
+		s.next()
+	}
+	return nil, code
+}
+
+// killAll kills until wait says that nothing is left. It gives up, to let the
+// end of PID 1 do it, where it may not kill or time is up.
+func (s *shim) killAll() bool {
+	patience := Now() + killPatience
+	for {
+		err := killDescendants()
+		if s.reap() {
+			return true
+		}
+		last := min(patience, s.grant.lastResort())
+		if err != nil {
+			s.say("ending the container, because this may not be done here: %v", err)
+			return false
+		}
+		if Now() >= last {
+			s.say("ending the container, because killing what is left in it took too long")
+			return false
+		}
+		s.alarm.set(min(last, Now()+killAgain))
+		e := s.next()
+		s.pass(e.signal)
+		s.extend(e.grant)
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func execCommand(_ context.Context, args []string) (int, error) {
+	// Its memory counts in the application's limit, and it does next to
+	// nothing: little garbage, few threads.
+	debug.SetGCPercent(20)
+	runtime.GOMAXPROCS(1)
+
+	cfg, err := execConfig(args)
+	if err != nil {
+		return exitUsage, err
+	}
+	return gate.Exec(cfg), nil
+}
+
+func execConfig(args []string) (gate.ShimConfig, error) {
+	flags := flag.NewFlagSet("agent exec", flag.ContinueOnError)
+	container := flags.String("container", "", "name of this container")
+	socket := flags.String("socket", api.Socket, "the agent's socket")
+	onLoss := flags.String("on-loss", string(api.OnLossStandby), "after a lost slot: standby, restart or end")
+	stop := flags.String("stop-signal", "SIGTERM", "what asks the child to stop, by name or number")
+	if err := flags.Parse(args); err != nil {
+		return gate.ShimConfig{}, err
+	}
+	cfg := gate.ShimConfig{
+		Container: *container,
+		Socket:    *socket,
+		Command:   flags.Args(),
+		Env:       environment,
+	}
+	switch *onLoss {
+	case string(api.OnLossStandby):
+		cfg.StandBy = true
+	case string(api.OnLossRestart), "end": // the kubelet makes the difference
+	default:
+		return cfg, fmt.Errorf("agent exec: -on-loss %q", *onLoss)
+	}
+	var err error
+	if cfg.StopSignal, err = parseSignal(*stop); err != nil {
+		return cfg, err
+	}
+	if cfg.Container == "" || len(cfg.Command) == 0 {
+		return cfg, errors.New("usage: agent exec -container NAME [flags] -- COMMAND [ARGUMENTS]")
+	}
+	return cfg, nil
+}
+
+// parseSignal reads what an image's STOPSIGNAL may say: SIGQUIT, QUIT or 3,
+// and SIGRTMIN+3.
+func parseSignal(s string) (syscall.Signal, error) {
+	var n int
+	if _, err := fmt.Sscanf(s, "%d", &n); err == nil && n > 0 && n <= 64 && fmt.Sprint(n) == s {
+		return syscall.Signal(n), nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	if sig := unix.SignalNum("SIG" + name); sig != 0 {
+		return sig, nil
+	}
+	const rtmin, rtmax = 34, 64 // as in both C libraries that images use (glibc; musl has 35)
+	if _, err := fmt.Sscanf(name, "RTMIN+%d", &n); err == nil && n >= 0 && rtmin+n <= rtmax {
+		return syscall.Signal(rtmin + n), nil
+	}
+	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
+}
+
+// environment is what the application finds in its environment while it holds.
+func environment(slots []gate.SlotToken) []string {
+	var names, tokens []string
+	for _, s := range slots {
+		names, tokens = append(names, s.Slot), append(tokens, s.Token)
+	}
+	return []string{
+		api.SlotEnv + "=" + strings.Join(names, ","),
+		api.FencingTokenEnv + "=" + strings.Join(tokens, ","),
+	}
+}

@@ -1,0 +1,36 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command agent is what the webhook puts into a pod: "install" copies it into
+// the shared volume, "run" holds the lease, "exec" is the parent of a gated
+// container's application.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// commands return the exit code, and an error to be shown, if any.
+var commands = map[string]func(ctx context.Context, args []string) (int, error){
+	"install": installCommand,
+	"exec":    execCommand,
+}
+
+func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+
+// exitUsage is for arguments that make no sense. Only the webhook writes them.
+const exitUsage = 2
+
+func run(ctx context.Context, args []string) int {
+	if len(args) == 0 || commands[args[0]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec [flags]")
+		return exitUsage
+	}
+	code, err := commands[args[0]](ctx, args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "metaparticle: %v\n", err)
+	}
+	return code
+}
