@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// holder is the first process of a node's namespaces and holds them open: when
+// it is killed, the kernel kills every process in them and frees every mount
+// and network link.
+//
+//	holder -report SOCKET -hostname NAME [-bind FROM:TO,…] [-shared DIR]
+func holder(args []string) error {
+	flags := flag.NewFlagSet("holder", flag.ContinueOnError)
+	report := flags.String("report", "", "socket that learns when the namespaces are ready")
+	hostname := flags.String("hostname", "", "host name")
+	binds := flags.String("bind", "", "FROM:TO pairs of directories to mount, separated by commas")
+	shared := flags.String("shared", "", "directory whose mounts containers share")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if err := prepare(*hostname, *binds, *shared); err != nil {
+		return err
+	}
+	if err := announce(*report); err != nil {
+		return err
+	}
+	// Termination signals of a terminal or a session are not for the holder: only SIGKILL ends it.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	reap(nil)
+	return nil
+}
+
+// prepare gives the namespaces what a freshly started machine has.
+func prepare(hostname, binds, shared string) error {
+	if err := syscall.Sethostname([]byte(hostname)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	// No mount made here may show on the host, and none made there is wanted here.
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	// Routing is off in a new network namespace. The bridge setting exists only where
+	// the kernel has that module; kube-proxy's rules see the pods of one node through it.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for pair := range strings.SplitSeq(binds, ",") {
+		from, to, ok := strings.Cut(pair, ":")
+		if !ok {
+			continue
+		}
+		if err := syscall.Mount(from, to, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", from, to, err)
+		}
+	}
+	if shared == "" {
+		return nil
+	}
+	if err := os.MkdirAll(shared, 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount(shared, shared, "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", shared, err)
+	}
+	if err := syscall.Mount("", shared, "", syscall.MS_REC|syscall.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("share %s: %w", filepath.Clean(shared), err)
+	}
+	return nil
+}
+
+// pause is the whole program of a pod's sandbox.
+func pause() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGINT, syscall.SIGTERM)
+	reap(told)
+}
+
+// reap waits for orphans until it is told to end.
+func reap(told <-chan os.Signal) {
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	for {
+		for {
+			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
+				break
+			}
+		}
+		select {
+		case <-children:
+		case <-told:
+			return
+		}
+	}
+}

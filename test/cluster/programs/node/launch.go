@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// launch starts a daemon and ends, so that the daemon becomes a child of the
+// first process of its PID namespace and nothing is left in between:
+//
+//	launch [-unshare] -report SOCKET -log FILE [-cgroups DIR,DIR] -- COMMAND…
+//
+// Its caller put it into the right namespaces (nsenter); with -unshare the
+// daemon gets new ones. Files from 3 on are passed on.
+func launch(args []string) error {
+	flags := flag.NewFlagSet("launch", flag.ContinueOnError)
+	unshare := flags.Bool("unshare", false, "start in new namespaces of every kind but user and cgroup")
+	report := flags.String("report", "", "socket that learns of the daemon's start")
+	log := flags.String("log", "", "file that gets the daemon's output")
+	cgroups := flags.String("cgroups", "", "cgroup directories to run in, separated by commas")
+	inherit := flags.Int("inherit", 0, "open files to pass on, from number 3")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(*log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	// /proc/self/exe may be the wrong process in a namespace whose /proc is not mounted yet.
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	socket := *report
+	if *unshare {
+		socket = "" // a holder reports itself, when its namespaces are ready
+	}
+	cmd := exec.Command(self, append([]string{"daemon", socket, *cgroups}, flags.Args()...)...)
+	cmd.Args[0] = "node"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if *unshare {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
+			syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+	}
+	for i := range *inherit {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(3+i), "inherited"))
+	}
+	return cmd.Start()
+}
+
+// daemon joins its cgroups, tells the socket that it is there (the kernel tells
+// the other end our PID, in the other end's own numbering), waits until that
+// is noted, and becomes the command.
+func daemon(args []string) error {
+	if len(args) < 3 {
+		return errors.New("usage: daemon SOCKET CGROUPS COMMAND…")
+	}
+	socket, cgroups, command := args[0], args[1], args[2:]
+	for dir := range strings.SplitSeq(cgroups, ",") {
+		if dir == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return err
+	}
+	if socket != "" {
+		if err := announce(socket); err != nil {
+			return err
+		}
+	}
+	return syscall.Exec(path, command, os.Environ())
+}
+
+// announce reports this process to the socket and waits for the answer.
+func announce(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return fmt.Errorf("report start: %w", err)
+	}
+	defer conn.Close()
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("wait until the start is noted: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command node is what the test cluster needs besides Kubernetes: the first
+// process of a node's namespaces, the start of its daemons, the pause
+// container, the image registry and the way in from the host. The name it is
+// called by, or its first argument, selects one.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	program, args := filepath.Base(os.Args[0]), os.Args[1:]
+	if program == "node" && len(args) > 0 {
+		program, args = args[0], args[1:]
+	}
+	if err := run(program, args); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		os.Exit(1)
+	}
+}
+
+func run(program string, args []string) error {
+	switch program {
+	case "launch":
+		return launch(args)
+	case "daemon":
+		return daemon(args)
+	case "holder":
+		return holder(args)
+	case "pause":
+		pause()
+		return nil
+	case "registry":
+		return serveRegistry(args)
+	case "forward":
+		return forward(args)
+	}
+	return fmt.Errorf("unknown program")
+}

@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+)
+
+// serveRegistry serves an image registry over plain HTTP, kept in a directory:
+//
+//	registry ADDRESS DIR
+func serveRegistry(args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: registry ADDRESS DIR")
+	}
+	handler, err := openRegistry(args[1])
+	if err != nil {
+		return err
+	}
+	return http.ListenAndServe(args[0], handler)
+}
+
+// durable is a registry that survives its own restart: blobs are files already;
+// manifests, which the library keeps in memory, are recorded in the order they
+// came and put in again at the start.
+type durable struct {
+	http.Handler
+	dir string
+
+	mu   sync.Mutex
+	next int
+}
+
+func openRegistry(dir string) (*durable, error) {
+	manifests, blobs := filepath.Join(dir, "manifests"), filepath.Join(dir, "blobs")
+	for _, sub := range []string{manifests, blobs} {
+		if err := os.MkdirAll(sub, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	d := &durable{dir: manifests, Handler: registry.New(
+		registry.Logger(log.New(io.Discard, "", 0)),
+		registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)),
+	)}
+	names, err := filepath.Glob(filepath.Join(manifests, "????????"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := d.replay(name); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// A record is the URL path, the media type and the body, in this order, with a
+// line feed between them.
+func (d *durable) replay(name string) error {
+	record, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	path, rest, _ := strings.Cut(string(record), "\n")
+	mediaType, body, _ := strings.Cut(rest, "\n")
+	put := httptest.NewRequest(http.MethodPut, path, strings.NewReader(body))
+	put.Header.Set("Content-Type", mediaType)
+	answer := httptest.NewRecorder()
+	d.Handler.ServeHTTP(answer, put)
+	if answer.Code >= 300 {
+		return fmt.Errorf("restore %s: %d %s", path, answer.Code, answer.Body)
+	}
+	d.next++
+	return nil
+}
+
+func (d *durable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	log.Println(r.RemoteAddr, r.Method, r.URL)
+	if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/manifests/") {
+		d.Handler.ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	answer := &statusWriter{ResponseWriter: w}
+	d.Handler.ServeHTTP(answer, r)
+	if answer.status >= 300 {
+		return
+	}
+	record := r.URL.Path + "\n" + r.Header.Get("Content-Type") + "\n" + string(body)
+	if err := d.record(record); err != nil {
+		log.Println("record manifest:", err)
+	}
+}
+
+func (d *durable) record(record string) error {
+	name := filepath.Join(d.dir, fmt.Sprintf("%08d", d.next))
+	if err := os.WriteFile(name+".new", []byte(record), 0o644); err != nil {
+		return err
+	}
+	d.next++
+	return os.Rename(name+".new", name)
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}

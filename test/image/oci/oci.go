@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package oci makes container images without a container engine: of one static
+// program, or of a list of Debian packages as distributions make theirs. It
+// writes, opens and pushes them.
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Config is what an image says of how to run it.
+type Config struct {
+	Entrypoint []string // default for Static: the program
+	Cmd        []string
+	Env        []string // NAME=value; PATH is added if missing
+	User       string   // a name is looked up and stored as numbers
+	WorkingDir string
+	Ports      []string // such as 6379/tcp
+}
+
+// Compression of an image's layer.
+type Compression bool
+
+// What never leaves the machine is better not compressed.
+const (
+	Compressed   Compression = true
+	Uncompressed Compression = false
+)
+
+// Static makes an image of one static program, at /name, with /tmp and the
+// users root and nobody. Equal input makes an equal image.
+func Static(program, name string, config Config, compressed Compression) (v1.Image, error) {
+	data, err := os.ReadFile(program)
+	if err != nil {
+		return nil, err
+	}
+	users := []byte("root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n")
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, entry := range []struct {
+		header tar.Header
+		data   []byte
+	}{
+		{tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+		{tar.Header{Name: "etc/passwd", Mode: 0o644, Size: int64(len(users))}, users},
+		{tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil},
+		{tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}, data},
+	} {
+		if err := w.WriteHeader(&entry.header); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(entry.data); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	if config.Entrypoint == nil {
+		config.Entrypoint = []string{"/" + name}
+	}
+	return image(layer.Bytes(), users, config, compressed)
+}
+
+// image makes an image of one layer.
+func image(layer, users []byte, config Config, compressed Compression) (v1.Image, error) {
+	l, err := makeLayer(layer, compressed)
+	if err != nil {
+		return nil, fmt.Errorf("make layer: %w", err)
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img, err := mutate.AppendLayers(base, l)
+	if err != nil {
+		return nil, fmt.Errorf("append layer: %w", err)
+	}
+	user, err := numeric(config.User, users)
+	if err != nil {
+		return nil, err
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.Config = v1.Config{
+		Entrypoint: config.Entrypoint, Cmd: config.Cmd, Env: config.Env, User: user, WorkingDir: config.WorkingDir,
+	}
+	if !slices.ContainsFunc(config.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		file.Config.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, config.Env...)
+	}
+	for _, port := range config.Ports {
+		if file.Config.ExposedPorts == nil {
+			file.Config.ExposedPorts = map[string]struct{}{}
+		}
+		file.Config.ExposedPorts[port] = struct{}{}
+	}
+	return mutate.ConfigFile(img, file)
+}
+
+func makeLayer(data []byte, compressed Compression) (v1.Layer, error) {
+	if !compressed {
+		return static.NewLayer(data, types.OCIUncompressedLayer), nil
+	}
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	return tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
+}
+
+// numeric turns a user's name into its numbers: Kubernetes cannot check a name
+// for being root, and refuses it where that is asked.
+func numeric(user string, passwd []byte) (string, error) {
+	first, _, _ := strings.Cut(user, ":")
+	if _, err := strconv.Atoi(first); err == nil || user == "" {
+		return user, nil
+	}
+	for line := range strings.Lines(string(passwd)) {
+		fields := strings.Split(strings.TrimSpace(line), ":")
+		if len(fields) > 3 && fields[0] == user {
+			return fields[2] + ":" + fields[3], nil
+		}
+	}
+	return "", fmt.Errorf("the image has no user %q", user)
+}
+
+// Push puts an image or index into a registry, plain HTTP if it is local.
+func Push(ctx context.Context, reference string, image remote.Taggable) error {
+	ref, err := name.ParseReference(reference, name.Insecure)
+	if err != nil {
+		return err
+	}
+	options := []remote.Option{remote.WithContext(ctx)}
+	switch image := image.(type) {
+	case v1.ImageIndex:
+		err = remote.WriteIndex(ref, image, options...)
+	case v1.Image:
+		err = remote.Write(ref, image, options...)
+	default:
+		err = fmt.Errorf("neither image nor index: %T", image)
+	}
+	if err != nil {
+		return fmt.Errorf("push %s: %w", reference, err)
+	}
+	return nil
+}
+
+// Write writes an image in the format of docker save.
+func Write(file, reference string, image v1.Image) error {
+	tag, err := name.NewTag(reference)
+	if err != nil {
+		return err
+	}
+	if err := tarball.WriteToFile(file, tag, image); err != nil {
+		return fmt.Errorf("write %s: %w", path.Base(file), err)
+	}
+	return nil
+}
