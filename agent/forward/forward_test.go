@@ -1,0 +1,425 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package forward
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// soon bounds what a test waits for; only a failing one waits that long.
+const soon = 10 * time.Second
+
+// Tests run the holders on 127.0.0.2 and 127.0.0.3, and the standby on .1.
+const (
+	holder      = "127.0.0.2"
+	otherHolder = "127.0.0.3"
+)
+
+// app is an application at one address: handle is called with each connection
+// and closes it.
+func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { handle(conn.(*net.TCPConn)) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		running.Wait()
+	})
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// answer reads to the end of what the client sends, then says who it is and
+// what it read.
+func answer(name string) func(*net.TCPConn) {
+	return func(conn *net.TCPConn) {
+		defer conn.Close()
+		request, _ := io.ReadAll(conn)
+		_, _ = io.WriteString(conn, name+" read "+string(request))
+	}
+}
+
+// echo sends back what it reads, as it comes.
+func echo(conn *net.TCPConn) {
+	defer conn.Close()
+	_, _ = io.Copy(conn, conn)
+}
+
+// standby opens a forwarder on the loopback address.
+func standby(t *testing.T, config Config) *Forwarder {
+	t.Helper()
+	f := closed(config)
+	require.NoError(t, f.Open())
+	t.Cleanup(f.Close)
+	return f
+}
+
+func closed(config Config) *Forwarder {
+	f := New(config)
+	f.listenHost = "127.0.0.1"
+	f.isSelf = func(addr netip.Addr) bool { return addr == netip.MustParseAddr("127.0.0.1") }
+	return f
+}
+
+func connect(t *testing.T, port int) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	require.NoError(t, conn.SetDeadline(time.Now().Add(soon)))
+	return conn.(*net.TCPConn)
+}
+
+// ask sends a request, ends it, and returns the whole answer.
+func ask(t *testing.T, conn *net.TCPConn, request string) string {
+	t.Helper()
+	_, err := io.WriteString(conn, request)
+	require.NoError(t, err)
+	require.NoError(t, conn.CloseWrite())
+	reply, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	return string(reply)
+}
+
+// exchange sends text through an echo and waits for it.
+func exchange(t *testing.T, conn net.Conn, text string) {
+	t.Helper()
+	_, err := io.WriteString(conn, text)
+	require.NoError(t, err)
+	reply := make([]byte, len(text))
+	_, err = io.ReadFull(conn, reply)
+	require.NoError(t, err)
+	require.Equal(t, text, string(reply))
+}
+
+func requireReset(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_, err := io.ReadAll(conn)
+	require.ErrorIs(t, err, syscall.ECONNRESET, "a break must not look like an end")
+}
+
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, soon, time.Millisecond)
+}
+
+func TestConnectionReachesTheSamePortOfTheHolder(t *testing.T) {
+	port := app(t, holder+":0", answer("holder"))
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	// The application answers only after the end of the request: the client's
+	// half-close must reach it, and the answer still come back.
+	assert.Equal(t, "holder read hello", ask(t, connect(t, port), "hello"))
+	eventually(t, func() bool { return f.Stats() == Stats{Forwarded: 1} })
+}
+
+func TestEachPortIsForwardedToItself(t *testing.T) {
+	web, admin := app(t, holder+":0", answer("web")), app(t, holder+":0", answer("admin"))
+	f := standby(t, Config{Ports: []int{web, admin}})
+	f.SetTarget(holder)
+	assert.Equal(t, "admin read x", ask(t, connect(t, admin), "x"))
+	assert.Equal(t, "web read x", ask(t, connect(t, web), "x"))
+}
+
+func TestConnectionsAreHeldThroughAHandover(t *testing.T) {
+	port := app(t, otherHolder+":0", answer("new holder"))
+	f := standby(t, Config{Ports: []int{port}})
+	var waiting []*net.TCPConn
+	for range 20 {
+		conn := connect(t, port)
+		_, err := io.WriteString(conn, "early ")
+		require.NoError(t, err)
+		waiting = append(waiting, conn)
+	}
+	eventually(t, func() bool { return f.Stats().Held == 20 })
+	f.SetTarget(otherHolder)
+	for _, conn := range waiting {
+		assert.Equal(t, "new holder read early late", ask(t, conn, "late"))
+	}
+}
+
+// A new holder has written its address before its application listens.
+func TestConnectionsAreHeldUntilTheHolderListens(t *testing.T) {
+	f := standby(t, Config{Ports: []int{0}})
+	port := f.Ports()[0]
+	f.SetTarget(holder)
+	conn := connect(t, port)
+	_, err := io.WriteString(conn, "early ")
+	require.NoError(t, err)
+	eventually(t, func() bool { return f.Stats().Held == 1 })
+	require.Error(t, f.Reachable(t.Context()))
+	app(t, holder+":"+strconv.Itoa(port), answer("holder"))
+	assert.Equal(t, "holder read early late", ask(t, conn, "late"))
+}
+
+func TestEstablishedConnectionsEndWhenAnotherTargetFollows(t *testing.T) {
+	port := app(t, holder+":0", echo)
+	app(t, otherHolder+":"+strconv.Itoa(port), answer("other"))
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	conn := connect(t, port)
+	exchange(t, conn, "one")
+
+	f.SetTarget(holder)
+	exchange(t, conn, "the same target is no change")
+	f.SetTarget("")
+	exchange(t, conn, "a holder that drains finishes what it began")
+	f.SetTarget(holder)
+	exchange(t, conn, "and it may come back")
+
+	f.SetTarget(otherHolder)
+	requireReset(t, conn)
+	assert.Equal(t, "other read x", ask(t, connect(t, port), "x"))
+}
+
+func TestHeldConnectionIsGivenUpInTime(t *testing.T) {
+	for name, target := range map[string]string{"no target": "", "a target that refuses": holder} {
+		t.Run(name, func(t *testing.T) {
+			f := standby(t, Config{Ports: []int{0}, Hold: 50 * time.Millisecond})
+			f.SetTarget(target)
+			requireReset(t, connect(t, f.Ports()[0]))
+			eventually(t, func() bool { return f.Stats() == Stats{Abandoned: 1} })
+		})
+	}
+}
+
+func TestHeldConnectionsAreBounded(t *testing.T) {
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}, MaxHeld: 3})
+	var waiting []*net.TCPConn
+	for range 10 {
+		waiting = append(waiting, connect(t, port)) // the kernel's queue takes the rest
+	}
+	eventually(t, func() bool { return f.Stats().Held == 3 })
+	assert.Never(t, func() bool { return f.Stats().Held > 3 }, 50*time.Millisecond, time.Millisecond)
+	f.SetTarget(holder)
+	for _, conn := range waiting {
+		exchange(t, conn, "all are served in the end, while all are open")
+	}
+}
+
+func TestOpenConnectionsAreBounded(t *testing.T) {
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}, MaxOpen: 2})
+	f.SetTarget(holder)
+	first, second, third := connect(t, port), connect(t, port), connect(t, port)
+	exchange(t, first, "1")
+	exchange(t, second, "2")
+	assert.Never(t, func() bool { return f.Stats().Forwarded > 2 }, 50*time.Millisecond, time.Millisecond)
+	first.Close()
+	exchange(t, third, "3")
+}
+
+func TestBreakOfTheHolderIsABreakForTheClient(t *testing.T) {
+	port := app(t, holder+":0", func(conn *net.TCPConn) {
+		_, _ = io.WriteString(conn, "half an ans")
+		_, _ = io.ReadFull(conn, make([]byte, 1))
+		reset(conn)
+	})
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	conn := connect(t, port)
+	_, err := io.ReadFull(conn, make([]byte, len("half an ans")))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "x")
+	require.NoError(t, err)
+	requireReset(t, conn)
+}
+
+// After Close the child binds, as a server may that knows no SO_REUSEADDR.
+func TestCloseWhileCopyingFreesThePort(t *testing.T) {
+	port := app(t, holder+":0", func(conn *net.TCPConn) {
+		defer conn.Close()
+		for data := make([]byte, 1<<16); ; {
+			if _, err := conn.Write(data); err != nil {
+				return
+			}
+		}
+	})
+	f := standby(t, Config{Ports: []int{port, 0}})
+	f.SetTarget(holder)
+	var streams sync.WaitGroup
+	for range 10 {
+		conn := connect(t, port)
+		_, err := io.ReadFull(conn, make([]byte, 1<<20))
+		require.NoError(t, err)
+		streams.Go(func() { _, _ = io.Copy(io.Discard, conn) })
+	}
+	f.SetTarget("")
+	held := connect(t, port)
+	eventually(t, func() bool { return f.Stats().Held == 1 })
+	f.Close()
+
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer syscall.Close(fd)
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}))
+	requireReset(t, held)
+	streams.Wait()
+	assert.Zero(t, f.Stats().Open+f.Stats().Held)
+}
+
+func TestOpenFailsAsAWholeAndNamesThePort(t *testing.T) {
+	taken := app(t, "127.0.0.1:0", echo)
+	free := app(t, holder+":0", echo)
+	f := closed(Config{Ports: []int{free, taken}})
+	err := f.Open()
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+	require.ErrorContains(t, err, "port "+strconv.Itoa(taken))
+	app(t, "127.0.0.1:"+strconv.Itoa(free), echo)
+	assert.Equal(t, []int{free, taken}, f.Ports())
+	f.Close()
+}
+
+func TestForwarderOpensAgain(t *testing.T) {
+	port := app(t, holder+":0", answer("holder"))
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	for range 3 {
+		require.ErrorIs(t, f.Open(), ErrOpen)
+		assert.Equal(t, "holder read x", ask(t, connect(t, port), "x"))
+		f.Close()
+		f.Close()
+		_, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		require.NoError(t, f.Open())
+	}
+}
+
+func TestForwarderWithoutPortsIsNoTrouble(t *testing.T) {
+	f := standby(t, Config{})
+	require.ErrorIs(t, f.Reachable(t.Context()), ErrNoTarget)
+	f.SetTarget(holder)
+	require.NoError(t, f.Reachable(t.Context()))
+	assert.Empty(t, f.Ports())
+}
+
+func TestOurselvesAreNoTarget(t *testing.T) {
+	f := New(Config{Self: []string{"203.0.113.7", "2001:db8::7", "not an address"}})
+	own := []string{"203.0.113.7", "::ffff:203.0.113.7", "2001:db8::7", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "", "host.example"}
+	interfaces, err := net.InterfaceAddrs()
+	require.NoError(t, err)
+	for _, network := range interfaces {
+		own = append(own, network.(*net.IPNet).IP.String())
+	}
+	for _, ip := range own {
+		f.SetTarget("203.0.113.8")
+		r, _ := f.target()
+		require.NotNil(t, r)
+		f.SetTarget(ip)
+		r, _ = f.target()
+		require.Nil(t, r, "%q", ip)
+	}
+}
+
+func TestReachableAsksEveryPort(t *testing.T) {
+	web, admin := app(t, holder+":0", echo), app(t, holder+":0", echo)
+	f := closed(Config{Ports: []int{web, admin}})
+	require.ErrorIs(t, f.Reachable(t.Context()), ErrNoTarget)
+	f.SetTarget(holder)
+	require.NoError(t, f.Reachable(t.Context()))
+	f.SetTarget(otherHolder)
+	require.ErrorIs(t, f.Reachable(t.Context()), syscall.ECONNREFUSED)
+
+	app(t, otherHolder+":"+strconv.Itoa(web), echo)
+	require.ErrorContains(t, f.Reachable(t.Context()), "port "+strconv.Itoa(admin))
+	f.SetTarget("")
+	require.ErrorIs(t, f.Reachable(t.Context()), ErrNoTarget)
+}
+
+func TestThousandConnectionsLeaveNothing(t *testing.T) {
+	before := runtime.NumGoroutine()
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	var clients sync.WaitGroup
+	for i := range 50 {
+		clients.Go(func() {
+			for range 20 {
+				conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+				if !assert.NoError(t, err) {
+					return
+				}
+				_, _ = io.WriteString(conn, "x")
+				_, err = io.ReadFull(conn, make([]byte, 1))
+				assert.NoError(t, err)
+				if i%2 == 0 {
+					reset(conn.(*net.TCPConn))
+				} else {
+					conn.Close()
+				}
+			}
+		})
+	}
+	clients.Wait()
+	assert.EqualValues(t, 1000, f.Stats().Forwarded)
+	// With the application still there: two accept loops are all that is left,
+	// and the goroutine that counts.
+	eventually(t, func() bool { return f.Stats().Open == 0 && runtime.NumGoroutine() <= before+3 })
+	f.Close()
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 })
+}
+
+// Target, state and connections change at the same time: nothing hangs and,
+// under the race detector, nothing races.
+func TestEverythingAtOnce(t *testing.T) {
+	port := app(t, holder+":0", echo)
+	app(t, otherHolder+":"+strconv.Itoa(port), echo)
+	f := standby(t, Config{Ports: []int{port}, Hold: 100 * time.Millisecond})
+	done := make(chan struct{})
+	var clients, changers sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for range 50 {
+				conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+				if err != nil {
+					continue
+				}
+				_, _ = io.WriteString(conn, "x")
+				_, _ = io.ReadFull(conn, make([]byte, 1))
+				conn.Close()
+			}
+		})
+	}
+	changers.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			f.SetTarget([]string{holder, otherHolder, ""}[i%3])
+			if i%7 == 0 {
+				f.Close()
+				assert.NoError(t, f.Open())
+			}
+			_ = f.Reachable(t.Context())
+		}
+	})
+	clients.Wait()
+	close(done)
+	changers.Wait()
+	f.Close()
+	assert.Zero(t, f.Stats().Open+f.Stats().Held)
+}
