@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+)
+
+// The scripts run the real program. Children are small programs of the system
+// and those registered here.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"agent":    main,
+		"stubborn": stubborn,
+		"large":    large,
+	})
+}
+
+// TestScripts needs to be root in Linux for what containers do: PID namespaces
+// and other users. Scripts say so by [root].
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		WorkdirRoot:         openTempDir(t),
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			w := newWorld(env)
+			env.Values[worldKey{}] = w
+			env.Defer(w.end)
+			return nil
+		},
+		Cmds: commandsOfScripts,
+		Condition: func(cond string) (bool, error) {
+			return cond == "root" && os.Getuid() == 0, nil
+		},
+	})
+}
+
+// openTempDir is a temporary directory that other users can get into.
+func openTempDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
+	return dir
+}
+
+// stubborn ignores every signal that it can, says so, and stays.
+func stubborn() {
+	for n := syscall.Signal(1); n <= 64; n++ {
+		if n != syscall.SIGCHLD && n != syscall.SIGURG {
+			signal.Ignore(n)
+		}
+	}
+	_, _ = os.Stdout.WriteString("stubborn\n")
+	<-context.Background().Done()
+}
+
+// large has many pages, which take the kernel a while to free.
+func large() {
+	const size = 1 << 30
+	b := make([]byte, size)
+	for i := 0; i < size; i += os.Getpagesize() {
+		b[i] = 1
+	}
+	_, _ = os.Stdout.WriteString("large\n")
+	_, _ = bufio.NewReader(os.Stdin).ReadByte()
+	<-context.Background().Done()
+}

@@ -1,0 +1,219 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// What the scripts can say besides testscript's own commands:
+//
+//	serve NAME                        start an agent's end; it acts when it gets the lock
+//	hangup NAME                       end it, as if killed
+//	acting NAME                       wait until it acts; ! acting: it does not yet
+//	shim [-pid1 -tty -uid N -container C] NAME [exec's flags] -- COMMAND…
+//	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
+//	drain SHIM GRACE [REASON]
+//	report SHIM KEY=VALUE…            wait until the last report of it is so
+//	says SHIM REGEXP                  wait until its output matches; ! says: it does not now
+//	types SHIM TEXT                   on its terminal
+//	signal SHIM SIGNAL                to the shim alone
+//	freeze SHIM, thaw SHIM            the shim alone
+//	exits SHIM CODE                   wait for its end; ! exits SHIM: it lives
+//	alive SHIM, ! alive SHIM          whether anything else of its container lives
+//	intime SHIM                       its last deadline is still ahead
+//	past SHIM                         wait until its last deadline has passed
+var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"serve": func(ts *testscript.TestScript, _ bool, args []string) { worldOf(ts).startAgent(args[0]) },
+	"hangup": func(ts *testscript.TestScript, _ bool, args []string) {
+		a := worldOf(ts).agents[args[0]]
+		a.cancel()
+		<-a.done
+	},
+	"acting": acting,
+	"shim":   shimCommand,
+	"grant":  grantCommand,
+	"drain":  drainCommand,
+	"report": report,
+	"says":   says,
+	"types": func(ts *testscript.TestScript, _ bool, args []string) {
+		_, err := io.WriteString(shimOf(ts, args[0]).tty, strings.NewReplacer("^C", "\x03", "^Z", "\x1a", `\n`, "\n").Replace(args[1]))
+		ts.Check(err)
+	},
+	"signal": func(ts *testscript.TestScript, _ bool, args []string) {
+		signalShim(ts, args[0], unix.SignalNum(args[1]))
+	},
+	"freeze": func(ts *testscript.TestScript, _ bool, args []string) { signalShim(ts, args[0], unix.SIGSTOP) },
+	"thaw":   func(ts *testscript.TestScript, _ bool, args []string) { signalShim(ts, args[0], unix.SIGCONT) },
+	"exits":  exits,
+	"alive":  alive,
+	"intime": func(ts *testscript.TestScript, _ bool, args []string) {
+		if late := gate.Now() - worldOf(ts).grants[args[0]]; late > 0 {
+			ts.Fatalf("%v past the deadline", late)
+		}
+	},
+	"past": func(ts *testscript.TestScript, _ bool, args []string) {
+		<-time.After(worldOf(ts).grants[args[0]] - gate.Now())
+	},
+}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+func shimOf(ts *testscript.TestScript, name string) *shimProcess {
+	s := worldOf(ts).shims[name]
+	if s == nil {
+		ts.Fatalf("no shim %s", name)
+	}
+	return s
+}
+
+func acting(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	is := func() bool { return w.acting != nil && w.acting.name == args[0] }
+	if neg {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if is() {
+			ts.Fatalf("%s acts", args[0])
+		}
+		return
+	}
+	if !w.until(is) {
+		ts.Fatalf("%s does not act", args[0])
+	}
+}
+
+func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	var o shimOptions
+	flags := flag.NewFlagSet("shim", flag.ContinueOnError)
+	flags.BoolVar(&o.pid1, "pid1", false, "")
+	flags.BoolVar(&o.tty, "tty", false, "")
+	flags.StringVar(&o.uid, "uid", "", "")
+	flags.StringVar(&o.container, "container", "", "")
+	ts.Check(flags.Parse(args))
+	args = flags.Args()
+	if o.container == "" {
+		o.container = args[0]
+	}
+	// A copy that every user may execute, installed as in a pod.
+	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
+		ts.Check(ts.Exec("agent", "install", "-to", "bin/agent", "-run", w.run))
+	}
+	ts.Check(w.startShim(args[0], o, append([]string{
+		"exec", "-container", o.container, "-socket", filepath.Join(w.run, "agent.sock"),
+	}, args[1:]...)))
+}
+
+func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
+	w, s := worldOf(ts), shimOf(ts, args[0])
+	var d [3]time.Duration
+	for i := range d {
+		var err error
+		d[i], err = time.ParseDuration(args[2+i])
+		ts.Check(err)
+	}
+	g := gate.Grant{Hold: args[1], Deadline: gate.Now() + d[0], Drain: d[1], Kill: d[2]}
+	for _, a := range args[5:] {
+		slot, token, _ := strings.Cut(a, "=")
+		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})
+	}
+	if !w.until(func() bool { return s.report.Connected && s.heardBy == w.acting.name }) {
+		ts.Fatalf("%s is not connected", args[0])
+	}
+	err := w.acting.server.Grant(s.id, g)
+	if (err != nil) != neg {
+		ts.Fatalf("grant: %v", err)
+	}
+	if err == nil {
+		w.grants[args[0]] = g.Deadline
+	}
+}
+
+func drainCommand(ts *testscript.TestScript, _ bool, args []string) {
+	grace, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	ts.Check(worldOf(ts).acting.server.Drain(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
+}
+
+func report(ts *testscript.TestScript, _ bool, args []string) {
+	w, s := worldOf(ts), shimOf(ts, args[0])
+	ok := w.until(func() bool {
+		r := s.report
+		is := map[string]string{
+			"phase": string(r.Phase), "hold": r.Hold, "unproven": r.Unproven, "by": s.heardBy,
+			"connected": strconv.FormatBool(r.Connected), "dead": strconv.FormatBool(r.Dead),
+			"silent": strconv.FormatBool(r.Silent), "slots": fmt.Sprint(r.Slots),
+		}
+		return s.id != "" && !slices.ContainsFunc(args[1:], func(a string) bool {
+			key, value, _ := strings.Cut(a, "=")
+			got, known := is[key]
+			return !known || got != value
+		})
+	})
+	if !ok {
+		ts.Fatalf("last report of %s by %s: %+v\noutput:\n%s", args[0], s.heardBy, s.report, s.output.String())
+	}
+}
+
+func says(ts *testscript.TestScript, neg bool, args []string) {
+	w, s := worldOf(ts), shimOf(ts, args[0])
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	matches := func() bool { return re.Match(s.output.Bytes()) }
+	var ok bool
+	if neg {
+		w.mu.Lock()
+		ok = !matches()
+		w.mu.Unlock()
+	} else {
+		ok = w.until(matches)
+	}
+	if !ok {
+		ts.Fatalf("output of %s:\n%s", args[0], s.output.String())
+	}
+}
+
+func signalShim(ts *testscript.TestScript, name string, sig syscall.Signal) {
+	ts.Check(syscall.Kill(worldOf(ts).pidOf(shimOf(ts, name)), sig))
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	w, s := worldOf(ts), shimOf(ts, args[0])
+	if neg {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if s.exited != nil {
+			ts.Fatalf("%s ended: %v\n%s", args[0], s.exited, s.output.String())
+		}
+		return
+	}
+	if !w.until(func() bool { return s.exited != nil }) {
+		ts.Fatalf("%s does not end; its last report: %+v\n%s", args[0], s.report, s.output.String())
+	}
+	if got := strconv.Itoa(s.exited.ExitCode()); got != args[1] {
+		ts.Fatalf("%s: %v, want %s\n%s", args[0], s.exited, args[1], s.output.String())
+	}
+}
+
+func alive(ts *testscript.TestScript, neg bool, args []string) {
+	if pids := worldOf(ts).alive(args[0]); (len(pids) > 0) == neg {
+		ts.Fatalf("alive of %s: %v", args[0], pids)
+	}
+}

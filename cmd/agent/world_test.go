@@ -1,0 +1,273 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// patience bounds every wait of a script: far beyond what anything takes, so
+// that only a bug meets it, on a busy machine too.
+const patience = 20 * time.Second
+
+type worldKey struct{}
+
+// world is one script's pod: the shared directory, agents' ends that take turns
+// in it, and shims with their children.
+type world struct {
+	env     *testscript.Env
+	run     string // the shared directory
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at every change
+	agents  map[string]*agentEnd
+	acting  *agentEnd
+	shims   map[string]*shimProcess
+	order   []string // of the shims' start
+	grants  map[string]time.Duration
+}
+
+type agentEnd struct {
+	name   string
+	server *gate.Server
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+type shimProcess struct {
+	container string
+	cmd       *exec.Cmd
+	pid       int // of the shim itself
+	output    bytes.Buffer
+	id        gate.ShimID // once it is heard
+	report    gate.Report
+	heardBy   string
+	exited    *os.ProcessState
+	tty       *os.File
+}
+
+func newWorld(env *testscript.Env) *world {
+	w := &world{
+		env: env, run: filepath.Join(env.WorkDir, "run"), changed: make(chan struct{}),
+		agents: map[string]*agentEnd{}, shims: map[string]*shimProcess{},
+		grants: map[string]time.Duration{},
+	}
+	_ = os.MkdirAll(w.run, 0o777)
+	return w
+}
+
+// change does f and wakes every until. Called without the mutex.
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// until waits for the condition, which is looked at whenever something changed.
+func (w *world) until(cond func() bool) bool {
+	late := time.After(patience)
+	for {
+		w.mu.Lock()
+		ok, changed := cond(), w.changed
+		w.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return false
+		}
+	}
+}
+
+// startAgent begins an agent's end. It acts once the lock is its own.
+func (w *world) startAgent(name string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &agentEnd{name: name, cancel: cancel, done: make(chan struct{})}
+	w.mu.Lock()
+	w.agents[name] = a
+	w.mu.Unlock()
+	go func() {
+		defer close(a.done)
+		server, err := gate.Listen(ctx, gate.ServerConfig{Dir: w.run, Silence: 2500 * time.Millisecond})
+		if err != nil {
+			return
+		}
+		w.change(func() { a.server, w.acting = server, a })
+		ran := make(chan error, 1)
+		go func() { ran <- server.Run(ctx) }()
+		for {
+			select {
+			case r := <-server.Reports():
+				w.change(func() { w.hear(name, r) })
+			case <-ran:
+				return
+			}
+		}
+	}()
+}
+
+// hear notes a report under the shim that it is of: the first that was started
+// for the container and not heard of yet, if the id is a new one.
+func (w *world) hear(agent string, r gate.Report) {
+	for _, name := range w.order {
+		s := w.shims[name]
+		if s.id == r.Shim || s.id == "" && s.container == r.Container {
+			s.id, s.report, s.heardBy = r.Shim, r, agent
+			return
+		}
+	}
+}
+
+// collector collects what a shim and its child say.
+type collector struct {
+	w *world
+	s *shimProcess
+}
+
+func (c collector) Write(b []byte) (int, error) {
+	c.w.change(func() { c.s.output.Write(b) })
+	return len(b), nil
+}
+
+// startShim runs the program, as PID 1 of a namespace of its own or as user if
+// asked for. Everything of it carries a mark in its environment.
+func (w *world) startShim(name string, o shimOptions, args []string) error {
+	argv := append([]string{filepath.Join(w.env.WorkDir, "bin", "agent")}, args...)
+	if o.uid != "" {
+		argv = append([]string{"setpriv", "--reuid", o.uid, "--regid", o.uid, "--clear-groups"}, argv...)
+	}
+	if o.pid1 {
+		// The namespace outlives unshare, which nobody signals here.
+		argv = append([]string{"unshare", "--pid", "--fork", "--mount-proc"}, argv...)
+	}
+	s := &shimProcess{container: o.container, cmd: exec.Command(argv[0], argv[1:]...)}
+	s.cmd.Dir = w.env.WorkDir
+	s.cmd.Env = append(w.env.Vars, "MARK="+w.mark(name))
+	out := collector{w, s}
+	s.cmd.Stdout, s.cmd.Stderr = out, out
+	if o.tty {
+		if err := s.openTerminal(out); err != nil {
+			return err
+		}
+	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	w.change(func() {
+		w.shims[name] = s
+		w.order = append(w.order, name)
+	})
+	go func() {
+		// Not cmd.Wait: what a killed shim leaves keeps its output open.
+		state, _ := s.cmd.Process.Wait()
+		w.change(func() { s.exited = state })
+	}()
+	return nil
+}
+
+// openTerminal gives the shim a terminal as the container runtime does.
+func (s *shimProcess) openTerminal(out io.Writer) error {
+	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(ptmx.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		return err
+	}
+	pts, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = pts, pts, pts
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	s.tty = ptmx
+	go func() { _, _ = io.Copy(out, ptmx) }()
+	return nil
+}
+
+type shimOptions struct {
+	container string
+	pid1      bool
+	uid       string
+	tty       bool
+}
+
+func (w *world) mark(name string) string { return w.env.WorkDir + "/" + name }
+
+// pidOf is the process of the shim itself: the one named agent.
+func (w *world) pidOf(s *shimProcess) int {
+	pid := s.cmd.Process.Pid
+	for s.pid == 0 {
+		exe, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+		if filepath.Base(exe) == "agent" {
+			s.pid = pid
+			break
+		}
+		p := strconv.Itoa(pid)
+		children, _ := os.ReadFile("/proc/" + p + "/task/" + p + "/children")
+		first, _, _ := strings.Cut(strings.TrimSpace(string(children)), " ")
+		next, err := strconv.Atoi(first)
+		if err != nil {
+			return pid
+		}
+		pid = next
+	}
+	return s.pid
+}
+
+// alive are the processes of a shim's container, but for the shim.
+func (w *world) alive(name string) []int {
+	shim := w.pidOf(w.shims[name])
+	all, _ := filepath.Glob("/proc/[0-9]*/environ")
+	var found []int
+	for _, path := range all {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		env, err := os.ReadFile(path)
+		if err != nil || pid == shim || pid == w.shims[name].cmd.Process.Pid {
+			continue
+		}
+		if bytes.Contains(append([]byte{0}, env...), []byte("\x00MARK="+w.mark(name)+"\x00")) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// end kills what a script left, agents first.
+func (w *world) end() {
+	for _, a := range w.agents {
+		a.cancel()
+		<-a.done
+	}
+	for name, s := range w.shims {
+		for _, pid := range append(w.alive(name), w.pidOf(s), s.cmd.Process.Pid) {
+			if s.exited == nil || pid != s.cmd.Process.Pid {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+}
