@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// API is what the agent asks of the API server. agent/kube implements it.
+type API interface {
+	// GetLease is a consistent read.
+	GetLease(ctx context.Context, name string) (*kube.Lease, error)
+	// UpdateLease replaces exactly the object that was read.
+	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
+	// WatchLease calls fn until the watch ends; nil is an end in good order.
+	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
+	PatchPodStatus(ctx context.Context, pod string, patch []byte) error
+	CreateEvent(ctx context.Context, event kube.Event) error
+}
+
+// Gate is the agent's end of the connections to the pod's shims. agent/gate
+// implements it.
+type Gate interface {
+	// Reports carries the whole state of a shim whenever it changes.
+	Reports() <-chan gate.Report
+	Grant(shim gate.ShimID, grant gate.Grant) error
+	Drain(shim gate.ShimID, reason string, grace time.Duration) error
+}
+
+// Forwarder lets a standby answer in the holder's stead, by forwarding the
+// ports of the gated containers. No method blocks. agent/forward implements it.
+type Forwarder interface {
+	// Open listens on the ports. It does nothing if they are open.
+	Open() error
+	// SetTarget names the holder's address. Empty means that there is none at
+	// the moment: new connections are held until there is.
+	SetTarget(address string)
+	// Close gives the ports back before it returns: the child needs them.
+	Close()
+}
+
+// Config is what an agent is told. Zero values mean the defaults.
+type Config struct {
+	// PodName, PodUID and PodIP are the pod's own.
+	PodName, PodUID, PodIP string
+	// Slots are the Leases to hold, in the order in which they are acquired.
+	Slots []string
+	// Containers are the gated containers.
+	Containers []string
+	// Workload is the pod's, as Kind/name.
+	Workload string
+	// LeaseDuration is api.DefaultLeaseDuration if zero.
+	LeaseDuration time.Duration
+	// Grace is what a yield leaves the child to stop in: the pod's own grace
+	// period. DefaultGrace if zero.
+	Grace time.Duration
+	// Readiness is api.ReadinessForward if empty.
+	Readiness api.Readiness
+	// Ports are what the gated containers declare.
+	Ports []int
+	// BootID is the running kernel's.
+	BootID string
+
+	API  API
+	Gate Gate
+	// Forwarder is nil where nothing is to be forwarded.
+	Forwarder Forwarder
+	// Clock is the time since boot (CLOCK_BOOTTIME): every decision is made by
+	// it. Wall is written into the Lease for people, time.Now if nil.
+	Clock func() time.Duration
+	Wall  func() time.Time
+	// Random is the one source of everything random, so that a simulation can
+	// repeat a run. It is used by one goroutine alone.
+	Random rand.Source
+	Log    *slog.Logger
+}
+
+// DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
+const DefaultGrace = 30 * time.Second
+
+// check refuses what cannot work and fills in the defaults.
+func (c Config) check() (Config, error) {
+	switch {
+	case c.PodName == "" || c.PodUID == "":
+		return c, errors.New("agent: no name or uid of the pod")
+	case len(c.Slots) == 0:
+		return c, errors.New("agent: no slots")
+	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
+		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)
+	case c.BootID == "":
+		return c, errors.New("agent: no boot id")
+	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Random == nil:
+		return c, errors.New("agent: an API, a gate, a clock and a random source are needed")
+	}
+	if c.LeaseDuration == 0 {
+		c.LeaseDuration = api.DefaultLeaseDuration
+	}
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
+	}
+	if c.Readiness == "" {
+		c.Readiness = api.ReadinessForward
+	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+)
+
+// drain stops the children of a hold, and returns when all of them are proven
+// dead, or when the deadline has passed without proof. It goes on renewing
+// where that gives them their grace, and is not cancelled by a renewal that
+// succeeds.
+func (a *Agent) drain(ctx context.Context, h *hold) error {
+	for !a.shims.proven(h.id) && a.now < a.deadline() {
+		for _, id := range a.shims.owed[h.id] {
+			if k := a.shims.find(id); k != nil {
+				a.stopChild(h, k)
+			}
+		}
+		if h.renews() {
+			a.renewAll(ctx, h)
+			a.extend(h)
+		}
+		a.wakeAt(a.deadline())
+		a.showDraining(h)
+		if err := a.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// renews reports whether the hold is renewed while it drains. Not one that is
+// lost in part, nor one that nobody can vouch for: the sooner they expire, the
+// sooner somebody goes on.
+func (h *hold) renews() bool {
+	return h.reason != reasonLost && h.reason != reasonUnproven
+}
+
+// stopChild asks a shim to drain; it drops a grant that it has not used yet.
+func (a *Agent) stopChild(h *hold, k *shim) {
+	if k.told == h.id || !k.report.Connected {
+		return
+	}
+	k.told = h.id
+	if err := a.config.Gate.Drain(k.report.Shim, h.reason, h.grace); err != nil {
+		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
+	}
+}
+
+// let is the end of a hold: what it held is, from here on, a standby's affair,
+// which releases what is proven (at once, if it does not want it back) and
+// waits out what is not.
+func (a *Agent) let(h *hold) {
+	a.metrics.holding(false)
+	switch {
+	case !a.shims.proven(h.id):
+		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
+		a.events.notReleased()
+	case h.reason == reasonYield:
+		a.owes = true
+		// Those that stand by act within milliseconds; one whose watch has
+		// just ended is back after a retry.
+		a.contendAt = a.now + a.self.Budget.Retry
+	case h.reason == reasonEnded:
+		a.owes = true
+	}
+	if h.reason == reasonLost {
+		a.events.lost()
+	}
+	for _, s := range a.slots {
+		a.leaveBy = max(a.leaveBy, s.held.ExpiresAt())
+		a.drop(s)
+	}
+}

@@ -1,0 +1,310 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// Why a hold ends, as it appears in logs, in Events and at the shims.
+const (
+	reasonEnded    = "Ended"
+	reasonYield    = "Yielded"
+	reasonLost     = "Lost"
+	reasonCutOff   = "RenewDeadlinePassed"
+	reasonUnproven = "EarlierShimUnproven"
+	reasonDrained  = "ShimDrained"
+)
+
+// hold is all slots, held together under one number.
+type hold struct {
+	id    string
+	since time.Duration
+	// serving is since when a child of it is known to run.
+	serving time.Time
+	// reason is why it ends; empty while it lasts.
+	reason string
+	// grace is what its children have to stop in.
+	grace time.Duration
+}
+
+// begin makes the hold of the slots that were acquired.
+func (a *Agent) begin() *hold {
+	h := &hold{id: a.claim.id, since: a.now}
+	if a.claim.resume {
+		h.serving = a.slots[0].held.Record().Notes.Serving
+	}
+	a.claim = claim{}
+	// A yield that was asked for before there was anything to yield.
+	select {
+	case <-a.yields:
+	default:
+	}
+	return h
+}
+
+// hold grants, renews and watches over the children until something ends that;
+// then the children are drained, and only when all of them are dead is the
+// slot released.
+func (a *Agent) hold(ctx context.Context, h *hold) error {
+	// Whatever happens here: the release is the last thing, and has to be
+	// proven.
+	defer a.let(h)
+	a.closePorts()
+	a.metrics.holding(true)
+	a.config.Log.Info("acquired", "hold", h.id, "slots", a.config.Slots, "deadline", a.deadline())
+	a.events.acquired(a.tokens())
+	for {
+		if h.reason, h.grace = a.endOf(h); h.reason != "" {
+			break
+		}
+		a.grant(h)
+		a.renewAll(ctx, h)
+		a.showHolder(h)
+		if err := a.wait(ctx); err != nil {
+			return err
+		}
+	}
+	a.config.Log.Info("hold ends", "hold", h.id, "reason", h.reason)
+	return a.drain(ctx, h)
+}
+
+// endOf says why the hold has to end now, if it has to, and what grace that
+// leaves its children.
+func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
+	drain := a.self.Budget.Drain
+	for _, s := range a.slots {
+		if s.lost != nil {
+			a.config.Log.Warn("slot is lost", "lease", s.name, "hold", h.id, "err", s.lost)
+			return reasonLost, drain
+		}
+	}
+	switch {
+	case a.now >= a.drainAt():
+		return reasonCutOff, drain
+	case a.shims.doubted(h.id):
+		return reasonUnproven, drain
+	case a.shims.drained(h.id):
+		return reasonDrained, drain
+	case len(a.shims.owed[h.id]) == 0 && (a.stopping || len(a.shims.grantable(h.id)) == 0):
+		return reasonEnded, drain
+	}
+	select {
+	case <-a.yields:
+		return reasonYield, a.config.Grace
+	default:
+	}
+	a.wakeAt(a.drainAt())
+	return "", 0
+}
+
+// grant gives every waiting shim of the pod a grant, and extends those that
+// were given, as far as the renewals allow.
+func (a *Agent) grant(h *hold) {
+	if !a.stopping {
+		for _, k := range a.shims.grantable(h.id) {
+			a.give(h, k)
+		}
+	}
+	a.extend(h)
+	for _, k := range a.shims.superseded() {
+		a.tell(k, reasonUnproven, a.self.Budget.Drain)
+	}
+}
+
+// extend tells the shims of the hold the deadline, where it has moved.
+func (a *Agent) extend(h *hold) {
+	for _, id := range a.shims.owed[h.id] {
+		if k := a.shims.find(id); k != nil && k.report.Connected && k.until != a.deadline() {
+			a.give(h, k)
+		}
+	}
+}
+
+// give sends a grant. From here on the shim may have a child, whatever becomes
+// of the connection.
+func (a *Agent) give(h *hold, k *shim) {
+	b := a.self.Budget
+	a.shims.owe(h.id, k.report.Shim)
+	k.until = a.deadline()
+	err := a.config.Gate.Grant(k.report.Shim, gate.Grant{
+		Hold:     h.id,
+		Slots:    a.tokens(),
+		Deadline: k.until,
+		BootID:   a.self.BootID,
+		Drain:    b.Drain,
+		Kill:     b.Kill,
+	})
+	if err != nil {
+		a.config.Log.Warn("grant was not sent", "shim", k.report.Shim, "err", err)
+	}
+}
+
+// tell asks a shim to drain, once on each connection.
+func (a *Agent) tell(k *shim, reason string, grace time.Duration) {
+	if !k.report.Connected || k.told == k.report.Hold && k.told != "" {
+		return
+	}
+	k.told = k.report.Hold
+	if err := a.config.Gate.Drain(k.report.Shim, reason, grace); err != nil {
+		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
+	}
+}
+
+// tokens are the slots and their fencing tokens, in the order of acquisition.
+func (a *Agent) tokens() []gate.SlotToken {
+	var all []gate.SlotToken
+	for _, s := range a.slots {
+		all = append(all, gate.SlotToken{Slot: s.name, Token: s.held.Token()})
+	}
+	return all
+}
+
+// deadline of several slots is the earliest.
+func (a *Agent) deadline() time.Duration { return a.earliest((*lease.Hold).Deadline) }
+
+// drainAt of several slots is the earliest.
+func (a *Agent) drainAt() time.Duration { return a.earliest((*lease.Hold).DrainAt) }
+
+func (a *Agent) earliest(of func(*lease.Hold) time.Duration) time.Duration {
+	at := of(a.slots[0].held)
+	for _, s := range a.slots[1:] {
+		at = min(at, of(s.held))
+	}
+	return at
+}
+
+// notes are what standbys are told.
+func (a *Agent) notes(serving time.Time) lease.Notes {
+	return lease.Notes{Address: a.config.PodIP, Workload: a.config.Workload, Serving: serving}
+}
+
+// renewAll renews every slot whose time has come, as long as there is a child,
+// or a grant, to renew for.
+func (a *Agent) renewAll(ctx context.Context, h *hold) {
+	if !a.shims.supported(h.id) {
+		return
+	}
+	running := a.shims.running(h.id)
+	switch {
+	case !running:
+		h.serving = time.Time{}
+	case h.serving.IsZero():
+		h.serving = a.config.Wall()
+	}
+	for _, s := range a.slots {
+		a.renew(ctx, s, a.notes(h.serving))
+	}
+}
+
+// crowd bounds how many attempts are under way for one slot. They start at most
+// a retry apart, also while earlier ones hang; with leases of up to 90 s a
+// request times out before the bound matters.
+const crowd = 8
+
+// renew sends the renewal of one slot if it is due: a sixth of the duration
+// after the last, or at once where standbys are to be told something new.
+func (a *Agent) renew(ctx context.Context, s *slot, notes lease.Notes) {
+	if s.lost != nil {
+		return
+	}
+	due := s.held.RenewAt()
+	if !sameNotes(s.held.Record().Notes, notes) {
+		due = a.now
+	}
+	if due = max(due, s.tryAt); a.now < due {
+		a.wakeAt(due)
+		return
+	}
+	if s.flights >= crowd {
+		return
+	}
+	s.tryAt = a.now + a.jitter(a.self.Budget.Retry)
+	a.wakeAt(s.tryAt)
+	if s.unread {
+		a.reread(ctx, s)
+		return
+	}
+	held := s.held
+	attempt := held.Renew(a.now, a.config.Wall(), notes)
+	a.put(ctx, s, attempt.Record, func(l *kube.Lease, err error) { a.renewed(s, held, attempt, l, err) })
+}
+
+func sameNotes(a, b lease.Notes) bool {
+	return a.Address == b.Address && a.Workload == b.Workload && a.Serving.Equal(b.Serving)
+}
+
+// renewed takes the answer to a renewal, which may come late.
+func (a *Agent) renewed(s *slot, held *lease.Hold, attempt lease.Attempt, l *kube.Lease, err error) {
+	a.metrics.renewal(resultOf(err))
+	if s.held != held {
+		a.overtaken(s, l, err)
+		return
+	}
+	if err == nil {
+		err = a.settle(s, l, func(r lease.Record) error { return held.Answered(attempt, r) })
+	}
+	switch {
+	case err == nil:
+	case attempt.Record.Version != held.Record().Version:
+		// An attempt beside this one has settled it.
+	case errors.Is(err, kube.ErrConflict), errors.Is(err, kube.ErrNotFound):
+		// What stands there, only a read can say; at once, for it may be ours.
+		s.unread, s.tryAt = true, a.now
+		fallthrough
+	default:
+		a.config.Log.Warn("not renewed", "lease", s.name, "hold", held.ID(), "err", err)
+	}
+}
+
+// overtaken takes the answer to a renewal of a hold that has ended since. What
+// was stored is what a release has to replace.
+func (a *Agent) overtaken(s *slot, l *kube.Lease, err error) {
+	if err == nil && s.held == nil {
+		s.base = l
+		s.view.Watched(a.now, recordOf(l))
+	}
+}
+
+// reread reads what a refused write met. Where that is something new, and still
+// ours, the next write is sent at once.
+func (a *Agent) reread(ctx context.Context, s *slot) {
+	held, version := s.held, s.held.Record().Version
+	a.get(ctx, s, func(l *kube.Lease, err error) {
+		switch {
+		case s.held != held || version != held.Record().Version:
+			// Settled in the meantime.
+		case err != nil:
+			a.config.Log.Warn("not read", "lease", s.name, "hold", held.ID(), "err", err)
+		default:
+			s.unread = false
+			if a.settle(s, l, held.Read) == nil && l.ResourceVersion != version {
+				s.tryAt = a.now
+			}
+		}
+	})
+}
+
+// settle hands an answer to the hold. Where that says that the slot is lost, it
+// is; nothing later can bring it back.
+func (a *Agent) settle(s *slot, l *kube.Lease, take func(lease.Record) error) error {
+	r := recordOf(l)
+	err := take(r)
+	switch {
+	case errors.Is(err, lease.ErrLost):
+		s.lost, s.base = err, l
+		s.view.Read(a.now, r)
+	case err == nil && s.held.Record().Version == r.Version:
+		s.base = l
+		s.unread = false
+		s.view.Read(a.now, r)
+	}
+	return err
+}

@@ -1,0 +1,198 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// ErrGateClosed: the gate ended under a running agent.
+var ErrGateClosed = errors.New("agent: the gate is closed")
+
+// Agent holds the slots of one pod. One goroutine, that of [Agent.Run], decides
+// everything; the others carry requests and bring answers.
+type Agent struct {
+	config Config
+	self   lease.Self
+	random *rand.Rand
+	slots  []*slot
+	shims  *shims
+
+	// now is when the event that is being handled arrived, wake when to look
+	// again if none does.
+	now, wake time.Duration
+	posts     chan func()
+	yields    chan struct{}
+	group     sync.WaitGroup
+	stop      <-chan struct{}
+	stopping  bool
+
+	// claim is the hold that is being acquired.
+	claim claim
+	// owes: slots of the last hold are to be released before any is taken.
+	owes bool
+	// contendAt is when, after a yield, this pod competes again.
+	contendAt time.Duration
+	// leaveBy bounds how long a stopping agent tries to release: then the
+	// slots have expired anyway.
+	leaveBy time.Duration
+
+	status  *status
+	events  *events
+	metrics *Metrics
+}
+
+// New makes an agent. It starts nothing.
+func New(config Config) (*Agent, error) {
+	config, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	budget, err := api.NewBudget(config.LeaseDuration)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	a := &Agent{
+		config: config,
+		self: lease.Self{
+			Identity: api.Identity(config.PodName, config.PodUID),
+			BootID:   config.BootID,
+			Budget:   budget,
+		},
+		random:  rand.New(config.Random),
+		shims:   newShims(config.Containers),
+		posts:   make(chan func()),
+		yields:  make(chan struct{}, 1),
+		metrics: newMetrics(),
+	}
+	for _, name := range config.Slots {
+		a.slots = append(a.slots, &slot{name: name})
+	}
+	a.status = newStatus(config, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
+	a.events = newEvents(config)
+	return a, nil
+}
+
+// Run stands by, holds and drains until stop is closed and everything that ran
+// under this agent's grants is proven dead; it then releases, and returns nil.
+// The end of ctx is a hard stop: nothing is released, shims drain by
+// themselves at their deadline.
+func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer a.group.Wait()
+	defer cancel()
+	a.stop = stop
+	a.now = a.config.Clock()
+	a.group.Go(func() { a.status.run(ctx) })
+	a.group.Go(func() { a.events.run(ctx) })
+	for {
+		h, err := a.standby(ctx)
+		if h == nil || err != nil {
+			return err
+		}
+		if err := a.hold(ctx, h); err != nil {
+			return err
+		}
+	}
+}
+
+// Yield makes the agent drain its child with the pod's whole grace, release,
+// and contend again, after those that stand by already.
+func (a *Agent) Yield() {
+	select {
+	case a.yields <- struct{}{}:
+	default:
+	}
+}
+
+// Metrics of the agent.
+func (a *Agent) Metrics() *Metrics { return a.metrics }
+
+// wakeAt asks for another look at that instant.
+func (a *Agent) wakeAt(at time.Duration) {
+	if a.wake == 0 || at < a.wake {
+		a.wake = at
+	}
+}
+
+// longest is the longest time without a look at the clock. Go's timers stop
+// while the machine sleeps, so an instant may have passed unnoticed; a shim
+// does not depend on that, but the next renewal does.
+const longest = 10 * time.Second
+
+// wait waits for one event, or for the instant that was asked for, and takes it
+// in. Timers only wake; what time it is, the clock says.
+func (a *Agent) wait(ctx context.Context) error {
+	pause := longest
+	if a.wake != 0 {
+		pause = min(max(a.wake-a.config.Clock(), 0), longest)
+	}
+	a.wake = 0
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r, ok := <-a.config.Gate.Reports():
+		if !ok {
+			return ErrGateClosed
+		}
+		a.now = a.config.Clock()
+		a.reported(r)
+	case f := <-a.posts:
+		a.now = a.config.Clock()
+		f()
+	case <-a.stop:
+		a.now = a.config.Clock()
+		a.stop, a.stopping = nil, true
+		a.leaveBy = max(a.leaveBy, a.now+a.self.Budget.Duration)
+	case <-timer.C:
+		a.now = a.config.Clock()
+	}
+	return nil
+}
+
+// post hands f to the loop, or drops it when the agent ends.
+func (a *Agent) post(ctx context.Context, f func()) {
+	select {
+	case a.posts <- f:
+	case <-ctx.Done():
+	}
+}
+
+const (
+	// quick is the first pause after a miss: a pod starts moments before its
+	// role and its Leases are there.
+	quick = 100 * time.Millisecond
+	// slowest bounds the pauses of a standby. A crowd of them then costs an
+	// API server that comes back no more than as many holders would; for short
+	// leases it is the period of a renewal.
+	slowest = 10 * time.Second
+)
+
+// backoff is the pause after so many misses in a row: half of it fixed, half
+// random, so that those that failed together do not return together.
+func (a *Agent) backoff(misses int, err error) time.Duration {
+	bound := min(slowest, a.self.Budget.Renew)
+	pause := min(quick<<min(misses, 10), bound)
+	var status *kube.StatusError
+	if errors.As(err, &status) {
+		pause = max(pause, min(status.RetryAfter, bound))
+	}
+	return a.jitter(pause)
+}
+
+// jitter is between half of d and d, to the nanosecond.
+func (a *Agent) jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(a.random.Int64N(int64(d/2)+1))
+}

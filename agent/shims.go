@@ -1,0 +1,254 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// shim is what is known of one shim.
+type shim struct {
+	report gate.Report
+	// until is the deadline of the last grant that was sent on this connection.
+	until time.Duration
+	// told is the hold whose drain was asked for on this connection.
+	told string
+}
+
+// child reports whether the shim has, or may have, a child.
+func (s *shim) child() bool {
+	return s.report.Phase == gate.Running || s.report.Phase == gate.Draining
+}
+
+// shims is what this agent process knows of all shims of its pod, and what that
+// proves. See the package document for which reports are proof and which are not.
+type shims struct {
+	// containers are all the gated ones of the pod.
+	containers []string
+	// list is in the order in which the shims were first seen.
+	list []*shim
+	// owed are, for each hold, the shims that had a grant of it, or reported a
+	// child of it, and are not proven dead since.
+	owed map[string][]gate.ShimID
+	// begun are the holds that this process itself began: nobody else can have
+	// given a grant of one.
+	begun map[string]bool
+	// heard are the containers from which a shim connected to this process.
+	heard map[string]bool
+	// unproven is, for each container, the hold that a shim which is gone may
+	// still have a child of, as the fresh shim's report has it.
+	unproven map[string]doubt
+}
+
+// doubt is a hold that is not proven to be over, and the shim that says so.
+type doubt struct {
+	shim gate.ShimID
+	hold string
+}
+
+func newShims(containers []string) *shims {
+	return &shims{
+		containers: containers,
+		owed:       map[string][]gate.ShimID{},
+		begun:      map[string]bool{},
+		heard:      map[string]bool{},
+		unproven:   map[string]doubt{},
+	}
+}
+
+// note takes in a report.
+func (s *shims) note(r gate.Report) {
+	known := s.find(r.Shim)
+	switch {
+	case r.Dead:
+		// What it said of an earlier shim stays unproven: it is its own death
+		// alone that is proven here.
+		s.settle(r.Shim)
+		s.list = slices.DeleteFunc(s.list, func(k *shim) bool { return k.report.Shim == r.Shim })
+		return
+	case known == nil:
+		known = &shim{}
+		s.list = append(s.list, known)
+	case r.Connected && !known.report.Connected:
+		// What was sent on the old connection may not have arrived.
+		known.until, known.told = 0, ""
+	}
+	known.report = r
+	if r.Connected {
+		s.heard[r.Container] = true
+	}
+	s.doubt(r)
+	switch r.Phase {
+	case gate.Running, gate.Draining:
+		s.owe(r.Hold, r.Shim)
+	case gate.Waiting:
+		// The child of that hold is dead, and the same hold is granted to the
+		// same shim only once. A grant of another hold may be on its way.
+		s.clear(r.Hold, r.Shim)
+	case gate.Ended:
+		// The container ends: whatever it was granted, it starts nothing more.
+		s.settle(r.Shim)
+	}
+}
+
+// doubt notes which earlier hold a fresh shim cannot vouch for. Only that shim,
+// or one that is fresher, can take it back.
+func (s *shims) doubt(r gate.Report) {
+	before, ok := s.unproven[r.Container]
+	switch {
+	case r.Unproven != "":
+		s.unproven[r.Container] = doubt{shim: r.Shim, hold: r.Unproven}
+	case ok && !s.older(r.Shim, before.shim):
+		delete(s.unproven, r.Container)
+	}
+}
+
+// older reports whether a was seen before b. One that is gone is older.
+func (s *shims) older(a, b gate.ShimID) bool {
+	index := func(id gate.ShimID) int {
+		return slices.IndexFunc(s.list, func(k *shim) bool { return k.report.Shim == id })
+	}
+	return index(a) < index(b)
+}
+
+func (s *shims) find(id gate.ShimID) *shim {
+	for _, known := range s.list {
+		if known.report.Shim == id {
+			return known
+		}
+	}
+	return nil
+}
+
+func (s *shims) owe(hold string, id gate.ShimID) {
+	if !slices.Contains(s.owed[hold], id) {
+		s.owed[hold] = append(s.owed[hold], id)
+	}
+}
+
+func (s *shims) clear(hold string, id gate.ShimID) {
+	left := slices.DeleteFunc(s.owed[hold], func(other gate.ShimID) bool { return other == id })
+	if len(left) == 0 {
+		delete(s.owed, hold)
+		return
+	}
+	s.owed[hold] = left
+}
+
+// settle clears a shim from all holds.
+func (s *shims) settle(id gate.ShimID) {
+	for hold := range s.owed {
+		s.clear(hold, id)
+	}
+}
+
+// doubted reports whether some container's earlier shim may still have a child
+// of the hold, with nobody there to vouch for it.
+func (s *shims) doubted(hold string) bool {
+	for _, d := range s.unproven {
+		if d.hold == hold {
+			return true
+		}
+	}
+	return false
+}
+
+// proven reports whether every shim that was ever granted the hold is known to
+// be dead, or to have no child of it any more.
+func (s *shims) proven(hold string) bool {
+	switch {
+	case hold == "" || len(s.owed[hold]) > 0 || s.doubted(hold):
+		return false
+	case s.begun[hold]:
+		return true
+	}
+	// An earlier process gave the grants. Each container's fresh shim speaks
+	// for those before it; a container that is silent speaks for nothing.
+	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.heard[name] })
+}
+
+// supported reports whether a shim is connected that has a grant, or a child,
+// of the hold. Without one, nobody is renewed for.
+func (s *shims) supported(hold string) bool {
+	return slices.ContainsFunc(s.owed[hold], func(id gate.ShimID) bool {
+		known := s.find(id)
+		return known != nil && known.report.Connected
+	})
+}
+
+// running reports whether a child of the hold is known to run, undrained.
+func (s *shims) running(hold string) bool {
+	return slices.ContainsFunc(s.list, func(k *shim) bool {
+		return k.report.Phase == gate.Running && k.report.Hold == hold
+	})
+}
+
+// alive reports whether any connected shim has a child, of whatever hold.
+func (s *shims) alive() bool {
+	return slices.ContainsFunc(s.list, func(k *shim) bool { return k.report.Connected && k.child() })
+}
+
+// waiting are the shims that would take a grant: connected, not frozen, and the
+// freshest of their container.
+func (s *shims) waiting() []*shim {
+	var found []*shim
+	for i, k := range s.list {
+		r := k.report
+		if !r.Connected || r.Silent || r.Phase != gate.Waiting {
+			continue
+		}
+		fresher := slices.ContainsFunc(s.list[i+1:], func(other *shim) bool {
+			return other.report.Container == r.Container && other.report.Connected
+		})
+		if !fresher {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+// grantable are the waiting shims that may have a grant of the hold now.
+func (s *shims) grantable(hold string) []*shim {
+	if s.doubted(hold) {
+		return nil
+	}
+	return slices.DeleteFunc(s.waiting(), func(k *shim) bool {
+		// One that had a child of this hold was drained of it: that part of
+		// the hold is over.
+		return k.report.Hold == hold || k.told == hold || s.taken(hold, k)
+	})
+}
+
+// taken reports whether another shim of the same container has a grant or a
+// child of the hold and is not proven dead.
+func (s *shims) taken(hold string, k *shim) bool {
+	return slices.ContainsFunc(s.owed[hold], func(id gate.ShimID) bool {
+		other := s.find(id)
+		return id != k.report.Shim && (other == nil || other.report.Container == k.report.Container)
+	})
+}
+
+// superseded are shims with a child whose container has a fresher one.
+func (s *shims) superseded() []*shim {
+	var found []*shim
+	for i, k := range s.list {
+		if k.child() && slices.ContainsFunc(s.list[i+1:], func(other *shim) bool {
+			return other.report.Container == k.report.Container && other.report.Connected
+		}) {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+// drained reports whether a shim that had a child of the hold waits again: it
+// drained by itself. Its part of the hold is over, so all of it is.
+func (s *shims) drained(hold string) bool {
+	return slices.ContainsFunc(s.list, func(k *shim) bool {
+		return k.report.Connected && k.report.Phase == gate.Waiting && k.report.Hold == hold
+	})
+}
