@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"maps"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Cache is what the manager's cache is to keep for a [Reconciler]: of pods,
+// Leases and Roles only ours, and of each object only what is read.
+func Cache() (map[client.Object]cache.ByObject, error) {
+	exists, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
+	if err != nil {
+		return nil, err
+	}
+	ours := labels.NewSelector().Add(*exists)
+	gated := labels.SelectorFromSet(labels.Set{api.GatedLabel: api.Gated})
+	return map[client.Object]cache.ByObject{
+		&corev1.Pod{}:           {Label: gated, Transform: strip},
+		&coordinationv1.Lease{}: {Label: ours, Transform: strip},
+		&rbacv1.Role{}:          {Label: ours, Transform: strip},
+		&rbacv1.RoleBinding{}:   {Label: ours, Transform: strip},
+		&appsv1.Deployment{}:    {Transform: strip},
+		&appsv1.StatefulSet{}:   {Transform: strip},
+		&appsv1.DaemonSet{}:     {Transform: strip},
+		&batchv1.CronJob{}:      {Transform: strip},
+	}, nil
+}
+
+// strip drops what is never read. Nothing that was read from the cache is
+// written back but Leases, Roles and bindings, which stay whole.
+func strip(in any) (any, error) {
+	object, ok := in.(client.Object)
+	if !ok {
+		return in, nil
+	}
+	object.SetManagedFields(nil)
+	switch o := object.(type) {
+	case *corev1.Pod:
+		o.Spec = corev1.PodSpec{ServiceAccountName: o.Spec.ServiceAccountName}
+		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
+	case *appsv1.Deployment:
+		o.Spec = appsv1.DeploymentSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
+		o.Status = appsv1.DeploymentStatus{}
+	case *appsv1.StatefulSet:
+		o.Spec = appsv1.StatefulSetSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
+		o.Status = appsv1.StatefulSetStatus{}
+	case *appsv1.DaemonSet:
+		o.Spec = appsv1.DaemonSetSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
+		o.Status = appsv1.DaemonSetStatus{}
+	case *batchv1.CronJob:
+		bare := bare(o.Spec.JobTemplate.Spec.Template)
+		o.Spec = batchv1.CronJobSpec{}
+		o.Spec.JobTemplate.Spec.Template = bare
+		o.Status = batchv1.CronJobStatus{}
+	default:
+		return object, nil
+	}
+	object.SetAnnotations(onlyOurs(object.GetAnnotations()))
+	return object, nil
+}
+
+func bare(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Annotations: onlyOurs(template.Annotations)},
+		Spec:       corev1.PodSpec{ServiceAccountName: template.Spec.ServiceAccountName},
+	}
+}
+
+func onlyOurs(annotations map[string]string) map[string]string {
+	maps.DeleteFunc(annotations, func(key, _ string) bool { return !strings.HasPrefix(key, api.Prefix) })
+	return annotations
+}

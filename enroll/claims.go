@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// claim is what a namespace asks of one Lease.
+type claim struct {
+	// duration is the longest that anybody asks for.
+	duration time.Duration
+	// accounts are the service accounts of those who ask.
+	accounts map[string]bool
+}
+
+// claims are all that a namespace asks for, by the Lease's name.
+type claims map[string]*claim
+
+func (c claims) add(account string, duration time.Duration, slots ...string) {
+	if account == "" {
+		account = "default"
+	}
+	if duration == 0 {
+		duration = api.DefaultLeaseDuration
+	}
+	for _, slot := range slots {
+		if c[slot] == nil {
+			c[slot] = &claim{accounts: map[string]bool{}}
+		}
+		c[slot].duration = max(c[slot].duration, duration)
+		c[slot].accounts[account] = true
+	}
+}
+
+func (c claims) slots() []string { return slices.Sorted(maps.Keys(c)) }
+
+// addPods adds what gated pods ask for, by what the webhook wrote on them. A
+// pod that has ended asks for nothing; one that is about to end still does.
+func (c claims) addPods(pods []corev1.Pod) {
+	for i := range pods {
+		pod := &pods[i]
+		slots := podSlots(pod)
+		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		// The webhook let it pass, so it parses; if not, the default is what
+		// the agent assumes, too.
+		duration, _ := time.ParseDuration(pod.Annotations[api.LeaseDurationAnnotation])
+		c.add(pod.Spec.ServiceAccountName, duration, slots...)
+	}
+}
+
+func podSlots(pod *corev1.Pod) []string {
+	slots := strings.Split(pod.Annotations[api.SlotsAnnotation], ",")
+	return slices.DeleteFunc(slots, func(slot string) bool { return slot == "" })
+}
+
+// addWorkloads adds what workloads will ask for as soon as they have pods, so
+// that a first pod finds its Lease, and that one between two Jobs stays.
+func (c claims) addWorkloads(workloads []workload) {
+	for _, w := range workloads {
+		request, err := api.Parse(w.effective())
+		if err != nil || request.OptOut || !request.Claims() {
+			continue
+		}
+		c.add(w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
+	}
+}
+
+// gatedPods lists the pods that the webhook gated.
+func gatedPods(ctx context.Context, from client.Reader, namespace string) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := from.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated})
+	if err != nil {
+		return nil, fmt.Errorf("list gated pods: %w", err)
+	}
+	return pods.Items, nil
+}

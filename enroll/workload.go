@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// workload is what enroll needs to know of a Deployment, StatefulSet,
+// DaemonSet or CronJob that claims. ReplicaSets and Jobs of nobody have their
+// pods as soon as they are there; those pods are enough.
+type workload struct {
+	object   client.Object
+	group    api.Workload
+	template *corev1.PodTemplateSpec
+	// selector of its pods; nil for a CronJob.
+	selector *metav1.LabelSelector
+}
+
+// effective are the annotations that its next pods will have: what stands on
+// the workload is carried to its template.
+func (w workload) effective() map[string]string {
+	annotations := maps.Clone(w.template.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	for key, value := range w.object.GetAnnotations() {
+		if strings.HasPrefix(key, api.Prefix) {
+			annotations[key] = value
+		}
+	}
+	return annotations
+}
+
+// workloads lists those of a namespace that have an annotation of ours, on
+// themselves or on their template, and no controller above them.
+func (r *Reconciler) workloads(ctx context.Context, namespace string) ([]workload, error) {
+	var (
+		deployments  appsv1.DeploymentList
+		statefulSets appsv1.StatefulSetList
+		daemonSets   appsv1.DaemonSetList
+		cronJobs     batchv1.CronJobList
+	)
+	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets, &cronJobs} {
+		if err := r.Client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return nil, fmt.Errorf("list workloads: %w", err)
+		}
+	}
+	var all []workload
+	add := func(object client.Object, group, kind string, template *corev1.PodTemplateSpec, selector *metav1.LabelSelector) {
+		w := workload{
+			object:   object,
+			group:    api.Workload{Group: group, Kind: kind, Name: object.GetName()},
+			template: template,
+			selector: selector,
+		}
+		if metav1.GetControllerOf(object) == nil && annotated(w.effective()) {
+			all = append(all, w)
+		}
+	}
+	for i := range deployments.Items {
+		o := &deployments.Items[i]
+		add(o, "apps", "Deployment", &o.Spec.Template, o.Spec.Selector)
+	}
+	for i := range statefulSets.Items {
+		o := &statefulSets.Items[i]
+		add(o, "apps", "StatefulSet", &o.Spec.Template, o.Spec.Selector)
+	}
+	for i := range daemonSets.Items {
+		o := &daemonSets.Items[i]
+		add(o, "apps", "DaemonSet", &o.Spec.Template, o.Spec.Selector)
+	}
+	for i := range cronJobs.Items {
+		o := &cronJobs.Items[i]
+		add(o, "batch", "CronJob", &o.Spec.JobTemplate.Spec.Template, nil)
+	}
+	return all, nil
+}
+
+func annotated(annotations map[string]string) bool {
+	for key := range annotations {
+		if strings.HasPrefix(key, api.Prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// claiming: the annotations ask for a slot, and nothing is wrong with them.
+func claiming(annotations map[string]string) bool {
+	request, err := api.Parse(annotations)
+	return err == nil && request.Claims() && !request.OptOut
+}
