@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -187,21 +188,35 @@ func (r Record) Vacancies() []Span {
 }
 
 // TokensGrow fails unless each pod that follows another has a greater token,
-// and the tokens of one pod never shrink.
+// and the tokens of one pod never shrink. Processes of no slot (from before
+// the annotation) are left out; those of several are compared slot by slot.
 func (r Record) TokensGrow() error {
-	var before Process
+	before := map[string]Process{}
 	for _, p := range r.Mains() {
-		token, err := strconv.ParseUint(p.Token, 10, 64)
-		if err != nil {
-			return fmt.Errorf("%v: token: %w", p, err)
+		if p.Slot == "" {
+			continue
 		}
-		if before.ID != "" {
-			last, _ := strconv.ParseUint(before.Token, 10, 64)
-			if token < last || (token == last && p.UID != before.UID) {
-				return fmt.Errorf("the token does not grow from %v to %v", before, p)
+		slots, tokens := strings.Split(p.Slot, ","), strings.Split(p.Token, ",")
+		if len(slots) != len(tokens) {
+			return fmt.Errorf("%v: %d tokens for the slots %v", p, len(tokens), slots)
+		}
+		for i, slot := range slots {
+			token, err := strconv.ParseUint(tokens[i], 10, 64)
+			if err != nil {
+				return fmt.Errorf("%v: token: %w", p, err)
 			}
+			if last, ok := before[slot]; ok && !last.yieldsTo(p, slot, token) {
+				return fmt.Errorf("the token of %s does not grow from %v to %v", slot, last, p)
+			}
+			before[slot] = p
 		}
-		before = p
 	}
 	return nil
+}
+
+// yieldsTo tells whether next, with its token, may follow p in a slot.
+func (p Process) yieldsTo(next Process, slot string, token uint64) bool {
+	i := slices.Index(strings.Split(p.Slot, ","), slot)
+	last, err := strconv.ParseUint(strings.Split(p.Token, ",")[i], 10, 64)
+	return err == nil && (token > last || (token == last && p.UID == next.UID))
 }

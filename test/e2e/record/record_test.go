@@ -39,7 +39,7 @@ func TestTwoAtOnceAreSeen(t *testing.T) {
 func TestOneAfterTheOtherIsNoOverlap(t *testing.T) {
 	dir := t.TempDir()
 	for _, token := range []string{"9", "10"} {
-		w, err := Begin(dir, "x", Meta{Pod: "p" + token, UID: token, Token: token})
+		w, err := Begin(dir, "x", Meta{Pod: "p" + token, UID: token, Slot: "s", Token: token})
 		require.NoError(t, err)
 		finish(t, w)
 	}
@@ -71,18 +71,20 @@ func TestADescendantKeepsTheLock(t *testing.T) {
 }
 
 func TestTokensThatDoNotGrow(t *testing.T) {
-	const s = time.Second
+	process := func(uid, slot, token string) Process {
+		return Process{ID: uid + token, Meta: Meta{UID: uid, Slot: slot, Token: token}}
+	}
 	tests := map[string]struct {
 		record Record
 		grow   bool
 	}{
-		"the same pod keeps its token": {Record{
-			{ID: "1", Meta: Meta{UID: "a", Token: "5"}}, {ID: "2", Start: s, Meta: Meta{UID: "a", Token: "5"}}}, true},
-		"another pod with the same token": {Record{
-			{ID: "1", Meta: Meta{UID: "a", Token: "5"}}, {ID: "2", Start: s, Meta: Meta{UID: "b", Token: "5"}}}, false},
-		"a smaller one": {Record{
-			{ID: "1", Meta: Meta{UID: "a", Token: "10"}}, {ID: "2", Start: s, Meta: Meta{UID: "b", Token: "9"}}}, false},
-		"none": {Record{{ID: "1"}}, false},
+		"the same pod keeps its token":    {Record{process("a", "s", "5"), process("a", "s", "5")}, true},
+		"another pod with the same token": {Record{process("a", "s", "5"), process("b", "s", "5")}, false},
+		"a smaller one":                   {Record{process("a", "s", "10"), process("b", "s", "9")}, false},
+		"no token in a slot":              {Record{process("a", "s", "")}, false},
+		"no slot":                         {Record{process("a", "", ""), process("b", "s", "1")}, true},
+		"several slots, each grows":       {Record{process("a", "s,t", "5,9"), process("b", "t", "10"), process("c", "s", "6")}, true},
+		"several slots, one does not":     {Record{process("a", "s,t", "5,9"), process("b", "t", "7")}, false},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,199 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// write changes a Lease as an administrator can.
+func (s *space) write(slot string, change func(*coordinationv1.Lease)) {
+	s.Helper()
+	leases := s.client.CoordinationV1().Leases(s.name)
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		lease, err := leases.Get(s.Context(), slot, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(lease)
+		_, err = leases.Update(s.Context(), lease, metav1.UpdateOptions{})
+		return err
+	})
+	require.NoError(s, err)
+}
+
+// steal makes somebody who is no pod the holder of a slot.
+func (s *space) steal(slot string) {
+	s.Helper()
+	thief, now := "thief", metav1.NowMicro()
+	s.write(slot, func(lease *coordinationv1.Lease) {
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime, lease.Spec.AcquireTime = &thief, &now, &now
+	})
+}
+
+func (s *space) giveBack(slot string) {
+	s.Helper()
+	nobody := ""
+	s.write(slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
+}
+
+func TestTenLossesCountNoRestart(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("loser"), "it needs the record")
+	slot := deploymentSlot(h.a.name)
+	for range 10 {
+		before := h.running(h.a.name)
+		require.NotNil(t, before)
+		h.steal(slot)
+		h.await(handover, "the holder stops", func() bool { return h.running(h.a.name) == nil })
+		h.giveBack(slot)
+		h.await(handover, "somebody takes the slot again", func() bool { return h.after(h.a, before) != nil })
+	}
+	assert.Zero(t, h.restarts(h.a))
+	for _, pod := range h.all(h.a.name) {
+		assert.True(t, containersRun(pod), "no back-off, all standbys there: %s", pod.Name)
+	}
+}
+
+func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
+	t.Parallel()
+	a := singleton("afresh")
+	a.annotations[api.OnLossAnnotation] = string(api.OnLossRestart)
+	h := deployHolding(t, a, "it needs the record")
+	h.steal(deploymentSlot(a.name))
+	h.await(startTimeout, "the container is a fresh one", func() bool { return h.restarts(a) == 1 })
+	h.giveBack(deploymentSlot(a.name))
+	h.await(startTimeout, "somebody takes the slot again", func() bool { return h.after(a, h.before) != nil })
+}
+
+func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("ends"), "it needs the record")
+	_, err := h.client.CoreV1().Pods(h.name).ProxyGet("http", h.victim.Name, "8080", "exit", map[string]string{"code": "37"}).
+		DoRaw(t.Context())
+	if err != nil {
+		t.Logf("the application ended before it had answered: %v", err)
+	}
+	h.await(handover, "the slot goes to a standby", func() bool {
+		next := h.after(h.a, h.before)
+		return next != nil && next.Pod != h.before.Pod
+	})
+	assert.Less(t, h.vacancyAfter(h.a, h.before), handover)
+	h.await(startTimeout, "the kubelet sees the application's own exit code", func() bool {
+		for _, status := range h.pod(h.victim.Name).Status.ContainerStatuses {
+			if last := status.LastTerminationState.Terminated; last != nil {
+				return last.ExitCode == 37
+			}
+		}
+		return false
+	})
+}
+
+func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("crashes"), "it needs the record")
+	// Every pod crashes in turn, until all sit in back-offs of 10 s and more.
+	previous := h.before
+	for range 4 {
+		h.mustSignal(h.pod(previous.Pod), child, unix.SIGKILL)
+		before := previous
+		h.await(handover+10*time.Second, "one runs", func() bool { previous = h.after(h.a, before); return previous != nil })
+		if before.Pod == h.before.Pod {
+			assert.NotEqual(t, before.Pod, previous.Pod, "a standby takes the slot")
+			assert.Less(t, h.vacancyAfter(h.a, before), handover)
+		}
+	}
+}
+
+func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
+	t.Parallel()
+	a := singleton("recreated")
+	a.grace = 8
+	a.args = []string{"-ignore-term"}
+	h := deployHolding(t, a, "it needs the record")
+	deployments := h.client.AppsV1().Deployments(h.name)
+	at := record.Now()
+	require.NoError(t, deployments.Delete(t.Context(), a.name, metav1.DeleteOptions{}))
+	require.Eventually(t, func() bool {
+		_, err := deployments.Create(t.Context(), h.deployment(a), metav1.CreateOptions{})
+		return err == nil
+	}, handover, turn)
+	grace := time.Duration(a.grace) * time.Second
+	h.await(startTimeout, "a new pod runs", func() bool { return h.after(a, h.before) != nil })
+	old := h.process(h.before.ID)
+	assert.GreaterOrEqual(t, old.Last, at+grace-time.Second, "the old one had its whole grace period")
+	assert.Less(t, h.vacancyAfter(a, h.before), takeover)
+	t.Logf("vacant for %v after a grace that ran out", h.vacancyAfter(a, h.before))
+}
+
+func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
+	t.Parallel()
+	a := singleton("graceful")
+	// More than the drain of a lost slot (1.3 s), less than the pod's grace.
+	a.args = []string{"-stop-delay=6s"}
+	h := deployHolding(t, a, "it needs the record")
+	h.deletePod(h.victim)
+	h.await(takeover, "a standby takes over", func() bool { return h.after(a, h.before) != nil })
+	old := h.process(h.before.ID)
+	assert.True(t, old.Ended, "it came to its own end")
+	assert.GreaterOrEqual(t, old.Last-old.Signalled, 6*time.Second)
+	vacancy := h.vacancyAfter(a, h.before)
+	assert.Less(t, vacancy, handover)
+	t.Logf("vacant for %v", vacancy)
+}
+
+func TestLeaseDeletionRefused(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("kept"), "it needs the record")
+	slot := deploymentSlot(h.a.name)
+	out, err := h.kubectl("", "delete", "lease", slot)
+	require.Error(t, err, out)
+	assert.Contains(t, out, h.victim.Name, "it says who holds it")
+	assert.Contains(t, out, slot)
+	t.Log(out)
+	h.never(handover, "another application", func() bool { return h.after(h.a, h.before) != nil })
+}
+
+func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("vanished"), "it needs the record")
+	slot := deploymentSlot(h.a.name)
+	before := h.lease(slot)
+	at := record.Now()
+	// What the policy cannot refuse: somebody acts as enroll.
+	config := rest.CopyConfig(cluster.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: enrollUser(t), Groups: []string{"system:masters"}}
+	client, err := kubernetes.NewForConfig(config)
+	require.NoError(t, err)
+	require.NoError(t, client.CoordinationV1().Leases(h.name).Delete(t.Context(), slot, metav1.DeleteOptions{}))
+	h.await(handover, "the Lease is there again, held by someone", func() bool {
+		now := h.lease(slot)
+		return now.UID != "" && now.UID != before.UID && h.identity(slot) != ""
+	})
+	h.await(2*takeover, "one runs again", func() bool { return h.after(h.a, h.before) != nil })
+	next := h.after(h.a, h.before)
+	assert.GreaterOrEqual(t, next.Start-at, shortLease, "after a full duration")
+	assert.Zero(t, h.restarts(h.a))
+}
+
+// enrollUser is whom the API server takes the webhook for, which enroll is
+// part of.
+func enrollUser(t *testing.T) string {
+	t.Helper()
+	d := webhookDeployment(t)
+	return "system:serviceaccount:" + d.Namespace + ":" + d.Spec.Template.Spec.ServiceAccountName
+}

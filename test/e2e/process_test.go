@@ -1,0 +1,156 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// role is what a process of a pod is. The nodes are namespaces of this
+// machine, so the tests, from outside of all of them, see every process and
+// may signal it.
+type role string
+
+const (
+	// child is the application, by its binary's name.
+	child role = "app"
+	// shim is the first process of the application's container.
+	shim role = "shim"
+	// agent is the sidecar.
+	agent role = "agent"
+	// runtimeShim is containerd's process above the pod.
+	runtimeShim role = "containerd-shim"
+)
+
+type process struct {
+	pid, parent int
+	role        role
+}
+
+// processes are those of a pod, the children in the order of their start.
+func processes(pod *corev1.Pod) []process {
+	var found []process
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		groups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if err != nil || !strings.Contains(string(groups), "pod"+string(pod.UID)) {
+			continue
+		}
+		if p, ok := read(dir); ok {
+			found = append(found, p)
+		}
+	}
+	for _, p := range found {
+		if p.role == shim || p.role == agent {
+			if above, ok := read(fmt.Sprintf("/proc/%d", p.parent)); ok && above.role == runtimeShim &&
+				!slices.Contains(found, above) {
+				found = append(found, above)
+			}
+		}
+	}
+	return found
+}
+
+func read(dir string) (process, bool) {
+	pid, err := strconv.Atoi(filepath.Base(dir))
+	if err != nil {
+		return process{}, false
+	}
+	cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil || len(cmdline) == 0 {
+		return process{}, false
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return process{}, false
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return process{}, false
+	}
+	return process{pid: pid, parent: parent, role: roleOf(strings.Split(string(cmdline), "\x00"))}, true
+}
+
+func roleOf(args []string) role {
+	name := filepath.Base(args[0])
+	switch {
+	case name == "agent" && slices.Contains(args, "exec"):
+		return shim
+	case name == "agent" && slices.Contains(args, "run"):
+		return agent
+	case strings.HasPrefix(name, "containerd-shim"):
+		return runtimeShim
+	}
+	return role(name)
+}
+
+// find is a pod's process in a role, or nil.
+func find(pod *corev1.Pod, r role) *process {
+	for _, p := range processes(pod) {
+		if p.role == r {
+			return &p
+		}
+	}
+	return nil
+}
+
+// signal sends a signal to a pod's process, if it is still there.
+func (s *space) signal(pod *corev1.Pod, r role, signal unix.Signal) bool {
+	s.Helper()
+	p := find(pod, r)
+	if p == nil {
+		return false
+	}
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	// The number may have become another process's before it was opened.
+	if now, ok := read(fmt.Sprintf("/proc/%d", p.pid)); !ok || now != *p {
+		return false
+	}
+	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
+}
+
+// must signal is signal where the process has to be there.
+func (s *space) mustSignal(pod *corev1.Pod, r role, signal unix.Signal) {
+	s.Helper()
+	require.NotNil(s, pod)
+	require.True(s, s.signal(pod, r, signal), "no %s in %s", r, pod.Name)
+}
+
+// freeze stops a process until the test's end, or until the answer is called.
+func (s *space) freeze(pod *corev1.Pod, r role) (thaw func()) {
+	s.Helper()
+	p := find(pod, r)
+	require.NotNil(s, p, "no %s in %s", r, pod.Name)
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	require.NoError(s, err)
+	require.NoError(s, unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0))
+	thawed := false
+	thaw = func() {
+		if !thawed {
+			thawed = true
+			if err := unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0); err != unix.ESRCH {
+				assert.NoError(s, err)
+			}
+			_ = unix.Close(fd)
+		}
+	}
+	s.Cleanup(thaw)
+	return thaw
+}

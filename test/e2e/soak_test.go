@@ -1,0 +1,143 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+const (
+	// handover bounds a release, its watch event and an acquisition, which
+	// take tens of milliseconds; the rest is a machine that five tests share.
+	handover = 5 * time.Second
+	// takeover bounds what follows an expiry in the same way: a lease, counted
+	// from the last renewal.
+	takeover = shortLease + handover
+)
+
+// blow is something that ends a hold, or does not.
+type blow struct {
+	name string
+	// vacancy is for how long nobody runs after it at most.
+	vacancy time.Duration
+	strike  func(*space, *corev1.Pod)
+	// survivable: the application may run on.
+	survivable bool
+}
+
+func blows() []blow {
+	kill := func(roles ...role) func(*space, *corev1.Pod) {
+		return func(s *space, pod *corev1.Pod) {
+			for _, r := range roles {
+				s.signal(pod, r, unix.SIGKILL)
+			}
+		}
+	}
+	return []blow{
+		{"pod deleted", handover, (*space).deletePod, false},
+		{"child killed", handover, kill(child), false},
+		{"shim killed", handover, kill(shim), false},
+		// A new agent resumes the hold, unless it sits in a back-off.
+		{"agent killed", takeover, kill(agent), true},
+		{"agent and shim killed", takeover, kill(agent, shim), false},
+		// It is above both containers, so the agent may die with the child.
+		{"containerd's shim killed", takeover, kill(runtimeShim), true},
+	}
+}
+
+func (s *space) deletePod(pod *corev1.Pod) {
+	s.Helper()
+	err := s.client.CoreV1().Pods(s.name).Delete(s.Context(), pod.Name, metav1.DeleteOptions{})
+	require.NoError(s, err)
+}
+
+// Three replicas on three nodes; blow after blow to the holder. Two at once
+// are looked for in the whole record when the test ends.
+func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
+	needLab(t, "it kills processes of pods")
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("steady")
+	// An orphan of its own session, deaf to SIGTERM, is part of the child.
+	a.args = []string{"-grandchild", "-stop-delay=200ms"}
+	s.deploy(a)
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, seed))
+	worst := map[string]time.Duration{}
+	counts := map[string]int{}
+	for end := time.Now().Add(*soak); time.Now().Before(end); {
+		b := blows()[random.IntN(len(blows()))]
+		worst[b.name] = max(worst[b.name], s.endure(a, b))
+		counts[b.name]++
+	}
+	for _, b := range blows() {
+		t.Logf("%-26s %3d times, nobody for %v at most", b.name, counts[b.name], worst[b.name].Round(time.Millisecond))
+	}
+	assert.Greater(t, len(counts), len(blows())/2, "too few blows to mean anything")
+}
+
+// endure deals a blow to the holder, waits until one runs again, and returns
+// for how long nobody did.
+func (s *space) endure(a app, b blow) time.Duration {
+	s.Helper()
+	before := s.running(a.name)
+	require.NotNil(s, before)
+	victim := s.pod(before.Pod)
+	require.NotNil(s, victim)
+	b.strike(s, victim)
+	what := fmt.Sprintf("one runs again after %s in %s", b.name, victim.Name)
+	if b.survivable {
+		// Either it goes on for longer than its grant without an agent, or another takes over.
+		s.within(takeover, func() bool { return s.after(a, before) != nil })
+	}
+	if !b.survivable || s.running(a.name) == nil {
+		s.await(b.vacancy+takeover, what, func() bool { return s.after(a, before) != nil })
+	}
+	vacancy := s.vacancyAfter(a, before)
+	assert.LessOrEqual(s, vacancy, b.vacancy, what)
+	if s.pod(victim.Name) != nil && s.running(a.name).Pod != victim.Name {
+		// What was killed comes back after a back-off that grows; a fresh pod has none.
+		s.deletePod(victim)
+	}
+	s.awaitGated(a)
+	s.awaitRunning(a, takeover)
+	return vacancy
+}
+
+// after is the application that runs now, if it is another than before.
+func (s *space) after(a app, before *record.Process) *record.Process {
+	if now := s.running(a.recordName()); now != nil && now.ID != before.ID {
+		return now
+	}
+	return nil
+}
+
+// vacancyAfter is how long nobody ran between a process and the next; its
+// descendants count as part of it.
+func (s *space) vacancyAfter(a app, before *record.Process) time.Duration {
+	r := s.record(a.recordName())
+	next := slices.IndexFunc(r, func(p record.Process) bool { return p.Parent == "" && p.Start > before.Start })
+	if next < 0 {
+		return 0
+	}
+	last := before.Start
+	for _, p := range r[:next] {
+		last = max(last, p.Last)
+	}
+	return r[next].Start - last
+}
