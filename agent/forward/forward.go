@@ -16,12 +16,8 @@ import (
 	"time"
 )
 
-var (
-	// ErrNoTarget says that there is no holder to reach.
-	ErrNoTarget = errors.New("no target")
-	// ErrOpen says that the forwarder is open already.
-	ErrOpen = errors.New("forwarder is open")
-)
+// ErrNoTarget says that there is no holder to reach.
+var ErrNoTarget = errors.New("no target")
 
 const (
 	// defaultHold is the default lease duration: a holder that vanished
@@ -105,12 +101,13 @@ func New(config Config) *Forwarder {
 	return f
 }
 
-// Open listens on every port or, if it cannot, on none.
+// Open listens on every port or, if it cannot, on none. It does nothing while
+// they are open.
 func (f *Forwarder) Open() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.session != nil {
-		return ErrOpen
+		return nil
 	}
 	s, err := newSession(f)
 	if err != nil {
