@@ -1,0 +1,272 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// fault is a way for a holder to end.
+type fault struct {
+	title string
+	strike,
+	mend func(ctx context.Context, d *demo, holder corev1.Pod, redis witness.Process) error
+}
+
+var podDeletion = fault{
+	title: "The holder's pod is deleted",
+	strike: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
+		return d.kubectl(ctx, nil, "-n", namespace, "delete", "pod", holder.Name, "--wait=false")
+	},
+}
+
+var childKilled = fault{
+	title: "redis-server itself gets SIGKILL",
+	strike: func(_ context.Context, _ *demo, holder corev1.Pod, redis witness.Process) error {
+		fmt.Printf("  kill -KILL %d, on %s\n", redis.PID, holder.Spec.NodeName)
+		return syscall.Kill(redis.PID, syscall.SIGKILL)
+	},
+}
+
+var nodeCut = fault{
+	title: "The holder's node is cut off: nobody can tell it to stop",
+	strike: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
+		fmt.Printf("  $ go run ./cluster cut %s      (in test/)\n", holder.Spec.NodeName)
+		fmt.Println("  redis there must end by itself before the lease of 30 s has run out. Nothing to see until then:")
+		return d.cluster.Cut(ctx, holder.Spec.NodeName)
+	},
+	mend: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
+		fmt.Printf("  $ go run ./cluster heal %s\n", holder.Spec.NodeName)
+		if err := d.cluster.Heal(ctx, holder.Spec.NodeName); err != nil {
+			return err
+		}
+		return d.kubectl(ctx, nil, "wait", "--for=condition=Ready", "node/"+holder.Spec.NodeName, "--timeout=60s")
+	},
+}
+
+// failOver makes the holder end and prints what followed.
+func (d *demo) failOver(ctx context.Context, f fault) error {
+	d.title(f.title)
+	if err := d.quietly(ctx, "-n", namespace, "wait", "--for=condition=Ready", "pod", "-l", "app=redis", "--timeout=120s"); err != nil {
+		return err
+	}
+	// Whatever happens, a demo takes no longer than an hour's patience of a
+	// person in front of it.
+	bounded, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	old, err := d.holderPod(bounded)
+	if err != nil {
+		return err
+	}
+	scene, err := d.observe(bounded, old)
+	if err != nil {
+		return err
+	}
+	defer scene.end()
+	redis, err := scene.redisOf(old)
+	if err != nil {
+		return err
+	}
+	scene.struck = witness.Now()
+	if err := f.strike(bounded, d, old, redis); err != nil {
+		return err
+	}
+	if err := scene.play(bounded, old); err != nil {
+		return err
+	}
+	scene.print()
+	if f.mend != nil {
+		if err := f.mend(ctx, d, old, redis); err != nil {
+			return err
+		}
+	}
+	if err := d.quietly(ctx, "-n", namespace, "wait", "--for=condition=Ready", "pod", "-l", "app=redis", "--timeout=120s"); err != nil {
+		return err
+	}
+	return d.showPods(ctx)
+}
+
+// holderPod is the pod that the Lease names.
+func (d *demo) holderPod(ctx context.Context) (corev1.Pod, error) {
+	lease, err := d.client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
+	if err != nil {
+		return corev1.Pod{}, err
+	}
+	name, uid, _ := strings.Cut(holder(lease), "_")
+	pod, err := d.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil || string(pod.UID) != uid {
+		return corev1.Pod{}, errors.Join(errNoHolder, err)
+	}
+	return *pod, nil
+}
+
+// scene is everything that is seen of one fail-over.
+type scene struct {
+	struck  time.Duration
+	alive   []witness.Process
+	kernel  <-chan witness.Event
+	leases  watch.Interface
+	answers <-chan answer
+	failed  <-chan error
+	end     func()
+
+	lines []line
+}
+
+type line struct {
+	at   time.Duration
+	text string
+}
+
+// answer is one client's that came through the Service.
+type answer struct{ began, ended time.Duration }
+
+func (d *demo) observe(ctx context.Context, old corev1.Pod) (*scene, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	kernel, failed := make(chan witness.Event, 16), make(chan error, 2)
+	w, err := witness.Listen(program)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s := &scene{alive: w.Alive(), kernel: kernel, failed: failed, end: cancel}
+	go func() { failed <- w.Run(ctx, func(e witness.Event) { kernel <- e }) }()
+	s.leases, err = d.client.CoordinationV1().Leases(namespace).Watch(ctx,
+		metav1.ListOptions{FieldSelector: "metadata.name=" + slot})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if s.answers, err = d.startProbe(ctx, old.Spec.NodeName); err != nil {
+		cancel()
+		return nil, err
+	}
+	return s, nil
+}
+
+// startProbe starts a stream of clients on a node that is not the holder's.
+func (d *demo) startProbe(ctx context.Context, except string) (<-chan answer, error) {
+	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "redis", metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	node := d.cluster.Nodes()[0]
+	if node == except {
+		node = d.cluster.Nodes()[1]
+	}
+	reader, writer := io.Pipe()
+	go func() {
+		writer.CloseWithError(d.cluster.Exec(ctx, node, nil, writer, os.Stderr, self, "probe", service.Spec.ClusterIP+":6379"))
+	}()
+	answers := make(chan answer)
+	go func() {
+		defer close(answers)
+		for scanner := bufio.NewScanner(reader); scanner.Scan(); {
+			began, ended, _ := strings.Cut(scanner.Text(), " ")
+			select {
+			case answers <- answer{instant(began), instant(ended)}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	// The first answer shows that the stream is there.
+	select {
+	case _, ok := <-answers:
+		if !ok {
+			return nil, errors.New("the probing clients ended")
+		}
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no answer through the Service: %w", ctx.Err())
+	}
+	return answers, nil
+}
+
+func instant(text string) time.Duration {
+	n, _ := strconv.ParseInt(text, 10, 64)
+	return time.Duration(n)
+}
+
+func (s *scene) redisOf(pod corev1.Pod) (witness.Process, error) {
+	for _, p := range s.alive {
+		if p.Pod == string(pod.UID) {
+			return p, nil
+		}
+	}
+	return witness.Process{}, fmt.Errorf("no %s runs in pod %s", program, pod.Name)
+}
+
+// play notes what happens until a client is answered by the new holder's redis.
+func (s *scene) play(ctx context.Context, old corev1.Pod) error {
+	var dead, started time.Duration
+	released := false
+	for {
+		select {
+		case e := <-s.kernel:
+			switch {
+			case e.Kind == witness.Exit && e.Process.Pod == string(old.UID):
+				dead = e.At
+				s.note(e.At, "old redis-server is dead, on "+old.Spec.NodeName)
+			case e.Kind == witness.Exec && dead == 0:
+				return errors.New("a second redis-server started while the first was alive")
+			case e.Kind == witness.Exec:
+				started = e.At
+				s.note(e.At, "new redis-server started")
+			}
+		case e, ok := <-s.leases.ResultChan():
+			if !ok {
+				return errors.New("the watch of the Lease ended")
+			}
+			lease, ok := e.Object.(*coordinationv1.Lease)
+			if !ok {
+				continue
+			}
+			switch now := holder(lease); {
+			case now == "" && !released:
+				released = true
+				s.note(witness.Now(), "slot released")
+			case now != "" && !strings.HasSuffix(now, "_"+string(old.UID)) && !s.noted("acquired"):
+				pod, _, _ := strings.Cut(now, "_")
+				s.note(witness.Now(), fmt.Sprintf("slot acquired by %s, token %s", pod, lease.ResourceVersion))
+			}
+		case a, ok := <-s.answers:
+			if !ok {
+				return errors.New("the probing clients ended")
+			}
+			if started != 0 && a.ended > started {
+				s.note(a.ended, "first answer through the Service, to a client that "+waited(a))
+				return nil
+			}
+		case err := <-s.failed:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("not over in time, after %v: %w", s.lines, ctx.Err())
+		}
+	}
+}
+
+func waited(a answer) string {
+	return fmt.Sprintf("had come %d ms before", (a.ended - a.began).Milliseconds())
+}

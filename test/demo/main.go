@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command demo shows the main job on the test cluster: redis-server as Debian
+// ships it, three replicas, one annotation; then it makes the holder end in
+// three ways and says to the millisecond what happened.
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/image/oci"
+)
+
+const (
+	namespace = "demo"
+	slot      = "singleton.deployment.redis"
+	program   = "redis-server"
+)
+
+//go:embed redis.yaml
+var manifest []byte
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	run := run
+	if len(os.Args) == 3 && os.Args[1] == "probe" {
+		run = func(ctx context.Context) error { return probe(ctx, os.Args[2]) }
+	}
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	d, err := newDemo()
+	if err != nil {
+		return err
+	}
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	if err := d.annotate(ctx); err != nil {
+		return err
+	}
+	for _, fault := range []fault{podDeletion, childKilled, nodeCut} {
+		if err := d.failOver(ctx, fault); err != nil {
+			return fmt.Errorf("%s: %w", fault.title, err)
+		}
+	}
+	d.title("The cluster stays up. Try next")
+	fmt.Printf(`  export KUBECONFIG=%s
+  alias kubectl='%s'
+  kubectl -n demo get pods -L metaparticle.io/role -o wide
+  kubectl -n demo get lease %s -o yaml
+  kubectl -n demo describe pod -l metaparticle.io/role=holder
+  kubectl -n demo delete pod -l metaparticle.io/role=holder
+  kubectl -n demo annotate deployment/redis metaparticle.io/singleton-   # and all three run again
+  make cluster-down                                                     # nothing is left behind
+`, d.cluster.Kubeconfig(), d.cluster.Dir()+"/bin/kubectl", slot)
+	return nil
+}
+
+// prepare deploys redis as anybody would.
+func (d *demo) prepare(ctx context.Context) error {
+	d.title("redis-server from Debian, three replicas and a Service, nothing prepared for us")
+	started := time.Now()
+	image, err := oci.Debian(ctx, []string{"redis-server"}, oci.Config{
+		Entrypoint: []string{program},
+		Cmd:        []string{"--protected-mode", "no", "--save", ""},
+		User:       "redis", WorkingDir: "/var/lib/redis", Ports: []string{"6379/tcp"},
+	})
+	if err != nil {
+		return err
+	}
+	if err := oci.Push(ctx, d.cluster.Registry()+"/demo/redis:7", image); err != nil {
+		return err
+	}
+	fmt.Printf("  image demo/redis:7, entrypoint %s, pushed (%.1f s)\n", program, time.Since(started).Seconds())
+	// A demo that was interrupted leaves a node cut, or a Deployment half done.
+	for _, node := range d.cluster.Nodes() {
+		if err := d.cluster.Heal(ctx, node); err != nil {
+			return err
+		}
+	}
+	if err := d.quietly(ctx, "delete", "namespace", namespace, "--ignore-not-found"); err != nil {
+		return err
+	}
+	yaml := bytes.ReplaceAll(manifest, []byte("IMAGE"), []byte(lab.RegistryInCluster+"/demo/redis:7"))
+	for _, step := range [][]string{
+		{"create", "namespace", namespace},
+		{"-n", namespace, "apply", "-f", "-"},
+		{"-n", namespace, "rollout", "status", "deployment/redis", "--timeout=120s"},
+	} {
+		if err := d.kubectl(ctx, yaml, step...); err != nil {
+			return err
+		}
+	}
+	return d.showPods(ctx)
+}
+
+// annotate is all that a user does.
+func (d *demo) annotate(ctx context.Context) error {
+	d.title("One annotation")
+	for _, step := range [][]string{
+		{"label", "namespace", namespace, "metaparticle.io/injection=enabled"},
+		{"-n", namespace, "annotate", "deployment/redis", "metaparticle.io/singleton=true"},
+		{"-n", namespace, "rollout", "status", "deployment/redis", "--timeout=180s"},
+	} {
+		if err := d.kubectl(ctx, nil, step...); err != nil {
+			return err
+		}
+	}
+	return d.showPods(ctx)
+}
+
+var errNoHolder = errors.New("nobody holds the slot")
