@@ -6,6 +6,7 @@ package e2e
 import (
 	"bytes"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/stretchr/testify/require"
@@ -16,14 +17,7 @@ import (
 // What a user sees is both streams.
 func (s *space) kubectl(stdin string, args ...string) (output string, err error) {
 	s.Helper()
-	command := []string{"kubectl"}
-	if cluster.lab != nil {
-		command = []string{"go", "run", "../cluster", "kubectl"}
-		if path := cluster.lab.Dir() + "/bin/kubectl"; executable(path) {
-			command = []string{path}
-		}
-	}
-	command = append(command, "--kubeconfig", cluster.kubeconfig, "--namespace", s.name)
+	command := append(kubectlCommand(), "--namespace", s.name)
 	command = append(command, args...)
 	cmd := exec.CommandContext(s.Context(), command[0], command[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -33,9 +27,13 @@ func (s *space) kubectl(stdin string, args ...string) (output string, err error)
 	return out.String(), err
 }
 
-func executable(path string) bool {
-	_, err := exec.LookPath(path)
-	return err == nil
+// kubectlCommand is the test cluster's own kubectl, or the user's.
+func kubectlCommand() []string {
+	kubectl := "kubectl"
+	if cluster.lab != nil {
+		kubectl = filepath.Join(cluster.lab.Dir(), "bin", kubectl)
+	}
+	return []string{kubectl, "--kubeconfig", cluster.kubeconfig}
 }
 
 // mustKubectl is kubectl where it has to succeed.

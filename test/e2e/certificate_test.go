@@ -1,0 +1,135 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+)
+
+// renewalTimeout is for the kubelet to bring a Secret to its pods, which it
+// does once in a minute or so, and for the webhook to see it.
+const renewalTimeout = 3 * time.Minute
+
+func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	before := secretCertificate(t)
+	renew(t)
+	var tried int
+	deadline := time.Now().Add(renewalTimeout)
+	served := map[string]bool{}
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for n := 0; !allServe(served, secretCertificate(t), before); n++ {
+		require.True(t, time.Now().Before(deadline), "the webhook does not serve the renewed certificate: %v", served)
+		// The certificate of each replica every second or so; a pod every time.
+		if n%20 == 0 {
+			served = servedCertificates(t)
+		}
+		_, err := s.try(s.bare(fmt.Sprintf("pod-%d", n), claims))
+		require.NoError(t, err, "after %d pods", tried)
+		tried++
+		<-ticker.C
+	}
+	t.Logf("%d pods while the certificate was renewed", tried)
+	assert.Greater(t, tried, 0)
+}
+
+func allServe(served map[string]bool, now, before string) bool {
+	return now != before && len(served) == 1 && served[now]
+}
+
+// secretCertificate is the serial number of the certificate in the Secret.
+func secretCertificate(t *testing.T) string {
+	t.Helper()
+	d := webhookDeployment(t)
+	for _, v := range d.Spec.Template.Spec.Volumes {
+		if v.Secret == nil {
+			continue
+		}
+		secret, err := cluster.client.CoreV1().Secrets(systemNamespace).Get(t.Context(), v.Secret.SecretName, metav1.GetOptions{})
+		require.NoError(t, err)
+		block, _ := pem.Decode(secret.Data["tls.crt"])
+		require.NotNil(t, block)
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		require.NoError(t, err)
+		return certificate.SerialNumber.String()
+	}
+	require.Fail(t, "the webhook mounts no Secret")
+	return ""
+}
+
+// servedCertificates are the serial numbers that the webhook's pods serve.
+func servedCertificates(t *testing.T) map[string]bool {
+	t.Helper()
+	served := map[string]bool{}
+	pods, err := cluster.client.CoreV1().Pods(systemNamespace).
+		List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhookName})
+	require.NoError(t, err)
+	for _, pod := range pods.Items {
+		served[servedCertificate(t, pod.Name)] = true
+	}
+	return served
+}
+
+// servedCertificate is what one pod serves now, by kubectl port-forward.
+func servedCertificate(t *testing.T, pod string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), handover)
+	defer cancel()
+	command := append(kubectlCommand(), "--namespace", systemNamespace, "port-forward", "pod/"+pod, ":10250")
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer func() { cancel(); _ = cmd.Wait() }()
+	// Forwarding from 127.0.0.1:12345 -> 10250
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	fields := strings.Fields(line)
+	require.Greater(t, len(fields), 2, line)
+	dialer := tls.Dialer{Config: &tls.Config{
+		ServerName: webhookName + "." + systemNamespace + ".svc", InsecureSkipVerify: true, //nolint:gosec // It is looked at, not trusted.
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", fields[2])
+	require.NoError(t, err)
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// renew asks cert-manager for a new certificate now, as cmctl renew does.
+func renew(t *testing.T) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(cluster.config)
+	require.NoError(t, err)
+	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
+		Namespace(systemNamespace)
+	certificate, err := certificates.Get(t.Context(), webhookName, metav1.GetOptions{})
+	require.NoError(t, err)
+	conditions, _, err := unstructured.NestedSlice(certificate.Object, "status", "conditions")
+	require.NoError(t, err)
+	conditions = append(conditions, map[string]any{
+		"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "renewed by a test",
+		"lastTransitionTime": time.Now().UTC().Format(time.RFC3339), "observedGeneration": certificate.GetGeneration(),
+	})
+	require.NoError(t, unstructured.SetNestedSlice(certificate.Object, conditions, "status", "conditions"))
+	_, err = certificates.UpdateStatus(t.Context(), certificate, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func quantities(cpu, memory string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+}
+
+// secured is an application as security-minded people deploy it: a numeric
+// user of its image, a read-only root, nothing mounted.
+func secured(name string, resources corev1.ResourceRequirements) app {
+	a := singleton(name)
+	yes, no := true, false
+	a.edit = func(t *corev1.PodTemplateSpec) {
+		t.Spec.Volumes = nil
+		t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes,
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+		c := &t.Spec.Containers[0]
+		c.Image += userSuffix
+		c.VolumeMounts = nil
+		c.Args = []string{"-listen=:8080"}
+		c.Resources = resources
+		c.SecurityContext = &corev1.SecurityContext{ReadOnlyRootFilesystem: &yes, AllowPrivilegeEscalation: &no,
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	}
+	return a
+}
+
+func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
+	needLab(t, "it needs an image of a numeric user")
+	t.Parallel()
+	s := newSpace(t, func(n *corev1.Namespace) {
+		n.Labels["pod-security.kubernetes.io/enforce"] = "restricted"
+		n.Labels["pod-security.kubernetes.io/warn"] = "restricted"
+	})
+	ctx := t.Context()
+	_, err := s.client.CoreV1().ResourceQuotas(s.name).Create(ctx, &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: "quota"},
+		Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
+			corev1.ResourceRequestsCPU: resource.MustParse("2"), corev1.ResourceLimitsCPU: resource.MustParse("4"),
+			corev1.ResourceRequestsMemory: resource.MustParse("1Gi"), corev1.ResourceLimitsMemory: resource.MustParse("2Gi"),
+		}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = s.client.CoreV1().LimitRanges(s.name).Create(ctx, &corev1.LimitRange{
+		ObjectMeta: metav1.ObjectMeta{Name: "range"},
+		Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer,
+			Min: quantities("5m", "16Mi"), Max: quantities("1", "256Mi"),
+			MaxLimitRequestRatio: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20")},
+		}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	resources := corev1.ResourceRequirements{Requests: quantities("20m", "32Mi"), Limits: quantities("200m", "64Mi")}
+	a := secured("secured", resources)
+	out := s.mustKubectl(s.manifest(s.deployment(a)), "apply", "-f", "-")
+	assert.NotContains(t, out, "Warning")
+	s.mustKubectl("", "rollout", "status", "deployment/secured", rolloutTimeout)
+	slot := deploymentSlot(a.name)
+	s.await(startTimeout, "one holds and answers", func() bool {
+		holder := s.holder(slot)
+		return holder != nil && s.answers(holder)
+	})
+	first := s.holder(slot)
+	s.deletePod(first)
+	s.await(takeover, "another holds and answers", func() bool {
+		holder := s.holder(slot)
+		return holder != nil && holder.UID != first.UID && s.answers(holder)
+	})
+}
+
+// answers tells whether a pod's application is there.
+func (s *space) answers(pod *corev1.Pod) bool {
+	_, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(s.Context())
+	return err == nil
+}
+
+func TestQualityOfServiceStaysWhatItWas(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	some := quantities("20m", "32Mi")
+	for class, resources := range map[corev1.PodQOSClass]corev1.ResourceRequirements{
+		corev1.PodQOSBestEffort: {},
+		corev1.PodQOSBurstable:  {Requests: some},
+		corev1.PodQOSGuaranteed: {Requests: some, Limits: some},
+	} {
+		t.Run(string(class), func(t *testing.T) {
+			pod := s.bare("quality", claims)
+			pod.Spec.Containers[0].Resources = resources
+			pod, err := s.try(pod)
+			require.NoError(t, err)
+			require.Equal(t, api.Gated, pod.Labels[api.GatedLabel])
+			assert.Equal(t, class, pod.Status.QOSClass)
+		})
+	}
+}

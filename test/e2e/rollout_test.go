@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+const rolloutTimeout = "--timeout=120s"
+
+// ask is which pod's application answers when this one is asked; empty: none.
+func (s *space) ask(pod *corev1.Pod) string {
+	body, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(s.Context())
+	if err != nil {
+		return ""
+	}
+	var meta record.Meta
+	require.NoError(s, json.Unmarshal(body, &meta))
+	return meta.Pod
+}
+
+func ready(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// A running three-replica Deployment, the default rolling update, the two
+// commands of the README.
+func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
+	needLab(t, "it needs the record")
+	t.Parallel()
+	s := newSpace(t)
+	// Exclusivity begins when the last pod from before the annotation is gone,
+	// and ends with the first from after it.
+	ungated := func(p record.Process) bool { return p.Slot == "" }
+	s.tolerate = func(o record.Overlap) bool { return ungated(o.A) || ungated(o.B) }
+	a := app{name: "biller"}
+	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.mustKubectl("", "rollout", "status", "deployment/biller", rolloutTimeout)
+	require.Len(t, s.record(a.name).Running(fresh), 3)
+
+	s.mustKubectl("", "annotate", "deployment/biller", api.SingletonAnnotation+"=true", api.LeaseDurationAnnotation+"=10s")
+	s.mustKubectl("", "rollout", "status", "deployment/biller", rolloutTimeout)
+	s.await(startTimeout, "one runs, and only one", func() bool { return len(s.record(a.name).Running(fresh)) == 1 })
+	s.await(startTimeout, "the old pods are gone", func() bool { return len(s.all(a.name)) == 3 })
+	s.never(shortLease/2, "another number than one", func() bool { return len(s.record(a.name).Running(fresh)) != 1 })
+	holder := s.holder(deploymentSlot(a.name))
+	require.NotNil(t, holder)
+	t.Run("every pod is Ready and answers with the holder's application", func(t *testing.T) {
+		for _, pod := range s.all(a.name) {
+			assert.True(t, ready(pod), pod.Name)
+			assert.Equal(t, holder.Name, s.ask(pod), "asked %s", pod.Name)
+			assert.Equal(t, pod.Name == holder.Name, pod.Labels[api.RoleLabel] == api.RoleHolder)
+		}
+	})
+
+	s.mustKubectl("", "annotate", "deployment/biller", api.SingletonAnnotation+"-", api.LeaseDurationAnnotation+"-")
+	s.mustKubectl("", "rollout", "status", "deployment/biller", rolloutTimeout)
+	s.await(startTimeout, "all three run", func() bool { return len(s.record(a.name).Running(fresh)) == 3 })
+	for _, pod := range s.all(a.name) {
+		if pod.DeletionTimestamp == nil {
+			assert.Empty(t, pod.Labels[api.GatedLabel])
+		}
+	}
+}
+
+func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
+	t.Parallel()
+	a := singleton("plainly")
+	a.annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)
+	h := deployHolding(t, a, "it needs the record")
+	onlyHolder := func() bool {
+		holder := h.holder(deploymentSlot(a.name))
+		for _, pod := range h.all(a.name) {
+			if pod.DeletionTimestamp == nil && ready(pod) != (holder != nil && pod.Name == holder.Name) {
+				return false
+			}
+		}
+		return holder != nil
+	}
+	h.await(startTimeout, "the holder alone is Ready", onlyHolder)
+	h.deletePod(h.victim)
+	h.await(startTimeout, "the next holder alone is Ready", func() bool {
+		return h.after(a, h.before) != nil && h.pod(h.victim.Name) == nil && onlyHolder()
+	})
+}
+
+// The Service in front of all pods loses no request to a handover: what comes
+// meanwhile is held and answered by the next holder.
+func TestServiceAnswersThroughAHandover(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("served"), "it needs the record")
+	service := h.service(h.a)
+	h.mustKubectl("", "rollout", "status", "deployment/served", rolloutTimeout)
+	asked := func() string {
+		body, err := h.client.CoreV1().Services(h.name).ProxyGet("http", service.Name, "80", "/", nil).DoRaw(t.Context())
+		var meta record.Meta
+		if err != nil || json.Unmarshal(body, &meta) != nil {
+			return ""
+		}
+		return meta.Pod
+	}
+	h.await(startTimeout, "the Service answers", func() bool { return asked() == h.before.Pod })
+	h.deletePod(h.victim)
+	h.await(handover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
+	next := h.after(h.a, h.before)
+	h.await(handover, "the Service answers with the next holder", func() bool { return asked() == next.Pod })
+	h.never(handover, "a request that nobody answers", func() bool { return asked() == "" })
+}
