@@ -150,7 +150,9 @@ func (f facts) Workload(context.Context, string, *corev1.Pod) (api.Workload, *co
 	return *f.Group, template, nil
 }
 
-func (f facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) { return f.Limits, nil }
+func (f facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	return f.Limits, nil
+}
 
 type errString string
 

@@ -1,0 +1,555 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	change "github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+// fakeRegistry is a registry that can ask for a password, hang and go away.
+type fakeRegistry struct {
+	*httptest.Server
+	inner http.Handler
+	// password of user "reader", by the first part of the repository's path;
+	// repositories without one are public.
+	passwords map[string]string
+	hang      chan struct{}
+	away      atomic.Bool
+	noHead    atomic.Bool
+	mu        sync.Mutex
+	requests  []string
+}
+
+func newRegistry(t *testing.T, tls bool) *fakeRegistry {
+	t.Helper()
+	f := &fakeRegistry{
+		inner:     registry.New(registry.Logger(log.New(io.Discard, "", 0))),
+		passwords: map[string]string{},
+	}
+	if tls {
+		f.Server = httptest.NewTLSServer(f)
+	} else {
+		f.Server = httptest.NewServer(f)
+	}
+	f.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *fakeRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	f.requests = append(f.requests, r.Method+" "+r.URL.Path)
+	hang := f.hang
+	f.mu.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+	}
+	if f.away.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if f.noHead.Load() && r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	if !f.allowed(r) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	f.inner.ServeHTTP(w, r)
+}
+
+func (f *fakeRegistry) allowed(r *http.Request) bool {
+	if len(f.passwords) == 0 {
+		return true
+	}
+	user, password, _ := r.BasicAuth()
+	team, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
+	if team == "" {
+		return user != "" // the ping tells clients which scheme to use
+	}
+	want, private := f.passwords[team]
+	return !private || (user == "reader" && password == want)
+}
+
+func (f *fakeRegistry) host() string {
+	_, host, _ := strings.Cut(f.URL, "://")
+	return host
+}
+
+// seen are the requests since the last call.
+func (f *fakeRegistry) seen(prefix string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, r := range f.requests {
+		if strings.HasPrefix(r, prefix) {
+			n++
+		}
+	}
+	f.requests = nil
+	return n
+}
+
+func (f *fakeRegistry) pushOptions() []remote.Option {
+	return []remote.Option{remote.WithTransport(f.Client().Transport)}
+}
+
+func imageOf(t *testing.T, os, arch string, config v1.Config) v1.Image {
+	t.Helper()
+	image, err := change.ConfigFile(empty.Image, &v1.ConfigFile{OS: os, Architecture: arch, Config: config})
+	require.NoError(t, err)
+	return image
+}
+
+func (f *fakeRegistry) push(t *testing.T, path string, config v1.Config) string {
+	t.Helper()
+	at := f.host() + "/" + path
+	ref, err := name.ParseReference(at)
+	require.NoError(t, err)
+	image := imageOf(t, "linux", "amd64", config)
+	kept := f.passwords
+	f.passwords = nil
+	require.NoError(t, remote.Write(ref, image, f.pushOptions()...))
+	f.passwords = kept
+	f.seen("")
+	digest, err := image.Digest()
+	require.NoError(t, err)
+	return ref.Context().Digest(digest.String()).String()
+}
+
+func (f *fakeRegistry) pushIndex(t *testing.T, path string, images ...v1.Image) string {
+	t.Helper()
+	index := v1.ImageIndex(empty.Index)
+	for _, image := range images {
+		file, err := image.ConfigFile()
+		require.NoError(t, err)
+		index = change.AppendManifests(index, change.IndexAddendum{
+			Add:        image,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: file.OS, Architecture: file.Architecture}},
+		})
+	}
+	at := f.host() + "/" + path
+	ref, err := name.ParseReference(at)
+	require.NoError(t, err)
+	require.NoError(t, remote.WriteIndex(ref, index, f.pushOptions()...))
+	f.seen("")
+	return at
+}
+
+func (f *fakeRegistry) resolver(o Options) *Resolver {
+	o.PlainHTTP = append(o.PlainHTTP, f.host())
+	return New(o)
+}
+
+// secrets by namespace/name; accounts by namespace/name.
+type secrets struct {
+	secrets  map[string]*corev1.Secret
+	accounts map[string][]string
+	asked    atomic.Int32
+}
+
+func (s *secrets) PullSecrets(_ context.Context, namespace, account string) ([]string, error) {
+	return s.accounts[namespace+"/"+account], nil
+}
+
+func (s *secrets) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
+	s.asked.Add(1)
+	if secret := s.secrets[namespace+"/"+name]; secret != nil {
+		return secret, nil
+	}
+	return nil, fmt.Errorf("secret %q not found", name)
+}
+
+func pullSecret(t *testing.T, key, password string) *corev1.Secret {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{"auths": map[string]any{
+		key: authn.AuthConfig{Username: "reader", Password: password},
+	}})
+	require.NoError(t, err)
+	return &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: text}}
+}
+
+var redis = v1.Config{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []string{"redis-server"}, StopSignal: "SIGQUIT"}
+
+var redisCommand = mutate.Command{Entrypoint: redis.Entrypoint, Cmd: redis.Cmd, StopSignal: "SIGQUIT"}
+
+func TestCommandIsTheImagesOwn(t *testing.T) {
+	f := newRegistry(t, false)
+	f.push(t, "library/redis:7", redis)
+	command, err := f.resolver(Options{}).Command(t.Context(), f.host()+"/library/redis:7", mutate.PullRights{})
+	require.NoError(t, err)
+	assert.Equal(t, redisCommand, command)
+}
+
+func TestTagThatMovedIsResolvedAnew(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{})
+	f.push(t, "app:latest", redis)
+	first, err := r.Command(t.Context(), f.host()+"/app", mutate.PullRights{})
+	require.NoError(t, err)
+	f.push(t, "app:latest", v1.Config{Entrypoint: []string{"other"}})
+	second, err := r.Command(t.Context(), f.host()+"/app", mutate.PullRights{})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"docker-entrypoint.sh"}, first.Entrypoint)
+	assert.Equal(t, []string{"other"}, second.Entrypoint)
+}
+
+func TestTagThatStayedCostsOneHead(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{})
+	f.push(t, "app:1", redis)
+	for range 2 {
+		_, err := r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+		require.NoError(t, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var heads, manifests int
+	for _, request := range f.requests {
+		if strings.HasPrefix(request, "HEAD ") {
+			heads++
+		}
+		if strings.HasPrefix(request, "GET /v2/app/manifests/") {
+			manifests++
+		}
+	}
+	assert.Equal(t, 2, heads)
+	assert.Equal(t, 1, manifests, "a pull is counted against a limit")
+}
+
+func TestRegistryWithoutHead(t *testing.T) {
+	f := newRegistry(t, false)
+	f.push(t, "app:1", redis)
+	f.noHead.Store(true)
+	command, err := f.resolver(Options{}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.NoError(t, err)
+	assert.Equal(t, redisCommand, command)
+}
+
+func TestRegistryAway(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{})
+	digest := f.push(t, "app:1", redis)
+	for _, image := range []string{digest, f.host() + "/app:1"} {
+		_, err := r.Command(t.Context(), image, mutate.PullRights{})
+		require.NoError(t, err)
+	}
+	f.away.Store(true)
+
+	command, err := r.Command(t.Context(), digest, mutate.PullRights{})
+	require.NoError(t, err, "a digest says the same for ever")
+	assert.Equal(t, redisCommand, command)
+
+	command, err = r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.NoError(t, err, "a tag is what it was last seen to name")
+	assert.Equal(t, redisCommand, command)
+
+	r.now = func() time.Time { return time.Now().Add(tagMemory) }
+	_, err = r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.Error(t, err, "but not for ever")
+
+	_, err = r.Command(t.Context(), f.host()+"/app:2", mutate.PullRights{})
+	require.Error(t, err, "and not if it never was")
+}
+
+func TestTagThatIsGoneIsNotRemembered(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{})
+	f.push(t, "app:1", redis)
+	_, err := r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.NoError(t, err)
+	ref, err := name.ParseReference(f.host() + "/app:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Delete(ref, f.pushOptions()...))
+	_, err = r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.Error(t, err)
+}
+
+func TestSlowRegistryIsGivenUpWithinTheBudget(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{Budget: 100 * time.Millisecond})
+	f.push(t, "app:1", redis)
+	f.hang = make(chan struct{})
+	t.Cleanup(func() { close(f.hang) })
+	began := time.Now()
+	_, err := r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.ErrorContains(t, err, "no answer within 100ms")
+	assert.Less(t, time.Since(began), 5*time.Second)
+}
+
+func TestRegistryThatHangsLeavesTimeToRemember(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{Budget: time.Second})
+	f.push(t, "app:1", redis)
+	_, err := r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.NoError(t, err)
+	f.mu.Lock()
+	f.hang = make(chan struct{})
+	f.mu.Unlock()
+	t.Cleanup(func() { close(f.hang) })
+	command, err := r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.NoError(t, err)
+	assert.Equal(t, redisCommand, command)
+}
+
+func TestIndexOfPlatformsThatAgree(t *testing.T) {
+	f := newRegistry(t, false)
+	at := f.pushIndex(t, "app:1",
+		imageOf(t, "linux", "amd64", redis),
+		imageOf(t, "linux", "arm64", redis),
+		imageOf(t, "windows", "amd64", v1.Config{Entrypoint: []string{`C:\redis.exe`}}),
+		imageOf(t, "unknown", "unknown", v1.Config{}))
+	command, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
+	require.NoError(t, err)
+	assert.Equal(t, redisCommand, command)
+}
+
+func TestIndexOfPlatformsThatDiffer(t *testing.T) {
+	f := newRegistry(t, false)
+	differ := map[string]v1.Config{
+		"entrypoint": {Entrypoint: []string{"other"}, Cmd: redis.Cmd, StopSignal: redis.StopSignal},
+		"cmd":        {Entrypoint: redis.Entrypoint, Cmd: []string{"other"}, StopSignal: redis.StopSignal},
+		"signal":     {Entrypoint: redis.Entrypoint, Cmd: redis.Cmd},
+	}
+	for what, config := range differ {
+		t.Run(what, func(t *testing.T) {
+			at := f.pushIndex(t, "app:"+what, imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "arm64", config))
+			_, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
+			require.ErrorIs(t, err, mutate.ErrPlatforms)
+		})
+	}
+}
+
+func TestIndexWithoutLinux(t *testing.T) {
+	f := newRegistry(t, false)
+	at := f.pushIndex(t, "app:1", imageOf(t, "windows", "amd64", redis))
+	_, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
+	require.ErrorIs(t, err, errPlatform)
+}
+
+func TestPullSecrets(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	digest := f.push(t, "private/app:1", redis)
+	store := &secrets{
+		secrets: map[string]*corev1.Secret{
+			"shop/good":    pullSecret(t, f.host(), "swordfish"),
+			"shop/path":    pullSecret(t, "https://"+f.host()+"/private", "swordfish"),
+			"shop/wrong":   pullSecret(t, f.host(), "guess"),
+			"shop/foreign": pullSecret(t, "elsewhere.example", "swordfish"),
+			"shop/other":   pullSecret(t, f.host()+"/privat", "swordfish"),
+			"shop/legacy": {Type: corev1.SecretTypeDockercfg, Data: map[string][]byte{
+				corev1.DockerConfigKey: fmt.Appendf(nil, `{%q:{"auth":"cmVhZGVyOnN3b3JkZmlzaA=="}}`, "http://"+f.host()+"/v1/"),
+			}},
+			"shop/opaque": {Type: corev1.SecretTypeOpaque},
+			"shop/broken": {Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte("swordfish")}},
+		},
+		accounts: map[string][]string{"shop/default": {"good"}, "shop/robot": {"wrong"}},
+	}
+	tests := map[string]struct {
+		rights mutate.PullRights
+		fails  string
+	}{
+		"named by the pod":               {rights: mutate.PullRights{Secrets: []string{"good"}}},
+		"of the service account":         {rights: mutate.PullRights{}},
+		"of a named service account":     {rights: mutate.PullRights{ServiceAccount: "robot"}, fails: "401"},
+		"scoped to a path":               {rights: mutate.PullRights{Secrets: []string{"path"}}},
+		"legacy":                         {rights: mutate.PullRights{Secrets: []string{"legacy"}}},
+		"the second fits":                {rights: mutate.PullRights{Secrets: []string{"foreign", "wrong", "good"}}},
+		"wrong":                          {rights: mutate.PullRights{Secrets: []string{"wrong"}}, fails: "401"},
+		"for another registry":           {rights: mutate.PullRights{Secrets: []string{"foreign"}}, fails: "401"},
+		"for a path that only begins so": {rights: mutate.PullRights{Secrets: []string{"other"}}, fails: "401"},
+		"missing":                        {rights: mutate.PullRights{Secrets: []string{"none"}}, fails: `pull secret "none"`},
+		"missing, another fits":          {rights: mutate.PullRights{Secrets: []string{"none", "good"}}},
+		"not a pull secret":              {rights: mutate.PullRights{Secrets: []string{"opaque"}}, fails: `type "Opaque"`},
+		"broken":                         {rights: mutate.PullRights{Secrets: []string{"broken"}}, fails: `pull secret "broken"`},
+	}
+	r := f.resolver(Options{Secrets: store})
+	for what, test := range tests {
+		t.Run(what, func(t *testing.T) {
+			test.rights.Namespace = "shop"
+			for _, image := range []string{f.host() + "/private/app:1", digest} {
+				command, err := r.Command(t.Context(), image, test.rights)
+				if test.fails != "" {
+					require.ErrorContains(t, err, test.fails)
+					assert.NotContains(t, err.Error(), "swordfish")
+					continue
+				}
+				require.NoError(t, err)
+				assert.Equal(t, redisCommand, command)
+			}
+		})
+	}
+}
+
+// A cache keyed by name alone would hand one tenant's private configuration to
+// everybody who guesses the name.
+func TestPrivateConfigIsNeverServedToAnotherTenant(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	digest := f.push(t, "private/app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"rich/pull": pullSecret(t, f.host(), "swordfish")}}
+	r := f.resolver(Options{Secrets: store})
+	rich := mutate.PullRights{Namespace: "rich", Secrets: []string{"pull"}}
+	poor := mutate.PullRights{Namespace: "poor", Secrets: []string{"pull"}}
+	for _, image := range []string{digest, f.host() + "/private/app:1"} {
+		_, err := r.Command(t.Context(), image, rich)
+		require.NoError(t, err)
+	}
+	for _, gone := range []bool{false, true} {
+		f.away.Store(gone)
+		for _, image := range []string{digest, f.host() + "/private/app:1"} {
+			_, err := r.Command(t.Context(), image, poor)
+			require.Error(t, err, "image %s, registry away: %v", image, gone)
+			_, err = r.Command(t.Context(), image, rich)
+			require.NoError(t, err, "image %s, registry away: %v", image, gone)
+		}
+	}
+}
+
+func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
+	f := newRegistry(t, false)
+	f.push(t, "app:1", redis)
+	_, err := New(Options{}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.ErrorIs(t, err, errPlainHTTP)
+}
+
+func TestPrivateCA(t *testing.T) {
+	f := newRegistry(t, true)
+	f.push(t, "app:1", redis)
+	_, err := New(Options{}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.Error(t, err, "nobody vouches for it")
+	pool := x509.NewCertPool()
+	pool.AddCert(f.Certificate())
+	command, err := New(Options{CAs: pool}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.NoError(t, err)
+	assert.Equal(t, redisCommand, command)
+}
+
+func TestManyAtOnceAskOnce(t *testing.T) {
+	f := newRegistry(t, false)
+	r := f.resolver(Options{Budget: 10 * time.Second})
+	f.push(t, "app:1", redis)
+	f.hang = make(chan struct{})
+	const pods = 50
+	var wait sync.WaitGroup
+	errs := make(chan error, pods)
+	// One of them gives up while the registry hangs; the others must not.
+	impatient, giveUp := context.WithCancel(t.Context())
+	wait.Go(func() {
+		_, err := r.Command(impatient, f.host()+"/app:1", mutate.PullRights{})
+		assert.ErrorIs(t, err, context.Canceled)
+	})
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) > 0 }, 5*time.Second, time.Millisecond)
+	for range pods {
+		wait.Go(func() {
+			_, err := r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+			errs <- err
+		})
+	}
+	giveUp()
+	close(f.hang)
+	wait.Wait()
+	for range pods {
+		require.NoError(t, <-errs)
+	}
+	assert.Equal(t, 1, f.seen("GET /v2/app/manifests/"))
+}
+
+func TestHugeConfigIsRefused(t *testing.T) {
+	f := newRegistry(t, false)
+	f.push(t, "app:1", v1.Config{Entrypoint: []string{"app"}, Env: []string{strings.Repeat("x", maxBody)}})
+	_, err := f.resolver(Options{Budget: 10 * time.Second}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.Error(t, err)
+}
+
+func TestNoSecretIsReadThatNobodyNames(t *testing.T) {
+	f := newRegistry(t, false)
+	f.push(t, "app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"shop/pull": pullSecret(t, f.host(), "x")}}
+	_, err := f.resolver(Options{Secrets: store}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{Namespace: "shop"})
+	require.NoError(t, err)
+	assert.Zero(t, store.asked.Load())
+}
+
+func TestKeysOfPullSecrets(t *testing.T) {
+	tests := []struct {
+		key, image string
+		fits       bool
+	}{
+		{"registry.example", "registry.example/a/b", true},
+		{"registry.example:5000", "registry.example/a/b", false},
+		{"registry.example:5000", "registry.example:5000/a/b", true},
+		{"*.example", "registry.example/a", true},
+		{"*.example", "deep.registry.example/a", false},
+		{"reg*.example", "registry.example/a", true},
+		{"https://registry.example/v2/", "registry.example/a", true},
+		{"registry.example/a", "registry.example/a/b", true},
+		{"registry.example/a", "registry.example/ab", false},
+		{"https://" + name.DefaultRegistry + "/v1/", "redis", true},
+		{name.DefaultRegistry, "team/app", true},
+		{name.DefaultRegistry + "/team", "redis", false},
+		{"[", "registry.example/a", false},
+		{"", "registry.example/a", false},
+	}
+	for _, test := range tests {
+		t.Run(test.key+" for "+test.image, func(t *testing.T) {
+			ref, err := name.ParseReference(test.image)
+			require.NoError(t, err)
+			host, path := splitKey(test.key)
+			assert.Equal(t, test.fits, credential{host: host, path: path}.fits(ref.Context()))
+		})
+	}
+}
+
+func TestCacheForgetsWhatWasUsedLongestAgo(t *testing.T) {
+	c := newCache[int](2)
+	now := time.Now()
+	c.put("a", 1, now)
+	c.put("b", 2, now)
+	_, _, ok := c.get("a")
+	require.True(t, ok)
+	c.put("c", 3, now)
+	_, _, ok = c.get("b")
+	assert.False(t, ok)
+	got, _, ok := c.get("a")
+	assert.True(t, ok)
+	assert.Equal(t, 1, got)
+	c.put("a", 4, now)
+	got, _, _ = c.get("a")
+	assert.Equal(t, 4, got)
+	c.drop("a")
+	_, _, ok = c.get("a")
+	assert.False(t, ok)
+}
