@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/enroll"
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+var (
+	errNoCertificates = errors.New("no certificate in it")
+	errMayNotRead     = errors.New("the webhook may not read it; the namespace's owner allows that by binding" +
+		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
+)
+
+func newImages(reader client.Reader, s settings) (mutate.Images, error) {
+	options := image.Options{
+		Secrets:   secrets{reader},
+		PlainHTTP: s.plainHTTP,
+		Budget:    s.imageTimeout,
+	}
+	if s.registryCA != "" {
+		pem, err := os.ReadFile(s.registryCA)
+		if err != nil {
+			return nil, fmt.Errorf("read registry CA: %w", err)
+		}
+		// Beside the system's: one private registry does not make the public
+		// ones untrusted.
+		if options.CAs, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("read system's certificates: %w", err)
+		}
+		if !options.CAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("registry CA %s: %w", s.registryCA, errNoCertificates)
+		}
+	}
+	return image.New(options), nil
+}
+
+// secrets implements [image.Secrets] with live reads, each of one object by
+// its name.
+type secrets struct{ reader client.Reader }
+
+// PullSecrets implements [image.Secrets].
+func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount string) ([]string, error) {
+	var account corev1.ServiceAccount
+	if err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: serviceAccount}, &account); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, reference := range account.ImagePullSecrets {
+		names = append(names, reference.Name)
+	}
+	return names, nil
+}
+
+// Secret implements [image.Secrets].
+func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	var secret corev1.Secret
+	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
+	if apierrors.IsForbidden(err) {
+		return nil, errMayNotRead
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &secret, nil
+}

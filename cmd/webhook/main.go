@@ -1,0 +1,91 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command webhook injects the agent into pods that claim a slot, carries
+// workloads' annotations to their templates, and enrolls namespaces: it makes
+// the Leases and Roles that the agents need.
+//
+// Every replica answers the API server. One at a time enrolls, only to save
+// the API server the second's work: two would do no harm.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+func main() {
+	if err := run(ctrl.SetupSignalHandler(), os.Args[1:], os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "webhook:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are the flags.
+type settings struct {
+	agentImage string
+
+	port           int
+	certDir        string
+	metricsAddress string
+	healthAddress  string
+	timeout        time.Duration
+
+	imageTimeout    time.Duration
+	plainHTTP       list
+	registryCA      string
+	bindPullSecrets bool
+	webhookAccount  string
+	namespace       string
+	leaderElection  bool
+	verbose         bool
+}
+
+// list is a flag that may be repeated.
+type list []string
+
+func (l *list) String() string { return fmt.Sprint(*l) }
+
+func (l *list) Set(value string) error {
+	*l = append(*l, value)
+	return nil
+}
+
+func parse(args []string, output io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("webhook", flag.ContinueOnError)
+	flags.SetOutput(output)
+	flags.StringVar(&s.agentImage, "agent-image", os.Getenv("AGENT_IMAGE"), "image of the agent (environment: AGENT_IMAGE)")
+	flags.IntVar(&s.port, "port", 10250, "port for the API server's calls")
+	flags.StringVar(&s.certDir, "cert-dir", "/certificates", "directory of tls.crt and tls.key; read again when they change")
+	flags.StringVar(&s.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
+	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
+	// Below the 10 s of the webhook configuration, so that the answer is ours.
+	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
+	// Half of what is left after a pull secret and an owner were read.
+	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
+	flags.Var(&s.plainHTTP, "plain-http-registry", "host[:port] of a registry without TLS; may be repeated")
+	flags.StringVar(&s.registryCA, "registry-ca", "", "file of certificates that registries are trusted by, beside the system's")
+	flags.BoolVar(&s.bindPullSecrets, "bind-pull-secrets", true, "bind ClusterRole metaparticle-pull-secrets where a namespace opts in")
+	flags.StringVar(&s.webhookAccount, "service-account", "metaparticle-webhook", "service account that this program runs as")
+	flags.StringVar(&s.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that this program runs in (environment: POD_NAMESPACE)")
+	flags.BoolVar(&s.leaderElection, "leader-election", true, "let one replica enroll at a time")
+	flags.BoolVar(&s.verbose, "verbose", false, "log more")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case s.agentImage == "":
+		return s, fmt.Errorf("no agent image: set --agent-image or AGENT_IMAGE")
+	case s.namespace == "":
+		return s, fmt.Errorf("no namespace: set --namespace or POD_NAMESPACE")
+	}
+	return s, nil
+}

@@ -1,0 +1,131 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// errReplaced: an owner's name now belongs to another object.
+var errReplaced = errors.New("the pod's owner was replaced by another of its name")
+
+// owners implements [mutate.Owners] with one live GET per pod. A cache could be
+// behind: a ReplicaSet that was orphaned is a group of its own.
+type owners struct{ reader client.Reader }
+
+// Workload implements [mutate.Owners].
+func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil {
+		return api.Workload{Kind: "Pod", Name: pod.Name}, nil, nil
+	}
+	kind, err := schema.ParseGroupVersion(owner.APIVersion)
+	if err != nil {
+		return api.Workload{}, nil, fmt.Errorf("owner's version: %w", err)
+	}
+	switch kind.Group + "/" + owner.Kind {
+	case "apps/ReplicaSet":
+		return o.replicaSet(ctx, namespace, owner)
+	case "batch/Job":
+		return o.job(ctx, namespace, owner)
+	case "apps/StatefulSet":
+		// The label is the whole name of the ControllerRevision.
+		template, err := o.revision(ctx, namespace, owner, pod.Labels[appsv1.ControllerRevisionHashLabelKey])
+		return workload(owner), template, err
+	case "apps/DaemonSet":
+		// The label is the last part of the name.
+		template, err := o.revision(ctx, namespace, owner, owner.Name+"-"+pod.Labels[appsv1.ControllerRevisionHashLabelKey])
+		return workload(owner), template, err
+	default:
+		return workload(owner), nil, nil
+	}
+}
+
+func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (api.Workload, *corev1.PodSpec, error) {
+	var set appsv1.ReplicaSet
+	if err := o.get(ctx, namespace, owner, &set); err != nil {
+		return api.Workload{}, nil, err
+	}
+	above := metav1.GetControllerOf(&set)
+	if above == nil {
+		// Its template may have been edited since its controller read it.
+		return workload(owner), nil, nil
+	}
+	return workload(above), &set.Spec.Template.Spec, nil
+}
+
+func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerReference) (api.Workload, *corev1.PodSpec, error) {
+	var job batchv1.Job
+	if err := o.get(ctx, namespace, owner, &job); err != nil {
+		return api.Workload{}, nil, err
+	}
+	// A Job's template is immutable.
+	template := &job.Spec.Template.Spec
+	if above := metav1.GetControllerOf(&job); above != nil {
+		return workload(above), template, nil
+	}
+	return workload(owner), template, nil
+}
+
+// revision reads the template that a StatefulSet or DaemonSet made a pod from.
+func (o owners) revision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name string) (*corev1.PodSpec, error) {
+	var revision appsv1.ControllerRevision
+	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &revision)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read revision: %w", err)
+	}
+	if err != nil || !metav1.IsControlledBy(&revision, &metav1.ObjectMeta{UID: owner.UID}) {
+		return nil, nil
+	}
+	var data struct {
+		Spec struct {
+			Template corev1.PodTemplateSpec `json:"template"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(revision.Data.Raw, &data); err != nil {
+		return nil, fmt.Errorf("read revision %s: %w", name, err)
+	}
+	return &data.Spec.Template.Spec, nil
+}
+
+func (o owners) get(ctx context.Context, namespace string, owner *metav1.OwnerReference, object client.Object) error {
+	if err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: owner.Name}, object); err != nil {
+		return fmt.Errorf("read owner: %w", err)
+	}
+	if object.GetUID() != owner.UID {
+		return errReplaced
+	}
+	return nil
+}
+
+func workload(owner *metav1.OwnerReference) api.Workload {
+	// A version without a slash is the core group's.
+	version, _ := schema.ParseGroupVersion(owner.APIVersion)
+	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
+}
+
+// limits implements [mutate.Limits] from the cache.
+type limits struct{ cached client.Reader }
+
+// LimitRanges implements [mutate.Limits].
+func (l limits) LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error) {
+	var ranges corev1.LimitRangeList
+	if err := l.cached.List(ctx, &ranges, client.InNamespace(namespace)); err != nil {
+		return nil, err
+	}
+	return ranges.Items, nil
+}

@@ -1,0 +1,111 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/metaparticle-io/metaparticle/enroll"
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+// admissions counts what became of requests, and why.
+var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Name: "metaparticle_admissions_total",
+	Help: "Pods and workloads that came by, by what became of them. " +
+		"An object with several reasons counts once for each.",
+}, []string{"resource", "result", "reason"})
+
+func init() { metrics.Registry.MustRegister(admissions) }
+
+// waiting bounds the refusals whose Events are still to be written; beyond it
+// they are dropped, and counted all the same.
+const waiting = 100
+
+// reporter counts outcomes, and tells the workload of a refused pod: its
+// ReplicaSet has the API server's own Event, where few people look.
+type reporter struct {
+	reader  client.Reader
+	events  enroll.Recorder
+	refused chan mutate.Outcome
+}
+
+func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
+	return &reporter{reader: reader, events: events, refused: make(chan mutate.Outcome, waiting)}
+}
+
+// observe is called by the handlers, and does not block.
+func (r *reporter) observe(o mutate.Outcome) {
+	result := "unchanged"
+	switch {
+	case o.Denied:
+		result = "denied"
+	case o.Changed:
+		result = "patched"
+	}
+	for _, reason := range o.Reasons {
+		admissions.WithLabelValues(o.Resource, result, string(reason)).Inc()
+	}
+	if len(o.Reasons) == 0 {
+		admissions.WithLabelValues(o.Resource, result, "").Inc()
+	}
+	if !o.Denied || o.DryRun || o.Owner == nil || len(o.Reasons) == 0 {
+		return
+	}
+	select {
+	case r.refused <- o:
+	default:
+	}
+}
+
+// NeedLeaderElection: every replica reports what it refused.
+func (r *reporter) NeedLeaderElection() bool { return false }
+
+// Start writes Events until the context ends.
+func (r *reporter) Start(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o := <-r.refused:
+			if workload := r.above(ctx, o); workload != nil {
+				r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
+					"A pod was refused: %s", o.Message)
+			}
+		}
+	}
+}
+
+// above is the workload above the controller of a refused pod, if there is one.
+func (r *reporter) above(ctx context.Context, o mutate.Outcome) *metav1.PartialObjectMetadata {
+	var owner client.Object
+	switch o.Owner.Kind {
+	case "ReplicaSet":
+		owner = &appsv1.ReplicaSet{}
+	case "Job":
+		owner = &batchv1.Job{}
+	default:
+		return nil
+	}
+	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Owner.Name}, owner); err != nil {
+		return nil
+	}
+	above := metav1.GetControllerOf(owner)
+	if above == nil {
+		return nil
+	}
+	return &metav1.PartialObjectMetadata{
+		TypeMeta:   metav1.TypeMeta{APIVersion: above.APIVersion, Kind: above.Kind},
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: above.Name, UID: above.UID},
+	}
+}
