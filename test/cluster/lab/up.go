@@ -87,6 +87,9 @@ func (c *Cluster) lockState(ctx context.Context) (func(), error) {
 }
 
 func (c *Cluster) startControlPlane(ctx context.Context) error {
+	if err := os.RemoveAll(c.path("log")); err != nil {
+		return err
+	}
 	for _, dir := range []string{"log", "run", "conf", "pki", "registry", "shared"} {
 		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
 			return err

@@ -76,6 +76,8 @@ func daemon(args []string) error {
 			return fmt.Errorf("join cgroup: %w", err)
 		}
 	}
+	// A start from a niced shell must not make a slow cluster. Without the right to it, it stays one.
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 0)
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return err
