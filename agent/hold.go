@@ -42,11 +42,8 @@ func (a *Agent) begin() *hold {
 		h.serving = a.slots[0].held.Record().Notes.Serving
 	}
 	a.claim = claim{}
-	// A yield that was asked for before there was anything to yield.
-	select {
-	case <-a.yields:
-	default:
-	}
+	// One that was asked for before there was anything to yield is over.
+	a.yielding = false
 	return h
 }
 
@@ -95,11 +92,8 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 		return reasonDrained, drain
 	case len(a.shims.owed[h.id]) == 0 && (a.stopping || len(a.shims.grantable(h.id)) == 0):
 		return reasonEnded, drain
-	}
-	select {
-	case <-a.yields:
+	case a.yielding:
 		return reasonYield, a.config.Grace
-	default:
 	}
 	a.wakeAt(a.drainAt())
 	return "", 0

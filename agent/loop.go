@@ -36,6 +36,8 @@ type Agent struct {
 	group     sync.WaitGroup
 	stop      <-chan struct{}
 	stopping  bool
+	// yielding: the hold that lasts is to end.
+	yielding bool
 
 	// claim is the hold that is being acquired.
 	claim claim
@@ -156,6 +158,8 @@ func (a *Agent) wait(ctx context.Context) error {
 		a.now = a.config.Clock()
 		a.stop, a.stopping = nil, true
 		a.leaveBy = max(a.leaveBy, a.now+a.self.Budget.Duration)
+	case <-a.yields:
+		a.now, a.yielding = a.config.Clock(), true
 	case <-timer.C:
 		a.now = a.config.Clock()
 	}
