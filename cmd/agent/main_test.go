@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 // and other users. Scripts say so by [root].
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	// Lower than what the Go runtime makes of it for itself.
+	files := syscall.Rlimit{Cur: 1000, Max: 4000}
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		WorkdirRoot:         openTempDir(t),

@@ -116,6 +116,7 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
 		ts.Check(ts.Exec("agent", "install", "-to", "bin/agent", "-run", w.run))
 	}
+	o.path = ts.Getenv("PATH")
 	ts.Check(w.startShim(args[0], o, append([]string{
 		"exec", "-container", o.container, "-socket", filepath.Join(w.run, "agent.sock"),
 	}, args[1:]...)))
@@ -137,7 +138,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if !w.until(func() bool { return s.report.Connected && s.heardBy == w.acting.name }) {
 		ts.Fatalf("%s is not connected", args[0])
 	}
-	err := w.acting.server.Grant(s.id, g)
+	err := w.actingAgent().server.Grant(s.id, g)
 	if (err != nil) != neg {
 		ts.Fatalf("grant: %v", err)
 	}
@@ -149,7 +150,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 func drainCommand(ts *testscript.TestScript, _ bool, args []string) {
 	grace, err := time.ParseDuration(args[1])
 	ts.Check(err)
-	ts.Check(worldOf(ts).acting.server.Drain(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
+	ts.Check(worldOf(ts).actingAgent().server.Drain(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
 }
 
 func report(ts *testscript.TestScript, _ bool, args []string) {

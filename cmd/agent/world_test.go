@@ -162,7 +162,7 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 	}
 	s := &shimProcess{container: o.container, cmd: exec.Command(argv[0], argv[1:]...)}
 	s.cmd.Dir = w.env.WorkDir
-	s.cmd.Env = append(w.env.Vars, "MARK="+w.mark(name))
+	s.cmd.Env = append(w.env.Vars, "MARK="+w.mark(name), "PATH="+o.path)
 	out := collector{w, s}
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	if o.tty {
@@ -214,6 +214,7 @@ type shimOptions struct {
 	pid1      bool
 	uid       string
 	tty       bool
+	path      string
 }
 
 func (w *world) mark(name string) string { return w.env.WorkDir + "/" + name }
@@ -237,6 +238,12 @@ func (w *world) pidOf(s *shimProcess) int {
 		pid = next
 	}
 	return s.pid
+}
+
+func (w *world) actingAgent() *agentEnd {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.acting
 }
 
 // alive are the processes of a shim's container, but for the shim.
@@ -264,10 +271,16 @@ func (w *world) end() {
 		<-a.done
 	}
 	for name, s := range w.shims {
-		for _, pid := range append(w.alive(name), w.pidOf(s), s.cmd.Process.Pid) {
-			if s.exited == nil || pid != s.cmd.Process.Pid {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+		pids := w.alive(name)
+		w.mu.Lock()
+		exited := s.exited != nil
+		w.mu.Unlock()
+		if !exited {
+			pids = append(pids, w.pidOf(s), s.cmd.Process.Pid)
 		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		w.until(func() bool { return s.exited != nil })
 	}
 }
