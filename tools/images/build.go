@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// product is one program that is shipped as an image.
+type product struct {
+	name   string // of the image, and of the program in it
+	source string // the package of its main
+	tags   string // build tags, separated by commas
+}
+
+// user is a number, because Kubernetes cannot check a name for being root, and
+// the one that minimal images have agreed on.
+const user = "65532:65532"
+
+// created is the same at each build, or the digests would not be.
+var created = v1.Time{Time: time.Unix(0, 0).UTC()}
+
+// index builds the product for each platform.
+func (p product) index(ctx context.Context, version string, platforms []v1.Platform) (v1.ImageIndex, error) {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, platform := range platforms {
+		program, err := p.compile(ctx, version, platform)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", platform, err)
+		}
+		image, err := p.image(program, version, platform)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", platform, err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: image, Descriptor: v1.Descriptor{Platform: &platform},
+		})
+	}
+	return index, nil
+}
+
+// compile returns the program, built so that nothing of the building machine
+// is in it: no paths, no time, no state of a checkout, no C library.
+func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
+	directory, err := os.MkdirTemp("", "images-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(directory)
+	file := filepath.Join(directory, p.name)
+	build := exec.CommandContext(ctx, "go", "build",
+		"-trimpath", "-buildvcs=false", "-tags", p.tags,
+		"-ldflags", "-s -w -buildid= -X main.version="+version,
+		"-o", file, p.source)
+	build.Env = append(os.Environ(),
+		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
+		// What would make another program of the same sources.
+		"GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
+	if output, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)
+	}
+	return os.ReadFile(file)
+}
+
+// image makes the image of a compiled program.
+func (p product) image(program []byte, version string, platform v1.Platform) (v1.Image, error) {
+	content, err := archive(p.name, program)
+	if err != nil {
+		return nil, fmt.Errorf("make layer: %w", err)
+	}
+	layer, err := tarball.LayerFromOpener(
+		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
+		tarball.WithMediaType(types.OCILayer),
+		tarball.WithCompressionLevel(gzip.BestCompression),
+		tarball.WithCompressedCaching,
+	)
+	if err != nil {
+		return nil, fmt.Errorf("make layer: %w", err)
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	base, err = mutate.ConfigFile(base, &v1.ConfigFile{
+		OS: platform.OS, Architecture: platform.Architecture, Created: created,
+		RootFS: v1.RootFS{Type: "layers"},
+		Config: v1.Config{
+			Entrypoint: []string{"/" + p.name}, User: user, WorkingDir: "/",
+			Labels: map[string]string{
+				"org.opencontainers.image.title":    "metaparticle " + p.name,
+				"org.opencontainers.image.version":  version,
+				"org.opencontainers.image.licenses": "Apache-2.0",
+			},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("configure: %w", err)
+	}
+	return mutate.Append(base, mutate.Addendum{
+		Layer:   layer,
+		History: v1.History{Created: created, CreatedBy: "tools/images", Comment: "go build " + p.source},
+	})
+}
+
+// archive is a file system of one program, which everybody may run and nobody
+// may change: a gated container of any user runs the agent.
+func archive(name string, program []byte) ([]byte, error) {
+	var content bytes.Buffer
+	w := tar.NewWriter(&content)
+	header := &tar.Header{
+		Typeflag: tar.TypeReg, Name: name, Size: int64(len(program)), Mode: 0o555,
+		ModTime: created.Time, Format: tar.FormatUSTAR,
+	}
+	if err := w.WriteHeader(header); err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(program); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return content.Bytes(), nil
+}

@@ -1,0 +1,258 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"debug/elf"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var hello = []product{{name: "hello", source: "./testdata/hello"}}
+
+// build builds the test's product and returns where.
+func build(t *testing.T, args ...string) (directory, table string) {
+	t.Helper()
+	directory = t.TempDir()
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), append([]string{"-out", directory}, args...), hello, &out))
+	return directory, out.String()
+}
+
+// open returns the one index of a layout, after a look at every byte of it.
+func open(t *testing.T, directory string) v1.ImageIndex {
+	t.Helper()
+	top, err := layout.ImageIndexFromPath(directory)
+	require.NoError(t, err)
+	manifest, err := top.IndexManifest()
+	require.NoError(t, err)
+	require.Len(t, manifest.Manifests, 1)
+	index, err := top.ImageIndex(manifest.Manifests[0].Digest)
+	require.NoError(t, err)
+	verify(t, index)
+	return index
+}
+
+// verify reads every byte of an index and compares the digests.
+func verify(t *testing.T, index v1.ImageIndex) {
+	t.Helper()
+	manifest, err := index.IndexManifest()
+	require.NoError(t, err)
+	for _, entry := range manifest.Manifests {
+		image, err := index.Image(entry.Digest)
+		require.NoError(t, err)
+		config, err := image.ConfigFile()
+		require.NoError(t, err)
+		layers, err := image.Layers()
+		require.NoError(t, err)
+		require.Len(t, config.RootFS.DiffIDs, len(layers))
+		for i, layer := range layers {
+			requireDigest(t, layer.Digest, layer.Compressed)
+			requireDigest(t, func() (v1.Hash, error) { return config.RootFS.DiffIDs[i], nil }, layer.Uncompressed)
+		}
+	}
+}
+
+func requireDigest(t *testing.T, digest func() (v1.Hash, error), content func() (io.ReadCloser, error)) {
+	t.Helper()
+	want, err := digest()
+	require.NoError(t, err)
+	r, err := content()
+	require.NoError(t, err)
+	defer r.Close()
+	got, _, err := v1.SHA256(r)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
+// program returns the only file of an image.
+func program(t *testing.T, image v1.Image) (*tar.Header, []byte) {
+	t.Helper()
+	layers, err := image.Layers()
+	require.NoError(t, err)
+	require.Len(t, layers, 1)
+	content, err := layers[0].Uncompressed()
+	require.NoError(t, err)
+	defer content.Close()
+	r := tar.NewReader(content)
+	header, err := r.Next()
+	require.NoError(t, err)
+	data, err := io.ReadAll(r)
+	require.NoError(t, err)
+	_, err = r.Next()
+	require.ErrorIs(t, err, io.EOF)
+	return header, data
+}
+
+func TestEachPlatformHasItsOwnProgram(t *testing.T) {
+	directory, table := build(t, "-version", "v1.2.3")
+	index := open(t, filepath.Join(directory, "hello"))
+	manifest, err := index.IndexManifest()
+	require.NoError(t, err)
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	machines := map[string]elf.Machine{"linux/amd64": elf.EM_X86_64, "linux/arm64": elf.EM_AARCH64}
+	require.Len(t, manifest.Manifests, len(machines))
+	for _, entry := range manifest.Manifests {
+		image, err := index.Image(entry.Digest)
+		require.NoError(t, err)
+		config, err := image.ConfigFile()
+		require.NoError(t, err)
+		assert.Equal(t, entry.Platform.String(), config.Platform().String())
+		assert.Equal(t, []string{"/hello"}, config.Config.Entrypoint)
+		assert.Empty(t, config.Config.Cmd)
+		assert.Equal(t, "65532:65532", config.Config.User)
+		assert.Equal(t, "v1.2.3", config.Config.Labels["org.opencontainers.image.version"])
+
+		header, data := program(t, image)
+		assert.Equal(t, "hello", header.Name)
+		assert.EqualValues(t, 0o555, header.Mode)
+		file, err := elf.NewFile(bytes.NewReader(data))
+		require.NoError(t, err)
+		assert.Equal(t, machines[entry.Platform.String()], file.Machine)
+		assert.Nil(t, file.Section(".interp"), "a static program needs no loader")
+		assert.Nil(t, file.Section(".symtab"), "stripped")
+		assert.NotContains(t, string(data), here, "a path of this machine")
+		assert.Contains(t, table, entry.Digest.String())
+	}
+	digest, err := index.Digest()
+	require.NoError(t, err)
+	assert.Contains(t, table, digest.String())
+	assert.Contains(t, table, " MB")
+}
+
+func TestVersionIsStamped(t *testing.T) {
+	directory, _ := build(t, "-version", "v1.2.3", "-platforms", "linux/"+runtime.GOARCH)
+	index := open(t, filepath.Join(directory, "hello"))
+	manifest, err := index.IndexManifest()
+	require.NoError(t, err)
+	require.Len(t, manifest.Manifests, 1)
+	image, err := index.Image(manifest.Manifests[0].Digest)
+	require.NoError(t, err)
+	_, data := program(t, image)
+	file := filepath.Join(t.TempDir(), "hello")
+	require.NoError(t, os.WriteFile(file, data, 0o700))
+	output, err := exec.CommandContext(t.Context(), file).Output()
+	require.NoError(t, err)
+	assert.Equal(t, "hello v1.2.3\n", string(output))
+}
+
+// Another directory, another place of the sources, another time: one digest.
+func TestEqualSourcesMakeEqualBytes(t *testing.T) {
+	first, _ := build(t)
+
+	sources := t.TempDir()
+	source, err := os.ReadFile("testdata/hello/main.go")
+	require.NoError(t, err)
+	// The module's name is part of the program, its place is not.
+	place := filepath.Join(sources, "tools/images/testdata/hello")
+	require.NoError(t, os.MkdirAll(place, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(place, "main.go"), source, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(sources, "go.mod"),
+		[]byte("module github.com/metaparticle-io/metaparticle\n\ngo 1.26.0\n"), 0o600))
+	t.Chdir(filepath.Join(sources, "tools/images"))
+	t.Setenv("GOFLAGS", "-ldflags=-X=main.version=other")
+	t.Setenv("GOAMD64", "v3")
+	second, _ := build(t)
+
+	for _, file := range []string{"hello.tar", "hello/index.json"} {
+		one, err := os.ReadFile(filepath.Join(first, file))
+		require.NoError(t, err)
+		two, err := os.ReadFile(filepath.Join(second, file))
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(one, two), file)
+	}
+}
+
+func TestSecondBuildReplacesTheFirst(t *testing.T) {
+	directory, _ := build(t, "-platforms", "linux/amd64", "-version", "one")
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), []string{"-out", directory, "-platforms", "linux/amd64", "-version", "two"}, hello, &out))
+	open(t, filepath.Join(directory, "hello"))
+	blobs, err := os.ReadDir(filepath.Join(directory, "hello/blobs/sha256"))
+	require.NoError(t, err)
+	assert.Len(t, blobs, 4, "an index, a manifest, a configuration and a layer")
+	entries, err := os.ReadDir(directory)
+	require.NoError(t, err)
+	assert.Len(t, entries, 2, "the layout and its tarball")
+}
+
+func TestTarballIsTheLayout(t *testing.T) {
+	directory, _ := build(t, "-platforms", "linux/amd64")
+	f, err := os.Open(filepath.Join(directory, "hello.tar"))
+	require.NoError(t, err)
+	defer f.Close()
+	unpacked := t.TempDir()
+	for r := tar.NewReader(f); ; {
+		header, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		data, err := io.ReadAll(r)
+		require.NoError(t, err)
+		file := filepath.Join(unpacked, header.Name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		require.NoError(t, os.WriteFile(file, data, 0o600))
+	}
+	want, err := open(t, filepath.Join(directory, "hello")).Digest()
+	require.NoError(t, err)
+	got, err := open(t, unpacked).Digest()
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+}
+
+func TestPushedIsWhatWasBuilt(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	directory, _ := build(t, "-push", host+"/some/prefix/", "-insecure", "-version", "v2")
+	ref, err := name.NewTag(host+"/some/prefix/hello:v2", name.Insecure)
+	require.NoError(t, err)
+	pushed, err := remote.Index(ref, remote.WithContext(t.Context()))
+	require.NoError(t, err)
+	verify(t, pushed)
+	got, err := pushed.Digest()
+	require.NoError(t, err)
+	want, err := open(t, filepath.Join(directory, "hello")).Digest()
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+}
+
+func TestMistakesAreTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no platform":   {[]string{"-platforms", ""}, "is not of the form"},
+		"half of one":   {[]string{"-platforms", "linux"}, "is not of the form"},
+		"unknown one":   {[]string{"-platforms", "linux/abacus"}, "unsupported GOOS/GOARCH"},
+		"bad reference": {[]string{"-platforms", "linux/amd64", "-push", "UPPER/case"}, "push UPPER/case/hello:dev"},
+		"unknown flag":  {[]string{"-colour"}, "colour"},
+		"unknown image": {[]string{"-only", "hullo"}, `no image is called "hullo"`},
+		"surplus words": {[]string{"now"}, "now"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := run(t.Context(), append([]string{"-out", t.TempDir()}, c.args...), hello, io.Discard)
+			assert.ErrorContains(t, err, c.want)
+		})
+	}
+}

@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command images builds the product's container images without a container
+// engine, each for every platform:
+//
+//	go run ./tools/images -out out/images [-push HOST/PREFIX [-insecure]] [-version V]
+//
+// It leaves each image as an OCI layout (out/images/agent) and as a tarball of
+// that (out/images/agent.tar), and pushes it to HOST/PREFIX/agent:V if asked
+// to, with the credentials that `docker login` left.
+//
+// Equal sources, version and Go release make equal digests, wherever and
+// whenever they are built. An image contains one static program, to be run by
+// a user that is not root, and nothing else: no shell, no certificates (a
+// program that needs the world's CAs links them).
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// products are what is built from this repository.
+var products = []product{
+	{name: "webhook", source: "./cmd/webhook"},
+	// The agent speaks HTTP/1.1 alone (see agent/kube): without HTTP/2 it is
+	// 0.4 MB smaller, in every gated container.
+	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2"},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], products, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "images:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, products []product, out io.Writer) error {
+	flags := flag.NewFlagSet("images", flag.ContinueOnError)
+	directory := flags.String("out", "out/images", "`directory` to write to")
+	version := flags.String("version", "dev", "version of the programs, and tag of the images")
+	list := flags.String("platforms", "linux/amd64,linux/arm64", "platforms, separated by commas")
+	only := flags.String("only", "", "build this image alone")
+	registry := flags.String("push", "", "push to this `HOST/PREFIX`")
+	insecure := flags.Bool("insecure", false, "push over plain HTTP")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	platforms, err := parsePlatforms(*list)
+	if err != nil {
+		return err
+	}
+	if *only != "" {
+		products = slices.DeleteFunc(slices.Clone(products), func(p product) bool { return p.name != *only })
+		if len(products) == 0 {
+			return fmt.Errorf("no image is called %q", *only)
+		}
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, p := range products {
+		index, err := p.index(ctx, *version, platforms)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if err := write(filepath.Join(*directory, p.name), *version, index); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if *registry != "" {
+			reference := strings.TrimSuffix(*registry, "/") + "/" + p.name + ":" + *version
+			if err := push(ctx, reference, *insecure, index); err != nil {
+				return fmt.Errorf("push %s: %w", reference, err)
+			}
+		}
+		if err := describe(table, p.name, index); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	return table.Flush()
+}
+
+// parsePlatforms reads a list such as linux/amd64,linux/arm64.
+func parsePlatforms(list string) ([]v1.Platform, error) {
+	var platforms []v1.Platform
+	for text := range strings.SplitSeq(list, ",") {
+		p, err := v1.ParsePlatform(text)
+		if err != nil || p.OS == "" || p.Architecture == "" || p.Variant != "" {
+			return nil, fmt.Errorf("platform %q is not of the form linux/amd64", text)
+		}
+		platforms = append(platforms, *p)
+	}
+	return platforms, nil
+}
+
+// describe adds the lines of one image to the table: the digest of all of it,
+// and of each platform the digest and what a node has to fetch.
+func describe(w io.Writer, name string, index v1.ImageIndex) error {
+	digest, err := index.Digest()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s\tall\t%s\t\n", name, digest)
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	for _, entry := range manifest.Manifests {
+		image, err := index.Image(entry.Digest)
+		if err != nil {
+			return err
+		}
+		layers, err := image.Manifest()
+		if err != nil {
+			return err
+		}
+		size := entry.Size + layers.Config.Size
+		for _, layer := range layers.Layers {
+			size += layer.Size
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f MB\n", name, entry.Platform, entry.Digest, float64(size)/1e6)
+	}
+	return nil
+}
