@@ -430,12 +430,31 @@ func TestPrivateConfigIsNeverServedToAnotherTenant(t *testing.T) {
 	for _, gone := range []bool{false, true} {
 		f.away.Store(gone)
 		for _, image := range []string{digest, f.host() + "/private/app:1"} {
-			_, err := r.Command(t.Context(), image, poor)
-			require.Error(t, err, "image %s, registry away: %v", image, gone)
-			_, err = r.Command(t.Context(), image, rich)
+			_, err := r.Command(t.Context(), image, rich)
 			require.NoError(t, err, "image %s, registry away: %v", image, gone)
+			_, err = r.Command(t.Context(), image, poor)
+			require.Error(t, err, "image %s, registry away: %v", image, gone)
 		}
 	}
+}
+
+func TestLookUpsOfTwoTenantsAreNeverJoined(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	f.push(t, "private/app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"rich/pull": pullSecret(t, f.host(), "swordfish")}}
+	r := f.resolver(Options{Secrets: store, Budget: 10 * time.Second})
+	f.hang = make(chan struct{})
+	var wait sync.WaitGroup
+	for tenant, check := range map[string]func(assert.TestingT, error, ...any) bool{"rich": assert.NoError, "poor": assert.Error} {
+		wait.Go(func() {
+			_, err := r.Command(t.Context(), f.host()+"/private/app:1", mutate.PullRights{Namespace: tenant, Secrets: []string{"pull"}})
+			check(t, err)
+		})
+	}
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) >= 2 }, 5*time.Second, time.Millisecond)
+	close(f.hang)
+	wait.Wait()
 }
 
 func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
