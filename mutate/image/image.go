@@ -83,8 +83,8 @@ func New(o Options) *Resolver {
 
 // Command implements [mutate.Images].
 func (r *Resolver) Command(ctx context.Context, image string, rights mutate.PullRights) (mutate.Command, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget,
-		fmt.Errorf("no answer within %v", r.options.Budget))
+	late := fmt.Errorf("no answer within %v", r.options.Budget)
+	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget, late)
 	defer cancel()
 	ref, err := r.parse(image)
 	if err != nil {
@@ -101,6 +101,9 @@ func (r *Resolver) Command(ctx context.Context, image string, rights mutate.Pull
 	case <-ctx.Done():
 		return mutate.Command{}, errors.Join(context.Cause(ctx), unread)
 	case result := <-found:
+		if errors.Is(result.Err, context.DeadlineExceeded) {
+			return mutate.Command{}, errors.Join(late, unread)
+		}
 		if result.Err != nil {
 			return mutate.Command{}, errors.Join(result.Err, unread)
 		}
