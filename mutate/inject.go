@@ -172,6 +172,7 @@ func write(d *document, p parts, shims []shim) {
 	d.ensure("name", credentialsVolume(), "spec", "volumes")
 	d.ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")
 	d.set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
+	d.set(api.Gated, "metadata", "labels", api.GatedLabel)
 	if _, ok := p.pod.Annotations[defaultContainer]; !ok {
 		d.set(p.pod.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)
 	}
