@@ -53,11 +53,11 @@ func (a *Agent) stopChild(h *hold, k *shim) {
 // which releases what is proven (at once, if it does not want it back) and
 // waits out what is not.
 func (a *Agent) let(h *hold) {
-	a.metrics.holding(false)
+	a.metrics.holding(0)
 	switch {
 	case !a.shims.proven(h.id):
 		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
-		a.events.notReleased()
+		a.events.notReleased(a.config.Slots)
 	case h.reason == reasonYield:
 		a.owes = true
 		// Those that stand by act within milliseconds; one whose watch has
@@ -65,9 +65,6 @@ func (a *Agent) let(h *hold) {
 		a.contendAt = a.now + a.self.Budget.Retry
 	case h.reason == reasonEnded:
 		a.owes = true
-	}
-	if h.reason == reasonLost {
-		a.events.lost()
 	}
 	for _, s := range a.slots {
 		a.leaveBy = max(a.leaveBy, s.held.ExpiresAt())

@@ -5,15 +5,105 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-type events struct{}
+// Reasons of the Events on the pod, beside those of a hold's end.
+const (
+	eventAcquired    = "Acquired"
+	eventReleased    = "Released"
+	eventNotReleased = "NotReleased"
+	eventShimSilent  = "ShimSilent"
+)
 
-func newEvents(config Config) *events       { return &events{} }
-func (e *events) run(ctx context.Context)   {}
-func (e *events) acquired([]gate.SlotToken) {}
-func (e *events) released(string)           {}
-func (e *events) notReleased()              {}
-func (e *events) lost()                     {}
+// events tells people what happens to the pod, beside the loop. What cannot be
+// written soon is dropped: the log has it too.
+type events struct {
+	config  Config
+	timeout time.Duration
+	queue   chan kube.Event
+}
+
+// queued is how many Events may wait: those of a few holds. More than that come
+// only while nothing can be written anyway.
+const queued = 16
+
+func newEvents(config Config, timeout time.Duration) *events {
+	return &events{config: config, timeout: timeout, queue: make(chan kube.Event, queued)}
+}
+
+func (e *events) run(ctx context.Context) {
+	for {
+		select {
+		case event := <-e.queue:
+			e.send(ctx, event)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (e *events) send(ctx context.Context, event kube.Event) {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	if err := e.config.API.CreateEvent(ctx, event); err != nil {
+		e.config.Log.Log(ctx, slog.LevelDebug, "no event", "reason", event.Reason, "err", err)
+	}
+}
+
+func (e *events) add(kind kube.EventType, reason, message string) {
+	event := kube.Event{
+		PodName: e.config.PodName, PodUID: e.config.PodUID,
+		Type: kind, Reason: reason, Message: message, Time: e.config.Wall(),
+	}
+	select {
+	case e.queue <- event:
+	default:
+	}
+}
+
+func (e *events) acquired(tokens []gate.SlotToken) {
+	var parts []string
+	for _, t := range tokens {
+		parts = append(parts, fmt.Sprintf("%s (token %s)", t.Slot, t.Token))
+	}
+	e.add(kube.Normal, eventAcquired, "this pod holds "+strings.Join(parts, ", "))
+}
+
+func (e *events) released(slot string) {
+	e.add(kube.Normal, eventReleased, slot+" is free again")
+}
+
+// ends tells why a hold ends. The child's own end is the container's, which
+// Kubernetes tells.
+func (e *events) ends(reason string, slots []string) {
+	names := strings.Join(slots, ", ")
+	switch reason {
+	case reasonYield:
+		e.add(kube.Normal, reason, "draining to hand over "+names)
+	case reasonLost:
+		e.add(kube.Warning, reason, "draining: somebody else wrote into "+names)
+	case reasonCutOff:
+		e.add(kube.Warning, reason, "draining: "+names+" could not be renewed in time")
+	case reasonUnproven:
+		e.add(kube.Warning, reason, "draining: a shim that is gone may still run under "+names)
+	case reasonDrained:
+		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
+	}
+}
+
+func (e *events) notReleased(slots []string) {
+	e.add(kube.Warning, eventNotReleased,
+		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
+}
+
+func (e *events) silent(container string) {
+	e.add(kube.Warning, eventShimSilent,
+		"the shim of container "+container+" sends no heartbeats: it is frozen or starved and guards no deadline")
+}

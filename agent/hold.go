@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -55,10 +56,11 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	// proven.
 	defer a.let(h)
 	a.closePorts()
-	a.metrics.holding(true)
-	a.config.Log.Info("acquired", "hold", h.id, "slots", a.config.Slots, "deadline", a.deadline())
+	a.metrics.acquired()
+	a.config.Log.Info("acquired", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
 	a.events.acquired(a.tokens())
 	for {
+		a.metrics.holding(a.deadline())
 		if h.reason, h.grace = a.endOf(h); h.reason != "" {
 			break
 		}
@@ -70,6 +72,8 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 		}
 	}
 	a.config.Log.Info("hold ends", "hold", h.id, "reason", h.reason)
+	a.metrics.ends(h.reason)
+	a.events.ends(h.reason, a.config.Slots)
 	return a.drain(ctx, h)
 }
 
@@ -123,9 +127,10 @@ func (a *Agent) extend(h *hold) {
 }
 
 // give sends a grant. From here on the shim may have a child, whatever becomes
-// of the connection.
+// of the connection; only a gate that says why it did not even try is believed.
 func (a *Agent) give(h *hold, k *shim) {
 	b := a.self.Budget
+	owed := slices.Contains(a.shims.owed[h.id], k.report.Shim)
 	a.shims.owe(h.id, k.report.Shim)
 	k.until = a.deadline()
 	err := a.config.Gate.Grant(k.report.Shim, gate.Grant{
@@ -138,6 +143,9 @@ func (a *Agent) give(h *hold, k *shim) {
 	})
 	if err != nil {
 		a.config.Log.Warn("grant was not sent", "shim", k.report.Shim, "err", err)
+		if errors.Is(err, gate.ErrUnproven) && !owed {
+			a.shims.clear(h.id, k.report.Shim)
+		}
 	}
 }
 
@@ -192,6 +200,9 @@ func (a *Agent) renewAll(ctx context.Context, h *hold) {
 		h.serving = time.Time{}
 	case h.serving.IsZero():
 		h.serving = a.config.Wall()
+		if acquired := a.slots[0].held.Record().AcquireTime; h.serving.Before(acquired) {
+			h.serving = acquired // a wall clock that was set back
+		}
 	}
 	for _, s := range a.slots {
 		a.renew(ctx, s, a.notes(h.serving))
@@ -237,7 +248,7 @@ func sameNotes(a, b lease.Notes) bool {
 
 // renewed takes the answer to a renewal, which may come late.
 func (a *Agent) renewed(s *slot, held *lease.Hold, attempt lease.Attempt, l *kube.Lease, err error) {
-	a.metrics.renewal(resultOf(err))
+	a.metrics.renewed(err)
 	if s.held != held {
 		a.overtaken(s, l, err)
 		return

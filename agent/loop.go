@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -49,6 +50,7 @@ type Agent struct {
 	// slots have expired anyway.
 	leaveBy time.Duration
 
+	outlook outlook
 	status  *status
 	events  *events
 	metrics *Metrics
@@ -75,13 +77,13 @@ func New(config Config) (*Agent, error) {
 		shims:   newShims(config.Containers),
 		posts:   make(chan func()),
 		yields:  make(chan struct{}, 1),
-		metrics: newMetrics(),
+		metrics: newMetrics(config.Clock),
 	}
 	for _, name := range config.Slots {
 		a.slots = append(a.slots, &slot{name: name})
 	}
-	a.status = newStatus(config, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
-	a.events = newEvents(config)
+	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
+	a.events = newEvents(config, budget.RequestTimeout)
 	return a, nil
 }
 
@@ -120,6 +122,14 @@ func (a *Agent) Yield() {
 // Metrics of the agent.
 func (a *Agent) Metrics() *Metrics { return a.metrics }
 
+// reported takes in what a shim says.
+func (a *Agent) reported(r gate.Report) {
+	if known := a.shims.find(r.Shim); r.Silent && (known == nil || !known.report.Silent) {
+		a.events.silent(r.Container)
+	}
+	a.shims.note(r)
+}
+
 // wakeAt asks for another look at that instant.
 func (a *Agent) wakeAt(at time.Duration) {
 	if a.wake == 0 || at < a.wake {
@@ -136,6 +146,7 @@ const longest = 10 * time.Second
 // in. Timers only wake; what time it is, the clock says.
 func (a *Agent) wait(ctx context.Context) error {
 	pause := longest
+	a.metrics.looked()
 	if a.wake != 0 {
 		pause = min(max(a.wake-a.config.Clock(), 0), longest)
 	}

@@ -3,11 +3,119 @@
 
 package agent
 
-// Metrics of one agent.
-type Metrics struct{}
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
-func newMetrics() *Metrics          { return &Metrics{} }
-func (m *Metrics) holding(bool)     {}
-func (m *Metrics) request(s string) {}
-func (m *Metrics) renewal(s string) {}
-func resultOf(err error) string     { return "" }
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// Metrics are an agent's, in Prometheus' text format. They are written by hand:
+// the client library alone is larger than the agent.
+type Metrics struct {
+	clock func() time.Duration
+
+	mu       sync.Mutex
+	deadline time.Duration // zero while nothing is held
+	last     time.Duration // when the loop last looked
+	holds    int
+	ended    map[string]int
+	renewals map[string]int
+	writes   map[string]int
+}
+
+func newMetrics(clock func() time.Duration) *Metrics {
+	return &Metrics{
+		clock: clock, last: clock(),
+		ended: map[string]int{}, renewals: map[string]int{}, writes: map[string]int{},
+	}
+}
+
+func (m *Metrics) change(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+func (m *Metrics) looked()                        { m.change(func() { m.last = m.clock() }) }
+func (m *Metrics) acquired()                      { m.change(func() { m.holds++ }) }
+func (m *Metrics) holding(deadline time.Duration) { m.change(func() { m.deadline = deadline }) }
+func (m *Metrics) ends(reason string)             { m.change(func() { m.ended[reason]++ }) }
+func (m *Metrics) renewed(err error)              { m.change(func() { m.renewals[resultOf(err)]++ }) }
+func (m *Metrics) wrote(err error)                { m.change(func() { m.writes[resultOf(err)]++ }) }
+
+// resultOf a write, for people: what is proven about it.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return "stored"
+	case errors.Is(err, kube.ErrConflict):
+		return "conflict"
+	case kube.Refused(err):
+		return "refused"
+	}
+	return "unanswered"
+}
+
+// Text is the exposition.
+func (m *Metrics) Text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b strings.Builder
+	family := func(name, kind, help string) {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+	}
+	counts := func(name, label string, by map[string]int) {
+		for _, value := range slices.Sorted(maps.Keys(by)) {
+			fmt.Fprintf(&b, "%s{%s=%q} %d\n", name, label, value, by[value])
+		}
+	}
+	holding, left := 0, 0.0
+	if m.deadline != 0 {
+		holding, left = 1, (m.deadline - m.clock()).Seconds()
+	}
+	family("metaparticle_holding", "gauge", "1 while this pod holds all of its slots.")
+	fmt.Fprintf(&b, "metaparticle_holding %d\n", holding)
+	family("metaparticle_deadline_seconds", "gauge", "Time until the child must be dead, unless a renewal succeeds; 0 while nothing is held.")
+	fmt.Fprintf(&b, "metaparticle_deadline_seconds %.3f\n", left)
+	family("metaparticle_transitions_total", "counter", "Times that this pod acquired its slots.")
+	fmt.Fprintf(&b, "metaparticle_transitions_total %d\n", m.holds)
+	family("metaparticle_holds_ended_total", "counter", "Holds that ended, by reason.")
+	counts("metaparticle_holds_ended_total", "reason", m.ended)
+	family("metaparticle_renewals_total", "counter", "Renewals of Leases, by what became of them.")
+	counts("metaparticle_renewals_total", "result", m.renewals)
+	family("metaparticle_writes_total", "counter", "Acquiring and releasing writes of Leases, by what became of them.")
+	counts("metaparticle_writes_total", "result", m.writes)
+	return b.String()
+}
+
+// Healthy reports whether the loop still looks at the clock. It does every 10 s
+// at least; three times that is no hiccup.
+func (m *Metrics) Healthy() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clock()-m.last < 3*longest
+}
+
+// Handler serves /metrics and /healthz.
+func (m *Metrics) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_, _ = w.Write([]byte(m.Text()))
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if !m.Healthy() {
+			http.Error(w, "the loop stands still", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return mux
+}

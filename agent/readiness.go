@@ -4,22 +4,194 @@
 package agent
 
 import (
-	"context"
-	"math/rand/v2"
+	"strings"
+	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-type status struct{}
+// Reasons of the pod's condition.
+const (
+	readyHolding      = "Holding"
+	readyStarting     = "Starting"
+	readyDraining     = "Draining"
+	readyStandingBy   = "StandingBy"
+	readyHandingOver  = "HandingOver"
+	readyNoHolder     = "NoHolder"
+	readyNotServing   = "HolderNotServing"
+	readyOther        = "OtherWorkloadHolds"
+	readyPortsInUse   = "PortsInUse"
+	readyChildRunning = "ChildOfEarlierHold"
+)
 
-func newStatus(config Config, random *rand.Rand) *status { return &status{} }
-func (s *status) run(ctx context.Context)                {}
-func (a *Agent) showStandby()                            {}
-func (a *Agent) showHolder(h *hold)                      {}
-func (a *Agent) showDraining(h *hold)                    {}
-func (a *Agent) closePorts() {
-	if a.config.Forwarder != nil {
-		a.config.Forwarder.Close()
+// outlook is what a standby's readiness remembers.
+type outlook struct {
+	// good: the slots were in good hands when they were last looked at.
+	good bool
+	// until is how long, after they no longer are, the pod goes on as if.
+	until time.Duration
+	// open: the ports are listened on.
+	open bool
+}
+
+// handover is how long a standby stays Ready without a holder that serves: a
+// holder that vanished blocks the slot for a lease duration, and its successor
+// has the period of a renewal to start in. Longer than that is an outage, and
+// Services may know.
+func handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
+
+// hands is who a standby's slots are with.
+type hands struct {
+	// known: every slot was seen.
+	known bool
+	// serving: one pod of this workload holds all of them and serves at address.
+	serving bool
+	address string
+	// foreign: somebody who is not of this workload holds one of them.
+	foreign bool
+	// stranger: that somebody does not say whose it is.
+	stranger bool
+	// holder is the pod, slot the Lease, that the message is about.
+	holder, slot string
+}
+
+// look at the slots as a standby sees them.
+func (a *Agent) hands() hands {
+	h := hands{known: true, serving: true}
+	for _, s := range a.slots {
+		r, ok := s.view.Record()
+		if !ok {
+			return hands{}
+		}
+		if h.slot == "" || r.Holder != "" && !a.self.Mine(r) {
+			h.holder, h.slot = podOf(r), s.name
+		}
+		switch {
+		case r.Holder == "" || a.self.Mine(r):
+			h.serving = false
+		case r.Notes.Workload != a.config.Workload || a.config.Workload == "":
+			h.serving, h.foreign = false, true
+			h.stranger = r.Notes.Workload == ""
+			h.holder, h.slot = podOf(r), s.name
+			return h
+		case r.Notes.Serving.IsZero():
+			h.serving = false
+		}
+		h.address = r.Notes.Address
+	}
+	return h
+}
+
+// podOf is the holder's pod; another elector's identity as it is.
+func podOf(r lease.Record) string {
+	if i := strings.LastIndex(r.Holder, "_"); i > 0 && r.Hold != "" {
+		return r.Holder[:i]
+	}
+	return r.Holder
+}
+
+// showStandby makes the pod look as a standby does.
+func (a *Agent) showStandby() {
+	h := a.hands()
+	if !h.known {
+		return // whatever was shown last is the best there is
+	}
+	if a.config.Readiness == api.ReadinessHolder {
+		a.show(false, readyStandingBy, a.standing(h))
+		return
+	}
+	a.foresee(h)
+	ports := len(a.config.Ports) > 0
+	switch {
+	case a.shims.alive():
+		a.show(false, readyChildRunning, "a child of an earlier hold has not ended yet")
+	case h.foreign && !ports:
+		a.show(true, readyOther, a.standing(h))
+	case h.foreign && !h.stranger:
+		a.closePorts()
+		a.show(false, readyOther, a.standing(h)+"; it is of another workload, so this pod forwards nothing")
+	case h.serving:
+		a.forward(h, readyStandingBy, a.standing(h))
+	case a.now < a.outlook.until:
+		a.wakeAt(a.outlook.until)
+		h.address = ""
+		a.forward(h, readyHandingOver, "waiting for a holder of "+h.slot+" that serves")
+	case h.holder == "":
+		a.closePorts()
+		a.show(false, readyNoHolder, "nobody holds "+h.slot)
+	default:
+		a.closePorts()
+		a.show(false, readyNotServing, a.standing(h)+", and does not serve")
 	}
 }
-func (a *Agent) reported(r gate.Report) { a.shims.note(r) }
+
+// foresee notes since when the slots are not in good hands.
+func (a *Agent) foresee(h hands) {
+	switch {
+	case h.serving:
+		a.outlook.good = true
+	case a.outlook.good:
+		a.outlook.good = false
+		a.outlook.until = a.now + handover(a.self.Budget)
+	}
+}
+
+func (a *Agent) standing(h hands) string {
+	if h.holder == "" {
+		return "nobody holds " + h.slot
+	}
+	return h.holder + " holds " + h.slot
+}
+
+// forward makes the pod Ready, if its ports answer in the holder's stead.
+func (a *Agent) forward(h hands, reason, message string) {
+	if len(a.config.Ports) > 0 && a.config.Forwarder != nil {
+		if err := a.openPorts(); err != nil {
+			a.show(false, readyPortsInUse, err.Error())
+			return
+		}
+		a.config.Forwarder.SetTarget(h.address)
+	}
+	a.show(true, reason, message)
+}
+
+func (a *Agent) openPorts() error {
+	if err := a.config.Forwarder.Open(); err != nil {
+		a.wakeAt(a.now + a.self.Budget.Retry)
+		return err
+	}
+	a.outlook.open = true
+	return nil
+}
+
+// closePorts gives the ports back. It returns when they are free, so that a
+// child may be granted.
+func (a *Agent) closePorts() {
+	if a.config.Forwarder != nil && a.outlook.open {
+		a.config.Forwarder.Close()
+		a.outlook.open = false
+	}
+}
+
+// showHolder makes the pod look as a holder does. Its own child is what serves,
+// so a handover begins when it ends.
+func (a *Agent) showHolder(h *hold) {
+	if a.shims.running(h.id) {
+		a.outlook.good = true
+		a.status.show(appearance{Ready: true, Holder: true, Reason: readyHolding, Message: "this pod holds " + a.names()})
+		return
+	}
+	a.status.show(appearance{Holder: true, Reason: readyStarting, Message: "this pod holds " + a.names() + "; its application is about to start"})
+}
+
+// showDraining makes the pod look as one whose child is on its way out.
+func (a *Agent) showDraining(h *hold) {
+	a.status.show(appearance{Holder: true, Reason: readyDraining, Message: "the application is stopped: " + h.reason})
+}
+
+func (a *Agent) show(ready bool, reason, message string) {
+	a.status.show(appearance{Ready: ready, Reason: reason, Message: message})
+}
+
+func (a *Agent) names() string { return strings.Join(a.config.Slots, ", ") }

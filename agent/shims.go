@@ -147,14 +147,22 @@ func (s *shims) settle(id gate.ShimID) {
 }
 
 // doubted reports whether some container's earlier shim may still have a child
-// of the hold, with nobody there to vouch for it.
+// of the hold, and is not there to be asked. One that is connected answers for
+// itself: it is owed, and drained when a fresher one comes.
 func (s *shims) doubted(hold string) bool {
-	for _, d := range s.unproven {
-		if d.hold == hold {
+	for container, d := range s.unproven {
+		if d.hold == hold && hold != "" && !s.answers(hold, container) {
 			return true
 		}
 	}
 	return false
+}
+
+func (s *shims) answers(hold, container string) bool {
+	return slices.ContainsFunc(s.owed[hold], func(id gate.ShimID) bool {
+		known := s.find(id)
+		return known != nil && known.report.Connected && known.report.Container == container
+	})
 }
 
 // proven reports whether every shim that was ever granted the hold is known to

@@ -258,7 +258,7 @@ func (a *Agent) acquire(ctx context.Context, s *slot, r lease.Record) {
 // care beyond reading again: nothing is granted yet, so if the Lease turns out
 // to be ours under this claim, that is proof that nothing of it is alive.
 func (a *Agent) acquired(s *slot, by claim, attempt lease.Attempt, l *kube.Lease, err error) {
-	a.metrics.request(resultOf(err))
+	a.metrics.wrote(err)
 	if err == nil {
 		var held *lease.Hold
 		if held, err = a.self.Begin(attempt, recordOf(l), by.tokens[s.name]); err == nil {
@@ -333,7 +333,7 @@ func (a *Agent) release(ctx context.Context, s *slot, r lease.Record) {
 		return
 	}
 	a.put(ctx, s, next, func(l *kube.Lease, err error) {
-		a.metrics.request(resultOf(err))
+		a.metrics.wrote(err)
 		if err != nil {
 			a.missed(s, r.Version, err)
 			return

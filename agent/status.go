@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// appearance is how the pod looks to Services, rollouts and people.
+type appearance struct {
+	// Ready, Reason and Message are our condition.
+	Ready           bool
+	Reason, Message string
+	// Holder has the label, and costs most to delete.
+	Holder bool
+}
+
+// status writes the appearance into the pod's status, beside the loop: the last
+// one wins, and a renewal never waits for it.
+type status struct {
+	config  Config
+	budget  api.Budget
+	random  *rand.Rand
+	changed chan struct{}
+
+	mu   sync.Mutex
+	want appearance
+	some bool
+}
+
+func newStatus(config Config, budget api.Budget, random *rand.Rand) *status {
+	return &status{config: config, budget: budget, random: random, changed: make(chan struct{}, 1)}
+}
+
+// show asks for an appearance.
+func (s *status) show(want appearance) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.some && s.want == want {
+		return
+	}
+	s.want, s.some = want, true
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run writes what is asked for, until it is written or something else is.
+func (s *status) run(ctx context.Context) {
+	var written appearance
+	var since time.Time // of written.Ready; zero before the first write
+	misses := 0
+	retry := time.NewTimer(0)
+	<-retry.C
+	for {
+		select {
+		case <-s.changed:
+		case <-retry.C:
+		case <-ctx.Done():
+			retry.Stop()
+			return
+		}
+		s.mu.Lock()
+		want := s.want
+		s.mu.Unlock()
+		if !since.IsZero() && want == written {
+			continue
+		}
+		at := since
+		if since.IsZero() || want.Ready != written.Ready {
+			at = s.config.Wall()
+		}
+		if err := s.write(ctx, want, at); err != nil {
+			s.config.Log.Debug("status is not written", "err", err)
+			retry.Reset(s.pause(misses))
+			misses++
+			continue
+		}
+		written, since, misses = want, at, 0
+	}
+}
+
+// pause backs off as a standby does: nobody's safety waits for this.
+func (s *status) pause(misses int) time.Duration {
+	d := min(quick<<min(misses, 10), slowest, s.budget.Renew)
+	return d/2 + time.Duration(s.random.Int64N(int64(d/2)+1))
+}
+
+func (s *status) write(ctx context.Context, want appearance, since time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, s.budget.RequestTimeout)
+	defer cancel()
+	patch, err := want.patch(since)
+	if err != nil {
+		return err
+	}
+	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
+}
+
+// patch is a strategic merge patch: conditions are merged by their type, null
+// takes a key away.
+func (a appearance) patch(since time.Time) ([]byte, error) {
+	value := func(v string) any {
+		if !a.Holder {
+			return nil
+		}
+		return v
+	}
+	ready := "False"
+	if a.Ready {
+		ready = "True"
+	}
+	return json.Marshal(map[string]any{
+		"metadata": map[string]any{
+			"labels":      map[string]any{api.RoleLabel: value(api.RoleHolder)},
+			"annotations": map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)},
+		},
+		"status": map[string]any{"conditions": []any{map[string]any{
+			"type":               api.ReadyCondition,
+			"status":             ready,
+			"reason":             a.Reason,
+			"message":            a.Message,
+			"lastTransitionTime": since.UTC().Format(time.RFC3339),
+		}}},
+	})
+}
