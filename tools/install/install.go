@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// fieldOwner owns what is applied.
+const fieldOwner = client.FieldOwner("metaparticle-install")
+
+// pause lies between two looks at something that takes seconds.
+const pause = 200 * time.Millisecond
+
+var errNotGated = errors.New("a pod that claims was not gated")
+
+// install applies the objects and waits until the webhook has gated a pod.
+func install(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
+	for _, object := range objects {
+		// Its own webhook may still be starting, if cert-manager has just come.
+		err := retry(ctx, func() error { return apply(ctx, c, object) })
+		if err != nil {
+			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+	}
+	fmt.Fprintf(out, "applied %d objects; waiting for the webhook\n", len(objects))
+	for _, object := range objects {
+		if object.GetKind() != "Deployment" {
+			continue
+		}
+		if err := retry(ctx, func() error { return rolledOut(ctx, c, client.ObjectKeyFromObject(object)) }); err != nil {
+			return err
+		}
+	}
+	if err := answers(ctx, c); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "installed: the webhook answers\n\n  kubectl label namespace NAMESPACE %s=%s\n", api.InjectionLabel, api.InjectionEnabled)
+	return nil
+}
+
+func apply(ctx context.Context, c client.Client, object *unstructured.Unstructured) error {
+	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object.DeepCopy()), fieldOwner, client.ForceOwnership)
+}
+
+// rolledOut: every pod is of the present template and available.
+func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) error {
+	var d appsv1.Deployment
+	if err := c.Get(ctx, key, &d); err != nil {
+		return fmt.Errorf("read deployment: %w", err)
+	}
+	wanted := ptr.Deref(d.Spec.Replicas, 1)
+	if d.Status.ObservedGeneration == d.Generation && d.Status.UpdatedReplicas == wanted &&
+		d.Status.AvailableReplicas == wanted && d.Status.Replicas == wanted {
+		return nil
+	}
+	return fmt.Errorf("deployment %s: %d of %d pods are updated, %d available: kubectl -n %s describe pods",
+		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
+}
+
+// answers tries a pod that claims, as a dry run in a namespace of its own: the
+// API server trusts the certificate, reaches the webhook, and gets a gate.
+func answers(ctx context.Context, c client.Client) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "metaparticle-install-",
+		Labels:       map[string]string{api.InjectionLabel: api.InjectionEnabled},
+	}}
+	if err := c.Create(ctx, namespace); err != nil {
+		return fmt.Errorf("make a namespace to try a pod in: %w", err)
+	}
+	defer func() {
+		// Also if we were interrupted.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = c.Delete(ctx, namespace)
+	}()
+	return retry(ctx, func() error {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace:   namespace.Name,
+				Name:        "try",
+				Annotations: map[string]string{api.LockAnnotation: "try"},
+			},
+			// With a command no registry is asked.
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{
+				Name: "try", Image: "try", Command: []string{"/try"},
+			}}},
+		}
+		if err := c.Create(ctx, pod, client.DryRunAll); err != nil {
+			return fmt.Errorf("try a pod: %w", err)
+		}
+		if pod.Labels[api.GatedLabel] != api.Gated {
+			return errNotGated
+		}
+		return nil
+	})
+}
+
+// retry repeats what fails until the context ends, and then returns how it
+// failed last.
+func retry(ctx context.Context, do func() error) error {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	var last error
+	for {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%w)", last, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}

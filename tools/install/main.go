@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command install applies manifests/ to the cluster that KUBECONFIG names,
+// with the images it is told, and waits until the webhook gates a pod. With
+// -uninstall it takes everything away again, unless gated pods exist: it lists
+// those and does nothing.
+//
+//	go run ./tools/install -webhook-image HOST/webhook:TAG -agent-image HOST/agent:TAG
+//	go run ./tools/install -uninstall
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "install:", err)
+		os.Exit(1)
+	}
+}
+
+// list is a flag that may be repeated.
+type list []string
+
+func (l *list) String() string { return fmt.Sprint(*l) }
+
+func (l *list) Set(value string) error {
+	*l = append(*l, value)
+	return nil
+}
+
+// settings are the flags.
+type settings struct {
+	manifests    string
+	webhookImage string
+	agentImage   string
+	components   list
+	plainHTTP    list
+	uninstall    bool
+	render       bool
+	wait         time.Duration
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	var s settings
+	flags := flag.NewFlagSet("install", flag.ContinueOnError)
+	flags.StringVar(&s.manifests, "manifests", "manifests", "directory of the manifests")
+	flags.StringVar(&s.webhookImage, "webhook-image", "", "image of the webhook, as nodes pull it")
+	flags.StringVar(&s.agentImage, "agent-image", "", "image of the agent, as nodes pull it")
+	flags.Var(&s.components, "component", "directory below manifests/components; may be repeated")
+	flags.Var(&s.plainHTTP, "plain-http-registry", "host[:port] of a registry that the webhook reads images from without TLS; may be repeated")
+	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
+	flags.BoolVar(&s.render, "render", false, "print what would be applied")
+	// A cold node pulls two images and starts a pod in less.
+	flags.DurationVar(&s.wait, "wait", 3*time.Minute, "how long to wait for the webhook")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	log.SetLogger(log.Log.WithSink(log.NullLogSink{}))
+	objects, err := render(s)
+	if err != nil {
+		return err
+	}
+	if s.render {
+		return printYAML(out, objects)
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the cluster: %w", err)
+	}
+	config.QPS = -1
+	c, err := client.New(config, client.Options{Scheme: clientgoscheme.Scheme})
+	if err != nil {
+		return fmt.Errorf("connect to the cluster: %w", err)
+	}
+	if s.uninstall {
+		return uninstall(ctx, c, objects, out)
+	}
+	if s.webhookImage == "" || s.agentImage == "" {
+		return errors.New("name both -webhook-image and -agent-image")
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	return install(ctx, c, objects, out)
+}

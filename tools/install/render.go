@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/kustomize/kyaml/resid"
+	"sigs.k8s.io/yaml"
+)
+
+// render builds the manifests with the settings, as "kubectl apply -k" would
+// build an overlay that says the same.
+func render(s settings) ([]*unstructured.Unstructured, error) {
+	directory, err := overlay(s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(directory) }()
+	options := krusty.MakeDefaultOptions()
+	options.LoadRestrictions = types.LoadRestrictionsNone
+	built, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), directory)
+	if err != nil {
+		return nil, fmt.Errorf("build manifests: %w", err)
+	}
+	var objects []*unstructured.Unstructured
+	for _, resource := range built.Resources() {
+		text, err := resource.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("build %s: %w", resource.CurId(), err)
+		}
+		object := new(unstructured.Unstructured)
+		if err := json.Unmarshal(text, object); err != nil {
+			return nil, fmt.Errorf("build %s: %w", resource.CurId(), err)
+		}
+		objects = append(objects, object)
+	}
+	return objects, nil
+}
+
+// overlay writes a kustomization with the settings into a new directory.
+func overlay(s settings) (string, error) {
+	manifests, err := filepath.Abs(s.manifests)
+	if err != nil {
+		return "", fmt.Errorf("find manifests: %w", err)
+	}
+	directory, err := os.MkdirTemp("", "metaparticle-install-")
+	if err != nil {
+		return "", fmt.Errorf("make overlay: %w", err)
+	}
+	// kustomize wants relative paths, and means real ones.
+	base, err := filepath.EvalSymlinks(directory)
+	if err != nil {
+		return "", fmt.Errorf("make overlay: %w", err)
+	}
+	if manifests, err = filepath.EvalSymlinks(manifests); err != nil {
+		return "", fmt.Errorf("find manifests: %w", err)
+	}
+	relative, err := filepath.Rel(base, manifests)
+	if err != nil {
+		return "", fmt.Errorf("find manifests: %w", err)
+	}
+	kustomization := types.Kustomization{Resources: []string{relative}}
+	for _, component := range s.components {
+		kustomization.Components = append(kustomization.Components, filepath.Join(relative, "components", component))
+	}
+	for name, reference := range map[string]string{"metaparticle-webhook": s.webhookImage, "metaparticle-agent": s.agentImage} {
+		if reference != "" {
+			kustomization.Images = append(kustomization.Images, image(name, reference))
+		}
+	}
+	// The variable of the agent's image is an image, too.
+	kustomization.Configurations = []string{filepath.Join(relative, "images.yaml")}
+	for _, registry := range s.plainHTTP {
+		kustomization.Patches = append(kustomization.Patches, types.Patch{
+			Target: &types.Selector{ResId: resid.ResId{Gvk: resid.Gvk{Kind: "Deployment"}, Name: "metaparticle-webhook"}},
+			Patch: fmt.Sprintf(`[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": %q}]`,
+				"--plain-http-registry="+registry),
+		})
+	}
+	text, err := yaml.Marshal(kustomization)
+	if err != nil {
+		return "", fmt.Errorf("make overlay: %w", err)
+	}
+	return directory, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), text, 0o600)
+}
+
+// image splits a reference as kustomize wants it.
+func image(name, reference string) types.Image {
+	if repository, digest, ok := strings.Cut(reference, "@"); ok {
+		return types.Image{Name: name, NewName: repository, Digest: digest}
+	}
+	// A colon after the last slash is a tag's, one before it a port's.
+	if at := strings.LastIndex(reference, ":"); at > strings.LastIndex(reference, "/") {
+		return types.Image{Name: name, NewName: reference[:at], NewTag: reference[at+1:]}
+	}
+	return types.Image{Name: name, NewName: reference, NewTag: "latest"}
+}
+
+func printYAML(out io.Writer, objects []*unstructured.Unstructured) error {
+	for _, object := range objects {
+		text, err := yaml.Marshal(object)
+		if err != nil {
+			return fmt.Errorf("print %s: %w", object.GetName(), err)
+		}
+		if _, err := fmt.Fprintf(out, "---\n%s", text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// errGated: there are gated pods; without us they would lose their Leases.
+var errGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
+
+// gone bounds the end of one object: that of a namespace takes the longest.
+const gone = time.Minute
+
+// uninstall deletes all that was installed and all that enroll made, in an
+// order that leaves no gated pod without its Lease at any time.
+func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
+	if err := refuseGated(ctx, c, out); err != nil {
+		return err
+	}
+	// First what gates pods. From here on the policy refuses those that claim.
+	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
+		if err := remove(ctx, c, object); err != nil {
+			return err
+		}
+	}
+	// One may have been on its way.
+	if err := refuseGated(ctx, c, out); err != nil {
+		for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
+			err = errors.Join(err, apply(ctx, c, object))
+		}
+		return err
+	}
+	// Then enroll, so that nothing is made anew, and the policies on Leases.
+	if err := removeKinds(ctx, c, objects, "Deployment"); err != nil {
+		return err
+	}
+	if err := noWebhookPods(ctx, c, objects); err != nil {
+		return err
+	}
+	if err := removeKinds(ctx, c, objects, "ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"); err != nil {
+		return err
+	}
+	made, err := removeMade(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, object := range slices.Backward(objects) {
+		if err := remove(ctx, c, object); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "uninstalled; deleted %d Leases, Roles and bindings. Labels on namespaces and annotations on workloads are yours and stay.\n", made)
+	return nil
+}
+
+// refuseGated lists the gated pods that have not ended.
+func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
+	var pods corev1.PodList
+	if err := c.List(ctx, &pods, client.MatchingLabels{api.GatedLabel: api.Gated}); err != nil {
+		return fmt.Errorf("list gated pods: %w", err)
+	}
+	alive := slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool {
+		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	})
+	if len(alive) == 0 {
+		return nil
+	}
+	for _, pod := range alive {
+		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, pod.Annotations[api.SlotsAnnotation])
+	}
+	return errGated
+}
+
+func ofKind(objects []*unstructured.Unstructured, kinds ...string) []*unstructured.Unstructured {
+	return slices.DeleteFunc(slices.Clone(objects), func(o *unstructured.Unstructured) bool {
+		return !slices.Contains(kinds, o.GetKind())
+	})
+}
+
+func removeKinds(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, kinds ...string) error {
+	for _, object := range ofKind(objects, kinds...) {
+		if err := remove(ctx, c, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove deletes an object and waits until it is gone.
+func remove(ctx context.Context, c client.Client, object client.Object) error {
+	ctx, cancel := context.WithTimeout(ctx, gone)
+	defer cancel()
+	err := retry(ctx, func() error {
+		err := c.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
+		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		there := new(unstructured.Unstructured)
+		there.SetGroupVersionKind(object.GetObjectKind().GroupVersionKind())
+		err = c.Get(ctx, client.ObjectKeyFromObject(object), there)
+		if err == nil {
+			return errors.New("still there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		return fmt.Errorf("delete %s %s: %w", strings.ToLower(object.GetObjectKind().GroupVersionKind().Kind), object.GetName(), err)
+	}
+	return nil
+}
+
+// noWebhookPods waits until the webhook's pods have ended.
+func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
+	ctx, cancel := context.WithTimeout(ctx, gone)
+	defer cancel()
+	for _, object := range ofKind(objects, "Deployment") {
+		selector, _, err := unstructured.NestedStringMap(object.Object, "spec", "selector", "matchLabels")
+		if err != nil {
+			return fmt.Errorf("selector of %s: %w", object.GetName(), err)
+		}
+		err = retry(ctx, func() error {
+			var pods corev1.PodList
+			err := c.List(ctx, &pods, client.InNamespace(object.GetNamespace()), client.MatchingLabels(selector))
+			if err == nil && len(pods.Items) > 0 {
+				err = fmt.Errorf("pod %s has not ended", pods.Items[0].Name)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeMade deletes what enroll made, in all namespaces. The policy on held
+// Leases may take a moment to be gone everywhere; remove tries again.
+func removeMade(ctx context.Context, c client.Client) (int, error) {
+	made := 0
+	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
+		if err := c.List(ctx, list, client.HasLabels{api.ManagedLabel}); err != nil {
+			return made, fmt.Errorf("list what enroll made: %w", err)
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			return made, fmt.Errorf("list what enroll made: %w", err)
+		}
+		for _, item := range items {
+			object := item.(client.Object)
+			gvk, err := c.GroupVersionKindFor(object)
+			if err != nil {
+				return made, fmt.Errorf("kind of %s: %w", object.GetName(), err)
+			}
+			object.GetObjectKind().SetGroupVersionKind(gvk)
+			// As it is now, or as it will be then.
+			object.SetResourceVersion("")
+			if err := remove(ctx, c, object); err != nil {
+				return made, err
+			}
+			made++
+		}
+	}
+	return made, nil
+}
