@@ -104,10 +104,21 @@ func (c *Cluster) controllerManager() []string {
 		"--node-monitor-period=1s", "--node-monitor-grace-period=10s"}
 }
 
-// startComponent starts a component unless it runs.
+// startComponent starts a component unless it runs, once it can: these end at
+// once, where what they need does not answer yet.
 func (c *Cluster) startComponent(ctx context.Context, n node, component string) error {
 	if c.pid(n.Name, component) != 0 {
 		return nil
+	}
+	var err error
+	switch component {
+	case "kcm", "scheduler":
+		err = c.AwaitAPIServer(ctx)
+	case "kubelet":
+		err = c.awaitRuntime(ctx, n)
+	}
+	if err != nil {
+		return err
 	}
 	p := process{node: n.Name, name: component, within: n.Name, command: c.command(n, component)}
 	if port := c.forwarded(component); port != nil {

@@ -144,13 +144,10 @@ func (c *Cluster) power(ctx context.Context, n node) error {
 
 // serve starts what makes a worker a node of the cluster.
 func (c *Cluster) serve(ctx context.Context, n node) error {
-	if err := c.awaitRuntime(ctx, n); err != nil {
-		return err
-	}
 	return errors.Join(c.startComponent(ctx, n, "kubelet"), c.startComponent(ctx, n, "proxy"))
 }
 
-// awaitRuntime waits until containerd listens: a kubelet that starts earlier ends at once.
+// awaitRuntime waits until containerd listens.
 func (c *Cluster) awaitRuntime(ctx context.Context, n node) error {
 	socket := fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", c.pid(n.Name, holderName))
 	return poll(ctx, startLimit, "containerd on "+n.Name, func() error {

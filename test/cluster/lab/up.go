@@ -64,7 +64,8 @@ func (c *Cluster) bringUp(ctx context.Context) error {
 		do   func(context.Context) error
 	}{
 		{"control plane started", c.startControlPlane},
-		{"API server ready", c.awaitAPIServer},
+		{"API server ready", c.AwaitAPIServer},
+		{"controllers started", c.startControllers},
 		{"nodes started", c.startNodes},
 		{"nodes Ready", c.awaitNodes},
 		{"cluster DNS and cert-manager installed", c.install},
@@ -157,15 +158,14 @@ func (c *Cluster) writeKubeconfig() error {
 	return os.WriteFile(c.Kubeconfig(), []byte(strings.ReplaceAll(string(conf), inner, outer)), 0o600)
 }
 
-// awaitAPIServer waits for /readyz, then starts what would end if it started
-// earlier, and binds the rights that kubeadm would have.
-func (c *Cluster) awaitAPIServer(ctx context.Context) error {
+// AwaitAPIServer waits until the API server is ready.
+func (c *Cluster) AwaitAPIServer(ctx context.Context) error {
 	// Who answers on this port is known: we opened it.
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 	}}
 	url := fmt.Sprintf("https://127.0.0.1:%d/readyz", c.state.APIPort)
-	err := poll(ctx, readyLimit, "API server", func() error {
+	return poll(ctx, readyLimit, "API server", func() error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err
@@ -180,9 +180,11 @@ func (c *Cluster) awaitAPIServer(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// startControllers starts the rest of the control plane, and binds the rights
+// that kubeadm would have.
+func (c *Cluster) startControllers(ctx context.Context) error {
 	cp := node{Name: ControlPlane}
 	return together(
 		func() error { return c.startComponent(ctx, cp, "kcm") },
