@@ -15,6 +15,7 @@ import (
 // commands return the exit code, and an error to be shown, if any.
 var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"install": installCommand,
+	"run":     runCommand,
 	"exec":    execCommand,
 }
 

@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/metaparticle-io/metaparticle/"
+
+// dependencies are all packages that those of the pattern link, without tests,
+// themselves left out.
+func dependencies(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	list := func(args ...string) []string {
+		out, err := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...).Output()
+		require.NoError(t, err)
+		return strings.Fields(string(out))
+	}
+	own := list(patterns...)
+	var others []string
+	for _, d := range list(append([]string{"-deps"}, patterns...)...) {
+		if !slices.Contains(own, d) {
+			others = append(others, d)
+		}
+	}
+	require.NotEmpty(t, others, "go list found nothing, so nothing is tested")
+	return others
+}
+
+// standard reports whether the package is of the standard library: its first
+// element has no dot.
+func standard(pkg string) bool {
+	first, _, _ := strings.Cut(pkg, "/")
+	return !strings.Contains(first, ".")
+}
+
+// It runs next to every gated pod: the typed client alone weighs 20 MB on disk
+// and 14 MB resident more than net/http, and its elector has two holders for
+// seconds when it is cut off.
+func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
+	for _, d := range dependencies(t, module+"cmd/agent") {
+		for _, heavy := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"} {
+			assert.False(t, strings.HasPrefix(d, heavy), "cmd/agent links %s", d)
+		}
+		assert.True(t, standard(d) || strings.HasPrefix(d, module) || strings.HasPrefix(d, "golang.org/x/sys/"),
+			"cmd/agent links %s: each megabyte is paid for once a pod", d)
+	}
+}
+
+// The core decides who may run. It is told what time it is and asks nobody, so
+// that a simulation can drive it and nothing hides in it.
+func TestTheCoreImportsTheContractAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/lease") {
+		assert.True(t, standard(d) || d == module+"api", "agent/lease imports %s", d)
+		for _, io := range []string{"net", "net/http", "os/exec", "math/rand", "math/rand/v2"} {
+			assert.NotEqual(t, io, d, "agent/lease reaches %s", d)
+		}
+	}
+}
+
+// What proves a death and what a Lease says are joined in package agent alone:
+// neither side can take the other's word by mistake.
+func TestTheCoreAndTheGateDoNotKnowEachOther(t *testing.T) {
+	assert.NotContains(t, dependencies(t, module+"agent/lease"), module+"agent/gate")
+	assert.NotContains(t, dependencies(t, module+"agent/gate"), module+"agent/lease")
+}
+
+// Two programs, one contract: what one of them needs of the other goes through
+// api, where a change of it is seen.
+func TestTheTwoProgramsMeetInTheContractAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"cmd/agent", module+"agent/...") {
+		for _, other := range []string{"mutate", "enroll", "cmd/webhook"} {
+			assert.False(t, strings.HasPrefix(d, module+other), "the agent imports %s", d)
+		}
+	}
+	for _, d := range dependencies(t, module+"cmd/webhook", module+"mutate/...", module+"enroll/...") {
+		assert.False(t, strings.HasPrefix(d, module+"agent"), "the webhook imports %s", d)
+	}
+}

@@ -1,0 +1,211 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/forward"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// runSettings are the flags of the run role; the webhook writes them.
+type runSettings struct {
+	config      agent.Config
+	namespace   string
+	runDir      string
+	credentials string
+	listen      string
+	verbose     bool
+}
+
+func runCommand(ctx context.Context, args []string) (int, error) {
+	s, err := parseRun(args, os.Getenv)
+	if err != nil {
+		return exitUsage, err
+	}
+	// It waits most of the time, next to every gated pod: little garbage, and
+	// no threads for a parallelism that it does not have.
+	debug.SetGCPercent(20)
+	runtime.GOMAXPROCS(1)
+
+	// SIGTERM, which a sidecar gets after the application's containers have
+	// ended, asks to leave as soon as that is proven. A second one asks no more.
+	stop := make(chan struct{})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-signals
+		close(stop)
+	}()
+	if err := s.run(ctx, stop); err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+func parseRun(args []string, env func(string) string) (runSettings, error) {
+	s := runSettings{namespace: env(api.PodNamespaceEnv)}
+	c := &s.config
+	c.PodName, c.PodUID, c.PodIP = env(api.PodNameEnv), env(api.PodUIDEnv), env(api.PodIPEnv)
+	flags := flag.NewFlagSet("agent run", flag.ContinueOnError)
+	slots := flags.String("slots", "", "Leases to hold, comma-separated, in the order of acquisition")
+	containers := flags.String("containers", "", "gated containers, comma-separated")
+	ports := flags.String("ports", "", "TCP ports to forward to the holder, comma-separated")
+	readiness := flags.String("readiness", string(api.ReadinessForward), "how a standby looks: forward or holder")
+	flags.StringVar(&c.Workload, "workload", "", "the pod's workload, as Kind/name")
+	flags.DurationVar(&c.LeaseDuration, "lease-duration", api.DefaultLeaseDuration, "how long a holder that vanished blocks the others")
+	flags.DurationVar(&c.Grace, "grace", agent.DefaultGrace, "what a yield leaves the application to stop in")
+	flags.StringVar(&s.runDir, "run", api.RunPath, "directory of the agent's socket, lock and notes")
+	flags.StringVar(&s.credentials, "credentials", api.CredentialsPath, "directory of the service account's token and the cluster's CA")
+	flags.StringVar(&s.listen, "listen", ":"+strconv.Itoa(api.AgentPort), "where /metrics and /healthz are served; empty: nowhere")
+	flags.BoolVar(&s.verbose, "verbose", false, "log what is of no consequence, too")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	if flags.NArg() > 0 {
+		return s, fmt.Errorf("agent run: unexpected arguments %q", flags.Args())
+	}
+	c.Slots, c.Containers, c.Readiness = list(*slots), list(*containers), api.Readiness(*readiness)
+	if c.Readiness != api.ReadinessForward && c.Readiness != api.ReadinessHolder {
+		return s, fmt.Errorf("agent run: -readiness %q", *readiness)
+	}
+	for _, port := range list(*ports) {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return s, fmt.Errorf("agent run: -ports %q", *ports)
+		}
+		c.Ports = append(c.Ports, int(n))
+	}
+	return s, nil
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+// run puts the agent together. The first part that ends, ends all.
+func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
+	log := s.logger()
+	c := s.config
+	client, err := kube.New(kube.Config{
+		Namespace: s.namespace,
+		Host:      os.Getenv("KUBERNETES_SERVICE_HOST"),
+		Port:      os.Getenv("KUBERNETES_SERVICE_PORT"),
+		TokenFile: filepath.Join(s.credentials, "token"),
+		CAFile:    filepath.Join(s.credentials, "ca.crt"),
+	})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server, err := s.gate(ctx, stop, log)
+	if server == nil {
+		return err
+	}
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	c.API, c.Gate, c.Clock, c.Log = client, server, gate.Now, log
+	c.Random = rand.NewChaCha8(seed)
+	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
+		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
+	}
+	if c.BootID, err = gate.BootID(); err != nil {
+		return errors.Join(err, server.Close())
+	}
+	a, err := agent.New(c)
+	if err != nil {
+		return errors.Join(err, server.Close())
+	}
+	s.serveMetrics(ctx, a.Metrics().Handler(), log)
+
+	ended := make(chan error, 2)
+	go func() { ended <- server.Run(ctx) }()
+	go func() { ended <- a.Run(ctx, stop) }()
+	err = <-ended
+	cancel()
+	if other := <-ended; err == nil && !errors.Is(other, context.Canceled) {
+		err = other
+	}
+	return err
+}
+
+// gate opens the shims' socket. An agent that is stopped while it waits for
+// another one of its pod to end has nothing to do: nil, without an error.
+func (s runSettings) gate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (*gate.Server, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	server, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, Log: log})
+	if errors.Is(err, context.Canceled) {
+		return nil, nil
+	}
+	return server, err
+}
+
+func (s runSettings) logger() *slog.Logger {
+	level := slog.LevelInfo
+	if s.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// A scrape is one small answer: seconds are plenty, and they bound what a peer
+// that says nothing can keep open.
+const (
+	scrapeTimeout = 10 * time.Second
+	scrapeHeader  = 4 << 10
+)
+
+// serveMetrics serves until ctx ends. A port that is taken (the application
+// may listen where it likes) costs the metrics, never the slot.
+func (s runSettings) serveMetrics(ctx context.Context, handler http.Handler, log *slog.Logger) {
+	if s.listen == "" {
+		return
+	}
+	var listen net.ListenConfig
+	l, err := listen.Listen(ctx, "tcp", s.listen)
+	if err != nil {
+		log.Warn("no metrics", "err", err)
+		return
+	}
+	server := &http.Server{
+		Handler: handler, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
+		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
+	}
+	context.AfterFunc(ctx, func() { server.Close() })
+	go func() { _ = server.Serve(l) }()
+}

@@ -1,0 +1,40 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
+	env := map[string]string{
+		api.PodNameEnv: "biller-1", api.PodUIDEnv: "u", api.PodIPEnv: "10.0.0.1", api.PodNamespaceEnv: "shop",
+	}
+	s, err := parseRun([]string{
+		"-slots=lock.a,singleton.deployment.biller", "-lease-duration=1m0s", "-readiness=holder",
+		"-containers=app,helper", "-workload=Deployment/biller", "-ports=80,6379",
+	}, func(key string) string { return env[key] })
+	require.NoError(t, err)
+	assert.Equal(t, "shop", s.namespace)
+	assert.Equal(t, []string{"lock.a", "singleton.deployment.biller"}, s.config.Slots)
+	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
+	assert.Equal(t, []int{80, 6379}, s.config.Ports)
+	assert.Equal(t, time.Minute, s.config.LeaseDuration)
+	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
+	assert.Equal(t, "biller-1", s.config.PodName)
+	assert.Equal(t, api.RunPath, s.runDir)
+}
+
+func TestRunRefusesWhatMakesNoSense(t *testing.T) {
+	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-lease-duration=soon", "more"} {
+		_, err := parseRun([]string{"-slots=a", arg}, func(string) string { return "" })
+		assert.Error(t, err, arg)
+	}
+}
