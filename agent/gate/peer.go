@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -52,6 +53,8 @@ func (p *peer) sendDrain() error {
 	return nil
 }
 
+var errNotPID1 = errors.New("the shim is not PID 1 of its namespace: is it shared?")
+
 // serve reads one connection to its end.
 func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, u *net.UnixConn) {
 	defer u.Close()
@@ -71,20 +74,36 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, u *net.UnixCo
 	if pidfd != nil {
 		tasks.Go(func() { s.watch(ctx, p, pidfd) })
 	}
-	for {
+	for s.wants(p, c) {
 		b, file, err := c.receive()
 		if file != nil {
 			file.Close()
+		}
+		if errors.Is(err, io.EOF) {
+			break
 		}
 		var st state
 		if err == nil {
 			st, err = decodeState(b)
 		}
-		if err != nil || !s.hear(p, c, st) {
-			s.hangUp(p, c)
-			return
+		if err == nil {
+			err = s.hear(p, c, st)
+		}
+		if err != nil {
+			log.Info("shim hung up on", "err", err)
+			break
 		}
 	}
+	s.hangUp(p, c)
+}
+
+// wants tells whether the connection has more to say: not if the shim has
+// another by now, nor after its last word. Hanging up tells it that this was
+// heard.
+func (s *Server) wants(p *peer, c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.conn == c && p.report.Phase != Ended
 }
 
 // welcome takes the first message of a connection. The pidfd is returned for a
@@ -99,8 +118,12 @@ func (s *Server) welcome(c *conn) (*peer, *os.File, error) {
 		return nil, nil, err
 	}
 	st, err := decodeState(b)
-	if err == nil && st.BootID != s.bootID {
+	switch {
+	case err != nil:
+	case st.BootID != s.bootID:
 		err = fmt.Errorf("%w: boot id %q", errMessage, st.BootID)
+	case s.cfg.RequirePID1 && !st.PID1:
+		err = errNotPID1
 	}
 	if err != nil {
 		pidfd.Close()
@@ -134,15 +157,17 @@ func (s *Server) welcome(c *conn) (*peer, *os.File, error) {
 	return p, pidfd, nil
 }
 
-// hear takes a later message. It returns false when the connection has served.
-func (s *Server) hear(p *peer, c *conn, st state) bool {
+// hear takes a later message.
+func (s *Server) hear(p *peer, c *conn, st state) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.conn != c || st.Shim != p.report.Shim || st.Container != p.report.Container {
-		return false
+	if st.Shim != p.report.Shim || st.Container != p.report.Container {
+		return fmt.Errorf("%w: shim of %q says %q", errMessage, p.report.Container, st.Container)
 	}
-	s.learn(p, st)
-	return st.Phase != Ended // hanging up tells the shim that it was heard
+	if p.conn == c {
+		s.learn(p, st)
+	}
+	return nil
 }
 
 // learn makes the shim's state known. Called with the mutex held.

@@ -39,6 +39,9 @@ type ServerConfig struct {
 	Socket  string
 	Lock    string
 	Granted string
+	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its
+	// end would not be the end of what it started. Only tests do without.
+	RequirePID1 bool
 	// Silence is after how long without a word a shim is reported Silent; zero
 	// means two beats and a half.
 	Silence time.Duration
@@ -132,7 +135,7 @@ func listen(path string) (*net.UnixListener, error) {
 
 // acquireLock takes the flock, which ends with the process that has it.
 func acquireLock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the pod: %w", err)
 	}
@@ -260,7 +263,7 @@ func (s *Server) Drain(id ShimID, reason string, grace time.Duration) error {
 	if hold == "" || p.phaseOver(hold) {
 		return nil // nothing was granted, or it is over already
 	}
-	until := Now() + max(grace, 0)
+	until := Now() + min(max(grace, 0), longest)
 	if d := p.drain; d == nil || d.hold != hold || until < d.until {
 		p.drain = &pendingDrain{hold: hold, reason: reason, until: until}
 	}

@@ -62,6 +62,8 @@ type shim struct {
 	stopping bool
 	refused  string // the hold whose grant was said to be too short
 
+	lines    chan string // for the container's log
+	written  chan struct{}
 	tty      terminal
 	ignored  []os.Signal // of SIGHUP and SIGINT, as found
 	alarm    *alarm
@@ -84,7 +86,9 @@ func Exec(cfg ShimConfig) (code int) {
 	if cfg.StopSignal == 0 {
 		cfg.StopSignal = unix.SIGTERM
 	}
-	s := &shim{cfg: cfg}
+	s := &shim{cfg: cfg, lines: make(chan string, 16), written: make(chan struct{})}
+	go s.write()
+	defer s.finishWriting()
 	path, err := lookPath(cfg.Command[0], os.Getenv("PATH"))
 	if err != nil {
 		// Now rather than when it holds: such a pod needs no slot.
@@ -145,8 +149,8 @@ func (s *shim) init() (err error) {
 }
 
 // catch brings every signal that can be caught, but for SIGCHLD, which is the
-// reaper's, and SIGURG, by which the Go runtime interrupts its own threads
-// (hence the one that a child behind the shim never gets from outside).
+// reaper's, and SIGURG, by which the Go runtime interrupts its own threads: a
+// child behind the shim never gets these two from outside.
 func catch(c chan os.Signal) {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		switch n {
@@ -177,7 +181,11 @@ func (s *shim) next() event {
 	case <-s.beat.C:
 		s.tell()
 	case <-s.notice.C:
-		s.say("standing by until this pod holds the slot")
+		if s.conn == nil {
+			s.say("standing by: waiting for the agent's container to answer")
+		} else {
+			s.say("standing by: the application starts here when this pod gets the slot")
+		}
 	case l := <-s.links:
 		return s.link(l)
 	}
@@ -218,7 +226,30 @@ func (s *shim) enter(p Phase) {
 	s.tell()
 }
 
-// say tells a person, who reads the container's log.
+// say tells a person, who reads the container's log. It never waits for that
+// log: a runtime that does not read it must not stop the watchdog.
 func (s *shim) say(format string, args ...any) {
-	fmt.Fprintf(s.cfg.Stderr, "metaparticle: "+format+"\n", args...)
+	select {
+	case s.lines <- fmt.Sprintf("metaparticle: "+format+"\n", args...):
+	default:
+	}
+}
+
+func (s *shim) write() {
+	defer close(s.written)
+	for line := range s.lines {
+		_, _ = io.WriteString(s.cfg.Stderr, line)
+	}
+}
+
+// lastWords is how long the end waits for what was said to be written: pipes
+// take it at once or not at all.
+const lastWords = 50 * time.Millisecond
+
+func (s *shim) finishWriting() {
+	close(s.lines)
+	select {
+	case <-s.written:
+	case <-time.After(lastWords):
+	}
 }

@@ -94,17 +94,41 @@ func (s *shim) admits(g *Grant) bool {
 	return true
 }
 
-// start opens the gate.
+// start opens the gate. The child may hang in its exec, on an image or volume
+// that does not answer; the watchdog must not hang with it.
 func (s *shim) start() (step, int) {
-	s.self.Hold, s.self.Slots = s.grant.Hold, s.grant.Slots
-	var err error
-	if s.child, err = s.spawn(); err != nil {
-		s.say("%v", err)
-		s.enter(Ended)
-		return s.end(startCode(err))
+	started := make(chan error, 1)
+	var pid int
+	go func() {
+		var err error
+		pid, err = s.spawn()
+		started <- err
+	}()
+	s.alarm.set(s.grant.killAt())
+	for {
+		// Nothing else is looked at: above all nothing is reaped while the
+		// child's process id is not known.
+		select {
+		case err := <-started:
+			// Not before: while it waits, the hold that it names is over.
+			s.self.Hold, s.self.Slots = s.grant.Hold, s.grant.Slots
+			if err != nil {
+				s.say("%v", err)
+				return s.end(startCode(err))
+			}
+			s.child = pid
+			s.enter(Running)
+			s.reap()
+			return s.run, 0
+		case <-s.beat.C:
+			s.tell()
+		case <-s.alarm.C:
+			if Now() >= s.grant.killAt() {
+				s.say("ending the container, because the application has not started in time")
+				return nil, ExitLost
+			}
+		}
 	}
-	s.enter(Running)
-	return s.run, 0
 }
 
 // run lasts while the child runs and the grant is extended in time.
@@ -128,7 +152,8 @@ func (s *shim) run() (step, int) {
 
 // pass gives a signal to the child alone, as the kernel gave it to PID 1 alone.
 func (s *shim) pass(sig syscall.Signal) {
-	if sig == 0 {
+	if sig == 0 || sig == unix.SIGPIPE {
+		// The latter only tells that the reader of the shim's own log is gone.
 		return
 	}
 	if sig == unix.SIGTERM || sig == s.cfg.StopSignal {
@@ -208,11 +233,8 @@ func (s *shim) end(code int) (step, int) {
 // end of PID 1 do it, where it may not kill or time is up.
 func (s *shim) killAll() bool {
 	patience := Now() + killPatience
-	for {
+	for !s.reap() {
 		err := killDescendants()
-		if s.reap() {
-			return true
-		}
 		last := min(patience, s.grant.lastResort())
 		if err != nil {
 			s.say("ending the container, because this may not be done here: %v", err)
@@ -220,11 +242,12 @@ func (s *shim) killAll() bool {
 		}
 		if Now() >= last {
 			s.say("ending the container, because killing what is left in it took too long")
-			return false
+			return s.reap()
 		}
 		s.alarm.set(min(last, Now()+killAgain))
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)
 	}
+	return true
 }

@@ -27,6 +27,10 @@ const silence = 5 * beatEvery / 2
 // with their tokens, and half as much again.
 const maxMessage = 48 << 10
 
+// longest bounds a duration in a message, so that no sum with one can wrap
+// around: a pod's grace is far below a year.
+const longest = 365 * 24 * time.Hour
+
 // errMessage is a message that no end of ours would send.
 var errMessage = errors.New("malformed message")
 
@@ -89,8 +93,8 @@ func decodeOrder(b []byte) (order, error) {
 			return order{}, err
 		}
 	}
-	if o.Drain != nil && o.Drain.Grace < 0 {
-		return order{}, fmt.Errorf("%w: grace %v", errMessage, o.Drain.Grace)
+	if o.Drain != nil && (o.Drain.Hold == "" || o.Drain.Grace < 0 || o.Drain.Grace > longest) {
+		return order{}, fmt.Errorf("%w: drain of %q in %v", errMessage, o.Drain.Hold, o.Drain.Grace)
 	}
 	return o, nil
 }
@@ -98,11 +102,10 @@ func decodeOrder(b []byte) (order, error) {
 // check refuses a grant whose arithmetic could wrap around or that names
 // nothing.
 func (g *Grant) check() error {
-	const most = 365 * 24 * time.Hour
 	switch {
 	case g.Hold == "" || g.BootID == "":
 		return fmt.Errorf("%w: grant without hold or boot id", errMessage)
-	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > most || g.Kill > most:
+	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > longest || g.Kill > longest:
 		return fmt.Errorf("%w: grant until %v, drain %v, kill %v", errMessage, g.Deadline, g.Drain, g.Kill)
 	}
 	return nil
