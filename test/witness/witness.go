@@ -219,3 +219,25 @@ func Now() time.Duration {
 	}
 	return time.Duration(t.Nano())
 }
+
+// Running is a process in a pod, with its arguments.
+type Running struct {
+	Process
+	Args []string
+}
+
+// Processes are those of a program that run in pods now.
+func Processes(program string) []Running {
+	w := &Witness{program: program, alive: map[int]Process{}}
+	if err := w.findAlive(); err != nil {
+		return nil
+	}
+	var running []Running
+	for _, p := range w.alive {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
+		if err == nil {
+			running = append(running, Running{p, strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")})
+		}
+	}
+	return running
+}

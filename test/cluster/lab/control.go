@@ -88,6 +88,7 @@ func (c *Cluster) apiServer() []string {
 		"--proxy-client-key-file=" + pki("front-proxy-client.key"),
 		// The control plane has no kube-proxy: webhooks are called at their pods' addresses.
 		"--enable-aggregator-routing",
+		"--audit-policy-file=" + c.auditPolicy(), "--audit-log-path=" + c.AuditLog(), "--audit-log-maxsize=100",
 		"--profiling=false", "--event-ttl=1h"}
 }
 
@@ -122,7 +123,7 @@ func (c *Cluster) startComponent(ctx context.Context, n node, component string) 
 	}
 	p := process{node: n.Name, name: component, within: n.Name, command: c.command(n, component)}
 	if port := c.forwarded(component); port != nil {
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *port))
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", *port))
 		if err != nil {
 			return fmt.Errorf("open the way in: %w", err)
 		}

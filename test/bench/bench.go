@@ -1,0 +1,164 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/image/oci"
+)
+
+const (
+	namespace = "bench"
+	slot      = "singleton.deployment.app"
+	// replicas is more than two, because a pod that yielded lets the others go
+	// first for a second: there are always some that stand by.
+	replicas = 5
+)
+
+//go:embed app.yaml
+var manifest string
+
+// bench is the cluster with a namespace for the measurements.
+type bench struct {
+	cluster *lab.Cluster
+	client  kubernetes.Interface
+	dir     string // of programs and credentials, seen by the nodes too
+}
+
+func newBench(ctx context.Context) (*bench, error) {
+	cluster, err := lab.Open("")
+	if err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", cluster.Kubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("the benchmark needs the project's own cluster (make cluster): %w", err)
+	}
+	config.QPS = -1
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(cluster.SharedDir(), "bench")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{cluster: cluster, client: client, dir: dir}
+	if err := b.deploy(ctx); err != nil {
+		b.remove()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) remove() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := b.kubectl(ctx, nil, "delete", "namespace", namespace, "--ignore-not-found"); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	os.RemoveAll(b.dir)
+}
+
+// deploy starts the annotated application and waits for its roll-out.
+func (b *bench) deploy(ctx context.Context) error {
+	binary := filepath.Join(b.dir, "app")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build test/app: %w\n%s", err, out)
+	}
+	image, err := oci.Static(binary, "app", oci.Config{}, oci.Uncompressed)
+	if err != nil {
+		return err
+	}
+	if err := oci.Push(ctx, b.cluster.Registry()+"/bench/app:latest", image); err != nil {
+		return err
+	}
+	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
+		"REPLICAS", strconv.Itoa(replicas)).Replace(manifest))
+	for _, step := range []struct {
+		stdin []byte
+		args  []string
+	}{
+		{nil, []string{"delete", "namespace", namespace, "--ignore-not-found"}},
+		{yaml, []string{"apply", "-f", "-"}},
+		{nil, []string{"-n", namespace, "rollout", "status", "deployment/app", "--timeout=180s"}},
+	} {
+		if err := b.kubectl(ctx, step.stdin, step.args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) kubectl(ctx context.Context, stdin []byte, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.cluster.Dir(), "bin", "kubectl"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+b.cluster.Kubeconfig())
+	cmd.Stdin = bytes.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w\n%s", args[0], err, out)
+	}
+	return nil
+}
+
+// credentials writes a token of the namespace's bench service account, and the
+// cluster's CA, where programs on the nodes find them.
+func (b *bench) credentials(ctx context.Context) error {
+	hours := int64(7200)
+	token, err := b.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "bench",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hours}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	root, err := b.client.CoreV1().ConfigMaps(namespace).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "token"), []byte(token.Status.Token), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(b.dir, "ca.crt"), []byte(root.Data["ca.crt"]), 0o600)
+}
+
+// onNode runs a part of this program on a node, as close to the API server as
+// the agents are, and reads the samples that it prints.
+func (b *bench) onNode(ctx context.Context, node, part string, rounds int) (map[string]samples, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	if err := b.cluster.Exec(ctx, node, nil, &out, os.Stderr, self, part, b.dir, namespace, strconv.Itoa(rounds)); err != nil {
+		return nil, fmt.Errorf("%s: %w", part, err)
+	}
+	var found map[string]samples
+	return found, json.Unmarshal(out.Bytes(), &found)
+}
+
+func (b *bench) pods(ctx context.Context) ([]corev1.Pod, error) {
+	list, err := b.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=app"})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}

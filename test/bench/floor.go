@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// The API server's address on the nodes.
+const apiHost, apiPort = "10.213.0.1", "6443"
+
+// floor measures what the API server alone takes for a handover: a releasing
+// PUT by one client, the event of it at another's watch, an acquiring PUT by
+// that one. No process stops or starts.
+func floor(ctx context.Context, dir, namespace, count string) error {
+	rounds, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	client, err := clientGo(dir)
+	if err != nil {
+		return err
+	}
+	name := "floor"
+	_, err = client.CoordinationV1().Leases(namespace).Create(ctx,
+		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	var sides [2]*kube.Client
+	for i := range sides {
+		if sides[i], err = kube.New(kube.Config{
+			Namespace: namespace, Host: apiHost, Port: apiPort,
+			TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt"),
+		}); err != nil {
+			return err
+		}
+	}
+	lease, err := sides[0].GetLease(ctx, name)
+	if err != nil {
+		return err
+	}
+	released := make(chan *kube.Lease, 1)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- sides[1].WatchLease(ctx, name, lease.ResourceVersion, func(e kube.WatchEvent) {
+			if e.Lease != nil && e.Lease.Holder == "" {
+				released <- e.Lease
+			}
+		})
+	}()
+	found := map[string]samples{}
+	put := func(side int, l *kube.Lease, holder string) (*kube.Lease, error) {
+		l = l.Clone()
+		l.Holder, l.RenewTime, l.DurationSeconds = holder, time.Now(), 30
+		began := time.Now()
+		stored, err := sides[side].UpdateLease(ctx, l)
+		found["put"] = append(found["put"], time.Since(began))
+		return stored, err
+	}
+	for range rounds {
+		if lease, err = put(0, lease, "a"); err != nil {
+			return err
+		}
+		began := time.Now()
+		if _, err := put(0, lease, ""); err != nil {
+			return err
+		}
+		select {
+		case lease = <-released:
+		case err := <-ended:
+			return errors.Join(errors.New("the watch ended"), err)
+		}
+		if lease, err = put(1, lease, "b"); err != nil {
+			return err
+		}
+		found["release+event+acquire"] = append(found["release+event+acquire"], time.Since(began))
+	}
+	return json.NewEncoder(os.Stdout).Encode(found)
+}
+
+func clientGo(dir string) (kubernetes.Interface, error) {
+	return kubernetes.NewForConfig(&rest.Config{
+		Host: "https://" + apiHost + ":" + apiPort, BearerTokenFile: filepath.Join(dir, "token"),
+		TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(dir, "ca.crt")},
+	})
+}
+
+// elector measures client-go's own elector with its usual settings: of two
+// candidates, the one that leads is cancelled and releases, until the other one
+// leads. Its program would have to stop and to start its work besides.
+func elector(ctx context.Context, dir, namespace, count string) error {
+	rounds, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	client, err := clientGo(dir)
+	if err != nil {
+		return err
+	}
+	started := make(chan string)
+	candidate := func(ctx context.Context, identity string) (stop func(), err error) {
+		ctx, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+			Lock: &resourcelock.LeaseLock{
+				LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: "elector"}, Client: client.CoordinationV1(),
+				LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
+			},
+			LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
+			ReleaseOnCancel: true,
+			Callbacks: leaderelection.LeaderCallbacks{
+				OnStartedLeading: func(ctx context.Context) {
+					select {
+					case started <- identity:
+					case <-ctx.Done():
+					}
+				},
+				OnStoppedLeading: func() {},
+			},
+		})
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		go func() { defer close(done); e.Run(ctx) }()
+		return func() { cancel(); <-done }, nil
+	}
+	stops := map[string]func(){}
+	for i := range 2 {
+		identity := fmt.Sprint("candidate-", i)
+		if stops[identity], err = candidate(ctx, identity); err != nil {
+			return err
+		}
+	}
+	found := map[string]samples{}
+	leads := <-started
+	for range rounds {
+		began := time.Now()
+		stops[leads]()
+		next := <-started
+		found["handover"] = append(found["handover"], time.Since(began))
+		if stops[leads], err = candidate(ctx, leads); err != nil {
+			return err
+		}
+		leads = next
+	}
+	return json.NewEncoder(os.Stdout).Encode(found)
+}

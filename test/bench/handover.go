@@ -1,0 +1,144 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// settle is the pause between two handovers: the pods that stand by look at the
+// slot again, and the machine is quiet when the next begins.
+const settle = 200 * time.Millisecond
+
+// handovers measures the product, the floor and the peer.
+func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
+	if err := b.credentials(ctx); err != nil {
+		return err
+	}
+	node := b.cluster.Nodes()[0]
+	least, err := b.onNode(ctx, node, "floor", rounds)
+	if err != nil {
+		return err
+	}
+	ours, err := b.handover(ctx, rounds)
+	if err != nil {
+		return err
+	}
+	peer, err := b.onNode(ctx, node, "elector", peers)
+	if err != nil {
+		return err
+	}
+	fmt.Println("Handover, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
+	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
+	ours.print("this project, 5 pods, drain not counted")
+	least["release+event+acquire"].print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
+	least["put"].print("of which one PUT")
+	peer["handover"].print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
+	return nil
+}
+
+// handover lets the holder yield, again and again.
+func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := witness.Listen("app")
+	if err != nil {
+		return nil, err
+	}
+	agents, err := b.agents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	holder := ""
+	for _, p := range w.Alive() {
+		if _, ours := agents[p.Pod]; ours {
+			holder = p.Pod
+		}
+	}
+	if holder == "" {
+		return nil, errors.New("nobody holds the slot")
+	}
+	events, failed := make(chan witness.Event, 64), make(chan error, 1)
+	go func() { failed <- w.Run(ctx, func(e witness.Event) { events <- e }) }()
+
+	var taken samples
+	for len(taken) < rounds {
+		if err := syscall.Kill(agents[holder].agent, syscall.SIGUSR1); err != nil {
+			return nil, fmt.Errorf("yield: %w", err)
+		}
+		var died time.Duration
+		limit := time.After(time.Minute)
+		for next := ""; next == ""; {
+			select {
+			case e := <-events:
+				_, ours := agents[e.Process.Pod]
+				switch {
+				case !ours:
+				case e.Kind == witness.Exit:
+					died = e.At
+				case died == 0:
+					return nil, errors.New("the next application started before the last was dead")
+				default:
+					taken = append(taken, e.At-died)
+					next = e.Process.Pod
+				}
+			case err := <-failed:
+				return nil, err
+			case <-limit:
+				return nil, fmt.Errorf("no handover within a minute, in round %d", len(taken))
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			if next != "" {
+				holder = next
+			}
+		}
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return taken, nil
+}
+
+// processes are the host's PIDs of our two in a pod.
+type processes struct{ agent, shim int }
+
+// agents finds our processes in each pod, by UID.
+func (b *bench) agents(ctx context.Context) (map[string]processes, error) {
+	pods, err := b.pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]processes{}
+	for _, pod := range pods {
+		found[string(pod.UID)] = processes{}
+	}
+	for _, p := range witness.Processes("agent") {
+		of, ours := found[p.Pod]
+		switch {
+		case !ours:
+			continue
+		case slices.Contains(p.Args, "run"):
+			of.agent = p.PID
+		case slices.Contains(p.Args, "exec"):
+			of.shim = p.PID
+		}
+		found[p.Pod] = of
+	}
+	for uid, p := range found {
+		if p.agent == 0 || p.shim == 0 {
+			return nil, fmt.Errorf("pod %s has no agent or no shim", uid)
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench prints the figures of docs/benchmarks.md, on the test cluster:
+// how long a handover takes, beside the floor (the API server's own part of
+// it) and client-go's elector, all in one run; what agent and shim weigh; and
+// what they ask of the API server.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch {
+	case len(os.Args) == 5 && os.Args[1] == "floor":
+		err = floor(ctx, os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 5 && os.Args[1] == "elector":
+		err = elector(ctx, os.Args[2], os.Args[3], os.Args[4])
+	default:
+		err = run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	rounds := flag.Int("rounds", 1000, "handovers")
+	peers := flag.Int("peer-rounds", 30, "handovers of client-go's elector, a few seconds each")
+	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
+	flag.Parse()
+	b, err := newBench(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.remove()
+
+	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
+		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
+	began := time.Now()
+	if err := b.handovers(ctx, *rounds, *peers); err != nil {
+		return err
+	}
+	if err := b.weights(*images); err != nil {
+		return err
+	}
+	if err := b.requests(ctx, time.Minute); err != nil {
+		return err
+	}
+	fmt.Printf("\n(%.0f s)\n", time.Since(began).Seconds())
+	return nil
+}
