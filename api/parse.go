@@ -40,6 +40,7 @@ func Parse(annotations map[string]string) (Request, error) {
 	for key := range annotations {
 		p.name(key)
 	}
+	p.misnamed = len(p.mistakes) > 0
 	p.value(SingletonAnnotation, p.singleton)
 	p.value(LockAnnotation, p.lock)
 	p.value(ContainersAnnotation, p.containers)
@@ -59,6 +60,8 @@ type parser struct {
 	annotations map[string]string
 	request     Request
 	mistakes    Mistakes
+	// misnamed: there are keys that cannot be carried out.
+	misnamed bool
 }
 
 func (p *parser) wrong(key, format string, args ...any) {
@@ -202,15 +205,15 @@ func (p *parser) inject(value string) string {
 
 // together judges annotations that contradict or need each other. Whoever
 // switched claims off in so many words (singleton: "false", inject: "false")
-// may leave the modifiers of the claim where they are; a claim whose value is
-// wrong is one already complained of.
+// may leave the modifiers of the claim where they are; and a key that is
+// misspelt may be the claim that is missing.
 func (p *parser) together() {
 	_, singleton := p.annotations[SingletonAnnotation]
 	_, lock := p.annotations[LockAnnotation]
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claimed())
 	}
-	if singleton || lock || p.request.OptOut {
+	if singleton || lock || p.request.OptOut || p.misnamed {
 		return
 	}
 	for _, key := range []string{ContainersAnnotation, LeaseDurationAnnotation, OnLossAnnotation, ReadinessAnnotation} {

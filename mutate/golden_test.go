@@ -33,7 +33,7 @@ const agentImage = "registry.example/agent:v1"
 // facts is what a golden archive says besides its object.
 type facts struct {
 	// Group is the workload that the pod belongs to.
-	Group *api.Workload `json:"workload"`
+	Group *api.Workload `json:"group"`
 	// Template are the containers of the template that the pod was made from.
 	Template []string `json:"template"`
 	// Images by name; an image with an error cannot be read.

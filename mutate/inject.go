@@ -50,7 +50,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 		return nil, err
 	}
 	if !request.Claims() {
-		return nil, unclaimed(pod)
+		return release(s.Raw, pod)
 	}
 	if hasEmptyName(pod) {
 		return nil, fmt.Errorf("%w: container without a name", ErrMalformed)
@@ -76,9 +76,10 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	return d.ops, nil
 }
 
-// unclaimed is about a pod that asks for nothing: it stays as it is, unless it
-// is the copy of one that once did.
-func unclaimed(pod *corev1.Pod) error {
+// release is about a pod that asks for nothing. It stays as it is, but for the
+// marks by which others take a pod for a gated one: the roles are made from
+// them. A copy of a gated pod that claims no more would wait for ever.
+func release(raw []byte, pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	var refusals Refusals
 	for _, c := range pod.Spec.Containers {
 		if shimmed(c) {
@@ -86,9 +87,15 @@ func unclaimed(pod *corev1.Pod) error {
 		}
 	}
 	if len(refusals) > 0 {
-		return refusals
+		return nil, refusals
 	}
-	return nil
+	d, err := open(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	d.remove("metadata", "annotations", api.SlotsAnnotation)
+	d.remove("metadata", "labels", api.GatedLabel)
+	return d.ops, nil
 }
 
 func hasEmptyName(pod *corev1.Pod) bool {
@@ -166,17 +173,33 @@ func write(d *document, p parts, shims []shim) {
 	// The agent comes after the pod's own init containers: they run when they
 	// did, and sidecars are stopped in the reverse order of their start, so a
 	// mesh's proxy still carries the agent's last write.
-	d.ensure("name", p.install(), "spec", "initContainers")
-	d.ensure("name", p.agent(), "spec", "initContainers")
+	for _, c := range []corev1.Container{p.install(), p.agent()} {
+		d.ensure("name", c, "spec", "initContainers")
+		i, _ := d.index("name", c.Name, "spec", "initContainers")
+		for _, field := range foreign {
+			d.remove("spec", "initContainers", i, field)
+		}
+	}
 	d.ensure("name", sharedVolume(), "spec", "volumes")
 	d.ensure("name", credentialsVolume(), "spec", "volumes")
 	d.ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")
 	d.set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
 	d.set(api.Gated, "metadata", "labels", api.GatedLabel)
+	// A copy of a holder is no holder.
+	d.remove("metadata", "labels", api.RoleLabel)
+	if p.pod.Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost {
+		d.remove("metadata", "annotations", api.DeletionCostAnnotation)
+	}
+	d.set(api.Gated, "metadata", "labels", api.GatedLabel)
 	if _, ok := p.pod.Annotations[defaultContainer]; !ok {
 		d.set(p.pod.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)
 	}
 }
+
+// foreign are fields that the injected containers never have: the image knows
+// its command, and with a startup probe crashed main containers never restart
+// after the kubelet did (kubernetes#137146).
+var foreign = []string{"command", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // defaultContainer is what kubectl logs and exec look at where no container is
 // named.

@@ -40,9 +40,7 @@ func (p parts) install() corev1.Container {
 	}
 }
 
-// agent holds the lease. It has no startup probe: with one, crashed main
-// containers never restart after the kubelet did (kubernetes#137146). The gate
-// waits instead.
+// agent holds the lease. It has no probes; the gate waits instead.
 func (p parts) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	return corev1.Container{
@@ -77,12 +75,22 @@ func (p parts) agentArgs() []string {
 		"-lease-duration=" + cmp.Or(p.request.LeaseDuration, api.DefaultLeaseDuration).String(),
 		"-readiness=" + string(cmp.Or(p.request.Readiness, api.ReadinessForward)),
 		"-containers=" + strings.Join(containers, ","),
-		"-workload=" + p.workload.String(),
+		"-workload=" + p.workloadName(),
 	}
 	if ports := p.ports(); len(ports) > 0 {
 		args = append(args, "-ports="+strings.Join(ports, ","))
 	}
 	return args
+}
+
+// workloadName is what tells the agent whose ports to forward. A bare pod with
+// generateName is nobody's fellow; the kubelet fills its name in.
+func (p parts) workloadName() string {
+	w := p.workload
+	if w.Name == "" {
+		w.Name = "$(" + api.PodNameEnv + ")"
+	}
+	return w.String()
 }
 
 // ports are the TCP ports that gated containers declare, which standbys
