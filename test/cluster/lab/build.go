@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	_ "embed" // certManagerValues
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,6 +34,9 @@ type program struct {
 	after   func(c *Cluster, ctx context.Context, source, dir string) error // what to make beside the programs
 }
 
+//go:embed templates/certmanager-values.yaml
+var certManagerValues []byte
+
 // programs are in the order of their building: the long one is last, so that a
 // mistake in a short one shows early.
 func programs() []program {
@@ -52,7 +56,7 @@ func programs() []program {
 		{name: "chart", module: "helm.sh/helm/v3", target: "."},
 		{
 			name: "certmanager", module: "github.com/cert-manager/cert-manager", version: CertManagerVersion, target: "tool",
-			inputs: []string{RegistryInCluster}, after: (*Cluster).renderCertManager,
+			inputs: []string{RegistryInCluster, string(certManagerValues)}, after: (*Cluster).renderCertManager,
 		},
 		{name: "coredns", module: "github.com/coredns/coredns", version: CoreDNSVersion, target: "."},
 		{
@@ -179,7 +183,7 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 // compile builds a program's files into a directory.
 func (c *Cluster) compile(ctx context.Context, p program, source, dir, step string) error {
 	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.flags...)
-	title := fmt.Sprintf("building %s %s (%s, once for this machine)", p.name, p.version, step)
+	title := fmt.Sprintf("building %s (%s, once for this machine)", strings.TrimSpace(p.name+" "+p.version), step)
 	bar := c.newProgress(title)
 	defer bar.stop()
 

@@ -24,7 +24,7 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	if os.Getenv("METAPARTICLE_CLUSTER_TEST") == "" {
 		t.Skip("takes root and a minute: set METAPARTICLE_CLUSTER_TEST=1")
 	}
-	dir, err := os.MkdirTemp("", "lab-")
+	dir, err := os.MkdirTemp("", "lab-") //nolint:usetesting // after a failure its logs must stay
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if !t.Failed() { // the logs are there

@@ -49,6 +49,10 @@ const SharedMount = "/var/lib/shared"
 // defaultWorkers is the least number with a majority left when one is gone.
 const defaultWorkers = 3
 
+// maxDir is what a socket's name, 107 bytes, leaves for the state directory:
+// the longest in it is /run/cp-registry-forward.sock.
+const maxDir = 107 - 29
+
 // ErrDown is the answer to a request that needs a running cluster.
 var ErrDown = errors.New("the cluster is not up")
 
@@ -95,6 +99,9 @@ func Open(dir string) (*Cluster, error) {
 		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
 			return nil, fmt.Errorf("state directory %s: must not be below %s", dir, hidden)
 		}
+	}
+	if len(dir) > maxDir {
+		return nil, fmt.Errorf("state directory %s: longer than %d bytes, so that sockets in it have too long names", dir, maxDir)
 	}
 	c := &Cluster{dir: dir, sources: filepath.Join(root, "test", "cluster", "programs"), began: time.Now()}
 	if err := c.load(); err != nil {

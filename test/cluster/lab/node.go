@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
-	"time"
 )
 
 //go:embed templates
@@ -151,7 +150,7 @@ func (c *Cluster) serve(ctx context.Context, n node) error {
 func (c *Cluster) awaitRuntime(ctx context.Context, n node) error {
 	socket := fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", c.pid(n.Name, holderName))
 	return poll(ctx, startLimit, "containerd on "+n.Name, func() error {
-		conn, err := net.DialTimeout("unix", socket, time.Second)
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 		if err != nil {
 			return err
 		}

@@ -86,7 +86,9 @@ func rootFS(ctx context.Context, packages []string) (string, error) {
 	args := append(slices.Clone(settings), "--quiet", "--include="+strings.Join(packages, ","), suite, temp.Name())
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := cmd.CombinedOutput(); errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("install the Debian package mmdebstrap: %w", err)
+	} else if err != nil {
 		return "", fmt.Errorf("mmdebstrap: %w\n%s", err, out)
 	}
 	return file, os.Rename(temp.Name(), file)

@@ -5,6 +5,7 @@ package oci
 
 import (
 	"archive/tar"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -148,7 +149,7 @@ func filesOf(t *testing.T, img v1.Image) map[string]string {
 	defer content.Close()
 	for r := tar.NewReader(content); ; {
 		header, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		require.NoError(t, err)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func forward(args []string) error {
 // join copies both ways until both ends have finished.
 func join(host *net.TCPConn, address string) {
 	defer host.Close()
-	dialed, err := net.Dial("tcp", address)
+	dialed, err := new(net.Dialer).DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		// The server is down: the caller sees a connection that ends, as with the server itself.
 		return

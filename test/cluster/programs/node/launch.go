@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -46,7 +47,7 @@ func launch(args []string) error {
 	if *unshare {
 		socket = "" // a holder reports itself, when its namespaces are ready
 	}
-	cmd := exec.Command(self, append([]string{"daemon", socket, *cgroups}, flags.Args()...)...)
+	cmd := exec.CommandContext(context.Background(), self, append([]string{"daemon", socket, *cgroups}, flags.Args()...)...)
 	cmd.Args[0] = "node"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -92,7 +93,7 @@ func daemon(args []string) error {
 
 // announce reports this process to the socket and waits for the answer.
 func announce(socket string) error {
-	conn, err := net.Dial("unix", socket)
+	conn, err := new(net.Dialer).DialContext(context.Background(), "unix", socket)
 	if err != nil {
 		return fmt.Errorf("report start: %w", err)
 	}

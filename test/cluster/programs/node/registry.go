@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ func (d *durable) replay(name string) error {
 	}
 	path, rest, _ := strings.Cut(string(record), "\n")
 	mediaType, body, _ := strings.Cut(rest, "\n")
-	put := httptest.NewRequest(http.MethodPut, path, strings.NewReader(body))
+	put := httptest.NewRequestWithContext(context.Background(), http.MethodPut, path, strings.NewReader(body))
 	put.Header.Set("Content-Type", mediaType)
 	answer := httptest.NewRecorder()
 	d.Handler.ServeHTTP(answer, put)
