@@ -24,7 +24,7 @@ type Annotation struct {
 // documentation lists them.
 var Annotations = []Annotation{
 	{
-		Key: SingletonAnnotation, Value: `"true"`, Default: "no claim", Claim: true,
+		Key: SingletonAnnotation, Value: "`\"true\"` or a name", Default: "no claim", Claim: true,
 		Meaning: "Of all pods of this workload, one runs. " +
 			"A name instead of `true` makes a slot of its own; `\"false\"` claims nothing.",
 	},
@@ -53,7 +53,7 @@ var Annotations = []Annotation{
 			"With `holder` the holder alone is Ready.",
 	},
 	{
-		Key: InjectAnnotation, Value: `"true" or "false"`, Default: `"true"`,
+		Key: InjectAnnotation, Value: "`\"true\"` or `\"false\"`", Default: "`\"true\"`",
 		Meaning: "`\"false\"` opts a pod out. Together with a claim it is an error.",
 	},
 }

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestBudgetIsTheDesigns holds the code to the table that the documentation
+// shows.
+func TestBudgetIsTheDesigns(t *testing.T) {
+	const s = time.Second
+	tests := []struct {
+		duration, renew, renewDeadline, drain, margin, outage time.Duration
+	}{
+		{30 * s, 5 * s, 17 * s, 9 * s, 3 * s, 11 * s},
+		{15 * s, 2500 * time.Millisecond, 8 * s, 4 * s, 2 * s, 4500 * time.Millisecond},
+		{60 * s, 10 * s, 34 * s, 19 * s, 6 * s, 23 * s},
+	}
+	for _, test := range tests {
+		t.Run(test.duration.String(), func(t *testing.T) {
+			b, err := NewBudget(test.duration)
+			require.NoError(t, err)
+			assert.Equal(t, test.renew, b.Renew)
+			assert.Equal(t, test.renewDeadline, b.RenewDeadline)
+			assert.Equal(t, test.drain, b.Drain)
+			assert.Equal(t, time.Second, b.Kill)
+			assert.Equal(t, test.margin, b.Margin)
+			assert.Equal(t, test.outage, b.Outage())
+		})
+	}
+}
+
+func TestBudgetOfEverySecondAddsUp(t *testing.T) {
+	for d := MinLeaseDuration; d <= MaxLeaseDuration; d += time.Second {
+		checkBudget(t, d)
+	}
+}
+
+func TestBudgetRefuses(t *testing.T) {
+	for _, d := range []time.Duration{0, -time.Minute, MinLeaseDuration - 1, MinLeaseDuration + 1, MaxLeaseDuration + time.Second} {
+		_, err := NewBudget(d)
+		assert.Error(t, err, d)
+	}
+}
+
+func FuzzBudget(f *testing.F) {
+	f.Add(int64(30 * time.Second))
+	f.Add(int64(time.Hour))
+	f.Add(int64(-1))
+	f.Fuzz(func(t *testing.T, n int64) {
+		d := time.Duration(n)
+		if _, err := NewBudget(d); err == nil {
+			checkBudget(t, d)
+		}
+	})
+}
+
+func checkBudget(t *testing.T, d time.Duration) {
+	t.Helper()
+	b, err := NewBudget(d)
+	require.NoError(t, err)
+	require.LessOrEqual(t, b.RenewDeadline+b.Drain+b.Kill+b.Margin, d, "the parts fit into the lease")
+	require.Equal(t, b.Deadline(), b.RenewDeadline+b.Drain+b.Kill, "everything is dead at the deadline")
+	require.GreaterOrEqual(t, b.Margin, 2*time.Second)
+	require.GreaterOrEqual(t, b.Margin, d/10)
+	require.GreaterOrEqual(t, b.Drain, 2*time.Second, "an application has time to stop")
+	require.GreaterOrEqual(t, b.Outage(), 2*time.Second, "a hiccup stops nothing")
+	require.GreaterOrEqual(t, b.RenewDeadline, 2*b.Renew, "one lost renewal stops nothing")
+	require.Less(t, b.RequestTimeout, b.Renew)
+}

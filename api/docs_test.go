@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// TestAnnotationsAreDocumented: docs/annotations.md says what the parser does.
+// -update rewrites it.
+func TestAnnotationsAreDocumented(t *testing.T) {
+	const path = "../docs/annotations.md"
+	want := annotationsDoc(t)
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(want), 0o644))
+	}
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, want, string(got), "run make golden")
+}
+
+func annotationsDoc(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("<!-- Generated from api/annotations.go by make golden. Do not edit. -->\n\n# Annotations\n\n")
+	b.WriteString("They count on a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) as well as on its\n" +
+		"pod template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. One put on the workload\n" +
+		"is carried to its template; one taken off is taken off there too. A Job's count at its creation only.\n\n")
+	for _, part := range []struct {
+		title string
+		claim bool
+	}{{"Claims", true}, {"Settings of a claim", false}} {
+		fmt.Fprintf(&b, "## %s\n\n| annotation | value | default | what it does |\n|---|---|---|---|\n", part.title)
+		for _, a := range Annotations {
+			if a.Claim == part.claim {
+				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a.Key, a.Value, a.Default, a.Meaning)
+			}
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("An annotation that is unknown or malformed is a warning when the workload is applied and an error at its\n" +
+		"pods. Not supported by this version, and refused: ")
+	for i, key := range planned {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("`" + key + "`")
+	}
+	b.WriteString(".\n\n## How a lease duration is divided\n\n" +
+		"A holder renews; if it cannot, its application has been stopped before the lease runs out. The time to stop\n" +
+		"in is then shorter than a pod's usual grace period.\n\n" +
+		"| `" + LeaseDurationAnnotation + "` | renewed every | stopped after | time to stop | killed, then margin | an outage that stops nothing |\n" +
+		"|---|---|---|---|---|---|\n")
+	for _, d := range []string{"15s", "30s", "60s"} {
+		r, err := Parse(map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: d})
+		require.NoError(t, err)
+		budget, err := NewBudget(r.LeaseDuration)
+		require.NoError(t, err)
+		fmt.Fprintf(&b, "| `%s` | %v | %v | %v | %v, %v | %v |\n", d,
+			budget.Renew, budget.RenewDeadline, budget.Drain, budget.Kill, budget.Margin, budget.Outage())
+	}
+	return b.String()
+}

@@ -1,0 +1,216 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestParse(t *testing.T) {
+	tests := map[string]struct {
+		annotations map[string]string
+		want        Request
+	}{
+		"nothing":              {nil, Request{}},
+		"others' annotations":  {map[string]string{"example.com/singleton": "x", "metaparticle.ioo/x": ""}, Request{}},
+		"singleton":            {map[string]string{SingletonAnnotation: "true"}, Request{Singleton: true}},
+		"singleton off":        {map[string]string{SingletonAnnotation: "false"}, Request{}},
+		"named singleton":      {map[string]string{SingletonAnnotation: "writer"}, Request{Singleton: true, SingletonName: "writer"}},
+		"lock":                 {map[string]string{LockAnnotation: "a"}, Request{Locks: []string{"a"}}},
+		"locks are sorted":     {map[string]string{LockAnnotation: "b, a.c ,b,a"}, Request{Locks: []string{"a", "a.c", "b"}}},
+		"both":                 {map[string]string{LockAnnotation: "a", SingletonAnnotation: "true"}, Request{Singleton: true, Locks: []string{"a"}}},
+		"injection wanted":     {map[string]string{InjectAnnotation: "true"}, Request{}},
+		"opted out":            {map[string]string{InjectAnnotation: "false"}, Request{OptOut: true}},
+		"what we write itself": {map[string]string{SlotsAnnotation: "forged", TokenAnnotation: "7"}, Request{}},
+		"switched off, settings left": {
+			map[string]string{SingletonAnnotation: "false", LeaseDurationAnnotation: "1m"},
+			Request{LeaseDuration: time.Minute},
+		},
+		"opted out, settings left": {
+			map[string]string{InjectAnnotation: "false", OnLossAnnotation: "restart"},
+			Request{OptOut: true, OnLoss: OnLossRestart},
+		},
+		"opted out, switched off": {
+			map[string]string{InjectAnnotation: "false", SingletonAnnotation: "false"},
+			Request{OptOut: true},
+		},
+		"everything": {
+			map[string]string{
+				SingletonAnnotation: "true", ContainersAnnotation: "b,a", LeaseDurationAnnotation: "90s",
+				OnLossAnnotation: "restart", ReadinessAnnotation: "holder", InjectAnnotation: "true",
+			},
+			Request{
+				Singleton: true, Containers: []string{"a", "b"}, LeaseDuration: 90 * time.Second,
+				OnLoss: OnLossRestart, Readiness: ReadinessHolder,
+			},
+		},
+		"defaults written out": {
+			map[string]string{LockAnnotation: "a", OnLossAnnotation: "standby", ReadinessAnnotation: "forward"},
+			Request{Locks: []string{"a"}, OnLoss: OnLossStandby, Readiness: ReadinessForward},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := Parse(test.annotations)
+			require.NoError(t, err)
+			assert.Equal(t, test.want, got)
+		})
+	}
+}
+
+// TestMistakesWordForWord is what people read, so each word counts.
+func TestMistakesWordForWord(t *testing.T) {
+	const claim = "metaparticle.io/singleton"
+	long := strings.Repeat("a", 64)
+	tests := []struct {
+		key, value string
+		// alone: there is no claim beside it.
+		alone bool
+		want  string
+	}{
+		{key: claim, value: "yes", want: `metaparticle.io/singleton is "yes": write "true" or "false"`},
+		{key: claim, value: "True", want: `metaparticle.io/singleton is "True": write "true" or "false"`},
+		{key: claim, value: "no", want: `metaparticle.io/singleton is "no": write "true" or "false"`},
+		{key: claim, value: "", want: `metaparticle.io/singleton is "": write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`},
+		{key: claim, value: "a.b", want: `metaparticle.io/singleton is "a.b": write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`},
+		{key: claim, value: long, want: `metaparticle.io/singleton is "` + long + `": write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`},
+		{key: "metaparticle.io/lock", value: "", want: `metaparticle.io/lock is "": name at least one lock, and none empty, separated by commas`},
+		{key: "metaparticle.io/lock", value: "a,,b", want: `metaparticle.io/lock is "a,,b": name at least one lock, and none empty, separated by commas`},
+		{key: "metaparticle.io/lock", value: "a,B", want: `metaparticle.io/lock is "a,B": a lock's name is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`},
+		{key: "metaparticle.io/lock", value: "a..b", want: `metaparticle.io/lock is "a..b": a lock's name is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`},
+		{key: "metaparticle.io/containers", value: "a,App", want: `metaparticle.io/containers is "a,App": "App" cannot be a container's name`},
+		{key: "metaparticle.io/containers", value: "", want: `metaparticle.io/containers is "": name at least one container, and none empty, separated by commas`},
+		{key: "metaparticle.io/containers", value: "metaparticle-agent", want: `metaparticle.io/containers is "metaparticle-agent": metaparticle-agent is injected and cannot wait for itself`},
+		{key: "metaparticle.io/lease-duration", value: "30", want: `metaparticle.io/lease-duration is "30": write 30s`},
+		{key: "metaparticle.io/lease-duration", value: "half a minute", want: `metaparticle.io/lease-duration is "half a minute": write a duration like "30s" or "2m"`},
+		{key: "metaparticle.io/lease-duration", value: "9s", want: `metaparticle.io/lease-duration is "9s": lease duration 9s is not between 10s and 1h0m0s`},
+		{key: "metaparticle.io/lease-duration", value: "-30s", want: `metaparticle.io/lease-duration is "-30s": lease duration -30s is not between 10s and 1h0m0s`},
+		{key: "metaparticle.io/lease-duration", value: "2h", want: `metaparticle.io/lease-duration is "2h": lease duration 2h0m0s is not between 10s and 1h0m0s`},
+		{key: "metaparticle.io/lease-duration", value: "10.5s", want: `metaparticle.io/lease-duration is "10.5s": lease duration 10.5s is not a whole number of seconds`},
+		{key: "metaparticle.io/on-loss", value: "die", want: `metaparticle.io/on-loss is "die": write "standby" or "restart"`},
+		{key: "metaparticle.io/readiness", value: "ready", want: `metaparticle.io/readiness is "ready": write "forward" or "holder"`},
+		{key: "metaparticle.io/inject", value: "False", want: `metaparticle.io/inject is "False": write "true" or "false"`},
+		{key: "metaparticle.io/inject", value: "false", want: `metaparticle.io/inject is "false", but metaparticle.io/singleton claims a slot: remove one of the two`},
+		{key: "metaparticle.io/singelton", value: "true", want: `metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?`},
+		{key: "metaparticle.io/Singleton", value: "true", want: `metaparticle.io/Singleton is not known: did you mean metaparticle.io/singleton?`},
+		{key: "metaparticle.io/locks", value: "a", want: `metaparticle.io/locks is not known: did you mean metaparticle.io/lock?`},
+		{key: "metaparticle.io/lease", value: "a", want: `metaparticle.io/lease is not known: remove it`},
+		{key: "metaparticle.io/leaseduration", value: "1m", want: `metaparticle.io/leaseduration is not known: did you mean metaparticle.io/lease-duration?`},
+		{key: "metaparticle.io/onloss", value: "restart", want: `metaparticle.io/onloss is not known: did you mean metaparticle.io/on-loss?`},
+		{key: "metaparticle.io/wibble", value: "", want: `metaparticle.io/wibble is not known: remove it`},
+		{key: "metaparticle.io/", value: "", want: `metaparticle.io/ is not known: remove it`},
+		{key: "metaparticle.io/injection", value: "enabled", want: `metaparticle.io/injection is a label of the namespace, not an annotation: kubectl label namespace NAME metaparticle.io/injection=enabled`},
+		{key: "metaparticle.io/shards", value: "8", want: `metaparticle.io/shards is not supported by this version: remove it`},
+		{key: "metaparticle.io/semaphore", value: "a=3", alone: true, want: `metaparticle.io/semaphore is not supported by this version: remove it`},
+		{key: "metaparticle.io/once", value: "a", want: `metaparticle.io/once is not supported by this version: remove it`},
+		{key: "metaparticle.io/barrier", value: "a=2", want: `metaparticle.io/barrier is not supported by this version: remove it`},
+		{key: "metaparticle.io/gate", value: "pod", want: `metaparticle.io/gate is not supported by this version: remove it`},
+		{key: "metaparticle.io/ports", value: "80", want: `metaparticle.io/ports is not supported by this version: remove it`},
+		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
+		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
+		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
+		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
+	}
+	for _, test := range tests {
+		t.Run(test.key+"="+test.value, func(t *testing.T) {
+			annotations := map[string]string{test.key: test.value}
+			if !test.alone && test.key != claim {
+				annotations[claim] = "true"
+			}
+			got, err := Parse(annotations)
+			require.EqualError(t, err, test.want)
+			assert.Zero(t, got)
+			var mistakes Mistakes
+			require.ErrorAs(t, err, &mistakes)
+			assert.Equal(t, test.key, mistakes[0].Key)
+			assert.Equal(t, test.value, mistakes[0].Value)
+		})
+	}
+}
+
+func TestAllMistakesAreReportedAtOnceAndInOrder(t *testing.T) {
+	_, err := Parse(map[string]string{
+		LockAnnotation:          "A",
+		OnLossAnnotation:        "x",
+		Prefix + "shards":       "3",
+		LeaseDurationAnnotation: "30",
+	})
+	var mistakes Mistakes
+	require.ErrorAs(t, err, &mistakes)
+	var keys []string
+	for _, m := range mistakes {
+		keys = append(keys, m.Key)
+	}
+	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "shards"}, keys)
+}
+
+func TestMisspeltClaimIsNotAlsoAMissingOne(t *testing.T) {
+	_, err := Parse(map[string]string{Prefix + "singelton": "true", OnLossAnnotation: "restart"})
+	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
+}
+
+func TestLongValuesAreCutInMessages(t *testing.T) {
+	_, err := Parse(map[string]string{OnLossAnnotation: strings.Repeat("ä", 10_000), LockAnnotation: "a"})
+	require.Error(t, err)
+	assert.Less(t, len(err.Error()), 300)
+}
+
+func TestHundredsOfLocksAreAMistake(t *testing.T) {
+	var names []string
+	for i := range 33 {
+		names = append(names, strings.Repeat("a", i+1))
+	}
+	_, err := Parse(map[string]string{LockAnnotation: strings.Join(names, ",")})
+	require.ErrorContains(t, err, "name at most 32")
+	_, err = Parse(map[string]string{LockAnnotation: strings.Join(names[1:], ",")})
+	require.NoError(t, err)
+}
+
+func FuzzParse(f *testing.F) {
+	for _, a := range Annotations {
+		for _, value := range []string{"true", "false", "a,b", "30s", "30", "", "standby", "holder"} {
+			f.Add(a.Key, value, SingletonAnnotation, "true")
+		}
+	}
+	f.Add(Prefix+"x", "", LockAnnotation, "a.b,c")
+	f.Fuzz(func(t *testing.T, key, value, key2, value2 string) {
+		annotations := map[string]string{key: value, key2: value2}
+		got, err := Parse(annotations)
+		if err != nil {
+			var mistakes Mistakes
+			if !errors.As(err, &mistakes) || len(mistakes) == 0 {
+				t.Fatalf("error %T without mistakes", err)
+			}
+			for _, m := range mistakes {
+				if _, ok := annotations[m.Key]; !ok || !strings.HasPrefix(m.Key, Prefix) || m.Problem == "" {
+					t.Fatalf("mistake %+v", m)
+				}
+			}
+			return
+		}
+		if got.OptOut && got.Claims() {
+			t.Fatal("opted out and claims")
+		}
+		if got.LeaseDuration != 0 {
+			if _, err := NewBudget(got.LeaseDuration); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.IsSorted(got.Locks) || len(slices.Compact(slices.Clone(got.Locks))) != len(got.Locks) {
+			t.Fatalf("locks %q", got.Locks)
+		}
+		for _, slot := range got.Slots(Workload{Group: "apps", Kind: "Deployment", Name: strings.Repeat("n", 253)}) {
+			if len(slot) > 253 || !subdomain.MatchString(slot) {
+				t.Fatalf("slot %q", slot)
+			}
+		}
+	})
+}
