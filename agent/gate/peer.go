@@ -113,8 +113,7 @@ func (s *Server) welcome(c *conn) (*peer, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	pidfd, err = peerPidfd(c, pidfd)
-	if err != nil {
+	if pidfd, err = s.peerPidfd(c, pidfd); err != nil {
 		return nil, nil, err
 	}
 	st, err := decodeState(b)
@@ -276,13 +275,14 @@ func readable(fd uintptr) bool {
 // connected (SO_PEERPIDFD, Linux 6.5) where there is one, else the one that the
 // shim passed. The latter cannot be checked against the peer: in our PID
 // namespace the shim's process has no number.
-func peerPidfd(c *conn, passed *os.File) (*os.File, error) {
+func (s *Server) peerPidfd(c *conn, passed *os.File) (*os.File, error) {
 	var fd int
-	var err error
-	if ctrl := c.raw.Control(func(s uintptr) {
-		fd, err = unix.GetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	}); ctrl != nil {
-		err = ctrl
+	err := error(unix.ENOPROTOOPT)
+	if !s.cfg.oldKernel {
+		errControl := c.raw.Control(func(socket uintptr) {
+			fd, err = unix.GetsockoptInt(int(socket), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+		})
+		err = errors.Join(err, errControl)
 	}
 	if err == nil {
 		if passed != nil {

@@ -46,6 +46,8 @@ type ServerConfig struct {
 	// means two beats and a half.
 	Silence time.Duration
 	Log     *slog.Logger
+
+	oldKernel bool // as before Linux 6.5, in tests
 }
 
 // Server is the agent's end of the grant: it hears every shim of the pod, and

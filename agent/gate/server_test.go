@@ -1,0 +1,455 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// patience is met by a bug only.
+const patience = 10 * time.Second
+
+// served runs a Server in dir until the test, or the returned end, ends it.
+func served(t *testing.T, cfg ServerConfig) (s *Server, end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Listen(ctx, cfg)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		assert.NoError(t, s.Run(ctx))
+	}()
+	end = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(end)
+	return s, end
+}
+
+// fakeShim says what a test wants to the agent's end.
+type fakeShim struct {
+	t *testing.T
+	*conn
+	state
+	orders chan order
+}
+
+func joined(t *testing.T, dir string, st state, fds ...int) *fakeShim {
+	t.Helper()
+	f := &fakeShim{t: t, state: st}
+	f.BootID, _ = BootID()
+	f.connect(dir, fds...)
+	return f
+}
+
+func (f *fakeShim) connect(dir string, fds ...int) {
+	f.t.Helper()
+	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(f.t, err)
+	f.t.Cleanup(func() { u.Close() })
+	f.conn, err = newConn(u)
+	require.NoError(f.t, err)
+	f.orders = make(chan order, 10)
+	c, orders := f.conn, f.orders
+	go func() {
+		defer close(orders)
+		for {
+			b, _, err := c.receive()
+			if err != nil {
+				return
+			}
+			o, err := decodeOrder(b)
+			assert.NoError(f.t, err)
+			orders <- o
+		}
+	}()
+	require.NoError(f.t, f.send(f.state, fds...))
+}
+
+func (f *fakeShim) is(p Phase, hold string) {
+	f.t.Helper()
+	f.Phase, f.Hold = p, hold
+	require.NoError(f.t, f.send(f.state))
+}
+
+func (f *fakeShim) order() order {
+	f.t.Helper()
+	select {
+	case o, ok := <-f.orders:
+		require.True(f.t, ok, "hung up")
+		return o
+	case <-time.After(patience):
+		f.t.Fatal("no order")
+		return order{}
+	}
+}
+
+func (f *fakeShim) hungUp() {
+	f.t.Helper()
+	select {
+	case _, ok := <-f.orders:
+		require.False(f.t, ok)
+	case <-time.After(patience):
+		f.t.Fatal("not hung up")
+	}
+}
+
+// reported waits for a report that the condition holds of.
+func reported(t *testing.T, s *Server, cond func(Report) bool) Report {
+	t.Helper()
+	late := time.After(patience)
+	var last Report
+	for {
+		select {
+		case last = <-s.Reports():
+			if cond(last) {
+				return last
+			}
+		case <-late:
+			t.Fatalf("last report: %+v", last)
+		}
+	}
+}
+
+func waiting(id string) state {
+	return state{Shim: ShimID(id), Container: "app", PID1: true, Phase: Waiting}
+}
+
+func grantOf(hold string) Grant {
+	return Grant{Hold: hold, Deadline: Now() + time.Hour, Drain: time.Second, Kill: time.Second}
+}
+
+// ofSleeper starts a process whose pidfd stands for a shim's.
+func ofSleeper(t *testing.T) (pidfd int, kill func()) {
+	t.Helper()
+	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+	require.NoError(t, err)
+	pidfd, err = unix.PidfdOpen(p.Pid, 0)
+	require.NoError(t, err)
+	kill = func() {
+		_ = p.Kill()
+		_, _ = p.Wait()
+	}
+	t.Cleanup(func() {
+		kill()
+		unix.Close(pidfd)
+	})
+	return pidfd, kill
+}
+
+func TestNoteIsOnDiskBeforeTheGrantIsSent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir})
+	shim := joined(t, dir, waiting("one"))
+	reported(t, s, func(r Report) bool { return r.Connected })
+	require.NoError(t, s.Grant("one", grantOf("h1")))
+	assert.Equal(t, "h1", shim.order().Grant.Hold)
+	var e entry
+	b, err := os.ReadFile(filepath.Join(dir, "granted", "app"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &e))
+	assert.Equal(t, entry{Shim: "one", Hold: "h1", BootID: s.bootID}, e)
+
+	// No note, no grant.
+	require.NoError(t, os.Remove(filepath.Join(dir, "granted", "app")))
+	require.NoError(t, os.Remove(filepath.Join(dir, "granted")))
+	assert.ErrorIs(t, s.Grant("one", grantOf("h2")), os.ErrNotExist)
+	require.NoError(t, s.Grant("one", grantOf("h1")))
+	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
+}
+
+func TestNotesSayWhatIsUnproven(t *testing.T) {
+	t.Parallel()
+	boot, err := BootID()
+	require.NoError(t, err)
+	for name, test := range map[string]struct{ note, unproven string }{
+		"another shim":        {`{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, "h1"},
+		"the same shim":       {`{"shim":"one","hold":"h1","bootID":"` + boot + `"}`, ""},
+		"of another boot":     {`{"shim":"old","hold":"h1","bootID":"other"}`, ""},
+		"cannot be read":      {`{"shim":"o`, unreadable},
+		"empty":               {``, unreadable},
+		"of no boot":          {`{"shim":"old","hold":"h1"}`, "h1"},
+		"of another boot, no": {`{"shim":"old","bootID":"other"}`, unreadable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "granted"), 0o777))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "granted", "app"), []byte(test.note), 0o644))
+			s, _ := served(t, ServerConfig{Dir: dir})
+			shim := joined(t, dir, waiting("one"))
+			r := reported(t, s, func(r Report) bool { return r.Connected })
+			assert.Equal(t, test.unproven, r.Unproven)
+			if test.unproven != "" {
+				assert.ErrorIs(t, s.Grant("one", grantOf(test.unproven)), ErrUnproven)
+			}
+			require.NoError(t, s.Grant("one", grantOf("h2")), "another hold needs no proof")
+			assert.Equal(t, "h2", shim.order().Grant.Hold)
+			reported(t, s, func(r Report) bool { return r.Unproven == "" })
+		})
+	}
+}
+
+func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir})
+	shim := joined(t, dir, waiting("one"))
+	reported(t, s, func(r Report) bool { return r.Connected })
+	require.NoError(t, s.Drain("one", "nothing is granted", time.Hour), "nothing to drain")
+	require.NoError(t, s.Grant("one", grantOf("h1")))
+	shim.order()
+
+	shim.UnixConn.Close()
+	reported(t, s, func(r Report) bool { return !r.Connected })
+	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), ErrNotConnected)
+	require.NoError(t, s.Drain("one", "yield", time.Minute))
+	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
+	require.NoError(t, s.Drain("one", "longer", time.Hour))
+
+	// It never saw the grant: it is asked to rule it out.
+	shim.connect(dir)
+	d := shim.order().Drain
+	require.NotNil(t, d)
+	assert.Equal(t, "h1", d.Hold)
+	assert.Equal(t, "in a hurry", d.Reason)
+	assert.LessOrEqual(t, d.Grace, time.Second)
+	shim.is(Waiting, "h1")
+	reported(t, s, func(r Report) bool { return r.Hold == "h1" })
+	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), ErrOver)
+	assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
+
+	// What was asked of h1 does not meet h2.
+	require.NoError(t, s.Grant("one", grantOf("h2")))
+	assert.Equal(t, "h2", shim.order().Grant.Hold)
+	shim.is(Running, "h2")
+	shim.connect(dir)
+	require.NoError(t, s.Drain("one", "again", time.Second))
+	assert.Equal(t, "h2", shim.order().Drain.Hold)
+}
+
+func TestASlowReaderSeesTheLastReportOfEachShim(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir})
+	one := joined(t, dir, waiting("one"))
+	two := joined(t, dir, waiting("two"))
+	for range 100 {
+		one.is(Running, "h1")
+		two.is(Running, "h2")
+		one.is(Waiting, "h1")
+		two.is(Draining, "h2")
+	}
+	one.is(Ended, "h1")
+	one.hungUp()
+	last := map[ShimID]Report{}
+	for last["one"].Phase != Ended || last["one"].Connected || last["two"].Phase != Draining {
+		r := reported(t, s, func(Report) bool { return true })
+		assert.False(t, last[r.Shim].Phase == Ended && r.Phase != Ended, "older after newer")
+		last[r.Shim] = r
+	}
+}
+
+func TestSilenceIsNoDeath(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir, Silence: 200 * time.Millisecond})
+	st := waiting("one")
+	st.Phase, st.Hold = Running, "h1"
+	shim := joined(t, dir, st)
+	r := reported(t, s, func(r Report) bool { return r.Silent })
+	assert.True(t, r.Connected)
+	assert.False(t, r.Dead)
+	shim.is(Running, "h1")
+	reported(t, s, func(r Report) bool { return !r.Silent })
+}
+
+func TestAStrangeShimIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir, RequirePID1: true})
+	st := waiting("one")
+	st.PID1 = false
+	joined(t, dir, st).hungUp()
+
+	st = waiting("two")
+	st.Container = "../../etc/passwd"
+	joined(t, dir, st).hungUp()
+
+	known := joined(t, dir, waiting("three"))
+	reported(t, s, func(r Report) bool { return r.Connected })
+	known.Container = "other"
+	known.is(Waiting, "")
+	known.hungUp()
+	reported(t, s, func(r Report) bool { return r.Shim == "three" && !r.Connected })
+
+	rebooted := joined(t, dir, waiting("four"))
+	rebooted.hungUpAfter(func() { rebooted.BootID = "other"; rebooted.connect(dir) })
+	assert.ErrorIs(t, s.Grant("nobody", grantOf("h1")), ErrUnknown)
+	assert.ErrorIs(t, s.Drain("nobody", "", 0), ErrUnknown)
+}
+
+func (f *fakeShim) hungUpAfter(do func()) {
+	f.t.Helper()
+	do()
+	f.hungUp()
+}
+
+func TestOnlyAPidfdIsTakenForOne(t *testing.T) {
+	t.Parallel()
+	pidfd, kill := ofSleeper(t)
+	dup, err := unix.Dup(pidfd)
+	require.NoError(t, err)
+	f := os.NewFile(uintptr(dup), "pidfd")
+	defer f.Close()
+	assert.True(t, isPidfd(f))
+	assert.False(t, readable(uintptr(pidfd)))
+	kill()
+	assert.True(t, readable(uintptr(pidfd)))
+
+	for _, path := range []string{os.DevNull, t.TempDir() + "/pidfd"} {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		require.NoError(t, err)
+		assert.False(t, isPidfd(f), path)
+		f.Close()
+	}
+}
+
+func TestASecondAgentProcessWaitsForTheFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, end := served(t, ServerConfig{Dir: dir})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := Listen(ctx, ServerConfig{Dir: dir})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	second := make(chan *Server)
+	go func() {
+		s, err := Listen(t.Context(), ServerConfig{Dir: dir})
+		assert.NoError(t, err)
+		second <- s
+	}()
+	end()
+	select {
+	case s := <-second:
+		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(), "twice is once")
+	case <-time.After(patience):
+		t.Fatal("the lock is not free")
+	}
+}
+
+func TestEverybodyMayConnect(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.sock"), nil, 0o600), "a stale one")
+	_, _ = served(t, ServerConfig{Dir: dir})
+	info, err := os.Stat(filepath.Join(dir, "agent.sock"))
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeSocket|0o777, info.Mode())
+}
+
+func TestAnEndedShimIsDeadOnlyIfThatIsProven(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		pid1    bool
+		granted string
+		phase   Phase
+		hold    string
+		dead    bool
+	}{
+		"PID 1 of a running child":       {pid1: true, granted: "h1", phase: Running, hold: "h1", dead: true},
+		"PID 1 with a grant on its way":  {pid1: true, granted: "h1", phase: Waiting, dead: true},
+		"no PID 1, child running":        {granted: "h1", phase: Running, hold: "h1"},
+		"no PID 1, child draining":       {granted: "h1", phase: Draining, hold: "h1"},
+		"no PID 1, grant on its way":     {granted: "h2", phase: Waiting, hold: "h1"},
+		"no PID 1, never granted":        {phase: Waiting, dead: true},
+		"no PID 1, hold is over":         {granted: "h1", phase: Waiting, hold: "h1", dead: true},
+		"no PID 1, came to its end":      {granted: "h1", phase: Ended, hold: "h1", dead: true},
+		"no PID 1, hold is not this one": {phase: Running, hold: "h1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s, _ := served(t, ServerConfig{Dir: dir, oldKernel: true})
+			pidfd, kill := ofSleeper(t)
+			st := waiting("one")
+			st.PID1 = test.pid1
+			shim := joined(t, dir, st, pidfd)
+			heir := joined(t, dir, waiting("two"), pidfdOfSelf(t))
+			reported(t, s, func(r Report) bool { return r.Shim == "one" && r.Connected })
+			if test.granted != "" {
+				require.NoError(t, s.Grant("one", grantOf(test.granted)))
+				reported(t, s, func(r Report) bool { return r.Shim == "two" && r.Unproven == test.granted })
+			}
+			shim.is(test.phase, test.hold)
+			reported(t, s, func(r Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
+			kill()
+			shim.UnixConn.Close() // the kernel does, for a shim
+			r := reported(t, s, func(r Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
+			if test.dead {
+				if !r.Dead {
+					reported(t, s, func(r Report) bool { return r.Shim == "one" && r.Dead })
+				}
+				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
+				return
+			}
+			// Whatever comes of it comes before this.
+			heir.is(Draining, "h9")
+			reported(t, s, func(r Report) bool {
+				assert.False(t, r.Dead)
+				return r.Shim == "two" && r.Phase == Draining
+			})
+		})
+	}
+}
+
+func pidfdOfSelf(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func TestDeathIsNotSeenBeforeTheLastWord(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir, oldKernel: true})
+	pidfd, kill := ofSleeper(t)
+	shim := joined(t, dir, waiting("one"), pidfd)
+	require.NoError(t, s.Grant(reported(t, s, func(r Report) bool { return r.Connected }).Shim, grantOf("h1")))
+	kill()
+	shim.is(Running, "h1")
+	shim.is(Ended, "h1")
+	shim.UnixConn.Close()
+	r := reported(t, s, func(r Report) bool { return r.Dead })
+	assert.Equal(t, Ended, r.Phase)
+	assert.False(t, r.Connected)
+}
+
+func TestWithoutAPidfdAShimIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, _ = served(t, ServerConfig{Dir: dir, oldKernel: true})
+	joined(t, dir, waiting("one")).hungUp()
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	joined(t, dir, waiting("two"), int(null.Fd())).hungUp()
+}
