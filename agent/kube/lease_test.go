@@ -5,6 +5,7 @@ package kube
 
 import (
 	"encoding/json"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,6 +117,26 @@ func TestCloneSharesNothingThatChanges(t *testing.T) {
 	clone.Annotations["other"], clone.Labels["app"], clone.Holder = "changed", "changed", "changed"
 	_, err := json.Marshal(clone)
 	require.NoError(t, err)
+	written, err := json.Marshal(lease)
+	require.NoError(t, err)
+	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
+}
+
+// Clones share what they were read from: writing one must not touch it.
+func TestClonesAreWrittenAtTheSameTime(t *testing.T) {
+	lease := parse(t, foreign)
+	var writers sync.WaitGroup
+	for range 8 {
+		clone := lease.Clone()
+		clone.RenewTime = time.Time{}
+		writers.Go(func() {
+			for range 100 {
+				_, err := json.Marshal(clone)
+				assert.NoError(t, err)
+			}
+		})
+	}
+	writers.Wait()
 	written, err := json.Marshal(lease)
 	require.NoError(t, err)
 	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
