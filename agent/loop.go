@@ -29,9 +29,10 @@ type Agent struct {
 	slots  []*slot
 	shims  *shims
 
-	// now is when the event that is being handled arrived, wake when to look
-	// again if none does.
+	// now is when the event that is being handled arrived; wake is when to look
+	// again if none does, and something asked for it (woken).
 	now, wake time.Duration
+	woken     bool
 	posts     chan func()
 	yields    chan struct{}
 	group     sync.WaitGroup
@@ -132,8 +133,8 @@ func (a *Agent) reported(r gate.Report) {
 
 // wakeAt asks for another look at that instant.
 func (a *Agent) wakeAt(at time.Duration) {
-	if a.wake == 0 || at < a.wake {
-		a.wake = at
+	if !a.woken || at < a.wake {
+		a.wake, a.woken = at, true
 	}
 }
 
@@ -147,10 +148,10 @@ const longest = 10 * time.Second
 func (a *Agent) wait(ctx context.Context) error {
 	pause := longest
 	a.metrics.looked()
-	if a.wake != 0 {
+	if a.woken {
 		pause = min(max(a.wake-a.config.Clock(), 0), longest)
 	}
-	a.wake = 0
+	a.woken = false
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
@@ -195,11 +196,17 @@ const (
 	slowest = 10 * time.Second
 )
 
-// backoff is the pause after so many misses in a row: half of it fixed, half
-// random, so that those that failed together do not return together.
-func (a *Agent) backoff(misses int, err error) time.Duration {
+// backoff is the pause after another miss of the slot: half of it fixed, half
+// random, so that those that failed together do not return together. The pod
+// that the Lease names is there within the time that the others leave it: a
+// request may time out, and the next has a quarter of a renewal's period left.
+func (a *Agent) backoff(s *slot, err error) time.Duration {
 	bound := min(slowest, a.self.Budget.Renew)
-	pause := min(quick<<min(misses, 10), bound)
+	if r, ok := s.view.Record(); ok && a.self.Mine(r) {
+		bound = min(a.self.Budget.Retry, a.self.Budget.Renew/4)
+	}
+	pause := min(quick<<min(s.misses, 10), bound)
+	s.misses++
 	var status *kube.StatusError
 	if errors.As(err, &status) {
 		pause = max(pause, min(status.RetryAfter, bound))

@@ -182,8 +182,7 @@ func (a *Agent) looked(s *slot, began time.Duration, version string, err error) 
 		s.view.Gone()
 	}
 	s.view.Blind()
-	s.lookAt = a.now + a.backoff(s.misses, err)
-	s.misses++
+	s.lookAt = a.now + a.backoff(s, err)
 	a.config.Log.Debug("lease is out of sight", "lease", s.name, "err", err)
 }
 

@@ -282,8 +282,7 @@ func (a *Agent) missed(s *slot, version string, err error) {
 	}
 	s.unlook()
 	s.view.Blind()
-	s.lookAt = a.now + a.backoff(s.misses, err)
-	s.misses++
+	s.lookAt = a.now + a.backoff(s, err)
 }
 
 // abandon gives up what was acquired so far: nothing was granted, so all of it
