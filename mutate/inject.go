@@ -190,7 +190,6 @@ func write(d *document, p parts, shims []shim) {
 	if p.pod.Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost {
 		d.remove("metadata", "annotations", api.DeletionCostAnnotation)
 	}
-	d.set(api.Gated, "metadata", "labels", api.GatedLabel)
 	if _, ok := p.pod.Annotations[defaultContainer]; !ok {
 		d.set(p.pod.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)
 	}

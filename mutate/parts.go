@@ -5,9 +5,11 @@ package mutate
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -74,6 +76,7 @@ func (p parts) agentArgs() []string {
 		"-slots=" + strings.Join(p.slots(), ","),
 		"-lease-duration=" + cmp.Or(p.request.LeaseDuration, api.DefaultLeaseDuration).String(),
 		"-readiness=" + string(cmp.Or(p.request.Readiness, api.ReadinessForward)),
+		"-grace=" + p.grace().String(),
 		"-containers=" + strings.Join(containers, ","),
 		"-workload=" + p.workloadName(),
 	}
@@ -81,6 +84,16 @@ func (p parts) agentArgs() []string {
 		args = append(args, "-ports="+strings.Join(ports, ","))
 	}
 	return args
+}
+
+// grace is what the pod's deletion would leave the application to stop in; a
+// yield leaves it as much. Zero would mean the agent's default.
+func (p parts) grace() time.Duration {
+	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
+	if own := p.pod.Spec.TerminationGracePeriodSeconds; own != nil {
+		seconds = max(*own, 1)
+	}
+	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
 }
 
 // workloadName is what tells the agent whose ports to forward. A bare pod with
