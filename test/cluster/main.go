@@ -49,7 +49,7 @@ func main() {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-	case errors.As(err, &exit) && exit.Stderr == nil && errors.Is(err, errCommand):
+	case errors.Is(err, errCommand) && errors.As(err, &exit):
 		os.Exit(exit.ExitCode())
 	default:
 		fmt.Fprintln(os.Stderr, "cluster:", err)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -103,6 +105,10 @@ func breakEverything(t *testing.T, c *Cluster) {
 		}
 	}
 	ready("n1", "True")
+	pause, err := name.ParseReference(c.Registry() + "/pause:1")
+	require.NoError(t, err)
+	_, err = remote.Head(pause, remote.WithContext(ctx))
+	require.NoError(t, err, "a registry that was killed has its images still")
 
 	require.NoError(t, c.Cut(ctx, "n1"))
 	is("n1", "cut")
