@@ -69,7 +69,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over both modules.
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
 
 .PHONY: bench
-bench: install ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && go run ./bench -rounds $(ROUNDS)
 
 ##@ The cluster
@@ -89,6 +89,25 @@ cluster-down: ## End the cluster; nothing of it is left.
 .PHONY: images
 images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
 	go run ./tools/images -out out/images -version $(VERSION)
+
+.PHONY: install
+ifdef OWN_CLUSTER
+install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix into one of yours.
+	@test -n "$(REGISTRY)" || { echo "name a registry that your nodes pull from: make install KUBECONFIG=$(KUBECONFIG) REGISTRY=host/prefix" >&2; exit 1; }
+	go run ./tools/images -out out/images -version $(VERSION) -push $(REGISTRY)
+	go run ./tools/install -webhook-image $(REGISTRY)/webhook:$(VERSION) -agent-image $(REGISTRY)/agent:$(VERSION)
+else
+install: cluster
+	go run ./tools/images -out out/lab -version $(VERSION) -platforms linux/$$(go env GOARCH) -insecure \
+	  -push $$(cd test && go run ./cluster registry)/metaparticle
+	registry=$$(cd test && go run ./cluster registry -in-cluster); \
+	go run ./tools/install -plain-http-registry $$registry \
+	  -webhook-image $$registry/metaparticle/webhook:$(VERSION) -agent-image $$registry/metaparticle/agent:$(VERSION)
+endif
+
+.PHONY: uninstall
+uninstall: ## Take it away again; refuses, with a list, while gated pods exist.
+	go run ./tools/install -uninstall
 
 .PHONY: packages
 packages:

@@ -37,6 +37,7 @@ const usage = `usage: go run ./cluster [-dir DIR] COMMAND
   logs NODE COMPONENT       what a component has said
   exec NODE COMMAND…        run a command on a node
   push TARBALL NAME         put an image into the registry, such as demo/redis:1
+  registry [-in-cluster]    the registry's address on this host, or to the nodes
 
 nodes: cp (the control plane), n1, n2, n3
 components: of cp %s; of workers %s
@@ -134,6 +135,14 @@ var commands = map[string]command{
 	"logs":    {2, logs},
 	"exec": {2, func(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) error {
 		return asCommand(c.Exec(ctx, args[0], os.Stdin, out, os.Stderr, args[1:]...))
+	}},
+	"registry": {0, func(_ context.Context, c *lab.Cluster, args []string, out io.Writer) error {
+		address := c.Registry()
+		if slices.Equal(args, []string{"-in-cluster"}) {
+			address = lab.RegistryInCluster
+		}
+		_, err := fmt.Fprintln(out, address)
+		return err
 	}},
 	"push": {2, func(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) error {
 		reference, err := c.Push(ctx, args[0], args[1])
