@@ -90,19 +90,22 @@ cluster-down: ## End the cluster; nothing of it is left.
 images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
 	go run ./tools/images -out out/images -version $(VERSION)
 
+# Nodes get the images by digest: a tag may have meant another build before.
+define INSTALL
+built=$$(go run ./tools/images -version $(VERSION) $(1)); echo "$$built"; \
+image() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print name "@" $$3}' <<<"$$built"; }; \
+go run ./tools/install -webhook-image $(2)/$$(image webhook) -agent-image $(2)/$$(image agent) $(3)
+endef
+
 .PHONY: install
 ifdef OWN_CLUSTER
 install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix into one of yours.
 	@test -n "$(REGISTRY)" || { echo "name a registry that your nodes pull from: make install KUBECONFIG=$(KUBECONFIG) REGISTRY=host/prefix" >&2; exit 1; }
-	go run ./tools/images -out out/images -version $(VERSION) -push $(REGISTRY)
-	go run ./tools/install -webhook-image $(REGISTRY)/webhook:$(VERSION) -agent-image $(REGISTRY)/agent:$(VERSION)
+	@$(call INSTALL,-out out/images -push $(REGISTRY),$(REGISTRY))
 else
 install: cluster
-	go run ./tools/images -out out/lab -version $(VERSION) -platforms linux/$$(go env GOARCH) -insecure \
-	  -push $$(cd test && go run ./cluster registry)/metaparticle
-	registry=$$(cd test && go run ./cluster registry -in-cluster); \
-	go run ./tools/install -plain-http-registry $$registry \
-	  -webhook-image $$registry/metaparticle/webhook:$(VERSION) -agent-image $$registry/metaparticle/agent:$(VERSION)
+	@local=$$(cd test && go run ./cluster registry); registry=$$(cd test && go run ./cluster registry -in-cluster); \
+	$(call INSTALL,-out out/lab -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry)
 endif
 
 .PHONY: uninstall
