@@ -49,6 +49,24 @@ func (e *events) run(ctx context.Context) {
 	}
 }
 
+// parting bounds what a stopping agent, which is to leave quickly, waits for its
+// last Events: the time of a retry.
+const parting = time.Second
+
+// flush sends what is queued, at the end of an agent that was asked to stop.
+func (e *events) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, parting)
+	defer cancel()
+	for ctx.Err() == nil {
+		select {
+		case event := <-e.queue:
+			e.send(ctx, event)
+		default:
+			return
+		}
+	}
+}
+
 func (e *events) send(ctx context.Context, event kube.Event) {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()

@@ -35,7 +35,7 @@ type server struct {
 	version  int
 	leases   map[string]*kube.Lease
 	watchers map[*watcher]bool
-	patches  []string
+	patches  int
 	events   []kube.Event
 	writes   int
 	reads    int
@@ -102,7 +102,7 @@ func (s *server) lease(name string) kube.Lease {
 func (s *server) requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.writes + s.reads + s.watches + len(s.patches)
+	return s.writes + s.reads + s.watches + s.patches
 }
 
 // link is one node's way to the server.
@@ -115,6 +115,9 @@ type link struct {
 	cut    bool
 	refuse error
 	lose   bool
+	// noStatus refuses patches of the status.
+	noStatus bool
+	patches  []string
 }
 
 func (l *link) set(f func(l *link)) {
@@ -224,9 +227,15 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) error
 	if err := l.pass(ctx); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.noStatus {
+		return &kube.StatusError{Code: 403}
+	}
+	l.patches = append(l.patches, string(patch))
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
-	l.server.patches = append(l.server.patches, string(patch))
+	l.server.patches++
 	return nil
 }
 
@@ -248,6 +257,8 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
+	// granting is called at each grant.
+	granting func()
 }
 
 // fakeShim has a child that takes stop to stop.
@@ -315,6 +326,9 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.shims[id]
+	if g.granting != nil {
+		g.granting()
+	}
 	g.grants = append(g.grants, grant)
 	s.grant = grant
 	if s.report.Phase != gate.Waiting {

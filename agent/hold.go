@@ -26,20 +26,21 @@ const (
 
 // hold is all slots, held together under one number.
 type hold struct {
-	id    string
-	since time.Duration
+	id string
 	// serving is since when a child of it is known to run.
 	serving time.Time
 	// reason is why it ends; empty while it lasts.
 	reason string
+	// resumed: an earlier agent process began it.
+	resumed bool
 	// grace is what its children have to stop in.
 	grace time.Duration
 }
 
 // begin makes the hold of the slots that were acquired.
 func (a *Agent) begin() *hold {
-	h := &hold{id: a.claim.id, since: a.now}
-	if a.claim.resume {
+	h := &hold{id: a.claim.id, resumed: a.claim.resume}
+	if h.resumed {
 		h.serving = a.slots[0].held.Record().Notes.Serving
 	}
 	a.claim = claim{}
@@ -56,9 +57,13 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	// proven.
 	defer a.let(h)
 	a.closePorts()
-	a.metrics.acquired()
-	a.config.Log.Info("acquired", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
-	a.events.acquired(a.tokens())
+	if h.resumed {
+		a.config.Log.Info("resumed", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
+	} else {
+		a.metrics.acquired()
+		a.config.Log.Info("acquired", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
+		a.events.acquired(a.tokens())
+	}
 	for {
 		a.metrics.holding(a.deadline())
 		if h.reason, h.grace = a.endOf(h); h.reason != "" {

@@ -103,6 +103,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	for {
 		h, err := a.standby(ctx)
 		if h == nil || err != nil {
+			a.events.flush(ctx)
 			return err
 		}
 		if err := a.hold(ctx, h); err != nil {

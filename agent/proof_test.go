@@ -1,0 +1,225 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Every kind of report, and whether the hold "h" is proven to be over by it.
+func TestWhatIsProofAndWhatIsNot(t *testing.T) {
+	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
+		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
+	}
+	with := func(r gate.Report, f func(r *gate.Report)) gate.Report { f(&r); return r }
+	const hold = "h"
+	for name, c := range map[string]struct {
+		begun   bool
+		granted []gate.ShimID
+		reports []gate.Report
+		proven  bool
+	}{
+		"begun here, granted to nobody":       {begun: true, proven: true},
+		"begun by another, nobody has spoken": {},
+		"granted, no word":                    {begun: true, granted: []gate.ShimID{"1"}},
+		"granted, and still waits":            {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Waiting, "")}},
+		"granted, waits after another hold":   {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Waiting, "g")}},
+		"waits, naming the hold":              {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Waiting, hold)}, proven: true},
+		"ended, never having started":         {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Ended, "")}, proven: true},
+		"runs":                                {begun: true, reports: []gate.Report{up("1", gate.Running, hold)}},
+		"drains":                              {begun: true, reports: []gate.Report{up("1", gate.Draining, hold)}},
+		"ran, connection ended": {begun: true, reports: []gate.Report{up("1", gate.Running, hold),
+			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Connected = false })}},
+		"ran, silent": {begun: true, reports: []gate.Report{
+			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Silent = true })}},
+		"ran, dead": {begun: true, reports: []gate.Report{up("1", gate.Running, hold),
+			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Connected, r.Dead = false, true })}, proven: true},
+		"one of two is dead": {begun: true, reports: []gate.Report{up("1", gate.Running, hold), up("2", gate.Running, hold),
+			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Dead = true })}},
+		"another's: a fresh shim speaks for it": {reports: []gate.Report{up("2", gate.Waiting, "")}, proven: true},
+		"another's: a fresh shim doubts": {reports: []gate.Report{
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold })}},
+		"another's: it doubts another hold": {reports: []gate.Report{
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = "g" })}, proven: true},
+		"another's: the doubt outlives the shim": {reports: []gate.Report{
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold }),
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Connected, r.Dead, r.Unproven = false, true, "" })}},
+		"another's: the doubt is taken back": {reports: []gate.Report{
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold }), up("2", gate.Waiting, "")}, proven: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShims([]string{"app"})
+			s.begun[hold] = c.begun
+			for _, id := range c.granted {
+				s.owe(hold, id)
+			}
+			for _, r := range c.reports {
+				s.note(r)
+			}
+			assert.Equal(t, c.proven, s.proven(hold))
+		})
+	}
+}
+
+func TestEveryContainerHasToSpeakForAHoldOfAnEarlierProcess(t *testing.T) {
+	s := newShims([]string{"app", "helper"})
+	s.note(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
+	assert.False(t, s.proven("h"))
+	s.note(gate.Report{Shim: "2", Container: "helper", Phase: gate.Waiting, Connected: true})
+	assert.True(t, s.proven("h"))
+	assert.False(t, newShims(nil).proven("h"), "who knows no containers knows nothing")
+}
+
+func TestADoubtThatOutlivedItsShimStillKeepsThePodWaiting(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
+			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Unproven: "h"})
+		w.pass(time.Second)
+		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+		w.pass(5 * time.Second)
+		assert.Equal(t, "a_u", w.holder(), "not released")
+		a.gates.connect(gate.Report{Shim: "s2", Container: "app", Unproven: "h"})
+		w.pass(20 * time.Second)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"))
+		w.within(5*time.Second, "waited out", func() bool { return a.running("s2") })
+	})
+}
+
+func TestAShimThatConnectsLaterGetsAGrantOfTheSameHold(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
+		w.pass(10 * time.Second)
+		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
+		w.within(time.Second, "second runs", func() bool { return a.running("s2") })
+		assert.Equal(t, a.gates.hold("s1"), a.gates.hold("s2"))
+		assert.Equal(t, a.gates.shim("s1").report.Slots, a.gates.shim("s2").report.Slots, "one token")
+
+		// The hold lasts while any child does.
+		a.gates.end("s1")
+		w.pass(time.Minute)
+		assert.Equal(t, a.identity(), w.holder())
+		// A fresh shim of the first container joins it again.
+		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+		a.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		w.within(time.Second, "third runs", func() bool { return a.running("s3") })
+		assert.Equal(t, a.gates.hold("s2"), a.gates.hold("s3"))
+		a.gates.end("s2")
+		a.gates.end("s3")
+		w.within(time.Second, "released", func() bool { return w.holder() == "" })
+	})
+}
+
+func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
+		w.within(time.Second, "both run", func() bool { return a.running("s1") && a.running("s2") })
+		hold := a.gates.hold("s1")
+		w.pass(time.Second)
+		renewed := w.server.lease(theSlot).RenewTime
+		a.gates.report("s2", func(r *gate.Report) { r.Connected = false })
+		a.gates.connect(gate.Report{Shim: "s3", Container: "helper", Unproven: hold})
+		w.within(time.Second, "drained", func() bool { return a.gates.phase("s1") == gate.Waiting })
+		w.pass(25 * time.Second)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s3"))
+		l := w.server.lease(theSlot)
+		assert.Equal(t, a.identity(), l.Holder, "never released")
+		assert.Equal(t, renewed, l.RenewTime, "nor renewed")
+		w.within(10*time.Second, "waited out", func() bool { return a.running("s1") && a.running("s3") })
+		assert.NotEqual(t, hold, a.gates.hold("s3"))
+	})
+}
+
+func TestASecondShimOfAContainerDrainsTheFirst(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
+		hold := a.gates.hold("s1")
+		a.gates.connect(gate.Report{Shim: "s2", Container: "app", Unproven: hold})
+		w.pass(100 * time.Millisecond)
+		assert.Equal(t, gate.Draining, a.gates.phase("s1"))
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"), "not while the first may live")
+		w.pass(200 * time.Millisecond)
+		require.Equal(t, gate.Waiting, a.gates.phase("s1"))
+		a.gates.report("s2", func(r *gate.Report) { r.Unproven = "" })
+		w.within(2*time.Second, "second runs", func() bool { return a.running("s2") })
+		assert.NotEqual(t, hold, a.gates.hold("s2"))
+		assert.False(t, a.running("s1"))
+	})
+}
+
+func TestAChildWhoseLeaseIsNoLongerItsOwnIsDrainedByANewProcess(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.kill()
+		l := w.server.lease(theSlot)
+		l.Holder = "somebody"
+		w.server.put(&l)
+		a = w.start("a")
+		a.gates.connect(a.gates.shim("s1").report)
+		w.within(time.Second, "drained", func() bool { return a.gates.phase("s1") == gate.Waiting })
+		assert.Equal(t, []string{reasonLost}, a.gates.told())
+	})
+}
+
+func TestANewProcessThatCannotReadLeavesTheChildToItsDeadline(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		w.pass(time.Second)
+		a.kill()
+		a.link.set(func(l *link) { l.cut = true })
+		a = w.start("a")
+		a.gates.connect(a.gates.shim("s1").report)
+		w.pass(10 * time.Second)
+		assert.True(t, a.running("s1"))
+		assert.Empty(t, a.gates.given())
+		assert.Empty(t, a.gates.told())
+	})
+}
+
+func TestADeadContainersSlotIsNotContendedFor(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.start("a"), w.start("b")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(time.Second)
+		// The child crashes; its container sits in back-off.
+		a.gates.end("s1")
+		w.pass(100 * time.Millisecond)
+		assert.True(t, b.running("s2"))
+		// A frozen shim would not use a grant either.
+		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+		a.gates.connect(gate.Report{Shim: "s3", Container: "app", Silent: true})
+		b.gates.end("s2")
+		w.pass(time.Minute)
+		assert.Empty(t, w.holder())
+		a.gates.report("s3", func(r *gate.Report) { r.Silent = false })
+		w.within(time.Second, "thawed", func() bool { return a.running("s3") })
+	})
+}

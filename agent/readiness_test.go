@@ -1,0 +1,286 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// ports are a pod's forwarded ones.
+type ports struct {
+	mu     sync.Mutex
+	open   bool
+	target string
+	busy   error
+}
+
+func (p *ports) Open() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy == nil {
+		p.open = true
+	}
+	return p.busy
+}
+
+func (p *ports) SetTarget(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = address
+}
+
+func (p *ports) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = false
+}
+
+func (p *ports) state() (bool, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open, p.target
+}
+
+// forwarding makes a pod forward one port.
+func forwarding(p *ports) func(c *Config) {
+	return func(c *Config) { c.Forwarder, c.Ports = p, []int{6379} }
+}
+
+// look is a pod as the API server has it.
+type look struct {
+	Metadata struct {
+		Labels      map[string]*string
+		Annotations map[string]*string
+	}
+	Status struct {
+		Conditions []struct{ Type, Status, Reason, Message, LastTransitionTime string }
+	}
+}
+
+// looks of the pod; patches of all pods go to one server, so each test here
+// asks about the pod that wrote last.
+func (p *pod) looks() look {
+	p.link.mu.Lock()
+	defer p.link.mu.Unlock()
+	var l look
+	if n := len(p.link.patches); n > 0 {
+		require.NoError(p.world.t, json.Unmarshal([]byte(p.link.patches[n-1]), &l))
+	}
+	return l
+}
+
+func (p *pod) ready() string {
+	l := p.looks()
+	if len(l.Status.Conditions) == 0 {
+		return "unknown"
+	}
+	return l.Status.Conditions[0].Status + " " + l.Status.Conditions[0].Reason
+}
+
+func TestTheHolderIsReadyWhileItsChildRuns(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		w.pass(time.Second)
+		assert.Equal(t, "False NoHolder", a.ready())
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		assert.Equal(t, "True Holding", a.ready())
+		l := a.looks()
+		assert.Equal(t, api.ReadyCondition, l.Status.Conditions[0].Type)
+		assert.Equal(t, api.RoleHolder, *l.Metadata.Labels[api.RoleLabel])
+		assert.Equal(t, api.HolderDeletionCost, *l.Metadata.Annotations[api.DeletionCostAnnotation])
+		patches := len(a.link.patches)
+		w.pass(10 * time.Minute)
+		assert.Len(t, a.link.patches, patches, "written on change only")
+
+		a.gates.end("s1")
+		w.pass(time.Minute)
+		l = a.looks()
+		assert.Equal(t, "False NoHolder", a.ready())
+		assert.Contains(t, l.Metadata.Labels, api.RoleLabel)
+		assert.Nil(t, l.Metadata.Labels[api.RoleLabel], "null takes the label away")
+	})
+}
+
+func TestAStandbyForwardsToAHolderThatServesAndHoldsConnectionsDuringAHandover(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var of ports
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		assert.Equal(t, "True StandingBy", b.ready())
+		assert.Equal(t, "a holds "+theSlot, b.looks().Status.Conditions[0].Message)
+		open, target := of.state()
+		assert.True(t, open)
+		assert.Equal(t, a.config.PodIP, target)
+
+		a.gates.end("s1")
+		w.pass(time.Second)
+		assert.Equal(t, "True HandingOver", b.ready())
+		open, target = of.state()
+		assert.True(t, open)
+		assert.Empty(t, target, "connections are held")
+		w.pass(33 * time.Second)
+		assert.Equal(t, "True HandingOver", b.ready())
+		w.pass(2 * time.Second)
+		assert.Equal(t, "False NoHolder", b.ready(), "a lease duration and a renewal's period")
+		open, _ = of.state()
+		assert.False(t, open)
+	})
+}
+
+func TestThePortsAreFreeBeforeTheChildIsGranted(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var of ports
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.gates.granting = func() {
+			open, _ := of.state()
+			assert.False(t, open, "the child needs the ports")
+		}
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") != b.running("s2") })
+		w.pass(time.Second)
+		if a.running("s1") {
+			open, _ := of.state()
+			require.True(t, open)
+			a.gates.end("s1")
+		}
+		w.within(time.Second, "taken over", func() bool { return b.running("s2") })
+	})
+}
+
+func TestALockOfAnotherWorkloadIsNotForwarded(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(p *ports) func(c *Config)
+		want   string
+	}{
+		"with ports":    {forwarding, "False OtherWorkloadHolds"},
+		"without ports": {func(*ports) func(c *Config) { return func(*Config) {} }, "True OtherWorkloadHolds"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a", func(c *Config) { c.Workload = "StatefulSet/ledger" })
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.pass(time.Second)
+				var of ports
+				b := w.start("b", c.change(&of))
+				w.pass(time.Second)
+				assert.Equal(t, c.want, b.ready())
+				open, _ := of.state()
+				assert.False(t, open)
+			})
+		})
+	}
+}
+
+func TestReadinessHolderMakesStandbysNotReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var of ports
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		b := w.start("b", forwarding(&of), func(c *Config) { c.Readiness = api.ReadinessHolder })
+		w.pass(time.Second)
+		assert.Equal(t, "False StandingBy", b.ready())
+		open, _ := of.state()
+		assert.False(t, open)
+	})
+}
+
+func TestPortsInUseMakeAStandbyNotReadyUntilTheyAreFree(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := ports{busy: errors.New("port 6379 is in use")}
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		assert.Equal(t, "False PortsInUse", b.ready())
+		of.mu.Lock()
+		of.busy = nil
+		of.mu.Unlock()
+		w.pass(2 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready())
+	})
+}
+
+func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.link.set(func(l *link) { l.noStatus = true })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		assert.True(t, a.running("s1"), "nothing waits for it")
+		assert.Empty(t, a.link.patches)
+		a.link.set(func(l *link) { l.noStatus = false })
+		w.pass(6 * time.Second)
+		require.Len(t, a.link.patches, 1)
+		assert.Equal(t, "True Holding", a.ready())
+	})
+}
+
+func TestEventsAndMetricsTellWhatHappened(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(7 * time.Second)
+		text := a.agent.Metrics().Text()
+		assert.Contains(t, text, "metaparticle_holding 1\n")
+		assert.Contains(t, text, "metaparticle_transitions_total 1\n")
+		assert.Contains(t, text, `metaparticle_renewals_total{result="stored"} 2`)
+		assert.Contains(t, text, `metaparticle_writes_total{result="stored"} 1`)
+		assert.True(t, a.agent.Metrics().Healthy())
+
+		a.gates.report("s1", func(r *gate.Report) { r.Silent = true })
+		w.pass(time.Second)
+		a.gates.report("s1", func(r *gate.Report) { r.Silent, r.Connected = false, false })
+		w.pass(30 * time.Second)
+		close(a.stop)
+		w.pass(time.Second)
+		var reasons []string
+		w.server.mu.Lock()
+		for _, e := range w.server.events {
+			reasons = append(reasons, e.Reason)
+			assert.Equal(t, "a", e.PodName)
+			assert.NotEmpty(t, e.Message)
+		}
+		w.server.mu.Unlock()
+		assert.Equal(t, []string{"Acquired", "ShimSilent", "RenewDeadlinePassed", "NotReleased"}, reasons)
+		text = a.agent.Metrics().Text()
+		assert.Contains(t, text, "metaparticle_holding 0\n")
+		assert.Contains(t, text, `metaparticle_holds_ended_total{reason="RenewDeadlinePassed"} 1`)
+		for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+			assert.Regexp(t, `^(# (HELP|TYPE) metaparticle_\w+ .+|metaparticle_\w+(\{\w+="\w+"\})? -?[0-9.]+)$`, line)
+		}
+	})
+}
+
+func TestAnotherElectorsLeftoversAreNotTakenForAHolderThatServes(t *testing.T) {
+	// client-go leaves annotations that it does not know.
+	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
+		api.ServingAnnotation: acquired.Add(-time.Second).Format(time.RFC3339Nano),
+	}}
+	assert.True(t, recordOf(l).Notes.Serving.IsZero())
+	l.AcquireTime = acquired.Add(-time.Second)
+	assert.False(t, recordOf(l).Notes.Serving.IsZero())
+}
