@@ -5,6 +5,8 @@ package enroll
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -12,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -25,8 +28,8 @@ import (
 )
 
 const (
-	// firstRetry is about what a conflict with another process takes to pass.
-	firstRetry = 5 * time.Millisecond
+	// firstRetry is about what another process takes to end what ours ran into.
+	firstRetry = 10 * time.Millisecond
 	// lastRetry is as long as a new pod may be kept waiting by an old failure.
 	lastRetry = 5 * time.Second
 	// atOnce is how many namespaces are worked on at a time.
@@ -65,8 +68,21 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: atOnce, RateLimiter: limiter}).
 		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 			again, err := r.Namespace(ctx, request.Name)
+			if raced(err) {
+				// No news: another process, or an agent, was faster.
+				return reconcile.Result{RequeueAfter: firstRetry}, nil
+			}
 			return reconcile.Result{RequeueAfter: again}, err
 		}))
+}
+
+// raced: all that went wrong is a compare-and-swap that failed, or a creation
+// that came second.
+func raced(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only what Namespace itself joined.
+		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })
+	}
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)
 }
 
 func isAnnotated(object client.Object) bool {

@@ -137,8 +137,7 @@ func (r *Reconciler) remove(ctx context.Context, key types.NamespacedName, lease
 		return fmt.Errorf("sweep lease %s: %w", key.Name, err)
 	}
 	for i := range roles {
-		m, ok := remembered(&roles[i])[key.Name]
-		if !ok || lease != nil && m.UID != lease.UID {
+		if _, ok := remembered(&roles[i])[key.Name]; !ok {
 			continue
 		}
 		// The Roles were read before the Lease was deleted: who has made a new
@@ -150,10 +149,12 @@ func (r *Reconciler) remove(ctx context.Context, key types.NamespacedName, lease
 	return nil
 }
 
-// absent: a Lease that the cache does not know is not there either.
+// absent: a Lease that the cache does not know is not there either, or is
+// somebody else's, and stays.
 func (r *Reconciler) absent(ctx context.Context, key types.NamespacedName) error {
-	err := r.Reader.Get(ctx, key, new(coordinationv1.Lease))
-	if err == nil {
+	var lease coordinationv1.Lease
+	err := r.Reader.Get(ctx, key, &lease)
+	if err == nil && ours(&lease) {
 		return errAgain
 	}
 	return client.IgnoreNotFound(err)

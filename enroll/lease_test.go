@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestFirstStartIsImmediate(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.settle(w.process())
+	assert.Empty(t, holder(w.lease("lock.x")))
+	assert.EqualValues(t, 30, *w.lease("lock.x").Spec.LeaseDurationSeconds)
+	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+}
+
+func TestVanishedLeaseMakesEverybodyWaitTheLongestDurationEverClaimed(t *testing.T) {
+	long := lasting(gated("a", "till", "lock.x"), "90s")
+	w := newWorld(t, long, gated("b", "till", "lock.x"))
+	w.settle(w.process())
+	w.holds("lock.x", "a_1")
+	// The pod that held for 90 s was forced off; only its machine knows it.
+	w.remove(long)
+	w.vanish("lock.x")
+	w.settle(w.process())
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.EqualValues(t, 90, *w.lease("lock.x").Spec.LeaseDurationSeconds)
+	assert.Equal(t, memory{Seconds: 90, UID: w.lease("lock.x").UID}, remembered(w.role("till"))["lock.x"])
+}
+
+func TestHeldLeaseIsLeftAlone(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.settle(w.process())
+	w.holds("lock.x", "a_1")
+	version := w.lease("lock.x").ResourceVersion
+	w.create(gated("b", "other", "lock.x"))
+	w.settle(w.process())
+	assert.Equal(t, version, w.lease("lock.x").ResourceVersion)
+	assert.Equal(t, []string{"lock.x"}, w.role("other").Rules[0].ResourceNames)
+}
+
+// Of each scenario every write is, in turn, the last one of the process: before
+// it, and after it. The world checks that nothing is freed that was named.
+func TestCrashBetweenAnyTwoWrites(t *testing.T) {
+	scenarios := map[string]struct {
+		prepare func(*world)
+		free    bool
+	}{
+		"first start": {prepare: func(*world) {}, free: true},
+		"vanished Lease": {prepare: func(w *world) {
+			w.settle(w.process())
+			w.holds("lock.x", "a_1")
+			w.vanish("lock.x")
+		}},
+		"vanished Lease, another account comes": {prepare: func(w *world) {
+			w.settle(w.process())
+			w.holds("lock.x", "a_1")
+			w.vanish("lock.x")
+			w.create(gated("new", "newcomer", "lock.x"))
+		}},
+	}
+	for name, s := range scenarios {
+		for crash := 1; crash <= 8; crash++ {
+			t.Run(fmt.Sprintf("%s, write %d", name, crash), func(t *testing.T) {
+				w := newWorld(t, gated("a", "till", "lock.x"), gated("b", "other", "lock.x"))
+				s.prepare(w)
+				w.writes = 0
+				w.before = func(n int) error {
+					if n >= crash {
+						return errCrash
+					}
+					return nil
+				}
+				_, _ = w.process().Namespace(t.Context(), shop)
+				w.before = nil
+				w.settle(w.process())
+				assert.Equal(t, s.free, holder(w.lease("lock.x")) == "")
+				for _, account := range []string{"till", "other"} {
+					assert.Contains(t, w.role(account).Rules[0].ResourceNames, "lock.x")
+				}
+			})
+		}
+	}
+}
+
+// At each write of one process another one does all its work; and a fast agent
+// takes the slot as soon as it may.
+func TestTwoProcessesAtOnce(t *testing.T) {
+	for at := 1; at <= 8; at++ {
+		t.Run(fmt.Sprintf("write %d", at), func(t *testing.T) {
+			w := newWorld(t, gated("a", "till", "lock.x"), gated("b", "other", "lock.x"))
+			took := ""
+			w.before = func(n int) error {
+				if n != at {
+					return nil
+				}
+				w.before = nil
+				w.settle(w.process())
+				w.holds("lock.x", "a_1")
+				took = "a_1"
+				return nil
+			}
+			_, _ = w.process().Namespace(t.Context(), shop)
+			w.before = nil
+			w.settle(w.process())
+			assert.Equal(t, took, holder(w.lease("lock.x")), "the agent lost its slot to enroll")
+		})
+	}
+}
+
+func TestLongestDurationIsRememberedWhenItsPodIsGone(t *testing.T) {
+	long := lasting(gated("a", "till", "lock.x"), "2m")
+	w := newWorld(t, long, gated("b", "till", "lock.x"))
+	w.settle(w.process())
+	w.remove(long)
+	w.settle(w.process())
+	assert.EqualValues(t, 120, remembered(w.role("till"))["lock.x"].Seconds)
+	w.create(lasting(gated("c", "till", "lock.x"), "3m"))
+	w.settle(w.process())
+	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
+}
+
+func TestSomebodyElsesLeaseIsUsedAsItIs(t *testing.T) {
+	theirs := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: ptr.To(Unknown), LeaseDurationSeconds: ptr.To[int32](15)},
+	}
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, theirs, pod)
+	r := w.process()
+	w.settle(r)
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "freed")
+	assert.NotContains(t, w.lease("lock.x").Labels, api.ManagedLabel)
+	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+
+	// Nobody asks any more: the right goes, the Lease stays.
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.NotNil(t, w.lease("lock.x"))
+	assert.Nil(t, w.role("till"))
+}
+
+func TestSteadyStateWritesNothing(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x,lock.y"), gated("b", "other", "lock.x"))
+	r := w.process()
+	w.settle(r)
+	writes := w.writes
+	again, err := r.Namespace(t.Context(), shop)
+	require.NoError(t, err)
+	assert.Zero(t, again)
+	assert.Equal(t, writes, w.writes)
+}

@@ -1,0 +1,266 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestSweptAfterAWholeDurationWithoutChange(t *testing.T) {
+	pod := lasting(gated("a", "till", "lock.x"), "60s")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.x", "a_1")
+	w.remove(pod)
+
+	assert.Equal(t, 60*time.Second, w.settle(r), "the duration that the Role remembers, not the one written")
+	w.now = w.now.Add(59 * time.Second)
+	// Its agent is alive after all.
+	w.holds("lock.x", "a_1")
+	assert.Equal(t, 60*time.Second, w.settle(r), "the wait begins anew")
+	w.now = w.now.Add(59 * time.Second)
+	assert.Equal(t, time.Second, w.settle(r))
+	assert.NotNil(t, w.lease("lock.x"))
+	w.now = w.now.Add(time.Second)
+	w.settle(r)
+	assert.Nil(t, w.lease("lock.x"))
+	assert.Nil(t, w.role("till"))
+	assert.Error(t, w.server.Get(t.Context(), types.NamespacedName{Namespace: shop, Name: RoleName("till")}, &rbacv1.RoleBinding{}))
+
+	w.create(gated("b", "till", "lock.x"))
+	w.settle(r)
+	assert.Empty(t, holder(w.lease("lock.x")), "what was swept starts at once again")
+}
+
+func TestANewProcessWaitsAnew(t *testing.T) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod)
+	w.settle(w.process())
+	w.remove(pod)
+	w.settle(w.process())
+	w.now = w.now.Add(time.Hour)
+	assert.Equal(t, 30*time.Second, w.settle(w.process()), "it has not seen the hour pass")
+	assert.NotNil(t, w.lease("lock.x"))
+}
+
+func TestTheOtherNamesOfARoleStay(t *testing.T) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod, gated("b", "till", "lock.y"))
+	r := w.process()
+	w.settle(r)
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(30 * time.Second)
+	w.settle(r)
+	assert.Nil(t, w.lease("lock.x"))
+	assert.NotNil(t, w.lease("lock.y"))
+	assert.Equal(t, []string{"lock.y"}, w.role("till").Rules[0].ResourceNames)
+}
+
+// A Lease that is gone while nobody asks may have a holder somewhere: its name
+// stays for as long as that one may live.
+func TestNameOfAVanishedLeaseStaysForADuration(t *testing.T) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.x", "a_1")
+	w.remove(pod)
+	w.vanish("lock.x")
+	assert.Equal(t, 30*time.Second, w.settle(r))
+	w.now = w.now.Add(29 * time.Second)
+	w.create(gated("b", "till", "lock.x"))
+	w.settle(r)
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+}
+
+func TestNameOfAVanishedLeaseGoesInTheEnd(t *testing.T) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.remove(pod)
+	w.vanish("lock.x")
+	w.settle(r)
+	w.now = w.now.Add(30 * time.Second)
+	w.settle(r)
+	assert.Nil(t, w.role("till"))
+}
+
+// stale makes the process's cache of pods be far behind: it knows none.
+func stale(w *world, r *Reconciler) {
+	empty := newWorld(w.t)
+	live := r.Client.(client.WithWatch)
+	r.Client = interceptor.NewClient(live, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*corev1.PodList); ok {
+				return empty.server.List(ctx, list, options...)
+			}
+			return c.List(ctx, list, options...)
+		},
+	})
+}
+
+func TestAPodThatTheCacheDoesNotKnowKeepsItsLease(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	r := w.process()
+	w.settle(r)
+	stale(w, r)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.NotNil(t, w.lease("lock.x"))
+	assert.NotNil(t, w.role("till"))
+}
+
+// While one process sweeps, a pod comes and another process makes the Lease
+// anew, at each point in between.
+func TestSweepingAgainstANewPod(t *testing.T) {
+	for at := 1; at <= 4; at++ {
+		for _, account := range []string{"till", "other"} {
+			sweepAgainstANewPod(t, at, account)
+		}
+	}
+}
+
+// The Role of the swept Lease names another one too, if that is asked for by
+// the same account; else it is deleted with the name.
+func sweepAgainstANewPod(t *testing.T, at int, account string) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod, gated("b", account, "lock.y"))
+	sweeper := w.process()
+	w.settle(sweeper)
+	w.remove(pod)
+	w.settle(sweeper)
+	w.now = w.now.Add(time.Hour)
+	w.writes = 0
+	w.before = func(n int) error {
+		if n != at {
+			return nil
+		}
+		w.before = nil
+		w.create(gated("c", "till", "lock.x"))
+		w.settle(w.process())
+		return nil
+	}
+	_, _ = sweeper.Namespace(t.Context(), shop)
+	if w.before != nil {
+		return // fewer writes than that
+	}
+	w.settle(sweeper)
+	require.NotNil(t, w.lease("lock.x"), "write %d", at)
+	require.Contains(t, remembered(w.role("till")), "lock.x", "write %d", at)
+	assert.Equal(t, w.lease("lock.x").UID, remembered(w.role("till"))["lock.x"].UID, "write %d", at)
+}
+
+func TestCrashWhileSweeping(t *testing.T) {
+	for crash := 1; crash <= 4; crash++ {
+		pod := gated("a", "till", "lock.x")
+		w := newWorld(t, pod)
+		r := w.process()
+		w.settle(r)
+		w.remove(pod)
+		w.settle(r)
+		w.now = w.now.Add(time.Hour)
+		w.writes = 0
+		w.before = func(n int) error {
+			if n >= crash {
+				return errCrash
+			}
+			return nil
+		}
+		_, _ = r.Namespace(t.Context(), shop)
+		w.before = nil
+		next := w.process()
+		w.settle(next)
+		w.now = w.now.Add(time.Hour)
+		w.settle(next)
+		assert.Nil(t, w.lease("lock.x"), "write %d", crash)
+		assert.Nil(t, w.role("till"), "write %d", crash)
+	}
+}
+
+func TestOptOutTakesNothingAwayWhileGatedPodsExist(t *testing.T) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.optOut()
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	require.NotNil(t, w.lease("lock.x"))
+	w.vanish("lock.x")
+	w.settle(r)
+	require.NotNil(t, w.lease("lock.x"), "and what is missing is made")
+
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.Nil(t, w.lease("lock.x"))
+	assert.Nil(t, w.role("till"))
+}
+
+func TestWhoAsks(t *testing.T) {
+	ending := gated("a", "till", "lock.x")
+	ending.Finalizers = []string{"example.com/slow"}
+	tests := map[string]struct {
+		pod  *corev1.Pod
+		asks bool
+	}{
+		"running":     {gated("a", "till", "lock.x"), true},
+		"terminating": {ending, true},
+		"succeeded":   {gated("a", "till", "lock.x"), false},
+		"failed":      {gated("a", "till", "lock.x"), false},
+		"nothing":     {gated("a", "till", ""), false},
+	}
+	tests["succeeded"].pod.Status.Phase = corev1.PodSucceeded
+	tests["failed"].pod.Status.Phase = corev1.PodFailed
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, test.pod)
+			if name == "terminating" {
+				w.remove(test.pod)
+			}
+			w.settle(w.process())
+			assert.Equal(t, test.asks, w.lease("lock.x") != nil)
+		})
+	}
+}
+
+func TestNamespaceThatEndsIsLeftAlone(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	var namespace corev1.Namespace
+	require.NoError(t, w.server.Get(t.Context(), types.NamespacedName{Name: shop}, &namespace))
+	namespace.Finalizers = []string{"example.com/slow"}
+	require.NoError(t, w.server.Update(t.Context(), &namespace))
+	w.remove(&namespace)
+	w.settle(w.process())
+	assert.Zero(t, w.writes)
+}
+
+func TestSomebodyElsesRoleInTheWayStopsNobodyElse(t *testing.T) {
+	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
+	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
+	_, err := w.process().Namespace(t.Context(), shop)
+	require.ErrorIs(t, err, ErrForeign)
+	assert.Empty(t, w.role("till").Rules)
+	assert.NotContains(t, w.role("till").Labels, api.ManagedLabel)
+	assert.Equal(t, []string{"lock.y"}, w.role("other").Rules[0].ResourceNames)
+}

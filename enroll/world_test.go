@@ -1,0 +1,244 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const shop = "shop"
+
+var errCrash = errors.New("the process crashed")
+
+// world is an API server with one namespace, shop, that opted in. It holds
+// every write of enroll against the rule that counts: a Lease that some Role
+// has named, and that was not swept since, is never freed by enroll.
+type world struct {
+	t      *testing.T
+	server client.WithWatch
+	now    time.Time
+	events []string
+
+	// writes counts enroll's writes; before, if set, is called ahead of each,
+	// and may crash the process or let another one run.
+	writes int
+	before func(n int) error
+
+	uids  int
+	named map[string]bool
+}
+
+func newWorld(t *testing.T, objects ...client.Object) *world {
+	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), named: map[string]bool{}}
+	objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: shop, Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled},
+	}})
+	w.server = fake.NewClientBuilder().Build()
+	for _, object := range objects {
+		w.create(object)
+	}
+	return w
+}
+
+// create is somebody else's creation. The fake server gives no uids, and
+// begins each object with the same version, which a real one never does.
+func (w *world) create(object client.Object) {
+	w.t.Helper()
+	w.uids++
+	object.SetUID(types.UID("uid-" + strconv.Itoa(w.uids)))
+	require.NoError(w.t, w.server.Create(w.t.Context(), object))
+}
+
+// process is a fresh process of enroll; only the API server is old.
+func (w *world) process() *Reconciler {
+	c := interceptor.NewClient(w.server, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, object client.Object, _ ...client.CreateOption) error {
+			if err := w.write(); err != nil {
+				return err
+			}
+			if lease, ok := object.(*coordinationv1.Lease); ok {
+				require.Equal(w.t, Unknown, holder(lease), "a Lease was created free")
+			}
+			w.uids++
+			object.SetUID(types.UID("uid-" + strconv.Itoa(w.uids)))
+			err := c.Create(ctx, object)
+			w.note(ctx)
+			return err
+		},
+		Update: func(ctx context.Context, c client.WithWatch, object client.Object, _ ...client.UpdateOption) error {
+			if err := w.write(); err != nil {
+				return err
+			}
+			if err := w.sameUID(ctx, object, object.GetUID()); err != nil {
+				return err
+			}
+			err := c.Update(ctx, object)
+			if lease, ok := object.(*coordinationv1.Lease); ok && err == nil {
+				require.Empty(w.t, holder(lease), "enroll wrote a holder")
+				require.False(w.t, w.named[lease.Name], "enroll freed %s, which a Role had named", lease.Name)
+			}
+			w.note(ctx)
+			return err
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+			if err := w.write(); err != nil {
+				return err
+			}
+			var o client.DeleteOptions
+			o.ApplyOptions(options)
+			require.NotNil(w.t, o.Preconditions, "deleted whatever it may be")
+			if err := w.sameUID(ctx, object, *o.Preconditions.UID); err != nil {
+				return err
+			}
+			err := c.Delete(ctx, object, options...)
+			if _, ok := object.(*coordinationv1.Lease); ok && err == nil {
+				delete(w.named, object.GetName())
+			}
+			return err
+		},
+	})
+	return &Reconciler{Client: c, Reader: w.server, Now: func() time.Time { return w.now }, Events: w}
+}
+
+func (w *world) write() error {
+	w.writes++
+	if w.before != nil {
+		return w.before(w.writes)
+	}
+	return nil
+}
+
+// note remembers which Leases Roles have named.
+func (w *world) note(ctx context.Context) {
+	var list rbacv1.RoleList
+	require.NoError(w.t, w.server.List(ctx, &list))
+	for name := range roles(list.Items).names() {
+		w.named[name] = true
+	}
+}
+
+func (w *world) sameUID(ctx context.Context, object client.Object, uid types.UID) error {
+	there := object.DeepCopyObject().(client.Object)
+	err := w.server.Get(ctx, client.ObjectKeyFromObject(object), there)
+	if err == nil && there.GetUID() != uid {
+		return apierrors.NewConflict(schema.GroupResource{}, object.GetName(), errors.New("another uid"))
+	}
+	return err
+}
+
+// Eventf implements [Recorder].
+func (w *world) Eventf(regarding, _ runtime.Object, _, reason, _, note string, args ...any) {
+	w.events = append(w.events, regarding.(client.Object).GetName()+" "+reason+": "+fmt.Sprintf(note, args...))
+}
+
+// settle lets a process work until nothing is left to be done at once.
+func (w *world) settle(r *Reconciler) time.Duration {
+	w.t.Helper()
+	var err error
+	for range 10 {
+		writes := w.writes
+		var again time.Duration
+		again, err = r.Namespace(w.t.Context(), shop)
+		if err == nil && w.writes == writes {
+			return again
+		}
+	}
+	require.NoError(w.t, err)
+	w.t.Fatal("never settles")
+	return 0
+}
+
+func (w *world) lease(name string) *coordinationv1.Lease {
+	w.t.Helper()
+	lease := new(coordinationv1.Lease)
+	err := w.server.Get(w.t.Context(), types.NamespacedName{Namespace: shop, Name: name}, lease)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	require.NoError(w.t, err)
+	return lease
+}
+
+func (w *world) role(account string) *rbacv1.Role {
+	w.t.Helper()
+	role := new(rbacv1.Role)
+	err := w.server.Get(w.t.Context(), types.NamespacedName{Namespace: shop, Name: RoleName(account)}, role)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	require.NoError(w.t, err)
+	return role
+}
+
+// holds is an agent that takes the slot, or renews it.
+func (w *world) holds(name, who string) {
+	w.t.Helper()
+	lease := w.lease(name)
+	require.NotNil(w.t, lease)
+	lease.Spec.HolderIdentity = &who
+	now := metav1.NewMicroTime(w.now)
+	lease.Spec.RenewTime = &now
+	lease.Spec.LeaseDurationSeconds = ptr.To[int32](30)
+	require.NoError(w.t, w.server.Update(w.t.Context(), lease))
+}
+
+// vanish deletes a Lease behind everybody's back.
+func (w *world) vanish(name string) {
+	w.t.Helper()
+	lease := w.lease(name)
+	require.NotNil(w.t, lease)
+	require.NoError(w.t, w.server.Delete(w.t.Context(), lease))
+}
+
+func (w *world) remove(object client.Object) {
+	w.t.Helper()
+	require.NoError(w.t, w.server.Delete(w.t.Context(), object))
+}
+
+func (w *world) optOut() {
+	w.t.Helper()
+	var namespace corev1.Namespace
+	require.NoError(w.t, w.server.Get(w.t.Context(), types.NamespacedName{Name: shop}, &namespace))
+	namespace.Labels = nil
+	require.NoError(w.t, w.server.Update(w.t.Context(), &namespace))
+}
+
+// gated is a pod as the webhook leaves it.
+func gated(name, account, slots string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   shop,
+			Name:        name,
+			Labels:      map[string]string{api.GatedLabel: api.Gated},
+			Annotations: map[string]string{api.SlotsAnnotation: slots},
+		},
+		Spec: corev1.PodSpec{ServiceAccountName: account},
+	}
+}
+
+func lasting(pod *corev1.Pod, duration string) *corev1.Pod {
+	pod.Annotations[api.LeaseDurationAnnotation] = duration
+	return pod
+}
