@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sim runs the real agent (agent, agent/lease) and the real enroll
+// against a world that is out to break them: an API server, nodes, kubelets,
+// shims and children, all in one process and one synctest bubble. It has no
+// code but tests.
+//
+// # What is real and what is not
+//
+// Real: agent.Agent with agent/lease, enroll.Reconciler, agent/kube's Lease.
+// Modelled: the API server (PUT, GET and watch of one namespace), the network,
+// the kubelet, and agent/gate, whose server and shim are mirrored state by
+// state, because the real ones need a kernel.
+//
+// # Clocks
+//
+// True time is the bubble's. Each node has a clock of its own, up to a
+// twentieth too fast or too slow, which is what the agent and the shims read
+// and what the shims' alarms ring by. (The agent's own timers run by true time:
+// they only wake it.)
+//
+// # Replay
+//
+// Each actor draws from a random source of its own, made from the seed and the
+// actor's name, so that what one does moves nobody else's dice; all delays are
+// random to the nanosecond, so that no two events of different actors fall on
+// one instant and are ordered by chance. A seed therefore repeats exactly:
+//
+//	go test ./sim -run Simulation -seed=K -v
+//
+// # What it looks for
+//
+// The invariants are in check_test.go, each with the name by which planted/
+// refers to it. A simulation that cannot catch a planted bug is not trusted:
+// TestPlanted plants one for each rule.
+//
+// # What it does not look for
+//
+// What docs/guarantees.md does not promise: a child of a node, container or
+// shim that is frozen past its deadline is excused from exclusivity (never from
+// the rule that a release needs proof), and so is one in uninterruptible sleep.
+package sim

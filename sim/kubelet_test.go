@@ -1,0 +1,458 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// node has a clock, a network and, on it, pods.
+type node struct {
+	w    *world
+	name string
+	rng  *rand.Rand
+	boot string
+	// rate of its clock against true time, and what the clock said at zero.
+	rate    float64
+	base    time.Duration
+	booted  time.Duration // true time
+	up      bool
+	frozen  bool
+	cutOut  bool
+	cutIn   bool
+	wallOff time.Duration
+}
+
+// skew bounds how far a clock's rate is off: two of them differ by a tenth.
+const skew = .05
+
+func (w *world) newNode(name string) *node {
+	n := &node{w: w, name: name, rng: w.source(name)}
+	n.rate = 1 - skew + 2*skew*n.rng.Float64()
+	n.wallOff = between(n.rng, -time.Minute, time.Minute)
+	n.bootUp()
+	w.nodes = append(w.nodes, n)
+	return n
+}
+
+func (n *node) bootUp() {
+	n.boot = fmt.Sprintf("boot-%08x", n.rng.Uint32())
+	n.booted, n.up = n.w.now(), true
+	n.base = between(n.rng, time.Minute, 100*time.Hour)
+}
+
+// now is the node's CLOCK_BOOTTIME.
+func (n *node) now() time.Duration {
+	return n.base + time.Duration(n.rate*float64(n.w.now()-n.booted))
+}
+
+// at runs f when the node's clock shows the instant.
+func (n *node) at(instant time.Duration, f func()) {
+	n.w.after(time.Duration(float64(instant-n.now())/n.rate)+1, f)
+}
+
+// template is what pods are made from.
+type template struct {
+	workload   string
+	slots      []string
+	duration   time.Duration
+	grace      time.Duration
+	containers []string
+	standBy    bool
+	// keepsName: a StatefulSet's pod, whose successor has its name.
+	keepsName bool
+	account   string
+	// restless children end by themselves after about that long; 0: never.
+	restless time.Duration
+	// obedient children stop at once.
+	obedient bool
+}
+
+// pod is one pod on its node.
+type pod struct {
+	template
+	w          *world
+	name, uid  string
+	node       *node
+	rng        *rand.Rand
+	containers []*container
+	agents     []*agentProcess
+	lock       *agentProcess // who has the flock
+	notes      map[string]note
+	agentRuns  int
+	// stopping: the kubelet ends it. object: it is in the API.
+	stopping, object, gone bool
+}
+
+type container struct {
+	pod    *pod
+	name   string
+	shims  []*shim // the last one is the current one
+	starts int
+	// failures in a row, for the back-off; pending: a start is due.
+	failures int
+	pending  bool
+}
+
+// agentProcess is one process of the agent's container.
+type agentProcess struct {
+	*process
+	*clientOf
+	pod     *pod
+	name    string
+	gateway *gateway
+	agent   *agent.Agent
+	stop    chan struct{}
+	stopped bool
+	frozen  bool
+}
+
+func (w *world) newPod(t template, n *node) *pod {
+	w.serial++
+	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string]note{}}
+	if !t.keepsName {
+		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
+	}
+	p.rng = w.source(p.name + p.uid)
+	for _, name := range t.containers {
+		p.containers = append(p.containers, &container{pod: p, name: name})
+	}
+	p.register()
+	w.pods = append(w.pods, p)
+	w.note(p.name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.name, n.rate, p.duration, p.slots)
+	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.startAll)
+	return p
+}
+
+func (p *pod) identity() string { return api.Identity(p.name, p.uid) }
+
+func (p *pod) startAll() {
+	if p.gone || p.stopping || !p.node.up {
+		return
+	}
+	if p.agent() == nil {
+		p.startAgent()
+	}
+	for _, c := range p.containers {
+		if len(c.shims) == 0 && !c.pending {
+			c.startShim()
+		}
+	}
+}
+
+// register puts the pod's object into the API, for enroll.
+func (p *pod) register() {
+	p.object = true
+	p.w.api.object("Pod", p.name)
+	body := map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{
+			"name": p.name, "namespace": namespace, "labels": map[string]any{api.GatedLabel: api.Gated},
+			"annotations": map[string]any{
+				api.SlotsAnnotation: strings.Join(p.slots, ","), api.LeaseDurationAnnotation: p.duration.String(),
+			},
+		},
+		"spec": map[string]any{"serviceAccountName": p.account, "nodeName": p.node.name},
+	}
+	_, err := p.w.api.put("kubelet", "Pod", p.name, encode(body))
+	if err != nil {
+		_, err = p.w.api.create("kubelet", "Pod", p.name, encode(body))
+	}
+	must(err)
+}
+
+// unregister takes the object out, unless a successor has the name by now.
+func (p *pod) unregister() {
+	if !p.object {
+		return
+	}
+	p.object = false
+	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
+		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
+	}
+}
+
+// agent is the process that has the flock, if one has.
+func (p *pod) agent() *agentProcess {
+	if p.lock != nil && !p.lock.process.dead {
+		return p.lock
+	}
+	return nil
+}
+
+// listening is where shims can connect.
+func (p *pod) listening() *gateway {
+	if a := p.agent(); a != nil {
+		return a.gateway
+	}
+	return nil
+}
+
+func (p *pod) startAgent() {
+	if p.gone || !p.node.up {
+		return
+	}
+	p.agentRuns++
+	proc := p.w.newProcess()
+	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{})}
+	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
+	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
+	a.clientOf.name = p.identity()
+	a.clientOf.allowed = p.allowed
+	p.agents = append(p.agents, a)
+	p.w.note(a.name, "agent starts")
+	if p.node.frozen {
+		a.freeze()
+	}
+	p.relock()
+}
+
+// relock gives a free flock to the first process that waits for it.
+func (p *pod) relock() {
+	if p.lock != nil && !p.lock.process.dead {
+		return
+	}
+	for _, a := range p.agents {
+		if !a.process.dead {
+			p.lock = a
+			a.begin()
+			return
+		}
+	}
+}
+
+func (a *agentProcess) begin() {
+	p, w := a.pod, a.pod.w
+	a.gateway = newGateway(a)
+	config := agent.Config{
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
+		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
+		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
+		API: a.clientOf, Gate: a.gateway, Clock: a.clock,
+		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
+		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
+	}
+	w.group.Go(a.gateway.deliver)
+	w.group.Go(func() {
+		made, err := agent.New(config)
+		must(err)
+		w.do(func() { a.agent = made })
+		err = made.Run(a.process.ctx, a.stop)
+		w.do(func() { a.exited(err) })
+	})
+}
+
+// clock is the node's, read by this process: not while it is frozen.
+func (a *agentProcess) clock() time.Duration {
+	if !a.enter() {
+		return a.pod.node.now()
+	}
+	defer a.process.w.mu.Unlock()
+	return a.pod.node.now()
+}
+
+func (a *agentProcess) enter() bool { return a.process.enter() }
+
+// exited is the end of the process, for whatever reason.
+func (a *agentProcess) exited(err error) {
+	p := a.pod
+	if !a.process.dead {
+		p.w.note(a.name, "agent exits: %v", err)
+		a.kill()
+		if !p.stopping {
+			p.restartAgent()
+		}
+	}
+}
+
+// kill ends the process at once.
+func (a *agentProcess) kill() {
+	if a.process.dead {
+		return
+	}
+	p := a.pod
+	a.die()
+	p.w.note(a.name, "agent is dead")
+	for _, c := range p.containers {
+		for _, s := range c.shims {
+			if s.link != nil && s.link.gateway == a.gateway {
+				s.link.close()
+			}
+		}
+	}
+	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
+	p.relock()
+	p.tidy()
+}
+
+func (p *pod) restartAgent() {
+	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
+		if !p.stopping && len(p.agents) == 0 {
+			p.startAgent()
+		}
+	})
+}
+
+// terminate is SIGTERM to the agent.
+func (a *agentProcess) terminate() {
+	if !a.stopped {
+		a.stopped = true
+		a.process.w.note(a.name, "agent is told to stop")
+		close(a.stop)
+	}
+}
+
+func (a *agentProcess) freezeAlone() {
+	a.frozen = true
+	a.process.w.note(a.name, "agent is frozen")
+	a.freeze()
+}
+
+func (a *agentProcess) thawAlone() {
+	if a.frozen {
+		a.frozen = false
+		a.process.w.note(a.name, "agent thaws")
+		if !a.pod.node.frozen {
+			a.thaw()
+		}
+	}
+}
+
+// allowed is the API server's authorization.
+func (p *pod) allowed(verb, lease string) error {
+	if !p.object {
+		return status(401, "Unauthorized", "the token's pod is gone")
+	}
+	if !p.w.api.granted(p.account, verb, lease) {
+		return status(403, "Forbidden", verb+" "+lease)
+	}
+	return nil
+}
+
+// shimGone: a container has come to its end.
+func (c *container) shimGone(s *shim) {
+	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
+	c.shims = slices.DeleteFunc(c.shims, func(other *shim) bool { return other == s })
+	p := c.pod
+	if p.stopping || p.gone {
+		p.tidy()
+		return
+	}
+	if current && p.node.up {
+		c.restart()
+	}
+}
+
+// mostBackOff is the longest back-off here; the kubelet's goes to five minutes.
+const mostBackOff = 40 * time.Second
+
+func (c *container) restart() {
+	c.pending = true
+	p := c.pod
+	pause := between(p.rng, 300*time.Millisecond, time.Second)
+	if c.failures > 0 {
+		pause += min(mostBackOff, 10*time.Second<<min(c.failures-1, 5))
+	}
+	c.failures++
+	n := c.starts
+	p.w.after(pause, func() {
+		c.pending = false
+		if c.starts == n && !p.stopping && !p.gone && p.node.up && len(c.shims) == 0 {
+			c.startShim()
+		}
+	})
+}
+
+// stop is the kubelet's end of a pod: SIGTERM, its grace, SIGKILL. The agent, a
+// sidecar, is told to stop after the others have ended, or the time is up.
+func (p *pod) stop() {
+	if p.stopping {
+		return
+	}
+	p.stopping = true
+	p.w.note(p.name, "pod is being stopped, grace %v", p.grace)
+	for _, c := range p.containers {
+		for _, s := range c.shims {
+			s.terminate()
+		}
+	}
+	p.w.after(p.grace, func() {
+		for _, c := range p.containers {
+			for _, s := range slices.Clone(c.shims) {
+				s.exit()
+			}
+		}
+		p.stopAgents()
+	})
+	p.tidy()
+}
+
+// left is what the kubelet leaves a sidecar when the grace has run out.
+const left = 2 * time.Second
+
+func (p *pod) stopAgents() {
+	for _, a := range p.agents {
+		a.terminate()
+	}
+	p.w.after(left, func() {
+		for _, a := range slices.Clone(p.agents) {
+			a.kill()
+		}
+	})
+}
+
+// tidy goes on with the end of a pod as its processes end.
+func (p *pod) tidy() {
+	if !p.stopping || p.gone {
+		return
+	}
+	for _, c := range p.containers {
+		if len(c.shims) > 0 {
+			return
+		}
+	}
+	if len(p.agents) > 0 {
+		for _, a := range p.agents {
+			if !a.stopped {
+				a.terminate()
+			}
+		}
+		return
+	}
+	p.gone = true
+	p.w.note(p.name, "pod is gone")
+	p.unregister()
+	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
+}
+
+// stops is how long a child takes to stop; negative if it ignores SIGTERM.
+func (p *pod) stops(r *rand.Rand) time.Duration {
+	switch n := r.IntN(10); {
+	case p.obedient, n < 5:
+		return between(r, time.Millisecond, 300*time.Millisecond)
+	case n < 7:
+		return between(r, time.Second, 5*time.Second)
+	case n < 9:
+		return between(r, 5*time.Second, p.grace+5*time.Second)
+	}
+	return -1
+}
+
+// live makes a restless child end by itself.
+func (p *pod) live(c *child) {
+	if p.restless > 0 {
+		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
+			if !p.w.calm {
+				c.ends("ends by itself")
+			}
+		})
+	}
+}

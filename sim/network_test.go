@@ -1,0 +1,450 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// weather is what happens to requests while it lasts.
+type weather struct {
+	// lost, replyLost, late, refused are the chances of a request: it never
+	// arrives; it does, its answer does not; it arrives when its sender has
+	// long given up; it is answered with an error.
+	lost, replyLost, late, refused float64
+	// slow is the chance of one way taking up to a second, not milliseconds.
+	slow float64
+	// stall and close are the chances, for each event of a watch, of its being
+	// held up for up to a minute, and of the watch ending after it.
+	stall, close float64
+}
+
+var (
+	fair = weather{}
+	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05}
+)
+
+var (
+	errDead        = errors.New("this process is dead")
+	errUnreachable = errors.New("connection refused")
+	errBroken      = errors.New("connection reset")
+)
+
+// process is what a client runs in: it can be frozen and killed at any of its
+// requests.
+type process struct {
+	w      *world
+	ctx    context.Context
+	cancel context.CancelFunc
+	dead   bool
+	thawed chan struct{} // not nil while frozen
+	// deferred is what arrived while it was frozen.
+	deferred []func()
+}
+
+func (w *world) newProcess() *process {
+	p := &process{w: w}
+	p.ctx, p.cancel = context.WithCancel(w.ctx)
+	return p
+}
+
+// die makes everything that the process still does have no effect. Called with
+// the mutex held.
+func (p *process) die() {
+	p.dead = true
+	p.cancel()
+	p.thaw()
+}
+
+func (p *process) freeze() {
+	if p.thawed == nil && !p.dead {
+		p.thawed = make(chan struct{})
+	}
+}
+
+func (p *process) thaw() {
+	if p.thawed == nil {
+		return
+	}
+	close(p.thawed)
+	p.thawed = nil
+	due := p.deferred
+	p.deferred = nil
+	for _, f := range due {
+		p.whenThawed(f)
+	}
+}
+
+// whenThawed runs f now, or as soon as the process is no longer frozen.
+func (p *process) whenThawed(f func()) {
+	switch {
+	case p.dead:
+	case p.thawed != nil:
+		p.deferred = append(p.deferred, f)
+	default:
+		f()
+	}
+}
+
+// enter takes the mutex for a living process that is not frozen; false for a
+// dead one, without the mutex.
+func (p *process) enter() bool {
+	for {
+		p.w.mu.Lock()
+		thawed := p.thawed
+		switch {
+		case p.dead:
+			p.w.mu.Unlock()
+			return false
+		case thawed == nil:
+			return true
+		}
+		p.w.mu.Unlock()
+		<-thawed
+	}
+}
+
+// client is one process's way to the API server.
+type clientOf struct {
+	*process
+	name    string
+	node    *node // nil: beside the API server
+	sources map[string]*rand.Rand
+	// allowed judges a request for a Lease: get, watch, update.
+	allowed func(verb, lease string) error
+	// sent counts the requests, watches and those for people included.
+	sent map[string]int
+}
+
+func (w *world) newClient(p *process, name string, n *node) *clientOf {
+	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}}
+}
+
+// source: one for each kind of request, because those of one process race.
+func (c *clientOf) source(op string) *rand.Rand {
+	r := c.sources[op]
+	if r == nil {
+		r = c.w.source(c.name + " " + op)
+		c.sources[op] = r
+	}
+	return r
+}
+
+// out and in: what the client sends arrives; what the server sends arrives.
+func (c *clientOf) out() bool { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutOut) }
+func (c *clientOf) in() bool  { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutIn) }
+
+type answer struct {
+	raw []byte
+	err error
+}
+
+// do sends one request, whose effect happens when, and if, it arrives.
+func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, error)) ([]byte, error) {
+	if !c.enter() {
+		return nil, errDead
+	}
+	r, f := c.source(op), c.w.weather
+	c.sent[op]++
+	reply := make(chan answer, 1)
+	tell := func(a answer, after time.Duration) {
+		c.w.after(after, func() {
+			if c.in() {
+				reply <- a
+			} else {
+				c.w.after(between(r, 0, noticed), func() { reply <- answer{err: errBroken} })
+			}
+		})
+	}
+	lost, late, refused, replyLost := chance(r, f.lost), chance(r, f.late), chance(r, f.refused), chance(r, f.replyLost)
+	there, back := trip(r, f), trip(r, f)
+	abrupt, code, before := chance(r, .5), r.IntN(len(refusals)), chance(r, .5)
+	if late {
+		there += between(r, time.Second, 25*time.Second)
+	}
+	// A watch has no deadline of its own; that its path is cut is noticed.
+	silence := func() {
+		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
+			pause := back
+			if watching {
+				pause += between(r, 0, noticed)
+			}
+			c.w.after(pause, func() { reply <- answer{err: errUnreachable} })
+		}
+	}
+	c.w.after(there, func() {
+		switch {
+		case lost || !c.out():
+			silence()
+			return
+		case refused && (before || refusals[code].code < 500):
+			tell(answer{err: refusals[code].err()}, back)
+			return
+		}
+		raw, err := effect()
+		switch {
+		case replyLost || !c.in():
+			silence()
+		case refused:
+			tell(answer{err: refusals[code].err()}, back)
+		default:
+			tell(answer{raw, err}, back)
+		}
+	})
+	c.w.mu.Unlock()
+	return c.await(ctx, reply)
+}
+
+func (c *clientOf) await(ctx context.Context, reply <-chan answer) ([]byte, error) {
+	var a answer
+	select {
+	case a = <-reply:
+	case <-ctx.Done():
+		a.err = ctx.Err()
+	}
+	if !c.enter() {
+		return nil, errDead
+	}
+	c.w.mu.Unlock()
+	return a.raw, a.err
+}
+
+// trip is one way.
+func trip(r *rand.Rand, f weather) time.Duration {
+	d := between(r, 200*time.Microsecond, 4*time.Millisecond)
+	if chance(r, f.slow) {
+		d += between(r, 0, time.Second)
+	}
+	return d
+}
+
+type refusal struct {
+	code  int
+	after time.Duration
+}
+
+// refusals are answers that the server may give to anything. One of 500 and
+// above may come after the effect: the API server gave up waiting for etcd.
+var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
+
+func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }
+
+// watch is one stream. Its events arrive in order, whenever they do.
+type watch struct {
+	c       *clientOf
+	rng     *rand.Rand
+	name    string
+	queue   []change // on their way
+	moving  bool
+	arrived []change
+	ended   bool
+	err     error
+	wake    chan struct{}
+}
+
+// WatchLease implements agent.API.
+func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
+	s := &watch{c: c, name: name, wake: make(chan struct{}, 1)}
+	defer c.close(s)
+	_, err := c.do(ctx, "watch "+name, func() ([]byte, error) {
+		if err := c.may("watch", name); err != nil {
+			return nil, err
+		}
+		return nil, c.w.api.open(s, resourceVersion)
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		if !c.enter() {
+			return errDead
+		}
+		arrived, ended, err := s.arrived, s.ended, s.err
+		s.arrived = nil
+		c.w.mu.Unlock()
+		for _, e := range arrived {
+			fn(eventOf(e))
+		}
+		if ended {
+			return err
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func eventOf(c change) kube.WatchEvent {
+	lease := leaseFrom(c.raw)
+	return kube.WatchEvent{Type: c.kind, Lease: lease, ResourceVersion: lease.ResourceVersion}
+}
+
+// open begins a stream after the version.
+func (s *server) open(w *watch, resourceVersion string) error {
+	from := number(resourceVersion)
+	if from < s.compacted {
+		return status(410, "Expired", "too old resource version")
+	}
+	w.rng = w.c.source("stream " + w.name)
+	for _, change := range s.changes {
+		if change.rv > from {
+			w.offer(change)
+		}
+	}
+	s.watches = append(s.watches, w)
+	return nil
+}
+
+func (c *clientOf) close(s *watch) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	s.ended = true
+	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
+}
+
+// offer puts a change on its way.
+func (s *watch) offer(c change) {
+	if c.name == s.name && !s.ended {
+		s.queue = append(s.queue, c)
+		s.move()
+	}
+}
+
+// move brings the first event on its way to the client, and then the next.
+func (s *watch) move() {
+	if s.moving || s.ended || len(s.queue) == 0 {
+		return
+	}
+	s.moving = true
+	f := s.c.w.weather
+	delay := trip(s.rng, f)
+	if chance(s.rng, f.stall) {
+		delay += between(s.rng, 0, time.Minute)
+	}
+	closing, orderly := chance(s.rng, f.close), chance(s.rng, .5)
+	s.c.w.after(delay, func() { s.arrive(closing, orderly) })
+}
+
+func (s *watch) arrive(closing, orderly bool) {
+	if s.ended {
+		return
+	}
+	if !s.c.in() {
+		// Packets are sent again until the path is back, or it is given up.
+		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() { s.arrive(closing, orderly) })
+		return
+	}
+	s.arrived = append(s.arrived, s.queue[0])
+	s.queue, s.moving = s.queue[1:], false
+	switch {
+	case closing && orderly:
+		s.finish(nil)
+	case closing:
+		s.finish(errBroken)
+	}
+	s.signal()
+	s.move()
+}
+
+// finish ends the stream; what arrived is still seen.
+func (s *watch) finish(err error) {
+	if !s.ended {
+		s.ended, s.err = true, err
+		s.signal()
+	}
+}
+
+func (s *watch) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// noticed is within what time a client notices that its path is cut (agent/kube
+// promises 8 s).
+const noticed = 8 * time.Second
+
+// severed lets the clients notice that their streams may be cut. Called when
+// something was cut.
+func (s *server) severed() {
+	for _, stream := range s.watches {
+		if !stream.c.in() {
+			s.w.after(between(stream.rng, 0, noticed), func() {
+				if !stream.c.in() {
+					stream.finish(errBroken)
+				}
+			})
+		}
+	}
+}
+
+// GetLease implements agent.API.
+func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	raw, err := c.do(ctx, "get "+name, func() ([]byte, error) {
+		if err := c.may("get", name); err != nil {
+			return nil, err
+		}
+		return c.w.api.get("Lease", name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return leaseFrom(raw), nil
+}
+
+// UpdateLease implements agent.API, with agent/kube's own check of the answer
+// left to the programs under test.
+func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
+	body, err := lease.MarshalJSON()
+	must(err)
+	raw, err := c.do(ctx, "put "+lease.Name, func() ([]byte, error) {
+		if err := c.may("update", lease.Name); err != nil {
+			return nil, err
+		}
+		return c.w.api.put(c.name, "Lease", lease.Name, body)
+	})
+	if err != nil {
+		return nil, err
+	}
+	stored := leaseFrom(raw)
+	if stored.ResourceVersion == lease.ResourceVersion {
+		return nil, kube.ErrUnchanged
+	}
+	return stored, nil
+}
+
+// PatchPodStatus and CreateEvent are for people: they only count.
+func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) error {
+	_, err := c.do(ctx, "patch", func() ([]byte, error) { return nil, nil })
+	return err
+}
+
+func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
+	_, err := c.do(ctx, "event", func() ([]byte, error) { return nil, nil })
+	return err
+}
+
+func (c *clientOf) may(verb, lease string) error {
+	if c.allowed == nil {
+		return nil
+	}
+	return c.allowed(verb, lease)
+}
+
+func number(version string) int64 {
+	n, err := strconv.ParseInt(version, 10, 64)
+	must(err)
+	return n
+}

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// troubles are what can happen now, one of which does.
+func (c *chaos) troubles() []func() {
+	all := []func(){c.shift, c.shift, c.apiTrouble, c.watchTrouble, c.enrollTrouble, c.nodeTrouble, c.nodeTrouble}
+	if c.takesLeases {
+		all = append(all, c.takeLease)
+	}
+	if c.takesRoles {
+		all = append(all, c.takeRole)
+	}
+	if c.elector != nil {
+		all = append(all, func() { c.elector.paused = !c.elector.paused })
+	}
+	if len(c.pods) > 0 {
+		all = append(all, c.podTrouble, c.podTrouble, c.processTrouble, c.processTrouble, c.processTrouble, c.processTrouble)
+	}
+	return all
+}
+
+// shift changes the weather.
+func (c *chaos) shift() {
+	if c.weather == fair && chance(c.rng, .7) {
+		c.weather = foul
+		c.note("script", "foul weather")
+		return
+	}
+	c.weather = fair
+	c.note("script", "fair weather")
+}
+
+func (c *chaos) apiTrouble() {
+	if c.api.away {
+		return
+	}
+	c.apiDown()
+	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.apiUp)
+}
+
+func (c *chaos) watchTrouble() {
+	orderly := chance(c.rng, .5)
+	if chance(c.rng, .5) {
+		c.note("script", "history is compacted")
+		c.api.compacted = c.api.rv
+	}
+	c.note("script", "all watches end (orderly %v)", orderly)
+	for _, s := range slices.Clone(c.api.watches) {
+		if orderly {
+			s.finish(nil)
+		} else {
+			s.finish(errBroken)
+		}
+	}
+}
+
+func (c *chaos) enrollTrouble() {
+	if len(c.enrolls) > 0 && chance(c.rng, .6) {
+		pick(c.rng, c.enrolls).retire()
+		return
+	}
+	c.serial++
+	c.newEnroller(fmt.Sprintf("enroll-%d", c.serial))
+}
+
+func (c *chaos) takeLease() {
+	slot := pick(c.rng, c.slots)
+	if _, ok := c.api.lease(slot); ok {
+		must(c.api.remove("somebody", "Lease", slot, "", ""))
+	}
+}
+
+func (c *chaos) takeRole() {
+	kind := pick(c.rng, []string{"Role", "RoleBinding"})
+	name := "metaparticle-default"
+	if c.api.object(kind, name).last().raw != nil {
+		must(c.api.remove("somebody", kind, name, "", ""))
+	}
+}
+
+func (c *chaos) nodeTrouble() {
+	n := pick(c.rng, c.nodes)
+	last := between(c.rng, 100*time.Millisecond, 2*c.longest)
+	switch c.rng.IntN(8) {
+	case 0:
+		n.crash()
+		c.after(last, func() {
+			if !n.up {
+				n.reboot()
+			}
+		})
+	case 1:
+		n.freeze()
+		c.after(last, n.thaw)
+	default:
+		way := c.rng.IntN(3)
+		n.cut(way != 0, way != 1)
+		c.after(last, func() { n.cutOut, n.cutIn = false, false; c.note(n.name, "is connected again") })
+	}
+}
+
+func (c *chaos) podTrouble() {
+	p := pick(c.rng, c.pods)
+	if !p.object || p.stopping {
+		return
+	}
+	t := p.template
+	respawn := func() {
+		if c.count(t.workload) < c.replicas[t.workload] {
+			c.newPod(t, pick(c.rng, c.nodes))
+		}
+	}
+	switch c.rng.IntN(3) {
+	case 0:
+		p.forget()
+		c.after(between(c.rng, 0, 30*time.Second)+time.Millisecond, p.stop)
+	default:
+		p.stop()
+	}
+	pause := between(c.rng, 10*time.Millisecond, 2*time.Second)
+	if chance(c.rng, .2) {
+		pause += c.longest // scaled down, and up again
+	}
+	c.after(pause, respawn)
+}
+
+// processTrouble happens to one of the processes of a pod.
+func (c *chaos) processTrouble() {
+	p := pick(c.rng, c.pods)
+	if !p.node.up {
+		return
+	}
+	r := c.rng
+	pause := between(r, 100*time.Millisecond, c.longest)
+	a := p.agent()
+	var s *shim
+	if k := pick(r, p.containers); len(k.shims) > 0 {
+		s = pick(r, k.shims)
+	}
+	switch n := r.IntN(12); {
+	case n == 0 && a != nil:
+		a.kill()
+		p.restartAgent()
+	case n == 1 && a != nil: // in back-off
+		a.kill()
+		c.after(pause, p.restartAgent)
+	case n == 2 && s != nil:
+		s.exit()
+	case n == 3 && a != nil && s != nil:
+		s.exit()
+		a.kill()
+		p.restartAgent()
+	case n == 4 && a != nil && !a.frozen:
+		a.freezeAlone()
+		c.after(pause, a.thawAlone)
+	case n == 5 && s != nil && !s.dead:
+		s.freeze()
+		c.after(pause, s.thaw)
+	case n == 6: // the runtime's shim is gone, the agent is not
+		p.startAgent()
+	case n == 7 && s != nil:
+		s.container.startShim()
+	case n == 8 && a != nil && a.agent != nil:
+		c.note(p.name, "yield")
+		a.agent.Yield()
+	case n == 9 && s != nil && s.child != nil:
+		s.child.stuck, s.child.excused = c.now()+pause, true
+		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
+	case s != nil && s.child != nil:
+		s.child.ends("crashes")
+	}
+}
