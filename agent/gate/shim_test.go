@@ -1,0 +1,292 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A shim is a process of its own: these tests start themselves as one, and play
+// the agent's end, orders that a Server would not give included. What a shim
+// does with a Server is tested in cmd/agent.
+func TestMain(m *testing.M) {
+	if socket := os.Getenv("GATE_SHIM"); socket != "" {
+		os.Exit(Exec(ShimConfig{Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true}))
+	}
+	os.Exit(m.Run())
+}
+
+type fakeAgent struct {
+	t        *testing.T
+	listener *net.UnixListener
+	*conn
+	boot   string
+	states chan state
+	stdout *os.File // of the child
+}
+
+// deaf is a child that ignores SIGTERM from the moment on that it says so.
+var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}
+
+func (a *fakeAgent) deaf() {
+	a.t.Helper()
+	line := make([]byte, 5)
+	_, err := a.stdout.Read(line)
+	require.NoError(a.t, err)
+	require.Equal(a.t, "deaf\n", string(line))
+}
+
+// supervised starts a shim of the command, and hears its first word.
+func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := listen(socket)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	cmd := exec.Command(os.Args[0], command...)
+	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { r.Close() })
+	defer w.Close()
+	cmd.Stdout, cmd.Stderr = w, stderr
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		// Its child has ended, or ends with the order below.
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	a := &fakeAgent{t: t, listener: l, stdout: r}
+	a.boot, err = BootID()
+	require.NoError(t, err)
+	a.accept()
+	return a
+}
+
+func (a *fakeAgent) accept() {
+	a.t.Helper()
+	require.NoError(a.t, a.listener.SetDeadline(time.Now().Add(patience)))
+	u, err := a.listener.AcceptUnix()
+	require.NoError(a.t, err)
+	a.t.Cleanup(func() { u.Close() })
+	a.conn, err = newConn(u)
+	require.NoError(a.t, err)
+	states := make(chan state)
+	a.states = states
+	c, done := a.conn, a.t.Context().Done()
+	go func() {
+		defer close(states)
+		for {
+			b, file, err := c.receive()
+			if err != nil {
+				return
+			}
+			if file != nil {
+				file.Close()
+			}
+			st, err := decodeState(b)
+			assert.NoError(a.t, err)
+			select {
+			case states <- st:
+			case <-done:
+				return
+			}
+		}
+	}()
+}
+
+func (a *fakeAgent) next() state {
+	a.t.Helper()
+	select {
+	case st, ok := <-a.states:
+		require.True(a.t, ok, "hung up")
+		return st
+	case <-time.After(patience):
+		a.t.Fatal("nothing is heard")
+		return state{}
+	}
+}
+
+// until skips what is repeated.
+func (a *fakeAgent) until(p Phase, hold string) {
+	a.t.Helper()
+	for st := a.next(); st.Phase != p || st.Hold != hold; st = a.next() {
+		continue
+	}
+}
+
+func (a *fakeAgent) grants(hold string, within time.Duration) {
+	a.t.Helper()
+	require.NoError(a.t, a.send(order{Grant: &Grant{
+		Hold: hold, BootID: a.boot, Deadline: Now() + within, Drain: 100 * time.Millisecond, Kill: 200 * time.Millisecond,
+	}}))
+}
+
+func (a *fakeAgent) drains(hold string) {
+	a.t.Helper()
+	require.NoError(a.t, a.send(order{Drain: &drain{Hold: hold, Reason: "test", Grace: time.Second}}))
+}
+
+// starts tells which of the holds a child is started under, of those granted
+// before another, which is.
+func (a *fakeAgent) starts() (holds []string) {
+	a.t.Helper()
+	a.grants("last", time.Hour)
+	for st := a.next(); ; st = a.next() {
+		if st.Phase == Running && !slices.Contains(holds, st.Hold) {
+			holds = append(holds, st.Hold)
+			if st.Hold == "last" {
+				a.drains("last")
+				a.until(Waiting, "last")
+				return holds
+			}
+			a.drains(st.Hold)
+			a.grants("last", time.Hour)
+		}
+	}
+}
+
+func TestAGrantThatComesAfterTheEndOfItsHoldStartsNothing(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	a.until(Running, "h1")
+	a.drains("h1")
+	a.grants("h1", time.Hour) // crossed the end on its way
+	a.until(Waiting, "h1")
+	a.grants("h1", time.Hour)
+	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestADrainBeforeItsGrantRulesItOut(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.drains("h1")
+	a.grants("h1", time.Hour)
+	a.until(Waiting, "h1")
+	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestOrdersOfAnEndedConnectionAreVoid(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	assert.Equal(t, Waiting, a.next().Phase)
+	require.NoError(t, a.conn.Close())
+	a.accept()
+	first := a.next()
+	assert.Equal(t, Waiting, first.Phase, "the state is repeated first")
+	a.grants("h1", time.Hour)
+	a.until(Running, "h1")
+	require.NoError(t, a.conn.Close())
+	a.accept()
+	st := a.next()
+	assert.Equal(t, first.Shim, st.Shim)
+	assert.Equal(t, Running, st.Phase, "a child does not mind the agent's end")
+	assert.Equal(t, "h1", st.Hold)
+	a.drains("h1")
+	a.until(Waiting, "h1")
+}
+
+func TestNoChildIsStartedThatCouldNotStopInTime(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("short", 250*time.Millisecond)
+	a.grants("past", -time.Second)
+	require.NoError(t, a.send(order{Grant: &Grant{Hold: "other boot", BootID: "other", Deadline: Now() + time.Hour}}))
+	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", 1500*time.Millisecond)
+	deadline := Now() + 1500*time.Millisecond
+	a.until(Running, "h1")
+	a.grants("h2", time.Hour)
+	a.drains("h2")
+	require.NoError(t, a.send(order{Grant: &Grant{Hold: "h1", BootID: "other", Deadline: Now() + time.Hour}}))
+	a.until(Waiting, "h1")
+	assert.Less(t, Now(), deadline)
+
+	// Never back, either.
+	a.grants("h3", 3*time.Second)
+	early := Now() + 2*time.Second
+	a.until(Running, "h3")
+	a.grants("h3", 500*time.Millisecond)
+	a.until(Draining, "h3")
+	assert.Greater(t, Now(), early)
+	a.until(Waiting, "h3")
+}
+
+func TestARenewalDuringADrainPutsOffTheDeadlineAlone(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, deaf...)
+	a.grants("h1", 2*time.Second)
+	a.until(Running, "h1")
+	a.deaf()
+	began := Now()
+	require.NoError(t, a.send(order{Drain: &drain{Hold: "h1", Reason: "slow", Grace: 3 * time.Second}}))
+	a.grants("h1", time.Hour)
+	a.until(Waiting, "h1")
+	took := Now() - began
+	assert.GreaterOrEqual(t, took, 3*time.Second, "the deadline cut the grace that renewals had made room for")
+	assert.Less(t, took, 6*time.Second, "the renewal called the drain off")
+}
+
+func TestALogThatNobodyReadsDoesNotStopTheWatchdog(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	// Full, so that the first word already would wait.
+	fd := int(w.Fd())
+	require.NoError(t, unix.SetNonblock(fd, true))
+	for err == nil {
+		_, err = unix.Write(fd, bytes.Repeat([]byte("x"), 4096))
+	}
+	require.NoError(t, unix.SetNonblock(fd, false))
+	a := supervised(t, w, "sleep", "1000")
+	w.Close()
+	a.grants("h1", time.Second)
+	deadline := Now() + time.Second
+	a.until(Running, "h1")
+	a.until(Waiting, "h1")
+	assert.Less(t, Now(), deadline)
+}
+
+func TestABrokenLogDoesNotReachTheChild(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	a := supervised(t, w, deaf...)
+	w.Close()
+	r.Close()
+	a.grants("h1", time.Hour)
+	a.until(Running, "h1")
+	a.deaf()
+	began := Now()
+	a.drains("h1") // says so, and gets SIGPIPE; the child has a second
+	a.until(Waiting, "h1")
+	assert.GreaterOrEqual(t, Now()-began, time.Second)
+}
+
+func TestAMessageThatMakesNoSenseIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	require.NoError(t, a.send(strings.Repeat("x", 100)))
+	a.accept()
+	assert.Equal(t, Waiting, a.next().Phase)
+}
