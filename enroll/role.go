@@ -133,13 +133,17 @@ func remember(role *rbacv1.Role, memories map[string]memory) error {
 	return nil
 }
 
-// rules are an agent's rights. The policies of manifests/policies bind them to
-// the pod that uses them.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
+	return AgentRules(slices.Sorted(maps.Keys(memories))...)
+}
+
+// AgentRules are an agent's rights. The policies of manifests/policies bind
+// them to the pod that uses them.
+func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{{
 		APIGroups:     []string{coordinationv1.GroupName},
 		Resources:     []string{"leases"},
-		ResourceNames: slices.Sorted(maps.Keys(memories)),
+		ResourceNames: leases,
 		Verbs:         []string{"get", "watch", "update"},
 	}, {
 		APIGroups: []string{""},

@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package manifests_test holds the manifests to the types of the Kubernetes
+// API and to the names that the programs use. That the policies' expressions
+// do what they say is shown by test/e2e, on a real API server.
+package manifests_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll"
+)
+
+const (
+	namespace = "metaparticle-system"
+	account   = "metaparticle-webhook"
+)
+
+// build is what "kubectl apply -k" would apply, each object decoded into its
+// type with no field left over.
+func build(t *testing.T, directory string) []client.Object {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	require.NoError(t, clientgoscheme.AddToScheme(scheme))
+	require.NoError(t, certmanager.AddToScheme(scheme))
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), directory)
+	require.NoError(t, err)
+	var objects []client.Object
+	for _, resource := range built.Resources() {
+		text, err := resource.AsYAML()
+		require.NoError(t, err)
+		var kind metav1.TypeMeta
+		require.NoError(t, yaml.Unmarshal(text, &kind))
+		object, err := scheme.New(kind.GroupVersionKind())
+		require.NoError(t, err)
+		require.NoError(t, yaml.UnmarshalStrict(text, object), "%s", text)
+		objects = append(objects, object.(client.Object))
+	}
+	return objects
+}
+
+// all are the built objects of one type.
+func all[T client.Object](t *testing.T) []T {
+	t.Helper()
+	var of []T
+	for _, object := range build(t, ".") {
+		if o, ok := object.(T); ok {
+			of = append(of, o)
+		}
+	}
+	require.NotEmpty(t, of)
+	return of
+}
+
+func TestEveryManifestIsStrictlyOfItsType(t *testing.T) {
+	assert.NotEmpty(t, build(t, "."))
+}
+
+func TestComponentsApply(t *testing.T) {
+	components, err := filepath.Glob("components/*")
+	require.NoError(t, err)
+	require.NotEmpty(t, components)
+	for _, component := range components {
+		t.Run(component, func(t *testing.T) {
+			directory, err := filepath.EvalSymlinks(t.TempDir())
+			require.NoError(t, err)
+			here, err := os.Getwd()
+			require.NoError(t, err)
+			base, err := filepath.Rel(directory, here)
+			require.NoError(t, err)
+			text := fmt.Sprintf("resources: [%s]\ncomponents: [%s/%s]\n", base, base, component)
+			require.NoError(t, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), []byte(text), 0o600))
+			changed := build(t, directory)
+			assert.NotEqual(t, build(t, "."), changed)
+			for _, object := range changed {
+				role, ok := object.(*rbacv1.ClusterRole)
+				if ok && strings.HasSuffix(component, "no-pull-secrets") && role.Name == account {
+					assert.False(t, slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+						return slices.Contains(r.Verbs, "bind")
+					}))
+				}
+			}
+		})
+	}
+}
+
+// texts are the manifests as written, without comments.
+func texts(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	require.NoError(t, filepath.WalkDir(".", func(path string, _ os.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		found[path] = regexp.MustCompile(`(?m)^\s*#.*$`).ReplaceAllString(string(text), "")
+		return err
+	}))
+	return found
+}
+
+func TestEveryNameIsOneThatTheProgramsKnow(t *testing.T) {
+	known := []string{
+		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
+		api.WorkloadAnnotation, api.ManagedLabel, api.Prefix,
+	}
+	for _, a := range api.Annotations {
+		known = append(known, a.Key)
+	}
+	for path, text := range texts(t) {
+		for _, name := range regexp.MustCompile(`\bmetaparticle\.io/[-a-z]*`).FindAllString(text, -1) {
+			assert.Contains(t, known, name, path)
+		}
+	}
+}
+
+func TestGatePolicyLooksForWhatIsInjected(t *testing.T) {
+	gate := texts(t)["policies/gate.yaml"]
+	for _, name := range []string{
+		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "c.name == '" + api.InstallContainer + "'",
+		"v.name == '" + api.Volume + "'", "[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'",
+		"[?'" + api.InjectionLabel + "'].orValue('') == '" + api.InjectionEnabled + "'",
+		"[?'" + api.SlotsAnnotation + "']", "[?'" + api.InjectAnnotation + "'].orValue('') == 'false'",
+	} {
+		assert.Contains(t, gate, name)
+	}
+	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
+}
+
+func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
+	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
+	for _, a := range api.Annotations {
+		if !a.Claim {
+			nothing = append(nothing, a.Key)
+		}
+	}
+	lists := regexp.MustCompile(`(?s)k in \[(.*?)\]`).FindAllStringSubmatch(texts(t)["policies/gate.yaml"], -1)
+	require.Len(t, lists, 2)
+	for _, list := range lists {
+		var written []string
+		for _, quoted := range regexp.MustCompile(`'([^']*)'`).FindAllStringSubmatch(list[1], -1) {
+			written = append(written, quoted[1])
+		}
+		assert.ElementsMatch(t, nothing, written)
+	}
+}
+
+func TestStatusPolicyLetsAnAgentWriteWhatItWrites(t *testing.T) {
+	status := texts(t)["policies/status.yaml"]
+	assert.Contains(t, status, "k == '"+api.RoleLabel+"' ?\n          variables.newLabels[k] == '"+api.RoleHolder+"'")
+	assert.Contains(t, status, "k == '"+api.DeletionCostAnnotation+"'")
+	assert.Contains(t, status, "c.type != '"+api.ReadyCondition+"'")
+}
+
+func TestLeasePolicyKnowsTheLongestLeaseAndIdentities(t *testing.T) {
+	lease := texts(t)["policies/lease.yaml"]
+	assert.Contains(t, lease, fmt.Sprintf("<= %d\n", int(api.MaxLeaseDuration.Seconds())))
+	assert.Equal(t, "p_u", api.Identity("p", "u"))
+	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
+}
+
+func TestEnrollHasOneName(t *testing.T) {
+	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
+		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
+	}
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], "object.roleRef.name == '"+enroll.PullSecretsRole+"'")
+	assert.True(t, strings.HasPrefix(enroll.RoleName("x"), "metaparticle-"))
+	assert.True(t, slices.ContainsFunc(all[*rbacv1.ClusterRole](t), func(r *rbacv1.ClusterRole) bool {
+		return r.Name == enroll.PullSecretsRole
+	}))
+	assert.Equal(t, account, all[*corev1.ServiceAccount](t)[0].Name)
+}
+
+func TestWebhooksFailClosedAndNarrow(t *testing.T) {
+	for _, configuration := range all[*admissionv1.MutatingWebhookConfiguration](t) {
+		assert.Equal(t, namespace+"/"+account, configuration.Annotations["cert-manager.io/inject-ca-from"])
+		for _, w := range configuration.Webhooks {
+			assert.Equal(t, admissionv1.Fail, *w.FailurePolicy, w.Name)
+			assert.Equal(t, admissionv1.SideEffectClassNone, *w.SideEffects, w.Name)
+			assert.Equal(t, admissionv1.IfNeededReinvocationPolicy, *w.ReinvocationPolicy, w.Name)
+			assert.Empty(t, w.ClientConfig.CABundle, w.Name)
+			assert.Equal(t, map[string]string{api.InjectionLabel: api.InjectionEnabled}, w.NamespaceSelector.MatchLabels, w.Name)
+			assert.Equal(t, neverOurs, w.NamespaceSelector.MatchExpressions, w.Name)
+			assert.Contains(t, w.MatchConditions[0].Expression, "startsWith('"+api.Prefix+"')", w.Name)
+		}
+	}
+}
+
+// neverOurs: what runs the cluster, and what gates pods, is never gated.
+var neverOurs = []metav1.LabelSelectorRequirement{{
+	Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", namespace},
+}}
+
+func TestPoliciesFailClosedAndAreBound(t *testing.T) {
+	var bound []string
+	for _, b := range all[*admissionv1.ValidatingAdmissionPolicyBinding](t) {
+		assert.Equal(t, []admissionv1.ValidationAction{admissionv1.Deny}, b.Spec.ValidationActions, b.Name)
+		bound = append(bound, b.Spec.PolicyName)
+	}
+	for _, p := range all[*admissionv1.ValidatingAdmissionPolicy](t) {
+		assert.Equal(t, admissionv1.Fail, *p.Spec.FailurePolicy, p.Name)
+		assert.Contains(t, bound, p.Name)
+		for _, rule := range p.Spec.MatchConstraints.ResourceRules {
+			if strings.HasPrefix(rule.Resources[0], "pods") {
+				assert.Equal(t, neverOurs, p.Spec.MatchConstraints.NamespaceSelector.MatchExpressions, p.Name)
+			}
+		}
+		for _, v := range p.Spec.Validations {
+			// A message on one line; the expression's, if there is one, wins.
+			assert.NotContains(t, v.Message, "\n", p.Name)
+			assert.NotEmpty(t, v.Message, p.Name)
+		}
+	}
+}
+
+// enroll can give only what it has.
+func TestWebhookHasEveryRightThatEnrollGives(t *testing.T) {
+	roles := all[*rbacv1.ClusterRole](t)
+	i := slices.IndexFunc(roles, func(r *rbacv1.ClusterRole) bool { return r.Name == account })
+	for _, given := range enroll.AgentRules("lock.x") {
+		for _, verb := range given.Verbs {
+			assert.True(t, slices.ContainsFunc(roles[i].Rules, func(r rbacv1.PolicyRule) bool {
+				return slices.Contains(r.APIGroups, given.APIGroups[0]) && slices.Contains(r.Resources, given.Resources[0]) &&
+					slices.Contains(r.Verbs, verb) && len(r.ResourceNames) == 0
+			}), "%s %v", verb, given.Resources)
+		}
+		if given.Resources[0] == "leases" {
+			assert.NotContains(t, given.Verbs, "create", "the policy on Leases would judge no agent")
+		}
+	}
+}
