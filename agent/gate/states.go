@@ -242,7 +242,7 @@ func (s *shim) killAll() bool {
 		}
 		if Now() >= last {
 			s.say("ending the container, because killing what is left in it took too long")
-			return s.reap()
+			return false
 		}
 		s.alarm.set(min(last, Now()+killAgain))
 		e := s.next()
