@@ -52,8 +52,8 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if !request.Claims() {
 		return release(s.Raw, pod)
 	}
-	if hasEmptyName(pod) {
-		return nil, fmt.Errorf("%w: container without a name", ErrMalformed)
+	if len(pod.Spec.Containers) == 0 || hasEmptyName(pod) {
+		return nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
 	gated, refusals := gatedContainers(pod, request, s.Template)
 	refusals = append(refusals, judge(pod, gated)...)

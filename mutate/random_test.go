@@ -1,0 +1,297 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// randomPod makes a raw pod that means something often enough, with fields
+// that no version of Kubernetes has, anywhere.
+type randomPod struct{ *rand.Rand }
+
+func (r randomPod) chance(percent int) bool { return r.IntN(100) < percent }
+
+func (r randomPod) one(values ...any) any { return values[r.IntN(len(values))] }
+
+func (r randomPod) quantities() map[string]any {
+	list := map[string]any{}
+	for _, name := range []string{"cpu", "memory", "ephemeral-storage"} {
+		if r.chance(50) {
+			list[name] = r.one("0", "1", "1", "2", "100m")
+		}
+	}
+	return list
+}
+
+func (r randomPod) container(name string) map[string]any {
+	c := map[string]any{"name": name, "image": r.one("a:1", "b:1"), "unknown" + name: r.one(1.5, "x", []any{}, nil)}
+	if r.chance(60) {
+		c["command"] = []any{"run", name}
+	}
+	if r.chance(10) {
+		c["command"] = []any{api.AgentBinary, "exec", "-container=" + name, "--"}
+	}
+	if r.chance(50) {
+		c["args"] = []any{r.one("$(X)", "y")}
+	}
+	if r.chance(50) {
+		limits := r.quantities()
+		c["resources"] = map[string]any{"limits": limits, "requests": r.one(limits, r.quantities()), "unknown": 1.0}
+	}
+	if r.chance(50) {
+		mount := r.one("data", "data", "data", "data", "data", "data", "data", api.Volume)
+		c["volumeMounts"] = r.one([]any{}, nil, []any{map[string]any{"name": mount, "mountPath": r.one("/data", "/data", "/data", api.MountPath), "unknown": true}})
+	}
+	if r.chance(30) {
+		c["ports"] = []any{map[string]any{"containerPort": 80.0, "unknown": 1.0}}
+	}
+	if r.chance(3) {
+		c["readinessProbe"] = map[string]any{}
+	}
+	if r.chance(10) {
+		c["lifecycle"] = map[string]any{"stopSignal": "SIGUSR1"}
+	}
+	if r.chance(5) {
+		c["securityContext"] = map[string]any{"unknown": 1.0}
+	}
+	return c
+}
+
+func (r randomPod) pod() map[string]any {
+	annotations := map[string]any{}
+	if r.chance(80) {
+		annotations[api.SingletonAnnotation] = r.one("true", "true", "false", "name", "bad_name")
+	}
+	if r.chance(40) {
+		annotations[api.LockAnnotation] = r.one("a", "b,a")
+	}
+	if r.chance(10) {
+		annotations[api.ContainersAnnotation] = r.one("c0", "c1", "c0,c1")
+	}
+	if r.chance(10) {
+		annotations[api.SlotsAnnotation] = "forged"
+	}
+	if r.chance(10) {
+		annotations[api.OnLossAnnotation] = "restart"
+	}
+	spec := map[string]any{"unknown": []any{map[string]any{"a": 1.0}}}
+	var containers []any
+	for i := range r.IntN(4) + 1 {
+		containers = append(containers, r.container(fmt.Sprint("c", i)))
+	}
+	spec["containers"] = containers
+	if r.chance(50) {
+		var inits []any
+		for i := range r.IntN(3) {
+			inits = append(inits, r.container(fmt.Sprint("i", i)))
+		}
+		if r.chance(10) {
+			inits = append(inits, r.container(r.one(api.AgentContainer, api.InstallContainer).(string)))
+		}
+		spec["initContainers"] = r.one(inits, inits, inits, nil)
+	}
+	if r.chance(50) {
+		spec["volumes"] = r.one(nil, []any{}, []any{map[string]any{"name": "data", "unknown": 1.0}})
+	}
+	if r.chance(30) {
+		spec["readinessGates"] = []any{map[string]any{"conditionType": r.one("x", api.ReadyCondition), "unknown": 1.0}}
+	}
+	if r.chance(3) {
+		spec["hostNetwork"] = true
+	}
+	if r.chance(20) {
+		spec["restartPolicy"] = r.one("Never", "Always", "OnFailure")
+	}
+	if r.chance(20) {
+		spec["securityContext"] = map[string]any{"runAsUser": r.one(0.0, 7.0), "unknown": 1.0}
+	}
+	metadata := map[string]any{"annotations": annotations, "unknown": 1.0, "name": "p"}
+	if r.chance(20) {
+		metadata["labels"] = r.one(nil, map[string]any{}, map[string]any{"a/b~c": "d", api.RoleLabel: "holder"})
+	}
+	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "unknown": 1.0}
+}
+
+// TestRandomPods holds for any pod: it is refused for a reason or gated, a
+// second application changes nothing, what this build does not know survives
+// where it was, and the QoS class is what it was.
+func TestRandomPods(t *testing.T) {
+	gated := 0
+	for seed := range uint64(3000) {
+		if checkRandomPod(t, seed) {
+			gated++
+		}
+	}
+	assert.Greater(t, gated, 500, "too few pods were gated to mean anything")
+}
+
+func FuzzRandomPods(f *testing.F) {
+	f.Add(uint64(1))
+	f.Fuzz(func(t *testing.T, seed uint64) { checkRandomPod(t, seed) })
+}
+
+func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
+	t.Helper()
+	random := randomPod{rand.New(rand.NewPCG(seed, 0))}
+	raw, err := json.Marshal(random.pod())
+	require.NoError(t, err)
+	said := fmt.Sprintf("seed %d: %s", seed, raw)
+	subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}}
+	images := facts{Images: map[string]fakeImage{
+		"a:1": {Command: Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
+		"b:1": {},
+	}}
+	ops, err := Inject(t.Context(), subject, agentImage, images)
+	if err != nil {
+		var mistakes api.Mistakes
+		var refusals Refusals
+		require.True(t, errors.As(err, &mistakes) || errors.As(err, &refusals), "%v, %s", err, said)
+		require.Empty(t, ops, said)
+		return false
+	}
+	once := apply(t, raw, ops)
+	subject.Raw = once
+	again, err := Inject(t.Context(), subject, agentImage, images)
+	require.NoError(t, err, said)
+	require.Empty(t, again, said)
+	checkSurvival(t, raw, once, said)
+	if !strings.Contains(string(once), api.AgentBinary) {
+		return false
+	}
+	var before, after corev1.Pod
+	require.NoError(t, json.Unmarshal(raw, &before))
+	require.NoError(t, json.Unmarshal(once, &after))
+	// Injected containers that came along with the pod are no part of it.
+	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
+		require.Equal(t, classOf(&before), classOf(&after), said)
+	}
+	return true
+}
+
+// checkSurvival: members that are not ours to change are as they were, in the
+// same place.
+func checkSurvival(t *testing.T, raw, patched []byte, said string) {
+	t.Helper()
+	var before, after map[string]any
+	require.NoError(t, json.Unmarshal(raw, &before))
+	require.NoError(t, json.Unmarshal(patched, &after))
+	same := func(a, b map[string]any, but ...string) {
+		for _, key := range but {
+			delete(a, key)
+			delete(b, key)
+		}
+		require.Equal(t, a, b, said)
+	}
+	specBefore, specAfter := before["spec"].(map[string]any), after["spec"].(map[string]any)
+	for list, changed := range map[string][]string{
+		"containers":     {"command", "args", "volumeMounts"},
+		"initContainers": nil,
+		"volumes":        nil,
+		"readinessGates": nil,
+	} {
+		was, _ := specBefore[list].([]any)
+		is, _ := specAfter[list].([]any)
+		require.GreaterOrEqual(t, len(is), len(was), said)
+		for i := range was {
+			a, b := was[i].(map[string]any), is[i].(map[string]any)
+			if name := a["name"]; name == api.AgentContainer || name == api.InstallContainer {
+				continue
+			}
+			mountsBefore, _ := a["volumeMounts"].([]any)
+			mountsAfter, _ := b["volumeMounts"].([]any)
+			for j := range mountsBefore {
+				require.Equal(t, mountsBefore[j], mountsAfter[j], said)
+			}
+			same(a, b, changed...)
+		}
+	}
+	metaBefore, metaAfter := before["metadata"].(map[string]any), after["metadata"].(map[string]any)
+	same(metaBefore, metaAfter, "annotations", "labels")
+	same(specBefore, specAfter, "containers", "initContainers", "volumes", "readinessGates")
+	same(before, after, "metadata", "spec")
+}
+
+// classOf is the QoS class by the words of Kubernetes' documentation, written
+// without a look at resources.go.
+func classOf(pod *corev1.Pod) corev1.PodQOSClass {
+	all := append(append([]corev1.Container{}, pod.Spec.Containers...), pod.Spec.InitContainers...)
+	value := func(list corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return list[name] }
+	guaranteed, bestEffort := true, true
+	for _, c := range all {
+		for _, name := range []corev1.ResourceName{"cpu", "memory"} {
+			limit := value(c.Resources.Limits, name)
+			request, stated := c.Resources.Requests[name]
+			if !stated {
+				request = limit
+			}
+			if limit.Sign() > 0 || request.Sign() > 0 {
+				bestEffort = false
+			}
+			if limit.Sign() == 0 || limit.Cmp(request) != 0 {
+				guaranteed = false
+			}
+		}
+	}
+	switch {
+	case bestEffort:
+		return corev1.PodQOSBestEffort
+	case guaranteed:
+		return corev1.PodQOSGuaranteed
+	}
+	return corev1.PodQOSBurstable
+}
+
+// FuzzInject: bytes that are hardly a pod are refused, and never panic.
+func FuzzInject(f *testing.F) {
+	for seed := range uint64(20) {
+		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())
+		require.NoError(f, err)
+		f.Add(raw)
+	}
+	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"containers":[null]}}`))
+	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"containers":[{"name":"a","command":["x"]}],"initContainers":[null],"volumes":[null]}}`))
+	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"},"labels":null},"spec":null}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Kind: "Pod", Name: "p"}}
+		ops, err := Inject(t.Context(), subject, agentImage, facts{})
+		if err != nil || len(ops) == 0 {
+			return
+		}
+		subject.Raw = apply(t, raw, ops)
+		again, err := Inject(t.Context(), subject, agentImage, facts{})
+		require.NoError(t, err)
+		require.Empty(t, again)
+	})
+}
+
+// FuzzCarry: the same for workloads.
+func FuzzCarry(f *testing.F) {
+	f.Add("Deployment",
+		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),
+		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"b"}}}`))
+	f.Add("CronJob", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":null}`), []byte(nil))
+	f.Add("Job", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"metadata":null}}}`), []byte(`{}`))
+	f.Fuzz(func(t *testing.T, kind string, raw, old []byte) {
+		ops, _, err := Carry(kind, raw, old)
+		if err != nil || len(ops) == 0 {
+			return
+		}
+		again, _, err := Carry(kind, apply(t, raw, ops), old)
+		require.NoError(t, err)
+		require.Empty(t, again)
+	})
+}
