@@ -3,7 +3,7 @@
 
 // Command agent is what the webhook puts into a pod: "install" copies it into
 // the shared volume, "run" holds the lease, "exec" is the parent of a gated
-// container's application.
+// container's application. "yield" asks a running agent to hand over.
 package main
 
 import (
@@ -17,6 +17,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"install": installCommand,
 	"run":     runCommand,
 	"exec":    execCommand,
+	"yield":   yieldCommand,
 }
 
 func main() { os.Exit(run(context.Background(), os.Args[1:])) }
@@ -26,7 +27,7 @@ const exitUsage = 2
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|yield [flags]")
 		return exitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

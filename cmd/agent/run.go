@@ -145,6 +145,20 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 	s.serveMetrics(ctx, a.Metrics().Handler(), log)
 
+	yields := make(chan os.Signal, 1)
+	signal.Notify(yields, yieldSignal)
+	defer signal.Stop(yields)
+	go func() {
+		for {
+			select {
+			case <-yields:
+				a.Yield()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
 	ended := make(chan error, 2)
 	go func() { ended <- server.Run(ctx) }()
 	go func() { ended <- a.Run(ctx, stop) }()
