@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package docs holds the documents to the repository: links lead somewhere,
+// and each guarantee names tests that exist.
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/gomarkdown/markdown"
+	"github.com/gomarkdown/markdown/ast"
+	"github.com/gomarkdown/markdown/parser"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const root = ".."
+
+func documents(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		require.NoError(t, err)
+		found = append(found, files...)
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+func parse(t *testing.T, file string) ast.Node {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return markdown.Parse(text, parser.NewWithExtensions(parser.CommonExtensions))
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, file := range documents(t) {
+		ast.WalkFunc(parse(t, file), func(node ast.Node, entering bool) ast.WalkStatus {
+			link, ok := node.(*ast.Link)
+			if !ok || !entering {
+				return ast.GoToNext
+			}
+			target, _, _ := strings.Cut(string(link.Destination), "#")
+			if target != "" && !strings.Contains(target, "://") {
+				assert.FileExists(t, filepath.Join(filepath.Dir(file), target), "linked from %s", file)
+			}
+			return ast.GoToNext
+		})
+	}
+}
+
+var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
+
+// TestGuaranteesNameTestsThatExist: a guarantee is an item of a numbered list.
+func TestGuaranteesNameTestsThatExist(t *testing.T) {
+	exist := tests(t)
+	items := 0
+	ast.WalkFunc(parse(t, "guarantees.md"), func(node ast.Node, entering bool) ast.WalkStatus {
+		item, ok := node.(*ast.ListItem)
+		if !ok || !entering || item.ListFlags&ast.ListTypeOrdered == 0 {
+			return ast.GoToNext
+		}
+		items++
+		named := 0
+		ast.WalkFunc(item, func(node ast.Node, entering bool) ast.WalkStatus {
+			if code, ok := node.(*ast.Code); ok && entering && testName.Match(code.Literal) {
+				named++
+				assert.True(t, exist[string(code.Literal)], "guarantees.md names %s, which does not exist", code.Literal)
+			}
+			return ast.GoToNext
+		})
+		assert.NotZero(t, named, "guarantee without a test: %s", ast.GetFirstChild(item))
+		return ast.SkipChildren
+	})
+	assert.NotZero(t, items)
+}
+
+var testFunction = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)
+
+func tests(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), "."):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, match := range testFunction.FindAllSubmatch(text, -1) {
+			found[string(match[1])] = true
+		}
+		return err
+	}))
+	return found
+}
+
+// TestArchitectureStaysShort: it is read by everybody who opens the repository.
+func TestArchitectureStaysShort(t *testing.T) {
+	text, err := os.ReadFile("architecture.md")
+	require.NoError(t, err)
+	assert.LessOrEqual(t, strings.Count(string(text), "\n"), 150)
+}
