@@ -266,6 +266,8 @@ type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant
 	stop   time.Duration
+	// stuck: the child is in uninterruptible sleep, and no kill reaches it.
+	stuck bool
 	ended  chan struct{}
 	// ran is when a child was alive, from and to.
 	ran [][2]time.Duration
@@ -376,7 +378,7 @@ func (g *gates) Drain(id gate.ShimID, reason string, grace time.Duration) error 
 		<-time.After(min(s.stop, grace))
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if s.report.Phase == gate.Draining && !s.report.Dead {
+		if s.report.Phase == gate.Draining && !s.report.Dead && !s.stuck {
 			g.change(s, func(r *gate.Report) { r.Phase = gate.Waiting })
 		}
 	}()

@@ -70,6 +70,36 @@ func TestWhatIsProofAndWhatIsNot(t *testing.T) {
 	}
 }
 
+func TestNobodyIsGrantedAHoldThatAnEarlierShimMayStillRunUnder(t *testing.T) {
+	waits := func(shim gate.ShimID, container, unproven string) gate.Report {
+		return gate.Report{Shim: shim, Container: container, Phase: gate.Waiting, Connected: true, Unproven: unproven}
+	}
+	for name, c := range map[string]struct {
+		reports []gate.Report
+		owed    gate.ShimID
+		want    int
+	}{
+		"no doubt":                          {reports: []gate.Report{waits("1", "app", "")}, want: 1},
+		"a doubt of another hold":           {reports: []gate.Report{waits("1", "app", "g")}, want: 1},
+		"its own container's":               {reports: []gate.Report{waits("1", "app", "h")}},
+		"another container's":               {reports: []gate.Report{waits("1", "app", ""), waits("2", "helper", "h")}},
+		"two of one container: the fresher": {reports: []gate.Report{waits("1", "app", ""), waits("2", "app", "")}, want: 1},
+		"one that was granted already":      {reports: []gate.Report{waits("1", "app", "")}, owed: "1", want: 1},
+		"its container's earlier one lives": {reports: []gate.Report{waits("1", "app", ""), waits("2", "app", "h")}, owed: "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShims([]string{"app", "helper"})
+			for _, r := range c.reports {
+				s.note(r)
+			}
+			if c.owed != "" {
+				s.owe("h", c.owed)
+			}
+			assert.Len(t, s.grantable("h"), c.want)
+		})
+	}
+}
+
 func TestEveryContainerHasToSpeakForAHoldOfAnEarlierProcess(t *testing.T) {
 	s := newShims([]string{"app", "helper"})
 	s.note(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
@@ -127,7 +157,8 @@ func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		// It takes longer to stop than it is until the next renewal.
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 8 * time.Second
 		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
 		w.within(time.Second, "both run", func() bool { return a.running("s1") && a.running("s2") })
 		hold := a.gates.hold("s1")
@@ -135,8 +166,8 @@ func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
 		renewed := w.server.lease(theSlot).RenewTime
 		a.gates.report("s2", func(r *gate.Report) { r.Connected = false })
 		a.gates.connect(gate.Report{Shim: "s3", Container: "helper", Unproven: hold})
-		w.within(time.Second, "drained", func() bool { return a.gates.phase("s1") == gate.Waiting })
-		w.pass(25 * time.Second)
+		w.within(9*time.Second, "drained", func() bool { return a.gates.phase("s1") == gate.Waiting })
+		w.pass(18 * time.Second)
 		assert.Equal(t, gate.Waiting, a.gates.phase("s3"))
 		l := w.server.lease(theSlot)
 		assert.Equal(t, a.identity(), l.Holder, "never released")
@@ -198,6 +229,26 @@ func TestANewProcessThatCannotReadLeavesTheChildToItsDeadline(t *testing.T) {
 		assert.True(t, a.running("s1"))
 		assert.Empty(t, a.gates.given())
 		assert.Empty(t, a.gates.told())
+	})
+}
+
+func TestNothingNewStartsBesideAChildThatCannotBeKilled(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stuck = true
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(40 * time.Second)
+		assert.Equal(t, gate.Draining, a.gates.phase("s1"))
+		a.link.set(func(l *link) { l.cut = false })
+		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
+		renewed := w.server.lease(theSlot).RenewTime
+		w.pass(2 * time.Minute)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"))
+		assert.Equal(t, renewed, w.server.lease(theSlot).RenewTime, "others may have it, this pod may not")
+		a.gates.report("s1", func(r *gate.Report) { r.Phase = gate.Waiting })
+		w.within(time.Second, "both run", func() bool { return a.running("s1") && a.running("s2") })
 	})
 }
 
