@@ -68,7 +68,3 @@ func (a *alarm) set(at time.Duration) {
 		panic(fmt.Sprintf("set timer: %v", err)) // the arguments are ours alone
 	}
 }
-
-func (a *alarm) off() {
-	_ = unix.TimerfdSettime(a.fd, 0, &unix.ItimerSpec{}, nil)
-}

@@ -38,6 +38,12 @@ func (p *peer) phaseOver(hold string) bool {
 	return p.report.Phase == Ended || p.report.Phase == Waiting && p.report.Hold == hold
 }
 
+// empty: by its own word nothing lives, and nothing granted can have come after
+// that word.
+func (p *peer) empty() bool {
+	return p.phaseOver(p.granted) || p.report.Phase == Waiting && p.granted == ""
+}
+
 func (p *peer) holdToDrain() string {
 	if p.report.Phase == Running || p.report.Phase == Draining {
 		return p.report.Hold
@@ -251,7 +257,7 @@ func (s *Server) watch(ctx context.Context, p *peer, pidfd *os.File) {
 func (s *Server) bury(p *peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !p.pid1 && !(p.granted == "" && p.report.Phase == Waiting) && !p.phaseOver(p.granted) {
+	if !p.pid1 && !p.empty() {
 		s.cfg.Log.Warn("shim ended, which proves nothing: it was not PID 1 of its namespace",
 			"shim", p.report.Shim, "container", p.report.Container)
 		return

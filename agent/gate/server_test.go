@@ -214,7 +214,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	require.NoError(t, s.Grant("one", grantOf("h1")))
 	shim.order()
 
-	shim.UnixConn.Close()
+	shim.Close()
 	reported(t, s, func(r Report) bool { return !r.Connected })
 	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), ErrNotConnected)
 	require.NoError(t, s.Drain("one", "yield", time.Minute))
@@ -400,7 +400,7 @@ func TestAnEndedShimIsDeadOnlyIfThatIsProven(t *testing.T) {
 			shim.is(test.phase, test.hold)
 			reported(t, s, func(r Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
 			kill()
-			shim.UnixConn.Close() // the kernel does, for a shim
+			shim.Close() // the kernel does, for a shim
 			r := reported(t, s, func(r Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
 			if test.dead {
 				if !r.Dead {
@@ -437,7 +437,7 @@ func TestDeathIsNotSeenBeforeTheLastWord(t *testing.T) {
 	kill()
 	shim.is(Running, "h1")
 	shim.is(Ended, "h1")
-	shim.UnixConn.Close()
+	shim.Close()
 	r := reported(t, s, func(r Report) bool { return r.Dead })
 	assert.Equal(t, Ended, r.Phase)
 	assert.False(t, r.Connected)

@@ -62,12 +62,11 @@ func (s *shim) wait() (step, int) {
 // ends tells whether the signal is one that ends a standby.
 func (s *shim) ends(sig syscall.Signal) bool {
 	switch sig {
-	case 0:
-		return false
-	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, s.cfg.StopSignal:
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
 		return true
+	default:
+		return sig != 0 && sig == s.cfg.StopSignal
 	}
-	return false
 }
 
 // over reports that nothing lives under the hold, nor ever will in this shim.

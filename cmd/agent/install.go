@@ -18,8 +18,8 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
 	to := flags.String("to", api.AgentBinary, "where the binary is copied to")
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
-	if err := flags.Parse(args); err != nil {
-		return exitUsage, nil // flag has said why
+	if flags.Parse(args) != nil { // which has said why
+		return exitUsage, nil
 	}
 	if err := install.Install(*to, *runDir, *runDir+"/"+grantedDir); err != nil {
 		return 1, err
