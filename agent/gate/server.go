@@ -152,7 +152,7 @@ func acquireLock(ctx context.Context, path string, log *slog.Logger) (*os.File, 
 	case <-ctx.Done():
 		// The kernel's wait cannot be called off. Whenever it ends, the lock
 		// goes at once.
-		go func() { <-locked; _ = f.Close() }()
+		go func() { _, _ = <-locked, f.Close() }()
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -38,6 +39,7 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	socket := flags.String("socket", api.Socket, "the agent's socket")
 	onLoss := flags.String("on-loss", string(api.OnLossStandby), "after a lost slot: standby, restart or end")
 	stop := flags.String("stop-signal", "SIGTERM", "what asks the child to stop, by name or number")
+	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
 		return gate.ShimConfig{}, err
 	}

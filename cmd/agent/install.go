@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"flag"
+	"io"
 
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -18,8 +19,9 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
 	to := flags.String("to", api.AgentBinary, "where the binary is copied to")
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
-	if flags.Parse(args) != nil { // which has said why
-		return exitUsage, nil
+	flags.SetOutput(io.Discard) // the error is shown once
+	if err := flags.Parse(args); err != nil {
+		return exitUsage, err
 	}
 	if err := install.Install(*to, *runDir, *runDir+"/"+grantedDir); err != nil {
 		return 1, err

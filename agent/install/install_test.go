@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestItIsWholeForEverybodyAndTwiceIsOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	to, run := filepath.Join(dir, "bin", "agent"), filepath.Join(dir, "run")
+	for range 2 {
+		require.NoError(t, Install(to, run, filepath.Join(run, "granted")))
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	copied, err := os.ReadFile(to)
+	require.NoError(t, err)
+	assert.Len(t, copied, len(self))
+	for path, want := range map[string]os.FileMode{to: 0o555, run: 0o777, run + "/granted": 0o777} {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, want, info.Mode().Perm(), path)
+	}
+	left, err := os.ReadDir(filepath.Dir(to))
+	require.NoError(t, err)
+	assert.Len(t, left, 1)
+}
+
+func TestAVolumesGroupIsKept(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "run")
+	require.NoError(t, os.Mkdir(dir, 0o750))
+	require.NoError(t, os.Chmod(dir, os.ModeSetgid|0o750)) // as with an fsGroup
+	require.NoError(t, openDir(dir))
+	info, err := os.Stat(dir)
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeDir|os.ModeSetgid|0o777, info.Mode())
+}
+
+func TestWhatIsWrongWithTheVolumeIsSaid(t *testing.T) {
+	t.Parallel()
+	for cause, want := range map[unix.Errno]error{
+		unix.ENOSPC: ErrFull, unix.EDQUOT: ErrFull, unix.EROFS: ErrReadOnly,
+	} {
+		err := explain(fmt.Errorf("install the agent: %w", &os.PathError{Op: "write", Path: "x", Err: cause}))
+		assert.ErrorIs(t, err, want)
+		assert.ErrorIs(t, err, cause)
+	}
+	assert.NoError(t, explain(nil))
+	assert.Equal(t, os.ErrPermission, explain(os.ErrPermission))
+}
