@@ -26,7 +26,8 @@ const (
 
 // hold is all slots, held together under one number.
 type hold struct {
-	id string
+	id    string
+	since time.Duration
 	// serving is since when a child of it is known to run.
 	serving time.Time
 	// reason is why it ends; empty while it lasts.
@@ -39,7 +40,7 @@ type hold struct {
 
 // begin makes the hold of the slots that were acquired.
 func (a *Agent) begin() *hold {
-	h := &hold{id: a.claim.id, resumed: a.claim.resume}
+	h := &hold{id: a.claim.id, since: a.now, resumed: a.claim.resume}
 	if h.resumed {
 		h.serving = a.slots[0].held.Record().Notes.Serving
 	}

@@ -289,8 +289,11 @@ func TestSeveralSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 
 		a := w.start("a", both)
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		acquired := w.server.lease("lock.a").AcquireTime
 		w.pass(2 * time.Minute)
-		assert.Equal(t, a.identity(), w.server.lease("lock.a").Holder, "renewed while the second is waited for")
+		assert.Equal(t, a.identity(), w.server.lease("lock.a").Holder)
+		assert.Equal(t, acquired, w.server.lease("lock.a").AcquireTime, "renewed while the second is waited for")
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
 
 		other.gates.end("s0")

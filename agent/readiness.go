@@ -182,6 +182,12 @@ func (a *Agent) showHolder(h *hold) {
 		a.status.show(appearance{Ready: true, Holder: true, Reason: readyHolding, Message: "this pod holds " + a.names()})
 		return
 	}
+	if soon := h.since + a.self.Budget.Retry; a.now < soon {
+		// A child starts within milliseconds. To be not Ready for so long, and
+		// Ready again, would only make Services flap.
+		a.wakeAt(soon)
+		return
+	}
 	a.status.show(appearance{Holder: true, Reason: readyStarting, Message: "this pod holds " + a.names() + "; its application is about to start"})
 }
 

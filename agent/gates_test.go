@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// gates are the shims of one pod, as the agent's end of the gate has them.
+type gates struct {
+	clock   func() time.Duration
+	reports chan gate.Report
+	mu      *sync.Mutex
+	shims   map[gate.ShimID]*fakeShim
+	grants  []gate.Grant
+	drains  []string
+	// granting is called at each grant.
+	granting func()
+}
+
+// fakeShim has a child that takes stop to stop.
+type fakeShim struct {
+	report gate.Report
+	grant  gate.Grant
+	stop   time.Duration
+	// stuck: the child is in uninterruptible sleep, and no kill reaches it.
+	stuck bool
+	ended chan struct{}
+	// ran is when a child was alive, from and to.
+	ran [][2]time.Duration
+}
+
+func newGates(clock func() time.Duration) *gates {
+	return &gates{clock: clock, reports: make(chan gate.Report, 1000), mu: new(sync.Mutex), shims: map[gate.ShimID]*fakeShim{}}
+}
+
+func (g *gates) Reports() <-chan gate.Report { return g.reports }
+
+// connect adds a shim, or brings one back.
+func (g *gates) connect(r gate.Report) *fakeShim {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.shims[r.Shim]
+	if s == nil {
+		s = &fakeShim{stop: 200 * time.Millisecond}
+		g.shims[r.Shim] = s
+	}
+	if r.Phase == "" {
+		r.Phase = gate.Waiting
+	}
+	r.Connected = true
+	s.report = r
+	g.reports <- r
+	return s
+}
+
+// report changes what a shim says.
+func (g *gates) report(id gate.ShimID, f func(r *gate.Report)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.change(g.shims[id], f)
+}
+
+func (g *gates) change(s *fakeShim, f func(r *gate.Report)) {
+	before, connected := s.report.Phase, s.report.Connected
+	f(&s.report)
+	s.report.Since = g.clock()
+	now := s.report.Phase
+	had, has := before == gate.Running || before == gate.Draining, now == gate.Running || now == gate.Draining
+	if !had && has {
+		s.ran = append(s.ran, [2]time.Duration{g.clock(), -1})
+	}
+	if (had && !has) || s.report.Dead {
+		if n := len(s.ran); n > 0 && s.ran[n-1][1] < 0 {
+			s.ran[n-1][1] = g.clock()
+		}
+	}
+	// Who is not connected can say nothing; its pidfd can.
+	if connected || s.report.Connected || s.report.Dead {
+		g.reports <- s.report
+	}
+}
+
+func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.shims[id]
+	if g.granting != nil {
+		g.granting()
+	}
+	g.grants = append(g.grants, grant)
+	s.grant = grant
+	if s.report.Phase != gate.Waiting {
+		return nil
+	}
+	g.change(s, func(r *gate.Report) { r.Phase, r.Hold, r.Slots, r.Unproven = gate.Running, grant.Hold, grant.Slots, "" })
+	s.ended = make(chan struct{})
+	go g.watchdog(s, s.ended)
+	return nil
+}
+
+// watchdog drains at the deadline of the last grant.
+func (g *gates) watchdog(s *fakeShim, ended chan struct{}) {
+	for {
+		g.mu.Lock()
+		drainAt := s.grant.Deadline - s.grant.Kill - s.grant.Drain
+		draining := s.report.Phase != gate.Running
+		g.mu.Unlock()
+		left := drainAt - g.clock()
+		if draining {
+			return
+		}
+		if left <= 0 {
+			_ = g.Drain(s.report.Shim, "watchdog", s.grant.Drain)
+			return
+		}
+		select {
+		case <-time.After(left):
+		case <-ended:
+			return
+		}
+	}
+}
+
+func (g *gates) Drain(id gate.ShimID, reason string, grace time.Duration) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.shims[id]
+	g.drains = append(g.drains, reason)
+	if s.report.Phase != gate.Running {
+		return nil
+	}
+	g.change(s, func(r *gate.Report) { r.Phase = gate.Draining })
+	go func() {
+		<-time.After(min(s.stop, grace))
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if s.report.Phase == gate.Draining && !s.report.Dead && !s.stuck {
+			g.change(s, func(r *gate.Report) { r.Phase = gate.Waiting })
+		}
+	}()
+	return nil
+}
+
+// end lets the child come to its own end.
+func (g *gates) end(id gate.ShimID) {
+	g.report(id, func(r *gate.Report) { r.Phase = gate.Ended })
+	close(g.shims[id].ended)
+}
+
+func (g *gates) phase(id gate.ShimID) gate.Phase {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shims[id].report.Phase
+}
+
+// given are all grants so far.
+func (g *gates) given() []gate.Grant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.grants)
+}
+
+// told are the reasons of all drains so far.
+func (g *gates) told() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.drains)
+}
+
+// shim is a copy of what a shim is.
+func (g *gates) shim(id gate.ShimID) fakeShim {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := *g.shims[id]
+	s.ran = slices.Clone(s.ran)
+	return s
+}
+
+func (g *gates) hold(id gate.ShimID) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shims[id].report.Hold
+}

@@ -1,0 +1,235 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// server is an API server in memory: one namespace, whose Leases are compared
+// and swapped.
+type server struct {
+	mu       sync.Mutex
+	version  int
+	leases   map[string]*kube.Lease
+	watchers map[*watcher]bool
+	patches  int
+	events   []kube.Event
+	writes   int
+	reads    int
+	watches  int
+	changed  chan struct{}
+}
+
+type watcher struct {
+	name   string
+	events chan kube.WatchEvent
+	ended  chan struct{}
+}
+
+func newServer() *server {
+	return &server{version: 100, leases: map[string]*kube.Lease{}, watchers: map[*watcher]bool{}}
+}
+
+// put makes or replaces a Lease as enroll, or a person, would.
+func (s *server) put(l *kube.Lease) *kube.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.UID == "" {
+		l.UID = fmt.Sprintf("uid-%d", s.version)
+	}
+	return s.store(l)
+}
+
+func (s *server) store(l *kube.Lease) *kube.Lease {
+	s.version++
+	l = l.Clone()
+	l.ResourceVersion = strconv.Itoa(s.version)
+	s.leases[l.Name] = l
+	for w := range s.watchers {
+		if w.name == l.Name {
+			w.events <- kube.WatchEvent{Type: kube.Modified, Lease: l.Clone(), ResourceVersion: l.ResourceVersion}
+		}
+	}
+	return l.Clone()
+}
+
+func (s *server) remove(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version++
+	l := s.leases[name]
+	delete(s.leases, name)
+	for w := range s.watchers {
+		if w.name == name {
+			w.events <- kube.WatchEvent{Type: kube.Deleted, Lease: l.Clone(), ResourceVersion: strconv.Itoa(s.version)}
+		}
+	}
+}
+
+func (s *server) lease(name string) kube.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.leases[name]; l != nil {
+		return *l.Clone()
+	}
+	return kube.Lease{}
+}
+
+// requests are all that ever came, watches included.
+func (s *server) requests() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes + s.reads + s.watches + s.patches
+}
+
+// link is one node's way to the server.
+type link struct {
+	server *server
+	mu     sync.Mutex
+	// cut: requests hang until they time out, watches break; heal is closed
+	// when that is over. refuse: they are refused at once. lose: the next
+	// write is stored, and its answer is lost.
+	cut    bool
+	refuse error
+	lose   bool
+	// noStatus refuses patches of the status.
+	noStatus bool
+	patches  []string
+}
+
+func (l *link) set(f func(l *link)) {
+	l.mu.Lock()
+	f(l)
+	cut := l.cut || l.refuse != nil
+	l.mu.Unlock()
+	if cut {
+		l.server.mu.Lock()
+		defer l.server.mu.Unlock()
+		for w := range l.server.watchers {
+			close(w.ended)
+			delete(l.server.watchers, w)
+		}
+	}
+}
+
+func (l *link) pass(ctx context.Context) error {
+	l.mu.Lock()
+	cut, refuse := l.cut, l.refuse
+	l.mu.Unlock()
+	if refuse != nil {
+		return refuse
+	}
+	if cut {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return ctx.Err()
+}
+
+func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	if err := l.pass(ctx); err != nil {
+		return nil, err
+	}
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	l.server.reads++
+	if found := l.server.leases[name]; found != nil {
+		return found.Clone(), nil
+	}
+	return nil, &kube.StatusError{Code: 404}
+}
+
+func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
+	if err := l.pass(ctx); err != nil {
+		return nil, err
+	}
+	stored, err := l.server.update(next)
+	l.mu.Lock()
+	lose := l.lose
+	l.lose = false
+	l.mu.Unlock()
+	if lose {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return stored, err
+}
+
+func (s *server) update(next *kube.Lease) (*kube.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes++
+	found := s.leases[next.Name]
+	switch {
+	case next.UID == "":
+		panic("a PUT without uid")
+	case found == nil:
+		return nil, &kube.StatusError{Code: 404}
+	case found.UID != next.UID || found.ResourceVersion != next.ResourceVersion:
+		return nil, &kube.StatusError{Code: 409}
+	}
+	return s.store(next), nil
+}
+
+func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kube.WatchEvent)) error {
+	if err := l.pass(ctx); err != nil {
+		return err
+	}
+	w := &watcher{name: name, events: make(chan kube.WatchEvent, 1000), ended: make(chan struct{})}
+	l.server.mu.Lock()
+	l.server.watches++
+	l.server.watchers[w] = true
+	if found := l.server.leases[name]; found != nil && found.ResourceVersion != version {
+		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
+	}
+	l.server.mu.Unlock()
+	defer func() {
+		l.server.mu.Lock()
+		delete(l.server.watchers, w)
+		l.server.mu.Unlock()
+	}()
+	for {
+		select {
+		case e := <-w.events:
+			fn(e)
+		case <-w.ended:
+			return errors.New("connection reset")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) error {
+	if err := l.pass(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.noStatus {
+		return &kube.StatusError{Code: 403}
+	}
+	l.patches = append(l.patches, string(patch))
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	l.server.patches++
+	return nil
+}
+
+func (l *link) CreateEvent(ctx context.Context, e kube.Event) error {
+	if err := l.pass(ctx); err != nil {
+		return err
+	}
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	l.server.events = append(l.server.events, e)
+	return nil
+}

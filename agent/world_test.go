@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	theSlot = "singleton.deployment.biller"
+	boot    = "boot-1"
+)
+
+// world is a server and the pods around it, in a bubble.
+type world struct {
+	t      *testing.T
+	server *server
+	began  time.Time
+	pods   map[string]*pod
+	// processes seeds each agent process differently.
+	processes int
+}
+
+// pod is one pod: its agent, its gates, its link.
+type pod struct {
+	world *world
+	*link
+	gates  *gates
+	config Config
+	agent  *Agent
+	cancel context.CancelFunc
+	stop   chan struct{}
+	done   chan error
+}
+
+// simulate runs f in a bubble of its own.
+func simulate(t *testing.T, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, server: newServer(), began: time.Now(), pods: map[string]*pod{}}
+		f(w)
+		// The shims' watchdogs end with their grants.
+		for _, p := range w.pods {
+			p.kill()
+		}
+		w.pass(2 * time.Minute)
+	})
+}
+
+func (w *world) clock() time.Duration { return time.Since(w.began) + time.Hour }
+
+// free makes Leases that enroll knows nobody to hold.
+func (w *world) free(names ...string) {
+	for _, name := range names {
+		w.server.put(&kube.Lease{Name: name, DurationSeconds: 30})
+	}
+}
+
+// start starts a pod's agent; a pod that has one already gets a new process.
+func (w *world) start(name string, change ...func(c *Config)) *pod {
+	p := w.pods[name]
+	if p == nil {
+		p = &pod{world: w, link: &link{server: w.server}, gates: newGates(w.clock)}
+		p.config = Config{
+			PodName: name, PodUID: "u", PodIP: "10.0.0." + strconv.Itoa(len(w.pods)+1),
+			Slots: []string{theSlot}, Containers: []string{"app"}, Workload: "Deployment/biller",
+			BootID: boot, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
+		}
+		w.pods[name] = p
+	} else {
+		old := p.gates
+		p.gates = newGates(w.clock)
+		p.gates.shims, p.gates.mu = old.shims, old.mu
+	}
+	w.processes++
+	p.config.API, p.config.Gate = p.link, p.gates
+	p.config.Random = rand.NewPCG(uint64(w.processes), 7)
+	for _, f := range change {
+		f(&p.config)
+	}
+	var err error
+	p.agent, err = New(p.config)
+	require.NoError(w.t, err)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	p.cancel, p.stop, p.done = cancel, make(chan struct{}), make(chan error, 1)
+	go func() { p.done <- p.agent.Run(ctx, p.stop) }()
+	return p
+}
+
+// kill ends the agent's process, and nothing else.
+func (p *pod) kill() {
+	p.cancel()
+	synctest.Wait()
+}
+
+func (p *pod) identity() string { return api.Identity(p.config.PodName, p.config.PodUID) }
+
+// pass lets time go by and everything settle.
+func (w *world) pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// within lets time go by until the condition holds, and says how long it took.
+func (w *world) within(limit time.Duration, what string, condition func() bool) time.Duration {
+	w.t.Helper()
+	began := w.clock()
+	for !condition() {
+		if w.clock()-began > limit {
+			require.FailNow(w.t, "not in time: "+what, "within %v", limit)
+		}
+		w.pass(10 * time.Millisecond)
+	}
+	return w.clock() - began
+}
+
+func (w *world) holder() string { return w.server.lease(theSlot).Holder }
+
+// running reports whether the shim has a child.
+func (p *pod) running(id gate.ShimID) bool { return p.gates.phase(id) == gate.Running }
