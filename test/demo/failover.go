@@ -65,11 +65,9 @@ var nodeCut = fault{
 // failOver makes the holder end and prints what followed.
 func (d *demo) failOver(ctx context.Context, f fault) error {
 	d.title(f.title)
-	if err := d.quietly(ctx, "-n", namespace, "wait", "--for=condition=Ready", "pod", "-l", "app=redis", "--timeout=120s"); err != nil {
+	if err := d.settled(ctx); err != nil {
 		return err
 	}
-	// Whatever happens, a demo takes no longer than an hour's patience of a
-	// person in front of it.
 	bounded, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	old, err := d.holderPod(bounded)
@@ -89,7 +87,13 @@ func (d *demo) failOver(ctx context.Context, f fault) error {
 	if err := f.strike(bounded, d, old, redis); err != nil {
 		return err
 	}
-	if err := scene.play(bounded, old); err != nil {
+	stop, err := d.live(bounded)
+	if err != nil {
+		return err
+	}
+	err = scene.play(bounded, old)
+	stop()
+	if err != nil {
 		return err
 	}
 	scene.print()
@@ -98,7 +102,7 @@ func (d *demo) failOver(ctx context.Context, f fault) error {
 			return err
 		}
 	}
-	if err := d.quietly(ctx, "-n", namespace, "wait", "--for=condition=Ready", "pod", "-l", "app=redis", "--timeout=120s"); err != nil {
+	if err := d.settled(ctx); err != nil {
 		return err
 	}
 	return d.showPods(ctx)

@@ -122,6 +122,9 @@ func (d *demo) annotate(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := d.settled(ctx); err != nil {
+		return err
+	}
 	return d.showPods(ctx)
 }
 

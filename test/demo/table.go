@@ -21,16 +21,54 @@ import (
 
 // showPods prints who holds, with which token and since when.
 func (d *demo) showPods(ctx context.Context) error {
+	text, err := d.podTable(ctx)
+	fmt.Print(text)
+	return err
+}
+
+func (d *demo) podTable(ctx context.Context) (string, error) {
 	pods, err := d.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=redis"})
 	if err != nil {
-		return err
+		return "", err
 	}
 	lease, err := d.client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
 	if err != nil && !errors.IsNotFound(err) {
-		return err
+		return "", err
 	}
-	fmt.Print("\n", table(pods.Items, lease))
-	return nil
+	return "\n" + table(pods.Items, lease), nil
+}
+
+// settled waits until all three pods are Ready and none is on its way out.
+func (d *demo) settled(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	pods := d.client.CoreV1().Pods(namespace)
+	for {
+		list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: "app=redis"})
+		if err != nil {
+			return err
+		}
+		good := 0
+		for _, pod := range list.Items {
+			if pod.DeletionTimestamp == nil && ready(pod) == "True" {
+				good++
+			}
+		}
+		if good == 3 && len(list.Items) == 3 {
+			return nil
+		}
+		changed, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: "app=redis", ResourceVersion: list.ResourceVersion})
+		if err != nil {
+			return fmt.Errorf("wait for three Ready pods: %w", err)
+		}
+		select {
+		case <-changed.ResultChan():
+			changed.Stop()
+		case <-ctx.Done():
+			changed.Stop()
+			return fmt.Errorf("wait for three Ready pods: %w", ctx.Err())
+		}
+	}
 }
 
 func table(pods []corev1.Pod, lease *coordinationv1.Lease) string {
