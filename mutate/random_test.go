@@ -131,12 +131,12 @@ func (r randomPod) pod() map[string]any {
 // where it was, and the QoS class is what it was.
 func TestRandomPods(t *testing.T) {
 	gated := 0
-	for seed := range uint64(3000) {
+	for seed := range uint64(600) {
 		if checkRandomPod(t, seed) {
 			gated++
 		}
 	}
-	assert.Greater(t, gated, 500, "too few pods were gated to mean anything")
+	assert.Greater(t, gated, 100, "too few pods were gated to mean anything")
 }
 
 func FuzzRandomPods(f *testing.F) {

@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const ownedPod = `{"metadata":{"generateName":"biller-1-","annotations":{"metaparticle.io/singleton":"true"},
+	"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"biller-1","uid":"1","controller":true}]},
+	"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
+
+func request(raw string) admission.Request {
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+		Namespace: "shop",
+		Name:      "biller",
+		Operation: admissionv1.Create,
+		Resource:  metav1.GroupVersionResource{Resource: "deployments"},
+		Kind:      metav1.GroupVersionKind{Kind: "Deployment"},
+		Object:    runtime.RawExtension{Raw: []byte(raw)},
+	}}
+}
+
+// asked fails the test when anything is asked of it.
+type asked struct{ t *testing.T }
+
+func (a asked) Command(context.Context, string, PullRights) (Command, error) {
+	a.t.Error("an image was asked for")
+	return Command{}, nil
+}
+
+func (a asked) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	a.t.Error("an owner was asked for")
+	return api.Workload{}, nil, nil
+}
+
+func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	a.t.Error("limits were asked for")
+	return nil, nil
+}
+
+func TestNothingIsAskedAboutPodsThatClaimNothing(t *testing.T) {
+	o := Options{AgentImage: agentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
+	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
+		NewPodHandler(o).Handle(t.Context(), request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
+	}
+}
+
+func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
+	o := Options{AgentImage: agentImage, Images: asked{t}, Owners: asked{t}}
+	r := request(ownedPod)
+	r.Operation = admissionv1.Update
+	response := NewPodHandler(o).Handle(t.Context(), r)
+	assert.True(t, response.Allowed)
+	assert.Empty(t, response.Patches)
+	r = request(ownedPod)
+	r.SubResource = "eviction"
+	response = NewPodHandler(o).Handle(t.Context(), r)
+	assert.True(t, response.Allowed)
+	assert.Empty(t, response.Patches)
+}
+
+func TestOutcomesAreObserved(t *testing.T) {
+	f := facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]fakeImage{"app:1": {Command: Command{Cmd: []string{"app"}}}}}
+	var seen []Outcome
+	o := Options{AgentImage: agentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}
+
+	r := request(ownedPod)
+	dry := true
+	r.DryRun = &dry
+	require.True(t, NewPodHandler(o).Handle(t.Context(), r).Allowed)
+	o.Owners = facts{}
+	require.False(t, NewPodHandler(o).Handle(t.Context(), request(ownedPod)).Allowed)
+	response := NewWorkloadHandler(o).Handle(t.Context(),
+		request(`{"metadata":{"annotations":{"metaparticle.io/on-loss":"x","metaparticle.io/lock":"a"}},"spec":{"template":{}}}`))
+	require.True(t, response.Allowed)
+
+	require.Len(t, seen, 3)
+	assert.Equal(t, "biller-1", seen[0].Owner.Name)
+	seen[0].Owner = nil
+	assert.Equal(t, Outcome{Resource: "pods", Namespace: "shop", Name: "biller-1-", Changed: true, DryRun: true}, seen[0])
+	assert.Equal(t, []Reason{WorkloadUnknown}, seen[1].Reasons)
+	assert.True(t, seen[1].Denied)
+	assert.Contains(t, seen[1].Message, "WorkloadUnknown: ReplicaSet \"biller-1\": not found")
+	assert.Equal(t, Outcome{
+		Resource: "deployments", Namespace: "shop", Name: "biller", Changed: true,
+		Reasons: []Reason{BadAnnotation},
+		Message: `BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
+	}, seen[2])
+}
+
+func TestReasonsAreNamedOnceEach(t *testing.T) {
+	var refusals Refusals
+	refusals.add(Probes, "a")
+	refusals.add(Hooks, "b")
+	refusals.add(Probes, "c")
+	assert.Equal(t, []Reason{Probes, Hooks}, reasonsOf(refusals))
+	assert.Equal(t, []Reason{BadAnnotation}, reasonsOf(api.Mistakes{{}}))
+}
+
+func TestLimitsThatCannotBeReadDoNotRefuse(t *testing.T) {
+	f := facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]fakeImage{"app:1": {Command: Command{Cmd: []string{"app"}}}}}
+	o := Options{AgentImage: agentImage, Images: f, Owners: f, Limits: noLimits{}}
+	assert.True(t, NewPodHandler(o).Handle(t.Context(), request(ownedPod)).Allowed)
+}
+
+type noLimits struct{}
+
+func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	return nil, errString("away")
+}
+
+// slow never answers by itself.
+type slow struct{ facts }
+
+func (slow) Workload(ctx context.Context, _ string, _ *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	<-ctx.Done()
+	return api.Workload{}, nil, ctx.Err()
+}
+
+func TestHandlerAnswersInTime(t *testing.T) {
+	o := Options{AgentImage: agentImage, Images: facts{}, Owners: slow{}, Timeout: time.Millisecond}
+	response := NewPodHandler(o).Handle(t.Context(), request(ownedPod))
+	require.False(t, response.Allowed)
+	assert.Contains(t, response.Result.Message, "WorkloadUnknown: ")
+}
+
+func TestMalformedObjectsAreBadRequests(t *testing.T) {
+	for _, raw := range []string{``, `[]`, `{"spec":{"containers":"x"}}`} {
+		response := NewPodHandler(Options{}).Handle(t.Context(), request(raw))
+		assert.False(t, response.Allowed)
+		assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
+	}
+	response := NewWorkloadHandler(Options{}).Handle(t.Context(), request(`{"metadata":7}`))
+	assert.False(t, response.Allowed)
+	assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
+}
+
+// A workload is never refused for what it claims; that would stop people from
+// repairing it.
+func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
+	response := NewWorkloadHandler(Options{}).Handle(t.Context(), request(
+		`{"metadata":{"annotations":{"metaparticle.io/singleton":"?","metaparticle.io/x":"","metaparticle.io/inject":"false"}},
+		"spec":{"template":{"spec":{"hostNetwork":true,"containers":[]}}}}`))
+	assert.True(t, response.Allowed)
+	assert.Len(t, response.Warnings, 2)
+}
+
+func TestWorkloadsSubresourcesAreLeftAlone(t *testing.T) {
+	r := request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}}}`)
+	r.SubResource = "scale"
+	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)
+	r.SubResource, r.Operation = "", admissionv1.Delete
+	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)
+}
