@@ -69,18 +69,11 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that our own programs write. They are no mistake on
-// a pod that comes by again, and nothing is read from them here: what a person
-// puts into them has no effect on the claims.
-var written = []string{
-	AddressAnnotation,
-	BootAnnotation,
-	HoldAnnotation,
-	ServingAnnotation,
-	SlotsAnnotation,
-	TokenAnnotation,
-	WorkloadAnnotation,
-}
+// written are annotations that our own programs write on pods. They are no
+// mistake on a pod that comes by again, and nothing is read from them here:
+// what a person puts into them has no effect on the claims. The policy on gates
+// knows the same names.
+var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written: the annotation is one that our own programs write.
 func Written(key string) bool { return slices.Contains(written, key) }

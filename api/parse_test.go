@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 		"both":                 {map[string]string{LockAnnotation: "a", SingletonAnnotation: "true"}, Request{Singleton: true, Locks: []string{"a"}}},
 		"injection wanted":     {map[string]string{InjectAnnotation: "true"}, Request{}},
 		"opted out":            {map[string]string{InjectAnnotation: "false"}, Request{OptOut: true}},
-		"what we write itself": {map[string]string{SlotsAnnotation: "forged", TokenAnnotation: "7"}, Request{}},
+		"what we write itself": {map[string]string{SlotsAnnotation: "forged", WorkloadAnnotation: "Pod/x"}, Request{}},
 		"switched off, settings left": {
 			map[string]string{SingletonAnnotation: "false", LeaseDurationAnnotation: "1m"},
 			Request{LeaseDuration: time.Minute},

@@ -6,6 +6,8 @@ package mutate
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,17 +24,10 @@ func TestReasonsAreDocumented(t *testing.T) {
 		"Every \"no\" of the webhook begins with the name of its reason: in the warning when a workload is applied, in\n" +
 		"the error at its pods, in the Event, and in the metric.\n\n" +
 		"| reason | what it means | what to do |\n|---|---|---|\n")
-	for _, e := range Reasons {
-		does := strings.ToUpper(e.Do[:min(1, len(e.Do))]) + e.Do[min(1, len(e.Do)):]
-		if e.Do == "" {
-			does = "What the message says"
-		}
-		meaning := e.Meaning
-		if e.WarnOnly {
-			meaning += " Only a warning."
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s. |\n", e.Reason, meaning, does)
-	}
+	table(&b, Reasons)
+	b.WriteString("\nThe admission policies, which hold where the webhook is not asked, and enroll have these:\n\n" +
+		"| reason | what it means | what to do |\n|---|---|---|\n")
+	table(&b, Elsewhere)
 	want := b.String()
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(want), 0o644))
@@ -63,4 +58,40 @@ func TestEveryReasonIsShown(t *testing.T) {
 		assert.Contains(t, all.String(), " "+string(e.Reason)+": ")
 		assert.NotEmpty(t, e.Meaning)
 	}
+}
+
+func table(b *strings.Builder, reasons []Explanation) {
+	for _, e := range reasons {
+		does := "What the message says"
+		if e.Do != "" {
+			does = strings.ToUpper(e.Do[:1]) + e.Do[1:]
+		}
+		meaning := e.Meaning
+		if e.WarnOnly {
+			meaning += " Only a warning."
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s. |\n", e.Reason, meaning, does)
+	}
+}
+
+// TestPoliciesReasonsAreExplained: what manifests/policies say begins with a
+// reason that is listed.
+func TestPoliciesReasonsAreExplained(t *testing.T) {
+	files, err := filepath.Glob("../manifests/policies/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	listed := map[Reason]bool{}
+	for _, e := range Elsewhere {
+		listed[e.Reason] = true
+	}
+	found := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, match := range regexp.MustCompile(`'([A-Z][A-Za-z]+): `).FindAllStringSubmatch(string(text), -1) {
+			found++
+			assert.True(t, listed[Reason(match[1])], "%s of %s", match[1], file)
+		}
+	}
+	assert.GreaterOrEqual(t, found, len(Elsewhere)-1, "all but enroll's are in a policy")
 }

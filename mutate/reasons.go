@@ -143,6 +143,52 @@ var Reasons = []Explanation{
 	},
 }
 
+// Elsewhere are the reasons of the admission policies, which refuse in the API
+// server's own process, and of enroll. Their texts are in manifests/policies;
+// here they are explained. A test holds both together.
+var Elsewhere = []Explanation{
+	{
+		Reason:  "NamespaceNotOptedIn",
+		Meaning: "A pod claims a slot in a namespace in which nothing is injected; it would run ungated.",
+		Do:      "label the namespace, or remove the claim",
+	},
+	{
+		Reason:  "NotInjected",
+		Meaning: "A pod claims a slot and has no gate: the webhook's configuration is missing or was changed, or another webhook added the annotation after ours had passed.",
+		Do:      "annotate the workload or its template; reinstall if the configuration is gone",
+	},
+	{
+		Reason:  "OptedOut",
+		Meaning: "A pod claims a slot and opts out of injection.",
+		Do:      "remove one of the two",
+	},
+	{
+		Reason:  "NotGated",
+		Meaning: "An Event: a workload claims a slot, but its pods are from before its namespace was opted in and run ungated.",
+		Do:      "restart the workload",
+	},
+	{
+		Reason:  "ImageChangedInPlace",
+		Meaning: "The image of a gated container was to change in a pod that exists; the old image's command would run in the new one.",
+		Do:      "change the workload's template instead",
+	},
+	{
+		Reason:  "NotYourIdentity",
+		Meaning: "An agent writes its own identity into a Lease, and takes only its own out.",
+		Do:      "nothing, unless it was you: then delete the pod that holds",
+	},
+	{
+		Reason:  "SlotHeld",
+		Meaning: "A Lease that somebody holds is not deleted: the next pod would start beside the holder.",
+		Do:      "delete the pod that holds, or wait until the lease has run out",
+	},
+	{
+		Reason:  "NotYourself",
+		Meaning: "With an agent's rights a pod changes only its own status, and of it only the parts that are ours.",
+		Do:      "use an account with the right to update pods/status",
+	},
+}
+
 // explain is the entry of a reason.
 func explain(r Reason) Explanation {
 	for _, e := range Reasons {
