@@ -128,15 +128,28 @@ func (c *chaos) quiet(after string) bool {
 	settled := func() bool {
 		return !slices.ContainsFunc(c.slots, func(s string) bool { return c.wanted(s) && !c.settled(s) })
 	}
-	if !c.until(bound, settled) {
-		c.do(func() { c.stuckSlots(after, bound) })
-		return false
+	// What was done before may still show: a child whose renewals failed until
+	// just now drains.
+	for end := c.now() + bound; ; {
+		if !c.until(end-c.now(), settled) {
+			c.do(func() { c.stuckSlots(after, bound) })
+			return false
+		}
+		ends := c.ends()
+		c.do(func() { c.note("script", "settled after %s", after) })
+		if !c.pass(c.longest + 5*time.Second) {
+			return false
+		}
+		if c.ends() == ends || c.now() > end {
+			return c.steady(20 * time.Second)
+		}
 	}
-	c.do(func() { c.note("script", "settled after %s", after) })
-	if !c.pass(c.longest + 5*time.Second) {
-		return false
-	}
-	return c.steady(20 * time.Second)
+}
+
+func (c *chaos) ends() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.ledger.ends)
 }
 
 func (c *chaos) stuckSlots(after string, bound time.Duration) {
@@ -149,11 +162,9 @@ func (c *chaos) stuckSlots(after string, bound time.Duration) {
 
 // steady: nothing stops, standbys are silent, holders send what they must.
 func (c *chaos) steady(last time.Duration) bool {
-	type count struct{ requests, ends int }
 	before := map[*agentProcess]int{}
-	var ends int
+	ends := c.ends()
 	c.do(func() {
-		ends = len(c.ledger.ends)
 		for _, p := range c.pods {
 			if a := p.agent(); a != nil {
 				before[a] = a.total()
@@ -189,7 +200,7 @@ func (c *chaos) checkChatter(a *agentProcess, sent int, last time.Duration) {
 	must(err)
 	most := held * (int(float64(last)*(1+skew)/float64(budget.Renew)) + 1)
 	if sent > most {
-		c.violate(chatter, "%s holds %d slots and sent %d requests in %v, not %d", a.name, held, sent, last, most)
+		c.violate(chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.name, held, sent, last, most, a.sent)
 	}
 }
 
@@ -222,9 +233,14 @@ func (c *chaos) heal() {
 	}
 	for _, t := range c.templates {
 		for range c.replicas[t.workload] - c.count(t.workload) {
-			c.newPod(t, pick(c.rng, c.nodes))
+			c.newPod(t, c.place())
 		}
 	}
+}
+
+// place is a node with as few pods as any other.
+func (c *chaos) place() *node {
+	return slices.MinFunc(c.nodes, func(a, b *node) int { return len(a.pods()) - len(b.pods()) })
 }
 
 func (c *chaos) count(workload string) int {

@@ -187,6 +187,9 @@ func (w *world) leaseStored(by, slot string, before, after version) {
 }
 
 func (w *world) checkAcquired(slot string, is *kube.Lease, hold string) {
+	// A claim that was given back before anything was granted under it may use
+	// its number again.
+	delete(w.ledger.released, key(slot, is.Holder, hold))
 	for _, c := range w.ledger.alive {
 		if c.has(slot) && !c.excused && (c.pod().identity() != is.Holder || c.hold != hold) {
 			w.violate(twoAtOnce, "%s takes %s (hold %s) while %s of %s lives under hold %s",

@@ -1,0 +1,327 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// table asserts the table of design §4 row by row: in a healthy world one
+// thing goes wrong, and somebody holds again, or goes on holding, in time.
+type table struct {
+	*chaos
+	slot   string
+	budget api.Budget
+	former *pod
+}
+
+func (w *world) newTable() *table {
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	d := pick(w.rng, append(durations, time.Minute))
+	budget, err := api.NewBudget(d)
+	must(err)
+	t := &table{chaos: &chaos{world: w, replicas: map[string]int{"web": 3}, longest: d}, slot: api.LockLease("a"), budget: budget}
+	t.grace = between(w.rng, 3*time.Second, 8*time.Second)
+	t.templates = []template{{
+		workload: "web", slots: []string{t.slot}, duration: d, grace: t.grace, containers: []string{"app"},
+		standBy: true, account: "default", obedient: true,
+	}}
+	if chance(w.rng, .3) {
+		t.templates[0].containers = append(t.templates[0].containers, "side")
+	}
+	t.slots = t.templates[0].slots
+	w.newEnroller("enroll-1")
+	for _, n := range w.nodes {
+		w.newPod(t.templates[0], n)
+	}
+	return t
+}
+
+// rows are the causes, each with what it demands.
+func (t *table) rows() map[string]func() {
+	return map[string]func(){
+		"the child ends":        func() { t.handover(t.each((*child).crash)) },
+		"yield":                 func() { t.handover((*child).yield); t.notBy(t.former) },
+		"pod deletion":          func() { t.handover(func(c *child) { c.pod().stop() }) },
+		"shim killed":           func() { t.handover(t.each(func(c *child) { c.shim.exit() })) },
+		"grace run out":         func() { t.handover(t.each(func(c *child) { c.stops = -1; c.pod().stop() })) },
+		"agent killed":          func() { t.undisturbed(t.killAgent) },
+		"agent in back-off":     func() { t.expiry(func(c *child) { c.pod().agent().kill() }) },
+		"agent and shim killed": func() { t.expiry(t.together) },
+		"forced deletion": func() { t.expiry(func(c *child) { c.pod().forget() }) },
+		"node gone":       func() { t.expiry(func(c *child) { c.pod().node.crash() }) },
+		"network gone":    func() { t.expiry(func(c *child) { c.pod().node.cut(true, true) }) },
+		"replies gone":    func() { t.expiry(func(c *child) { c.pod().node.cut(false, true) }) },
+		"node suspended":  func() { t.expiry(func(c *child) { c.pod().node.freeze() }) },
+		"agent frozen":    func() { t.expiry(func(c *child) { c.pod().agent().freezeAlone() }) },
+		"shim frozen":     func() { t.undisturbed(func(c *child) { c.shim.freeze() }) },
+		"lease deleted":   func() { t.vanished() },
+		"API away for long": func() {
+			t.retaken()
+		},
+		"API away for less than the budget": func() { t.outage() },
+		"node restarts":                     func() { t.reboot() },
+		"watches end":                       func() { t.undisturbed(func(*child) { t.watchTrouble() }) },
+	}
+}
+
+// run plays the rows in a random order.
+func (t *table) run() {
+	rows := t.rows()
+	names := slices.Sorted(maps.Keys(rows))
+	t.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names {
+		if !t.ready() {
+			return
+		}
+		t.do(func() { t.note("script", "ROW: %s (lease %v)", name, t.budget.Duration) })
+		rows[name]()
+		if t.verdict != "" {
+			t.verdict = name + ": " + t.verdict
+			return
+		}
+		t.do(t.heal)
+	}
+}
+
+// ready waits until the world is healthy: a child runs, everybody else stands
+// by, and has for long enough to have settled.
+func (t *table) ready() bool {
+	if !t.quiet("the row before") {
+		return false
+	}
+	t.do(func() {
+		for _, p := range t.pods {
+			for _, c := range p.containers {
+				c.failures = 0
+			}
+		}
+	})
+	return t.pass(between(t.rng, time.Second, time.Second+t.budget.Renew))
+}
+
+func (c *child) crash() { c.ends("crashes") }
+func (c *child) yield() { c.pod().agent().agent.Yield() }
+
+func (t *table) killAgent(c *child) {
+	c.pod().agent().kill()
+	c.pod().restartAgent()
+}
+
+// together: neither lives to tell of the other.
+func (t *table) together(c *child) {
+	c.pod().agent().kill()
+	for _, other := range t.alive(c.hold) {
+		other.shim.exit()
+	}
+	c.pod().restartAgent()
+}
+
+// each does it to all children of the hold.
+func (t *table) each(cause func(*child)) func(*child) {
+	return func(c *child) {
+		for _, other := range t.alive(c.hold) {
+			cause(other)
+		}
+	}
+}
+
+func (t *table) alive(hold string) []*child {
+	return slices.DeleteFunc(slices.Clone(t.ledger.alive), func(c *child) bool { return c.hold != hold })
+}
+
+// once does something to the holder, and returns it.
+func (t *table) once(cause func(*child)) *child {
+	var c *child
+	t.do(func() {
+		c = t.holder(t.slot)
+		cause(c)
+		t.former = c.pod()
+	})
+	return c
+}
+
+// quick is the bound of a handover in the fair weather: from the last death,
+// its report or the pidfd (10 ms), two writes (8 ms each), a watch event (4 ms)
+// and a grant (2 ms) take 32 ms; twice that where two standbys collide.
+const quick = 100 * time.Millisecond
+
+// handover: two writes and a watch event after the child is dead.
+func (t *table) handover(cause func(*child)) {
+	var all []*child
+	c := t.once(func(c *child) { all = t.alive(c.hold); cause(c) })
+	if !t.until(t.grace+left+time.Second, func() bool { return none(all) }) {
+		t.fail(stopped, "%s lives on", c.name)
+		return
+	}
+	dead := t.lastEnd()
+	if !t.until(time.Minute, t.free(c)) {
+		t.fail(nobody, "nobody holds a minute after %s is dead", c.name)
+		return
+	}
+	t.do(func() {
+		if next := t.next(c); next.began-dead > quick {
+			t.violate(nobody, "%s began %v after %s was dead", next.name, next.began-dead, c.name)
+		}
+	})
+}
+
+// notBy: whoever yields lets the others go first.
+func (t *table) notBy(p *pod) {
+	t.do(func() {
+		if c := t.holder(t.slot); c != nil && c.pod() == p {
+			t.violate(nobody, "%s yielded to itself", p.name)
+		}
+	})
+}
+
+// expiry: D after the last renewal, by the slowest clock. (The agents' timers
+// run by true time and may miss the instant by a twentieth of 10 s.)
+func (t *table) expiry(cause func(*child)) {
+	c := t.once(cause)
+	slack := 600*time.Millisecond + quick
+	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slack
+	// What is cut off one way only may renew once more.
+	if most := bound + t.budget.Renew + 2*time.Second; !t.until(most, t.free(c)) {
+		t.fail(nobody, "nobody holds after %v", most)
+		return
+	}
+	t.do(func() {
+		next := t.next(c)
+		r := t.ledger.renewals[key(t.slot, c.pod().identity(), c.hold)]
+		if next.began-r.at > bound {
+			t.violate(nobody, "%s began %v after the last renewal", next.name, next.began-r.at)
+		}
+	})
+}
+
+// undisturbed: nothing stops, for twice the duration.
+func (t *table) undisturbed(cause func(*child)) {
+	c := t.once(cause)
+	t.pass(2 * t.budget.Duration)
+	t.stillRuns(c)
+}
+
+func (t *table) stillRuns(c *child) {
+	t.do(func() {
+		if !c.alive || c.asked {
+			t.violate(stopped, "%s was stopped", c.name)
+		}
+	})
+}
+
+// outage: one that is shorter than the budget stops nothing, whenever it begins.
+func (t *table) outage() {
+	c := t.once(func(*child) { t.apiDown() })
+	// By the holder's clock; requests were on their way when it began.
+	last := time.Duration(float64(t.budget.Outage())/c.pod().node.rate) - 20*time.Millisecond
+	t.pass(last)
+	t.do(t.apiUp)
+	t.pass(t.budget.Duration)
+	t.stillRuns(c)
+}
+
+// retaken: the pod that held goes first, as soon as a request that hangs has
+// timed out and the pause of at most a second is over.
+func (t *table) retaken() {
+	c := t.once(func(*child) { t.apiDown() })
+	t.pass(between(t.rng, t.budget.Duration*11/10, 2*t.budget.Duration))
+	if c.alive {
+		t.fail(outlived, "%s lives %v into the outage", c.name, t.budget.Duration)
+		return
+	}
+	up := t.now()
+	t.do(t.apiUp)
+	t.until(time.Minute, t.free(c))
+	bound := time.Duration(float64(t.budget.RequestTimeout+t.budget.Retry)/(1-skew)) + quick
+	t.do(func() {
+		next := t.next(c)
+		switch {
+		case next == nil:
+			t.violate(nobody, "nobody holds a minute after the API is back")
+		case next.pod() != c.pod():
+			t.violate(nobody, "%s holds, not %s that held", next.pod().name, c.pod().name)
+		case next.began-up > bound:
+			t.violate(nobody, "%s began %v after the API was back, not %v", next.name, next.began-up, bound)
+		}
+	})
+}
+
+// vanished: a Lease that is gone makes everybody wait a full duration, and no
+// longer.
+func (t *table) vanished() {
+	c := t.once(func(*child) { must(t.api.remove("somebody", "Lease", t.slot, "", "")) })
+	gone := t.now()
+	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slowest + time.Second
+	if !t.until(bound, t.free(c)) {
+		t.fail(nobody, "nobody holds %v after the Lease vanished", bound)
+		return
+	}
+	t.do(func() {
+		if early := time.Duration(float64(t.budget.Duration) / (1 + skew)); t.next(c).began-gone < early {
+			t.violate(freed, "%s began %v after the Lease vanished", t.holder(t.slot).name, t.next(c).began-gone)
+		}
+	})
+}
+
+// slowest is the longest pause of a standby that found no Lease, and of enroll.
+const slowest = 10 * time.Second
+
+// reboot: the boot id proves that nothing is alive; the pod takes its Lease
+// back as soon as its shim waits (3 s), or somebody else does.
+func (t *table) reboot() {
+	c := t.once(func(c *child) { c.pod().node.crash() })
+	n := c.pod().node
+	t.pass(between(t.rng, 10*time.Millisecond, time.Second))
+	t.do(n.reboot)
+	up := t.now()
+	t.until(time.Minute, t.free(c))
+	t.do(func() {
+		next := t.next(c)
+		if next == nil || next.began-up > 3*time.Second+2*quick {
+			t.violate(nobody, "nobody holds %v after the reboot", t.now()-up)
+		}
+	})
+}
+
+// free: another child runs under the slot.
+func (t *table) free(before *child) func() bool {
+	return func() bool { return t.next(before) != nil }
+}
+
+// next is the child that came after; the one before may be frozen, and alive.
+func (t *table) next(before *child) *child {
+	for _, c := range t.ledger.alive {
+		if c.has(t.slot) && c.hold != before.hold && !c.asked {
+			return c
+		}
+	}
+	return nil
+}
+
+func none(all []*child) bool {
+	for _, c := range all {
+		if c.alive {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *table) lastEnd() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ledger.ends[len(t.ledger.ends)-1].at
+}
+
+func (t *table) fail(invariant, what string, args ...any) {
+	t.do(func() { t.violate(invariant, what, args...) })
+}
