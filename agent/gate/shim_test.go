@@ -123,8 +123,9 @@ func (a *fakeAgent) next() state {
 // until skips what is repeated.
 func (a *fakeAgent) until(p Phase, hold string) {
 	a.t.Helper()
+	late := Now() + patience
 	for st := a.next(); st.Phase != p || st.Hold != hold; st = a.next() {
-		continue
+		require.Less(a.t, Now(), late, "last state: %+v", st)
 	}
 }
 
@@ -145,7 +146,9 @@ func (a *fakeAgent) drains(hold string) {
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)
+	late := Now() + patience
 	for st := a.next(); ; st = a.next() {
+		require.Less(a.t, Now(), late, "last state: %+v", st)
 		if st.Phase == Running && !slices.Contains(holds, st.Hold) {
 			holds = append(holds, st.Hold)
 			if st.Hold == "last" {
