@@ -64,9 +64,6 @@ func (p parts) resources() corev1.ResourceRequirements {
 		if request {
 			requests[name] = smallRequests[name].DeepCopy()
 		}
-		if limit && class == corev1.PodQOSGuaranteed {
-			requests[name] = smallLimits[name].DeepCopy()
-		}
 	}
 	fit(p.limits, requests, limits, class == corev1.PodQOSGuaranteed)
 	return corev1.ResourceRequirements{Requests: nonEmpty(requests), Limits: nonEmpty(limits)}
@@ -124,6 +121,7 @@ func qos(containers []corev1.Container) corev1.PodQOSClass {
 // fit moves the values into what the namespace's LimitRanges allow for a
 // container: not below min, not above max, the limit not further above the
 // request than the ratio. What is not stated is left to the ranges' defaults.
+// With equal, requests are raised to the limits in the end.
 func fit(ranges []corev1.LimitRange, requests, limits corev1.ResourceList, equal bool) {
 	for _, r := range ranges {
 		for _, item := range r.Spec.Limits {
