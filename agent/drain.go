@@ -59,10 +59,7 @@ func (a *Agent) let(h *hold) {
 		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		a.events.notReleased(a.config.Slots)
 	case h.reason == reasonYield:
-		a.owes = true
-		// Those that stand by act within milliseconds; one whose watch has
-		// just ended is back after a retry.
-		a.contendAt = a.now + a.self.Budget.Retry
+		a.owes, a.yielded = true, true
 	case h.reason == reasonEnded:
 		a.owes = true
 	}

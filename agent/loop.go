@@ -45,7 +45,9 @@ type Agent struct {
 	claim claim
 	// owes: slots of the last hold are to be released before any is taken.
 	owes bool
-	// contendAt is when, after a yield, this pod competes again.
+	// yielded: the last hold was given up for others to have the slots;
+	// contendAt is when, after its release, this pod competes again.
+	yielded   bool
 	contendAt time.Duration
 	// leaveBy bounds how long a stopping agent tries to release: then the
 	// slots have expired anyway.

@@ -148,20 +148,19 @@ func TestThePortsAreFreeBeforeTheChildIsGranted(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
-		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a := w.start("a")
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		b := w.start("b", forwarding(&of))
 		b.gates.granting = func() {
 			open, _ := of.state()
 			assert.False(t, open, "the child needs the ports")
 		}
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") != b.running("s2") })
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.pass(time.Second)
-		if a.running("s1") {
-			open, _ := of.state()
-			require.True(t, open)
-			a.gates.end("s1")
-		}
+		open, _ := of.state()
+		require.True(t, open)
+		a.gates.end("s1")
 		w.within(time.Second, "taken over", func() bool { return b.running("s2") })
 	})
 }
@@ -231,7 +230,7 @@ func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
 		assert.True(t, a.running("s1"), "nothing waits for it")
 		assert.Empty(t, a.link.patches)
 		a.link.set(func(l *link) { l.noStatus = false })
-		w.pass(6 * time.Second)
+		w.pass(slowest)
 		require.Len(t, a.link.patches, 1)
 		assert.Equal(t, "True Holding", a.ready())
 	})

@@ -100,6 +100,8 @@ type link struct {
 	cut    bool
 	refuse error
 	lose   bool
+	// broken is a Lease that cannot be written.
+	broken string
 	// noStatus refuses patches of the status.
 	noStatus bool
 	patches  []string
@@ -150,6 +152,12 @@ func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
 	if err := l.pass(ctx); err != nil {
 		return nil, err
+	}
+	l.mu.Lock()
+	broken := l.broken
+	l.mu.Unlock()
+	if next.Name == broken {
+		return nil, &kube.StatusError{Code: 500}
 	}
 	stored, err := l.server.update(next)
 	l.mu.Lock()

@@ -88,6 +88,12 @@ func (a *Agent) contends() bool {
 		return false
 	}
 	a.owes = false
+	if a.yielded {
+		// It is released just now. Those that stand by act within
+		// milliseconds; one whose watch has ended is back after a retry.
+		a.yielded = false
+		a.contendAt = a.now + a.self.Budget.Retry
+	}
 	if a.now < a.contendAt {
 		a.wakeAt(a.contendAt)
 		return false

@@ -90,7 +90,7 @@ func (s *status) run(ctx context.Context) {
 
 // pause backs off as a standby does: nobody's safety waits for this.
 func (s *status) pause(misses int) time.Duration {
-	d := min(quick<<min(misses, 10), slowest, s.budget.Renew)
+	d := min(quick<<min(misses, 10), slowest)
 	return d/2 + time.Duration(s.random.Int64N(int64(d/2)+1))
 }
 

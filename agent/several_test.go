@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
+
+func TestTheDeadlineOfSeveralSlotsIsTheEarliest(t *testing.T) {
+	for _, broken := range []string{"lock.a", "lock.b"} {
+		t.Run(broken, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free("lock.a", "lock.b")
+				a := w.start("a", both)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				w.pass(time.Second)
+				a.link.set(func(l *link) { l.broken = broken })
+				took := w.within(20*time.Second, "drained", func() bool { return a.gates.phase("s1") != gate.Running })
+				assert.InDelta(t, 16, took.Seconds(), 0.2, "17 s after the renewal of the one that cannot be renewed")
+			})
+		})
+	}
+}
+
+func TestWhileTheFirstSlotIsLostTheLaterOnesAreGivenUp(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a", "lock.b")
+		a := w.start("a", both)
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		l := w.server.lease("lock.a")
+		l.Holder = "somebody"
+		w.server.put(&l)
+		// Nothing that sorts before a lock held is waited for.
+		w.within(8*time.Second, "given up", func() bool { return w.server.lease("lock.b").Holder == "" })
+		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+	})
+}
+
+func TestOppositeOrdersDoNotDeadlock(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a", "lock.b", "lock.c")
+		x := w.start("x", func(c *Config) { c.Slots = []string{"lock.a", "lock.c"} })
+		y := w.start("y", func(c *Config) { c.Slots = []string{"lock.a", "lock.b", "lock.c"} })
+		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b", "lock.c"} })
+		pods := []*pod{x, y, z}
+		for _, p := range pods {
+			p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+		}
+		ran := map[*pod]bool{}
+		for range pods {
+			w.within(time.Second, "one runs", func() bool {
+				running := 0
+				for _, p := range pods {
+					if p.running("s") {
+						running++
+						ran[p] = true
+					}
+				}
+				require.LessOrEqual(t, running, 1)
+				return running == 1
+			})
+			for _, p := range pods {
+				if p.running("s") {
+					p.gates.end("s")
+				}
+			}
+		}
+		assert.Len(t, ran, 3)
+		_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: []string{"lock.b", "lock.a"}})
+		assert.Error(t, err, "an order that is not everybody's")
+	})
+}
+
+func TestAYieldThatCouldNotReleaseAtOnceIsNotUndone(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.start("a"), w.start("b")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(time.Second)
+		a.agent.Yield()
+		w.pass(100 * time.Millisecond)
+		a.link.mu.Lock()
+		a.link.broken = theSlot
+		a.link.mu.Unlock()
+		w.pass(4 * time.Second)
+		require.Equal(t, gate.Waiting, a.gates.phase("s1"))
+		assert.Equal(t, a.identity(), w.holder())
+		a.link.mu.Lock()
+		a.link.broken = ""
+		a.link.mu.Unlock()
+		w.within(2*time.Second, "handed over", func() bool { return b.running("s2") })
+	})
+}
+
+func TestAStoppedAgentTriesToReleaseUntilTheSlotHasExpiredAnyway(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		w.pass(time.Second)
+		close(a.stop)
+		a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+		a.gates.end("s1")
+		w.pass(3 * time.Second)
+		assert.Empty(t, a.done)
+		a.link.set(func(l *link) { l.refuse = nil })
+		w.pass(1500 * time.Millisecond)
+		assert.Empty(t, w.holder())
+		assert.Len(t, a.done, 1)
+
+		b := w.start("b")
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return b.running("s2") })
+		close(b.stop)
+		b.link.set(func(l *link) { l.cut = true })
+		b.gates.end("s2")
+		w.pass(25 * time.Second)
+		assert.Empty(t, b.done)
+		w.pass(7 * time.Second)
+		assert.Len(t, b.done, 1, "not for ever")
+	})
+}
+
+func TestThePodThatHeldReadsAgainSoonerThanItsStandbys(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a").agent
+		s := &slot{misses: 20}
+		worst := func() (d time.Duration) {
+			for range 100 {
+				d = max(d, a.backoff(s, errors.New("no route")))
+			}
+			return d
+		}
+		b := a.self.Budget
+		assert.Greater(t, worst(), b.Renew/2)
+		assert.LessOrEqual(t, worst(), b.Renew)
+		s.view.Read(1, lease.Record{UID: "u", Version: "1", Holder: a.self.Identity})
+		assert.LessOrEqual(t, worst()+b.RequestTimeout, b.Renew, "within what they leave it")
+	})
+}
