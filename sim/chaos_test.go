@@ -37,7 +37,9 @@ func (w *world) newChaos() *chaos {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	a, b := api.LockLease("a"), api.LockLease("b")
-	switch w.rng.IntN(4) {
+	switch w.rng.IntN(5) {
+	case 4:
+		c.add("web", 1, a)
 	case 0:
 		c.add("web", 3, a)
 	case 1:

@@ -37,6 +37,8 @@ const (
 	chatter = "chatter"
 	// stopped: something stopped a child that must not.
 	stopped = "stopped"
+	// undrained: a child that was told to stop went on.
+	undrained = "undrained"
 	// freed: a Lease that may be somebody's became free without its holder.
 	freed = "freed"
 )
@@ -140,6 +142,17 @@ func (w *world) childEnds(c *child) {
 	l.alive = slices.DeleteFunc(l.alive, func(other *child) bool { return other == c })
 	l.ends = append(l.ends, ending{at: w.now(), child: c})
 	w.checkOutlived(c)
+	// Killing and reaping take their second, by the slowest clock.
+	if bound := c.drainBy + time.Second*11/10; c.drainBy > 0 && !c.excused && w.now() > bound {
+		w.violate(undrained, "%s was to be dead at %v", c.name, bound)
+	}
+}
+
+// checkExtended: a grant that goes on has the tokens that the child was told.
+func (w *world) checkExtended(c *child, g *gate.Grant) {
+	if c != nil && !slices.Equal(c.slots, g.Slots) {
+		w.violate(tokenChanged, "%s has %v, its grant goes on with %v", c.name, c.slots, g.Slots)
+	}
 }
 
 // checkOutlived: whoever sees the last renewal at the instant at which it is

@@ -34,7 +34,9 @@ type enroller struct {
 	rng   *rand.Rand
 	wake  chan struct{}
 	cache cache
-	live  *kubeClient
+	// nudged is when something changed last: the informers tell of it when
+	// they see it.
+	nudged time.Duration
 }
 
 // kubeClient is controller-runtime's client over the simulated API server:
@@ -48,7 +50,11 @@ type kubeClient struct {
 }
 
 // cache is how far behind an enroller's informers are. It never goes back.
-type cache struct{ at time.Duration }
+type cache struct {
+	at time.Duration
+	// pinned: it stays as it is.
+	pinned bool
+}
 
 func (w *world) newEnroller(name string) *enroller {
 	p := w.newProcess()
@@ -67,6 +73,7 @@ func (w *world) newEnroller(name string) *enroller {
 }
 
 func (e *enroller) nudge() {
+	e.nudged = e.w.now()
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -77,6 +84,8 @@ func (e *enroller) nudge() {
 // again, and after an error.
 func (e *enroller) run(r *enroll.Reconciler) {
 	for {
+		var from time.Duration
+		e.w.do(func() { from = e.cache.at })
 		ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
 		again, err := r.Namespace(ctx, namespace)
 		cancel()
@@ -87,6 +96,11 @@ func (e *enroller) run(r *enroll.Reconciler) {
 		if err != nil {
 			pause = between(e.rng, 50*time.Millisecond, time.Second)
 		}
+		e.w.do(func() {
+			if from < e.nudged && !e.cache.pinned {
+				pause = min(pause, between(e.rng, 50*time.Millisecond, time.Second))
+			}
+		})
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -153,6 +167,9 @@ func (k *kubeClient) old(kind, name string) ([]byte, error) {
 
 // lag is the instant as of which the cache is.
 func (e *enroller) lag() time.Duration {
+	if e.cache.pinned {
+		return e.cache.at
+	}
 	behind := between(e.rng, 0, 50*time.Millisecond)
 	if chance(e.rng, e.w.weather.slow) {
 		behind = between(e.rng, 0, 30*time.Second)

@@ -26,6 +26,8 @@ type weather struct {
 	// stall and close are the chances, for each event of a watch, of its being
 	// held up for up to a minute, and of the watch ending after it.
 	stall, close float64
+	// unanswered and unstored: what is wrong with writes alone.
+	unanswered, unstored bool
 }
 
 var (
@@ -167,6 +169,11 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	lost, late, refused, replyLost := chance(r, f.lost), chance(r, f.late), chance(r, f.refused), chance(r, f.replyLost)
 	there, back := trip(r, f), trip(r, f)
+	if strings.HasPrefix(op, "put ") {
+		lost, replyLost = lost || f.unstored, replyLost || f.unanswered
+	} else if f.unanswered {
+		lost = true
+	}
 	abrupt, code, before := chance(r, .5), r.IntN(len(refusals)), chance(r, .5)
 	if late {
 		there += between(r, time.Second, 25*time.Second)

@@ -53,7 +53,8 @@ type child struct {
 	stops time.Duration
 	began time.Duration
 	asked bool
-	dying bool
+	// drainBy is when a drain's grace is over, in true time.
+	drainBy time.Duration
 }
 
 func (c *container) startShim() {
@@ -157,6 +158,7 @@ func (s *shim) admits(g *gate.Grant) bool {
 
 func (s *shim) extend(g *gate.Grant) {
 	if g != nil && g.Hold == s.grant.Hold && g.Deadline > s.grant.Deadline {
+		s.w.checkExtended(s.child, g)
 		s.grant = *g
 		s.watchdog()
 	}
@@ -227,6 +229,7 @@ func (s *shim) drain(grace time.Duration) {
 		return
 	}
 	s.until = until
+	s.child.drainBy = s.w.now() + time.Duration(float64(grace)/s.container.pod.node.rate)
 	s.enter(gate.Draining)
 	s.w.note(s.name, "drains %s of %s within %v", s.child.name, s.hold, grace)
 	s.stopChild()
@@ -368,6 +371,9 @@ func (s *shim) freeze() {
 		return
 	}
 	s.frozen = true
+	if s.child != nil {
+		s.child.drainBy = 0 // nobody is there to see to it
+	}
 	s.w.note(s.name, "shim is frozen")
 	s.w.after(between(s.rng, 2500*time.Millisecond, 3*time.Second), func() {
 		if s.frozen && s.link != nil && !s.dead {

@@ -56,19 +56,22 @@ func (t *table) rows() map[string]func() {
 		"agent killed":          func() { t.undisturbed(t.killAgent) },
 		"agent in back-off":     func() { t.expiry(func(c *child) { c.pod().agent().kill() }) },
 		"agent and shim killed": func() { t.expiry(t.together) },
-		"forced deletion": func() { t.expiry(func(c *child) { c.pod().forget() }) },
-		"node gone":       func() { t.expiry(func(c *child) { c.pod().node.crash() }) },
-		"network gone":    func() { t.expiry(func(c *child) { c.pod().node.cut(true, true) }) },
-		"replies gone":    func() { t.expiry(func(c *child) { c.pod().node.cut(false, true) }) },
-		"node suspended":  func() { t.expiry(func(c *child) { c.pod().node.freeze() }) },
-		"agent frozen":    func() { t.expiry(func(c *child) { c.pod().agent().freezeAlone() }) },
-		"shim frozen":     func() { t.undisturbed(func(c *child) { c.shim.freeze() }) },
-		"lease deleted":   func() { t.vanished() },
+		"forced deletion":       func() { t.expiry(func(c *child) { c.pod().forget() }) },
+		"node gone":             func() { t.expiry(func(c *child) { c.pod().node.crash() }) },
+		"network gone":          func() { t.expiry(func(c *child) { c.pod().node.cut(true, true) }) },
+		"replies gone":          func() { t.expiry(func(c *child) { c.pod().node.cut(false, true) }) },
+		"node suspended":        func() { t.expiry(func(c *child) { c.pod().node.freeze() }) },
+		"agent frozen":          func() { t.expiry(func(c *child) { c.pod().agent().freezeAlone() }) },
+		"shim frozen":           func() { t.undisturbed(func(c *child) { c.shim.freeze() }) },
+		"lease deleted":         func() { t.vanished() },
 		"API away for long": func() {
 			t.retaken()
 		},
 		"API away for less than the budget": func() { t.outage() },
 		"node restarts":                     func() { t.reboot() },
+		"lease deleted, enroll's cache old": t.forgetful,
+		"replies lost, then writes":         func() { t.safely(t.unanswered) },
+		"agent replaced, writes lost":       func() { t.safely(t.unrenewed) },
 		"watches end":                       func() { t.undisturbed(func(*child) { t.watchTrouble() }) },
 	}
 }
@@ -253,6 +256,53 @@ func (t *table) retaken() {
 			t.violate(nobody, "%s began %v after the API was back, not %v", next.name, next.began-up, bound)
 		}
 	})
+}
+
+// safely: what happens here is for the invariants to judge.
+func (t *table) safely(cause func(*child)) {
+	t.once(cause)
+	t.pass(t.budget.Duration * 13 / 10)
+	t.do(func() { t.weather = fair })
+}
+
+// unanswered: a renewal is stored, and nobody knows; when reads work again,
+// writes do not. The deadline counts from that renewal.
+func (t *table) unanswered(*child) {
+	t.weather.unanswered = true
+	t.note("script", "no write is answered")
+	t.after(t.budget.Renew+between(t.rng, 0, t.budget.Outage()), func() {
+		if t.weather.unanswered {
+			t.weather = weather{unstored: true}
+			t.note("script", "no write is stored")
+		}
+	})
+}
+
+// unrenewed: a new agent finds the child and the Lease, and cannot write.
+func (t *table) unrenewed(c *child) {
+	p := c.pod()
+	p.agent().kill()
+	t.weather.unstored = true
+	t.after(between(t.rng, t.budget.Renew, t.budget.RenewDeadline), func() {
+		if !p.stopping && len(p.agents) == 0 {
+			p.startAgent()
+		}
+	})
+}
+
+// forgetful: as vanished, and an enroll that has just started and whose cache
+// knows of no Role yet.
+func (t *table) forgetful() {
+	t.do(func() {
+		for _, e := range slices.Clone(t.enrolls) {
+			e.retire()
+		}
+		t.serial++
+		e := t.newEnroller(fmt.Sprintf("enroll-%d", t.serial))
+		e.cache = cache{at: 1, pinned: true}
+		t.after(t.budget.Duration, func() { e.cache.pinned = false; e.nudge() })
+	})
+	t.vanished()
 }
 
 // vanished: a Lease that is gone makes everybody wait a full duration, and no
