@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,7 +28,10 @@ const fieldOwner = client.FieldOwner("metaparticle-install")
 // pause lies between two looks at something that takes seconds.
 const pause = 200 * time.Millisecond
 
-var errNotGated = errors.New("a pod that claims was not gated")
+var (
+	errNotGated       = errors.New("a pod that claims was not gated")
+	errConditionsLost = errors.New("cert-manager's cainjector dropped its matchConditions: while no webhook runs, unannotated pods of namespaces that opted in cannot start either; use cert-manager 1.13 or later")
+)
 
 // install applies the objects and waits until the webhook has gated a pod.
 func install(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
@@ -48,6 +52,11 @@ func install(ctx context.Context, c client.Client, objects []*unstructured.Unstr
 		}
 	}
 	if err := answers(ctx, c); err != nil {
+		return err
+	}
+	if err := whole(ctx, c, objects); errors.Is(err, errConditionsLost) {
+		fmt.Fprintln(out, "warning:", err)
+	} else if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "installed: the webhook answers\n\n  kubectl label namespace NAMESPACE %s=%s\n", api.InjectionLabel, api.InjectionEnabled)
@@ -109,6 +118,24 @@ func answers(ctx context.Context, c client.Client) error {
 		}
 		return nil
 	})
+}
+
+// whole: the webhook configuration has kept its conditions. A cainjector that
+// is older than them writes it back without; a webhook that is down then stops
+// unannotated pods, too.
+func whole(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
+	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
+		var there admissionv1.MutatingWebhookConfiguration
+		if err := c.Get(ctx, client.ObjectKeyFromObject(object), &there); err != nil {
+			return fmt.Errorf("read webhook configuration: %w", err)
+		}
+		for _, webhook := range there.Webhooks {
+			if len(webhook.MatchConditions) == 0 {
+				return fmt.Errorf("%s: %w", webhook.Name, errConditionsLost)
+			}
+		}
+	}
+	return nil
 }
 
 // retry repeats what fails until the context ends, and then returns how it
