@@ -1,0 +1,188 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+// secrets by namespace/name; accounts by namespace/name.
+type secrets struct {
+	secrets  map[string]*corev1.Secret
+	accounts map[string][]string
+	asked    atomic.Int32
+}
+
+func (s *secrets) PullSecrets(_ context.Context, namespace, account string) ([]string, error) {
+	return s.accounts[namespace+"/"+account], nil
+}
+
+func (s *secrets) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
+	s.asked.Add(1)
+	if secret := s.secrets[namespace+"/"+name]; secret != nil {
+		return secret, nil
+	}
+	return nil, fmt.Errorf("secret %q not found", name)
+}
+
+func pullSecret(t *testing.T, key, password string) *corev1.Secret {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{"auths": map[string]any{
+		key: authn.AuthConfig{Username: "reader", Password: password},
+	}})
+	require.NoError(t, err)
+	return &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: text}}
+}
+
+func TestPullSecrets(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	digest := f.push(t, "private/app:1", redis)
+	store := &secrets{
+		secrets: map[string]*corev1.Secret{
+			"shop/good":    pullSecret(t, f.host(), "swordfish"),
+			"shop/path":    pullSecret(t, "https://"+f.host()+"/private", "swordfish"),
+			"shop/wrong":   pullSecret(t, f.host(), "guess"),
+			"shop/foreign": pullSecret(t, "elsewhere.example", "swordfish"),
+			"shop/other":   pullSecret(t, f.host()+"/privat", "swordfish"),
+			"shop/legacy": {Type: corev1.SecretTypeDockercfg, Data: map[string][]byte{
+				corev1.DockerConfigKey: fmt.Appendf(nil, `{%q:{"auth":"cmVhZGVyOnN3b3JkZmlzaA=="}}`, "http://"+f.host()+"/v1/"),
+			}},
+			"shop/opaque": {Type: corev1.SecretTypeOpaque},
+			"shop/broken": {Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte("swordfish")}},
+		},
+		accounts: map[string][]string{"shop/default": {"good"}, "shop/robot": {"wrong"}},
+	}
+	tests := map[string]struct {
+		rights mutate.PullRights
+		fails  string
+	}{
+		"named by the pod":               {rights: mutate.PullRights{Secrets: []string{"good"}}},
+		"of the service account":         {rights: mutate.PullRights{}},
+		"of a named service account":     {rights: mutate.PullRights{ServiceAccount: "robot"}, fails: "401"},
+		"scoped to a path":               {rights: mutate.PullRights{Secrets: []string{"path"}}},
+		"legacy":                         {rights: mutate.PullRights{Secrets: []string{"legacy"}}},
+		"the second fits":                {rights: mutate.PullRights{Secrets: []string{"foreign", "wrong", "good"}}},
+		"wrong":                          {rights: mutate.PullRights{Secrets: []string{"wrong"}}, fails: "401"},
+		"for another registry":           {rights: mutate.PullRights{Secrets: []string{"foreign"}}, fails: "401"},
+		"for a path that only begins so": {rights: mutate.PullRights{Secrets: []string{"other"}}, fails: "401"},
+		"missing":                        {rights: mutate.PullRights{Secrets: []string{"none"}}, fails: `pull secret "none"`},
+		"missing, another fits":          {rights: mutate.PullRights{Secrets: []string{"none", "good"}}},
+		"not a pull secret":              {rights: mutate.PullRights{Secrets: []string{"opaque"}}, fails: `type "Opaque"`},
+		"broken":                         {rights: mutate.PullRights{Secrets: []string{"broken"}}, fails: `pull secret "broken"`},
+	}
+	r := f.resolver(Options{Secrets: store})
+	for what, test := range tests {
+		t.Run(what, func(t *testing.T) {
+			test.rights.Namespace = "shop"
+			for _, image := range []string{f.host() + "/private/app:1", digest} {
+				command, err := r.Command(t.Context(), image, test.rights)
+				if test.fails != "" {
+					require.ErrorContains(t, err, test.fails)
+					assert.NotContains(t, err.Error(), "swordfish")
+					continue
+				}
+				require.NoError(t, err)
+				assert.Equal(t, redisCommand, command)
+			}
+		})
+	}
+}
+
+// A cache keyed by name alone would hand one tenant's private configuration to
+// everybody who guesses the name.
+func TestPrivateConfigIsNeverServedToAnotherTenant(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	digest := f.push(t, "private/app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"rich/pull": pullSecret(t, f.host(), "swordfish")}}
+	r := f.resolver(Options{Secrets: store})
+	rich := mutate.PullRights{Namespace: "rich", Secrets: []string{"pull"}}
+	poor := mutate.PullRights{Namespace: "poor", Secrets: []string{"pull"}}
+	for _, image := range []string{digest, f.host() + "/private/app:1"} {
+		_, err := r.Command(t.Context(), image, rich)
+		require.NoError(t, err)
+	}
+	for _, gone := range []bool{false, true} {
+		f.away.Store(gone)
+		for _, image := range []string{digest, f.host() + "/private/app:1"} {
+			_, err := r.Command(t.Context(), image, rich)
+			require.NoError(t, err, "image %s, registry away: %v", image, gone)
+			_, err = r.Command(t.Context(), image, poor)
+			require.Error(t, err, "image %s, registry away: %v", image, gone)
+		}
+	}
+}
+
+func TestLookUpsOfTwoTenantsAreNeverJoined(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	f.push(t, "private/app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"rich/pull": pullSecret(t, f.host(), "swordfish")}}
+	r := f.resolver(Options{Secrets: store, Budget: 10 * time.Second})
+	f.hang = make(chan struct{})
+	var wait sync.WaitGroup
+	for tenant, check := range map[string]func(assert.TestingT, error, ...any) bool{"rich": assert.NoError, "poor": assert.Error} {
+		wait.Go(func() {
+			_, err := r.Command(t.Context(), f.host()+"/private/app:1", mutate.PullRights{Namespace: tenant, Secrets: []string{"pull"}})
+			check(t, err)
+		})
+	}
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) >= 2 }, 5*time.Second, time.Millisecond)
+	close(f.hang)
+	wait.Wait()
+}
+
+func TestNoSecretIsReadThatNobodyNames(t *testing.T) {
+	f := newRegistry(t, false)
+	f.push(t, "app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"shop/pull": pullSecret(t, f.host(), "x")}}
+	_, err := f.resolver(Options{Secrets: store}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{Namespace: "shop"})
+	require.NoError(t, err)
+	assert.Zero(t, store.asked.Load())
+}
+
+func TestKeysOfPullSecrets(t *testing.T) {
+	tests := []struct {
+		key, image string
+		fits       bool
+	}{
+		{"registry.example", "registry.example/a/b", true},
+		{"registry.example:5000", "registry.example/a/b", false},
+		{"registry.example:5000", "registry.example:5000/a/b", true},
+		{"*.example", "registry.example/a", true},
+		{"*.example", "deep.registry.example/a", false},
+		{"reg*.example", "registry.example/a", true},
+		{"https://registry.example/v2/", "registry.example/a", true},
+		{"registry.example/a", "registry.example/a/b", true},
+		{"registry.example/a", "registry.example/ab", false},
+		{"https://" + name.DefaultRegistry + "/v1/", "redis", true},
+		{name.DefaultRegistry, "team/app", true},
+		{name.DefaultRegistry + "/team", "redis", false},
+		{"[", "registry.example/a", false},
+		{"", "registry.example/a", false},
+	}
+	for _, test := range tests {
+		t.Run(test.key+" for "+test.image, func(t *testing.T) {
+			ref, err := name.ParseReference(test.image)
+			require.NoError(t, err)
+			host, path := splitKey(test.key)
+			assert.Equal(t, test.fits, credential{host: host, path: path}.fits(ref.Context()))
+		})
+	}
+}
