@@ -132,7 +132,7 @@ func (a *fakeAgent) until(p Phase, hold string) {
 func (a *fakeAgent) grants(hold string, within time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(order{Grant: &Grant{
-		Hold: hold, BootID: a.boot, Deadline: Now() + within, Drain: 100 * time.Millisecond, Kill: 200 * time.Millisecond,
+		Hold: hold, BootID: a.boot, Deadline: Now() + within, Drain: 100 * time.Millisecond, Kill: 500 * time.Millisecond,
 	}}))
 }
 
@@ -247,6 +247,18 @@ func TestARenewalDuringADrainPutsOffTheDeadlineAlone(t *testing.T) {
 	took := Now() - began
 	assert.GreaterOrEqual(t, took, 3*time.Second, "the deadline cut the grace that renewals had made room for")
 	assert.Less(t, took, 6*time.Second, "the renewal called the drain off")
+}
+
+func TestADeadlineThatComesNearerCutsTheGrace(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, deaf...)
+	deadline := Now() + 2*time.Second
+	a.grants("h1", 2*time.Second)
+	a.until(Running, "h1")
+	a.deaf()
+	require.NoError(t, a.send(order{Drain: &drain{Hold: "h1", Reason: "slow", Grace: time.Minute}}))
+	a.until(Waiting, "h1")
+	assert.Less(t, Now(), deadline)
 }
 
 func TestALogThatNobodyReadsDoesNotStopTheWatchdog(t *testing.T) {
