@@ -27,9 +27,6 @@ const afterBlind = 6
 // gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
-// Since is the instant at which the last change was seen.
-func (o *Observer) Since() time.Duration { return o.since }
-
 // Read notes a consistent read at now.
 func (o *Observer) Read(now time.Duration, r Record) {
 	if o.blind {
