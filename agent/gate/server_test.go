@@ -433,7 +433,11 @@ func TestDeathIsNotSeenBeforeTheLastWord(t *testing.T) {
 	s, _ := served(t, ServerConfig{Dir: dir, oldKernel: true})
 	pidfd, kill := ofSleeper(t)
 	shim := joined(t, dir, waiting("one"), pidfd)
-	require.NoError(t, s.Grant(reported(t, s, func(r Report) bool { return r.Connected }).Shim, grantOf("h1")))
+	reported(t, s, func(r Report) bool { return r.Connected })
+	// Whatever is left unread by the shim makes the kernel report a reset.
+	for range 100 {
+		require.NoError(t, s.Grant("one", grantOf("h1")))
+	}
 	kill()
 	shim.is(Running, "h1")
 	shim.is(Ended, "h1")

@@ -165,6 +165,11 @@ func (c *conn) send(message any, fds ...int) error {
 func (c *conn) receive() (message []byte, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other end is gone and had not read all that was sent to it. The
+		// kernel says so once, before it hands out the last words.
+		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
