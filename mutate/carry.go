@@ -131,8 +131,7 @@ func immutable(wanted, template map[string]string) Refusals {
 func foresee(template *corev1.PodTemplateSpec, annotations map[string]string) Refusals {
 	var warnings Refusals
 	request, err := api.Parse(annotations)
-	var mistakes api.Mistakes
-	if errors.As(err, &mistakes) {
+	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
 		for _, m := range mistakes {
 			warnings.add(BadAnnotation, "%s", m.Error())
 		}

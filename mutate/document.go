@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,7 +97,7 @@ func (d *document) push(value any, path ...any) {
 	value = plain(value)
 	parent := d.get(path[:len(path)-1]...).(map[string]any)
 	parent[path[len(path)-1].(string)] = append(array, value)
-	d.record("add", value, append(path[:len(path):len(path)], "-")...)
+	d.record("add", value, append(slices.Clip(path), "-")...)
 }
 
 // index finds the element of the array at a path whose member has a value.
@@ -121,7 +122,7 @@ func (d *document) ensure(member string, value any, path ...any) {
 		return
 	}
 	for _, key := range sortedKeys(object) {
-		at := append(path[:len(path):len(path)], i, key)
+		at := append(slices.Clip(path), i, key)
 		if !covers(d.get(at...), object[key]) {
 			d.set(object[key], at...)
 		}

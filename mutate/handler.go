@@ -160,8 +160,8 @@ func (o Options) logger() *slog.Logger {
 
 // reasonsOf names what speaks against an object, each once.
 func reasonsOf(err error) []Reason {
-	var refusals Refusals
-	if !errors.As(err, &refusals) {
+	refusals, ok := errors.AsType[Refusals](err)
+	if !ok {
 		return []Reason{BadAnnotation}
 	}
 	var reasons []Reason
@@ -177,8 +177,7 @@ func reasonsOf(err error) []Reason {
 
 // message is what people read: each "no" begins with its reason.
 func message(err error) string {
-	var mistakes api.Mistakes
-	if errors.As(err, &mistakes) {
+	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
 		return string(BadAnnotation) + ": " + mistakes.Error()
 	}
 	return err.Error()

@@ -4,6 +4,7 @@
 package mutate
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -87,9 +88,7 @@ func requestsOf(c corev1.Container) corev1.ResourceList {
 	if list == nil {
 		list = corev1.ResourceList{}
 	}
-	for name, quantity := range c.Resources.Requests {
-		list[name] = quantity
-	}
+	maps.Copy(list, c.Resources.Requests)
 	return list
 }
 

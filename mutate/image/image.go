@@ -216,8 +216,7 @@ func away(err error) bool {
 }
 
 func statusOf(err error) int {
-	var answer *transport.Error
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
 		return answer.StatusCode
 	}
 	return 0
