@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+func TestFlags(t *testing.T) {
+	t.Setenv("AGENT_IMAGE", "agent:1")
+	t.Setenv("POD_NAMESPACE", "system")
+	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b"}, io.Discard)
+	require.NoError(t, err)
+	assert.Equal(t, "agent:1", s.agentImage)
+	assert.Equal(t, list{"a:1", "b"}, s.plainHTTP)
+
+	for name, args := range map[string][]string{
+		"no agent image": {"--agent-image="},
+		"no namespace":   {"--namespace="},
+		"argument":       {"now"},
+		"unknown":        {"--nonsense"},
+	} {
+		_, err := parse(args, io.Discard)
+		assert.Error(t, err, name)
+	}
+}
+
+func TestHelpIsNoError(t *testing.T) {
+	require.NoError(t, run(t.Context(), []string{"--help"}, io.Discard))
+}
+
+// The API server gives up after the time that the configuration says; our own
+// answer, with a reason in it, comes earlier. And it calls where we listen.
+func TestDefaultsFitTheManifests(t *testing.T) {
+	t.Setenv("AGENT_IMAGE", "agent:1")
+	t.Setenv("POD_NAMESPACE", "system")
+	s, err := parse(nil, io.Discard)
+	require.NoError(t, err)
+	var configuration admissionv1.MutatingWebhookConfiguration
+	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(text, &configuration))
+	for _, w := range configuration.Webhooks {
+		assert.Less(t, s.timeout, time.Duration(*w.TimeoutSeconds)*time.Second)
+		assert.Contains(t, []string{"/pods", "/workloads"}, *w.ClientConfig.Service.Path)
+	}
+	assert.Less(t, s.imageTimeout, s.timeout)
+	manifest, err := os.ReadFile("../../manifests/webhook.yaml")
+	require.NoError(t, err)
+	assert.Contains(t, string(manifest), "{name: webhook, containerPort: 10250}")
+	assert.Equal(t, 10250, s.port)
+	assert.Contains(t, string(manifest), "--cert-dir="+s.certDir)
+	assert.Contains(t, string(manifest), "serviceAccountName: "+s.webhookAccount)
+}
+
+func TestSecretThatMayNotBeReadSaysWhatToDo(t *testing.T) {
+	c := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
+		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "pull", nil)
+		},
+	})
+	_, err := secrets{c}.Secret(t.Context(), "shop", "pull")
+	require.ErrorIs(t, err, errMayNotRead)
+	assert.Contains(t, err.Error(), "ClusterRole metaparticle-pull-secrets")
+}
+
+func TestPullSecretsOfAServiceAccount(t *testing.T) {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till"}}
+	account.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "one"}, {Name: "two"}}
+	names, err := secrets{fake.NewClientBuilder().WithObjects(account).Build()}.PullSecrets(t.Context(), "shop", "till")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"one", "two"}, names)
+}
+
+func TestRegistryCAMustHoldACertificate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	_, err := newImages(nil, settings{registryCA: file})
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, os.WriteFile(file, []byte("nothing"), 0o600))
+	_, err = newImages(nil, settings{registryCA: file})
+	require.ErrorIs(t, err, errNoCertificates)
+}
+
+// recorder keeps what Events were about.
+type recorder chan string
+
+func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string, args ...any) {
+	r <- regarding.GetObjectKind().GroupVersionKind().Kind + "/" + regarding.(client.Object).GetName() + " " + reason + " " + args[0].(string)
+}
+
+func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
+		events := make(recorder, 10)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = r.Start(ctx) }()
+		refused := mutate.Outcome{
+			Resource: "pods", Namespace: "shop", Owner: ptr.To(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
+			Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: …",
+		}
+		dry := refused
+		dry.DryRun = true
+		let := refused
+		let.Denied = false
+		bare := refused
+		bare.Owner = nil
+		for _, o := range []mutate.Outcome{dry, let, bare, refused} {
+			r.observe(o)
+		}
+		synctest.Wait()
+		require.Len(t, events, 1)
+		assert.Equal(t, "Deployment/biller Probes Probes: …", <-events)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestAFloodOfRefusalsBlocksNobodyAndIsCounted(t *testing.T) {
+	admissions.Reset()
+	r := newReporter(nil, nil)
+	for range waiting + 50 {
+		r.observe(mutate.Outcome{
+			Resource: "pods", Owner: &metav1.OwnerReference{}, Denied: true,
+			Reasons: []mutate.Reason{mutate.Probes, mutate.Hooks},
+		})
+	}
+	assert.Len(t, r.refused, waiting)
+	for _, reason := range []string{"Probes", "Hooks"} {
+		var counted dto.Metric
+		require.NoError(t, admissions.WithLabelValues("pods", "denied", reason).Write(&counted))
+		assert.EqualValues(t, waiting+50, counted.GetCounter().GetValue(), reason)
+	}
+}
