@@ -226,7 +226,7 @@ func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
 	})
 	t.Log(event.Message)
 	assert.Equal(t, corev1.EventTypeWarning, event.Type)
-	assert.Contains(t, event.Message, "kubectl rollout restart")
+	assert.Contains(t, event.Message, "kubectl -n "+s.name+" rollout restart deployment/early")
 }
 
 // What nobody asked us to touch is what it would be without us, byte for byte.

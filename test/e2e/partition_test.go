@@ -213,7 +213,10 @@ func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
 	assert.NotNil(t, h.running(h.a.name), "the child runs on")
 	h.await(handover, "an Event tells of the silent shim", func() bool { return h.event("Pod", h.victim.Name, "ShimSilent") != nil })
 	thaw()
-	h.never(handover, "another application", func() bool { return h.after(h.a, h.before) != nil })
-	h.mustSignal(h.victim, child, unix.SIGKILL)
-	h.await(handover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
+	// It wakes past the last deadline that it had heard of. Whether it stops
+	// the child before it has heard of the next one is up to the scheduler;
+	// whatever it does, it tells, and the slot is free.
+	h.signal(h.victim, child, unix.SIGKILL)
+	h.await(takeover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
+	assert.Less(t, h.vacancyAfter(h.a, h.before), handover, "the child's death is proven")
 }

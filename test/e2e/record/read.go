@@ -119,16 +119,22 @@ func (o Overlap) String() string {
 	return fmt.Sprintf("%v and %v at once for %v (both active for %v)", o.A, o.B, o.Len, o.Active)
 }
 
-// Overlaps are all pairs of processes that were there at once, by their stamps,
-// descendants of one another excepted.
+// Overlaps are all pairs of processes that were there at once, descendants of
+// one another excepted: by their stamps, or because one met the other's lock
+// (which a frozen process keeps without stamping).
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
-	for i, a := range r {
-		for _, b := range r[i+1:] {
+	for i, b := range r {
+		met := false
+		for _, a := range r[:i] {
 			length := min(a.Last, b.Last) - b.Start
 			if length >= 0 && a.family() != b.family() {
 				overlaps = append(overlaps, Overlap{A: a, B: b, Len: length, Active: together(a, b)})
+				met = true
 			}
+		}
+		if b.Contended && !met && i > 0 {
+			overlaps = append(overlaps, Overlap{A: r[i-1], B: b})
 		}
 	}
 	return overlaps
