@@ -174,6 +174,19 @@ func TestAGrantThatComesAfterTheEndOfItsHoldStartsNothing(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
+func TestAHoldIsNotSaidToBeOverBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	st := a.next()
+	for ; st.Phase == Waiting; st = a.next() {
+		require.Empty(t, st.Hold)
+	}
+	assert.Equal(t, Running, st.Phase)
+	a.drains("h1")
+	a.until(Waiting, "h1")
+}
+
 func TestADrainBeforeItsGrantRulesItOut(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
