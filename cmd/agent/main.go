@@ -12,6 +12,9 @@ import (
 	"os"
 )
 
+// version is stamped by tools/images.
+var version = "dev"
+
 // commands return the exit code, and an error to be shown, if any.
 var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"install": installCommand,

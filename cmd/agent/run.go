@@ -118,6 +118,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		Port:      os.Getenv("KUBERNETES_SERVICE_PORT"),
 		TokenFile: filepath.Join(s.credentials, "token"),
 		CAFile:    filepath.Join(s.credentials, "ca.crt"),
+		Version:   version,
 	})
 	if err != nil {
 		return err
@@ -182,7 +183,7 @@ func (s runSettings) gate(ctx context.Context, stop <-chan struct{}, log *slog.L
 		case <-ctx.Done():
 		}
 	}()
-	server, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, Log: log})
+	server, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, RequirePID1: true, Log: log})
 	if errors.Is(err, context.Canceled) {
 		return nil, nil
 	}
