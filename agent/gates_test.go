@@ -93,6 +93,9 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	if g.granting != nil {
 		g.granting()
 	}
+	if s.report.Phase == gate.Waiting && s.report.Hold == grant.Hold {
+		return gate.ErrOver
+	}
 	g.grants = append(g.grants, grant)
 	s.grant = grant
 	if s.report.Phase != gate.Waiting {

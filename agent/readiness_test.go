@@ -224,14 +224,16 @@ func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
+		w.pass(time.Second)
+		require.Len(t, a.link.patches, 1)
 		a.link.set(func(l *link) { l.noStatus = true })
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"), "nothing waits for it")
-		assert.Empty(t, a.link.patches)
+		assert.Len(t, a.link.patches, 1)
 		a.link.set(func(l *link) { l.noStatus = false })
 		w.pass(slowest)
-		require.Len(t, a.link.patches, 1)
+		require.Len(t, a.link.patches, 2)
 		assert.Equal(t, "True Holding", a.ready())
 	})
 }
