@@ -79,7 +79,7 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 // raced: all that went wrong is a compare-and-swap that failed, or a creation
 // that came second.
 func raced(err error) bool {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only what Namespace itself joined.
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })
 	}
 	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)

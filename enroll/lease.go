@@ -50,7 +50,7 @@ func (r *Reconciler) admit(ctx context.Context, namespace, name string, c *claim
 		return err
 	}
 	if ours(lease) && holder(lease) == Unknown && !roles.named(name) {
-		lease.Spec.HolderIdentity = ptr.To("")
+		lease.Spec.HolderIdentity = new("")
 		// Update sends uid and resourceVersion: without the uid it would
 		// create the Lease if it is gone, and compare nothing.
 		if err := r.Client.Update(ctx, lease); err != nil {
@@ -87,11 +87,11 @@ func (r *Reconciler) present(ctx context.Context, namespace, name string, c *cla
 			Labels:    map[string]string{api.ManagedLabel: managed},
 		},
 		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity:       ptr.To(Unknown),
-			LeaseDurationSeconds: ptr.To(seconds(max(c.duration, roles.longest(name)))),
+			HolderIdentity:       new(Unknown),
+			LeaseDurationSeconds: new(seconds(max(c.duration, roles.longest(name)))),
 			AcquireTime:          &now,
 			RenewTime:            &now,
-			LeaseTransitions:     ptr.To[int32](0),
+			LeaseTransitions:     new(int32),
 		},
 	}
 	if err := r.Client.Create(ctx, lease); err != nil {
@@ -107,7 +107,7 @@ func ours(lease *coordinationv1.Lease) bool { return lease.Labels[api.ManagedLab
 // unchanged deletes an object only if it is still the one we saw.
 func unchanged(object client.Object) client.Preconditions {
 	return client.Preconditions{
-		UID:             ptr.To(object.GetUID()),
-		ResourceVersion: ptr.To(object.GetResourceVersion()),
+		UID:             new(object.GetUID()),
+		ResourceVersion: new(object.GetResourceVersion()),
 	}
 }

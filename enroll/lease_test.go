@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -134,7 +133,7 @@ func TestLongestDurationIsRememberedWhenItsPodIsGone(t *testing.T) {
 func TestSomebodyElsesLeaseIsUsedAsItIs(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: ptr.To(Unknown), LeaseDurationSeconds: ptr.To[int32](15)},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},
 	}
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, theirs, pod)

@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -52,7 +51,7 @@ func cronJob(annotations map[string]string) *batchv1.CronJob {
 func TestWorkloadsHaveTheirLeasesBeforeTheirPods(t *testing.T) {
 	owned := deployment(singleton, singleton)
 	owned.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: "example.com/v1", Kind: "Shop", Name: "s", UID: "u", Controller: ptr.To(true),
+		APIVersion: "example.com/v1", Kind: "Shop", Name: "s", UID: "u", Controller: new(true),
 	}}
 	tests := map[string]struct {
 		workload client.Object

@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -200,7 +199,7 @@ func (w *world) holds(name, who string) {
 	lease.Spec.HolderIdentity = &who
 	now := metav1.NewMicroTime(w.now)
 	lease.Spec.RenewTime = &now
-	lease.Spec.LeaseDurationSeconds = ptr.To[int32](30)
+	lease.Spec.LeaseDurationSeconds = new(int32(30))
 	require.NoError(w.t, w.server.Update(w.t.Context(), lease))
 }
 

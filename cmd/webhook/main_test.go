@@ -22,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -121,7 +120,7 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		refused := mutate.Outcome{
-			Resource: "pods", Namespace: "shop", Owner: ptr.To(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
+			Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
 			Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: …",
 		}
 		dry := refused

@@ -88,7 +88,8 @@ func (o owners) revision(ctx context.Context, namespace string, owner *metav1.Ow
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read revision: %w", err)
 	}
-	if err != nil || !metav1.IsControlledBy(&revision, &metav1.ObjectMeta{UID: owner.UID}) {
+	// Not found: nobody controls an empty revision.
+	if !metav1.IsControlledBy(&revision, &metav1.ObjectMeta{UID: owner.UID}) {
 		return nil, nil
 	}
 	var data struct {

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
@@ -29,7 +28,7 @@ func named(name string, controller ...metav1.OwnerReference) metav1.ObjectMeta {
 
 func controlledBy(version, kind, name string) metav1.OwnerReference {
 	return metav1.OwnerReference{
-		APIVersion: version, Kind: kind, Name: name, UID: types.UID(name + "-uid"), Controller: ptr.To(true),
+		APIVersion: version, Kind: kind, Name: name, UID: types.UID(name + "-uid"), Controller: new(true),
 	}
 }
 
