@@ -52,9 +52,12 @@ func (b *bench) weights(images string) error {
 
 func megabytes(status, key string) float64 {
 	for line := range strings.Lines(status) {
+		rest, ok := strings.CutPrefix(line, key)
+		if !ok {
+			continue
+		}
 		var kilobytes float64
-		if rest, ok := strings.CutPrefix(line, key); ok {
-			fmt.Sscanf(strings.TrimSpace(rest), "%f kB", &kilobytes)
+		if _, err := fmt.Sscanf(strings.TrimSpace(rest), "%f kB", &kilobytes); err == nil {
 			return kilobytes * 1024 / 1e6
 		}
 	}
