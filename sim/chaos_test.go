@@ -126,7 +126,7 @@ func (c *chaos) quiet(after string) bool {
 	// Pods that are being stopped take their grace, requests on their way may
 	// arrive for half a minute, a Lease of somebody unknown expires by the
 	// slowest clock, a standby looks again after its back-off.
-	bound := time.Duration(float64(c.longest)/(1-skew)) + c.grace + 25*time.Second + 15*time.Second
+	bound := time.Duration(float64(c.longest)/(1-skew)) + c.grace + latest + 15*time.Second
 	settled := func() bool {
 		return !slices.ContainsFunc(c.slots, func(s string) bool { return c.wanted(s) && !c.settled(s) })
 	}
@@ -139,7 +139,7 @@ func (c *chaos) quiet(after string) bool {
 		}
 		ends := c.ends()
 		c.do(func() { c.note("script", "settled after %s", after) })
-		if !c.pass(c.longest + 5*time.Second) {
+		if !c.pass(max(c.longest, latest) + 5*time.Second) {
 			return false
 		}
 		if c.ends() == ends || c.now() > end {
@@ -220,6 +220,9 @@ func (c *chaos) heal() {
 	c.note("script", "heals everything")
 	c.weather = fair
 	c.apiUp()
+	for _, s := range c.api.watches {
+		s.hurry()
+	}
 	if c.elector != nil {
 		c.elector.paused = true
 	}

@@ -41,6 +41,11 @@ func (n *node) freeze() {
 	n.frozen = true
 	n.w.note(n.name, "is suspended")
 	for _, p := range n.pods() {
+		for _, c := range n.w.ledger.alive {
+			if c.pod() == p {
+				c.drainBy = 0 // nobody is there to see to it
+			}
+		}
 		for _, a := range p.agents {
 			a.freeze()
 		}

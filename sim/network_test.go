@@ -176,7 +176,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	abrupt, code, before := chance(r, .5), r.IntN(len(refusals)), chance(r, .5)
 	if late {
-		there += between(r, time.Second, 25*time.Second)
+		there += between(r, time.Second, latest)
 	}
 	// A watch has no deadline of its own; that its path is cut is noticed.
 	silence := func() {
@@ -225,6 +225,10 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer) ([]byte, erro
 	return a.raw, a.err
 }
 
+// latest is how long after its sending a request may yet arrive: longer than
+// any lease of the simulation's chaos is renewed without.
+const latest = 25 * time.Second
+
 // trip is one way.
 func trip(r *rand.Rand, f weather) time.Duration {
 	d := between(r, 200*time.Microsecond, 4*time.Millisecond)
@@ -252,6 +256,7 @@ type watch struct {
 	name    string
 	queue   []change // on their way
 	moving  bool
+	moves   int
 	arrived []change
 	ended   bool
 	err     error
@@ -340,7 +345,21 @@ func (s *watch) move() {
 		delay += between(s.rng, 0, time.Minute)
 	}
 	closing, orderly := chance(s.rng, f.close), chance(s.rng, .5)
-	s.c.w.after(delay, func() { s.arrive(closing, orderly) })
+	moves := s.moves
+	s.c.w.after(delay, func() {
+		if s.moves == moves {
+			s.arrive(closing, orderly)
+		}
+	})
+}
+
+// hurry brings what is held up, because the weather has become fair.
+func (s *watch) hurry() {
+	if s.moving {
+		s.moving = false
+		s.moves++
+		s.move()
+	}
 }
 
 func (s *watch) arrive(closing, orderly bool) {
@@ -349,7 +368,12 @@ func (s *watch) arrive(closing, orderly bool) {
 	}
 	if !s.c.in() {
 		// Packets are sent again until the path is back, or it is given up.
-		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() { s.arrive(closing, orderly) })
+		moves := s.moves
+		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
+			if s.moves == moves {
+				s.arrive(closing, orderly)
+			}
+		})
 		return
 	}
 	s.arrived = append(s.arrived, s.queue[0])

@@ -51,8 +51,8 @@ func TestPlanted(t *testing.T) {
 	for _, p := range plants {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := simulate(t, binary, p.name, 400)
-			require.Error(t, err, "not caught by 400 seeds")
+			out, err := simulate(t, binary, p.name, 150)
+			require.Error(t, err, "not caught by 150 seeds")
 			found := regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): (.*)`).FindStringSubmatch(out)
 			require.NotNil(t, found, "no invariant has caught it:\n%s", out)
 			assert.Contains(t, p.caught, found[2], "caught by another invariant:\n%s", out)
