@@ -210,8 +210,7 @@ func (a *Agent) backoff(s *slot, err error) time.Duration {
 	}
 	pause := min(quick<<min(s.misses, 10), bound)
 	s.misses++
-	var status *kube.StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*kube.StatusError](err); ok {
 		pause = max(pause, min(status.RetryAfter, bound))
 	}
 	return a.jitter(pause)

@@ -269,7 +269,7 @@ func TestEventsAndMetricsTellWhatHappened(t *testing.T) {
 		text = a.agent.Metrics().Text()
 		assert.Contains(t, text, "metaparticle_holding 0\n")
 		assert.Contains(t, text, `metaparticle_holds_ended_total{reason="RenewDeadlinePassed"} 1`)
-		for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 			assert.Regexp(t, `^(# (HELP|TYPE) metaparticle_\w+ .+|metaparticle_\w+(\{\w+="\w+"\})? -?[0-9.]+)$`, line)
 		}
 	})

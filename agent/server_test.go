@@ -25,7 +25,6 @@ type server struct {
 	writes   int
 	reads    int
 	watches  int
-	changed  chan struct{}
 }
 
 type watcher struct {

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -182,7 +183,7 @@ func TestStatusesAreTyped(t *testing.T) {
 			require.ErrorAs(t, err, &status)
 			assert.Equal(t, c.status, status.Code)
 			for _, sentinel := range []error{ErrUnauthorized, ErrForbidden, ErrNotFound, ErrConflict, ErrGone, ErrTooManyRequests} {
-				assert.Equal(t, sentinel == c.is, status.Is(sentinel), "%v", sentinel)
+				assert.Equal(t, errors.Is(sentinel, c.is), status.Is(sentinel), "%v", sentinel)
 			}
 			assert.Equal(t, c.refused, Refused(err))
 		})

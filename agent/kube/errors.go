@@ -79,8 +79,7 @@ func (e *StatusError) Is(target error) bool {
 // been lost after the write was stored, and a 5xx is also what the API server
 // says when it gave up waiting for etcd.
 func Refused(err error) bool {
-	var status *StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusRequestTimeout
 	}
 	return errors.Is(err, ErrNoUID) || errors.Is(err, ErrUnchanged)

@@ -6,6 +6,7 @@ package kube
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -83,7 +84,7 @@ func TestWatchEndsAtAFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			after := "\n" + frame(Modified, "45")
-			if c.is == io.ErrUnexpectedEOF {
+			if errors.Is(c.is, io.ErrUnexpectedEOF) {
 				after = ""
 			}
 			seen, err := collect(t, frame(Modified, "43")+c.fault+after)

@@ -23,7 +23,7 @@ func yieldCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent yield", flag.ContinueOnError)
 	pid := flags.Int("pid", 1, "process id of the agent")
 	if err := flags.Parse(args); err != nil {
-		return exitUsage, nil // flag has said why
+		return exitUsage, err
 	}
 	if err := syscall.Kill(*pid, yieldSignal); err != nil {
 		return 1, fmt.Errorf("ask the agent, process %d, to yield: %w", *pid, err)

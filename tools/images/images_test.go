@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"debug/elf"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -203,7 +204,7 @@ func TestTarballIsTheLayout(t *testing.T) {
 	unpacked := t.TempDir()
 	for r := tar.NewReader(f); ; {
 		header, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)
