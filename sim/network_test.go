@@ -28,6 +28,8 @@ type weather struct {
 	stall, close float64
 	// unanswered and unstored: what is wrong with writes alone.
 	unanswered, unstored bool
+	// deaf is a Lease of which writes are refused.
+	deaf string
 }
 
 var (
@@ -39,6 +41,7 @@ var (
 	errDead        = errors.New("this process is dead")
 	errUnreachable = errors.New("connection refused")
 	errBroken      = errors.New("connection reset")
+	errDropped     = errors.New("lost on the way")
 )
 
 // process is what a client runs in: it can be frozen and killed at any of its
@@ -170,7 +173,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	lost, late, refused, replyLost := chance(r, f.lost), chance(r, f.late), chance(r, f.refused), chance(r, f.replyLost)
 	there, back := trip(r, f), trip(r, f)
 	if strings.HasPrefix(op, "put ") {
-		lost, replyLost = lost || f.unstored, replyLost || f.unanswered
+		replyLost = replyLost || f.unanswered
 	} else if f.unanswered {
 		lost = true
 	}
@@ -199,7 +202,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 		}
 		raw, err := effect()
 		switch {
-		case replyLost || !c.in():
+		case replyLost || !c.in() || errors.Is(err, errDropped):
 			silence()
 		case refused:
 			tell(answer{err: refusals[code].err()}, back)
@@ -444,6 +447,12 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 		if err := c.may("update", lease.Name); err != nil {
 			return nil, err
 		}
+		switch f := c.w.weather; {
+		case f.deaf == lease.Name:
+			return nil, status(403, "Forbidden", lease.Name)
+		case f.unstored && lease.ResourceVersion == text(c.w.api.object("Lease", lease.Name).last().rv):
+			return nil, errDropped // what is refused is answered
+		}
 		return c.w.api.put(c.name, "Lease", lease.Name, body)
 	})
 	if err != nil {
@@ -473,6 +482,8 @@ func (c *clientOf) may(verb, lease string) error {
 	}
 	return c.allowed(verb, lease)
 }
+
+func text(version int64) string { return strconv.FormatInt(version, 10) }
 
 func number(version string) int64 {
 	n, err := strconv.ParseInt(version, 10, 64)

@@ -37,6 +37,9 @@ func (w *world) newTable() *table {
 	if chance(w.rng, .3) {
 		t.templates[0].containers = append(t.templates[0].containers, "side")
 	}
+	if chance(w.rng, .4) {
+		t.templates[0].slots = []string{t.slot, api.LockLease("b")}
+	}
 	t.slots = t.templates[0].slots
 	w.newEnroller("enroll-1")
 	for _, n := range w.nodes {
@@ -72,6 +75,8 @@ func (t *table) rows() map[string]func() {
 		"lease deleted, enroll's cache old": t.forgetful,
 		"replies lost, then writes":         func() { t.safely(t.unanswered) },
 		"agent replaced, writes lost":       func() { t.safely(t.unrenewed) },
+		"one lock of two is refused":        func() { t.safely(t.refused) },
+		"the granted shim never comes back": func() { t.expiry(t.absent) },
 		"watches end":                       func() { t.undisturbed(func(*child) { t.watchTrouble() }) },
 	}
 }
@@ -171,7 +176,7 @@ func (t *table) handover(cause func(*child)) {
 		return
 	}
 	t.do(func() {
-		if next := t.next(c); next.began-dead > quick {
+		if next := t.next(c); next.began-dead > quick*time.Duration(len(t.slots)) {
 			t.violate(nobody, "%s began %v after %s was dead", next.name, next.began-dead, c.name)
 		}
 	})
@@ -190,7 +195,7 @@ func (t *table) notBy(p *pod) {
 // run by true time and may miss the instant by a twentieth of 10 s.)
 func (t *table) expiry(cause func(*child)) {
 	c := t.once(cause)
-	slack := 600*time.Millisecond + quick
+	slack := 600*time.Millisecond + quick*time.Duration(len(t.slots))
 	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slack
 	// What is cut off one way only may renew once more.
 	if most := bound + t.budget.Renew + 2*time.Second; !t.until(most, t.free(c)) {
@@ -278,6 +283,18 @@ func (t *table) unanswered(*child) {
 	})
 }
 
+// refused: the last slot is renewed no more, the others are.
+func (t *table) refused(*child) { t.weather.deaf = t.slots[len(t.slots)-1] }
+
+// absent: a new agent meets a fresh shim; the one that was granted is frozen,
+// and its child runs.
+func (t *table) absent(c *child) {
+	c.shim.freeze()
+	c.pod().agent().kill()
+	c.shim.container.startShim()
+	c.pod().restartAgent()
+}
+
 // unrenewed: a new agent finds the child and the Lease, and cannot write.
 func (t *table) unrenewed(c *child) {
 	p := c.pod()
@@ -331,7 +348,14 @@ func (t *table) reboot() {
 	c := t.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node
 	t.pass(between(t.rng, 10*time.Millisecond, time.Second))
-	t.do(n.reboot)
+	slow := chance(t.rng, .5)
+	t.do(func() {
+		for _, container := range c.pod().containers {
+			// Its image is being pulled: no shim speaks for the one before.
+			container.pending = slow
+		}
+		n.reboot()
+	})
 	up := t.now()
 	t.until(time.Minute, t.free(c))
 	t.do(func() {
