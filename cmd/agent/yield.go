@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"syscall"
 )
 
@@ -22,6 +23,7 @@ const yieldSignal = syscall.SIGUSR1
 func yieldCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent yield", flag.ContinueOnError)
 	pid := flags.Int("pid", 1, "process id of the agent")
+	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
 		return exitUsage, err
 	}
