@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
@@ -107,6 +109,7 @@ func clientGo(dir string) (kubernetes.Interface, error) {
 // candidates, the one that leads is cancelled and releases, until the other one
 // leads. Its program would have to stop and to start its work besides.
 func elector(ctx context.Context, dir, namespace, count string) error {
+	klog.SetLogger(logr.Discard())
 	rounds, err := strconv.Atoi(count)
 	if err != nil {
 		return err

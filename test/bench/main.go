@@ -55,10 +55,10 @@ func run(ctx context.Context) error {
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
 		return err
 	}
-	if err := b.weights(*images); err != nil {
+	if err := b.requests(ctx, time.Minute); err != nil {
 		return err
 	}
-	if err := b.requests(ctx, time.Minute); err != nil {
+	if err := b.weights(*images); err != nil {
 		return err
 	}
 	fmt.Printf("\n(%.0f s)\n", time.Since(began).Seconds())

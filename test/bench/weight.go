@@ -20,7 +20,7 @@ func (b *bench) weights(images string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("\nResident memory in megabytes (VmRSS; of which anonymous), the largest of", len(agents), "pods, after the handovers above.")
+	fmt.Println("\nResident memory in megabytes (VmRSS; of which anonymous), the largest of", len(agents), "pods, after the handovers and the quiet minute above.")
 	fmt.Println("\n| | resident | anonymous |\n|---|---|---|")
 	for _, part := range []struct {
 		name string
