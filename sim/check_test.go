@@ -194,6 +194,11 @@ func (w *world) leaseStored(by, slot string, before, after version) {
 		w.note(by, "renews %s (version %d)", slot, after.rv)
 	}
 	if is.Holder != "" {
+		for _, c := range w.ledger.alive {
+			if !acquires && c.has(slot) && c.pod().identity() == is.Holder && c.hold == hold {
+				w.checkOutlived(c) // a renewal that comes too late makes nothing good
+			}
+		}
 		w.ledger.renewals[key(slot, is.Holder, hold)] = renewal{at: w.now(), duration: time.Duration(is.DurationSeconds) * time.Second}
 		w.checkOrder(slot, &is, hold, acquires)
 	}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
 )
 
 var (
@@ -24,17 +26,7 @@ func TestSimulation(t *testing.T) {
 		from, to = *seed, *seed
 	}
 	for n := from; n <= to; n++ {
-		// Odd seeds play chaos, even ones the table, so that one number says
-		// everything about a failure.
-		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
-			play(t, n, func(w *world) {
-				if n%2 == 0 {
-					w.newTable().run()
-				} else {
-					w.newChaos().run()
-				}
-			})
-		})
+		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { play(t, n, story(n)) })
 	}
 }
 
@@ -53,4 +45,22 @@ func play(t *testing.T, n uint64, story func(*world)) *world {
 		t.Errorf("seed %d at %v: %s\n%s", n, w.failedAt, w.verdict, w.tail(shown))
 	}
 	return w
+}
+
+// A seed that failed must fail again, or nobody can learn why.
+func TestReplayIsExact(t *testing.T) {
+	for n := uint64(1); n <= 4; n++ {
+		once, again := play(t, n, story(n)), play(t, n, story(n))
+		require.Equal(t, len(once.history), len(again.history), "seed %d", n)
+		require.Equal(t, once.tail(len(once.history)), again.tail(len(again.history)), "seed %d", n)
+	}
+}
+
+// story: odd seeds play chaos, even ones the table, so that one number says
+// everything about a failure.
+func story(n uint64) func(*world) {
+	if n%2 == 0 {
+		return func(w *world) { w.newTable().run() }
+	}
+	return func(w *world) { w.newChaos().run() }
 }

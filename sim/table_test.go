@@ -204,9 +204,12 @@ func (t *table) expiry(cause func(*child)) {
 	}
 	t.do(func() {
 		next := t.next(c)
-		r := t.ledger.renewals[key(t.slot, c.pod().identity(), c.hold)]
-		if next.began-r.at > bound {
-			t.violate(nobody, "%s began %v after the last renewal", next.name, next.began-r.at)
+		var last time.Duration
+		for _, slot := range t.slots {
+			last = max(last, t.ledger.renewals[key(slot, c.pod().identity(), c.hold)].at)
+		}
+		if next.began-last > bound {
+			t.violate(nobody, "%s began %v after the last renewal", next.name, next.began-last)
 		}
 	})
 }
@@ -265,7 +268,11 @@ func (t *table) retaken() {
 
 // safely: what happens here is for the invariants to judge.
 func (t *table) safely(cause func(*child)) {
-	t.once(cause)
+	t.once(func(c *child) {
+		// Who stops at once would not need the deadline.
+		t.each(func(c *child) { c.stops = -1 })(c)
+		cause(c)
+	})
 	t.pass(t.budget.Duration * 13 / 10)
 	t.do(func() { t.weather = fair })
 }
@@ -275,7 +282,7 @@ func (t *table) safely(cause func(*child)) {
 func (t *table) unanswered(*child) {
 	t.weather.unanswered = true
 	t.note("script", "no write is answered")
-	t.after(t.budget.Renew+between(t.rng, 0, t.budget.Outage()), func() {
+	t.after(t.budget.Renew+between(t.rng, 0, t.budget.Outage()*9/10), func() {
 		if t.weather.unanswered {
 			t.weather = weather{unstored: true}
 			t.note("script", "no write is stored")
