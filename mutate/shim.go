@@ -86,10 +86,8 @@ func shimOne(ctx context.Context, pod *corev1.Pod, i int, images Images, rights 
 	var args []string
 	var signal string
 	switch {
-	case shimmed(c):
-		args, signal = c.Args, stopSignalOf(c.Command)
 	case len(c.Command) > 0:
-		args = slices.Concat(c.Command, c.Args)
+		args, signal = unshim(slices.Concat(c.Command, c.Args))
 	default:
 		var refusals Refusals
 		command, err := images.Command(ctx, c.Image, rights)
@@ -139,6 +137,21 @@ func shimCommand(container, onLoss, stopSignal string) []string {
 		command = append(command, stopSignalFlag+stopSignal)
 	}
 	return append(command, "--")
+}
+
+// unshim takes the gate out of a command that has it already: as the first
+// program, or behind one that another injector put before it. A gate behind the
+// gate is no PID 1 and would wait for ever, while the pod holds.
+func unshim(words []string) (own []string, stopSignal string) {
+	for i := range words {
+		if !shimmed(corev1.Container{Command: words[i:]}) {
+			continue
+		}
+		if n := slices.Index(words[i:], "--"); n > 0 {
+			return slices.Concat(words[:i], words[i+n+1:]), stopSignalOf(words[i : i+n])
+		}
+	}
+	return words, ""
 }
 
 // stopSignalOf reads the stop signal back from a shim's command: that of the
