@@ -59,6 +59,7 @@ func programs() []program {
 			name: "certmanager", module: "github.com/cert-manager/cert-manager", version: CertManagerVersion, target: "tool",
 			inputs: []string{RegistryInCluster, string(certManagerValues)}, after: (*Cluster).renderCertManager,
 		},
+		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
 		{name: "coredns", module: "github.com/coredns/coredns", version: CoreDNSVersion, target: "."},
 		{
 			name: "kubernetes", module: "k8s.io/kubernetes", version: KubernetesVersion, target: ".",

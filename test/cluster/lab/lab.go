@@ -23,7 +23,8 @@ import (
 const KubernetesVersion = "v1.37.1"
 
 // CertManagerVersion is the last one whose programs can be built from its
-// module: later ones have theirs in nested modules that no proxy serves.
+// module: later ones have theirs in nested modules that no proxy serves. Its
+// cainjector alone is a later one's (programs/cainjector says why).
 const CertManagerVersion = "v1.11.5"
 
 // CoreDNSVersion is the tag of CoreDNS and of its image.

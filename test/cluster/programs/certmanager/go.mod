@@ -3,7 +3,6 @@ module github.com/metaparticle-io/metaparticle/test/cluster/programs/certmanager
 go 1.26.0
 
 tool (
-	github.com/cert-manager/cert-manager/cmd/cainjector
 	github.com/cert-manager/cert-manager/cmd/controller
 	github.com/cert-manager/cert-manager/cmd/webhook
 )

@@ -1,0 +1,62 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command cainjector is cert-manager's cainjector of the release that users
+// have, around its own reconcilers. Of the last release whose programs can be
+// built from its module, the one program that will not do is this: it is
+// linked to a Kubernetes that knows no matchConditions, and writes webhook
+// configurations back without them.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
+	"k8s.io/apimachinery/pkg/runtime"
+	kubernetes "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+)
+
+// The flags that the chart passes are about which replica leads; there is one.
+func main() {
+	ctrl.SetLogger(klog.Background())
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "cainjector:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	ctx := ctrl.SetupSignalHandler()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{kubernetes.AddToScheme, certmanager.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return err
+		}
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("configure client: %w", err)
+	}
+	// What it applies, it owns by the first part of this name.
+	config.UserAgent = "cert-manager-cainjector/lab"
+	manager, err := ctrl.NewManager(config, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}})
+	if err != nil {
+		return fmt.Errorf("make manager: %w", err)
+	}
+	err = cainjector.RegisterAllInjectors(ctx, manager, cainjector.SetupOptions{
+		EnableCertificatesDataSource: true,
+		EnabledReconcilersFor: map[string]bool{
+			cainjector.MutatingWebhookConfigurationName:   true,
+			cainjector.ValidatingWebhookConfigurationName: true,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("register injectors: %w", err)
+	}
+	return manager.Start(ctx)
+}
