@@ -60,7 +60,15 @@ func TestReplayIsExact(t *testing.T) {
 // everything about a failure.
 func story(n uint64) func(*world) {
 	if n%2 == 0 {
-		return func(w *world) { w.newTable().run() }
+		return func(w *world) {
+			var t *table
+			w.do(func() { t = w.newTable() })
+			t.run()
+		}
 	}
-	return func(w *world) { w.newChaos().run() }
+	return func(w *world) {
+		var c *chaos
+		w.do(func() { c = w.newChaos() })
+		c.run()
+	}
 }

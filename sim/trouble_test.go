@@ -112,10 +112,11 @@ func (c *chaos) podTrouble() {
 	if !p.object || p.stopping {
 		return
 	}
-	t := p.template
+	// What happens later draws no dice of the script's.
+	t, n := p.template, pick(c.rng, c.nodes)
 	respawn := func() {
 		if c.count(t.workload) < c.replicas[t.workload] {
-			c.newPod(t, pick(c.rng, c.nodes))
+			c.newPod(t, n)
 		}
 	}
 	switch c.rng.IntN(3) {
