@@ -59,7 +59,13 @@ func (a *Agent) let(h *hold) {
 		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		a.events.notReleased(a.config.Slots)
 	case h.reason == reasonYield:
-		a.owes, a.yielded = true, true
+		// Those that stand by act within milliseconds; one whose watch has
+		// ended is back after a retry.
+		a.owes, a.aside = true, a.self.Budget.Retry
+	case h.reason == reasonNotGranted:
+		// The disk is no better in a moment. Whoever has a good one goes first,
+		// and if nobody is there, this pod writes no more than a holder does.
+		a.owes, a.aside = true, a.self.Budget.Renew
 	case h.reason == reasonEnded:
 		a.owes = true
 	}

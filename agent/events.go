@@ -111,6 +111,8 @@ func (e *events) ends(reason string, slots []string) {
 		e.add(kube.Warning, reason, "draining: "+names+" could not be renewed in time")
 	case reasonUnproven:
 		e.add(kube.Warning, reason, "draining: a shim that is gone may still run under "+names)
+	case reasonNotGranted:
+		e.add(kube.Warning, reason, "giving up "+names+": the application cannot be started here, see the agent's log")
 	case reasonDrained:
 		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
 	}

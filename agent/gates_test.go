@@ -21,6 +21,8 @@ type gates struct {
 	drains  []string
 	// granting is called at each grant.
 	granting func()
+	// broken: grants cannot be noted.
+	broken bool
 }
 
 // fakeShim has a child that takes stop to stop.
@@ -92,6 +94,9 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	s := g.shims[id]
 	if g.granting != nil {
 		g.granting()
+	}
+	if g.broken {
+		return gate.ErrNotNoted
 	}
 	if s.report.Phase == gate.Waiting && s.report.Hold == grant.Hold {
 		return gate.ErrOver

@@ -22,6 +22,9 @@ const (
 	reasonCutOff   = "RenewDeadlinePassed"
 	reasonUnproven = "EarlierShimUnproven"
 	reasonDrained  = "ShimDrained"
+	// reasonNotGranted: no child can be started here. To hold on would keep the
+	// slot from those who can.
+	reasonNotGranted = "NotGranted"
 )
 
 // hold is all slots, held together under one number.
@@ -36,6 +39,8 @@ type hold struct {
 	resumed bool
 	// grace is what its children have to stop in.
 	grace time.Duration
+	// refused: the last grant of a first child could not even be noted.
+	refused bool
 }
 
 // begin makes the hold of the slots that were acquired.
@@ -100,6 +105,8 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 		return reasonUnproven, drain
 	case a.shims.drained(h.id):
 		return reasonDrained, drain
+	case len(a.shims.owed[h.id]) == 0 && h.refused:
+		return reasonNotGranted, drain
 	case len(a.shims.owed[h.id]) == 0 && (a.stopping || len(a.shims.grantable(h.id)) == 0):
 		return reasonEnded, drain
 	case a.yielding:
@@ -112,6 +119,7 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 // grant gives every waiting shim of the pod a grant, and extends those that
 // were given, as far as the renewals allow.
 func (a *Agent) grant(h *hold) {
+	h.refused = false
 	if !a.stopping {
 		for _, k := range a.shims.grantable(h.id) {
 			a.give(h, k)
@@ -149,8 +157,10 @@ func (a *Agent) give(h *hold, k *shim) {
 	})
 	if err != nil {
 		a.config.Log.Warn("grant was not sent", "shim", k.report.Shim, "err", err)
-		if errors.Is(err, gate.ErrUnproven) && !owed {
+		if refused := errors.Is(err, gate.ErrNotNoted); !owed && (refused || errors.Is(err, gate.ErrUnproven)) {
 			a.shims.clear(h.id, k.report.Shim)
+			h.refused = h.refused || refused
+			a.wakeAt(a.now + a.self.Budget.Retry)
 		}
 	}
 }

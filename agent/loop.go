@@ -45,10 +45,10 @@ type Agent struct {
 	claim claim
 	// owes: slots of the last hold are to be released before any is taken.
 	owes bool
-	// yielded: the last hold was given up for others to have the slots;
-	// contendAt is when, after its release, this pod competes again.
-	yielded   bool
-	contendAt time.Duration
+	// aside: the last hold was given up for others to have the slots, and this
+	// is for how long after its release they alone compete; contendAt is when
+	// that ends.
+	aside, contendAt time.Duration
 	// leaveBy bounds how long a stopping agent tries to release: then the
 	// slots have expired anyway.
 	leaveBy time.Duration

@@ -88,11 +88,9 @@ func (a *Agent) contends() bool {
 		return false
 	}
 	a.owes = false
-	if a.yielded {
-		// It is released just now. Those that stand by act within
-		// milliseconds; one whose watch has ended is back after a retry.
-		a.yielded = false
-		a.contendAt = a.now + a.self.Budget.Retry
+	if a.aside > 0 {
+		// It is released just now.
+		a.contendAt, a.aside = a.now+a.aside, 0
 	}
 	if a.now < a.contendAt {
 		a.wakeAt(a.contendAt)

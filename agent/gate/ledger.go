@@ -81,10 +81,10 @@ func (l *ledger) record(container string, shim ShimID, hold string) error {
 	}
 	path := filepath.Join(l.dir, container)
 	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
-		return fmt.Errorf("note the grant: %w", err)
+		return err
 	}
 	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("note the grant: %w", err)
+		return err
 	}
 	l.entries[container] = e
 	return nil

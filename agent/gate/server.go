@@ -29,6 +29,9 @@ var (
 	// ErrUnproven: an earlier shim of the container was granted that hold, and
 	// nothing proves that it is dead.
 	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
+	// ErrNotNoted: the ledger cannot be written, because the disk is full or
+	// read-only. Nothing was sent.
+	ErrNotNoted = errors.New("the grant could not be noted")
 )
 
 // ServerConfig says where the agent's end lives.
@@ -240,7 +243,7 @@ func (s *Server) Grant(id ShimID, g Grant) error {
 		return ErrOver
 	}
 	if err := s.ledger.record(p.report.Container, id, g.Hold); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNotNoted, err)
 	}
 	p.granted = g.Hold
 	s.review(p.report.Container)

@@ -167,7 +167,9 @@ func TestNoteIsOnDiskBeforeTheGrantIsSent(t *testing.T) {
 	// No note, no grant.
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted", "app")))
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted")))
-	assert.ErrorIs(t, s.Grant("one", grantOf("h2")), os.ErrNotExist)
+	err = s.Grant("one", grantOf("h2"))
+	assert.ErrorIs(t, err, ErrNotNoted)
+	assert.ErrorIs(t, err, os.ErrNotExist)
 	require.NoError(t, s.Grant("one", grantOf("h1")))
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
