@@ -119,9 +119,6 @@ func (p *pod) forget() {
 	p.unregister()
 }
 
-// respawn makes the successor of a pod, as its workload would.
-func (p *pod) respawn(n *node) *pod { return p.w.newPod(p.template, n) }
-
 // apiDown takes the API server away, apiUp brings it back.
 func (w *world) apiDown() {
 	w.note("API", "goes away")

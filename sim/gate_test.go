@@ -4,7 +4,7 @@
 package sim
 
 import (
-	"math/rand/v2"
+	"fmt"
 	"reflect"
 	"slices"
 	"time"
@@ -24,7 +24,6 @@ type note struct {
 type gateway struct {
 	agent   *agentProcess
 	pod     *pod
-	rng     *rand.Rand
 	peers   []*peer
 	last    map[gate.ShimID]gate.Report
 	waiting []gate.ShimID
@@ -44,7 +43,7 @@ type peer struct {
 
 func newGateway(a *agentProcess) *gateway {
 	g := &gateway{
-		agent: a, pod: a.pod, rng: a.w.source(a.name + " gate"),
+		agent: a, pod: a.pod,
 		last: map[gate.ShimID]gate.Report{}, changed: make(chan struct{}, 1), reports: make(chan gate.Report),
 	}
 	for _, c := range g.pod.containers {
@@ -305,7 +304,10 @@ type state struct {
 
 func (l *link) toShim(o order) {
 	w := l.gateway.agent.w
-	at := max(l.toClient+1, w.now()+between(l.gateway.rng, 50*time.Microsecond, instant))
+	// Drawn for the instant, not in a row: the loop may say the same twice in
+	// one instant, or not.
+	dice := w.source(fmt.Sprint(l.shim.name, w.now()))
+	at := max(l.toClient+1, w.now()+between(dice, 50*time.Microsecond, instant))
 	l.toClient = at
 	w.after(at-w.now(), func() {
 		if l.up || l.shim.link == l {

@@ -35,6 +35,9 @@ type shim struct {
 	frozen   bool
 	deferred []func()
 	alarms   int // the number of the alarm that counts
+	// late is by how much its alarms are: those of two containers with one
+	// deadline would fall on one instant.
+	late time.Duration
 }
 
 // child is an application with all that descends from it.
@@ -67,6 +70,7 @@ func (c *container) startShim() {
 	c.starts++
 	s.name = fmt.Sprintf("%s/%s#%d", c.pod.name, c.name, c.starts)
 	s.rng = w.source(s.name + c.pod.uid)
+	s.late = between(s.rng, 0, time.Microsecond)
 	c.shims = append(c.shims, s)
 	w.note(s.name, "shim starts")
 	s.dial()
@@ -190,7 +194,7 @@ func (s *shim) watchdog() {
 	s.alarms++
 	alarm, c := s.alarms, s.child
 	n := s.container.pod.node
-	n.at(at, func() {
+	n.at(at+s.late, func() {
 		if s.alarms != alarm || s.dead || s.child != c {
 			return
 		}
