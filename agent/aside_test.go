@@ -1,0 +1,35 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+func TestWhoCannotStartAChildLeavesTheSlotToOthers(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.broken = true
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "a holds", func() bool { return w.server.lease(theSlot).Transitions == 1 })
+		b := w.start("b")
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(2*time.Second, "b runs", func() bool { return b.running("s2") })
+
+		// Alone, it tries again and again, no more often than a holder renews.
+		b.gates.end("s2")
+		w.pass(time.Minute)
+		before := w.server.lease(theSlot).Transitions
+		w.pass(time.Minute)
+		assert.InDelta(t, 10, w.server.lease(theSlot).Transitions-before, 2)
+		a.gates.broken = false
+		w.within(6*time.Second, "a runs", func() bool { return a.running("s1") })
+	})
+}
