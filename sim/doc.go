@@ -25,9 +25,14 @@
 // Each actor draws from a random source of its own, made from the seed and the
 // actor's name, so that what one does moves nobody else's dice; all delays are
 // random to the nanosecond, so that no two events of different actors fall on
-// one instant and are ordered by chance. A seed therefore repeats exactly:
+// one instant and are ordered by chance. A seed therefore repeats:
 //
 //	go test ./sim -run Simulation -seed=K -v
+//
+// It does so up to the order in which goroutines of one agent run within one
+// instant, which is the scheduler's: seen are grants that leave some
+// microseconds later, and what follows from that. A failure that does not come
+// back at once is repeated with -count=10.
 //
 // # What it looks for
 //

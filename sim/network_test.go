@@ -210,15 +210,19 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 			tell(answer{raw, err}, back)
 		}
 	})
+	tick := between(r, 1, time.Microsecond)
 	c.w.mu.Unlock()
-	return c.await(ctx, reply)
+	return c.await(ctx, reply, tick)
 }
 
-func (c *clientOf) await(ctx context.Context, reply <-chan answer) ([]byte, error) {
+// await is a tick late with the end of ctx: requests of two slots that were sent in
+// one instant would time out in one, too.
+func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {
 	case a = <-reply:
 	case <-ctx.Done():
+		<-time.After(tick)
 		a.err = ctx.Err()
 	}
 	if !c.enter() {

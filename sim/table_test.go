@@ -19,6 +19,7 @@ type table struct {
 	slot   string
 	budget api.Budget
 	former *pod
+	at     time.Duration // of the cause
 }
 
 func (w *world) newTable() *table {
@@ -152,7 +153,7 @@ func (t *table) once(cause func(*child)) *child {
 	t.do(func() {
 		c = t.holder(t.slot)
 		cause(c)
-		t.former = c.pod()
+		t.former, t.at = c.pod(), t.now()
 	})
 	return c
 }
@@ -378,10 +379,12 @@ func (t *table) free(before *child) func() bool {
 	return func() bool { return t.next(before) != nil }
 }
 
-// next is the child that came after; the one before may be frozen, and alive.
+// next is a child that began after the cause; the one before may be frozen, and
+// alive. Of two containers, one may be back before the other is dead: then the
+// hold goes on.
 func (t *table) next(before *child) *child {
 	for _, c := range t.ledger.alive {
-		if c.has(t.slot) && c.hold != before.hold && !c.asked {
+		if c.has(t.slot) && c != before && c.began > t.at && !c.asked {
 			return c
 		}
 	}
