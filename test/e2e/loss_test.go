@@ -45,6 +45,15 @@ func (s *space) steal(slot string) {
 	})
 }
 
+// vacant tells, while somebody else holds the slot, whether no application is
+// there any more.
+func (s *space) vacant(name string) bool {
+	s.Helper()
+	vacant, err := record.Vacant(s.dir, name)
+	require.NoError(s, err)
+	return vacant
+}
+
 func (s *space) giveBack(slot string) {
 	s.Helper()
 	nobody := ""
@@ -59,7 +68,7 @@ func TestTenLossesCountNoRestart(t *testing.T) {
 		before := h.running(h.a.name)
 		require.NotNil(t, before)
 		h.steal(slot)
-		h.await(handover, "the holder stops", func() bool { return h.running(h.a.name) == nil })
+		h.await(handover, "the holder's child is dead", func() bool { return h.vacant(h.a.name) })
 		h.giveBack(slot)
 		h.await(handover, "somebody takes the slot again", func() bool { return h.after(h.a, before) != nil })
 	}
@@ -76,6 +85,7 @@ func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
 	h := deployHolding(t, a, "it needs the record")
 	h.steal(deploymentSlot(a.name))
 	h.await(startTimeout, "the container is a fresh one", func() bool { return h.restarts(a) == 1 })
+	require.True(t, h.vacant(a.name))
 	h.giveBack(deploymentSlot(a.name))
 	h.await(startTimeout, "somebody takes the slot again", func() bool { return h.after(a, h.before) != nil })
 }

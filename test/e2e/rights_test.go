@@ -129,7 +129,7 @@ func (r rights) attempts() map[string]attempt {
 		"another namespace's pod":             {status(r.elsewhere.name, r.elsewhere.all("rights")[0], ready), none},
 		"a label of its own that is not ours": {status(r.name, r.standby, `{"metadata":{"labels":{"app":"other"}}}`), notYours},
 		"an annotation of its own, not ours":  {status(r.name, r.standby, `{"metadata":{"annotations":{"a":"b"}}}`), notYours},
-		"a condition of its own, not ours":    {status(r.name, r.standby, `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`), notYours},
+		"a condition of its own, not ours":    {status(r.name, r.standby, `{"status":{"conditions":[{"type":"Initialized","status":"False"}]}}`), notYours},
 		"the rest of its own status":          {status(r.name, r.standby, `{"status":{"message":"hello"}}`), notYours},
 		"finalizers of its own":               {status(r.name, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
 		"a label of a Lease":                  {r.labelLease, ""},

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is what the record knows of one process.
@@ -158,6 +160,21 @@ func together(a, b Process) time.Duration {
 		}
 	}
 	return sum
+}
+
+// Vacant tells, on the kernel's word, whether nobody is there under a name. Ask
+// only while nobody can begin: who begins meanwhile meets this look's lock.
+func Vacant(dir, name string) (bool, error) {
+	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return false, fmt.Errorf("open lock: %w", err)
+	}
+	defer lock.Close()
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Contended are the processes that met another's lock: by the kernel's word,
