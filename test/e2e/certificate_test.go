@@ -10,13 +10,16 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -80,38 +83,51 @@ func secretCertificate(t *testing.T) string {
 func servedCertificates(t *testing.T) map[string]bool {
 	t.Helper()
 	served := map[string]bool{}
-	pods, err := cluster.client.CoreV1().Pods(systemNamespace).
-		List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhookName})
-	require.NoError(t, err)
-	for _, pod := range pods.Items {
+	for _, pod := range webhookPods(t) {
 		served[servedCertificate(t, pod.Name)] = true
 	}
 	return served
 }
 
-// servedCertificate is what one pod serves now, by kubectl port-forward.
+// servedCertificate is what one pod serves now.
 func servedCertificate(t *testing.T, pod string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), handover)
-	defer cancel()
+	conn, err := dialWebhook(t, pod)(t.Context(), "tcp", "")
+	require.NoError(t, err)
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// dialWebhook connects to one pod of the webhook, by kubectl port-forward,
+// until the test ends.
+func dialWebhook(t *testing.T, pod string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	t.Helper()
 	command := append(kubectlCommand(), "--namespace", systemNamespace, "port-forward", "pod/"+pod, ":10250")
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	defer func() { cancel(); _ = cmd.Wait() }()
 	// Forwarding from 127.0.0.1:12345 -> 10250
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	fields := strings.Fields(line)
 	require.Greater(t, len(fields), 2, line)
+	t.Cleanup(func() { _ = cmd.Wait() })
 	dialer := tls.Dialer{Config: &tls.Config{
 		ServerName: webhookName + "." + systemNamespace + ".svc", InsecureSkipVerify: true, //nolint:gosec // It is looked at, not trusted.
 	}}
-	conn, err := dialer.DialContext(ctx, "tcp", fields[2])
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", fields[2])
+	}
+}
+
+// webhookPods are the webhook's pods.
+func webhookPods(t *testing.T) []corev1.Pod {
+	t.Helper()
+	pods, err := cluster.client.CoreV1().Pods(systemNamespace).
+		List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhookName})
 	require.NoError(t, err)
-	defer conn.Close()
-	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+	return slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return pod.DeletionTimestamp != nil || !ready(&pod) })
 }
 
 // renew asks cert-manager for a new certificate now, as cmctl renew does.

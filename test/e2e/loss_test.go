@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -176,6 +177,13 @@ func TestLeaseDeletionRefused(t *testing.T) {
 	assert.Contains(t, out, slot)
 	t.Log(out)
 	h.never(handover, "another application", func() bool { return h.after(h.a, h.before) != nil })
+
+	// A namespace that goes takes its Leases with it, held or not.
+	require.NoError(t, h.client.CoreV1().Namespaces().Delete(t.Context(), h.name, metav1.DeleteOptions{}))
+	h.await(startTimeout, "the namespace is gone", func() bool {
+		_, err := h.client.CoreV1().Namespaces().Get(t.Context(), h.name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
 }
 
 func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {

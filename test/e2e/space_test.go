@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
@@ -260,10 +261,17 @@ func (s *space) remove() {
 	defer cancel()
 	now := metav1.DeletePropagationBackground
 	err := s.client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{PropagationPolicy: &now})
-	assert.NoError(s, err)
+	assert.NoError(s, ignoreNotFound(err))
 	if s.dir != "" && !s.Failed() {
 		assert.NoError(s, os.RemoveAll(s.dir))
 	}
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // mount is where the pods of the namespace have their records.

@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// A pod of a Kubernetes that is newer than this build. This cluster's API
+// server would drop what it does not know, so the webhook is asked directly.
+const newerPod = `{
+  "apiVersion": "v1", "kind": "Pod",
+  "metadata": {"name": "newer", "annotations": {"metaparticle.io/singleton": "true"}, "newOfMetadata": 1},
+  "spec": {
+    "newOfSpec": {"a": [1, 2]},
+    "initContainers": [
+      {"name": "first", "image": "x", "newOfContainer": "first"},
+      {"name": "second", "image": "x", "newOfContainer": "second"}],
+    "containers": [
+      {"name": "app", "image": "x", "command": ["app"], "newOfContainer": "app"},
+      {"name": "side", "image": "x", "command": ["side"], "newOfContainer": "side"}]}
+}`
+
+func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	patched := s.review([]byte(newerPod))
+	var pod struct {
+		Metadata struct {
+			Labels        map[string]string
+			NewOfMetadata int
+		}
+		Spec struct {
+			NewOfSpec                  json.RawMessage
+			InitContainers, Containers []struct{ Name, NewOfContainer string }
+		}
+	}
+	require.NoError(t, json.Unmarshal(patched, &pod))
+	require.Equal(t, api.Gated, pod.Metadata.Labels[api.GatedLabel])
+	assert.Equal(t, 1, pod.Metadata.NewOfMetadata)
+	assert.JSONEq(t, `{"a": [1, 2]}`, string(pod.Spec.NewOfSpec))
+	own := map[string]string{}
+	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+		own[c.Name] = c.NewOfContainer
+	}
+	assert.Equal(t, map[string]string{"first": "first", "second": "second", "app": "app", "side": "side",
+		api.InstallContainer: "", api.AgentContainer: ""}, own)
+}
+
+// review is the pod as the webhook patches it.
+func (s *space) review(pod []byte) []byte {
+	s.Helper()
+	review := admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
+		Request: &admissionv1.AdmissionRequest{
+			UID: "1", Operation: admissionv1.Create, Namespace: s.name, Name: "newer",
+			Kind:     metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+			Object:   runtime.RawExtension{Raw: pod},
+		},
+	}
+	body, err := json.Marshal(review)
+	require.NoError(s, err)
+	transport := &http.Transport{DialTLSContext: dialWebhook(s.T, webhookPods(s.T)[0].Name)}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(s.Context(), http.MethodPost, "https://webhook/pods", bytes.NewReader(body))
+	require.NoError(s, err)
+	request.Header.Set("Content-Type", "application/json")
+	answer, err := transport.RoundTrip(request)
+	require.NoError(s, err)
+	defer answer.Body.Close()
+	review = admissionv1.AdmissionReview{}
+	require.NoError(s, json.NewDecoder(answer.Body).Decode(&review))
+	require.True(s, review.Response.Allowed, "%+v", review.Response.Result)
+	patch, err := jsonpatch.DecodePatch(review.Response.Patch)
+	require.NoError(s, err)
+	patched, err := patch.Apply(pod)
+	require.NoError(s, err)
+	return patched
+}
