@@ -75,8 +75,11 @@ func (a *Agent) hands() hands {
 			h.stranger = r.Notes.Workload == ""
 			h.holder, h.slot = podOf(r), s.name
 			return h
-		case r.Notes.Serving.IsZero():
+		case r.Notes.Serving.IsZero(), a.now >= s.view.ExpiresAt(a.self.Budget.Duration):
+			// In the latter case its address may be another pod's by now.
 			h.serving = false
+		default:
+			a.wakeAt(s.view.ExpiresAt(a.self.Budget.Duration))
 		}
 		h.address = r.Notes.Address
 	}

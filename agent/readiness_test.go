@@ -144,6 +144,37 @@ func TestAStandbyForwardsToAHolderThatServesAndHoldsConnectionsDuringAHandover(t
 	})
 }
 
+func TestAStandbyThatIsCutOffForwardsToNobodyItHasNotSeenForALease(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var of ports
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		open, target := of.state()
+		assert.True(t, open)
+		assert.Equal(t, a.config.PodIP, target)
+
+		b.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+		w.pass(24 * time.Second)
+		_, target = of.state()
+		assert.Equal(t, a.config.PodIP, target, "an outage that stops nobody")
+		w.pass(7 * time.Second)
+		open, target = of.state()
+		assert.True(t, open, "held, as in any handover")
+		assert.Empty(t, target, "the address may be another pod's by now")
+		w.pass(time.Minute)
+		open, _ = of.state()
+		assert.False(t, open)
+
+		b.link.set(func(l *link) { l.refuse = nil })
+		w.pass(20 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready())
+		_, target = of.state()
+		assert.Equal(t, a.config.PodIP, target)
+	})
+}
+
 func TestThePortsAreFreeBeforeTheChildIsGranted(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -68,9 +68,15 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	case o.record.Holder == "":
 		return o.since, true
 	}
-	wait := o.record.Duration
-	if wait <= 0 {
-		wait = fallback
+	return max(o.ExpiresAt(fallback), o.notBefore), true
+}
+
+// ExpiresAt is the instant from which the holder that was seen last is known to
+// be one no more, unless it is seen to renew until then. Unlike FreeAt it also
+// counts while this standby sees nothing: what it remembers grows old.
+func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
+	if o.record.Duration <= 0 {
+		return o.since + fallback
 	}
-	return max(o.since+wait, o.notBefore), true
+	return o.since + o.record.Duration
 }
