@@ -182,6 +182,9 @@ func write(d *document, p parts, shims []shim) {
 	}
 	d.ensure("name", sharedVolume(), "spec", "volumes")
 	d.ensure("name", credentialsVolume(), "spec", "volumes")
+	if p.lowPorts() {
+		d.ensure("name", unprivilegedPorts, "spec", "securityContext", "sysctls")
+	}
 	d.ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")
 	d.set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
 	d.set(api.Gated, "metadata", "labels", api.GatedLabel)

@@ -129,6 +129,29 @@ func (p parts) ports() []string {
 	return ports
 }
 
+// unprivilegedPorts lets the agent, which is not root, listen on ports below
+// 1024 in the holder's stead. Some runtimes allow that to everybody in a pod,
+// and some do not; a standby that cannot listen is never Ready, and a rollout
+// that waits for it never ends. Kubernetes counts the setting as safe, and Pod
+// Security allows it everywhere. Zero is no stricter than any runtime's own.
+var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
+
+// lowPorts: there is such a port to forward, and the pod says nothing itself.
+func (p parts) lowPorts() bool {
+	if p.request.Readiness == api.ReadinessHolder {
+		return false
+	}
+	if of := p.pod.Spec.SecurityContext; of != nil && slices.ContainsFunc(of.Sysctls, func(s corev1.Sysctl) bool {
+		return s.Name == unprivilegedPorts.Name
+	}) {
+		return false
+	}
+	return slices.ContainsFunc(p.ports(), func(port string) bool {
+		n, err := strconv.Atoi(port)
+		return err == nil && n < 1024
+	})
+}
+
 // nobody is the user of the injected containers where the pod would make them
 // root. Elsewhere they inherit: the image names a user by number, and a
 // namespace that gives out user ids of its own must be free to.

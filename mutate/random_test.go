@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -221,8 +222,29 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	}
 	metaBefore, metaAfter := before["metadata"].(map[string]any), after["metadata"].(map[string]any)
 	same(metaBefore, metaAfter, "annotations", "labels")
+	withoutOurSysctl(specBefore, specAfter)
 	same(specBefore, specAfter, "containers", "initContainers", "volumes", "readinessGates")
 	same(before, after, "metadata", "spec")
+}
+
+// withoutOurSysctl takes the one setting that a pod may get besides its own out
+// of what is compared, and what was made to hold it.
+func withoutOurSysctl(before, after map[string]any) {
+	security, _ := after["securityContext"].(map[string]any)
+	list, _ := security["sysctls"].([]any)
+	ours := map[string]any{"name": unprivilegedPorts.Name, "value": unprivilegedPorts.Value}
+	was, _ := before["securityContext"].(map[string]any)
+	wasList, _ := was["sysctls"].([]any)
+	if len(list) != len(wasList)+1 || !reflect.DeepEqual(list[len(list)-1], any(ours)) {
+		return
+	}
+	security["sysctls"] = list[:len(list)-1]
+	if wasList == nil {
+		delete(security, "sysctls")
+	}
+	if len(security) == 0 && was == nil {
+		delete(after, "securityContext")
+	}
 }
 
 // classOf is the QoS class by the words of Kubernetes' documentation, written
