@@ -39,13 +39,17 @@ type Gate interface {
 }
 
 // Forwarder lets a standby answer in the holder's stead, by forwarding the
-// ports of the gated containers. No method blocks. agent/forward implements it.
+// ports of the gated containers. No method blocks but Reachable. agent/forward
+// implements it.
 type Forwarder interface {
 	// Open listens on the ports. It does nothing if they are open.
 	Open() error
 	// SetTarget names the holder's address. Empty means that there is none at
 	// the moment: new connections are held until there is.
 	SetTarget(address string)
+	// Reachable asks the pod at the address: an application that refuses a
+	// connection has answered, silence has not.
+	Reachable(ctx context.Context, address string) error
 	// Close gives the ports back before it returns: the child needs them.
 	Close()
 }
@@ -71,6 +75,9 @@ type Config struct {
 	Ports []int
 	// BootID is the running kernel's.
 	BootID string
+	// OwnKernel: the pod may run in a virtual machine of its own. Another boot
+	// id is then no proof that what ran under the earlier one is dead.
+	OwnKernel bool
 
 	API  API
 	Gate Gate

@@ -243,6 +243,18 @@ func TestARebootProvesThatNothingIsAlive(t *testing.T) {
 	})
 }
 
+func TestAnotherBootIsNoProofForAPodWithAKernelOfItsOwn(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
+			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
+		a := w.start("a", func(c *Config) { c.OwnKernel = true })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Unproven: "h"})
+		w.pass(29 * time.Second)
+		assert.False(t, a.running("s1"))
+		w.within(2*time.Second, "taken like anybody's", func() bool { return a.running("s1") })
+	})
+}
+
 func TestAKilledShimFreesTheSlotWithItsProof(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

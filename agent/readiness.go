@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 	readyNotServing   = "HolderNotServing"
 	readyOther        = "OtherWorkloadHolds"
 	readyPortsInUse   = "PortsInUse"
+	readyUnreachable  = "HolderUnreachable"
 	readyChildRunning = "ChildOfEarlierHold"
 )
 
@@ -33,6 +35,10 @@ type outlook struct {
 	until time.Duration
 	// open: the ports are listened on.
 	open bool
+	// reach is about the holder that is forwarded to; askAt is when one that
+	// did not answer is asked again.
+	reach reach
+	askAt time.Duration
 }
 
 // handover is how long a standby stays Ready without a holder that serves: a
@@ -95,7 +101,7 @@ func podOf(r lease.Record) string {
 }
 
 // showStandby makes the pod look as a standby does.
-func (a *Agent) showStandby() {
+func (a *Agent) showStandby(ctx context.Context) {
 	h := a.hands()
 	if !h.known {
 		return // whatever was shown last is the best there is
@@ -115,11 +121,11 @@ func (a *Agent) showStandby() {
 		a.closePorts()
 		a.show(false, readyOther, a.standing(h)+"; it is of another workload, so this pod forwards nothing")
 	case h.serving:
-		a.forward(h, readyStandingBy, a.standing(h))
+		a.forward(ctx, h, readyStandingBy, a.standing(h))
 	case a.now < a.outlook.until:
 		a.wakeAt(a.outlook.until)
 		h.address = ""
-		a.forward(h, readyHandingOver, "waiting for a holder of "+h.slot+" that serves")
+		a.forward(ctx, h, readyHandingOver, "waiting for a holder of "+h.slot+" that serves")
 	case h.holder == "":
 		a.closePorts()
 		a.show(false, readyNoHolder, "nobody holds "+h.slot)
@@ -148,13 +154,23 @@ func (a *Agent) standing(h hands) string {
 }
 
 // forward makes the pod Ready, if its ports answer in the holder's stead.
-func (a *Agent) forward(h hands, reason, message string) {
+func (a *Agent) forward(ctx context.Context, h hands, reason, message string) {
 	if len(a.config.Ports) > 0 && a.config.Forwarder != nil {
 		if err := a.openPorts(); err != nil {
 			a.show(false, readyPortsInUse, err.Error())
 			return
 		}
 		a.config.Forwarder.SetTarget(h.address)
+		if h.address != "" {
+			reached, known := a.reachable(ctx, h.address)
+			switch {
+			case !known:
+				return // the answer takes milliseconds; until then nothing is news
+			case !reached:
+				a.show(false, readyUnreachable, message+", and does not answer: "+a.outlook.reach.err.Error())
+				return
+			}
+		}
 	}
 	a.show(true, reason, message)
 }

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -25,6 +26,16 @@ type ports struct {
 	open   bool
 	target string
 	busy   error
+	// unreachable is what asking for the holder ends with; asked is how often.
+	unreachable error
+	asked       int
+}
+
+func (p *ports) Reachable(context.Context, string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked++
+	return p.unreachable
 }
 
 func (p *ports) Open() error {
@@ -141,6 +152,29 @@ func TestAStandbyForwardsToAHolderThatServesAndHoldsConnectionsDuringAHandover(t
 		assert.Equal(t, "False NoHolder", b.ready(), "a lease duration and a renewal's period")
 		open, _ = of.state()
 		assert.False(t, open)
+	})
+}
+
+func TestAStandbyIsReadyOnceTheHolderAnswersIt(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := ports{unreachable: errors.New("no route")}
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(10 * time.Second)
+		assert.Equal(t, "False HolderUnreachable", b.ready())
+		assert.Contains(t, b.looks().Status.Conditions[0].Message, "no route")
+		of.mu.Lock()
+		assert.Less(t, of.asked, 6, "once a renewal period, or so")
+		of.unreachable = nil
+		of.mu.Unlock()
+		w.pass(6 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready())
+		of.mu.Lock()
+		asked := of.asked
+		of.mu.Unlock()
+		w.pass(5 * time.Minute)
+		assert.Equal(t, asked, of.asked, "one that answered is not asked again")
 	})
 }
 

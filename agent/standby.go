@@ -48,7 +48,7 @@ func (a *Agent) standby(ctx context.Context) (*hold, error) {
 			return nil, nil
 		}
 		a.lookAll(ctx)
-		a.showStandby()
+		a.showStandby(ctx)
 		if err := a.wait(ctx); err != nil {
 			return nil, err
 		}
@@ -173,7 +173,8 @@ func (a *Agent) drainOrphans() {
 // proven reports whether the Lease is this pod's own and nothing of its hold
 // can be alive: it may be taken back at once, or released.
 func (a *Agent) proven(r lease.Record) bool {
-	return a.self.Mine(r) && (a.self.Rebooted(r) || a.shims.proven(r.Hold))
+	rebooted := a.self.Rebooted(r) && !a.config.OwnKernel
+	return a.self.Mine(r) && (rebooted || a.shims.proven(r.Hold))
 }
 
 // mineProven reports whether any slot is this pod's own, for nothing.

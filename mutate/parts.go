@@ -83,6 +83,10 @@ func (p parts) agentArgs() []string {
 	if ports := p.ports(); len(ports) > 0 {
 		args = append(args, "-ports="+strings.Join(ports, ","))
 	}
+	if p.pod.Spec.RuntimeClassName != nil {
+		// It may be one that runs pods in virtual machines; nobody can tell.
+		args = append(args, "-own-kernel")
+	}
 	return args
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -175,19 +176,22 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 	return f.route, f.changed
 }
 
-// Reachable reports whether every port of the target accepts a connection.
-func (f *Forwarder) Reachable(ctx context.Context) error {
-	ports := f.Ports()
-	r, _ := f.target()
-	if r == nil {
+// Reachable reports whether the pod at ip answers on every port. One that refuses
+// the connection has answered: a port may be declared and not be served. No
+// answer until ctx ends, or no route, is an error that names the port.
+func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
 		return ErrNoTarget
 	}
-	for _, port := range ports {
-		conn, err := dial(ctx, r.addr, port)
-		if err != nil {
+	for _, port := range f.Ports() {
+		conn, err := dial(ctx, addr.Unmap(), port)
+		switch {
+		case err == nil:
+			conn.Close()
+		case !errors.Is(err, syscall.ECONNREFUSED):
 			return fmt.Errorf("reach port %d: %w", port, err)
 		}
-		conn.Close()
 	}
 	return nil
 }

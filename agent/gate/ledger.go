@@ -34,7 +34,7 @@ type entry struct {
 // that name, so nothing proves it, and any grant overrides it.
 const unreadable = "unreadable"
 
-func openLedger(dir, bootID string) (*ledger, error) {
+func openLedger(dir, bootID string, ownKernel bool) (*ledger, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -48,7 +48,7 @@ func openLedger(dir, bootID string) (*ledger, error) {
 			continue
 		}
 		e := read(filepath.Join(dir, f.Name()))
-		if e.BootID != "" && e.BootID != bootID {
+		if e.BootID != "" && e.BootID != bootID && !ownKernel {
 			// Another boot: whatever ran then is dead.
 			if err := l.clear(f.Name()); err != nil {
 				return nil, err

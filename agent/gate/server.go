@@ -45,6 +45,9 @@ type ServerConfig struct {
 	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its
 	// end would not be the end of what it started. Only tests do without.
 	RequirePID1 bool
+	// OwnKernel: the pod may run in a virtual machine of its own, so a note of
+	// another boot stays unproven.
+	OwnKernel bool
 	// Silence is after how long without a word a shim is reported Silent; zero
 	// means two beats and a half.
 	Silence time.Duration
@@ -86,7 +89,7 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		peers:   map[ShimID]*peer{},
 		outbox:  newOutbox(),
 	}
-	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, cfg.Granted), bootID); err == nil {
+	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, cfg.Granted), bootID, cfg.OwnKernel); err == nil {
 		s.listener, err = listen(filepath.Join(cfg.Dir, cfg.Socket))
 	}
 	if err != nil {

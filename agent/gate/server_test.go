@@ -178,21 +178,27 @@ func TestNotesSayWhatIsUnproven(t *testing.T) {
 	t.Parallel()
 	boot, err := BootID()
 	require.NoError(t, err)
-	for name, test := range map[string]struct{ note, unproven string }{
-		"another shim":        {`{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, "h1"},
-		"the same shim":       {`{"shim":"one","hold":"h1","bootID":"` + boot + `"}`, ""},
-		"of another boot":     {`{"shim":"old","hold":"h1","bootID":"other"}`, ""},
-		"cannot be read":      {`{"shim":"o`, unreadable},
-		"empty":               {``, unreadable},
-		"of no boot":          {`{"shim":"old","hold":"h1"}`, "h1"},
-		"of another boot, no": {`{"shim":"old","bootID":"other"}`, unreadable},
+	for name, test := range map[string]struct {
+		note, unproven string
+		ownKernel      bool
+	}{
+		"another shim":        {note: `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, unproven: "h1"},
+		"the same shim":       {note: `{"shim":"one","hold":"h1","bootID":"` + boot + `"}`, unproven: ""},
+		"of another boot":     {note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: ""},
+		"cannot be read":      {note: `{"shim":"o`, unproven: unreadable},
+		"empty":               {note: ``, unproven: unreadable},
+		"of no boot":          {note: `{"shim":"old","hold":"h1"}`, unproven: "h1"},
+		"of another boot, no": {note: `{"shim":"old","bootID":"other"}`, unproven: unreadable},
+		"of a machine of the pod's own": {
+			note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: "h1", ownKernel: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			require.NoError(t, os.Mkdir(filepath.Join(dir, "granted"), 0o777))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "granted", "app"), []byte(test.note), 0o644))
-			s, _ := served(t, ServerConfig{Dir: dir})
+			s, _ := served(t, ServerConfig{Dir: dir, OwnKernel: test.ownKernel})
 			shim := joined(t, dir, waiting("one"))
 			r := reported(t, s, func(r Report) bool { return r.Connected })
 			assert.Equal(t, test.unproven, r.Unproven)

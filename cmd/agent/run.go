@@ -77,6 +77,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	flags.StringVar(&c.Workload, "workload", "", "the pod's workload, as Kind/name")
 	flags.DurationVar(&c.LeaseDuration, "lease-duration", api.DefaultLeaseDuration, "how long a holder that vanished blocks the others")
 	flags.DurationVar(&c.Grace, "grace", agent.DefaultGrace, "what a yield leaves the application to stop in")
+	flags.BoolVar(&c.OwnKernel, "own-kernel", false, "the pod may run in a virtual machine of its own: another boot id proves nothing")
 	flags.StringVar(&s.runDir, "run", api.RunPath, "directory of the agent's socket, lock and notes")
 	flags.StringVar(&s.credentials, "credentials", api.CredentialsPath, "directory of the service account's token and the cluster's CA")
 	flags.StringVar(&s.listen, "listen", ":"+strconv.Itoa(api.AgentPort), "where /metrics and /healthz are served; empty: nowhere")
@@ -183,7 +184,7 @@ func (s runSettings) gate(ctx context.Context, stop <-chan struct{}, log *slog.L
 		case <-ctx.Done():
 		}
 	}()
-	server, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, RequirePID1: true, Log: log})
+	server, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
 	if errors.Is(err, context.Canceled) {
 		return nil, nil
 	}
