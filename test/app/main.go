@@ -33,6 +33,7 @@ type config struct {
 	startDelay time.Duration
 	grandchild bool
 	descendant string
+	annotate   string
 }
 
 func main() {
@@ -48,6 +49,7 @@ func main() {
 	flag.DurationVar(&c.startDelay, "start-delay", 0, "serve only after this time")
 	flag.BoolVar(&c.grandchild, "grandchild", false, "start a process in a session of its own that ignores SIGTERM")
 	flag.StringVar(&c.descendant, "descendant", "", "used by -grandchild")
+	flag.StringVar(&c.annotate, "annotate", "", "be a webhook that annotates pods, with the certificate in this directory")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -58,8 +60,11 @@ func main() {
 }
 
 func run(c config) (int, error) {
-	if c.descendant != "" {
+	switch {
+	case c.descendant != "":
 		return 0, descend(c)
+	case c.annotate != "":
+		return 0, annotate(c.listen, c.annotate)
 	}
 	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

@@ -14,36 +14,38 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// The application's image, and one of a numeric user, as security-minded
-// people build them.
-const (
-	appRepository = "e2e/app:latest"
-	userSuffix    = "-user"
-	numericUser   = "10001"
-)
+// userImage is the application's image with a numeric user, as security-minded
+// people build theirs.
+var userImage string
 
 // pushApp builds test/app and pushes it to the test cluster's registry, as
-// images with an entrypoint, which only the registry knows.
-func pushApp(ctx context.Context) (string, error) {
+// images with an entrypoint, which only the registry knows. They are named by
+// digest: nodes may still have those of another day.
+func pushApp(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "app")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "../app")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build test/app: %w\n%s", err, out)
+		return fmt.Errorf("build test/app: %w\n%s", err, out)
 	}
-	for suffix, user := range map[string]string{"": "", userSuffix: numericUser} {
+	for user, reference := range map[string]*string{"": image, "10001": &userImage} {
 		img, err := oci.Static(binary, "app", oci.Config{User: user}, oci.Uncompressed)
 		if err != nil {
-			return "", err
+			return err
 		}
-		if err := oci.Push(ctx, cluster.lab.Registry()+"/"+appRepository+suffix, img); err != nil {
-			return "", fmt.Errorf("push the application's image: %w", err)
+		digest, err := img.Digest()
+		if err != nil {
+			return err
 		}
+		if err := oci.Push(ctx, cluster.lab.Registry()+"/e2e/app:user"+user, img); err != nil {
+			return fmt.Errorf("push the application's image: %w", err)
+		}
+		*reference = lab.RegistryInCluster + "/e2e/app@" + digest.String()
 	}
-	return lab.RegistryInCluster + "/" + appRepository, nil
+	return nil
 }

@@ -92,8 +92,7 @@ func connect(ctx context.Context) error {
 	if cluster.lab == nil {
 		return errors.New("on a cluster of your own, push an image of test/app and name it: -app-image or E2E_APP_IMAGE")
 	}
-	*image, err = pushApp(ctx)
-	return err
+	return pushApp(ctx)
 }
 
 func same(a, b string) bool {

@@ -29,7 +29,7 @@ func secured(name string, resources corev1.ResourceRequirements) app {
 		t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes,
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
 		c := &t.Spec.Containers[0]
-		c.Image += userSuffix
+		c.Image = userImage
 		c.VolumeMounts = nil
 		c.Args = []string{"-listen=:8080"}
 		c.Resources = resources
