@@ -23,6 +23,7 @@ import (
 type workload struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
+		rollout     `json:",inline"`
 		Template    corev1.PodTemplateSpec `json:"template"`
 		JobTemplate struct {
 			Spec struct {
@@ -79,7 +80,8 @@ func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		d.set(wanted[key], at(key)...)
 	}
-	return d.ops, append(warnings, foresee(template, wanted)...), nil
+	warnings = append(warnings, foresee(template, wanted)...)
+	return d.ops, append(warnings, now.Spec.stalls(kind, wanted)...), nil
 }
 
 // merge is what the template's annotations are to be.

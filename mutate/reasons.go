@@ -33,6 +33,7 @@ const (
 	Leftover         Reason = "Leftover"
 	JobImmutable     Reason = "JobImmutable"
 	TemplateDiffers  Reason = "TemplateDiffers"
+	RolloutStalls    Reason = "RolloutStalls"
 )
 
 // Explanation says what a reason means and what to do about it.
@@ -140,6 +141,11 @@ var Reasons = []Explanation{
 		Reason: TemplateDiffers, WarnOnly: true,
 		Meaning: "The workload and its pod template carry different values; the template's counts.",
 		Do:      "remove one of the two",
+	},
+	{
+		Reason: RolloutStalls, WarnOnly: true,
+		Meaning: "With `metaparticle.io/readiness: holder` a standby is not Ready, and the workload's rollout waits until each new pod is: the first one that stands by stops it.",
+		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or strategy Recreate, a StatefulSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 }
 

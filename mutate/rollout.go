@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// rollout is what a Deployment or StatefulSet says of how its pods are
+// replaced. Its defaults are there: the API server sets them before it asks.
+type rollout struct {
+	Replicas *int32 `json:"replicas"`
+	// Strategy is a Deployment's, UpdateStrategy a StatefulSet's.
+	Strategy       appsv1.DeploymentStrategy        `json:"strategy"`
+	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
+}
+
+// stalls warns about a rollout that waits for pods that are not to be Ready.
+func (r rollout) stalls(kind string, annotations map[string]string) Refusals {
+	request, err := api.Parse(annotations)
+	if err != nil || !request.Claims() || request.Readiness != api.ReadinessHolder {
+		return nil
+	}
+	replicas := 1
+	if r.Replicas != nil {
+		replicas = int(*r.Replicas)
+	}
+	var warnings Refusals
+	switch {
+	case kind == "StatefulSet" && replicas > 1 && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType:
+		warnings.add(RolloutStalls, "a StatefulSet replaces a pod only when the one before is Ready")
+	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
+		warnings.add(RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
+	}
+	return warnings
+}
+
+// unavailable is how many pods of a Deployment its rollout may do without.
+func (r rollout) unavailable(replicas int) int {
+	limit := intstr.FromString("25%")
+	if u := r.Strategy.RollingUpdate; u != nil && u.MaxUnavailable != nil {
+		limit = *u.MaxUnavailable
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(&limit, replicas, false)
+	if err != nil {
+		return replicas // the API server refuses it
+	}
+	return n
+}
