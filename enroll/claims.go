@@ -35,7 +35,12 @@ func (c claims) add(account string, duration time.Duration, slots ...string) {
 	if duration == 0 {
 		duration = api.DefaultLeaseDuration
 	}
+	// An annotation of a living pod can be changed to what no webhook let pass.
+	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
+		if !isSlot(slot) {
+			continue
+		}
 		if c[slot] == nil {
 			c[slot] = &claim{accounts: map[string]bool{}}
 		}
@@ -44,13 +49,30 @@ func (c claims) add(account string, duration time.Duration, slots ...string) {
 	}
 }
 
+// isSlot: the Lease's name is one that annotations can ask for. No right on any
+// other is ever given, whatever pods and Roles say.
+func isSlot(lease string) bool {
+	for _, prefix := range []string{"lock.", "singleton.", "singleton-"} {
+		if strings.HasPrefix(lease, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c claims) slots() []string { return slices.Sorted(maps.Keys(c)) }
 
 // addPods adds what gated pods ask for, by what the webhook wrote on them. A
 // pod that has ended asks for nothing; one that is about to end still does.
-func (c claims) addPods(pods []corev1.Pod) {
+//
+// In a namespace that is not opted in (any more), only what nobody can put on a
+// living pod counts: the gate itself.
+func (c claims) addPods(pods []corev1.Pod, optedIn bool) {
 	for i := range pods {
 		pod := &pods[i]
+		if !optedIn && !hasGate(pod) {
+			continue
+		}
 		slots := podSlots(pod)
 		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			continue
@@ -60,6 +82,17 @@ func (c claims) addPods(pods []corev1.Pod) {
 		duration, _ := time.ParseDuration(pod.Annotations[api.LeaseDurationAnnotation])
 		c.add(pod.Spec.ServiceAccountName, duration, slots...)
 	}
+}
+
+// hasGate: the pod has the agent, and a container that waits for it.
+func hasGate(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == api.AgentContainer
+	}) && slices.ContainsFunc(pod.Spec.Containers, shimmed)
+}
+
+func shimmed(c corev1.Container) bool {
+	return len(c.Command) > 0 && c.Command[0] == api.AgentBinary
 }
 
 func podSlots(pod *corev1.Pod) []string {

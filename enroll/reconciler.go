@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,6 +50,9 @@ type Reconciler struct {
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in; none if empty.
 	PullSecrets types.NamespacedName
+	// Home is the namespace that this runs in. As in kube-system, nothing is
+	// done for pods there, which no webhook gates.
+	Home string
 
 	mu        sync.Mutex
 	sightings map[types.NamespacedName]sighting
@@ -76,14 +80,17 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 	if err != nil {
 		return 0, fmt.Errorf("read namespace: %w", err)
 	}
-	optedIn := namespace.Labels[api.InjectionLabel] == api.InjectionEnabled
+	never := name == metav1.NamespaceSystem || name == r.Home
+	optedIn := !never && namespace.Labels[api.InjectionLabel] == api.InjectionEnabled
 
-	pods, err := gatedPods(ctx, r.Client, name)
-	if err != nil {
-		return 0, err
-	}
 	wanted := claims{}
-	wanted.addPods(pods)
+	if !never {
+		pods, err := gatedPods(ctx, r.Client, name)
+		if err != nil {
+			return 0, err
+		}
+		wanted.addPods(pods, optedIn)
+	}
 	var workloads []workload
 	if optedIn {
 		if workloads, err = r.workloads(ctx, name); err != nil {

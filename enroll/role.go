@@ -12,6 +12,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -133,13 +134,27 @@ func remember(role *rbacv1.Role, memories map[string]memory) error {
 	return nil
 }
 
+// rules give what the memory names, as far as it can be a slot: who may only
+// annotate a Role must not choose which Leases it names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
-	return AgentRules(slices.Sorted(maps.Keys(memories))...)
+	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
+		return !isSlot(name)
+	})...)
 }
 
 // AgentRules are an agent's rights. The policies of manifests/policies bind
-// them to the pod that uses them.
+// them to the pod that uses them, and know by the last one who has them: it is
+// a right to nothing, which nobody else is given.
 func AgentRules(leases ...string) []rbacv1.PolicyRule {
+	marker := rbacv1.PolicyRule{
+		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")},
+		Resources: []string{"agents"},
+		Verbs:     []string{"be"},
+	}
+	if len(leases) == 0 {
+		// A rule that names no Lease would be about all of them.
+		return []rbacv1.PolicyRule{marker}
+	}
 	return []rbacv1.PolicyRule{{
 		APIGroups:     []string{coordinationv1.GroupName},
 		Resources:     []string{"leases"},
@@ -148,12 +163,12 @@ func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	}, {
 		APIGroups: []string{""},
 		Resources: []string{"pods/status"},
-		Verbs:     []string{"get", "patch"},
+		Verbs:     []string{"patch"},
 	}, {
 		APIGroups: []string{""},
 		Resources: []string{"events"},
 		Verbs:     []string{"create"},
-	}}
+	}, marker}
 }
 
 // grant lets the pods of an account compete for a Lease that exists.

@@ -120,7 +120,7 @@ func (r *Reconciler) remove(ctx context.Context, key types.NamespacedName, lease
 		return err
 	}
 	wanted := claims{}
-	wanted.addPods(pods)
+	wanted.addPods(pods, true)
 	if wanted[key.Name] != nil {
 		return nil
 	}

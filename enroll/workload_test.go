@@ -140,10 +140,10 @@ func TestNothingThatIsReadIsStripped(t *testing.T) {
 	pod := lasting(gated("a", "till", "lock.x"), "60s")
 	pod.Status.Phase = corev1.PodRunning
 	before, after := claims{}, claims{}
-	before.addPods([]corev1.Pod{*pod})
+	before.addPods([]corev1.Pod{*pod}, false)
 	stripped, err := strip(pod.DeepCopy())
 	require.NoError(t, err)
-	after.addPods([]corev1.Pod{*stripped.(*corev1.Pod)})
+	after.addPods([]corev1.Pod{*stripped.(*corev1.Pod)}, false)
 	assert.Equal(t, before, after)
 	assert.NotEmpty(t, after)
 

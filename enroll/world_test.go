@@ -233,8 +233,20 @@ func gated(name, account, slots string) *corev1.Pod {
 			Labels:      map[string]string{api.GatedLabel: api.Gated},
 			Annotations: map[string]string{api.SlotsAnnotation: slots},
 		},
-		Spec: corev1.PodSpec{ServiceAccountName: account},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: account,
+			InitContainers:     []corev1.Container{{Name: api.InstallContainer}, {Name: api.AgentContainer}},
+			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "shim"}}},
+		},
 	}
+}
+
+// marked is a pod with the marks of a gated one and no gate: somebody put them
+// there by hand.
+func marked(name, account, slots string) *corev1.Pod {
+	pod := gated(name, account, slots)
+	pod.Spec = corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "app"}}}
+	return pod
 }
 
 func lasting(pod *corev1.Pod, duration string) *corev1.Pod {

@@ -149,6 +149,42 @@ func TestGatePolicyLooksForWhatIsInjected(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
 }
 
+func TestMarksPolicyIsOfTheMarksThatEnrollReads(t *testing.T) {
+	marks := texts(t)["policies/marks.yaml"]
+	for _, name := range []string{
+		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'",
+		"[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'", "[?'" + api.SlotsAnnotation + "'].orValue('') != ''",
+		"[?'" + api.InjectionLabel + "'].orValue('') == '" + api.InjectionEnabled + "'",
+		"['" + strings.Join(neverOurs[0].Values, "', '") + "']",
+	} {
+		assert.Contains(t, marks, name)
+	}
+	covered := map[string]bool{}
+	for _, p := range all[*admissionv1.ValidatingAdmissionPolicy](t) {
+		if !slices.Contains(everywhere, p.Name) {
+			continue
+		}
+		assert.Nil(t, p.Spec.MatchConstraints.NamespaceSelector, "%s: enroll reads marks in every namespace", p.Name)
+		assert.Nil(t, p.Spec.MatchConstraints.ObjectSelector, p.Name)
+		for _, rule := range p.Spec.MatchConstraints.ResourceRules {
+			for _, operation := range rule.Operations {
+				for _, resource := range rule.Resources {
+					covered[string(operation)+" "+resource] = true
+				}
+			}
+		}
+	}
+	for _, way := range []string{
+		"CREATE pods", "UPDATE pods", "UPDATE pods/status", "UPDATE pods/resize", "UPDATE pods/ephemeralcontainers",
+		"CREATE pods/binding", "CREATE bindings",
+	} {
+		assert.True(t, covered[way], way)
+	}
+}
+
+// everywhere are the policies that hold in every namespace.
+var everywhere = []string{"metaparticle-marks", "metaparticle-binding"}
+
 func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
@@ -223,7 +259,7 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 		assert.Equal(t, admissionv1.Fail, *p.Spec.FailurePolicy, p.Name)
 		assert.Contains(t, bound, p.Name)
 		for _, rule := range p.Spec.MatchConstraints.ResourceRules {
-			if strings.HasPrefix(rule.Resources[0], "pods") {
+			if strings.HasPrefix(rule.Resources[0], "pods") && !slices.Contains(everywhere, p.Name) {
 				assert.Equal(t, neverOurs, p.Spec.MatchConstraints.NamespaceSelector.MatchExpressions, p.Name)
 			}
 		}
@@ -246,8 +282,24 @@ func TestWebhookHasEveryRightThatEnrollGives(t *testing.T) {
 					slices.Contains(r.Verbs, verb) && len(r.ResourceNames) == 0
 			}), "%s %v", verb, given.Resources)
 		}
-		if given.Resources[0] == "leases" {
+		switch given.Resources[0] {
+		case "leases":
 			assert.NotContains(t, given.Verbs, "create", "the policy on Leases would judge no agent")
+		case "pods/status":
+			assert.NotContains(t, given.Verbs, "update", "the policy on pods/status would judge no agent")
 		}
+	}
+}
+
+// The policies judge who has our Role, and nobody else.
+func TestPoliciesKnowAgentsByTheirRole(t *testing.T) {
+	given := enroll.AgentRules("lock.x")
+	marker := given[len(given)-1]
+	require.Empty(t, marker.ResourceNames, "the policies ask about no name")
+	check := fmt.Sprintf("authorizer.group('%s').resource('%s').namespace(request.namespace).check('%s').allowed()",
+		marker.APIGroups[0], marker.Resources[0], marker.Verbs[0])
+	for _, path := range []string{"policies/lease.yaml", "policies/status.yaml"} {
+		assert.Contains(t, texts(t)[path], check, path)
+		assert.NotContains(t, texts(t)[path], "system:serviceaccount:", path)
 	}
 }

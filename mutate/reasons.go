@@ -179,6 +179,16 @@ var Elsewhere = []Explanation{
 		Do:      "change the workload's template instead",
 	},
 	{
+		Reason:  "MarksForged",
+		Meaning: "A pod carries the label metaparticle.io/gated or the annotation metaparticle.io/slots, by which rights are given, and was not gated by the webhook.",
+		Do:      "remove both, from the template too; claim a slot instead",
+	},
+	{
+		Reason:  "MarksChanged",
+		Meaning: "The label metaparticle.io/gated or the annotation metaparticle.io/slots of a pod that exists was to change; the Leases and rights of its service account hang on them.",
+		Do:      "change the workload's claim instead",
+	},
+	{
 		Reason:  "NotYourIdentity",
 		Meaning: "An agent writes its own identity into a Lease, and takes only its own out.",
 		Do:      "nothing, unless it was you: then delete the pod that holds",

@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Whoever may annotate a pod must not choose what its service account may do.
+func TestMarksGiveNoRightOnWhatIsNoSlot(t *testing.T) {
+	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "somebodys-elector"}}
+	for _, slots := range []string{"somebodys-elector", "metaparticle-enroll", "singletons", "lock", "*"} {
+		t.Run(slots, func(t *testing.T) {
+			w := newWorld(t, theirs.DeepCopy(), gated("a", "till", slots))
+			w.settle(w.process())
+			assert.Nil(t, w.role("till"))
+			assert.Zero(t, w.writes)
+		})
+	}
+	t.Run("beside a slot", func(t *testing.T) {
+		w := newWorld(t, theirs.DeepCopy(), gated("a", "till", "lock.x,somebodys-elector"))
+		w.settle(w.process())
+		assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+	})
+}
+
+func TestWhatAnnotationsCanAskForIsASlot(t *testing.T) {
+	request := api.Request{Singleton: true, Locks: []string{"x"}}
+	named := api.Request{Singleton: true, SingletonName: "writer"}
+	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
+	for _, slot := range append(request.Slots(of), named.Slots(of)...) {
+		assert.True(t, isSlot(slot), slot)
+	}
+}
+
+func TestMarksWithoutAGateCountNowhereButWhereTheNamespaceOptedIn(t *testing.T) {
+	w := newWorld(t, marked("a", "till", "lock.x"))
+	w.optOut()
+	w.settle(w.process())
+	assert.Zero(t, w.writes)
+	w.create(gated("b", "till", "lock.y"))
+	w.settle(w.process())
+	assert.Equal(t, []string{"lock.y"}, w.role("till").Rules[0].ResourceNames, "its namespace opted out after it had begun")
+}
+
+func TestNothingIsEnrolledWhereNothingIsGated(t *testing.T) {
+	for _, name := range []string{metav1.NamespaceSystem, "metaparticle-system"} {
+		t.Run(name, func(t *testing.T) {
+			pod := gated("a", "till", "lock.x")
+			pod.Namespace = name
+			workload := deployment(singleton, singleton)
+			workload.Namespace = name
+			w := newWorld(t, pod, workload, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+				Name: name, Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled},
+			}})
+			r := w.process()
+			r.Home = "metaparticle-system"
+			_, err := r.Namespace(t.Context(), name)
+			require.NoError(t, err)
+			assert.Zero(t, w.writes)
+		})
+	}
+}
+
+// Whoever may annotate a Role, but not write its rules, must not choose them.
+func TestMemoryOfARoleGivesNoRightOnWhatIsNoSlot(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	r := w.process()
+	w.settle(r)
+	role := w.role("till")
+	role.Annotations[LeasesAnnotation] = `{"somebodys-elector":{"seconds":30,"uid":"u"}}`
+	require.NoError(t, w.server.Update(t.Context(), role))
+	w.settle(r)
+	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+}
+
+func TestRoleThatNamesNoLeaseGivesNone(t *testing.T) {
+	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
+	for _, rule := range given {
+		assert.NotContains(t, rule.Resources, "leases", "a rule without names is about all of them")
+	}
+}
+
+func TestAgentsReadNoPods(t *testing.T) {
+	for _, rule := range AgentRules("lock.x") {
+		if rule.Resources[0] == "pods/status" {
+			assert.Equal(t, []string{"patch"}, rule.Verbs, "the subresource shows the whole pod")
+		}
+	}
+}
+
+func TestRolesOfAnEarlierVersionAreRewritten(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.settle(w.process())
+	role, now := w.role("till"), w.role("till").Rules
+	role.Rules = []rbacv1.PolicyRule{now[0], {APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"get", "patch"}}}
+	require.NoError(t, w.server.Update(t.Context(), role))
+	w.settle(w.process())
+	assert.Equal(t, now, w.role("till").Rules)
+}
+
+// A living pod's annotation passes no webhook.
+func TestLeaseDurationKeepsToItsBounds(t *testing.T) {
+	for written, want := range map[string]time.Duration{
+		"4294967297s": api.MaxLeaseDuration, // 1 in 32 bits
+		"1s":          api.MinLeaseDuration,
+		"-5s":         api.MinLeaseDuration,
+		"2m":          2 * time.Minute,
+		"soon":        api.DefaultLeaseDuration,
+	} {
+		t.Run(written, func(t *testing.T) {
+			w := newWorld(t, lasting(gated("a", "till", "lock.x"), written))
+			w.settle(w.process())
+			assert.EqualValues(t, want.Seconds(), *w.lease("lock.x").Spec.LeaseDurationSeconds)
+			assert.EqualValues(t, want.Seconds(), remembered(w.role("till"))["lock.x"].Seconds)
+		})
+	}
+}
