@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/leaderelection"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -155,4 +156,15 @@ func TestAFloodOfRefusalsBlocksNobodyAndIsCounted(t *testing.T) {
 		require.NoError(t, admissions.WithLabelValues("pods", "denied", reason).Write(&counted))
 		assert.EqualValues(t, waiting+50, counted.GetCounter().GetValue(), reason)
 	}
+}
+
+// While nobody enrolls, new pods wait.
+func TestTheNextReplicaEnrollsSoon(t *testing.T) {
+	o := managerOptions(settings{}, nil)
+	require.NotNil(t, o.LeaseDuration, "the default blocks the next one for 15 s")
+	assert.LessOrEqual(t, *o.LeaseDuration, 6*time.Second)
+	assert.GreaterOrEqual(t, *o.LeaseDuration-*o.RenewDeadline, 2*time.Second)
+	// Three attempts with client-go's jitter, so that one lost does not matter.
+	assert.GreaterOrEqual(t, *o.RenewDeadline, 3*time.Duration(leaderelection.JitterFactor*float64(*o.RetryPeriod)))
+	assert.True(t, o.LeaderElectionReleaseOnCancel)
 }

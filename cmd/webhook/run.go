@@ -21,6 +21,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -32,6 +33,18 @@ import (
 
 // leaderElectionID is the Lease, in our namespace, of the replica that enrolls.
 const leaderElectionID = "metaparticle-enroll"
+
+// How the replicas take turns at enrolling. While nobody enrolls, new pods wait;
+// two at once do no harm, so little margin is needed.
+const (
+	// turn is for how long a replica that vanished blocks the next one.
+	turn = 6 * time.Second
+	// turnRenewed is when a replica that could not renew ends itself: two
+	// seconds before the next one begins.
+	turnRenewed = 4 * time.Second
+	// turnRetry fits three times into that, and is what a hand-over takes.
+	turnRetry = time.Second
+)
 
 // shutdown is the time that calls in flight are left: longer than any takes.
 const shutdown = 10 * time.Second
@@ -60,6 +73,7 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 		Client: m.GetClient(),
 		Reader: m.GetAPIReader(),
 		Events: m.GetEventRecorder("metaparticle-enroll"),
+		Home:   s.namespace,
 	}
 	if s.bindPullSecrets {
 		reconciler.PullSecrets = types.NamespacedName{Namespace: s.namespace, Name: s.webhookAccount}
@@ -95,8 +109,16 @@ func newManager(config *rest.Config, s settings, log *slog.Logger) (ctrl.Manager
 	if err != nil {
 		return nil, fmt.Errorf("choose what to cache: %w", err)
 	}
-	grace := shutdown
-	m, err := ctrl.NewManager(config, ctrl.Options{
+	m, err := ctrl.NewManager(config, managerOptions(s, objects))
+	if err != nil {
+		return nil, fmt.Errorf("make manager: %w", err)
+	}
+	log.Debug("manager made")
+	return m, nil
+}
+
+func managerOptions(s settings, objects map[client.Object]cache.ByObject) ctrl.Options {
+	return ctrl.Options{
 		Scheme:                 clientgoscheme.Scheme,
 		Cache:                  cache.Options{ByObject: objects, DefaultTransform: cache.TransformStripManagedFields()},
 		Metrics:                metricsserver.Options{BindAddress: s.metricsAddress},
@@ -107,13 +129,11 @@ func newManager(config *rest.Config, s settings, log *slog.Logger) (ctrl.Manager
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       s.namespace,
 		LeaderElectionReleaseOnCancel: true,
-		GracefulShutdownTimeout:       &grace,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make manager: %w", err)
+		LeaseDuration:                 new(turn),
+		RenewDeadline:                 new(turnRenewed),
+		RetryPeriod:                   new(turnRetry),
+		GracefulShutdownTimeout:       new(shutdown),
 	}
-	log.Debug("manager made")
-	return m, nil
 }
 
 // serve registers the two handlers and the probes.
