@@ -12,6 +12,10 @@
 // longer asked for is deleted when this process has seen it unchanged for a
 // whole duration, the Lease before its name.
 //
+// And no right is given on a Lease that no claim can name, nor for the marks of
+// a pod without a gate where the namespace did not opt in: whoever may annotate
+// pods must not choose what their service accounts may do.
+//
 // Clock model: no time of another machine is compared. Durations are measured
 // on the clock that [Reconciler] is given, from when this process first saw a
 // Lease as it is.
