@@ -11,10 +11,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
 // shortLease is the shortest lease there is: 4.67 s to renew, 1.33 s to stop
@@ -177,7 +179,14 @@ func (s *space) service(a app) *corev1.Service {
 // deploy creates a Deployment and waits until all its pods stand and one runs.
 func (s *space) deploy(a app) *appsv1.Deployment {
 	s.Helper()
-	d, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+	var d *appsv1.Deployment
+	var err error
+	// A node that was cut off a moment ago may have taken the API server's
+	// connection to the webhook with it.
+	s.within(handover, func() bool {
+		d, err = s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+		return !apierrors.IsInternalError(err)
+	})
 	require.NoError(s, err)
 	s.awaitGated(a)
 	s.awaitRunning(a, startTimeout)
@@ -210,9 +219,10 @@ func containersRun(pod *corev1.Pod) bool {
 }
 
 // awaitRunning waits until one of a's pods runs the application.
-func (s *space) awaitRunning(a app, timeout time.Duration) {
+func (s *space) awaitRunning(a app, timeout time.Duration) (now *record.Process) {
 	s.Helper()
-	s.await(timeout, a.name+" runs", func() bool { return s.running(a.recordName()) != nil })
+	s.await(timeout, a.name+" runs", func() bool { now = s.running(a.recordName()); return now != nil })
+	return now
 }
 
 // restarts sums up the restart counts of all gated containers of a's pods.

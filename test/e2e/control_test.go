@@ -70,7 +70,7 @@ func TestAPIServerAway(t *testing.T) {
 	shorter.a = singleton("shorter")
 	shorter.a.annotations[api.LeaseDurationAnnotation] = longLease.String()
 	shorter.deploy(shorter.a)
-	shorter.before = longer.running(shorter.a.name)
+	shorter.before = longer.awaitRunning(shorter.a, handover)
 
 	at := record.Now()
 	up := down(t, longer.lab, lab.ControlPlane, "apiserver")
@@ -132,7 +132,7 @@ func (h holding) undisturbed() {
 	h.Helper()
 	h.never(shortLease+fresh, "another application", func() bool { return h.after(h.a, h.before) != nil })
 	assert.Zero(h, h.process(h.before.ID).Signalled, "nobody asked it to stop")
-	assert.NotNil(h, h.running(h.a.name))
+	h.awaitRunning(h.a, handover)
 	assert.Zero(h, h.restarts(h.a))
 	h.deletePod(h.victim)
 	h.await(handover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })

@@ -163,10 +163,10 @@ func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
 	a := locked("pods", lock)
 	a.replicas = 2
 	s.deploy(a)
-	first := s.running(lock)
+	first := s.awaitRunning(a, handover)
 
 	e := s.elect(slot, lock)
-	s.never(takeover, "the elector has the lock that a pod holds", func() bool { return s.running(lock).ID != first.ID })
+	s.never(takeover, "the elector has the lock that a pod holds", func() bool { now := s.running(lock); return now != nil && now.ID != first.ID })
 
 	// The pods leave, the elector gets it, and keeps it when they are back.
 	s.scale(a, 0)
@@ -176,7 +176,7 @@ func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
 	})
 	s.scale(a, 2)
 	s.awaitGated(a)
-	s.never(takeover, "a pod has the lock that the elector holds", func() bool { return s.running(lock).Pod != "elector" })
+	s.never(takeover, "a pod has the lock that the elector holds", func() bool { now := s.running(lock); return now != nil && now.Pod != "elector" })
 
 	e.stop()
 	s.await(handover, "a pod has the lock that the elector released", func() bool {

@@ -66,8 +66,7 @@ func TestTenLossesCountNoRestart(t *testing.T) {
 	h := deployHolding(t, singleton("loser"), "it needs the record")
 	slot := deploymentSlot(h.a.name)
 	for range 10 {
-		before := h.running(h.a.name)
-		require.NotNil(t, before)
+		before := h.awaitRunning(h.a, handover)
 		h.steal(slot)
 		h.await(handover, "the holder's child is dead", func() bool { return h.vacant(h.a.name) })
 		h.giveBack(slot)

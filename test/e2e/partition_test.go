@@ -91,8 +91,7 @@ func deployHolding(t *testing.T, a app, why string) holding {
 	l := needLab(t, why)
 	s := newSpace(t)
 	s.deploy(a)
-	h := holding{space: s, a: a, lab: l, before: s.running(a.name)}
-	require.NotNil(t, h.before)
+	h := holding{space: s, a: a, lab: l, before: s.awaitRunning(a, handover)}
 	h.victim = s.pod(h.before.Pod)
 	require.NotNil(t, h.victim)
 	return h
@@ -148,7 +147,7 @@ func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
 	heal()
 	h.standsBy()
 	assert.Zero(t, h.restarts(h.a), "a loss is no restart")
-	assert.Equal(t, next.ID, h.running(h.a.name).ID, "the healed pod disturbs nobody")
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID, "the healed pod disturbs nobody")
 }
 
 func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T) {
@@ -177,7 +176,7 @@ func TestNodeFrozenAndThawedActsForAnInstantAtMost(t *testing.T) {
 	old := h.process(h.before.ID)
 	t.Logf("after %v frozen it lived for %v", woken-at, old.Last-woken)
 	assert.Less(t, old.Last, woken+instant)
-	assert.Equal(t, next.ID, h.running(h.a.name).ID)
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID)
 }
 
 func TestNodeCrashedAndBooted(t *testing.T) {
@@ -190,7 +189,7 @@ func TestNodeCrashedAndBooted(t *testing.T) {
 		pod := h.pod(h.victim.Name)
 		return pod == nil || containersRun(pod) && find(pod, shim) != nil
 	})
-	assert.Equal(t, next.ID, h.running(h.a.name).ID, "the booted node disturbs nobody")
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID, "the booted node disturbs nobody")
 }
 
 func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
@@ -202,7 +201,7 @@ func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
 	thaw()
 	h.standsBy()
 	assert.Zero(t, h.restarts(h.a), "a loss is no restart")
-	assert.Equal(t, next.ID, h.running(h.a.name).ID)
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID)
 }
 
 func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
@@ -210,7 +209,7 @@ func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
 	h := deployHolding(t, singleton("shim-frozen"), "it freezes a process")
 	thaw := h.freeze(h.victim, shim)
 	h.never(shortLease+handover, "another application", func() bool { return h.after(h.a, h.before) != nil })
-	assert.NotNil(t, h.running(h.a.name), "the child runs on")
+	h.awaitRunning(h.a, handover)
 	h.await(handover, "an Event tells of the silent shim", func() bool { return h.event("Pod", h.victim.Name, "ShimSilent") != nil })
 	thaw()
 	// It wakes past the last deadline that it had heard of. Whether it stops

@@ -81,8 +81,7 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 			assert.ErrorContains(t, err, test.message)
 		})
 	}
-	before := s.running(a.name)
-	require.NotNil(t, before)
+	before := s.awaitRunning(a, handover)
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 

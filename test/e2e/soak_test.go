@@ -97,8 +97,7 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 // for how long nobody did.
 func (s *space) endure(a app, b blow) time.Duration {
 	s.Helper()
-	before := s.running(a.name)
-	require.NotNil(s, before)
+	before := s.awaitRunning(a, handover)
 	victim := s.pod(before.Pod)
 	require.NotNil(s, victim)
 	struck, killed := time.Now(), find(victim, agent)
@@ -114,7 +113,7 @@ func (s *space) endure(a app, b blow) time.Duration {
 	}
 	vacancy := s.vacancyAfter(a, before)
 	assert.LessOrEqual(s, vacancy, b.vacancy, what)
-	if s.pod(victim.Name) != nil && s.running(a.name).Pod != victim.Name {
+	if s.pod(victim.Name) != nil && s.awaitRunning(a, handover).Pod != victim.Name {
 		// What was killed comes back after a back-off that grows; a fresh pod has none.
 		s.deletePod(victim)
 	}
