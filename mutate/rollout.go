@@ -23,7 +23,7 @@ type rollout struct {
 func (r rollout) stalls(kind string, annotations map[string]string) Refusals {
 	request, err := api.Parse(annotations)
 	if err != nil || !request.Claims() || request.Readiness != api.ReadinessHolder {
-		return nil
+		return nil //nolint:nilerr // foresee has told the mistakes
 	}
 	replicas := 1
 	if r.Replicas != nil {
