@@ -1,0 +1,259 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"strings"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/pmezard/go-difflib/difflib"
+	operations "gomodules.xyz/jsonpatch/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
+	"sigs.k8s.io/yaml"
+)
+
+// errPath: an edit leads where the text has nothing that could be edited.
+var errPath = errors.New("no such place in the text")
+
+// document is one object of a manifest.
+type document struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	// text is as it was written, raw the same as JSON.
+	text, raw []byte
+}
+
+func (d document) String() string {
+	name := d.Name
+	if name == "" {
+		name = d.GenerateName + "*"
+	}
+	return d.Kind + "/" + name
+}
+
+// read splits a manifest. A List is as good as its items.
+func read(in io.Reader) ([]document, error) {
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(in))
+	var all []document
+	for {
+		text, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			continue
+		}
+		found, err := open(text)
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", len(all)+1, err)
+		}
+		all = append(all, found...)
+	}
+}
+
+func open(text []byte) ([]document, error) {
+	raw, err := yaml.YAMLToJSON(text)
+	if err != nil {
+		return nil, err
+	}
+	d := document{text: text, raw: raw}
+	if string(raw) == "null" {
+		return []document{d}, nil // comments only
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return nil, err
+	}
+	if d.APIVersion != "v1" || d.Kind != "List" {
+		return []document{d}, nil
+	}
+	var of struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if err := json.Unmarshal(raw, &of); err != nil {
+		return nil, err
+	}
+	var items []document
+	for _, item := range of.Items {
+		block, err := yaml.JSONToYAML(item)
+		if err != nil {
+			return nil, err
+		}
+		inner, err := open(block)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, inner...)
+	}
+	return items, nil
+}
+
+// change is a document before and after, both written the same way.
+type change struct{ before, after string }
+
+// patch applies operations. Comments, order and indentation stay as they were
+// written, where the text can be edited; else the object is written anew.
+func (d document) patch(made []operation) (change, error) {
+	result, err := apply(d.raw, made)
+	if err != nil {
+		return change{}, err
+	}
+	if c, err := d.edit(made); err == nil && same([]byte(c.after), result) {
+		return c, nil
+	}
+	before, err := yaml.JSONToYAML(d.raw)
+	if err != nil {
+		return change{}, err
+	}
+	after, err := yaml.JSONToYAML(result)
+	return change{string(before), string(after)}, err
+}
+
+// apply is the object with the operations made.
+func apply(raw []byte, made []operation) ([]byte, error) {
+	encoded, err := json.Marshal(made)
+	if err != nil {
+		return nil, err
+	}
+	patch, err := jsonpatch.DecodePatch(encoded)
+	if err != nil {
+		return nil, err
+	}
+	result, err := patch.Apply(raw)
+	if err != nil {
+		return nil, fmt.Errorf("apply patch: %w", err)
+	}
+	return result, nil
+}
+
+// operation is what the webhook answers with.
+type operation = operations.Operation
+
+// same: the text says the same as the JSON.
+func same(text, raw []byte) bool {
+	var a, b any
+	is, err := yaml.YAMLToJSON(text)
+	return err == nil && json.Unmarshal(is, &a) == nil && json.Unmarshal(raw, &b) == nil && reflect.DeepEqual(a, b)
+}
+
+// edit applies the operations to the text itself.
+func (d document) edit(made []operation) (change, error) {
+	var root kyaml.Node
+	if err := kyaml.Unmarshal(d.text, &root); err != nil {
+		return change{}, err
+	}
+	if root.Kind != kyaml.DocumentNode || root.Content[0].Style&kyaml.FlowStyle != 0 {
+		return change{}, errPath
+	}
+	options := &kyaml.EncoderOptions{SeqIndent: kyaml.SequenceIndentStyle(kyaml.DeriveSeqIndentStyle(string(d.text)))}
+	before, err := kyaml.MarshalWithOptions(&root, options)
+	if err != nil {
+		return change{}, err
+	}
+	for _, o := range made {
+		if err := editOne(root.Content[0], o); err != nil {
+			return change{}, err
+		}
+	}
+	after, err := kyaml.MarshalWithOptions(&root, options)
+	return change{string(before), string(after)}, err
+}
+
+func editOne(at *kyaml.Node, o operation) error {
+	steps := strings.Split(strings.TrimPrefix(o.Path, "/"), "/")
+	for i, step := range steps {
+		steps[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(step)
+	}
+	last := len(steps) - 1
+	for _, step := range steps[:last] {
+		i, ok := find(at, step)
+		if !ok {
+			return errPath
+		}
+		at = at.Content[i]
+	}
+	i, there := find(at, steps[last])
+	if o.Operation == "remove" {
+		if !there || at.Kind != kyaml.MappingNode {
+			return errPath
+		}
+		at.Content = append(at.Content[:i-1], at.Content[i+1:]...)
+		return nil
+	}
+	value, err := node(o.Value)
+	switch {
+	case err != nil:
+		return err
+	case there:
+		at.Content[i] = value
+	case at.Kind == kyaml.MappingNode:
+		at.Content = append(at.Content, &kyaml.Node{Kind: kyaml.ScalarNode, Value: steps[last]}, value)
+	case at.Kind == kyaml.SequenceNode && steps[last] == "-":
+		at.Content = append(at.Content, value)
+	default:
+		return errPath
+	}
+	return nil
+}
+
+// find is the place, in the node's content, of a member's value.
+func find(at *kyaml.Node, step string) (int, bool) {
+	switch at.Kind {
+	case kyaml.MappingNode:
+		for i := 0; i+1 < len(at.Content); i += 2 {
+			if at.Content[i].Value == step {
+				return i + 1, true
+			}
+		}
+	case kyaml.SequenceNode:
+		i, err := strconv.Atoi(step)
+		return i, err == nil && i >= 0 && i < len(at.Content)
+	default: // a scalar has nothing in it; an alias stands for another place
+	}
+	return 0, false
+}
+
+// node is a value as people write it.
+func node(value any) (*kyaml.Node, error) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	text, err := yaml.JSONToYAML(raw)
+	if err != nil {
+		return nil, err
+	}
+	var root kyaml.Node
+	if err := kyaml.Unmarshal(text, &root); err != nil {
+		return nil, err
+	}
+	return root.Content[0], nil
+}
+
+// diff is the change as a unified diff.
+func (c change) diff(name, made string) (string, error) {
+	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+		A: lines(c.before), FromFile: name, B: lines(c.after), ToFile: made, Context: 3,
+	})
+}
+
+func lines(text string) []string {
+	all := strings.SplitAfter(text, "\n")
+	if all[len(all)-1] == "" {
+		all = all[:len(all)-1]
+	}
+	return all
+}

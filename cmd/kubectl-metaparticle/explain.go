@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const explainUsage = `Says why a pod or workload is, or is not, gated, and who holds its slots.
+It only reads. KIND is pod, deployment, statefulset, daemonset, replicaset, job
+or cronjob, or kubectl's short name of it.
+
+  kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
+`
+
+// answering is how long all reads together may take: a person waits.
+const answering = 30 * time.Second
+
+func explainCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	overrides := &clientcmd.ConfigOverrides{}
+	flags := flag.NewFlagSet("explain", flag.ContinueOnError)
+	flags.SetOutput(std.err)
+	flags.Usage = func() {
+		fmt.Fprint(std.err, explainUsage)
+		flags.PrintDefaults()
+	}
+	const namespaceUsage = "namespace; default: that of the context"
+	flags.StringVar(&overrides.Context.Namespace, "n", "", namespaceUsage)
+	flags.StringVar(&overrides.Context.Namespace, "namespace", "", namespaceUsage)
+	flags.StringVar(&overrides.CurrentContext, "context", "", "context of the kubeconfig")
+	flags.StringVar(&rules.ExplicitPath, "kubeconfig", "", "file to find the cluster by (environment: KUBECONFIG)")
+	rest, err := parse(flags, args)
+	if err != nil {
+		return exitError, err
+	}
+	kind, name, err := target(rest)
+	if err != nil {
+		return exitError, err
+	}
+	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	namespace, _, err := config.Namespace()
+	if err != nil {
+		return exitError, fmt.Errorf("find the cluster: %w", err)
+	}
+	cluster, err := config.ClientConfig()
+	if err != nil {
+		return exitError, fmt.Errorf("find the cluster: %w", err)
+	}
+	reader, err := client.New(cluster, client.Options{Scheme: clientgoscheme.Scheme})
+	if err != nil {
+		return exitError, fmt.Errorf("reach the cluster: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answering)
+	defer cancel()
+	return exitOK, explain(ctx, reader, std.out, namespace, kind, name, time.Now())
+}
+
+// names are the kinds by what people call them.
+var names = map[string]string{
+	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
+	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",
+	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "cronjob": "CronJob", "cj": "CronJob",
+}
+
+// target reads KIND/NAME, or KIND NAME as with kubectl.
+func target(args []string) (kind, name string, err error) {
+	written := strings.Join(args, "/")
+	kind, name, ok := strings.Cut(written, "/")
+	if !ok || name == "" || strings.Contains(name, "/") {
+		return "", "", fmt.Errorf("%q: write KIND/NAME, as deployment/biller", strings.Join(args, " "))
+	}
+	// deployments.apps is a deployment.
+	short, _, _ := strings.Cut(strings.ToLower(kind), ".")
+	known := names[short]
+	if known == "" {
+		known = names[strings.TrimSuffix(short, "s")]
+	}
+	if known == "" {
+		return "", "", fmt.Errorf("%q is no kind whose pods could be gated from here; ask about one of its pods", kind)
+	}
+	return known, name, nil
+}
+
+// explain reads what there is to know, and writes it down.
+func explain(ctx context.Context, reader client.Reader, out io.Writer, namespace, kind, name string, now time.Time) error {
+	e := &explainer{reader: reader, namespace: namespace, now: now}
+	if err := e.look(ctx, kind, name); err != nil {
+		return err
+	}
+	e.judge()
+	_, err := io.WriteString(out, e.report())
+	return err
+}

@@ -1,0 +1,287 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+var claim = map[string]string{api.SingletonAnnotation: "true"}
+
+const slot = "singleton.deployment.biller"
+
+func meta(name string, annotations map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name + "-uid"), Annotations: annotations}
+}
+
+func owned(m metav1.ObjectMeta, version, kind, by string) metav1.ObjectMeta {
+	m.OwnerReferences = []metav1.OwnerReference{
+		{APIVersion: version, Kind: kind, Name: by, UID: types.UID(by + "-uid"), Controller: new(true)},
+	}
+	return m
+}
+
+// deployment is biller and its ReplicaSet.
+func deployment(on, onTemplate map[string]string) []client.Object {
+	d := &appsv1.Deployment{ObjectMeta: meta("biller", on)}
+	d.Spec.Template = corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Annotations: onTemplate},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+	return []client.Object{d, &appsv1.ReplicaSet{ObjectMeta: owned(meta("biller-1", nil), "apps/v1", "Deployment", "biller")}}
+}
+
+// plainPod is biller's without a gate.
+func plainPod(name string, annotations map[string]string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: owned(meta(name, annotations), "apps/v1", "ReplicaSet", "biller-1")}
+	p.Status.Phase = corev1.PodRunning
+	return p
+}
+
+// gatedPod is biller's with a gate.
+func gatedPod(name string, ready corev1.ConditionStatus, reason, message string) *corev1.Pod {
+	p := plainPod(name, map[string]string{api.SingletonAnnotation: "true", api.SlotsAnnotation: slot})
+	p.Labels = map[string]string{api.GatedLabel: api.Gated}
+	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer}}
+	p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: ready, Reason: reason, Message: message}}
+	return p
+}
+
+func leaseOf(pod string) *coordinationv1.Lease {
+	l := &coordinationv1.Lease{ObjectMeta: meta(slot, map[string]string{api.TokenAnnotation: "4711", api.ServingAnnotation: "x"})}
+	l.Spec.LeaseDurationSeconds = new(int32(30))
+	l.Spec.HolderIdentity = new("")
+	if pod != "" {
+		l.Spec.HolderIdentity = new(api.Identity(pod, pod+"-uid"))
+		l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-10 * time.Minute)}
+		l.Spec.RenewTime = &metav1.MicroTime{Time: noon.Add(-3 * time.Second)}
+	}
+	return l
+}
+
+func event(kind, name, reason, message string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta: meta(name+"."+reason, nil), Type: corev1.EventTypeWarning, Reason: reason, Message: message,
+		InvolvedObject: corev1.ObjectReference{Kind: kind, Name: name, UID: types.UID(name + "-uid")},
+		LastTimestamp:  metav1.Time{Time: noon.Add(-time.Minute)},
+	}
+}
+
+func objects(lists ...any) []client.Object {
+	var all []client.Object
+	for _, l := range lists {
+		switch l := l.(type) {
+		case client.Object:
+			all = append(all, l)
+		case []client.Object:
+			all = append(all, l...)
+		}
+	}
+	return all
+}
+
+// answer is what explain says in a namespace that opted in, or not.
+func answer(t *testing.T, optedIn bool, target string, there ...client.Object) string {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{}}}
+	if optedIn {
+		namespace.Labels[api.InjectionLabel] = api.InjectionEnabled
+	}
+	installed := &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: webhookName}}
+	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
+	kind, name, _ := strings.Cut(target, "/")
+	var out strings.Builder
+	require.NoError(t, explain(t.Context(), reader, &out, "shop", kind, name, noon))
+	return out.String()
+}
+
+func TestWhoHoldsAndWhoStandsBy(t *testing.T) {
+	there := objects(deployment(claim, claim), leaseOf("a"),
+		gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
+		gatedPod("b", corev1.ConditionFalse, "HolderUnreachable", "nothing answers"))
+	assert.Equal(t, `Deployment/biller in shop: gated, 2 pods
+namespace:
+  shop  opted in
+annotations:
+  metaparticle.io/singleton=true  on the workload and its template
+slots:
+  singleton.deployment.biller  held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago
+pods:
+  a  holds singleton.deployment.biller  Ready      Holding: this pod holds it
+  b  stands by                          not Ready  HolderUnreachable: nothing answers
+`, answer(t, true, "Deployment/biller", there...))
+
+	// The ReplicaSet's answer is its Deployment's, and a pod's is about itself.
+	assert.Equal(t, answer(t, true, "Deployment/biller", there...), answer(t, true, "ReplicaSet/biller-1", there...))
+	one := answer(t, true, "Pod/b", there...)
+	assert.Contains(t, one, "Pod/b (of Deployment/biller) in shop: gated\n")
+	assert.Contains(t, one, "held by a,")
+	assert.Contains(t, one, "  b  stands by  not Ready  HolderUnreachable")
+	assert.NotContains(t, one, "Holding")
+}
+
+func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
+	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
+	job := &batchv1.Job{ObjectMeta: meta("once", claim)}
+	for name, c := range map[string]struct {
+		optedIn bool
+		target  string
+		there   []client.Object
+		says    []string
+		silent  []string
+	}{
+		"claims nothing": {
+			true, "Deployment/biller", objects(deployment(nil, nil), plainPod("a", nil)),
+			[]string{"not gated, 1 pod\n", "claim nothing: annotate it"}, []string{"NotGated", "slots:"},
+		},
+		"opted out": {
+			true, "Deployment/biller", objects(deployment(nil, map[string]string{api.InjectAnnotation: "false"}), plainPod("a", nil)),
+			[]string{"claim nothing, and opt out by metaparticle.io/inject"}, []string{"annotate it"},
+		},
+		"namespace": {
+			false, "Deployment/biller", objects(deployment(claim, nil), plainPod("a", nil)),
+			[]string{"NamespaceNotOptedIn: ", "kubectl label namespace shop metaparticle.io/injection=enabled", "the template lacks metaparticle.io/singleton"},
+			nil,
+		},
+		"annotated before the label": {
+			true, "Deployment/biller", objects(deployment(claim, nil), plainPod("a", nil)),
+			[]string{"the template lacks metaparticle.io/singleton", "NotGated: ", "on the workload, not on its template", "has no Lease yet"},
+			[]string{"NamespaceNotOptedIn"},
+		},
+		"rolling": {
+			true, "Deployment/biller",
+			objects(deployment(claim, claim), plainPod("a", nil), gatedPod("b", corev1.ConditionTrue, "Holding", ""), leaseOf("b")),
+			[]string{"gated in part, 1 of 2 pods", "from before the annotation", "a  not gated"}, []string{"NotGated"},
+		},
+		"mistake, word for word": {
+			true, "Deployment/biller", objects(deployment(misspelt, misspelt),
+				event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: …`),
+				event("ReplicaSet", "biller-1", "FailedMount", "of no concern")),
+			[]string{
+				": no pods\n", "- BadAnnotation: metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?\n",
+				`60s ago  ReplicaSet/biller-1: FailedCreate: admission webhook "pods.metaparticle.io" denied`,
+			},
+			[]string{"of no concern", "gated"},
+		},
+		"gated before the mistake": {
+			true, "Deployment/biller",
+			objects(deployment(misspelt, misspelt), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
+			[]string{"gated, 1 pod; of those to come:\n  - BadAnnotation: ", "held by a, "}, []string{"NotGated"},
+		},
+		"gated before the claim was taken off": {
+			true, "Deployment/biller",
+			objects(deployment(nil, nil), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
+			[]string{"gated, 1 pod; of those to come:\n  - it and its template claim nothing", "held by a, "}, []string{"not gated"},
+		},
+		"template differs": {
+			true, "Deployment/biller", objects(deployment(claim, map[string]string{api.SingletonAnnotation: "false"}), plainPod("a", nil)),
+			[]string{`TemplateDiffers: metaparticle.io/singleton is "true" here and "false" in the template`}, nil,
+		},
+		"a Job is too late": {
+			true, "Job/once", objects(job), []string{"JobImmutable: metaparticle.io/singleton does not reach"}, []string{"the template lacks"},
+		},
+		"nobody injected": {
+			true, "Pod/a", objects(deployment(claim, claim), plainPod("a", claim)),
+			[]string{"Pod/a (of Deployment/biller) in shop: not gated", "NotInjected: "}, nil,
+		},
+		"forged marks": {
+			true, "Pod/a", objects(deployment(claim, claim), plainPod("a", map[string]string{api.SlotsAnnotation: slot})),
+			[]string{"not gated"}, []string{"stands by"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := answer(t, c.optedIn, c.target, c.there...)
+			for _, text := range c.says {
+				assert.Contains(t, got, text)
+			}
+			for _, text := range c.silent {
+				assert.NotContains(t, got, text)
+			}
+		})
+	}
+}
+
+func TestAHolderThatIsGoneIsSaidToBe(t *testing.T) {
+	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
+	there := objects(deployment(claim, claim), standby)
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
+		"held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago, a pod that is gone: free when it has not been renewed for 30 s")
+
+	unknown := leaseOf("")
+	unknown.Spec.HolderIdentity = new("unknown")
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, unknown)...), "held by unknown, token 4711, which is no pod")
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf(""))...), slot+"  free\n")
+}
+
+// Who may not read Leases or Events learns the rest.
+func TestWhatMayNotBeReadIsNamed(t *testing.T) {
+	forbid := func(resource string) error {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", nil)
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+	there := objects(namespace, deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", "it is"))
+	reader := fake.NewClientBuilder().WithObjects(there...).WithInterceptorFuncs(interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			switch o.(type) {
+			case *coordinationv1.Lease:
+				return forbid("leases")
+			case *admissionregistrationv1.MutatingWebhookConfiguration:
+				return forbid("mutatingwebhookconfigurations")
+			}
+			return c.Get(ctx, key, o, opts...)
+		},
+		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			if _, ok := l.(*corev1.EventList); ok {
+				return forbid("events")
+			}
+			return c.List(ctx, l, opts...)
+		},
+	}).Build()
+	var out strings.Builder
+	require.NoError(t, explain(t.Context(), reader, &out, "shop", "Deployment", "biller", noon))
+	assert.Contains(t, out.String(), "Ready  Holding: it is")
+	assert.Contains(t, out.String(), "not readable:\n  read "+slot+": leases")
+	assert.Contains(t, out.String(), "read events: events")
+	assert.NotContains(t, out.String(), "no Lease yet")
+	assert.NotContains(t, out.String(), "not installed")
+}
+
+func TestNothingInstalledIsSaid(t *testing.T) {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
+	var out strings.Builder
+	require.NoError(t, explain(t.Context(), reader, &out, "shop", "Deployment", "biller", noon))
+	assert.Contains(t, out.String(), "Metaparticle is not installed")
+}
+
+// A StatefulSet's new pod of the same name is not the holder.
+func TestAPodOfTheHoldersNameIsNotTheHolder(t *testing.T) {
+	again := gatedPod("a", corev1.ConditionFalse, "NoHolder", "")
+	again.UID = "another"
+	got := answer(t, true, "Deployment/biller", objects(deployment(claim, claim), leaseOf("a"), again)...)
+	assert.Contains(t, got, "a pod that is gone")
+	assert.Contains(t, got, "  a  stands by  ")
+}

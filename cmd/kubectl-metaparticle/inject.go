@@ -1,0 +1,245 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// patience is how long a registry may take. Nobody's pod waits here, so it is
+// longer than the webhook's 2.5 s; a person waits.
+const patience = 10 * time.Second
+
+const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations
+carried to its pod template, a bare pod its gate; all else passes unchanged.
+Whether pods of each workload would get in is always judged, and said on stderr.
+
+Exit code: 0, or 1 if a pod would be refused, or 2 for an error.
+
+  kubectl metaparticle inject -f FILE|- [flags]
+`
+
+type injector struct {
+	output     string
+	pods       bool
+	agentImage string
+	images     mutate.Images
+	std        stdio
+
+	file    string
+	written bool
+	refused bool
+	// unread: an image could not be read.
+	unread bool
+}
+
+func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	var files, plainHTTP list
+	var noRegistry bool
+	i := &injector{std: std}
+	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
+	flags.SetOutput(std.err)
+	flags.Usage = func() {
+		fmt.Fprint(std.err, injectUsage)
+		flags.PrintDefaults()
+	}
+	flags.Var(&files, "f", "manifest to read, - for stdin; may be repeated")
+	flags.StringVar(&i.output, "o", "yaml", "yaml, or diff against the input")
+	flags.BoolVar(&i.pods, "pods", false, "show also what a pod of each workload would look like")
+	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
+	flags.BoolVar(&noRegistry, "offline", false, "ask no registry what an image runs; a container without a command is then refused")
+	flags.Var(&plainHTTP, "plain-http-registry", "host[:port] of a registry without TLS; may be repeated")
+	rest, err := parse(flags, args)
+	switch {
+	case err != nil:
+		return exitError, err
+	case len(rest) > 0:
+		return exitError, fmt.Errorf("unexpected argument %q; name manifests with -f", rest[0])
+	case len(files) == 0:
+		return exitError, fmt.Errorf("no manifest: name one with -f, or -f - for stdin")
+	case i.output != "yaml" && i.output != "diff":
+		return exitError, fmt.Errorf("-o is %q: write yaml or diff", i.output)
+	}
+	manifests := make([][]document, len(files))
+	var all manifest
+	for n, file := range files {
+		if manifests[n], err = readFile(file, std.in); err != nil {
+			return exitError, fmt.Errorf("%s: %w", file, err)
+		}
+		all = append(all, manifests[n]...)
+	}
+	i.images = offline{}
+	if !noRegistry {
+		i.images = image.New(image.Options{Secrets: all, PlainHTTP: plainHTTP, Budget: patience})
+	}
+	for n, documents := range manifests {
+		i.file = files[n]
+		for _, d := range documents {
+			if err := i.inject(ctx, d); err != nil {
+				return exitError, fmt.Errorf("%s: %s: %w", files[n], d, err)
+			}
+		}
+	}
+	return i.end(noRegistry), nil
+}
+
+func (i *injector) end(noRegistry bool) int {
+	if i.unread && !noRegistry {
+		fmt.Fprintln(i.std.err, "note: images were asked for from here, with the Secrets of the manifest alone;"+
+			" the webhook has the cluster's network and Secrets")
+	}
+	if i.refused {
+		return exitRefused
+	}
+	return exitOK
+}
+
+func readFile(name string, in io.Reader) ([]document, error) {
+	if name == "-" {
+		return read(in)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return read(f)
+}
+
+func (i *injector) inject(ctx context.Context, d document) error {
+	switch {
+	case d.pod():
+		return i.barePod(ctx, d)
+	case d.workload():
+		return i.workload(ctx, d)
+	}
+	return i.show(d.String(), change{string(d.text), string(d.text)})
+}
+
+func (i *injector) barePod(ctx context.Context, d document) error {
+	answer := i.askAboutPod(ctx, d, owner{})
+	if !answer.Allowed {
+		i.refuse(d.String(), answer)
+		return nil
+	}
+	return i.result(d, answer.Patches)
+}
+
+func (i *injector) workload(ctx context.Context, d document) error {
+	answer := mutate.NewWorkloadHandler(mutate.Options{}).Handle(ctx, request(d))
+	if !answer.Allowed {
+		i.refuse(d.String(), answer)
+		return nil
+	}
+	if err := i.result(d, answer.Patches); err != nil {
+		return err
+	}
+	carried, err := apply(d.raw, answer.Patches)
+	if err != nil {
+		return err
+	}
+	pod, of, err := fellow(d, carried)
+	if err != nil {
+		return err
+	}
+	its := i.askAboutPod(ctx, pod, of)
+	for _, warning := range answer.Warnings {
+		// What is refused is not also warned about.
+		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(mutate.BadAnnotation)+": ")) {
+			fmt.Fprintf(i.std.err, "warning: %s: %s\n", d, warning)
+		}
+	}
+	if !its.Allowed {
+		i.refuse("pods of "+d.String(), its)
+		return nil
+	}
+	if !i.pods || len(its.Patches) == 0 {
+		return nil
+	}
+	return i.showPod(d, pod, its.Patches)
+}
+
+// showPod shows a pod that nobody wrote: there is no text to keep to.
+func (i *injector) showPod(d, pod document, patches []operation) error {
+	if pod.raw, _ = ownerless(pod.raw); pod.raw == nil {
+		return fmt.Errorf("%s: its pod cannot be written", d)
+	}
+	c, err := pod.patch(patches)
+	if err != nil {
+		return err
+	}
+	if i.output == "yaml" {
+		c.after = fmt.Sprintf("# a pod of %s\n%s", d, c.after)
+	}
+	return i.show("a pod of "+d.String(), c)
+}
+
+func (i *injector) result(d document, patches []operation) error {
+	if len(patches) == 0 {
+		return i.show(d.String(), change{string(d.text), string(d.text)})
+	}
+	c, err := d.patch(patches)
+	if err != nil {
+		return err
+	}
+	return i.show(d.String(), c)
+}
+
+func (i *injector) show(what string, c change) error {
+	if i.output == "diff" {
+		text, err := c.diff(i.file+" ("+what+")", i.file+" ("+what+", injected)")
+		fmt.Fprint(i.std.out, text)
+		return err
+	}
+	if i.written {
+		fmt.Fprintln(i.std.out, "---")
+	}
+	i.written = true
+	if !strings.HasSuffix(c.after, "\n") {
+		c.after += "\n"
+	}
+	_, err := io.WriteString(i.std.out, c.after)
+	return err
+}
+
+// refuse says no in the webhook's own words.
+func (i *injector) refuse(what string, answer admission.Response) {
+	i.refused = true
+	i.unread = i.unread || strings.Contains(answer.Result.Message, string(mutate.ImageUnreadable)+": ")
+	fmt.Fprintf(i.std.err, "refused: %s: %s\n", what, answer.Result.Message)
+}
+
+func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
+	handler := mutate.NewPodHandler(mutate.Options{
+		AgentImage: i.agentImage, Images: i.images, Owners: of,
+		// As many images as the pod has are asked at once.
+		Timeout: patience + time.Second,
+	})
+	return handler.Handle(ctx, request(d))
+}
+
+func request(d document) admission.Request {
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+		Operation: admissionv1.Create,
+		Kind:      metav1.GroupVersionKind{Kind: d.Kind},
+		Namespace: cmp.Or(d.Namespace, metav1.NamespaceDefault),
+		Name:      d.Name,
+		Object:    runtime.RawExtension{Raw: d.raw},
+	}}
+}

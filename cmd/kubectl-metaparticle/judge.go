@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+// judge comes to a verdict: what holds for the pods that are there, and what
+// would for the next ones.
+func (e *explainer) judge() {
+	e.reasons = e.speaksAgainst()
+	request, err := api.Parse(e.effective())
+	claims := err == nil && request.Claims()
+	n := 0
+	for _, pod := range e.pods {
+		if gated(pod) {
+			n++
+		}
+	}
+	switch all := len(e.pods); {
+	case e.asked != nil && gated(*e.asked):
+		e.verdict = "gated"
+	case e.asked != nil:
+		e.verdict = "not gated"
+	case all > 0 && n == all:
+		e.verdict = fmt.Sprintf("gated, %s", count(n))
+	case n > 0:
+		e.verdict = fmt.Sprintf("gated in part, %d of %s", n, count(all))
+	case all > 0:
+		e.verdict = fmt.Sprintf("not gated, %s", count(all))
+	case claims && len(e.reasons) == 0:
+		e.verdict = "no pods; the next are gated"
+	default:
+		e.verdict = "no pods"
+	}
+	if err == nil && !claims {
+		e.reasons = append([]string{e.claimsNothing(request)}, e.reasons...)
+	}
+	switch {
+	case e.asked != nil && gated(*e.asked), n > 0 && n == len(e.pods):
+		if len(e.reasons) > 0 {
+			e.verdict += "; of those to come:"
+		}
+	default:
+		e.reasons = append(e.reasons, e.ungated(claims)...)
+	}
+}
+
+func count(n int) string {
+	if n == 1 {
+		return "1 pod"
+	}
+	return fmt.Sprintf("%d pods", n)
+}
+
+// speaksAgainst is everything that keeps the next pods from being gated.
+func (e *explainer) speaksAgainst() []string {
+	var reasons []string
+	annotations := e.effective()
+	request, err := api.Parse(annotations)
+	mistakes, mistaken := errors.AsType[api.Mistakes](err)
+	if mistaken || request.Claims() {
+		reasons = e.cluster()
+	}
+	if e.workload == nil {
+		for _, m := range mistakes {
+			reasons = append(reasons, mutate.Refusal{Reason: mutate.BadAnnotation, Detail: m.Error()}.Error())
+		}
+		return reasons
+	}
+	var old []byte
+	if e.workload.GetKind() == "Job" {
+		old = e.raw // it is there, and its template cannot change
+	}
+	missing, warnings, err := mutate.Carry(e.workload.GetKind(), e.raw, old)
+	if err != nil {
+		return append(reasons, err.Error())
+	}
+	for _, warning := range warnings {
+		reasons = append(reasons, warning.Error())
+	}
+	if len(missing) > 0 {
+		reasons = append(reasons, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
+			" or while nothing was installed. Any change of the %s carries it; kubectl rollout restart is one",
+			strings.Join(e.lacking(), ", "), e.workload.GetKind()))
+	}
+	return reasons
+}
+
+// lacking are the workload's annotations that its template has not.
+func (e *explainer) lacking() []string {
+	var keys []string
+	for key := range e.effective() {
+		if _, ok := e.template.Annotations[key]; !ok {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// cluster is what speaks against any claim in this namespace.
+func (e *explainer) cluster() []string {
+	var reasons []string
+	if e.missing {
+		reasons = append(reasons, "Metaparticle is not installed: there is no MutatingWebhookConfiguration "+webhookName)
+	}
+	if e.namespace == "kube-system" || e.namespace == "metaparticle-system" {
+		reasons = append(reasons, "nothing is ever injected in "+e.namespace)
+	} else if !e.optedIn() {
+		reasons = append(reasons, elsewhere("NamespaceNotOptedIn")+
+			fmt.Sprintf(" (kubectl label namespace %s %s=%s)", e.namespace, api.InjectionLabel, api.InjectionEnabled))
+	}
+	return reasons
+}
+
+func (e *explainer) optedIn() bool { return e.labels[api.InjectionLabel] == api.InjectionEnabled }
+
+func (e *explainer) claimsNothing(request api.Request) string {
+	what := "it and its template claim nothing"
+	if e.workload == nil {
+		what = "it claims nothing"
+	}
+	if request.OptOut {
+		return what + ", and opt out by " + api.InjectAnnotation
+	}
+	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
+}
+
+// ungated says why pods that are there have no gate: by what they claim
+// themselves, as the admission policies tell cases apart.
+func (e *explainer) ungated(claims bool) []string {
+	var reasons []string
+	template, err := api.Parse(e.template.Annotations)
+	rolling := err == nil && template.Claims()
+	for _, pod := range e.pods {
+		if gated(pod) || pod.DeletionTimestamp != nil || e.asked != nil && pod.UID != e.asked.UID {
+			continue
+		}
+		request, err := api.Parse(pod.Annotations)
+		switch {
+		case err != nil:
+			continue // its mistakes are the template's
+		case request.Claims() && e.optedIn():
+			reasons = append(reasons, elsewhere("NotInjected"))
+		case request.Claims() || !claims:
+			continue // said already
+		case rolling:
+			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
+		case e.workload != nil && e.workload.GetKind() == "Job":
+			continue // JobImmutable
+		default:
+			reasons = append(reasons, elsewhere("NotGated"))
+		}
+	}
+	slices.Sort(reasons)
+	return slices.Compact(reasons)
+}
+
+// elsewhere is a reason of the policies or of enroll, with its sentence.
+func elsewhere(reason mutate.Reason) string {
+	for _, e := range mutate.Elsewhere {
+		if e.Reason == reason {
+			return fmt.Sprintf("%s: %s: %s", e.Reason, strings.TrimSuffix(strings.TrimPrefix(e.Meaning, "An Event: "), "."), e.Do)
+		}
+	}
+	return string(reason)
+}

@@ -1,0 +1,138 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"io/fs"
+	"log"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
+}
+
+// TestInject runs the scripts of testdata with the program itself: input,
+// arguments, both outputs and the exit code. -update rewrites the outputs.
+//
+//	exits CODE ARGUMENT…   runs the program, which is to end with the code
+//
+// $REGISTRY, which is registry.example in asks.yaml and in all outputs, has the
+// image app, which runs "/app --all" by itself.
+func TestInject(t *testing.T) {
+	images := serve(t)
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("REGISTRY", images)
+			return ask(env.WorkDir, images)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+	})
+}
+
+// exits runs the program within the test, so that cmp sees what it wrote.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: exits CODE ARGUMENT…")
+	}
+	codes := map[string]int{"0": exitOK, "1": exitRefused, "2": exitError}
+	for i, arg := range args {
+		if i > 1 && args[i-1] == "-f" && arg != "-" {
+			args[i] = ts.MkAbs(arg)
+		}
+	}
+	var out, errs bytes.Buffer
+	code := run(context.Background(), args[1:], stdio{strings.NewReader(ts.ReadFile("stdin")), &out, &errs})
+	clean := func(b bytes.Buffer) string {
+		text := strings.ReplaceAll(b.String(), ts.MkAbs(".")+"/", "")
+		return strings.ReplaceAll(text, ts.Getenv("REGISTRY"), "registry.example")
+	}
+	_, err := io.WriteString(ts.Stdout(), clean(out))
+	ts.Check(err)
+	_, err = io.WriteString(ts.Stderr(), clean(errs))
+	ts.Check(err)
+	if code != codes[args[0]] {
+		ts.Fatalf("exit code %d, not %s\n%s%s", code, args[0], out.String(), errs.String())
+	}
+}
+
+// ask makes a script's asks.yaml name the registry.
+func ask(dir, images string) error {
+	file := filepath.Join(dir, "asks.yaml")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, bytes.ReplaceAll(text, []byte("registry.example"), []byte(images)), 0o600)
+}
+
+// serve runs a registry with one image.
+func serve(t *testing.T) string {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+		OS: "linux", Architecture: "amd64", Config: v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"--all"}},
+	})
+	require.NoError(t, err)
+	ref, err := name.ParseReference(host + "/app")
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(ref, image))
+	return host
+}
+
+func TestUsageIsAnErrorUnlessAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+	}{
+		{nil, exitError},
+		{[]string{"help"}, exitOK},
+		{[]string{"inject", "-h"}, exitOK},
+		{[]string{"injct"}, exitError},
+		{[]string{"explain"}, exitError},
+		{[]string{"explain", "service/x"}, exitError},
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), c.args, stdio{os.Stdin, &out, &errs})
+		assert.Equal(t, c.code, code, "%v: %s", c.args, errs.String())
+		assert.NotEmpty(t, out.String()+errs.String(), "%v", c.args)
+	}
+}
+
+func TestKindsAreNamedAsWithKubectl(t *testing.T) {
+	for _, args := range [][]string{
+		{"deploy/x"}, {"deployment", "x"}, {"deployments/x"}, {"deployments.apps/x"}, {"Deployment/x"},
+	} {
+		kind, name, err := target(args)
+		require.NoError(t, err, "%v", args)
+		assert.Equal(t, "Deployment x", kind+" "+name, "%v", args)
+	}
+}

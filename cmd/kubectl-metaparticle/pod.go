@@ -1,0 +1,143 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// errOtherController: a pod that somebody copied from a cluster.
+var errOtherController = errors.New("inject reads no cluster; ask explain about a pod that runs")
+
+// kinds are the workloads whose annotations are carried, by API version.
+var kinds = map[string]string{
+	"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "ReplicaSet": "apps/v1",
+	"Job": "batch/v1", "CronJob": "batch/v1",
+}
+
+func (d document) workload() bool { return d.APIVersion != "" && kinds[d.Kind] == d.APIVersion }
+
+func (d document) pod() bool { return d.APIVersion == "v1" && d.Kind == "Pod" }
+
+// shape is what all workloads have in common, as it was written: fields that
+// this build does not know are kept.
+type shape struct {
+	Spec struct {
+		Template    template `json:"template"`
+		JobTemplate struct {
+			Spec struct {
+				Template template `json:"template"`
+			} `json:"spec"`
+		} `json:"jobTemplate"`
+		VolumeClaimTemplates []struct {
+			metav1.ObjectMeta `json:"metadata"`
+		} `json:"volumeClaimTemplates"`
+	} `json:"spec"`
+}
+
+type template struct {
+	Metadata map[string]any `json:"metadata"`
+	Spec     map[string]any `json:"spec"`
+}
+
+// owner implements the webhook's view on what a pod belongs to: known, because
+// the pod was made here from its workload's template.
+type owner struct {
+	workload api.Workload
+	template *corev1.PodSpec
+}
+
+// Workload implements mutate.Owners.
+func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	if o.template == nil {
+		return api.Workload{}, nil, errOtherController
+	}
+	return o.workload, o.template, nil
+}
+
+// fellow is a pod that a workload would make, raw as the API server would get
+// it, and who owns it.
+func fellow(d document, raw []byte) (document, owner, error) {
+	var w shape
+	if err := json.Unmarshal(raw, &w); err != nil {
+		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)
+	}
+	t := w.Spec.Template
+	if d.Kind == "CronJob" {
+		t = w.Spec.JobTemplate.Spec.Template
+	}
+	metadata := map[string]any{}
+	for _, key := range []string{"labels", "annotations"} {
+		if t.Metadata[key] != nil {
+			metadata[key] = t.Metadata[key]
+		}
+	}
+	if d.Namespace != "" {
+		metadata["namespace"] = d.Namespace
+	}
+	metadata["generateName"] = d.Name + "-"
+	if d.Kind == "StatefulSet" {
+		delete(metadata, "generateName")
+		metadata["name"] = d.Name + "-0"
+		t.claim(w, d.Name)
+	}
+	metadata["ownerReferences"] = []any{map[string]any{
+		"apiVersion": d.APIVersion, "kind": d.Kind, "name": d.Name, "uid": "unknown", "controller": true,
+	}}
+	pod := map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": t.Spec}
+	made := document{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
+	made.Name, made.Namespace = d.Name, d.Namespace
+	var err error
+	if made.raw, err = json.Marshal(pod); err != nil {
+		return document{}, owner{}, err
+	}
+	spec, err := json.Marshal(t.Spec)
+	if err != nil {
+		return document{}, owner{}, err
+	}
+	version, err := schema.ParseGroupVersion(d.APIVersion)
+	if err != nil {
+		return document{}, owner{}, err
+	}
+	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
+	if err := json.Unmarshal(spec, o.template); err != nil {
+		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)
+	}
+	return made, o, nil
+}
+
+// claim adds the volumes that a StatefulSet's controller makes.
+func (t template) claim(w shape, name string) {
+	for _, c := range w.Spec.VolumeClaimTemplates {
+		volumes, _ := t.Spec["volumes"].([]any)
+		t.Spec["volumes"] = append(volumes, map[string]any{
+			"name":                  c.Name,
+			"persistentVolumeClaim": map[string]any{"claimName": c.Name + "-" + name + "-0"},
+		})
+	}
+}
+
+// ownerless is the pod as it is shown: its owner's uid is made up.
+func ownerless(raw []byte) ([]byte, error) {
+	var pod struct {
+		APIVersion string         `json:"apiVersion"`
+		Kind       string         `json:"kind"`
+		Metadata   map[string]any `json:"metadata"`
+		Spec       map[string]any `json:"spec"`
+	}
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		return nil, err
+	}
+	delete(pod.Metadata, "ownerReferences")
+	return json.Marshal(pod)
+}

@@ -1,0 +1,230 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+// mostEvents keeps the answer on one screen; older ones say the same.
+const mostEvents = 5
+
+// report is the answer. Ages are by this machine's clock.
+func (e *explainer) report() string {
+	var b strings.Builder
+	subject := e.group.String()
+	if e.asked != nil {
+		subject = "Pod/" + e.asked.Name
+		if e.group.Kind != "Pod" {
+			subject += " (of " + e.group.String() + ")"
+		}
+	}
+	fmt.Fprintf(&b, "%s in %s: %s\n", subject, e.namespace, e.verdict)
+	for _, reason := range e.reasons {
+		fmt.Fprintf(&b, "  - %s\n", reason)
+	}
+	optedIn := "opted in"
+	if !e.optedIn() {
+		optedIn = "not opted in"
+	}
+	section(&b, "namespace", []string{e.namespace + "\t" + optedIn})
+	section(&b, "annotations", e.annotationLines())
+	section(&b, "slots", e.slotLines())
+	section(&b, "pods", e.podLines())
+	section(&b, "events", e.eventLines())
+	section(&b, "not readable", e.unread)
+	return b.String()
+}
+
+func section(b *strings.Builder, title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "%s:\n", title)
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, line := range lines {
+		fmt.Fprintf(table, "  %s\n", line)
+	}
+	table.Flush()
+}
+
+func (e *explainer) annotationLines() []string {
+	var lines []string
+	effective := e.effective()
+	for _, key := range slices.Sorted(maps.Keys(effective)) {
+		if !strings.HasPrefix(key, api.Prefix) || api.Written(key) {
+			continue
+		}
+		where := "on the pod"
+		if e.workload != nil {
+			where = "on the template"
+			own, on := e.workload.GetAnnotations()[key]
+			_, carried := e.template.Annotations[key]
+			switch {
+			case on && !carried:
+				where = "on the workload, not on its template"
+			case on && own == effective[key]:
+				where = "on the workload and its template"
+			}
+		}
+		lines = append(lines, fmt.Sprintf("%s=%s\t%s", key, effective[key], where))
+	}
+	return lines
+}
+
+func (e *explainer) slotLines() []string {
+	var lines []string
+	for _, slot := range e.slots {
+		lease, read := e.leases[slot]
+		if !read {
+			continue // said under what is not readable
+		}
+		if lease == nil {
+			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")
+			continue
+		}
+		lines = append(lines, slot+"\t"+e.holding(lease))
+	}
+	return lines
+}
+
+// holding says who holds a slot.
+func (e *explainer) holding(lease *coordinationv1.Lease) string {
+	identity := ptr.Deref(lease.Spec.HolderIdentity, "")
+	if identity == "" {
+		return "free"
+	}
+	name, _, ours := strings.Cut(identity, "_")
+	text := "held by " + name
+	if token := lease.Annotations[api.TokenAnnotation]; token != "" {
+		text += ", token " + token
+	}
+	if since := lease.Spec.AcquireTime; since != nil {
+		text += fmt.Sprintf(", since %s (%s)", since.UTC().Format(time.RFC3339), e.age(since.Time))
+	}
+	if renewed := lease.Spec.RenewTime; renewed != nil {
+		text += fmt.Sprintf(", renewed %s ago", e.age(renewed.Time))
+	}
+	seconds := ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)
+	switch {
+	case !ours:
+		text += fmt.Sprintf(", which is no pod: free when it has not changed for %d s", seconds)
+	case e.others[identity] == "":
+		text += fmt.Sprintf(", a pod that is gone: free when it has not been renewed for %d s", seconds)
+	case lease.Annotations[api.ServingAnnotation] == "":
+		text += ", its application does not run"
+	}
+	return text
+}
+
+func (e *explainer) podLines() []string {
+	var lines []string
+	for _, pod := range e.pods {
+		if e.asked != nil && pod.UID != e.asked.UID {
+			continue
+		}
+		lines = append(lines, pod.Name+"\t"+e.podLine(pod))
+	}
+	return lines
+}
+
+func (e *explainer) podLine(pod corev1.Pod) string {
+	var text string
+	switch held := e.heldBy(pod); {
+	case !gated(pod):
+		text = "not gated"
+	case len(held) > 0:
+		text = "holds " + strings.Join(held, ", ")
+	default:
+		text = "stands by"
+	}
+	if pod.DeletionTimestamp != nil {
+		text += ", is being deleted"
+	} else if pod.Status.Phase != corev1.PodRunning {
+		text += ", " + string(pod.Status.Phase)
+	}
+	if !gated(pod) {
+		return text
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type != api.ReadyCondition {
+			continue
+		}
+		ready := "Ready"
+		if c.Status != corev1.ConditionTrue {
+			ready = "not Ready"
+		}
+		return fmt.Sprintf("%s\t%s\t%s: %s", text, ready, c.Reason, c.Message)
+	}
+	return text + "\tnot Ready\tits agent has not said anything yet"
+}
+
+func (e *explainer) heldBy(pod corev1.Pod) []string {
+	var held []string
+	for _, slot := range e.slots {
+		lease := e.leases[slot]
+		if lease != nil && ptr.Deref(lease.Spec.HolderIdentity, "") == api.Identity(pod.Name, string(pod.UID)) {
+			held = append(held, slot)
+		}
+	}
+	return held
+}
+
+func (e *explainer) eventLines() []string {
+	var lines []string
+	said := map[string]bool{}
+	for _, event := range e.events {
+		// ReplicaSets that are refused say so of many pods, which differ in name.
+		text := fmt.Sprintf("%s/%s: %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Reason,
+			strings.TrimSpace(event.Message))
+		if said[text] || len(lines) == mostEvents {
+			continue
+		}
+		said[text] = true
+		lines = append(lines, fmt.Sprintf("%s ago\t%s", e.age(last(event)), text))
+	}
+	return lines
+}
+
+func (e *explainer) age(at time.Time) string { return duration.HumanDuration(max(0, e.now.Sub(at))) }
+
+// refusal: the Event is about a pod that did not get in or has no gate.
+func refusal(event corev1.Event) bool {
+	if event.Type != corev1.EventTypeWarning {
+		return false
+	}
+	if event.Reason == "FailedCreate" {
+		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
+			strings.Contains(event.Message, "metaparticle-")
+	}
+	return slices.ContainsFunc(slices.Concat(mutate.Reasons, mutate.Elsewhere),
+		func(known mutate.Explanation) bool { return string(known.Reason) == event.Reason })
+}
+
+// last is when an Event was seen last; which field says so depends on who wrote it.
+func last(event corev1.Event) time.Time {
+	at := event.CreationTimestamp.Time
+	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {
+		if other.After(at) {
+			at = other
+		}
+	}
+	if event.Series != nil && event.Series.LastObservedTime.After(at) {
+		at = event.Series.LastObservedTime.Time
+	}
+	return at
+}
