@@ -12,6 +12,7 @@ import (
 // where that gives them their grace, and is not cancelled by a renewal that
 // succeeds.
 func (a *Agent) drain(ctx context.Context, h *hold) error {
+	h.drains = a.now
 	for !a.shims.proven(h.id) && a.now < a.deadline() {
 		for _, id := range a.shims.owed[h.id] {
 			if k := a.shims.find(id); k != nil {

@@ -39,6 +39,8 @@ type hold struct {
 	resumed bool
 	// grace is what its children have to stop in.
 	grace time.Duration
+	// drains is since when it drains, zero while it does not.
+	drains time.Duration
 	// refused: the last grant of a first child could not even be noted.
 	refused bool
 }
@@ -212,6 +214,10 @@ func (a *Agent) renewAll(ctx context.Context, h *hold) {
 	}
 	running := a.shims.running(h.id)
 	switch {
+	case !running && h.drains != 0 && a.now < h.drains+quick:
+		// A child that stops at once is no news of its own, and a write under
+		// way would only hold up the release.
+		a.wakeAt(h.drains + quick)
 	case !running:
 		h.serving = time.Time{}
 	case h.serving.IsZero():

@@ -212,6 +212,11 @@ func (a *Agent) showHolder(h *hold) {
 
 // showDraining makes the pod look as one whose child is on its way out.
 func (a *Agent) showDraining(h *hold) {
+	if soon := h.drains + a.self.Budget.Retry; a.now < soon {
+		// Most children stop within that, and the pod is a standby then.
+		a.wakeAt(soon)
+		return
+	}
 	a.status.show(appearance{Holder: true, Reason: readyDraining, Message: "the application is stopped: " + h.reason})
 }
 
