@@ -75,8 +75,7 @@ func TestAPIServerAway(t *testing.T) {
 	at := record.Now()
 	up := down(t, longer.lab, lab.ControlPlane, "apiserver")
 	b := budget(t, shortLease)
-	var stopped bool
-	stopped = longer.within(b.Duration, func() bool { return longer.running(longer.a.name) == nil })
+	stopped := longer.within(b.Duration, func() bool { return longer.running(longer.a.name) == nil })
 	up()
 	awaitAPI(t)
 	back := record.Now()

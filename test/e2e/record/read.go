@@ -105,6 +105,8 @@ func (p *Process) add(l line) {
 		p.Gaps = append(p.Gaps, Span{l.At, l.Until})
 	case endsNow:
 		p.Ended, p.Code = true, l.Code
+	case began:
+		// The line that made p.
 	}
 	p.Last = max(p.Last, l.At, l.Until)
 }
