@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
@@ -187,9 +189,8 @@ func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
 
 func (s *space) scale(a app, replicas int32) {
 	s.Helper()
-	scale, err := s.client.AppsV1().Deployments(s.name).GetScale(s.Context(), a.name, metav1.GetOptions{})
-	require.NoError(s, err)
-	scale.Spec.Replicas = replicas
-	_, err = s.client.AppsV1().Deployments(s.name).UpdateScale(s.Context(), a.name, scale, metav1.UpdateOptions{})
+	// A patch, as kubectl scale sends: the Deployment's controller writes, too.
+	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+	_, err := s.client.AppsV1().Deployments(s.name).Patch(s.Context(), a.name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(s, err)
 }
