@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/util/retry"
 )
 
 // renewalTimeout is for the kubelet to bring a Secret to its pods, which it
@@ -137,15 +138,24 @@ func renew(t *testing.T) {
 	require.NoError(t, err)
 	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
 		Namespace(systemNamespace)
-	certificate, err := certificates.Get(t.Context(), webhookName, metav1.GetOptions{})
-	require.NoError(t, err)
-	conditions, _, err := unstructured.NestedSlice(certificate.Object, "status", "conditions")
-	require.NoError(t, err)
-	conditions = append(conditions, map[string]any{
-		"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "renewed by a test",
-		"lastTransitionTime": time.Now().UTC().Format(time.RFC3339), "observedGeneration": certificate.GetGeneration(),
-	})
-	require.NoError(t, unstructured.SetNestedSlice(certificate.Object, conditions, "status", "conditions"))
-	_, err = certificates.UpdateStatus(t.Context(), certificate, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	// cert-manager writes there as well.
+	require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		certificate, err := certificates.Get(t.Context(), webhookName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		conditions, _, err := unstructured.NestedSlice(certificate.Object, "status", "conditions")
+		if err != nil {
+			return err
+		}
+		conditions = append(conditions, map[string]any{
+			"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "renewed by a test",
+			"lastTransitionTime": time.Now().UTC().Format(time.RFC3339), "observedGeneration": certificate.GetGeneration(),
+		})
+		if err := unstructured.SetNestedSlice(certificate.Object, conditions, "status", "conditions"); err != nil {
+			return err
+		}
+		_, err = certificates.UpdateStatus(t.Context(), certificate, metav1.UpdateOptions{})
+		return err
+	}))
 }
