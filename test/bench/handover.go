@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// settle is the pause between two handovers: the pods that stand by look at the
-// slot again, and the machine is quiet when the next begins.
+// settle is the pause between two handovers. What a handover leaves behind (a new
+// watch, statuses) goes on for longer on a small machine, and counts in the next.
 const settle = 200 * time.Millisecond
 
 // handovers measures the product, the floor and the peer.
@@ -38,7 +38,7 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	}
 	fmt.Println("Handover, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
 	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
-	ours.print("this project, 5 pods, drain not counted")
+	ours.print(fmt.Sprintf("this project, %d pods, drain not counted", replicas))
 	least["release+event+acquire"].print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
 	least["put"].print("of which one PUT")
 	peer["handover"].print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
@@ -74,33 +74,11 @@ func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
 		if err := syscall.Kill(agents[holder].agent, syscall.SIGUSR1); err != nil {
 			return nil, fmt.Errorf("yield: %w", err)
 		}
-		var died time.Duration
-		limit := time.After(time.Minute)
-		for next := ""; next == ""; {
-			select {
-			case e := <-events:
-				_, ours := agents[e.Process.Pod]
-				switch {
-				case !ours:
-				case e.Kind == witness.Exit:
-					died = e.At
-				case died == 0:
-					return nil, errors.New("the next application started before the last was dead")
-				default:
-					taken = append(taken, e.At-died)
-					next = e.Process.Pod
-				}
-			case err := <-failed:
-				return nil, err
-			case <-limit:
-				return nil, fmt.Errorf("no handover within a minute, in round %d", len(taken))
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-			if next != "" {
-				holder = next
-			}
+		next, took, err := round(ctx, agents, events, failed)
+		if err != nil {
+			return nil, fmt.Errorf("round %d: %w", len(taken), err)
 		}
+		holder, taken = next, append(taken, took)
 		select {
 		case <-time.After(settle):
 		case <-ctx.Done():
@@ -108,6 +86,34 @@ func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
 		}
 	}
 	return taken, nil
+}
+
+// round is one handover, from the old application's exit to the new one's exec,
+// and the pod that has the slot after it.
+func round(ctx context.Context, agents map[string]processes, events <-chan witness.Event, failed <-chan error) (string, time.Duration, error) {
+	var died time.Duration
+	limit := time.After(time.Minute)
+	for {
+		select {
+		case e := <-events:
+			_, ours := agents[e.Process.Pod]
+			switch {
+			case !ours:
+			case e.Kind == witness.Exit:
+				died = e.At
+			case died == 0:
+				return "", 0, errors.New("the next application started before the last was dead")
+			default:
+				return e.Process.Pod, e.At - died, nil
+			}
+		case err := <-failed:
+			return "", 0, err
+		case <-limit:
+			return "", 0, errors.New("no handover within a minute")
+		case <-ctx.Done():
+			return "", 0, ctx.Err()
+		}
+	}
 }
 
 // processes are the host's PIDs of our two in a pod.
