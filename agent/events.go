@@ -28,6 +28,8 @@ type events struct {
 	config  Config
 	timeout time.Duration
 	queue   chan kube.Event
+	// news: something was queued since the last look.
+	news chan struct{}
 }
 
 // queued is how many Events may wait: those of a few holds. More than that come
@@ -35,17 +37,26 @@ type events struct {
 const queued = 16
 
 func newEvents(config Config, timeout time.Duration) *events {
-	return &events{config: config, timeout: timeout, queue: make(chan kube.Event, queued)}
+	return &events{config: config, timeout: timeout, queue: make(chan kube.Event, queued), news: make(chan struct{}, 1)}
 }
+
+// calm is how long what is only for people's eyes waits: a handover is over by
+// then, and neither the API server nor a small machine was kept from it.
+const calm = 100 * time.Millisecond
 
 func (e *events) run(ctx context.Context) {
 	for {
 		select {
-		case event := <-e.queue:
-			e.send(ctx, event)
+		case <-e.news:
 		case <-ctx.Done():
 			return
 		}
+		select {
+		case <-time.After(calm):
+		case <-ctx.Done():
+			return
+		}
+		e.sendAll(ctx)
 	}
 }
 
@@ -57,6 +68,10 @@ const parting = time.Second
 func (e *events) flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, parting)
 	defer cancel()
+	e.sendAll(ctx)
+}
+
+func (e *events) sendAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case event := <-e.queue:
@@ -82,6 +97,10 @@ func (e *events) add(kind kube.EventType, reason, message string) {
 	}
 	select {
 	case e.queue <- event:
+	default:
+	}
+	select {
+	case e.news <- struct{}{}:
 	default:
 	}
 }

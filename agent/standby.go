@@ -346,6 +346,9 @@ func (a *Agent) release(ctx context.Context, s *slot, r lease.Record) {
 		a.events.released(s.name)
 		s.base = l
 		s.view.Read(a.now, recordOf(l))
+		// Who takes it now should not have to share the API server's, or the
+		// machine's, attention with our next look.
+		s.lookAt = a.now + quick
 	})
 }
 

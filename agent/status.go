@@ -53,6 +53,12 @@ func (s *status) show(want appearance) {
 	}
 }
 
+func (s *status) wanted() appearance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want
+}
+
 // run writes what is asked for, until it is written or something else is.
 func (s *status) run(ctx context.Context) {
 	var written appearance
@@ -63,14 +69,17 @@ func (s *status) run(ctx context.Context) {
 	for {
 		select {
 		case <-s.changed:
+			if !since.IsZero() && s.wanted().Ready == written.Ready {
+				// Only words have changed, and may change again at once.
+				retry.Reset(calm)
+				continue
+			}
 		case <-retry.C:
 		case <-ctx.Done():
 			retry.Stop()
 			return
 		}
-		s.mu.Lock()
-		want := s.want
-		s.mu.Unlock()
+		want := s.wanted()
 		if !since.IsZero() && want == written {
 			continue
 		}

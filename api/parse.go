@@ -5,7 +5,6 @@ package api
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,11 +21,6 @@ const (
 	// maxListed bounds a list. The whole of a pod's annotations may be
 	// 256 KiB; a pod with hundreds of slots is a mistake.
 	maxListed = 32
-)
-
-var (
-	label     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
-	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 )
 
 // ambiguous are values that somebody may mean as a boolean. As the name of a
@@ -98,7 +92,7 @@ func (p *parser) singleton(value string) string {
 	case value == "false":
 	case slices.Contains(ambiguous, strings.ToLower(value)) || strings.EqualFold(value, "true") || strings.EqualFold(value, "false"):
 		return `write "true" or "false"`
-	case len(value) > maxLabel || !label.MatchString(value):
+	case len(value) > maxLabel || !isLabel(value):
 		return `write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`
 	default:
 		p.request.Singleton, p.request.SingletonName = true, value
@@ -108,7 +102,7 @@ func (p *parser) singleton(value string) string {
 
 func (p *parser) lock(value string) string {
 	names, problem := list(value, "lock", func(name string) string {
-		if len(name) > maxLock || !subdomain.MatchString(name) {
+		if len(name) > maxLock || !isSubdomain(name) {
 			return fmt.Sprintf("a lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxLock)
 		}
 		return ""
@@ -122,7 +116,7 @@ func (p *parser) containers(value string) string {
 		switch {
 		case name == InstallContainer || name == AgentContainer:
 			return fmt.Sprintf("%s is injected and cannot wait for itself", name)
-		case len(name) > maxLabel || !label.MatchString(name):
+		case len(name) > maxLabel || !isLabel(name):
 			return fmt.Sprintf("%q cannot be a container's name", brief(name))
 		}
 		return ""
@@ -237,4 +231,25 @@ func brief(value string) string {
 		return value
 	}
 	return strings.ToValidUTF8(value[:most], "") + "…"
+}
+
+// isLabel: a DNS label (RFC 1123). Without package regexp, which the agent
+// would carry next to every pod for this alone.
+func isLabel(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return s != "" && s[0] != '-' && s[len(s)-1] != '-'
+}
+
+// isSubdomain: DNS labels, joined by dots (RFC 1123).
+func isSubdomain(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if !isLabel(part) {
+			return false
+		}
+	}
+	return true
 }

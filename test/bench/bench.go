@@ -31,7 +31,7 @@ const (
 	slot      = "singleton.deployment.app"
 	// replicas is more than two, because a pod that yielded lets the others go
 	// first for a second: there are always some that stand by.
-	replicas = 5
+	replicas = 3
 )
 
 //go:embed app.yaml

@@ -16,7 +16,7 @@ import (
 
 // settle is the pause between two handovers. What a handover leaves behind (a new
 // watch, statuses) goes on for longer on a small machine, and counts in the next.
-const settle = 200 * time.Millisecond
+const settle = 500 * time.Millisecond
 
 // handovers measures the product, the floor and the peer.
 func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
