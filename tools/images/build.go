@@ -27,6 +27,9 @@ type product struct {
 	name   string // of the image, and of the program in it
 	source string // the package of its main
 	tags   string // build tags, separated by commas
+	// small: no inlining, which makes a program a fourteenth smaller. It is for
+	// one that waits most of its life and is mapped next to every pod.
+	small bool
 }
 
 // user is a number, because Kubernetes cannot check a name for being root, and
@@ -66,8 +69,12 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 	}
 	defer os.RemoveAll(directory)
 	file := filepath.Join(directory, p.name)
+	inlining := "all="
+	if p.small {
+		inlining = "all=-l"
+	}
 	build := exec.CommandContext(ctx, "go", "build",
-		"-trimpath", "-buildvcs=false", "-tags", p.tags,
+		"-trimpath", "-buildvcs=false", "-tags", p.tags, "-gcflags", inlining,
 		"-ldflags", "-s -w -buildid= -X main.version="+version,
 		"-o", file, p.source)
 	build.Env = append(os.Environ(),

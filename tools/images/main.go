@@ -37,7 +37,7 @@ var products = []product{
 	{name: "webhook", source: "./cmd/webhook"},
 	// The agent speaks HTTP/1.1 alone (see agent/kube): without HTTP/2 it is
 	// 0.4 MB smaller, in every gated container.
-	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2"},
+	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2", small: true},
 }
 
 func main() {
