@@ -47,8 +47,11 @@ const (
 	RunPath = MountPath + "/run"
 	// Socket is where shims connect to the agent.
 	Socket = RunPath + "/agent.sock"
+	// ProbeSocket is where exec probes ask the agent, by HTTP.
+	ProbeSocket = RunPath + "/probe.sock"
 
-	// AgentPort serves the agent's /metrics and /healthz.
+	// AgentPort serves the agent's /metrics and /healthz, and its answers to
+	// the kubelet's probes.
 	AgentPort = 13132
 )
 

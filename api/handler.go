@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+// Handler is what a probe or a lifecycle hook does: one of its fields is set.
+// Its JSON is the part of Kubernetes' own (corev1.ProbeHandler and
+// corev1.LifecycleHandler) that the agent carries out; the webhook has made
+// each port a number.
+type Handler struct {
+	Exec      *ExecAction      `json:"exec,omitempty"`
+	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`
+	TCPSocket *TCPSocketAction `json:"tcpSocket,omitempty"`
+	// GRPC is for probes alone, Sleep for hooks alone.
+	GRPC  *GRPCAction  `json:"grpc,omitempty"`
+	Sleep *SleepAction `json:"sleep,omitempty"`
+}
+
+// ExecAction runs a command in the container.
+type ExecAction struct {
+	Command []string `json:"command,omitempty"`
+}
+
+// HTTPGetAction sends a request. An empty Host is the pod's address.
+type HTTPGetAction struct {
+	Path        string       `json:"path,omitempty"`
+	Port        int          `json:"port"`
+	Host        string       `json:"host,omitempty"`
+	Scheme      string       `json:"scheme,omitempty"`
+	HTTPHeaders []HTTPHeader `json:"httpHeaders,omitempty"`
+}
+
+// HTTPHeader is one header of an [HTTPGetAction].
+type HTTPHeader struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// TCPSocketAction opens a connection. An empty Host is the pod's address.
+type TCPSocketAction struct {
+	Port int    `json:"port"`
+	Host string `json:"host,omitempty"`
+}
+
+// GRPCAction asks for a service's health.
+type GRPCAction struct {
+	Port    int    `json:"port"`
+	Service string `json:"service,omitempty"`
+	// TLS, without a look at the certificate.
+	TLS bool `json:"tls,omitempty"`
+}
+
+// SleepAction waits.
+type SleepAction struct {
+	Seconds int64 `json:"seconds"`
+}

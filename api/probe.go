@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "time"
+
+// Probe is a container's probe as it was before the webhook aimed it at the
+// agent. Its JSON is that of corev1.Probe, with Kubernetes' defaults filled in.
+type Probe struct {
+	Handler
+	InitialDelaySeconds int `json:"initialDelaySeconds,omitempty"`
+	TimeoutSeconds      int `json:"timeoutSeconds"`
+	PeriodSeconds       int `json:"periodSeconds"`
+	SuccessThreshold    int `json:"successThreshold"`
+	FailureThreshold    int `json:"failureThreshold"`
+	// TerminationGracePeriodSeconds is nil where the pod's own counts.
+	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
+}
+
+// InitialDelay is from the start of the child to the first probe.
+func (p *Probe) InitialDelay() time.Duration { return seconds(p.InitialDelaySeconds) }
+
+// Timeout is how long one probe may take.
+func (p *Probe) Timeout() time.Duration { return seconds(p.TimeoutSeconds) }
+
+// Period is from one probe to the next.
+func (p *Probe) Period() time.Duration { return seconds(p.PeriodSeconds) }
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+// Probes are those of one gated container; nil where there is none.
+type Probes struct {
+	Startup   *Probe `json:"startup,omitempty"`
+	Readiness *Probe `json:"readiness,omitempty"`
+	Liveness  *Probe `json:"liveness,omitempty"`
+}
+
+// The probes that the kubelet goes on to drive, as they are called in the
+// agent's paths and commands.
+const (
+	LivenessProbe  = "liveness"
+	ReadinessProbe = "readiness"
+)
+
+// ProbePath is where the agent answers for a container's probe.
+func ProbePath(container, probe string) string { return "/probe/" + container + "/" + probe }
