@@ -156,6 +156,7 @@ func (a *Agent) give(h *hold, k *shim) {
 		BootID:   a.self.BootID,
 		Drain:    b.Drain,
 		Kill:     b.Kill,
+		PodIP:    a.config.PodIP,
 	})
 	if err != nil {
 		a.config.Log.Warn("grant was not sent", "shim", k.report.Shim, "err", err)

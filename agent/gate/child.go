@@ -56,9 +56,13 @@ func (s *shim) environ() []string {
 	if s.cfg.Env == nil {
 		return os.Environ()
 	}
-	ours := s.cfg.Env(s.grant.Slots)
+	return override(os.Environ(), s.cfg.Env(s.grant.Slots))
+}
+
+// override puts ours before the environment, instead of any of the same name.
+func override(environ, ours []string) []string {
 	env := ours
-	for _, v := range os.Environ() {
+	for _, v := range environ {
 		name, _, _ := strings.Cut(v, "=")
 		if !has(ours, name) {
 			env = append(env, v)

@@ -5,6 +5,7 @@ package gate
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,10 +15,15 @@ import (
 
 const goodState = `{"shim":"s","container":"app","bootID":"b","pid1":true,"phase":"running","hold":"h","slots":[{"slot":"x","token":"1"}],"since":1}`
 
+const goodAnswer = `{"ran":{"id":"r","code":1,"output":"b3V0"}}`
+
 func TestMessagesThatNoEndSendsAreRefused(t *testing.T) {
 	t.Parallel()
-	_, err := decodeState([]byte(goodState))
+	_, _, err := decodeMessage([]byte(goodState))
 	require.NoError(t, err)
+	_, answer, err := decodeMessage([]byte(goodAnswer))
+	require.NoError(t, err)
+	assert.Equal(t, &ran{ID: "r", Code: 1, Output: []byte("out")}, answer)
 	for name, message := range map[string]string{
 		"no JSON":                   `{`,
 		"nothing":                   ``,
@@ -27,8 +33,10 @@ func TestMessagesThatNoEndSendsAreRefused(t *testing.T) {
 		"container that is hidden":  `{"shim":"s","container":".","phase":"waiting"}`,
 		"container of a note being": `{"shim":"s","container":"app.new","phase":"waiting"}`,
 		"running under no hold":     `{"shim":"s","container":"app","phase":"running"}`,
+		"answer to no order":        `{"ran":{"code":1}}`,
+		"answer that is too long":   `{"ran":{"id":"r","output":"` + strings.Repeat("AAAA", mostOutput/3+1) + `"}}`,
 	} {
-		_, err := decodeState([]byte(message))
+		_, _, err := decodeMessage([]byte(message))
 		assert.ErrorIs(t, err, errMessage, name)
 	}
 	for name, message := range map[string]string{
@@ -39,25 +47,35 @@ func TestMessagesThatNoEndSendsAreRefused(t *testing.T) {
 		"endless kill":         `{"grant":{"hold":"h","bootID":"b","deadline":1,"kill":9223372036854775807}}`,
 		"drain of no hold":     `{"drain":{"grace":1}}`,
 		"endless grace":        `{"drain":{"hold":"h","grace":9223372036854775807}}`,
+		"run of nothing":       `{"run":{"id":"r","timeout":1}}`,
+		"run without an id":    `{"run":{"command":["x"],"timeout":1}}`,
+		"run without an end":   `{"run":{"id":"r","command":["x"]}}`,
+		"endless run":          `{"run":{"id":"r","command":["x"],"timeout":9223372036854775807}}`,
 	} {
 		_, err := decodeOrder([]byte(message))
 		assert.ErrorIs(t, err, errMessage, name)
 	}
 }
 
-func FuzzDecodeState(f *testing.F) {
+func FuzzDecodeMessage(f *testing.F) {
 	f.Add([]byte(goodState))
+	f.Add([]byte(goodAnswer))
 	f.Add([]byte(`{"shim":"s","container":"app","phase":"waiting"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := decodeState(b)
+		s, answer, err := decodeMessage(b)
 		if err != nil {
+			return
+		}
+		if answer != nil {
+			assert.NotEmpty(t, answer.ID)
+			assert.LessOrEqual(t, len(answer.Output), mostOutput)
 			return
 		}
 		assert.NotContains(t, s.Container, "/")
 		assert.NotContains(t, s.Container, ".")
-		again, err := json.Marshal(s)
+		again, err := json.Marshal(message{state: &s})
 		require.NoError(t, err)
-		same, err := decodeState(again)
+		same, _, err := decodeMessage(again)
 		require.NoError(t, err)
 		// JSON has no way to tell no slots from none.
 		if len(s.Slots) == 0 {
@@ -69,7 +87,8 @@ func FuzzDecodeState(f *testing.F) {
 
 func FuzzDecodeOrder(f *testing.F) {
 	f.Add([]byte(`{"grant":{"hold":"h","bootID":"b","deadline":9223372036854775807,"drain":1,"kill":1}}`))
-	f.Add([]byte(`{"drain":{"hold":"h","reason":"r","grace":1}}`))
+	f.Add([]byte(`{"drain":{"hold":"h","reason":"r","grace":1,"end":true}}`))
+	f.Add([]byte(`{"run":{"id":"r","command":["true"],"timeout":1}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := decodeOrder(b)
 		if err != nil {
@@ -82,6 +101,10 @@ func FuzzDecodeOrder(f *testing.F) {
 		}
 		if d := o.Drain; d != nil {
 			assert.LessOrEqual(t, d.Grace, longest)
+		}
+		if r := o.Run; r != nil {
+			assert.NotEmpty(t, r.Command)
+			assert.LessOrEqual(t, r.Timeout, longest)
 		}
 	})
 }

@@ -26,6 +26,8 @@ type Grant struct {
 	// everything gets SIGKILL.
 	Drain time.Duration `json:"drain"`
 	Kill  time.Duration `json:"kill"`
+	// PodIP is the pod's address, which hooks ask by default.
+	PodIP string `json:"podIP,omitempty"`
 }
 
 // SlotToken is one slot (a Lease's name) and the fencing token of its hold.
@@ -68,6 +70,11 @@ type Report struct {
 	Slots []SlotToken
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration
+	// Starting: the child's postStart hook is not over. Until then no probe
+	// counts.
+	Starting bool
+	// Trouble is the last of this shim.
+	Trouble Trouble
 	// Connected: the connection is up; grants and drains reach the shim.
 	Connected bool
 	// Dead: the shim's pidfd became readable. It was PID 1 of its namespace, so

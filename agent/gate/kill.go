@@ -30,6 +30,8 @@ func (s *shim) reap() (none bool) {
 			return false
 		case pid == s.child:
 			s.child, s.status = 0, status
+		default:
+			s.reapedAside(pid, status)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func same(a, b Report) bool {
 	a.Slots, b.Slots = nil, nil
 	return slots && a.Shim == b.Shim && a.Container == b.Container && a.Phase == b.Phase &&
 		a.Hold == b.Hold && a.Since == b.Since && a.Connected == b.Connected &&
-		a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
+		a.Starting == b.Starting && a.Trouble == b.Trouble && a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
 }
 
 func (o *outbox) deliver(ctx context.Context, to chan<- Report) {

@@ -31,6 +31,7 @@ type peer struct {
 type pendingDrain struct {
 	hold, reason string
 	until        time.Duration
+	end          bool
 }
 
 // phaseOver: the shim said that nothing lives under the hold, nor ever will.
@@ -52,7 +53,7 @@ func (p *peer) holdToDrain() string {
 }
 
 func (p *peer) sendDrain() error {
-	d := drain{Hold: p.drain.hold, Reason: p.drain.reason, Grace: max(p.drain.until-Now(), 0)}
+	d := drain{Hold: p.drain.hold, Reason: p.drain.reason, Grace: max(p.drain.until-Now(), 0), End: p.drain.end}
 	if err := p.conn.send(order{Drain: &d}); err != nil {
 		return fmt.Errorf("send drain: %w", err)
 	}
@@ -88,12 +89,8 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, u *net.UnixCo
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		var st state
 		if err == nil {
-			st, err = decodeState(b)
-		}
-		if err == nil {
-			err = s.hear(p, c, st)
+			err = s.hear(p, c, b)
 		}
 		if err != nil {
 			log.Info("shim hung up on", "err", err)
@@ -122,7 +119,7 @@ func (s *Server) welcome(c *conn) (*peer, *os.File, error) {
 	if pidfd, err = s.peerPidfd(c, pidfd); err != nil {
 		return nil, nil, err
 	}
-	st, err := decodeState(b)
+	st, _, err := decodeMessage(b)
 	switch {
 	case err != nil:
 	case st.BootID != s.bootID:
@@ -151,6 +148,7 @@ func (s *Server) welcome(c *conn) (*peer, *os.File, error) {
 		}
 		if p.conn != nil {
 			p.conn.Close()
+			s.unanswered(p)
 		}
 	}
 	p.conn, p.hungUp = c, make(chan struct{})
@@ -163,9 +161,17 @@ func (s *Server) welcome(c *conn) (*peer, *os.File, error) {
 }
 
 // hear takes a later message.
-func (s *Server) hear(p *peer, c *conn, st state) error {
+func (s *Server) hear(p *peer, c *conn, b []byte) error {
+	st, answer, err := decodeMessage(b)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if answer != nil {
+		s.answered(p, answer)
+		return nil
+	}
 	if st.Shim != p.report.Shim || st.Container != p.report.Container {
 		return fmt.Errorf("%w: shim of %q says %q", errMessage, p.report.Container, st.Container)
 	}
@@ -180,7 +186,7 @@ func (s *Server) learn(p *peer, st state) {
 	p.heard = time.Now()
 	p.report = Report{
 		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
-		Slots: st.Slots, Since: st.Since, Connected: true,
+		Slots: st.Slots, Since: st.Since, Starting: st.Starting, Trouble: st.Trouble, Connected: true,
 	}
 	if p.drain != nil && p.phaseOver(p.drain.hold) {
 		p.drain = nil
@@ -221,6 +227,7 @@ func (s *Server) hangUp(p *peer, c *conn) {
 	}
 	close(p.hungUp)
 	p.conn = nil
+	s.unanswered(p)
 	p.report.Connected, p.report.Silent = false, false
 	s.outbox.put(p.report, s.ledger)
 }

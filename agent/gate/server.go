@@ -67,6 +67,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	peers  map[ShimID]*peer
+	runs   map[string]run // by the order's id
 	ledger *ledger
 	outbox *outbox
 }
@@ -87,6 +88,7 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		cfg: cfg, bootID: bootID, lock: lock,
 		reports: make(chan Report),
 		peers:   map[ShimID]*peer{},
+		runs:    map[string]run{},
 		outbox:  newOutbox(),
 	}
 	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, cfg.Granted), bootID, cfg.OwnKernel); err == nil {
@@ -261,6 +263,16 @@ func (s *Server) Grant(id ShimID, g Grant) error {
 // asked it is not taken back, and it is repeated to a shim that reconnects. The
 // Report with that Hold over is the answer.
 func (s *Server) Drain(id ShimID, reason string, grace time.Duration) error {
+	return s.askToStop(id, drain{Reason: reason, Grace: grace})
+}
+
+// End asks for what Drain does, of a shim that has a child; but then the
+// container ends with the child's exit code, instead of standing by again.
+func (s *Server) End(id ShimID, reason string, grace time.Duration) error {
+	return s.askToStop(id, drain{Reason: reason, Grace: grace, End: true})
+}
+
+func (s *Server) askToStop(id ShimID, ask drain) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.peers[id]
@@ -268,12 +280,18 @@ func (s *Server) Drain(id ShimID, reason string, grace time.Duration) error {
 		return ErrUnknown
 	}
 	hold := p.holdToDrain()
-	if hold == "" || p.phaseOver(hold) {
-		return nil // nothing was granted, or it is over already
+	if hold == "" || p.phaseOver(hold) || ask.End && p.report.Phase == Waiting {
+		return nil // nothing was granted or runs, or it is over already
 	}
-	until := Now() + min(max(grace, 0), longest)
-	if d := p.drain; d == nil || d.hold != hold || until < d.until {
-		p.drain = &pendingDrain{hold: hold, reason: reason, until: until}
+	until := Now() + min(max(ask.Grace, 0), longest)
+	switch d := p.drain; {
+	case d == nil || d.hold != hold:
+		p.drain = &pendingDrain{hold: hold, reason: ask.Reason, until: until, end: ask.End}
+	case until < d.until:
+		d.reason, d.until = ask.Reason, until
+		fallthrough
+	default:
+		d.end = d.end || ask.End
 	}
 	if p.conn == nil {
 		return nil

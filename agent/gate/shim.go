@@ -40,6 +40,12 @@ type ShimConfig struct {
 	StandBy bool
 	// StopSignal asks the child to stop; zero means SIGTERM.
 	StopSignal syscall.Signal
+	// PostStart is run when the child has started, and PreStop before it is
+	// asked to stop; nil for none.
+	PostStart, PreStop *Hook
+	// Grace is what the child and its PreStop have to stop in where nobody says
+	// otherwise: the pod's own.
+	Grace time.Duration
 	// Env is what the child finds in its environment, as name=value, besides
 	// what the shim found in its own; nil for nothing.
 	Env func([]SlotToken) []string
@@ -61,6 +67,14 @@ type shim struct {
 	// child ends with then is the container's end.
 	stopping bool
 	refused  string // the hold whose grant was said to be too short
+
+	hooks    hooks
+	asides   []*aside
+	ordered  int                     // of them, by the agent
+	spawning int                     // of them, whose process id is not known yet
+	strays   map[int]unix.WaitStatus // reaped meanwhile
+	spawned  chan spawned
+	finished chan *aside
 
 	lines    chan string // for the container's log
 	written  chan struct{}
@@ -137,6 +151,9 @@ func (s *shim) init() (err error) {
 	// Room for a burst of different signals; the kernel merges equal ones too.
 	s.signals = make(chan os.Signal, 64)
 	s.children = make(chan os.Signal, 1)
+	s.strays = map[int]unix.WaitStatus{}
+	s.spawned = make(chan spawned)
+	s.finished = make(chan *aside)
 	s.tty = findTerminal()
 	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT} {
 		if signal.Ignored(sig) {
@@ -177,7 +194,12 @@ func (s *shim) next() event {
 		return event{signal: sig.(syscall.Signal)}
 	case <-s.children:
 		s.reap()
+	case sp := <-s.spawned:
+		s.launched(sp)
+	case a := <-s.finished:
+		s.finish(a)
 	case <-s.alarm.C:
+		s.killLate()
 	case <-s.beat.C:
 		s.tell()
 	case <-s.notice.C:
@@ -203,9 +225,11 @@ func (s *shim) link(l linkEvent) event {
 		if s.pidfd < 0 {
 			fds = nil
 		}
-		_ = s.conn.send(s.self, fds...)
+		_ = s.conn.send(message{state: &s.self}, fds...)
 	case l.down:
 		s.conn = nil
+	case s.conn != nil && l.order.Run != nil:
+		s.obey(l.order.Run)
 	case s.conn != nil:
 		return event{grant: l.order.Grant, drain: l.order.Drain}
 	}
@@ -216,7 +240,7 @@ func (s *shim) link(l linkEvent) event {
 // beat or the next connection.
 func (s *shim) tell() {
 	if s.conn != nil {
-		_ = s.conn.send(s.self)
+		_ = s.conn.send(message{state: &s.self})
 	}
 }
 

@@ -35,7 +35,10 @@ type fakeAgent struct {
 	*conn
 	boot   string
 	states chan state
-	stdout *os.File // of the child
+	// answers has room for all of a test.
+	answers chan ran
+	cmd     *exec.Cmd
+	stdout  *os.File // of the child
 }
 
 // deaf is a child that ignores SIGTERM from the moment on that it says so.
@@ -57,7 +60,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	cmd := exec.Command(os.Args[0], command...)
-	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket)
+	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket, "GATE_TEST=app")
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	t.Cleanup(func() { r.Close() })
@@ -69,11 +72,18 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	a := &fakeAgent{t: t, listener: l, stdout: r}
+	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
 	a.boot, err = BootID()
 	require.NoError(t, err)
 	a.accept()
 	return a
+}
+
+// exits waits for the shim's end.
+func (a *fakeAgent) exits(code int) {
+	a.t.Helper()
+	_ = a.cmd.Wait()
+	assert.Equal(a.t, code, a.cmd.ProcessState.ExitCode())
 }
 
 func (a *fakeAgent) accept() {
@@ -85,7 +95,7 @@ func (a *fakeAgent) accept() {
 	a.conn, err = newConn(u)
 	require.NoError(a.t, err)
 	states := make(chan state)
-	a.states = states
+	a.states, a.answers = states, make(chan ran, 100)
 	c, done := a.conn, a.t.Context().Done()
 	go func() {
 		defer close(states)
@@ -97,8 +107,12 @@ func (a *fakeAgent) accept() {
 			if file != nil {
 				file.Close()
 			}
-			st, err := decodeState(b)
+			st, answer, err := decodeMessage(b)
 			assert.NoError(a.t, err)
+			if answer != nil {
+				a.answers <- *answer
+				continue
+			}
 			select {
 			case states <- st:
 			case <-done:

@@ -71,6 +71,7 @@ func (s *shim) ends(sig syscall.Signal) bool {
 
 // over reports that nothing lives under the hold, nor ever will in this shim.
 func (s *shim) over(hold string) {
+	s.noChild()
 	s.self.Hold, s.self.Slots = hold, nil
 	s.enter(Waiting)
 }
@@ -116,6 +117,7 @@ func (s *shim) start() (step, int) {
 				return s.end(startCode(err))
 			}
 			s.child = pid
+			s.startHook()
 			s.enter(Running)
 			s.reap()
 			return s.run, 0
@@ -133,16 +135,25 @@ func (s *shim) start() (step, int) {
 // run lasts while the child runs and the grant is extended in time.
 func (s *shim) run() (step, int) {
 	for s.child != 0 {
-		if Now() >= s.grant.drainAt() {
+		switch {
+		case Now() >= s.grant.drainAt():
 			s.say("the slot was not renewed in time: stopping")
 			return s.drain(s.grant.Drain)
+		case s.hooks.failed && !s.stopping:
+			s.stopping = true
+			return s.drain(s.cfg.Grace)
 		}
-		s.alarm.set(s.grant.drainAt())
+		at := s.grant.drainAt()
+		if s.hooks.preStop != nil {
+			at = min(at, s.stopBy(s.hooks.began+s.cfg.Grace))
+		}
+		s.wakeAt(at)
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)
 		if e.drain != nil && e.drain.Hold == s.self.Hold {
 			s.say("stopping: %s", e.drain.Reason)
+			s.stopping = s.stopping || e.drain.End
 			return s.drain(e.drain.Grace)
 		}
 	}
@@ -155,10 +166,12 @@ func (s *shim) pass(sig syscall.Signal) {
 		// The latter only tells that the reader of the shim's own log is gone.
 		return
 	}
-	if sig == unix.SIGTERM || sig == s.cfg.StopSignal {
+	switch {
+	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
+		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true
-	}
-	if s.child != 0 {
+		s.stop(sig, Now()+s.cfg.Grace)
+	case s.child != 0:
 		_ = unix.Kill(s.child, sig)
 	}
 }
@@ -175,18 +188,19 @@ func (s *shim) extend(g *Grant) {
 func (s *shim) drain(grace time.Duration) (step, int) {
 	until := Now() + grace
 	s.enter(Draining)
-	_ = unix.Kill(s.child, s.cfg.StopSignal)
+	s.stop(s.cfg.StopSignal, min(until, s.grant.killAt()))
 	for s.child != 0 {
 		killAt := min(until, s.grant.killAt())
 		if Now() >= killAt {
 			break
 		}
-		s.alarm.set(killAt)
+		s.wakeAt(s.stopBy(killAt))
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)
 		if e.drain != nil && e.drain.Hold == s.self.Hold {
 			until = min(until, Now()+e.drain.Grace)
+			s.stopping = s.stopping || e.drain.End
 		}
 	}
 	return s.lost, 0
@@ -219,6 +233,7 @@ func (s *shim) ended() (step, int) {
 // end reports that nothing is left, and waits a moment until that was heard:
 // the agent's end hangs up.
 func (s *shim) end(code int) (step, int) {
+	s.noChild()
 	s.enter(Ended)
 	until := Now() + heardWithin
 	for s.conn != nil && Now() < until {
@@ -232,7 +247,7 @@ func (s *shim) end(code int) (step, int) {
 // end of PID 1 do it, where it may not kill or time is up.
 func (s *shim) killAll() bool {
 	patience := Now() + killPatience
-	for !s.reap() {
+	for !s.reap() || s.spawning > 0 {
 		err := killDescendants()
 		last := min(patience, s.grant.lastResort())
 		if err != nil {
@@ -243,7 +258,7 @@ func (s *shim) killAll() bool {
 			s.say("ending the container, because killing what is left in it took too long")
 			return false
 		}
-		s.alarm.set(min(last, Now()+killAgain))
+		s.wakeAt(min(last, Now()+killAgain))
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)

@@ -34,9 +34,15 @@ const longest = 365 * 24 * time.Hour
 // errMessage is a message that no end of ours would send.
 var errMessage = errors.New("malformed message")
 
-// state is the one message that a shim sends: all there is to say about it. It
-// is sent whenever it changes, once for every beat (so that a lost one is made
-// good for), and first on each connection, then with the shim's pidfd.
+// message is what a shim sends: its state, or an answer.
+type message struct {
+	*state
+	Ran *ran `json:"ran,omitempty"`
+}
+
+// state is all there is to say about a shim. It is sent whenever it changes,
+// once for every beat (so that a lost one is made good for), and first on each
+// connection, then with the shim's pidfd.
 type state struct {
 	Shim      ShimID        `json:"shim"`
 	Container string        `json:"container"`
@@ -46,41 +52,57 @@ type state struct {
 	Hold      string        `json:"hold,omitempty"`
 	Slots     []SlotToken   `json:"slots,omitempty"`
 	Since     time.Duration `json:"since"`
+	Starting  bool          `json:"starting,omitempty"`
+	Trouble   Trouble       `json:"trouble,omitzero"`
 }
 
 // order is the one message that the agent's end sends.
 type order struct {
-	Grant *Grant `json:"grant,omitempty"`
-	Drain *drain `json:"drain,omitempty"`
+	Grant *Grant    `json:"grant,omitempty"`
+	Drain *drain    `json:"drain,omitempty"`
+	Run   *runOrder `json:"run,omitempty"`
 }
 
 // drain asks that the hold's child be stopped, and that the shim start nothing
-// under that hold any more.
+// under that hold any more. With End the container ends with the child's exit
+// code, instead of standing by again.
 type drain struct {
 	Hold   string        `json:"hold"`
 	Reason string        `json:"reason"`
 	Grace  time.Duration `json:"grace"`
+	End    bool          `json:"end,omitempty"`
 }
 
-func decodeState(b []byte) (state, error) {
-	var s state
-	if err := json.Unmarshal(b, &s); err != nil {
-		return state{}, fmt.Errorf("%w: %w", errMessage, err)
+// decodeMessage returns a state, or an answer with no state.
+func decodeMessage(b []byte) (state, *ran, error) {
+	m := message{state: new(state)}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return state{}, nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
+	if m.Ran != nil {
+		if m.Ran.ID == "" || len(m.Ran.Output) > mostOutput {
+			return state{}, nil, fmt.Errorf("%w: answer %q of %d bytes", errMessage, m.Ran.ID, len(m.Ran.Output))
+		}
+		return state{}, m.Ran, nil
+	}
+	return m.state.check()
+}
+
+func (s state) check() (state, *ran, error) {
 	switch s.Phase {
 	case Waiting, Running, Draining, Ended:
 	default:
-		return state{}, fmt.Errorf("%w: phase %q", errMessage, s.Phase)
+		return state{}, nil, fmt.Errorf("%w: phase %q", errMessage, s.Phase)
 	}
 	switch {
 	case s.Shim == "" || len(s.Shim) > 64:
-		return state{}, fmt.Errorf("%w: shim id of %d bytes", errMessage, len(s.Shim))
+		return state{}, nil, fmt.Errorf("%w: shim id of %d bytes", errMessage, len(s.Shim))
 	case !plainName(s.Container):
-		return state{}, fmt.Errorf("%w: container %q", errMessage, s.Container)
+		return state{}, nil, fmt.Errorf("%w: container %q", errMessage, s.Container)
 	case s.Hold == "" && (s.Phase == Running || s.Phase == Draining):
-		return state{}, fmt.Errorf("%w: %s without a hold", errMessage, s.Phase)
+		return state{}, nil, fmt.Errorf("%w: %s without a hold", errMessage, s.Phase)
 	}
-	return s, nil
+	return s, nil, nil
 }
 
 func decodeOrder(b []byte) (order, error) {
@@ -95,6 +117,11 @@ func decodeOrder(b []byte) (order, error) {
 	}
 	if o.Drain != nil && (o.Drain.Hold == "" || o.Drain.Grace < 0 || o.Drain.Grace > longest) {
 		return order{}, fmt.Errorf("%w: drain of %q in %v", errMessage, o.Drain.Hold, o.Drain.Grace)
+	}
+	if o.Run != nil {
+		if err := o.Run.check(); err != nil {
+			return order{}, err
+		}
 	}
 	return o, nil
 }
