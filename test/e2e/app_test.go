@@ -74,7 +74,7 @@ func (s *space) template(a app) corev1.PodTemplateSpec {
 	}
 	args := []string{"-listen=:8080", "-alone=" + a.recordName()}
 	container := corev1.Container{
-		Name: "app", Image: *image, ImagePullPolicy: corev1.PullIfNotPresent,
+		Name: "app", Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(args, a.args...),
 		// A pod of no requests starves on a machine that is busy, and its stamps with it.
 		Resources: corev1.ResourceRequirements{Requests: quantities("20m", "16Mi")},

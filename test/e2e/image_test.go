@@ -10,18 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// userImage is the application's image with a numeric user, as security-minded
-// people build theirs.
-var userImage string
+// image is test/app's, and userImage the same with a numeric user, as
+// security-minded people build theirs.
+var image, userImage string
 
-// pushApp builds test/app and pushes it to the test cluster's registry, as
-// images with an entrypoint, which only the registry knows. They are named by
-// digest: nodes may still have those of another day.
-func pushApp(ctx context.Context) error {
+// pushApp builds test/app and pushes it to a registry, from which nodes pull it
+// maybe by another name, as images with an entrypoint, which only the registry
+// knows. They are named by digest: nodes may still have those of another day.
+func pushApp(ctx context.Context, push, pull string) error {
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		return err
@@ -33,7 +32,7 @@ func pushApp(ctx context.Context) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build test/app: %w\n%s", err, out)
 	}
-	for user, reference := range map[string]*string{"": image, "10001": &userImage} {
+	for user, reference := range map[string]*string{"": &image, "10001": &userImage} {
 		img, err := oci.Static(binary, "app", oci.Config{User: user}, oci.Uncompressed)
 		if err != nil {
 			return err
@@ -42,10 +41,10 @@ func pushApp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := oci.Push(ctx, cluster.lab.Registry()+"/e2e/app:user"+user, img); err != nil {
+		if err := oci.Push(ctx, push+"/e2e/app:user"+user, img); err != nil {
 			return fmt.Errorf("push the application's image: %w", err)
 		}
-		*reference = lab.RegistryInCluster + "/e2e/app@" + digest.String()
+		*reference = pull + "/e2e/app@" + digest.String()
 	}
 	return nil
 }

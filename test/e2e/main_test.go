@@ -22,9 +22,9 @@ import (
 )
 
 var (
-	soak  = flag.Duration("soak", 2*time.Minute, "how long pods are deleted and killed in TestNeverTwoUnderPodDeletionsAndKills")
-	image = flag.String("app-image", os.Getenv("E2E_APP_IMAGE"),
-		"reference of test/app's image; empty: built and pushed to the test cluster's registry")
+	soak     = flag.Duration("soak", 2*time.Minute, "how long pods are deleted and killed in TestNeverTwoUnderPodDeletionsAndKills")
+	registry = flag.String("registry", "",
+		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
 	keep = flag.Bool("keep", false, "keep the namespaces of failed tests")
 )
 
@@ -86,13 +86,13 @@ func connect(ctx context.Context) error {
 	if cluster.client, err = kubernetes.NewForConfig(cluster.config); err != nil {
 		return err
 	}
-	if *image != "" {
-		return nil
+	switch {
+	case *registry != "":
+		return pushApp(ctx, *registry, *registry)
+	case cluster.lab == nil:
+		return errors.New("on a cluster of your own, name a registry that its nodes pull from: REGISTRY=host/prefix")
 	}
-	if cluster.lab == nil {
-		return errors.New("on a cluster of your own, push an image of test/app and name it: -app-image or E2E_APP_IMAGE")
-	}
-	return pushApp(ctx)
+	return pushApp(ctx, cluster.lab.Registry(), lab.RegistryInCluster)
 }
 
 func same(a, b string) bool {

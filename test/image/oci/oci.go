@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -143,13 +144,14 @@ func numeric(user string, passwd []byte) (string, error) {
 	return "", fmt.Errorf("the image has no user %q", user)
 }
 
-// Push puts an image or index into a registry, plain HTTP if it is local.
+// Push puts an image or index into a registry, plain HTTP if it is local, with
+// the credentials of docker's configuration, if it has any.
 func Push(ctx context.Context, reference string, image remote.Taggable) error {
 	ref, err := name.ParseReference(reference, name.Insecure)
 	if err != nil {
 		return err
 	}
-	options := []remote.Option{remote.WithContext(ctx)}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
 	switch image := image.(type) {
 	case v1.ImageIndex:
 		err = remote.WriteIndex(ref, image, options...)
