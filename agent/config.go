@@ -62,6 +62,12 @@ type Config struct {
 	Slots []string
 	// Containers are the gated containers.
 	Containers []string
+	// InitContainers are the gated init containers. A hold is kept while they
+	// end with success and until the application has started.
+	InitContainers []string
+	// Vouched are those of them of which no shim is noted to have a grant: such
+	// a container, if it has succeeded, never has another shim to say so.
+	Vouched []string
 	// Workload is the pod's, as Kind/name.
 	Workload string
 	// LeaseDuration is api.DefaultLeaseDuration if zero.

@@ -67,7 +67,7 @@ func (a *Agent) let(h *hold) {
 		// The disk is no better in a moment. Whoever has a good one goes first,
 		// and if nobody is there, this pod writes no more than a holder does.
 		a.owes, a.aside = true, a.self.Budget.Renew
-	case h.reason == reasonEnded:
+	case h.reason == reasonEnded, h.reason == reasonNotStarted:
 		a.owes = true
 	}
 	for _, s := range a.slots {

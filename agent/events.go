@@ -132,6 +132,8 @@ func (e *events) ends(reason string, slots []string) {
 		e.add(kube.Warning, reason, "draining: a shim that is gone may still run under "+names)
 	case reasonNotGranted:
 		e.add(kube.Warning, reason, "giving up "+names+": the application cannot be started here, see the agent's log")
+	case reasonNotStarted:
+		e.add(kube.Warning, reason, "giving up "+names+": the init container succeeded, and for "+startsWithin.String()+" nothing that is to run after it has started")
 	case reasonDrained:
 		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
 	}

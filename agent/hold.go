@@ -25,7 +25,15 @@ const (
 	// reasonNotGranted: no child can be started here. To hold on would keep the
 	// slot from those who can.
 	reasonNotGranted = "NotGranted"
+	// reasonNotStarted: after an init container nothing else asked for a grant.
+	reasonNotStarted = "NotStarted"
 )
+
+// startsWithin bounds how long a hold is kept between a gated init container
+// and what comes after it. The kubelet's pauses between two pulls of an image
+// grow to five minutes: a container that has not started by then has failed for
+// long enough to let others have their turn.
+const startsWithin = 5 * time.Minute
 
 // hold is all slots, held together under one number.
 type hold struct {
@@ -43,6 +51,9 @@ type hold struct {
 	drains time.Duration
 	// refused: the last grant of a first child could not even be noted.
 	refused bool
+	// between is since when it waits for what comes after an init container,
+	// zero while it does not.
+	between time.Duration
 }
 
 // begin makes the hold of the slots that were acquired.
@@ -94,6 +105,9 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 // leaves its children.
 func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 	drain := a.self.Budget.Drain
+	if a.shims.between != h.id {
+		h.between = 0
+	}
 	for _, s := range a.slots {
 		if s.lost != nil {
 			a.config.Log.Warn("slot is lost", "lease", s.name, "hold", h.id, "err", s.lost)
@@ -109,6 +123,11 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 		return reasonDrained, drain
 	case len(a.shims.owed[h.id]) == 0 && h.refused:
 		return reasonNotGranted, drain
+	case a.shims.between == h.id && !a.stopping && !a.yielding:
+		if a.now >= a.startsBy(h) {
+			return reasonNotStarted, drain
+		}
+		a.wakeAt(a.startsBy(h))
 	case len(a.shims.owed[h.id]) == 0 && (a.stopping || len(a.shims.grantable(h.id)) == 0):
 		return reasonEnded, drain
 	case a.yielding:
@@ -116,6 +135,14 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 	}
 	a.wakeAt(a.drainAt())
 	return "", 0
+}
+
+// startsBy is until when the hold is kept for what comes after an init container.
+func (a *Agent) startsBy(h *hold) time.Duration {
+	if h.between == 0 {
+		h.between = a.now
+	}
+	return h.between + startsWithin
 }
 
 // grant gives every waiting shim of the pod a grant, and extends those that

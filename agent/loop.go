@@ -77,13 +77,16 @@ func New(config Config) (*Agent, error) {
 			Budget:   budget,
 		},
 		random:  rand.New(config.Random),
-		shims:   newShims(config.Containers),
+		shims:   newShims(config.Containers, config.InitContainers...),
 		posts:   make(chan func()),
 		yields:  make(chan struct{}, 1),
 		metrics: newMetrics(config.Clock),
 	}
 	for _, name := range config.Slots {
 		a.slots = append(a.slots, &slot{name: name})
+	}
+	for _, container := range config.Vouched {
+		a.shims.vouched(container)
 	}
 	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
 	a.events = newEvents(config, budget.RequestTimeout)

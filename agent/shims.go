@@ -27,8 +27,13 @@ func (s *shim) child() bool {
 // shims is what this agent process knows of all shims of its pod, and what that
 // proves. See the package document for which reports are proof and which are not.
 type shims struct {
-	// containers are all the gated ones of the pod.
+	// containers are all the gated ones of the pod, the init containers too.
 	containers []string
+	// inits are the gated init containers.
+	inits []string
+	// between is the hold under which an init container of the pod succeeded
+	// last, as long as nothing was granted since: what comes next is on its way.
+	between string
 	// list is in the order in which the shims were first seen.
 	list []*shim
 	// owed are, for each hold, the shims that had a grant of it, or reported a
@@ -50,9 +55,10 @@ type doubt struct {
 	hold string
 }
 
-func newShims(containers []string) *shims {
+func newShims(containers []string, inits ...string) *shims {
 	return &shims{
-		containers: containers,
+		containers: slices.Concat(inits, containers),
+		inits:      inits,
 		owed:       map[string][]gate.ShimID{},
 		begun:      map[string]bool{},
 		heard:      map[string]bool{},
@@ -92,8 +98,16 @@ func (s *shims) note(r gate.Report) {
 	case gate.Ended:
 		// The container ends: whatever it was granted, it starts nothing more.
 		s.settle(r.Shim)
+		if r.Completed && slices.Contains(s.inits, r.Container) {
+			s.between = r.Hold
+		}
 	}
 }
+
+// vouched notes that no shim of an init container has a grant that is not known
+// to be over. Once it has succeeded it is not started again, so no fresh shim
+// will say so; the notes of the grants have to.
+func (s *shims) vouched(container string) { s.heard[container] = true }
 
 // doubt notes which earlier hold a fresh shim cannot vouch for. Only that shim,
 // or one that is fresher, can take it back.
@@ -125,6 +139,9 @@ func (s *shims) find(id gate.ShimID) *shim {
 }
 
 func (s *shims) owe(hold string, id gate.ShimID) {
+	if s.between == hold {
+		s.between = ""
+	}
 	if !slices.Contains(s.owed[hold], id) {
 		s.owed[hold] = append(s.owed[hold], id)
 	}
@@ -180,18 +197,20 @@ func (s *shims) proven(hold string) bool {
 }
 
 // supported reports whether a shim is connected that has a grant, or a child,
-// of the hold. Without one, nobody is renewed for.
+// of the hold. Without one, nobody is renewed for; between an init container and
+// what comes after it, nothing runs that could be forgotten.
 func (s *shims) supported(hold string) bool {
-	return slices.ContainsFunc(s.owed[hold], func(id gate.ShimID) bool {
+	return s.between == hold || slices.ContainsFunc(s.owed[hold], func(id gate.ShimID) bool {
 		known := s.find(id)
 		return known != nil && known.report.Connected
 	})
 }
 
-// running reports whether a child of the hold is known to run, undrained.
+// running reports whether the application, a child of the hold, is known to run,
+// undrained. What runs in an init container serves nobody.
 func (s *shims) running(hold string) bool {
 	return slices.ContainsFunc(s.list, func(k *shim) bool {
-		return k.report.Phase == gate.Running && k.report.Hold == hold
+		return k.report.Phase == gate.Running && k.report.Hold == hold && !slices.Contains(s.inits, k.report.Container)
 	})
 }
 

@@ -75,6 +75,8 @@ type Report struct {
 	Starting bool
 	// Trouble is the last of this shim.
 	Trouble Trouble
+	// Completed: the child came to its own end with exit code 0.
+	Completed bool
 	// Connected: the connection is up; grants and drains reach the shim.
 	Connected bool
 	// Dead: the shim's pidfd became readable. It was PID 1 of its namespace, so

@@ -225,6 +225,14 @@ func ignoreClosed(err error) error {
 	return err
 }
 
+// Granted tells whether a shim of the container was granted a hold, by this
+// agent process or an earlier one, and is not known to be dead.
+func (s *Server) Granted(container string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.entries[container] != entry{}
+}
+
 // Grant permits the shim to run its child, or moves the deadline of the one
 // that runs. The note in the ledger is written first.
 func (s *Server) Grant(id ShimID, g Grant) error {

@@ -227,6 +227,7 @@ func (s *shim) ended() (step, int) {
 	if !s.killAll() {
 		return nil, exitCode(s.status)
 	}
+	s.self.Completed = exitCode(s.status) == 0
 	return s.end(exitCode(s.status))
 }
 

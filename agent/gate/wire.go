@@ -54,6 +54,7 @@ type state struct {
 	Since     time.Duration `json:"since"`
 	Starting  bool          `json:"starting,omitempty"`
 	Trouble   Trouble       `json:"trouble,omitzero"`
+	Completed bool          `json:"completed,omitempty"`
 }
 
 // order is the one message that the agent's end sends.

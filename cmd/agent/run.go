@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,6 +73,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	flags := flag.NewFlagSet("agent run", flag.ContinueOnError)
 	slots := flags.String("slots", "", "Leases to hold, comma-separated, in the order of acquisition")
 	containers := flags.String("containers", "", "gated containers, comma-separated")
+	inits := flags.String("init-containers", "", "gated init containers, comma-separated")
 	ports := flags.String("ports", "", "TCP ports to forward to the holder, comma-separated")
 	readiness := flags.String("readiness", string(api.ReadinessForward), "how a standby looks: forward or holder")
 	flags.StringVar(&c.Workload, "workload", "", "the pod's workload, as Kind/name")
@@ -89,6 +91,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		return s, fmt.Errorf("agent run: unexpected arguments %q", flags.Args())
 	}
 	c.Slots, c.Containers, c.Readiness = list(*slots), list(*containers), api.Readiness(*readiness)
+	c.InitContainers = list(*inits)
 	if c.Readiness != api.ReadinessForward && c.Readiness != api.ReadinessHolder {
 		return s, fmt.Errorf("agent run: -readiness %q", *readiness)
 	}
@@ -135,6 +138,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	_, _ = crand.Read(seed[:]) // never fails
 	c.API, c.Gate, c.Clock, c.Log = client, server, gate.Now, log
 	c.Random = rand.NewChaCha8(seed)
+	c.Vouched = slices.DeleteFunc(slices.Clone(c.InitContainers), server.Granted)
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
 	}

@@ -1,0 +1,164 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// migrates gives a pod a gated init container.
+func migrates(c *Config) { c.InitContainers, c.Vouched = []string{"migrate"}, []string{"migrate"} }
+
+// succeed ends the child of an init container with exit code 0; its shim dies.
+func (g *gates) succeed(id gate.ShimID) {
+	g.report(id, func(r *gate.Report) { r.Phase, r.Completed = gate.Ended, true })
+	close(g.shims[id].ended)
+	g.report(id, func(r *gate.Report) { r.Connected, r.Dead = false, true })
+}
+
+func TestAHoldIsKeptFromAnInitContainerToTheApplication(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.start("a", migrates), w.start("b")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
+		b.gates.connect(gate.Report{Shim: "s9", Container: "app"})
+		w.pass(time.Minute)
+		assert.NotContains(t, w.server.lease(theSlot).Annotations, api.ServingAnnotation, "nobody serves yet")
+		hold := a.gates.hold("s1")
+		a.gates.succeed("s1")
+		w.pass(startsWithin - time.Second)
+		assert.Equal(t, a.identity(), w.holder(), "while the image is pulled")
+		assert.Equal(t, gate.Waiting, b.gates.phase("s9"))
+		a.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(time.Second, "application runs", func() bool { return a.running("s2") })
+		assert.Equal(t, hold, a.gates.hold("s2"))
+		assert.Equal(t, a.gates.given()[0].Slots, a.gates.shim("s2").report.Slots, "one token")
+		w.pass(time.Minute)
+		assert.Contains(t, w.server.lease(theSlot).Annotations, api.ServingAnnotation)
+		a.gates.end("s2")
+		w.within(time.Second, "handed over", func() bool { return b.running("s9") })
+	})
+}
+
+func TestEachOfSeveralInitContainersHasTheWholeTimeToComeUp(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", migrates, func(c *Config) {
+			c.InitContainers, c.Vouched = []string{"migrate", "seed"}, []string{"migrate", "seed"}
+		})
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
+		a.gates.succeed("s1")
+		w.pass(startsWithin - time.Second)
+		a.gates.connect(gate.Report{Shim: "s2", Container: "seed"})
+		w.within(time.Second, "second runs", func() bool { return a.running("s2") })
+		hold := a.gates.hold("s2")
+		w.pass(time.Minute)
+		a.gates.succeed("s2")
+		w.pass(startsWithin - time.Second)
+		a.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		w.within(time.Second, "application runs", func() bool { return a.running("s3") })
+		assert.Equal(t, hold, a.gates.hold("s3"))
+	})
+}
+
+func TestAnApplicationThatNeverComesUpAfterItsInitContainerKeepsNoSlot(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.start("a", migrates), w.start("b")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
+		b.gates.connect(gate.Report{Shim: "s9", Container: "app"})
+		a.gates.succeed("s1")
+		w.pass(startsWithin - time.Second)
+		assert.False(t, b.running("s9"))
+		w.within(2*time.Second, "given up", func() bool { return b.running("s9") })
+		w.pass(time.Second)
+		assert.Contains(t, w.server.told(), reasonNotStarted)
+	})
+}
+
+func TestWhatEndsAHoldBetweenAnInitContainerAndTheApplicationEndsItAtOnce(t *testing.T) {
+	for name, end := range map[string]func(a *pod){
+		"pod deleted": func(a *pod) { close(a.stop) },
+		"yield":       func(a *pod) { a.agent.Yield() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a", migrates)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+				w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
+				a.gates.succeed("s1")
+				w.pass(10 * time.Second)
+				assert.Equal(t, a.identity(), w.holder())
+				end(a)
+				w.within(time.Second, "released", func() bool { return w.holder() == "" })
+			})
+		})
+	}
+}
+
+func TestAnInitContainerThatFailsLeavesItsSlotToAStandby(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.start("a", migrates), w.start("b")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
+		b.gates.connect(gate.Report{Shim: "s9", Container: "app"})
+		w.pass(time.Second)
+		a.gates.end("s1") // with another code than 0
+		w.within(time.Second, "handed over", func() bool { return b.running("s9") })
+	})
+}
+
+func TestAnInitContainerThatIsOverIsVouchedForByTheNotesOfGrants(t *testing.T) {
+	for name, c := range map[string]struct {
+		noted    bool
+		released bool
+	}{
+		"no note":                   {released: true},
+		"a shim may still be alive": {noted: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a", migrates)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "application runs", func() bool { return a.running("s1") })
+				w.pass(time.Second)
+				a.kill()
+				a = w.start("a", func(p *Config) {
+					if c.noted {
+						p.Vouched = nil
+					}
+				})
+				a.gates.connect(a.gates.shim("s1").report)
+				w.pass(20 * time.Second)
+				assert.True(t, a.running("s1"), "resumed")
+				a.gates.end("s1")
+				w.pass(time.Second)
+				assert.Equal(t, c.released, w.holder() == "")
+			})
+		})
+	}
+}
+
+// told are the reasons of all Events so far.
+func (s *server) told() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var reasons []string
+	for _, e := range s.events {
+		reasons = append(reasons, e.Reason)
+	}
+	return reasons
+}
