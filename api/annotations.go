@@ -35,7 +35,7 @@ var Annotations = []Annotation{
 	},
 	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template",
-		Meaning: "Which containers wait for the slot; the others run at once.",
+		Meaning: "Which containers wait for the slot, ordinary init containers too if they are named; the others run at once.",
 	},
 	{
 		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`",

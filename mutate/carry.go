@@ -81,7 +81,7 @@ func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error
 		d.set(wanted[key], at(key)...)
 	}
 	warnings = append(warnings, foresee(template, wanted)...)
-	return d.ops, append(warnings, now.Spec.stalls(kind, wanted)...), nil
+	return d.ops, append(warnings, now.Spec.stalls(kind, wanted, &template.Spec)...), nil
 }
 
 // merge is what the template's annotations are to be.
@@ -144,5 +144,5 @@ func foresee(template *corev1.PodTemplateSpec, annotations map[string]string) Re
 	}
 	pod := &corev1.Pod{Spec: template.Spec}
 	gated, warnings := gatedContainers(pod, request, &template.Spec)
-	return append(warnings, judge(pod, gated)...)
+	return append(warnings, judge(pod, gated, gatedInits(pod, request))...)
 }

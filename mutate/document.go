@@ -100,6 +100,23 @@ func (d *document) push(value any, path ...any) {
 	d.record("add", value, append(slices.Clip(path), "-")...)
 }
 
+// insert puts a value into the array at a path, before the element at an index.
+func (d *document) insert(value any, index int, path ...any) {
+	value = plain(value)
+	parent := d.get(path[:len(path)-1]...).(map[string]any)
+	key := path[len(path)-1].(string)
+	parent[key] = slices.Insert(parent[key].([]any), index, value)
+	d.record("add", value, append(slices.Clip(path), index)...)
+}
+
+// cut takes an element out of the array at a path.
+func (d *document) cut(index int, path ...any) {
+	parent := d.get(path[:len(path)-1]...).(map[string]any)
+	key := path[len(path)-1].(string)
+	parent[key] = slices.Delete(parent[key].([]any), index, index+1)
+	d.record("remove", nil, append(slices.Clip(path), index)...)
+}
+
 // index finds the element of the array at a path whose member has a value.
 func (d *document) index(member, value string, path ...any) (int, bool) {
 	array, _ := d.get(path...).([]any)

@@ -56,14 +56,15 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 		return nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
 	gated, refusals := gatedContainers(pod, request, s.Template)
-	refusals = append(refusals, judge(pod, gated)...)
+	inits := gatedInits(pod, request)
+	refusals = append(refusals, judge(pod, gated, inits)...)
 	if request.Singleton && s.Workload.Name == "" {
 		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
 	}
 	if len(refusals) > 0 {
 		return nil, refusals
 	}
-	shims, err := shimAll(ctx, pod, gated, s.Namespace, images)
+	shims, err := shimAll(ctx, pod, places(gated, inits), s.Namespace, images)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, image: agentImage, limits: s.Limits}
+	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits}
 	write(d, parts, shims)
 	return d.ops, nil
 }
@@ -81,7 +82,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 // them. A copy of a gated pod that claims no more would wait for ever.
 func release(raw []byte, pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	var refusals Refusals
-	for _, c := range pod.Spec.Containers {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if shimmed(c) {
 			refusals.add(Leftover, "container %q starts with %s", c.Name, api.AgentBinary)
 		}
@@ -142,7 +143,7 @@ func containerNames(spec *corev1.PodSpec) []string {
 	return names
 }
 
-// absent refuses the names that are no main container of the pod.
+// absent refuses the names that are no container of the pod.
 func absent(pod *corev1.Pod, names []string) Refusals {
 	var refusals Refusals
 	var have []string
@@ -152,8 +153,7 @@ func absent(pod *corev1.Pod, names []string) Refusals {
 	for _, name := range names {
 		switch {
 		case slices.Contains(have, name):
-		case slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name }):
-			refusals.add(InitContainer, "%s names the init container %q", api.ContainersAnnotation, name)
+		case slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name && !ours(pod, name) }):
 		default:
 			refusals.add(UnknownContainer, "%s names %q, but the pod has %s", api.ContainersAnnotation, name, strings.Join(have, ", "))
 		}
@@ -165,16 +165,13 @@ func absent(pod *corev1.Pod, names []string) Refusals {
 // that there is nothing to do where it holds already.
 func write(d *document, p parts, shims []shim) {
 	for _, s := range shims {
-		at := []any{"spec", "containers", s.index}
+		at := []any{"spec", s.list, s.index}
 		d.set(s.command, append(at, "command")...)
 		d.set(s.args, append(at, "args")...)
 		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
 	}
-	// The agent comes after the pod's own init containers: they run when they
-	// did, and sidecars are stopped in the reverse order of their start, so a
-	// mesh's proxy still carries the agent's last write.
 	for _, c := range []corev1.Container{p.install(), p.agent()} {
-		d.ensure("name", c, "spec", "initContainers")
+		p.put(d, c)
 		i, _ := d.index("name", c.Name, "spec", "initContainers")
 		for _, field := range foreign {
 			d.remove("spec", "initContainers", i, field)

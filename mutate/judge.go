@@ -13,10 +13,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// judge is everything that speaks against gating these containers of the pod.
-func judge(pod *corev1.Pod, gated []int) Refusals {
+// judge is everything that speaks against gating these containers and init
+// containers of the pod.
+func judge(pod *corev1.Pod, gated, inits []int) Refusals {
 	var refusals Refusals
 	judgePod(pod, &refusals)
+	judgeInits(pod, gated, inits, &refusals)
 	judgeNames(pod, &refusals)
 	for _, i := range gated {
 		judgeGated(pod.Spec.Containers[i], &refusals)
@@ -25,11 +27,11 @@ func judge(pod *corev1.Pod, gated []int) Refusals {
 		judgeMounts(c, slices.Contains(gated, i), &refusals)
 		judgePorts(c, &refusals)
 	}
-	for _, c := range pod.Spec.InitContainers {
+	for i, c := range pod.Spec.InitContainers {
 		if ours(pod, c.Name) {
 			continue
 		}
-		judgeMounts(c, false, &refusals)
+		judgeMounts(c, slices.Contains(inits, i), &refusals)
 		judgePorts(c, &refusals)
 	}
 	return refusals

@@ -23,7 +23,9 @@ type parts struct {
 	request  api.Request
 	workload api.Workload
 	// gated are indices of the pod's containers.
-	gated  []int
+	gated []int
+	// inits are indices of its init containers.
+	inits  []int
 	image  string
 	limits []corev1.LimitRange
 }
@@ -79,6 +81,9 @@ func (p parts) agentArgs() []string {
 		"-grace=" + p.grace().String(),
 		"-containers=" + strings.Join(containers, ","),
 		"-workload=" + p.workloadName(),
+	}
+	if names := p.initNames(); len(names) > 0 {
+		args = append(args, "-init-containers="+strings.Join(names, ","))
 	}
 	if ports := p.ports(); len(ports) > 0 {
 		args = append(args, "-ports="+strings.Join(ports, ","))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,7 +82,7 @@ func (r randomPod) pod() map[string]any {
 		annotations[api.LockAnnotation] = r.one("a", "b,a")
 	}
 	if r.chance(10) {
-		annotations[api.ContainersAnnotation] = r.one("c0", "c1", "c0,c1")
+		annotations[api.ContainersAnnotation] = r.one("c0", "c1", "c0,c1", "c0,i0", "c0,i1", "i0,i1,c0,c1")
 	}
 	if r.chance(10) {
 		annotations[api.SlotsAnnotation] = "forged"
@@ -99,6 +100,9 @@ func (r randomPod) pod() map[string]any {
 		var inits []any
 		for i := range r.IntN(3) {
 			inits = append(inits, r.container(fmt.Sprint("i", i)))
+		}
+		if len(inits) > 0 && r.chance(20) {
+			inits[0].(map[string]any)["restartPolicy"] = "Always"
 		}
 		if r.chance(10) {
 			inits = append(inits, r.container(r.one(api.AgentContainer, api.InstallContainer).(string)))
@@ -200,17 +204,18 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	specBefore, specAfter := before["spec"].(map[string]any), after["spec"].(map[string]any)
 	for list, changed := range map[string][]string{
 		"containers":     {"command", "args", "volumeMounts"},
-		"initContainers": nil,
+		"initContainers": {"command", "args", "volumeMounts"},
 		"volumes":        nil,
 		"readinessGates": nil,
 	} {
 		was, _ := specBefore[list].([]any)
 		is, _ := specAfter[list].([]any)
+		was, is = withoutOurs(was), withoutOurs(is)
 		require.GreaterOrEqual(t, len(is), len(was), said)
 		for i := range was {
 			a, b := was[i].(map[string]any), is[i].(map[string]any)
-			if name := a["name"]; name == api.AgentContainer || name == api.InstallContainer {
-				continue
+			if list == "initContainers" && !strings.Contains(fmt.Sprint(b["command"]), api.AgentBinary) {
+				require.Equal(t, a, b, said)
 			}
 			mountsBefore, _ := a["volumeMounts"].([]any)
 			mountsAfter, _ := b["volumeMounts"].([]any)
@@ -225,6 +230,14 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	withoutOurSysctl(specBefore, specAfter)
 	same(specBefore, specAfter, "containers", "initContainers", "volumes", "readinessGates")
 	same(before, after, "metadata", "spec")
+}
+
+// withoutOurs leaves the injected containers out, which may come first.
+func withoutOurs(list []any) []any {
+	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
+		name := element.(map[string]any)["name"]
+		return name == api.AgentContainer || name == api.InstallContainer
+	})
 }
 
 // withoutOurSysctl takes the one setting that a pod may get besides its own out

@@ -79,8 +79,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  InitContainer,
-		Meaning: "`metaparticle.io/containers` names an init container; only the pod's main containers can be gated.",
-		Do:      "name main containers only",
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated: a native sidecar, on which others count, or one without any main container, so that nothing would keep the slot after it.",
+		Do:      "name ordinary init containers, and the main containers that run after them",
 	},
 	{
 		Reason:  UnknownContainer,
@@ -144,7 +144,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "With `metaparticle.io/readiness: holder` a standby is not Ready, and the workload's rollout waits until each new pod is: the first one that stands by stops it.",
+		Meaning: "With `metaparticle.io/readiness: holder`, or with a gated init container, a standby is not Ready, and the workload's rollout waits until each new pod is: the first one that stands by stops it.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or strategy Recreate, a StatefulSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 }

@@ -5,6 +5,7 @@ package mutate
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -20,10 +21,13 @@ type rollout struct {
 }
 
 // stalls warns about a rollout that waits for pods that are not to be Ready.
-func (r rollout) stalls(kind string, annotations map[string]string) Refusals {
+func (r rollout) stalls(kind string, annotations map[string]string, template *corev1.PodSpec) Refusals {
 	request, err := api.Parse(annotations)
-	if err != nil || !request.Claims() || request.Readiness != api.ReadinessHolder {
+	if err != nil || !request.Claims() {
 		return nil //nolint:nilerr // foresee has told the mistakes
+	}
+	if inits := gatedInits(&corev1.Pod{Spec: *template}, request); request.Readiness != api.ReadinessHolder && len(inits) == 0 {
+		return nil
 	}
 	replicas := 1
 	if r.Replicas != nil {

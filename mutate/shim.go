@@ -44,8 +44,33 @@ var ErrPlatforms = errors.New("the image's platforms run different commands")
 
 // shim is what becomes of a gated container.
 type shim struct {
-	index         int
+	place
 	command, args []string
+}
+
+// place is where a gated container is: in which list of the pod, and there.
+type place struct {
+	list  string
+	index int
+}
+
+// places are where the gated containers are, the init containers first.
+func places(gated, inits []int) []place {
+	var all []place
+	for _, i := range inits {
+		all = append(all, place{"initContainers", i})
+	}
+	for _, i := range gated {
+		all = append(all, place{"containers", i})
+	}
+	return all
+}
+
+func (p place) of(pod *corev1.Pod) corev1.Container {
+	if p.list == "initContainers" {
+		return pod.Spec.InitContainers[p.index]
+	}
+	return pod.Spec.Containers[p.index]
 }
 
 // The flags of the agent's exec role; cmd/agent owns them.
@@ -61,7 +86,7 @@ func shimmed(c corev1.Container) bool {
 
 // shimAll works out the gated containers' new commands. The images that have
 // to be asked are asked at once; the first refusal in the pod's order counts.
-func shimAll(ctx context.Context, pod *corev1.Pod, gated []int, namespace string, images Images) ([]shim, error) {
+func shimAll(ctx context.Context, pod *corev1.Pod, gated []place, namespace string, images Images) ([]shim, error) {
 	rights := PullRights{Namespace: namespace, ServiceAccount: pod.Spec.ServiceAccountName}
 	for _, s := range pod.Spec.ImagePullSecrets {
 		rights.Secrets = append(rights.Secrets, s.Name)
@@ -69,9 +94,9 @@ func shimAll(ctx context.Context, pod *corev1.Pod, gated []int, namespace string
 	shims := make([]shim, len(gated))
 	refused := make([]Refusals, len(gated))
 	var wait sync.WaitGroup
-	for n, i := range gated {
+	for n, at := range gated {
 		wait.Go(func() {
-			shims[n], refused[n] = shimOne(ctx, pod, i, images, rights)
+			shims[n], refused[n] = shimOne(ctx, pod, at, images, rights)
 		})
 	}
 	wait.Wait()
@@ -81,8 +106,8 @@ func shimAll(ctx context.Context, pod *corev1.Pod, gated []int, namespace string
 	return shims, nil
 }
 
-func shimOne(ctx context.Context, pod *corev1.Pod, i int, images Images, rights PullRights) (shim, Refusals) {
-	c := pod.Spec.Containers[i]
+func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, rights PullRights) (shim, Refusals) {
+	c := at.of(pod)
 	var args []string
 	var signal string
 	switch {
@@ -109,7 +134,7 @@ func shimOne(ctx context.Context, pod *corev1.Pod, i int, images Images, rights 
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		signal = string(*c.Lifecycle.StopSignal)
 	}
-	return shim{index: i, command: shimCommand(c.Name, onLoss(pod, c), signal), args: args}, nil
+	return shim{place: at, command: shimCommand(c.Name, onLoss(pod, c), signal), args: args}, nil
 }
 
 // imageArgs is what a runtime would run: the image's entrypoint, then the

@@ -19,12 +19,13 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 	}
 	s, err := parseRun([]string{
 		"-slots=lock.a,singleton.deployment.biller", "-lease-duration=1m0s", "-readiness=holder",
-		"-containers=app,helper", "-workload=Deployment/biller", "-ports=80,6379",
+		"-containers=app,helper", "-init-containers=migrate", "-workload=Deployment/biller", "-ports=80,6379",
 	}, func(key string) string { return env[key] })
 	require.NoError(t, err)
 	assert.Equal(t, "shop", s.namespace)
 	assert.Equal(t, []string{"lock.a", "singleton.deployment.biller"}, s.config.Slots)
 	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
+	assert.Equal(t, []string{"migrate"}, s.config.InitContainers)
 	assert.Equal(t, []int{80, 6379}, s.config.Ports)
 	assert.Equal(t, time.Minute, s.config.LeaseDuration)
 	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
