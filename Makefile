@@ -67,10 +67,15 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over both modules.
 	go vet ./...
 	$(CACHE)/golangci-lint run ./...
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
+	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --config ../../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: bench-admission install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && go run ./bench -rounds $(ROUNDS)
+
+.PHONY: bench-admission
+bench-admission: ## Admission beside dapr's patcher; needs no cluster.
+	cd test/bench/admission && go run .
 
 ##@ The cluster
 

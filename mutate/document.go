@@ -5,7 +5,7 @@ package mutate
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"reflect"
 	"slices"
 	"strconv"
@@ -18,110 +18,105 @@ import (
 // recorded. Values that are there and never named by a change never appear in
 // the patch, whether or not this build knows what they are.
 type document struct {
-	root any
+	root node
 	ops  []jsonpatch.Operation
 }
 
+var errNoObject = errors.New("not a JSON object")
+
+// open takes text that was decoded before: it has to be valid JSON.
 func open(raw []byte) (*document, error) {
-	var root map[string]any
-	if err := json.Unmarshal(raw, &root); err != nil {
-		return nil, fmt.Errorf("read object: %w", err)
+	if !isObject(raw) {
+		return nil, errNoObject
 	}
-	return &document{root: root}, nil
+	return &document{root: node{text: raw}}, nil
 }
 
-// get is the value at a path of keys (string) and indices (int), or nil.
-func (d *document) get(path ...any) any {
-	at := d.root
+// at is the node at a path of keys (string) and indices (int), or nil.
+func (d *document) at(path ...any) *node {
+	at := &d.root
 	for _, step := range path {
-		switch step := step.(type) {
-		case string:
-			object, _ := at.(map[string]any)
-			at = object[step]
-		case int:
-			array, _ := at.([]any)
-			if step >= len(array) {
-				return nil
-			}
-			at = array[step]
+		if at = at.child(step); at == nil {
+			return nil
 		}
 	}
 	return at
 }
 
+// get is the value at a path, or nil.
+func (d *document) get(path ...any) any { return d.at(path...).value() }
+
 // set makes the member at a path have a value. Objects on the way that are not
 // there are made. The path ends in a key and does not lead through an array's
 // end.
 func (d *document) set(value any, path ...any) {
-	value = plain(value)
-	if reflect.DeepEqual(d.get(path...), value) {
-		return
+	text := marshal(value)
+	if there := d.at(path...); there.absent() || !reflect.DeepEqual(there.value(), decoded(text)) {
+		d.put(text, path...)
 	}
+}
+
+// put is set for a value that is known to be another one.
+func (d *document) put(text []byte, path ...any) {
+	parent := &d.root
 	for i := 1; i < len(path); i++ {
-		if d.get(path[:i]...) == nil {
+		child := parent.child(path[i-1])
+		if child.absent() {
 			for j := len(path) - 1; j >= i; j-- {
-				value = map[string]any{path[j].(string): value}
+				text = marshal(map[string]json.RawMessage{path[j].(string): text})
 			}
 			path = path[:i]
 			break
 		}
+		parent = child
 	}
-	parent := d.get(path[:len(path)-1]...).(map[string]any)
-	key := path[len(path)-1].(string)
 	operation := "add"
-	if _, ok := parent[key]; ok {
+	if parent.set(path[len(path)-1].(string), node{text: text}) {
 		operation = "replace"
 	}
-	parent[key] = value
-	d.record(operation, value, path...)
+	d.record(operation, json.RawMessage(text), path...)
 }
 
 // remove takes the member at a path away, if it is there.
 func (d *document) remove(path ...any) {
-	parent, _ := d.get(path[:len(path)-1]...).(map[string]any)
-	key := path[len(path)-1].(string)
-	if _, ok := parent[key]; !ok {
-		return
+	if parent := d.at(path[:len(path)-1]...); parent != nil && parent.remove(path[len(path)-1].(string)) {
+		d.record("remove", nil, path...)
 	}
-	delete(parent, key)
-	d.record("remove", nil, path...)
 }
 
 // push puts a value at the end of the array at a path.
-func (d *document) push(value any, path ...any) {
-	array, ok := d.get(path...).([]any)
-	if !ok || len(array) == 0 {
-		d.set([]any{plain(value)}, path...)
+func (d *document) push(text []byte, path ...any) {
+	array := d.at(path...)
+	if array.element(0) == nil {
+		d.put(slices.Concat([]byte{'['}, text, []byte{']'}), path...)
 		return
 	}
-	value = plain(value)
-	parent := d.get(path[:len(path)-1]...).(map[string]any)
-	parent[path[len(path)-1].(string)] = append(array, value)
-	d.record("add", value, append(slices.Clip(path), "-")...)
+	array.elements = append(array.elements, node{text: text})
+	d.record("add", json.RawMessage(text), append(slices.Clip(path), "-")...)
 }
 
 // insert puts a value into the array at a path, before the element at an index.
 func (d *document) insert(value any, index int, path ...any) {
-	value = plain(value)
-	parent := d.get(path[:len(path)-1]...).(map[string]any)
-	key := path[len(path)-1].(string)
-	parent[key] = slices.Insert(parent[key].([]any), index, value)
-	d.record("add", value, append(slices.Clip(path), index)...)
+	text := marshal(value)
+	array := d.at(path...)
+	array.unfold()
+	array.elements = slices.Insert(array.elements, index, node{text: text})
+	d.record("add", json.RawMessage(text), append(slices.Clip(path), index)...)
 }
 
 // cut takes an element out of the array at a path.
 func (d *document) cut(index int, path ...any) {
-	parent := d.get(path[:len(path)-1]...).(map[string]any)
-	key := path[len(path)-1].(string)
-	parent[key] = slices.Delete(parent[key].([]any), index, index+1)
+	array := d.at(path...)
+	array.unfold()
+	array.elements = slices.Delete(array.elements, index, index+1)
 	d.record("remove", nil, append(slices.Clip(path), index)...)
 }
 
 // index finds the element of the array at a path whose member has a value.
 func (d *document) index(member, value string, path ...any) (int, bool) {
-	array, _ := d.get(path...).([]any)
-	for i, element := range array {
-		if object, _ := element.(map[string]any); object[member] == value {
+	array := d.at(path...)
+	for i := 0; array.element(i) != nil; i++ {
+		if array.element(i).word(member) == value {
 			return i, true
 		}
 	}
@@ -132,16 +127,18 @@ func (d *document) index(member, value string, path ...any) (int, bool) {
 // adds it at the end if it is not there. Members that others have put there
 // (defaults, mounts and variables of other injectors) are left alone.
 func (d *document) ensure(member string, value any, path ...any) {
-	object := plain(value).(map[string]any)
-	i, ok := d.index(member, object[member].(string), path...)
+	text := marshal(value)
+	object := node{text: text}
+	i, ok := d.index(member, object.word(member), path...)
 	if !ok {
-		d.push(object, path...)
+		d.push(text, path...)
 		return
 	}
-	for _, key := range sortedKeys(object) {
+	wanted := object.value().(map[string]any)
+	for _, key := range sortedKeys(wanted) {
 		at := append(slices.Clip(path), i, key)
-		if !covers(d.get(at...), object[key]) {
-			d.set(object[key], at...)
+		if !covers(d.get(at...), wanted[key]) {
+			d.put(object.member(key).text, at...)
 		}
 	}
 }
@@ -191,29 +188,21 @@ func coversAny(array []any, wanted any) bool {
 
 func (d *document) record(operation string, value any, path ...any) {
 	var pointer strings.Builder
+	pointer.Grow(64) // as much as most need
 	for _, step := range path {
 		pointer.WriteByte('/')
 		switch step := step.(type) {
 		case string:
-			pointer.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(step))
+			if strings.ContainsAny(step, "~/") {
+				step = escape.Replace(step)
+			}
+			pointer.WriteString(step)
 		case int:
 			pointer.WriteString(strconv.Itoa(step))
 		}
 	}
-	// A value of the document may change later on; the operation's must not.
-	d.ops = append(d.ops, jsonpatch.NewOperation(operation, pointer.String(), plain(value)))
+	d.ops = append(d.ops, jsonpatch.NewOperation(operation, pointer.String(), value))
 }
 
-// plain is a value as JSON has it: maps, slices, strings, numbers. Only values
-// of our own making get here, and those can be marshalled.
-func plain(value any) any {
-	raw, err := json.Marshal(value)
-	if err != nil {
-		panic(fmt.Sprintf("marshal %T: %v", value, err))
-	}
-	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		panic(fmt.Sprintf("unmarshal %T: %v", value, err))
-	}
-	return v
-}
+// escape makes a key part of a JSON pointer.
+var escape = strings.NewReplacer("~", "~0", "/", "~1")

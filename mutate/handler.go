@@ -128,7 +128,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 // subject gathers what is to be known about a pod. Nothing is asked about a
 // pod that claims nothing; its mistakes come out of Inject.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (Subject, error) {
-	s := Subject{Raw: r.Object.Raw, Namespace: r.Namespace}
+	s := Subject{Raw: r.Object.Raw, Namespace: r.Namespace, pod: pod}
 	request, err := api.Parse(pod.Annotations)
 	if err != nil || !request.Claims() {
 		return s, nil //nolint:nilerr // Inject finds the same mistakes.

@@ -35,15 +35,20 @@ type Subject struct {
 	// Limits are the namespace's LimitRanges, as far as they are known. The
 	// injected containers' resources keep to them.
 	Limits []corev1.LimitRange
+	// pod is Raw decoded, by whoever had to look at it before.
+	pod *corev1.Pod
 }
 
 // Inject decides about one pod: the operations that gate it (none if it claims
 // nothing, or is gated already), or [api.Mistakes], [Refusals] or a
 // [ErrMalformed].
 func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([]jsonpatch.Operation, error) {
-	pod := new(corev1.Pod)
-	if err := json.Unmarshal(s.Raw, pod); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	pod := s.pod
+	if pod == nil {
+		pod = new(corev1.Pod)
+		if err := json.Unmarshal(s.Raw, pod); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
 	}
 	request, err := api.Parse(pod.Annotations)
 	if err != nil {

@@ -4,7 +4,6 @@
 package mutate
 
 import (
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,11 +34,8 @@ var (
 // pod's containers state, the injected ones state too.
 func (p parts) resources() corev1.ResourceRequirements {
 	containers := p.own()
-	all := func(list func(corev1.Container) corev1.ResourceList, name corev1.ResourceName) bool {
-		return !slices.ContainsFunc(containers, func(c corev1.Container) bool {
-			_, ok := list(c)[name]
-			return !ok
-		})
+	all := func(states func(*corev1.Container, corev1.ResourceName) bool, name corev1.ResourceName) bool {
+		return !slices.ContainsFunc(containers, func(c *corev1.Container) bool { return !states(c, name) })
 	}
 	if r := p.pod.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
 		// The pod has a budget of its own, which decides about class and quota.
@@ -48,7 +44,7 @@ func (p parts) resources() corev1.ResourceRequirements {
 	class := qos(containers)
 	requests, limits := corev1.ResourceList{}, corev1.ResourceList{}
 	for name := range smallRequests {
-		request, limit := all(requestsOf, name), all(limitsOf, name)
+		request, limit := all(statesRequest, name), all(statesLimit, name)
 		if name != corev1.ResourceEphemeralStorage {
 			switch class {
 			case corev1.PodQOSBestEffort:
@@ -71,38 +67,47 @@ func (p parts) resources() corev1.ResourceRequirements {
 }
 
 // own are the pod's containers without the injected ones.
-func (p parts) own() []corev1.Container {
-	var own []corev1.Container
-	for _, c := range slices.Concat(p.pod.Spec.Containers, p.pod.Spec.InitContainers) {
-		if !ours(p.pod, c.Name) {
-			own = append(own, c)
+func (p parts) own() []*corev1.Container {
+	var own []*corev1.Container
+	for _, list := range [][]corev1.Container{p.pod.Spec.Containers, p.pod.Spec.InitContainers} {
+		for i := range list {
+			if !ours(p.pod, list[i].Name) {
+				own = append(own, &list[i])
+			}
 		}
 	}
 	return own
 }
 
-// requestsOf has the limits where there are no requests, as the API server
-// fills them in.
-func requestsOf(c corev1.Container) corev1.ResourceList {
-	list := c.Resources.Limits.DeepCopy()
-	if list == nil {
-		list = corev1.ResourceList{}
+// requestOf is the limit where there is no request, as the API server fills it
+// in.
+func requestOf(c *corev1.Container, name corev1.ResourceName) (resource.Quantity, bool) {
+	if request, ok := c.Resources.Requests[name]; ok {
+		return request, true
 	}
-	maps.Copy(list, c.Resources.Requests)
-	return list
+	limit, ok := c.Resources.Limits[name]
+	return limit, ok
 }
 
-func limitsOf(c corev1.Container) corev1.ResourceList { return c.Resources.Limits }
+func statesRequest(c *corev1.Container, name corev1.ResourceName) bool {
+	_, ok := requestOf(c, name)
+	return ok
+}
+
+func statesLimit(c *corev1.Container, name corev1.ResourceName) bool {
+	_, ok := c.Resources.Limits[name]
+	return ok
+}
 
 // qos is the class of a pod with these containers, by Kubernetes' rules: of
 // CPU and memory, BestEffort has neither anywhere, and Guaranteed has limits
 // for both everywhere, equal to the requests. Zero counts as absent.
-func qos(containers []corev1.Container) corev1.PodQOSClass {
+func qos(containers []*corev1.Container) corev1.PodQOSClass {
 	any, guaranteed := false, true
 	for _, c := range containers {
-		requests := requestsOf(c)
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := requests[name], c.Resources.Limits[name]
+			request, _ := requestOf(c, name)
+			limit := c.Resources.Limits[name]
 			any = any || !request.IsZero() || !limit.IsZero()
 			guaranteed = guaranteed && !limit.IsZero() && request.Cmp(limit) == 0
 		}

@@ -95,15 +95,32 @@ func shimAll(ctx context.Context, pod *corev1.Pod, gated []place, namespace stri
 	refused := make([]Refusals, len(gated))
 	var wait sync.WaitGroup
 	for n, at := range gated {
-		wait.Go(func() {
-			shims[n], refused[n] = shimOne(ctx, pod, at, images, rights)
-		})
+		one := func() { shims[n], refused[n] = shimOne(ctx, pod, at, images, rights) }
+		if atOnce(at.of(pod), images) {
+			one()
+		} else {
+			wait.Go(one)
+		}
 	}
 	wait.Wait()
 	if all := slices.Concat(refused...); len(all) > 0 {
 		return nil, all
 	}
 	return shims, nil
+}
+
+// atOnce: nobody has to be asked what a container runs.
+func atOnce(c corev1.Container, images Images) bool {
+	if len(c.Command) > 0 {
+		return true
+	}
+	remembering, ok := images.(interface {
+		Known(image string) (Command, bool)
+	})
+	if ok {
+		_, ok = remembering.Known(c.Image)
+	}
+	return ok
 }
 
 func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, rights PullRights) (shim, Refusals) {

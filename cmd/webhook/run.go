@@ -25,7 +25,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate"
@@ -159,8 +158,8 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 		Observe:    reporter.observe,
 		Log:        log,
 	}
-	m.GetWebhookServer().Register("/pods", &admission.Webhook{Handler: mutate.NewPodHandler(options)})
-	m.GetWebhookServer().Register("/workloads", &admission.Webhook{Handler: mutate.NewWorkloadHandler(options)})
+	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options)))
+	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options)))
 	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}

@@ -60,9 +60,11 @@ type Resolver struct {
 	options   Options
 	transport http.RoundTripper
 	flight    singleflight.Group
-	digests   *cache[v1.Hash]
-	commands  *cache[mutate.Command]
-	now       func() time.Time
+	// references are image names as they were written, read.
+	references *cache[name.Reference]
+	digests    *cache[v1.Hash]
+	commands   *cache[mutate.Command]
+	now        func() time.Time
 }
 
 var _ mutate.Images = (*Resolver)(nil)
@@ -72,11 +74,12 @@ func New(o Options) *Resolver {
 	o.Budget = cmp.Or(o.Budget, defaultBudget)
 	o.Entries = cmp.Or(o.Entries, defaultEntries)
 	r := &Resolver{
-		options:   o,
-		transport: newTransport(o),
-		digests:   newCache[v1.Hash](o.Entries),
-		commands:  newCache[mutate.Command](o.Entries),
-		now:       time.Now,
+		options:    o,
+		transport:  newTransport(o),
+		references: newCache[name.Reference](o.Entries),
+		digests:    newCache[v1.Hash](o.Entries),
+		commands:   newCache[mutate.Command](o.Entries),
+		now:        time.Now,
 	}
 	return r
 }
@@ -90,7 +93,13 @@ func (r *Resolver) Command(ctx context.Context, image string, rights mutate.Pull
 	if err != nil {
 		return mutate.Command{}, err
 	}
+	if command, ok := r.known(ref, nil); ok {
+		return command, nil
+	}
 	credentials, unread := r.credentials(ctx, ref.Context(), rights)
+	if command, ok := r.known(ref, credentials); ok {
+		return command, nil
+	}
 	found := r.flight.DoChan(scope(credentials)+" "+ref.String(), func() (any, error) {
 		// Whoever comes first may give up; the others still wait.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Budget)
@@ -111,16 +120,51 @@ func (r *Resolver) Command(ctx context.Context, image string, rights mutate.Pull
 	}
 }
 
+// Known is the command of an image by digest that anybody may read, and that
+// was read before: nobody has to be asked about it.
+func (r *Resolver) Known(image string) (mutate.Command, bool) {
+	ref, err := r.parse(image)
+	if err != nil {
+		return mutate.Command{}, false
+	}
+	return r.known(ref, nil)
+}
+
+// known is what was read of a digest before, with one of these credentials, or
+// by nobody in particular if there are none. It is the same for ever.
+func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (mutate.Command, bool) {
+	exact, ok := ref.(name.Digest)
+	if !ok {
+		return mutate.Command{}, false
+	}
+	if len(credentials) == 0 {
+		command, _, ok := r.commands.get(commandKey("", exact))
+		return command, ok
+	}
+	for _, c := range credentials {
+		if command, _, ok := r.commands.get(commandKey(scope([]authn.AuthConfig{c}), exact)); ok {
+			return command, true
+		}
+	}
+	return mutate.Command{}, false
+}
+
+func commandKey(scope string, exact name.Digest) string { return scope + " " + exact.String() }
+
 // parse reads a reference as the container runtimes do: short names are Docker
 // Hub's, the tag is latest where there is none.
 func (r *Resolver) parse(image string) (name.Reference, error) {
+	if ref, _, ok := r.references.get(image); ok {
+		return ref, nil
+	}
 	ref, err := name.ParseReference(image)
+	if err == nil && slices.Contains(r.options.PlainHTTP, ref.Context().RegistryStr()) {
+		ref, err = name.ParseReference(image, name.Insecure)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(r.options.PlainHTTP, ref.Context().RegistryStr()) {
-		return name.ParseReference(image, name.Insecure)
-	}
+	r.references.put(image, ref, r.now())
 	return ref, nil
 }
 
@@ -154,7 +198,7 @@ func (r *Resolver) lookUpAs(ctx context.Context, ref name.Reference, who authn.A
 		return mutate.Command{}, err
 	}
 	exact := ref.Context().Digest(digest.String())
-	key := scope + " " + exact.String()
+	key := commandKey(scope, exact)
 	if command, _, ok := r.commands.get(key); ok {
 		return command, nil
 	}

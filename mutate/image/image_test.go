@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
@@ -214,6 +215,38 @@ func TestTagThatStayedCostsOneHead(t *testing.T) {
 	}
 	assert.Equal(t, 2, heads)
 	assert.Equal(t, 1, manifests, "a pull is counted against a limit")
+}
+
+func TestPublicDigestThatWasReadIsKnownWithoutAQuestion(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	public, private := f.push(t, "shop/app:1", redis), f.push(t, "private/app:1", redis)
+	store := &secrets{secrets: map[string]*corev1.Secret{"shop/good": pullSecret(t, f.host(), "swordfish")}}
+	r := f.resolver(Options{Secrets: store})
+	_, known := r.Known(public)
+	assert.False(t, known, "nobody read it yet")
+	rights := mutate.PullRights{Namespace: "shop"}
+	_, err := r.Command(t.Context(), public, rights)
+	require.NoError(t, err)
+	rights.Secrets = []string{"good"}
+	_, err = r.Command(t.Context(), private, rights)
+	require.NoError(t, err)
+	asked := store.asked.Load()
+	f.seen("")
+
+	got, known := r.Known(public)
+	assert.True(t, known)
+	assert.Equal(t, redisCommand, got)
+	got, err = r.Command(t.Context(), public, rights)
+	require.NoError(t, err)
+	assert.Equal(t, redisCommand, got)
+	assert.Equal(t, asked, store.asked.Load(), "no secret was read")
+	assert.Zero(t, f.seen(""), "no request was sent")
+
+	_, known = r.Known(private)
+	assert.False(t, known, "not everybody may read it")
+	_, known = r.Known(f.host() + "/shop/app:1")
+	assert.False(t, known, "a tag may have moved")
 }
 
 func TestRegistryWithoutHead(t *testing.T) {

@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	product "github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// most is the number of images: one for each container of the largest pod.
+const most = 20
+
+// images are in a registry on loopback.
+type images struct {
+	host    string
+	digests []string
+}
+
+func serve(ctx context.Context) (*images, error) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	i := &images{host: strings.TrimPrefix(server.URL, "http://")}
+	for n := range most {
+		img, err := mutate.Config(empty.Image, v1.Config{
+			Entrypoint: []string{"/usr/bin/tini", "--", fmt.Sprintf("/entrypoint-%d.sh", n)}, Cmd: []string{"serve"}, StopSignal: "SIGQUIT",
+		})
+		if err != nil {
+			return nil, err
+		}
+		ref, err := name.ParseReference(i.tag(n))
+		if err != nil {
+			return nil, err
+		}
+		if err := remote.Write(ref, img, remote.WithContext(ctx)); err != nil {
+			return nil, fmt.Errorf("push image: %w", err)
+		}
+		digest, err := img.Digest()
+		if err != nil {
+			return nil, err
+		}
+		i.digests = append(i.digests, ref.Context().Digest(digest.String()).String())
+	}
+	return i, nil
+}
+
+func (i *images) tag(n int) string    { return fmt.Sprintf("%s/shop/part-%d:v1", i.host, n) }
+func (i *images) digest(n int) string { return i.digests[n] }
+
+// subjects are all that are measured on pods of so many containers: the first
+// without a network, then those that ask the registry, whose own work, in this
+// very process, must not count for the others.
+func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subject, err error) {
+	byDigest, err := reviewOf(pod(containers, i.digest))
+	if err != nil {
+		return nil, nil, err
+	}
+	byTag, err := reviewOf(pod(containers, i.tag))
+	if err != nil {
+		return nil, nil, err
+	}
+	cached, forgetful := ours(i.resolver()), ours(nil)
+	alone = []*subject{
+		{name: "this project, images by digest, cached", handler: cached.webhook, review: byDigest, rounds: rounds},
+		{name: "dapr's patcher", handler: dapr{}, review: byDigest, rounds: rounds},
+		{name: "controller-runtime's way: typed pod changed, marshalled, diffed", handler: typed(), review: byDigest, rounds: rounds},
+	}
+	asking = []*subject{
+		{name: "this project, by tag, cached: each tag's digest is asked for", handler: cached.webhook, review: byTag, rounds: fresh},
+		{name: "this project, by tag, not cached", handler: forgetful.webhook, review: byTag, rounds: fresh,
+			before: func() { forgetful.images = i.resolver() }},
+	}
+	return alone, asking, nil
+}
+
+func (i *images) resolver() *image.Resolver {
+	return image.New(image.Options{PlainHTTP: []string{i.host}})
+}
+
+// handler is the product's, with images that can be exchanged and an owner
+// that is known.
+type handler struct {
+	webhook http.Handler
+	images  *image.Resolver
+}
+
+func ours(resolver *image.Resolver) *handler {
+	h := &handler{images: resolver}
+	h.webhook = product.Serve(product.NewPodHandler(product.Options{
+		AgentImage: "registry.example.com/metaparticle/agent:v1", Images: h, Owners: owner{},
+	}))
+	return h
+}
+
+// Command implements [product.Images].
+func (h *handler) Command(ctx context.Context, image string, rights product.PullRights) (product.Command, error) {
+	return h.images.Command(ctx, image, rights)
+}
+
+// Known says what needs no question.
+func (h *handler) Known(image string) (product.Command, bool) { return h.images.Known(image) }
+
+// owner knows the pod's Deployment, whose template is the pod's own spec.
+type owner struct{}
+
+// Workload implements [product.Owners].
+func (owner) Workload(_ context.Context, _ string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	return api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, &pod.Spec, nil
+}
