@@ -1,0 +1,163 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Outcome of a probe.
+type Outcome int
+
+const (
+	// Unknown: it could not be carried out. It does not count.
+	Unknown Outcome = iota
+	Success
+	Failure
+)
+
+// Result is what a probe came to.
+type Result struct {
+	Outcome Outcome
+	// Output is said in the kubelet's own words.
+	Output string
+	// Status is the application's own HTTP status; zero if it gave none.
+	// Location is where it sent us, if that is another host.
+	Status   int
+	Location string
+}
+
+// Do carries out a handler that is no command, as the kubelet does. The address
+// is the pod's.
+func Do(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
+	switch {
+	case h.HTTPGet != nil:
+		return get(ctx, h.HTTPGet, address, timeout)
+	case h.TCPSocket != nil:
+		return connect(ctx, h.TCPSocket, address, timeout)
+	case h.GRPC != nil:
+		return check(ctx, h.GRPC, address, timeout)
+	}
+	return Result{Output: "missing probe handler"}
+}
+
+// dialer has sockets linger no longer than the kubelet's: probes are many.
+var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})
+	})
+}}
+
+// insecure: nobody gives the kubelet a certificate's name to check.
+var insecure = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // as the kubelet does
+
+var transport = &http.Transport{
+	TLSClientConfig:    insecure,
+	DisableKeepAlives:  true,
+	DisableCompression: true,
+	DialContext:        dialer.DialContext,
+}
+
+// maxBody is what is read of an answer; the kubelet reads as much.
+const maxBody = 10 << 10
+
+// userAgent begins as the kubelet's, which applications leave out of their logs.
+const userAgent = "kube-probe/metaparticle"
+
+// maxRedirects is net/http's own.
+const maxRedirects = 10
+
+func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout time.Duration) Result {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target(action, address).String(), http.NoBody)
+	if err != nil {
+		return Result{Output: err.Error()}
+	}
+	headers(request, action.HTTPHeaders)
+	client := http.Client{Transport: transport, Timeout: timeout, CheckRedirect: local}
+	response, err := client.Do(request)
+	if err != nil {
+		return Result{Outcome: Failure, Output: err.Error()}
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxBody)); err != nil {
+		return Result{Output: err.Error()}
+	}
+	r := Result{Outcome: Success, Status: response.StatusCode, Location: response.Header.Get("Location")}
+	if r.Status < http.StatusOK || r.Status >= http.StatusBadRequest {
+		r.Outcome, r.Output = Failure, fmt.Sprintf("HTTP probe failed with statuscode: %d", r.Status)
+	}
+	return r
+}
+
+// target is the application's own URL.
+func target(action *api.HTTPGetAction, address string) *url.URL {
+	u, err := url.Parse(action.Path)
+	if err != nil {
+		u = &url.URL{Path: action.Path} // too late to refuse it
+	}
+	u.Scheme = "http"
+	if strings.EqualFold(action.Scheme, "https") {
+		u.Scheme = "https"
+	}
+	u.Host = join(action.Host, address, action.Port)
+	return u
+}
+
+// join is where to connect to: the pod's own address, unless another is named.
+func join(host, address string, port int) string {
+	if host == "" {
+		host = address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+func headers(request *http.Request, list []api.HTTPHeader) {
+	for _, h := range list {
+		request.Header.Add(h.Name, h.Value)
+	}
+	if _, ok := request.Header["User-Agent"]; !ok {
+		request.Header.Set("User-Agent", userAgent)
+	}
+	if accept, ok := request.Header["Accept"]; !ok {
+		request.Header.Set("Accept", "*/*")
+	} else if accept[0] == "" {
+		request.Header.Del("Accept")
+	}
+	request.Host = request.Header.Get("Host")
+}
+
+// local follows redirects to the same host only; others count as they are.
+func local(request *http.Request, via []*http.Request) error {
+	if request.URL.Hostname() != via[0].URL.Hostname() {
+		return http.ErrUseLastResponse
+	}
+	if len(via) >= maxRedirects {
+		return errors.New("stopped after 10 redirects")
+	}
+	return nil
+}
+
+func connect(ctx context.Context, action *api.TCPSocketAction, address string, timeout time.Duration) Result {
+	d := dialer
+	d.Timeout = timeout
+	c, err := d.DialContext(ctx, "tcp", join(action.Host, address, action.Port))
+	if err != nil {
+		return Result{Outcome: Failure, Output: err.Error()}
+	}
+	_ = c.Close()
+	return Result{Outcome: Success}
+}

@@ -1,0 +1,394 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// app is the application behind the probes: what each is answered with, and
+// when each was asked.
+type app struct {
+	t     *testing.T
+	began time.Time
+	*Monitor
+
+	mu      sync.Mutex
+	answers map[string]Result
+	asked   map[string][]time.Duration
+	ran     []Child
+}
+
+var passes, fails = Result{Outcome: Success, Status: 200}, Result{Outcome: Failure, Output: "refused"}
+
+// declared is a probe of GET /name.
+func declared(name string, change func(p *api.Probe)) *api.Probe {
+	p := &api.Probe{TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3}
+	p.HTTPGet = &api.HTTPGetAction{Path: "/" + name, Port: 80}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+func bubble(t *testing.T, probes api.Probes, f func(a *app)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		a := &app{t: t, began: time.Now(), answers: map[string]Result{}, asked: map[string][]time.Duration{}}
+		do := func(name string) Result {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.asked[name] = append(a.asked[name], time.Since(a.began))
+			if r, ok := a.answers[name]; ok {
+				return r
+			}
+			return fails
+		}
+		a.Monitor = New(Config{
+			Probes: map[string]api.Probes{"app": probes}, Address: "10.0.0.1", Grace: 30 * time.Second,
+			Do: func(_ context.Context, h api.Handler, address string, _ time.Duration) Result {
+				assert.Equal(t, "10.0.0.1", address)
+				switch {
+				case h.TCPSocket != nil:
+					return do("tcp")
+				case h.GRPC != nil:
+					return do("grpc")
+				}
+				return do(strings.TrimPrefix(h.HTTPGet.Path, "/"))
+			},
+			Run: func(_ context.Context, child Child, command []string, _ time.Duration) Result {
+				a.mu.Lock()
+				a.ran = append(a.ran, child)
+				a.mu.Unlock()
+				return do(strings.Join(command, " "))
+			},
+		})
+		defer a.Close()
+		f(a)
+	})
+}
+
+func (a *app) answer(name string, r Result) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answers[name] = r
+}
+
+// times are when the probe was asked, in seconds of the test.
+func (a *app) times(name string) []float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []float64
+	for _, d := range a.asked[name] {
+		all = append(all, d.Seconds())
+	}
+	return all
+}
+
+func (a *app) pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func (a *app) runs(hold string) { a.Follow(map[string]Child{"app": {Shim: "s1", Hold: hold}}) }
+func (a *app) stops()           { a.Follow(nil) }
+
+// kubelet asks as the kubelet does, without following a redirect.
+func (a *app) kubelet(probe string) *httptest.ResponseRecorder {
+	return a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
+}
+
+func (a *app) exec(probe string) *httptest.ResponseRecorder {
+	return a.serve(a.ProbeHandler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
+}
+
+func (a *app) serve(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func (a *app) notices() []string {
+	var all []string
+	for _, n := range a.Take() {
+		all = append(all, n.Reason+": "+n.Message)
+	}
+	return all
+}
+
+func TestAStandbyPassesEveryProbeAndIsAskedNothing(t *testing.T) {
+	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
+	bubble(t, probes, func(a *app) {
+		for range 100 {
+			assert.Equal(t, 200, a.kubelet("liveness").Code)
+			assert.Equal(t, 200, a.kubelet("readiness").Code)
+			assert.Equal(t, 200, a.exec("liveness").Code)
+			a.pass(10 * time.Second)
+		}
+		assert.False(t, a.Ready())
+		assert.True(t, a.Waits())
+		assert.Empty(t, a.asked)
+		assert.Empty(t, a.notices())
+	})
+}
+
+func TestAStartupProbeKeepsItsTimesAndEachChildCountsAnew(t *testing.T) {
+	probes := api.Probes{Startup: declared("startup", func(p *api.Probe) {
+		p.InitialDelaySeconds, p.FailureThreshold = 5, 4
+	}), Liveness: declared("liveness", nil)}
+	bubble(t, probes, func(a *app) {
+		a.pass(1000 * time.Second)
+		a.runs("h1")
+		a.pass(30 * time.Second)
+		assert.Equal(t, []float64{1005, 1015, 1025}, a.times("startup"))
+		assert.Equal(t, 200, a.kubelet("liveness").Code, "not asked before it has started")
+		a.runs("h1")
+		a.stops()
+		a.pass(100 * time.Second)
+		assert.Len(t, a.times("startup"), 3, "nobody is asked after a child has gone")
+
+		a.runs("h2")
+		a.pass(30 * time.Second)
+		a.answer("startup", passes)
+		a.pass(10 * time.Second)
+		assert.Len(t, a.times("startup"), 7, "three failures of another child are not counted")
+		assert.True(t, a.Ready())
+		assert.Equal(t, []string{"Unhealthy: Startup probe failed: refused", "Unhealthy: Startup probe failed: refused"}, a.notices(), "once for each child")
+		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness").Code)
+		a.pass(time.Hour)
+		assert.Len(t, a.times("startup"), 7, "it has passed")
+	})
+}
+
+func TestAChildThatDoesNotStartIsEndedWithTheProbesOwnGrace(t *testing.T) {
+	own := int64(7)
+	for name, tt := range map[string]struct {
+		own  *int64
+		want time.Duration
+	}{"its own": {&own, 7 * time.Second}, "the pod's": {nil, 30 * time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) {
+				p.InitialDelaySeconds, p.TerminationGracePeriodSeconds = 1, tt.own
+			})}, func(a *app) {
+				a.runs("h1")
+				a.pass(20 * time.Second)
+				assert.Len(t, a.Take(), 1, "nothing but the first words")
+				a.pass(2 * time.Second)
+				notices := a.Take()
+				require.Len(t, notices, 2)
+				assert.Equal(t, Notice{Warning: true, Reason: "Unhealthy", Message: "Startup probe failed: refused"}, notices[0])
+				assert.Equal(t, Notice{
+					Reason: "Killing", Message: "Container app failed startup probe, will be restarted",
+					End: true, Child: Child{Shim: "s1", Hold: "h1"}, Grace: tt.want,
+				}, notices[1])
+				a.pass(time.Hour)
+				assert.Len(t, a.times("startup"), 3)
+				assert.Empty(t, a.Take())
+				assert.False(t, a.Ready())
+			})
+		})
+	}
+}
+
+func TestWhatCannotBeProbedDoesNotCount(t *testing.T) {
+	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
+		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
+		a.runs("h1")
+		a.pass(time.Hour)
+		assert.Equal(t, []string{"Unhealthy: Startup probe errored and resulted in unknown state: no such file"}, a.notices())
+		assert.False(t, a.Ready())
+	})
+}
+
+func TestAFailureWhileTheChildSettlesDoesNotCount(t *testing.T) {
+	bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) { p.FailureThreshold = 1 })}, func(a *app) {
+		a.runs("h1")
+		a.pass(500 * time.Millisecond)
+		assert.Equal(t, []float64{0}, a.times("startup"))
+		a.answer("startup", passes)
+		a.pass(500 * time.Millisecond)
+		assert.Equal(t, []float64{0, 1}, a.times("startup"))
+		assert.True(t, a.Ready())
+		assert.Empty(t, a.notices())
+	})
+}
+
+func TestReadinessIsDrivenUntilItPassesAndThenLearntFromTheKubelet(t *testing.T) {
+	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
+		a.runs("h1")
+		a.pass(2500 * time.Millisecond)
+		assert.Equal(t, []float64{0, 1, 2}, a.times("readiness"), "more often than declared")
+		assert.False(t, a.Ready())
+		a.answer("readiness", passes)
+		a.kubelet("readiness")
+		a.pass(time.Second)
+		assert.False(t, a.Ready(), "the threshold is two, and the kubelet's call is not one of them")
+		a.pass(time.Second)
+		assert.True(t, a.Ready())
+		asked := len(a.times("readiness"))
+		a.pass(time.Hour)
+		assert.Len(t, a.times("readiness"), asked, "from here on the kubelet drives")
+
+		a.answer("readiness", fails)
+		for i := range 3 {
+			assert.True(t, a.Ready(), "failure %d", i)
+			for range 5 {
+				a.kubelet("readiness")
+			}
+			a.pass(10 * time.Second)
+		}
+		assert.False(t, a.Ready(), "at the third, however often it was asked")
+		a.answer("readiness", passes)
+		a.kubelet("readiness")
+		assert.False(t, a.Ready())
+		a.pass(10 * time.Second)
+		a.kubelet("readiness")
+		assert.True(t, a.Ready())
+	})
+}
+
+func TestAnAgentThatResumesBelievesThatWhatServedServes(t *testing.T) {
+	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
+	bubble(t, probes, func(a *app) {
+		a.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1", Age: time.Hour, Serving: true}})
+		assert.True(t, a.Ready())
+		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness").Code)
+		a.pass(time.Minute)
+		assert.Empty(t, a.asked)
+		for range 3 {
+			a.kubelet("readiness")
+			a.pass(10 * time.Second)
+		}
+		assert.False(t, a.Ready(), "until a probe fails")
+	})
+	bubble(t, probes, func(a *app) {
+		a.answer("startup", passes)
+		a.answer("readiness", passes)
+		a.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1", Age: time.Hour}})
+		assert.False(t, a.Ready())
+		a.pass(time.Millisecond)
+		assert.True(t, a.Ready(), "one that did not serve is asked at once")
+	})
+}
+
+func TestTheInitialDelayCountsFromTheStartOfTheChild(t *testing.T) {
+	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
+		assert.False(t, a.Waits())
+		assert.True(t, a.Ready(), "there is nothing to wait for")
+		a.pass(time.Hour)
+		a.runs("h1")
+		a.pass(19 * time.Second)
+		assert.Equal(t, 200, a.kubelet("liveness").Code)
+		a.pass(time.Second)
+		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness").Code)
+	})
+}
+
+func TestTheKubeletHearsTheApplicationItself(t *testing.T) {
+	teapot := Result{Outcome: Failure, Status: 418, Output: "HTTP probe failed with statuscode: 418"}
+	host := []api.HTTPHeader{{Name: "host", Value: "shop.example"}}
+	for _, tt := range []struct {
+		name     string
+		probe    string
+		handler  api.Handler
+		answer   Result
+		code     int
+		location string
+		notices  []string
+	}{
+		{"liveness by HTTP", "liveness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/x?a=b", Port: 80, HTTPHeaders: host}}, passes, 307, "//10.0.0.1:80/x?a=b", nil},
+		{"liveness by HTTPS", "liveness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "x", Port: 443, Scheme: "HTTPS"}}, passes, 307, "https://10.0.0.1:443/x", nil},
+		{"virtual host by HTTPS", "liveness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/x", Port: 443, Scheme: "HTTPS", HTTPHeaders: host}}, teapot, 418, "", nil},
+		{"another host", "liveness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/x", Port: 80, Host: "10.9.9.9"}}, fails, 503, "", []string{"Unhealthy: Liveness probe failed: refused"}},
+		{"readiness by HTTP", "readiness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/x", Port: 80}}, teapot, 418, "", nil},
+		{"redirected away", "readiness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/x", Port: 80}}, Result{Outcome: Success, Status: 302, Location: "http://other/"}, 302, "http://other/", nil},
+		{"refused", "readiness", api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/x", Port: 80}}, fails, 307, "//10.0.0.1:80/x", nil},
+		{"TCP", "liveness", api.Handler{TCPSocket: &api.TCPSocketAction{Port: 6379}}, Result{Outcome: Success}, 200, "", nil},
+		{"TCP refused", "liveness", api.Handler{TCPSocket: &api.TCPSocketAction{Port: 6379}}, fails, 307, "//10.0.0.1:6379/", nil},
+		{"gRPC", "readiness", api.Handler{GRPC: &api.GRPCAction{Port: 1}}, Result{Outcome: Success}, 200, "", nil},
+		{"gRPC unhealthy", "readiness", api.Handler{GRPC: &api.GRPCAction{Port: 1}}, fails, 503, "", []string{"Unhealthy: Readiness probe failed: refused"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := declared("", func(p *api.Probe) { p.Handler = tt.handler })
+			probes := api.Probes{Liveness: p}
+			if tt.probe == "readiness" {
+				probes = api.Probes{Readiness: p}
+			}
+			bubble(t, probes, func(a *app) {
+				for _, name := range []string{"x", "x?a=b", "tcp", "grpc"} {
+					a.answer(name, tt.answer)
+				}
+				a.runs("h1")
+				synctest.Wait()
+				for range 2 {
+					w := a.kubelet(tt.probe)
+					assert.Equal(t, tt.code, w.Code)
+					assert.Equal(t, tt.location, w.Header().Get("Location"))
+				}
+				assert.Equal(t, tt.notices, a.notices(), "not said twice")
+			})
+		})
+	}
+}
+
+func TestAnExecProbeRunsInItsContainer(t *testing.T) {
+	command := func(p *api.Probe) { p.Handler = api.Handler{Exec: &api.ExecAction{Command: []string{"ping", "me"}}} }
+	bubble(t, api.Probes{Readiness: declared("", command), Liveness: declared("", command)}, func(a *app) {
+		a.answer("ping me", passes)
+		a.runs("h1")
+		a.pass(time.Second)
+		assert.True(t, a.Ready())
+		assert.Equal(t, []Child{{Shim: "s1", Hold: "h1"}}, a.ran, "until it has passed, by order")
+		assert.Equal(t, StatusRun, a.exec("liveness").Code)
+		w := a.exec("readiness")
+		require.Equal(t, StatusRun, w.Code)
+		report := func(child, passed string) {
+			r := httptest.NewRequest(http.MethodPost, api.ProbePath("app", "readiness")+"?passed="+passed, nil)
+			r.Header.Set(ChildHeader, child)
+			assert.Equal(t, 200, a.serve(a.ProbeHandler(), r).Code)
+			a.pass(10 * time.Second)
+		}
+		for range 5 {
+			report("s1/h0", "false")
+		}
+		assert.True(t, a.Ready(), "of another child")
+		report(w.Header().Get(ChildHeader), "false")
+		report(w.Header().Get(ChildHeader), "false")
+		assert.True(t, a.Ready())
+		report(w.Header().Get(ChildHeader), "false")
+		assert.False(t, a.Ready())
+	})
+}
+
+func TestOnANodesNetworkTheVerdictIsByExec(t *testing.T) {
+	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
+		a.runs("h1")
+		w := a.exec("liveness")
+		assert.Equal(t, StatusFail, w.Code)
+		assert.Equal(t, "refused", w.Body.String(), "the kubelet's words, and no more")
+		a.answer("liveness", passes)
+		assert.Equal(t, StatusPass, a.exec("liveness").Code)
+		assert.Empty(t, a.notices(), "the kubelet says it")
+	})
+}
+
+func TestNobodyAsksForAProbeThatThereIsNot(t *testing.T) {
+	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
+		for _, path := range []string{"/probe/app/readiness", "/probe/app/startup", "/probe/other/liveness", "/probe/", "/"} {
+			assert.Equal(t, 404, a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, path, nil)).Code, path)
+		}
+	})
+}
