@@ -77,7 +77,10 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits}
+	parts := parts{
+		pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits,
+		probes: probesOf(pod, gated),
+	}
 	write(d, parts, shims)
 	return d.ops, nil
 }
@@ -174,6 +177,9 @@ func write(d *document, p parts, shims []shim) {
 		d.set(s.command, append(at, "command")...)
 		d.set(s.args, append(at, "args")...)
 		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
+	}
+	for _, i := range p.gated {
+		aim(d, p, i)
 	}
 	for _, c := range []corev1.Container{p.install(), p.agent()} {
 		p.put(d, c)

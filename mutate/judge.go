@@ -21,7 +21,7 @@ func judge(pod *corev1.Pod, gated, inits []int) Refusals {
 	judgeInits(pod, gated, inits, &refusals)
 	judgeNames(pod, &refusals)
 	for _, i := range gated {
-		judgeGated(pod.Spec.Containers[i], &refusals)
+		judgeGated(pod, pod.Spec.Containers[i], &refusals)
 	}
 	for i, c := range pod.Spec.Containers {
 		judgeMounts(c, slices.Contains(gated, i), &refusals)
@@ -84,19 +84,8 @@ func judgeNames(pod *corev1.Pod, refusals *Refusals) {
 	}
 }
 
-func judgeGated(c corev1.Container, refusals *Refusals) {
-	for _, probe := range []struct {
-		field string
-		value *corev1.Probe
-	}{
-		{"livenessProbe", c.LivenessProbe},
-		{"readinessProbe", c.ReadinessProbe},
-		{"startupProbe", c.StartupProbe},
-	} {
-		if probe.value != nil {
-			refusals.add(Probes, "container %q has a %s", c.Name, probe.field)
-		}
-	}
+func judgeGated(pod *corev1.Pod, c corev1.Container, refusals *Refusals) {
+	judgeProbes(pod, c, refusals)
 	if c.Lifecycle == nil {
 		return
 	}

@@ -28,6 +28,8 @@ type parts struct {
 	inits  []int
 	image  string
 	limits []corev1.LimitRange
+	// probes are those of the gated containers, as they were declared.
+	probes map[string]api.Probes
 }
 
 func (p parts) slots() []string { return p.request.Slots(p.workload) }
@@ -87,6 +89,9 @@ func (p parts) agentArgs() []string {
 	}
 	if ports := p.ports(); len(ports) > 0 {
 		args = append(args, "-ports="+strings.Join(ports, ","))
+	}
+	if len(p.probes) > 0 {
+		args = append(args, probesArg(p.probes))
 	}
 	if p.pod.Spec.RuntimeClassName != nil {
 		// It may be one that runs pods in virtual machines; nobody can tell.

@@ -69,8 +69,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Probes,
-		Meaning: "A gated container has a probe, which a standby would fail. This version does not carry it over.",
-		Do:      "remove the probe, or leave the container out by naming the others in metaparticle.io/containers",
+		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead: of a kind that this version does not know, by HTTP/2 without TLS, at a port that the container does not name, or at a loopback address, which means the node.",
+		Do:      "change the probe, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  Hooks,
