@@ -14,6 +14,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -79,6 +80,9 @@ type Config struct {
 	Readiness api.Readiness
 	// Ports are what the gated containers declare.
 	Ports []int
+	// Probes are those of the gated containers, by container, as they were
+	// declared.
+	Probes map[string]api.Probes
 	// BootID is the running kernel's.
 	BootID string
 	// OwnKernel: the pod may run in a virtual machine of its own. Another boot
@@ -87,6 +91,10 @@ type Config struct {
 
 	API  API
 	Gate Gate
+	// Asides is needed where there are probes.
+	Asides Asides
+	// Probe carries out a probe that is no command; probe.Do if nil.
+	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
 	// Forwarder is nil where nothing is to be forwarded.
 	Forwarder Forwarder
 	// Clock is the time since boot (CLOCK_BOOTTIME): every decision is made by
@@ -115,6 +123,8 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("agent: no boot id")
 	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Random == nil:
 		return c, errors.New("agent: an API, a gate, a clock and a random source are needed")
+	case len(c.Probes) > 0 && c.Asides == nil:
+		return c, errors.New("agent: probes, and nobody to run their commands")
 	}
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration = api.DefaultLeaseDuration

@@ -19,6 +19,7 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 				a.stopChild(h, k)
 			}
 		}
+		a.follow(h)
 		if h.renews() {
 			a.renewAll(ctx, h)
 			a.extend(h)
@@ -55,6 +56,7 @@ func (a *Agent) stopChild(h *hold, k *shim) {
 // waits out what is not.
 func (a *Agent) let(h *hold) {
 	a.metrics.holding(0)
+	a.probes.Follow(nil)
 	switch {
 	case !a.shims.proven(h.id):
 		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
 // Reasons of the Events on the pod, beside those of a hold's end.
@@ -91,10 +92,20 @@ func (e *events) send(ctx context.Context, event kube.Event) {
 }
 
 func (e *events) add(kind kube.EventType, reason, message string) {
-	event := kube.Event{
-		PodName: e.config.PodName, PodUID: e.config.PodUID,
-		Type: kind, Reason: reason, Message: message, Time: e.config.Wall(),
+	e.put(kube.Event{Type: kind, Reason: reason, Message: message})
+}
+
+// probed tells what a probe brought, as the kubelet would.
+func (e *events) probed(n probe.Notice) {
+	kind := kube.Normal
+	if n.Warning {
+		kind = kube.Warning
 	}
+	e.put(kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: n.Message})
+}
+
+func (e *events) put(event kube.Event) {
+	event.PodName, event.PodUID, event.Time = e.config.PodName, e.config.PodUID, e.config.Wall()
 	select {
 	case e.queue <- event:
 	default:

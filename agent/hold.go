@@ -39,8 +39,10 @@ const startsWithin = 5 * time.Minute
 type hold struct {
 	id    string
 	since time.Duration
-	// serving is since when a child of it is known to run.
+	// serving is since when its children are known to run and to pass their
+	// probes; served: they did under an earlier agent process.
 	serving time.Time
+	served  bool
 	// reason is why it ends; empty while it lasts.
 	reason string
 	// resumed: an earlier agent process began it.
@@ -61,6 +63,7 @@ func (a *Agent) begin() *hold {
 	h := &hold{id: a.claim.id, since: a.now, resumed: a.claim.resume}
 	if h.resumed {
 		h.serving = a.slots[0].held.Record().Notes.Serving
+		h.served = !h.serving.IsZero()
 	}
 	a.claim = claim{}
 	// One that was asked for before there was anything to yield is over.
@@ -89,6 +92,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 			break
 		}
 		a.grant(h)
+		a.follow(h)
 		a.renewAll(ctx, h)
 		a.showHolder(h)
 		if err := a.wait(ctx); err != nil {
@@ -240,13 +244,13 @@ func (a *Agent) renewAll(ctx context.Context, h *hold) {
 	if !a.shims.supported(h.id) {
 		return
 	}
-	running := a.shims.running(h.id)
+	serves := a.serves(h)
 	switch {
-	case !running && h.drains != 0 && a.now < h.drains+quick:
+	case !serves && h.drains != 0 && a.now < h.drains+quick:
 		// A child that stops at once is no news of its own, and a write under
 		// way would only hold up the release.
 		a.wakeAt(h.drains + quick)
-	case !running:
+	case !serves:
 		h.serving = time.Time{}
 	case h.serving.IsZero():
 		h.serving = a.config.Wall()

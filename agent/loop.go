@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -54,6 +55,7 @@ type Agent struct {
 	leaveBy time.Duration
 
 	outlook outlook
+	probes  *probe.Monitor
 	status  *status
 	events  *events
 	metrics *Metrics
@@ -90,6 +92,7 @@ func New(config Config) (*Agent, error) {
 	}
 	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
 	a.events = newEvents(config, budget.RequestTimeout)
+	a.probes = newProbes(config)
 	return a, nil
 }
 
@@ -101,6 +104,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer a.group.Wait()
 	defer cancel()
+	defer a.probes.Close()
 	a.stop = stop
 	a.now = a.config.Clock()
 	a.group.Go(func() { a.status.run(ctx) })
@@ -172,6 +176,9 @@ func (a *Agent) wait(ctx context.Context) error {
 	case f := <-a.posts:
 		a.now = a.config.Clock()
 		f()
+	case <-a.probes.News():
+		a.now = a.config.Clock()
+		a.noticed()
 	case <-a.stop:
 		a.now = a.config.Clock()
 		a.stop, a.stopping = nil, true

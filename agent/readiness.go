@@ -16,6 +16,7 @@ import (
 const (
 	readyHolding      = "Holding"
 	readyStarting     = "Starting"
+	readyNotReady     = "ApplicationNotReady"
 	readyDraining     = "Draining"
 	readyStandingBy   = "StandingBy"
 	readyHandingOver  = "HandingOver"
@@ -196,12 +197,17 @@ func (a *Agent) closePorts() {
 // showHolder makes the pod look as a holder does. Its own child is what serves,
 // so a handover begins when it ends.
 func (a *Agent) showHolder(h *hold) {
-	if a.shims.running(h.id) {
+	running := a.shims.running(h.id)
+	if a.serves(h) {
 		a.outlook.good = true
 		a.status.show(appearance{Ready: true, Holder: true, Reason: readyHolding, Message: "this pod holds " + a.names()})
 		return
 	}
-	if soon := h.since + a.self.Budget.Retry; a.now < soon {
+	if running {
+		a.status.show(appearance{Holder: true, Reason: readyNotReady, Message: "this pod holds " + a.names() + "; its application does not pass its probes"})
+		return
+	}
+	if soon := h.since + a.self.Budget.Retry; a.now < soon && !a.probes.Waits() {
 		// A child starts within milliseconds. To be not Ready for so long, and
 		// Ready again, would only make Services flap.
 		a.wakeAt(soon)

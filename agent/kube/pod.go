@@ -40,7 +40,9 @@ const (
 type Event struct {
 	// PodName and PodUID name the pod. kubectl describe shows none without.
 	PodName, PodUID string
-	Type            EventType
+	// Container is the one that it is about, if it is about one.
+	Container string
+	Type      EventType
 	// Reason is CamelCase, Message a sentence.
 	Reason, Message string
 	// Time is when it happened.
@@ -75,16 +77,20 @@ func (e Event) object(namespace string) map[string]any {
 		message = message[:maxEventMessage]
 	}
 	at := e.Time.UTC().Format(time.RFC3339)
+	object := map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": e.PodName, "uid": e.PodUID,
+	}
+	if e.Container != "" {
+		object["fieldPath"] = "spec.containers{" + e.Container + "}"
+	}
 	return map[string]any{
-		"apiVersion": "v1",
-		"kind":       "Event",
-		"metadata":   map[string]any{"generateName": e.PodName + ".", "namespace": namespace},
-		"involvedObject": map[string]any{
-			"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": e.PodName, "uid": e.PodUID,
-		},
-		"type":    e.Type,
-		"reason":  e.Reason,
-		"message": message,
+		"apiVersion":     "v1",
+		"kind":           "Event",
+		"metadata":       map[string]any{"generateName": e.PodName + ".", "namespace": namespace},
+		"involvedObject": object,
+		"type":           e.Type,
+		"reason":         e.Reason,
+		"message":        message,
 		// Without an eventTime the server asks for nothing more, and kubectl
 		// sorts by these.
 		"firstTimestamp":     at,

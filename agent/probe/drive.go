@@ -99,14 +99,14 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *life, count *cou
 		return false
 	case state == Failure:
 		delete(l.said, startup) // it is said once more, with what comes of it
-		m.say(l, startup, r)
+		m.say(c, l, startup, r)
 		m.tell(Notice{
-			Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),
+			Container: c.name, Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),
 			End: true, Child: l.child, Grace: m.grace(p),
 		})
 		return false
 	case r.Outcome != Success:
-		m.say(l, startup, r)
+		m.say(c, l, startup, r)
 	}
 	return true
 }
@@ -119,7 +119,7 @@ var names = map[string]string{startup: "Startup", api.LivenessProbe: "Liveness",
 
 // say tells people of a failure in the kubelet's words: once, until the words
 // change. Called with the mutex held.
-func (m *Monitor) say(l *life, probe string, r Result) {
+func (m *Monitor) say(c *container, l *life, probe string, r Result) {
 	message := names[probe] + " probe failed: " + r.Output
 	if r.Outcome == Unknown {
 		message = names[probe] + " probe errored and resulted in unknown state: " + r.Output
@@ -128,7 +128,7 @@ func (m *Monitor) say(l *life, probe string, r Result) {
 		return
 	}
 	l.said[probe] = message
-	m.tell(Notice{Warning: true, Reason: "Unhealthy", Message: message})
+	m.tell(Notice{Container: c.name, Warning: true, Reason: "Unhealthy", Message: message})
 }
 
 func (m *Monitor) grace(p *api.Probe) time.Duration {

@@ -55,6 +55,19 @@ func Do(ctx context.Context, h api.Handler, address string, timeout time.Duratio
 	return Result{Output: "missing probe handler"}
 }
 
+// Ran is what a command came to that was run with this timeout.
+func Ran(command []string, timeout time.Duration, code int, output string, timedOut bool, err error) Result {
+	switch {
+	case err != nil:
+		return Result{Output: err.Error()}
+	case timedOut:
+		return Result{Outcome: Failure, Output: fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(command, " "), timeout)}
+	case code != 0:
+		return Result{Outcome: Failure, Output: output}
+	}
+	return Result{Outcome: Success, Output: output}
+}
+
 // dialer has sockets linger no longer than the kubelet's: probes are many.
 var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {

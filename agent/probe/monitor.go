@@ -39,6 +39,7 @@ type Child struct {
 
 // Notice is something for people to know, or for the agent to do.
 type Notice struct {
+	Container       string
 	Warning         bool
 	Reason, Message string
 	// End: the child is to be stopped within Grace, and its container with it.

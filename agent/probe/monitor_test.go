@@ -189,9 +189,9 @@ func TestAChildThatDoesNotStartIsEndedWithTheProbesOwnGrace(t *testing.T) {
 				a.pass(2 * time.Second)
 				notices := a.Take()
 				require.Len(t, notices, 2)
-				assert.Equal(t, Notice{Warning: true, Reason: "Unhealthy", Message: "Startup probe failed: refused"}, notices[0])
+				assert.Equal(t, Notice{Container: "app", Warning: true, Reason: "Unhealthy", Message: "Startup probe failed: refused"}, notices[0])
 				assert.Equal(t, Notice{
-					Reason: "Killing", Message: "Container app failed startup probe, will be restarted",
+					Container: "app", Reason: "Killing", Message: "Container app failed startup probe, will be restarted",
 					End: true, Child: Child{Shim: "s1", Hold: "h1"}, Grace: tt.want,
 				}, notices[1])
 				a.pass(time.Hour)

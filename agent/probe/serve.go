@@ -57,7 +57,7 @@ func (m *Monitor) Handler() http.Handler {
 			http.Redirect(w, r, to.String(), http.StatusTemporaryRedirect)
 		default:
 			m.mu.Lock()
-			m.say(a.life, a.name, result)
+			m.say(a.container, a.life, a.name, result)
 			m.mu.Unlock()
 			http.Error(w, result.Output, http.StatusServiceUnavailable)
 		}

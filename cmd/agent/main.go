@@ -3,7 +3,8 @@
 
 // Command agent is what the webhook puts into a pod: "install" copies it into
 // the shared volume, "run" holds the lease, "exec" is the parent of a gated
-// container's application. "yield" asks a running agent to hand over.
+// container's application, "probe" is its exec probe. "yield" asks a running
+// agent to hand over.
 package main
 
 import (
@@ -21,6 +22,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"install": installCommand,
 	"run":     runCommand,
 	"exec":    execCommand,
+	"probe":   probeCommand,
 	"yield":   yieldCommand,
 }
 
@@ -35,7 +37,7 @@ const exitUsage = 2
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|probe|yield [flags]")
 		return exitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

@@ -6,13 +6,12 @@ package main
 import (
 	"context"
 	crand "crypto/rand"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -75,6 +74,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	containers := flags.String("containers", "", "gated containers, comma-separated")
 	inits := flags.String("init-containers", "", "gated init containers, comma-separated")
 	ports := flags.String("ports", "", "TCP ports to forward to the holder, comma-separated")
+	probes := flags.String("probes", "", "probes of the gated containers, by container, as JSON")
 	readiness := flags.String("readiness", string(api.ReadinessForward), "how a standby looks: forward or holder")
 	flags.StringVar(&c.Workload, "workload", "", "the pod's workload, as Kind/name")
 	flags.DurationVar(&c.LeaseDuration, "lease-duration", api.DefaultLeaseDuration, "how long a holder that vanished blocks the others")
@@ -94,6 +94,11 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	c.InitContainers = list(*inits)
 	if c.Readiness != api.ReadinessForward && c.Readiness != api.ReadinessHolder {
 		return s, fmt.Errorf("agent run: -readiness %q", *readiness)
+	}
+	if *probes != "" {
+		if err := json.Unmarshal([]byte(*probes), &c.Probes); err != nil {
+			return s, fmt.Errorf("agent run: -probes: %w", err)
+		}
 	}
 	for _, port := range list(*ports) {
 		n, err := strconv.ParseUint(port, 10, 16)
@@ -136,7 +141,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
-	c.API, c.Gate, c.Clock, c.Log = client, server, gate.Now, log
+	c.API, c.Gate, c.Asides, c.Clock, c.Log = client, server, server, gate.Now, log
 	c.Random = rand.NewChaCha8(seed)
 	c.Vouched = slices.DeleteFunc(slices.Clone(c.InitContainers), server.Granted)
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
@@ -149,7 +154,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if err != nil {
 		return errors.Join(err, server.Close())
 	}
-	s.serveMetrics(ctx, a.Metrics().Handler(), log)
+	s.serve(ctx, a, log)
 
 	yields := make(chan os.Signal, 1)
 	signal.Notify(yields, yieldSignal)
@@ -225,31 +230,4 @@ func (s runSettings) logger() *slog.Logger {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-}
-
-// A scrape is one small answer: seconds are plenty, and they bound what a peer
-// that says nothing can keep open.
-const (
-	scrapeTimeout = 10 * time.Second
-	scrapeHeader  = 4 << 10
-)
-
-// serveMetrics serves until ctx ends. A port that is taken (the application
-// may listen where it likes) costs the metrics, never the slot.
-func (s runSettings) serveMetrics(ctx context.Context, handler http.Handler, log *slog.Logger) {
-	if s.listen == "" {
-		return
-	}
-	var listen net.ListenConfig
-	l, err := listen.Listen(ctx, "tcp", s.listen)
-	if err != nil {
-		log.Warn("no metrics", "err", err)
-		return
-	}
-	server := &http.Server{
-		Handler: handler, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
-		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
-	}
-	context.AfterFunc(ctx, func() { server.Close() })
-	go func() { _ = server.Serve(l) }()
 }

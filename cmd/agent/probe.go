@@ -1,0 +1,152 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// probePatience is what an agent has to say that the command is to be run. It
+// does nothing else first, and the shortest probe has a second for it all.
+const probePatience = 500 * time.Millisecond
+
+// asker is an exec probe, as the kubelet runs it in a gated container.
+type asker struct {
+	probe   string
+	path    string
+	client  http.Client
+	command []string
+}
+
+// probeCommand asks the agent, and then runs the application's own command if
+// that is what it says. The exit code and the output are the kubelet's.
+func probeCommand(ctx context.Context, args []string) (int, error) {
+	// It counts in the application's limits, once a period.
+	runtime.GOMAXPROCS(1)
+	a, err := parseProbe(args)
+	if err != nil {
+		return exitUsage, err
+	}
+	response, err := a.ask(ctx)
+	if err != nil {
+		return a.unanswered(err)
+	}
+	defer response.Body.Close()
+	switch response.StatusCode {
+	case probe.StatusPass:
+		return 0, nil
+	case probe.StatusFail:
+		_, err := io.Copy(os.Stdout, response.Body)
+		return 1, err
+	case probe.StatusRun:
+		if a.probe == api.LivenessProbe {
+			return a.become()
+		}
+		return a.run(ctx, response.Header.Get(probe.ChildHeader))
+	}
+	return a.unanswered(fmt.Errorf("the agent says %s", response.Status))
+}
+
+func parseProbe(args []string) (*asker, error) {
+	usage := errors.New("usage: agent probe liveness|readiness -container NAME [flags] [-- COMMAND [ARGUMENTS]]")
+	if len(args) == 0 || args[0] != api.LivenessProbe && args[0] != api.ReadinessProbe {
+		return nil, usage
+	}
+	flags := flag.NewFlagSet("agent probe", flag.ContinueOnError)
+	container := flags.String("container", "", "name of this container")
+	socket := flags.String("socket", api.ProbeSocket, "the agent's socket for probes")
+	flags.SetOutput(io.Discard) // the error is shown once
+	if err := flags.Parse(args[1:]); err != nil {
+		return nil, err
+	}
+	if *container == "" {
+		return nil, usage
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", *socket)
+	}
+	return &asker{
+		probe: args[0], path: "http://agent" + api.ProbePath(*container, args[0]), command: flags.Args(),
+		client: http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
+	}, nil
+}
+
+// ask asks for the verdict. Where there is no command the agent makes the probe
+// itself meanwhile, for as long as the kubelet waits.
+func (a *asker) ask(ctx context.Context) (*http.Response, error) {
+	if len(a.command) > 0 {
+		a.client.Timeout = probePatience
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return a.client.Do(request)
+}
+
+// unanswered: nobody knows whether there is a child. None is killed for that;
+// the shim has a watchdog. And none is shown to Services for it.
+func (a *asker) unanswered(err error) (int, error) {
+	if a.probe == api.LivenessProbe {
+		return 0, nil
+	}
+	return 1, fmt.Errorf("ask the agent: %w", err)
+}
+
+// become runs the command in this process's stead.
+func (a *asker) become() (int, error) {
+	path, err := exec.LookPath(a.command[0])
+	if err == nil {
+		err = syscall.Exec(path, a.command, os.Environ())
+	}
+	// The kubelet throws away what a command that cannot be run comes to.
+	return 0, fmt.Errorf("run %s: %w", a.command[0], err)
+}
+
+// run runs the command and tells the agent what came of it.
+func (a *asker) run(ctx context.Context, child string) (int, error) {
+	// The kubelet's patience ends with a kill of this process alone.
+	runtime.LockOSThread()
+	cmd := exec.CommandContext(ctx, a.command[0], a.command[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	code := 0
+	if err := cmd.Run(); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			return 1, fmt.Errorf("run %s: %w", a.command[0], err)
+		}
+		if code = exit.ExitCode(); code < 0 {
+			code = 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
+		}
+	}
+	passed := url.Values{probe.PassedParameter: {strconv.FormatBool(code == 0)}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.path+"?"+passed.Encode(), http.NoBody)
+	if err != nil {
+		return code, err
+	}
+	request.Header.Set(probe.ChildHeader, child)
+	// An agent that does not hear it hears the next one.
+	if response, err := a.client.Do(request); err == nil {
+		response.Body.Close()
+	}
+	return code, nil
+}

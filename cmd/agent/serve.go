@@ -1,0 +1,77 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// A scrape is one small answer: seconds are plenty, and they bound what a peer
+// that says nothing can keep open. An answer to a probe sets its own time.
+const (
+	scrapeTimeout = 10 * time.Second
+	scrapeHeader  = 4 << 10
+)
+
+// serve answers on the agent's port and on the socket of exec probes until ctx
+// ends. Where that cannot be, it costs the metrics and the probes, never the
+// slot.
+func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger) {
+	if s.listen != "" {
+		mux := http.NewServeMux()
+		mux.Handle("/", a.Metrics().Handler())
+		mux.Handle("/probe/", a.Probes())
+		// A port may be taken: the application may listen where it likes.
+		var listen net.ListenConfig
+		if l, err := listen.Listen(ctx, "tcp", s.listen); err != nil {
+			log.Warn("no metrics", "err", err)
+		} else {
+			serveHTTP(ctx, l, mux)
+		}
+	}
+	if len(s.config.Probes) == 0 {
+		return
+	}
+	if l, err := listenProbes(filepath.Join(s.runDir, filepath.Base(api.ProbeSocket))); err != nil {
+		log.Warn("no exec probes", "err", err)
+	} else {
+		serveHTTP(ctx, l, a.ExecProbes())
+	}
+}
+
+func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) {
+	server := &http.Server{
+		Handler: handler, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
+		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
+	}
+	context.AfterFunc(ctx, func() { server.Close() })
+	go func() { _ = server.Serve(l) }()
+}
+
+// listenProbes replaces what an agent that was killed has left.
+func listenProbes(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open the probes' socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err == nil {
+		// Gated containers run as any user.
+		err = os.Chmod(path, 0o777)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the probes' socket: %w", err)
+	}
+	return l, nil
+}
