@@ -19,6 +19,8 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
+	// asides are the commands that were run beside children.
+	asides []string
 	// granting is called at each grant.
 	granting func()
 	// broken: grants cannot be noted.
