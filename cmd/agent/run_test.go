@@ -20,6 +20,7 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 	s, err := parseRun([]string{
 		"-slots=lock.a,singleton.deployment.biller", "-lease-duration=1m0s", "-readiness=holder",
 		"-containers=app,helper", "-init-containers=migrate", "-workload=Deployment/biller", "-ports=80,6379",
+		`-probes={"app":{"startup":{"exec":{"command":["a"]},"timeoutSeconds":1,"periodSeconds":2,"successThreshold":3,"failureThreshold":4}}}`,
 	}, func(key string) string { return env[key] })
 	require.NoError(t, err)
 	assert.Equal(t, "shop", s.namespace)
@@ -27,6 +28,10 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
 	assert.Equal(t, []string{"migrate"}, s.config.InitContainers)
 	assert.Equal(t, []int{80, 6379}, s.config.Ports)
+	assert.Equal(t, map[string]api.Probes{"app": {Startup: &api.Probe{
+		Handler:        api.Handler{Exec: &api.ExecAction{Command: []string{"a"}}},
+		TimeoutSeconds: 1, PeriodSeconds: 2, SuccessThreshold: 3, FailureThreshold: 4,
+	}}}, s.config.Probes)
 	assert.Equal(t, time.Minute, s.config.LeaseDuration)
 	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
 	assert.Equal(t, "biller-1", s.config.PodName)
@@ -34,7 +39,7 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 }
 
 func TestRunRefusesWhatMakesNoSense(t *testing.T) {
-	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-lease-duration=soon", "more"} {
+	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-lease-duration=soon", "-probes={", "more"} {
 		_, err := parseRun([]string{"-slots=a", arg}, func(string) string { return "" })
 		assert.Error(t, err, arg)
 	}

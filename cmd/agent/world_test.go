@@ -41,6 +41,7 @@ type world struct {
 	shims   map[string]*shimProcess
 	order   []string // of the shims' start
 	grants  map[string]time.Duration
+	prober  *prober
 }
 
 type agentEnd struct {

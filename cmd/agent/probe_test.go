@@ -1,0 +1,99 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// prober is what answers exec probes in a script: a real one, whose child is
+// what the script says.
+type prober struct {
+	monitor *probe.Monitor
+	verdict probe.Result
+}
+
+// What scripts can say about probes:
+//
+//	prober SOCKET EXEC       answer on the socket; with EXEC as "exec" the
+//	                         probes of the container app are commands
+//	child NAME, ! child      a child of app runs; none does
+//	verdict PASS|WORDS       what probes come to that are no commands
+//	ready, ! ready           wait until its readiness is so
+//	silence SOCKET           take connections, and say nothing
+var commandsOfProbes = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"prober": proberCommand,
+	"child": func(ts *testscript.TestScript, neg bool, args []string) {
+		children := map[string]probe.Child{}
+		if !neg {
+			children["app"] = probe.Child{Shim: "s", Hold: args[0], Age: time.Hour, Serving: true}
+		}
+		worldOf(ts).prober.monitor.Follow(children)
+	},
+	"verdict": func(ts *testscript.TestScript, _ bool, args []string) {
+		w := worldOf(ts)
+		w.change(func() {
+			w.prober.verdict = probe.Result{Outcome: probe.Failure, Output: args[0]}
+			if args[0] == "PASS" {
+				w.prober.verdict = probe.Result{Outcome: probe.Success}
+			}
+		})
+	},
+	"ready": func(ts *testscript.TestScript, neg bool, _ []string) {
+		m := worldOf(ts).prober.monitor
+		late := time.After(patience)
+		for m.Ready() == neg {
+			select {
+			case <-m.News():
+			case <-late:
+				ts.Fatalf("ready: %v", m.Ready())
+			}
+		}
+	},
+	"silence": func(ts *testscript.TestScript, _ bool, args []string) {
+		l, err := listenProbes(ts.MkAbs(args[0]))
+		ts.Check(err)
+		ts.Defer(func() { l.Close() })
+	},
+}
+
+func init() {
+	for name, f := range commandsOfProbes {
+		commandsOfScripts[name] = f
+	}
+}
+
+func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	// Thresholds of one, and a period so short that each report counts.
+	p := &api.Probe{TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 1}
+	p.TCPSocket = &api.TCPSocketAction{Port: 1}
+	if len(args) > 1 && args[1] == "exec" {
+		p.Handler = api.Handler{Exec: &api.ExecAction{Command: []string{"?"}}}
+	}
+	o := &prober{verdict: probe.Result{Outcome: probe.Success}}
+	w.prober = o
+	o.monitor = probe.New(probe.Config{
+		Probes: map[string]api.Probes{"app": {Readiness: p, Liveness: p}},
+		Do: func(context.Context, api.Handler, string, time.Duration) probe.Result {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return o.verdict
+		},
+	})
+	l, err := listenProbes(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	serveHTTP(ctx, l, o.monitor.ProbeHandler())
+	ts.Defer(func() {
+		cancel()
+		o.monitor.Close()
+	})
+}
