@@ -31,12 +31,12 @@ func mistakes() []mistake {
 	one := func(key, value string) map[string]string {
 		return map[string]string{api.Prefix + key: value, api.SingletonAnnotation: "true"}
 	}
-	probe := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}}
+	probe := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080), Host: "localhost"}}}
 	hook := &corev1.LifecycleHandler{TCPSocket: nil, Sleep: &corev1.SleepAction{Seconds: 1}}
 	container := func(edit func(*corev1.Container)) func(*corev1.PodTemplateSpec) {
 		return func(t *corev1.PodTemplateSpec) { edit(&t.Spec.Containers[0]) }
 	}
-	const carry = "remove the probe, or leave the container out by naming the others in metaparticle.io/containers"
+	const carry = "change the probe, or leave the container out by naming the others in metaparticle.io/containers"
 	return []mistake{
 		{"misspelt", map[string]string{api.Prefix + "singelton": "true"}, nil,
 			[]string{"BadAnnotation: metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?"}},
@@ -66,8 +66,8 @@ func mistakes() []mistake {
 			[]string{`UnknownContainer: `}},
 		{"a lock's name", map[string]string{api.LockAnnotation: "A b"}, nil,
 			[]string{`BadAnnotation: metaparticle.io/lock is "A b": a lock's name is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`}},
-		{"a probe", nil, container(func(c *corev1.Container) { c.LivenessProbe = probe }),
-			[]string{`Probes: container "app" has a livenessProbe: ` + carry}},
+		{"a probe of the node", nil, container(func(c *corev1.Container) { c.LivenessProbe = probe }),
+			[]string{`Probes: container "app" has a livenessProbe at the host "localhost", which means the node itself: ` + carry}},
 		{"a hook", nil, container(func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: hook} }),
 			[]string{`Hooks: container "app" has a preStop hook: remove the hook, or leave the container out by naming the others in metaparticle.io/containers`}},
 		{"the node's network", nil, func(t *corev1.PodTemplateSpec) { t.Spec.HostNetwork = true },
