@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -78,15 +79,13 @@ func (p *patient) probed(names ...string) func(c *Config) {
 	ports := map[string]int{"startup": 1, "readiness": 2, "liveness": 3}
 	return func(c *Config) {
 		of := func(name string) *api.Probe {
-			for _, n := range names {
-				if n == name {
-					return &api.Probe{
-						Handler:        api.Handler{TCPSocket: &api.TCPSocketAction{Port: ports[name]}},
-						TimeoutSeconds: 1, PeriodSeconds: 5, SuccessThreshold: 1, FailureThreshold: 3,
-					}
-				}
+			if !slices.Contains(names, name) {
+				return nil
 			}
-			return nil
+			return &api.Probe{
+				Handler:        api.Handler{TCPSocket: &api.TCPSocketAction{Port: ports[name]}},
+				TimeoutSeconds: 1, PeriodSeconds: 5, SuccessThreshold: 1, FailureThreshold: 3,
+			}
 		}
 		c.Probes = map[string]api.Probes{"app": {Startup: of("startup"), Readiness: of("readiness"), Liveness: of("liveness")}}
 		c.Probe = func(_ context.Context, h api.Handler, _ string, _ time.Duration) probe.Result {
@@ -112,7 +111,9 @@ func (p *pod) kubelet(probe string) int {
 	return w.Code
 }
 
-func (w *world) serving() bool { return w.server.lease(theSlot).Annotations[api.ServingAnnotation] != "" }
+func (w *world) serving() bool {
+	return w.server.lease(theSlot).Annotations[api.ServingAnnotation] != ""
+}
 
 func TestTheHolderIsReadyWhenItsApplicationIsAndStandbysFollow(t *testing.T) {
 	simulate(t, func(w *world) {

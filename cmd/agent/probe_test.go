@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -65,9 +66,7 @@ var commandsOfProbes = map[string]func(ts *testscript.TestScript, neg bool, args
 }
 
 func init() {
-	for name, f := range commandsOfProbes {
-		commandsOfScripts[name] = f
-	}
+	maps.Copy(commandsOfScripts, commandsOfProbes)
 }
 
 func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
