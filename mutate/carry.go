@@ -80,7 +80,7 @@ func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		d.set(wanted[key], at(key)...)
 	}
-	warnings = append(warnings, foresee(template, wanted)...)
+	warnings = append(warnings, foresee(kind, template, wanted)...)
 	return d.ops, append(warnings, now.Spec.stalls(kind, wanted, &template.Spec)...), nil
 }
 
@@ -130,7 +130,7 @@ func immutable(wanted, template map[string]string) Refusals {
 }
 
 // foresee is what the template's pods would be refused for.
-func foresee(template *corev1.PodTemplateSpec, annotations map[string]string) Refusals {
+func foresee(kind string, template *corev1.PodTemplateSpec, annotations map[string]string) Refusals {
 	var warnings Refusals
 	request, err := api.Parse(annotations)
 	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
@@ -144,5 +144,6 @@ func foresee(template *corev1.PodTemplateSpec, annotations map[string]string) Re
 	}
 	pod := &corev1.Pod{Spec: template.Spec}
 	gated, warnings := gatedContainers(pod, request, &template.Spec)
+	parts{pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind}, gated: gated}.judgeLowPorts(&warnings)
 	return append(warnings, judge(pod, gated, gatedInits(pod, request))...)
 }

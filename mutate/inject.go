@@ -63,6 +63,8 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	gated, refusals := gatedContainers(pod, request, s.Template)
 	inits := gatedInits(pod, request)
 	refusals = append(refusals, judge(pod, gated, inits)...)
+	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits}
+	parts.judgeLowPorts(&refusals)
 	if request.Singleton && s.Workload.Name == "" {
 		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
 	}
@@ -77,10 +79,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	parts := parts{
-		pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits,
-		probes: probesOf(pod, gated),
-	}
+	parts.probes = probesOf(pod, gated)
 	write(d, parts, shims)
 	return d.ops, nil
 }

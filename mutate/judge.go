@@ -25,23 +25,20 @@ func judge(pod *corev1.Pod, gated, inits []int) Refusals {
 	}
 	for i, c := range pod.Spec.Containers {
 		judgeMounts(c, slices.Contains(gated, i), &refusals)
-		judgePorts(c, &refusals)
+		judgePorts(pod, c, &refusals)
 	}
 	for i, c := range pod.Spec.InitContainers {
 		if ours(pod, c.Name) {
 			continue
 		}
 		judgeMounts(c, slices.Contains(inits, i), &refusals)
-		judgePorts(c, &refusals)
+		judgePorts(pod, c, &refusals)
 	}
 	return refusals
 }
 
 func judgePod(pod *corev1.Pod, refusals *Refusals) {
 	spec := &pod.Spec
-	if spec.HostNetwork {
-		refusals.add(HostNetwork, "the pod sets hostNetwork")
-	}
 	if spec.HostPID {
 		refusals.add(SharedProcesses, "the pod sets hostPID")
 	}
@@ -112,9 +109,10 @@ func judgeMounts(c corev1.Container, gated bool, refusals *Refusals) {
 	}
 }
 
-func judgePorts(c corev1.Container, refusals *Refusals) {
+// judgePorts keeps the agent's own port free. On the node's network it has none.
+func judgePorts(pod *corev1.Pod, c corev1.Container, refusals *Refusals) {
 	for _, p := range c.Ports {
-		if p.ContainerPort == api.AgentPort && tcp(p) {
+		if p.ContainerPort == api.AgentPort && tcp(p) && !pod.Spec.HostNetwork {
 			refusals.add(PortTaken, "container %q declares port %d", c.Name, p.ContainerPort)
 		}
 	}

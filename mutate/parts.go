@@ -93,6 +93,10 @@ func (p parts) agentArgs() []string {
 	if len(p.probes) > 0 {
 		args = append(args, probesArg(p.probes))
 	}
+	if p.pod.Spec.HostNetwork {
+		// The node's ports are not ours to take.
+		args = append(args, "-listen=")
+	}
 	if p.pod.Spec.RuntimeClassName != nil {
 		// It may be one that runs pods in virtual machines; nobody can tell.
 		args = append(args, "-own-kernel")
@@ -150,20 +154,32 @@ func (p parts) ports() []string {
 // Security allows it everywhere. Zero is no stricter than any runtime's own.
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
+// judgeLowPorts refuses such a port on the node's network, where a pod may not
+// have the setting.
+func (p parts) judgeLowPorts(refusals *Refusals) {
+	if port := p.lowPort(); port != "" && p.pod.Spec.HostNetwork {
+		refusals.add(HostNetwork, "the pod sets hostNetwork and declares port %s", port)
+	}
+}
+
 // lowPorts: there is such a port to forward, and the pod says nothing itself.
 func (p parts) lowPorts() bool {
-	if p.request.Readiness == api.ReadinessHolder {
-		return false
-	}
 	if of := p.pod.Spec.SecurityContext; of != nil && slices.ContainsFunc(of.Sysctls, func(s corev1.Sysctl) bool {
 		return s.Name == unprivilegedPorts.Name
 	}) {
 		return false
 	}
-	return slices.ContainsFunc(p.ports(), func(port string) bool {
-		n, err := strconv.Atoi(port)
-		return err == nil && n < 1024
-	})
+	return p.lowPort() != ""
+}
+
+// lowPort is such a port, if there is one.
+func (p parts) lowPort() string {
+	for _, port := range p.ports() {
+		if n, err := strconv.Atoi(port); err == nil && n < 1024 && p.request.Readiness != api.ReadinessHolder {
+			return port
+		}
+	}
+	return ""
 }
 
 // nobody is the user of the injected containers where the pod would make them

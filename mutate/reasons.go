@@ -54,8 +54,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  HostNetwork,
-		Meaning: "The pod uses its node's network, where agents of several pods would meet on one port. This version does not carry it over.",
-		Do:      "remove hostNetwork or the claim",
+		Meaning: "The pod uses its node's network and declares a TCP port below 1024, which a standby would forward; but its agent is not root, and on a node's network nothing lets it listen there.",
+		Do:      "set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on",
 	},
 	{
 		Reason:  SharedProcesses,

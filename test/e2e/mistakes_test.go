@@ -70,8 +70,11 @@ func mistakes() []mistake {
 			[]string{`Probes: container "app" has a livenessProbe at the host "localhost", which means the node itself: ` + carry}},
 		{"a hook", nil, container(func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: hook} }),
 			[]string{`Hooks: container "app" has a preStop hook: remove the hook, or leave the container out by naming the others in metaparticle.io/containers`}},
-		{"the node's network", nil, func(t *corev1.PodTemplateSpec) { t.Spec.HostNetwork = true },
-			[]string{`HostNetwork: the pod sets hostNetwork: remove hostNetwork or the claim`}},
+		{"a low port of the node", nil, func(t *corev1.PodTemplateSpec) {
+			t.Spec.HostNetwork = true
+			t.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80}}
+		}, []string{`HostNetwork: the pod sets hostNetwork and declares port 80: ` +
+			`set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on`}},
 		{"shared processes", nil, func(t *corev1.PodTemplateSpec) { share := true; t.Spec.ShareProcessNamespace = &share },
 			[]string{`SharedProcesses: the pod sets shareProcessNamespace: remove the setting or the claim`}},
 		{"two at once", map[string]string{api.SingletonAnnotation: "true", api.OnLossAnnotation: "x", api.ReadinessAnnotation: "y"}, nil,

@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -75,4 +76,48 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 	_, after := serving()
 	assert.Equal(t, after[0].Token, after[1].Token)
 	assert.NotEqual(t, processes[0].Token, after[0].Token)
+}
+
+// On its node's network a standby forwards the same port of another node, and
+// no port of ours is taken: not the one that the agent has elsewhere.
+func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
+	needLab(t, "it needs two nodes of its own")
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("onhost")
+	a.replicas = 2
+	a.edit = func(template *corev1.PodTemplateSpec) {
+		template.Spec.HostNetwork = true
+		template.Spec.Containers[0].Ports = append(template.Spec.Containers[0].Ports,
+			corev1.ContainerPort{Name: "agents", ContainerPort: api.AgentPort})
+	}
+	s.deploy(a)
+	answering := func(holder string) func() bool {
+		return func() bool {
+			for _, pod := range s.all(a.name) {
+				if !ready(pod) || s.ask(pod) != holder || !slices.Contains(hostIPs(pod), pod.Status.PodIP) {
+					return false
+				}
+			}
+			return len(s.all(a.name)) == 2
+		}
+	}
+	first := s.holder(deploymentSlot(a.name))
+	s.await(startTimeout, "both are Ready, and the holder answers on both nodes", answering(first.Name))
+	s.deletePod(first)
+	s.await(takeover, "the other one holds", func() bool {
+		now := s.running(a.recordName())
+		return now != nil && now.Pod != first.Name
+	})
+	s.await(startTimeout, "the new holder answers on both nodes", func() bool {
+		now := s.running(a.recordName())
+		return now != nil && answering(now.Pod)()
+	})
+}
+
+func hostIPs(pod *corev1.Pod) (all []string) {
+	for _, address := range pod.Status.HostIPs {
+		all = append(all, address.IP)
+	}
+	return all
 }
