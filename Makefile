@@ -59,7 +59,7 @@ e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duratio
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./cmd/kubectl-metaparticle -update
+	go test ./api ./mutate ./cmd/kubectl-metaparticle ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over both modules.

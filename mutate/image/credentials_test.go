@@ -49,6 +49,7 @@ func pullSecret(t *testing.T, key, password string) *corev1.Secret {
 	return &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: text}}
 }
 
+// compat: command/secret-of-pod command/secret-of-account carried
 func TestPullSecrets(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"

@@ -173,6 +173,7 @@ var redis = v1.Config{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []strin
 
 var redisCommand = mutate.Command{Entrypoint: redis.Entrypoint, Cmd: redis.Cmd, StopSignal: "SIGQUIT"}
 
+// compat: command/entrypoint command/cmd carried
 func TestCommandIsTheImagesOwn(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "library/redis:7", redis)
@@ -181,6 +182,7 @@ func TestCommandIsTheImagesOwn(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
+// compat: command/pull-always command/tag carried
 func TestTagThatMovedIsResolvedAnew(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
@@ -217,6 +219,7 @@ func TestTagThatStayedCostsOneHead(t *testing.T) {
 	assert.Equal(t, 1, manifests, "a pull is counted against a limit")
 }
 
+// compat: command/digest carried
 func TestPublicDigestThatWasReadIsKnownWithoutAQuestion(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
@@ -258,6 +261,7 @@ func TestRegistryWithoutHead(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
+// compat: command/registry-away carried
 func TestRegistryAway(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
@@ -297,6 +301,7 @@ func TestTagThatIsGoneIsNotRemembered(t *testing.T) {
 	require.Error(t, err)
 }
 
+// compat: command/registry-away carried
 func TestSlowRegistryIsGivenUpWithinTheBudget(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
@@ -366,6 +371,7 @@ func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 	require.ErrorIs(t, err, errPlainHTTP)
 }
 
+// compat: command/private-ca carried
 func TestPrivateCA(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)

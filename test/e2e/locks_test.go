@@ -31,6 +31,7 @@ func (s *space) ran(name, app string) bool {
 	return false
 }
 
+// compat: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
 func TestOneLockSharedByDeploymentStatefulSetAndCronJob(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()

@@ -90,6 +90,7 @@ func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
 	h.await(startTimeout, "somebody takes the slot again", func() bool { return h.after(a, h.before) != nil })
 }
 
+// compat: lifecycle/exit-codes carried
 func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 	t.Parallel()
 	h := deployHolding(t, singleton("ends"), "it needs the record")
@@ -113,6 +114,7 @@ func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 	})
 }
 
+// compat: lifecycle/crash-loop lifecycle/restart-always carried
 func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
 	t.Parallel()
 	h := deployHolding(t, singleton("crashes"), "it needs the record")
@@ -150,6 +152,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	t.Logf("vacant for %v after a grace that ran out", h.vacancyAfter(a, h.before))
 }
 
+// compat: lifecycle/grace carried
 func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
 	t.Parallel()
 	a := singleton("graceful")

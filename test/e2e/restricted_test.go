@@ -39,6 +39,7 @@ func secured(name string, resources corev1.ResourceRequirements) app {
 	return a
 }
 
+// compat: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
 func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
 	needLab(t, "it needs an image of a numeric user")
 	t.Parallel()
@@ -87,6 +88,7 @@ func (s *space) answers(pod *corev1.Pod) bool {
 	return err == nil
 }
 
+// compat: identity/qos carried
 func TestQualityOfServiceStaysWhatItWas(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)

@@ -40,6 +40,8 @@ func ready(pod *corev1.Pod) bool {
 
 // A running three-replica Deployment, the default rolling update, the two
 // commands of the README.
+//
+// compat: kinds/deployment carried
 func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()

@@ -1,0 +1,179 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package docs
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
+)
+
+var update = flag.Bool("update", false, "rewrite generated documents")
+
+// directive is what a test says of itself, on a line of its comment:
+//
+//	compat: lifecycle/exit-codes lifecycle/crash-loop carried
+//	compat: pod/host-pid refused SharedProcesses
+var directive = regexp.MustCompile(`(?m)^(?:// |# )?compat: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|refused ([A-Z]\w+))$`)
+
+// mention finds directives that are none, by a slip of the pen.
+var mention = regexp.MustCompile(`(?m)^(?:// |# )?compat:`)
+
+// evidence is one test of one row.
+type evidence struct{ row, how, test string }
+
+// archives are txtar files that are a test each.
+var archives = map[string]string{
+	"../mutate/testdata/*.txtar":    "TestGolden/",
+	"../cmd/agent/testdata/*.txtar": "TestScripts/",
+}
+
+// TestCompatibilityIsGeneratedFromTheTests: docs/compatibility.md lists every
+// row with the tests that name it. -update rewrites it.
+func TestCompatibilityIsGeneratedFromTheTests(t *testing.T) {
+	const file = "compatibility.md"
+	found := append(ofFunctions(t), ofArchives(t)...)
+	text, missing := compatibility(t, found)
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+	}
+	is, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, text, string(is), "run make golden")
+	assert.Len(t, missing, notShown, "rows that no test names; notShown may only get smaller: %v", missing)
+}
+
+func compatibility(t *testing.T, found []evidence) (text string, missing []string) {
+	t.Helper()
+	by := map[string][]evidence{}
+	for _, e := range found {
+		by[e.row] = append(by[e.row], e)
+	}
+	var b strings.Builder
+	b.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
+		"What a pod did before the annotation it does after it, one at a time; or it is refused at admission, with a\n" +
+		"[reason](reasons.md) that names the field and the way out. Each row names the tests that show it: those of\n" +
+		"`test/e2e` run on the real cluster, `TestGolden/…` are pods before and after admission (`mutate/testdata`),\n" +
+		"`TestScripts/…` run the real binary (`cmd/agent/testdata`).\n")
+	known := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(sections)) {
+		number, name, _ := strings.Cut(key, " ")
+		fmt.Fprintf(&b, "\n## %s. %s\n\n| | | shown by |\n|---|---|---|\n", number, sections[key].title)
+		for _, r := range sections[key].rows {
+			id := name + "/" + r.id
+			assert.False(t, known[id], "%s is listed twice", id)
+			known[id] = true
+			how, tests := verdict(by[id])
+			if len(tests) == 0 {
+				missing = append(missing, id)
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", r.text, how, strings.Join(tests, " "))
+		}
+	}
+	for id, e := range by {
+		assert.True(t, known[id], "%s names %s, which is no row", e[0].test, id)
+	}
+	return b.String(), missing
+}
+
+// verdict is what the tests of a row say together.
+func verdict(found []evidence) (how string, tests []string) {
+	var hows []string
+	for _, e := range found {
+		hows = append(hows, e.how)
+		tests = append(tests, "`"+e.test+"`")
+	}
+	slices.Sort(hows)
+	slices.Sort(tests)
+	if len(tests) == 0 {
+		return "**not shown**", nil
+	}
+	return strings.Join(slices.Compact(hows), ", "), slices.Compact(tests)
+}
+
+// ofFunctions are the directives above test functions.
+func ofFunctions(t *testing.T) (found []evidence) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), "."):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go") || filepath.Dir(path) == filepath.Join(root, "docs"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || !mention.Match(text) {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		seen := 0
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Doc != nil && testName.MatchString(f.Name.Name) {
+				for _, line := range f.Doc.List {
+					seen += len(mention.FindAllString(line.Text, -1))
+					found = append(found, read(t, path, line.Text, f.Name.Name)...)
+				}
+			}
+		}
+		assert.Len(t, mention.FindAll(text, -1), seen, "%s: a directive that is above no test", path)
+		return nil
+	}))
+	return found
+}
+
+// ofArchives are the directives in the comments of txtar files.
+func ofArchives(t *testing.T) (found []evidence) {
+	t.Helper()
+	for pattern, test := range archives {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			archive, err := txtar.ParseFile(file)
+			require.NoError(t, err)
+			name := test + strings.TrimSuffix(filepath.Base(file), ".txtar")
+			found = append(found, read(t, file, string(archive.Comment), name)...)
+		}
+	}
+	return found
+}
+
+func read(t *testing.T, file, comment, test string) (found []evidence) {
+	t.Helper()
+	all := directive.FindAllStringSubmatch(comment, -1)
+	assert.Len(t, all, len(mention.FindAllString(comment, -1)), "%s: a directive that cannot be read, of %s", file, test)
+	for _, m := range all {
+		how := m[2]
+		if m[3] != "" {
+			assert.True(t, slices.ContainsFunc(mutate.Reasons, func(e mutate.Explanation) bool { return string(e.Reason) == m[3] }),
+				"%s: %s is no reason", file, m[3])
+			how = "refused: `" + m[3] + "`"
+		}
+		for row := range strings.FieldsSeq(m[1]) {
+			found = append(found, evidence{row, how, test})
+		}
+	}
+	return found
+}
