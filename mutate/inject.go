@@ -174,7 +174,9 @@ func write(d *document, p parts, shims []shim) {
 	for _, s := range shims {
 		at := []any{"spec", s.list, s.index}
 		d.set(s.command, append(at, "command")...)
-		d.set(s.args, append(at, "args")...)
+		if len(s.args) > 0 {
+			d.set(s.args, append(at, "args")...)
+		}
 		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
 	}
 	for _, i := range p.gated {

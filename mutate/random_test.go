@@ -40,7 +40,7 @@ func (r randomPod) quantities() map[string]any {
 }
 
 func (r randomPod) container(name string) map[string]any {
-	c := map[string]any{"name": name, "image": r.one("a:1", "b:1"), "unknown" + name: r.one(1.5, "x", []any{}, nil)}
+	c := map[string]any{"name": name, "image": r.one("a:1", "a:1", "b:1", "c:1"), "unknown" + name: r.one(1.5, "x", []any{}, nil)}
 	if r.chance(60) {
 		c["command"] = []any{"run", name}
 	}
@@ -159,6 +159,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	images := facts{Images: map[string]fakeImage{
 		"a:1": {Command: Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},
+		"c:1": {Command: Command{Platforms: map[string]Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
 	}}
 	ops, err := Inject(t.Context(), subject, agentImage, images)
 	if err != nil {

@@ -109,7 +109,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  ImagePlatforms,
-		Meaning: "A gated container has no explicit command, and its image runs different ones on different platforms. This version does not carry it over.",
+		Meaning: "A gated container has no explicit command, and its image runs different ones on variants of one architecture, which nobody can tell apart at its start.",
 		Do:      "write the container's command out",
 	},
 	{

@@ -19,7 +19,7 @@ import (
 type Images interface {
 	// Command reads an image's own command with the rights of a pod: its pull
 	// secrets and those of its service account. It bounds its own time. It
-	// fails with ErrPlatforms if the image's platforms run different commands.
+	// fails with ErrPlatforms if it depends on more than the architecture.
 	Command(ctx context.Context, image string, rights PullRights) (Command, error)
 }
 
@@ -37,10 +37,14 @@ type Command struct {
 	Cmd        []string
 	// StopSignal is as the image has it ("SIGQUIT", "3"), or empty.
 	StopSignal string
+	// Platforms are the commands by architecture where they differ; the others
+	// are empty then.
+	Platforms map[string]Command
 }
 
-// ErrPlatforms: the platforms of an image run different commands.
-var ErrPlatforms = errors.New("the image's platforms run different commands")
+// ErrPlatforms: what an image runs depends on more than the architecture, so
+// that nobody can tell at its start which one the runtime took.
+var ErrPlatforms = errors.New("the image's platforms of one architecture run different commands")
 
 // shim is what becomes of a gated container.
 type shim struct {
@@ -77,6 +81,7 @@ func (p place) of(pod *corev1.Pod) corev1.Container {
 const (
 	execRole       = "exec"
 	stopSignalFlag = "-stop-signal="
+	platformsFlag  = "-platforms="
 )
 
 // shimmed: the container's command is the gate already.
@@ -126,10 +131,10 @@ func atOnce(c corev1.Container, images Images) bool {
 func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, rights PullRights) (shim, Refusals) {
 	c := at.of(pod)
 	var args []string
-	var signal string
+	var signal, platforms string
 	switch {
 	case len(c.Command) > 0:
-		args, signal = unshim(slices.Concat(c.Command, c.Args))
+		args, signal, platforms = unshim(slices.Concat(c.Command, c.Args))
 	default:
 		var refusals Refusals
 		command, err := images.Command(ctx, c.Image, rights)
@@ -142,8 +147,9 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 			return shim{}, refusals
 		}
 		args, signal = imageArgs(c, command), command.StopSignal
+		platforms = imagePlatforms(c, command)
 	}
-	if len(args) == 0 {
+	if len(args) == 0 && platforms == "" {
 		var refusals Refusals
 		refusals.add(NoCommand, "container %q, image %q", c.Name, c.Image)
 		return shim{}, refusals
@@ -151,7 +157,7 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		signal = string(*c.Lifecycle.StopSignal)
 	}
-	return shim{place: at, command: shimCommand(c.Name, onLoss(pod, c), signal), args: args}, nil
+	return shim{place: at, command: shimCommand(c.Name, onLoss(pod, c), signal, platforms), args: args}, nil
 }
 
 // imageArgs is what a runtime would run: the image's entrypoint, then the
@@ -165,6 +171,26 @@ func imageArgs(c corev1.Container, command Command) []string {
 	return append(args, literal(command.Cmd)...)
 }
 
+// imagePlatforms is what the image runs on each architecture, where it matters.
+// The kubelet expands the container's args alone; so they stay words of their
+// own, behind whatever the shim picks.
+func imagePlatforms(c corev1.Container, command Command) string {
+	all := api.Platforms{}
+	some := len(c.Args) > 0
+	for arch, its := range command.Platforms {
+		words := slices.Clone(its.Entrypoint)
+		if len(c.Args) == 0 {
+			words = append(words, its.Cmd...)
+		}
+		some = some || len(words) > 0
+		all[arch] = api.PlatformCommand{Command: words, StopSignal: its.StopSignal}
+	}
+	if len(all) == 0 || !some {
+		return ""
+	}
+	return strings.ReplaceAll(all.String(), "$", "$$")
+}
+
 func literal(words []string) []string {
 	var out []string
 	for _, word := range words {
@@ -173,10 +199,13 @@ func literal(words []string) []string {
 	return out
 }
 
-func shimCommand(container, onLoss, stopSignal string) []string {
+func shimCommand(container, onLoss, stopSignal, platforms string) []string {
 	command := []string{api.AgentBinary, execRole, "-container=" + container, "-on-loss=" + onLoss}
 	if stopSignal != "" {
 		command = append(command, stopSignalFlag+stopSignal)
+	}
+	if platforms != "" {
+		command = append(command, platformsFlag+platforms)
 	}
 	return append(command, "--")
 }
@@ -184,24 +213,25 @@ func shimCommand(container, onLoss, stopSignal string) []string {
 // unshim takes the gate out of a command that has it already: as the first
 // program, or behind one that another injector put before it. A gate behind the
 // gate is no PID 1 and would wait for ever, while the pod holds.
-func unshim(words []string) (own []string, stopSignal string) {
+func unshim(words []string) (own []string, stopSignal, platforms string) {
 	for i := range words {
 		if !shimmed(corev1.Container{Command: words[i:]}) {
 			continue
 		}
 		if n := slices.Index(words[i:], "--"); n > 0 {
-			return slices.Concat(words[:i], words[i+n+1:]), stopSignalOf(words[i : i+n])
+			of := words[i : i+n]
+			return slices.Concat(words[:i], words[i+n+1:]), flagOf(of, stopSignalFlag), flagOf(of, platformsFlag)
 		}
 	}
-	return words, ""
+	return words, "", ""
 }
 
-// stopSignalOf reads the stop signal back from a shim's command: that of the
-// image, which is not asked again.
-func stopSignalOf(command []string) string {
+// flagOf reads a flag back from a shim's command: what it says is of the image,
+// which is not asked again.
+func flagOf(command []string, flag string) string {
 	for _, word := range command {
-		if signal, ok := strings.CutPrefix(word, stopSignalFlag); ok {
-			return signal
+		if value, ok := strings.CutPrefix(word, flag); ok {
+			return value
 		}
 	}
 	return ""

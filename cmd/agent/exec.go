@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -38,15 +39,20 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	container := flags.String("container", "", "name of this container")
 	socket := flags.String("socket", api.Socket, "the agent's socket")
 	onLoss := flags.String("on-loss", string(api.OnLossStandby), "after a lost slot: standby, restart or end")
-	stop := flags.String("stop-signal", "SIGTERM", "what asks the child to stop, by name or number")
+	stop := flags.String("stop-signal", "", "what asks the child to stop, by name or number; SIGTERM, if nobody says")
+	platforms := flags.String("platforms", "", "what the image runs on each architecture, as JSON, before COMMAND")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
+		return gate.ShimConfig{}, err
+	}
+	image, err := onThisPlatform(*platforms)
+	if err != nil {
 		return gate.ShimConfig{}, err
 	}
 	cfg := gate.ShimConfig{
 		Container: *container,
 		Socket:    *socket,
-		Command:   flags.Args(),
+		Command:   append(image.Command, flags.Args()...),
 		Env:       environment,
 	}
 	switch *onLoss {
@@ -56,14 +62,29 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	default:
 		return cfg, fmt.Errorf("agent exec: -on-loss %q", *onLoss)
 	}
-	var err error
-	if cfg.StopSignal, err = parseSignal(*stop); err != nil {
+	if cfg.StopSignal, err = parseSignal(cmp.Or(*stop, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
 	}
 	if cfg.Container == "" || len(cfg.Command) == 0 {
 		return cfg, errors.New("usage: agent exec -container NAME [flags] -- COMMAND [ARGUMENTS]")
 	}
 	return cfg, nil
+}
+
+// onThisPlatform picks from what an image runs on several.
+func onThisPlatform(platforms string) (api.PlatformCommand, error) {
+	if platforms == "" {
+		return api.PlatformCommand{}, nil
+	}
+	all, err := api.ParsePlatforms(platforms)
+	if err != nil {
+		return api.PlatformCommand{}, fmt.Errorf("agent exec: -platforms: %w", err)
+	}
+	image, ok := all.For(runtime.GOARCH)
+	if !ok {
+		return api.PlatformCommand{}, fmt.Errorf("agent exec: the image has no command for %s", runtime.GOARCH)
+	}
+	return image, nil
 }
 
 // parseSignal reads what an image's STOPSIGNAL may say: SIGQUIT, QUIT or 3,

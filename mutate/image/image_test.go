@@ -351,9 +351,25 @@ func TestIndexOfPlatformsThatDiffer(t *testing.T) {
 	for what, config := range differ {
 		t.Run(what, func(t *testing.T) {
 			at := f.pushIndex(t, "app:"+what, imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "arm64", config))
-			_, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
-			require.ErrorIs(t, err, mutate.ErrPlatforms)
+			command, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
+			require.NoError(t, err)
+			assert.Equal(t, mutate.Command{Platforms: map[string]mutate.Command{
+				"amd64": redisCommand,
+				"arm64": {Entrypoint: config.Entrypoint, Cmd: config.Cmd, StopSignal: config.StopSignal},
+			}}, command)
 		})
+	}
+}
+
+func TestIndexOfOneArchitecturesVariantsThatDifferIsRefused(t *testing.T) {
+	f := newRegistry(t, false)
+	other := v1.Config{Entrypoint: []string{"other"}}
+	for name, at := range map[string]string{
+		"two of one":  f.pushIndex(t, "app:1", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "amd64", other)),
+		"one of none": f.pushIndex(t, "app:2", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "", other)),
+	} {
+		_, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
+		require.ErrorIs(t, err, mutate.ErrPlatforms, name)
 	}
 }
 

@@ -76,11 +76,28 @@ func readIndex(index v1.ImageIndex) (mutate.Command, error) {
 		if errs[i] != nil {
 			return mutate.Command{}, fmt.Errorf("platform %v: %w", platforms[i].Platform, errs[i])
 		}
-		if !same(commands[0], commands[i]) {
+	}
+	return join(platforms, commands)
+}
+
+// join makes one command of those of all platforms: by architecture, if they
+// differ. Variants of one architecture cannot be told apart by who runs there.
+func join(platforms []v1.Descriptor, commands []mutate.Command) (mutate.Command, error) {
+	if !slices.ContainsFunc(commands, func(c mutate.Command) bool { return !same(commands[0], c) }) {
+		return commands[0], nil
+	}
+	all := map[string]mutate.Command{}
+	for i, d := range platforms {
+		if d.Platform == nil || d.Platform.Architecture == "" {
 			return mutate.Command{}, mutate.ErrPlatforms
 		}
+		arch := d.Platform.Architecture
+		if before, ok := all[arch]; ok && !same(before, commands[i]) {
+			return mutate.Command{}, mutate.ErrPlatforms
+		}
+		all[arch] = commands[i]
 	}
-	return commands[0], nil
+	return mutate.Command{Platforms: all}, nil
 }
 
 // runnable: an image for Linux, or one that does not say what it is for.

@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Platforms is what an image runs on each architecture, where that differs: the
+// webhook does not know the node yet, so the shim picks at its start.
+type Platforms map[string]PlatformCommand
+
+// PlatformCommand is what an image runs on one architecture.
+type PlatformCommand struct {
+	// Command comes before the words that the shim has of the container's own.
+	Command []string `json:"command"`
+	// StopSignal is the image's, or empty.
+	StopSignal string `json:"stopSignal,omitempty"`
+}
+
+// ParsePlatforms reads what [Platforms.String] wrote.
+func ParsePlatforms(s string) (Platforms, error) {
+	var p Platforms
+	if err := json.Unmarshal([]byte(s), &p); err != nil {
+		return nil, fmt.Errorf("read platforms: %w", err)
+	}
+	return p, nil
+}
+
+func (p Platforms) String() string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings can be marshalled
+	}
+	return string(b)
+}
+
+// also is whose images an architecture runs too, as container runtimes have it.
+var also = map[string]string{"arm64": "arm", "amd64": "386"}
+
+// For is what the image runs on the architecture, by Go's name for it.
+func (p Platforms) For(arch string) (PlatformCommand, bool) {
+	if c, ok := p[arch]; ok {
+		return c, true
+	}
+	c, ok := p[also[arch]]
+	return c, ok
+}
