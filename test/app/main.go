@@ -34,6 +34,8 @@ type config struct {
 	grandchild bool
 	descendant string
 	annotate   string
+	grpc       string
+	check      string
 }
 
 func main() {
@@ -50,6 +52,8 @@ func main() {
 	flag.BoolVar(&c.grandchild, "grandchild", false, "start a process in a session of its own that ignores SIGTERM")
 	flag.StringVar(&c.descendant, "descendant", "", "used by -grandchild")
 	flag.StringVar(&c.annotate, "annotate", "", "be a webhook that annotates pods, with the certificate in this directory")
+	flag.StringVar(&c.grpc, "grpc", "", "address to serve gRPC's health on, with -listen")
+	flag.StringVar(&c.check, "check", "", "be the health command: ask the application on port 8080 about this")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -65,6 +69,8 @@ func run(c config) (int, error) {
 		return 0, descend(c)
 	case c.annotate != "":
 		return 0, annotate(c.listen, c.annotate)
+	case c.check != "":
+		return check(c.check)
 	}
 	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

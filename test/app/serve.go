@@ -12,12 +12,18 @@ import (
 	"time"
 )
 
-// serve answers GET / with who it is, and GET /exit?code=N by ending with N.
+// serve answers GET / with who it is, GET /exit?code=N by ending with N, and
+// probes.
 func serve(c config, asked chan<- int) {
 	if c.startDelay > 0 {
 		<-time.After(c.startDelay)
 	}
 	mux := http.NewServeMux()
+	var h health
+	h.handle(mux)
+	if c.grpc != "" {
+		go func() { fail(h.serveGRPC(c.grpc)) }()
+	}
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(meta())
@@ -30,8 +36,10 @@ func serve(c config, asked chan<- int) {
 		}
 		asked <- code
 	})
-	if err := http.ListenAndServe(c.listen, mux); err != nil {
-		fmt.Fprintln(os.Stderr, "app:", err)
-		os.Exit(71)
-	}
+	fail(http.ListenAndServe(c.listen, mux))
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "app:", err)
+	os.Exit(71)
 }

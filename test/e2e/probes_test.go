@@ -1,0 +1,290 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// eagerly is a probe once a second; the first failure counts.
+func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
+	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 1, FailureThreshold: 1}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+func thrice(p *corev1.Probe) { p.FailureThreshold = 3 }
+
+func byHTTP(name string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health/" + name, Port: intstr.FromString("http")}}
+}
+
+func byExec(name string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "-check", name}}}
+}
+
+func byTCP() corev1.ProbeHandler {
+	return corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromString("http")}}
+}
+
+func byGRPC() corev1.ProbeHandler {
+	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000}}
+}
+
+// probed gives the application probes; nil is none.
+func probed(startup, readiness, liveness *corev1.Probe) func(*corev1.PodTemplateSpec) {
+	return func(t *corev1.PodTemplateSpec) {
+		c := &t.Spec.Containers[0]
+		c.StartupProbe, c.ReadinessProbe, c.LivenessProbe = startup, readiness, liveness
+	}
+}
+
+// set makes the application answer a probe with a code.
+func (s *space) set(pod *corev1.Pod, probe string, code int) {
+	s.Helper()
+	_, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "set",
+		map[string]string{"probe": probe, "code": strconv.Itoa(code)}).DoRaw(s.Context())
+	require.NoError(s, err)
+}
+
+// standby is the pod of a two-replica application that does not hold.
+func (s *space) standby(a app) *corev1.Pod {
+	holder := s.holder(deploymentSlot(a.name))
+	for _, pod := range s.all(a.name) {
+		if holder != nil && pod.UID != holder.UID && pod.DeletionTimestamp == nil {
+			return pod
+		}
+	}
+	return nil
+}
+
+// yields has the holder hand over, and returns the pod that holds then.
+func (s *space) yields(a app) *corev1.Pod {
+	s.Helper()
+	before := s.holder(deploymentSlot(a.name))
+	require.NotNil(s, before)
+	s.mustKubectl("", "exec", before.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
+	var now *corev1.Pod
+	s.await(startTimeout, "a handover", func() bool {
+		now = s.holder(deploymentSlot(a.name))
+		return now != nil && now.UID != before.UID
+	})
+	return now
+}
+
+// said are the messages of a pod's Events of that reason, without its address.
+func (s *space) said(pod *corev1.Pod, reason string) []string {
+	events, err := s.events.List(everything)
+	require.NoError(s, err)
+	var all []string
+	for _, e := range events {
+		if e.InvolvedObject.UID == pod.UID && e.Reason == reason {
+			all = append(all, strings.ReplaceAll(e.Message, pod.Status.PodIP, "IP"))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// restarted is how often the application's container of a pod was.
+func (s *space) restarted(pod *corev1.Pod) int32 {
+	if now := s.pod(pod.Name); now != nil && len(now.Status.ContainerStatuses) > 0 {
+		return now.Status.ContainerStatuses[0].RestartCount
+	}
+	return -1
+}
+
+// twins deploys an application twice, one pod each: as it is, and annotated.
+// Both are Ready.
+func (s *space) twins(name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated *corev1.Pod) {
+	s.Helper()
+	one := singleton(name)
+	one.replicas, one.edit, one.args = 1, edit, args
+	other := app{name: name + "-plain", replicas: 1, edit: edit, args: args}
+	for _, a := range []app{one, other} {
+		_, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+		require.NoError(s, err)
+	}
+	pod := func(a app) (found *corev1.Pod) {
+		s.await(startTimeout, a.name+" is Ready", func() bool {
+			pods := s.all(a.name)
+			if len(pods) == 1 && ready(pods[0]) {
+				found = pods[0]
+			}
+			return found != nil
+		})
+		return found
+	}
+	return pod(other), pod(one)
+}
+
+// A slow application behind a startup probe that is shorter than what a standby
+// has stood by for: each start of it counts anew, in the same container too.
+func TestProbesOfEachStartCountAnew(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("slow")
+	a.replicas, a.args = 2, []string{"-start-delay=6s"}
+	const allowed = 15 // seconds, more than twice the delay
+	a.edit = probed(
+		eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = allowed }),
+		eagerly(byHTTP("ready")), eagerly(byHTTP("live")))
+	d := s.deployment(a)
+	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), d, metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.awaitGated(a)
+	s.await(startTimeout, "both Ready", func() bool {
+		pods := s.all(a.name)
+		return len(pods) == 2 && ready(pods[0]) && ready(pods[1])
+	})
+	standby := s.standby(a)
+	s.never((allowed+5)*time.Second, "a standby that fails", func() bool {
+		return len(s.said(standby, "Unhealthy")) > 0 || s.restarted(standby) > 0
+	})
+	first := s.holder(deploymentSlot(a.name))
+
+	for range 2 {
+		began := time.Now()
+		holder := s.yields(a)
+		s.await(handover, "not Ready while it starts", func() bool { return !ready(s.pod(holder.Name)) })
+		s.await(startTimeout, "Ready when it has started", func() bool { return ready(s.pod(holder.Name)) })
+		assert.Greater(t, time.Since(began), 5*time.Second)
+		s.await(startTimeout, "the other one stands by, Ready", func() bool {
+			other := s.standby(a)
+			return other != nil && ready(other)
+		})
+	}
+	assert.Equal(t, first.UID, s.holder(deploymentSlot(a.name)).UID, "there and back")
+	assert.Zero(t, s.restarts(a))
+	for _, pod := range s.all(a.name) {
+		for _, message := range s.said(pod, "Unhealthy") {
+			assert.Contains(t, message, "Startup probe failed: Get \"http://IP:8080/health/start\": dial tcp IP:8080: connect: connection refused")
+		}
+	}
+}
+
+func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	for name, tt := range map[string]struct {
+		handler corev1.ProbeHandler
+		code    int
+		message string
+	}{
+		"status":  {byHTTP("live"), 500, "Liveness probe failed: HTTP probe failed with statuscode: 500"},
+		"silence": {byHTTP("live"), 0, `Liveness probe failed: Get "http://IP:8080/health/live": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`},
+		"command": {byExec("live"), 500, "Liveness probe failed: live is 500\n"},
+	} {
+		grace := int64(3)
+		edit := probed(nil, nil, eagerly(tt.handler, thrice, func(p *corev1.Probe) { p.TerminationGracePeriodSeconds = &grace }))
+		plain, gated := s.twins(name, edit, "-ignore-term")
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			s.set(pod, "live", tt.code)
+		}
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			s.await(startTimeout, "restarted: "+pod.Name, func() bool { return s.restarted(pod) == 1 })
+			last := s.pod(pod.Name).Status.ContainerStatuses[0].LastTerminationState.Terminated
+			require.NotNil(t, last)
+			assert.Equal(t, int32(137), last.ExitCode, "the probe's own grace was too short for it")
+			assert.Less(t, last.FinishedAt.Sub(last.StartedAt.Time), startTimeout)
+		}
+		assert.Equal(t, []string{tt.message}, s.said(plain, "Unhealthy"))
+		assert.Equal(t, s.said(plain, "Unhealthy"), s.said(gated, "Unhealthy"))
+		assert.Equal(t, s.said(plain, "Killing"), s.said(gated, "Killing"))
+	}
+}
+
+func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	// It is ready in a container's first three seconds, and then never started.
+	edit := probed(eagerly(byExec("start"), thrice), nil, nil)
+	one := singleton("late")
+	one.replicas, one.edit, one.args = 1, edit, []string{"-start-delay=1h", "-stop-code=9"}
+	other := app{name: "late-plain", replicas: 1, edit: edit, args: one.args}
+	messages := map[string][]string{}
+	for _, a := range []app{other, one} {
+		_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	for _, a := range []app{other, one} {
+		s.await(startTimeout, a.name+" is restarted", func() bool {
+			pods := s.all(a.name)
+			return len(pods) == 1 && s.restarted(pods[0]) >= 1
+		})
+		pod := s.all(a.name)[0]
+		last := s.pod(pod.Name).Status.ContainerStatuses[0].LastTerminationState.Terminated
+		require.NotNil(t, last)
+		assert.Equal(t, int32(9), last.ExitCode, "it was asked to stop")
+		s.await(handover, "it is said", func() bool { return len(s.said(pod, "Unhealthy")) > 0 })
+		messages[a.name] = slices.Compact(append(s.said(pod, "Unhealthy"), s.said(pod, "Killing")...))
+		assert.False(t, ready(pod))
+	}
+	assert.Equal(t, messages[other.name], messages[one.name])
+}
+
+// What the command says reaches the Event unchanged; what the application is
+// not, its standbys are not either.
+func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("moody")
+	a.replicas = 2
+	a.edit = probed(nil, eagerly(byExec("ready")), nil)
+	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
+	require.NoError(t, err)
+	both := func(want bool) func() bool {
+		return func() bool {
+			pods := s.all(a.name)
+			return len(pods) == 2 && ready(pods[0]) == want && ready(pods[1]) == want
+		}
+	}
+	s.await(startTimeout, "both Ready", both(true))
+	holder, standby := s.holder(deploymentSlot(a.name)), s.standby(a)
+	s.set(holder, "ready", 503)
+	s.await(startTimeout, "the holder says so", func() bool { return !ready(s.pod(holder.Name)) })
+	s.await(startTimeout, "the Lease says so", func() bool {
+		return s.lease(deploymentSlot(a.name)).Annotations[api.ServingAnnotation] == ""
+	})
+	s.await(startTimeout, "none Ready", both(false))
+	assert.Equal(t, []string{"Readiness probe failed: ready is 503\n"}, s.said(holder, "Unhealthy"))
+	assert.Empty(t, s.said(standby, "Unhealthy"))
+	assert.Zero(t, s.restarts(a))
+	assert.Equal(t, holder.UID, s.holder(deploymentSlot(a.name)).UID, "not Ready is not dead")
+	s.set(holder, "ready", 200)
+	s.await(startTimeout, "both Ready again", both(true))
+}
+
+func TestProbesByTCPAndGRPC(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	edit := probed(eagerly(byTCP(), func(p *corev1.Probe) { p.FailureThreshold = 30 }),
+		eagerly(byGRPC()), eagerly(byTCP(), thrice))
+	plain, gated := s.twins("talks", edit, "-grpc=:9000", "-start-delay=3s")
+	for _, pod := range []*corev1.Pod{plain, gated} {
+		assert.Zero(t, s.restarted(pod))
+		s.set(pod, "grpc", 500)
+		s.await(startTimeout, "not Ready: "+pod.Name, func() bool { return !ready(s.pod(pod.Name)) })
+		s.await(handover, "it is said", func() bool {
+			return slices.Contains(s.said(pod, "Unhealthy"), `Readiness probe failed: service unhealthy (responded with "NOT_SERVING")`)
+		})
+		s.set(pod, "grpc", 200)
+		s.await(startTimeout, "Ready again: "+pod.Name, func() bool { return ready(s.pod(pod.Name)) })
+		assert.Zero(t, s.restarted(pod))
+	}
+}
