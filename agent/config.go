@@ -39,6 +39,12 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
+// Showing is a Gate that holds nothing back but the pod's readiness. It is told
+// what the API server has stored of that.
+type Showing interface {
+	Shown(ready bool)
+}
+
 // Forwarder lets a standby answer in the holder's stead, by forwarding the
 // ports of the gated containers. No method blocks but Reachable. agent/forward
 // implements it.

@@ -14,6 +14,9 @@ import (
 func (a *Agent) drain(ctx context.Context, h *hold) error {
 	h.drains = a.now
 	for !a.shims.proven(h.id) && a.now < a.deadline() {
+		// First: where readiness is all there is, what is stored after the
+		// gate was told is the answer.
+		a.showDraining(h)
 		for _, id := range a.shims.owed[h.id] {
 			if k := a.shims.find(id); k != nil {
 				a.stopChild(h, k)
@@ -25,7 +28,6 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 			a.extend(h)
 		}
 		a.wakeAt(a.deadline())
-		a.showDraining(h)
 		if err := a.wait(ctx); err != nil {
 			return err
 		}

@@ -218,7 +218,8 @@ func (a *Agent) showHolder(h *hold) {
 
 // showDraining makes the pod look as one whose child is on its way out.
 func (a *Agent) showDraining(h *hold) {
-	if soon := h.drains + a.self.Budget.Retry; a.now < soon {
+	_, showing := a.config.Gate.(Showing)
+	if soon := h.drains + a.self.Budget.Retry; a.now < soon && !showing {
 		// Most children stop within that, and the pod is a standby then.
 		a.wakeAt(soon)
 		return

@@ -81,6 +81,7 @@ func (s *status) run(ctx context.Context) {
 		}
 		want := s.wanted()
 		if !since.IsZero() && want == written {
+			s.tell(written.Ready)
 			continue
 		}
 		at := since
@@ -94,6 +95,14 @@ func (s *status) run(ctx context.Context) {
 			continue
 		}
 		written, since, misses = want, at, 0
+		s.tell(written.Ready)
+	}
+}
+
+// tell lets a gate know for which readiness is all there is.
+func (s *status) tell(ready bool) {
+	if gate, ok := s.config.Gate.(Showing); ok {
+		gate.Shown(ready)
 	}
 }
 

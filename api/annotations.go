@@ -53,6 +53,14 @@ var Annotations = []Annotation{
 			"With `holder` the holder alone is Ready.",
 	},
 	{
+		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
+		Meaning: "How the application is held back. `container`: each gated container's program is started only while " +
+			"the slot is held, and proven dead before it is released. `pod`: nothing in the application's containers " +
+			"is changed; all of them start only once the slot is held, and are all restarted when it is lost " +
+			"(for images that must be PID 1; Kubernetes 1.36). `readiness`: the application runs everywhere, and the " +
+			"holder alone is Ready. The last two guarantee less: see docs/guarantees.md.",
+	},
+	{
 		Key: InjectAnnotation, Value: "`\"true\"` or `\"false\"`", Default: "`\"true\"`",
 		Meaning: "`\"false\"` opts a pod out. Together with a claim it is an error.",
 	},
@@ -62,7 +70,6 @@ var Annotations = []Annotation{
 // silently do nothing otherwise.
 var planned = []string{
 	Prefix + "barrier",
-	Prefix + "gate",
 	Prefix + "once",
 	Prefix + "ports",
 	Prefix + "semaphore",

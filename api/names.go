@@ -20,6 +20,7 @@ const (
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
 	ReadinessAnnotation     = Prefix + "readiness"
+	GateAnnotation          = Prefix + "gate"
 	InjectAnnotation        = Prefix + "inject"
 )
 
@@ -30,6 +31,9 @@ const (
 	InstallContainer = "metaparticle-install"
 	// AgentContainer is the native sidecar that holds the lease.
 	AgentContainer = "metaparticle-agent"
+	// WaitContainer is the last init container of a pod with the gate "pod": it
+	// ends when the slot is held, and the kubelet goes on to the application.
+	WaitContainer = "metaparticle-wait"
 
 	// Volume is the emptyDir that all of them share. Gated containers mount it
 	// read-only; a socket can be connected to all the same.
@@ -47,6 +51,8 @@ const (
 	RunPath = MountPath + "/run"
 	// Socket is where shims connect to the agent.
 	Socket = RunPath + "/agent.sock"
+	// WaitSocket is where "agent wait" connects to the agent.
+	WaitSocket = RunPath + "/wait.sock"
 	// ProbeSocket is where exec probes ask the agent, by HTTP.
 	ProbeSocket = RunPath + "/probe.sock"
 
@@ -121,6 +127,11 @@ const (
 	PodIPEnv        = "METAPARTICLE_POD_IP"
 	PodNamespaceEnv = "METAPARTICLE_POD_NAMESPACE"
 )
+
+// RestartCode is the exit code of the agent by which it asks the kubelet to
+// restart all containers of a pod with the gate "pod". Nothing else that ends an
+// agent has it: not Go (2), not a signal (above 128), not a shell.
+const RestartCode = 76
 
 // Identity is what a pod writes into holderIdentity: the name alone would take
 // a StatefulSet's new pod for its predecessor.

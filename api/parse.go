@@ -41,6 +41,7 @@ func Parse(annotations map[string]string) (Request, error) {
 	p.value(LeaseDurationAnnotation, p.leaseDuration)
 	p.value(OnLossAnnotation, p.onLoss)
 	p.value(ReadinessAnnotation, p.readiness)
+	p.value(GateAnnotation, p.gate)
 	p.value(InjectAnnotation, p.inject)
 	p.together()
 	if len(p.mistakes) > 0 {
@@ -114,7 +115,7 @@ func (p *parser) lock(value string) string {
 func (p *parser) containers(value string) string {
 	names, problem := list(value, "container", func(name string) string {
 		switch {
-		case name == InstallContainer || name == AgentContainer:
+		case name == InstallContainer || name == AgentContainer || name == WaitContainer:
 			return fmt.Sprintf("%s is injected and cannot wait for itself", name)
 		case len(name) > maxLabel || !isLabel(name):
 			return fmt.Sprintf("%q cannot be a container's name", brief(name))
@@ -186,6 +187,15 @@ func (p *parser) readiness(value string) string {
 	return fmt.Sprintf("write %q or %q", ReadinessForward, ReadinessHolder)
 }
 
+func (p *parser) gate(value string) string {
+	switch v := Gate(value); v {
+	case GateContainer, GatePod, GateReadiness:
+		p.request.Gate = v
+		return ""
+	}
+	return fmt.Sprintf("write %q, %q or %q", GateContainer, GatePod, GateReadiness)
+}
+
 func (p *parser) inject(value string) string {
 	switch value {
 	case "false":
@@ -207,13 +217,33 @@ func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claimed())
 	}
+	if !p.request.Shims() {
+		p.withoutShims()
+	}
 	if singleton || lock || p.request.OptOut || p.misnamed {
 		return
 	}
-	for _, key := range []string{ContainersAnnotation, LeaseDurationAnnotation, OnLossAnnotation, ReadinessAnnotation} {
+	for _, key := range []string{ContainersAnnotation, LeaseDurationAnnotation, OnLossAnnotation, ReadinessAnnotation, GateAnnotation} {
 		if _, ok := p.annotations[key]; ok {
 			p.wrong(key, `has no effect without a claim: add %s: "true" or %s, or remove it`, SingletonAnnotation, LockAnnotation)
 		}
+	}
+}
+
+// withoutShims judges what only a gate inside of the containers can carry out.
+func (p *parser) withoutShims() {
+	gate := p.request.Gate
+	if len(p.request.Containers) > 0 {
+		p.wrong(ContainersAnnotation, "has no effect with %s: %s, which is about the whole pod: remove one of the two", GateAnnotation, gate)
+	}
+	switch {
+	case gate == GateReadiness && p.request.OnLoss != "":
+		p.wrong(OnLossAnnotation, "has no effect with %s: %s, which stops nothing: remove one of the two", GateAnnotation, gate)
+	case p.request.OnLoss == OnLossStandby:
+		p.wrong(OnLossAnnotation, "is %q, but with %s: %s a lost slot restarts all containers: remove one of the two", OnLossStandby, GateAnnotation, gate)
+	}
+	if p.request.Readiness == ReadinessForward {
+		p.wrong(ReadinessAnnotation, "is %q, but with %s: %s the holder alone is Ready: remove one of the two", ReadinessForward, GateAnnotation, gate)
 	}
 }
 

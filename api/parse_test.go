@@ -112,8 +112,11 @@ func TestMistakesWordForWord(t *testing.T) {
 		{key: "metaparticle.io/semaphore", value: "a=3", alone: true, want: `metaparticle.io/semaphore is not supported by this version: remove it`},
 		{key: "metaparticle.io/once", value: "a", want: `metaparticle.io/once is not supported by this version: remove it`},
 		{key: "metaparticle.io/barrier", value: "a=2", want: `metaparticle.io/barrier is not supported by this version: remove it`},
-		{key: "metaparticle.io/gate", value: "pod", want: `metaparticle.io/gate is not supported by this version: remove it`},
+		{key: "metaparticle.io/gate", value: "Pod", want: `metaparticle.io/gate is "Pod": write "container", "pod" or "readiness"`},
+		{key: "metaparticle.io/gates", value: "pod", want: `metaparticle.io/gates is not known: did you mean metaparticle.io/gate?`},
 		{key: "metaparticle.io/ports", value: "80", want: `metaparticle.io/ports is not supported by this version: remove it`},
+		{key: "metaparticle.io/containers", value: "metaparticle-wait", want: `metaparticle.io/containers is "metaparticle-wait": metaparticle-wait is injected and cannot wait for itself`},
+		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
 		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
 		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
 		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock, or remove it`},
@@ -134,6 +137,45 @@ func TestMistakesWordForWord(t *testing.T) {
 			assert.Equal(t, test.value, mistakes[0].Value)
 		})
 	}
+}
+
+// A gate that is not in the containers cannot do everything that one in them can.
+func TestWhatAGateCannotDoIsAMistake(t *testing.T) {
+	tests := []struct {
+		gate, key, value, want string
+	}{
+		{"pod", ContainersAnnotation, "a", `metaparticle.io/containers has no effect with metaparticle.io/gate: pod, which is about the whole pod: remove one of the two`},
+		{"readiness", ContainersAnnotation, "a", `metaparticle.io/containers has no effect with metaparticle.io/gate: readiness, which is about the whole pod: remove one of the two`},
+		{"pod", OnLossAnnotation, "standby", `metaparticle.io/on-loss is "standby", but with metaparticle.io/gate: pod a lost slot restarts all containers: remove one of the two`},
+		{"pod", OnLossAnnotation, "restart", ""},
+		{"readiness", OnLossAnnotation, "standby", `metaparticle.io/on-loss has no effect with metaparticle.io/gate: readiness, which stops nothing: remove one of the two`},
+		{"readiness", OnLossAnnotation, "restart", `metaparticle.io/on-loss has no effect with metaparticle.io/gate: readiness, which stops nothing: remove one of the two`},
+		{"pod", ReadinessAnnotation, "forward", `metaparticle.io/readiness is "forward", but with metaparticle.io/gate: pod the holder alone is Ready: remove one of the two`},
+		{"pod", ReadinessAnnotation, "holder", ""},
+		{"readiness", ReadinessAnnotation, "forward", `metaparticle.io/readiness is "forward", but with metaparticle.io/gate: readiness the holder alone is Ready: remove one of the two`},
+		{"readiness", ReadinessAnnotation, "holder", ""},
+		{"container", ReadinessAnnotation, "forward", ""},
+		{"container", ContainersAnnotation, "a", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.gate+" "+test.key+"="+test.value, func(t *testing.T) {
+			got, err := Parse(map[string]string{SingletonAnnotation: "true", GateAnnotation: test.gate, test.key: test.value})
+			if test.want == "" {
+				require.NoError(t, err)
+				assert.Equal(t, Gate(test.gate), got.Gate)
+				return
+			}
+			require.EqualError(t, err, test.want)
+		})
+	}
+}
+
+func TestStandbysOfAGateOutsideOfTheContainersAreNotReady(t *testing.T) {
+	assert.Equal(t, ReadinessForward, Request{}.Standbys())
+	assert.Equal(t, ReadinessForward, Request{Gate: GateContainer}.Standbys())
+	assert.Equal(t, ReadinessHolder, Request{Readiness: ReadinessHolder}.Standbys())
+	assert.Equal(t, ReadinessHolder, Request{Gate: GatePod}.Standbys())
+	assert.Equal(t, ReadinessHolder, Request{Gate: GateReadiness}.Standbys())
 }
 
 func TestAllMistakesAreReportedAtOnceAndInOrder(t *testing.T) {

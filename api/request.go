@@ -21,6 +21,8 @@ type Request struct {
 	// OnLoss and Readiness are empty where the annotation is absent.
 	OnLoss    OnLoss
 	Readiness Readiness
+	// Gate is empty where the annotation is absent.
+	Gate Gate
 	// OptOut is set by inject: "false".
 	OptOut bool
 }
@@ -45,3 +47,31 @@ const (
 	// ReadinessHolder: the holder alone is Ready.
 	ReadinessHolder Readiness = "holder"
 )
+
+// Gate is how the application is held back.
+type Gate string
+
+const (
+	// GateContainer (the default): a shim in each gated container.
+	GateContainer Gate = "container"
+	// GatePod: the kubelet starts the pod's containers when the slot is held,
+	// and restarts them all when it is lost.
+	GatePod Gate = "pod"
+	// GateReadiness: nothing is held back; the holder alone is Ready.
+	GateReadiness Gate = "readiness"
+)
+
+// Shims: the gate is in the containers themselves.
+func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
+
+// Standbys is how standbys look. Where no shim waits in their containers there
+// is no standby that could be Ready: it has not started, or it must not serve.
+func (r Request) Standbys() Readiness {
+	switch {
+	case !r.Shims():
+		return ReadinessHolder
+	case r.Readiness == "":
+		return ReadinessForward
+	}
+	return r.Readiness
+}

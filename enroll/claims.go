@@ -84,11 +84,20 @@ func (c claims) addPods(pods []corev1.Pod, optedIn bool) {
 	}
 }
 
-// hasGate: the pod has the agent, and a container that waits for it.
+// hasGate: the pod has the agent, and what waits for it: a container, the
+// kubelet, or the pod's readiness. Only what nobody can change on a living pod
+// counts. The policy on marks knows the same.
 func hasGate(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == api.AgentContainer
-	}) && slices.ContainsFunc(pod.Spec.Containers, shimmed)
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+	if i < 0 {
+		return false
+	}
+	waits := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.WaitContainer })
+	shows := slices.Contains(pod.Spec.InitContainers[i].Args, "-gate="+string(api.GateReadiness)) &&
+		slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
+			return g.ConditionType == api.ReadyCondition
+		})
+	return waits || shows || slices.ContainsFunc(pod.Spec.Containers, shimmed)
 }
 
 func shimmed(c corev1.Container) bool {

@@ -50,6 +50,12 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 // tells. A workload that another one controls is left alone: its controller
 // writes its template, and would make new ones for ever.
 func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
+	return CarryIn(RestartsAll, kind, raw, old)
+}
+
+// CarryIn is Carry in a cluster of that minor version of Kubernetes 1 (zero if
+// it is not known), which its warnings know about.
+func CarryIn(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
 	now, before := new(workload), new(workload)
 	if err := json.Unmarshal(raw, now); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -80,7 +86,7 @@ func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		d.set(wanted[key], at(key)...)
 	}
-	warnings = append(warnings, foresee(kind, template, wanted)...)
+	warnings = append(warnings, foresee(kind, template, wanted, kubernetes)...)
 	return d.ops, append(warnings, now.Spec.stalls(kind, wanted, &template.Spec)...), nil
 }
 
@@ -130,7 +136,7 @@ func immutable(wanted, template map[string]string) Refusals {
 }
 
 // foresee is what the template's pods would be refused for.
-func foresee(kind string, template *corev1.PodTemplateSpec, annotations map[string]string) Refusals {
+func foresee(kind string, template *corev1.PodTemplateSpec, annotations map[string]string, kubernetes int) Refusals {
 	var warnings Refusals
 	request, err := api.Parse(annotations)
 	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
@@ -145,5 +151,5 @@ func foresee(kind string, template *corev1.PodTemplateSpec, annotations map[stri
 	pod := &corev1.Pod{Spec: template.Spec}
 	gated, warnings := gatedContainers(pod, request, &template.Spec)
 	parts{pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind}, gated: gated}.judgeLowPorts(&warnings)
-	return append(warnings, judge(pod, gated, gatedInits(pod, request))...)
+	return append(warnings, against(pod, request, gated, gatedInits(pod, request), kubernetes)...)
 }

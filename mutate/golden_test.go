@@ -4,6 +4,7 @@
 package mutate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -39,6 +40,8 @@ type facts struct {
 	// Images by name; an image with an error cannot be read.
 	Images map[string]fakeImage `json:"images"`
 	Limits []corev1.LimitRange  `json:"limits"`
+	// Kubernetes is the cluster's minor version; negative if it is not known.
+	Kubernetes int `json:"kubernetes"`
 }
 
 type fakeImage struct {
@@ -115,12 +118,14 @@ func handle(t *testing.T, f facts, raw, old []byte) admission.Response {
 		r.Operation = admissionv1.Update
 		r.OldObject.Raw = old
 	}
-	options := Options{AgentImage: agentImage, Images: f, Owners: f, Limits: f}
+	options := Options{AgentImage: agentImage, Images: f, Owners: f, Limits: f, Kubernetes: f.minor}
 	if kind.Kind == "Pod" {
 		return NewPodHandler(options).Handle(t.Context(), r)
 	}
 	return NewWorkloadHandler(options).Handle(t.Context(), r)
 }
+
+func (f facts) minor() int { return max(cmp.Or(f.Kubernetes, RestartsAll), 0) }
 
 func (f facts) Command(_ context.Context, image string, _ PullRights) (Command, error) {
 	found, ok := f.Images[image]

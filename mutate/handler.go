@@ -68,6 +68,9 @@ type Options struct {
 	Owners     Owners
 	// Limits may be nil: injected resources then ignore LimitRanges.
 	Limits Limits
+	// Kubernetes is the cluster's minor version of Kubernetes 1, or zero while
+	// it is not known; nil is never known. It must not block.
+	Kubernetes func() int
 	// Timeout bounds one request; zero means 5 s.
 	Timeout time.Duration
 	// Observe, if set, is told every outcome. It must not block.
@@ -128,7 +131,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 // subject gathers what is to be known about a pod. Nothing is asked about a
 // pod that claims nothing; its mistakes come out of Inject.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (Subject, error) {
-	s := Subject{Raw: r.Object.Raw, Namespace: r.Namespace, pod: pod}
+	s := Subject{Raw: r.Object.Raw, Namespace: r.Namespace, Kubernetes: h.kubernetes(), pod: pod}
 	request, err := api.Parse(pod.Annotations)
 	if err != nil || !request.Claims() {
 		return s, nil //nolint:nilerr // Inject finds the same mistakes.
@@ -149,6 +152,13 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, Refusals{{Reason: WorkloadUnknown, Detail: fmt.Sprintf("%s %q: %v", controller.Kind, controller.Name, err)}}
 	}
 	return s, nil
+}
+
+func (o Options) kubernetes() int {
+	if o.Kubernetes == nil {
+		return 0
+	}
+	return o.Kubernetes()
 }
 
 func (o Options) logger() *slog.Logger {

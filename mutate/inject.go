@@ -35,6 +35,9 @@ type Subject struct {
 	// Limits are the namespace's LimitRanges, as far as they are known. The
 	// injected containers' resources keep to them.
 	Limits []corev1.LimitRange
+	// Kubernetes is the cluster's minor version of Kubernetes 1; zero if that
+	// is not known.
+	Kubernetes int
 	// pod is Raw decoded, by whoever had to look at it before.
 	pod *corev1.Pod
 }
@@ -62,7 +65,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	}
 	gated, refusals := gatedContainers(pod, request, s.Template)
 	inits := gatedInits(pod, request)
-	refusals = append(refusals, judge(pod, gated, inits)...)
+	refusals = append(refusals, against(pod, request, gated, inits, s.Kubernetes)...)
 	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits}
 	parts.judgeLowPorts(&refusals)
 	if request.Singleton && s.Workload.Name == "" {
@@ -71,15 +74,19 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if len(refusals) > 0 {
 		return nil, refusals
 	}
-	shims, err := shimAll(ctx, pod, places(gated, inits), s.Namespace, images)
-	if err != nil {
-		return nil, err
+	var shims []shim
+	if request.Shims() {
+		if shims, err = shimAll(ctx, pod, places(gated, inits), s.Namespace, images); err != nil {
+			return nil, err
+		}
 	}
 	d, err := open(s.Raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	parts.probes = probesOf(pod, gated)
+	if request.Shims() {
+		parts.probes = probesOf(pod, gated)
+	}
 	write(d, parts, shims)
 	return d.ops, nil
 }
@@ -93,6 +100,9 @@ func release(raw []byte, pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 		if shimmed(c) {
 			refusals.add(Leftover, "container %q starts with %s", c.Name, api.AgentBinary)
 		}
+	}
+	if waits(pod) {
+		refusals.add(Leftover, "init container %q waits for a slot", api.WaitContainer)
 	}
 	if len(refusals) > 0 {
 		return nil, refusals
@@ -179,18 +189,21 @@ func write(d *document, p parts, shims []shim) {
 		}
 		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
 	}
-	for _, i := range p.gated {
-		aim(d, p, i)
+	for _, s := range shims {
+		if s.list == "containers" {
+			aim(d, p, s.index)
+		}
 	}
-	for _, c := range []corev1.Container{p.install(), p.agent()} {
+	for _, c := range p.injected() {
 		p.put(d, c)
 		i, _ := d.index("name", c.Name, "spec", "initContainers")
 		for _, field := range foreign {
 			d.remove("spec", "initContainers", i, field)
 		}
 	}
-	d.ensure("name", sharedVolume(), "spec", "volumes")
-	d.ensure("name", credentialsVolume(), "spec", "volumes")
+	for _, v := range p.volumes() {
+		d.ensure("name", v, "spec", "volumes")
+	}
 	if p.lowPorts() {
 		d.ensure("name", unprivilegedPorts, "spec", "securityContext", "sysctls")
 	}

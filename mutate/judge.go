@@ -45,15 +45,20 @@ func judgePod(pod *corev1.Pod, refusals *Refusals) {
 	if spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace {
 		refusals.add(SharedProcesses, "the pod sets shareProcessNamespace")
 	}
+	judgeWindows(pod, refusals)
+}
+
+func judgeWindows(pod *corev1.Pod, refusals *Refusals) {
+	spec := &pod.Spec
 	if (spec.OS != nil && spec.OS.Name == corev1.Windows) || spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
 		refusals.add(Windows, "the pod asks for Windows")
 	}
 }
 
 // ours: an init container of this name is an injected one. Only the webhook
-// writes the annotation that says so, and it writes both at once.
+// writes the annotation that says so, and it writes all at once.
 func ours(pod *corev1.Pod, name string) bool {
-	return injected(pod) && (name == api.InstallContainer || name == api.AgentContainer)
+	return injected(pod) && slices.Contains(reserved, name)
 }
 
 func injected(pod *corev1.Pod) bool {
@@ -61,8 +66,10 @@ func injected(pod *corev1.Pod) bool {
 	return ok
 }
 
+// reserved are the names of the injected containers.
+var reserved = []string{api.InstallContainer, api.AgentContainer, api.WaitContainer}
+
 func judgeNames(pod *corev1.Pod, refusals *Refusals) {
-	reserved := []string{api.InstallContainer, api.AgentContainer}
 	for _, c := range pod.Spec.Containers {
 		if slices.Contains(reserved, c.Name) {
 			refusals.add(NameTaken, "a container is named %q", c.Name)

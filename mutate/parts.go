@@ -39,7 +39,7 @@ func (p parts) install() corev1.Container {
 	return corev1.Container{
 		Name:            api.InstallContainer,
 		Image:           p.image,
-		Args:            []string{"install"},
+		Args:            append([]string{"install"}, p.gateFlag()...),
 		Resources:       p.resources(),
 		SecurityContext: p.security(),
 		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath}},
@@ -49,11 +49,16 @@ func (p parts) install() corev1.Container {
 // agent holds the lease. It has no probes; the gate waits instead.
 func (p parts) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
+	mounts := []corev1.VolumeMount{{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true}}
+	if p.request.Gate != api.GateReadiness {
+		mounts = slices.Insert(mounts, 0, corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath})
+	}
 	return corev1.Container{
-		Name:          api.AgentContainer,
-		Image:         p.image,
-		Args:          p.agentArgs(),
-		RestartPolicy: &always,
+		Name:               api.AgentContainer,
+		Image:              p.image,
+		Args:               p.agentArgs(),
+		RestartPolicy:      &always,
+		RestartPolicyRules: p.restartRules(),
 		Env: []corev1.EnvVar{
 			fromField(api.PodNameEnv, "metadata.name"),
 			fromField(api.PodUIDEnv, "metadata.uid"),
@@ -62,10 +67,7 @@ func (p parts) agent() corev1.Container {
 		},
 		Resources:       p.resources(),
 		SecurityContext: p.security(),
-		VolumeMounts: []corev1.VolumeMount{
-			{Name: api.Volume, MountPath: api.MountPath},
-			{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true},
-		},
+		VolumeMounts:    mounts,
 	}
 }
 
@@ -79,7 +81,7 @@ func (p parts) agentArgs() []string {
 		"run",
 		"-slots=" + strings.Join(p.slots(), ","),
 		"-lease-duration=" + cmp.Or(p.request.LeaseDuration, api.DefaultLeaseDuration).String(),
-		"-readiness=" + string(cmp.Or(p.request.Readiness, api.ReadinessForward)),
+		"-readiness=" + string(p.request.Standbys()),
 		"-grace=" + p.grace().String(),
 		"-containers=" + strings.Join(containers, ","),
 		"-workload=" + p.workloadName(),
@@ -87,6 +89,7 @@ func (p parts) agentArgs() []string {
 	if names := p.initNames(); len(names) > 0 {
 		args = append(args, "-init-containers="+strings.Join(names, ","))
 	}
+	args = append(args, p.gateFlag()...)
 	if ports := p.ports(); len(ports) > 0 {
 		args = append(args, "-ports="+strings.Join(ports, ","))
 	}
@@ -128,6 +131,9 @@ func (p parts) workloadName() string {
 // forward. A StatefulSet's pods are addressed one by one (its Service is
 // headless): pod-1 must not answer as pod-0, unless somebody says so.
 func (p parts) ports() []string {
+	if !p.request.Shims() {
+		return nil
+	}
 	if p.workload.Group == "apps" && p.workload.Kind == "StatefulSet" && p.request.Readiness == "" {
 		return nil
 	}
@@ -175,7 +181,7 @@ func (p parts) lowPorts() bool {
 // lowPort is such a port, if there is one.
 func (p parts) lowPort() string {
 	for _, port := range p.ports() {
-		if n, err := strconv.Atoi(port); err == nil && n < 1024 && p.request.Readiness != api.ReadinessHolder {
+		if n, err := strconv.Atoi(port); err == nil && n < 1024 && p.request.Standbys() != api.ReadinessHolder {
 			return port
 		}
 	}

@@ -28,6 +28,8 @@ const (
 	ImageUnreadable  Reason = "ImageUnreadable"
 	ImagePlatforms   Reason = "ImagePlatforms"
 	NoCommand        Reason = "NoCommand"
+	KubernetesTooOld Reason = "KubernetesTooOld"
+	NeverRestarted   Reason = "NeverRestarted"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
 	Leftover         Reason = "Leftover"
@@ -118,6 +120,16 @@ var Reasons = []Explanation{
 		Do:      "write the container's command out",
 	},
 	{
+		Reason:  KubernetesTooOld,
+		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod, which needs Kubernetes 1.36.",
+		Do:      "leave metaparticle.io/gate out, or use another cluster; where the version is not known, see the webhook's log",
+	},
+	{
+		Reason:  NeverRestarted,
+		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod; this one is, or has one that is, never to be restarted.",
+		Do:      "leave metaparticle.io/gate out, or set restartPolicy OnFailure or Always",
+	},
+	{
 		Reason:  PodWithoutName,
 		Meaning: "A pod without a controller is a group of its own, by its name; but with generateName it has none yet.",
 		Do:      "give the pod a name, or use metaparticle.io/lock",
@@ -129,7 +141,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Leftover,
-		Meaning: "The pod carries injected parts but claims nothing; its containers would wait for ever. It was probably copied from a running pod.",
+		Meaning: "The pod carries injected parts, but claims nothing or asks for another gate; its containers would wait for ever. It was probably copied from a running pod.",
 		Do:      "add the claim again, or remove the injected parts and restore the containers' commands",
 	},
 	{
@@ -144,7 +156,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "With `metaparticle.io/readiness: holder`, or with a gated init container, a standby is not Ready, and the workload's rollout waits until each new pod is: the first one that stands by stops it.",
+		Meaning: "With `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`, a standby is not Ready, and the workload's rollout waits until each new pod is: the first one that stands by stops it.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or strategy Recreate, a StatefulSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 }

@@ -26,7 +26,7 @@ func (r rollout) stalls(kind string, annotations map[string]string, template *co
 	if err != nil || !request.Claims() {
 		return nil //nolint:nilerr // foresee has told the mistakes
 	}
-	if inits := gatedInits(&corev1.Pod{Spec: *template}, request); request.Readiness != api.ReadinessHolder && len(inits) == 0 {
+	if inits := gatedInits(&corev1.Pod{Spec: *template}, request); request.Standbys() != api.ReadinessHolder && len(inits) == 0 {
 		return nil
 	}
 	replicas := 1

@@ -3,7 +3,8 @@
 
 // Command agent is what the webhook puts into a pod: "install" copies it into
 // the shared volume, "run" holds the lease, "exec" is the parent of a gated
-// container's application, "probe" is its exec probe. "yield" asks a running
+// container's application, "probe" is its exec probe, "wait" the init container
+// in front of applications that can have no such parent. "yield" asks a running
 // agent to hand over.
 package main
 
@@ -24,6 +25,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"exec":    execCommand,
 	"probe":   probeCommand,
 	"yield":   yieldCommand,
+	"wait":    waitCommand,
 }
 
 func main() {
@@ -37,7 +39,7 @@ const exitUsage = 2
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|probe|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|probe|wait|yield [flags]")
 		return exitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

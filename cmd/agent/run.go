@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +26,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/forward"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -37,6 +37,7 @@ type runSettings struct {
 	runDir      string
 	credentials string
 	listen      string
+	gate        api.Gate
 	verbose     bool
 }
 
@@ -59,7 +60,10 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 		<-signals
 		close(stop)
 	}()
-	if err := s.run(ctx, stop); err != nil {
+	switch err := s.run(ctx, stop); {
+	case errors.Is(err, standin.ErrRestart):
+		return api.RestartCode, err
+	case err != nil:
 		return 1, err
 	}
 	return 0, nil
@@ -83,6 +87,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	flags.StringVar(&s.runDir, "run", api.RunPath, "directory of the agent's socket, lock and notes")
 	flags.StringVar(&s.credentials, "credentials", api.CredentialsPath, "directory of the service account's token and the cluster's CA")
 	flags.StringVar(&s.listen, "listen", ":"+strconv.Itoa(api.AgentPort), "where /metrics and /healthz are served; empty: nowhere")
+	gateName := flags.String("gate", string(api.GateContainer), "what holds the application back: container, pod or readiness")
 	flags.BoolVar(&s.verbose, "verbose", false, "log what is of no consequence, too")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -99,6 +104,13 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		if err := json.Unmarshal([]byte(*probes), &c.Probes); err != nil {
 			return s, fmt.Errorf("agent run: -probes: %w", err)
 		}
+	}
+	switch s.gate = api.Gate(*gateName); s.gate {
+	case api.GateContainer:
+	case api.GatePod, api.GateReadiness:
+		c.Containers = []string{standin.Container}
+	default:
+		return s, fmt.Errorf("agent run: -gate %q", *gateName)
 	}
 	for _, port := range list(*ports) {
 		n, err := strconv.ParseUint(port, 10, 16)
@@ -135,33 +147,40 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	defer client.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server, err := s.gate(ctx, stop, log)
-	if server == nil {
+	server, err := s.openGate(ctx, stop, log)
+	if server.Gate == nil {
 		return err
 	}
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
-	c.API, c.Gate, c.Asides, c.Clock, c.Log = client, server, server, gate.Now, log
+	c.API, c.Gate, c.Asides, c.Clock, c.Log = client, server.Gate, server.asides, gate.Now, log
 	c.Random = rand.NewChaCha8(seed)
-	c.Vouched = slices.DeleteFunc(slices.Clone(c.InitContainers), server.Granted)
+	c.Vouched = server.vouched(c.InitContainers)
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
 	}
 	if c.BootID, err = gate.BootID(); err != nil {
-		return errors.Join(err, server.Close())
+		return errors.Join(err, server.close())
 	}
 	a, err := agent.New(c)
 	if err != nil {
-		return errors.Join(err, server.Close())
+		return errors.Join(err, server.close())
 	}
 	s.serve(ctx, a, log)
 
 	yields := make(chan os.Signal, 1)
 	signal.Notify(yields, yieldSignal)
 	defer signal.Stop(yields)
+	leaving := stop
+	if s.gate != api.GateReadiness {
+		leaving = nil // there, the end of the application is what counts
+	}
 	go func() {
 		for {
 			select {
+			case <-leaving:
+				leaving = nil
+				a.Yield()
 			case <-yields:
 				a.Yield()
 			case <-ctx.Done():
@@ -173,7 +192,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	go trim(ctx)
 
 	ended := make(chan error, 2)
-	go func() { ended <- server.Run(ctx) }()
+	go func() { ended <- server.run(ctx) }()
 	go func() { ended <- a.Run(ctx, stop) }()
 	err = <-ended
 	cancel()
@@ -203,25 +222,6 @@ func trim(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// gate opens the shims' socket. An agent that is stopped while it waits for
-// another one of its pod to end has nothing to do: nil, without an error.
-func (s runSettings) gate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (*gate.Server, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	server, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
-	if errors.Is(err, context.Canceled) {
-		return nil, nil
-	}
-	return server, err
 }
 
 func (s runSettings) logger() *slog.Logger {

@@ -8,12 +8,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
+	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
 const explainUsage = `Says why a pod or workload is, or is not, gated, and who holds its slots.
@@ -53,17 +58,41 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	if err != nil {
 		return exitError, fmt.Errorf("find the cluster: %w", err)
 	}
-	cluster, err := config.ClientConfig()
+	connection, err := config.ClientConfig()
 	if err != nil {
 		return exitError, fmt.Errorf("find the cluster: %w", err)
 	}
-	reader, err := client.New(cluster, client.Options{Scheme: clientgoscheme.Scheme})
+	reader, err := client.New(connection, client.Options{Scheme: clientgoscheme.Scheme})
 	if err != nil {
 		return exitError, fmt.Errorf("reach the cluster: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answering)
 	defer cancel()
-	return exitOK, explain(ctx, reader, std.out, namespace, kind, name, time.Now())
+	return exitOK, explain(ctx, cluster{reader, minor(connection)}, std.out, namespace, kind, name, time.Now())
+}
+
+// cluster is a reader that knows what version it reads from.
+type cluster struct {
+	client.Reader
+	minor int
+}
+
+// minor is the cluster's minor version of Kubernetes 1. One that does not tell
+// is not held against a pod here: the webhook does.
+func minor(connection *rest.Config) int {
+	discover, err := discovery.NewDiscoveryClientForConfig(connection)
+	if err != nil {
+		return mutate.RestartsAll
+	}
+	info, err := discover.ServerVersion()
+	if err != nil {
+		return mutate.RestartsAll
+	}
+	n, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
+	if err != nil {
+		return mutate.RestartsAll
+	}
+	return n
 }
 
 // names are the kinds by what people call them.
@@ -94,7 +123,10 @@ func target(args []string) (kind, name string, err error) {
 
 // explain reads what there is to know, and writes it down.
 func explain(ctx context.Context, reader client.Reader, out io.Writer, namespace, kind, name string, now time.Time) error {
-	e := &explainer{reader: reader, namespace: namespace, now: now}
+	e := &explainer{reader: reader, namespace: namespace, now: now, kubernetes: mutate.RestartsAll}
+	if c, ok := reader.(cluster); ok {
+		e.kubernetes = c.minor
+	}
 	if err := e.look(ctx, kind, name); err != nil {
 		return err
 	}

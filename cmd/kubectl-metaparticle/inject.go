@@ -39,6 +39,7 @@ type injector struct {
 	output     string
 	pods       bool
 	agentImage string
+	kubernetes int
 	images     mutate.Images
 	std        stdio
 
@@ -64,6 +65,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.BoolVar(&i.pods, "pods", false, "show also what a pod of each workload would look like")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
 	flags.BoolVar(&noRegistry, "offline", false, "ask no registry what an image runs; a container without a command is then refused")
+	flags.IntVar(&i.kubernetes, "kubernetes", mutate.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
 	flags.Var(&plainHTTP, "plain-http-registry", "host[:port] of a registry without TLS; may be repeated")
 	rest, err := parse(flags, args)
 	switch {
@@ -142,7 +144,7 @@ func (i *injector) barePod(ctx context.Context, d document) error {
 }
 
 func (i *injector) workload(ctx context.Context, d document) error {
-	answer := mutate.NewWorkloadHandler(mutate.Options{}).Handle(ctx, request(d))
+	answer := mutate.NewWorkloadHandler(mutate.Options{Kubernetes: i.minor}).Handle(ctx, request(d))
 	if !answer.Allowed {
 		i.refuse(d.String(), answer)
 		return nil
@@ -227,12 +229,14 @@ func (i *injector) refuse(what string, answer admission.Response) {
 
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
 	handler := mutate.NewPodHandler(mutate.Options{
-		AgentImage: i.agentImage, Images: i.images, Owners: of,
+		AgentImage: i.agentImage, Images: i.images, Owners: of, Kubernetes: i.minor,
 		// As many images as the pod has are asked at once.
 		Timeout: patience + time.Second,
 	})
 	return handler.Handle(ctx, request(d))
 }
+
+func (i *injector) minor() int { return i.kubernetes }
 
 func request(d document) admission.Request {
 	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{

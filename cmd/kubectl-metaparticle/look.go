@@ -33,6 +33,8 @@ type explainer struct {
 	reader    client.Reader
 	namespace string
 	now       time.Time
+	// kubernetes is the minor version of the cluster.
+	kubernetes int
 
 	labels map[string]string
 	// missing: there is no webhook in the cluster.

@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -149,11 +150,20 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if _, err := m.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
 	}
+	discover, err := discovery.NewDiscoveryClientForConfig(m.GetConfig())
+	if err != nil {
+		return fmt.Errorf("make discovery client: %w", err)
+	}
+	version := &kubernetes{server: discover, log: log}
+	if err := m.Add(version); err != nil {
+		return fmt.Errorf("add version: %w", err)
+	}
 	options := mutate.Options{
 		AgentImage: s.agentImage,
 		Images:     images,
 		Owners:     owners{m.GetAPIReader()},
 		Limits:     limits{m.GetClient()},
+		Kubernetes: version.minor,
 		Timeout:    s.timeout,
 		Observe:    reporter.observe,
 		Log:        log,

@@ -1,0 +1,64 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"context"
+	"sync"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// Container is the name under which a stand-in reports: it is no container's,
+// which cannot have a dot.
+const Container = "pod.all"
+
+// mailbox carries the last report to a reader who may be late: fewer reports
+// then, never older ones.
+type mailbox struct {
+	reports chan gate.Report
+	news    chan struct{}
+
+	mu   sync.Mutex
+	last gate.Report
+	// put and taken count reports.
+	puts, taken int
+}
+
+func newMailbox() *mailbox {
+	return &mailbox{reports: make(chan gate.Report), news: make(chan struct{}, 1)}
+}
+
+func (m *mailbox) put(r gate.Report) {
+	m.mu.Lock()
+	m.last = r
+	m.puts++
+	m.mu.Unlock()
+	select {
+	case m.news <- struct{}{}:
+	default:
+	}
+}
+
+// deliver hands reports out until ctx ends.
+func (m *mailbox) deliver(ctx context.Context) {
+	for {
+		m.mu.Lock()
+		r, n := m.last, m.puts
+		out := m.reports
+		if n == m.taken {
+			out = nil
+		}
+		m.mu.Unlock()
+		select {
+		case out <- r:
+			m.mu.Lock()
+			m.taken = n
+			m.mu.Unlock()
+		case <-m.news:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// The notes in the shared directory. They are not synced to the disk: what they
+// are about does not outlive the kernel whose page cache holds them.
+const (
+	// letStart: since this was written the application's containers may run.
+	letStart = "let-start"
+	// before: the let-start of containers that the kubelet has restarted since,
+	// by its own word. That is no proof.
+	before = "let-start.before"
+)
+
+// note is under which hold the application's containers were let start.
+type note struct {
+	Shim  gate.ShimID      `json:"shim"`
+	Hold  string           `json:"hold"`
+	Slots []gate.SlotToken `json:"slots"`
+	// Leave is the CLOCK_BOOTTIME instant at which the drain begins, unless
+	// the hold was renewed since.
+	Leave  time.Duration `json:"leave"`
+	BootID string        `json:"bootID"`
+}
+
+// errNote: nothing can be concluded from what is there, so nothing is held.
+var errNote = errors.New("the note of what may run cannot be read")
+
+// Turn is done once before each round of the pod's containers, by the first of
+// them: what was let start before is of an earlier round from here on.
+func Turn(dir string) error {
+	err := os.Rename(filepath.Join(dir, letStart), filepath.Join(dir, before))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("turn the note of what may run: %w", err)
+	}
+	return nil
+}
+
+// readNote reads a note; nil if there is none.
+func readNote(dir, name string) (*note, error) {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	n := new(note)
+	if err == nil {
+		err = json.Unmarshal(b, n)
+	}
+	if err == nil && (n.Hold == "" || n.Shim == "" || n.BootID == "") {
+		err = errors.New("incomplete")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errNote, name, err)
+	}
+	return n, nil
+}
+
+// write replaces the note: a reader finds the old one or the new one.
+func (n *note) write(dir string) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, letStart)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

@@ -1,0 +1,342 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// ErrRestart: all containers of the pod have to be restarted. The process ends
+// with the code that asks the kubelet to.
+var ErrRestart = errors.New("the pod's containers have to be restarted")
+
+// PodConfig says where the agent's end lives.
+type PodConfig struct {
+	// Dir is the shared directory; it exists.
+	Dir string
+	// OwnKernel: the pod may run in a virtual machine of its own, so a note of
+	// another boot stays unproven.
+	OwnKernel bool
+	Log       *slog.Logger
+}
+
+// Pod is the gate before the kubelet's start of the application's containers.
+type Pod struct {
+	cfg      PodConfig
+	bootID   string
+	lock     *os.File
+	listener *net.UnixListener
+	alarm    *gate.Alarm
+	box      *mailbox
+	restart  chan string
+
+	mu     sync.Mutex
+	report gate.Report
+	leave  time.Duration
+	// waiter is the connection of the init container that waits.
+	waiter  net.Conn
+	stopped bool
+}
+
+// OpenPod waits until no other agent process acts for the pod, reads what may
+// run, and opens the socket for "agent wait".
+func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Pod{cfg: cfg, box: newMailbox(), restart: make(chan string, 1)}
+	var err error
+	if p.bootID, err = gate.BootID(); err != nil {
+		return nil, err
+	}
+	if p.lock, err = gate.Lock(ctx, filepath.Join(cfg.Dir, "agent.lock"), cfg.Log); err != nil {
+		return nil, err
+	}
+	if err = p.recall(); err == nil {
+		p.alarm, err = gate.NewAlarm()
+	}
+	if err == nil {
+		p.listener, err = listen(filepath.Join(cfg.Dir, "wait.sock"))
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.lock.Close())
+	}
+	return p, nil
+}
+
+// recall works out from the notes where an earlier agent process was.
+func (p *Pod) recall() error {
+	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: gate.Now()}
+	last, err := readNote(p.cfg.Dir, before)
+	if err != nil {
+		return err
+	}
+	if last != nil && !p.over(last) {
+		p.report.Unproven = last.Hold
+	}
+	running, err := readNote(p.cfg.Dir, letStart)
+	if err != nil || running == nil {
+		return err
+	}
+	if p.over(running) {
+		return nil
+	}
+	p.report = gate.Report{
+		Shim: running.Shim, Container: Container, Phase: gate.Running, Hold: running.Hold,
+		Slots: running.Slots, Since: gate.Now(), Connected: true,
+	}
+	p.leave = running.Leave
+	if running.BootID != p.bootID {
+		p.leave = 0 // of another clock
+	}
+	return nil
+}
+
+// over: another boot has ended whatever ran then.
+func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKernel }
+
+// listen binds beside the path and moves the socket there once it is ready.
+func listen(path string) (*net.UnixListener, error) {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open the socket to wait at: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("open the socket to wait at: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // it might be a successor's by then
+	if err := os.Rename(fresh, path); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the socket to wait at: %w", err)
+	}
+	return l, nil
+}
+
+// Reports implements the agent's gate.
+func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
+
+// Run serves until ctx ends, or until the pod's containers have to be restarted
+// ([ErrRestart]), or until stop is closed while they may run: the kubelet says
+// that they have ended, and the slot expires.
+func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
+	defer p.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer p.hangUp()
+	defer p.alarm.Close()
+	defer p.listener.Close()
+	defer cancel()
+	tasks.Go(func() { p.box.deliver(ctx) })
+	tasks.Go(p.alarm.Run)
+	p.mu.Lock()
+	if p.report.Phase == gate.Running {
+		p.alarm.Set(p.leave)
+		p.box.put(p.report)
+	}
+	p.mu.Unlock()
+	accepted := make(chan error, 1)
+	tasks.Go(func() { accepted <- p.accept(&tasks) })
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case reason := <-p.restart:
+			return fmt.Errorf("%w: %s", ErrRestart, reason)
+		case err := <-accepted:
+			return err
+		case <-p.alarm.Rings():
+			p.ring()
+		case <-stop:
+			stop = nil
+			if p.stop() {
+				p.cfg.Log.Info("stopped while the application may run: the slot expires")
+				return nil
+			}
+		}
+	}
+}
+
+// Close gives up the socket and the lock of a gate that does not Run.
+func (p *Pod) Close() error {
+	return errors.Join(ignoreClosed(p.listener.Close()), ignoreClosed(p.alarm.Close()), ignoreClosed(p.lock.Close()))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// stop starts nothing from here on, and tells whether something may run.
+func (p *Pod) stop() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = true
+	return p.report.Phase == gate.Running
+}
+
+// ring is the watchdog: an agent that heard nothing of its Lease in time, or
+// that has just begun and cannot read it, must not let the application run on.
+func (p *Pod) ring() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.report.Phase != gate.Running:
+	case gate.Now() >= p.leave:
+		p.restartAll("the slot was not renewed in time")
+	default:
+		p.alarm.Set(p.leave)
+	}
+}
+
+// restartAll is asked for once; the process is about to end.
+func (p *Pod) restartAll(reason string) {
+	select {
+	case p.restart <- reason:
+	default:
+	}
+}
+
+// Grant lets the application's containers start, or moves the deadline of those
+// that were. The note is written first.
+func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case id != p.report.Shim:
+		return gate.ErrUnknown
+	case p.report.Phase == gate.Running && g.Hold != p.report.Hold:
+		return gate.ErrOver
+	case p.report.Phase == gate.Running:
+		p.extend(g)
+		return nil
+	case p.waiter == nil || p.stopped:
+		return fmt.Errorf("nobody waits: %w", gate.ErrNotNoted)
+	case p.report.Unproven == g.Hold:
+		return gate.ErrUnproven
+	}
+	n := p.note(g)
+	if err := n.write(p.cfg.Dir); err != nil {
+		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
+	}
+	p.leave = n.Leave
+	p.alarm.Set(p.leave)
+	p.report.Phase, p.report.Hold, p.report.Slots = gate.Running, g.Hold, g.Slots
+	p.report.Since, p.report.Unproven, p.report.Connected = gate.Now(), "", true
+	p.box.put(p.report)
+	if _, err := io.WriteString(p.waiter, goOn); err != nil {
+		// It comes again, which is noticed.
+		p.cfg.Log.Warn("not told to go on", "err", err)
+	}
+	return nil
+}
+
+func (p *Pod) note(g gate.Grant) *note {
+	return &note{
+		Shim: p.report.Shim, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
+		// Killing is the kubelet's, who takes a few seconds: it is asked when
+		// the drain would begin.
+		Leave: g.Deadline - g.Kill - g.Drain,
+	}
+}
+
+// extend moves the instant at which to leave. Where that cannot be noted, a
+// process that comes after this one leaves earlier.
+func (p *Pod) extend(g gate.Grant) {
+	n := p.note(g)
+	p.leave = n.Leave
+	p.alarm.Set(p.leave)
+	if err := n.write(p.cfg.Dir); err != nil {
+		p.cfg.Log.Warn("renewal was not noted", "err", err)
+	}
+}
+
+// Drain ends the process where something may run: there is no gentler way to
+// stop containers that are not ours. Nothing is ever said to be over then.
+func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case id != p.report.Shim:
+		return gate.ErrUnknown
+	case p.report.Phase == gate.Running:
+		p.restartAll(reason)
+	}
+	return nil
+}
+
+// accept hears the init container.
+func (p *Pod) accept(tasks *sync.WaitGroup) error {
+	for {
+		c, err := p.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept who waits: %w", err)
+		}
+		if p.welcome(c) {
+			tasks.Go(func() { p.listenTo(c) })
+		}
+	}
+}
+
+// welcome takes the connection of the init container.
+func (p *Pod) welcome(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.report.Phase == gate.Running {
+		// The kubelet begins again what it had been let go on with. Whether
+		// anything runs nobody knows; from a fresh start all is clear.
+		c.Close()
+		p.restartAll("the init container runs again")
+		return false
+	}
+	if p.waiter != nil {
+		p.waiter.Close()
+	}
+	p.waiter = c
+	p.report.Connected = true
+	p.box.put(p.report)
+	return true
+}
+
+// listenTo reads until the init container's end: it has nothing to say.
+func (p *Pod) listenTo(c net.Conn) {
+	_, _ = io.Copy(io.Discard, c)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.Close()
+	if p.waiter != c {
+		return
+	}
+	p.waiter = nil
+	if p.report.Phase == gate.Waiting {
+		p.report.Connected = false
+		p.box.put(p.report)
+	}
+}
+
+func (p *Pod) hangUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiter != nil {
+		p.waiter.Close()
+	}
+}

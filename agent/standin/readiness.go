@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// Readiness is the gate of an application that runs everywhere: what is granted
+// is to be Ready.
+type Readiness struct {
+	box *mailbox
+
+	mu     sync.Mutex
+	report gate.Report
+}
+
+// NewReadiness makes the gate. The pod waits for a grant from the beginning.
+func NewReadiness() *Readiness {
+	r := &Readiness{box: newMailbox()}
+	r.report = gate.Report{
+		Shim: gate.ShimID(rand.Text()), Container: Container,
+		Phase: gate.Waiting, Since: gate.Now(), Connected: true,
+	}
+	r.box.put(r.report)
+	return r
+}
+
+// Reports implements the agent's gate.
+func (r *Readiness) Reports() <-chan gate.Report { return r.box.reports }
+
+// Run hands out reports until ctx ends.
+func (r *Readiness) Run(ctx context.Context) error {
+	r.box.deliver(ctx)
+	return nil
+}
+
+// Grant permits the pod to be Ready.
+func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case id != r.report.Shim:
+		return gate.ErrUnknown
+	case r.report.Phase != gate.Waiting && r.report.Hold == g.Hold:
+		return nil // a later deadline: the loop keeps it
+	case r.report.Phase != gate.Waiting, r.report.Hold == g.Hold:
+		return gate.ErrOver
+	}
+	r.report.Hold, r.report.Slots = g.Hold, g.Slots
+	r.enter(gate.Running)
+	return nil
+}
+
+// Drain asks that the pod be Ready no more. It is over when that is stored.
+func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case id != r.report.Shim:
+		return gate.ErrUnknown
+	case r.report.Phase == gate.Running:
+		r.enter(gate.Draining)
+	}
+	return nil
+}
+
+// Shown is told what the API server has stored of the pod's readiness.
+func (r *Readiness) Shown(ready bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !ready && r.report.Phase == gate.Draining {
+		r.enter(gate.Waiting)
+	}
+}
+
+func (r *Readiness) enter(p gate.Phase) {
+	r.report.Phase, r.report.Since = p, gate.Now()
+	r.box.put(r.report)
+}

@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"time"
+)
+
+// goOn is what the agent says to the one that waits.
+const goOn = "go on\n"
+
+// again is the pause between two attempts to reach the agent, which starts a
+// moment before, or is restarted.
+const again = 100 * time.Millisecond
+
+// Wait returns nil when the agent says that the slot is held. However often the
+// agent comes and goes, nothing else lets it return but the end of ctx.
+func Wait(ctx context.Context, socket string) error {
+	for {
+		if told(ctx, socket) {
+			return nil
+		}
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// told waits on one connection.
+func told(ctx context.Context, socket string) bool {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	word, err := bufio.NewReader(c).ReadString('\n')
+	return err == nil && word == goOn
+}

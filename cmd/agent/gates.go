@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// opened is a gate, and how it is served and closed.
+type opened struct {
+	agent.Gate
+	run   func(ctx context.Context) error
+	close func() error
+	// asides is nil where no shim could carry them out.
+	asides agent.Asides
+	// granted tells whether a shim of the container may have a grant.
+	granted func(container string) bool
+}
+
+// vouched are those of the init containers that have no grant. They are gated
+// by shims or not at all.
+func (o opened) vouched(inits []string) []string {
+	if o.granted == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(inits), o.granted)
+}
+
+// openGate opens the gate. An agent that is stopped while it waits for another
+// one of its pod to end has nothing to do: no gate, without an error.
+func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
+	if s.gate == api.GateReadiness {
+		g := standin.NewReadiness()
+		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	open := s.openShims
+	if s.gate == api.GatePod {
+		open = s.openPod
+	}
+	g, err := open(ctx, stop, log)
+	if errors.Is(err, context.Canceled) {
+		return opened{}, nil
+	}
+	return g, err
+}
+
+func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
+	g, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
+	if err != nil {
+		return opened{}, err
+	}
+	return opened{Gate: g, run: g.Run, close: g.Close, granted: g.Granted, asides: g}, nil
+}
+
+func (s runSettings) openPod(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
+	g, err := standin.OpenPod(ctx, standin.PodConfig{Dir: s.runDir, OwnKernel: s.config.OwnKernel, Log: log})
+	if err != nil {
+		return opened{}, err
+	}
+	run := func(ctx context.Context) error { return g.Run(ctx, stop) }
+	return opened{Gate: g, run: run, close: g.Close}, nil
+}

@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// waitNotice is how long it waits before it says so: who gets the slot at once
+// has nothing to read.
+const waitNotice = 10 * time.Second
+
+// exitTerminated is what a shell makes of SIGTERM.
+const exitTerminated = 128 + int(syscall.SIGTERM)
+
+// waitCommand is the last init container of a pod whose containers the kubelet
+// starts. It ends well when the slot is held.
+func waitCommand(ctx context.Context, args []string) (int, error) {
+	flags := flag.NewFlagSet("agent wait", flag.ContinueOnError)
+	socket := flags.String("socket", api.WaitSocket, "the agent's socket")
+	flags.SetOutput(io.Discard) // the error is shown once
+	if err := flags.Parse(args); err != nil {
+		return exitUsage, err
+	}
+	runtime.GOMAXPROCS(1)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	notice := time.AfterFunc(waitNotice, func() {
+		fmt.Fprintln(os.Stderr, "metaparticle: standing by: the application's containers start when this pod gets the slot")
+	})
+	defer notice.Stop()
+	if standin.Wait(ctx, *socket) != nil {
+		return exitTerminated, nil
+	}
+	return 0, nil
+}

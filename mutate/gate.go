@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// RestartsAll is the first minor version of Kubernetes 1 in which a container
+// can have all of its pod restarted (KEP-5532, on by default). There the
+// scheduler also keeps such pods from nodes that cannot.
+const RestartsAll = 36
+
+// against is everything that speaks against gating this pod as it asks for.
+func against(pod *corev1.Pod, request api.Request, gated, inits []int, kubernetes int) Refusals {
+	var refusals Refusals
+	if request.Shims() {
+		refusals = judge(pod, gated, inits)
+		if waits(pod) {
+			refusals.add(Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
+		}
+		return refusals
+	}
+	judgeWindows(pod, &refusals)
+	judgeNames(pod, &refusals)
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if shimmed(c) {
+			refusals.add(Leftover, "container %q starts with %s, which is for the gate %q", c.Name, api.AgentBinary, api.GateContainer)
+		}
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if ours(pod, c.Name) {
+			continue
+		}
+		judgeMounts(c, false, &refusals)
+		judgePorts(pod, c, &refusals)
+	}
+	if request.Gate == api.GatePod {
+		judgeRestart(pod, kubernetes, &refusals)
+	} else if waits(pod) {
+		refusals.add(Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
+	}
+	return refusals
+}
+
+// judgeRestart is about pods whose containers are restarted, all at once,
+// whenever the slot is lost.
+func judgeRestart(pod *corev1.Pod, kubernetes int, refusals *Refusals) {
+	switch {
+	case kubernetes == 0:
+		refusals.add(KubernetesTooOld, "%s is %q, and the cluster's version is not known", api.GateAnnotation, api.GatePod)
+	case kubernetes < RestartsAll:
+		refusals.add(KubernetesTooOld, "%s is %q, and the cluster is 1.%d", api.GateAnnotation, api.GatePod, kubernetes)
+	}
+	if pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
+		refusals.add(NeverRestarted, "%s is %q, and the pod's restartPolicy is Never", api.GateAnnotation, api.GatePod)
+	}
+	for _, c := range pod.Spec.Containers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyNever {
+			refusals.add(NeverRestarted, "%s is %q, and the restartPolicy of container %q is Never", api.GateAnnotation, api.GatePod, c.Name)
+		}
+	}
+}
+
+// waits: the pod has the init container of the gate "pod".
+func waits(pod *corev1.Pod) bool {
+	return injected(pod) && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == api.WaitContainer
+	})
+}
+
+// injected are the containers that the gate needs, in their order. The agent
+// comes after the pod's own init containers: they run when they did, and
+// sidecars are stopped in the reverse order of their start, so a mesh's proxy
+// still carries the agent's last write.
+func (p parts) injected() []corev1.Container {
+	switch p.request.Gate {
+	case api.GatePod:
+		return []corev1.Container{p.install(), p.agent(), p.wait()}
+	case api.GateReadiness:
+		return []corev1.Container{p.agent()}
+	}
+	return []corev1.Container{p.install(), p.agent()}
+}
+
+// volumes are those that the gate needs.
+func (p parts) volumes() []corev1.Volume {
+	if p.request.Gate == api.GateReadiness {
+		return []corev1.Volume{credentialsVolume()}
+	}
+	return []corev1.Volume{sharedVolume(), credentialsVolume()}
+}
+
+// wait ends when the slot is held; then the kubelet starts the application.
+func (p parts) wait() corev1.Container {
+	return corev1.Container{
+		Name:            api.WaitContainer,
+		Image:           p.image,
+		Args:            []string{"wait"},
+		Resources:       p.resources(),
+		SecurityContext: p.security(),
+		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath, ReadOnly: true}},
+	}
+}
+
+// gateFlag is what the injected containers are told of a gate that is not in
+// the application's containers.
+func (p parts) gateFlag() []string {
+	if p.request.Shims() {
+		return nil
+	}
+	return []string{"-gate=" + string(p.request.Gate)}
+}
+
+// restartRules have all containers restarted when the agent says so. The
+// application may be a process that nobody may signal but the kubelet.
+func (p parts) restartRules() []corev1.ContainerRestartRule {
+	if p.request.Gate != api.GatePod {
+		return nil
+	}
+	return []corev1.ContainerRestartRule{{
+		Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{
+			Operator: corev1.ContainerRestartRuleOnExitCodesOpIn,
+			Values:   []int32{api.RestartCode},
+		},
+	}}
+}
