@@ -36,6 +36,7 @@ type config struct {
 	annotate   string
 	grpc       string
 	check      string
+	pid1       bool
 }
 
 func main() {
@@ -54,6 +55,7 @@ func main() {
 	flag.StringVar(&c.annotate, "annotate", "", "be a webhook that annotates pods, with the certificate in this directory")
 	flag.StringVar(&c.grpc, "grpc", "", "address to serve gRPC's health on, with -listen")
 	flag.StringVar(&c.check, "check", "", "be the health command: ask the application on port 8080 about this")
+	flag.BoolVar(&c.pid1, "pid1", false, "insist on being PID 1, as some init systems do")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -71,6 +73,9 @@ func run(c config) (int, error) {
 		return 0, annotate(c.listen, c.annotate)
 	case c.check != "":
 		return check(c.check)
+	}
+	if c.pid1 && os.Getpid() != 1 {
+		return 0, fmt.Errorf("can only run as pid 1, not %d", os.Getpid())
 	}
 	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

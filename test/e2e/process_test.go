@@ -91,6 +91,8 @@ func roleOf(args []string) role {
 		return shim
 	case name == "agent" && slices.Contains(args, "run"):
 		return agent
+	case name == "agent" && slices.Contains(args, "wait"):
+		return waiter
 	case strings.HasPrefix(name, "containerd-shim"):
 		return runtimeShim
 	}
