@@ -84,6 +84,7 @@ func (p parts) injected() []corev1.Container {
 		return []corev1.Container{p.install(), p.agent(), p.wait()}
 	case api.GateReadiness:
 		return []corev1.Container{p.agent()}
+	case api.GateContainer: // written out, or empty
 	}
 	return []corev1.Container{p.install(), p.agent()}
 }
