@@ -31,6 +31,7 @@ func newImages(reader client.Reader, s settings) (mutate.Images, error) {
 	options := image.Options{
 		Secrets:   secrets{reader},
 		PlainHTTP: s.plainHTTP,
+		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
 	}
 	if s.registryCA != "" {

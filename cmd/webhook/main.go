@@ -17,6 +17,8 @@ import (
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
 func main() {
@@ -39,6 +41,7 @@ type settings struct {
 	imageTimeout    time.Duration
 	plainHTTP       list
 	registryCA      string
+	mirrors         mirrors
 	bindPullSecrets bool
 	webhookAccount  string
 	namespace       string
@@ -56,6 +59,17 @@ func (l *list) Set(value string) error {
 	return nil
 }
 
+// mirrors are registries that others' images are in.
+type mirrors []image.Mirror
+
+func (m *mirrors) String() string { return fmt.Sprint(*m) }
+
+func (m *mirrors) Set(value string) error {
+	mirror, err := image.ParseMirror(value)
+	*m = append(*m, mirror)
+	return err
+}
+
 func parse(args []string, output io.Writer) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("webhook", flag.ContinueOnError)
@@ -71,6 +85,7 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
 	flags.Var(&s.plainHTTP, "plain-http-registry", "host[:port] of a registry without TLS; may be repeated")
 	flags.StringVar(&s.registryCA, "registry-ca", "", "file of certificates that registries are trusted by, beside the system's")
+	flags.Var(&s.mirrors, "registry-mirror", "REGISTRY=MIRROR that has its images and is asked first, as on the nodes; may be repeated")
 	flags.BoolVar(&s.bindPullSecrets, "bind-pull-secrets", true, "bind ClusterRole metaparticle-pull-secrets where a namespace opts in")
 	flags.StringVar(&s.webhookAccount, "service-account", "metaparticle-webhook", "service account that this program runs as")
 	flags.StringVar(&s.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that this program runs in (environment: POD_NAMESPACE)")

@@ -34,16 +34,19 @@ import (
 func TestFlags(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
-	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b"}, io.Discard)
+	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b",
+		"--registry-mirror=docker.io=m:1"}, io.Discard)
 	require.NoError(t, err)
 	assert.Equal(t, "agent:1", s.agentImage)
 	assert.Equal(t, list{"a:1", "b"}, s.plainHTTP)
+	assert.Len(t, s.mirrors, 1)
 
 	for name, args := range map[string][]string{
 		"no agent image": {"--agent-image="},
 		"no namespace":   {"--namespace="},
 		"argument":       {"now"},
 		"unknown":        {"--nonsense"},
+		"half a mirror":  {"--registry-mirror=docker.io"},
 	} {
 		_, err := parse(args, io.Discard)
 		assert.Error(t, err, name)

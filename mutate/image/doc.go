@@ -8,6 +8,7 @@
 // Linux platform of the image, and was read with the credentials of whoever
 // asks. A tag is resolved anew each time; what a digest says never changes and
 // is kept, per credentials: nobody gets what somebody else's secret opened.
+// Mirrors are asked first, like the nodes do, and with credentials of their own.
 //
 // Clock model: one budget bounds the whole of a look-up, in this process's
 // monotonic time.

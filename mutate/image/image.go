@@ -47,6 +47,8 @@ type Options struct {
 	// PlainHTTP are the registries, as host or host:port, that may be spoken
 	// to without TLS.
 	PlainHTTP []string
+	// Mirrors are asked before the registries whose images they have, in order.
+	Mirrors []Mirror
 	// CAs verify registries; nil means the system's.
 	CAs *x509.CertPool
 	// Budget bounds one look-up; zero means 2.5 s.
@@ -89,10 +91,31 @@ func (r *Resolver) Command(ctx context.Context, image string, rights mutate.Pull
 	late := fmt.Errorf("no answer within %v", r.options.Budget)
 	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget, late)
 	defer cancel()
-	ref, err := r.parse(image)
+	places, err := r.places(image)
 	if err != nil {
 		return mutate.Command{}, err
 	}
+	var failed []error
+	for i, ref := range places {
+		// A mirror is left half of the time, so that the rest can go on without.
+		within := r.options.Budget
+		if i < len(places)-1 {
+			within >>= i + 1
+		}
+		command, err := r.ask(ctx, ref, rights, within)
+		if err == nil || errors.Is(err, mutate.ErrPlatforms) || errors.Is(err, errPlatform) {
+			return command, err
+		}
+		failed = append(failed, err)
+	}
+	return mutate.Command{}, errors.Join(failed...)
+}
+
+// ask looks an image up in one place.
+func (r *Resolver) ask(ctx context.Context, ref name.Reference, rights mutate.PullRights, within time.Duration) (mutate.Command, error) {
+	late := fmt.Errorf("no answer within %v", within)
+	ctx, cancel := context.WithTimeoutCause(ctx, within, late)
+	defer cancel()
 	if command, ok := r.known(ref, nil); ok {
 		return command, nil
 	}
@@ -123,11 +146,16 @@ func (r *Resolver) Command(ctx context.Context, image string, rights mutate.Pull
 // Known is the command of an image by digest that anybody may read, and that
 // was read before: nobody has to be asked about it.
 func (r *Resolver) Known(image string) (mutate.Command, bool) {
-	ref, err := r.parse(image)
+	places, err := r.places(image)
 	if err != nil {
 		return mutate.Command{}, false
 	}
-	return r.known(ref, nil)
+	for _, ref := range places {
+		if command, ok := r.known(ref, nil); ok {
+			return command, true
+		}
+	}
+	return mutate.Command{}, false
 }
 
 // known is what was read of a digest before, with one of these credentials, or
