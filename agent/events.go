@@ -21,6 +21,7 @@ const (
 	eventReleased    = "Released"
 	eventNotReleased = "NotReleased"
 	eventShimSilent  = "ShimSilent"
+	eventKilling     = "Killing" // as the kubelet calls it
 )
 
 // events tells people what happens to the pod, beside the loop. What cannot be
@@ -153,6 +154,14 @@ func (e *events) ends(reason string, slots []string) {
 func (e *events) notReleased(slots []string) {
 	e.add(kube.Warning, eventNotReleased,
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
+}
+
+// trouble tells what the kubelet tells of its own hooks.
+func (e *events) trouble(t gate.Trouble) {
+	e.add(kube.Warning, t.Reason, t.Message)
+	if t.Reason == gate.ReasonPostStart {
+		e.add(kube.Normal, eventKilling, t.Reason)
+	}
 }
 
 func (e *events) silent(container string) {

@@ -135,8 +135,12 @@ func (a *Agent) Metrics() *Metrics { return a.metrics }
 
 // reported takes in what a shim says.
 func (a *Agent) reported(r gate.Report) {
-	if known := a.shims.find(r.Shim); r.Silent && (known == nil || !known.report.Silent) {
+	known := a.shims.find(r.Shim)
+	if r.Silent && (known == nil || !known.report.Silent) {
 		a.events.silent(r.Container)
+	}
+	if r.Trouble.Serial != 0 && (known == nil || known.report.Trouble != r.Trouble) {
+		a.events.trouble(r.Trouble)
 	}
 	a.shims.note(r)
 }

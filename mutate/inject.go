@@ -68,6 +68,9 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	refusals = append(refusals, against(pod, request, gated, inits, s.Kubernetes)...)
 	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits}
 	parts.judgeLowPorts(&refusals)
+	if request.Shims() {
+		refusals = append(refusals, judgeHooks(s.Raw, pod, gated)...)
+	}
 	if request.Singleton && s.Workload.Name == "" {
 		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
 	}
@@ -188,6 +191,7 @@ func write(d *document, p parts, shims []shim) {
 			d.set(s.args, append(at, "args")...)
 		}
 		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
+		takeHooks(d, append(at, "lifecycle"))
 	}
 	for _, s := range shims {
 		if s.list == "containers" {

@@ -90,15 +90,6 @@ func judgeNames(pod *corev1.Pod, refusals *Refusals) {
 
 func judgeGated(pod *corev1.Pod, c corev1.Container, refusals *Refusals) {
 	judgeProbes(pod, c, refusals)
-	if c.Lifecycle == nil {
-		return
-	}
-	if c.Lifecycle.PostStart != nil {
-		refusals.add(Hooks, "container %q has a postStart hook", c.Name)
-	}
-	if c.Lifecycle.PreStop != nil {
-		refusals.add(Hooks, "container %q has a preStop hook", c.Name)
-	}
 }
 
 // judgeMounts keeps the injected volumes to those that are meant to have them,

@@ -76,8 +76,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Hooks,
-		Meaning: "A gated container has a lifecycle hook, which would run in a standby. This version does not carry it over.",
-		Do:      "remove the hook, or leave the container out by naming the others in metaparticle.io/containers",
+		Meaning: "A gated container has a lifecycle hook that cannot be carried over: the agent runs hooks in the kubelet's stead, beside the application, and does not know this one, or it asks the node, which the pod does not reach as the kubelet does.",
+		Do:      "change or remove the hook, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  InitContainer,

@@ -130,11 +130,12 @@ func atOnce(c corev1.Container, images Images) bool {
 
 func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, rights PullRights) (shim, Refusals) {
 	c := at.of(pod)
-	var args []string
+	var args, before []string
 	var signal, platforms string
 	switch {
 	case len(c.Command) > 0:
-		args, signal, platforms = unshim(slices.Concat(c.Command, c.Args))
+		args, before = unshim(slices.Concat(c.Command, c.Args))
+		signal, platforms = flagOf(before, stopSignalFlag), flagOf(before, platformsFlag)
 	default:
 		var refusals Refusals
 		command, err := images.Command(ctx, c.Image, rights)
@@ -157,7 +158,15 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		signal = string(*c.Lifecycle.StopSignal)
 	}
-	return shim{place: at, command: shimCommand(c.Name, onLoss(pod, c), signal, platforms), args: args}, nil
+	command := append([]string{api.AgentBinary, execRole}, "-container="+c.Name, "-on-loss="+onLoss(pod, c))
+	if signal != "" {
+		command = append(command, stopSignalFlag+signal)
+	}
+	if platforms != "" {
+		command = append(command, platformsFlag+platforms)
+	}
+	command = append(command, hookFlags(pod, c, before)...)
+	return shim{place: at, command: append(command, "--"), args: args}, nil
 }
 
 // imageArgs is what a runtime would run: the image's entrypoint, then the
@@ -199,35 +208,23 @@ func literal(words []string) []string {
 	return out
 }
 
-func shimCommand(container, onLoss, stopSignal, platforms string) []string {
-	command := []string{api.AgentBinary, execRole, "-container=" + container, "-on-loss=" + onLoss}
-	if stopSignal != "" {
-		command = append(command, stopSignalFlag+stopSignal)
-	}
-	if platforms != "" {
-		command = append(command, platformsFlag+platforms)
-	}
-	return append(command, "--")
-}
-
 // unshim takes the gate out of a command that has it already: as the first
 // program, or behind one that another injector put before it. A gate behind the
 // gate is no PID 1 and would wait for ever, while the pod holds.
-func unshim(words []string) (own []string, stopSignal, platforms string) {
+func unshim(words []string) (own, flags []string) {
 	for i := range words {
 		if !shimmed(corev1.Container{Command: words[i:]}) {
 			continue
 		}
 		if n := slices.Index(words[i:], "--"); n > 0 {
-			of := words[i : i+n]
-			return slices.Concat(words[:i], words[i+n+1:]), flagOf(of, stopSignalFlag), flagOf(of, platformsFlag)
+			return slices.Concat(words[:i], words[i+n+1:]), words[i : i+n]
 		}
 	}
-	return words, "", ""
+	return words, nil
 }
 
-// flagOf reads a flag back from a shim's command: what it says is of the image,
-// which is not asked again.
+// flagOf reads a flag back from a shim's command: the image is not asked again
+// for its stop signal, and the hooks are nowhere else.
 func flagOf(command []string, flag string) string {
 	for _, word := range command {
 		if value, ok := strings.CutPrefix(word, flag); ok {

@@ -175,8 +175,13 @@ func (a *aside) keep(b []byte) {
 	a.kept = append(a.kept, b[:min(len(b), mostOutput-len(a.kept))]...)
 }
 
-// finish takes in the outcome of an aside that was read to its end.
+// finish takes in the outcome of an aside that was read to its end. An exit code
+// that is our own SIGKILL says nothing about the application.
 func (s *shim) finish(a *aside) {
+	if s.killing {
+		s.settle(a, outcome{err: errChildEnded})
+		return
+	}
 	s.settle(a, outcome{code: exitCode(a.status), output: a.kept, late: a.late})
 }
 

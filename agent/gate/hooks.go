@@ -76,7 +76,7 @@ func (s *shim) startHook() {
 			return
 		}
 		s.hooks.postStart, s.self.Starting = nil, false
-		if err := o.problem(); err != nil && s.child != 0 {
+		if err := o.problem(); err != nil && s.child != 0 && !s.killing {
 			s.hooks.failed = true
 			s.say("the postStart hook failed: %v", err)
 			s.trouble(ReasonPostStart, postStartFailed)
@@ -110,7 +110,7 @@ func (s *shim) preStopEnds(a *aside, o outcome) {
 	if s.hooks.preStop != a {
 		return // it was not waited for
 	}
-	if err := o.problem(); err != nil && s.child != 0 {
+	if err := o.problem(); err != nil && s.child != 0 && !s.killing {
 		s.say("the preStop hook failed: %v", err)
 		s.trouble(ReasonPreStop, preStopFailed)
 		s.tell()
@@ -151,6 +151,6 @@ func (s *shim) trouble(reason, message string) {
 
 // noChild ends what was around the child.
 func (s *shim) noChild() {
-	s.hooks, s.self.Starting = hooks{}, false
+	s.hooks, s.self.Starting, s.killing = hooks{}, false, false
 	s.giveUpAsides()
 }

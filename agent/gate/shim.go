@@ -66,6 +66,7 @@ type shim struct {
 	// stopping: the container is being stopped from outside. Whatever the
 	// child ends with then is the container's end.
 	stopping bool
+	killing  bool   // everything that is left
 	refused  string // the hold whose grant was said to be too short
 
 	hooks    hooks

@@ -248,6 +248,7 @@ func (s *shim) end(code int) (step, int) {
 // end of PID 1 do it, where it may not kill or time is up.
 func (s *shim) killAll() bool {
 	patience := Now() + killPatience
+	s.killing = true
 	for !s.reap() || s.spawning > 0 {
 		err := killDescendants()
 		last := min(patience, s.grant.lastResort())

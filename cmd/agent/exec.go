@@ -6,10 +6,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -17,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -41,6 +44,9 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	onLoss := flags.String("on-loss", string(api.OnLossStandby), "after a lost slot: standby, restart or end")
 	stop := flags.String("stop-signal", "", "what asks the child to stop, by name or number; SIGTERM, if nobody says")
 	platforms := flags.String("platforms", "", "what the image runs on each architecture, as JSON, before COMMAND")
+	grace := flags.Duration("grace", agent.DefaultGrace, "what the application and its preStop hook have to stop in")
+	postStart := flags.String("post-start", "", "what to do when the application has started, as JSON")
+	preStop := flags.String("pre-stop", "", "what to do before the application is asked to stop, as JSON")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
 		return gate.ShimConfig{}, err
@@ -54,6 +60,7 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 		Socket:    *socket,
 		Command:   append(image.Command, flags.Args()...),
 		Env:       environment,
+		Grace:     *grace,
 	}
 	switch *onLoss {
 	case string(api.OnLossStandby):
@@ -63,6 +70,12 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 		return cfg, fmt.Errorf("agent exec: -on-loss %q", *onLoss)
 	}
 	if cfg.StopSignal, err = parseSignal(cmp.Or(*stop, image.StopSignal, "SIGTERM")); err != nil {
+		return cfg, err
+	}
+	if cfg.PostStart, err = hook("post-start", *postStart); err != nil {
+		return cfg, err
+	}
+	if cfg.PreStop, err = hook("pre-stop", *preStop); err != nil {
 		return cfg, err
 	}
 	if cfg.Container == "" || len(cfg.Command) == 0 {
@@ -85,6 +98,31 @@ func onThisPlatform(platforms string) (api.PlatformCommand, error) {
 		return api.PlatformCommand{}, fmt.Errorf("agent exec: the image has no command for %s", runtime.GOARCH)
 	}
 	return image, nil
+}
+
+// hook is a command of the container's, or else one of this program's.
+func hook(name, text string) (*gate.Hook, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var h api.Handler
+	if err := json.Unmarshal([]byte(text), &h); err != nil {
+		return nil, fmt.Errorf("agent exec: -%s: %w", name, err)
+	}
+	if h.Exec != nil {
+		if len(h.Exec.Command) == 0 {
+			return nil, fmt.Errorf("agent exec: -%s: no command", name)
+		}
+		return &gate.Hook{Command: h.Exec.Command}, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("agent exec: %w", err)
+	}
+	return &gate.Hook{
+		Command: []string{self, "handle", text},
+		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
+	}, nil
 }
 
 // parseSignal reads what an image's STOPSIGNAL may say: SIGQUIT, QUIT or 3,

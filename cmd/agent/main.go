@@ -3,9 +3,9 @@
 
 // Command agent is what the webhook puts into a pod: "install" copies it into
 // the shared volume, "run" holds the lease, "exec" is the parent of a gated
-// container's application, "probe" is its exec probe, "wait" the init container
-// in front of applications that can have no such parent. "yield" asks a running
-// agent to hand over.
+// container's application, "handle" carries out a lifecycle hook for it, "probe"
+// is its exec probe, "wait" the init container in front of applications that can
+// have no such parent. "yield" asks a running agent to hand over.
 package main
 
 import (
@@ -23,6 +23,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"install": installCommand,
 	"run":     runCommand,
 	"exec":    execCommand,
+	"handle":  handleCommand,
 	"probe":   probeCommand,
 	"yield":   yieldCommand,
 	"wait":    waitCommand,
@@ -39,7 +40,7 @@ const exitUsage = 2
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|probe|wait|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|handle|probe|wait|yield [flags]")
 		return exitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ import (
 //	shim [-pid1 -tty -uid N -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
+//	end SHIM GRACE [REASON]           the container too
+//	aside SHIM TIMEOUT COMMAND…       beside the child; its code and output become stdout
 //	report SHIM KEY=VALUE…            wait until the last report of it is so
 //	says SHIM REGEXP                  wait until its output matches; ! says: it does not now
 //	types SHIM TEXT                   on its terminal
@@ -50,6 +53,8 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"shim":   shimCommand,
 	"grant":  grantCommand,
 	"drain":  drainCommand,
+	"end":    endCommand,
+	"aside":  asideCommand,
 	"report": report,
 	"says":   says,
 	"types": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -130,7 +135,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		d[i], err = time.ParseDuration(args[2+i])
 		ts.Check(err)
 	}
-	g := gate.Grant{Hold: args[1], Deadline: gate.Now() + d[0], Drain: d[1], Kill: d[2]}
+	g := gate.Grant{Hold: args[1], Deadline: gate.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
 	for _, a := range args[5:] {
 		slot, token, _ := strings.Cut(a, "=")
 		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})
@@ -153,6 +158,24 @@ func drainCommand(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(worldOf(ts).actingAgent().server.Drain(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
 }
 
+func endCommand(ts *testscript.TestScript, _ bool, args []string) {
+	grace, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	ts.Check(worldOf(ts).actingAgent().server.End(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
+}
+
+func asideCommand(ts *testscript.TestScript, neg bool, args []string) {
+	timeout, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	r, err := worldOf(ts).actingAgent().server.RunAside(context.Background(), shimOf(ts, args[0]).id, args[2:], timeout)
+	if (err != nil) != neg {
+		ts.Fatalf("aside: %+v, %v", r, err)
+	}
+	if err == nil {
+		_, _ = fmt.Fprintf(ts.Stdout(), "code=%d timedout=%v\n%s", r.Code, r.TimedOut, r.Output)
+	}
+}
+
 func report(ts *testscript.TestScript, _ bool, args []string) {
 	w, s := worldOf(ts), shimOf(ts, args[0])
 	ok := w.until(func() bool {
@@ -161,6 +184,7 @@ func report(ts *testscript.TestScript, _ bool, args []string) {
 			"phase": string(r.Phase), "hold": r.Hold, "unproven": r.Unproven, "by": s.heardBy,
 			"connected": strconv.FormatBool(r.Connected), "dead": strconv.FormatBool(r.Dead),
 			"silent": strconv.FormatBool(r.Silent), "slots": fmt.Sprint(r.Slots),
+			"starting": strconv.FormatBool(r.Starting), "trouble": r.Trouble.Reason,
 		}
 		return s.id != "" && !slices.ContainsFunc(args[1:], func(a string) bool {
 			key, value, _ := strings.Cut(a, "=")

@@ -32,7 +32,7 @@ func mistakes() []mistake {
 		return map[string]string{api.Prefix + key: value, api.SingletonAnnotation: "true"}
 	}
 	probe := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080), Host: "localhost"}}}
-	hook := &corev1.LifecycleHandler{TCPSocket: nil, Sleep: &corev1.SleepAction{Seconds: 1}}
+	hook := &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Host: "localhost", Port: intstr.FromInt32(80)}}
 	container := func(edit func(*corev1.Container)) func(*corev1.PodTemplateSpec) {
 		return func(t *corev1.PodTemplateSpec) { edit(&t.Spec.Containers[0]) }
 	}
@@ -69,7 +69,7 @@ func mistakes() []mistake {
 		{"a probe of the node", nil, container(func(c *corev1.Container) { c.LivenessProbe = probe }),
 			[]string{`Probes: container "app" has a livenessProbe at the host "localhost", which means the node itself: ` + carry}},
 		{"a hook", nil, container(func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: hook} }),
-			[]string{`Hooks: container "app" has a preStop hook: remove the hook, or leave the container out by naming the others in metaparticle.io/containers`}},
+			[]string{`Hooks: container "app" has a preStop hook at the host "localhost", which means the node itself: change or remove the hook, or leave the container out by naming the others in metaparticle.io/containers`}},
 		{"a low port of the node", nil, func(t *corev1.PodTemplateSpec) {
 			t.Spec.HostNetwork = true
 			t.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80}}

@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// handleCommand carries out one lifecycle hook that is no command of the
+// container's, as the kubelet does, which knows the pod's address. It is a
+// process of its own, so that the shim neither waits nor grows.
+func handleCommand(ctx context.Context, args []string) (int, error) {
+	var h api.Handler
+	if len(args) != 1 {
+		return exitUsage, errors.New("usage: agent handle JSON")
+	}
+	if err := json.Unmarshal([]byte(args[0]), &h); err != nil {
+		return exitUsage, fmt.Errorf("agent handle: %w", err)
+	}
+	if err := handle(ctx, h, os.Getenv(api.PodIPEnv)); err != nil {
+		fmt.Println(err)
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func handle(ctx context.Context, h api.Handler, podIP string) error {
+	switch {
+	case h.HTTPGet != nil:
+		return httpHook(ctx, *h.HTTPGet, podIP)
+	case h.Sleep != nil:
+		select {
+		case <-time.After(time.Duration(h.Sleep.Seconds) * time.Second):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	case h.TCPSocket != nil:
+		// Kubernetes takes it and has never carried it out; neither do we.
+		return errors.New("invalid handler: tcpSocket")
+	}
+	return errors.New("invalid handler")
+}
+
+// hookBody bounds what is read of an answer, as the kubelet does.
+const hookBody = 10 << 10
+
+// httpHook is done when there is an answer, whatever it says. The certificate
+// is not looked at, and a redirect to another host not followed.
+func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
+	host := cmp.Or(get.Host, podIP)
+	if host == "" {
+		return errors.New("the pod has no address")
+	}
+	page, err := url.Parse(get.Path)
+	if err != nil {
+		page = &url.URL{Path: get.Path} // as it is: that is the hook's affair
+	}
+	page.Scheme = cmp.Or(strings.ToLower(get.Scheme), "http")
+	page.Host = net.JoinHostPort(host, strconv.Itoa(get.Port))
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, page.String(), nil)
+	if err != nil {
+		return err
+	}
+	request.Header = headersOf(get.HTTPHeaders)
+	request.Host = request.Header.Get("Host")
+	client := &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+		CheckRedirect: sameHost,
+	}
+	err = do(client, request)
+	if err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+		request.URL.Scheme = "http"
+		request.Header.Del("Authorization")
+		return do(client, request)
+	}
+	return err
+}
+
+func do(client *http.Client, request *http.Request) error {
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, _ = io.CopyN(io.Discard, response.Body, hookBody)
+	return nil
+}
+
+// headersOf adds what the kubelet adds: an empty Accept takes its own away.
+func headersOf(list []api.HTTPHeader) http.Header {
+	headers := http.Header{}
+	for _, h := range list {
+		headers.Add(h.Name, h.Value)
+	}
+	if _, ok := headers["User-Agent"]; !ok {
+		headers.Set("User-Agent", "kube-lifecycle/metaparticle-"+version)
+	}
+	if _, ok := headers["Accept"]; !ok {
+		headers.Set("Accept", "*/*")
+	} else if headers.Get("Accept") == "" {
+		headers.Del("Accept")
+	}
+	return headers
+}
+
+// mostRedirects is the kubelet's, and net/http's own.
+const mostRedirects = 10
+
+func sameHost(next *http.Request, via []*http.Request) error {
+	switch {
+	case next.URL.Hostname() != via[0].URL.Hostname():
+		return http.ErrUseLastResponse
+	case len(via) >= mostRedirects:
+		return fmt.Errorf("stopped after %d redirects", mostRedirects)
+	}
+	return nil
+}
