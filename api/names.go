@@ -133,6 +133,10 @@ const (
 // agent has it: not Go (2), not a signal (above 128), not a shell.
 const RestartCode = 76
 
+// ExitLost is the exit code of a container that a lost slot ended (EX_TEMPFAIL:
+// try again), so that it can be told from what the application ends with.
+const ExitLost = 75
+
 // Identity is what a pod writes into holderIdentity: the name alone would take
 // a StatefulSet's new pod for its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }

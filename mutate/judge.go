@@ -22,6 +22,7 @@ func judge(pod *corev1.Pod, gated, inits []int) Refusals {
 	judgeNames(pod, &refusals)
 	for _, i := range gated {
 		judgeGated(pod, pod.Spec.Containers[i], &refusals)
+		judgeRestartRules(pod, pod.Spec.Containers[i], &refusals)
 	}
 	for i, c := range pod.Spec.Containers {
 		judgeMounts(c, slices.Contains(gated, i), &refusals)

@@ -30,6 +30,7 @@ const (
 	NoCommand        Reason = "NoCommand"
 	KubernetesTooOld Reason = "KubernetesTooOld"
 	NeverRestarted   Reason = "NeverRestarted"
+	RestartRule      Reason = "RestartRule"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
 	Leftover         Reason = "Leftover"
@@ -128,6 +129,11 @@ var Reasons = []Explanation{
 		Reason:  NeverRestarted,
 		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod; this one is, or has one that is, never to be restarted.",
 		Do:      "leave metaparticle.io/gate out, or set restartPolicy OnFailure or Always",
+	},
+	{
+		Reason:  RestartRule,
+		Meaning: "After a lost slot a gated container ends with exit code 75, because `metaparticle.io/on-loss: restart` or its restartPolicy Never says so; and a restart rule of its own, which is about the application's codes, would take that for one.",
+		Do:      "leave 75 out of the rule, or let the container stand by instead (the default, where its restartPolicy is not Never)",
 	},
 	{
 		Reason:  PodWithoutName,

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -36,6 +37,11 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
 	assert.Equal(t, "biller-1", s.config.PodName)
 	assert.Equal(t, api.RunPath, s.runDir)
+}
+
+// The webhook judges restart rules by it, and may not import the gate.
+func TestALostSlotsExitCodeIsTheOneThatIsPromised(t *testing.T) {
+	assert.Equal(t, api.ExitLost, gate.ExitLost)
 }
 
 func TestRunRefusesWhatMakesNoSense(t *testing.T) {
