@@ -37,6 +37,7 @@ type config struct {
 	grpc       string
 	check      string
 	pid1       bool
+	facts      bool
 }
 
 func main() {
@@ -56,6 +57,7 @@ func main() {
 	flag.StringVar(&c.grpc, "grpc", "", "address to serve gRPC's health on, with -listen")
 	flag.StringVar(&c.check, "check", "", "be the health command: ask the application on port 8080 about this")
 	flag.BoolVar(&c.pid1, "pid1", false, "insist on being PID 1, as some init systems do")
+	flag.BoolVar(&c.facts, "facts", false, "print what this process finds itself to be, and end")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -67,6 +69,8 @@ func main() {
 
 func run(c config) (int, error) {
 	switch {
+	case c.facts:
+		return 0, tell()
 	case c.descendant != "":
 		return 0, descend(c)
 	case c.annotate != "":

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// compat: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
+func TestChildHasTheIdentityAndLimitsThatTheContainerWouldHaveHad(t *testing.T) {
+	needLab(t, "it needs an image of a numeric user")
+	t.Parallel()
+	s := newSpace(t)
+	yes, no := true, false
+	ids := func(n int64) *int64 { return &n }
+	secure := func(edit func(*corev1.SecurityContext)) *corev1.SecurityContext {
+		c := &corev1.SecurityContext{}
+		edit(c)
+		return c
+	}
+	volume := []corev1.VolumeMount{{Name: "volume", MountPath: "/volume"}}
+	container := func(name, reference string, edit func(*corev1.SecurityContext)) corev1.Container {
+		return corev1.Container{Name: name, Image: reference, Args: []string{"-facts"}, VolumeMounts: volume, SecurityContext: secure(edit)}
+	}
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		SecurityContext: &corev1.PodSecurityContext{FSGroup: ids(2345), SupplementalGroups: []int64{3456},
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+		Volumes: []corev1.Volume{{Name: "volume", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
+		Containers: []corev1.Container{
+			container("image-user", userImage, func(*corev1.SecurityContext) {}),
+			container("root", image, func(*corev1.SecurityContext) {}),
+			container("user-and-group", image, func(c *corev1.SecurityContext) { c.RunAsUser, c.RunAsGroup = ids(4567), ids(5678) }),
+			container("restricted", userImage, func(c *corev1.SecurityContext) {
+				c.RunAsNonRoot, c.ReadOnlyRootFilesystem, c.AllowPrivilegeEscalation = &yes, &yes, &no
+				c.Capabilities = &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+			}),
+			container("some-capabilities", image, func(c *corev1.SecurityContext) {
+				c.Capabilities = &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_BIND_SERVICE", "CHOWN"}}
+				c.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
+			}),
+			container("privileged", image, func(c *corev1.SecurityContext) { c.Privileged = &yes }),
+		},
+	}}
+	plain, gated := s.likened(pod)
+	for name, before := range plain {
+		t.Run(name, func(t *testing.T) {
+			after := gated[name]
+			after.Env = withoutOurs(t, after.Env)
+			assert.Equal(t, before, after)
+		})
+	}
+	assert.Equal(t, 2345, plain["root"].Volume)
+	assert.Contains(t, plain["restricted"].Root, "read-only")
+}
+
+// The machine's kernel may know no AppArmor; what the kubelet is told is the
+// same.
+//
+// compat: identity/apparmor carried
+func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	profile := &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
+	pod := s.bare("profiled", claims)
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: profile}
+	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}}
+	gated, err := s.try(pod)
+	require.NoError(t, err)
+	require.Equal(t, api.Gated, gated.Labels[api.GatedLabel])
+	assert.Equal(t, profile, gated.Spec.SecurityContext.AppArmorProfile)
+	assert.Equal(t, pod.Spec.Containers[0].SecurityContext, gated.Spec.Containers[0].SecurityContext)
+	for _, c := range gated.Spec.InitContainers {
+		assert.Nil(t, c.SecurityContext.AppArmorProfile, "the pod's holds for ours")
+	}
+}
+
+// compat: identity/resize carried
+func TestAGatedContainerIsResizedInPlace(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("resized"), "it needs the record")
+	h.mustKubectl("", "patch", "pod", h.victim.Name, "--subresource=resize", "--patch",
+		`{"spec":{"containers":[{"name":"app","resources":{"requests":{"cpu":"30m"}}}]}}`)
+	h.await(startTimeout, "the kubelet has given it more", func() bool {
+		for _, status := range h.pod(h.victim.Name).Status.ContainerStatuses {
+			if status.Name == "app" && status.Resources != nil {
+				return status.Resources.Requests.Cpu().Cmp(resource.MustParse("30m")) == 0
+			}
+		}
+		return false
+	})
+	assert.Zero(t, h.restarts(h.a))
+	assert.Equal(t, h.before.ID, h.awaitRunning(h.a, handover).ID, "the application ran on")
+}
+
+// compat: identity/pdb carried
+func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
+	t.Parallel()
+	h := deployHolding(t, singleton("budgeted"), "it needs the record")
+	two := intstr.FromInt32(2)
+	_, err := h.client.PolicyV1().PodDisruptionBudgets(h.name).Create(t.Context(), &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: "budgeted"},
+		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &two, Selector: h.a.selector()},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	h.await(startTimeout, "one of three Ready pods may go", func() bool {
+		budget, err := h.client.PolicyV1().PodDisruptionBudgets(h.name).Get(t.Context(), "budgeted", metav1.GetOptions{})
+		return err == nil && budget.Status.CurrentHealthy == 3 && budget.Status.DisruptionsAllowed == 1
+	})
+	evict := func(pod *corev1.Pod) error {
+		return h.client.PolicyV1().Evictions(h.name).Evict(t.Context(), &policyv1.Eviction{
+			ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: h.name}})
+	}
+	standbys := h.all(h.a.name)
+	require.NoError(t, evict(h.victim), "the holder")
+	for _, pod := range standbys {
+		if pod.Name != h.victim.Name {
+			assert.True(t, apierrors.IsTooManyRequests(evict(pod)), "a standby while the holder goes")
+		}
+	}
+	h.await(takeover, "another one runs", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(startTimeout, "the next one may go", func() bool {
+		for _, pod := range standbys {
+			if pod.Name != h.victim.Name && evict(pod) == nil {
+				return true
+			}
+		}
+		return false
+	})
+	h.awaitRunning(h.a, takeover)
+}
+
+// An autoscaler leaves out a pod if any of its containers has no request for
+// the resource; so the injected ones have them wherever the pod's own do.
+//
+// compat: identity/hpa identity/hpa-container carried
+func TestAnAutoscalerFindsTheRequestsThatItDividesBy(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("scaled")
+	a.replicas = 1
+	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.awaitGated(a)
+	pod := s.all(a.name)[0]
+	for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
+		if c.RestartPolicy == nil && strings.HasPrefix(c.Name, api.InstallContainer) {
+			continue // what has ended is not measured
+		}
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			assert.Contains(t, c.Resources.Requests, name, c.Name)
+		}
+	}
+	percent := int32(50)
+	target := autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &percent}
+	_, err = s.client.AutoscalingV2().HorizontalPodAutoscalers(s.name).Create(t.Context(), &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Name: a.name},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{MaxReplicas: 3,
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: a.name},
+			Metrics: []autoscalingv2.MetricSpec{
+				{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{Name: corev1.ResourceCPU, Target: target}},
+				{Type: autoscalingv2.ContainerResourceMetricSourceType, ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
+					Name: corev1.ResourceMemory, Container: "app", Target: target}},
+			}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+}
