@@ -4,7 +4,7 @@
 // Command bench prints the figures of docs/benchmarks.md, on the test cluster:
 // how long a handover takes, beside the floor (the API server's own part of
 // it) and client-go's elector, all in one run; what agent and shim weigh; and
-// what they ask of the API server.
+// what they ask of the API server; and what injection adds to a start.
 package main
 
 import (
@@ -41,6 +41,8 @@ func main() {
 func run(ctx context.Context) error {
 	rounds := flag.Int("rounds", 1000, "handovers")
 	peers := flag.Int("peer-rounds", 30, "handovers of client-go's elector, a few seconds each")
+	starts := flag.Int("starts", 30, "starts of a pod, with and without the annotation; with -only-starts nothing else")
+	only := flag.Bool("only-starts", false, "measure nothing but starts")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
 	b, err := newBench(ctx)
@@ -52,10 +54,16 @@ func run(ctx context.Context) error {
 	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	began := time.Now()
+	if *only {
+		return b.starts(ctx, *starts)
+	}
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
 		return err
 	}
 	if err := b.requests(ctx, time.Minute); err != nil {
+		return err
+	}
+	if err := b.starts(ctx, *starts); err != nil {
 		return err
 	}
 	if err := b.weights(*images); err != nil {

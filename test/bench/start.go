@@ -1,0 +1,182 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// starter is a kind of pod that is started again and again.
+type starter struct {
+	name        string
+	annotations map[string]string
+	// beside are init containers that are started before the application: of
+	// the same program, without any of ours.
+	beside []corev1.Container
+	// fresh: each pod has a name, and so a slot, that nobody had before.
+	fresh bool
+	taken samples
+	// phases are of the gated: until install runs, then the agent, then the
+	// shim, then the application.
+	phases [4]samples
+}
+
+var phaseNames = [4]string{"created → install's exec", "→ agent's exec", "→ shim's exec", "→ application's exec"}
+
+// starts measures how long a pod takes from its creation to its application's
+// exec, with and without the annotation, in turn. Nobody else wants its slot.
+func (b *bench) starts(ctx context.Context, rounds int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, failed := make(chan witness.Event, 256), make(chan error, 2)
+	for _, program := range []string{"app", "agent"} {
+		w, err := witness.Listen(program)
+		if err != nil {
+			return err
+		}
+		go func() { failed <- w.Run(ctx, func(e witness.Event) { events <- e }) }()
+	}
+	claim := map[string]string{api.SingletonAnnotation: "true"}
+	always := corev1.ContainerRestartPolicyAlways
+	image := lab.RegistryInCluster + "/bench/app:latest"
+	// As long as it takes to be seen, and about as long as ours.
+	first := corev1.Container{Name: "first", Image: image, Args: []string{"-run-for=50ms"}}
+	sidecar := corev1.Container{Name: "sidecar", Image: image, RestartPolicy: &always}
+	starters := []*starter{
+		{name: "plain"},
+		{name: "sidecar", beside: []corev1.Container{sidecar}},
+		{name: "both", beside: []corev1.Container{first, sidecar}},
+		{name: "gated", annotations: claim},
+		{name: "new", annotations: claim, fresh: true},
+	}
+	// The first of each pulls images and is not counted.
+	for round := range rounds + 1 {
+		for _, s := range starters {
+			if err := b.start(ctx, s, round, events, failed); err != nil {
+				return fmt.Errorf("round %d of %s: %w", round, s.name, err)
+			}
+		}
+	}
+	plain, sole, both, gated, fresh := starters[0], starters[1], starters[2], starters[3], starters[4]
+	fmt.Println("\nStart of a pod, in milliseconds: from its creation to its application's exec.")
+	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
+	plain.taken.print("without the annotation")
+	sole.taken.print("… with a native sidecar that does nothing")
+	both.taken.print("… with that and an init container of 50 ms")
+	gated.taken.print("annotated, slot free")
+	for i, phase := range gated.phases {
+		phase.print(phaseNames[i])
+	}
+	fresh.taken.print("annotated, a slot that nobody had before")
+	added := func(s, to *starter) time.Duration {
+		return (s.taken.quantile(.5) - to.taken.quantile(.5)).Round(time.Millisecond)
+	}
+	fmt.Printf("\nAdded at p50: %v, of which %v by us; %v for a new slot.\n", added(gated, plain), added(gated, both), added(fresh, plain))
+	return nil
+}
+
+// start creates one pod, waits for its application, and takes it away.
+func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan witness.Event, failed <-chan error) error {
+	name := s.name
+	if s.fresh {
+		name = fmt.Sprintf("%s-%d", s.name, round)
+	}
+	one := int64(1)
+	pods := b.client.CoreV1().Pods(namespace)
+	created := witness.Now()
+	pod, err := pods.Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: maps.Clone(s.annotations)},
+		Spec: corev1.PodSpec{
+			// One node has the images.
+			NodeSelector: map[string]string{corev1.LabelHostname: b.cluster.Nodes()[0]}, TerminationGracePeriodSeconds: &one,
+			InitContainers: s.beside,
+			Containers:     []corev1.Container{{Name: "app", Image: lab.RegistryInCluster + "/bench/app:latest", ImagePullPolicy: corev1.PullIfNotPresent}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	took, phases, err := b.execs(ctx, pod.UID, len(s.beside)+1, created, events, failed)
+	if err != nil {
+		return err
+	}
+	if round > 0 {
+		s.taken = append(s.taken, took)
+		for i, phase := range phases {
+			s.phases[i] = append(s.phases[i], phase)
+		}
+	}
+	return b.gone(ctx, name)
+}
+
+// execs waits for a pod's application, the last of so many processes of its
+// program: how long after the creation it was executed, and for a gated pod the
+// steps to that.
+func (b *bench) execs(ctx context.Context, uid types.UID, programs int, created time.Duration, events <-chan witness.Event, failed <-chan error) (time.Duration, []time.Duration, error) {
+	var steps []time.Duration
+	last, limit := created, time.After(time.Minute)
+	for {
+		select {
+		case e := <-events:
+			if e.Kind != witness.Exec || e.Process.Pod != string(uid) {
+				continue
+			}
+			steps, last = append(steps, e.At-last), e.At
+			if e.Process.Program == "app" {
+				programs--
+			}
+			if programs > 0 {
+				continue
+			}
+			if len(steps) != len(phaseNames) {
+				steps = nil // no gated one
+			}
+			return e.At - created, steps, nil
+		case err := <-failed:
+			return 0, nil, err
+		case <-limit:
+			return 0, nil, errors.New("no application within a minute")
+		case <-ctx.Done():
+			return 0, nil, ctx.Err()
+		}
+	}
+}
+
+// gone deletes a pod and waits until nothing of it is left to disturb the next.
+func (b *bench) gone(ctx context.Context, name string) error {
+	pods := b.client.CoreV1().Pods(namespace)
+	if err := pods.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	for {
+		_, err := pods.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			break
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case <-time.After(settle):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
