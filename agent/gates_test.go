@@ -23,6 +23,8 @@ type gates struct {
 	asides []string
 	// granting is called at each grant.
 	granting func()
+	// slow: children take for ever to start.
+	slow bool
 	// broken: grants cannot be noted.
 	broken bool
 }
@@ -105,7 +107,7 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	}
 	g.grants = append(g.grants, grant)
 	s.grant = grant
-	if s.report.Phase != gate.Waiting {
+	if s.report.Phase != gate.Waiting || g.slow {
 		return nil
 	}
 	g.change(s, func(r *gate.Report) { r.Phase, r.Hold, r.Slots, r.Unproven = gate.Running, grant.Hold, grant.Slots, "" })

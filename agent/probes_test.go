@@ -175,7 +175,16 @@ func TestAStandbyThatBecomesTheHolderIsNotReadyBeforeItsApplication(t *testing.T
 		a.gates.end("s1")
 		w.within(time.Second, "handover", func() bool { return w.holder() == b.identity() })
 		w.pass(calm)
-		assert.Contains(t, b.ready(), "False")
+		assert.Equal(t, "False ApplicationNotReady", b.ready())
+	})
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", newPatient().probed("startup"))
+		a.gates.slow = true
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
+		w.pass(calm)
+		assert.Equal(t, "False Starting", a.ready())
 	})
 }
 
@@ -246,6 +255,11 @@ func TestNothingIsAskedBeforeThePostStartHookIsOverOrWhileTheChildDrains(t *test
 		a.agent.Yield()
 		synctest.Wait()
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"))
+		assert.Equal(t, 200, a.kubelet("liveness"))
+		w.pass(time.Minute)
+		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness"))
+		a.gates.end("s1")
+		w.pass(time.Second)
 		assert.Equal(t, 200, a.kubelet("liveness"))
 	})
 }

@@ -231,7 +231,7 @@ func TestAGRPCProbeAnswersPingsAndReadsWhatIsPadded(t *testing.T) {
 	writeFrame(&from, 0x42, 0, 0, []byte("of no kind that is known"))
 	writeFrame(&from, frameGoAway, 0, 0, []byte{0, 0, 0, 1, 0, 0, 0, 0})
 	writeFrame(&from, frameHeaders, flagEndHeaders, stream, []byte{0x88})
-	writeFrame(&from, frameData, flagPadded, stream, []byte{2, 0, 0, 0, 0, 4, 2 << 3, 7, 1 << 3, 1, 'p', 'p'})
+	writeFrame(&from, frameData, flagPadded, stream, []byte{2, 0, 0, 0, 0, 6, 2 << 3, 7, 1 << 3, 1, 3 << 3, 9, 'p', 'p'})
 	p := &peer{Reader: &from}
 	status, err := call(p, &api.GRPCAction{}, "10.0.0.1:1", time.Second)
 	require.NoError(t, err)

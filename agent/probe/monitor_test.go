@@ -30,6 +30,8 @@ type app struct {
 	answers map[string]Result
 	asked   map[string][]time.Duration
 	ran     []Child
+	// patience is what the last probe was given.
+	patience time.Duration
 }
 
 var passes, fails = Result{Outcome: Success, Status: 200}, Result{Outcome: Failure, Output: "refused"}
@@ -59,8 +61,11 @@ func bubble(t *testing.T, probes api.Probes, f func(a *app)) {
 		}
 		a.Monitor = New(Config{
 			Probes: map[string]api.Probes{"app": probes}, Address: "10.0.0.1", Grace: 30 * time.Second,
-			Do: func(_ context.Context, h api.Handler, address string, _ time.Duration) Result {
+			Do: func(_ context.Context, h api.Handler, address string, timeout time.Duration) Result {
 				assert.Equal(t, "10.0.0.1", address)
+				a.mu.Lock()
+				a.patience = timeout
+				a.mu.Unlock()
 				switch {
 				case h.TCPSocket != nil:
 					return do("tcp")
@@ -170,6 +175,10 @@ func TestAStartupProbeKeepsItsTimesAndEachChildCountsAnew(t *testing.T) {
 		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness").Code)
 		a.pass(time.Hour)
 		assert.Len(t, a.times("startup"), 7, "it has passed")
+
+		a.runs("h3")
+		assert.False(t, a.Ready(), "nor is anything left of one that nobody saw go")
+		assert.Equal(t, 200, a.kubelet("liveness").Code)
 	})
 }
 
@@ -342,6 +351,20 @@ func TestTheKubeletHearsTheApplicationItself(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTheKubeletHasTimeLeftToMeetTheSilenceItself(t *testing.T) {
+	other := func(p *api.Probe) { p.HTTPGet.Host = "10.9.9.9" }
+	bubble(t, api.Probes{Readiness: declared("x", nil), Liveness: declared("x", other)}, func(a *app) {
+		a.answer("x", passes)
+		a.runs("h1")
+		a.pass(time.Second)
+		assert.Equal(t, time.Second, a.patience, "nobody waits for it")
+		a.kubelet("readiness")
+		assert.Equal(t, time.Second-handBack, a.patience)
+		a.kubelet("liveness")
+		assert.Equal(t, time.Second, a.patience, "there it could not go")
+	})
 }
 
 func TestAnExecProbeRunsInItsContainer(t *testing.T) {
