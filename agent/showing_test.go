@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// serving starts a pod of the gate "readiness".
+func serving(w *world, name string) *pod {
+	r := standin.NewReadiness()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	p := w.start(name, func(c *Config) {
+		c.Gate, c.Asides, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}
+	})
+	go func() { _ = r.Run(ctx) }()
+	kill := p.cancel
+	p.cancel = func() { kill(); cancel() }
+	return p
+}
+
+// shown is whether the API server has stored that the pod is Ready.
+func (p *pod) shown() bool {
+	p.link.mu.Lock()
+	defer p.link.mu.Unlock()
+	return len(p.patches) > 0 && strings.Contains(p.patches[len(p.patches)-1], `"status":"True"`)
+}
+
+func TestReadinessGateOneOfThemIsReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := serving(w, "a")
+		w.within(2*time.Second, "a is Ready", a.shown)
+		b := serving(w, "b")
+		w.pass(5 * time.Second)
+		assert.False(t, b.shown())
+		a.agent.Yield()
+		took := w.within(2*time.Second, "b is Ready", func() bool {
+			assert.False(t, a.shown() && b.shown(), "two are Ready")
+			return b.shown()
+		})
+		assert.Less(t, took, 500*time.Millisecond, "a handover takes no longer than with a child that stops at once")
+	})
+}
+
+// Whoever comes next is Ready at once: what has not been stored yet must not be
+// given up.
+func TestReadinessGateReleasesOnlyWhatIsStoredAsNotReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := serving(w, "a")
+		w.within(2*time.Second, "a is Ready", a.shown)
+		b := serving(w, "b")
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.noStatus = true })
+		a.agent.Yield()
+		w.pass(10 * time.Second)
+		assert.True(t, a.shown())
+		assert.Equal(t, a.identity(), w.holder(), "it goes on holding")
+		assert.False(t, b.shown())
+		a.link.set(func(l *link) { l.noStatus = false })
+		w.within(15*time.Second, "b is Ready", func() bool {
+			assert.False(t, a.shown() && b.shown(), "two are Ready")
+			return b.shown()
+		})
+	})
+}
+
+// Cut off, it can store nothing; it does not say that its hold is over either.
+func TestReadinessGateCutOffExpires(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := serving(w, "a")
+		w.within(2*time.Second, "a is Ready", a.shown)
+		b := serving(w, "b")
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.cut = true })
+		took := w.within(45*time.Second, "b is Ready", b.shown)
+		assert.GreaterOrEqual(t, took, 25*time.Second, "not before the lease has run out")
+		a.link.set(func(l *link) { l.cut = false })
+		w.within(15*time.Second, "a is not", func() bool { return !a.shown() })
+		w.pass(time.Minute)
+		assert.True(t, b.shown())
+	})
+}

@@ -1,0 +1,349 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// patience bounds every wait: far beyond what anything takes, so that only a
+// bug meets it.
+const patience = 20 * time.Second
+
+// served is a gate that runs, as one agent process has it.
+type served struct {
+	*Pod
+	t      *testing.T
+	dir    string
+	cancel context.CancelFunc
+	stop   chan struct{}
+	done   chan error
+}
+
+func serve(t *testing.T, dir string) *served {
+	t.Helper()
+	p, err := OpenPod(t.Context(), PodConfig{Dir: dir})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &served{Pod: p, t: t, dir: dir, cancel: cancel, stop: make(chan struct{}), done: make(chan error, 1)}
+	go func() { s.done <- p.Run(ctx, s.stop) }()
+	t.Cleanup(s.kill)
+	return s
+}
+
+// kill ends the process as SIGKILL would: nothing is said or written.
+func (s *served) kill() {
+	s.cancel()
+	select {
+	case err := <-s.done:
+		s.done <- err
+	case <-time.After(patience):
+		assert.Fail(s.t, "it does not end")
+	}
+}
+
+// ended is what Run returned.
+func (s *served) ended() error {
+	s.t.Helper()
+	select {
+	case err := <-s.done:
+		s.done <- err
+		return err
+	case <-time.After(patience):
+		require.FailNow(s.t, "it does not end")
+		return nil
+	}
+}
+
+// next is the next report.
+func (s *served) next() gate.Report {
+	s.t.Helper()
+	select {
+	case r := <-s.Reports():
+		return r
+	case <-time.After(patience):
+		require.FailNow(s.t, "no report")
+		return gate.Report{}
+	}
+}
+
+// reported is how many reports there were.
+func (s *served) reported() int {
+	s.box.mu.Lock()
+	defer s.box.mu.Unlock()
+	return s.box.puts
+}
+
+// wait connects as the init container does.
+func (s *served) wait() *bufio.Reader {
+	s.t.Helper()
+	c, err := net.Dial("unix", filepath.Join(s.dir, "wait.sock"))
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close() })
+	require.NoError(s.t, c.SetReadDeadline(time.Now().Add(patience)))
+	return bufio.NewReader(c)
+}
+
+func granting(hold string, leave time.Duration) gate.Grant {
+	return gate.Grant{
+		Hold: hold, Slots: []gate.SlotToken{{Slot: "lock.a", Token: "7"}},
+		Deadline: gate.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// letGo is a gate that has let the application start under the hold.
+func letGo(t *testing.T, dir, hold string, leave time.Duration) (*served, gate.Report) {
+	t.Helper()
+	s := serve(t, dir)
+	in := s.wait()
+	r := s.next()
+	require.NoError(t, s.Grant(r.Shim, granting(hold, leave)))
+	word, err := in.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, goOn, word)
+	return s, s.next()
+}
+
+func TestNobodyIsLetStartBeforeTheSlotIsHeld(t *testing.T) {
+	s := serve(t, t.TempDir())
+	assert.Zero(t, s.reported(), "nobody waits yet")
+	done := make(chan error, 1)
+	noted := false
+	go func() {
+		err := Wait(t.Context(), filepath.Join(s.dir, "wait.sock"))
+		noted = exists(filepath.Join(s.dir, letStart))
+		done <- err
+	}()
+	r := s.next()
+	assert.Equal(t, gate.Waiting, r.Phase)
+	assert.True(t, r.Connected)
+	assert.Empty(t, r.Unproven)
+	assert.False(t, exists(filepath.Join(s.dir, letStart)))
+	select {
+	case <-done:
+		require.Fail(t, "it goes on without a grant")
+	default:
+	}
+	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
+	require.NoError(t, <-done)
+	assert.True(t, noted, "the note is older than the application")
+	r = s.next()
+	assert.Equal(t, gate.Running, r.Phase)
+	assert.Equal(t, "h1", r.Hold)
+}
+
+func TestWaitingOutlivesTheAgentsProcess(t *testing.T) {
+	dir := t.TempDir()
+	done := make(chan error, 1)
+	go func() { done <- Wait(t.Context(), filepath.Join(dir, "wait.sock")) }()
+	first := serve(t, dir)
+	first.next()
+	first.kill()
+	second := serve(t, dir)
+	require.NoError(t, second.Grant(second.next().Shim, granting("h1", time.Hour)))
+	require.NoError(t, <-done)
+}
+
+func TestWaitEndsWithItsContainer(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := serve(t, t.TempDir())
+	done := make(chan error, 1)
+	go func() { done <- Wait(ctx, filepath.Join(s.dir, "wait.sock")) }()
+	r := s.next()
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	assert.False(t, s.next().Connected, "nobody waits any more")
+	require.ErrorIs(t, s.Grant(r.Shim, granting("h1", time.Hour)), gate.ErrNotNoted)
+	assert.False(t, exists(filepath.Join(s.dir, letStart)), "and nothing may run")
+}
+
+func TestAgentRestartedAloneResumesWhatRuns(t *testing.T) {
+	dir := t.TempDir()
+	s, before := letGo(t, dir, "h1", time.Hour)
+	s.kill()
+	after := serve(t, dir).next()
+	assert.Equal(t, gate.Running, after.Phase)
+	assert.Equal(t, before.Shim, after.Shim)
+	assert.Equal(t, "h1", after.Hold)
+	assert.Equal(t, before.Slots, after.Slots)
+	assert.True(t, after.Connected)
+}
+
+// The kubelet's word that it has restarted all containers is no proof that the
+// earlier ones are dead.
+func TestWhatRanBeforeARestartOfAllIsUnproven(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := letGo(t, dir, "h1", time.Hour)
+	s.kill()
+	require.NoError(t, Turn(dir))
+	for range 2 { // the agent alone may be restarted once more
+		s = serve(t, dir)
+		assert.Zero(t, s.reported(), "nothing runs, and nobody waits yet")
+		in := s.wait()
+		r := s.next()
+		assert.Equal(t, gate.Waiting, r.Phase)
+		assert.Equal(t, "h1", r.Unproven)
+		require.ErrorIs(t, s.Grant(r.Shim, granting("h1", time.Hour)), gate.ErrUnproven)
+		_ = in
+		s.kill()
+	}
+	s, r := letGo(t, dir, "h2", time.Hour)
+	assert.Empty(t, r.Unproven, "another hold was acquired by everybody's rules")
+	s.kill()
+	assert.Equal(t, "h2", serve(t, dir).next().Hold)
+}
+
+func TestTurnWithNothingToTurn(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, Turn(dir))
+	require.NoError(t, Turn(filepath.Join(dir, "not there yet")))
+}
+
+func TestAnotherBootIsProofWhereTheKernelIsTheNodes(t *testing.T) {
+	for name, test := range map[string]struct {
+		ownKernel bool
+		unproven  string
+	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: gate.Now() + time.Hour}).write(dir))
+			require.NoError(t, Turn(dir))
+			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
+			require.NoError(t, err)
+			defer p.Close()
+			assert.Equal(t, gate.Waiting, p.report.Phase)
+			assert.Equal(t, test.unproven, p.report.Unproven)
+		})
+	}
+}
+
+func TestDrainHasAllContainersRestartedAndProvesNothing(t *testing.T) {
+	s, r := letGo(t, t.TempDir(), "h1", time.Hour)
+	require.ErrorIs(t, s.Grant(r.Shim, granting("h2", time.Hour)), gate.ErrOver)
+	require.NoError(t, s.Drain(r.Shim, "Lost", time.Minute))
+	require.ErrorIs(t, s.ended(), ErrRestart)
+	assert.Equal(t, gate.Running, s.report.Phase, "it never says that anything is over")
+	assert.Equal(t, 2, s.reported(), "waiting, running, and nothing since")
+	assert.True(t, exists(filepath.Join(s.dir, letStart)))
+}
+
+func TestDrainOfWhoWaitsDoesNothing(t *testing.T) {
+	s := serve(t, t.TempDir())
+	s.wait()
+	r := s.next()
+	require.NoError(t, s.Drain(r.Shim, "Yielded", time.Minute))
+	require.ErrorIs(t, s.Drain("another", "Yielded", time.Minute), gate.ErrUnknown)
+	assert.Empty(t, s.restart)
+}
+
+func TestUnrenewedAllContainersAreRestartedInTime(t *testing.T) {
+	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
+	extended := granting("h1", 300*time.Millisecond)
+	require.NoError(t, s.Grant(r.Shim, extended))
+	require.ErrorIs(t, s.ended(), ErrRestart)
+	early := gate.Now() - (extended.Deadline - extended.Drain - extended.Kill)
+	assert.GreaterOrEqual(t, early, time.Duration(0), "not before what the renewal allows")
+	assert.Less(t, gate.Now(), extended.Deadline, "and early, because killing is the kubelet's")
+}
+
+// Nobody else enforces the deadline of what an earlier process let start.
+func TestAgentThatHearsNothingAfterItsRestartKeepsTheDeadline(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
+	s.kill()
+	require.ErrorIs(t, serve(t, dir).ended(), ErrRestart)
+}
+
+func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
+	dir := t.TempDir()
+	s, r := letGo(t, dir, "h1", time.Minute)
+	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
+	s.kill()
+	n, err := readNote(dir, letStart)
+	require.NoError(t, err)
+	assert.InDelta(t, time.Hour, n.Leave-gate.Now(), float64(time.Minute/2))
+}
+
+func TestInitContainerThatRunsAgainHasAllRestarted(t *testing.T) {
+	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
+	s.wait()
+	require.ErrorIs(t, s.ended(), ErrRestart)
+}
+
+func TestStoppedWhileTheApplicationMayRunItLeavesAtOnce(t *testing.T) {
+	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
+	close(s.stop)
+	require.NoError(t, s.ended())
+	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
+}
+
+func TestStoppedWhileItWaitsItStartsNothing(t *testing.T) {
+	s := serve(t, t.TempDir())
+	in := s.wait()
+	r := s.next()
+	close(s.stop)
+	// It takes it in by itself; until then a grant may be given, as before.
+	for !s.isStopped() {
+		runtime.Gosched()
+	}
+	require.ErrorIs(t, s.Grant(r.Shim, granting("h1", time.Hour)), gate.ErrNotNoted)
+	s.kill()
+	_, err := in.ReadString('\n')
+	require.Error(t, err)
+}
+
+func (p *Pod) isStopped() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stopped
+}
+
+func TestNoteThatCannotBeWrittenLetsNobodyStart(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, letStart+".new"), 0o755))
+	s := serve(t, dir)
+	in := s.wait()
+	r := s.next()
+	require.ErrorIs(t, s.Grant(r.Shim, granting("h1", time.Hour)), gate.ErrNotNoted)
+	assert.Equal(t, 1, s.reported(), "it waits, as before")
+	s.kill()
+	_, err := in.ReadString('\n')
+	require.Error(t, err, "it was not told to go on")
+}
+
+func TestNoteThatCannotBeReadHoldsNothing(t *testing.T) {
+	for _, name := range []string{letStart, before} {
+		for _, text := range []string{"", "{", `{"shim":"s"}`} {
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+			_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
+			require.ErrorIs(t, err, errNote)
+		}
+	}
+}
+
+func TestOneAgentProcessActs(t *testing.T) {
+	s := serve(t, t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := OpenPod(ctx, PodConfig{Dir: s.dir})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}

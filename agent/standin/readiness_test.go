@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
+	r := NewReadiness()
+	last := func() gate.Report { return r.box.last }
+	id := last().Shim
+	assert.Equal(t, gate.Waiting, last().Phase, "the application runs anyway")
+	assert.True(t, last().Connected)
+
+	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
+	assert.Equal(t, gate.Running, last().Phase)
+	assert.Equal(t, "h1", last().Hold)
+	r.Shown(false) // of before the grant
+	assert.Equal(t, gate.Running, last().Phase)
+	r.Shown(true)
+	require.NoError(t, r.Grant(id, granting("h1", 2*time.Hour)))
+	require.ErrorIs(t, r.Grant(id, granting("h2", time.Hour)), gate.ErrOver)
+
+	require.NoError(t, r.Drain(id, "Yielded", 0))
+	assert.Equal(t, gate.Draining, last().Phase)
+	r.Shown(true) // a write that was under way
+	assert.Equal(t, gate.Draining, last().Phase)
+	r.Shown(false)
+	assert.Equal(t, gate.Waiting, last().Phase)
+	assert.Equal(t, "h1", last().Hold, "that hold is over")
+	require.ErrorIs(t, r.Grant(id, granting("h1", time.Hour)), gate.ErrOver)
+	require.NoError(t, r.Drain(id, "Yielded", 0))
+	assert.Equal(t, gate.Waiting, last().Phase)
+	require.NoError(t, r.Grant(id, granting("h2", time.Hour)))
+	assert.Equal(t, gate.Running, last().Phase)
+}
+
+func TestReadinessKnowsItselfAlone(t *testing.T) {
+	r := NewReadiness()
+	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
+	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
+}
+
+func TestReportsAreNeverOlderThanTheLast(t *testing.T) {
+	r := NewReadiness()
+	id := r.box.last.Shim
+	go func() { _ = r.Run(t.Context()) }()
+	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
+	require.NoError(t, r.Drain(id, "", 0))
+	r.Shown(false)
+	// However many it sees, the last word comes, and nothing older after it.
+	var last gate.Report
+	for last.Phase != gate.Waiting || last.Hold != "h1" {
+		select {
+		case last = <-r.Reports():
+		case <-time.After(patience):
+			require.FailNow(t, "no report", "%v", last)
+		}
+	}
+}
