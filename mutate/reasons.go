@@ -62,8 +62,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  SharedProcesses,
-		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID), in which the end of a container does not prove that its processes are dead. This version does not carry it over.",
-		Do:      "remove the setting or the claim",
+		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID), in which the end of a container does not prove that its processes are dead.",
+		Do:      "use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim",
 	},
 	{
 		Reason:  Windows,

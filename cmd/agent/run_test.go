@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -44,8 +45,19 @@ func TestALostSlotsExitCodeIsTheOneThatIsPromised(t *testing.T) {
 	assert.Equal(t, api.ExitLost, gate.ExitLost)
 }
 
+func TestGateOutsideOfTheContainersReportsForThePod(t *testing.T) {
+	for _, name := range []string{"pod", "readiness"} {
+		s, err := parseRun([]string{"-slots=a", "-containers=app,helper", "-gate=" + name}, func(string) string { return "" })
+		require.NoError(t, err)
+		assert.Equal(t, []string{standin.Container}, s.config.Containers, name)
+	}
+	s, err := parseRun([]string{"-slots=a", "-containers=app,helper"}, func(string) string { return "" })
+	require.NoError(t, err)
+	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
+}
+
 func TestRunRefusesWhatMakesNoSense(t *testing.T) {
-	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-lease-duration=soon", "-probes={", "more"} {
+	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "more"} {
 		_, err := parseRun([]string{"-slots=a", arg}, func(string) string { return "" })
 		assert.Error(t, err, arg)
 	}

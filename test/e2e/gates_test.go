@@ -88,6 +88,8 @@ func agentRestarts(pod *corev1.Pod) int32 {
 
 // An image whose entrypoint has to be PID 1, its slot yielded, stolen, and its
 // pod deleted. Two at once are looked for in the whole record at the end.
+//
+// compat: gates/pid-1 gates/loss-restarts-all carried
 func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
@@ -190,6 +192,8 @@ func (s *space) endpoints(service *corev1.Service) (pods []string) {
 }
 
 // The application runs in every pod, and one of them serves.
+//
+// compat: gates/readiness carried
 func TestGateReadinessOneOfThemServes(t *testing.T) {
 	needLab(t, "it signals processes of pods")
 	t.Parallel()
