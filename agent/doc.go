@@ -23,7 +23,12 @@
 // For a hold that an earlier agent process began, this process does not know
 // who was granted it. Each gated container's fresh shim then speaks for those
 // before it, by not being Unproven; until every container has spoken, nothing
-// is proven.
+// is proven. An init container that has succeeded never has a fresh shim: the
+// notes of grants speak for it, if there is none.
+//
+// Between an init container that succeeded and what comes after it, a hold is
+// kept for a while though nothing runs under it. That needs no proof: only a
+// release does.
 //
 // No proof: a connection that ended, a shim that is silent, a container without
 // a shim, a shim that waits but may have a grant on its way, a pod or a Lease

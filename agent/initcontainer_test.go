@@ -86,6 +86,13 @@ func TestAnApplicationThatNeverComesUpAfterItsInitContainerKeepsNoSlot(t *testin
 	})
 }
 
+func TestAnInitContainersLateShimIsNoGapBesideTheApplication(t *testing.T) {
+	s := newShims([]string{"app"}, "migrate")
+	s.note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
+	s.note(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})
+	assert.Empty(t, s.between)
+}
+
 func TestWhatEndsAHoldBetweenAnInitContainerAndTheApplicationEndsItAtOnce(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },

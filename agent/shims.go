@@ -98,7 +98,7 @@ func (s *shims) note(r gate.Report) {
 	case gate.Ended:
 		// The container ends: whatever it was granted, it starts nothing more.
 		s.settle(r.Shim)
-		if r.Completed && slices.Contains(s.inits, r.Container) {
+		if r.Completed && slices.Contains(s.inits, r.Container) && len(s.owed[r.Hold]) == 0 {
 			s.between = r.Hold
 		}
 	}

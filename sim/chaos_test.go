@@ -74,6 +74,9 @@ func (c *chaos) add(workload string, replicas int, slots ...string) {
 	if chance(r, .25) {
 		t.containers = append(t.containers, "side")
 	}
+	if chance(r, .25) {
+		t.inits = []string{"migrate"}
+	}
 	if chance(r, .3) {
 		t.restless = between(r, 5*time.Second, time.Minute)
 	}

@@ -39,6 +39,8 @@ const (
 	stopped = "stopped"
 	// undrained: a child that was told to stop went on.
 	undrained = "undrained"
+	// kept: a hold ended between an init container and the application.
+	kept = "kept"
 	// freed: a Lease that may be somebody's became free without its holder.
 	freed = "freed"
 )

@@ -87,7 +87,7 @@ func (n *node) crash() {
 					s.child.dies()
 				}
 			}
-			c.shims, c.pending = nil, false
+			c.shims, c.pending, c.done = nil, false, false
 		}
 		agents := p.agents
 		p.agents = nil

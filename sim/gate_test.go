@@ -216,7 +216,7 @@ func (g *gateway) hear(l *link, st state) {
 func (g *gateway) learn(p *peer, st state) {
 	p.report = gate.Report{
 		Shim: st.id, Container: st.container, Phase: st.phase, Hold: st.hold,
-		Slots: st.slots, Since: st.since, Connected: true,
+		Slots: st.slots, Since: st.since, Completed: st.completed, Connected: true,
 	}
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil
@@ -300,6 +300,7 @@ type state struct {
 	hold      string
 	slots     []gate.SlotToken
 	since     time.Duration
+	completed bool
 }
 
 func (l *link) toShim(o order) {

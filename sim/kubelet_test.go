@@ -66,7 +66,9 @@ type template struct {
 	duration   time.Duration
 	grace      time.Duration
 	containers []string
-	standBy    bool
+	// inits are gated init containers, which come first.
+	inits   []string
+	standBy bool
 	// keepsName: a StatefulSet's pod, whose successor has its name.
 	keepsName bool
 	account   string
@@ -100,6 +102,11 @@ type container struct {
 	// failures in a row, for the back-off; pending: a start is due.
 	failures int
 	pending  bool
+	// init: it comes before the others, one at a time, until it is done; prepared
+	// is the hold under which that was, and since the instant.
+	init, done bool
+	prepared   string
+	since      time.Duration
 }
 
 // agentProcess is one process of the agent's container.
@@ -122,6 +129,9 @@ func (w *world) newPod(t template, n *node) *pod {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
 	p.rng = w.source(p.name + p.uid)
+	for _, name := range t.inits {
+		p.containers = append(p.containers, &container{pod: p, name: name, init: true})
+	}
 	for _, name := range t.containers {
 		p.containers = append(p.containers, &container{pod: p, name: name})
 	}
@@ -142,10 +152,23 @@ func (p *pod) startAll() {
 		p.startAgent()
 	}
 	for _, c := range p.containers {
+		if c.init && c.done {
+			continue
+		}
 		if len(c.shims) == 0 && !c.pending {
 			c.startShim()
 		}
+		if c.init {
+			return // what comes after it waits
+		}
 	}
+}
+
+// complete is the success of an init container: the next one is started, when
+// its image is there.
+func (c *container) complete(s *shim) {
+	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
+	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
 }
 
 // register puts the pod's object into the API, for enroll.
@@ -235,6 +258,7 @@ func (a *agentProcess) begin() {
 	config := agent.Config{
 		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
+		InitContainers: p.inits, Vouched: slices.DeleteFunc(slices.Clone(p.inits), p.noted),
 		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
 		API: a.clientOf, Gate: a.gateway, Clock: a.clock,
 		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
@@ -346,9 +370,19 @@ func (c *container) shimGone(s *shim) {
 		p.tidy()
 		return
 	}
-	if current && p.node.up {
+	switch {
+	case !current || !p.node.up || c.done:
+	case c.init && s.completed:
+		c.complete(s)
+	default:
 		c.restart()
 	}
+}
+
+// noted mirrors gate.Server.Granted.
+func (p *pod) noted(container string) bool {
+	_, ok := p.notes[container]
+	return ok
 }
 
 // mostBackOff is the longest back-off here; the kubelet's goes to five minutes.

@@ -31,10 +31,12 @@ type shim struct {
 	link     *link
 	stopping bool
 	killing  bool
-	dead     bool
-	frozen   bool
-	deferred []func()
-	alarms   int // the number of the alarm that counts
+	// completed: the child came to its own end, and that was a success.
+	completed bool
+	dead      bool
+	frozen    bool
+	deferred  []func()
+	alarms    int // the number of the alarm that counts
 	// late is by how much its alarms are: those of two containers with one
 	// deadline would fall on one instant.
 	late time.Duration
@@ -122,6 +124,7 @@ func (s *shim) tell() {
 	if s.link != nil && s.link.up {
 		s.link.toAgent(state{
 			id: s.id, container: s.container.name, phase: s.phase, hold: s.hold, slots: s.slots, since: s.since,
+			completed: s.completed,
 		})
 	}
 }
@@ -151,7 +154,7 @@ func (s *shim) take(o order) {
 }
 
 func (s *shim) over(hold string) {
-	s.hold, s.slots = hold, nil
+	s.hold, s.slots, s.completed = hold, nil, false
 	s.enter(gate.Waiting)
 }
 
@@ -179,6 +182,10 @@ func (s *shim) start() {
 	s.w.childBegins(s.child)
 	s.enter(gate.Running)
 	s.watchdog()
+	if s.container.init {
+		s.prepare(s.child)
+		return
+	}
 	p.live(s.child)
 }
 
@@ -407,4 +414,16 @@ func (s *shim) resume() {
 	for _, f := range due {
 		s.whenThawed(f)
 	}
+}
+
+// prepare is what an init container does: it comes to its end soon, and mostly
+// with success.
+func (s *shim) prepare(c *child) {
+	fails := !s.w.calm && chance(s.rng, .2)
+	s.w.after(between(s.rng, 100*time.Millisecond, 3*time.Second), func() {
+		if s.child == c && s.phase == gate.Running && !s.killing && !s.dead {
+			s.completed = !fails
+			c.ends("has prepared")
+		}
+	})
 }
