@@ -82,6 +82,7 @@ func (t *table) rows() map[string]func() {
 		"one lock of two is refused":        func() { t.safely(t.refused) },
 		"the granted shim never comes back": func() { t.expiry(t.absent) },
 		"application after init containers": t.prepared,
+		"init container fails":              t.unprepared,
 		"watches end":                       func() { t.undisturbed(func(*child) { t.watchTrouble() }) },
 	}
 }
@@ -183,35 +184,6 @@ func (t *table) handover(cause func(*child)) {
 	t.do(func() {
 		if next := t.next(c); next.began-dead > quick*time.Duration(len(t.slots)) {
 			t.violate(nobody, "%s began %v after %s was dead", next.name, next.began-dead, c.name)
-		}
-	})
-}
-
-// prepared: what init containers prepare is for the application of the same
-// hold, and nobody comes between.
-func (t *table) prepared() {
-	if len(t.templates[0].inits) == 0 {
-		return
-	}
-	t.handover(func(c *child) { c.pod().stop() })
-	var main *child
-	t.until(time.Minute, func() bool {
-		for _, c := range t.ledger.alive {
-			if !c.shim.container.init && c.began > t.at && c.pod() != t.former {
-				main = c
-			}
-		}
-		return main != nil
-	})
-	if main == nil {
-		t.fail(nobody, "no application a minute after its init containers")
-		return
-	}
-	t.do(func() {
-		for _, c := range main.pod().containers {
-			if c.init && c.since > t.at && c.prepared != main.hold {
-				t.violate(kept, "%s runs under hold %s, and was prepared under %s", main.name, main.hold, c.prepared)
-			}
 		}
 	})
 }
