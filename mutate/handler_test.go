@@ -6,6 +6,7 @@ package mutate
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,6 +102,22 @@ func TestOutcomesAreObserved(t *testing.T) {
 		Reasons: []Reason{BadAnnotation},
 		Message: `BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
 	}, seen[2])
+}
+
+// The error at a pod, the warning at its workload, and the outcome that Events
+// and the metric are made from.
+func TestEveryReasonIsSaidByTheSameNameEverywhere(t *testing.T) {
+	seen := map[Reason]bool{}
+	for _, e := range Reasons {
+		assert.False(t, seen[e.Reason], "%s is listed once", e.Reason)
+		seen[e.Reason] = true
+		refusals := Refusals{{Reason: e.Reason, Detail: "it"}}
+		assert.Equal(t, []Reason{e.Reason}, reasonsOf(refusals))
+		for _, said := range []string{message(refusals), refusals[0].Error()} {
+			assert.True(t, strings.HasPrefix(said, string(e.Reason)+": it"), said)
+			assert.Contains(t, said, e.Do)
+		}
+	}
 }
 
 func TestReasonsAreNamedOnceEach(t *testing.T) {

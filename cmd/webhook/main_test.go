@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,6 +140,29 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, events, 1)
 		assert.Equal(t, "Deployment/biller Probes Probes: …", <-events)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestEveryReasonHasOneNameInTheEventAndTheMetric(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		admissions.Reset()
+		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
+		events := make(recorder, 1)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = r.Start(ctx) }()
+		for _, e := range mutate.Reasons {
+			r.observe(mutate.Outcome{
+				Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
+				Denied: true, Reasons: []mutate.Reason{e.Reason}, Message: mutate.Refusal{Reason: e.Reason}.Error(),
+			})
+			assert.True(t, strings.HasPrefix(<-events, "Deployment/biller "+string(e.Reason)+" "+string(e.Reason)+": "), e.Reason)
+			var counted dto.Metric
+			require.NoError(t, admissions.WithLabelValues("pods", "denied", string(e.Reason)).Write(&counted))
+			assert.EqualValues(t, 1, counted.GetCounter().GetValue(), e.Reason)
+		}
 		cancel()
 		synctest.Wait()
 	})

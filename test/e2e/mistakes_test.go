@@ -76,7 +76,8 @@ func mistakes() []mistake {
 		}, []string{`HostNetwork: the pod sets hostNetwork and declares port 80: ` +
 			`set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on`}},
 		{"shared processes", nil, func(t *corev1.PodTemplateSpec) { share := true; t.Spec.ShareProcessNamespace = &share },
-			[]string{`SharedProcesses: the pod sets shareProcessNamespace: remove the setting or the claim`}},
+			[]string{`SharedProcesses: the pod sets shareProcessNamespace: ` +
+				`use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim`}},
 		{"two at once", map[string]string{api.SingletonAnnotation: "true", api.OnLossAnnotation: "x", api.ReadinessAnnotation: "y"}, nil,
 			[]string{`BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
 				`BadAnnotation: metaparticle.io/readiness is "y": write "forward" or "holder"`}},
