@@ -80,7 +80,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		Entrypoint: []string{program},
 		Cmd:        []string{"--protected-mode", "no", "--save", ""},
 		User:       "redis", WorkingDir: "/var/lib/redis", Ports: []string{"6379/tcp"},
-	})
+	}, oci.Compressed)
 	if err != nil {
 		return err
 	}

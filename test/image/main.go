@@ -7,6 +7,7 @@
 //
 //	go run ./image -packages redis-server -entrypoint redis-server \
 //		-cmd "--protected-mode no" -user redis -workdir /var/lib/redis -port 6379/tcp -o redis.tar
+//	go run ./image -app postgresql -o postgresql.tar
 package main
 
 import (
@@ -17,11 +18,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/metaparticle-io/metaparticle/test/image/apps"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
@@ -53,30 +56,40 @@ func run(ctx context.Context, args []string) error {
 	var config oci.Config
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	packages := flags.String("packages", "", "Debian packages, separated by commas")
+	app := flags.String("app", "", "or instead one of the apps: "+strings.Join(apps.Names(), ", "))
 	static := flags.String("static", "", "or instead one static program")
 	flags.Var((*words)(&config.Entrypoint), "entrypoint", "words of the entrypoint")
 	flags.Var((*words)(&config.Cmd), "cmd", `words of the default arguments; "" is an empty one`)
 	flags.Var((*words)(&config.Env), "env", "NAME=value words")
 	flags.Var((*words)(&config.Ports), "port", "ports, such as 6379/tcp")
 	flags.StringVar(&config.User, "user", "", "user; a name of the packages' is stored as numbers")
+	flags.StringVar(&config.StopSignal, "stopsignal", "", "signal that asks it to stop; default is SIGTERM")
+	flags.Func("files", "directory of files to lay over the rest", func(dir string) error {
+		config.Files = os.DirFS(dir)
+		return nil
+	})
 	flags.StringVar(&config.WorkingDir, "workdir", "", "working directory")
 	reference := flags.String("reference", "", "name in the tarball; default is the first package's")
 	out := flags.String("o", "", "tarball to write")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *out == "" || (*packages == "") == (*static == "") {
-		return errors.New("needs -o, and one of -packages and -static")
+	what := slices.DeleteFunc([]string{*packages, *static, *app}, func(s string) bool { return s == "" })
+	if *out == "" || len(what) != 1 {
+		return errors.New("needs -o, and one of -packages, -static and -app")
 	}
 	var img v1.Image
 	var err error
-	name := filepath.Base(*static)
-	if *static != "" {
+	name := filepath.Base(what[0])
+	switch {
+	case *static != "":
 		img, err = oci.Static(*static, name, config, oci.Compressed)
-	} else {
+	case *app != "":
+		img, err = apps.Image(ctx, name, oci.Compressed)
+	default:
 		list := strings.Split(*packages, ",")
 		name = list[0]
-		img, err = oci.Debian(ctx, list, config)
+		img, err = oci.Debian(ctx, list, config, oci.Compressed)
 	}
 	if err != nil {
 		return err

@@ -5,12 +5,10 @@ package oci
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path"
@@ -18,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -30,7 +29,7 @@ const suite = "bookworm"
 // slim images leave out too. /usr/share/man/man1 must exist for some packages'
 // scripts, so only its content is left out.
 var settings = []string{
-	"--variant=essential",
+	`--aptopt=APT::Install-Recommends "false"`,
 	"--dpkgopt=path-exclude=/usr/share/man/man[1-9]/*",
 	"--dpkgopt=path-exclude=/usr/share/locale/*",
 	"--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -42,33 +41,72 @@ var settings = []string{
 const epoch = "1735689600"
 
 // Debian makes an image of Debian packages with all they depend on, installed
-// as on any Debian machine. The packages are kept in the user's cache, by
-// their list: remove it to get newer ones.
-func Debian(ctx context.Context, packages []string, config Config) (v1.Image, error) {
-	file, err := rootFS(ctx, packages)
+// as on any Debian machine: a layer that all such images share, one of the
+// packages, and one of the author's own files. The first two are kept in the
+// user's cache, by their list: remove them to get newer packages.
+func Debian(ctx context.Context, packages []string, config Config, compressed Compression) (v1.Image, error) {
+	base, err := cached(ctx, "debian", key(), bootstrap)
 	if err != nil {
 		return nil, err
 	}
-	layer, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
+	packages = slices.Sorted(slices.Values(packages))
+	files := []string{base}
+	if len(packages) > 0 {
+		added, err := cached(ctx, "debian-"+packages[0], key(packages...), func(ctx context.Context, out string) error {
+			return install(ctx, base, packages, out)
+		})
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, added)
 	}
-	users, err := fileIn(layer, "etc/passwd")
-	if err != nil {
-		return nil, err
+	var layers []v1.Layer
+	var users []byte
+	for _, file := range files {
+		layer, err := layerOfFile(file, compressed)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, layer)
+		if found, err := fileIn(file, "etc/passwd"); err != nil {
+			return nil, err
+		} else if found != nil {
+			users = found
+		}
 	}
-	return image(layer, users, config, Compressed)
+	if config.Files != nil {
+		data, err := tarOf(config.Files)
+		if err != nil {
+			return nil, err
+		}
+		own, err := layersOf(compressed, data)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, own...)
+	}
+	return image(users, config, layers...)
 }
 
-// rootFS makes a tarball of a root file system, once.
-func rootFS(ctx context.Context, packages []string) (string, error) {
+// key changes with everything that a layer is made from.
+func key(packages ...string) string {
+	sum := sha256.Sum256(fmt.Append(nil, suite, settings, epoch, packages, runtime.GOARCH))
+	return fmt.Sprintf("%.6x", sum)
+}
+
+// making is held while a file is looked for or made: several images at once
+// would all make the base.
+var making sync.Mutex
+
+// cached makes a file, once.
+func cached(ctx context.Context, name, key string, do func(context.Context, string) error) (string, error) {
+	making.Lock()
+	defer making.Unlock()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	packages = slices.Sorted(slices.Values(packages))
-	sum := sha256.Sum256(fmt.Append(nil, suite, settings, epoch, packages, runtime.GOARCH))
-	file := filepath.Join(cache, "metaparticle", fmt.Sprintf("debian-%s-%.6x.tar", packages[0], sum))
+	file := filepath.Join(cache, "metaparticle", fmt.Sprintf("%s-%s.layer.tar", name, key))
 	if _, err := os.Stat(file); err == nil {
 		return file, nil
 	}
@@ -83,29 +121,85 @@ func rootFS(ctx context.Context, packages []string) (string, error) {
 	if err := temp.Close(); err != nil {
 		return "", err
 	}
-	args := append(slices.Clone(settings), "--quiet", "--include="+strings.Join(packages, ","), suite, temp.Name())
-	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch)
-	if out, err := cmd.CombinedOutput(); errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("install the Debian package mmdebstrap: %w", err)
-	} else if err != nil {
-		return "", fmt.Errorf("mmdebstrap: %w\n%s", err, out)
+	if err := do(ctx, temp.Name()); err != nil {
+		return "", err
 	}
 	return file, os.Rename(temp.Name(), file)
 }
 
-// fileIn reads one file of a tarball.
-func fileIn(layer []byte, name string) ([]byte, error) {
-	for r := tar.NewReader(bytes.NewReader(layer)); ; {
-		header, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("the root file system has no %s", name)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if path.Clean(header.Name) == name {
-			return io.ReadAll(r)
-		}
+// bootstrap makes a root file system of the packages that every Debian machine has.
+func bootstrap(ctx context.Context, out string) error {
+	return mmdebstrap(ctx, nil, "--variant=essential", suite, out)
+}
+
+// unpackHook and installHook are the commands with which mmdebstrap starts from
+// a root file system that is there, and adds packages to it. Nothing syncs: a
+// machine that fails starts again.
+const (
+	unpackHook  = `mmtarfilter "--path-exclude=/dev/*" <"$BASE" | tar -C "$1" -x`
+	installHook = `APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --quiet ` +
+		`-oDPkg::Chroot-Directory="$1" -oDPkg::Options::=--force-unsafe-io $PACKAGES`
+)
+
+// install makes the layer that packages add to a root file system.
+func install(ctx context.Context, base string, packages []string, out string) error {
+	whole := out + ".whole.tar"
+	defer os.Remove(whole)
+	err := mmdebstrap(ctx, []string{"BASE=" + base, "PACKAGES=" + strings.Join(packages, " ")}, "--variant=custom",
+		"--setup-hook="+unpackHook, "--customize-hook="+installHook, suite, whole)
+	if err != nil {
+		return err
 	}
+	before, err := os.Open(base)
+	if err != nil {
+		return err
+	}
+	defer before.Close()
+	after, err := os.Open(whole)
+	if err != nil {
+		return err
+	}
+	defer after.Close()
+	layer, err := os.Create(out)
+	if err != nil {
+		return err
+	}
+	return errors.Join(difference(before, after, layer), layer.Close())
+}
+
+func mmdebstrap(ctx context.Context, env []string, args ...string) error {
+	// Tests of deadlines may run meanwhile.
+	args = append(append([]string{"mmdebstrap", "--quiet"}, settings...), args...)
+	cmd := exec.CommandContext(ctx, "nice", args...)
+	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch), env...)
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return fmt.Errorf("install the Debian package mmdebstrap: %w", err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("mmdebstrap: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// errFound ends the search of fileIn.
+var errFound = errors.New("found")
+
+// fileIn reads one file of a tarball; nil if it is not there.
+func fileIn(tarball, name string) (found []byte, err error) {
+	file, err := os.Open(tarball)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	err = entries(file, func(header *tar.Header, data []byte) error {
+		if path.Clean(header.Name) != name {
+			return nil
+		}
+		found = data
+		return errFound
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return found, err
 }

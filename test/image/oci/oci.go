@@ -11,7 +11,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path"
 	"runtime"
@@ -25,7 +25,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -38,6 +37,10 @@ type Config struct {
 	User       string   // a name is looked up and stored as numbers
 	WorkingDir string
 	Ports      []string // such as 6379/tcp
+	StopSignal string   // such as SIGQUIT
+	// Files are the image author's own, laid over the rest, root's; one that
+	// begins with #! is executable.
+	Files fs.FS
 }
 
 // Compression of an image's layer.
@@ -81,19 +84,19 @@ func Static(program, name string, config Config, compressed Compression) (v1.Ima
 	if config.Entrypoint == nil {
 		config.Entrypoint = []string{"/" + name}
 	}
-	return image(layer.Bytes(), users, config, compressed)
+	layers, err := layersOf(compressed, layer.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return image(users, config, layers...)
 }
 
-// image makes an image of one layer.
-func image(layer, users []byte, config Config, compressed Compression) (v1.Image, error) {
-	l, err := makeLayer(layer, compressed)
-	if err != nil {
-		return nil, fmt.Errorf("make layer: %w", err)
-	}
+// image makes an image of layers.
+func image(users []byte, config Config, layers ...v1.Layer) (v1.Image, error) {
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	img, err := mutate.AppendLayers(base, l)
+	img, err := mutate.AppendLayers(base, layers...)
 	if err != nil {
-		return nil, fmt.Errorf("append layer: %w", err)
+		return nil, fmt.Errorf("append layers: %w", err)
 	}
 	user, err := numeric(config.User, users)
 	if err != nil {
@@ -107,6 +110,7 @@ func image(layer, users []byte, config Config, compressed Compression) (v1.Image
 	file.OS, file.Architecture = "linux", runtime.GOARCH
 	file.Config = v1.Config{
 		Entrypoint: config.Entrypoint, Cmd: config.Cmd, Env: config.Env, User: user, WorkingDir: config.WorkingDir,
+		StopSignal: config.StopSignal,
 	}
 	if !slices.ContainsFunc(config.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
 		file.Config.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, config.Env...)
@@ -118,14 +122,6 @@ func image(layer, users []byte, config Config, compressed Compression) (v1.Image
 		file.Config.ExposedPorts[port] = struct{}{}
 	}
 	return mutate.ConfigFile(img, file)
-}
-
-func makeLayer(data []byte, compressed Compression) (v1.Layer, error) {
-	if !compressed {
-		return static.NewLayer(data, types.OCIUncompressedLayer), nil
-	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
-	return tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 }
 
 // numeric turns a user's name into its numbers: Kubernetes cannot check a name
