@@ -15,8 +15,6 @@ package witness
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -58,66 +56,23 @@ type Process struct {
 
 // Witness hears of one program in all pods.
 type Witness struct {
-	program string
-	socket  int
-	alive   map[int]Process
+	program   string
+	connector connector
+	alive     map[int]Process
 }
-
-// Layout of a message: nlmsghdr (16), cn_msg (20), then proc_event, whose
-// header (what, cpu, timestamp) takes 16 and is followed by pid and tgid.
-const (
-	netlinkHeader   = 16
-	connectorHeader = 20
-	eventAt         = netlinkHeader + connectorHeader
-	eventLength     = eventAt + 16 + 8
-
-	connectorProc = 1 // CN_IDX_PROC, CN_VAL_PROC
-	listen        = 1 // PROC_CN_MCAST_LISTEN
-	whatExec      = 0x00000002
-	whatExit      = 0x80000000
-)
-
-// receiveBuffer holds some ten thousand events: seconds of a busy machine.
-const receiveBuffer = 8 << 20
 
 // Listen begins to hear; what starts or ends from here on is not missed.
 func Listen(program string) (*Witness, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_CONNECTOR)
+	c, err := connect()
 	if err != nil {
-		return nil, fmt.Errorf("open the kernel's process connector: %w", err)
+		return nil, err
 	}
-	w := &Witness{program: program, socket: fd, alive: map[int]Process{}}
-	if err := w.subscribe(); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("listen to the kernel's process connector (root and CONFIG_PROC_EVENTS are needed): %w", err)
-	}
+	w := &Witness{program: program, connector: c, alive: map[int]Process{}}
 	if err := w.findAlive(); err != nil {
-		unix.Close(fd)
+		c.close()
 		return nil, err
 	}
 	return w, nil
-}
-
-func (w *Witness) subscribe() error {
-	if err := unix.Bind(w.socket, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: connectorProc}); err != nil {
-		return err
-	}
-	_ = unix.SetsockoptInt(w.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
-	// So that the reader looks at its context now and then.
-	if err := unix.SetsockoptTimeval(w.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
-		return err
-	}
-	message := make([]byte, 0, eventAt+4)
-	message = binary.NativeEndian.AppendUint32(message, eventAt+4)
-	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_DONE)
-	message = append(message, make([]byte, 10)...)                     // flags, sequence, port
-	message = binary.NativeEndian.AppendUint32(message, connectorProc) // idx
-	message = binary.NativeEndian.AppendUint32(message, connectorProc) // val
-	message = append(message, make([]byte, 8)...)                      // seq, ack
-	message = binary.NativeEndian.AppendUint16(message, 4)             // length of what follows
-	message = binary.NativeEndian.AppendUint16(message, 0)             // flags
-	message = binary.NativeEndian.AppendUint32(message, listen)        //
-	return unix.Sendto(w.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
 // findAlive finds those that started before.
@@ -148,41 +103,22 @@ func (w *Witness) Alive() []Process {
 // Run hands on each event, in the kernel's order, until ctx ends. It fails if
 // events were lost.
 func (w *Witness) Run(ctx context.Context, hear func(Event)) error {
-	defer unix.Close(w.socket)
-	buffer := make([]byte, 4096)
-	for ctx.Err() == nil {
-		n, _, err := unix.Recvfrom(w.socket, buffer, 0)
-		switch {
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.ENOBUFS):
-			return errors.New("the kernel dropped process events: the machine is too busy for a record without gaps")
-		case err != nil:
-			return fmt.Errorf("read process events: %w", err)
-		case n < eventLength:
-			continue
-		}
-		w.take(buffer[eventAt:n], hear)
-	}
-	return nil
+	return w.connector.run(ctx, func(n notice) { w.take(n, hear) })
 }
 
-func (w *Witness) take(event []byte, hear func(Event)) {
-	what := binary.NativeEndian.Uint32(event)
-	at := time.Duration(binary.NativeEndian.Uint64(event[8:]))
-	thread, pid := int(binary.NativeEndian.Uint32(event[16:])), int(binary.NativeEndian.Uint32(event[20:]))
-	if thread != pid {
+func (w *Witness) take(n notice, hear func(Event)) {
+	if n.thread != n.pid {
 		return // a thread's end is not the process's
 	}
-	switch what {
+	switch n.what {
 	case whatExec:
-		if p, ok := w.identify(pid); ok {
-			hear(Event{Exec, at, p})
+		if p, ok := w.identify(n.pid); ok {
+			hear(Event{Exec, n.at, p})
 		}
 	case whatExit:
-		if p, ok := w.alive[pid]; ok {
-			delete(w.alive, pid)
-			hear(Event{Exit, at, p})
+		if p, ok := w.alive[n.pid]; ok {
+			delete(w.alive, n.pid)
+			hear(Event{Exit, n.at, p})
 		}
 	}
 }
@@ -198,17 +134,26 @@ func (w *Witness) identify(pid int) (Process, bool) {
 	if err != nil || strings.TrimSpace(string(command)) != w.program[:min(len(w.program), 15)] {
 		return Process{}, false
 	}
+	pod := podAt(pid)
+	if pod == "" {
+		return Process{}, false
+	}
+	p := Process{PID: pid, Pod: pod, Program: w.program}
+	w.alive[pid] = p
+	return p, true
+}
+
+// podAt is the UID of the pod that a process is in; empty: it is in none.
+func podAt(pid int) string {
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
-		return Process{}, false
+		return ""
 	}
 	match := podOf.FindSubmatch(groups)
 	if match == nil {
-		return Process{}, false
+		return ""
 	}
-	p := Process{PID: pid, Pod: strings.ReplaceAll(string(match[1]), "_", "-"), Program: w.program}
-	w.alive[pid] = p
-	return p, true
+	return strings.ReplaceAll(string(match[1]), "_", "-")
 }
 
 // Now is the clock that events are stamped with.

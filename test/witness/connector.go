@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package witness
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Layout of a message: nlmsghdr (16), cn_msg (20), then proc_event, whose
+// header (what, cpu, timestamp) takes 16 and is followed by pid and tgid.
+const (
+	netlinkHeader   = 16
+	connectorHeader = 20
+	eventAt         = netlinkHeader + connectorHeader
+	// An exec names one thread; a fork two, an exit none that follows its two codes.
+	eventLength = eventAt + 16 + 8
+	forkLength  = eventAt + 16 + 16
+
+	connectorProc = 1 // CN_IDX_PROC, CN_VAL_PROC
+	listen        = 1 // PROC_CN_MCAST_LISTEN
+	whatFork      = 0x00000001
+	whatExec      = 0x00000002
+	whatExit      = 0x80000000
+)
+
+// receiveBuffer holds some ten thousand events: seconds of a busy machine.
+const receiveBuffer = 8 << 20
+
+// connector is the kernel's process connector.
+type connector struct{ socket int }
+
+// notice is one message of it.
+type notice struct {
+	what uint32
+	at   time.Duration
+	// thread and pid are whom it is about; of a fork, who is new.
+	thread, pid int
+	// parent is the process above a new one.
+	parent int
+}
+
+func connect() (connector, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_CONNECTOR)
+	if err != nil {
+		return connector{}, fmt.Errorf("open the kernel's process connector: %w", err)
+	}
+	c := connector{fd}
+	if err := c.subscribe(); err != nil {
+		c.close()
+		return c, fmt.Errorf("listen to the kernel's process connector (root and CONFIG_PROC_EVENTS are needed): %w", err)
+	}
+	return c, nil
+}
+
+func (c connector) close() { unix.Close(c.socket) }
+
+func (c connector) subscribe() error {
+	if err := unix.Bind(c.socket, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: connectorProc}); err != nil {
+		return err
+	}
+	_ = unix.SetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+	// So that the reader looks at its context now and then.
+	if err := unix.SetsockoptTimeval(c.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
+		return err
+	}
+	message := make([]byte, 0, eventAt+4)
+	message = binary.NativeEndian.AppendUint32(message, eventAt+4)
+	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_DONE)
+	message = append(message, make([]byte, 10)...)                     // flags, sequence, port
+	message = binary.NativeEndian.AppendUint32(message, connectorProc) // idx
+	message = binary.NativeEndian.AppendUint32(message, connectorProc) // val
+	message = append(message, make([]byte, 8)...)                      // seq, ack
+	message = binary.NativeEndian.AppendUint16(message, 4)             // length of what follows
+	message = binary.NativeEndian.AppendUint16(message, 0)             // flags
+	message = binary.NativeEndian.AppendUint32(message, listen)        //
+	return unix.Sendto(c.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// run hands on each notice until ctx ends, and closes the connector. It fails
+// if any was lost.
+func (c connector) run(ctx context.Context, take func(notice)) error {
+	defer c.close()
+	buffer := make([]byte, 4096)
+	for ctx.Err() == nil {
+		n, _, err := unix.Recvfrom(c.socket, buffer, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ENOBUFS):
+			return errors.New("the kernel dropped process events: the machine is too busy for a record without gaps")
+		case err != nil:
+			return fmt.Errorf("read process events: %w", err)
+		case n < eventLength:
+			continue
+		}
+		take(decode(buffer[eventAt:n]))
+	}
+	return nil
+}
+
+func decode(event []byte) notice {
+	number := func(at int) int { return int(binary.NativeEndian.Uint32(event[at:])) }
+	n := notice{
+		what: binary.NativeEndian.Uint32(event), at: time.Duration(binary.NativeEndian.Uint64(event[8:])),
+		thread: number(16), pid: number(20),
+	}
+	if n.what == whatFork && len(event) >= forkLength-eventAt {
+		n.parent, n.thread, n.pid = n.pid, number(24), number(28)
+	}
+	return n
+}

@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package witness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Family is all that descends from one process that a gate started: the
+// application, whatever it is, with every thread and orphan of it.
+type Family struct {
+	// Pod is the UID of the pod.
+	Pod string
+	// Start is when the gate forked it.
+	Start time.Duration
+	// End is when its last thread was gone; zero: it lives.
+	End time.Duration
+	// Programs are the names of what it has executed.
+	Programs []string
+}
+
+func (f Family) String() string {
+	return fmt.Sprintf("%s in pod %s from %v until %v", strings.Join(f.Programs, "+"), f.Pod, f.Start, f.End)
+}
+
+// Families are those of all pods, from when it began to listen. Unlike
+// [Witness] it needs no name to look for: gates are known by their command.
+type Families struct {
+	connector connector
+
+	mu       sync.Mutex
+	families []*Family
+	gates    map[int]*gate            // by process
+	threads  map[int]map[int]struct{} // of each process of a family
+	of       map[int]*Family          // by process
+	living   map[*Family]int          // processes
+	err      error
+}
+
+// gate is the shim of a container. What it starts while its family lives (a
+// hook) is part of that.
+type gate struct {
+	pod    string
+	family *Family
+}
+
+// ListenToFamilies begins to hear; [Families.Run] has to be called.
+func ListenToFamilies() (*Families, error) {
+	c, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	return &Families{
+		connector: c, gates: map[int]*gate{}, threads: map[int]map[int]struct{}{},
+		of: map[int]*Family{}, living: map[*Family]int{},
+	}, nil
+}
+
+// Run hears until ctx ends.
+func (f *Families) Run(ctx context.Context) {
+	err := f.connector.run(ctx, func(n notice) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.take(n)
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// Of are the families of pods, in the order of their starts. The error is that
+// of a record with gaps.
+func (f *Families) Of(pods ...string) ([]Family, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found []Family
+	for _, family := range f.families {
+		if slices.Contains(pods, family.Pod) {
+			found = append(found, *family)
+		}
+	}
+	return found, f.err
+}
+
+func (f *Families) take(n notice) {
+	switch n.what {
+	case whatFork:
+		f.fork(n)
+	case whatExec:
+		f.exec(n)
+	case whatExit:
+		f.exit(n)
+	}
+}
+
+func (f *Families) fork(n notice) {
+	if n.thread != n.pid {
+		if threads := f.threads[n.pid]; threads != nil {
+			threads[n.thread] = struct{}{}
+		}
+		return
+	}
+	family := f.of[n.parent]
+	if g := f.gates[n.parent]; g != nil {
+		if g.family == nil || g.family.End > 0 {
+			g.family = &Family{Pod: g.pod, Start: n.at}
+			f.families = append(f.families, g.family)
+		}
+		family = g.family
+	}
+	if family == nil {
+		return
+	}
+	f.of[n.pid] = family
+	f.threads[n.pid] = map[int]struct{}{n.thread: {}}
+	f.living[family]++
+}
+
+func (f *Families) exec(n notice) {
+	if family := f.of[n.pid]; family != nil {
+		// Its other threads are gone, and the one that is left has its number.
+		f.threads[n.pid] = map[int]struct{}{n.pid: {}}
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", n.pid))
+		if program := strings.TrimSpace(string(name)); err == nil && !slices.Contains(family.Programs, program) {
+			family.Programs = append(slices.Clone(family.Programs), program)
+		}
+		return
+	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n.pid))
+	if err != nil {
+		return
+	}
+	args := strings.Split(string(line), "\x00")
+	if len(args) > 1 && path.Base(args[0]) == "agent" && args[1] == "exec" {
+		if pod := podAt(n.pid); pod != "" {
+			f.gates[n.pid] = &gate{pod: pod}
+		}
+	}
+}
+
+func (f *Families) exit(n notice) {
+	if n.thread == n.pid {
+		delete(f.gates, n.pid)
+	}
+	threads := f.threads[n.pid]
+	delete(threads, n.thread)
+	if threads == nil || len(threads) > 0 {
+		return
+	}
+	family := f.of[n.pid]
+	delete(f.threads, n.pid)
+	delete(f.of, n.pid)
+	if f.living[family]--; f.living[family] == 0 {
+		family.End = n.at
+		delete(f.living, family)
+	}
+}
