@@ -116,6 +116,11 @@ func (s *space) signal(pod *corev1.Pod, r role, signal unix.Signal) bool {
 	if p == nil {
 		return false
 	}
+	return p.signal(signal)
+}
+
+// signal sends a signal to a process, if it is still there.
+func (p *process) signal(signal unix.Signal) bool {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
 		return false

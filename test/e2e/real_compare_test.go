@@ -1,0 +1,225 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// life is what a person sees of one run of a container.
+type life struct {
+	log    string
+	code   int32
+	reason string
+}
+
+// specimen is one pod of two that are done the same things to.
+type specimen struct {
+	*space
+	w     software
+	name  string
+	log   chan string // of the run that goes on
+	final chan corev1.PodStatus
+	lives []life
+}
+
+// compare does the same things to the same pod with and without the annotation
+// and shows the difference, which must be none.
+func (w software) compare(t *testing.T) {
+	s := newSpace(t)
+	template := w.template(t, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
+	// Nothing here is about losses, which a starved machine must not add.
+	claim := map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "1m"}
+	plain, gated := s.specimen(w, "plain", nil, template), s.specimen(w, "gated", claim, template)
+	both := func(do func(*specimen)) {
+		do(plain)
+		do(gated)
+	}
+	both((*specimen).start)
+	if w.reloaded != "" {
+		both(func(p *specimen) { p.mustKubectl("", "exec", p.name, "-c", "app", "--", "sh", "-c", "kill -HUP 1") })
+		both((*specimen).awaitReloaded)
+	}
+	var done []string
+	if !w.deaf {
+		done = append(done, "kubectl exec kill 1")
+		both(func(p *specimen) { p.mustKubectl("", "exec", p.name, "-c", "app", "--", "sh", "-c", "kill 1") })
+		both((*specimen).awaitEnd)
+		both((*specimen).start)
+	}
+	done = append(done, "killed", "deleted")
+	both(func(p *specimen) { p.signalMain(p.pod(p.name), unix.SIGKILL) })
+	both((*specimen).awaitEnd)
+	both((*specimen).start)
+	both(func(p *specimen) { p.deletePod(p.pod(p.name)) })
+	both((*specimen).awaitDeleted)
+	for i, how := range done {
+		before, after := plain.lives[i], gated.lives[i]
+		t.Logf("%s: exit code %d (%s), %d lines", how, before.code, before.reason, strings.Count(before.log, "\n"))
+		if w.deaf && how == "deleted" {
+			assert.EqualValues(t, 128+unix.SIGKILL, before.code, "after its whole grace")
+			before.code = 128 + int32(unix.SIGTERM)
+		}
+		assert.Equal(t, before.code, after.code, how)
+		assert.Equal(t, before.reason, after.reason, how)
+		assert.Equal(t, w.comparable(before.log), w.comparable(after.log), how)
+	}
+	if t.Failed() {
+		t.Logf("without the annotation: %+v", plain.lives)
+		t.Logf("with it: %+v", gated.lives)
+	}
+}
+
+func (s *space) specimen(w software, name string, annotations map[string]string, edit func(*corev1.PodTemplateSpec)) *specimen {
+	s.Helper()
+	template := s.template(app{name: name, edit: edit, template: annotations, grace: 10})
+	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+	pod.Name = name
+	_, err := s.client.CoreV1().Pods(s.name).Create(s.Context(), pod, metav1.CreateOptions{})
+	require.NoError(s, err)
+	p := &specimen{space: s, w: w, name: name, log: make(chan string, 1), final: make(chan corev1.PodStatus, 1)}
+	go p.follow()
+	return p
+}
+
+// follow keeps the last status of a pod: it is in the event of its deletion.
+func (p *specimen) follow() {
+	w, err := p.client.CoreV1().Pods(p.space.name).Watch(p.Context(), metav1.ListOptions{
+		FieldSelector: "metadata.name=" + p.name, ResourceVersion: "0",
+	})
+	if !assert.NoError(p, err) {
+		return
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		if pod, ok := event.Object.(*corev1.Pod); ok && event.Type == watch.Deleted {
+			p.final <- pod.Status
+			return
+		}
+	}
+}
+
+func containerNamed(status corev1.PodStatus, name string) corev1.ContainerStatus {
+	i := slices.IndexFunc(status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == name })
+	if i < 0 {
+		return corev1.ContainerStatus{}
+	}
+	return status.ContainerStatuses[i]
+}
+
+// start waits until the next run of the container serves, and follows its log.
+func (p *specimen) start() {
+	p.Helper()
+	what := fmt.Sprintf("%s of %s serves in run %d", p.name, p.w.name, len(p.lives)+1)
+	p.await(startTimeout+serveTimeout, what, func() bool {
+		pod := p.pod(p.name)
+		if pod == nil {
+			return false
+		}
+		c := containerNamed(pod.Status, "app")
+		return c.State.Running != nil && int(c.RestartCount) == len(p.lives) && mainOf(pod) != nil && p.w.serves(p.space, pod)
+	})
+	stream, err := p.client.CoreV1().Pods(p.space.name).
+		GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Follow: true}).Stream(context.Background())
+	require.NoError(p, err)
+	go func() {
+		defer stream.Close()
+		all, err := io.ReadAll(stream)
+		assert.NoError(p, err)
+		p.log <- string(all)
+	}()
+}
+
+// awaitReloaded waits until the application has logged that it reloaded.
+func (p *specimen) awaitReloaded() {
+	p.Helper()
+	p.await(serveTimeout, p.name+" logs its reload", func() bool {
+		log, err := p.client.CoreV1().Pods(p.space.name).
+			GetLogs(p.name, &corev1.PodLogOptions{Container: "app"}).DoRaw(p.Context())
+		return err == nil && strings.Contains(string(log), p.w.reloaded)
+	})
+	p.await(serveTimeout, p.name+" serves after its reload", func() bool { return p.w.serves(p.space, p.pod(p.name)) })
+}
+
+// awaitEnd waits for the end of the present run.
+func (p *specimen) awaitEnd() {
+	p.Helper()
+	var end *corev1.ContainerStateTerminated
+	p.await(startTimeout, fmt.Sprintf("%s of %s ends run %d", p.name, p.w.name, len(p.lives)+1), func() bool {
+		c := containerNamed(p.pod(p.name).Status, "app")
+		if end = c.State.Terminated; end == nil && int(c.RestartCount) == len(p.lives)+1 {
+			end = c.LastTerminationState.Terminated
+		}
+		return end != nil
+	})
+	p.ended(end)
+}
+
+func (p *specimen) awaitDeleted() {
+	p.Helper()
+	select {
+	case status := <-p.final:
+		end := containerNamed(status, "app").State.Terminated
+		require.NotNil(p, end, "the last status says how it ended")
+		p.ended(end)
+	case <-time.After(startTimeout):
+		require.FailNow(p, p.name+" is not deleted")
+	}
+}
+
+func (p *specimen) ended(end *corev1.ContainerStateTerminated) {
+	p.Helper()
+	select {
+	case log := <-p.log:
+		p.lives = append(p.lives, life{log, end.ExitCode, end.Reason})
+	case <-time.After(startTimeout):
+		require.FailNow(p, "the log of "+p.name+" does not end")
+	}
+}
+
+// What differs between any two runs: addresses in hexadecimal, and numbers,
+// which are times, process ids, sizes and durations.
+var (
+	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
+	// The kernel names no sender of a signal that comes from outside of the
+	// container; the gate passes it on from inside.
+	sender  = regexp.MustCompile(` from [0-9]+\b`)
+	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
+	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)
+	spaces  = regexp.MustCompile(` +`)
+)
+
+// comparable is a log without what differs between any two runs, and without
+// what we add to it.
+func (w software) comparable(log string) []string {
+	lines := []string{}
+	for line := range strings.Lines(log) {
+		line = strings.TrimRight(line, "\n")
+		if strings.HasPrefix(line, "metaparticle: ") || (w.noise != nil && w.noise.MatchString(line)) {
+			continue
+		}
+		line = number.ReplaceAllString(hexadecimal.ReplaceAllString(sender.ReplaceAllString(line, ""), "X"), "N")
+		lines = append(lines, spaces.ReplaceAllString(weekday.ReplaceAllString(line, "D"), " "))
+	}
+	if w.unordered {
+		slices.Sort(lines)
+	}
+	return lines
+}

@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// journal is what a client writes while the application is killed. A number
+// that was acknowledged must be there for ever.
+type journal struct {
+	// client reads statements, one a line, and answers each with a line.
+	client []string
+	// prepare is a statement for the beginning; empty: none is needed.
+	prepare string
+	// keep is the statement that keeps a number, and yes tells its good answers.
+	keep func(n int) string
+	yes  func(answer string) bool
+	// read is the statement that answers with a line for each number.
+	read string
+
+	mu           sync.Mutex
+	next         int
+	acknowledged []int
+}
+
+func (j *journal) command(s *space, pod *corev1.Pod) *exec.Cmd {
+	command := append(kubectlCommand(), "-n", s.name, "exec", "-i", pod.Name, "-c", "app", "--")
+	command = append(command, j.client...)
+	return exec.CommandContext(s.Context(), command[0], command[1:]...)
+}
+
+func (j *journal) begin(t *trial) {
+	if j == nil || j.prepare == "" {
+		return
+	}
+	_, holder := t.living()
+	t.mustKubectl(j.prepare+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
+}
+
+// write writes number after number until the application is gone, or until it
+// is told to stop. It returns when the first is acknowledged, so the blow falls
+// amid the writing; or with false if none can be written.
+func (j *journal) write(s *space, pod *corev1.Pod) (stop func(), ok bool) {
+	s.Helper()
+	if j == nil {
+		return func() {}, true
+	}
+	cmd := j.command(s, pod)
+	in, err := cmd.StdinPipe()
+	require.NoError(s, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(s, err)
+	require.NoError(s, cmd.Start())
+	first, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		j.converse(in, bufio.NewScanner(out), sync.OnceFunc(func() { close(first) }))
+	}()
+	stop = sync.OnceFunc(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		<-ended
+		_ = cmd.Wait() // it was killed, or its server was
+	})
+	select {
+	case <-first:
+		return stop, true
+	case <-ended:
+		stop()
+		return nil, false
+	}
+}
+
+func (j *journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge func()) {
+	for {
+		j.mu.Lock()
+		j.next++
+		n := j.next
+		j.mu.Unlock()
+		if _, err := io.WriteString(in, j.keep(n)+"\n"); err != nil || !answers.Scan() || !j.yes(answers.Text()) {
+			return
+		}
+		j.mu.Lock()
+		j.acknowledged = append(j.acknowledged, n)
+		j.mu.Unlock()
+		acknowledge()
+	}
+}
+
+// check looks whether all that was acknowledged is there.
+func (j *journal) check(t *trial) {
+	t.Helper()
+	if j == nil {
+		return
+	}
+	var out string
+	t.await(serveTimeout, "the journal of "+t.w.name+" is read", func() bool {
+		_, holder := t.living()
+		if holder == nil {
+			return false
+		}
+		var err error
+		out, err = t.kubectl(j.read+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
+		return err == nil
+	})
+	there := map[string]bool{}
+	for line := range strings.Lines(out) {
+		there[strings.TrimSpace(line)] = true
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, n := range j.acknowledged {
+		assert.True(t, there[fmt.Sprint(n)], "%d was acknowledged and is lost", n)
+	}
+}

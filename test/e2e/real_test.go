@@ -1,0 +1,233 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/image/apps"
+	"github.com/metaparticle-io/metaparticle/test/image/oci"
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// software is one of the images of test/image/apps, and how people deploy it.
+type software struct {
+	name string
+	// port that it serves on; 0: none.
+	port int32
+	// data is where its volume goes; empty: it has none.
+	data string
+	// group is the volume's, for an image that is not root's.
+	group int64
+	// edit is the last word on the pod template.
+	edit func(*corev1.PodTemplateSpec)
+	// serves tells whether the application of a pod does its work.
+	serves func(*space, *corev1.Pod) bool
+	// journal writes what must never be lost; nil: it keeps nothing.
+	journal *journal
+	// reloaded is what it logs once SIGHUP has had its effect; empty: it is not asked to.
+	reloaded string
+	// check is what has to be true of what it did, at the end.
+	check func(*trial)
+	// unordered: several processes log at once.
+	unordered bool
+	// noise matches what it logs of those who look whether it serves yet, and
+	// what no two runs of it log equally often; nil: nothing.
+	noise *regexp.Regexp
+	// deaf: it does not handle SIGTERM. The kernel spared it as PID 1; behind
+	// a gate it ends: the one difference that there is.
+	deaf bool
+}
+
+// serveTimeout is for a start until it serves: a JVM takes five seconds, one of
+// five on a small machine several times that.
+const serveTimeout = 90 * time.Second
+
+// test runs both halves of what is promised for real applications.
+func (w software) test(t *testing.T) {
+	needLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
+	t.Parallel()
+	t.Run("one at a time, whatever is killed", func(t *testing.T) {
+		t.Parallel()
+		w.survives(t)
+	})
+	t.Run("the same as without the annotation", func(t *testing.T) {
+		t.Parallel()
+		w.compare(t)
+	})
+}
+
+// shelf are the references of the images in the cluster's registry, made once.
+var shelf sync.Map
+
+// reference makes an image and pushes it.
+func (w software) reference(t *testing.T) string {
+	once, _ := shelf.LoadOrStore(w.name, sync.OnceValues(func() (string, error) {
+		img, err := apps.Image(context.Background(), w.name, oci.Uncompressed)
+		if err != nil {
+			return "", err
+		}
+		digest, err := img.Digest()
+		if err != nil {
+			return "", err
+		}
+		err = oci.Push(context.Background(), cluster.lab.Registry()+"/e2e/"+w.name+":latest", img)
+		return lab.RegistryInCluster + "/e2e/" + w.name + "@" + digest.String(), err
+	}))
+	reference, err := once.(func() (string, error))()
+	require.NoError(t, err)
+	return reference
+}
+
+// template changes the test application's pods to those of the software.
+func (w software) template(t *testing.T, volume corev1.VolumeSource) func(*corev1.PodTemplateSpec) {
+	reference := w.reference(t)
+	return func(p *corev1.PodTemplateSpec) {
+		p.Spec.Volumes = nil
+		c := corev1.Container{
+			Name: "app", Image: reference, ImagePullPolicy: corev1.PullIfNotPresent,
+			Resources: corev1.ResourceRequirements{Requests: quantities("20m", "32Mi")},
+		}
+		if w.port != 0 {
+			c.Ports = []corev1.ContainerPort{{Name: "app", ContainerPort: w.port}}
+		}
+		if w.data != "" {
+			p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: volume}}
+			c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: w.data}}
+		}
+		if w.group != 0 {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &w.group}
+		}
+		p.Spec.Containers = []corev1.Container{c}
+		if w.edit != nil {
+			w.edit(p)
+		}
+	}
+}
+
+// claimVolume makes a volume on one node, and the claim that pods name: what
+// people have who keep their data on a machine's own disk.
+func (s *space) claimVolume(w software) corev1.VolumeSource {
+	s.Helper()
+	dir := filepath.Join(s.dir, "data")
+	require.NoError(s, os.MkdirAll(dir, 0o777))
+	require.NoError(s, os.Chmod(dir, 0o777), "whatever the umask")
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	modes, none := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, ""
+	volumes := s.client.CoreV1().PersistentVolumes()
+	_, err := volumes.Create(s.Context(), &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: s.name},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity: size, AccessModes: modes,
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{
+				Local: &corev1.LocalVolumeSource{Path: filepath.Join(s.mount(), "data")},
+			},
+			ClaimRef: &corev1.ObjectReference{Namespace: s.name, Name: w.name},
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
+					Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: cluster.lab.Nodes()[:1],
+				}}}},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	s.Cleanup(func() {
+		assert.NoError(s, volumes.Delete(context.Background(), s.name, metav1.DeleteOptions{}))
+	})
+	_, err = s.client.CoreV1().PersistentVolumeClaims(s.name).Create(s.Context(), &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: w.name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: modes, StorageClassName: &none, VolumeName: s.name,
+			Resources: corev1.VolumeResourceRequirements{Requests: size},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.name}}
+}
+
+// kernel hears of every application that a gate starts, once for all tests.
+var kernel = sync.OnceValues(func() (*witness.Families, error) {
+	families, err := witness.ListenToFamilies()
+	if err == nil {
+		go families.Run(context.Background())
+	}
+	return families, err
+})
+
+// families are those of all pods that were ever seen.
+type families struct {
+	*space
+	heard *witness.Families
+	app   string
+	pods  map[string]string // names by UID
+}
+
+func (s *space) families(app string) *families {
+	heard, err := kernel()
+	require.NoError(s, err)
+	return &families{space: s, heard: heard, app: app, pods: map[string]string{}}
+}
+
+// all are the families so far.
+func (f *families) all() []witness.Family {
+	uids := []string{}
+	for _, pod := range f.space.all(f.app) {
+		f.pods[string(pod.UID)] = pod.Name
+	}
+	for uid := range f.pods {
+		uids = append(uids, uid)
+	}
+	all, err := f.heard.Of(uids...)
+	require.NoError(f, err)
+	return all
+}
+
+// living is the last family that lives, with its pod; or nil.
+func (f *families) living() (*witness.Family, *corev1.Pod) {
+	for _, family := range slices.Backward(f.all()) {
+		if family.End == 0 {
+			return &family, f.pod(f.pods[family.Pod])
+		}
+	}
+	return nil, nil
+}
+
+// neverTwo holds the whole record to the promise: all of one application is
+// dead before anything of the next one starts.
+func (f *families) neverTwo() {
+	all := f.all()
+	for i, next := range all {
+		for _, before := range all[:i] {
+			assert.True(f, before.End > 0 && before.End <= next.Start, "two at once: %v and %v", before, next)
+		}
+	}
+}
+
+// contains is a software's answer over HTTP.
+func contains(path, text string) func(*space, *corev1.Pod) bool {
+	return func(s *space, pod *corev1.Pod) bool {
+		port := fmt.Sprint(pod.Spec.Containers[0].Ports[0].ContainerPort)
+		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second) // for one that accepts and does not answer yet
+		defer cancel()
+		body, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, port, path, nil).DoRaw(ctx)
+		return err == nil && strings.Contains(string(body), text)
+	}
+}
