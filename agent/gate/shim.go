@@ -132,7 +132,9 @@ func (s *shim) init() (err error) {
 		Shim: ShimID(rand.Text()), Container: s.cfg.Container, BootID: bootID,
 		PID1: os.Getpid() == 1, Phase: Waiting, Since: Now(),
 	}
-	if !s.self.PID1 {
+	if s.self.PID1 {
+		spreadNumbers()
+	} else {
 		// Orphans become ours, as they do become PID 1's.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("become the reaper: %w", err)
