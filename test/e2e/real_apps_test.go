@@ -37,7 +37,7 @@ func TestRealGunicorn(t *testing.T) {
 // compat: applications/postgresql carried
 func TestRealPostgreSQL(t *testing.T) {
 	psql := []string{"psql", "-U", "postgres", "-qtAX"}
-	software{name: "postgresql", port: 5432, data: "/var/lib/postgresql/data",
+	software{name: "postgresql", port: 5432, data: "/var/lib/postgresql/data", group: 1000,
 		serves: func(s *space, pod *corev1.Pod) bool {
 			_, err := s.kubectl("", append(slices.Concat([]string{"exec", pod.Name, "-c", "app", "--"}, psql), "-c", "SELECT 1")...)
 			return err == nil

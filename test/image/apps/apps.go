@@ -46,7 +46,8 @@ var recipes = map[string]recipe{
 			"PATH=/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"PGDATA=/var/lib/postgresql/data/pgdata", "PGHOST=/tmp",
 		},
-		Ports:      []string{"5432/tcp"},
+		// As most charts run it: not as root.
+		User: "postgres", Ports: []string{"5432/tcp"},
 		StopSignal: "SIGINT", // fast shutdown, as the official image
 	}},
 	"gunicorn": {[]string{"gunicorn"}, oci.Config{
