@@ -91,7 +91,7 @@ func withoutOurs(t *testing.T, env []string) []string {
 // layered is Debian with the test program at /opt/bin/app, in its PATH.
 func (s *space) layered(configs map[string]v1.Config) map[string]string {
 	s.Helper()
-	base, err := oci.Debian(s.Context(), []string{"dash"}, oci.Config{})
+	base, err := oci.Debian(s.Context(), nil, oci.Config{}, oci.Uncompressed)
 	require.NoError(s, err)
 	program := filepath.Join(s.TempDir(), "app")
 	build := exec.CommandContext(s.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "../app")
