@@ -216,7 +216,7 @@ func (f *families) neverTwo() {
 	all := f.all()
 	for i, next := range all {
 		for _, before := range all[:i] {
-			assert.True(f, before.End > 0 && before.End <= next.Start, "two at once: %v and %v", before, next)
+			require.True(f, before.End > 0 && before.End <= next.Start, "two at once: %v and %v", before, next)
 		}
 	}
 }

@@ -23,7 +23,8 @@ type Family struct {
 	Start time.Duration
 	// End is when its last thread was gone; zero: it lives.
 	End time.Duration
-	// Programs are the names of what it has executed.
+	// Programs are the names of what it has executed; never none: what a gate
+	// forks and does not execute is no application.
 	Programs []string
 }
 
@@ -83,7 +84,7 @@ func (f *Families) Of(pods ...string) ([]Family, error) {
 	defer f.mu.Unlock()
 	var found []Family
 	for _, family := range f.families {
-		if slices.Contains(pods, family.Pod) {
+		if len(family.Programs) > 0 && slices.Contains(pods, family.Pod) {
 			found = append(found, *family)
 		}
 	}
@@ -129,7 +130,11 @@ func (f *Families) exec(n notice) {
 		// Its other threads are gone, and the one that is left has its number.
 		f.threads[n.pid] = map[int]struct{}{n.pid: {}}
 		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", n.pid))
-		if program := strings.TrimSpace(string(name)); err == nil && !slices.Contains(family.Programs, program) {
+		program := strings.TrimSpace(string(name))
+		if err != nil {
+			program = "gone" // before its name could be read
+		}
+		if !slices.Contains(family.Programs, program) {
 			family.Programs = append(slices.Clone(family.Programs), program)
 		}
 		return

@@ -13,6 +13,7 @@ import (
 // The numbers are beyond what the kernel gives, so that nobody is found there.
 const shim, main, worker, orphan, stranger = 1 << 30, 1<<30 + 1, 1<<30 + 2, 1<<30 + 3, 1<<30 + 4
 
+// heard hears of notices; what the gate forks executes something at once.
 func heard(notices ...notice) *Families {
 	f := &Families{gates: map[int]*gate{shim: {pod: "a"}}, threads: map[int]map[int]struct{}{},
 		of: map[int]*Family{}, living: map[*Family]int{}}
@@ -22,6 +23,9 @@ func heard(notices ...notice) *Families {
 			n.thread = n.pid
 		}
 		f.take(n)
+		if n.parent == shim && n.thread == n.pid {
+			f.take(notice{what: whatExec, at: n.at, thread: n.pid, pid: n.pid})
+		}
 	}
 	return f
 }
@@ -56,9 +60,21 @@ func TestFamilyLivesUntilTheLastThreadOfTheLastDescendant(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, err := heard(test.notices...).Of("a")
 			assert.NoError(t, err)
+			for i := range test.want {
+				test.want[i].Programs = []string{"gone"}
+			}
 			assert.Equal(t, test.want, got)
 		})
 	}
 	got, _ := heard(fork(shim, main)).Of("b")
+	assert.Empty(t, got)
+}
+
+func TestWhatAGateForksAndDoesNotExecuteIsNoFamily(t *testing.T) {
+	f := heard()
+	f.take(notice{what: whatFork, parent: shim, thread: main, pid: main, at: 1})
+	f.take(notice{what: whatExit, thread: main, pid: main, at: 2})
+	got, err := f.Of("a")
+	assert.NoError(t, err)
 	assert.Empty(t, got)
 }
