@@ -340,6 +340,35 @@ func TestEventsAndMetricsTellWhatHappened(t *testing.T) {
 	})
 }
 
+func TestTheTroubleOfAHookIsToldOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		trouble := func(serial int, reason string) {
+			a.gates.report("s1", func(r *gate.Report) {
+				r.Trouble = gate.Trouble{Serial: serial, Reason: reason, Message: "as the kubelet says it"}
+			})
+			w.pass(time.Second)
+		}
+		trouble(1, gate.ReasonPreStop)
+		trouble(1, gate.ReasonPreStop)
+		trouble(2, gate.ReasonPreStop)
+		trouble(3, gate.ReasonPostStart)
+		var said []string
+		w.server.mu.Lock()
+		for _, e := range w.server.events {
+			said = append(said, e.Reason+": "+e.Message)
+		}
+		w.server.mu.Unlock()
+		assert.Equal(t, []string{
+			"FailedPreStopHook: as the kubelet says it", "FailedPreStopHook: as the kubelet says it",
+			"FailedPostStartHook: as the kubelet says it", "Killing: FailedPostStartHook",
+		}, said[1:])
+	})
+}
+
 func TestAnotherElectorsLeftoversAreNotTakenForAHolderThatServes(t *testing.T) {
 	// client-go leaves annotations that it does not know.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

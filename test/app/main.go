@@ -38,6 +38,9 @@ type config struct {
 	check      string
 	pid1       bool
 	facts      bool
+	note       string
+	noteCode   int
+	notes      bool
 }
 
 func main() {
@@ -58,6 +61,9 @@ func main() {
 	flag.StringVar(&c.check, "check", "", "be the health command: ask the application on port 8080 about this")
 	flag.BoolVar(&c.pid1, "pid1", false, "insist on being PID 1, as some init systems do")
 	flag.BoolVar(&c.facts, "facts", false, "print what this process finds itself to be, and end")
+	flag.StringVar(&c.note, "note", "", "be a hook: note this, and end")
+	flag.IntVar(&c.noteCode, "note-code", 0, "exit code of -note")
+	flag.BoolVar(&c.notes, "notes", false, "note the stop signal")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -77,6 +83,8 @@ func run(c config) (int, error) {
 		return 0, annotate(c.listen, c.annotate)
 	case c.check != "":
 		return check(c.check)
+	case c.note != "":
+		return c.noteCode, note(c.dir, os.Getenv("POD_NAME"), c.note)
 	}
 	if c.pid1 && os.Getpid() != 1 {
 		return 0, fmt.Errorf("can only run as pid 1, not %d", os.Getpid())
@@ -109,6 +117,11 @@ func run(c config) (int, error) {
 	}
 	if err := life.signalled(); err != nil {
 		return 0, err
+	}
+	if c.notes {
+		if err := note(c.dir, os.Getenv("POD_NAME"), "stops"); err != nil {
+			return 0, err
+		}
 	}
 	if c.ignoreTerm {
 		select {}

@@ -19,6 +19,7 @@ func serve(c config, asked chan<- int) {
 		<-time.After(c.startDelay)
 	}
 	mux := http.NewServeMux()
+	handleNotes(mux, c.dir)
 	var h health
 	h.handle(mux)
 	if c.grpc != "" {

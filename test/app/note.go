@@ -1,0 +1,36 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+)
+
+// note writes down in whose name what happened, in the order in which it did.
+func note(dir, pod, what string) error {
+	file, err := os.OpenFile(filepath.Join(dir, "notes"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		return fmt.Errorf("open notes: %w", err)
+	}
+	defer file.Close()
+	_, err = fmt.Fprintln(file, pod, what)
+	return err
+}
+
+// handleNotes answers GET /note?say=what, in the name of the application, or of
+// the pod that asks.
+func handleNotes(mux *http.ServeMux, dir string) {
+	mux.HandleFunc("GET /note", func(w http.ResponseWriter, r *http.Request) {
+		pod := r.Header.Get("X-Pod")
+		if pod == "" {
+			pod = os.Getenv("POD_NAME")
+		}
+		if err := note(dir, pod, r.URL.Query().Get("say")); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+}

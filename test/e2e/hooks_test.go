@@ -1,0 +1,204 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// hooked gives the application hooks; nil is none.
+func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplateSpec) {
+	return func(t *corev1.PodTemplateSpec) {
+		t.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: postStart, PreStop: preStop}
+	}
+}
+
+// noting is a hook that notes something, in its pod's name.
+func noting(what string, more ...string) *corev1.LifecycleHandler {
+	command := append([]string{"/app", "-record=/record", "-note=" + what}, more...)
+	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
+}
+
+// notes are what was noted in a pod's name, in that order.
+func (s *space) notes(pod *corev1.Pod) (all []string) {
+	s.Helper()
+	text, err := os.ReadFile(filepath.Join(s.dir, "notes"))
+	if !os.IsNotExist(err) {
+		require.NoError(s, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, what, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name == pod.Name {
+			all = append(all, what)
+		}
+	}
+	return all
+}
+
+// gone waits until a pod that is deleted is gone, and returns how long it took.
+func (s *space) gone(pod *corev1.Pod) time.Duration {
+	s.Helper()
+	began := time.Now()
+	s.deletePod(pod)
+	s.await(startTimeout, pod.Name+" is gone", func() bool {
+		now := s.pod(pod.Name)
+		return now == nil || now.UID != pod.UID
+	})
+	return time.Since(began)
+}
+
+// pair creates an application twice, one pod each: as it is, and annotated.
+func (s *space) pair(name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated app) {
+	s.Helper()
+	gated = singleton(name)
+	gated.replicas, gated.edit, gated.args = 1, edit, args
+	plain = app{name: name + "-plain", replicas: 1, edit: edit, args: args}
+	for _, a := range []app{gated, plain} {
+		_, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+		require.NoError(s, err)
+	}
+	return plain, gated
+}
+
+// compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
+func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
+	needLab(t, "it reads the hooks' notes")
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("hooked")
+	a.replicas, a.args = 2, []string{"-notes"}
+	a.edit = hooked(noting("post"), noting("pre"))
+	s.deploy(a)
+	noted := func(pod *corev1.Pod, want ...string) {
+		s.Helper()
+		s.within(handover, func() bool { return len(s.notes(pod)) >= len(want) })
+		assert.Equal(s, want, s.notes(pod))
+	}
+	first, standby := s.holder(deploymentSlot(a.name)), s.standby(a)
+	noted(first, "post")
+	assert.Empty(t, s.notes(standby))
+
+	second := s.yields(a)
+	assert.Equal(t, standby.UID, second.UID)
+	noted(second, "post")
+	noted(first, "post", "pre", "stops")
+	assert.Equal(t, first.UID, s.yields(a).UID)
+	noted(first, "post", "pre", "stops", "post")
+	noted(second, "post", "pre", "stops")
+	assert.Zero(t, s.restarts(a))
+
+	assert.Less(t, s.gone(second), 20*time.Second, "a standby ends at once")
+	noted(second, "post", "pre", "stops")
+	s.gone(first)
+	noted(first, "post", "pre", "stops", "post", "pre", "stops")
+}
+
+// compat: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
+func TestHooksDoWhatTheyDoWithoutUs(t *testing.T) {
+	needLab(t, "it reads the hooks' notes")
+	t.Parallel()
+	s := newSpace(t)
+	listener := app{name: "listener", replicas: 1}
+	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(listener), metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.await(startTimeout, "somebody listens", func() bool {
+		pods := s.all(listener.name)
+		return len(pods) == 1 && ready(pods[0]) && s.ask(pods[0]) != ""
+	})
+	host := s.all(listener.name)[0].Status.PodIP
+	const sleep = 3
+	for name, tt := range map[string]struct {
+		postStart, preStop *corev1.LifecycleHandler
+		notes              []string
+		stops              time.Duration
+	}{
+		"asks": {
+			&corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{
+				Host: host, Port: intstr.FromInt32(8080), Path: "/note?say=greeted",
+				HTTPHeaders: []corev1.HTTPHeader{{Name: "X-Pod", Value: "asks"}},
+			}},
+			&corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromString("http"), Path: "/note?say=pre"}},
+			[]string{"pre", "stops"}, 0,
+		},
+		"sleeps": {
+			&corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1}},
+			&corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: sleep}},
+			[]string{"stops"}, sleep * time.Second,
+		},
+	} {
+		plain, gated := s.twins(name, hooked(tt.postStart, tt.preStop), "-notes")
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			assert.GreaterOrEqual(t, s.gone(pod), tt.stops, pod.Name)
+			assert.Equal(t, tt.notes, s.notes(pod), pod.Name)
+			assert.Empty(t, s.said(pod, "FailedPostStartHook"))
+			assert.Empty(t, s.said(pod, "FailedPreStopHook"))
+		}
+	}
+	// Their Deployments have made new pods meanwhile, greeting as well.
+	greeted := s.notes(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "asks"}})
+	assert.GreaterOrEqual(t, len(greeted), 2)
+}
+
+// A tcpSocket is a hook that Kubernetes takes, and fails.
+//
+// compat: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
+func TestHooksThatFailFailAsWithoutUs(t *testing.T) {
+	needLab(t, "it reads the hooks' notes")
+	t.Parallel()
+	s := newSpace(t)
+	tcp := &corev1.LifecycleHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromString("http")}}
+	for name, postStart := range map[string]*corev1.LifecycleHandler{
+		"fails-exec": noting("post", "-note-code=3"),
+		"fails-tcp":  tcp,
+	} {
+		plain, gated := s.pair(name, hooked(postStart, noting("pre")), "-notes", "-stop-code=9")
+		said := map[string][]string{}
+		for _, a := range []app{plain, gated} {
+			var pod *corev1.Pod
+			s.await(startTimeout, a.name+" is restarted", func() bool {
+				if pods := s.all(a.name); len(pods) == 1 && s.restarted(pods[0]) >= 1 {
+					pod = pods[0]
+				}
+				return pod != nil
+			})
+			last := s.pod(pod.Name).Status.ContainerStatuses[0].LastTerminationState.Terminated
+			require.NotNil(t, last, a.name)
+			assert.Equal(t, int32(9), last.ExitCode, "%s was asked to stop", a.name)
+			s.await(handover, "it is said", func() bool {
+				said[a.name] = append(s.said(pod, "FailedPostStartHook"), s.said(pod, "Killing")...)
+				return len(said[a.name]) >= 2
+			})
+			assert.Subset(t, s.notes(pod), []string{"pre", "stops"}, a.name)
+		}
+		assert.Equal(t, unique(said[plain.name]), unique(said[gated.name]), name)
+	}
+
+	plain, gated := s.twins("fails-late", hooked(nil, tcp), "-notes")
+	for _, pod := range []*corev1.Pod{plain, gated} {
+		s.gone(pod)
+		assert.Equal(t, []string{"stops"}, s.notes(pod), pod.Name)
+		s.await(handover, "it is said", func() bool { return len(s.said(pod, "FailedPreStopHook")) > 0 })
+	}
+	assert.Equal(t, s.said(plain, "FailedPreStopHook"), s.said(gated, "FailedPreStopHook"))
+}
+
+// unique are the texts, each once: how often a container has been restarted by
+// now is the back-off's affair.
+func unique(texts []string) map[string]bool {
+	all := map[string]bool{}
+	for _, text := range texts {
+		all[text] = true
+	}
+	return all
+}
