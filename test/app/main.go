@@ -41,6 +41,7 @@ type config struct {
 	note       string
 	noteCode   int
 	notes      bool
+	eat        bool
 }
 
 func main() {
@@ -64,6 +65,7 @@ func main() {
 	flag.StringVar(&c.note, "note", "", "be a hook: note this, and end")
 	flag.IntVar(&c.noteCode, "note-code", 0, "exit code of -note")
 	flag.BoolVar(&c.notes, "notes", false, "note the stop signal")
+	flag.BoolVar(&c.eat, "eat", false, "take memory until something happens")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -103,6 +105,9 @@ func run(c config) (int, error) {
 	var byItself <-chan time.Time
 	if c.runFor > 0 {
 		byItself = time.After(c.runFor)
+	}
+	if c.eat {
+		go eat()
 	}
 	asked := make(chan int, 1)
 	if c.listen != "" {

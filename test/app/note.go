@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"time"
 )
 
 // note writes down in whose name what happened, in the order in which it did.
@@ -33,4 +35,18 @@ func handleNotes(mux *http.ServeMux, dir string) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
+}
+
+// eat takes memory, a megabyte at a time.
+func eat() {
+	var eaten [][]byte
+	for {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += os.Getpagesize() {
+			b[i] = 1
+		}
+		eaten = append(eaten, b)
+		<-time.After(10 * time.Millisecond)
+		runtime.KeepAlive(eaten)
+	}
 }
