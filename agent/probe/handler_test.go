@@ -79,6 +79,7 @@ func application(t *testing.T) http.Handler {
 	return mux
 }
 
+// compat: probes/headers probes/host probes/https carried
 func TestAnHTTPProbeIsTheKubelets(t *testing.T) {
 	plain, secure := httptest.NewServer(application(t)), httptest.NewTLSServer(application(t))
 	defer plain.Close()
@@ -121,6 +122,7 @@ func TestAnHTTPProbeIsTheKubelets(t *testing.T) {
 	})
 }
 
+// compat: probes/readiness-tcp carried
 func TestATCPProbeIsAConnection(t *testing.T) {
 	open := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: deaf(t)}}, loopback, time.Second)
 	assert.Equal(t, Result{Outcome: Success}, open)
@@ -174,6 +176,7 @@ func healthServer(t *testing.T, secure bool, status byte) int {
 	return portOf(t, server.Listener.Addr().String())
 }
 
+// compat: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
 func TestAGRPCProbeAsksForHealth(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

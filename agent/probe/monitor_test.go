@@ -134,6 +134,7 @@ func (a *app) notices() []string {
 	return all
 }
 
+// compat: probes/standby carried
 func TestAStandbyPassesEveryProbeAndIsAskedNothing(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
@@ -150,6 +151,7 @@ func TestAStandbyPassesEveryProbeAndIsAskedNothing(t *testing.T) {
 	})
 }
 
+// compat: probes/timings probes/startup-anew carried
 func TestAStartupProbeKeepsItsTimesAndEachChildCountsAnew(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", func(p *api.Probe) {
 		p.InitialDelaySeconds, p.FailureThreshold = 5, 4
@@ -182,6 +184,7 @@ func TestAStartupProbeKeepsItsTimesAndEachChildCountsAnew(t *testing.T) {
 	})
 }
 
+// compat: lifecycle/grace-of-probe carried
 func TestAChildThatDoesNotStartIsEndedWithTheProbesOwnGrace(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
@@ -293,6 +296,7 @@ func TestAnAgentThatResumesBelievesThatWhatServedServes(t *testing.T) {
 	})
 }
 
+// compat: probes/timings carried
 func TestTheInitialDelayCountsFromTheStartOfTheChild(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())

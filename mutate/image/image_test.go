@@ -341,6 +341,7 @@ func TestIndexOfPlatformsThatAgree(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
+// compat: command/platforms carried
 func TestIndexOfPlatformsThatDiffer(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
@@ -361,6 +362,7 @@ func TestIndexOfPlatformsThatDiffer(t *testing.T) {
 	}
 }
 
+// compat: command/platforms refused ImagePlatforms
 func TestIndexOfOneArchitecturesVariantsThatDifferIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}

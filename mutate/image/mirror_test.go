@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
+// compat: command/mirror carried
 func TestAMirrorIsAskedFirstAndTheRegistryWhereItCannotHelp(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)

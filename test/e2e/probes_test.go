@@ -135,6 +135,8 @@ func (s *space) twins(name string, edit func(*corev1.PodTemplateSpec), args ...s
 
 // A slow application behind a startup probe that is shorter than what a standby
 // has stood by for: each start of it counts anew, in the same container too.
+//
+// compat: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
 func TestProbesOfEachStartCountAnew(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -178,6 +180,7 @@ func TestProbesOfEachStartCountAnew(t *testing.T) {
 	}
 }
 
+// compat: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
 func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -209,6 +212,7 @@ func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 	}
 }
 
+// compat: probes/startup-exec probes/message lifecycle/exit-codes carried
 func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -240,6 +244,8 @@ func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 
 // What the command says reaches the Event unchanged; what the application is
 // not, its standbys are not either.
+//
+// compat: probes/readiness-exec probes/message probes/standby carried
 func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -270,6 +276,7 @@ func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
 	s.await(startTimeout, "both Ready again", both(true))
 }
 
+// compat: probes/startup-tcp probes/liveness-tcp probes/readiness-grpc carried
 func TestProbesByTCPAndGRPC(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)

@@ -6,6 +6,7 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
 // compat: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
@@ -177,4 +179,20 @@ func TestAnAutoscalerFindsTheRequestsThatItDividesBy(t *testing.T) {
 			}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
+}
+
+// A person deletes the holder with less grace than the pod has.
+//
+// compat: lifecycle/grace-of-deletion lifecycle/ignores-term carried
+func TestTheDeletionsOwnGraceCounts(t *testing.T) {
+	t.Parallel()
+	a := singleton("hurried")
+	a.args = []string{"-ignore-term"} // and 30 s of grace
+	h := deployHolding(t, a, "it needs the record")
+	at := record.Now()
+	h.mustKubectl("", "delete", "pod", h.victim.Name, "--grace-period=3", "--wait=false")
+	h.await(takeover+handover, "another one runs", func() bool { return h.after(a, h.before) != nil })
+	old := h.process(h.before.ID)
+	assert.GreaterOrEqual(t, old.Last, at+2*time.Second, "it had its three seconds")
+	assert.Less(t, old.Last, at+takeover, "and not thirty")
 }

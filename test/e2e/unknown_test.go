@@ -34,6 +34,7 @@ const newerPod = `{
       {"name": "side", "image": "x", "command": ["side"], "newOfContainer": "side"}]}
 }`
 
+// compat: pod/ungated carried
 func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
