@@ -5,21 +5,47 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"path/filepath"
 )
 
-// annotate makes the application somebody else's webhook, which adds a claim
-// to every pod it sees, with the certificate in dir.
+// annotate makes the application somebody else's webhook, with the certificate
+// in dir: at / one that adds a claim to every pod it sees, at /inject one that
+// adds a container, and a variable to all of them.
 func annotate(listen, dir string) error {
-	const patch = `[{"op":"add","path":"/metadata/annotations","value":{"metaparticle.io/singleton":"true"}}]`
-	handler := func(w http.ResponseWriter, r *http.Request) {
+	mux := http.NewServeMux()
+	mux.Handle("/", webhook(func(json.RawMessage) ([]operation, error) {
+		return []operation{{"add", "/metadata/annotations", map[string]string{"metaparticle.io/singleton": "true"}}}, nil
+	}))
+	mux.Handle("/inject", webhook(inject))
+	return http.ListenAndServeTLS(listen, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), mux)
+}
+
+// operation is one of JSON Patch.
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+func webhook(mutate func(pod json.RawMessage) ([]operation, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		var review struct {
 			Request struct {
-				UID string `json:"uid"`
+				UID    string          `json:"uid"`
+				Object json.RawMessage `json:"object"`
 			} `json:"request"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+		err := json.NewDecoder(r.Body).Decode(&review)
+		var patch []byte
+		if err == nil {
+			var operations []operation
+			if operations, err = mutate(review.Request.Object); err == nil {
+				patch, err = json.Marshal(operations)
+			}
+		}
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
@@ -27,9 +53,59 @@ func annotate(listen, dir string) error {
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
 			"response": map[string]any{
-				"uid": review.Request.UID, "allowed": true, "patchType": "JSONPatch", "patch": []byte(patch),
+				"uid": review.Request.UID, "allowed": true, "patchType": "JSONPatch", "patch": patch,
 			},
 		})
 	}
-	return http.ListenAndServeTLS(listen, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), http.HandlerFunc(handler))
+}
+
+// The container and the variable that inject adds.
+const (
+	injectedContainer = "proxy"
+	injectedVariable  = "INJECTED"
+)
+
+// inject adds what is not there yet, as injectors do that are called again.
+func inject(raw json.RawMessage) ([]operation, error) {
+	type container struct {
+		Name  string `json:"name"`
+		Image string `json:"image"`
+		Env   []struct {
+			Name string `json:"name"`
+		} `json:"env"`
+	}
+	var pod struct {
+		Spec struct {
+			Containers     []container `json:"containers"`
+			InitContainers []container `json:"initContainers"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		return nil, err
+	}
+	all := []operation{}
+	variable := map[string]string{"name": injectedVariable, "value": "1"}
+	there := false
+	for list, containers := range map[string][]container{"containers": pod.Spec.Containers, "initContainers": pod.Spec.InitContainers} {
+		for i, c := range containers {
+			there = there || c.Name == injectedContainer
+			at, has := fmt.Sprintf("/spec/%s/%d/env", list, i), false
+			for _, v := range c.Env {
+				has = has || v.Name == injectedVariable
+			}
+			switch {
+			case has:
+			case len(c.Env) == 0:
+				all = append(all, operation{"add", at, []any{variable}})
+			default:
+				all = append(all, operation{"add", at + "/-", variable})
+			}
+		}
+	}
+	if !there {
+		all = append(all, operation{"add", "/spec/containers/-", map[string]any{
+			"name": injectedContainer, "image": pod.Spec.Containers[0].Image, "args": []string{"-listen=:9090"}, "env": []any{variable},
+		}})
+	}
+	return all, nil
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -42,6 +43,7 @@ type config struct {
 	noteCode   int
 	notes      bool
 	eat        bool
+	echo       bool
 }
 
 func main() {
@@ -66,6 +68,7 @@ func main() {
 	flag.IntVar(&c.noteCode, "note-code", 0, "exit code of -note")
 	flag.BoolVar(&c.notes, "notes", false, "note the stop signal")
 	flag.BoolVar(&c.eat, "eat", false, "take memory until something happens")
+	flag.BoolVar(&c.echo, "echo", false, "say back what comes in; without -listen, end when it ends")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {
@@ -112,6 +115,14 @@ func run(c config) (int, error) {
 	asked := make(chan int, 1)
 	if c.listen != "" {
 		go serve(c, asked)
+	}
+	if c.echo {
+		go func() {
+			_, _ = io.Copy(os.Stdout, os.Stdin)
+			if c.listen == "" {
+				asked <- 0
+			}
+		}()
 	}
 	select {
 	case <-byItself:

@@ -34,25 +34,7 @@ func TestAnnotationAddedByALaterWebhookIsRefused(t *testing.T) {
 	served := newSpace(t)
 	authority := served.laterWebhook()
 	// After "metaparticle": webhooks are called in the order of their names.
-	name := "zz-" + s.name
-	path, never, fail, none := "/", admissionv1.NeverReinvocationPolicy, admissionv1.Fail, admissionv1.SideEffectClassNone
-	configurations := cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	_, err := configurations.Create(t.Context(), &admissionv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: "later.example.com", AdmissionReviewVersions: []string{"v1"}, SideEffects: &none,
-			FailurePolicy: &fail, ReinvocationPolicy: &never,
-			ClientConfig: admissionv1.WebhookClientConfig{CABundle: authority,
-				Service: &admissionv1.ServiceReference{Namespace: served.name, Name: "later", Path: &path}},
-			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.name}},
-			Rules: []admissionv1.RuleWithOperations{{
-				Operations: []admissionv1.OperationType{admissionv1.Create},
-				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-			}},
-		}},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, configurations.Delete(context.Background(), name, metav1.DeleteOptions{})) })
+	served.register("zz-"+s.name, "/", s.name, authority)
 
 	s.await(startTimeout, "the later webhook is called", func() bool {
 		_, err := s.try(s.bare("late", nil))
@@ -60,6 +42,30 @@ func TestAnnotationAddedByALaterWebhookIsRefused(t *testing.T) {
 	})
 	s.refused(s.bare("late", nil), "NotInjected: the pod has metaparticle.io/singleton, but no gate was injected: ")
 	s.refused(s.bare("late", nil), "another webhook added the annotation after ours had passed")
+}
+
+// register has somebody else's webhook, which runs in this space, called for
+// the pods of a namespace.
+func (s *space) register(name, path, namespace string, authority []byte) {
+	s.Helper()
+	again, fail, none := admissionv1.NeverReinvocationPolicy, admissionv1.Fail, admissionv1.SideEffectClassNone
+	configurations := cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	_, err := configurations.Create(s.Context(), &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name: "later.example.com", AdmissionReviewVersions: []string{"v1"}, SideEffects: &none,
+			FailurePolicy: &fail, ReinvocationPolicy: &again,
+			ClientConfig: admissionv1.WebhookClientConfig{CABundle: authority,
+				Service: &admissionv1.ServiceReference{Namespace: s.name, Name: "later", Path: &path}},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			Rules: []admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.Create},
+				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+			}},
+		}},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	s.Cleanup(func() { assert.NoError(s, configurations.Delete(context.Background(), name, metav1.DeleteOptions{})) })
 }
 
 // laterWebhook runs somebody else's webhook behind a Service, and returns the

@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -124,4 +125,36 @@ func hostIPs(pod *corev1.Pod) (all []string) {
 		all = append(all, address.IP)
 	}
 	return all
+}
+
+func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	run := func(name string, code int) *corev1.Pod {
+		pod := s.bare(name, map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "10s"})
+		never := corev1.ContainerRestartPolicyNever
+		pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		c := &pod.Spec.Containers[0]
+		c.Args = append(c.Args, "-run-for=1s", fmt.Sprintf("-exit-code=%d", code))
+		c.RestartPolicy = &never
+		c.RestartPolicyRules = []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestart,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}},
+		}}
+		_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{})
+		require.NoError(t, err)
+		return pod
+	}
+	run("again", 42)
+	run("over", 7)
+	s.await(startTimeout, "the one with the rule's code is restarted", func() bool {
+		statuses := s.pod("again").Status.ContainerStatuses
+		return len(statuses) == 1 && statuses[0].RestartCount > 0 &&
+			statuses[0].LastTerminationState.Terminated != nil && statuses[0].LastTerminationState.Terminated.ExitCode == 42
+	})
+	s.await(startTimeout, "the other one is over", func() bool {
+		pod := s.pod("over")
+		return pod.Status.Phase == corev1.PodFailed && pod.Status.ContainerStatuses[0].RestartCount == 0 &&
+			pod.Status.ContainerStatuses[0].State.Terminated.ExitCode == 7
+	})
 }
