@@ -92,7 +92,7 @@ func (a *aside) start(path string) (pid int, err error) {
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		defer unix.Close(null)
-		pid, err = syscall.ForkExec(file, a.argv, &syscall.ProcAttr{
+		pid, err = fork(file, a.argv, &syscall.ProcAttr{
 			Env:   a.env,
 			Files: []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])},
 			Sys:   &syscall.SysProcAttr{Setsid: true},

@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,11 +32,25 @@ func (s *shim) spawn() (pid int, err error) {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, s.tty.fd
 	}
 	defer s.ignoreAsFound()()
-	pid, err = syscall.ForkExec(s.path, s.cfg.Command, attr)
+	pid, err = fork(s.path, s.cfg.Command, attr)
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", s.cfg.Command[0], err)
 	}
 	return pid, nil
+}
+
+// forks holds off a second fork while one may hang.
+var forks sync.Mutex
+
+// fork is syscall.ForkExec in a program that must go on if that hangs, as it does
+// on a volume that does not answer. The kernel then keeps the thread, and with it
+// one of the Go scheduler's processors: the shim needs two, and no garbage
+// collection meanwhile, which would wait for both.
+func fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	forks.Lock()
+	defer forks.Unlock()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	return syscall.ForkExec(path, argv, attr)
 }
 
 // ignoreAsFound ignores what was ignored when the shim started (nohup), while

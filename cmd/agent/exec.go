@@ -26,9 +26,10 @@ import (
 
 func execCommand(_ context.Context, args []string) (int, error) {
 	// Its memory counts in the application's limit, and it does next to
-	// nothing: little garbage, few threads.
+	// nothing: little garbage, few threads. Two, because one may hang in the
+	// application's exec, and the watchdog must not.
 	debug.SetGCPercent(20)
-	runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(2)
 
 	cfg, err := execConfig(args)
 	if err != nil {

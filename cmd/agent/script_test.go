@@ -42,6 +42,7 @@ import (
 //	alive SHIM, ! alive SHIM          whether anything else of its container lives
 //	intime SHIM                       its last deadline is still ahead
 //	past SHIM                         wait until its last deadline has passed
+//	hang FILE                         whoever opens or executes it hangs, to the script's end
 var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"serve": func(ts *testscript.TestScript, _ bool, args []string) { worldOf(ts).startAgent(args[0]) },
 	"hangup": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -76,6 +77,17 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"past": func(ts *testscript.TestScript, _ bool, args []string) {
 		<-time.After(worldOf(ts).grants[args[0]] - gate.Now())
 	},
+	"hang": hang,
+}
+
+// hang takes a lease on the file, as file servers do: the kernel lets others
+// wait until it is given back. Its own patience (45 s) is longer than a script's.
+func hang(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Defer(func() { f.Close() })
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	ts.Check(err)
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
