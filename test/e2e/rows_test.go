@@ -6,6 +6,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -28,8 +29,6 @@ func (s *space) of(name, pod string) (found []record.Process) {
 }
 
 // An init container that prepares for the application, as a migration does.
-//
-// compat: pod/init-gated carried
 func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()
@@ -83,8 +82,6 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 
 // On its node's network a standby forwards the same port of another node, and
 // no port of ours is taken: not the one that the agent has elsewhere.
-//
-// compat: pod/host-network carried
 func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
 	needLab(t, "it needs two nodes of its own")
 	t.Parallel()
@@ -157,4 +154,31 @@ func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 		return pod.Status.Phase == corev1.PodFailed && pod.Status.ContainerStatuses[0].RestartCount == 0 &&
 			pod.Status.ContainerStatuses[0].State.Terminated.ExitCode == 7
 	})
+}
+
+// The error, the warning, the Event on the owner, and the metric.
+func TestAReasonHasOneNameWhereverPeopleLook(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	const reason = "SharedProcesses"
+	a := singleton("named")
+	share := true
+	a.edit = func(template *corev1.PodTemplateSpec) { template.Spec.ShareProcessNamespace = &share }
+	pod := s.bare("named", claims)
+	pod.Spec.ShareProcessNamespace = &share
+	s.refused(pod, reason+": ")
+	assert.Contains(t, s.mustKubectl(s.manifest(s.deployment(a)), "apply", "-f", "-"), "Warning: "+reason+": ")
+	s.await(startTimeout, "an Event on the Deployment", func() bool {
+		event := s.event("Deployment", a.name, reason)
+		return event != nil && strings.Contains(event.Message, reason+": ")
+	})
+	counted := false
+	pods, err := cluster.client.CoreV1().Pods(systemNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhookName})
+	require.NoError(t, err)
+	for _, p := range pods.Items {
+		text, err := cluster.client.CoreV1().Pods(systemNamespace).ProxyGet("http", p.Name, "8080", "/metrics", nil).DoRaw(t.Context())
+		require.NoError(t, err)
+		counted = counted || strings.Contains(string(text), `metaparticle_admissions_total{reason="`+reason+`",resource="pods",result="denied"}`)
+	}
+	assert.True(t, counted, "in the metric")
 }
