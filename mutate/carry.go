@@ -86,7 +86,11 @@ func CarryIn(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operatio
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		d.set(wanted[key], at(key)...)
 	}
-	warnings = append(warnings, foresee(kind, template, wanted, kubernetes)...)
+	text, err := json.Marshal(d.get(path...))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	warnings = append(warnings, foresee(kind, text, template, wanted, kubernetes)...)
 	return d.ops, append(warnings, now.Spec.stalls(kind, wanted, &template.Spec)...), nil
 }
 
@@ -135,8 +139,9 @@ func immutable(wanted, template map[string]string) Refusals {
 	return warnings
 }
 
-// foresee is what the template's pods would be refused for.
-func foresee(kind string, template *corev1.PodTemplateSpec, annotations map[string]string, kubernetes int) Refusals {
+// foresee is what the template's pods would be refused for. The text of the
+// template is looked at for what this build does not know.
+func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotations map[string]string, kubernetes int) Refusals {
 	var warnings Refusals
 	request, err := api.Parse(annotations)
 	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
@@ -151,5 +156,9 @@ func foresee(kind string, template *corev1.PodTemplateSpec, annotations map[stri
 	pod := &corev1.Pod{Spec: template.Spec}
 	gated, warnings := gatedContainers(pod, request, &template.Spec)
 	parts{pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind}, gated: gated}.judgeLowPorts(&warnings)
-	return append(warnings, against(pod, request, gated, gatedInits(pod, request), kubernetes)...)
+	warnings = append(warnings, against(pod, request, gated, gatedInits(pod, request), kubernetes)...)
+	if request.Shims() {
+		warnings = append(warnings, judgeHooks(text, pod, gated)...)
+	}
+	return warnings
 }

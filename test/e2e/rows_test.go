@@ -29,6 +29,8 @@ func (s *space) of(name, pod string) (found []record.Process) {
 }
 
 // An init container that prepares for the application, as a migration does.
+//
+// compat: pod/init-gated carried
 func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()
@@ -82,6 +84,8 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 
 // On its node's network a standby forwards the same port of another node, and
 // no port of ours is taken: not the one that the agent has elsewhere.
+//
+// compat: pod/host-network carried
 func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
 	needLab(t, "it needs two nodes of its own")
 	t.Parallel()
