@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// compat: pod/native-sidecars pod/ungated carried
+func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
+	needLab(t, "it needs the record")
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("accompanied")
+	a.replicas = 2
+	always := corev1.ContainerRestartPolicyAlways
+	a.edit = func(template *corev1.PodTemplateSpec) {
+		template.Spec.InitContainers = []corev1.Container{{Name: "proxy", Image: image, Args: []string{"-listen=:8081"}, RestartPolicy: &always}}
+	}
+	s.deploy(a)
+	for _, pod := range s.all(a.name) {
+		own := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == "proxy" })
+		agent := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+		assert.Less(t, own, agent, "it is started before the agent, and stopped after it")
+		assert.Empty(t, pod.Spec.InitContainers[own].Command, "it is not gated")
+		for _, status := range pod.Status.InitContainerStatuses {
+			if status.Name == "proxy" {
+				assert.NotNil(t, status.State.Running, pod.Name)
+			}
+		}
+	}
+	s.handsOver(a)
+}
+
+// compat: pod/cp carried
+func TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t *testing.T) {
+	needLab(t, "it pushes an image")
+	t.Parallel()
+	s := newSpace(t)
+	// Debian, because kubectl cp needs a tar in the image, as ever.
+	images := s.layered(map[string]v1.Config{"entry": {Entrypoint: []string{"app"}}})
+	a := singleton("copied")
+	a.replicas = 2
+	a.edit = func(template *corev1.PodTemplateSpec) { template.Spec.Containers[0].Image = images["entry"] }
+	s.deploy(a)
+	there, back := filepath.Join(t.TempDir(), "there"), filepath.Join(t.TempDir(), "back")
+	require.NoError(t, os.WriteFile(there, []byte("carried"), 0o600))
+	for _, pod := range s.all(a.name) {
+		s.mustKubectl("", "cp", there, pod.Name+":/tmp/there")
+		s.mustKubectl("", "cp", pod.Name+":/tmp/there", back)
+		content, err := os.ReadFile(back)
+		require.NoError(t, err)
+		assert.Equal(t, "carried", string(content), pod.Name)
+		require.NoError(t, os.Remove(back))
+	}
+	assert.Zero(t, s.restarts(a))
+}
