@@ -14,7 +14,7 @@ type section struct {
 type row struct{ id, text string }
 
 // notShown is how many rows have no test. It only ever gets smaller.
-const notShown = 6
+const notShown = 0
 
 // sections are everything that is looked at: a closed list.
 var sections = map[string]section{

@@ -15,6 +15,8 @@ import (
 
 // Somebody else's injector adds a container, and a variable to all that are
 // there, called before ours or after it, by the order of names.
+//
+// compat: pod/injector-before pod/injector-after carried
 func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T) {
 	needLab(t, "its webhook is an image of the tests")
 	t.Parallel()

@@ -22,6 +22,8 @@ import (
 
 // What people do with kubectl to a pod, to the one that holds and to one that
 // stands by. Nobody names a container: the application's is the default.
+//
+// compat: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
 func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()

@@ -128,6 +128,7 @@ func hostIPs(pod *corev1.Pod) (all []string) {
 	return all
 }
 
+// compat: lifecycle/restart-rules lifecycle/restart-never carried
 func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
