@@ -5,11 +5,19 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -19,6 +27,9 @@ import (
 type health struct {
 	mu    sync.Mutex
 	codes map[string]int
+	// ports are what is open while a probe is healthy, where it is, and that.
+	ports     map[string]string
+	listeners map[string]net.Listener
 }
 
 func (h *health) code(probe string) int {
@@ -30,11 +41,54 @@ func (h *health) code(probe string) int {
 	return http.StatusOK
 }
 
+// set says what a probe is answered with, and closes its port if that is not
+// well.
+func (h *health) set(probe string, code int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.codes == nil {
+		h.codes = map[string]int{}
+	}
+	h.codes[probe] = code
+	address, ok := h.ports[probe]
+	if l := h.listeners[probe]; l != nil {
+		l.Close()
+		delete(h.listeners, probe)
+	}
+	if !ok || code >= http.StatusBadRequest {
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+	if err == nil {
+		h.listeners[probe] = l
+	}
+	return err
+}
+
+// open opens the ports: NAME=ADDRESS, separated by commas.
+func (h *health) open(ports string) error {
+	h.ports, h.listeners = map[string]string{}, map[string]net.Listener{}
+	for port := range strings.SplitSeq(ports, ",") {
+		name, address, ok := strings.Cut(port, "=")
+		if !ok {
+			continue
+		}
+		h.ports[name] = address
+		if err := h.set(name, http.StatusOK); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // handle serves GET /health/NAME, and GET /set?probe=NAME&code=N, where a code
-// of 0 is silence.
+// of 0 is silence. Who asks with ?host=HOST wants to be asked for that host.
 func (h *health) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/{probe}", func(w http.ResponseWriter, r *http.Request) {
 		code := h.code(r.PathValue("probe"))
+		if host := r.URL.Query().Get("host"); host != "" && r.Host != host {
+			code = http.StatusMisdirectedRequest
+		}
 		if code == 0 {
 			<-r.Context().Done()
 			return
@@ -48,30 +102,46 @@ func (h *health) handle(mux *http.ServeMux) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.codes == nil {
-			h.codes = map[string]int{}
+		if err := h.set(r.URL.Query().Get("probe"), code); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
-		h.codes[r.URL.Query().Get("probe")] = code
 	})
 }
 
-// serveGRPC serves grpc.health.v1.Health/Check, which is healthy while the
-// probe named grpc is.
+// serveTLS serves by HTTPS, with a certificate that nobody has signed.
+func serveTLS(listen string, handler http.Handler) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	server := http.Server{Addr: listen, ReadHeaderTimeout: time.Minute, Handler: handler, TLSConfig: &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+	}}
+	return server.ListenAndServeTLS("", "")
+}
+
+// serveGRPC serves grpc.health.v1.Health/Check: a service is healthy while the
+// probe of its name is.
 func (h *health) serveGRPC(listen string) error {
 	const serving, notServing = 1, 2
 	server := http.Server{Addr: listen, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
 	server.Protocols.SetUnencryptedHTTP2(true)
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
+		// gRPC's prefix, and field 1: a string of less than 128 bytes.
+		body, _ := io.ReadAll(r.Body)
+		service := string(body[min(7, len(body)):])
 		w.Header().Set("Content-Type", "application/grpc")
 		if r.URL.Path != "/grpc.health.v1.Health/Check" {
 			w.Header().Set("Grpc-Status", "12")
 			return
 		}
 		status := byte(serving)
-		if h.code("grpc") >= http.StatusBadRequest {
+		if h.code(service) >= http.StatusBadRequest {
 			status = notServing
 		}
 		w.Header().Set("Trailer", "Grpc-Status")

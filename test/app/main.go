@@ -37,6 +37,8 @@ type config struct {
 	annotate   string
 	grpc       string
 	check      string
+	tcp        string
+	https      string
 	pid1       bool
 	facts      bool
 	note       string
@@ -69,6 +71,8 @@ func main() {
 	flag.BoolVar(&c.notes, "notes", false, "note the stop signal")
 	flag.BoolVar(&c.eat, "eat", false, "take memory until something happens")
 	flag.BoolVar(&c.echo, "echo", false, "say back what comes in; without -listen, end when it ends")
+	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
+	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.Parse()
 	code, err := run(c)
 	if err != nil {

@@ -25,6 +25,12 @@ func serve(c config, asked chan<- int) {
 	if c.grpc != "" {
 		go func() { fail(h.serveGRPC(c.grpc)) }()
 	}
+	if c.https != "" {
+		go func() { fail(serveTLS(c.https, mux)) }()
+	}
+	if err := h.open(c.tcp); err != nil {
+		fail(err)
+	}
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(meta())

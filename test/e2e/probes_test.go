@@ -38,12 +38,12 @@ func byExec(name string) corev1.ProbeHandler {
 	return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "-check", name}}}
 }
 
-func byTCP() corev1.ProbeHandler {
-	return corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromString("http")}}
+func byTCP(port int32) corev1.ProbeHandler {
+	return corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)}}
 }
 
-func byGRPC() corev1.ProbeHandler {
-	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000}}
+func byGRPC(service string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000, Service: &service}}
 }
 
 // probed gives the application probes; nil is none.
@@ -216,7 +216,7 @@ func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	// It is ready in a container's first three seconds, and then never started.
+	// It never serves.
 	edit := probed(eagerly(byExec("start"), thrice), nil, nil)
 	one := singleton("late")
 	one.replicas, one.edit, one.args = 1, edit, []string{"-start-delay=1h", "-stop-code=9"}
@@ -276,22 +276,111 @@ func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
 	s.await(startTimeout, "both Ready again", both(true))
 }
 
-// compat: probes/startup-tcp probes/liveness-tcp probes/readiness-grpc carried
-func TestProbesByTCPAndGRPC(t *testing.T) {
+// ofKind are the probes of one kind: startup, readiness and liveness.
+type ofKind struct {
+	startup, readiness, liveness corev1.ProbeHandler
+	args                         []string
+}
+
+// host makes a probe by HTTP ask for a virtual host, which the application
+// then insists on.
+func host(h corev1.ProbeHandler) corev1.ProbeHandler {
+	h.HTTPGet.Path += "?host=shop.example"
+	h.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Host", Value: "shop.example"}}
+	return h
+}
+
+func byHTTPS(name string) corev1.ProbeHandler {
+	h := byHTTP(name)
+	h.HTTPGet.Scheme, h.HTTPGet.Port = corev1.URISchemeHTTPS, intstr.FromInt32(9443)
+	return h
+}
+
+// Each kind of each probe: it holds the start back, takes the pod out of its
+// Services and restarts the container as it does without us, and says the same.
+//
+// compat: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
+// compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
+// compat: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
+// compat: probes/named-port probes/headers probes/https probes/timings probes/message carried
+func TestProbesOfEachKindAreTheApplications(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	edit := probed(eagerly(byTCP(), func(p *corev1.Probe) { p.FailureThreshold = 30 }),
-		eagerly(byGRPC()), eagerly(byTCP(), thrice))
-	plain, gated := s.twins("talks", edit, "-grpc=:9000", "-start-delay=3s")
-	for _, pod := range []*corev1.Pod{plain, gated} {
-		assert.Zero(t, s.restarted(pod))
-		s.set(pod, "grpc", 500)
-		s.await(startTimeout, "not Ready: "+pod.Name, func() bool { return !ready(s.pod(pod.Name)) })
-		s.await(handover, "it is said", func() bool {
-			return slices.Contains(s.said(pod, "Unhealthy"), `Readiness probe failed: service unhealthy (responded with "NOT_SERVING")`)
-		})
-		s.set(pod, "grpc", 200)
-		s.await(startTimeout, "Ready again: "+pod.Name, func() bool { return ready(s.pod(pod.Name)) })
-		assert.Zero(t, s.restarted(pod))
+	for name, tt := range map[string]ofKind{
+		"exec":  {byExec("start"), byExec("ready"), byExec("live"), nil},
+		"http":  {byHTTP("start"), host(byHTTP("ready")), host(byHTTP("live")), nil},
+		"https": {host(byHTTPS("start")), host(byHTTPS("ready")), host(byHTTPS("live")), []string{"-https=:9443"}},
+		"tcp": {byTCP(9001), byTCP(9002), byTCP(9003),
+			[]string{"-tcp=start=:9001,ready=:9002,live=:9003"}},
+		"grpc": {byGRPC("start"), byGRPC("ready"), byGRPC("live"), []string{"-grpc=:9000"}},
+	} {
+		edit := probed(eagerly(tt.startup, func(p *corev1.Probe) { p.FailureThreshold = 30 }),
+			eagerly(tt.readiness), eagerly(tt.liveness, thrice))
+		plain, gated := s.twins(name, edit, append(tt.args, "-start-delay=3s")...)
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			assert.Zero(t, s.restarted(pod), "%s starts slowly", name)
+			s.set(pod, "ready", 500)
+			s.await(startTimeout, name+" is not Ready: "+pod.Name, func() bool { return !ready(s.pod(pod.Name)) })
+			s.set(pod, "ready", 200)
+			s.await(startTimeout, name+" is Ready again: "+pod.Name, func() bool { return ready(s.pod(pod.Name)) })
+			assert.Zero(t, s.restarted(pod))
+			s.set(pod, "live", 500)
+		}
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			s.await(startTimeout, name+" is restarted: "+pod.Name, func() bool { return s.restarted(pod) == 1 })
+		}
+		s.sameWords(name, plain, gated, "Readiness")
+		s.sameWords(name, plain, gated, "Liveness")
+		assert.Equal(t, s.said(plain, "Killing"), s.said(gated, "Killing"), name)
+		for _, workload := range []string{name, name + "-plain"} {
+			assert.NoError(t, s.client.AppsV1().Deployments(s.name).Delete(t.Context(), workload, metav1.DeleteOptions{}))
+		}
 	}
+}
+
+// sameWords: what a probe of a pod is said to have failed of, it is said of the
+// other. The kubelet asks for a TCP connection by HTTP, and for gRPC the agent
+// has its own Event beside the kubelet's.
+func (s *space) sameWords(name string, plain, gated *corev1.Pod, probe string) {
+	s.Helper()
+	words := func(pod *corev1.Pod) (all []string) {
+		for _, message := range s.said(pod, "Unhealthy") {
+			if said, ok := strings.CutPrefix(message, probe+" probe failed: "); ok {
+				all = append(all, said)
+			}
+		}
+		return all
+	}
+	s.await(handover, name+": "+probe+" is said to have failed of the same", func() bool {
+		return slices.ContainsFunc(words(plain), func(want string) bool {
+			return slices.ContainsFunc(words(gated), func(got string) bool {
+				return got == want || name == "tcp" && strings.HasSuffix(got, want)
+			})
+		})
+	})
+}
+
+// On its node's network an agent opens no port; the verdict comes by exec.
+//
+// compat: pod/host-network carried
+func TestProbesOnTheNodesNetwork(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	a := singleton("node")
+	a.replicas = 1
+	edit := probed(eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = 30 }), eagerly(byTCP(8080)), eagerly(byHTTP("live"), thrice))
+	a.edit = func(t *corev1.PodTemplateSpec) {
+		edit(t)
+		t.Spec.HostNetwork = true
+	}
+	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.await(startTimeout, "Ready", func() bool {
+		pods := s.all(a.name)
+		return len(pods) == 1 && ready(pods[0])
+	})
+	pod := s.all(a.name)[0]
+	s.set(pod, "live", 500)
+	s.await(startTimeout, "restarted", func() bool { return s.restarted(pod) == 1 })
+	assert.Contains(t, s.said(pod, "Unhealthy"), "Liveness probe failed: HTTP probe failed with statuscode: 500")
 }
