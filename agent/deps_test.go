@@ -66,6 +66,14 @@ func TestTheCoreImportsTheContractAlone(t *testing.T) {
 	}
 }
 
+// What answers the kubelet knows neither Leases nor grants: nothing that it says
+// can begin or end a hold but by the agent's loop.
+func TestProbesImportTheContractAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/probe") {
+		assert.True(t, standard(d) || d == module+"api", "agent/probe imports %s", d)
+	}
+}
+
 // What proves a death and what a Lease says are joined in package agent alone:
 // neither side can take the other's word by mistake.
 func TestTheCoreAndTheGateDoNotKnowEachOther(t *testing.T) {
