@@ -35,9 +35,14 @@ const handBack = 100 * time.Millisecond
 // slack is what an answer may take longer than the probe that it is about.
 const slack = time.Second
 
-// Handler answers the kubelet, on the agent's port.
+// Handler answers the kubelet, on the agent's port. Others may ask there too:
+// they get no command run.
 func (m *Monitor) Handler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a asked) {
+		if a.probe.Exec != nil {
+			http.NotFound(w, r)
+			return
+		}
 		action := a.probe.HTTPGet
 		if a.name == api.LivenessProbe && action != nil && action.Host == "" && !lostOnRedirect(action) {
 			http.Redirect(w, r, m.redirect(a.probe).String(), http.StatusTemporaryRedirect)

@@ -36,7 +36,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 		// A port may be taken: the application may listen where it likes.
 		var listen net.ListenConfig
 		if l, err := listen.Listen(ctx, "tcp", s.listen); err != nil {
-			log.Warn("no metrics", "err", err)
+			log.Error("no metrics, nor answers to probes", "err", err)
 		} else {
 			serveHTTP(ctx, l, mux)
 		}
