@@ -13,6 +13,8 @@ import (
 // succeeds.
 func (a *Agent) drain(ctx context.Context, h *hold) error {
 	h.drains = a.now
+	// Before they are told: no probe may meet a child that stops.
+	a.probes.Follow(nil)
 	for !a.shims.proven(h.id) && a.now < a.deadline() {
 		// First: where readiness is all there is, what is stored after the
 		// gate was told is the answer.
@@ -22,7 +24,6 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 				a.stopChild(h, k)
 			}
 		}
-		a.follow(h)
 		if h.renews() {
 			a.renewAll(ctx, h)
 			a.extend(h)

@@ -357,6 +357,21 @@ func TestTheKubeletHearsTheApplicationItself(t *testing.T) {
 	}
 }
 
+func TestAChildThatStopsWhileItIsAskedIsNotHeldAgainstTheStandby(t *testing.T) {
+	bubble(t, api.Probes{Liveness: declared("live", func(p *api.Probe) {
+		p.Handler = api.Handler{TCPSocket: &api.TCPSocketAction{Port: 1}}
+	})}, func(a *app) {
+		a.runs("h1")
+		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness").Code)
+		do := a.config.Do
+		a.config.Do = func(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
+			a.stops()
+			return do(ctx, h, address, timeout)
+		}
+		assert.Equal(t, 200, a.kubelet("liveness").Code)
+	})
+}
+
 func TestTheKubeletHasTimeLeftToMeetTheSilenceItself(t *testing.T) {
 	other := func(p *api.Probe) { p.HTTPGet.Host = "10.9.9.9" }
 	bubble(t, api.Probes{Readiness: declared("x", nil), Liveness: declared("x", other)}, func(a *app) {

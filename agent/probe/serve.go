@@ -152,6 +152,13 @@ func (m *Monitor) ask(r *http.Request, a asked) Result {
 		timeout -= handBack
 	}
 	result := m.config.Do(r.Context(), p.Handler, m.config.Address, timeout)
+	m.mu.Lock()
+	over := a.container.life != a.life
+	m.mu.Unlock()
+	if over {
+		// It was stopped meanwhile: what is left is a standby.
+		return Result{Outcome: Success}
+	}
 	if a.name == api.ReadinessProbe && r.Context().Err() == nil {
 		m.observe(a.container, a.life, result.Outcome)
 	}

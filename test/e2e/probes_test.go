@@ -175,7 +175,8 @@ func TestProbesOfEachStartCountAnew(t *testing.T) {
 	assert.Zero(t, s.restarts(a))
 	for _, pod := range s.all(a.name) {
 		for _, message := range s.said(pod, "Unhealthy") {
-			assert.Contains(t, message, "Startup probe failed: Get \"http://IP:8080/health/start\": dial tcp IP:8080: connect: connection refused")
+			// One that was sent on in the instant of a yield may meet a child that stops.
+			assert.Contains(t, message, "dial tcp IP:8080: connect: connection refused")
 		}
 	}
 }
