@@ -7,6 +7,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -300,6 +302,26 @@ func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
 		w.pass(slowest)
 		require.Len(t, a.link.patches, 2)
 		assert.Equal(t, "True Holding", a.ready())
+	})
+}
+
+func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server, loseStatus: false}
+		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		go s.run(w.t.Context())
+		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
+		s.show(standing)
+		w.pass(time.Second)
+		require.Len(t, l.patches, 1)
+		l.set(func(l *link) { l.loseStatus = true })
+		s.show(appearance{Ready: true, Holder: true, Reason: readyHolding})
+		w.pass(time.Millisecond)
+		require.Len(t, l.patches, 2, "stored, as nobody here knows")
+		s.show(standing)
+		w.pass(time.Second)
+		require.Len(t, l.patches, 3)
+		assert.Equal(t, l.patches[0], l.patches[2])
 	})
 }
 

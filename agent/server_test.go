@@ -103,7 +103,9 @@ type link struct {
 	broken string
 	// noStatus refuses patches of the status.
 	noStatus bool
-	patches  []string
+	// loseStatus: the next patch of the status is stored, and its answer is lost.
+	loseStatus bool
+	patches    []string
 }
 
 func (l *link) set(f func(l *link)) {
@@ -228,6 +230,10 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) error
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	l.server.patches++
+	if l.loseStatus {
+		l.loseStatus = false
+		return context.DeadlineExceeded
+	}
 	return nil
 }
 

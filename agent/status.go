@@ -63,13 +63,15 @@ func (s *status) wanted() appearance {
 func (s *status) run(ctx context.Context) {
 	var written appearance
 	var since time.Time // of written.Ready; zero before the first write
+	// unsure: something else may be stored, by a write whose answer was lost.
+	unsure := false
 	misses := 0
 	retry := time.NewTimer(0)
 	<-retry.C
 	for {
 		select {
 		case <-s.changed:
-			if !since.IsZero() && s.wanted().Ready == written.Ready {
+			if !since.IsZero() && !unsure && s.wanted().Ready == written.Ready {
 				// Only words have changed, and may change again at once.
 				retry.Reset(calm)
 				continue
@@ -80,7 +82,7 @@ func (s *status) run(ctx context.Context) {
 			return
 		}
 		want := s.wanted()
-		if !since.IsZero() && want == written {
+		if !since.IsZero() && !unsure && want == written {
 			s.tell(written.Ready)
 			continue
 		}
@@ -90,11 +92,12 @@ func (s *status) run(ctx context.Context) {
 		}
 		if err := s.write(ctx, want, at); err != nil {
 			s.config.Log.Debug("status is not written", "err", err)
+			unsure = true
 			retry.Reset(s.pause(misses))
 			misses++
 			continue
 		}
-		written, since, misses = want, at, 0
+		written, since, misses, unsure = want, at, 0, false
 		s.tell(written.Ready)
 	}
 }
