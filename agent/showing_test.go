@@ -16,12 +16,12 @@ import (
 )
 
 // serving starts a pod of the gate "readiness".
-func serving(w *world, name string) *pod {
+func serving(w *world, name string, change ...func(c *Config)) *pod {
 	r := standin.NewReadiness()
 	ctx, cancel := context.WithCancel(w.t.Context())
-	p := w.start(name, func(c *Config) {
+	p := w.start(name, append(change, func(c *Config) {
 		c.Gate, c.Asides, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}
-	})
+	})...)
 	go func() { _ = r.Run(ctx) }()
 	kill := p.cancel
 	p.cancel = func() { kill(); cancel() }
@@ -90,5 +90,27 @@ func TestReadinessGateCutOffExpires(t *testing.T) {
 		w.within(15*time.Second, "a is not", func() bool { return !a.shown() })
 		w.pass(time.Minute)
 		assert.True(t, b.shown())
+	})
+}
+
+// A new process does not know what the one before it has stored last.
+func TestReadinessGateRestartedProvesNothingBeforeItIsStoredAsNotReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, "zebra")
+		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }
+		a := serving(w, "a", both)
+		w.within(2*time.Second, "a is Ready", a.shown)
+		a.kill()
+		a.link.set(func(l *link) { l.noStatus = true })
+		taken := w.server.lease(theSlot)
+		taken.Holder, taken.Annotations = "somebody", nil
+		w.server.put(&taken)
+		a = serving(w, "a", both)
+		w.pass(20 * time.Second)
+		assert.True(t, a.shown())
+		assert.Equal(t, a.identity(), w.server.lease("zebra").Holder, "it is not released while the pod is Ready")
+		a.link.set(func(l *link) { l.noStatus = false })
+		w.within(15*time.Second, "released", func() bool { return w.server.lease("zebra").Holder == "" })
+		assert.False(t, a.shown())
 	})
 }

@@ -15,7 +15,8 @@
 // that an earlier agent process began goes on only if the note of it is there.
 //
 // [Readiness]: a hold is over when the API server has stored that the pod is not
-// Ready, and not before.
+// Ready, and not before. A new agent process holds nothing, and takes nothing for
+// over, until that is stored.
 //
 // # What they do not guarantee
 //

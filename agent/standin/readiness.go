@@ -21,14 +21,15 @@ type Readiness struct {
 	report gate.Report
 }
 
-// NewReadiness makes the gate. The pod waits for a grant from the beginning.
+// NewReadiness makes the gate. It says nothing before it was shown that the pod
+// is not Ready: an earlier process may have stored that it is, and who waits for
+// a grant says that no hold of before goes on.
 func NewReadiness() *Readiness {
 	r := &Readiness{box: newMailbox()}
 	r.report = gate.Report{
 		Shim: gate.ShimID(rand.Text()), Container: Container,
-		Phase: gate.Waiting, Since: gate.Now(), Connected: true,
+		Phase: gate.Waiting, Since: gate.Now(),
 	}
-	r.box.put(r.report)
 	return r
 }
 
@@ -75,8 +76,13 @@ func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 func (r *Readiness) Shown(ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !ready && r.report.Phase == gate.Draining {
+	switch {
+	case ready:
+	case r.report.Phase == gate.Draining:
 		r.enter(gate.Waiting)
+	case !r.report.Connected:
+		r.report.Connected = true
+		r.box.put(r.report)
 	}
 }
 

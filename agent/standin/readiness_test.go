@@ -16,7 +16,10 @@ import (
 func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 	r := NewReadiness()
 	last := func() gate.Report { return r.box.last }
-	id := last().Shim
+	id := r.report.Shim
+	r.Shown(true) // by an earlier process
+	assert.Empty(t, last(), "nothing is known")
+	r.Shown(false)
 	assert.Equal(t, gate.Waiting, last().Phase, "the application runs anyway")
 	assert.True(t, last().Connected)
 
@@ -51,7 +54,8 @@ func TestReadinessKnowsItselfAlone(t *testing.T) {
 
 func TestReportsAreNeverOlderThanTheLast(t *testing.T) {
 	r := NewReadiness()
-	id := r.box.last.Shim
+	id := r.report.Shim
+	r.Shown(false)
 	go func() { _ = r.Run(t.Context()) }()
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	require.NoError(t, r.Drain(id, "", 0))
