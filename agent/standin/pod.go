@@ -232,6 +232,11 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 		return gate.ErrUnproven
 	}
 	n := p.note(g)
+	if gate.Now() >= n.Leave {
+		// This process stood still since it acquired; the kubelet would start
+		// what it has to restart at once, maybe beside the next holder.
+		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
+	}
 	if err := n.write(p.cfg.Dir); err != nil {
 		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
 	}

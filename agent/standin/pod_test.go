@@ -347,3 +347,14 @@ func TestOneAgentProcessActs(t *testing.T) {
 	_, err := OpenPod(ctx, PodConfig{Dir: s.dir})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
+
+// As a shim refuses it: an agent that was frozen since it acquired may say so
+// when somebody else holds already.
+func TestNobodyIsLetStartUnderAGrantThatIsAsGoodAsOver(t *testing.T) {
+	s := serve(t, t.TempDir())
+	s.wait()
+	r := s.next()
+	require.ErrorIs(t, s.Grant(r.Shim, granting("h1", -time.Second)), gate.ErrNotNoted)
+	assert.False(t, exists(filepath.Join(s.dir, letStart)))
+	require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)), "it still waits")
+}
