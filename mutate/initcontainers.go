@@ -52,10 +52,16 @@ func (p parts) initNames() []string {
 // is to have. It comes after the pod's own: they run when they did, and
 // sidecars are stopped in the reverse order of their start, so a mesh's proxy
 // still carries the agent's last write. Only a gated one has to find the agent.
+// The agent finds what was installed, also in a copy of a pod whose gate needed
+// nothing.
 func (p parts) put(d *document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
-	for _, name := range p.initNames() {
+	after := p.initNames()
+	if c.Name == api.InstallContainer {
+		after = append(after, api.AgentContainer)
+	}
+	for _, name := range after {
 		if i, ok := d.index("name", name, list...); ok && (before < 0 || i < before) {
 			before = i
 		}

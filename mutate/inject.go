@@ -70,6 +70,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	parts.judgeLowPorts(&refusals)
 	if request.Shims() {
 		refusals = append(refusals, judgeHooks(s.Raw, pod, gated)...)
+		refusals = append(refusals, judgeProbeFields(s.Raw, pod, gated)...)
 	}
 	if request.Singleton && s.Workload.Name == "" {
 		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)

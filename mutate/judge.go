@@ -24,6 +24,9 @@ func judge(pod *corev1.Pod, gated, inits []int) Refusals {
 		judgeGated(pod, pod.Spec.Containers[i], &refusals)
 		judgeRestartRules(pod, pod.Spec.Containers[i], &refusals)
 	}
+	for _, i := range inits {
+		judgeRestartRules(pod, pod.Spec.InitContainers[i], &refusals)
+	}
 	for i, c := range pod.Spec.Containers {
 		judgeMounts(c, slices.Contains(gated, i), &refusals)
 		judgePorts(pod, c, &refusals)

@@ -131,8 +131,9 @@ func carryProbe(pod *corev1.Pod, c corev1.Container, name string, p *corev1.Prob
 		out.Handler = before.Handler
 		return out, ""
 	}
-	var problem string
+	problem := invalidProbe(name, p)
 	switch {
+	case problem != "":
 	case p.Exec != nil:
 		out.Exec = &api.ExecAction{Command: p.Exec.Command}
 	case p.HTTPGet != nil:
@@ -153,6 +154,9 @@ func carryGet(pod *corev1.Pod, c corev1.Container, action *corev1.HTTPGetAction)
 	if action.Protocol != nil && *action.Protocol != corev1.HTTPProtocolHTTP1 {
 		return nil, fmt.Sprintf("whose httpGet.protocol is %s", *action.Protocol)
 	}
+	if !slices.Contains([]corev1.URIScheme{"", corev1.URISchemeHTTP, corev1.URISchemeHTTPS}, action.Scheme) {
+		return nil, fmt.Sprintf("whose httpGet.scheme is %s", action.Scheme)
+	}
 	out := &api.HTTPGetAction{Path: action.Path, Host: action.Host, Scheme: string(action.Scheme)}
 	for _, h := range action.HTTPHeaders {
 		out.HTTPHeaders = append(out.HTTPHeaders, api.HTTPHeader{Name: h.Name, Value: h.Value})
@@ -166,6 +170,9 @@ func carryGRPC(action *corev1.GRPCAction) (*api.GRPCAction, string) {
 	out := &api.GRPCAction{Port: int(action.Port)}
 	if action.Service != nil {
 		out.Service = *action.Service
+	}
+	if problem := invalidPort(out.Port); problem != "" {
+		return nil, problem
 	}
 	if action.Mode != nil {
 		switch *action.Mode {
@@ -182,7 +189,7 @@ func carryGRPC(action *corev1.GRPCAction) (*api.GRPCAction, string) {
 // portNumber resolves a name as the kubelet does: among the container's own.
 func portNumber(c corev1.Container, port intstr.IntOrString) (int, string) {
 	if port.Type == intstr.Int {
-		return port.IntValue(), ""
+		return port.IntValue(), invalidPort(port.IntValue())
 	}
 	for _, p := range c.Ports {
 		if p.Name == port.StrVal {

@@ -72,7 +72,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Probes,
-		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead: of a kind that this version does not know, by HTTP/2 without TLS, at a port that the container does not name, or at a loopback address, which means the node.",
+		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead: of a kind that this version does not know, by HTTP/2 without TLS, at a port that the container does not name, at a loopback address, which means the node, with a field that would be lost, or such as Kubernetes would refuse.",
 		Do:      "change the probe, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
