@@ -159,6 +159,7 @@ func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotat
 	warnings = append(warnings, against(pod, request, gated, gatedInits(pod, request), kubernetes)...)
 	if request.Shims() {
 		warnings = append(warnings, judgeHooks(text, pod, gated)...)
+		warnings = append(warnings, judgeProbeFields(text, pod, gated)...)
 	}
 	return warnings
 }
