@@ -136,15 +136,31 @@ func (p *specimen) start() {
 		c := containerNamed(pod.Status, "app")
 		return c.State.Running != nil && int(c.RestartCount) == len(p.lives) && mainOf(pod) != nil && p.w.serves(p.space, pod)
 	})
-	stream, err := p.client.CoreV1().Pods(p.space.name).
-		GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Follow: true}).Stream(context.Background())
-	require.NoError(p, err)
 	go func() {
-		defer stream.Close()
-		all, err := io.ReadAll(stream)
+		log, err := p.wholeLog()
 		assert.NoError(p, err)
-		p.log <- string(all)
+		p.log <- log
 	}()
+}
+
+// wholeLog is the log of the present run, up to its end. A kubelet that has no
+// inotify left (one machine has all the nodes) says so in the log, and ends it.
+func (p *specimen) wholeLog() (string, error) {
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		stream, err := p.client.CoreV1().Pods(p.space.name).
+			GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Follow: true}).Stream(context.Background())
+		if err != nil {
+			return "", err
+		}
+		all, err := io.ReadAll(stream)
+		_ = stream.Close()
+		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(all)), "fsnotify watcher: too many open files") {
+			return string(all), err
+		}
+		<-again.C
+	}
 }
 
 // awaitReloaded waits until the application has logged that it reloaded.
