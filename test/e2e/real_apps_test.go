@@ -31,7 +31,8 @@ func TestRealNginx(t *testing.T) {
 // compat: applications/python carried
 func TestRealGunicorn(t *testing.T) {
 	software{name: "gunicorn", port: 8000, serves: contains("/", "served by gunicorn"),
-		reloaded: "Hang up: Master", unordered: true}.test(t)
+		started: "Booting worker", boots: 3, reloaded: "Hang up: Master", unordered: true,
+		noise: regexp.MustCompile("was terminated due to signal")}.test(t) // or it notices the end otherwise
 }
 
 // compat: applications/postgresql carried
@@ -81,6 +82,7 @@ func TestRealTomcat(t *testing.T) {
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
 	liveness := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 5}
 	software{name: "tomcat", port: 8080, serves: contains("/", "It works !"), unordered: true,
+		started: "Server startup in", boots: 1,
 		edit: func(p *corev1.PodTemplateSpec) {
 			p.Spec.Containers[0].StartupProbe, p.Spec.Containers[0].LivenessProbe = startup, liveness
 		},
@@ -90,11 +92,12 @@ func TestRealTomcat(t *testing.T) {
 // compat: applications/shell carried
 func TestRealShellScriptWithTraps(t *testing.T) {
 	// It serves when it has set its traps.
-	started := func(s *space, pod *corev1.Pod) bool {
+	locked := func(s *space, pod *corev1.Pod) bool {
 		_, err := s.kubectl("", "exec", pod.Name, "-c", "app", "--", "test", "-e", "/tmp/worker.lock")
 		return err == nil
 	}
-	software{name: "script", data: "/data", serves: started, reloaded: "reloads its settings", check: func(tr *trial) {
+	software{name: "script", data: "/data", serves: locked, started: "worker: started", boots: 1,
+		reloaded: "reloads its settings", check: func(tr *trial) {
 		before := tr.dataLines("ticks")
 		tr.await(serveTimeout, "it goes on ticking", func() bool { return len(tr.dataLines("ticks")) > len(before) })
 	}}.test(t)

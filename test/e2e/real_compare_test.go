@@ -136,6 +136,7 @@ func (p *specimen) start() {
 		c := containerNamed(pod.Status, "app")
 		return c.State.Running != nil && int(c.RestartCount) == len(p.lives) && mainOf(pod) != nil && p.w.serves(p.space, pod)
 	})
+	p.awaitLogged(1, p.w.started, p.w.boots)
 	go func() {
 		log, err := p.wholeLog()
 		assert.NoError(p, err)
@@ -163,14 +164,24 @@ func (p *specimen) wholeLog() (string, error) {
 	}
 }
 
-// awaitReloaded waits until the application has logged that it reloaded.
-func (p *specimen) awaitReloaded() {
+// awaitLogged waits until the present run has logged something so many times.
+func (p *specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
-	p.await(serveTimeout, p.name+" logs its reload", func() bool {
+	p.await(serveTimeout, fmt.Sprintf("%s logs %q", p.name, what), func() bool {
 		log, err := p.client.CoreV1().Pods(p.space.name).
 			GetLogs(p.name, &corev1.PodLogOptions{Container: "app"}).DoRaw(p.Context())
-		return err == nil && strings.Contains(string(log), p.w.reloaded)
+		return err == nil && (what == "" || strings.Count(string(log), what) >= runs*each)
 	})
+}
+
+// awaitReloaded waits until the application has reloaded, and what it starts
+// anew has started.
+func (p *specimen) awaitReloaded() {
+	p.Helper()
+	p.awaitLogged(1, p.w.reloaded, 1)
+	if p.w.boots > 1 {
+		p.awaitLogged(2, p.w.started, p.w.boots)
+	}
 	p.await(serveTimeout, p.name+" serves after its reload", func() bool { return p.w.serves(p.space, p.pod(p.name)) })
 }
 

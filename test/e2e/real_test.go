@@ -42,6 +42,10 @@ type software struct {
 	serves func(*space, *corev1.Pod) bool
 	// journal writes what must never be lost; nil: it keeps nothing.
 	journal *journal
+	// started is what it logs once it has started, by as many as boots; it may
+	// serve before that. Empty: it serves only then.
+	started string
+	boots   int
 	// reloaded is what it logs once SIGHUP has had its effect; empty: it is not asked to.
 	reloaded string
 	// check is what has to be true of what it did, at the end.
