@@ -98,9 +98,9 @@ func TestRealShellScriptWithTraps(t *testing.T) {
 	}
 	software{name: "script", data: "/data", serves: locked, started: "worker: started", boots: 1,
 		reloaded: "reloads its settings", check: func(tr *trial) {
-		before := tr.dataLines("ticks")
-		tr.await(serveTimeout, "it goes on ticking", func() bool { return len(tr.dataLines("ticks")) > len(before) })
-	}}.test(t)
+			before := tr.dataLines("ticks")
+			tr.await(serveTimeout, "it goes on ticking", func() bool { return len(tr.dataLines("ticks")) > len(before) })
+		}}.test(t)
 }
 
 // compat: applications/cron carried
