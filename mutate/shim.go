@@ -116,7 +116,7 @@ func shimAll(ctx context.Context, pod *corev1.Pod, gated []place, namespace stri
 
 // atOnce: nobody has to be asked what a container runs.
 func atOnce(c corev1.Container, images Images) bool {
-	if len(c.Command) > 0 {
+	if len(c.Command) > 0 && !asksSignal(c) {
 		return true
 	}
 	remembering, ok := images.(interface {
@@ -136,6 +136,9 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	case len(c.Command) > 0:
 		args, before = unshim(slices.Concat(c.Command, c.Args))
 		signal, platforms = flagOf(before, stopSignalFlag), flagOf(before, platformsFlag)
+		if asksSignal(c) {
+			signal = imageSignal(ctx, c.Image, rights, images)
+		}
 	default:
 		var refusals Refusals
 		command, err := images.Command(ctx, c.Image, rights)
@@ -167,6 +170,34 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	}
 	command = append(command, hookFlags(pod, c, before)...)
 	return shim{place: at, command: append(command, "--"), args: args}, nil
+}
+
+// asksSignal: the command is written out, and so the image has not been asked
+// for its stop signal; but by that signal the shim knows that it is to be
+// stopped, and when to run the preStop hook.
+func asksSignal(c corev1.Container) bool {
+	if len(c.Command) == 0 || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.StopSignal != nil {
+		return false
+	}
+	_, before := unshim(c.Command)
+	return flagOf(before, stopSignalFlag) == "" && flagOf(before, platformsFlag) == ""
+}
+
+// imageSignal is an image's stop signal, if it can be read and is the same on
+// all architectures. Who writes a command out may do so because it cannot be.
+func imageSignal(ctx context.Context, image string, rights PullRights, images Images) string {
+	command, err := images.Command(ctx, image, rights)
+	if err != nil {
+		return ""
+	}
+	signal, first := command.StopSignal, true
+	for _, its := range command.Platforms {
+		if !first && its.StopSignal != signal {
+			return ""
+		}
+		signal, first = its.StopSignal, false
+	}
+	return signal
 }
 
 // imageArgs is what a runtime would run: the image's entrypoint, then the
