@@ -192,7 +192,10 @@ func write(d *document, p parts, shims []shim) {
 			d.set(s.args, append(at, "args")...)
 		}
 		d.ensure("name", gateMount(), append(at, "volumeMounts")...)
-		takeHooks(d, append(at, "lifecycle"))
+		if s.list == "containers" {
+			// An init container may have none of it; that is not ours to hide.
+			takeHooks(d, append(at, "lifecycle"))
+		}
 	}
 	for _, s := range shims {
 		if s.list == "containers" {

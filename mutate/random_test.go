@@ -67,10 +67,35 @@ func (r randomPod) container(name string) map[string]any {
 	if r.chance(10) {
 		c["lifecycle"] = map[string]any{"stopSignal": "SIGUSR1"}
 	}
+	if r.chance(20) {
+		c["lifecycle"] = map[string]any{r.one("preStop", "postStart").(string): r.action(true), "unknown": 1.0}
+	}
+	for _, probe := range []string{"livenessProbe", "readinessProbe", "startupProbe"} {
+		if r.chance(20) {
+			c[probe] = r.action(false)
+		}
+	}
 	if r.chance(5) {
 		c["securityContext"] = map[string]any{"unknown": 1.0}
 	}
 	return c
+}
+
+// action is what a hook or a probe does.
+func (r randomPod) action(hook bool) map[string]any {
+	all := []any{
+		map[string]any{"exec": map[string]any{"command": []any{"$(X)", "$$", "--"}}},
+		map[string]any{"httpGet": map[string]any{"path": "/$x?a=b", "port": r.one(80.0, 80.0, 80.0, 0.0)}},
+		map[string]any{"tcpSocket": map[string]any{"port": 81.0}},
+	}
+	if hook {
+		return r.one(append(all, map[string]any{"sleep": map[string]any{"seconds": 1.0}})...).(map[string]any)
+	}
+	probe := r.one(append(all, map[string]any{"grpc": map[string]any{"port": 82.0}})...).(map[string]any)
+	if r.chance(50) {
+		probe["periodSeconds"] = 3.0
+	}
+	return probe
 }
 
 func (r randomPod) pod() map[string]any {
@@ -81,8 +106,11 @@ func (r randomPod) pod() map[string]any {
 	if r.chance(40) {
 		annotations[api.LockAnnotation] = r.one("a", "b,a")
 	}
-	if r.chance(10) {
+	if r.chance(25) {
 		annotations[api.ContainersAnnotation] = r.one("c0", "c1", "c0,c1", "c0,i0", "c0,i1", "i0,i1,c0,c1")
+	}
+	if r.chance(20) {
+		annotations[api.GateAnnotation] = r.one("container", "pod", "readiness")
 	}
 	if r.chance(10) {
 		annotations[api.SlotsAnnotation] = "forged"
@@ -155,7 +183,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	raw, err := json.Marshal(random.pod())
 	require.NoError(t, err)
 	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}}
+	subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: RestartsAll}
 	images := facts{Images: map[string]fakeImage{
 		"a:1": {Command: Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},
@@ -181,6 +209,12 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	var before, after corev1.Pod
 	require.NoError(t, json.Unmarshal(raw, &before))
 	require.NoError(t, json.Unmarshal(once, &after))
+	order := func(name string) int {
+		return slices.IndexFunc(after.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
+	}
+	if install := order(api.InstallContainer); install >= 0 {
+		require.Less(t, install, order(api.AgentContainer), said)
+	}
 	// Injected containers that came along with the pod are no part of it.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
 		require.Equal(t, classOf(&before), classOf(&after), said)
@@ -204,7 +238,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	}
 	specBefore, specAfter := before["spec"].(map[string]any), after["spec"].(map[string]any)
 	for list, changed := range map[string][]string{
-		"containers":     {"command", "args", "volumeMounts"},
+		"containers":     {"command", "args", "volumeMounts", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"},
 		"initContainers": {"command", "args", "volumeMounts"},
 		"volumes":        nil,
 		"readinessGates": nil,
@@ -215,7 +249,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 		require.GreaterOrEqual(t, len(is), len(was), said)
 		for i := range was {
 			a, b := was[i].(map[string]any), is[i].(map[string]any)
-			if list == "initContainers" && !strings.Contains(fmt.Sprint(b["command"]), api.AgentBinary) {
+			if !strings.Contains(fmt.Sprint(b["command"]), api.AgentBinary) {
 				require.Equal(t, a, b, said)
 			}
 			mountsBefore, _ := a["volumeMounts"].([]any)
@@ -237,7 +271,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 func withoutOurs(list []any) []any {
 	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
 		name := element.(map[string]any)["name"]
-		return name == api.AgentContainer || name == api.InstallContainer
+		return name == api.AgentContainer || name == api.InstallContainer || name == api.WaitContainer
 	})
 }
 

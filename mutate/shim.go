@@ -168,7 +168,9 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	if platforms != "" {
 		command = append(command, platformsFlag+platforms)
 	}
-	command = append(command, hookFlags(pod, c, before)...)
+	if at.list == "containers" {
+		command = append(command, hookFlags(pod, c, before)...)
+	}
 	return shim{place: at, command: append(command, "--"), args: args}, nil
 }
 
