@@ -70,6 +70,8 @@ type renewal struct {
 }
 
 type acquisition struct {
+	// wrote is the holder's own clock at the write.
+	wrote  time.Time
 	at     time.Duration
 	holder string
 	hold   string
@@ -242,16 +244,17 @@ func (w *world) checkReleased(by, slot string, was *kube.Lease, hold string) {
 }
 
 // checkOrder: a pod that renews a slot has not acquired one that sorts before
-// it since it acquired that one.
+// it since it acquired that one. A renewal that was written before, and stored
+// late, is no more than a late word.
 func (w *world) checkOrder(slot string, is *kube.Lease, hold string, acquires bool) {
 	l := &w.ledger
 	if acquires {
-		l.acquired[slot] = acquisition{at: w.now(), holder: is.Holder, hold: hold}
+		l.acquired[slot] = acquisition{at: w.now(), holder: is.Holder, hold: hold, wrote: is.RenewTime}
 		return
 	}
 	mine := l.acquired[slot]
 	for other, a := range l.acquired {
-		if other < slot && a.holder == is.Holder && mine.holder == is.Holder && a.at > mine.at {
+		if other < slot && a.holder == is.Holder && mine.holder == is.Holder && a.at > mine.at && is.RenewTime.After(a.wrote) {
 			w.violate(lockOrder, "%s acquired %s at %v and goes on holding %s of %v", is.Holder, other, a.at, slot, mine.at)
 		}
 	}

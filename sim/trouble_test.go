@@ -146,7 +146,7 @@ func (c *chaos) processTrouble() {
 	if k := pick(r, p.containers); len(k.shims) > 0 {
 		s = pick(r, k.shims)
 	}
-	switch n := r.IntN(12); {
+	switch n := r.IntN(13); {
 	case n == 0 && a != nil:
 		a.kill()
 		p.restartAgent()
@@ -175,6 +175,8 @@ func (c *chaos) processTrouble() {
 	case n == 9 && s != nil && s.child != nil:
 		s.child.stuck, s.child.excused = c.now()+pause, true
 		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
+	case n == 10 && a != nil: // as by kill 1 in its container
+		a.terminate()
 	case s != nil && s.child != nil:
 		s.child.ends("crashes")
 	}
