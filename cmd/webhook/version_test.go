@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,33 +22,35 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
-// upgraded is a server whose version changes.
-type upgraded struct {
-	info *version.Info
-	err  error
-}
+// upgraded is a server whose version changes; it has none at first.
+type upgraded struct{ info atomic.Pointer[version.Info] }
 
-func (u *upgraded) ServerVersion() (*version.Info, error) { return u.info, u.err }
+func (u *upgraded) ServerVersion() (*version.Info, error) {
+	if info := u.info.Load(); info != nil {
+		return info, nil
+	}
+	return nil, errors.New("no route")
+}
 
 func TestVersionIsReadSoonAndFollowsAnUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &upgraded{err: errors.New("no route")}
+		server := &upgraded{}
 		k := &kubernetes{server: server, log: slog.New(slog.DiscardHandler)}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = k.Start(ctx) }()
 		synctest.Wait()
 		assert.Zero(t, k.minor(), "not known counts as too old")
 
-		server.info, server.err = &version.Info{Major: "1", Minor: "35+"}, nil
+		server.info.Store(&version.Info{Major: "1", Minor: "35+"})
 		<-time.After(versionRetry + time.Second)
 		assert.Equal(t, 35, k.minor())
 
-		server.info = &version.Info{Major: "1", Minor: "37"}
+		server.info.Store(&version.Info{Major: "1", Minor: "37"})
 		<-time.After(versionAgain + time.Second)
 		assert.Equal(t, 37, k.minor())
 
 		for _, strange := range []*version.Info{{Major: "2", Minor: "0"}, {Major: "1", Minor: "x"}, {}} {
-			server.info = strange
+			server.info.Store(strange)
 			<-time.After(versionAgain + time.Second)
 			assert.Equal(t, 37, k.minor(), "the last that was understood")
 		}
