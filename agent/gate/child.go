@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,24 @@ func fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 	defer forks.Unlock()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	return syscall.ForkExec(path, argv, attr)
+}
+
+// trimEvery is how often memory is given back, as the agent's end does: it counts
+// in the application's limit.
+const trimEvery = time.Minute
+
+// trim gives back what a start has left. A collection would wait for a fork that
+// hangs, and everybody for the collection.
+func trim() {
+	for range time.Tick(trimEvery) {
+		if forks.TryLock() {
+			// Each collection halves the stacks that have grown.
+			for range 3 {
+				debug.FreeOSMemory()
+			}
+			forks.Unlock()
+		}
+	}
 }
 
 // ignoreAsFound ignores what was ignored when the shim started (nohup), while

@@ -116,6 +116,7 @@ func Exec(cfg ShimConfig) (code int) {
 		return ExitBroken
 	}
 	go s.alarm.run()
+	go trim()
 	go connect(cfg.Socket, s.links)
 	for do := s.wait; do != nil; {
 		do, code = do()

@@ -27,8 +27,9 @@ type product struct {
 	name   string // of the image, and of the program in it
 	source string // the package of its main
 	tags   string // build tags, separated by commas
-	// small: no inlining, which makes a program a fourteenth smaller. It is for
-	// one that waits most of its life and is mapped next to every pod.
+	// small: no inlining, and functions packed more closely, which makes a
+	// program a twelfth smaller. It is for one that waits most of its life and is
+	// mapped next to every pod.
 	small bool
 }
 
@@ -69,13 +70,13 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 	}
 	defer os.RemoveAll(directory)
 	file := filepath.Join(directory, p.name)
-	inlining := "all="
+	inlining, flags := "all=", "-s -w -buildid= -X main.version="+version
 	if p.small {
-		inlining = "all=-l"
+		inlining, flags = "all=-l", flags+" -funcalign=16"
 	}
 	build := exec.CommandContext(ctx, "go", "build",
 		"-trimpath", "-buildvcs=false", "-tags", p.tags, "-gcflags", inlining,
-		"-ldflags", "-s -w -buildid= -X main.version="+version,
+		"-ldflags", flags,
 		"-o", file, p.source)
 	build.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
