@@ -210,7 +210,7 @@ func (s *shim) wakeAt(at time.Duration) {
 			at = min(at, a.until)
 		}
 	}
-	s.alarm.set(at)
+	s.alarm.Set(at)
 }
 
 // killLate kills the asides whose time is up, with all that stayed in their

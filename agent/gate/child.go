@@ -4,6 +4,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,14 +55,22 @@ func fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 	return syscall.ForkExec(path, argv, attr)
 }
 
-// trimEvery is how often memory is given back, as the agent's end does: it counts
-// in the application's limit.
+// trimEvery is how often memory is given back: a few milliseconds of work that the
+// Go runtime, which thinks of larger programs, does not get to by itself.
 const trimEvery = time.Minute
 
-// trim gives back what a start has left. A collection would wait for a fork that
-// hangs, and everybody for the collection.
-func trim() {
-	for range time.Tick(trimEvery) {
+// Trim gives back what busy moments have left, until ctx ends: most of an agent's
+// and a shim's life is waiting, next to somebody else's application. A collection
+// would wait for a fork that hangs, and everybody for the collection.
+func Trim(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 		if forks.TryLock() {
 			// Each collection halves the stacks that have grown.
 			for range 3 {

@@ -30,24 +30,26 @@ func BootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// alarm rings at an instant of CLOCK_BOOTTIME.
-type alarm struct {
+// Alarm rings at an instant of CLOCK_BOOTTIME: Go's timers stop in suspend.
+type Alarm struct {
 	file *os.File
 	fd   int
-	C    chan struct{}
+	// C yields a value after an expiry.
+	C chan struct{}
 }
 
-func newAlarm() (*alarm, error) {
+// NewAlarm makes an alarm that is not set.
+func NewAlarm() (*Alarm, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create timer: %w", err)
 	}
-	return &alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
+	return &Alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
 }
 
-// run passes the timer's expirations on to C. Who reads C looks at the clock:
+// Run passes the timer's expirations on to C until Close. Who reads C looks at the clock:
 // a ring may be late or left over from an earlier setting, never missing.
-func (a *alarm) run() {
+func (a *Alarm) Run() {
 	var expirations [8]byte
 	for {
 		if _, err := a.file.Read(expirations[:]); err != nil {
@@ -60,11 +62,14 @@ func (a *alarm) run() {
 	}
 }
 
-// set makes the alarm ring at the instant, at once if that has passed.
-func (a *alarm) set(at time.Duration) {
+// Set makes the alarm ring at the instant, at once if that has passed.
+func (a *Alarm) Set(at time.Duration) {
 	at = max(at, 1) // zero would disarm it
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(at))}
 	if err := unix.TimerfdSettime(a.fd, unix.TFD_TIMER_ABSTIME, &spec, nil); err != nil {
 		panic(fmt.Sprintf("set timer: %v", err)) // the arguments are ours alone
 	}
 }
+
+// Close ends Run.
+func (a *Alarm) Close() error { return a.file.Close() }

@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var (
@@ -80,7 +78,7 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := acquireLock(ctx, filepath.Join(cfg.Dir, cfg.Lock), cfg.Log)
+	lock, err := Lock(ctx, filepath.Join(cfg.Dir, cfg.Lock), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +90,7 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		outbox:  newOutbox(),
 	}
 	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, cfg.Granted), bootID, cfg.OwnKernel); err == nil {
-		s.listener, err = listen(filepath.Join(cfg.Dir, cfg.Socket))
+		s.listener, err = Socket("unixpacket", filepath.Join(cfg.Dir, cfg.Socket), 0o777)
 	}
 	if err != nil {
 		lock.Close()
@@ -118,64 +116,6 @@ func (c ServerConfig) withDefaults() ServerConfig {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
-}
-
-// listen binds beside the path and moves the socket there once it is ready, so
-// that a stale one is replaced at once and no shim meets one that refuses it.
-func listen(path string) (*net.UnixListener, error) {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open the shims' socket: %w", err)
-	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: fresh, Net: "unixpacket"})
-	if err != nil {
-		return nil, fmt.Errorf("open the shims' socket: %w", err)
-	}
-	l.SetUnlinkOnClose(false) // it might be a successor's by then
-	// Gated containers run as any user.
-	if err = os.Chmod(fresh, 0o777); err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("open the shims' socket: %w", err)
-	}
-	return l, nil
-}
-
-// acquireLock takes the flock, which ends with the process that has it.
-func acquireLock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the pod: %w", err)
-	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-		return f, nil
-	}
-	log.Info("waiting for another agent process of this pod to end")
-	locked := make(chan error, 1)
-	go func() { locked <- flock(int(f.Fd())) }()
-	select {
-	case err = <-locked:
-	case <-ctx.Done():
-		// The kernel's wait cannot be called off. Whenever it ends, the lock
-		// goes at once.
-		go func() { _, _ = <-locked, f.Close() }()
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock the pod: %w", err)
-	}
-	return f, nil
-}
-
-func flock(fd int) error {
-	for {
-		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // Reports yields the last Report of each shim that changed. A reader that is

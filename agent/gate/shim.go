@@ -4,6 +4,7 @@
 package gate
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -81,7 +82,7 @@ type shim struct {
 	written  chan struct{}
 	tty      terminal
 	ignored  []os.Signal // of SIGHUP and SIGINT, as found
-	alarm    *alarm
+	alarm    *Alarm
 	beat     *time.Ticker
 	notice   *time.Timer
 	links    chan linkEvent
@@ -115,8 +116,8 @@ func Exec(cfg ShimConfig) (code int) {
 		s.say("%v", err)
 		return ExitBroken
 	}
-	go s.alarm.run()
-	go trim()
+	go s.alarm.Run()
+	go Trim(context.Background())
 	go connect(cfg.Socket, s.links)
 	for do := s.wait; do != nil; {
 		do, code = do()
@@ -141,7 +142,7 @@ func (s *shim) init() (err error) {
 			return fmt.Errorf("become the reaper: %w", err)
 		}
 	}
-	if s.alarm, err = newAlarm(); err != nil {
+	if s.alarm, err = NewAlarm(); err != nil {
 		return err
 	}
 	// Without it (Linux before 5.3) the agent's end may still find it out by

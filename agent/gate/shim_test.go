@@ -56,7 +56,7 @@ func (a *fakeAgent) deaf() {
 func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
-	l, err := listen(socket)
+	l, err := Socket("unixpacket", socket, 0o777)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	cmd := exec.Command(os.Args[0], command...)

@@ -104,7 +104,7 @@ func (s *shim) start() (step, int) {
 		pid, err = s.spawn()
 		started <- err
 	}()
-	s.alarm.set(s.grant.killAt())
+	s.alarm.Set(s.grant.killAt())
 	for {
 		// Nothing else is looked at: above all nothing is reaped while the
 		// child's process id is not known.
@@ -238,7 +238,7 @@ func (s *shim) end(code int) (step, int) {
 	s.enter(Ended)
 	until := Now() + heardWithin
 	for s.conn != nil && Now() < until {
-		s.alarm.set(until)
+		s.alarm.Set(until)
 		s.next()
 	}
 	return nil, code

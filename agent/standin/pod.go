@@ -69,7 +69,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 		p.alarm, err = gate.NewAlarm()
 	}
 	if err == nil {
-		p.listener, err = listen(filepath.Join(cfg.Dir, "wait.sock"))
+		p.listener, err = gate.Socket("unix", filepath.Join(cfg.Dir, "wait.sock"), 0o755)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.lock.Close())
@@ -108,24 +108,6 @@ func (p *Pod) recall() error {
 // over: another boot has ended whatever ran then.
 func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKernel }
 
-// listen binds beside the path and moves the socket there once it is ready.
-func listen(path string) (*net.UnixListener, error) {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open the socket to wait at: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("open the socket to wait at: %w", err)
-	}
-	l.SetUnlinkOnClose(false) // it might be a successor's by then
-	if err := os.Rename(fresh, path); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("open the socket to wait at: %w", err)
-	}
-	return l, nil
-}
-
 // Reports implements the agent's gate.
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
@@ -159,7 +141,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 			return fmt.Errorf("%w: %s", ErrRestart, reason)
 		case err := <-accepted:
 			return err
-		case <-p.alarm.Rings():
+		case <-p.alarm.C:
 			p.ring()
 		case <-stop:
 			stop = nil

@@ -20,7 +20,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
@@ -189,7 +188,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		}
 	}()
 
-	go trim(ctx)
+	go gate.Trim(ctx)
 
 	ended := make(chan error, 2)
 	go func() { ended <- server.run(ctx) }()
@@ -200,28 +199,6 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		err = other
 	}
 	return err
-}
-
-// trimEvery is how often memory is given back: a few milliseconds of work that the
-// Go runtime, which thinks of larger programs, does not get to by itself.
-const trimEvery = time.Minute
-
-// trim gives back what a busy moment has left: most of an agent's life is
-// waiting, next to somebody else's application.
-func trim(ctx context.Context) {
-	tick := time.NewTicker(trimEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			// Each collection halves the stacks that a TLS handshake has grown.
-			for range 3 {
-				debug.FreeOSMemory()
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 func (s runSettings) logger() *slog.Logger {

@@ -5,16 +5,14 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -44,7 +42,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 	if len(s.config.Probes) == 0 {
 		return
 	}
-	if l, err := listenProbes(filepath.Join(s.runDir, filepath.Base(api.ProbeSocket))); err != nil {
+	if l, err := gate.Socket("unix", filepath.Join(s.runDir, filepath.Base(api.ProbeSocket)), 0o777); err != nil {
 		log.Warn("no exec probes", "err", err)
 	} else {
 		serveHTTP(ctx, l, a.ExecProbes())
@@ -58,20 +56,4 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) {
 	}
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
-}
-
-// listenProbes replaces what an agent that was killed has left.
-func listenProbes(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open the probes' socket: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err == nil {
-		// Gated containers run as any user.
-		err = os.Chmod(path, 0o777)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open the probes' socket: %w", err)
-	}
-	return l, nil
 }

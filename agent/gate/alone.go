@@ -1,0 +1,74 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock makes this process the only agent of its pod: it waits until no other one
+// has the file locked. The lock ends with the process.
+func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the pod: %w", err)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return f, nil
+	}
+	log.Info("waiting for another agent process of this pod to end")
+	locked := make(chan error, 1)
+	go func() { locked <- flock(int(f.Fd())) }()
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		// The kernel's wait cannot be called off. Whenever it ends, the lock
+		// goes at once.
+		go func() { _, _ = <-locked, f.Close() }()
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the pod: %w", err)
+	}
+	return f, nil
+}
+
+func flock(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Socket binds beside the path and moves the socket there once it is ready, so
+// that a stale one is replaced at once and nobody meets one that refuses. Gated
+// containers run as any user; mode says who may connect.
+func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	l, err := net.ListenUnix(network, &net.UnixAddr{Name: fresh, Net: network})
+	if err != nil {
+		return nil, fmt.Errorf("open socket %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false) // it might be a successor's by then
+	if err = os.Chmod(fresh, mode); err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	return l, nil
+}
