@@ -55,7 +55,8 @@ sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
 
 .PHONY: e2e
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs.
-	cd test && go test -count=1 -timeout 60m -v -run '$(RUN)' ./e2e -soak $(SOAK) $(if $(OWN_CLUSTER),-registry $(REGISTRY))
+	@mkdir -p out/e2e
+	cd test && go test -count=1 -timeout 60m -v -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' ./e2e -soak $(SOAK) $(if $(OWN_CLUSTER),-registry $(REGISTRY))
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.

@@ -6,19 +6,35 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// dump writes what a person needs to understand a failure.
+// dump writes what a person needs to understand a failure: into a file where the
+// test's artifacts are kept, so that the failure itself stays in sight.
 func (s *space) dump() {
+	text := s.describe()
+	if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {
+		s.Log(text)
+		return
+	}
+	file := filepath.Join(s.ArtifactDir(), s.name+".txt")
+	if assert.NoError(s, os.WriteFile(file, []byte(text), 0o644)) {
+		s.Logf("what was there, pods, Leases, records, logs: %s", file)
+	}
+}
+
+func (s *space) describe() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "namespace %s, clock %v\n", s.name, record.Now())
 	leases, _ := s.leases.List(everything)
@@ -41,7 +57,7 @@ func (s *space) dump() {
 	s.dumpEvents(&out)
 	s.dumpRecords(&out)
 	s.dumpLogs(&out, pods)
-	s.Log(out.String())
+	return out.String()
 }
 
 func deref[T any](p *T) string {
