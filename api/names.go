@@ -26,11 +26,12 @@ const (
 
 // What the webhook puts into a pod.
 const (
-	// InstallContainer is the init container that copies the agent's binary
-	// into the shared volume.
-	InstallContainer = "metaparticle-install"
-	// AgentContainer is the native sidecar that holds the lease.
+	// AgentContainer is the native sidecar that holds the lease. It puts its
+	// own binary into the shared volume before gated containers start.
 	AgentContainer = "metaparticle-agent"
+	// TurnContainer is the init container in front of the agent in a pod with
+	// the gate "pod": where it runs, the pod's containers begin anew.
+	TurnContainer = "metaparticle-turn"
 	// WaitContainer is the last init container of a pod with the gate "pod": it
 	// ends when the slot is held, and the kubelet goes on to the application.
 	WaitContainer = "metaparticle-wait"
@@ -45,6 +46,8 @@ const (
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+	// ImageBinary is where the agent is in its own image.
+	ImageBinary = "/agent"
 	// AgentBinary is where gated containers find the agent.
 	AgentBinary = MountPath + "/bin/agent"
 	// RunPath is where the agent keeps its socket, its lock and its notes.

@@ -235,7 +235,7 @@ func gated(name, account, slots string) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			InitContainers:     []corev1.Container{{Name: api.InstallContainer}, {Name: api.AgentContainer}},
+			InitContainers:     []corev1.Container{{Name: api.AgentContainer}},
 			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "shim"}}},
 		},
 	}

@@ -139,7 +139,7 @@ func TestEveryNameIsOneThatTheProgramsKnow(t *testing.T) {
 func TestGatePolicyLooksForWhatIsInjected(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
-		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "c.name == '" + api.InstallContainer + "'",
+		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "c.name == '" + api.TurnContainer + "'",
 		"v.name == '" + api.Volume + "'", "[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'",
 		"[?'" + api.InjectionLabel + "'].orValue('') == '" + api.InjectionEnabled + "'",
 		"[?'" + api.SlotsAnnotation + "']", "[?'" + api.InjectAnnotation + "'].orValue('') == 'false'",

@@ -81,12 +81,10 @@ func waits(pod *corev1.Pod) bool {
 func (p parts) injected() []corev1.Container {
 	switch p.request.Gate {
 	case api.GatePod:
-		return []corev1.Container{p.install(), p.agent(), p.wait()}
-	case api.GateReadiness:
-		return []corev1.Container{p.agent()}
-	case api.GateContainer: // written out, or empty
+		return []corev1.Container{p.turn(), p.agent(), p.wait()}
+	case api.GateReadiness, api.GateContainer: // or empty
 	}
-	return []corev1.Container{p.install(), p.agent()}
+	return []corev1.Container{p.agent()}
 }
 
 // volumes are those that the gate needs.
@@ -95,6 +93,19 @@ func (p parts) volumes() []corev1.Volume {
 		return []corev1.Volume{credentialsVolume()}
 	}
 	return []corev1.Volume{sharedVolume(), credentialsVolume()}
+}
+
+// turn runs once before the pod's containers start, and again before all of them
+// are started anew: so the agent tells that from a restart of its own.
+func (p parts) turn() corev1.Container {
+	return corev1.Container{
+		Name:            api.TurnContainer,
+		Image:           p.image,
+		Args:            []string{"turn"},
+		Resources:       p.resources(),
+		SecurityContext: p.security(),
+		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath}},
+	}
 }
 
 // wait ends when the slot is held; then the kubelet starts the application.
@@ -107,15 +118,6 @@ func (p parts) wait() corev1.Container {
 		SecurityContext: p.security(),
 		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath, ReadOnly: true}},
 	}
-}
-
-// gateFlag is what the injected containers are told of a gate that is not in
-// the application's containers.
-func (p parts) gateFlag() []string {
-	if p.request.Shims() {
-		return nil
-	}
-	return []string{"-gate=" + string(p.request.Gate)}
 }
 
 // restartRules have all containers restarted when the agent says so. The

@@ -51,14 +51,13 @@ func (p parts) initNames() []string {
 // put puts an injected init container where it belongs, and gives it what it
 // is to have. It comes after the pod's own: they run when they did, and
 // sidecars are stopped in the reverse order of their start, so a mesh's proxy
-// still carries the agent's last write. Only a gated one has to find the agent.
-// The agent finds what was installed, also in a copy of a pod whose gate needed
-// nothing.
+// still carries the agent's last write. Only a gated one has to find the agent,
+// and the agent has to find the note turned.
 func (p parts) put(d *document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
 	after := p.initNames()
-	if c.Name == api.InstallContainer {
+	if c.Name == api.TurnContainer {
 		after = append(after, api.AgentContainer)
 	}
 	for _, name := range after {

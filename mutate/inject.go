@@ -208,6 +208,11 @@ func write(d *document, p parts, shims []shim) {
 		for _, field := range foreign {
 			d.remove("spec", "initContainers", i, field)
 		}
+		if hooks := []any{"spec", "initContainers", i, "lifecycle"}; c.Lifecycle == nil {
+			d.remove(hooks...)
+		} else {
+			d.set(c.Lifecycle, hooks...) // and no other
+		}
 	}
 	for _, v := range p.volumes() {
 		d.ensure("name", v, "spec", "volumes")
@@ -231,7 +236,7 @@ func write(d *document, p parts, shims []shim) {
 // foreign are fields that the injected containers never have: the image knows
 // its command, and with a startup probe crashed main containers never restart
 // after the kubelet did (kubernetes#137146).
-var foreign = []string{"command", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"}
+var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // defaultContainer is what kubectl logs and exec look at where no container is
 // named.

@@ -71,7 +71,7 @@ func injected(pod *corev1.Pod) bool {
 }
 
 // reserved are the names of the injected containers.
-var reserved = []string{api.InstallContainer, api.AgentContainer, api.WaitContainer}
+var reserved = []string{api.AgentContainer, api.TurnContainer, api.WaitContainer}
 
 func judgeNames(pod *corev1.Pod, refusals *Refusals) {
 	for _, c := range pod.Spec.Containers {

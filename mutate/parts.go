@@ -34,18 +34,6 @@ type parts struct {
 
 func (p parts) slots() []string { return p.request.Slots(p.workload) }
 
-// install puts the agent's binary into the shared volume.
-func (p parts) install() corev1.Container {
-	return corev1.Container{
-		Name:            api.InstallContainer,
-		Image:           p.image,
-		Args:            append([]string{"install"}, p.gateFlag()...),
-		Resources:       p.resources(),
-		SecurityContext: p.security(),
-		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath}},
-	}
-}
-
 // agent holds the lease. It has no probes; the gate waits instead.
 func (p parts) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
@@ -55,6 +43,7 @@ func (p parts) agent() corev1.Container {
 	}
 	return corev1.Container{
 		Name:               api.AgentContainer,
+		Lifecycle:          p.installed(),
 		Image:              p.image,
 		Args:               p.agentArgs(),
 		RestartPolicy:      &always,
@@ -69,6 +58,18 @@ func (p parts) agent() corev1.Container {
 		SecurityContext: p.security(),
 		VolumeMounts:    mounts,
 	}
+}
+
+// installed holds the kubelet up until the agent's binary is where gated
+// containers start it: it starts none of them before the hook has ended. An init
+// container would do as well, if the kubelet did not take a second to see its end.
+func (p parts) installed() *corev1.Lifecycle {
+	if !p.request.Shims() {
+		return nil
+	}
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, "install"}},
+	}}
 }
 
 // agentArgs are the flags of the agent's run role; cmd/agent owns them.
@@ -89,7 +90,11 @@ func (p parts) agentArgs() []string {
 	if names := p.initNames(); len(names) > 0 {
 		args = append(args, "-init-containers="+strings.Join(names, ","))
 	}
-	args = append(args, p.gateFlag()...)
+	if p.request.Shims() {
+		args = append(args, "-install="+api.AgentBinary)
+	} else {
+		args = append(args, "-gate="+string(p.request.Gate))
+	}
 	if ports := p.ports(); len(ports) > 0 {
 		args = append(args, "-ports="+strings.Join(ports, ","))
 	}

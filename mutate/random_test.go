@@ -133,7 +133,7 @@ func (r randomPod) pod() map[string]any {
 			inits[0].(map[string]any)["restartPolicy"] = "Always"
 		}
 		if r.chance(10) {
-			inits = append(inits, r.container(r.one(api.AgentContainer, api.InstallContainer).(string)))
+			inits = append(inits, r.container(r.one(api.AgentContainer, api.TurnContainer).(string)))
 		}
 		spec["initContainers"] = r.one(inits, inits, inits, nil)
 	}
@@ -212,8 +212,8 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	order := func(name string) int {
 		return slices.IndexFunc(after.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 	}
-	if install := order(api.InstallContainer); install >= 0 {
-		require.Less(t, install, order(api.AgentContainer), said)
+	if turn := order(api.TurnContainer); turn >= 0 {
+		require.Less(t, turn, order(api.AgentContainer), said)
 	}
 	// Injected containers that came along with the pod are no part of it.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
@@ -271,7 +271,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 func withoutOurs(list []any) []any {
 	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
 		name := element.(map[string]any)["name"]
-		return name == api.AgentContainer || name == api.InstallContainer || name == api.WaitContainer
+		return name == api.AgentContainer || name == api.TurnContainer || name == api.WaitContainer
 	})
 }
 

@@ -23,24 +23,26 @@ var (
 	ErrReadOnly = errors.New("the shared volume is read-only")
 )
 
-// Install copies this very program to the path to, and makes the directories.
-// Everybody may execute the one and write to the others: gated containers and
-// the agent may each run as any user.
-func Install(to string, dirs ...string) error {
-	return explain(install(to, dirs))
-}
-
-func install(to string, dirs []string) error {
+// Dirs makes directories that everybody may write to: gated containers and the
+// agent may each run as any user.
+func Dirs(dirs ...string) error {
 	for _, dir := range dirs {
 		if err := openDir(dir); err != nil {
-			return err
+			return explain(err)
 		}
 	}
+	return nil
+}
+
+// Binary copies this very program to the path to, where everybody may execute it.
+func Binary(to string) error { return explain(binary(to)) }
+
+func binary(to string) error {
 	// Not 0777: nobody but its owner replaces the binary.
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}
-	if err := copySelf(to); err != nil {
+	if err := alone(filepath.Dir(to), func() error { return copySelf(to) }); err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}
 	return nil
@@ -65,13 +67,34 @@ func openDir(dir string) error {
 	return nil
 }
 
+// alone runs f while no other process does so for this directory.
+func alone(dir string, f func() error) error {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	for {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return &os.PathError{Op: "lock", Path: dir, Err: err}
+	}
+	return f()
+}
+
+// copySelf has one name for what is not whole yet: who is killed over it leaves
+// one file behind, which the next one writes anew.
 func copySelf(to string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return err
 	}
 	defer self.Close()
-	fresh, err := os.CreateTemp(filepath.Dir(to), ".agent-")
+	fresh, err := os.OpenFile(to+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
 	if err != nil {
 		return err
 	}

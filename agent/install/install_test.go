@@ -4,9 +4,11 @@
 package install
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -19,7 +21,8 @@ func TestItIsWholeForEverybodyAndTwiceIsOnce(t *testing.T) {
 	dir := t.TempDir()
 	to, run := filepath.Join(dir, "bin", "agent"), filepath.Join(dir, "run")
 	for range 2 {
-		require.NoError(t, Install(to, run, filepath.Join(run, "granted")))
+		require.NoError(t, Dirs(run, filepath.Join(run, "granted")))
+		require.NoError(t, Binary(to))
 	}
 	self, err := os.ReadFile("/proc/self/exe")
 	require.NoError(t, err)
@@ -31,6 +34,26 @@ func TestItIsWholeForEverybodyAndTwiceIsOnce(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, info.Mode().Perm(), path)
 	}
+	left, err := os.ReadDir(filepath.Dir(to))
+	require.NoError(t, err)
+	assert.Len(t, left, 1)
+}
+
+func TestManyAtOnceAndOneThatWasKilledLeaveOneFile(t *testing.T) {
+	t.Parallel()
+	to := filepath.Join(t.TempDir(), "bin", "agent")
+	require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
+	require.NoError(t, os.WriteFile(to+".new", []byte("half"), 0o700))
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() { assert.NoError(t, Binary(to)) })
+	}
+	all.Wait()
+	self, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	copied, err := os.ReadFile(to)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(self, copied))
 	left, err := os.ReadDir(filepath.Dir(to))
 	require.NoError(t, err)
 	assert.Len(t, left, 1)

@@ -39,8 +39,9 @@ type note struct {
 // errNote: nothing can be concluded from what is there, so nothing is held.
 var errNote = errors.New("the note of what may run cannot be read")
 
-// Turn is done once before each round of the pod's containers, by the first of
-// them: what was let start before is of an earlier round from here on.
+// Turn is done once before each round of the pod's containers, by an init
+// container in front of the agent: what was let start before is of an earlier
+// round from here on.
 func Turn(dir string) error {
 	err := os.Rename(filepath.Join(dir, letStart), filepath.Join(dir, before))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

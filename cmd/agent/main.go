@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command agent is what the webhook puts into a pod: "install" copies it into
-// the shared volume, "run" holds the lease, "exec" is the parent of a gated
+// Command agent is what the webhook puts into a pod: "run" holds the lease,
+// "install" copies it into the shared volume, "exec" is the parent of a gated
 // container's application, "handle" carries out a lifecycle hook for it, "probe"
-// is its exec probe, "wait" the init container in front of applications that can
-// have no such parent. "yield" asks a running agent to hand over.
+// is its exec probe. "turn" and "wait" are the init containers in front of
+// applications that can have no such parent. "yield" asks a running agent to hand
+// over.
 package main
 
 import (
@@ -26,6 +27,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	"handle":  handleCommand,
 	"probe":   probeCommand,
 	"yield":   yieldCommand,
+	"turn":    turnCommand,
 	"wait":    waitCommand,
 }
 
@@ -40,7 +42,7 @@ const exitUsage = 2
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent install|run|exec|handle|probe|wait|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|yield [flags]")
 		return exitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

@@ -34,6 +34,7 @@ type runSettings struct {
 	config      agent.Config
 	namespace   string
 	runDir      string
+	install     string
 	credentials string
 	listen      string
 	gate        api.Gate
@@ -84,6 +85,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	flags.DurationVar(&c.Grace, "grace", agent.DefaultGrace, "what a yield leaves the application to stop in")
 	flags.BoolVar(&c.OwnKernel, "own-kernel", false, "the pod may run in a virtual machine of its own: another boot id proves nothing")
 	flags.StringVar(&s.runDir, "run", api.RunPath, "directory of the agent's socket, lock and notes")
+	flags.StringVar(&s.install, "install", "", "where the binary is copied to, for gated containers; empty: nowhere")
 	flags.StringVar(&s.credentials, "credentials", api.CredentialsPath, "directory of the service account's token and the cluster's CA")
 	flags.StringVar(&s.listen, "listen", ":"+strconv.Itoa(api.AgentPort), "where /metrics and /healthz are served; empty: nowhere")
 	gateName := flags.String("gate", string(api.GateContainer), "what holds the application back: container, pod or readiness")
@@ -131,6 +133,11 @@ func list(s string) []string {
 // run puts the agent together. The first part that ends, ends all.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log := s.logger()
+	if s.gate != api.GateReadiness {
+		if err := prepare(s.runDir, s.install); err != nil {
+			return err
+		}
+	}
 	c := s.config
 	client, err := kube.New(kube.Config{
 		Namespace: s.namespace,

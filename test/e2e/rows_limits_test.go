@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -159,9 +158,6 @@ func TestAnAutoscalerFindsTheRequestsThatItDividesBy(t *testing.T) {
 	s.awaitGated(a)
 	pod := s.all(a.name)[0]
 	for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
-		if c.RestartPolicy == nil && strings.HasPrefix(c.Name, api.InstallContainer) {
-			continue // what has ended is not measured
-		}
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			assert.Contains(t, c.Resources.Requests, name, c.Name)
 		}

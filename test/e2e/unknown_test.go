@@ -58,7 +58,7 @@ func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
 		own[c.Name] = c.NewOfContainer
 	}
 	assert.Equal(t, map[string]string{"first": "first", "second": "second", "app": "app", "side": "side",
-		api.InstallContainer: "", api.AgentContainer: ""}, own)
+		api.AgentContainer: ""}, own)
 }
 
 // review is the pod as the webhook patches it.

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 var hello = []product{{name: "hello", source: "./testdata/hello"}}
@@ -138,6 +141,13 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, table, digest.String())
 	assert.Contains(t, table, " MB")
+}
+
+// The webhook has the agent's hook run by its path in the image.
+func TestTheAgentIsWhereTheWebhookSaysThatItIs(t *testing.T) {
+	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
+	require.GreaterOrEqual(t, agent, 0)
+	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
 }
 
 func TestVersionIsStamped(t *testing.T) {

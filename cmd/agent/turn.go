@@ -1,0 +1,28 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// turnCommand is the init container in front of the agent in a pod whose
+// containers the kubelet starts.
+func turnCommand(_ context.Context, args []string) (int, error) {
+	flags := flag.NewFlagSet("agent turn", flag.ContinueOnError)
+	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
+	flags.SetOutput(io.Discard) // the error is shown once
+	if err := flags.Parse(args); err != nil {
+		return exitUsage, err
+	}
+	if err := standin.Turn(*runDir); err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
