@@ -42,7 +42,7 @@ func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T
 				assert.Len(t, pod.Spec.Containers, 2, "one container was added, once")
 				assert.True(t, containersRun(pod), "the injected one runs in a standby too")
 			}
-			assert.Len(t, s.record(a.name).Running(fresh), 1)
+			s.awaitRunning(a, handover)
 		})
 	}
 }

@@ -33,7 +33,7 @@ func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 	a.args = []string{"-echo"}
 	a.edit = func(template *corev1.PodTemplateSpec) { template.Spec.Containers[0].Stdin = true }
 	s.deploy(a)
-	before := s.running(a.name)
+	before := s.awaitRunning(a, handover)
 	for _, pod := range s.all(a.name) {
 		name := "standby"
 		if pod.Name == before.Pod {
@@ -59,7 +59,7 @@ func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 		t.Run(name+" debug", func(t *testing.T) { s.debug(pod) })
 	}
 	t.Run("attach", func(t *testing.T) { s.attach(before.Pod) })
-	assert.Equal(t, before.ID, s.running(a.name).ID, "none of it has disturbed the application")
+	assert.Equal(t, before.ID, s.awaitRunning(a, handover).ID, "none of it has disturbed the application")
 	assert.Zero(t, s.restarts(a))
 }
 
