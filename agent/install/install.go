@@ -7,6 +7,7 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -86,14 +87,21 @@ func alone(dir string, f func() error) error {
 	return f()
 }
 
-// copySelf has one name for what is not whole yet: who is killed over it leaves
-// one file behind, which the next one writes anew.
+// copySelf writes nothing if it is there already: an agent that is restarted needs
+// no room on a disk that is full by now. It has one name for what is not whole yet:
+// who is killed over it leaves one file behind, which the next one writes anew.
 func copySelf(to string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return err
 	}
 	defer self.Close()
+	if same(self, to) {
+		return nil
+	}
+	if _, err := self.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
 	fresh, err := os.OpenFile(to+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
 	if err != nil {
 		return err
@@ -107,6 +115,27 @@ func copySelf(to string) error {
 		return err
 	}
 	return os.Rename(fresh.Name(), to)
+}
+
+// same tells whether the file at path has what is left of f. A file that cannot be
+// read has not.
+func same(f *os.File, path string) bool {
+	there, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer there.Close()
+	a, b := make([]byte, 32<<10), make([]byte, 32<<10)
+	for {
+		n, atEnd := io.ReadFull(f, a)
+		m, alsoAtEnd := io.ReadFull(there, b)
+		if !bytes.Equal(a[:n], b[:m]) {
+			return false
+		}
+		if atEnd != nil {
+			return errors.Is(alsoAtEnd, atEnd)
+		}
+	}
 }
 
 func explain(err error) error {

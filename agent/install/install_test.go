@@ -39,6 +39,31 @@ func TestItIsWholeForEverybodyAndTwiceIsOnce(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
+func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
+	to := filepath.Join(t.TempDir(), "bin", "agent")
+	require.NoError(t, Binary(to))
+	first, err := os.Stat(to)
+	require.NoError(t, err)
+	require.NoError(t, Binary(to))
+	again, err := os.Stat(to)
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(first, again))
+
+	whole, err := os.ReadFile(to)
+	require.NoError(t, err)
+	changed := bytes.Clone(whole)
+	changed[len(changed)/2]++
+	for _, other := range [][]byte{nil, whole[:len(whole)-1], append(bytes.Clone(whole), 0), changed} {
+		require.NoError(t, os.Remove(to))
+		require.NoError(t, os.WriteFile(to, other, 0o555))
+		require.NoError(t, Binary(to))
+		now, err := os.ReadFile(to)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(whole, now))
+	}
+}
+
 func TestManyAtOnceAndOneThatWasKilledLeaveOneFile(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
