@@ -48,6 +48,10 @@ func TestWhatIsProofAndWhatIsNot(t *testing.T) {
 		"another's: a fresh shim speaks for it": {reports: []gate.Report{up("2", gate.Waiting, "")}, proven: true},
 		"another's: a fresh shim doubts": {reports: []gate.Report{
 			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold })}},
+		"another's: it doubts what it cannot read": {reports: []gate.Report{
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = gate.Unreadable })}},
+		"begun here, after what cannot be read": {begun: true, reports: []gate.Report{
+			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = gate.Unreadable })}, proven: true},
 		"another's: it doubts another hold": {reports: []gate.Report{
 			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = "g" })}, proven: true},
 		"another's: the doubt outlives the shim": {reports: []gate.Report{
@@ -107,6 +111,20 @@ func TestEveryContainerHasToSpeakForAHoldOfAnEarlierProcess(t *testing.T) {
 	s.note(gate.Report{Shim: "2", Container: "helper", Phase: gate.Waiting, Connected: true})
 	assert.True(t, s.proven("h"))
 	assert.False(t, newShims(nil).proven("h"), "who knows no containers knows nothing")
+}
+
+// An unreadable note may be of the very hold in the Lease.
+func TestAfterAnUnreadableNoteThePodWaitsAndTakesItsSlotAgain(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
+			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Unproven: gate.Unreadable})
+		w.pass(29 * time.Second)
+		assert.Equal(t, "a_u", w.holder(), "not released")
+		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+		w.within(3*time.Second, "waited out", func() bool { return a.running("s1") })
+	})
 }
 
 func TestADoubtThatOutlivedItsShimStillKeepsThePodWaiting(t *testing.T) {

@@ -168,11 +168,17 @@ func (s *shims) settle(id gate.ShimID) {
 // itself: it is owed, and drained when a fresher one comes.
 func (s *shims) doubted(hold string) bool {
 	for container, d := range s.unproven {
-		if d.hold == hold && hold != "" && !s.answers(hold, container) {
+		if hold != "" && s.mayMean(d.hold, hold) && !s.answers(hold, container) {
 			return true
 		}
 	}
 	return false
+}
+
+// mayMean reports whether a note that names the one hold may be of the other. One
+// that cannot be read is of no hold that this process itself began.
+func (s *shims) mayMean(noted, hold string) bool {
+	return noted == hold || noted == gate.Unreadable && !s.begun[hold]
 }
 
 func (s *shims) answers(hold, container string) bool {

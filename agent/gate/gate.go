@@ -88,7 +88,11 @@ type Report struct {
 	Silent bool
 	// Unproven is set on the report of a fresh shim while an earlier shim of
 	// the same container had been granted a hold and is not known to be dead.
-	// It names that hold. A grant made under another hold needs no such proof,
-	// because that hold was acquired by everybody's rules.
+	// It names that hold, or is Unreadable. A grant made under another hold
+	// needs no such proof, because that hold was acquired by everybody's rules.
 	Unproven string
 }
+
+// Unreadable stands for the hold in a note that cannot be read. It may be any
+// that was granted before this agent process began.
+const Unreadable = "unreadable"

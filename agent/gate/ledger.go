@@ -30,10 +30,6 @@ type entry struct {
 	BootID string `json:"bootID"`
 }
 
-// unreadable stands for the hold in a note that cannot be read. No grant has
-// that name, so nothing proves it, and any grant overrides it.
-const unreadable = "unreadable"
-
 func openLedger(dir, bootID string, ownKernel bool) (*ledger, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -64,7 +60,7 @@ func read(path string) entry {
 	var e entry
 	b, err := os.ReadFile(path)
 	if err != nil || json.Unmarshal(b, &e) != nil || e.Hold == "" {
-		return entry{Hold: unreadable}
+		return entry{Hold: Unreadable}
 	}
 	return e
 }

@@ -185,10 +185,10 @@ func TestNotesSayWhatIsUnproven(t *testing.T) {
 		"another shim":        {note: `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, unproven: "h1"},
 		"the same shim":       {note: `{"shim":"one","hold":"h1","bootID":"` + boot + `"}`, unproven: ""},
 		"of another boot":     {note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: ""},
-		"cannot be read":      {note: `{"shim":"o`, unproven: unreadable},
-		"empty":               {note: ``, unproven: unreadable},
+		"cannot be read":      {note: `{"shim":"o`, unproven: Unreadable},
+		"empty":               {note: ``, unproven: Unreadable},
 		"of no boot":          {note: `{"shim":"old","hold":"h1"}`, unproven: "h1"},
-		"of another boot, no": {note: `{"shim":"old","bootID":"other"}`, unproven: unreadable},
+		"of another boot, no": {note: `{"shim":"old","bootID":"other"}`, unproven: Unreadable},
 		"of a machine of the pod's own": {
 			note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: "h1", ownKernel: true,
 		},

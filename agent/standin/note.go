@@ -16,7 +16,9 @@ import (
 )
 
 // The notes in the shared directory. They are not synced to the disk: what they
-// are about does not outlive the kernel whose page cache holds them.
+// are about does not outlive the kernel whose page cache holds them. A machine
+// that crashed may leave half of one behind: of that it is known that something
+// ran, and nothing more.
 const (
 	// letStart: since this was written the application's containers may run.
 	letStart = "let-start"
@@ -36,9 +38,6 @@ type note struct {
 	BootID string        `json:"bootID"`
 }
 
-// errNote: nothing can be concluded from what is there, so nothing is held.
-var errNote = errors.New("the note of what may run cannot be read")
-
 // Turn is done once before each round of the pod's containers, by an init
 // container in front of the agent: what was let start before is of an earlier
 // round from here on.
@@ -50,7 +49,7 @@ func Turn(dir string) error {
 	return nil
 }
 
-// readNote reads a note; nil if there is none.
+// readNote reads a note; nil if there is none. An error says that there is one.
 func readNote(dir, name string) (*note, error) {
 	b, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +63,7 @@ func readNote(dir, name string) (*note, error) {
 		err = errors.New("incomplete")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errNote, name, err)
+		return nil, fmt.Errorf("read the note %s: %w", name, err)
 	}
 	return n, nil
 }

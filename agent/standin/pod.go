@@ -81,17 +81,19 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 func (p *Pod) recall() error {
 	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: gate.Now()}
 	last, err := readNote(p.cfg.Dir, before)
-	if err != nil {
-		return err
-	}
-	if last != nil && !p.over(last) {
+	switch {
+	case err != nil:
+		p.cfg.Log.Warn("whatever ran before is unproven", "err", err)
+		p.report.Unproven = gate.Unreadable
+	case last != nil && !p.over(last):
 		p.report.Unproven = last.Hold
 	}
 	running, err := readNote(p.cfg.Dir, letStart)
-	if err != nil || running == nil {
-		return err
-	}
-	if p.over(running) {
+	switch {
+	case err != nil:
+		// Something may run, and nobody knows until when it may.
+		return fmt.Errorf("%w: %w", ErrRestart, err)
+	case running == nil || p.over(running):
 		return nil
 	}
 	p.report = gate.Report{

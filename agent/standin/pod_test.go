@@ -329,14 +329,38 @@ func TestNoteThatCannotBeWrittenLetsNobodyStart(t *testing.T) {
 	require.Error(t, err, "it was not told to go on")
 }
 
-func TestNoteThatCannotBeReadHoldsNothing(t *testing.T) {
-	for _, name := range []string{letStart, before} {
-		for _, text := range []string{"", "{", `{"shim":"s"}`} {
-			dir := t.TempDir()
-			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
-			_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
-			require.ErrorIs(t, err, errNote)
-		}
+// A machine that crashed leaves such notes behind. They keep the pod from nothing
+// but what is unproven.
+func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
+	for _, text := range []string{"", "{", `{"shim":"s"}`} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
+		s := serve(t, dir)
+		s.wait()
+		r := s.next()
+		assert.Equal(t, gate.Waiting, r.Phase)
+		assert.Equal(t, gate.Unreadable, r.Unproven)
+		require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)))
+		assert.Empty(t, s.next().Unproven, "another hold was acquired by everybody's rules")
+		s.kill()
+		require.NoError(t, Turn(dir))
+		s = serve(t, dir)
+		s.wait()
+		assert.Equal(t, "h2", s.next().Unproven)
+	}
+}
+
+// Something may run, and no agent process would watch over it.
+func TestUnreadableNoteOfWhatRunsHasAllContainersRestarted(t *testing.T) {
+	for _, text := range []string{"", "{", `{"shim":"s"}`} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
+		_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
+		require.ErrorIs(t, err, ErrRestart)
+		require.NoError(t, Turn(dir))
+		s := serve(t, dir)
+		s.wait()
+		assert.Equal(t, gate.Unreadable, s.next().Unproven)
 	}
 }
 
