@@ -3,7 +3,11 @@
 
 package api
 
-import "slices"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // Annotation describes one annotation that a person writes. The parser's
 // known names, the nearest-name hints and docs/annotations.md all come from
@@ -84,3 +88,21 @@ var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written: the annotation is one that our own programs write.
 func Written(key string) bool { return slices.Contains(written, key) }
+
+// Carried: the annotation is a person's, so that from a workload it is carried
+// to the pod template. One that nobody knows is carried as well: the pods are
+// then refused instead of running ungated.
+func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
+
+// Effective are the annotations of a workload's next pods: the template's own,
+// and those that are carried to it. Where both speak the template counts.
+func Effective(workload, template map[string]string) map[string]string {
+	all := make(map[string]string, len(template))
+	for key, value := range workload {
+		if Carried(key) {
+			all[key] = value
+		}
+	}
+	maps.Copy(all, template)
+	return all
+}

@@ -72,6 +72,16 @@ func SingletonLease(group Workload, name string) string {
 	return shorten(b.String())
 }
 
+// IsSlot: the Lease's name is one that annotations can ask for.
+func IsSlot(lease string) bool {
+	for _, prefix := range []string{lockPrefix, singletonPrefix + ".", singletonPrefix + "-"} {
+		if strings.HasPrefix(lease, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // shorten keeps a name within the limit for objects, by the hash of the whole.
 func shorten(name string) string {
 	if len(name) <= maxName {
@@ -81,9 +91,6 @@ func shorten(name string) string {
 	hash := hex.EncodeToString(sum[:16])
 	return strings.TrimRight(name[:maxName-1-len(hash)], "-.") + "-" + hash
 }
-
-// Claims: the request asks for at least one slot.
-func (r Request) Claims() bool { return r.Singleton || len(r.Locks) > 0 }
 
 // Slots are the names of the Leases that a pod of the workload claims, in the
 // order in which they are acquired: sorted, the same for everybody.

@@ -256,3 +256,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatAWorkloadsPodsWillHave(t *testing.T) {
+	workload := map[string]string{
+		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
+		SlotsAnnotation: "forged", "example.com/own": "stays there",
+	}
+	template := map[string]string{LockAnnotation: "its own", "example.com/other": "y"}
+	assert.Equal(t, map[string]string{
+		LockAnnotation: "its own", OnLossAnnotation: "restart", Prefix + "unheard-of": "x", "example.com/other": "y",
+	}, Effective(workload, template))
+	assert.Empty(t, Effective(nil, nil))
+}

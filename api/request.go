@@ -27,6 +27,9 @@ type Request struct {
 	OptOut bool
 }
 
+// Claims: the request asks for at least one slot.
+func (r Request) Claims() bool { return r.Singleton || len(r.Locks) > 0 }
+
 // OnLoss is what becomes of a container whose slot was lost or yielded.
 type OnLoss string
 

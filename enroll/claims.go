@@ -38,7 +38,8 @@ func (c claims) add(account string, duration time.Duration, slots ...string) {
 	// An annotation of a living pod can be changed to what no webhook let pass.
 	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
-		if !isSlot(slot) {
+		if !api.IsSlot(slot) {
+			// No right on any other Lease is ever given, whatever pods say.
 			continue
 		}
 		if c[slot] == nil {
@@ -47,17 +48,6 @@ func (c claims) add(account string, duration time.Duration, slots ...string) {
 		c[slot].duration = max(c[slot].duration, duration)
 		c[slot].accounts[account] = true
 	}
-}
-
-// isSlot: the Lease's name is one that annotations can ask for. No right on any
-// other is ever given, whatever pods and Roles say.
-func isSlot(lease string) bool {
-	for _, prefix := range []string{"lock.", "singleton.", "singleton-"} {
-		if strings.HasPrefix(lease, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 func (c claims) slots() []string { return slices.Sorted(maps.Keys(c)) }
@@ -73,14 +63,13 @@ func (c claims) addPods(pods []corev1.Pod, optedIn bool) {
 		if !optedIn && !hasGate(pod) {
 			continue
 		}
-		slots := podSlots(pod)
 		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			continue
 		}
 		// The webhook let it pass, so it parses; if not, the default is what
 		// the agent assumes, too.
 		duration, _ := time.ParseDuration(pod.Annotations[api.LeaseDurationAnnotation])
-		c.add(pod.Spec.ServiceAccountName, duration, slots...)
+		c.add(pod.Spec.ServiceAccountName, duration, podSlots(pod)...)
 	}
 }
 
@@ -114,7 +103,7 @@ func podSlots(pod *corev1.Pod) []string {
 func (c claims) addWorkloads(workloads []workload) {
 	for _, w := range workloads {
 		request, err := api.Parse(w.effective())
-		if err != nil || request.OptOut || !request.Claims() {
+		if err != nil || !request.Claims() {
 			continue
 		}
 		c.add(w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)

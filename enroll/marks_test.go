@@ -40,7 +40,7 @@ func TestWhatAnnotationsCanAskForIsASlot(t *testing.T) {
 	named := api.Request{Singleton: true, SingletonName: "writer"}
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
 	for _, slot := range append(request.Slots(of), named.Slots(of)...) {
-		assert.True(t, isSlot(slot), slot)
+		assert.True(t, api.IsSlot(slot), slot)
 	}
 }
 

@@ -138,7 +138,7 @@ func remember(role *rbacv1.Role, memories map[string]memory) error {
 // annotate a Role must not choose which Leases it names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
-		return !isSlot(name)
+		return !api.IsSlot(name)
 	})...)
 }
 

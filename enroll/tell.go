@@ -83,7 +83,7 @@ func (r *Reconciler) ungated(ctx context.Context, w workload) (bool, error) {
 func (w workload) remedy() string {
 	name := strings.ToLower(w.group.Kind) + "/" + w.group.Name
 	if w.selector == nil {
-		return fmt.Sprintf("Its Jobs are gated after any change to it: kubectl -n %s annotate %s metaparticle.io/singleton- and again with the claim",
+		return fmt.Sprintf("Any change to it gates its next Jobs: take its claim off and put it on again, with kubectl -n %s edit %s",
 			w.object.GetNamespace(), name)
 	}
 	return fmt.Sprintf("kubectl -n %s rollout restart %s", w.object.GetNamespace(), name)

@@ -6,7 +6,6 @@ package enroll
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -29,19 +28,9 @@ type workload struct {
 	selector *metav1.LabelSelector
 }
 
-// effective are the annotations that its next pods will have: what stands on
-// the workload is carried to its template.
+// effective are the annotations that its next pods will have.
 func (w workload) effective() map[string]string {
-	annotations := maps.Clone(w.template.Annotations)
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	for key, value := range w.object.GetAnnotations() {
-		if strings.HasPrefix(key, api.Prefix) {
-			annotations[key] = value
-		}
-	}
-	return annotations
+	return api.Effective(w.object.GetAnnotations(), w.template.Annotations)
 }
 
 // workloads lists those of a namespace that have an annotation of ours, on
@@ -101,5 +90,5 @@ func annotated(annotations map[string]string) bool {
 // claiming: the annotations ask for a slot, and nothing is wrong with them.
 func claiming(annotations map[string]string) bool {
 	request, err := api.Parse(annotations)
-	return err == nil && request.Claims() && !request.OptOut
+	return err == nil && request.Claims()
 }

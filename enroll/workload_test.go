@@ -98,6 +98,16 @@ func TestWorkloadAnnotatedBeforeItsNamespaceOptedInIsToldOnce(t *testing.T) {
 	assert.Contains(t, w.events[0], "kubectl -n shop rollout restart deployment/biller")
 }
 
+func TestTheTemplatesAnnotationCountsWhereTheWorkloadsDiffers(t *testing.T) {
+	w := newWorld(t, deployment(
+		map[string]string{api.LockAnnotation: "on-the-workload"},
+		map[string]string{api.LockAnnotation: "on-the-template"},
+	))
+	w.settle(w.process())
+	assert.NotNil(t, w.lease("lock.on-the-template"), "which the next pods ask for")
+	assert.Nil(t, w.lease("lock.on-the-workload"), "which nobody asks for")
+}
+
 func TestPodsFromBeforeTheInstallationAreTold(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"}, Annotations: singleton,

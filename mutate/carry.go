@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -101,13 +100,13 @@ func merge(now, before, template map[string]string) (map[string]string, Refusals
 		wanted = map[string]string{}
 	}
 	for key, was := range before {
-		if _, still := now[key]; !still && carried(key) && wanted[key] == was {
+		if _, still := now[key]; !still && api.Carried(key) && wanted[key] == was {
 			delete(wanted, key)
 		}
 	}
 	var warnings Refusals
 	for _, key := range slices.Sorted(maps.Keys(now)) {
-		if !carried(key) {
+		if !api.Carried(key) {
 			continue
 		}
 		has, ok := template[key]
@@ -118,12 +117,6 @@ func merge(now, before, template map[string]string) (map[string]string, Refusals
 		wanted[key] = now[key]
 	}
 	return wanted, warnings
-}
-
-// carried: an annotation that a person wrote. One that nobody knows is carried
-// as well, so that the pods are refused instead of running ungated.
-func carried(key string) bool {
-	return strings.HasPrefix(key, api.Prefix) && !api.Written(key)
 }
 
 // immutable warns about what cannot reach the template of a Job that exists.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -253,17 +252,10 @@ func (e *explainer) effective() map[string]string {
 		}
 		return nil
 	}
-	annotations := map[string]string{}
-	if metav1.GetControllerOf(e.workload) == nil {
-		for key, value := range e.workload.GetAnnotations() {
-			if strings.HasPrefix(key, api.Prefix) && !api.Written(key) {
-				annotations[key] = value
-			}
-		}
+	if metav1.GetControllerOf(e.workload) != nil {
+		return e.template.Annotations // its own are not carried
 	}
-	// Where both speak the template counts.
-	maps.Copy(annotations, e.template.Annotations)
-	return annotations
+	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }
 
 // gated: the webhook was here.
