@@ -54,10 +54,10 @@ func (a *Agent) stopChild(h *hold, k *shim) {
 	}
 }
 
-// let is the end of a hold: what it held is, from here on, a standby's affair,
+// letGo ends a hold: what it held is, from here on, a standby's affair,
 // which releases what is proven (at once, if it does not want it back) and
 // waits out what is not.
-func (a *Agent) let(h *hold) {
+func (a *Agent) letGo(h *hold) {
 	a.metrics.holding(0)
 	a.probes.Follow(nil)
 	switch {

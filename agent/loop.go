@@ -42,8 +42,8 @@ type Agent struct {
 	// yielding: the hold that lasts is to end.
 	yielding bool
 
-	// claim is the hold that is being acquired.
-	claim claim
+	// bid is the hold that is being acquired.
+	bid bid
 	// owes: slots of the last hold are to be released before any is taken.
 	owes bool
 	// aside: the last hold was given up for others to have the slots, and this

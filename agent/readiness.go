@@ -63,7 +63,7 @@ type hands struct {
 	holder, slot string
 }
 
-// look at the slots as a standby sees them.
+// hands says who has the slots, as a standby sees them.
 func (a *Agent) hands() hands {
 	h := hands{known: true, serving: true}
 	for _, s := range a.slots {
@@ -111,7 +111,7 @@ func (a *Agent) showStandby(ctx context.Context) {
 		a.show(false, readyStandingBy, a.standing(h))
 		return
 	}
-	a.foresee(h)
+	a.rememberHands(h)
 	ports := len(a.config.Ports) > 0
 	switch {
 	case a.shims.alive():
@@ -136,8 +136,8 @@ func (a *Agent) showStandby(ctx context.Context) {
 	}
 }
 
-// foresee notes since when the slots are not in good hands.
-func (a *Agent) foresee(h hands) {
+// rememberHands notes since when the slots are not in good hands.
+func (a *Agent) rememberHands(h hands) {
 	switch {
 	case h.serving:
 		a.outlook.good = true

@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// claim is a hold in the making. Its number stays the same until all slots are
+// bid is a hold in the making. Its number stays the same until all slots are
 // held: nothing is granted under it before.
-type claim struct {
+type bid struct {
 	id string
 	// resume: an earlier agent process began it and a child of it runs.
 	resume bool
@@ -37,7 +37,7 @@ func (a *Agent) standby(ctx context.Context) (*hold, error) {
 				return a.begin(), nil
 			}
 		case a.contends():
-			a.freshClaim()
+			a.freshBid()
 			if a.take(ctx) {
 				return a.begin(), nil
 			}
@@ -99,16 +99,16 @@ func (a *Agent) contends() bool {
 	return true
 }
 
-// freshClaim gives the claim a number of its own.
-func (a *Agent) freshClaim() {
-	if a.claim.id != "" && !a.claim.resume {
+// freshBid gives the bid a number of its own.
+func (a *Agent) freshBid() {
+	if a.bid.id != "" && !a.bid.resume {
 		return
 	}
-	a.claim = claim{id: fmt.Sprintf("%016x", a.random.Uint64())}
-	a.shims.begun[a.claim.id] = true
+	a.bid = bid{id: fmt.Sprintf("%016x", a.random.Uint64())}
+	a.shims.begun[a.bid.id] = true
 }
 
-// resumable makes the claim that of a child which an earlier agent process
+// resumable makes the bid that of a child which an earlier agent process
 // granted, if every Lease is of that very hold still.
 func (a *Agent) resumable() bool {
 	for _, k := range a.shims.list {
@@ -121,7 +121,7 @@ func (a *Agent) resumable() bool {
 			tokens[t.Slot] = t.Token
 		}
 		if a.holdsAll(id, tokens) {
-			a.claim = claim{id: id, resume: true, tokens: tokens}
+			a.bid = bid{id: id, resume: true, tokens: tokens}
 			return true
 		}
 	}
@@ -192,7 +192,7 @@ func (a *Agent) mineProven() bool {
 func (a *Agent) take(ctx context.Context) bool {
 	for i, s := range a.slots {
 		if s.held != nil {
-			if s.lost != nil || s.held.ID() != a.claim.id || a.now >= s.held.DrainAt() {
+			if s.lost != nil || s.held.ID() != a.bid.id || a.now >= s.held.DrainAt() {
 				a.abandon()
 				return false
 			}
@@ -216,7 +216,7 @@ func (a *Agent) takeOne(ctx context.Context, s *slot) bool {
 		// An answer is on its way.
 		return true
 	}
-	if !a.claim.resume && !a.proven(r) {
+	if !a.bid.resume && !a.proven(r) {
 		if at, _ := s.view.FreeAt(a.self.Budget.Duration); a.now < at {
 			a.wakeAt(at)
 			return false
@@ -241,7 +241,7 @@ func (a *Agent) takeOne(ctx context.Context, s *slot) bool {
 
 // acquire sends the write that begins, or resumes, the hold of one slot.
 func (a *Agent) acquire(ctx context.Context, s *slot, r lease.Record) {
-	by := a.claim
+	by := a.bid
 	wall, notes := a.config.Wall(), a.notes(time.Time{})
 	var next lease.Record
 	var err error
@@ -261,8 +261,8 @@ func (a *Agent) acquire(ctx context.Context, s *slot, r lease.Record) {
 
 // acquired takes the answer to an acquiring write. One that was lost needs no
 // care beyond reading again: nothing is granted yet, so if the Lease turns out
-// to be ours under this claim, that is proof that nothing of it is alive.
-func (a *Agent) acquired(s *slot, by claim, attempt lease.Attempt, l *kube.Lease, err error) {
+// to be ours under this bid, that is proof that nothing of it is alive.
+func (a *Agent) acquired(s *slot, by bid, attempt lease.Attempt, l *kube.Lease, err error) {
 	a.metrics.wrote(err)
 	if err == nil {
 		var held *lease.Hold
@@ -296,7 +296,7 @@ func (a *Agent) abandon() {
 	for _, s := range a.slots {
 		a.drop(s)
 	}
-	a.claim = claim{}
+	a.bid = bid{}
 	a.wakeAt(a.now)
 }
 
