@@ -148,11 +148,9 @@ func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotat
 	}
 	pod := &corev1.Pod{Spec: template.Spec}
 	gated, warnings := gatedContainers(pod, request, &template.Spec)
-	parts{pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind}, gated: gated}.judgeLowPorts(&warnings)
-	warnings = append(warnings, against(pod, request, gated, gatedInits(pod, request), kubernetes)...)
-	if request.Shims() {
-		warnings = append(warnings, judgeHooks(text, pod, gated)...)
-		warnings = append(warnings, judgeProbeFields(text, pod, gated)...)
+	parts := parts{
+		pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind},
+		gated: gated, inits: gatedInits(pod, request),
 	}
-	return warnings
+	return append(warnings, parts.judge(text, kubernetes)...)
 }

@@ -16,36 +16,36 @@ import (
 // scheduler also keeps such pods from nodes that cannot.
 const RestartsAll = 36
 
-// against is everything that speaks against gating this pod as it asks for.
-func against(pod *corev1.Pod, request api.Request, gated, inits []int, kubernetes int) Refusals {
+// judgeOutside is what speaks against a gate that is outside of the containers.
+func (p parts) judgeOutside(kubernetes int) Refusals {
 	var refusals Refusals
-	if request.Shims() {
-		refusals = judge(pod, gated, inits)
-		if waits(pod) {
-			refusals.add(Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
-		}
-		return refusals
-	}
-	judgeWindows(pod, &refusals)
-	judgeNames(pod, &refusals)
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+	judgeWindows(p.pod, &refusals)
+	judgeNames(p.pod, &refusals)
+	for _, c := range slices.Concat(p.pod.Spec.InitContainers, p.pod.Spec.Containers) {
 		if shimmed(c) {
 			refusals.add(Leftover, "container %q starts with %s, which is for the gate %q", c.Name, api.AgentBinary, api.GateContainer)
 		}
 	}
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		if ours(pod, c.Name) {
+	for _, c := range slices.Concat(p.pod.Spec.InitContainers, p.pod.Spec.Containers) {
+		if ours(p.pod, c.Name) {
 			continue
 		}
 		judgeMounts(c, false, &refusals)
-		judgePorts(pod, c, &refusals)
+		judgePorts(p.pod, c, &refusals)
 	}
-	if request.Gate == api.GatePod {
-		judgeRestart(pod, kubernetes, &refusals)
-	} else if waits(pod) {
-		refusals.add(Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
+	if p.request.Gate == api.GatePod {
+		judgeRestart(p.pod, kubernetes, &refusals)
+	} else {
+		judgeWaits(p.pod, &refusals)
 	}
 	return refusals
+}
+
+// judgeWaits refuses what is left of the gate "pod" in a pod with another one.
+func judgeWaits(pod *corev1.Pod, refusals *Refusals) {
+	if waits(pod) {
+		refusals.add(Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
+	}
 }
 
 // judgeRestart is about pods whose containers are restarted, all at once,

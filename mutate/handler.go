@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -175,12 +176,10 @@ func reasonsOf(err error) []Reason {
 		return []Reason{BadAnnotation}
 	}
 	var reasons []Reason
-	seen := map[Reason]bool{}
 	for _, r := range refusals {
-		if !seen[r.Reason] {
+		if !slices.Contains(reasons, r.Reason) {
 			reasons = append(reasons, r.Reason)
 		}
-		seen[r.Reason] = true
 	}
 	return reasons
 }

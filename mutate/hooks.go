@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -112,22 +111,8 @@ func handlerText(pod *corev1.Pod, c corev1.Container, from *corev1.LifecycleHand
 }
 
 // judgeHooks refuses the hooks that cannot be carried over.
-func judgeHooks(raw []byte, pod *corev1.Pod, gated []int) Refusals {
-	if !slices.ContainsFunc(gated, func(i int) bool { return pod.Spec.Containers[i].Lifecycle != nil }) {
-		return nil
-	}
-	var refusals Refusals
-	var sent struct {
-		Spec struct {
-			Containers []struct {
-				Lifecycle map[string]json.RawMessage `json:"lifecycle"`
-			} `json:"containers"`
-		} `json:"spec"`
-	}
-	if err := json.Unmarshal(raw, &sent); err != nil {
-		refusals.add(Hooks, "the pod's hooks cannot be read: %v", err)
-		return refusals
-	}
+func judgeHooks(text []byte, pod *corev1.Pod, gated []int, refusals *Refusals) {
+	d := document{root: node{text: text}}
 	for _, i := range gated {
 		c := pod.Spec.Containers[i]
 		for _, h := range hooksOf(c) {
@@ -136,39 +121,36 @@ func judgeHooks(raw []byte, pod *corev1.Pod, gated []int) Refusals {
 			}
 			_, problem := carryHook(pod, c, h.handler)
 			if problem == "" {
-				problem = unknownField(sent.Spec.Containers[i].Lifecycle[h.field])
+				hook, _ := d.get("spec", "containers", i, "lifecycle", h.field).(map[string]any)
+				if field := lostOfHook(hook); field != "" {
+					problem = fmt.Sprintf("with the field %s, which this version does not know", field)
+				}
 			}
 			if problem != "" {
 				refusals.add(Hooks, "container %q has a %s hook %s", c.Name, h.field, problem)
 			}
 		}
 	}
-	return refusals
 }
 
-// handledFields are what the hooks of this version have.
-var handledFields = map[string][]string{
-	"":          {"exec", "httpGet", "tcpSocket", "sleep"},
-	"exec":      {"command"},
-	"httpGet":   {"path", "port", "host", "scheme", "httpHeaders", "protocol"},
-	"tcpSocket": {"port", "host"},
+// hookFields are what the actions of a hook have that this version knows.
+var hookFields = map[string][]string{
+	"exec":      execFields,
+	"httpGet":   httpGetFields,
+	"tcpSocket": tcpSocketFields,
 	"sleep":     {"seconds"},
 }
 
-// unknownField finds what would be lost. A field that is null is not there.
-func unknownField(raw json.RawMessage) string {
-	var hook map[string]map[string]any
-	if err := json.Unmarshal(raw, &hook); err != nil {
-		return fmt.Sprintf("that cannot be read: %v", err)
-	}
-	for _, action := range slices.Sorted(maps.Keys(hook)) {
-		if !slices.Contains(handledFields[""], action) && hook[action] != nil {
-			return fmt.Sprintf("with the field %s, which this version does not know", action)
-		}
-		for _, field := range sortedKeys(hook[action]) {
-			if !slices.Contains(handledFields[action], field) && hook[action][field] != nil {
-				return fmt.Sprintf("with the field %s.%s, which this version does not know", action, field)
-			}
+// lostOfHook is a field that would be lost. One that is null is not there.
+func lostOfHook(hook map[string]any) string {
+	for _, action := range sortedKeys(hook) {
+		known, ok := hookFields[action]
+		switch field := unknownField(hook[action], known); {
+		case hook[action] == nil:
+		case !ok:
+			return action
+		case field != "":
+			return action + "." + field
 		}
 	}
 	return ""

@@ -58,20 +58,17 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 		return nil, err
 	}
 	if !request.Claims() {
-		return release(s.Raw, pod)
+		return unclaimed(s.Raw, pod)
 	}
 	if len(pod.Spec.Containers) == 0 || hasEmptyName(pod) {
 		return nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
 	gated, refusals := gatedContainers(pod, request, s.Template)
-	inits := gatedInits(pod, request)
-	refusals = append(refusals, against(pod, request, gated, inits, s.Kubernetes)...)
-	parts := parts{pod: pod, request: request, workload: s.Workload, gated: gated, inits: inits, image: agentImage, limits: s.Limits}
-	parts.judgeLowPorts(&refusals)
-	if request.Shims() {
-		refusals = append(refusals, judgeHooks(s.Raw, pod, gated)...)
-		refusals = append(refusals, judgeProbeFields(s.Raw, pod, gated)...)
+	parts := parts{
+		pod: pod, request: request, workload: s.Workload,
+		gated: gated, inits: gatedInits(pod, request), image: agentImage, limits: s.Limits,
 	}
+	refusals = append(refusals, parts.judge(s.Raw, s.Kubernetes)...)
 	if request.Singleton && s.Workload.Name == "" {
 		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
 	}
@@ -80,7 +77,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	}
 	var shims []shim
 	if request.Shims() {
-		if shims, err = shimAll(ctx, pod, places(gated, inits), s.Namespace, images); err != nil {
+		if shims, err = shimAll(ctx, pod, places(gated, parts.inits), s.Namespace, images); err != nil {
 			return nil, err
 		}
 	}
@@ -95,10 +92,10 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	return d.ops, nil
 }
 
-// release is about a pod that asks for nothing. It stays as it is, but for the
+// unclaimed is about a pod that claims nothing. It stays as it is, but for the
 // marks by which others take a pod for a gated one: the roles are made from
 // them. A copy of a gated pod that claims no more would wait for ever.
-func release(raw []byte, pod *corev1.Pod) ([]jsonpatch.Operation, error) {
+func unclaimed(raw []byte, pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	var refusals Refusals
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if shimmed(c) {
@@ -217,7 +214,7 @@ func write(d *document, p parts, shims []shim) {
 	for _, v := range p.volumes() {
 		d.ensure("name", v, "spec", "volumes")
 	}
-	if p.lowPorts() {
+	if p.opensLowPorts() {
 		d.ensure("name", unprivilegedPorts, "spec", "securityContext", "sysctls")
 	}
 	d.ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")

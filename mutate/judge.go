@@ -13,29 +13,44 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// judge is everything that speaks against gating these containers and init
-// containers of the pod.
-func judge(pod *corev1.Pod, gated, inits []int) Refusals {
+// judge is everything that speaks against gating the pod as it asks for. The text
+// of the pod, or of the template that pods are made from, is looked at for what
+// this build's types do not know.
+func (p parts) judge(text []byte, kubernetes int) Refusals {
+	if !p.request.Shims() {
+		return p.judgeOutside(kubernetes)
+	}
+	refusals := p.judgeShims()
+	judgeWaits(p.pod, &refusals)
+	p.judgeLowPorts(&refusals)
+	judgeHooks(text, p.pod, p.gated, &refusals)
+	judgeProbeFields(text, p.pod, p.gated, &refusals)
+	return refusals
+}
+
+// judgeShims is what speaks against a shim in each gated container.
+func (p parts) judgeShims() Refusals {
 	var refusals Refusals
+	pod := p.pod
 	judgePod(pod, &refusals)
-	judgeInits(pod, gated, inits, &refusals)
+	judgeInits(pod, p.gated, p.inits, &refusals)
 	judgeNames(pod, &refusals)
-	for _, i := range gated {
-		judgeGated(pod, pod.Spec.Containers[i], &refusals)
+	for _, i := range p.gated {
+		judgeProbes(pod, pod.Spec.Containers[i], &refusals)
 		judgeRestartRules(pod, pod.Spec.Containers[i], &refusals)
 	}
-	for _, i := range inits {
+	for _, i := range p.inits {
 		judgeRestartRules(pod, pod.Spec.InitContainers[i], &refusals)
 	}
 	for i, c := range pod.Spec.Containers {
-		judgeMounts(c, slices.Contains(gated, i), &refusals)
+		judgeMounts(c, slices.Contains(p.gated, i), &refusals)
 		judgePorts(pod, c, &refusals)
 	}
 	for i, c := range pod.Spec.InitContainers {
 		if ours(pod, c.Name) {
 			continue
 		}
-		judgeMounts(c, slices.Contains(inits, i), &refusals)
+		judgeMounts(c, slices.Contains(p.inits, i), &refusals)
 		judgePorts(pod, c, &refusals)
 	}
 	return refusals
@@ -90,10 +105,6 @@ func judgeNames(pod *corev1.Pod, refusals *Refusals) {
 			refusals.add(NameTaken, "a volume is named %q", v.Name)
 		}
 	}
-}
-
-func judgeGated(pod *corev1.Pod, c corev1.Container, refusals *Refusals) {
-	judgeProbes(pod, c, refusals)
 }
 
 // judgeMounts keeps the injected volumes to those that are meant to have them,

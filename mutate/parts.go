@@ -17,7 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// parts is what the injected containers are made from.
+// parts is what is known of a pod that claims: it is judged by that, and the
+// injected containers are made from it.
 type parts struct {
 	pod      *corev1.Pod
 	request  api.Request
@@ -165,7 +166,7 @@ func (p parts) ports() []string {
 // Security allows it everywhere. Zero is no stricter than any runtime's own.
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
-// judgeLowPorts refuses such a port on the node's network, where a pod may not
+// judgeLowPorts refuses a low port on the node's network, where a pod may not
 // have the setting.
 func (p parts) judgeLowPorts(refusals *Refusals) {
 	if port := p.lowPort(); port != "" && p.pod.Spec.HostNetwork {
@@ -173,8 +174,8 @@ func (p parts) judgeLowPorts(refusals *Refusals) {
 	}
 }
 
-// lowPorts: there is such a port to forward, and the pod says nothing itself.
-func (p parts) lowPorts() bool {
+// opensLowPorts: the pod needs the setting, and does not have one of its own.
+func (p parts) opensLowPorts() bool {
 	if of := p.pod.Spec.SecurityContext; of != nil && slices.ContainsFunc(of.Sysctls, func(s corev1.Sysctl) bool {
 		return s.Name == unprivilegedPorts.Name
 	}) {
@@ -183,7 +184,7 @@ func (p parts) lowPorts() bool {
 	return p.lowPort() != ""
 }
 
-// lowPort is such a port, if there is one.
+// lowPort is a port below 1024 that a standby would forward, or empty.
 func (p parts) lowPort() string {
 	for _, port := range p.ports() {
 		if n, err := strconv.Atoi(port); err == nil && n < 1024 && p.request.Standbys() != api.ReadinessHolder {

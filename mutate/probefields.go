@@ -11,11 +11,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// actionFields are what the actions of a probe have that this version knows.
-var actionFields = map[string][]string{
-	"exec":      {"command"},
-	"httpGet":   {"path", "port", "host", "scheme", "httpHeaders", "protocol"},
-	"tcpSocket": {"port", "host"},
+// What the actions that probes and hooks share have that this version knows.
+var (
+	execFields      = []string{"command"}
+	httpGetFields   = []string{"path", "port", "host", "scheme", "httpHeaders", "protocol"}
+	tcpSocketFields = []string{"port", "host"}
+)
+
+// probeFields are what the actions of a probe have that this version knows.
+var probeFields = map[string][]string{
+	"exec":      execFields,
+	"httpGet":   httpGetFields,
+	"tcpSocket": tcpSocketFields,
 	"grpc":      {"port", "service", "mode"},
 }
 
@@ -29,9 +36,8 @@ var timingFields = []string{
 // probe does, since the agent does it; and of a probe that is taken off the
 // container, whatever is not known of it. What the kubelet goes on to drive
 // keeps its other fields.
-func judgeProbeFields(raw []byte, pod *corev1.Pod, gated []int) Refusals {
-	var refusals Refusals
-	d := document{root: node{text: raw}}
+func judgeProbeFields(text []byte, pod *corev1.Pod, gated []int, refusals *Refusals) {
+	d := document{root: node{text: text}}
 	for _, i := range gated {
 		c := pod.Spec.Containers[i]
 		for _, kind := range kinds {
@@ -39,18 +45,18 @@ func judgeProbeFields(raw []byte, pod *corev1.Pod, gated []int) Refusals {
 				continue // of no known kind, it is refused as a whole
 			}
 			probe, _ := d.get("spec", "containers", i, kind.field).(map[string]any)
-			if field := lostField(probe, kind.name == ""); field != "" {
+			if field := lostOfProbe(probe, kind.takenOff()); field != "" {
 				refusals.add(Probes, "container %q has a %s with the field %s, which this version does not know", c.Name, kind.field, field)
 			}
 		}
 	}
-	return refusals
 }
 
-// lostField is one that would be lost. A field that is null is not there.
-func lostField(probe map[string]any, all bool) string {
+// lostOfProbe is a field that would be lost: of all of the probe, or only of what
+// the agent does in the kubelet's stead. One that is null is not there.
+func lostOfProbe(probe map[string]any, all bool) string {
 	for _, name := range sortedKeys(probe) {
-		known, action := actionFields[name]
+		known, action := probeFields[name]
 		if !action {
 			if all && probe[name] != nil && !slices.Contains(timingFields, name) {
 				return name
@@ -60,11 +66,19 @@ func lostField(probe map[string]any, all bool) string {
 		if name == "exec" && !all {
 			continue // the kubelet goes on to run it
 		}
-		fields, _ := probe[name].(map[string]any)
-		for _, field := range sortedKeys(fields) {
-			if fields[field] != nil && !slices.Contains(known, field) {
-				return name + "." + field
-			}
+		if field := unknownField(probe[name], known); field != "" {
+			return name + "." + field
+		}
+	}
+	return ""
+}
+
+// unknownField is one that an action has beside the known ones.
+func unknownField(action any, known []string) string {
+	fields, _ := action.(map[string]any)
+	for _, field := range sortedKeys(fields) {
+		if fields[field] != nil && !slices.Contains(known, field) {
+			return field
 		}
 	}
 	return ""
@@ -72,7 +86,7 @@ func lostField(probe map[string]any, all bool) string {
 
 // invalidProbe is what the API server would have refused, had it seen it: a
 // probe that is aimed at the agent, or taken off, is not what it was.
-func invalidProbe(name string, p *corev1.Probe) string {
+func invalidProbe(kind probeKind, p *corev1.Probe) string {
 	switch own := p.TerminationGracePeriodSeconds; {
 	case actions(p) > 1:
 		return "of more than one kind"
@@ -81,7 +95,7 @@ func invalidProbe(name string, p *corev1.Probe) string {
 	case min(p.InitialDelaySeconds, p.TimeoutSeconds, p.PeriodSeconds, p.SuccessThreshold, p.FailureThreshold) < 0,
 		own != nil && *own < 1:
 		return "with a number that is too small"
-	case name == "" && cmp.Or(p.SuccessThreshold, 1) != 1:
+	case kind.takenOff() && cmp.Or(p.SuccessThreshold, 1) != 1:
 		return "whose successThreshold is not 1"
 	}
 	return ""
@@ -97,7 +111,7 @@ func actions(p *corev1.Probe) (n int) {
 	return n
 }
 
-// invalidPort is of what stands for a port and is none.
+// invalidPort says what is wrong with a port's number, if anything.
 func invalidPort(port int) string {
 	if port < 1 || port > 65535 {
 		return fmt.Sprintf("at port %d, which is none", port)

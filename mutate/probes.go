@@ -23,29 +23,38 @@ const (
 	probesFlag = "-probes="
 )
 
+// probeKind is one of the probes that a container may have.
+type probeKind struct {
+	// name is what the agent calls it; empty for one that is taken off.
+	name string
+	// field is the container's.
+	field string
+	// in is the container's probe, of is where it is recorded.
+	in func(c *corev1.Container) *corev1.Probe
+	of func(p *api.Probes) **api.Probe
+}
+
+// takenOff: the kubelet does not drive it any more, the agent does.
+func (k probeKind) takenOff() bool { return k.name == "" }
+
 // kinds are the probes of a container. The first two the kubelet goes on to
 // drive, but asks the agent; the last one the agent drives, because the kubelet
 // counts from the start of the container and not of the child.
-var kinds = []struct {
-	// name is the agent's for it, empty where it is taken off the container.
-	name, field string
-	in          func(c *corev1.Container) *corev1.Probe
-	of          func(p *api.Probes) **api.Probe
-}{
+var kinds = []probeKind{
 	{
-		api.LivenessProbe, "livenessProbe",
-		func(c *corev1.Container) *corev1.Probe { return c.LivenessProbe },
-		func(p *api.Probes) **api.Probe { return &p.Liveness },
+		name: api.LivenessProbe, field: "livenessProbe",
+		in: func(c *corev1.Container) *corev1.Probe { return c.LivenessProbe },
+		of: func(p *api.Probes) **api.Probe { return &p.Liveness },
 	},
 	{
-		api.ReadinessProbe, "readinessProbe",
-		func(c *corev1.Container) *corev1.Probe { return c.ReadinessProbe },
-		func(p *api.Probes) **api.Probe { return &p.Readiness },
+		name: api.ReadinessProbe, field: "readinessProbe",
+		in: func(c *corev1.Container) *corev1.Probe { return c.ReadinessProbe },
+		of: func(p *api.Probes) **api.Probe { return &p.Readiness },
 	},
 	{
-		"", "startupProbe",
-		func(c *corev1.Container) *corev1.Probe { return c.StartupProbe },
-		func(p *api.Probes) **api.Probe { return &p.Startup },
+		field: "startupProbe",
+		in:    func(c *corev1.Container) *corev1.Probe { return c.StartupProbe },
+		of:    func(p *api.Probes) **api.Probe { return &p.Startup },
 	},
 }
 
@@ -57,7 +66,7 @@ func judgeProbes(pod *corev1.Pod, c corev1.Container, refusals *Refusals) {
 		if p == nil {
 			continue
 		}
-		if _, problem := carryProbe(pod, c, kind.name, p, *kind.of(&before)); problem != "" {
+		if _, problem := carryProbe(pod, c, kind, p, *kind.of(&before)); problem != "" {
 			refusals.add(Probes, "container %q has a %s %s", c.Name, kind.field, problem)
 		}
 	}
@@ -73,9 +82,8 @@ func probesOf(pod *corev1.Pod, gated []int) map[string]api.Probes {
 		for _, kind := range kinds {
 			switch p := kind.in(&c); {
 			case p != nil:
-				*kind.of(&probes), _ = carryProbe(pod, c, kind.name, p, *kind.of(&was))
-			case kind.name == "" && shimmed(c):
-				// It was taken off.
+				*kind.of(&probes), _ = carryProbe(pod, c, kind, p, *kind.of(&was))
+			case kind.takenOff() && shimmed(c): // by an earlier pass
 				*kind.of(&probes) = *kind.of(&was)
 			}
 		}
@@ -115,7 +123,7 @@ func probesArg(all map[string]api.Probes) string {
 
 // carryProbe is a probe as it was declared. One that is aimed at the agent
 // already has its timings, but what it does is in the earlier pass's record.
-func carryProbe(pod *corev1.Pod, c corev1.Container, name string, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
+func carryProbe(pod *corev1.Pod, c corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
 	out := &api.Probe{
 		InitialDelaySeconds:           int(p.InitialDelaySeconds),
 		TimeoutSeconds:                int(cmp.Or(p.TimeoutSeconds, 1)),
@@ -124,14 +132,14 @@ func carryProbe(pod *corev1.Pod, c corev1.Container, name string, p *corev1.Prob
 		FailureThreshold:              int(cmp.Or(p.FailureThreshold, 3)),
 		TerminationGracePeriodSeconds: p.TerminationGracePeriodSeconds,
 	}
-	if aimed(c.Name, name, p) {
+	if aimed(c.Name, kind, p) {
 		if before == nil {
 			return nil, "that asks an agent, which does not know what it was"
 		}
 		out.Handler = before.Handler
 		return out, ""
 	}
-	problem := invalidProbe(name, p)
+	problem := invalidProbe(kind, p)
 	switch {
 	case problem != "":
 	case p.Exec != nil:
@@ -210,15 +218,15 @@ func loopback(pod *corev1.Pod, host string) string {
 }
 
 // aimed: the probe asks the agent already.
-func aimed(container, name string, p *corev1.Probe) bool {
+func aimed(container string, kind probeKind, p *corev1.Probe) bool {
 	switch {
-	case name == "":
+	case kind.takenOff():
 		return false
 	case p.Exec != nil:
-		ours := probeCommand(container, name)
+		ours := probeCommand(container, kind.name)
 		return len(p.Exec.Command) >= len(ours) && slices.Equal(p.Exec.Command[:len(ours)], ours)
 	case p.HTTPGet != nil:
-		return p.HTTPGet.Path == api.ProbePath(container, name) && p.HTTPGet.Port == intstr.FromInt32(api.AgentPort)
+		return p.HTTPGet.Path == api.ProbePath(container, kind.name) && p.HTTPGet.Port == intstr.FromInt32(api.AgentPort)
 	}
 	return false
 }
@@ -239,7 +247,7 @@ func aim(d *document, p parts, i int) {
 		was := *kind.of(&probes)
 		switch {
 		case was == nil || kind.in(&c) == nil:
-		case kind.name == "":
+		case kind.takenOff():
 			d.remove(at...)
 		case was.Exec != nil:
 			command := append(append(probeCommand(c.Name, kind.name), "--"), was.Exec.Command...)

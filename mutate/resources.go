@@ -103,17 +103,17 @@ func statesLimit(c *corev1.Container, name corev1.ResourceName) bool {
 // CPU and memory, BestEffort has neither anywhere, and Guaranteed has limits
 // for both everywhere, equal to the requests. Zero counts as absent.
 func qos(containers []*corev1.Container) corev1.PodQOSClass {
-	any, guaranteed := false, true
+	some, guaranteed := false, true
 	for _, c := range containers {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			request, _ := requestOf(c, name)
 			limit := c.Resources.Limits[name]
-			any = any || !request.IsZero() || !limit.IsZero()
+			some = some || !request.IsZero() || !limit.IsZero()
 			guaranteed = guaranteed && !limit.IsZero() && request.Cmp(limit) == 0
 		}
 	}
 	switch {
-	case !any:
+	case !some:
 		return corev1.PodQOSBestEffort
 	case guaranteed:
 		return corev1.PodQOSGuaranteed
