@@ -57,7 +57,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  HostNetwork,
-		Meaning: "The pod uses its node's network and declares a TCP port below 1024, which a standby would forward; but its agent is not root, and on a node's network nothing lets it listen there.",
+		Meaning: "The pod uses its node's network and declares a TCP port below 1024. A standby would forward that port, but its agent is not root, and on a node's network nothing lets it listen there.",
 		Do:      "set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on",
 	},
 	{
@@ -72,17 +72,17 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Probes,
-		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead: of a kind that this version does not know, by HTTP/2 without TLS, at a port that the container does not name, at a loopback address, which means the node, with a field that would be lost, or such as Kubernetes would refuse.",
+		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead. The message says why: a kind or a field that this version does not know, HTTP/2 without TLS, a port that the container does not name, a loopback address (which means the node), or values that Kubernetes itself would refuse.",
 		Do:      "change the probe, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  Hooks,
-		Meaning: "A gated container has a lifecycle hook that cannot be carried over: the agent runs hooks in the kubelet's stead, beside the application, and does not know this one, or it asks the node, which the pod does not reach as the kubelet does.",
+		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse.",
 		Do:      "change or remove the hook, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  InitContainer,
-		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated: a native sidecar, on which others count, or one without any main container, so that nothing would keep the slot after it.",
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated: it is a native sidecar, and the containers after it count on its running; or no main container is named beside it, so that nothing would keep the slot after it.",
 		Do:      "name ordinary init containers, and the main containers that run after them",
 	},
 	{
@@ -112,7 +112,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  ImagePlatforms,
-		Meaning: "A gated container has no explicit command, and its image runs different ones on variants of one architecture, which nobody can tell apart at its start.",
+		Meaning: "A gated container has no explicit command, and its image runs different ones on variants of one architecture (such as arm/v6 and arm/v7), which cannot be told apart when the container starts.",
 		Do:      "write the container's command out",
 	},
 	{
@@ -127,12 +127,12 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  NeverRestarted,
-		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod; this one is, or has one that is, never to be restarted.",
+		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod, but the restartPolicy of the pod, or of one of its containers, is Never.",
 		Do:      "leave metaparticle.io/gate out, or set restartPolicy OnFailure or Always",
 	},
 	{
 		Reason:  RestartRule,
-		Meaning: "After a lost slot a gated container ends with exit code 75, because `metaparticle.io/on-loss: restart` or its restartPolicy Never says so; and a restart rule of its own, which is about the application's codes, would take that for one.",
+		Meaning: "With `metaparticle.io/on-loss: restart` or restartPolicy Never a lost slot ends a gated container with exit code 75. A restart rule of the container matches that code, and would take it for the application's.",
 		Do:      "leave 75 out of the rule, or let the container stand by instead (the default, where its restartPolicy is not Never)",
 	},
 	{
@@ -143,7 +143,7 @@ var Reasons = []Explanation{
 	{
 		Reason:  WorkloadUnknown,
 		Meaning: "The workload that the pod belongs to could not be read.",
-		Do:      "it is tried again by the pod's controller; see the webhook's log if it lasts",
+		Do:      "wait, the pod's controller tries again; if it lasts, see the webhook's log",
 	},
 	{
 		Reason:  Leftover,
@@ -162,7 +162,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "With `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`, a standby is not Ready, and the workload's rollout waits until each new pod is: the first one that stands by stops it.",
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops it.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or strategy Recreate, a StatefulSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 }
@@ -208,8 +208,8 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYourIdentity",
-		Meaning: "An agent writes its own identity into a Lease, and takes only its own out.",
-		Do:      "nothing, unless it was you: then delete the pod that holds",
+		Meaning: "An agent may write only its own identity into a Lease, and take only its own out.",
+		Do:      "nothing, if it was an agent, which stands by; to free a slot yourself, delete the pod that holds it",
 	},
 	{
 		Reason:  "SlotHeld",
