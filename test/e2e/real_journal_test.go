@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -48,6 +49,11 @@ func (j *journal) begin(t *trial) {
 	t.mustKubectl(j.prepare+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
 }
 
+// answerTimeout is for the first answer. A client that reads from kubectl exec may
+// never see its first line: on a starved machine the stream loses it, and redis-cli
+// was seen waiting for input for ten minutes.
+const answerTimeout = 10 * time.Second
+
 // write writes number after number until the application is gone, or until it
 // is told to stop. It returns when the first is acknowledged, so the blow falls
 // amid the writing; or with false if none can be written.
@@ -77,9 +83,10 @@ func (j *journal) write(s *space, pod *corev1.Pod) (stop func(), ok bool) {
 	case <-first:
 		return stop, true
 	case <-ended:
-		stop()
-		return nil, false
+	case <-time.After(answerTimeout):
 	}
+	stop()
+	return nil, false
 }
 
 func (j *journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge func()) {
