@@ -5,13 +5,20 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
 )
+
+// kubectlTimeout is longer than any rollout is waited for. A stream to a container
+// may hang; the test that waits for it fails then, and not the whole run an hour
+// later.
+const kubectlTimeout = 3 * time.Minute
 
 // kubectl runs the real kubectl, as a user does, in the test's namespace.
 // What a user sees is both streams.
@@ -19,7 +26,9 @@ func (s *space) kubectl(stdin string, args ...string) (output string, err error)
 	s.Helper()
 	command := append(kubectlCommand(), "--namespace", s.name)
 	command = append(command, args...)
-	cmd := exec.CommandContext(s.Context(), command[0], command[1:]...)
+	ctx, cancel := context.WithTimeout(s.Context(), kubectlTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
