@@ -110,8 +110,8 @@ install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix i
 	@$(call INSTALL,-out out/images -push $(REGISTRY),$(REGISTRY))
 else
 install: cluster
-	@local=$$(cd test && go run ./cluster registry); registry=$$(cd test && go run ./cluster registry -in-cluster); \
-	$(call INSTALL,-out out/lab -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry)
+	@local=$$(cd test && go run ./cluster registry); registry=$$(cd test && go run ./cluster registry -in-cluster); private=$$(cd test && go run ./cluster registry -private); \
+	$(call INSTALL,-out out/lab -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry -plain-http-registry $$private)
 endif
 
 .PHONY: uninstall

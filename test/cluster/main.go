@@ -37,7 +37,8 @@ const usage = `usage: go run ./cluster [-dir DIR] COMMAND
   logs NODE COMPONENT       what a component has said
   exec NODE COMMAND…        run a command on a node
   push TARBALL NAME         put an image into the registry, such as demo/redis:1
-  registry [-in-cluster]    the registry's address on this host, or to the nodes
+  registry [-in-cluster]    the registry's address on this host, or to the nodes;
+                            with -private the one that wants a login, to the nodes
 
 nodes: cp (the control plane), n1, n2, n3
 components: of cp %s; of workers %s
@@ -138,8 +139,11 @@ var commands = map[string]command{
 	}},
 	"registry": {0, func(_ context.Context, c *lab.Cluster, args []string, out io.Writer) error {
 		address := c.Registry()
-		if slices.Equal(args, []string{"-in-cluster"}) {
+		switch {
+		case slices.Equal(args, []string{"-in-cluster"}):
 			address = lab.RegistryInCluster
+		case slices.Equal(args, []string{"-private"}):
+			address = lab.PrivateRegistry
 		}
 		_, err := fmt.Fprintln(out, address)
 		return err

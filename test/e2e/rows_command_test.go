@@ -128,7 +128,7 @@ func (s *space) layered(configs map[string]v1.Config) map[string]string {
 // Each container of the pod has its command from somewhere else.
 //
 // compat: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
-// compat: command/path command/working-dir command/environment command/tag command/digest command/no-secret carried
+// compat: command/path command/working-dir command/environment command/tag command/digest carried
 // compat: kinds/pod lifecycle/restart-never pod/several pod/logs carried
 func TestChildIsWhatTheContainerWouldHaveBeen(t *testing.T) {
 	needLab(t, "it pushes images")

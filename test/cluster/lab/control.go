@@ -43,7 +43,8 @@ func (c *Cluster) command(n node, component string) []string {
 		return []string{"kube-scheduler", "--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf,
 			"--authorization-kubeconfig=" + conf, "--leader-elect=false", "--bind-address=127.0.0.1", "--profiling=false"}
 	case "registry":
-		return []string{c.path("bin", "registry"), RegistryInCluster, c.path("registry")}
+		return []string{c.path("bin", "registry"), RegistryInCluster, c.path("registry"),
+			PrivateRegistry, PrivateUser, PrivatePassword}
 	case "api-forward":
 		return []string{c.path("bin", "forward"), controlAddress + ":6443"}
 	case "registry-forward":

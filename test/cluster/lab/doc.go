@@ -22,7 +22,8 @@
 // directory, and two listeners on 127.0.0.1. Any number of labs run side by
 // side, each in a state directory of its own.
 //
-//	10.213.0.1       control plane; the registry is 10.213.0.1:5000, plain HTTP
+//	10.213.0.1       control plane; the registry is 10.213.0.1:5000, plain HTTP,
+//	                 and on port 5001 the same with a login, read-only
 //	10.213.0.1N      worker nN; its pods are 10.214.N.0/24
 //	10.215.0.0/16    services; DNS is 10.215.0.10
 //

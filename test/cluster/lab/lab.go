@@ -39,6 +39,11 @@ const (
 
 	// RegistryInCluster is the image registry's name in image references of pods.
 	RegistryInCluster = controlAddress + ":5000"
+
+	// PrivateRegistry is the same registry for pulls with a login, and no others.
+	PrivateRegistry = controlAddress + ":5001"
+	PrivateUser     = "puller"
+	PrivatePassword = "open-sesame"
 )
 
 // ControlPlane is the node that runs the control plane.

@@ -134,9 +134,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	jobs := []func() error{
 		func() error { return c.startComponent(ctx, cp, "apiserver") },
 		func() error { return c.issueKubeconfigs(ctx) },
-		func() error {
-			return c.renderTo(c.path("conf", "certs.d", RegistryInCluster, "hosts.toml"), "hosts.toml", c.values(cp))
-		},
+		func() error { return c.allowPlainHTTP(cp, RegistryInCluster, PrivateRegistry) },
 	}
 	for _, name := range c.Nodes() {
 		n, err := c.node(name)
@@ -149,6 +147,18 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		return err
 	}
 	return c.writeKubeconfig()
+}
+
+// allowPlainHTTP tells the nodes' containerd of registries without TLS.
+func (c *Cluster) allowPlainHTTP(cp node, registries ...string) error {
+	for _, registry := range registries {
+		values := c.values(cp)
+		values.Registry = registry
+		if err := c.renderTo(c.path("conf", "certs.d", registry, "hosts.toml"), "hosts.toml", values); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeKubeconfig makes the administrator's kubeconfig usable from the host.

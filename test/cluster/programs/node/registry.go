@@ -21,18 +21,46 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// serveRegistry serves an image registry over plain HTTP, kept in a directory:
+// serveRegistry serves an image registry over plain HTTP, kept in a directory,
+// and the same at a second address to those who log in, for reading:
 //
-//	registry ADDRESS DIR
+//	registry ADDRESS DIR PRIVATE-ADDRESS USER PASSWORD
 func serveRegistry(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: registry ADDRESS DIR")
+	if len(args) != 5 {
+		return errors.New("usage: registry ADDRESS DIR PRIVATE-ADDRESS USER PASSWORD")
 	}
-	handler, err := openRegistry(args[1])
+	open, err := openRegistry(args[1])
 	if err != nil {
 		return err
 	}
-	return http.ListenAndServe(args[0], handler)
+	ended := make(chan error, 2)
+	go func() { ended <- http.ListenAndServe(args[0], open) }()
+	go func() { ended <- http.ListenAndServe(args[2], private{open, args[3], args[4]}) }()
+	return <-ended
+}
+
+// private is a registry that says nothing to who has not logged in.
+type private struct {
+	http.Handler
+	user, password string
+}
+
+func (p private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	user, password, ok := r.BasicAuth()
+	if !ok || user != p.user || password != p.password {
+		log.Println(r.RemoteAddr, r.Method, r.URL, "without the login")
+		w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+		// In the words that clients of registries look for.
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	p.Handler.ServeHTTP(w, r)
 }
 
 // durable is a registry that survives its own restart: blobs are files already;

@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/image/oci"
+)
+
+// wayOut is what people are told to do about an image that cannot be read.
+const wayOut = ": write the container's command out, or make the image readable: " +
+	"pull secrets of the pod or its service account, registry, certificates"
+
+// notLoggedIn is the registry's own answer, to a question about a tag or a digest.
+var notLoggedIn = regexp.MustCompile(`401 Unauthorized|UNAUTHORIZED: authentication required`)
+
+// private is an application's image that is there for who logs in.
+type private struct{ tag, digest string }
+
+// publishPrivately makes an image that no webhook and no node has seen before.
+func (s *space) publishPrivately() private {
+	s.Helper()
+	_, known, _ := strings.Cut(image, "/")
+	public, err := name.ParseReference(cluster.lab.Registry() + "/" + known)
+	require.NoError(s, err)
+	img, err := remote.Image(public, remote.WithContext(s.Context()))
+	require.NoError(s, err)
+	file, err := img.ConfigFile()
+	require.NoError(s, err)
+	require.NotEmpty(s, file.Config.Entrypoint, "the image alone knows the command")
+	config := *file.Config.DeepCopy()
+	config.Labels = map[string]string{"for": s.name}
+	img, err = mutate.Config(img, config)
+	require.NoError(s, err)
+	digest, err := img.Digest()
+	require.NoError(s, err)
+	repository := "/e2e/private"
+	require.NoError(s, oci.Push(s.Context(), cluster.lab.Registry()+repository+":"+s.name, img))
+	return private{lab.PrivateRegistry + repository + ":" + s.name, lab.PrivateRegistry + repository + "@" + digest.String()}
+}
+
+// pullSecret makes a Secret as "kubectl create secret docker-registry" does.
+func (s *space) pullSecret(name, password string) {
+	s.Helper()
+	file, err := json.Marshal(map[string]any{"auths": map[string]any{
+		lab.PrivateRegistry: authn.AuthConfig{Username: lab.PrivateUser, Password: password},
+	}})
+	require.NoError(s, err)
+	_, err = s.client.CoreV1().Secrets(s.name).Create(s.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Type:       corev1.SecretTypeDockerConfigJson,
+		Data:       map[string][]byte{corev1.DockerConfigJsonKey: file},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+}
+
+// pulling makes a pod pull an image each time, with these secrets of its own.
+func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
+	return func(spec *corev1.PodSpec) {
+		spec.Containers[0].Image, spec.Containers[0].ImagePullPolicy = reference, corev1.PullAlways
+		for _, secret := range secrets {
+			spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: secret})
+		}
+	}
+}
+
+// Webhook and nodes read the image in the pod's name, from a registry that
+// demands a login: nobody else's credentials help, and none that were seen before.
+//
+// compat: command/secret-of-pod command/secret-of-account carried
+// compat: command/no-secret refused ImageUnreadable
+func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testing.T) {
+	needLab(t, "its registry is one that demands a login")
+	t.Parallel()
+	s := newSpace(t)
+	img := s.publishPrivately()
+	s.pullSecret("good", lab.PrivatePassword)
+	s.pullSecret("wrong", "guess")
+	_, err := s.client.CoreV1().ServiceAccounts(s.name).Create(t.Context(), &corev1.ServiceAccount{
+		ObjectMeta:       metav1.ObjectMeta{Name: "puller"},
+		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "good"}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	pod := func(annotations map[string]string, edits ...func(*corev1.PodSpec)) *corev1.Pod {
+		pod := s.bare("pulls", annotations)
+		for _, edit := range edits {
+			edit(&pod.Spec)
+		}
+		return pod
+	}
+
+	refused := func(t *testing.T) {
+		for what, test := range map[string]struct {
+			edit func(*corev1.PodSpec)
+			says string
+		}{
+			"no secret":             {pulling(img.tag), `container "app", image "` + img.tag + `": `},
+			"no secret, by digest":  {pulling(img.digest), `container "app", image "` + img.digest + `": `},
+			"a wrong one":           {pulling(img.digest, "wrong"), `container "app", image "` + img.digest + `": `},
+			"one that is not there": {pulling(img.digest, "none"), `pull secret "none"`},
+		} {
+			t.Run(what, func(t *testing.T) {
+				_, err := s.try(pod(claims, test.edit))
+				require.Error(t, err)
+				for _, words := range []string{"ImageUnreadable: ", test.says, wayOut} {
+					assert.ErrorContains(t, err, words)
+				}
+				assert.Regexp(t, notLoggedIn, err.Error())
+				assert.NotContains(t, err.Error(), lab.PrivatePassword)
+				assert.NotContains(t, err.Error(), "\n", "a refusal is one line")
+			})
+		}
+	}
+	t.Run("refused before anybody has read it", refused)
+
+	// enroll lets the webhook read the namespace's secrets, a moment after it opted in.
+	s.await(handover, "the webhook reads the secret", func() bool {
+		_, err := s.try(pod(claims, pulling(img.digest, "good")))
+		return err == nil
+	})
+	ofPod, ofAccount := singleton("of-pod"), singleton("of-account")
+	ofPod.edit = func(template *corev1.PodTemplateSpec) { pulling(img.tag, "good")(&template.Spec) }
+	ofAccount.edit = func(template *corev1.PodTemplateSpec) {
+		pulling(img.digest)(&template.Spec)
+		template.Spec.ServiceAccountName = "puller"
+	}
+	for _, a := range []app{ofPod, ofAccount} {
+		t.Run(a.name, func(t *testing.T) {
+			a.replicas = 2
+			s.deploy(a)
+			before := s.awaitRunning(a, handover)
+			s.deletePod(s.pod(before.Pod))
+			s.await(takeover+handover, "the other one runs", func() bool { return s.after(a, before) != nil })
+		})
+	}
+	t.Run("refused after others have read it", refused)
+
+	t.Run("a Deployment hears of it", func(t *testing.T) {
+		a := singleton("of-nobody")
+		a.edit = func(template *corev1.PodTemplateSpec) { pulling(img.digest)(&template.Spec) }
+		s.mustKubectl(s.manifest(s.deployment(a)), "apply", "-f", "-")
+		s.await(startTimeout, "an Event on the Deployment", func() bool {
+			event := s.event("Deployment", a.name, "ImageUnreadable")
+			return event != nil && strings.Contains(event.Message, img.digest) && strings.Contains(event.Message, wayOut)
+		})
+		assert.Empty(t, s.all(a.name))
+	})
+	t.Run("with its command written out the pod is gated, and nobody is asked", func(t *testing.T) {
+		gated, err := s.try(pod(claims, pulling(img.digest), func(spec *corev1.PodSpec) {
+			spec.Containers[0].Command = []string{"/app"}
+		}))
+		require.NoError(t, err)
+		assert.Equal(t, api.Gated, gated.Labels[api.GatedLabel])
+	})
+	t.Run("unannotated it is admitted as ever, and the node may not pull either", func(t *testing.T) {
+		_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod(nil, pulling(img.digest)), metav1.CreateOptions{})
+		require.NoError(t, err)
+		s.await(startTimeout, "the kubelet says so", func() bool {
+			now := s.pod("pulls")
+			if now == nil || len(now.Status.ContainerStatuses) == 0 {
+				return false
+			}
+			waiting := now.Status.ContainerStatuses[0].State.Waiting
+			return waiting != nil && strings.Contains(waiting.Message, "pull access denied")
+		})
+	})
+}
