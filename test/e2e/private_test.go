@@ -130,7 +130,7 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 	t.Run("refused before anybody has read it", refused)
 
 	// enroll lets the webhook read the namespace's secrets, a moment after it opted in.
-	s.await(handover, "the webhook reads the secret", func() bool {
+	s.await(startTimeout, "the webhook reads the secret", func() bool {
 		_, err := s.try(pod(claims, pulling(img.digest, "good")))
 		return err == nil
 	})
