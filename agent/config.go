@@ -72,9 +72,10 @@ type Config struct {
 	// InitContainers are the gated init containers. A hold is kept while they
 	// end with success and until the application has started.
 	InitContainers []string
-	// Vouched are those of them of which no shim is noted to have a grant: such
-	// a container, if it has succeeded, never has another shim to say so.
-	Vouched []string
+	// Granted tells whether a shim of such a container is noted to have a grant
+	// of the hold: once one has succeeded, it never has another shim to say so.
+	// Without it, any may.
+	Granted func(container, hold string) bool
 	// Workload is the pod's, as Kind/name.
 	Workload string
 	// LeaseDuration is api.DefaultLeaseDuration if zero.

@@ -14,7 +14,10 @@ import (
 )
 
 // migrates gives a pod a gated init container.
-func migrates(c *Config) { c.InitContainers, c.Vouched = []string{"migrate"}, []string{"migrate"} }
+func migrates(c *Config) {
+	c.InitContainers = []string{"migrate"}
+	c.Granted = func(_, _ string) bool { return false }
+}
 
 // succeed ends the child of an init container with exit code 0; its shim dies.
 func (g *gates) succeed(id gate.ShimID) {
@@ -52,7 +55,7 @@ func TestEachOfSeveralInitContainersHasTheWholeTimeToComeUp(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
-			c.InitContainers, c.Vouched = []string{"migrate", "seed"}, []string{"migrate", "seed"}
+			c.InitContainers = []string{"migrate", "seed"}
 		})
 		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
 		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
@@ -129,11 +132,12 @@ func TestAnInitContainerThatFailsLeavesItsSlotToAStandby(t *testing.T) {
 
 func TestAnInitContainerThatIsOverIsVouchedForByTheNotesOfGrants(t *testing.T) {
 	for name, c := range map[string]struct {
-		noted    bool
+		noted    func(running string) string
 		released bool
 	}{
-		"no note":                   {released: true},
-		"a shim may still be alive": {noted: true},
+		"no note":                      {noted: func(string) string { return "" }, released: true},
+		"its shim may still be alive":  {noted: func(running string) string { return running }},
+		"it may have been, of another": {noted: func(string) string { return "earlier" }, released: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -143,10 +147,9 @@ func TestAnInitContainerThatIsOverIsVouchedForByTheNotesOfGrants(t *testing.T) {
 				w.within(time.Second, "application runs", func() bool { return a.running("s1") })
 				w.pass(time.Second)
 				a.kill()
+				noted := c.noted(a.gates.hold("s1"))
 				a = w.start("a", func(p *Config) {
-					if c.noted {
-						p.Vouched = nil
-					}
+					p.Granted = func(container, hold string) bool { return container == "migrate" && noted == hold }
 				})
 				a.gates.connect(a.gates.shim("s1").report)
 				w.pass(20 * time.Second)

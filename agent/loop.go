@@ -87,9 +87,7 @@ func New(config Config) (*Agent, error) {
 	for _, name := range config.Slots {
 		a.slots = append(a.slots, &slot{name: name})
 	}
-	for _, container := range config.Vouched {
-		a.shims.vouched(container)
-	}
+	a.shims.granted = config.Granted
 	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
 	a.events = newEvents(config, budget.RequestTimeout)
 	a.probes = newProbes(config)

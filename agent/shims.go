@@ -47,6 +47,8 @@ type shims struct {
 	// unproven is, for each container, the hold that a shim which is gone may
 	// still have a child of, as the fresh shim's report has it.
 	unproven map[string]doubt
+	// granted tells of the notes of grants; nil if there are none to read.
+	granted func(container, hold string) bool
 }
 
 // doubt is a hold that is not proven to be over, and the shim that says so.
@@ -104,10 +106,15 @@ func (s *shims) note(r gate.Report) {
 	}
 }
 
-// vouched notes that no shim of an init container has a grant that is not known
-// to be over. Once it has succeeded it is not started again, so no fresh shim
-// will say so; the notes of the grants have to.
-func (s *shims) vouched(container string) { s.heard[container] = true }
+// vouched reports whether the container's shims of earlier agent processes are
+// spoken for. An init container that has succeeded is not started again, so no
+// fresh shim will say so; the notes of the grants have to.
+func (s *shims) vouched(container, hold string) bool {
+	if s.heard[container] {
+		return true
+	}
+	return slices.Contains(s.inits, container) && s.granted != nil && !s.granted(container, hold)
+}
 
 // doubt notes which earlier hold a fresh shim cannot vouch for. Only that shim,
 // or one that is fresher, can take it back.
@@ -199,7 +206,7 @@ func (s *shims) proven(hold string) bool {
 	}
 	// An earlier process gave the grants. Each container's fresh shim speaks
 	// for those before it; a container that is silent speaks for nothing.
-	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.heard[name] })
+	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.vouched(name, hold) })
 }
 
 // supported reports whether a shim is connected that has a grant, or a child,

@@ -145,6 +145,15 @@ func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 	return nil
 }
 
+// granted mirrors gate.Server.Granted.
+func (g *gateway) granted(container, hold string) bool {
+	if !g.agent.enter() {
+		return true
+	}
+	defer g.agent.w.mu.Unlock()
+	return g.pod.notes[container].hold == hold
+}
+
 // Drain implements agent.Gate as gate.Server does.
 func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	if !g.agent.enter() {

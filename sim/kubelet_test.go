@@ -258,7 +258,7 @@ func (a *agentProcess) begin() {
 	config := agent.Config{
 		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
-		InitContainers: p.inits, Vouched: slices.DeleteFunc(slices.Clone(p.inits), p.noted),
+		InitContainers: p.inits, Granted: a.gateway.granted,
 		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
 		API: a.clientOf, Gate: a.gateway, Clock: a.clock,
 		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
@@ -377,12 +377,6 @@ func (c *container) shimGone(s *shim) {
 	default:
 		c.restart()
 	}
-}
-
-// noted mirrors gate.Server.Granted.
-func (p *pod) noted(container string) bool {
-	_, ok := p.notes[container]
-	return ok
 }
 
 // mostBackOff is the longest back-off here; the kubelet's goes to five minutes.

@@ -165,12 +165,13 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Granted tells whether a shim of the container was granted a hold, by this
-// agent process or an earlier one, and is not known to be dead.
-func (s *Server) Granted(container string) bool {
+// Granted tells whether a shim of the container may have been granted the hold,
+// by this agent process or an earlier one, and is not known to be dead.
+func (s *Server) Granted(container, hold string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ledger.entries[container] != entry{}
+	noted := s.ledger.entries[container].Hold
+	return noted == hold || noted == Unreadable
 }
 
 // Grant permits the shim to run its child, or moves the deadline of the one

@@ -212,6 +212,23 @@ func TestNotesSayWhatIsUnproven(t *testing.T) {
 	}
 }
 
+// A note is of one hold, unless it cannot be read.
+func TestNotesSayWhichHoldMayHaveBeenGranted(t *testing.T) {
+	t.Parallel()
+	boot, err := BootID()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "granted"), 0o777))
+	for container, text := range map[string]string{"migrate": `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, "seed": "{"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "granted", container), []byte(text), 0o644))
+	}
+	s, _ := served(t, ServerConfig{Dir: dir})
+	assert.True(t, s.Granted("migrate", "h1"))
+	assert.False(t, s.Granted("migrate", "h2"))
+	assert.True(t, s.Granted("seed", "h2"), "it may be any")
+	assert.False(t, s.Granted("app", "h1"))
+}
+
 func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -22,17 +21,8 @@ type opened struct {
 	close func() error
 	// asides is nil where no shim could carry them out.
 	asides agent.Asides
-	// granted tells whether a shim of the container may have a grant.
-	granted func(container string) bool
-}
-
-// vouched are those of the init containers that have no grant. They are gated
-// by shims or not at all.
-func (o opened) vouched(inits []string) []string {
-	if o.granted == nil {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(inits), o.granted)
+	// granted is nil where there are no shims.
+	granted func(container, hold string) bool
 }
 
 // openGate opens the gate. An agent that is stopped while it waits for another

@@ -159,9 +159,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
-	c.API, c.Gate, c.Asides, c.Clock, c.Log = client, server.Gate, server.asides, gate.Now, log
+	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
+	c.Clock, c.Log = gate.Now, log
 	c.Random = rand.NewChaCha8(seed)
-	c.Vouched = server.vouched(c.InitContainers)
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
 	}
