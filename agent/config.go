@@ -26,7 +26,8 @@ type API interface {
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 	// WatchLease calls fn until the watch ends; nil is an end in good order.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
-	PatchPodStatus(ctx context.Context, pod string, patch []byte) error
+	// PatchPodStatus returns the version that the pod has then.
+	PatchPodStatus(ctx context.Context, pod string, patch []byte) (version string, err error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 

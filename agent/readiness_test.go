@@ -321,7 +321,28 @@ func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 		s.show(standing)
 		w.pass(time.Second)
 		require.Len(t, l.patches, 3)
-		assert.Equal(t, l.patches[0], l.patches[2])
+		assert.Contains(t, l.patches[2], readyStandingBy)
+	})
+}
+
+// Whatever the API server does with a write that nobody waits for any more, it
+// does it too late.
+func TestAStatusThatArrivesLateDoesNotComeTrue(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		go s.run(w.t.Context())
+		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
+		s.show(standing)
+		w.pass(time.Second)
+		l.set(func(l *link) { l.lateStatus = true })
+		s.show(appearance{Ready: true, Holder: true, Reason: readyHolding})
+		w.pass(time.Millisecond)
+		s.show(standing)
+		w.pass(2 * time.Second)
+		require.NotEmpty(t, l.late)
+		l.set(func(l *link) { _, _ = l.store(l.late) })
+		assert.Contains(t, l.patches[len(l.patches)-1], readyStandingBy)
 	})
 }
 

@@ -5,8 +5,11 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -104,8 +107,11 @@ type link struct {
 	// noStatus refuses patches of the status.
 	noStatus bool
 	// loseStatus: the next patch of the status is stored, and its answer is lost.
-	loseStatus bool
-	patches    []string
+	// lateStatus: its sender gives up before it is stored.
+	loseStatus, lateStatus bool
+	late                   []byte
+	// patches are those that were stored, without the version that they replaced.
+	patches []string
 }
 
 func (l *link) set(f func(l *link)) {
@@ -217,24 +223,51 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 	}
 }
 
-func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) error {
+func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (string, error) {
 	if err := l.pass(ctx); err != nil {
-		return err
+		return "", err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.noStatus {
-		return &kube.StatusError{Code: 403}
+		return "", &kube.StatusError{Code: 403}
 	}
-	l.patches = append(l.patches, string(patch))
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	l.server.patches++
-	if l.loseStatus {
+	switch asks := string(patch) == string(anything); {
+	case !asks && l.lateStatus:
+		l.lateStatus, l.late = false, patch
+		return "", context.DeadlineExceeded
+	case !asks && l.loseStatus:
 		l.loseStatus = false
-		return context.DeadlineExceeded
+		_, _ = l.store(patch)
+		return "", context.DeadlineExceeded
 	}
-	return nil
+	return l.store(patch)
+}
+
+// store does what the API server does with a patch: it refuses one of another
+// version, and stores none that changes nothing.
+func (l *link) store(patch []byte) (string, error) {
+	version := strconv.Itoa(len(l.patches))
+	var fields struct {
+		Metadata map[string]any `json:"metadata,omitempty"`
+		Status   any            `json:"status,omitempty"`
+	}
+	if err := json.Unmarshal(patch, &fields); err != nil {
+		return "", err
+	}
+	if named, ok := fields.Metadata["resourceVersion"]; ok && named != version {
+		return "", &kube.StatusError{Code: http.StatusConflict}
+	}
+	delete(fields.Metadata, "resourceVersion")
+	stripped, err := json.Marshal(fields)
+	if fields.Metadata == nil || slices.Equal(l.patches[max(0, len(l.patches)-1):], []string{string(stripped)}) {
+		return version, err
+	}
+	l.patches = append(l.patches, string(stripped))
+	return strconv.Itoa(len(l.patches)), nil
 }
 
 func (l *link) CreateEvent(ctx context.Context, e kube.Event) error {

@@ -6,10 +6,12 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -62,16 +64,17 @@ func (s *status) wanted() appearance {
 // run writes what is asked for, until it is written or something else is.
 func (s *status) run(ctx context.Context) {
 	var written appearance
-	var since time.Time // of written.Ready; zero before the first write
-	// unsure: something else may be stored, by a write whose answer was lost.
-	unsure := false
+	var since time.Time // of written.Ready
+	// unsure: something else may be stored, by a write whose answer was lost, or
+	// by an earlier process.
+	unsure := true
 	misses := 0
 	retry := time.NewTimer(0)
 	<-retry.C
 	for {
 		select {
 		case <-s.changed:
-			if !since.IsZero() && !unsure && s.wanted().Ready == written.Ready {
+			if !unsure && s.wanted().Ready == written.Ready {
 				// Only words have changed, and may change again at once.
 				retry.Reset(calm)
 				continue
@@ -82,17 +85,17 @@ func (s *status) run(ctx context.Context) {
 			return
 		}
 		want := s.wanted()
-		if !since.IsZero() && !unsure && want == written {
+		if !unsure && want == written {
 			s.tell(written.Ready)
 			continue
 		}
 		at := since
-		if since.IsZero() || want.Ready != written.Ready {
+		if unsure || want.Ready != written.Ready {
 			at = s.config.Wall()
 		}
 		if err := s.write(ctx, want, at); err != nil {
 			s.config.Log.Debug("status is not written", "err", err)
-			unsure = true
+			unsure = unsure || !errors.Is(err, kube.ErrConflict)
 			retry.Reset(s.pause(misses))
 			misses++
 			continue
@@ -115,19 +118,33 @@ func (s *status) pause(misses int) time.Duration {
 	return d/2 + time.Duration(s.random.Int64N(int64(d/2)+1))
 }
 
+// anything asks for the pod's version: the agent may patch its pod, not read it.
+var anything = []byte("{}")
+
+// write stores the appearance over the version that the pod has now. What an
+// earlier write asked for, and nobody answered, was to replace a version that is
+// past then: it cannot come true any more. For that, something has to be stored.
 func (s *status) write(ctx context.Context, want appearance, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, s.budget.RequestTimeout)
 	defer cancel()
-	patch, err := want.patch(since)
+	version, err := s.config.API.PatchPodStatus(ctx, s.config.PodName, anything)
 	if err != nil {
 		return err
 	}
-	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
+	patch, err := want.patch(version, since)
+	if err != nil {
+		return err
+	}
+	stored, err := s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
+	if err == nil && stored == version {
+		return kube.ErrUnchanged
+	}
+	return err
 }
 
 // patch is a strategic merge patch: conditions are merged by their type, null
 // takes a key away.
-func (a appearance) patch(since time.Time) ([]byte, error) {
+func (a appearance) patch(version string, since time.Time) ([]byte, error) {
 	value := func(v string) any {
 		if !a.Holder {
 			return nil
@@ -140,8 +157,9 @@ func (a appearance) patch(since time.Time) ([]byte, error) {
 	}
 	return json.Marshal(map[string]any{
 		"metadata": map[string]any{
-			"labels":      map[string]any{api.RoleLabel: value(api.RoleHolder)},
-			"annotations": map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)},
+			"resourceVersion": version,
+			"labels":          map[string]any{api.RoleLabel: value(api.RoleHolder)},
+			"annotations":     map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)},
 		},
 		"status": map[string]any{"conditions": []any{map[string]any{
 			"type":               api.ReadyCondition,

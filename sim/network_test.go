@@ -470,9 +470,9 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 }
 
 // PatchPodStatus and CreateEvent are for people: they only count.
-func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) error {
-	_, err := c.do(ctx, "patch", func() ([]byte, error) { return nil, nil })
-	return err
+func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) (string, error) {
+	raw, err := c.do(ctx, "patch", func() ([]byte, error) { return []byte(strconv.Itoa(c.sent["patch"])), nil })
+	return string(raw), err
 }
 
 func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {

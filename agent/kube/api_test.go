@@ -104,7 +104,8 @@ func TestRealRefusalsAreTyped(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, client.WatchLease(ctx, "client", "1", func(WatchEvent) {}), ErrGone)
 	require.ErrorIs(t, client.WatchLease(ctx, "another", "", func(WatchEvent) {}), ErrForbidden)
-	require.ErrorIs(t, client.PatchPodStatus(ctx, "nobody", []byte(`{}`)), ErrNotFound)
+	_, err := client.PatchPodStatus(ctx, "nobody", []byte(`{}`))
+	require.ErrorIs(t, err, ErrNotFound)
 	require.NoError(t, client.CreateEvent(ctx, Event{
 		PodName: "nobody", PodUID: "u", Type: Normal, Reason: "Tested", Message: "Nothing happened.", Time: time.Now(),
 	}))

@@ -325,10 +325,15 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 		assert.Equal(t, "/api/v1/namespaces/shop/pods/biller-1/status", r.URL.Path)
 		assert.Equal(t, "application/strategic-merge-patch+json", r.Header.Get("Content-Type"))
 		assert.JSONEq(t, patch, string(body))
-		_, _ = io.WriteString(w, `{"kind":"Pod"}`)
+		_, _ = io.WriteString(w, `{"kind":"Pod","metadata":{"name":"biller-1","resourceVersion":"7"}}`)
 	}).client(t)
-	require.NoError(t, client.PatchPodStatus(t.Context(), "biller-1", []byte(patch)))
-	assert.ErrorIs(t, serve(t, 403, "").PatchPodStatus(t.Context(), "p", nil), ErrForbidden)
+	version, err := client.PatchPodStatus(t.Context(), "biller-1", []byte(patch))
+	require.NoError(t, err)
+	assert.Equal(t, "7", version)
+	_, err = serve(t, 403, "").PatchPodStatus(t.Context(), "p", nil)
+	require.ErrorIs(t, err, ErrForbidden)
+	_, err = serve(t, 200, `{"kind":"Pod"}`).PatchPodStatus(t.Context(), "p", nil)
+	assert.ErrorIs(t, err, ErrMalformed)
 }
 
 func TestEventIsOnThePod(t *testing.T) {

@@ -14,18 +14,29 @@ import (
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
 // subresource, where conditions are merged by their type. The API server takes
-// labels and annotations there too.
-func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) error {
-	_, err := c.call(ctx, request{
+// labels and annotations there too. It returns the resourceVersion that the pod
+// has then; a patch of nothing ({}) asks for that alone. One that names another
+// resourceVersion is refused with [ErrConflict].
+func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (string, error) {
+	body, err := c.call(ctx, request{
 		method:      http.MethodPatch,
 		path:        c.corePath("pods") + "/" + url.PathEscape(pod) + "/status",
 		contentType: "application/strategic-merge-patch+json",
 		body:        patch,
 	})
-	if err != nil {
-		return fmt.Errorf("patch status of pod %s: %w", pod, err)
+	var answer struct {
+		Metadata struct{ ResourceVersion string }
 	}
-	return nil
+	if err == nil {
+		err = json.Unmarshal(body, &answer)
+	}
+	if err == nil && answer.Metadata.ResourceVersion == "" {
+		err = fmt.Errorf("%w: no resourceVersion", ErrMalformed)
+	}
+	if err != nil {
+		return "", fmt.Errorf("patch status of pod %s: %w", pod, err)
+	}
+	return answer.Metadata.ResourceVersion, nil
 }
 
 // EventType is how an [Event] looks to people.
