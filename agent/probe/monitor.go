@@ -71,6 +71,7 @@ type container struct {
 type life struct {
 	child  Child
 	began  time.Time
+	ctx    context.Context // ends with the child
 	cancel context.CancelFunc
 	// started: its startup probe has passed, or it has none.
 	started bool
@@ -80,6 +81,8 @@ type life struct {
 	driven  bool
 	counted time.Time
 	counter counter
+	// flights are the probes that others wait for, by name.
+	flights map[string]*flight
 	// said are the last words about each probe.
 	said map[string]string
 }
@@ -147,9 +150,9 @@ func (c *container) forget() {
 func (m *Monitor) begin(c *container, child Child) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &life{
-		child: child, began: time.Now().Add(-child.Age), cancel: cancel,
+		child: child, began: time.Now().Add(-child.Age), ctx: ctx, cancel: cancel,
 		started: c.probes.Startup == nil || child.Serving,
-		ready:   child.Serving, said: map[string]string{},
+		ready:   child.Serving, flights: map[string]*flight{}, said: map[string]string{},
 	}
 	c.life = l
 	if c.probes.Readiness == nil && l.started {

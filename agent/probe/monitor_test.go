@@ -372,6 +372,37 @@ func TestAChildThatStopsWhileItIsAskedIsNotHeldAgainstTheStandby(t *testing.T) {
 	})
 }
 
+// Anybody may ask who reaches the pod.
+func TestHoweverManyAskAtOnceTheApplicationIsAskedOnce(t *testing.T) {
+	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
+		a.answer("x", passes)
+		a.runs("h1")
+		a.pass(time.Second)
+		before := len(a.times("x"))
+		do := a.config.Do
+		a.config.Do = func(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
+			<-time.After(time.Second / 2)
+			return do(ctx, h, address, timeout)
+		}
+		codes := make(chan int, 100)
+		ask := func() { codes <- a.kubelet("readiness").Code }
+		for range 50 {
+			go ask()
+		}
+		a.pass(time.Second / 4)
+		for range 50 {
+			go ask()
+		}
+		a.pass(time.Second / 4)
+		for range 100 {
+			assert.Equal(t, 200, <-codes)
+		}
+		assert.Len(t, a.times("x"), before+1)
+		ask()
+		assert.Len(t, a.times("x"), before+2, "who comes later is not answered from memory")
+	})
+}
+
 func TestTheKubeletHasTimeLeftToMeetTheSilenceItself(t *testing.T) {
 	other := func(p *api.Probe) { p.HTTPGet.Host = "10.9.9.9" }
 	bubble(t, api.Probes{Readiness: declared("x", nil), Liveness: declared("x", other)}, func(a *app) {

@@ -48,7 +48,7 @@ func (m *Monitor) Handler() http.Handler {
 			http.Redirect(w, r, m.redirect(a.probe).String(), http.StatusTemporaryRedirect)
 			return
 		}
-		result := m.ask(r, a)
+		result := m.ask(a)
 		to := m.redirect(a.probe)
 		switch {
 		case result.Status >= http.StatusOK:
@@ -82,7 +82,7 @@ func (m *Monitor) ProbeHandler() http.Handler {
 			w.Header().Set(ChildHeader, child)
 			w.WriteHeader(StatusRun)
 		default:
-			if result := m.ask(r, a); result.Outcome != Success {
+			if result := m.ask(a); result.Outcome != Success {
 				w.WriteHeader(StatusFail)
 				_, _ = io.WriteString(w, result.Output)
 			}
@@ -144,25 +144,54 @@ func (c *container) due(p *api.Probe) bool {
 	return c.life != nil && c.life.started && time.Since(c.life.began) >= p.InitialDelay()
 }
 
+// flight is a probe that is under way, for all who ask for it meanwhile. Anybody
+// may ask who reaches the pod, but of each probe that is declared only one at a
+// time reaches the application.
+type flight struct {
+	landed chan struct{}
+	result Result
+}
+
+// standing is what is left of a child that was stopped meanwhile: a standby.
+var standing = Result{Outcome: Success}
+
 // ask asks the application while the kubelet waits.
-func (m *Monitor) ask(r *http.Request, a asked) Result {
-	p := *a.probe
-	timeout := p.Timeout()
+func (m *Monitor) ask(a asked) Result {
+	m.mu.Lock()
+	if a.container.life != a.life {
+		m.mu.Unlock()
+		return standing
+	}
+	f := a.life.flights[a.name]
+	if f == nil {
+		f = &flight{landed: make(chan struct{})}
+		a.life.flights[a.name] = f
+		m.group.Go(func() { m.fly(a, f) })
+	}
+	m.mu.Unlock()
+	<-f.landed
+	return f.result
+}
+
+// fly carries the probe out. It ends with its timeout or with the child, and not
+// when one of those who ask is gone.
+func (m *Monitor) fly(a asked, f *flight) {
+	defer close(f.landed)
+	timeout := a.probe.Timeout()
 	if m.redirect(a.probe) != nil {
 		timeout -= handBack
 	}
-	result := m.config.Do(r.Context(), p.Handler, m.config.Address, timeout)
+	f.result = m.config.Do(a.life.ctx, a.probe.Handler, m.config.Address, timeout)
 	m.mu.Lock()
+	delete(a.life.flights, a.name)
 	over := a.container.life != a.life
 	m.mu.Unlock()
-	if over {
-		// It was stopped meanwhile: what is left is a standby.
-		return Result{Outcome: Success}
+	switch {
+	case over:
+		f.result = standing
+	case a.name == api.ReadinessProbe:
+		m.observe(a.container, a.life, f.result.Outcome)
 	}
-	if a.name == api.ReadinessProbe && r.Context().Err() == nil {
-		m.observe(a.container, a.life, result.Outcome)
-	}
-	return result
 }
 
 // redirect is where the kubelet can meet the application itself: nil where it
