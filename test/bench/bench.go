@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -82,10 +81,8 @@ func (b *bench) remove() {
 // deploy starts the annotated application and waits for its roll-out.
 func (b *bench) deploy(ctx context.Context) error {
 	binary := filepath.Join(b.dir, "app")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build test/app: %w\n%s", err, out)
+	if err := oci.Compile(ctx, oci.TestApp, binary); err != nil {
+		return err
 	}
 	image, err := oci.Static(binary, "app", oci.Config{}, oci.Uncompressed)
 	if err != nil {
@@ -112,8 +109,7 @@ func (b *bench) deploy(ctx context.Context) error {
 }
 
 func (b *bench) kubectl(ctx context.Context, stdin []byte, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.cluster.Dir(), "bin", "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+b.cluster.Kubeconfig())
+	cmd := b.cluster.Kubectl(ctx, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w\n%s", args[0], err, out)

@@ -173,8 +173,7 @@ func kubectl(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) 
 	if s.Kubectl == "" {
 		return lab.ErrDown
 	}
-	cmd := exec.CommandContext(ctx, s.Kubectl, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig)
+	cmd := c.Kubectl(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, os.Stderr
 	return asCommand(cmd.Run())
 }

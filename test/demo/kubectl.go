@@ -7,9 +7,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
@@ -51,7 +48,7 @@ func (d *demo) title(text string) {
 // kubectl runs a command that a person could run, and shows it.
 func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error {
 	fmt.Printf("  $ kubectl %s\n", strings.Join(args, " "))
-	cmd := d.command(ctx, args)
+	cmd := d.cluster.Kubectl(ctx, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = indent{}, indent{}
 	if err := cmd.Run(); err != nil {
@@ -62,16 +59,10 @@ func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error 
 
 // quietly runs one that is of no interest.
 func (d *demo) quietly(ctx context.Context, args ...string) error {
-	if out, err := d.command(ctx, args).CombinedOutput(); err != nil {
+	if out, err := d.cluster.Kubectl(ctx, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
 	return nil
-}
-
-func (d *demo) command(ctx context.Context, args []string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(d.cluster.Dir(), "bin", "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+d.cluster.Kubeconfig())
-	return cmd
 }
 
 // indent writes to the screen, below the command.

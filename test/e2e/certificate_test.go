@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -103,8 +102,7 @@ func servedCertificate(t *testing.T, pod string) string {
 // until the test ends.
 func dialWebhook(t *testing.T, pod string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	t.Helper()
-	command := append(kubectlCommand(), "--namespace", systemNamespace, "port-forward", "pod/"+pod, ":10250")
-	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd := kubectl(t.Context(), systemNamespace, "port-forward", "pod/"+pod, ":10250")
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
@@ -27,10 +26,8 @@ func pushApp(ctx context.Context, push, pull string) error {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "app")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "../app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build test/app: %w\n%s", err, out)
+	if err := oci.Compile(ctx, oci.TestApp, binary); err != nil {
+		return err
 	}
 	for user, reference := range map[string]*string{"": &image, "10001": &userImage} {
 		img, err := oci.Static(binary, "app", oci.Config{User: user}, oci.Uncompressed)

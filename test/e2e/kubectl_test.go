@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,11 +23,9 @@ const kubectlTimeout = 3 * time.Minute
 // What a user sees is both streams.
 func (s *space) kubectl(stdin string, args ...string) (output string, err error) {
 	s.Helper()
-	command := append(kubectlCommand(), "--namespace", s.name)
-	command = append(command, args...)
 	ctx, cancel := context.WithTimeout(s.Context(), kubectlTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd := kubectl(ctx, s.name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -36,13 +33,13 @@ func (s *space) kubectl(stdin string, args ...string) (output string, err error)
 	return out.String(), err
 }
 
-// kubectlCommand is the test cluster's own kubectl, or the user's.
-func kubectlCommand() []string {
-	kubectl := "kubectl"
+// kubectl is a command of the test cluster's own kubectl, or of the user's.
+func kubectl(ctx context.Context, namespace string, args ...string) *exec.Cmd {
+	args = append([]string{"--kubeconfig", cluster.kubeconfig, "--namespace", namespace}, args...)
 	if cluster.lab != nil {
-		kubectl = filepath.Join(cluster.lab.Dir(), "bin", kubectl)
+		return cluster.lab.Kubectl(ctx, args...)
 	}
-	return []string{kubectl, "--kubeconfig", cluster.kubeconfig}
+	return exec.CommandContext(ctx, "kubectl", args...)
 }
 
 // mustKubectl is kubectl where it has to succeed.

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -67,8 +66,7 @@ func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 func (s *space) begin(args ...string) (stdin io.Writer, lines *bufio.Scanner, end func()) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), startTimeout)
-	command := append(append(kubectlCommand(), "--namespace", s.name), args...)
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd := kubectl(ctx, s.name, args...)
 	stdin, err := cmd.StdinPipe()
 	require.NoError(s, err)
 	out, err := cmd.StdoutPipe()

@@ -36,9 +36,7 @@ type journal struct {
 }
 
 func (j *journal) command(s *space, pod *corev1.Pod) *exec.Cmd {
-	command := append(kubectlCommand(), "-n", s.name, "exec", "-i", pod.Name, "-c", "app", "--")
-	command = append(command, j.client...)
-	return exec.CommandContext(s.Context(), command[0], command[1:]...)
+	return kubectl(s.Context(), s.name, append([]string{"exec", "-i", pod.Name, "-c", "app", "--"}, j.client...)...)
 }
 
 func (j *journal) begin(t *trial) {

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,10 +93,7 @@ func (s *space) layered(configs map[string]v1.Config) map[string]string {
 	base, err := oci.Debian(s.Context(), nil, oci.Config{}, oci.Uncompressed)
 	require.NoError(s, err)
 	program := filepath.Join(s.TempDir(), "app")
-	build := exec.CommandContext(s.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "../app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(s, err, string(out))
+	require.NoError(s, oci.Compile(s.Context(), oci.TestApp, program))
 	data, err := os.ReadFile(program)
 	require.NoError(s, err)
 	var layer bytes.Buffer

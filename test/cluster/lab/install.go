@@ -17,10 +17,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// kubectl runs the cluster's own kubectl as administrator.
-func (c *Cluster) kubectl(ctx context.Context, stdin []byte, args ...string) error {
+// Kubectl is a command of the cluster's own kubectl, as administrator.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.path("bin", "kubectl"), args...)
-	cmd.Env = append(c.environment(), "KUBECONFIG="+c.Kubeconfig())
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
+	return cmd
+}
+
+// kubectl runs one, which has to succeed.
+func (c *Cluster) kubectl(ctx context.Context, stdin []byte, args ...string) error {
+	cmd := c.Kubectl(ctx, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
