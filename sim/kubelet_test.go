@@ -10,54 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// node has a clock, a network and, on it, pods.
-type node struct {
-	w    *world
-	name string
-	rng  *rand.Rand
-	boot string
-	// rate of its clock against true time, and what the clock said at zero.
-	rate    float64
-	base    time.Duration
-	booted  time.Duration // true time
-	up      bool
-	frozen  bool
-	cutOut  bool
-	cutIn   bool
-	wallOff time.Duration
-}
-
-// skew bounds how far a clock's rate is off: two of them differ by a tenth.
-const skew = .05
-
-func (w *world) newNode(name string) *node {
-	n := &node{w: w, name: name, rng: w.source(name)}
-	n.rate = 1 - skew + 2*skew*n.rng.Float64()
-	n.wallOff = between(n.rng, -time.Minute, time.Minute)
-	n.bootUp()
-	w.nodes = append(w.nodes, n)
-	return n
-}
-
-func (n *node) bootUp() {
-	n.boot = fmt.Sprintf("boot-%08x", n.rng.Uint32())
-	n.booted, n.up = n.w.now(), true
-	n.base = between(n.rng, time.Minute, 100*time.Hour)
-}
-
-// now is the node's CLOCK_BOOTTIME.
-func (n *node) now() time.Duration {
-	return n.base + time.Duration(n.rate*float64(n.w.now()-n.booted))
-}
-
-// at runs f when the node's clock shows the instant.
-func (n *node) at(instant time.Duration, f func()) {
-	n.w.after(time.Duration(float64(instant-n.now())/n.rate)+1, f)
-}
 
 // template is what pods are made from.
 type template struct {
@@ -107,19 +61,6 @@ type container struct {
 	init, done bool
 	prepared   string
 	since      time.Duration
-}
-
-// agentProcess is one process of the agent's container.
-type agentProcess struct {
-	*process
-	*clientOf
-	pod     *pod
-	name    string
-	gateway *gateway
-	agent   *agent.Agent
-	stop    chan struct{}
-	stopped bool
-	frozen  bool
 }
 
 func (w *world) newPod(t template, n *node) *pod {
@@ -217,137 +158,6 @@ func (p *pod) listening() *gateway {
 		return a.gateway
 	}
 	return nil
-}
-
-func (p *pod) startAgent() {
-	if p.gone || !p.node.up {
-		return
-	}
-	p.agentRuns++
-	proc := p.w.newProcess()
-	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{})}
-	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
-	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
-	a.clientOf.name = p.identity()
-	a.clientOf.allowed = p.allowed
-	p.agents = append(p.agents, a)
-	p.w.note(a.name, "agent starts")
-	if p.node.frozen {
-		a.freeze()
-	}
-	p.relock()
-}
-
-// relock gives a free flock to the first process that waits for it.
-func (p *pod) relock() {
-	if p.lock != nil && !p.lock.process.dead {
-		return
-	}
-	for _, a := range p.agents {
-		if !a.process.dead {
-			p.lock = a
-			a.begin()
-			return
-		}
-	}
-}
-
-func (a *agentProcess) begin() {
-	p, w := a.pod, a.pod.w
-	a.gateway = newGateway(a)
-	config := agent.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
-		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
-		InitContainers: p.inits, Granted: a.gateway.granted,
-		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
-		API: a.clientOf, Gate: a.gateway, Clock: a.clock,
-		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
-		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
-	}
-	w.group.Go(a.gateway.deliver)
-	w.group.Go(func() {
-		made, err := agent.New(config)
-		must(err)
-		w.do(func() { a.agent = made })
-		err = made.Run(a.process.ctx, a.stop)
-		w.do(func() { a.exited(err) })
-	})
-}
-
-// clock is the node's, read by this process: not while it is frozen.
-func (a *agentProcess) clock() time.Duration {
-	if !a.enter() {
-		return a.pod.node.now()
-	}
-	defer a.process.w.mu.Unlock()
-	return a.pod.node.now()
-}
-
-func (a *agentProcess) enter() bool { return a.process.enter() }
-
-// exited is the end of the process, for whatever reason.
-func (a *agentProcess) exited(err error) {
-	p := a.pod
-	if !a.process.dead {
-		p.w.note(a.name, "agent exits: %v", err)
-		a.kill()
-		if !p.stopping {
-			p.restartAgent()
-		}
-	}
-}
-
-// kill ends the process at once.
-func (a *agentProcess) kill() {
-	if a.process.dead {
-		return
-	}
-	p := a.pod
-	a.die()
-	p.w.note(a.name, "agent is dead")
-	for _, c := range p.containers {
-		for _, s := range c.shims {
-			if s.link != nil && s.link.gateway == a.gateway {
-				s.link.close()
-			}
-		}
-	}
-	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
-	p.relock()
-	p.tidy()
-}
-
-func (p *pod) restartAgent() {
-	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
-		if !p.stopping && len(p.agents) == 0 {
-			p.startAgent()
-		}
-	})
-}
-
-// terminate is SIGTERM to the agent.
-func (a *agentProcess) terminate() {
-	if !a.stopped {
-		a.stopped = true
-		a.process.w.note(a.name, "agent is told to stop")
-		close(a.stop)
-	}
-}
-
-func (a *agentProcess) freezeAlone() {
-	a.frozen = true
-	a.process.w.note(a.name, "agent is frozen")
-	a.freeze()
-}
-
-func (a *agentProcess) thawAlone() {
-	if a.frozen {
-		a.frozen = false
-		a.process.w.note(a.name, "agent thaws")
-		if !a.pod.node.frozen {
-			a.thaw()
-		}
-	}
 }
 
 // allowed is the API server's authorization.

@@ -42,26 +42,6 @@ type shim struct {
 	late time.Duration
 }
 
-// child is an application with all that descends from it.
-type child struct {
-	shim  *shim
-	name  string
-	hold  string
-	slots []gate.SlotToken
-	alive bool
-	// excused from exclusivity: frozen at its deadline, or uninterruptible.
-	excused bool
-	// stuck until then: not even SIGKILL ends it.
-	stuck time.Duration
-	// stops is how long it takes to stop when it is asked to; never, if
-	// negative.
-	stops time.Duration
-	began time.Duration
-	asked bool
-	// drainBy is when a drain's grace is over, in true time.
-	drainBy time.Duration
-}
-
 func (c *container) startShim() {
 	w := c.pod.w
 	w.serial++
@@ -257,18 +237,6 @@ func (s *shim) stopChild() {
 	s.w.after(c.stops, func() { c.ends("stops") })
 }
 
-// ends is the end of the child's main process, if it still lives.
-func (c *child) ends(how string) {
-	s := c.shim
-	s.whenThawed(func() {
-		if !c.alive || s.child != c || s.dead {
-			return
-		}
-		s.w.note(s.name, "%s %s", c.name, how)
-		s.killAll()
-	})
-}
-
 // killAll kills what is left, reaps it, and goes on as the phase has it.
 func (s *shim) killAll() {
 	if s.killing || s.child == nil {
@@ -366,14 +334,6 @@ func (s *shim) emptied() {
 		})
 	}
 	s.container.shimGone(s)
-}
-
-func (c *child) dies() {
-	if !c.alive {
-		return
-	}
-	c.alive = false
-	c.shim.w.childEnds(c)
 }
 
 // freeze stops the shim alone; its child runs on.

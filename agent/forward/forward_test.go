@@ -7,7 +7,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/netip"
 	"runtime"
 	"strconv"
 	"sync"
@@ -27,103 +26,6 @@ const (
 	holder      = "127.0.0.2"
 	otherHolder = "127.0.0.3"
 )
-
-// app is an application at one address: handle is called with each connection
-// and closes it.
-func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
-	t.Helper()
-	listener, err := net.Listen("tcp", address)
-	require.NoError(t, err)
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { handle(conn.(*net.TCPConn)) })
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		running.Wait()
-	})
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
-// answer reads to the end of what the client sends, then says who it is and
-// what it read.
-func answer(name string) func(*net.TCPConn) {
-	return func(conn *net.TCPConn) {
-		defer conn.Close()
-		request, _ := io.ReadAll(conn)
-		_, _ = io.WriteString(conn, name+" read "+string(request))
-	}
-}
-
-// echo sends back what it reads, as it comes.
-func echo(conn *net.TCPConn) {
-	defer conn.Close()
-	_, _ = io.Copy(conn, conn)
-}
-
-// standby opens a forwarder on the loopback address.
-func standby(t *testing.T, config Config) *Forwarder {
-	t.Helper()
-	f := closed(config)
-	require.NoError(t, f.Open())
-	t.Cleanup(f.Close)
-	return f
-}
-
-func closed(config Config) *Forwarder {
-	f := New(config)
-	f.listenHost = "127.0.0.1"
-	f.isSelf = func(addr netip.Addr) bool { return addr == netip.MustParseAddr("127.0.0.1") }
-	return f
-}
-
-func connect(t *testing.T, port int) *net.TCPConn {
-	t.Helper()
-	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
-	require.NoError(t, err)
-	t.Cleanup(func() { conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(soon)))
-	return conn.(*net.TCPConn)
-}
-
-// ask sends a request, ends it, and returns the whole answer.
-func ask(t *testing.T, conn *net.TCPConn, request string) string {
-	t.Helper()
-	_, err := io.WriteString(conn, request)
-	require.NoError(t, err)
-	require.NoError(t, conn.CloseWrite())
-	reply, err := io.ReadAll(conn)
-	require.NoError(t, err)
-	return string(reply)
-}
-
-// exchange sends text through an echo and waits for it.
-func exchange(t *testing.T, conn net.Conn, text string) {
-	t.Helper()
-	_, err := io.WriteString(conn, text)
-	require.NoError(t, err)
-	reply := make([]byte, len(text))
-	_, err = io.ReadFull(conn, reply)
-	require.NoError(t, err)
-	require.Equal(t, text, string(reply))
-}
-
-func requireReset(t *testing.T, conn net.Conn) {
-	t.Helper()
-	_, err := io.ReadAll(conn)
-	require.ErrorIs(t, err, syscall.ECONNRESET, "a break must not look like an end")
-}
-
-func eventually(t *testing.T, condition func() bool) {
-	t.Helper()
-	require.Eventually(t, condition, soon, time.Millisecond)
-}
 
 func TestConnectionReachesTheSamePortOfTheHolder(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))

@@ -6,7 +6,6 @@ package gate
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,136 +18,6 @@ import (
 
 // patience is met by a bug only.
 const patience = 10 * time.Second
-
-// served runs a Server in dir until the test, or the returned end, ends it.
-func served(t *testing.T, cfg ServerConfig) (s *Server, end func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	s, err := Listen(ctx, cfg)
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		assert.NoError(t, s.Run(ctx))
-	}()
-	end = func() {
-		cancel()
-		<-done
-	}
-	t.Cleanup(end)
-	return s, end
-}
-
-// fakeShim says what a test wants to the agent's end.
-type fakeShim struct {
-	t *testing.T
-	*conn
-	state
-	orders chan order
-}
-
-func joined(t *testing.T, dir string, st state, fds ...int) *fakeShim {
-	t.Helper()
-	f := &fakeShim{t: t, state: st}
-	f.BootID, _ = BootID()
-	f.connect(dir, fds...)
-	return f
-}
-
-func (f *fakeShim) connect(dir string, fds ...int) {
-	f.t.Helper()
-	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
-	require.NoError(f.t, err)
-	f.t.Cleanup(func() { u.Close() })
-	f.conn, err = newConn(u)
-	require.NoError(f.t, err)
-	f.orders = make(chan order, 10)
-	c, orders := f.conn, f.orders
-	go func() {
-		defer close(orders)
-		for {
-			b, _, err := c.receive()
-			if err != nil {
-				return
-			}
-			o, err := decodeOrder(b)
-			assert.NoError(f.t, err)
-			orders <- o
-		}
-	}()
-	require.NoError(f.t, f.send(f.state, fds...))
-}
-
-func (f *fakeShim) is(p Phase, hold string) {
-	f.t.Helper()
-	f.Phase, f.Hold = p, hold
-	require.NoError(f.t, f.send(f.state))
-}
-
-func (f *fakeShim) order() order {
-	f.t.Helper()
-	select {
-	case o, ok := <-f.orders:
-		require.True(f.t, ok, "hung up")
-		return o
-	case <-time.After(patience):
-		f.t.Fatal("no order")
-		return order{}
-	}
-}
-
-func (f *fakeShim) hungUp() {
-	f.t.Helper()
-	select {
-	case _, ok := <-f.orders:
-		require.False(f.t, ok)
-	case <-time.After(patience):
-		f.t.Fatal("not hung up")
-	}
-}
-
-// reported waits for a report that the condition holds of.
-func reported(t *testing.T, s *Server, cond func(Report) bool) Report {
-	t.Helper()
-	late := time.After(patience)
-	var last Report
-	for {
-		select {
-		case last = <-s.Reports():
-			if cond(last) {
-				return last
-			}
-		case <-late:
-			t.Fatalf("last report: %+v", last)
-		}
-	}
-}
-
-func waiting(id string) state {
-	return state{Shim: ShimID(id), Container: "app", PID1: true, Phase: Waiting}
-}
-
-func grantOf(hold string) Grant {
-	return Grant{Hold: hold, Deadline: Now() + time.Hour, Drain: time.Second, Kill: time.Second}
-}
-
-// ofSleeper starts a process whose pidfd stands for a shim's.
-func ofSleeper(t *testing.T) (pidfd int, kill func()) {
-	t.Helper()
-	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
-	require.NoError(t, err)
-	pidfd, err = unix.PidfdOpen(p.Pid, 0)
-	require.NoError(t, err)
-	kill = func() {
-		_ = p.Kill()
-		_, _ = p.Wait()
-	}
-	t.Cleanup(func() {
-		kill()
-		unix.Close(pidfd)
-	})
-	return pidfd, kill
-}
 
 func TestNoteIsOnDiskBeforeTheGrantIsSent(t *testing.T) {
 	t.Parallel()
@@ -326,12 +195,6 @@ func TestAStrangeShimIsHungUpOn(t *testing.T) {
 	rebooted.hungUpAfter(func() { rebooted.BootID = "other"; rebooted.connect(dir) })
 	assert.ErrorIs(t, s.Grant("nobody", grantOf("h1")), ErrUnknown)
 	assert.ErrorIs(t, s.Drain("nobody", "", 0), ErrUnknown)
-}
-
-func (f *fakeShim) hungUpAfter(do func()) {
-	f.t.Helper()
-	do()
-	f.hungUp()
 }
 
 func TestOnlyAPidfdIsTakenForOne(t *testing.T) {

@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// child is an application with all that descends from it.
+type child struct {
+	shim  *shim
+	name  string
+	hold  string
+	slots []gate.SlotToken
+	alive bool
+	// excused from exclusivity: frozen at its deadline, or uninterruptible.
+	excused bool
+	// stuck until then: not even SIGKILL ends it.
+	stuck time.Duration
+	// stops is how long it takes to stop when it is asked to; never, if
+	// negative.
+	stops time.Duration
+	began time.Duration
+	asked bool
+	// drainBy is when a drain's grace is over, in true time.
+	drainBy time.Duration
+}
+
+// ends is the end of the child's main process, if it still lives.
+func (c *child) ends(how string) {
+	s := c.shim
+	s.whenThawed(func() {
+		if !c.alive || s.child != c || s.dead {
+			return
+		}
+		s.w.note(s.name, "%s %s", c.name, how)
+		s.killAll()
+	})
+}
+
+func (c *child) dies() {
+	if !c.alive {
+		return
+	}
+	c.alive = false
+	c.shim.w.childEnds(c)
+}
