@@ -4,18 +4,14 @@
 package gate
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,46 +35,6 @@ func (s *shim) spawn() (pid int, err error) {
 		return 0, fmt.Errorf("start %s: %w", s.cfg.Command[0], err)
 	}
 	return pid, nil
-}
-
-// forks holds off a second fork while one may hang.
-var forks sync.Mutex
-
-// fork is syscall.ForkExec in a program that must go on if that hangs, as it does
-// on a volume that does not answer. The kernel then keeps the thread, and with it
-// one of the Go scheduler's processors: the shim needs two, and no garbage
-// collection meanwhile, which would wait for both.
-func fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
-	forks.Lock()
-	defer forks.Unlock()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	return syscall.ForkExec(path, argv, attr)
-}
-
-// trimEvery is how often memory is given back: a few milliseconds of work that the
-// Go runtime, which thinks of larger programs, does not get to by itself.
-const trimEvery = time.Minute
-
-// Trim gives back what busy moments have left, until ctx ends: most of an agent's
-// and a shim's life is waiting, next to somebody else's application. A collection
-// would wait for a fork that hangs, and everybody for the collection.
-func Trim(ctx context.Context) {
-	tick := time.NewTicker(trimEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		if forks.TryLock() {
-			// Each collection halves the stacks that have grown.
-			for range 3 {
-				debug.FreeOSMemory()
-			}
-			forks.Unlock()
-		}
-	}
 }
 
 // ignoreAsFound ignores what was ignored when the shim started (nohup), while
@@ -178,44 +134,4 @@ func exitCode(status unix.WaitStatus) int {
 		return 128 + int(status.Signal())
 	}
 	return status.ExitStatus()
-}
-
-// terminal is the container's terminal, if it has one, while the shim leads the
-// session that it controls.
-type terminal struct {
-	fd int // -1: none
-}
-
-func findTerminal() terminal {
-	own, err := unix.Getsid(0)
-	if err != nil || own != os.Getpid() {
-		return terminal{fd: -1}
-	}
-	for fd := range 3 {
-		// The session that the terminal controls: ours, or an error.
-		if sid, err := unix.IoctlGetInt(fd, unix.TIOCGSID); err == nil && sid == own {
-			return terminal{fd: fd}
-		}
-	}
-	return terminal{fd: -1}
-}
-
-// giveTerminal gives the terminal up, so that the child can lead the session
-// that it controls: job control and keys then work as they did for PID 1. The
-// kernel says SIGHUP and SIGCONT to the foreground group, which is the shim.
-func (s *shim) giveTerminal() bool {
-	if s.tty.fd < 0 {
-		return false
-	}
-	signal.Ignore(unix.SIGHUP, unix.SIGCONT)
-	err := unix.IoctlSetInt(s.tty.fd, unix.TIOCNOTTY, 0)
-	signal.Notify(s.signals, unix.SIGHUP, unix.SIGCONT)
-	return err == nil
-}
-
-// take takes the terminal back, so that a person can interrupt a standby.
-func (t terminal) take() {
-	if t.fd >= 0 {
-		_ = unix.IoctlSetInt(t.fd, unix.TIOCSCTTY, 0)
-	}
 }

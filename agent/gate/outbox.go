@@ -7,7 +7,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 )
 
 // outbox keeps the last Report of each shim until the reader takes it, so that
@@ -87,36 +86,5 @@ func (o *outbox) taken(r Report) {
 	o.waiting = o.waiting[1:]
 	if r.Dead {
 		delete(o.last, r.Shim)
-	}
-}
-
-// listenForSilence marks the shims whose beats stopped. If this process was
-// frozen itself, they get the time to be heard first.
-func (s *Server) listenForSilence(ctx context.Context) {
-	every := s.cfg.Silence / 5
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		now := time.Now()
-		awake := now.Sub(last) < 2*every
-		last = now
-		s.mu.Lock()
-		for _, p := range s.peers {
-			switch {
-			case p.conn == nil:
-			case !awake:
-				p.heard = now
-			case now.Sub(p.heard) > s.cfg.Silence && !p.report.Silent:
-				p.report.Silent = true
-				s.outbox.put(p.report, s.ledger)
-			}
-		}
-		s.mu.Unlock()
 	}
 }

@@ -32,14 +32,19 @@ var (
 	ErrNotNoted = errors.New("the grant could not be noted")
 )
 
+// Names in the shared directory.
+const (
+	// GrantedDir has the notes of what was granted and is not proven over.
+	GrantedDir = "granted"
+
+	socketName = "agent.sock"
+	lockName   = "agent.lock"
+)
+
 // ServerConfig says where the agent's end lives.
 type ServerConfig struct {
 	// Dir is the shared directory; it exists.
 	Dir string
-	// Socket, Lock and Granted are names in Dir; zero means the default.
-	Socket  string
-	Lock    string
-	Granted string
 	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its
 	// end would not be the end of what it started. Only tests do without.
 	RequirePID1 bool
@@ -78,7 +83,7 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := Lock(ctx, filepath.Join(cfg.Dir, cfg.Lock), cfg.Log)
+	lock, err := Lock(ctx, filepath.Join(cfg.Dir, lockName), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +94,8 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		runs:    map[string]run{},
 		outbox:  newOutbox(),
 	}
-	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, cfg.Granted), bootID, cfg.OwnKernel); err == nil {
-		s.listener, err = Socket("unixpacket", filepath.Join(cfg.Dir, cfg.Socket), 0o777)
+	if s.ledger, err = openLedger(filepath.Join(cfg.Dir, GrantedDir), bootID, cfg.OwnKernel); err == nil {
+		s.listener, err = Socket("unixpacket", filepath.Join(cfg.Dir, socketName), 0o777)
 	}
 	if err != nil {
 		lock.Close()
@@ -100,15 +105,6 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 }
 
 func (c ServerConfig) withDefaults() ServerConfig {
-	if c.Socket == "" {
-		c.Socket = "agent.sock"
-	}
-	if c.Lock == "" {
-		c.Lock = "agent.lock"
-	}
-	if c.Granted == "" {
-		c.Granted = "granted"
-	}
 	if c.Silence == 0 {
 		c.Silence = silence
 	}

@@ -9,12 +9,10 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// grantedDir is where, in the run directory, the gate notes what it granted.
-const grantedDir = "granted"
 
 // installCommand is the agent's postStart hook: no gated container is started
 // before it has ended.
@@ -36,7 +34,7 @@ func installCommand(_ context.Context, args []string) (int, error) {
 // and the agent does it, too: a kubelet that was restarted between the two never
 // runs the hook. Done twice at once it is done once.
 func prepare(runDir, binary string) error {
-	if err := install.Dirs(runDir, filepath.Join(runDir, grantedDir)); err != nil || binary == "" {
+	if err := install.Dirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
 	return install.Binary(binary)
