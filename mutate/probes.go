@@ -132,11 +132,14 @@ func carryProbe(pod *corev1.Pod, c corev1.Container, kind probeKind, p *corev1.P
 		FailureThreshold:              int(cmp.Or(p.FailureThreshold, 3)),
 		TerminationGracePeriodSeconds: p.TerminationGracePeriodSeconds,
 	}
-	if aimed(c.Name, kind, p) {
+	if own, aimed := unaim(c.Name, kind, p); aimed {
 		if before == nil {
 			return nil, "that asks an agent, which does not know what it was"
 		}
 		out.Handler = before.Handler
+		if len(own) > 0 {
+			out.Handler = api.Handler{Exec: &api.ExecAction{Command: own}}
+		}
 		return out, ""
 	}
 	problem := invalidProbe(kind, p)
@@ -217,18 +220,26 @@ func loopback(pod *corev1.Pod, host string) string {
 	return fmt.Sprintf("at the host %q, which means the node itself", host)
 }
 
-// aimed: the probe asks the agent already.
-func aimed(container string, kind probeKind, p *corev1.Probe) bool {
+// unaim tells whether the probe asks the agent already, and takes the agent out
+// of its command: as the first program, or behind one that another injector put
+// before it. Nothing is left where the agent itself carries the probe out.
+func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
 	switch {
 	case kind.takenOff():
-		return false
 	case p.Exec != nil:
-		ours := probeCommand(container, kind.name)
-		return len(p.Exec.Command) >= len(ours) && slices.Equal(p.Exec.Command[:len(ours)], ours)
+		words, ours := p.Exec.Command, probeCommand(container, kind.name)
+		for i := range len(words) - len(ours) + 1 {
+			if before, rest := words[:i], words[i+len(ours):]; slices.Equal(words[i:i+len(ours)], ours) {
+				if len(rest) > 0 && rest[0] == "--" {
+					own = slices.Concat(before, rest[1:])
+				}
+				return own, true
+			}
+		}
 	case p.HTTPGet != nil:
-		return p.HTTPGet.Path == api.ProbePath(container, kind.name) && p.HTTPGet.Port == intstr.FromInt32(api.AgentPort)
+		aimed = p.HTTPGet.Path == api.ProbePath(container, kind.name) && p.HTTPGet.Port == intstr.FromInt32(api.AgentPort)
 	}
-	return false
+	return nil, aimed
 }
 
 func probeCommand(container, name string) []string {
