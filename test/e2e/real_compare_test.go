@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"regexp"
@@ -23,6 +22,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
+// logged is a log that was read up to its end, or why it was not.
+type logged struct {
+	text string
+	err  error
+}
+
 // life is what a person sees of one run of a container.
 type life struct {
 	log    string
@@ -35,7 +40,7 @@ type specimen struct {
 	*space
 	w     software
 	name  string
-	log   chan string // of the run that goes on
+	log   chan logged // of the last run
 	final chan corev1.PodStatus
 	lives []life
 }
@@ -68,6 +73,7 @@ func (w software) compare(t *testing.T) {
 	both(func(p *specimen) { p.signalMain(p.pod(p.name), unix.SIGKILL) })
 	both((*specimen).awaitEnd)
 	both((*specimen).start)
+	both((*specimen).followLog)
 	both(func(p *specimen) { p.deletePod(p.pod(p.name)) })
 	both((*specimen).awaitDeleted)
 	for i, how := range done {
@@ -94,7 +100,7 @@ func (s *space) specimen(w software, name string, annotations map[string]string,
 	pod.Name = name
 	_, err := s.client.CoreV1().Pods(s.name).Create(s.Context(), pod, metav1.CreateOptions{})
 	require.NoError(s, err)
-	p := &specimen{space: s, w: w, name: name, log: make(chan string, 1), final: make(chan corev1.PodStatus, 1)}
+	p := &specimen{space: s, w: w, name: name, log: make(chan logged, 1), final: make(chan corev1.PodStatus, 1)}
 	go p.follow()
 	return p
 }
@@ -104,8 +110,8 @@ func (p *specimen) follow() {
 	w, err := p.client.CoreV1().Pods(p.space.name).Watch(p.Context(), metav1.ListOptions{
 		FieldSelector: "metadata.name=" + p.name, ResourceVersion: "0",
 	})
-	if !assert.NoError(p, err) {
-		return
+	if err != nil {
+		return // the test has ended, or misses the status
 	}
 	defer w.Stop()
 	for event := range w.ResultChan() {
@@ -124,7 +130,7 @@ func containerNamed(status corev1.PodStatus, name string) corev1.ContainerStatus
 	return status.ContainerStatuses[i]
 }
 
-// start waits until the next run of the container serves, and follows its log.
+// start waits until the next run of the container serves.
 func (p *specimen) start() {
 	p.Helper()
 	what := fmt.Sprintf("%s of %s serves in run %d", p.name, p.w.name, len(p.lives)+1)
@@ -137,31 +143,36 @@ func (p *specimen) start() {
 		return c.State.Running != nil && int(c.RestartCount) == len(p.lives) && mainOf(pod) != nil && p.w.serves(p.space, pod)
 	})
 	p.awaitLogged(1, p.w.started, p.w.boots)
-	go func() {
-		log, err := p.wholeLog()
-		assert.NoError(p, err)
-		p.log <- log
-	}()
 }
 
-// wholeLog is the log of the present run, up to its end. A kubelet that has no
-// inotify left (one machine has all the nodes) says so in the log, and ends it.
-func (p *specimen) wholeLog() (string, error) {
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
-	for {
-		stream, err := p.client.CoreV1().Pods(p.space.name).
-			GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Follow: true}).Stream(context.Background())
-		if err != nil {
-			return "", err
-		}
-		all, err := io.ReadAll(stream)
-		_ = stream.Close()
-		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(all)), "fsnotify watcher: too many open files") {
-			return string(all), err
-		}
-		<-again.C
+// followLog follows the log of a run to its end, which nobody can read later: the
+// pod is about to be deleted. A kubelet that has no inotify left (one machine has
+// all the nodes) says so in the log, and ends it.
+func (p *specimen) followLog() {
+	p.Helper()
+	follow := func() (io.ReadCloser, error) {
+		return p.client.CoreV1().Pods(p.space.name).
+			GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Follow: true}).Stream(p.Context())
 	}
+	stream, err := follow()
+	require.NoError(p, err)
+	go func() {
+		again := time.NewTicker(time.Second)
+		defer again.Stop()
+		for {
+			all, err := io.ReadAll(stream)
+			_ = stream.Close()
+			if err != nil || !strings.HasSuffix(strings.TrimSpace(string(all)), "fsnotify watcher: too many open files") {
+				p.log <- logged{string(all), err}
+				return
+			}
+			<-again.C
+			if stream, err = follow(); err != nil {
+				p.log <- logged{err: err}
+				return
+			}
+		}
+	}()
 }
 
 // awaitLogged waits until the present run has logged something so many times.
@@ -185,18 +196,24 @@ func (p *specimen) awaitReloaded() {
 	p.await(serveTimeout, p.name+" serves after its reload", func() bool { return p.w.serves(p.space, p.pod(p.name)) })
 }
 
-// awaitEnd waits for the end of the present run.
+// awaitEnd waits until the present run has ended and the next one has begun: from
+// then on its log is the previous one, whole. Followed, a log's end may be missed
+// on a starved machine.
 func (p *specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated
+	var log []byte
 	p.await(startTimeout, fmt.Sprintf("%s of %s ends run %d", p.name, p.w.name, len(p.lives)+1), func() bool {
 		c := containerNamed(p.pod(p.name).Status, "app")
-		if end = c.State.Terminated; end == nil && int(c.RestartCount) == len(p.lives)+1 {
-			end = c.LastTerminationState.Terminated
+		if end = c.LastTerminationState.Terminated; end == nil || int(c.RestartCount) != len(p.lives)+1 {
+			return false
 		}
-		return end != nil
+		var err error
+		log, err = p.client.CoreV1().Pods(p.space.name).
+			GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Previous: true}).DoRaw(p.Context())
+		return err == nil
 	})
-	p.ended(end)
+	p.lives = append(p.lives, life{string(log), end.ExitCode, end.Reason})
 }
 
 func (p *specimen) awaitDeleted() {
@@ -205,19 +222,15 @@ func (p *specimen) awaitDeleted() {
 	case status := <-p.final:
 		end := containerNamed(status, "app").State.Terminated
 		require.NotNil(p, end, "the last status says how it ended")
-		p.ended(end)
+		select {
+		case log := <-p.log:
+			require.NoError(p, log.err)
+			p.lives = append(p.lives, life{log.text, end.ExitCode, end.Reason})
+		case <-time.After(startTimeout):
+			require.FailNow(p, "the log of "+p.name+" does not end")
+		}
 	case <-time.After(startTimeout):
 		require.FailNow(p, p.name+" is not deleted")
-	}
-}
-
-func (p *specimen) ended(end *corev1.ContainerStateTerminated) {
-	p.Helper()
-	select {
-	case log := <-p.log:
-		p.lives = append(p.lives, life{log, end.ExitCode, end.Reason})
-	case <-time.After(startTimeout):
-		require.FailNow(p, "the log of "+p.name+" does not end")
 	}
 }
 
