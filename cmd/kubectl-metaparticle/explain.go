@@ -68,10 +68,10 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, answering)
 	defer cancel()
-	return exitOK, explain(ctx, cluster{reader, minor(connection)}, std.out, namespace, kind, name, time.Now())
+	return exitOK, explain(ctx, cluster{Reader: reader, minor: minor(connection)}, std.out, namespace, kind, name, time.Now())
 }
 
-// cluster is a reader that knows what version it reads from.
+// cluster is what is read, and its minor version of Kubernetes 1.
 type cluster struct {
 	client.Reader
 	minor int
@@ -95,8 +95,8 @@ func minor(connection *rest.Config) int {
 	return n
 }
 
-// names are the kinds by what people call them.
-var names = map[string]string{
+// kindsByName are the kinds by what people call them.
+var kindsByName = map[string]string{
 	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
 	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",
 	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "cronjob": "CronJob", "cj": "CronJob",
@@ -111,9 +111,9 @@ func target(args []string) (kind, name string, err error) {
 	}
 	// deployments.apps is a deployment.
 	short, _, _ := strings.Cut(strings.ToLower(kind), ".")
-	known := names[short]
+	known := kindsByName[short]
 	if known == "" {
-		known = names[strings.TrimSuffix(short, "s")]
+		known = kindsByName[strings.TrimSuffix(short, "s")]
 	}
 	if known == "" {
 		return "", "", fmt.Errorf("%q is no kind whose pods could be gated from here; ask about one of its pods", kind)
@@ -122,11 +122,8 @@ func target(args []string) (kind, name string, err error) {
 }
 
 // explain reads what there is to know, and writes it down.
-func explain(ctx context.Context, reader client.Reader, out io.Writer, namespace, kind, name string, now time.Time) error {
-	e := &explainer{reader: reader, namespace: namespace, now: now, kubernetes: mutate.RestartsAll}
-	if c, ok := reader.(cluster); ok {
-		e.kubernetes = c.minor
-	}
+func explain(ctx context.Context, c cluster, out io.Writer, namespace, kind, name string, now time.Time) error {
+	e := &explainer{cluster: c, namespace: namespace, now: now}
 	if err := e.look(ctx, kind, name); err != nil {
 		return err
 	}

@@ -156,7 +156,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	if err != nil {
 		return err
 	}
-	pod, of, err := fellow(d, carried)
+	pod, of, err := podOf(d, carried)
 	if err != nil {
 		return err
 	}

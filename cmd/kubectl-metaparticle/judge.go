@@ -68,7 +68,7 @@ func (e *explainer) speaksAgainst() []string {
 	request, err := api.Parse(annotations)
 	mistakes, mistaken := errors.AsType[api.Mistakes](err)
 	if mistaken || request.Claims() {
-		reasons = e.cluster()
+		reasons = e.namespaceAgainst()
 	}
 	if e.workload == nil {
 		for _, m := range mistakes {
@@ -80,7 +80,7 @@ func (e *explainer) speaksAgainst() []string {
 	if e.workload.GetKind() == "Job" {
 		old = e.raw // it is there, and its template cannot change
 	}
-	missing, warnings, err := mutate.CarryIn(e.kubernetes, e.workload.GetKind(), e.raw, old)
+	missing, warnings, err := mutate.CarryIn(e.cluster.minor, e.workload.GetKind(), e.raw, old)
 	if err != nil {
 		return append(reasons, err.Error())
 	}
@@ -107,8 +107,8 @@ func (e *explainer) lacking() []string {
 	return keys
 }
 
-// cluster is what speaks against any claim in this namespace.
-func (e *explainer) cluster() []string {
+// namespaceAgainst is what speaks against any claim in this namespace.
+func (e *explainer) namespaceAgainst() []string {
 	var reasons []string
 	if e.missing {
 		reasons = append(reasons, "Metaparticle is not installed: there is no MutatingWebhookConfiguration "+webhookName)

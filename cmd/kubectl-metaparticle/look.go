@@ -29,11 +29,9 @@ const webhookName = "metaparticle"
 
 // explainer gathers what is to be said about one pod or workload.
 type explainer struct {
-	reader    client.Reader
+	cluster   cluster
 	namespace string
 	now       time.Time
-	// kubernetes is the minor version of the cluster.
-	kubernetes int
 
 	labels map[string]string
 	// missing: there is no webhook in the cluster.
@@ -64,12 +62,12 @@ type explainer struct {
 // look reads everything. What says no more than "who" may be unreadable.
 func (e *explainer) look(ctx context.Context, kind, name string) error {
 	var namespace corev1.Namespace
-	if err := e.reader.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {
+	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {
 		return fmt.Errorf("read namespace: %w", err)
 	}
 	e.labels = namespace.Labels
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
-	e.missing = apierrors.IsNotFound(e.reader.Get(ctx, types.NamespacedName{Name: webhookName}, configuration))
+	e.missing = apierrors.IsNotFound(e.cluster.Get(ctx, types.NamespacedName{Name: webhookName}, configuration))
 	if kind == "Pod" {
 		e.asked = new(corev1.Pod)
 		if err := e.get(ctx, name, e.asked); err != nil {
@@ -94,7 +92,7 @@ func (e *explainer) look(ctx context.Context, kind, name string) error {
 }
 
 func (e *explainer) get(ctx context.Context, name string, object client.Object) error {
-	if err := e.reader.Get(ctx, types.NamespacedName{Namespace: e.namespace, Name: name}, object); err != nil {
+	if err := e.cluster.Get(ctx, types.NamespacedName{Namespace: e.namespace, Name: name}, object); err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil
@@ -160,7 +158,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 		list := &unstructured.UnstructuredList{}
 		list.SetAPIVersion(kinds[between])
 		list.SetKind(between + "List")
-		if err := e.reader.List(ctx, list, client.InNamespace(e.namespace)); err != nil {
+		if err := e.cluster.List(ctx, list, client.InNamespace(e.namespace)); err != nil {
 			return fmt.Errorf("read %ss: %w", between, err)
 		}
 		for _, item := range list.Items {
@@ -175,7 +173,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 		}
 	}
 	var pods corev1.PodList
-	if err := e.reader.List(ctx, &pods, client.InNamespace(e.namespace)); err != nil {
+	if err := e.cluster.List(ctx, &pods, client.InNamespace(e.namespace)); err != nil {
 		return fmt.Errorf("read pods: %w", err)
 	}
 	e.others = map[string]string{}
@@ -232,7 +230,7 @@ func (e *explainer) readEvents(ctx context.Context) {
 		about = map[types.UID]bool{e.asked.UID: true}
 	}
 	var events corev1.EventList
-	if err := e.reader.List(ctx, &events, client.InNamespace(e.namespace)); err != nil {
+	if err := e.cluster.List(ctx, &events, client.InNamespace(e.namespace)); err != nil {
 		e.unread = append(e.unread, fmt.Sprintf("read events: %v", err))
 		return
 	}

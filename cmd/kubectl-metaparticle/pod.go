@@ -65,9 +65,9 @@ func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *co
 	return o.workload, o.template, nil
 }
 
-// fellow is a pod that a workload would make, raw as the API server would get
+// podOf is a pod that a workload would make, raw as the API server would get
 // it, and who owns it.
-func fellow(d document, raw []byte) (document, owner, error) {
+func podOf(d document, raw []byte) (document, owner, error) {
 	var w shape
 	if err := json.Unmarshal(raw, &w); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)
