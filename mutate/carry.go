@@ -48,13 +48,10 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 // The warnings are what its pods would be refused for, as far as the template
 // tells. A workload that another one controls is left alone: its controller
 // writes its template, and would make new ones for ever.
-func Carry(kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
-	return CarryIn(RestartsAll, kind, raw, old)
-}
-
-// CarryIn is Carry in a cluster of that minor version of Kubernetes 1 (zero if
-// it is not known), which its warnings know about.
-func CarryIn(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
+//
+// The warnings depend on the cluster's minor version of Kubernetes 1, which is
+// zero if it is not known.
+func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
 	now, before := new(workload), new(workload)
 	if err := json.Unmarshal(raw, now); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)

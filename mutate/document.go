@@ -6,6 +6,7 @@ package mutate
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -185,6 +186,8 @@ func coversAny(array []any, wanted any) bool {
 	}
 	return false
 }
+
+func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
 
 func (d *document) record(operation string, value any, path ...any) {
 	var pointer strings.Builder

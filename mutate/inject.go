@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -238,5 +237,3 @@ var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupPro
 // defaultContainer is what kubectl logs and exec look at where no container is
 // named.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }

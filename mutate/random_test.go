@@ -356,11 +356,11 @@ func FuzzCarry(f *testing.F) {
 	f.Add("CronJob", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":null}`), []byte(nil))
 	f.Add("Job", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"metadata":null}}}`), []byte(`{}`))
 	f.Fuzz(func(t *testing.T, kind string, raw, old []byte) {
-		ops, _, err := Carry(kind, raw, old)
+		ops, _, err := Carry(RestartsAll, kind, raw, old)
 		if err != nil || len(ops) == 0 {
 			return
 		}
-		again, _, err := Carry(kind, apply(t, raw, ops), old)
+		again, _, err := Carry(RestartsAll, kind, apply(t, raw, ops), old)
 		require.NoError(t, err)
 		require.Empty(t, again)
 	})

@@ -23,7 +23,7 @@ func (h workloadHandler) Handle(_ context.Context, r admission.Request) admissio
 	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {
 		return admission.Allowed("")
 	}
-	patch, refusals, err := CarryIn(h.kubernetes(), r.Kind.Kind, r.Object.Raw, r.OldObject.Raw)
+	patch, refusals, err := Carry(h.kubernetes(), r.Kind.Kind, r.Object.Raw, r.OldObject.Raw)
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
 	}

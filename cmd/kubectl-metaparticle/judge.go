@@ -80,7 +80,7 @@ func (e *explainer) speaksAgainst() []string {
 	if e.workload.GetKind() == "Job" {
 		old = e.raw // it is there, and its template cannot change
 	}
-	missing, warnings, err := mutate.CarryIn(e.cluster.minor, e.workload.GetKind(), e.raw, old)
+	missing, warnings, err := mutate.Carry(e.cluster.minor, e.workload.GetKind(), e.raw, old)
 	if err != nil {
 		return append(reasons, err.Error())
 	}

@@ -37,13 +37,13 @@ const leaderElectionID = "metaparticle-enroll"
 // How the replicas take turns at enrolling. While nobody enrolls, new pods wait;
 // two at once do no harm, so little margin is needed.
 const (
-	// turn is for how long a replica that vanished blocks the next one.
-	turn = 6 * time.Second
-	// turnRenewed is when a replica that could not renew ends itself: two
+	// enrollLease is for how long a replica that vanished blocks the next one.
+	enrollLease = 6 * time.Second
+	// enrollRenewed is when a replica that could not renew ends itself: two
 	// seconds before the next one begins.
-	turnRenewed = 4 * time.Second
-	// turnRetry fits three times into that, and is what a hand-over takes.
-	turnRetry = time.Second
+	enrollRenewed = 4 * time.Second
+	// enrollRetry fits three times into that, and is what a handover takes.
+	enrollRetry = time.Second
 )
 
 // shutdown is the time that calls in flight are left: longer than any takes.
@@ -129,9 +129,9 @@ func managerOptions(s settings, objects map[client.Object]cache.ByObject) ctrl.O
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       s.namespace,
 		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 new(turn),
-		RenewDeadline:                 new(turnRenewed),
-		RetryPeriod:                   new(turnRetry),
+		LeaseDuration:                 new(enrollLease),
+		RenewDeadline:                 new(enrollRenewed),
+		RetryPeriod:                   new(enrollRetry),
 		GracefulShutdownTimeout:       new(shutdown),
 	}
 }
