@@ -198,20 +198,6 @@ func (r Record) Running(recent time.Duration) Record {
 	})
 }
 
-// Vacancies are the stretches between the end of the last process of a hold
-// and the start of the next.
-func (r Record) Vacancies() []Span {
-	var vacancies []Span
-	var end time.Duration
-	for i, p := range r {
-		if i > 0 && p.Start > end {
-			vacancies = append(vacancies, Span{end, p.Start})
-		}
-		end = max(end, p.Last)
-	}
-	return vacancies
-}
-
 // TokensGrow fails unless each pod that follows another has a greater token,
 // and the tokens of one pod never shrink. Processes of no slot (from before
 // the annotation) are left out; those of several are compared slot by slot.
