@@ -215,8 +215,7 @@ func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
 	s := newSpace(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	a := singleton("early")
 	a.replicas = 1
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	s.await(startTimeout, "its pod runs ungated", func() bool { return s.running(a.name) != nil })
 	s.mustKubectl("", "label", "namespace", s.name, api.InjectionLabel+"="+api.InjectionEnabled)
 	var event *corev1.Event

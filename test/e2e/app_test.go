@@ -193,6 +193,13 @@ func (s *space) deploy(a app) *appsv1.Deployment {
 	return d
 }
 
+// create makes the application's Deployment, and waits for nothing.
+func (s *space) create(a app) {
+	s.Helper()
+	_, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+	require.NoError(s, err)
+}
+
 // awaitGated waits until as many gated pods as replicas have all their
 // containers running.
 func (s *space) awaitGated(a app) {

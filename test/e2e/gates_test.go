@@ -43,8 +43,7 @@ func deployInFront(t *testing.T, a app) holding {
 	t.Helper()
 	l := needLab(t, "it signals processes of pods")
 	s := newSpace(t)
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	h := holding{space: s, a: a, lab: l, before: s.awaitRunning(a, startTimeout)}
 	h.awaitInFront()
 	return h
@@ -214,8 +213,7 @@ func TestGateReadinessOneOfThemServes(t *testing.T) {
 	s := newSpace(t)
 	a := insistent("serving", api.GateReadiness)
 	a.record = "$(POD_NAME)" // each is alone under its own name
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	service := s.service(a)
 	slot := deploymentSlot(a.name)
 	s.awaitGated(a)

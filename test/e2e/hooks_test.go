@@ -82,8 +82,7 @@ func (s *space) pair(name string, edit func(*corev1.PodTemplateSpec), args ...st
 	gated.replicas, gated.edit, gated.args = 1, edit, args
 	plain = app{name: name + "-plain", replicas: 1, edit: edit, args: args}
 	for _, a := range []app{gated, plain} {
-		_, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
-		require.NoError(s, err)
+		s.create(a)
 	}
 	return plain, gated
 }
@@ -127,8 +126,7 @@ func TestHooksDoWhatTheyDoWithoutUs(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	listener := app{name: "listener", replicas: 1}
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(listener), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(listener)
 	s.await(startTimeout, "somebody listens", func() bool {
 		pods := s.all(listener.name)
 		return len(pods) == 1 && ready(pods[0]) && s.ask(pods[0]) != ""

@@ -42,9 +42,8 @@ func TestOneLockSharedByDeploymentStatefulSetAndCronJob(t *testing.T) {
 	web, db, job := locked("web", lock), locked("db", lock), locked("nightly", lock)
 	web.replicas, web.args, db.args = 2, turns, turns
 	job.args = []string{"-run-for=1s"}
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(web), metav1.CreateOptions{})
-	require.NoError(t, err)
-	_, err = s.client.AppsV1().StatefulSets(s.name).Create(t.Context(), s.statefulSet(db), metav1.CreateOptions{})
+	s.create(web)
+	_, err := s.client.AppsV1().StatefulSets(s.name).Create(t.Context(), s.statefulSet(db), metav1.CreateOptions{})
 	require.NoError(t, err)
 	cron, err := s.client.BatchV1().CronJobs(s.name).Create(t.Context(), s.cronJob(job), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -88,8 +87,7 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	apps := []app{both("ab", "left,right"), both("ba", "right,left"), locked("a", "left"), locked("b", "right")}
 	apps[2].args, apps[3].args = []string{"-run-for=500ms"}, []string{"-run-for=500ms"}
 	for _, a := range apps {
-		_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-		require.NoError(t, err)
+		s.create(a)
 	}
 	s.await(startTimeout, "each of them has had both its locks", func() bool {
 		return s.ran("left", "ab") && s.ran("right", "ab") && s.ran("left", "ba") && s.ran("right", "ba") &&

@@ -109,17 +109,10 @@ func (s *space) restarted(pod *corev1.Pod) int32 {
 	return -1
 }
 
-// twins deploys an application twice, one pod each: as it is, and annotated.
-// Both are Ready.
+// twins are the pods of a pair, once both are Ready.
 func (s *space) twins(name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated *corev1.Pod) {
 	s.Helper()
-	one := singleton(name)
-	one.replicas, one.edit, one.args = 1, edit, args
-	other := app{name: name + "-plain", replicas: 1, edit: edit, args: args}
-	for _, a := range []app{one, other} {
-		_, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
-		require.NoError(s, err)
-	}
+	asItIs, annotated := s.pair(name, edit, args...)
 	pod := func(a app) (found *corev1.Pod) {
 		s.await(startTimeout, a.name+" is Ready", func() bool {
 			pods := s.all(a.name)
@@ -130,7 +123,7 @@ func (s *space) twins(name string, edit func(*corev1.PodTemplateSpec), args ...s
 		})
 		return found
 	}
-	return pod(other), pod(one)
+	return pod(asItIs), pod(annotated)
 }
 
 // A slow application behind a startup probe that is shorter than what a standby
@@ -224,8 +217,7 @@ func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 	other := app{name: "late-plain", replicas: 1, edit: edit, args: one.args}
 	messages := map[string][]string{}
 	for _, a := range []app{other, one} {
-		_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-		require.NoError(t, err)
+		s.create(a)
 	}
 	for _, a := range []app{other, one} {
 		s.await(startTimeout, a.name+" is restarted", func() bool {
@@ -253,8 +245,7 @@ func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
 	a := singleton("moody")
 	a.replicas = 2
 	a.edit = probed(nil, eagerly(byExec("ready")), nil)
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	both := func(want bool) func() bool {
 		return func() bool {
 			pods := s.all(a.name)
@@ -374,8 +365,7 @@ func TestProbesOnTheNodesNetwork(t *testing.T) {
 		edit(t)
 		t.Spec.HostNetwork = true
 	}
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	s.await(startTimeout, "Ready", func() bool {
 		pods := s.all(a.name)
 		return len(pods) == 1 && ready(pods[0])

@@ -80,8 +80,7 @@ func (w software) survives(t *testing.T) {
 	}
 	a := app{name: w.name, replicas: 2, annotations: claim(api.SingletonAnnotation, "true"), edit: w.template(t, volume)}
 	tr := &trial{families: s.families(w.name), w: w, a: a, slot: deploymentSlot(w.name)}
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	tr.awaitServing("it was deployed", nil)
 	s.awaitGated(a)
 	tr.w.journal.begin(tr)

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
@@ -51,8 +50,7 @@ func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
 	ungated := func(p record.Process) bool { return p.Slot == "" }
 	s.tolerate = func(o record.Overlap) bool { return ungated(o.A) || ungated(o.B) }
 	a := app{name: "biller"}
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	s.mustKubectl("", "rollout", "status", "deployment/biller", rolloutTimeout)
 	s.await(startTimeout, "all three run", func() bool { return len(s.record(a.name).Running(fresh)) == 3 })
 

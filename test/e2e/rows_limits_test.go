@@ -153,8 +153,7 @@ func TestAnAutoscalerFindsTheRequestsThatItDividesBy(t *testing.T) {
 	s := newSpace(t)
 	a := singleton("scaled")
 	a.replicas = 1
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	s.awaitGated(a)
 	pod := s.all(a.name)[0]
 	for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
@@ -164,7 +163,7 @@ func TestAnAutoscalerFindsTheRequestsThatItDividesBy(t *testing.T) {
 	}
 	percent := int32(50)
 	target := autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &percent}
-	_, err = s.client.AutoscalingV2().HorizontalPodAutoscalers(s.name).Create(t.Context(), &autoscalingv2.HorizontalPodAutoscaler{
+	_, err := s.client.AutoscalingV2().HorizontalPodAutoscalers(s.name).Create(t.Context(), &autoscalingv2.HorizontalPodAutoscaler{
 		ObjectMeta: metav1.ObjectMeta{Name: a.name},
 		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{MaxReplicas: 3,
 			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: a.name},

@@ -44,8 +44,7 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 		migrate.Args = append(migrate.Args, "-listen=", "-run-for=2s")
 		template.Spec.InitContainers = []corev1.Container{migrate}
 	}
-	_, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(a), metav1.CreateOptions{})
-	require.NoError(t, err)
+	s.create(a)
 	serving := func() (pod string, processes []record.Process) {
 		s.Helper()
 		s.await(startTimeout, "the application runs after its init container", func() bool {
