@@ -139,7 +139,9 @@ func TestEveryNameIsOneThatTheProgramsKnow(t *testing.T) {
 func TestGatePolicyLooksForWhatIsInjected(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
-		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "c.name == '" + api.TurnContainer + "'",
+		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
+		fmt.Sprintf("r.action == '%s'", corev1.ContainerRestartRuleActionRestartAllContainers), fmt.Sprintf("%d in r.", api.RestartCode),
+		"[?'" + api.GateAnnotation + "']", "[?'" + api.ContainersAnnotation + "']", "g.conditionType == '" + api.ReadyCondition + "'",
 		"v.name == '" + api.Volume + "'", "[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'",
 		"[?'" + api.InjectionLabel + "'].orValue('') == '" + api.InjectionEnabled + "'",
 		"[?'" + api.SlotsAnnotation + "']", "[?'" + api.InjectAnnotation + "'].orValue('') == 'false'",

@@ -178,7 +178,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotInjected",
-		Meaning: "A pod claims a slot and has no gate: the webhook's configuration is missing or was changed, or another webhook added the annotation after ours had passed.",
+		Meaning: "A pod claims a slot and has no gate, or lacks a part of it: the webhook's configuration is missing or was changed, or another webhook added the annotation after ours had passed.",
 		Do:      "annotate the workload or its template; reinstall if the configuration is gone",
 	},
 	{
