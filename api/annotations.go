@@ -70,8 +70,8 @@ var Annotations = []Annotation{
 	},
 }
 
-// planned are annotations of the design that this version refuses. Each would
-// silently do nothing otherwise.
+// planned are annotations that this version knows of and does not carry out.
+// They are refused by name: each would silently do nothing otherwise.
 var planned = []string{
 	Prefix + "barrier",
 	Prefix + "once",

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLeaseNames(t *testing.T) {
+func TestLeasesAreNamedAfterWhatTheyAreAbout(t *testing.T) {
 	tests := []struct {
 		workload Workload
 		name     string

@@ -217,7 +217,7 @@ func TestOptOutTakesNothingAwayWhileGatedPodsExist(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-func TestWhoAsks(t *testing.T) {
+func TestAPodAsksForItsSlotsUntilItHasEnded(t *testing.T) {
 	ending := gated("a", "till", "lock.x")
 	ending.Finalizers = []string{"example.com/slow"}
 	tests := map[string]struct {

@@ -11,9 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// chaos is ten minutes of trouble and recovery: while there is trouble, the
-// safety of design §4 is all that is asked for; when it is over, somebody holds
-// again, and stays; in the end every pod that is left has its turn.
+// chaos is ten minutes of trouble and recovery: while there is trouble, safety is
+// all that is asked for; when it is over, somebody holds again, and stays; in the
+// end every pod that is left has its turn.
 type chaos struct {
 	*world
 	templates []template

@@ -31,7 +31,7 @@ const (
 	tokenChanged = "token-changed"
 	// lockOrder: a slot was acquired while one that sorts after it was held.
 	lockOrder = "lock-order"
-	// nobody: nobody holds for longer than design §4 allows.
+	// nobody: nobody holds for longer than the rules allow.
 	nobody = "nobody"
 	// chatter: a standby sent a request, or a holder more than its renewals.
 	chatter = "chatter"

@@ -16,7 +16,7 @@ import (
 )
 
 // server is the API server and its storage: the objects of one namespace, with
-// the semantics of the real one where the design leans on them.
+// the semantics of the real one where the agent leans on them.
 type server struct {
 	w       *world
 	rng     *rand.Rand

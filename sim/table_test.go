@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// table asserts the table of design §4 row by row: in a healthy world one
-// thing goes wrong, and somebody holds again, or goes on holding, in time.
+// table asserts, row by row, what each end of a hold demands: in a healthy world
+// one thing goes wrong, and somebody holds again, or goes on holding, in time.
 type table struct {
 	*chaos
 	slot   string

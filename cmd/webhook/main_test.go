@@ -32,7 +32,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
-func TestFlags(t *testing.T) {
+func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b",

@@ -50,7 +50,7 @@ func pullSecret(t *testing.T, key, password string) *corev1.Secret {
 }
 
 // compat: command/secret-of-pod command/secret-of-account carried
-func TestPullSecrets(t *testing.T) {
+func TestPullSecretsOfThePodOrItsAccountOpenAPrivateImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	digest := f.push(t, "private/app:1", redis)
@@ -158,7 +158,7 @@ func TestNoSecretIsReadThatNobodyNames(t *testing.T) {
 	assert.Zero(t, store.asked.Load())
 }
 
-func TestKeysOfPullSecrets(t *testing.T) {
+func TestKeysOfPullSecretsAreReadAsTheKubeletDoes(t *testing.T) {
 	tests := []struct {
 		key, image string
 		fits       bool

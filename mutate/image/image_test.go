@@ -104,7 +104,7 @@ func TestPublicDigestThatWasReadIsKnownWithoutAQuestion(t *testing.T) {
 	assert.False(t, known, "a tag may have moved")
 }
 
-func TestRegistryWithoutHead(t *testing.T) {
+func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	f.noHead.Store(true)
@@ -114,7 +114,7 @@ func TestRegistryWithoutHead(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestRegistryAway(t *testing.T) {
+func TestWhatWasReadIsRememberedWhileARegistryIsAway(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	digest := f.push(t, "app:1", redis)
@@ -181,7 +181,7 @@ func TestRegistryThatHangsLeavesTimeToRemember(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestIndexOfPlatformsThatAgree(t *testing.T) {
+func TestIndexOfPlatformsThatAgreeHasOneCommand(t *testing.T) {
 	f := newRegistry(t, false)
 	at := f.pushIndex(t, "app:1",
 		imageOf(t, "linux", "amd64", redis),
@@ -194,7 +194,7 @@ func TestIndexOfPlatformsThatAgree(t *testing.T) {
 }
 
 // compat: command/platforms carried
-func TestIndexOfPlatformsThatDiffer(t *testing.T) {
+func TestIndexOfPlatformsThatDifferHasACommandForEach(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
 		"entrypoint": {Entrypoint: []string{"other"}, Cmd: redis.Cmd, StopSignal: redis.StopSignal},
@@ -227,7 +227,7 @@ func TestIndexOfOneArchitecturesVariantsThatDifferIsRefused(t *testing.T) {
 	}
 }
 
-func TestIndexWithoutLinux(t *testing.T) {
+func TestIndexWithoutLinuxIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	at := f.pushIndex(t, "app:1", imageOf(t, "windows", "amd64", redis))
 	_, err := f.resolver(Options{}).Command(t.Context(), at, mutate.PullRights{})
@@ -242,7 +242,7 @@ func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 }
 
 // compat: command/private-ca carried
-func TestPrivateCA(t *testing.T) {
+func TestAPrivateCAIsTrustedWhereItIsNamed(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)
 	_, err := New(Options{}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
