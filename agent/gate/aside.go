@@ -80,7 +80,7 @@ func (s *shim) launch(a *aside) {
 // start forks, as spawn does for the child, but for the files: no input, and
 // output that is kept.
 func (a *aside) start(path string) (pid int, err error) {
-	file, err := lookPath(a.argv[0], path)
+	file, err := LookPath(a.argv[0], path)
 	if err != nil {
 		return 0, err
 	}

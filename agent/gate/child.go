@@ -80,10 +80,10 @@ func has(env []string, name string) bool {
 	return false
 }
 
-// lookPath finds the executable as container runtimes do: in PATH, unless the
+// LookPath finds the executable as container runtimes do: in PATH, unless the
 // name has a slash. Unlike os/exec it accepts what "." in PATH leads to,
 // because they do.
-func lookPath(name, path string) (string, error) {
+func LookPath(name, path string) (string, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(name); err != nil {
 			return "", fmt.Errorf("start %s: %w", name, err)

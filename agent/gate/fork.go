@@ -22,8 +22,21 @@ var forks sync.Mutex
 func fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	forks.Lock()
 	defer forks.Unlock()
+	uncollected(func() { pid, err = syscall.ForkExec(path, argv, attr) })
+	return pid, err
+}
+
+// heapLimit is far above what a shim ever has, and below the gigabyte from which
+// on the Go runtime gives its own tables huge pages.
+const heapLimit = 256 << 20
+
+// uncollected calls f while nothing collects garbage, nor begins to. Without the
+// limit, a collection that is let end with none to follow takes the heap for
+// endless: two megabytes go to the first page of each table.
+func uncollected(f func()) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapLimit))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	return syscall.ForkExec(path, argv, attr)
+	f()
 }
 
 // trimEvery is how often memory is given back: a few milliseconds of work that the

@@ -105,7 +105,7 @@ func Exec(cfg ShimConfig) (code int) {
 	s := &shim{cfg: cfg, lines: make(chan string, 16), written: make(chan struct{})}
 	go s.write()
 	defer s.finishWriting()
-	path, err := lookPath(cfg.Command[0], os.Getenv("PATH"))
+	path, err := LookPath(cfg.Command[0], os.Getenv("PATH"))
 	if err != nil {
 		// Now rather than when it holds: such a pod needs no slot.
 		s.say("%v", err)

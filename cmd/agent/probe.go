@@ -13,12 +13,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -113,30 +113,36 @@ func (a *asker) unanswered(err error) (int, error) {
 
 // become runs the command in this process's stead.
 func (a *asker) become() (int, error) {
-	path, err := exec.LookPath(a.command[0])
+	path, err := gate.LookPath(a.command[0], os.Getenv("PATH"))
 	if err == nil {
-		err = syscall.Exec(path, a.command, os.Environ())
+		err = fmt.Errorf("start %s: %w", path, syscall.Exec(path, a.command, os.Environ()))
 	}
 	// The kubelet throws away what a command that cannot be run comes to.
-	return 0, fmt.Errorf("run %s: %w", a.command[0], err)
+	return 0, err
 }
 
 // run runs the command and tells the agent what came of it.
 func (a *asker) run(ctx context.Context, child string) (int, error) {
 	// The kubelet's patience ends with a kill of this process alone.
 	runtime.LockOSThread()
-	cmd := exec.CommandContext(ctx, a.command[0], a.command[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	code := 0
-	if err := cmd.Run(); err != nil {
-		exit, ok := errors.AsType[*exec.ExitError](err)
-		if !ok {
-			return 1, fmt.Errorf("run %s: %w", a.command[0], err)
-		}
-		if code = exit.ExitCode(); code < 0 {
-			code = 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
-		}
+	path, err := gate.LookPath(a.command[0], os.Getenv("PATH"))
+	if err != nil {
+		return 1, err
+	}
+	process, err := os.StartProcess(path, a.command, &os.ProcAttr{
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return 1, fmt.Errorf("start %s: %w", path, err)
+	}
+	state, err := process.Wait()
+	if err != nil {
+		return 1, fmt.Errorf("wait for %s: %w", path, err)
+	}
+	code := state.ExitCode()
+	if code < 0 {
+		code = 128 + int(state.Sys().(syscall.WaitStatus).Signal())
 	}
 	passed := url.Values{probe.PassedParameter: {strconv.FormatBool(code == 0)}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.path+"?"+passed.Encode(), http.NoBody)
