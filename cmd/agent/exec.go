@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -129,17 +130,18 @@ func hook(name, text string) (*gate.Hook, error) {
 // parseSignal reads what an image's STOPSIGNAL may say: SIGQUIT, QUIT or 3,
 // and SIGRTMIN+3.
 func parseSignal(s string) (syscall.Signal, error) {
-	var n int
-	if _, err := fmt.Sscanf(s, "%d", &n); err == nil && n > 0 && n <= 64 && fmt.Sprint(n) == s {
+	const rtmin, rtmax = 34, 64 // as in both C libraries that images use (glibc; musl has 35)
+	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {
 		return syscall.Signal(n), nil
 	}
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	if sig := unix.SignalNum("SIG" + name); sig != 0 {
 		return sig, nil
 	}
-	const rtmin, rtmax = 34, 64 // as in both C libraries that images use (glibc; musl has 35)
-	if _, err := fmt.Sscanf(name, "RTMIN+%d", &n); err == nil && n >= 0 && rtmin+n <= rtmax {
-		return syscall.Signal(rtmin + n), nil
+	if above, ok := strings.CutPrefix(name, "RTMIN+"); ok {
+		if n, err := strconv.ParseUint(above, 10, 8); err == nil && rtmin+n <= rtmax {
+			return syscall.Signal(rtmin + n), nil
+		}
 	}
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }

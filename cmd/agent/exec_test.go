@@ -1,0 +1,24 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestAnImagesStopSignalIsANameOrANumber(t *testing.T) {
+	for text, want := range map[string]syscall.Signal{
+		"SIGQUIT": syscall.SIGQUIT, "QUIT": syscall.SIGQUIT, "sigquit": syscall.SIGQUIT, "3": syscall.SIGQUIT,
+		"SIGRTMIN+3": 37, "RTMIN+0": 34, "RTMIN+30": 64, "64": 64,
+		"": 0, "0": 0, "-3": 0, "+3": 0, "65": 0, "3 ": 0, "SIGNONE": 0, "256": 0,
+		"RTMIN+31": 0, "RTMIN+-1": 0, "RTMIN+": 0, "RTMIN+x": 0, "RTMIN+256": 0,
+	} {
+		got, err := parseSignal(text)
+		assert.Equal(t, want, got, "%q", text)
+		assert.Equal(t, want == 0, err != nil, "%q", text)
+	}
+}
