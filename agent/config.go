@@ -103,6 +103,8 @@ type Config struct {
 	Asides Asides
 	// Probe carries out a probe that is no command; probe.Do if nil.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
+	// Calm, if not nil, is called when a busy moment is over, such as a handover.
+	Calm func()
 	// Forwarder is nil where nothing is to be forwarded.
 	Forwarder Forwarder
 	// Clock is the time since boot (CLOCK_BOOTTIME): every decision is made by

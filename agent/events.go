@@ -59,6 +59,9 @@ func (e *events) run(ctx context.Context) {
 			return
 		}
 		e.sendAll(ctx)
+		if e.config.Calm != nil {
+			e.config.Calm()
+		}
 	}
 }
 

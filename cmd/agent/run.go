@@ -162,6 +162,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
 	c.Clock, c.Log = gate.Now, log
 	c.Random = rand.NewChaCha8(seed)
+	// By itself the runtime waits for a megabyte of garbage. What it then has in
+	// use mostly stays so: what is alive is spread over it.
+	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
 	}

@@ -1,0 +1,40 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// What is done in calm, as collecting garbage, takes nothing from a handover.
+func TestCalmIsAfterAHandover(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var calmA, calmB atomic.Int32
+		counted := func(n *atomic.Int32) func(*Config) {
+			return func(c *Config) { c.Calm = func() { n.Add(1) } }
+		}
+		a, b := w.start("a", counted(&calmA)), w.start("b", counted(&calmB))
+		calms := func() [2]int32 { return [2]int32{calmA.Load(), calmB.Load()} }
+
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(time.Minute)
+		assert.Equal(t, [2]int32{1, 0}, calms(), "renewals, and what a standby sees of them, are no busy moments")
+
+		a.gates.end("s1")
+		w.pass(0)
+		assert.True(t, b.running("s2"))
+		assert.Equal(t, [2]int32{1, 0}, calms())
+		w.pass(time.Second)
+		assert.Equal(t, [2]int32{2, 1}, calms())
+	})
+}
