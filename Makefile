@@ -63,7 +63,7 @@ golden: ## Rewrite golden files and generated documents; read the diff before yo
 	go test ./api ./mutate ./cmd/kubectl-metaparticle ./docs -update
 
 .PHONY: lint
-lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over both modules.
+lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
 	$(CACHE)/golangci-lint run ./...

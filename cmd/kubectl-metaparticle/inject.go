@@ -51,7 +51,7 @@ type injector struct {
 }
 
 func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	var files, plainHTTP list
+	var files, plainHTTP []string
 	var noRegistry bool
 	i := &injector{std: std}
 	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
@@ -60,13 +60,19 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 		fmt.Fprint(std.err, injectUsage)
 		flags.PrintDefaults()
 	}
-	flags.Var(&files, "f", "manifest to read, - for stdin; may be repeated")
+	flags.Func("f", "manifest to read, - for stdin; may be repeated", func(value string) error {
+		files = append(files, value)
+		return nil
+	})
 	flags.StringVar(&i.output, "o", "yaml", "yaml, or diff against the input")
 	flags.BoolVar(&i.pods, "pods", false, "show also what a pod of each workload would look like")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
 	flags.BoolVar(&noRegistry, "offline", false, "ask no registry what an image runs; a container without a command is then refused")
 	flags.IntVar(&i.kubernetes, "kubernetes", mutate.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
-	flags.Var(&plainHTTP, "plain-http-registry", "host[:port] of a registry without TLS; may be repeated")
+	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
+		plainHTTP = append(plainHTTP, value)
+		return nil
+	})
 	rest, err := parse(flags, args)
 	switch {
 	case err != nil:

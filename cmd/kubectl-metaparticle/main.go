@@ -86,13 +86,3 @@ func parse(flags *flag.FlagSet, args []string) ([]string, error) {
 		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
 }
-
-// list is a flag that may be repeated.
-type list []string
-
-func (l *list) String() string { return fmt.Sprint(*l) }
-
-func (l *list) Set(value string) error {
-	*l = append(*l, value)
-	return nil
-}

@@ -39,35 +39,14 @@ type settings struct {
 	timeout        time.Duration
 
 	imageTimeout    time.Duration
-	plainHTTP       list
+	plainHTTP       []string
 	registryCA      string
-	mirrors         mirrors
+	mirrors         []image.Mirror
 	bindPullSecrets bool
 	webhookAccount  string
 	namespace       string
 	leaderElection  bool
 	verbose         bool
-}
-
-// list is a flag that may be repeated.
-type list []string
-
-func (l *list) String() string { return fmt.Sprint(*l) }
-
-func (l *list) Set(value string) error {
-	*l = append(*l, value)
-	return nil
-}
-
-// mirrors are registries that others' images are in.
-type mirrors []image.Mirror
-
-func (m *mirrors) String() string { return fmt.Sprint(*m) }
-
-func (m *mirrors) Set(value string) error {
-	mirror, err := image.ParseMirror(value)
-	*m = append(*m, mirror)
-	return err
 }
 
 func parse(args []string, output io.Writer) (settings, error) {
@@ -83,9 +62,16 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
 	// Half of what is left after a pull secret and an owner were read.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
-	flags.Var(&s.plainHTTP, "plain-http-registry", "host[:port] of a registry without TLS; may be repeated")
+	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
+		s.plainHTTP = append(s.plainHTTP, value)
+		return nil
+	})
 	flags.StringVar(&s.registryCA, "registry-ca", "", "file of certificates that registries are trusted by, beside the system's")
-	flags.Var(&s.mirrors, "registry-mirror", "REGISTRY=MIRROR that has its images and is asked first, as on the nodes; may be repeated")
+	flags.Func("registry-mirror", "REGISTRY=MIRROR that has its images and is asked first, as on the nodes; may be repeated", func(value string) error {
+		mirror, err := image.ParseMirror(value)
+		s.mirrors = append(s.mirrors, mirror)
+		return err
+	})
 	flags.BoolVar(&s.bindPullSecrets, "bind-pull-secrets", true, "bind ClusterRole metaparticle-pull-secrets where a namespace opts in")
 	flags.StringVar(&s.webhookAccount, "service-account", "metaparticle-webhook", "service account that this program runs as")
 	flags.StringVar(&s.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that this program runs in (environment: POD_NAMESPACE)")

@@ -39,7 +39,7 @@ func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
 		"--registry-mirror=docker.io=m:1"}, io.Discard)
 	require.NoError(t, err)
 	assert.Equal(t, "agent:1", s.agentImage)
-	assert.Equal(t, list{"a:1", "b"}, s.plainHTTP)
+	assert.Equal(t, []string{"a:1", "b"}, s.plainHTTP)
 	assert.Len(t, s.mirrors, 1)
 
 	for name, args := range map[string][]string{

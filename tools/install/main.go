@@ -35,23 +35,13 @@ func main() {
 	}
 }
 
-// list is a flag that may be repeated.
-type list []string
-
-func (l *list) String() string { return fmt.Sprint(*l) }
-
-func (l *list) Set(value string) error {
-	*l = append(*l, value)
-	return nil
-}
-
 // settings are the flags.
 type settings struct {
 	manifests    string
 	webhookImage string
 	agentImage   string
-	components   list
-	plainHTTP    list
+	components   []string
+	plainHTTP    []string
 	uninstall    bool
 	render       bool
 	wait         time.Duration
@@ -63,8 +53,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&s.manifests, "manifests", "manifests", "directory of the manifests")
 	flags.StringVar(&s.webhookImage, "webhook-image", "", "image of the webhook, as nodes pull it")
 	flags.StringVar(&s.agentImage, "agent-image", "", "image of the agent, as nodes pull it")
-	flags.Var(&s.components, "component", "directory below manifests/components; may be repeated")
-	flags.Var(&s.plainHTTP, "plain-http-registry", "host[:port] of a registry that the webhook reads images from without TLS; may be repeated")
+	flags.Func("component", "directory below manifests/components; may be repeated", func(value string) error {
+		s.components = append(s.components, value)
+		return nil
+	})
+	flags.Func("plain-http-registry", "host[:port] of a registry that the webhook reads images from without TLS; may be repeated", func(value string) error {
+		s.plainHTTP = append(s.plainHTTP, value)
+		return nil
+	})
 	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
 	flags.BoolVar(&s.render, "render", false, "print what would be applied")
 	// A cold node pulls two images and starts a pod in less.
