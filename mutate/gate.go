@@ -4,9 +4,13 @@
 package mutate
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -15,6 +19,16 @@ import (
 // can have all of its pod restarted (KEP-5532, on by default). There the
 // scheduler also keeps such pods from nodes that cannot.
 const RestartsAll = 36
+
+// MinorVersion is what a cluster says of itself, if it is a Kubernetes 1.
+func MinorVersion(info *version.Info) (int, error) {
+	// Some say 36+ of a build of their own.
+	n, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
+	if err != nil || info.Major != "1" {
+		return 0, fmt.Errorf("version %q.%q is not understood", info.Major, info.Minor)
+	}
+	return n, nil
+}
 
 // judgeOutside is what speaks against a gate that is outside of the containers.
 func (p parts) judgeOutside(kubernetes int) Refusals {

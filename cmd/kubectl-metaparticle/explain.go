@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -88,7 +87,7 @@ func minor(connection *rest.Config) int {
 	if err != nil {
 		return mutate.RestartsAll
 	}
-	n, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
+	n, err := mutate.MinorVersion(info)
 	if err != nil {
 		return mutate.RestartsAll
 	}

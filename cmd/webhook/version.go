@@ -5,14 +5,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
 const (
@@ -65,10 +64,9 @@ func (k *kubernetes) read() error {
 	if err != nil {
 		return err
 	}
-	// Some say 36+ of a build of their own.
-	n, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
-	if err != nil || info.Major != "1" {
-		return fmt.Errorf("version %q.%q is not understood", info.Major, info.Minor)
+	n, err := mutate.MinorVersion(info)
+	if err != nil {
+		return err
 	}
 	k.known.Store(int64(n))
 	return nil
