@@ -163,7 +163,7 @@ var Reasons = []Explanation{
 	{
 		Reason: RolloutStalls, WarnOnly: true,
 		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops it.",
-		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or strategy Recreate, a StatefulSet's updateStrategy OnDelete), or leave the annotation out",
+		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 }
 

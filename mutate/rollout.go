@@ -11,11 +11,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rollout is what a Deployment or StatefulSet says of how its pods are
+// rollout is what a Deployment, StatefulSet or DaemonSet says of how its pods are
 // replaced. Its defaults are there: the API server sets them before it asks.
 type rollout struct {
 	Replicas *int32 `json:"replicas"`
-	// Strategy is a Deployment's, UpdateStrategy a StatefulSet's.
+	// Strategy is a Deployment's, UpdateStrategy the others'; theirs are alike.
 	Strategy       appsv1.DeploymentStrategy        `json:"strategy"`
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
@@ -37,10 +37,19 @@ func (r rollout) stalls(kind string, annotations map[string]string, template *co
 	switch {
 	case kind == "StatefulSet" && replicas > 1 && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType:
 		warnings.add(RolloutStalls, "a StatefulSet replaces a pod only when the one before is Ready")
+	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
+		warnings.add(RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.add(RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}
 	return warnings
+}
+
+// allUnavailable: the rollout of a DaemonSet may do without all of its pods. How
+// many those are nobody knows here.
+func (r rollout) allUnavailable() bool {
+	u := r.UpdateStrategy.RollingUpdate
+	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"
 }
 
 // unavailable is how many pods of a Deployment its rollout may do without.
