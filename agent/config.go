@@ -103,7 +103,8 @@ type Config struct {
 	Asides Asides
 	// Probe carries out a probe that is no command; probe.Do if nil.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// Calm, if not nil, is called when a busy moment is over, such as a handover.
+	// Calm is called when a busy moment is over: what it brought is written for
+	// people, too. Nothing is done if nil.
 	Calm func()
 	// Forwarder is nil where nothing is to be forwarded.
 	Forwarder Forwarder
@@ -144,6 +145,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Readiness == "" {
 		c.Readiness = api.ReadinessForward
+	}
+	if c.Calm == nil {
+		c.Calm = func() {}
 	}
 	if c.Wall == nil {
 		c.Wall = time.Now

@@ -59,9 +59,7 @@ func (e *events) run(ctx context.Context) {
 			return
 		}
 		e.sendAll(ctx)
-		if e.config.Calm != nil {
-			e.config.Calm()
-		}
+		e.config.Calm()
 	}
 }
 

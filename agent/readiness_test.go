@@ -308,7 +308,7 @@ func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
 func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server, loseStatus: false}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
 		go s.run(w.t.Context())
 		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
 		s.show(standing)
@@ -330,7 +330,7 @@ func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 func TestAStatusThatArrivesLateDoesNotComeTrue(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
 		go s.run(w.t.Context())
 		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
 		s.show(standing)

@@ -102,6 +102,7 @@ func (s *status) run(ctx context.Context) {
 		}
 		written, since, misses, unsure = want, at, 0, false
 		s.tell(written.Ready)
+		s.config.Calm()
 	}
 }
 

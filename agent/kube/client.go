@@ -5,6 +5,7 @@ package kube
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,6 +133,8 @@ type request struct {
 	query       url.Values
 	contentType string
 	body        []byte
+	// accept is JSON of the whole object if empty.
+	accept string
 }
 
 // maxBody bounds what is read of one answer or one watch frame. No object is
@@ -183,7 +186,7 @@ func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http
 	if err != nil {
 		return nil, err
 	}
-	q.Header.Set("Accept", "application/json")
+	q.Header.Set("Accept", cmp.Or(r.accept, "application/json"))
 	q.Header.Set("Authorization", "Bearer "+bearer)
 	q.Header.Set("User-Agent", c.agent)
 	if r.contentType != "" {

@@ -324,6 +324,7 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 		assert.Equal(t, http.MethodPatch, r.Method)
 		assert.Equal(t, "/api/v1/namespaces/shop/pods/biller-1/status", r.URL.Path)
 		assert.Equal(t, "application/strategic-merge-patch+json", r.Header.Get("Content-Type"))
+		assert.Contains(t, r.Header.Get("Accept"), "as=PartialObjectMetadata", "not all of the pod for its resourceVersion")
 		assert.JSONEq(t, patch, string(body))
 		_, _ = io.WriteString(w, `{"kind":"Pod","metadata":{"name":"biller-1","resourceVersion":"7"}}`)
 	}).client(t)

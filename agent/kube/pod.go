@@ -12,6 +12,10 @@ import (
 	"time"
 )
 
+// metadataAlone asks for an object without its spec and status: read into memory
+// with each write, all of a pod was most of the garbage of a handover.
+const metadataAlone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
 // PatchPodStatus applies a strategic merge patch to a pod through its status
 // subresource, where conditions are merged by their type. The API server takes
 // labels and annotations there too. It returns the resourceVersion that the pod
@@ -23,6 +27,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 		path:        c.corePath("pods") + "/" + url.PathEscape(pod) + "/status",
 		contentType: "application/strategic-merge-patch+json",
 		body:        patch,
+		accept:      metadataAlone,
 	})
 	var answer struct {
 		Metadata struct{ ResourceVersion string }
