@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -75,7 +76,8 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 	r.client = s.as(r.standby)
 	for name, test := range r.attempts() {
 		t.Run(name, func(t *testing.T) {
-			err := test.attempt(t.Context())
+			// What is read here may be renewed before it is written.
+			err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return test.attempt(t.Context()) })
 			require.Error(t, err)
 			assert.True(t, apierrors.IsForbidden(err), "%v", err)
 			assert.ErrorContains(t, err, test.message)
@@ -115,25 +117,26 @@ func (r rights) attempts() map[string]attempt {
 	role := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, api.RoleLabel, api.RoleHolder)
 	const notYours, none = "NotYours", "cannot"
 	return map[string]attempt{
-		"take a slot in another's name":       {identity(r.name, r.slot, api.Identity("ghost", "1")), "NotYourIdentity"},
-		"free another's slot":                 {identity(r.name, r.slot, ""), "NotYourIdentity"},
-		"a Lease that is not its workload's":  {identity(r.name, r.foreign, me), none},
-		"a Lease of another namespace":        {identity(r.elsewhere.name, r.slot, me), none},
-		"delete a Lease":                      {r.deleteLease, none},
-		"create a Lease":                      {r.createLease, none},
-		"list Leases":                         {r.listLeases, none},
-		"read pods":                           {r.readPods, none},
-		"another pod's condition":             {status(r.name, r.holder, ready), "NotYourself"},
-		"another pod's label":                 {status(r.name, r.holder, role), "NotYourself"},
-		"another namespace's pod":             {status(r.elsewhere.name, r.elsewhere.all("rights")[0], ready), none},
-		"a label of its own that is not ours": {status(r.name, r.standby, `{"metadata":{"labels":{"app":"other"}}}`), notYours},
-		"an annotation of its own, not ours":  {status(r.name, r.standby, `{"metadata":{"annotations":{"a":"b"}}}`), notYours},
-		"a condition of its own, not ours":    {status(r.name, r.standby, `{"status":{"conditions":[{"type":"Initialized","status":"False"}]}}`), notYours},
-		"the rest of its own status":          {status(r.name, r.standby, `{"status":{"message":"hello"}}`), notYours},
-		"finalizers of its own":               {status(r.name, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
-		"a label of a Lease":                  {r.labelLease, ""},
-		"a Secret, a Role, another's token":   {r.readSecrets, none},
-		"the spec of itself":                  {r.patchSelf, none},
+		"take a slot in another's name":        {identity(r.name, r.slot, api.Identity("ghost", "1")), "NotYourIdentity"},
+		"free another's slot":                  {identity(r.name, r.slot, ""), "NotYourIdentity"},
+		"a Lease that is not its workload's":   {identity(r.name, r.foreign, me), none},
+		"a Lease of another namespace":         {identity(r.elsewhere.name, r.slot, me), none},
+		"delete a Lease":                       {r.deleteLease, none},
+		"create a Lease":                       {r.createLease, none},
+		"list Leases":                          {r.listLeases, none},
+		"read pods":                            {r.readPods, none},
+		"another pod's condition":              {status(r.name, r.holder, ready), "NotYourself"},
+		"read another pod by changing nothing": {status(r.name, r.holder, `{}`), "NotYourself"},
+		"another pod's label":                  {status(r.name, r.holder, role), "NotYourself"},
+		"another namespace's pod":              {status(r.elsewhere.name, r.elsewhere.all("rights")[0], ready), none},
+		"a label of its own that is not ours":  {status(r.name, r.standby, `{"metadata":{"labels":{"app":"other"}}}`), notYours},
+		"an annotation of its own, not ours":   {status(r.name, r.standby, `{"metadata":{"annotations":{"a":"b"}}}`), notYours},
+		"a condition of its own, not ours":     {status(r.name, r.standby, `{"status":{"conditions":[{"type":"Initialized","status":"False"}]}}`), notYours},
+		"the rest of its own status":           {status(r.name, r.standby, `{"status":{"message":"hello"}}`), notYours},
+		"finalizers of its own":                {status(r.name, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
+		"a label of a Lease":                   {r.labelLease, ""},
+		"a Secret, a Role, another's token":    {r.readSecrets, none},
+		"the spec of itself":                   {r.patchSelf, none},
 	}
 }
 
