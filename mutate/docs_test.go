@@ -88,7 +88,7 @@ func TestPoliciesReasonsAreExplained(t *testing.T) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, match := range regexp.MustCompile(`'([A-Z][A-Za-z]+): `).FindAllStringSubmatch(string(text), -1) {
+		for _, match := range regexp.MustCompile(`['"]([A-Z][A-Za-z]+): `).FindAllStringSubmatch(string(text), -1) {
 			found++
 			assert.True(t, listed[Reason(match[1])], "%s of %s", match[1], file)
 		}

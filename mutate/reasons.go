@@ -221,6 +221,21 @@ var Elsewhere = []Explanation{
 		Meaning: "With an agent's rights a pod changes only its own status, and of it only the parts that are ours.",
 		Do:      "use an account with the right to update pods/status",
 	},
+	{
+		Reason:  "NoIdentity",
+		Meaning: "A Lease was to be written with an agent's rights, but by a token that is bound to no pod, while a slot is held by a pod.",
+		Do:      "use the token that is mounted in the pod, or an account of your own",
+	},
+	{
+		Reason:  "NotYours",
+		Meaning: "With the rights of an agent, or of enroll, something was to be written that is not theirs; the message says what is.",
+		Do:      "use an account of your own that has the right to write it",
+	},
+	{
+		Reason:  "DurationTooLong",
+		Meaning: "With an agent's rights a Lease was to be written with a duration of more than one hour, for which nobody may block a slot.",
+		Do:      "write a shorter duration",
+	},
 }
 
 // explain is the entry of a reason.
