@@ -5,6 +5,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -164,6 +166,24 @@ func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
 	assert.Equal(t, h.before.Pod, next.Pod)
 	assert.Equal(t, hold, h.holdOf(slot), "the same hold")
 	assert.Equal(t, int32(1), agentRestarts(h.pod(h.victim.Name)))
+}
+
+// Half a note is what a crash of the machine may leave. A new agent process does
+// not know from it until when the application may run.
+func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
+	t.Parallel()
+	h := deployInFront(t, insistent("unreadable", api.GatePod))
+	a := find(h.victim, agent)
+	require.NotNil(t, a)
+	require.True(t, a.signal(unix.SIGSTOP), "each renewal writes the note")
+	note := fmt.Sprintf("/proc/%d/root%s/let-start", a.pid, api.RunPath)
+	require.NoError(t, os.Truncate(note, 10))
+	require.True(t, a.signal(unix.SIGKILL))
+	h.await(restarted, "the application is dead", func() bool { return h.vacant(h.a.name) })
+	h.await(restarted, "the pod stands by", func() bool { return find(h.victim, waiter) != nil })
+	h.await(takeover+restarted, "somebody runs again", func() bool { return h.after(h.a, h.before) != nil })
+	assert.Greater(t, h.vacancyAfter(h.a, h.before), time.Duration(0))
+	h.awaitInFront()
 }
 
 // Nothing in the pod enforces the deadline: the kubelet does, which needs no API
