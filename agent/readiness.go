@@ -104,6 +104,11 @@ func podOf(r lease.Record) string {
 // showStandby makes the pod look as a standby does.
 func (a *Agent) showStandby(ctx context.Context) {
 	h := a.hands()
+	if _, showing := a.config.Gate.(Showing); showing && !h.known {
+		// Readiness is all there is, and an earlier process may have stored it.
+		a.show(false, readyNoHolder, "the Leases of "+a.names()+" have not been read")
+		return
+	}
 	if !h.known {
 		return // whatever was shown last is the best there is
 	}

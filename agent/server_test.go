@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
@@ -102,8 +103,11 @@ type link struct {
 	cut    bool
 	refuse error
 	lose   bool
-	// broken is a Lease that cannot be written.
+	// broken is a Lease that cannot be written; unread: none can be read.
 	broken string
+	unread bool
+	// delay is what a patch of the status takes.
+	delay time.Duration
 	// noStatus refuses patches of the status.
 	noStatus bool
 	// loseStatus: the next patch of the status is stored, and its answer is lost.
@@ -146,6 +150,12 @@ func (l *link) pass(ctx context.Context) error {
 func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 	if err := l.pass(ctx); err != nil {
 		return nil, err
+	}
+	l.mu.Lock()
+	unread := l.unread
+	l.mu.Unlock()
+	if unread {
+		return nil, &kube.StatusError{Code: http.StatusForbidden}
 	}
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
@@ -226,6 +236,14 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (string, error) {
 	if err := l.pass(ctx); err != nil {
 		return "", err
+	}
+	l.mu.Lock()
+	delay := l.delay
+	l.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-ctx.Done():
+		return "", ctx.Err()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -114,3 +114,31 @@ func TestReadinessGateRestartedProvesNothingBeforeItIsStoredAsNotReady(t *testin
 		assert.False(t, a.shown())
 	})
 }
+
+// What an earlier process has stored is nobody's word any more; that its Lease can
+// be read is not sure.
+func TestReadinessGateRestartedIsNotReadyThoughItSeesNoLease(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := serving(w, "a")
+		w.within(2*time.Second, "a is Ready", a.shown)
+		a.kill()
+		a.link.set(func(l *link) { l.unread = true })
+		a = serving(w, "a")
+		b := serving(w, "b")
+		w.within(45*time.Second, "b is Ready", func() bool {
+			assert.False(t, a.shown() && b.shown(), "two are Ready")
+			return b.shown()
+		})
+	})
+}
+
+// A renewal has all of its time for one request; the status needs two.
+func TestReadinessGateIsReadyThoughTheAPIServerIsSlow(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := serving(w, "a")
+		a.link.set(func(l *link) { l.delay = 2 * time.Second })
+		w.within(15*time.Second, "a is Ready", a.shown)
+	})
+}

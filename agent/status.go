@@ -126,9 +126,7 @@ var anything = []byte("{}")
 // earlier write asked for, and nobody answered, was to replace a version that is
 // past then: it cannot come true any more. For that, something has to be stored.
 func (s *status) write(ctx context.Context, want appearance, since time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, s.budget.RequestTimeout)
-	defer cancel()
-	version, err := s.config.API.PatchPodStatus(ctx, s.config.PodName, anything)
+	version, err := s.send(ctx, anything)
 	if err != nil {
 		return err
 	}
@@ -136,11 +134,19 @@ func (s *status) write(ctx context.Context, want appearance, since time.Time) er
 	if err != nil {
 		return err
 	}
-	stored, err := s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
+	stored, err := s.send(ctx, patch)
 	if err == nil && stored == version {
 		return kube.ErrUnchanged
 	}
 	return err
+}
+
+// send sends one patch. Each has the time of a renewal: a server that is slow, but
+// lets a pod hold, lets it be Ready too.
+func (s *status) send(ctx context.Context, patch []byte) (version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.budget.RequestTimeout)
+	defer cancel()
+	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
 }
 
 // patch is a strategic merge patch: conditions are merged by their type, null
