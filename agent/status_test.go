@@ -19,7 +19,7 @@ import (
 func TestTheFirstStatusIsWrittenAtOnceAndIsOfNow(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
 		go s.run(w.t.Context())
 		s.show(appearance{Reason: readyStandingBy})
 		w.pass(0)
