@@ -143,10 +143,13 @@ func (a *fakeAgent) until(p Phase, hold string) {
 	}
 }
 
+// kill is what a busy machine may take to see a killed child's end.
+const kill = 3 * time.Second
+
 func (a *fakeAgent) grants(hold string, within time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(order{Grant: &Grant{
-		Hold: hold, BootID: a.boot, Deadline: Now() + within, Drain: 100 * time.Millisecond, Kill: 500 * time.Millisecond,
+		Hold: hold, BootID: a.boot, Deadline: Now() + within, Drain: 100 * time.Millisecond, Kill: kill,
 	}}))
 }
 
@@ -242,8 +245,8 @@ func TestNoChildIsStartedThatCouldNotStopInTime(t *testing.T) {
 func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
-	a.grants("h1", 1500*time.Millisecond)
-	deadline := Now() + 1500*time.Millisecond
+	a.grants("h1", kill+time.Second)
+	deadline := Now() + kill + time.Second
 	a.until(Running, "h1")
 	a.grants("h2", time.Hour)
 	a.drains("h2")
@@ -252,7 +255,7 @@ func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
 	assert.Less(t, Now(), deadline)
 
 	// Never back, either.
-	a.grants("h3", 3*time.Second)
+	a.grants("h3", kill+3*time.Second)
 	early := Now() + 2*time.Second
 	a.until(Running, "h3")
 	a.grants("h3", 500*time.Millisecond)
@@ -264,7 +267,7 @@ func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
 func TestARenewalDuringADrainPutsOffTheDeadlineAlone(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
-	a.grants("h1", 2*time.Second)
+	a.grants("h1", kill+2*time.Second)
 	a.until(Running, "h1")
 	a.deaf()
 	began := Now()
@@ -279,8 +282,8 @@ func TestARenewalDuringADrainPutsOffTheDeadlineAlone(t *testing.T) {
 func TestADeadlineThatComesNearerCutsTheGrace(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
-	deadline := Now() + 2*time.Second
-	a.grants("h1", 2*time.Second)
+	deadline := Now() + kill + 2*time.Second
+	a.grants("h1", kill+2*time.Second)
 	a.until(Running, "h1")
 	a.deaf()
 	require.NoError(t, a.send(order{Drain: &drain{Hold: "h1", Reason: "slow", Grace: time.Minute}}))
@@ -302,8 +305,8 @@ func TestALogThatNobodyReadsDoesNotStopTheWatchdog(t *testing.T) {
 	require.NoError(t, unix.SetNonblock(fd, false))
 	a := supervised(t, w, "sleep", "1000")
 	w.Close()
-	a.grants("h1", time.Second)
-	deadline := Now() + time.Second
+	a.grants("h1", kill+time.Second)
+	deadline := Now() + kill + time.Second
 	a.until(Running, "h1")
 	a.until(Waiting, "h1")
 	assert.Less(t, Now(), deadline)
