@@ -52,15 +52,29 @@ func (r rollout) allUnavailable() bool {
 	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"
 }
 
-// unavailable is how many pods of a Deployment its rollout may do without.
+// unavailable is how many pods of a Deployment its rollout may do without. One,
+// where rounding leaves it none, and none more than there are to be either.
 func (r rollout) unavailable(replicas int) int {
-	limit := intstr.FromString("25%")
-	if u := r.Strategy.RollingUpdate; u != nil && u.MaxUnavailable != nil {
-		limit = *u.MaxUnavailable
+	u := r.Strategy.RollingUpdate
+	if u == nil {
+		u = new(appsv1.RollingUpdateDeployment)
 	}
-	n, err := intstr.GetScaledValueFromIntOrPercent(&limit, replicas, false)
-	if err != nil {
+	surge, first := scaled(u.MaxSurge, replicas, true)
+	n, second := scaled(u.MaxUnavailable, replicas, false)
+	switch {
+	case first != nil || second != nil:
 		return replicas // the API server refuses it
+	case n == 0 && surge == 0:
+		return 1
 	}
 	return n
+}
+
+// scaled is a limit of a rollout, a quarter if nothing is said, in pods.
+func scaled(limit *intstr.IntOrString, replicas int, up bool) (int, error) {
+	if limit == nil {
+		quarter := intstr.FromString("25%")
+		limit = &quarter
+	}
+	return intstr.GetScaledValueFromIntOrPercent(limit, replicas, up)
 }
