@@ -101,12 +101,18 @@ func (s *space) said(pod *corev1.Pod, reason string) []string {
 	return all
 }
 
-// restarted is how often the application's container of a pod was.
+// restarted is how often the application's container of a pod was. The kubelet may
+// count a restart before it says how the run before it ended; here it counts then.
 func (s *space) restarted(pod *corev1.Pod) int32 {
-	if now := s.pod(pod.Name); now != nil && len(now.Status.ContainerStatuses) > 0 {
-		return now.Status.ContainerStatuses[0].RestartCount
+	now := s.pod(pod.Name)
+	if now == nil || len(now.Status.ContainerStatuses) == 0 {
+		return -1
 	}
-	return -1
+	status := now.Status.ContainerStatuses[0]
+	if status.RestartCount > 0 && status.LastTerminationState.Terminated == nil {
+		return status.RestartCount - 1
+	}
+	return status.RestartCount
 }
 
 // twins are the pods of a pair, once both are Ready.
