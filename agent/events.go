@@ -32,6 +32,8 @@ type events struct {
 	queue   chan kube.Event
 	// news: something was queued since the last look.
 	news chan struct{}
+	// sending is full while somebody sends.
+	sending chan struct{}
 }
 
 // queued is how many Events may wait: those of a few holds. More than that come
@@ -39,7 +41,7 @@ type events struct {
 const queued = 16
 
 func newEvents(config Config, timeout time.Duration) *events {
-	return &events{config: config, timeout: timeout, queue: make(chan kube.Event, queued), news: make(chan struct{}, 1)}
+	return &events{config: config, timeout: timeout, queue: make(chan kube.Event, queued), news: make(chan struct{}, 1), sending: make(chan struct{}, 1)}
 }
 
 // calm is how long what is only for people's eyes waits: a handover is over by
@@ -67,7 +69,8 @@ func (e *events) run(ctx context.Context) {
 // last Events: the time of a retry.
 const parting = time.Second
 
-// flush sends what is queued, at the end of an agent that was asked to stop.
+// flush sends what is queued, at the end of an agent that was asked to stop, and
+// lets what is being sent arrive.
 func (e *events) flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, parting)
 	defer cancel()
@@ -75,6 +78,12 @@ func (e *events) flush(ctx context.Context) {
 }
 
 func (e *events) sendAll(ctx context.Context) {
+	select {
+	case e.sending <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-e.sending }()
 	for ctx.Err() == nil {
 		select {
 		case event := <-e.queue:
