@@ -51,10 +51,12 @@ func TestCalmIsAfterAHandover(t *testing.T) {
 type slowly struct {
 	API
 	takes time.Duration
+	asked chan struct{}
 	seen  []string
 }
 
 func (s *slowly) CreateEvent(ctx context.Context, e kube.Event) error {
+	s.asked <- struct{}{}
 	select {
 	case <-time.After(s.takes):
 		s.seen = append(s.seen, e.Reason)
@@ -76,18 +78,17 @@ func TestWhatIsBeingSaidWhenTheAgentStopsIsSaid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				api := &slowly{takes: tt.takes}
+				api := &slowly{takes: tt.takes, asked: make(chan struct{})}
 				ctx, cancel := context.WithCancel(t.Context())
 				e := newEvents(Config{API: api, Wall: time.Now, Log: slog.New(slog.DiscardHandler), Calm: func() {}}, time.Minute)
 				go e.run(ctx)
 				e.add(kube.Normal, "first", "")
-				time.Sleep(calm) // it is on its way
-				synctest.Wait()
-				asked := time.Now()
+				<-api.asked
+				stopped := time.Now()
 				e.flush(ctx)
 				cancel()
 				synctest.Wait()
-				assert.LessOrEqual(t, time.Since(asked), parting)
+				assert.LessOrEqual(t, time.Since(stopped), parting)
 				assert.Equal(t, tt.want, api.seen)
 			})
 		})
