@@ -234,7 +234,9 @@ func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 		last := s.pod(pod.Name).Status.ContainerStatuses[0].LastTerminationState.Terminated
 		require.NotNil(t, last)
 		assert.Equal(t, int32(9), last.ExitCode, "it was asked to stop")
-		s.await(handover, "it is said", func() bool { return len(s.said(pod, "Unhealthy")) > 0 })
+		s.await(handover, "it is said", func() bool {
+			return len(s.said(pod, "Unhealthy")) > 0 && len(s.said(pod, "Killing")) > 0
+		})
 		messages[a.name] = slices.Compact(append(s.said(pod, "Unhealthy"), s.said(pod, "Killing")...))
 		assert.False(t, ready(pod))
 	}
