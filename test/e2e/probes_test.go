@@ -206,6 +206,11 @@ func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 			assert.Equal(t, int32(137), last.ExitCode, "the probe's own grace was too short for it")
 			assert.Less(t, last.FinishedAt.Sub(last.StartedAt.Time), startTimeout)
 		}
+		s.within(handover, func() bool { // Events come beside the status
+			return slices.Equal([]string{tt.message}, s.said(plain, "Unhealthy")) &&
+				slices.Equal(s.said(plain, "Unhealthy"), s.said(gated, "Unhealthy")) &&
+				slices.Equal(s.said(plain, "Killing"), s.said(gated, "Killing"))
+		})
 		assert.Equal(t, []string{tt.message}, s.said(plain, "Unhealthy"))
 		assert.Equal(t, s.said(plain, "Unhealthy"), s.said(gated, "Unhealthy"))
 		assert.Equal(t, s.said(plain, "Killing"), s.said(gated, "Killing"))
