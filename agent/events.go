@@ -41,7 +41,10 @@ type events struct {
 const queued = 16
 
 func newEvents(config Config, timeout time.Duration) *events {
-	return &events{config: config, timeout: timeout, queue: make(chan kube.Event, queued), news: make(chan struct{}, 1), sending: make(chan struct{}, 1)}
+	return &events{
+		config: config, timeout: timeout, queue: make(chan kube.Event, queued),
+		news: make(chan struct{}, 1), sending: make(chan struct{}, 1),
+	}
 }
 
 // calm is how long what is only for people's eyes waits: a handover is over by

@@ -64,6 +64,9 @@ const (
 	AgentPort = 13132
 )
 
+// Injected are the names of all the containers that the webhook puts into pods.
+var Injected = []string{AgentContainer, TurnContainer, WaitContainer}
+
 // What the agent writes to its own pod, through pods/status.
 const (
 	// ReadyCondition is the pod's readiness gate.

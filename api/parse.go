@@ -115,7 +115,7 @@ func (p *parser) lock(value string) string {
 func (p *parser) containers(value string) string {
 	names, problem := list(value, "container", func(name string) string {
 		switch {
-		case name == AgentContainer || name == TurnContainer || name == WaitContainer:
+		case slices.Contains(Injected, name):
 			return fmt.Sprintf("%s is injected and cannot wait for itself", name)
 		case len(name) > maxLabel || !isLabel(name):
 			return fmt.Sprintf("%q cannot be a container's name", brief(name))

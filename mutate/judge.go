@@ -77,7 +77,7 @@ func judgeWindows(pod *corev1.Pod, refusals *Refusals) {
 // ours: an init container of this name is an injected one. Only the webhook
 // writes the annotation that says so, and it writes all at once.
 func ours(pod *corev1.Pod, name string) bool {
-	return injected(pod) && slices.Contains(reserved, name)
+	return injected(pod) && slices.Contains(api.Injected, name)
 }
 
 func injected(pod *corev1.Pod) bool {
@@ -85,17 +85,14 @@ func injected(pod *corev1.Pod) bool {
 	return ok
 }
 
-// reserved are the names of the injected containers.
-var reserved = []string{api.AgentContainer, api.TurnContainer, api.WaitContainer}
-
 func judgeNames(pod *corev1.Pod, refusals *Refusals) {
 	for _, c := range pod.Spec.Containers {
-		if slices.Contains(reserved, c.Name) {
+		if slices.Contains(api.Injected, c.Name) {
 			refusals.add(NameTaken, "a container is named %q", c.Name)
 		}
 	}
 	for _, c := range pod.Spec.InitContainers {
-		if slices.Contains(reserved, c.Name) && !ours(pod, c.Name) {
+		if slices.Contains(api.Injected, c.Name) && !ours(pod, c.Name) {
 			refusals.add(NameTaken, "an init container is named %q", c.Name)
 		}
 	}

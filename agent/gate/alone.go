@@ -26,7 +26,7 @@ func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) 
 	}
 	log.Info("waiting for another agent process of this pod to end")
 	locked := make(chan error, 1)
-	go func() { locked <- flock(int(f.Fd())) }()
+	go func() { locked <- Flock(int(f.Fd())) }()
 	select {
 	case err = <-locked:
 	case <-ctx.Done():
@@ -42,7 +42,8 @@ func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) 
 	return f, nil
 }
 
-func flock(fd int) error {
+// Flock waits for an exclusive lock on an open file, whatever signals come.
+func Flock(fd int) error {
 	for {
 		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
 			return err

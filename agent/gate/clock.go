@@ -47,8 +47,8 @@ func NewAlarm() (*Alarm, error) {
 	return &Alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
 }
 
-// Run passes the timer's expirations on to C until Close. Who reads C looks at the clock:
-// a ring may be late or left over from an earlier setting, never missing.
+// Run passes the timer's expirations on to C until Close. Who reads C looks at the
+// clock: a ring may be late or left over from an earlier setting, never missing.
 func (a *Alarm) Run() {
 	var expirations [8]byte
 	for {

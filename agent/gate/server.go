@@ -36,9 +36,10 @@ var (
 const (
 	// GrantedDir has the notes of what was granted and is not proven over.
 	GrantedDir = "granted"
+	// LockName is locked by the one agent process that acts for the pod.
+	LockName = "agent.lock"
 
 	socketName = "agent.sock"
-	lockName   = "agent.lock"
 )
 
 // ServerConfig says where the agent's end lives.
@@ -83,7 +84,7 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := Lock(ctx, filepath.Join(cfg.Dir, lockName), cfg.Log)
+	lock, err := Lock(ctx, filepath.Join(cfg.Dir, LockName), cfg.Log)
 	if err != nil {
 		return nil, err
 	}

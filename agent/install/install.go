@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 var (
@@ -75,13 +77,7 @@ func alone(dir string, f func() error) error {
 		return err
 	}
 	defer lock.Close()
-	for {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err := gate.Flock(int(lock.Fd())); err != nil {
 		return &os.PathError{Op: "lock", Path: dir, Err: err}
 	}
 	return f()

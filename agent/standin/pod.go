@@ -62,7 +62,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	if p.bootID, err = gate.BootID(); err != nil {
 		return nil, err
 	}
-	if p.lock, err = gate.Lock(ctx, filepath.Join(cfg.Dir, "agent.lock"), cfg.Log); err != nil {
+	if p.lock, err = gate.Lock(ctx, filepath.Join(cfg.Dir, gate.LockName), cfg.Log); err != nil {
 		return nil, err
 	}
 	if err = p.recall(); err == nil {

@@ -32,18 +32,21 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// prepare makes what the gate needs of the shared volume. The hook waits for it,
-// and the agent does it, too: a kubelet that was restarted between the two never
-// runs the hook. Done twice at once it is done once.
+// prepare makes what the gate needs of the shared volume. The hook does it, for
+// which the kubelet waits, and so does the agent: a kubelet that was restarted
+// before the hook never runs it. Done by both at once it is done once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
 	err := install.Binary(binary)
-	if _, none := os.Stat(binary); err != nil && none == nil {
-		// Another version of it serves, and who ended here would give up a slot.
-		fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
+	if err == nil {
 		return nil
 	}
-	return err
+	if _, absent := os.Stat(binary); absent != nil {
+		return err
+	}
+	// Another version of it serves, and who ended here would give up a slot.
+	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
+	return nil
 }

@@ -180,24 +180,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	yields := make(chan os.Signal, 1)
 	signal.Notify(yields, yieldSignal)
 	defer signal.Stop(yields)
-	leaving := stop
-	if s.gate != api.GateReadiness {
-		leaving = nil // there, the end of the application is what counts
-	}
-	go func() {
-		for {
-			select {
-			case <-leaving:
-				leaving = nil
-				a.Yield()
-			case <-yields:
-				a.Yield()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-
+	go s.passYields(ctx, a, stop, yields)
 	go gate.Trim(ctx)
 
 	ended := make(chan error, 2)
@@ -209,6 +192,24 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		err = other
 	}
 	return err
+}
+
+// passYields asks the agent to yield whenever somebody asks for it, until ctx ends.
+func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
+	if s.gate != api.GateReadiness {
+		stop = nil // there, the end of the application is what counts
+	}
+	for {
+		select {
+		case <-stop:
+			stop = nil
+			a.Yield()
+		case <-yields:
+			a.Yield()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (s runSettings) logger() *slog.Logger {

@@ -27,9 +27,8 @@ type product struct {
 	name   string // of the image, and of the program in it
 	source string // the package of its main
 	tags   string // build tags, separated by commas
-	// small: no inlining, and functions packed more closely, which makes a
-	// program an eleventh smaller. It is for one that waits most of its life and is
-	// mapped next to every pod.
+	// small: no inlining, and functions packed more closely, for a program that
+	// waits most of its life and is mapped next to every pod.
 	small bool
 }
 
