@@ -27,6 +27,7 @@ RUN ?= .
 SEEDS ?= 200
 SEED ?=
 SOAK ?= 2m
+V ?=
 ROUNDS ?= 1000
 
 ##@ The two commands of a fresh machine
@@ -54,9 +55,9 @@ sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
 	go test -count=1 -timeout 30m ./sim -run 'Simulation|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
 
 .PHONY: e2e
-e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs.
+e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more.
 	@mkdir -p out/e2e
-	cd test && go test -count=1 -timeout 60m -v -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' ./e2e -soak $(SOAK) $(if $(OWN_CLUSTER),-registry $(REGISTRY))
+	cd test/e2e && go test -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.

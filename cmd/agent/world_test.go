@@ -254,7 +254,7 @@ func (w *world) alive(name string) []int {
 	var found []int
 	for _, path := range all {
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		env, err := os.ReadFile(path)
+		env, err := environ(path)
 		if err != nil || pid == shim || pid == w.shims[name].cmd.Process.Pid {
 			continue
 		}
@@ -263,6 +263,18 @@ func (w *world) alive(name string) []int {
 		}
 	}
 	return found
+}
+
+// environ reads the environment of a process. Amid an execve(2) there is neither an
+// environment nor a command line, though there is a program: it is waited for.
+func environ(path string) ([]byte, error) {
+	dir := filepath.Dir(path)
+	for amidExec := true; amidExec; {
+		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		program, _ := os.Readlink(filepath.Join(dir, "exe"))
+		amidExec = len(line) == 0 && program != ""
+	}
+	return os.ReadFile(path)
 }
 
 // end kills what a script left, agents first.

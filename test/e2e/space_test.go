@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,7 @@ func newSpace(t *testing.T, change ...func(*corev1.Namespace)) *space {
 	}
 	namespace, err := cluster.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 	require.NoError(t, err)
+	since := time.Now()
 	s := &space{T: t, name: namespace.Name, client: cluster.client, change: make(chan struct{}, 1)}
 	// t.Context ends before the cleanup, which still has to look.
 	ctx, stop := context.WithCancel(context.Background())
@@ -82,6 +84,10 @@ func newSpace(t *testing.T, change ...func(*corev1.Namespace)) *space {
 		stop()
 		if !t.Failed() || !*keep {
 			s.remove()
+		}
+		if !t.Failed() && !testing.Verbose() {
+			// A person who waits sees how far it is; what fails is printed by go test.
+			fmt.Printf("passed %s %.0fs\n", t.Name(), time.Since(since).Seconds())
 		}
 	})
 	if cluster.lab != nil {
