@@ -111,9 +111,10 @@ func TestRealCron(t *testing.T) {
 	}
 	noise := regexp.MustCompile("job done") // once a minute
 	software{name: "cron", data: "/data", serves: serves, deaf: true, noise: noise, check: func(tr *trial) {
-		_, holder := tr.living()
+		var holder *corev1.Pod
 		tr.await(2*time.Minute, "the holder does the job of a minute", func() bool {
-			return slices.ContainsFunc(tr.dataLines("jobs"), func(l string) bool { return strings.HasSuffix(l, " "+holder.Name) })
+			_, holder = tr.living()
+			return holder != nil && slices.ContainsFunc(tr.dataLines("jobs"), func(l string) bool { return strings.HasSuffix(l, " "+holder.Name) })
 		})
 		assert.Contains(tr, tr.mustKubectl("", "logs", holder.Name, "-c", "app"), "job done", "its way to /proc/1/fd/1")
 		minutes := map[int64]string{}

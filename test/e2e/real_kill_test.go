@@ -164,7 +164,7 @@ func (t *trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *proce
 		return false
 	}
 	fresh := find(victim, agent)
-	return fresh != nil && killed != nil && *fresh != *killed && t.lease(t.slot).Spec.RenewTime.After(since)
+	return fresh != nil && killed != nil && fresh.pid != killed.pid && t.lease(t.slot).Spec.RenewTime.After(since)
 }
 
 // vacancyAfter is how long nobody ran between a family and the next.

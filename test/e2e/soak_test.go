@@ -97,7 +97,7 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 // for how long nobody did.
 func (s *space) endure(a app, b blow) time.Duration {
 	s.Helper()
-	before := s.awaitRunning(a, handover)
+	before := s.awaitRunning(a, takeover)
 	victim := s.pod(before.Pod)
 	require.NotNil(s, victim)
 	struck, killed := time.Now(), find(victim, agent)
@@ -123,14 +123,15 @@ func (s *space) endure(a app, b blow) time.Duration {
 }
 
 // resumed tells whether another agent process than the killed one has renewed
-// the hold of an application that runs on.
+// the hold of an application that runs on. (The same process may get another
+// parent: who dies with containerd's shim outlives it a little.)
 func (s *space) resumed(a app, before *record.Process, killed *process, since time.Time) bool {
 	now, holder := s.running(a.name), s.holder(deploymentSlot(a.name))
 	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {
 		return false
 	}
 	fresh := find(holder, agent)
-	return fresh != nil && killed != nil && *fresh != *killed && s.lease(deploymentSlot(a.name)).Spec.RenewTime.After(since)
+	return fresh != nil && killed != nil && fresh.pid != killed.pid && s.lease(deploymentSlot(a.name)).Spec.RenewTime.After(since)
 }
 
 // after is the application that runs now, if it is another than before.
