@@ -145,9 +145,23 @@ func (p *specimen) start() {
 	p.awaitLogged(1, p.w.started, p.w.boots)
 }
 
+// notTheLog is what a kubelet that cannot read a log ends the answer with, whose
+// status was good: the runtime was too slow to tell where it is, or there is no
+// inotify left (one machine has all the nodes).
+var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
+
+// readLog reads the log of a run as far as it is.
+func (p *specimen) readLog(previous bool) (string, error) {
+	log, err := p.client.CoreV1().Pods(p.space.name).
+		GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Previous: previous}).DoRaw(p.Context())
+	if err == nil && notTheLog.Match(log) {
+		err = fmt.Errorf("read the log of %s: %s", p.name, notTheLog.Find(log))
+	}
+	return string(log), err
+}
+
 // followLog follows the log of a run to its end, which nobody can read later: the
-// pod is about to be deleted. A kubelet that has no inotify left (one machine has
-// all the nodes) says so in the log, and ends it.
+// pod is about to be deleted.
 func (p *specimen) followLog() {
 	p.Helper()
 	follow := func() (io.ReadCloser, error) {
@@ -162,7 +176,7 @@ func (p *specimen) followLog() {
 		for {
 			all, err := io.ReadAll(stream)
 			_ = stream.Close()
-			if err != nil || !strings.HasSuffix(strings.TrimSpace(string(all)), "fsnotify watcher: too many open files") {
+			if err != nil || !notTheLog.Match(all) {
 				p.log <- logged{string(all), err}
 				return
 			}
@@ -179,9 +193,8 @@ func (p *specimen) followLog() {
 func (p *specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.await(serveTimeout, fmt.Sprintf("%s logs %q", p.name, what), func() bool {
-		log, err := p.client.CoreV1().Pods(p.space.name).
-			GetLogs(p.name, &corev1.PodLogOptions{Container: "app"}).DoRaw(p.Context())
-		return err == nil && (what == "" || strings.Count(string(log), what) >= runs*each)
+		log, err := p.readLog(false)
+		return err == nil && (what == "" || strings.Count(log, what) >= runs*each)
 	})
 }
 
@@ -202,18 +215,17 @@ func (p *specimen) awaitReloaded() {
 func (p *specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated
-	var log []byte
+	var log string
 	p.await(startTimeout, fmt.Sprintf("%s of %s ends run %d", p.name, p.w.name, len(p.lives)+1), func() bool {
 		c := containerNamed(p.pod(p.name).Status, "app")
 		if end = c.LastTerminationState.Terminated; end == nil || int(c.RestartCount) != len(p.lives)+1 {
 			return false
 		}
 		var err error
-		log, err = p.client.CoreV1().Pods(p.space.name).
-			GetLogs(p.name, &corev1.PodLogOptions{Container: "app", Previous: true}).DoRaw(p.Context())
+		log, err = p.readLog(true)
 		return err == nil
 	})
-	p.lives = append(p.lives, life{string(log), end.ExitCode, end.Reason})
+	p.lives = append(p.lives, life{log, end.ExitCode, end.Reason})
 }
 
 func (p *specimen) awaitDeleted() {

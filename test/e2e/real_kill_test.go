@@ -114,8 +114,9 @@ func (t *trial) awaitServing(what string, before *witness.Family) {
 func (t *trial) endure(b blow) {
 	t.Helper()
 	before, victim := t.busy()
-	struck, killed := time.Now(), find(victim, agent)
+	killed := find(victim, agent)
 	b.strike(t.space, victim)
+	struck := time.Now() // what the killed agent renewed, it renewed before
 	what := fmt.Sprintf("%s in %s", b.name, victim.Name)
 	survived := false
 	t.await(serveTimeout, "one runs again after "+what, func() bool {

@@ -100,8 +100,9 @@ func (s *space) endure(a app, b blow) time.Duration {
 	before := s.awaitRunning(a, takeover)
 	victim := s.pod(before.Pod)
 	require.NotNil(s, victim)
-	struck, killed := time.Now(), find(victim, agent)
+	killed := find(victim, agent)
 	b.strike(s, victim)
+	struck := time.Now() // what the killed agent renewed, it renewed before
 	what := fmt.Sprintf("one runs again after %s in %s", b.name, victim.Name)
 	survived := false
 	s.await(b.vacancy+takeover, what, func() bool {
