@@ -42,6 +42,7 @@ test: ## Every test: lint, unit (race detector), simulation, end to end on the r
 	$(MAKE) unit
 	$(MAKE) sim
 	$(MAKE) e2e
+	$(MAKE) lab
 
 ##@ Parts of the test
 
@@ -58,6 +59,10 @@ sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more.
 	@mkdir -p out/e2e
 	cd test/e2e && go test -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+
+.PHONY: lab
+lab: packages ## The test cluster itself: a second one, broken in every way, leaves nothing behind.
+	cd test && METAPARTICLE_CLUSTER_TEST=1 go test -count=1 -timeout 20m -run LeavesNothing ./cluster/lab
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.

@@ -46,13 +46,29 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
-	namespaces, cgroup := namespacesOf(t, c), c.cgroup()
+	namespaces := namespacesOf(t, c)
 	require.NotEmpty(t, namespaces)
 	// What does not run cannot be killed: Down must manage all the same.
 	require.NoError(t, c.Cut(t.Context(), "n2"))
 	require.NoError(t, c.Freeze(t.Context(), "n1"))
 	require.NoError(t, c.Down(t.Context()))
+	nothingLeft(t, c, namespaces)
+	require.NoError(t, c.Down(t.Context()), "twice is harmless")
 
+	require.NoError(t, c.Up(t.Context()))
+	namespaces = namespacesOf(t, c)
+	for _, entry := range []string{"run", "bin", "conf", "cluster.json"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, entry)), "as git clean does")
+	}
+	again, err := Open(dir)
+	require.NoError(t, err)
+	require.NoError(t, again.Down(t.Context()))
+	nothingLeft(t, again, namespaces)
+}
+
+// nothingLeft looks for whatever a cluster can leave behind.
+func nothingLeft(t *testing.T, c *Cluster, namespaces map[string]bool) {
+	t.Helper()
 	for pid, links := range everyNamespace(t) {
 		for link := range links {
 			assert.NotContains(t, namespaces, link, "held by process %s", pid)
@@ -60,19 +76,18 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	}
 	for _, file := range glob(t, "/proc/[0-9]*/cmdline") {
 		words, _ := os.ReadFile(file)
-		assert.NotContains(t, string(words), dir+"/bin", file)
+		assert.NotContains(t, string(words), c.path("bin"), file)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	require.NoError(t, err)
-	assert.NotContains(t, string(mounts), dir)
-	assert.Empty(t, glob(t, "/sys/fs/cgroup/*/"+cgroup))
-	assert.Empty(t, glob(t, "/sys/fs/cgroup/"+cgroup))
-	left, err := os.ReadDir(dir)
+	assert.NotContains(t, string(mounts), c.dir)
+	assert.Empty(t, glob(t, "/sys/fs/cgroup/*/"+c.cgroup()))
+	assert.Empty(t, glob(t, "/sys/fs/cgroup/"+c.cgroup()))
+	left, err := os.ReadDir(c.dir)
 	require.NoError(t, err)
 	for _, entry := range left {
 		assert.Contains(t, []string{"lock", "log"}, entry.Name())
 	}
-	require.NoError(t, c.Down(t.Context()), "twice is harmless")
 }
 
 func breakEverything(t *testing.T, c *Cluster) {

@@ -31,6 +31,9 @@ func (c *Cluster) clear(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.recall(); err != nil {
+		return err
+	}
 	// A frozen process cannot even be killed.
 	thaw := groups.thawAll(ctx, c.cgroup())
 	if err := errors.Join(thaw, c.end(ctx, ControlPlane, holderName)); err != nil {

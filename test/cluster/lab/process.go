@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,11 +76,7 @@ func (c *Cluster) start(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	started, err := startTime(pid)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(c.recordFile(p.node, p.name), fmt.Appendf(nil, "%d %s\n", pid, started), 0o644); err != nil {
+	if err := c.note(p.node, p.name, pid); err != nil {
 		return err
 	}
 	_, err = conn.Write([]byte("\n"))
@@ -179,6 +176,46 @@ func (c *Cluster) pid(node, name string) int {
 		return 0
 	}
 	return r.pid
+}
+
+// recall finds a cluster whose state was deleted under it (git clean does that):
+// its first process is known by the program that it is, which lies in this
+// cluster's directory, and by the socket that it reported to.
+func (c *Cluster) recall() error {
+	if c.pid(ControlPlane, holderName) != 0 {
+		return nil
+	}
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, file := range all {
+		line, _ := os.ReadFile(file) // it may have ended meanwhile
+		args := strings.Split(string(line), "\x00")
+		if args[0] != c.path("bin", holderName) || !slices.Contains(args, c.recordFile(ControlPlane, holderName)+".sock") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return err
+		}
+		if err := c.note(ControlPlane, holderName, pid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// note keeps who a process is.
+func (c *Cluster) note(node, name string, pid int) error {
+	started, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.path("run"), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(c.recordFile(node, name), fmt.Appendf(nil, "%d %s\n", pid, started), 0o644)
 }
 
 // end kills a process and returns when it is dead; for a holder, when
