@@ -127,20 +127,37 @@ func hook(name, text string) (*gate.Hook, error) {
 	}, nil
 }
 
-// parseSignal reads what an image's STOPSIGNAL may say: SIGQUIT, QUIT or 3,
-// and SIGRTMIN+3.
+// parseSignal reads what an image's STOPSIGNAL and lifecycle.stopSignal may say:
+// SIGQUIT, QUIT or 3, SIGRTMIN+3, SIGRTMAX-3, and the other names of some.
 func parseSignal(s string) (syscall.Signal, error) {
-	const rtmin, rtmax = 34, 64 // as in both C libraries that images use (glibc; musl has 35)
+	const rtmin, rtmax = 34, 64 // as runtimes count them, and glibc (musl has 35)
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {
 		return syscall.Signal(n), nil
 	}
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	switch name {
+	case "RTMIN":
+		return rtmin, nil
+	case "RTMAX":
+		return rtmax, nil
+	case "CLD":
+		return unix.SIGCHLD, nil
+	case "IOT":
+		return unix.SIGABRT, nil
+	case "POLL":
+		return unix.SIGIO, nil
+	}
 	if sig := unix.SignalNum("SIG" + name); sig != 0 {
 		return sig, nil
 	}
 	if above, ok := strings.CutPrefix(name, "RTMIN+"); ok {
 		if n, err := strconv.ParseUint(above, 10, 8); err == nil && rtmin+n <= rtmax {
 			return syscall.Signal(rtmin + n), nil
+		}
+	}
+	if below, ok := strings.CutPrefix(name, "RTMAX-"); ok {
+		if n, err := strconv.ParseUint(below, 10, 8); err == nil && n <= rtmax-rtmin {
+			return syscall.Signal(rtmax - n), nil
 		}
 	}
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
