@@ -44,6 +44,7 @@ type config struct {
 	note       string
 	noteCode   int
 	notes      bool
+	signals    bool
 	eat        bool
 	echo       bool
 }
@@ -69,6 +70,7 @@ func main() {
 	flag.StringVar(&c.note, "note", "", "be a hook: note this, and end")
 	flag.IntVar(&c.noteCode, "note-code", 0, "exit code of -note")
 	flag.BoolVar(&c.notes, "notes", false, "note the stop signal")
+	flag.BoolVar(&c.signals, "signals", false, "note each signal that comes, and stop at the first, whichever it is")
 	flag.BoolVar(&c.eat, "eat", false, "take memory until something happens")
 	flag.BoolVar(&c.echo, "echo", false, "say back what comes in; without -listen, end when it ends")
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
@@ -98,7 +100,7 @@ func run(c config) (int, error) {
 	if c.pid1 && os.Getpid() != 1 {
 		return 0, fmt.Errorf("can only run as pid 1, not %d", os.Getpid())
 	}
-	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	terminated, stop := askedToStop(c)
 	defer stop()
 	life, err := begin(c)
 	if err != nil {
@@ -150,6 +152,14 @@ func run(c config) (int, error) {
 		<-time.After(c.stopDelay)
 	}
 	return c.stopCode, life.end(c.stopCode)
+}
+
+// askedToStop ends with the signal that asks the application to stop.
+func askedToStop(c config) (context.Context, context.CancelFunc) {
+	if c.signals {
+		return heed(c.dir)
+	}
+	return signal.NotifyContext(context.Background(), syscall.SIGTERM)
 }
 
 // life is the record under each name that the application must be alone under.

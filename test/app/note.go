@@ -4,12 +4,19 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // note writes down in whose name what happened, in the order in which it did.
@@ -21,6 +28,25 @@ func note(dir, pod, what string) error {
 	defer file.Close()
 	_, err = fmt.Fprintln(file, pod, what)
 	return err
+}
+
+// heed notes each signal that comes, and ends with the first.
+func heed(dir string) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(context.Background())
+	all := make(chan os.Signal, 16)
+	signal.Notify(all)
+	go func() {
+		for s := range all {
+			// That one Go's scheduler sends to itself.
+			if number := s.(syscall.Signal); number != syscall.SIGURG {
+				if err := note(dir, os.Getenv("POD_NAME"), cmp.Or(unix.SignalName(number), strconv.Itoa(int(number)))); err != nil {
+					fmt.Fprintln(os.Stderr, "app:", err)
+				}
+				stop()
+			}
+		}
+	}()
+	return ctx, stop
 }
 
 // handleNotes answers GET /note?say=what, in the name of the application, or of

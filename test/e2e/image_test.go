@@ -12,9 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// image is test/app's, and userImage the same with a numeric user, as
-// security-minded people build theirs.
-var image, userImage string
+// image is test/app's, userImage the same with a numeric user, as
+// security-minded people build theirs, and quitImage the same with a stop signal.
+var image, userImage, quitImage string
 
 // pushApp builds test/app and pushes it to a registry, from which nodes pull it
 // maybe by another name, as images with an entrypoint, which only the registry
@@ -29,8 +29,10 @@ func pushApp(ctx context.Context, push, pull string) error {
 	if err := oci.Compile(ctx, oci.TestApp, binary); err != nil {
 		return err
 	}
-	for user, reference := range map[string]*string{"": &image, "10001": &userImage} {
-		img, err := oci.Static(binary, "app", oci.Config{User: user}, oci.Uncompressed)
+	for reference, config := range map[*string]oci.Config{
+		&image: {}, &userImage: {User: "10001"}, &quitImage: {StopSignal: "SIGQUIT"},
+	} {
+		img, err := oci.Static(binary, "app", config, oci.Uncompressed)
 		if err != nil {
 			return err
 		}
@@ -38,7 +40,7 @@ func pushApp(ctx context.Context, push, pull string) error {
 		if err != nil {
 			return err
 		}
-		if err := oci.Push(ctx, push+"/e2e/app:user"+user, img); err != nil {
+		if err := oci.Push(ctx, push+"/e2e/app:user"+config.User+config.StopSignal, img); err != nil {
 			return fmt.Errorf("push the application's image: %w", err)
 		}
 		*reference = pull + "/e2e/app@" + digest.String()

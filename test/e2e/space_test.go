@@ -217,6 +217,17 @@ func (s *space) holder(slot string) *corev1.Pod {
 	return nil
 }
 
+// awaitHolder waits for the pod that a slot's Lease names: the record may tell of
+// its application before the watch tells of the Lease.
+func (s *space) awaitHolder(slot string) (holder *corev1.Pod) {
+	s.Helper()
+	s.await(handover, "a holder of "+slot, func() bool {
+		holder = s.holder(slot)
+		return holder != nil
+	})
+	return holder
+}
+
 // record is what happened under a name.
 func (s *space) record(name string) record.Record {
 	s.Helper()

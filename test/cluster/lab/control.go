@@ -52,7 +52,7 @@ func (c *Cluster) command(n node, component string) []string {
 	case "containerd":
 		return []string{"containerd", "--config", c.path(n.Name, "containerd.toml"), "--log-level", "warn"}
 	case "kubelet":
-		return []string{"kubelet", "--config", c.path(n.Name, "kubelet.yaml"), "--kubeconfig", c.path("conf", n.Name+".conf"),
+		return []string{"kubelet", featureGates, "--config", c.path(n.Name, "kubelet.yaml"), "--kubeconfig", c.path("conf", n.Name+".conf"),
 			"--node-ip", n.address(), "--hostname-override", n.Name}
 	case "proxy":
 		return []string{"kube-proxy", "--config", c.path(n.Name, "proxy.yaml")}
@@ -71,7 +71,7 @@ func (c *Cluster) etcd() []string {
 
 func (c *Cluster) apiServer() []string {
 	pki := func(name string) string { return c.path("pki", name) }
-	return []string{"kube-apiserver",
+	return []string{"kube-apiserver", featureGates,
 		"--advertise-address=" + controlAddress, "--bind-address=0.0.0.0", "--secure-port=6443",
 		"--etcd-servers=http://127.0.0.1:2379", "--service-cluster-ip-range=" + serviceNetwork,
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",

@@ -30,6 +30,11 @@ const CertManagerVersion = "v1.11.5"
 // CoreDNSVersion is the tag of CoreDNS and of its image.
 const CoreDNSVersion = "v1.14.7"
 
+// featureGates are those that differ from the version's defaults, in the API
+// server and in the kubelets alike. lifecycle.stopSignal is a field that users of
+// other clusters may set, and without its gate the API server drops it.
+const featureGates = "--feature-gates=ContainerStopSignals=true"
+
 // Addresses within the cluster. No other network sees them.
 const (
 	controlAddress = "10.213.0.1"
