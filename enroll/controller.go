@@ -65,7 +65,11 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 		Watches(&appsv1.StatefulSet{}, toNamespace, ours).
 		Watches(&appsv1.DaemonSet{}, toNamespace, ours).
 		Watches(&batchv1.CronJob{}, toNamespace, ours).
-		WithOptions(controller.Options{MaxConcurrentReconciles: atOnce, RateLimiter: limiter}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: atOnce, RateLimiter: limiter,
+			// A process has one after the other, each with its manager.
+			SkipNameValidation: new(true),
+		}).
 		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 			again, err := r.Namespace(ctx, request.Name)
 			if raced(err) {

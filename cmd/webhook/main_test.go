@@ -5,7 +5,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -187,11 +189,35 @@ func TestAFloodOfRefusalsBlocksNobodyAndIsCounted(t *testing.T) {
 
 // While nobody enrolls, new pods wait.
 func TestTheNextReplicaEnrollsSoon(t *testing.T) {
-	o := managerOptions(settings{}, nil)
+	o, err := turnOptions(settings{leaderElection: true})
+	require.NoError(t, err)
+	assert.True(t, o.LeaderElection)
 	require.NotNil(t, o.LeaseDuration, "the default blocks the next one for 15 s")
 	assert.LessOrEqual(t, *o.LeaseDuration, 6*time.Second)
 	assert.GreaterOrEqual(t, *o.LeaseDuration-*o.RenewDeadline, 2*time.Second)
 	// Three attempts with client-go's jitter, so that one lost does not matter.
 	assert.GreaterOrEqual(t, *o.RenewDeadline, 3*time.Duration(leaderelection.JitterFactor*float64(*o.RetryPeriod)))
 	assert.True(t, o.LeaderElectionReleaseOnCancel)
+}
+
+// The API server's calls go on being answered: the process does not end.
+func TestALostTurnIsFollowedByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		var at []time.Duration
+		turns := newTurns(nil, settings{}, slog.New(slog.DiscardHandler))
+		turns.enroll = func(ctx context.Context) error {
+			at = append(at, time.Since(began))
+			if len(at) == 3 {
+				cancel()
+				<-ctx.Done()
+				return nil
+			}
+			return errors.New("leader election lost")
+		}
+		require.NoError(t, turns.Start(ctx))
+		assert.Equal(t, []time.Duration{0, enrollRetry, 2 * enrollRetry}, at)
+		assert.False(t, turns.NeedLeaderElection())
+	})
 }

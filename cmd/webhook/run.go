@@ -15,35 +15,17 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
-	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate"
-)
-
-// leaderElectionID is the Lease, in our namespace, of the replica that enrolls.
-const leaderElectionID = "metaparticle-enroll"
-
-// How the replicas take turns at enrolling. While nobody enrolls, new pods wait;
-// two at once do no harm, so little margin is needed.
-const (
-	// enrollLease is for how long a replica that vanished blocks the next one.
-	enrollLease = 6 * time.Second
-	// enrollRenewed is when a replica that could not renew ends itself: two
-	// seconds before the next one begins.
-	enrollRenewed = 4 * time.Second
-	// enrollRetry fits three times into that, and is what a handover takes.
-	enrollRetry = time.Second
 )
 
 // shutdown is the time that calls in flight are left: longer than any takes.
@@ -62,24 +44,19 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	m, err := newManager(config, s, log)
+	// A limited client in a handler makes a burst of pods wait for seconds. The
+	// API server has limits of its own.
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	m, err := ctrl.NewManager(config, managerOptions(s))
 	if err != nil {
-		return err
+		return fmt.Errorf("make manager: %w", err)
 	}
 	if err := serve(m, s, log); err != nil {
 		return err
 	}
-	reconciler := &enroll.Reconciler{
-		Client: m.GetClient(),
-		Reader: m.GetAPIReader(),
-		Events: m.GetEventRecorder("metaparticle-enroll"),
-		Home:   s.namespace,
-	}
-	if s.bindPullSecrets {
-		reconciler.PullSecrets = types.NamespacedName{Namespace: s.namespace, Name: s.webhookAccount}
-	}
-	if err := reconciler.SetupWithManager(m); err != nil {
-		return fmt.Errorf("set up enroll: %w", err)
+	if err := m.Add(newTurns(config, s, log)); err != nil {
+		return fmt.Errorf("add enroll: %w", err)
 	}
 	log.Info("starting", "agentImage", s.agentImage, "port", s.port)
 	if err := m.Start(ctx); err != nil {
@@ -100,39 +77,14 @@ func logTo(output io.Writer, verbose bool) *slog.Logger {
 	return slog.New(handler)
 }
 
-func newManager(config *rest.Config, s settings, log *slog.Logger) (ctrl.Manager, error) {
-	// A limited client in a handler makes a burst of pods wait for seconds. The
-	// API server has limits of its own.
-	config = rest.CopyConfig(config)
-	config.QPS = -1
-	objects, err := enroll.Cache()
-	if err != nil {
-		return nil, fmt.Errorf("choose what to cache: %w", err)
-	}
-	m, err := ctrl.NewManager(config, managerOptions(s, objects))
-	if err != nil {
-		return nil, fmt.Errorf("make manager: %w", err)
-	}
-	log.Debug("manager made")
-	return m, nil
-}
-
-func managerOptions(s settings, objects map[client.Object]cache.ByObject) ctrl.Options {
+func managerOptions(s settings) ctrl.Options {
 	return ctrl.Options{
-		Scheme:                 clientgoscheme.Scheme,
-		Cache:                  cache.Options{ByObject: objects, DefaultTransform: cache.TransformStripManagedFields()},
-		Metrics:                metricsserver.Options{BindAddress: s.metricsAddress},
-		HealthProbeBindAddress: s.healthAddress,
-		WebhookServer:          webhook.NewServer(webhook.Options{Port: s.port, CertDir: s.certDir}),
-		// Nothing is lost if two enroll, so the next may begin at once.
-		LeaderElection:                s.leaderElection,
-		LeaderElectionID:              leaderElectionID,
-		LeaderElectionNamespace:       s.namespace,
-		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 new(enrollLease),
-		RenewDeadline:                 new(enrollRenewed),
-		RetryPeriod:                   new(enrollRetry),
-		GracefulShutdownTimeout:       new(shutdown),
+		Scheme:                  clientgoscheme.Scheme,
+		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Metrics:                 metricsserver.Options{BindAddress: s.metricsAddress},
+		HealthProbeBindAddress:  s.healthAddress,
+		WebhookServer:           webhook.NewServer(webhook.Options{Port: s.port, CertDir: s.certDir}),
+		GracefulShutdownTimeout: new(shutdown),
 	}
 }
 
