@@ -19,9 +19,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// eagerly is a probe once a second; the first failure counts.
+// eagerly is a probe once a second; the first failure counts. What takes long on
+// a busy machine is none.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
-	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 1, FailureThreshold: 1}
+	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 15, FailureThreshold: 1}
 	for _, f := range change {
 		f(p)
 	}
