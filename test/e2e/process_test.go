@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,13 +30,18 @@ const (
 	shim role = "shim"
 	// agent is the sidecar.
 	agent role = "agent"
+	// passing is any other of the agent's binary: a hook, a probe, or what a shim
+	// has forked and what is not the child yet, but has the shim's command line.
+	passing role = "passing"
 	// runtimeShim is containerd's process above the pod.
 	runtimeShim role = "containerd-shim"
 )
 
 type process struct {
 	pid, parent int
-	role        role
+	// started tells it from a later process of the same number.
+	started string
+	role    role
 }
 
 // processes are those of a pod, the children in the order of their start.
@@ -47,14 +53,15 @@ func processes(pod *corev1.Pod) []process {
 		if err != nil || !strings.Contains(string(groups), "pod"+string(pod.UID)) {
 			continue
 		}
-		if p, ok := read(dir); ok {
+		if p, ok := read(dir); ok && p.role != passing {
 			found = append(found, p)
 		}
 	}
 	for _, p := range found {
 		if p.role == shim || p.role == agent {
+			known := func(other process) bool { return other.pid == p.parent }
 			if above, ok := read(fmt.Sprintf("/proc/%d", p.parent)); ok && above.role == runtimeShim &&
-				!slices.Contains(found, above) {
+				!slices.ContainsFunc(found, known) {
 				found = append(found, above)
 			}
 		}
@@ -71,17 +78,41 @@ func read(dir string) (process, bool) {
 	if err != nil || len(cmdline) == 0 {
 		return process{}, false
 	}
+	parent, started, ok := born(dir)
+	if !ok {
+		return process{}, false
+	}
+	p := process{pid: pid, parent: parent, started: started, role: roleOf(strings.Split(string(cmdline), "\x00"))}
+	if p.role == shim && !first(dir) {
+		p.role = passing
+	}
+	return p, true
+}
+
+// born is under whom and when a process began.
+func born(dir string) (parent int, started string, ok bool) {
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
-		return process{}, false
+		return 0, "", false
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	parent, err := strconv.Atoi(fields[1])
+	// The name of a program may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	parent, err = strconv.Atoi(fields[1])
+	return parent, fields[19], err == nil
+}
+
+// first tells whether a process is the first of its container.
+func first(dir string) bool {
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
-		return process{}, false
+		return false
 	}
-	return process{pid: pid, parent: parent, role: roleOf(strings.Split(string(cmdline), "\x00"))}, true
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			return strings.HasSuffix(strings.TrimSpace(numbers), "\t1")
+		}
+	}
+	return false
 }
 
 func roleOf(args []string) role {
@@ -93,6 +124,8 @@ func roleOf(args []string) role {
 		return agent
 	case name == "agent" && slices.Contains(args, "wait"):
 		return waiter
+	case name == "agent":
+		return passing
 	case strings.HasPrefix(name, "containerd-shim"):
 		return runtimeShim
 	}
@@ -126,8 +159,10 @@ func (p *process) signal(signal unix.Signal) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	// The number may have become another process's before it was opened.
-	if now, ok := read(fmt.Sprintf("/proc/%d", p.pid)); !ok || now != *p {
+	// The number may have become another process's before it was opened. Nothing
+	// else of it stays: amid an exec it has no command line, and who outlives its
+	// parent gets another.
+	if _, started, ok := born(fmt.Sprintf("/proc/%d", p.pid)); !ok || started != p.started {
 		return false
 	}
 	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
