@@ -71,6 +71,9 @@ func Read(dir, name string) (Record, error) {
 		return nil, err
 	}
 	processes := map[string]*Process{}
+	// A write goes from page to page: of a line that is being written, the file may
+	// have the first half.
+	data = data[:bytes.LastIndexByte(data, '\n')+1]
 	for raw := range bytes.Lines(data) {
 		var l line
 		if err := json.Unmarshal(raw, &l); err != nil {

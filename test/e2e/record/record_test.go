@@ -4,6 +4,7 @@
 package record
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -110,4 +111,24 @@ func TestAFrozenProcessIsThereButNotActive(t *testing.T) {
 	require.Len(t, overlaps, 1)
 	assert.Equal(t, 16*s, overlaps[0].Len)
 	assert.Equal(t, s, overlaps[0].Active, "what it ran after it woke")
+}
+
+func TestALineThatIsBeingWrittenIsNotReadYet(t *testing.T) {
+	dir := t.TempDir()
+	w, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
+	require.NoError(t, err)
+	defer finish(t, w)
+	file, err := os.OpenFile(recordFile(dir, "x"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer file.Close()
+	_, err = file.WriteString(`{"id":"b","eve`)
+	require.NoError(t, err)
+	r, err := Read(dir, "x")
+	require.NoError(t, err)
+	require.Len(t, r, 1)
+	assert.Equal(t, "a", r[0].Pod)
+	_, err = file.WriteString("\n")
+	require.NoError(t, err)
+	_, err = Read(dir, "x")
+	require.Error(t, err, "a line that is written is read")
 }
