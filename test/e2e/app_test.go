@@ -23,6 +23,15 @@ import (
 // (plus 1 s to be killed), 2 s of margin.
 const shortLease = 10 * time.Second
 
+// lastingLease rides out 11 s in which a starved machine renews nothing: losses
+// are for the tests of losses. Whoever gets a slot within released of its loss got
+// it by a release: the last renewal is at most 5 s old, or a little more, and what
+// has to expire does so 25 s later.
+const (
+	lastingLease = 30 * time.Second
+	released     = lastingLease / 2
+)
+
 // app is a workload of the unchanged application.
 type app struct {
 	name string
@@ -44,6 +53,13 @@ type app struct {
 // singleton is a three-replica application of which one runs.
 func singleton(name string) app {
 	return app{name: name, annotations: claim(api.SingletonAnnotation, "true")}
+}
+
+// lasting is a singleton that keeps its slot on a machine that stalls.
+func lasting(name string) app {
+	a := singleton(name)
+	a.annotations[api.LeaseDurationAnnotation] = lastingLease.String()
+	return a
 }
 
 // locked is an application that shares a lock.
@@ -179,25 +195,25 @@ func (s *space) service(a app) *corev1.Service {
 // deploy creates a Deployment and waits until all its pods stand and one runs.
 func (s *space) deploy(a app) *appsv1.Deployment {
 	s.Helper()
-	var d *appsv1.Deployment
-	var err error
-	// A node that was cut off a moment ago may have taken the API server's
-	// connection to the webhook with it.
-	s.within(handover, func() bool {
-		d, err = s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
-		return !apierrors.IsInternalError(err)
-	})
-	require.NoError(s, err)
+	d := s.create(a)
 	s.awaitGated(a)
 	s.awaitRunning(a, startTimeout)
 	return d
 }
 
 // create makes the application's Deployment, and waits for nothing.
-func (s *space) create(a app) {
+func (s *space) create(a app) *appsv1.Deployment {
 	s.Helper()
-	_, err := s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+	var d *appsv1.Deployment
+	var err error
+	// A node that was cut off a moment ago may have taken the API server's
+	// connection to the webhook with it, which it finds out after half a minute.
+	s.within(startTimeout, func() bool {
+		d, err = s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
+		return !apierrors.IsInternalError(err)
+	})
 	require.NoError(s, err)
+	return d
 }
 
 // awaitGated waits until as many gated pods as replicas have all their

@@ -4,8 +4,10 @@
 package e2e
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,13 @@ func (s *space) went(pod *corev1.Pod, began time.Time) time.Duration {
 	return time.Since(began)
 }
 
+// patient is a grace period in seconds far above what any end takes, and atOnce is
+// for the end of who does not use it up.
+const (
+	patient = 120
+	atOnce  = patient * time.Second / 2
+)
+
 // undeployed is gone for the only pod of a Deployment, which gets no successor
 // that would run beside it.
 func (s *space) undeployed(pod *corev1.Pod) time.Duration {
@@ -78,7 +87,7 @@ func (s *space) undeployed(pod *corev1.Pod) time.Duration {
 // pair creates an application twice, one pod each: as it is, and annotated.
 func (s *space) pair(name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated app) {
 	s.Helper()
-	gated = singleton(name)
+	gated = lasting(name)
 	gated.replicas, gated.edit, gated.args = 1, edit, args
 	plain = app{name: name + "-plain", replicas: 1, edit: edit, args: args}
 	for _, a := range []app{gated, plain} {
@@ -92,32 +101,37 @@ func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
 	needLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := newSpace(t)
-	a := singleton("hooked")
-	a.replicas, a.args = 2, []string{"-notes"}
+	a := lasting("hooked")
+	a.replicas, a.args, a.grace = 2, []string{"-notes"}, patient
 	a.edit = hooked(noting("post"), noting("pre"))
 	s.deploy(a)
 	noted := func(pod *corev1.Pod, want ...string) {
 		s.Helper()
-		s.within(handover, func() bool { return len(s.notes(pod)) >= len(want) })
+		s.within(soon, func() bool { return len(s.notes(pod)) >= len(want) })
 		assert.Equal(s, want, s.notes(pod))
 	}
-	first, standby := s.holder(deploymentSlot(a.name)), s.standby(a)
+	// What is noted of that many whole lives of the child.
+	lives := func(n int, more ...string) []string {
+		return append(slices.Repeat([]string{"post", "pre", "stops"}, n), more...)
+	}
+	first, standby := s.awaitHolder(deploymentSlot(a.name)), s.awaitStandby(a)
 	noted(first, "post")
 	assert.Empty(t, s.notes(standby))
 
-	second := s.yields(a)
+	second, there := s.yields(a)
 	assert.Equal(t, standby.UID, second.UID)
 	noted(second, "post")
-	noted(first, "post", "pre", "stops")
-	assert.Equal(t, first.UID, s.yields(a).UID)
-	noted(first, "post", "pre", "stops", "post")
-	noted(second, "post", "pre", "stops")
+	noted(first, lives(there)...)
+	third, back := s.yields(a)
+	assert.Equal(t, first.UID, third.UID)
+	noted(first, lives(there, "post")...)
+	noted(second, lives(back)...)
 	assert.Zero(t, s.restarts(a))
 
-	assert.Less(t, s.gone(second), 20*time.Second, "a standby ends at once")
-	noted(second, "post", "pre", "stops")
+	assert.Less(t, s.gone(second), atOnce, "a standby ends at once")
+	noted(second, lives(back)...)
 	s.gone(first)
-	noted(first, "post", "pre", "stops", "post", "pre", "stops")
+	noted(first, lives(there+1)...)
 }
 
 // compat: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
@@ -177,7 +191,7 @@ func TestHooksThatFailFailAsWithoutUs(t *testing.T) {
 		"fails-tcp":  tcp,
 	} {
 		plain, gated := s.pair(name, hooked(postStart, noting("pre")), "-notes", "-stop-code=9")
-		said := map[string][]string{}
+		pods := map[string]*corev1.Pod{}
 		for _, a := range []app{plain, gated} {
 			var pod *corev1.Pod
 			s.await(startTimeout, a.name+" is restarted", func() bool {
@@ -186,23 +200,30 @@ func TestHooksThatFailFailAsWithoutUs(t *testing.T) {
 				}
 				return pod != nil
 			})
-			last := s.pod(pod.Name).Status.ContainerStatuses[0].LastTerminationState.Terminated
-			require.NotNil(t, last, a.name)
-			assert.Equal(t, int32(9), last.ExitCode, "%s was asked to stop", a.name)
-			s.await(handover, "it is said", func() bool {
-				said[a.name] = append(s.said(pod, "FailedPostStartHook"), s.said(pod, "Killing")...)
-				return len(said[a.name]) >= 2
+			s.endsWith(pod, 9, a.name+" was asked to stop")
+			s.within(soon, func() bool {
+				return slices.Contains(s.notes(pod), "pre") && slices.Contains(s.notes(pod), "stops")
 			})
 			assert.Subset(t, s.notes(pod), []string{"pre", "stops"}, a.name)
+			pods[a.name] = pod
 		}
-		assert.Equal(t, unique(said[plain.name]), unique(said[gated.name]), name)
+		said := func(a app) map[string]bool {
+			failed, killing := s.said(pods[a.name], "FailedPostStartHook"), s.said(pods[a.name], "Killing")
+			if len(failed) == 0 || len(killing) == 0 {
+				return nil
+			}
+			return unique(append(failed, killing...))
+		}
+		s.within(soon, func() bool { return said(plain) != nil && maps.Equal(said(plain), said(gated)) })
+		assert.NotEmpty(t, said(plain), name)
+		assert.Equal(t, said(plain), said(gated), name)
 	}
 
 	plain, gated := s.twins("fails-late", hooked(nil, tcp), "-notes")
 	for _, pod := range []*corev1.Pod{plain, gated} {
 		s.undeployed(pod)
 		assert.Equal(t, []string{"stops"}, s.notes(pod), pod.Name)
-		s.await(handover, "it is said", func() bool { return len(s.said(pod, "FailedPreStopHook")) > 0 })
+		s.await(soon, "it is said", func() bool { return len(s.said(pod, "FailedPreStopHook")) > 0 })
 	}
 	assert.Equal(t, s.said(plain, "FailedPreStopHook"), s.said(gated, "FailedPreStopHook"))
 }

@@ -4,9 +4,13 @@
 package e2e
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -15,15 +19,69 @@ func (s *space) last(a app) (ended *corev1.ContainerStateTerminated) {
 	s.Helper()
 	s.await(startTimeout, a.name+" has ended", func() bool {
 		for _, pod := range s.all(a.name) {
-			for _, status := range pod.Status.ContainerStatuses {
-				if status.LastTerminationState.Terminated != nil {
-					ended = status.LastTerminationState.Terminated
-				}
+			if last := s.lastEnd(pod); last != nil {
+				ended = last
 			}
 		}
 		return ended != nil
 	})
 	return ended
+}
+
+// said are the messages of a pod's Events of that reason, without its address.
+func (s *space) said(pod *corev1.Pod, reason string) []string {
+	events, err := s.events.List(everything)
+	require.NoError(s, err)
+	var all []string
+	for _, e := range events {
+		if e.InvolvedObject.UID == pod.UID && e.Reason == reason {
+			all = append(all, strings.ReplaceAll(e.Message, pod.Status.PodIP, "IP"))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// restarted is how often the application's container of a pod was. The kubelet may
+// count a restart before it says how the run before it ended; here it counts then.
+func (s *space) restarted(pod *corev1.Pod) int32 {
+	now := s.pod(pod.Name)
+	if now == nil || len(now.Status.ContainerStatuses) == 0 {
+		return -1
+	}
+	status := now.Status.ContainerStatuses[0]
+	if status.RestartCount > 0 && status.LastTerminationState.Terminated == nil {
+		return status.RestartCount - 1
+	}
+	return status.RestartCount
+}
+
+// unhealthy is what probes of a pod are said to have failed of, but for what they
+// say of an application that does not listen yet: not all starts are fast.
+func (s *space) unhealthy(pod *corev1.Pod) []string {
+	return slices.DeleteFunc(s.said(pod, "Unhealthy"), func(message string) bool {
+		return strings.Contains(message, "connection refused")
+	})
+}
+
+// endsWith waits until a container that is restarted again and again has ended a
+// run with a code. The first may be stopped before it has learnt to be.
+func (s *space) endsWith(pod *corev1.Pod, code int32, what string) {
+	s.Helper()
+	s.await(startTimeout, fmt.Sprintf("%s: exit code %d", what, code), func() bool {
+		last := s.lastEnd(pod)
+		return last != nil && last.ExitCode == code
+	})
+}
+
+// lastEnd is how the application's container of a pod ended last, or nil: it may
+// not have, or the kubelet has not said it yet.
+func (s *space) lastEnd(pod *corev1.Pod) *corev1.ContainerStateTerminated {
+	now := s.pod(pod.Name)
+	if now == nil || len(now.Status.ContainerStatuses) == 0 {
+		return nil
+	}
+	return now.Status.ContainerStatuses[0].LastTerminationState.Terminated
 }
 
 // compat: lifecycle/termination-messages lifecycle/out-of-memory carried
@@ -50,6 +108,13 @@ func TestAContainerEndsAsWithoutUs(t *testing.T) {
 		}, 137, "OOMKilled", ""},
 	} {
 		plain, gated := s.pair("ends-"+name, func(t *corev1.PodTemplateSpec) { tt.edit(&t.Spec.Containers[0]) })
+		// Each ends again and again: of one end a machine that stalls may lose the
+		// log's last line, or that it was for memory.
+		s.within(startTimeout, func() bool {
+			before, after := s.last(plain), s.last(gated)
+			return before.ExitCode == tt.code && before.Reason == tt.reason && strings.Contains(before.Message, tt.message) &&
+				after.ExitCode == before.ExitCode && after.Reason == before.Reason && after.Message == before.Message
+		})
 		for _, a := range []app{plain, gated} {
 			ended := s.last(a)
 			assert.Equal(t, tt.code, ended.ExitCode, a.name)

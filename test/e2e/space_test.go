@@ -32,8 +32,13 @@ import (
 
 const (
 	// startTimeout is for a first start: an image to pull, three pods to
-	// schedule, all on a machine that five tests share.
-	startTimeout = 90 * time.Second
+	// schedule, all on a machine that five tests share. Scheduler and kubelets
+	// hear of nothing for up to a minute after a restart of the API server, whom
+	// they ask again and again less often.
+	startTimeout = 3 * time.Minute
+	// soon is for what comes by itself, however late on a machine that stalls, and
+	// whose time nobody promises: a status, an Event beside it, a stream's answer.
+	soon = 30 * time.Second
 	// turn is how often a condition is looked at again if nothing changed in
 	// the namespace: records are files, which send no events.
 	turn = 10 * time.Millisecond
@@ -96,6 +101,11 @@ func newSpace(t *testing.T, change ...func(*corev1.Namespace)) *space {
 		require.NoError(t, os.Chmod(s.dir, 0o777), "whatever the umask, pods of every user record here")
 	}
 	s.watch(ctx)
+	// Without it no pod is let in.
+	s.await(startTimeout, "the namespace's service account", func() bool {
+		_, err := s.client.CoreV1().ServiceAccounts(s.name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	})
 	return s
 }
 
@@ -221,7 +231,7 @@ func (s *space) holder(slot string) *corev1.Pod {
 // its application before the watch tells of the Lease.
 func (s *space) awaitHolder(slot string) (holder *corev1.Pod) {
 	s.Helper()
-	s.await(handover, "a holder of "+slot, func() bool {
+	s.await(soon, "a holder of "+slot, func() bool {
 		holder = s.holder(slot)
 		return holder != nil
 	})

@@ -4,13 +4,11 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // stoppedBy gives the application an image, and a stop signal of the pod's own.
@@ -44,28 +42,34 @@ func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
 		// The number of one that has no name.
 		"of-both": {quitImage, corev1.SIGRTMAXMINUS3, "61"},
 	} {
-		gated := singleton(name)
-		// Nothing here is about losses, which a starved machine must not add.
-		gated.annotations[api.LeaseDurationAnnotation] = longLease.String()
+		gated := lasting(name)
+		gated.grace = patient
 		// The delay lets another signal come after the first.
 		gated.replicas, gated.edit, gated.args = 2, stoppedBy(tt.image, tt.own), []string{"-signals", "-stop-delay=1s"}
 		plain := app{name: name + "-plain", replicas: 1, edit: gated.edit, args: gated.args}
 		s.create(plain)
 		s.deploy(gated)
 		s.awaitRunning(plain, startTimeout)
-		asItIs := s.all(plain.name)[0]
+		var asItIs *corev1.Pod
+		s.await(soon, "its pod", func() bool {
+			if pods := s.all(plain.name); len(pods) == 1 {
+				asItIs = pods[0]
+			}
+			return asItIs != nil
+		})
 		assert.Equal(t, tt.own, stopSignal(asItIs), "the API server has kept it")
 		s.undeployed(asItIs)
 		assert.Equal(t, []string{tt.want}, s.notes(asItIs), asItIs.Name)
 
 		first := s.awaitHolder(deploymentSlot(name))
-		second := s.yields(gated)
+		second, asked := s.yields(gated)
 		assert.Equal(t, tt.own, stopSignal(second))
-		assert.Equal(t, []string{tt.want}, s.notes(first), "%s yields", first.Name)
+		told := slices.Repeat([]string{tt.want}, asked)
+		assert.Equal(t, told, s.notes(first), "%s yields", first.Name)
 		// It stands by now, and takes the signal for its own end.
-		assert.Less(t, s.gone(first), 20*time.Second, "a standby ends at once")
-		assert.Equal(t, []string{tt.want}, s.notes(first), "%s is gone", first.Name)
-		s.awaitRunning(gated, handover)
+		assert.Less(t, s.gone(first), atOnce, "a standby ends at once")
+		assert.Equal(t, told, s.notes(first), "%s is gone", first.Name)
+		s.awaitRunning(gated, soon)
 		s.undeployed(second)
 		assert.Equal(t, []string{tt.want}, s.notes(second), second.Name)
 	}
