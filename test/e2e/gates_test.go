@@ -27,12 +27,13 @@ const waiter role = "waiter"
 
 // restarted bounds what the kubelet takes to restart all containers of a pod: it
 // looks at containers once a second, kills, removes, and begins anew.
-const restarted = 30 * time.Second
+const restarted = 60 * time.Second
 
 // insistent is an application of two replicas that ends at once unless it is
-// PID 1 of its container, behind a gate.
+// PID 1 of its container, behind a gate. The shortest lease leaves the kubelet of a
+// busy machine five seconds.
 func insistent(name string, gate api.Gate) app {
-	a := singleton(name)
+	a := suffering(name)
 	a.replicas = 2
 	a.annotations[api.GateAnnotation] = string(gate)
 	a.args = []string{"-pid1"}
@@ -95,18 +96,27 @@ func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
 	slot := deploymentSlot(h.a.name)
-	h.await(handover, "the holder is Ready", func() bool { return conditionTrue(h.pod(h.victim.Name), corev1.PodReady) })
+	h.await(soon, "the holder is Ready", func() bool { return conditionTrue(h.pod(h.victim.Name), corev1.PodReady) })
 
 	for _, c := range h.victim.Spec.Containers {
 		assert.Empty(t, c.Command, "nothing of the application is changed")
 		assert.NotContains(t, c.VolumeMounts, api.Volume)
 	}
 
-	first := h.before
-	h.mustSignal(h.victim, agent, unix.SIGUSR1)
-	yielded := record.Now()
-	h.await(takeover+handover, "another takes over", func() bool { return h.after(h.a, first) != nil })
-	next := h.after(h.a, first)
+	var first, next *record.Process
+	var yielded time.Duration
+	// What was yielded has to expire, for the yielder's new agent two or three seconds
+	// later than for who waited; as long as a machine may stall.
+	for range 3 {
+		h.awaitInFront()
+		first = h.before
+		h.mustSignal(h.victim, agent, unix.SIGUSR1)
+		yielded = record.Now()
+		h.await(faultLease+soon, "another takes over", func() bool { next = h.after(h.a, first); return next != nil })
+		if next.Pod != first.Pod {
+			break
+		}
+	}
 	assert.NotEqual(t, first.Pod, next.Pod, "it has yielded to those who waited")
 	assert.GreaterOrEqual(t, next.Start-h.process(first.ID).Last, time.Duration(0))
 	t.Logf("dead %v after the yield, the next one started %v after it",
@@ -119,14 +129,15 @@ func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 
 	h.awaitInFront()
 	h.steal(slot)
-	h.await(restarted, "the holder's application is dead", func() bool { return h.vacant(h.a.name) })
+	// Before anybody takes the thief's slot for expired.
+	h.await(faultLease, "the holder's application is dead", func() bool { return h.vacant(h.a.name) })
 	h.giveBack(slot)
-	h.await(takeover+restarted, "somebody runs again", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(faultLease+restarted, "somebody runs again", func() bool { return h.after(h.a, h.before) != nil })
 
 	h.awaitInFront()
 	h.deletePod(h.victim)
-	h.await(takeover+handover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
-	assert.Greater(t, h.vacancyAfter(h.a, h.before), shortLease/2, "nothing proves a death, so the slot expires")
+	h.await(faultLease+soon, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
+	assert.Greater(t, h.vacancyAfter(h.a, h.before), faultLease/2, "nothing proves a death, so the slot expires")
 }
 
 // holdOf is the hold that a slot's Lease names, on the API server's word: what a
@@ -153,11 +164,11 @@ func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
 		return agentRestarts(pod) == 1 && find(pod, agent) != nil
 	})
 	renewed := h.lease(slot).Spec.RenewTime.Time
-	h.await(handover, "it renews", func() bool { return h.lease(slot).Spec.RenewTime.After(renewed) })
-	h.never(shortLease, "another application", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(soon, "it renews", func() bool { return h.lease(slot).Spec.RenewTime.After(renewed) })
+	h.never(faultLease, "another application", func() bool { return h.after(h.a, h.before) != nil })
 	assert.Equal(t, hold, h.holdOf(slot), "the same hold")
 
-	h.signal(h.victim, child, unix.SIGKILL)
+	h.mustSignal(h.victim, child, unix.SIGKILL)
 	var next *record.Process
 	h.await(restarted, "the application is restarted", func() bool {
 		next = h.after(h.a, h.before)
@@ -181,7 +192,7 @@ func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
 	require.True(t, a.signal(unix.SIGKILL))
 	h.await(restarted, "the application is dead", func() bool { return h.vacant(h.a.name) })
 	h.await(restarted, "the pod stands by", func() bool { return find(h.victim, waiter) != nil })
-	h.await(takeover+restarted, "somebody runs again", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(faultLease+restarted, "somebody runs again", func() bool { return h.after(h.a, h.before) != nil })
 	assert.Greater(t, h.vacancyAfter(h.a, h.before), time.Duration(0))
 	h.awaitInFront()
 }
@@ -189,24 +200,21 @@ func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
 // Nothing in the pod enforces the deadline: the kubelet does, which needs no API
 // server for it.
 func TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t *testing.T) {
-	a := insistent("insistent-cut", api.GatePod)
-	// The shortest lease leaves the kubelet of a busy machine five seconds.
-	a.annotations[api.LeaseDurationAnnotation] = "20s"
-	h := deployInFront(t, a)
-	at := record.Now()
-	heal := fault(t, h.victim.Spec.NodeName, h.lab.Cut, h.lab.Heal)
-	b := budget(t, 20*time.Second)
-	h.await(b.Duration+takeover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
-	next, old := h.after(h.a, h.before), h.process(h.before.ID)
+	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
+	var heal func()
+	h.suffers(func() { heal = fault(t, h.victim.Spec.NodeName, h.lab.Cut, h.lab.Heal) })
+	var next *record.Process
+	h.await(faultLease+soon, "another takes over", func() bool { next = h.after(h.a, h.before); return next != nil })
+	old := h.process(h.before.ID)
 	t.Logf("dead %v after the cut, the next one started %v after it",
-		(old.Last - at).Round(time.Millisecond), (next.Start - at).Round(time.Millisecond))
-	assert.GreaterOrEqual(t, next.Start, at+b.Duration-b.Renew-fresh, "nobody starts before the lease has run out")
+		(old.Last - h.at).Round(time.Millisecond), (next.Start - h.at).Round(time.Millisecond))
+	assert.GreaterOrEqual(t, next.Start, h.seen+faultLease, "nobody starts before the lease has run out")
 	heal()
 	h.await(startTimeout, "the old pod waits", func() bool {
 		pod := h.pod(h.victim.Name)
 		return pod == nil || find(pod, waiter) != nil && find(pod, child) == nil
 	})
-	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID, "the healed pod disturbs nobody")
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, soon).ID, "the healed pod disturbs nobody")
 }
 
 // endpoints are the pods that a Service sends requests to.
@@ -233,6 +241,8 @@ func TestGateReadinessOneOfThemServes(t *testing.T) {
 	s := newSpace(t)
 	a := insistent("serving", api.GateReadiness)
 	a.record = "$(POD_NAME)" // each is alone under its own name
+	// Who loses a slot cannot always say so before the next one is shown.
+	a.annotations[api.LeaseDurationAnnotation] = lastingLease.String()
 	s.create(a)
 	service := s.service(a)
 	slot := deploymentSlot(a.name)
@@ -259,7 +269,7 @@ func TestGateReadinessOneOfThemServes(t *testing.T) {
 	serving := func(other string) *corev1.Pod {
 		t.Helper()
 		var holder *corev1.Pod
-		s.await(takeover+handover, "the Service answers from the holder alone", func() bool {
+		s.await(startTimeout, "the Service answers from the holder alone", func() bool {
 			names := shown()
 			holder = s.holder(slot)
 			return holder != nil && len(names) == 1 && names[0] == holder.Name && holder.Name != other &&
@@ -276,7 +286,7 @@ func TestGateReadinessOneOfThemServes(t *testing.T) {
 	}
 	first := serving("")
 	for _, pod := range s.all(a.name) {
-		assert.NotNil(t, find(pod, child), "it runs in each pod")
+		s.await(soon, "it runs in each pod", func() bool { return find(pod, child) != nil })
 		assert.Len(t, pod.Spec.InitContainers, 1, "nothing but the agent")
 	}
 	s.mustSignal(first, agent, unix.SIGUSR1)

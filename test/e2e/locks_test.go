@@ -122,7 +122,8 @@ func (s *space) elect(slot, name string) *elector {
 	// Work ends before the release: the elector runs until the work has ended.
 	working := make(chan struct{})
 	config := leaderelection.LeaderElectionConfig{
-		Lock: lock, LeaseDuration: shortLease, RenewDeadline: 6 * time.Second, RetryPeriod: time.Second,
+		// It rides out what the pods' lease does.
+		Lock: lock, LeaseDuration: faultLease, RenewDeadline: faultLease / 2, RetryPeriod: time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { defer close(working); e.work(ctx) },
 			OnStoppedLeading: func() {},
@@ -162,25 +163,25 @@ func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
 	const lock = "shared"
 	slot := api.LockLease(lock)
 	a := locked("pods", lock)
-	a.replicas = 2
+	a.replicas, a.annotations[api.LeaseDurationAnnotation] = 2, faultLease.String()
 	s.deploy(a)
-	first := s.awaitRunning(a, handover)
+	first := s.awaitRunning(a, soon)
 
 	e := s.elect(slot, lock)
-	s.never(takeover, "the elector has the lock that a pod holds", func() bool { now := s.running(lock); return now != nil && now.ID != first.ID })
+	s.never(faultLease+handover, "the elector has the lock that a pod holds", func() bool { now := s.running(lock); return now != nil && now.ID != first.ID })
 
 	// The pods leave, the elector gets it, and keeps it when they are back.
 	s.scale(a, 0)
-	s.await(takeover+startTimeout, "the elector has the lock", func() bool {
+	s.await(faultLease+startTimeout, "the elector has the lock", func() bool {
 		now := s.running(lock)
 		return now != nil && now.Pod == "elector"
 	})
 	s.scale(a, 2)
 	s.awaitGated(a)
-	s.never(takeover, "a pod has the lock that the elector holds", func() bool { now := s.running(lock); return now != nil && now.Pod != "elector" })
+	s.never(faultLease+handover, "a pod has the lock that the elector holds", func() bool { now := s.running(lock); return now != nil && now.Pod != "elector" })
 
 	e.stop()
-	s.await(handover, "a pod has the lock that the elector released", func() bool {
+	s.await(soon, "a pod has the lock that the elector released", func() bool {
 		now := s.running(lock)
 		return now != nil && now.Pod != "elector"
 	})

@@ -20,9 +20,21 @@ import (
 )
 
 // nodeTimeout is for a node that comes back to be Ready.
-const nodeTimeout = time.Minute
+const nodeTimeout = 2 * time.Minute
 
-// budget is how the shortest lease is divided.
+// faultLease is for a holder that a fault is done to: long enough for the next
+// holder, and for this one until then, to ride out the 3 s for which a busy machine
+// stalls (it rides out 7 s), and no longer, because it is waited for.
+const faultLease = 20 * time.Second
+
+// suffering is a singleton of which a fault takes the slot.
+func suffering(name string) app {
+	a := singleton(name)
+	a.annotations[api.LeaseDurationAnnotation] = faultLease.String()
+	return a
+}
+
+// budget is how a lease is divided.
 func budget(t *testing.T, d time.Duration) api.Budget {
 	b, err := api.NewBudget(d)
 	require.NoError(t, err)
@@ -46,16 +58,37 @@ func fault(t *testing.T, node string, do, undo func(context.Context, string) err
 	return undone
 }
 
+// startsWithin is what a component that cannot start takes to say so.
+const startsWithin = 2 * time.Second
+
+// revive starts what has ended on a node, as an init system would, and tells
+// whether it had to: one machine has all the nodes, and a kubelet or kube-proxy that
+// finds its inotify instances used up ends at its start. A node without kube-proxy
+// is Ready, and no agent on it reaches the API server.
+func revive(ctx context.Context, node string) (ended bool) {
+	for _, component := range lab.Components(node) {
+		if cluster.lab.PID(node, component) == 0 {
+			ended = true
+			_ = cluster.lab.Start(ctx, node, component)
+		}
+	}
+	return ended
+}
+
 // awaitNode waits until a node is Ready and nothing keeps pods from it.
 func awaitNode(t *testing.T, name string) {
 	t.Helper()
+	started := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), nodeTimeout)
 	defer cancel()
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	for {
+		if revive(ctx, name) {
+			started = time.Now()
+		}
 		node, err := cluster.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-		if err == nil && len(node.Spec.Taints) == 0 && nodeReady(node) {
+		if err == nil && len(node.Spec.Taints) == 0 && nodeReady(node) && time.Since(started) > startsWithin {
 			return
 		}
 		select {
@@ -84,6 +117,18 @@ type holding struct {
 	// before is the application's process, victim its pod.
 	before *record.Process
 	victim *corev1.Pod
+	// seen is the last renewal before the fault, at the instant after it.
+	seen, at time.Duration
+}
+
+// renewed is when the last renewal of a slot was written, on the record's clock
+// and the API server's word: what a watch has seen may be old.
+func (s *space) renewed(slot string) time.Duration {
+	s.Helper()
+	lease, err := s.client.CoordinationV1().Leases(s.name).Get(s.Context(), slot, metav1.GetOptions{})
+	require.NoError(s, err)
+	require.NotNil(s, lease.Spec.RenewTime)
+	return record.Now() - time.Since(lease.Spec.RenewTime.Time)
 }
 
 func deployHolding(t *testing.T, a app, why string) holding {
@@ -91,29 +136,38 @@ func deployHolding(t *testing.T, a app, why string) holding {
 	l := needLab(t, why)
 	s := newSpace(t)
 	s.deploy(a)
-	h := holding{space: s, a: a, lab: l, before: s.awaitRunning(a, handover)}
+	h := holding{space: s, a: a, lab: l, before: s.awaitRunning(a, soon)}
 	h.victim = s.pod(h.before.Pod)
 	require.NotNil(t, h.victim)
 	return h
 }
 
-// takenOver waits for the next application, and holds both to the time budget
-// of an expiry that began at the instant of the fault.
-func (h holding) takenOver(at time.Duration) *record.Process {
+// suffers does a fault, and notes between which instants the last renewal was:
+// not before the one that was seen, not after the fault was complete.
+func (h *holding) suffers(do func()) {
 	h.Helper()
-	b := budget(h.T, shortLease)
+	h.seen = h.renewed(deploymentSlot(h.a.name))
+	do()
+	h.at = record.Now()
+}
+
+// takenOver waits for the next application, and holds both to the time budget
+// of an expiry that began with the fault.
+func (h *holding) takenOver() *record.Process {
+	h.Helper()
+	b := budget(h.T, faultLease)
 	var next *record.Process
-	h.await(takeover+handover, "another takes over", func() bool {
+	h.await(b.Duration+soon, "another takes over", func() bool {
 		next = h.after(h.a, h.before)
 		return next != nil
 	})
 	old := h.process(h.before.ID)
-	assert.LessOrEqual(h, old.Last, at+b.Deadline(), "the child is dead at the deadline")
-	assert.GreaterOrEqual(h, next.Start, at+b.Duration-b.Renew-fresh, "nobody starts before the lease has run out")
-	assert.LessOrEqual(h, next.Start, at+takeover, "somebody starts when the lease has run out")
+	assert.LessOrEqual(h, old.Last, h.at+b.Deadline(), "the child is dead at the deadline")
+	assert.GreaterOrEqual(h, next.Start, h.seen+b.Duration, "nobody starts before the lease has run out")
+	assert.LessOrEqual(h, next.Start, h.at+b.Duration+b.Duration/2, "somebody starts when the lease has run out")
 	assert.NotEqual(h, h.victim.Spec.NodeName, next.Node)
 	h.Logf("child dead %v after the fault, the next one started %v after it",
-		(old.Last - at).Round(time.Millisecond), (next.Start - at).Round(time.Millisecond))
+		(old.Last - h.at).Round(time.Millisecond), (next.Start - h.at).Round(time.Millisecond))
 	return next
 }
 
@@ -140,82 +194,87 @@ func (h holding) standsBy() {
 }
 
 func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
-	h := deployHolding(t, singleton("cut"), "it cuts a node off")
-	at := record.Now()
-	heal := fault(t, h.victim.Spec.NodeName, h.lab.Cut, h.lab.Heal)
-	next := h.takenOver(at)
+	h := deployHolding(t, suffering("cut"), "it cuts a node off")
+	var heal func()
+	h.suffers(func() { heal = fault(t, h.victim.Spec.NodeName, h.lab.Cut, h.lab.Heal) })
+	next := h.takenOver()
 	heal()
 	h.standsBy()
 	assert.Zero(t, h.restarts(h.a), "a loss is no restart")
-	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID, "the healed pod disturbs nobody")
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, soon).ID, "the healed pod disturbs nobody")
 }
 
 func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T) {
-	h := deployHolding(t, singleton("forced"), "it cuts a node off")
-	at := record.Now()
-	heal := fault(t, h.victim.Spec.NodeName, h.lab.Cut, h.lab.Heal)
+	h := deployHolding(t, suffering("forced"), "it cuts a node off")
+	var heal func()
+	h.suffers(func() { heal = fault(t, h.victim.Spec.NodeName, h.lab.Cut, h.lab.Heal) })
 	now := int64(0)
 	err := h.client.CoreV1().Pods(h.name).Delete(t.Context(), h.victim.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	require.NoError(t, err)
-	h.takenOver(at)
+	h.takenOver()
 	heal()
 }
 
 func TestNodeFrozenAndThawedActsForAnInstantAtMost(t *testing.T) {
-	h := deployHolding(t, singleton("frozen"), "it freezes a node")
+	h := deployHolding(t, suffering("frozen"), "it freezes a node")
 	// What nobody can prevent: frozen past its deadline, the child is there
-	// beside the next one, and runs on for the instant that its death takes.
-	const instant = time.Second
+	// beside the next one, and runs on for the instant that its death takes: as
+	// long as the machine may keep the shim waiting while the child runs.
+	const instant = 3 * time.Second
 	h.tolerate = func(o record.Overlap) bool { return o.A.ID == h.before.ID && o.Active < instant }
-	at := record.Now()
-	thaw := fault(t, h.victim.Spec.NodeName, h.lab.Freeze, h.lab.Thaw)
-	next := h.takenOver(at)
+	var thaw func()
+	h.suffers(func() { thaw = fault(t, h.victim.Spec.NodeName, h.lab.Freeze, h.lab.Thaw) })
+	next := h.takenOver()
 	woken := record.Now()
 	thaw()
 	h.standsBy()
-	old := h.process(h.before.ID)
-	t.Logf("after %v frozen it lived for %v", woken-at, old.Last-woken)
-	assert.Less(t, old.Last, woken+instant)
-	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID)
+	// By its own stamps: thawing may take a while, too.
+	var lived time.Duration
+	for _, span := range h.process(h.before.ID).Active() {
+		lived += max(0, span.Until-max(span.From, woken))
+	}
+	t.Logf("after %v frozen it lived for %v", woken-h.at, lived)
+	assert.Less(t, lived, instant)
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, soon).ID)
 }
 
 func TestNodeCrashedAndBooted(t *testing.T) {
-	h := deployHolding(t, singleton("crash"), "it crashes a node")
-	at := record.Now()
-	boot := fault(t, h.victim.Spec.NodeName, h.lab.Crash, h.lab.Boot)
-	next := h.takenOver(at)
+	h := deployHolding(t, suffering("crash"), "it crashes a node")
+	var boot func()
+	h.suffers(func() { boot = fault(t, h.victim.Spec.NodeName, h.lab.Crash, h.lab.Boot) })
+	next := h.takenOver()
 	boot()
 	h.await(startTimeout, "the old pod stands by", func() bool {
 		pod := h.pod(h.victim.Name)
 		return pod == nil || containersRun(pod) && find(pod, shim) != nil
 	})
-	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID, "the booted node disturbs nobody")
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, soon).ID, "the booted node disturbs nobody")
 }
 
 func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("agent-frozen"), "it freezes a process")
-	at := record.Now()
-	thaw := h.freeze(h.victim, agent)
-	next := h.takenOver(at)
+	h := deployHolding(t, suffering("agent-frozen"), "it freezes a process")
+	var thaw func()
+	h.suffers(func() { thaw = h.freeze(h.victim, agent) })
+	next := h.takenOver()
 	thaw()
 	h.standsBy()
 	assert.Zero(t, h.restarts(h.a), "a loss is no restart")
-	assert.Equal(t, next.ID, h.awaitRunning(h.a, handover).ID)
+	assert.Equal(t, next.ID, h.awaitRunning(h.a, soon).ID)
 }
 
 func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("shim-frozen"), "it freezes a process")
+	h := deployHolding(t, suffering("shim-frozen"), "it freezes a process")
 	thaw := h.freeze(h.victim, shim)
-	h.never(shortLease+handover, "another application", func() bool { return h.after(h.a, h.before) != nil })
-	h.awaitRunning(h.a, handover)
-	h.await(handover, "an Event tells of the silent shim", func() bool { return h.event("Pod", h.victim.Name, "ShimSilent") != nil })
+	h.never(faultLease+handover, "another application", func() bool { return h.after(h.a, h.before) != nil })
+	h.awaitRunning(h.a, soon)
+	h.await(soon, "an Event tells of the silent shim", func() bool { return h.event("Pod", h.victim.Name, "ShimSilent") != nil })
 	thaw()
 	// It wakes past the last deadline that it had heard of. Whether it stops
 	// the child before it has heard of the next one is up to the scheduler;
 	// whatever it does, it tells, and the slot is free.
 	h.signal(h.victim, child, unix.SIGKILL)
-	h.await(takeover, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
-	assert.Less(t, h.vacancyAfter(h.a, h.before), handover, "the child's death is proven")
+	h.await(faultLease+soon, "another takes over", func() bool { return h.after(h.a, h.before) != nil })
+	assert.Less(t, h.vacancyAfter(h.a, h.before), faultLease/2, "the child's death is proven")
 }
