@@ -38,7 +38,7 @@ func TestAppliedAgainNothingDrifts(t *testing.T) {
 	for name, how := range map[string][]string{"server-side": {"--server-side"}, "client-side": nil} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpace(t)
-			a := singleton("steady")
+			a := lasting("steady")
 			manifest := s.manifest(s.deployment(a))
 			apply := append([]string{"apply", "-f", "-"}, how...)
 			s.mustKubectl(manifest, apply...)

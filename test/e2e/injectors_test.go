@@ -29,7 +29,7 @@ func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T
 				pod, err := s.try(s.bare("any", nil))
 				return err == nil && len(pod.Spec.Containers) == 2
 			})
-			a := singleton("meshed")
+			a := lasting("meshed")
 			a.replicas = 2
 			s.deploy(a)
 			for _, pod := range s.all(a.name) {
@@ -42,7 +42,7 @@ func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T
 				assert.Len(t, pod.Spec.Containers, 2, "one container was added, once")
 				assert.True(t, containersRun(pod), "the injected one runs in a standby too")
 			}
-			s.awaitRunning(a, handover)
+			s.awaitRunning(a, soon)
 		})
 	}
 }

@@ -63,14 +63,15 @@ func (s *space) giveBack(slot string) {
 
 func TestTenLossesCountNoRestart(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("loser"), "it needs the record")
+	h := deployHolding(t, lasting("loser"), "it needs the record")
 	slot := deploymentSlot(h.a.name)
 	for range 10 {
-		before := h.awaitRunning(h.a, handover)
+		before := h.awaitRunning(h.a, soon)
 		h.steal(slot)
-		h.await(handover, "the holder's child is dead", func() bool { return h.vacant(h.a.name) })
+		// Well before anybody takes the thief's slot for expired.
+		h.await(released, "the holder's child is dead", func() bool { return h.vacant(h.a.name) })
 		h.giveBack(slot)
-		h.await(handover, "somebody takes the slot again", func() bool { return h.after(h.a, before) != nil })
+		h.await(soon, "somebody takes the slot again", func() bool { return h.after(h.a, before) != nil })
 	}
 	assert.Zero(t, h.restarts(h.a))
 	for _, pod := range h.all(h.a.name) {
@@ -80,7 +81,7 @@ func TestTenLossesCountNoRestart(t *testing.T) {
 
 func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
 	t.Parallel()
-	a := singleton("afresh")
+	a := lasting("afresh")
 	a.annotations[api.OnLossAnnotation] = string(api.OnLossRestart)
 	h := deployHolding(t, a, "it needs the record")
 	h.steal(deploymentSlot(a.name))
@@ -93,17 +94,20 @@ func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
 // compat: lifecycle/exit-codes carried
 func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("ends"), "it needs the record")
+	h := deployHolding(t, lasting("ends"), "it needs the record")
 	_, err := h.client.CoreV1().Pods(h.name).ProxyGet("http", h.victim.Name, "8080", "exit", map[string]string{"code": "37"}).
 		DoRaw(t.Context())
 	if err != nil {
 		t.Logf("the application ended before it had answered: %v", err)
 	}
-	h.await(handover, "the slot goes to a standby", func() bool {
-		next := h.after(h.a, h.before)
-		return next != nil && next.Pod != h.before.Pod
-	})
-	assert.Less(t, h.vacancyAfter(h.a, h.before), handover)
+	var next *record.Process
+	h.await(soon, "somebody takes the slot", func() bool { next = h.after(h.a, h.before); return next != nil })
+	assert.Less(t, h.vacancyAfter(h.a, h.before), released)
+	if next.Pod == h.before.Pod {
+		// The kubelet restarts it at once after its first end, and may have been faster
+		// than all standbys. It is another run of the container all the same.
+		h.await(soon, "the container is restarted", func() bool { return h.restarted(h.victim) > 0 })
+	}
 	h.await(startTimeout, "the kubelet sees the application's own exit code", func() bool {
 		for _, status := range h.pod(h.victim.Name).Status.ContainerStatuses {
 			if last := status.LastTerminationState.Terminated; last != nil {
@@ -117,7 +121,7 @@ func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 // compat: lifecycle/crash-loop lifecycle/restart-always carried
 func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("crashes"), "it needs the record")
+	h := deployHolding(t, lasting("crashes"), "it needs the record")
 	// Whoever runs crashes, until a pod has done so twice: after its first crash the
 	// kubelet restarts it at once, and it may be back before a standby has seen the
 	// release; after its second it sits in a back-off of 10 s and more.
@@ -125,18 +129,18 @@ func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
 	for again := false; !again; {
 		before := previous
 		h.mustSignal(h.pod(before.Pod), child, unix.SIGKILL)
-		h.await(handover, "one runs", func() bool { previous = h.after(h.a, before); return previous != nil })
+		h.await(startTimeout, "one runs", func() bool { previous = h.after(h.a, before); return previous != nil })
 		again, crashed[before.Pod] = crashed[before.Pod], true
 		if again {
 			assert.NotEqual(t, before.Pod, previous.Pod, "a standby takes the slot")
-			assert.Less(t, h.vacancyAfter(h.a, before), handover)
+			assert.Less(t, h.vacancyAfter(h.a, before), released)
 		}
 	}
 }
 
 func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	t.Parallel()
-	a := singleton("recreated")
+	a := lasting("recreated")
 	a.grace = 8
 	a.args = []string{"-ignore-term"}
 	h := deployHolding(t, a, "it needs the record")
@@ -146,35 +150,37 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := deployments.Create(t.Context(), h.deployment(a), metav1.CreateOptions{})
 		return err == nil
-	}, handover, turn)
+	}, soon, turn)
 	grace := time.Duration(a.grace) * time.Second
 	h.await(startTimeout, "a new pod runs", func() bool { return h.after(a, h.before) != nil })
 	old := h.process(h.before.ID)
 	assert.GreaterOrEqual(t, old.Last, at+grace-time.Second, "the old one had its whole grace period")
-	assert.Less(t, h.vacancyAfter(a, h.before), takeover)
+	// Its agent may be killed before it has proof, too: then the slot has to expire.
+	assert.Less(t, h.vacancyAfter(a, h.before), lastingLease+released)
 	t.Logf("vacant for %v after a grace that ran out", h.vacancyAfter(a, h.before))
 }
 
 // compat: lifecycle/grace carried
 func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
 	t.Parallel()
-	a := singleton("graceful")
-	// More than the drain of a lost slot (1.3 s), less than the pod's grace.
-	a.args = []string{"-stop-delay=6s"}
+	a := lasting("graceful")
+	// More than the drain of a lost slot (9 s), less than the pod's grace.
+	const delay = 12 * time.Second
+	a.args = []string{"-stop-delay=" + delay.String()}
 	h := deployHolding(t, a, "it needs the record")
 	h.deletePod(h.victim)
-	h.await(takeover, "a standby takes over", func() bool { return h.after(a, h.before) != nil })
+	h.await(startTimeout, "a standby takes over", func() bool { return h.after(a, h.before) != nil })
 	old := h.process(h.before.ID)
 	assert.True(t, old.Ended, "it came to its own end")
-	assert.GreaterOrEqual(t, old.Last-old.Signalled, 6*time.Second)
+	assert.GreaterOrEqual(t, old.Last-old.Signalled, delay)
 	vacancy := h.vacancyAfter(a, h.before)
-	assert.Less(t, vacancy, handover)
+	assert.Less(t, vacancy, released)
 	t.Logf("vacant for %v", vacancy)
 }
 
 func TestLeaseDeletionRefused(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("kept"), "it needs the record")
+	h := deployHolding(t, lasting("kept"), "it needs the record")
 	slot := deploymentSlot(h.a.name)
 	out, err := h.kubectl("", "delete", "lease", slot)
 	require.Error(t, err, out)
@@ -203,11 +209,11 @@ func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
 	require.NoError(t, client.CoordinationV1().Leases(h.name).Delete(t.Context(), slot, metav1.DeleteOptions{}))
-	h.await(handover, "the Lease is there again, held by someone", func() bool {
+	h.await(soon, "the Lease is there again, held by someone", func() bool {
 		now := h.lease(slot)
 		return now.UID != "" && now.UID != before.UID && h.identity(slot) != ""
 	})
-	h.await(2*takeover, "one runs again", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(startTimeout, "one runs again", func() bool { return h.after(h.a, h.before) != nil })
 	next := h.after(h.a, h.before)
 	assert.GreaterOrEqual(t, next.Start-at, shortLease, "after a full duration")
 	assert.Zero(t, h.restarts(h.a))

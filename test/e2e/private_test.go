@@ -116,7 +116,12 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 			"one that is not there": {pulling(img.digest, "none"), `pull secret "none"`},
 		} {
 			t.Run(what, func(t *testing.T) {
-				_, err := s.try(pod(claims, test.edit))
+				var err error
+				// A registry that does not answer in time is another reason.
+				s.within(soon, func() bool {
+					_, err = s.try(pod(claims, test.edit))
+					return err != nil && notLoggedIn.MatchString(err.Error())
+				})
 				require.Error(t, err)
 				for _, words := range []string{"ImageUnreadable: ", test.says, wayOut} {
 					assert.ErrorContains(t, err, words)
@@ -134,7 +139,7 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 		_, err := s.try(pod(claims, pulling(img.digest, "good")))
 		return err == nil
 	})
-	ofPod, ofAccount := singleton("of-pod"), singleton("of-account")
+	ofPod, ofAccount := lasting("of-pod"), lasting("of-account")
 	ofPod.edit = func(template *corev1.PodTemplateSpec) { pulling(img.tag, "good")(&template.Spec) }
 	ofAccount.edit = func(template *corev1.PodTemplateSpec) {
 		pulling(img.digest)(&template.Spec)
@@ -144,9 +149,9 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 		t.Run(a.name, func(t *testing.T) {
 			a.replicas = 2
 			s.deploy(a)
-			before := s.awaitRunning(a, handover)
+			before := s.awaitRunning(a, soon)
 			s.deletePod(s.pod(before.Pod))
-			s.await(takeover+handover, "the other one runs", func() bool { return s.after(a, before) != nil })
+			s.await(startTimeout, "the other one runs", func() bool { return s.after(a, before) != nil })
 		})
 	}
 	t.Run("refused after others have read it", refused)

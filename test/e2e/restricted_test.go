@@ -22,7 +22,7 @@ func quantities(cpu, memory string) corev1.ResourceList {
 // secured is an application as security-minded people deploy it: a numeric
 // user of its image, a read-only root, nothing mounted.
 func secured(name string, resources corev1.ResourceRequirements) app {
-	a := singleton(name)
+	a := lasting(name)
 	yes, no := true, false
 	a.edit = func(t *corev1.PodTemplateSpec) {
 		t.Spec.Volumes = nil
@@ -74,9 +74,9 @@ func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
 		holder := s.holder(slot)
 		return holder != nil && s.answers(holder)
 	})
-	first := s.holder(slot)
+	first := s.awaitHolder(slot)
 	s.deletePod(first)
-	s.await(takeover, "another holds and answers", func() bool {
+	s.await(startTimeout, "another holds and answers", func() bool {
 		holder := s.holder(slot)
 		return holder != nil && holder.UID != first.UID && s.answers(holder)
 	})

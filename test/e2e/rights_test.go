@@ -54,7 +54,7 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()
 	s, elsewhere := newSpace(t), newSpace(t)
-	a, other := singleton("rights"), singleton("foreign")
+	a, other := lasting("rights"), lasting("foreign")
 	other.replicas = 1
 	other.edit = func(template *corev1.PodTemplateSpec) { template.Spec.ServiceAccountName = "foreign" }
 	_, err := s.client.CoreV1().ServiceAccounts(s.name).
@@ -66,8 +66,7 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 	single.replicas = 1
 	elsewhere.deploy(single)
 	r := rights{space: s, slot: deploymentSlot(a.name), foreign: deploymentSlot(other.name), elsewhere: elsewhere}
-	r.holder = s.holder(r.slot)
-	require.NotNil(t, r.holder)
+	r.holder = s.awaitHolder(r.slot)
 	for _, pod := range s.all(a.name) {
 		if pod.Name != r.holder.Name {
 			r.standby = pod
@@ -83,7 +82,7 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 			assert.ErrorContains(t, err, test.message)
 		})
 	}
-	before := s.awaitRunning(a, handover)
+	before := s.awaitRunning(a, soon)
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 

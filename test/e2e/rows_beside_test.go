@@ -22,7 +22,7 @@ func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()
 	s := newSpace(t)
-	a := singleton("accompanied")
+	a := lasting("accompanied")
 	a.replicas = 2
 	always := corev1.ContainerRestartPolicyAlways
 	a.edit = func(template *corev1.PodTemplateSpec) {
@@ -50,19 +50,25 @@ func TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t *testing.T) {
 	s := newSpace(t)
 	// Debian, because kubectl cp needs a tar in the image, as ever.
 	images := s.layered(map[string]v1.Config{"entry": {Entrypoint: []string{"app"}}})
-	a := singleton("copied")
+	a := lasting("copied")
 	a.replicas = 2
 	a.edit = func(template *corev1.PodTemplateSpec) { template.Spec.Containers[0].Image = images["entry"] }
 	s.deploy(a)
 	there, back := filepath.Join(t.TempDir(), "there"), filepath.Join(t.TempDir(), "back")
 	require.NoError(t, os.WriteFile(there, []byte("carried"), 0o600))
 	for _, pod := range s.all(a.name) {
-		s.mustKubectl("", "cp", there, pod.Name+":/tmp/there")
-		s.mustKubectl("", "cp", pod.Name+":/tmp/there", back)
-		content, err := os.ReadFile(back)
-		require.NoError(t, err)
-		assert.Equal(t, "carried", string(content), pod.Name)
-		require.NoError(t, os.Remove(back))
+		// Both ways are streams of kubectl exec, which a machine that stalls may cut short.
+		s.await(kubectlTimeout, "a file there and back: "+pod.Name, func() bool {
+			_ = os.Remove(back)
+			for _, way := range [][]string{{there, pod.Name + ":/tmp/there"}, {pod.Name + ":/tmp/there", back}} {
+				if out, err := s.kubectl("", "cp", way[0], way[1]); err != nil {
+					t.Logf("kubectl cp %v: %v: %s", way, err, out)
+					return false
+				}
+			}
+			content, err := os.ReadFile(back)
+			return err == nil && string(content) == "carried"
+		})
 	}
 	assert.Zero(t, s.restarts(a))
 }

@@ -22,7 +22,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
@@ -44,7 +43,7 @@ type facts struct {
 func (s *space) likened(pod *corev1.Pod) (plain, gated map[string]facts) {
 	s.Helper()
 	var told [2]map[string]facts
-	for i, annotations := range []map[string]string{nil, claim(api.SingletonAnnotation, "true")} {
+	for i, annotations := range []map[string]string{nil, lasting(pod.Name).annotations} {
 		twin := pod.DeepCopy()
 		twin.Name, twin.Annotations = []string{"plain", "gated"}[i], annotations
 		// What a pod is called is in its environment.
@@ -61,9 +60,15 @@ func (s *space) likened(pod *corev1.Pod) (plain, gated map[string]facts) {
 		told[i] = map[string]facts{}
 		for _, c := range pod.Spec.Containers {
 			var f facts
-			text := s.mustKubectl("", "logs", name, "-c", c.Name)
-			lines := strings.Split(strings.TrimSpace(text), "\n")
-			require.NoError(s, json.Unmarshal([]byte(lines[len(lines)-1]), &f), text)
+			var text string
+			var err error
+			s.within(soon, func() bool { // the log of one that has just ended may not be whole yet
+				text = s.mustKubectl("", "logs", name, "-c", c.Name)
+				lines := strings.Split(strings.TrimSpace(text), "\n")
+				err = json.Unmarshal([]byte(lines[len(lines)-1]), &f)
+				return err == nil
+			})
+			require.NoError(s, err, text)
 			told[i][c.Name] = f
 		}
 	}

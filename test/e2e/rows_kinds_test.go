@@ -26,7 +26,7 @@ func (s *space) handsOver(a app) {
 	s.Helper()
 	before := s.awaitRunning(a, startTimeout)
 	s.deletePod(s.pod(before.Pod))
-	s.await(takeover+handover, a.name+" runs again", func() bool { return s.after(a, before) != nil })
+	s.await(startTimeout, a.name+" runs again", func() bool { return s.after(a, before) != nil })
 }
 
 // fresher tells whether one runs that started after an instant, in a pod that
@@ -48,8 +48,8 @@ func TestEachKindRollsOutAndRunsOne(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	ctx := t.Context()
-	two := func(name string) app { a := singleton(name); a.replicas = 2; return a }
-	set, recreate, ordered, parallel, daemon := two("set"), two("recreate"), two("ordered"), two("parallel"), singleton("daemon")
+	two := func(name string) app { a := lasting(name); a.replicas = 2; return a }
+	set, recreate, ordered, parallel, daemon := two("set"), two("recreate"), two("ordered"), two("parallel"), lasting("daemon")
 
 	_, err := s.client.AppsV1().ReplicaSets(s.name).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: s.meta(set),
 		Spec: appsv1.ReplicaSetSpec{Replicas: set.count(), Selector: set.selector(), Template: s.template(set)}}, metav1.CreateOptions{})
@@ -83,14 +83,14 @@ func TestEachKindRollsOutAndRunsOne(t *testing.T) {
 	s.handsOver(set)
 	for _, a := range all[1:] {
 		s.mustKubectl("", "rollout", "status", rolls[a.name]+"/"+a.name, rolloutTimeout)
-		s.await(takeover+handover, a.name+" runs in a new pod", func() bool { return s.fresher(a, before[a.name]) })
+		s.await(startTimeout, a.name+" runs in a new pod", func() bool { return s.fresher(a, before[a.name]) })
 	}
 }
 
 // short is a Job whose application comes to its end by itself.
 func (s *space) short(name string, edit func(*batchv1.JobSpec), args ...string) (app, *batchv1.Job) {
 	s.Helper()
-	a := singleton(name)
+	a := lasting(name)
 	a.args = args
 	job := &batchv1.Job{ObjectMeta: s.meta(a), Spec: s.job(a).Spec}
 	edit(&job.Spec)
@@ -152,7 +152,7 @@ func TestJobsEndAsTheyWouldAndOneAtATime(t *testing.T) {
 	suspend(true)
 	s.await(startTimeout, "its pod is gone", func() bool { return len(s.all(suspended.name)) == 0 })
 	suspend(false)
-	s.await(takeover+startTimeout, "it runs again", func() bool { return s.after(suspended, first) != nil })
+	s.await(startTimeout, "it runs again", func() bool { return s.after(suspended, first) != nil })
 }
 
 // A controller that this project has never heard of: its kind is a
@@ -173,10 +173,12 @@ func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
 		assert.NoError(t, cluster.client.CoreV1().RESTClient().Delete().AbsPath(path).Do(context.Background()).Error())
 	})
 	s.mustKubectl("", "wait", "--for=condition=Established", "customresourcedefinition/robots."+group, rolloutTimeout)
-	s.mustKubectl(fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Robot","metadata":{"name":"marvin"}}`, group), "create", "-f", "-")
+	robot := fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Robot","metadata":{"name":"marvin"}}`, group)
+	// What is established is discovered a moment later.
+	s.await(soon, "a robot", func() bool { _, err := s.kubectl(robot, "apply", "-f", "-"); return err == nil })
 	uid := s.mustKubectl("", "get", "robots."+group, "marvin", "-o", "jsonpath={.metadata.uid}")
 
-	a := singleton("marvin")
+	a := lasting("marvin")
 	a.replicas = 2
 	yes := true
 	for _, name := range []string{"marvin-a", "marvin-b"} {
@@ -191,7 +193,6 @@ func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
 	s.awaitGated(a)
 	before := s.awaitRunning(a, startTimeout)
 	slot := api.SingletonLease(api.Workload{Group: group, Kind: "Robot", Name: "marvin"}, "")
-	require.NotNil(t, s.holder(slot), "the slot is named after the owner")
-	assert.Equal(t, before.Pod, s.holder(slot).Name)
+	assert.Equal(t, before.Pod, s.awaitHolder(slot).Name, "the slot is named after the owner")
 	s.handsOver(a)
 }

@@ -35,7 +35,7 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 	needLab(t, "it needs the record")
 	t.Parallel()
 	s := newSpace(t)
-	a := singleton("migrated")
+	a := lasting("migrated")
 	a.replicas = 2
 	a.annotations[api.ContainersAnnotation] = "migrate,app"
 	a.edit = func(template *corev1.PodTemplateSpec) {
@@ -89,7 +89,7 @@ func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
 	needLab(t, "it needs two nodes of its own")
 	t.Parallel()
 	s := newSpace(t)
-	a := singleton("onhost")
+	a := lasting("onhost")
 	a.replicas = 2
 	a.edit = func(template *corev1.PodTemplateSpec) {
 		template.Spec.HostNetwork = true
@@ -107,10 +107,10 @@ func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
 			return len(s.all(a.name)) == 2
 		}
 	}
-	first := s.holder(deploymentSlot(a.name))
+	first := s.awaitHolder(deploymentSlot(a.name))
 	s.await(startTimeout, "both are Ready, and the holder answers on both nodes", answering(first.Name))
 	s.deletePod(first)
-	s.await(takeover, "the other one holds", func() bool {
+	s.await(startTimeout, "the other one holds", func() bool {
 		now := s.running(a.recordName())
 		return now != nil && now.Pod != first.Name
 	})
@@ -132,7 +132,7 @@ func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	run := func(name string, code int) *corev1.Pod {
-		pod := s.bare(name, map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "10s"})
+		pod := s.bare(name, map[string]string{api.SingletonAnnotation: "true"})
 		never := corev1.ContainerRestartPolicyNever
 		pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 		c := &pod.Spec.Containers[0]
@@ -149,14 +149,20 @@ func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	run("again", 42)
 	run("over", 7)
 	s.await(startTimeout, "the one with the rule's code is restarted", func() bool {
-		statuses := s.pod("again").Status.ContainerStatuses
-		return len(statuses) == 1 && statuses[0].RestartCount > 0 &&
-			statuses[0].LastTerminationState.Terminated != nil && statuses[0].LastTerminationState.Terminated.ExitCode == 42
+		pod := s.pod("again") // the watch may not have seen it yet
+		if pod == nil || s.restarted(pod) < 1 {
+			return false
+		}
+		last := s.lastEnd(pod)
+		return last != nil && last.ExitCode == 42
 	})
 	s.await(startTimeout, "the other one is over", func() bool {
 		pod := s.pod("over")
-		return pod.Status.Phase == corev1.PodFailed && pod.Status.ContainerStatuses[0].RestartCount == 0 &&
-			pod.Status.ContainerStatuses[0].State.Terminated.ExitCode == 7
+		if pod == nil || pod.Status.Phase != corev1.PodFailed || len(pod.Status.ContainerStatuses) != 1 {
+			return false
+		}
+		status := pod.Status.ContainerStatuses[0]
+		return status.RestartCount == 0 && status.State.Terminated != nil && status.State.Terminated.ExitCode == 7
 	})
 }
 
@@ -177,9 +183,7 @@ func TestAReasonHasOneNameWhereverPeopleLook(t *testing.T) {
 		return event != nil && strings.Contains(event.Message, reason+": ")
 	})
 	counted := false
-	pods, err := cluster.client.CoreV1().Pods(systemNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhookName})
-	require.NoError(t, err)
-	for _, p := range pods.Items {
+	for _, p := range webhookPods(t) {
 		text, err := cluster.client.CoreV1().Pods(systemNamespace).ProxyGet("http", p.Name, "8080", "/metrics", nil).DoRaw(t.Context())
 		require.NoError(t, err)
 		counted = counted || strings.Contains(string(text), `metaparticle_admissions_total{reason="`+reason+`",resource="pods",result="denied"}`)

@@ -38,7 +38,7 @@ func gatedPods(t *testing.T) []corev1.Pod {
 }
 
 func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
-	h := deployHolding(t, singleton("in-use"), "it needs the record")
+	h := deployHolding(t, lasting("in-use"), "it needs the record")
 	out, err := install(t, "-uninstall")
 	require.Error(t, err, out)
 	for _, pod := range h.all(h.a.name) {
