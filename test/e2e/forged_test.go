@@ -120,11 +120,12 @@ func (s *space) complete(gate api.Gate) *corev1.Pod {
 	helper.Name, helper.Ports = "helper", nil
 	pod.Spec.Containers = append(pod.Spec.Containers, helper)
 	var gated *corev1.Pod
+	var err error
 	s.within(startTimeout, func() bool {
-		var err error
 		gated, err = s.try(pod)
-		return assert.NoError(s, err)
+		return err == nil
 	})
+	require.NoError(s, err)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations},
 		Spec:       gated.Spec,

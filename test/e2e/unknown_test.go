@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"testing"
@@ -61,6 +62,31 @@ func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
 		api.AgentContainer: ""}, own)
 }
 
+// ofWebhook is one pod of the webhook's answer to a request.
+func (s *space) ofWebhook(body []byte) (review admissionv1.AdmissionReview, err error) {
+	s.Helper()
+	pods := webhookPods(s.T)
+	require.NotEmpty(s, pods)
+	dial, end, err := dialWebhook(s.T, pods[0].Name)
+	if err != nil {
+		return review, err
+	}
+	defer end()
+	transport := &http.Transport{DialTLSContext: dial}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(s.Context(), soon)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://webhook/pods", bytes.NewReader(body))
+	require.NoError(s, err)
+	request.Header.Set("Content-Type", "application/json")
+	answer, err := transport.RoundTrip(request)
+	if err != nil {
+		return review, err
+	}
+	defer answer.Body.Close()
+	return review, json.NewDecoder(answer.Body).Decode(&review)
+}
+
 // review is the pod as the webhook patches it.
 func (s *space) review(pod []byte) []byte {
 	s.Helper()
@@ -75,16 +101,12 @@ func (s *space) review(pod []byte) []byte {
 	}
 	body, err := json.Marshal(review)
 	require.NoError(s, err)
-	transport := &http.Transport{DialTLSContext: dialWebhook(s.T, webhookPods(s.T)[0].Name)}
-	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(s.Context(), http.MethodPost, "https://webhook/pods", bytes.NewReader(body))
+	// The stream of a port-forward may break before the answer.
+	s.within(soon, func() bool {
+		review, err = s.ofWebhook(body)
+		return err == nil
+	})
 	require.NoError(s, err)
-	request.Header.Set("Content-Type", "application/json")
-	answer, err := transport.RoundTrip(request)
-	require.NoError(s, err)
-	defer answer.Body.Close()
-	review = admissionv1.AdmissionReview{}
-	require.NoError(s, json.NewDecoder(answer.Body).Decode(&review))
 	require.True(s, review.Response.Allowed, "%+v", review.Response.Result)
 	patch, err := jsonpatch.DecodePatch(review.Response.Patch)
 	require.NoError(s, err)
