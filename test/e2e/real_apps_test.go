@@ -46,7 +46,7 @@ func TestRealPostgreSQL(t *testing.T) {
 			return err == nil
 		},
 		journal: &journal{
-			client: psql, prepare: "CREATE TABLE journal (n int PRIMARY KEY);",
+			client: psql, prepare: "CREATE TABLE IF NOT EXISTS journal (n int PRIMARY KEY);",
 			keep: func(n int) string { return fmt.Sprintf("INSERT INTO journal VALUES (%d) RETURNING n;", n) },
 			yes:  func(answer string) bool { _, err := strconv.Atoi(answer); return err == nil },
 			read: "SELECT n FROM journal;",
@@ -117,7 +117,10 @@ func TestRealCron(t *testing.T) {
 			_, holder = tr.living()
 			return holder != nil && slices.ContainsFunc(tr.dataLines("jobs"), func(l string) bool { return strings.HasSuffix(l, " "+holder.Name) })
 		})
-		assert.Contains(tr, tr.mustKubectl("", "logs", holder.Name, "-c", "app"), "job done", "its way to /proc/1/fd/1")
+		tr.await(serveTimeout, "the job's way to /proc/1/fd/1", func() bool {
+			out, err := tr.kubectl("", "logs", holder.Name, "-c", "app")
+			return err == nil && strings.Contains(out, "job done")
+		})
 		minutes := map[int64]string{}
 		for _, line := range tr.dataLines("jobs") {
 			second, _, _ := strings.Cut(line, " ")

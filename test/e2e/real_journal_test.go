@@ -43,8 +43,14 @@ func (j *journal) begin(t *trial) {
 	if j == nil || j.prepare == "" {
 		return
 	}
-	_, holder := t.living()
-	t.mustKubectl(j.prepare+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
+	t.await(kubectlTimeout, "the journal of "+t.w.name+" is begun", func() bool {
+		_, holder := t.living()
+		if holder == nil {
+			return false
+		}
+		_, err := t.kubectl(j.prepare+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
+		return err == nil
+	})
 }
 
 // answerTimeout is for the first answer. A client that reads from kubectl exec may
@@ -109,22 +115,32 @@ func (j *journal) check(t *trial) {
 	if j == nil {
 		return
 	}
-	var out string
-	t.await(serveTimeout, "the journal of "+t.w.name+" is read", func() bool {
+	var lost []int
+	read := false
+	// What the stream lost is there when it is read again.
+	t.within(serveTimeout, func() bool {
 		_, holder := t.living()
 		if holder == nil {
 			return false
 		}
-		var err error
-		out, err = t.kubectl(j.read+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
-		return err == nil
+		out, err := t.kubectl(j.read+"\n", append([]string{"exec", "-i", holder.Name, "-c", "app", "--"}, j.client...)...)
+		if err != nil {
+			return false
+		}
+		lost, read = j.missing(out), true
+		return len(lost) == 0
 	})
+	require.True(t, read, "the journal of %s is not read", t.w.name)
+	require.Empty(t, lost, "acknowledged and lost")
+}
+
+// missing are the numbers that were acknowledged and are not in an answer.
+func (j *journal) missing(answer string) []int {
 	there := map[string]bool{}
-	for line := range strings.Lines(out) {
+	for line := range strings.Lines(answer) {
 		there[strings.TrimSpace(line)] = true
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	lost := slices.DeleteFunc(slices.Clone(j.acknowledged), func(n int) bool { return there[fmt.Sprint(n)] })
-	require.Empty(t, lost, "acknowledged and lost")
+	return slices.DeleteFunc(slices.Clone(j.acknowledged), func(n int) bool { return there[fmt.Sprint(n)] })
 }
