@@ -13,13 +13,14 @@ import (
 )
 
 // serve answers GET / with who it is, GET /exit?code=N by ending with N, and
-// probes.
+// probes; GET /burn makes it work.
 func serve(c config, asked chan<- int) {
 	if c.startDelay > 0 {
 		<-time.After(c.startDelay)
 	}
 	mux := http.NewServeMux()
 	handleNotes(mux, c.dir)
+	handleBurn(mux)
 	var h health
 	h.handle(mux)
 	if c.grpc != "" {

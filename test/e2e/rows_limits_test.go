@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -142,38 +141,6 @@ func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
 		return false
 	})
 	h.awaitRunning(h.a, takeover)
-}
-
-// An autoscaler leaves out a pod if any of its containers has no request for
-// the resource; so the injected ones have them wherever the pod's own do.
-//
-// compat: identity/hpa identity/hpa-container carried
-func TestAnAutoscalerFindsTheRequestsThatItDividesBy(t *testing.T) {
-	t.Parallel()
-	s := newSpace(t)
-	a := singleton("scaled")
-	a.replicas = 1
-	s.create(a)
-	s.awaitGated(a)
-	pod := s.all(a.name)[0]
-	for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			assert.Contains(t, c.Resources.Requests, name, c.Name)
-		}
-	}
-	percent := int32(50)
-	target := autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &percent}
-	_, err := s.client.AutoscalingV2().HorizontalPodAutoscalers(s.name).Create(t.Context(), &autoscalingv2.HorizontalPodAutoscaler{
-		ObjectMeta: metav1.ObjectMeta{Name: a.name},
-		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{MaxReplicas: 3,
-			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: a.name},
-			Metrics: []autoscalingv2.MetricSpec{
-				{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{Name: corev1.ResourceCPU, Target: target}},
-				{Type: autoscalingv2.ContainerResourceMetricSourceType, ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
-					Name: corev1.ResourceMemory, Container: "app", Target: target}},
-			}},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
 }
 
 // A person deletes the holder with less grace than the pod has.

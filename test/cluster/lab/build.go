@@ -61,6 +61,7 @@ func programs() []program {
 		},
 		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
 		{name: "coredns", module: "github.com/coredns/coredns", version: CoreDNSVersion, target: "."},
+		{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"},
 		{
 			name: "kubernetes", module: "k8s.io/kubernetes", version: KubernetesVersion, target: ".",
 			ldflags: versions.String(),

@@ -17,7 +17,7 @@ import (
 
 // Components of the control plane and of a worker, in the order of their start.
 var (
-	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "api-forward", "registry-forward"}
+	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "metrics", "api-forward", "registry-forward"}
 	workerComponents  = []string{"containerd", "kubelet", "proxy"}
 )
 
@@ -42,6 +42,8 @@ func (c *Cluster) command(n node, component string) []string {
 		conf := c.path("conf", "scheduler.conf")
 		return []string{"kube-scheduler", "--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf,
 			"--authorization-kubeconfig=" + conf, "--leader-elect=false", "--bind-address=127.0.0.1", "--profiling=false"}
+	case "metrics":
+		return c.metricsServer()
 	case "registry":
 		return []string{c.path("bin", "registry"), RegistryInCluster, c.path("registry"),
 			PrivateRegistry, PrivateUser, PrivatePassword}
@@ -103,7 +105,24 @@ func (c *Cluster) controllerManager() []string {
 		"--leader-elect=false", "--bind-address=127.0.0.1", "--profiling=false",
 		"--kube-api-qps=100", "--kube-api-burst=200",
 		// See the kubelet's configuration: a node that fails is NotReady after 10 s.
-		"--node-monitor-period=1s", "--node-monitor-grace-period=10s"}
+		"--node-monitor-period=1s", "--node-monitor-grace-period=10s",
+		// Half the time in which there are new metrics.
+		"--horizontal-pod-autoscaler-sync-period=5s"}
+}
+
+// metricsServer is a process of the control plane and no pod: an aggregated API
+// that went away with its node would disturb every client's discovery.
+func (c *Cluster) metricsServer() []string {
+	conf := c.path("conf", "metrics.conf")
+	return []string{"metrics-server",
+		"--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf, "--authorization-kubeconfig=" + conf,
+		"--bind-address=" + controlAddress, "--secure-port=" + metricsPort,
+		// The API server's serves for this address, too: no key has to be made.
+		"--tls-cert-file=" + c.path("pki", "apiserver.crt"), "--tls-private-key-file=" + c.path("pki", "apiserver.key"),
+		// The kubelets sign their certificates themselves.
+		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",
+		// The shortest there is, and a kubelet that is cut off does not use it up.
+		"--metric-resolution=10s", "--kubelet-request-timeout=5s"}
 }
 
 // startComponent starts a component unless it runs, once it can: these end at
@@ -114,7 +133,7 @@ func (c *Cluster) startComponent(ctx context.Context, n node, component string) 
 	}
 	var err error
 	switch component {
-	case "kcm", "scheduler":
+	case "kcm", "scheduler", "metrics":
 		err = c.AwaitAPIServer(ctx)
 	case "kubelet":
 		err = c.awaitRuntime(ctx, n)
@@ -184,6 +203,7 @@ func (c *Cluster) issueKubeconfigs(ctx context.Context) error {
 		})
 	}
 	user("proxy.conf", "--client-name", "system:kube-proxy")
+	user("metrics.conf", "--client-name", "system:metrics-server")
 	for _, name := range c.Nodes() {
 		user(name+".conf", "--client-name", "system:node:"+name, "--org", "system:nodes")
 	}

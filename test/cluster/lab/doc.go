@@ -8,9 +8,10 @@
 // # What runs
 //
 // Node "cp" is the control plane: etcd, API server (apiserver), controller
-// manager (kcm), scheduler, an image registry, and two forwarders, the way in
-// from the host. Each worker (n1, n2, …) has containerd with runc, a kubelet
-// and kube-proxy in nftables mode. In the cluster run CoreDNS and cert-manager.
+// manager (kcm), scheduler, metrics-server (metrics), an image registry, and two
+// forwarders, the way in from the host. Each worker (n1, n2, …) has containerd
+// with runc, a kubelet and kube-proxy in nftables mode. In the cluster run
+// CoreDNS and cert-manager.
 //
 // # How it is kept apart
 //

@@ -41,6 +41,7 @@ const (
 	podNetwork     = "10.214.0.0/16"
 	serviceNetwork = "10.215.0.0/16"
 	dnsAddress     = "10.215.0.10"
+	metricsPort    = "4443"
 
 	// RegistryInCluster is the image registry's name in image references of pods.
 	RegistryInCluster = controlAddress + ":5000"

@@ -42,6 +42,7 @@ func (n node) subnet() string { return fmt.Sprintf("10.214.%d.0/24", n.number) }
 type values struct {
 	Dir, Name, Subnet, Cgroup, Runc                       string
 	ControlAddress, Registry, Pods, Services, DNS         string
+	MetricsPort                                           string
 	KubernetesVersion, CertManagerVersion, CoreDNSVersion string
 }
 
@@ -49,7 +50,7 @@ func (c *Cluster) values(n node) values {
 	return values{
 		Dir: c.dir, Name: n.Name, Subnet: n.subnet(), Cgroup: c.nodeCgroup(n.Name), Runc: c.path("bin", "runc"),
 		ControlAddress: controlAddress, Registry: RegistryInCluster,
-		Pods: podNetwork, Services: serviceNetwork, DNS: dnsAddress,
+		Pods: podNetwork, Services: serviceNetwork, DNS: dnsAddress, MetricsPort: metricsPort,
 		KubernetesVersion: KubernetesVersion, CertManagerVersion: CertManagerVersion, CoreDNSVersion: CoreDNSVersion,
 	}
 }

@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// burnTurn is how often processor time is used: far more often than anybody
+// measures it.
+const burnTurn = 50 * time.Millisecond
+
+// handleBurn answers GET /burn?milli=N, and uses N thousandths of a processor
+// from then on.
+func handleBurn(mux *http.ServeMux) {
+	var milli atomic.Int64
+	var begin sync.Once
+	mux.HandleFunc("GET /burn", func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.ParseInt(r.URL.Query().Get("milli"), 10, 64)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		milli.Store(n)
+		begin.Do(func() { go burn(&milli) })
+	})
+}
+
+func burn(milli *atomic.Int64) {
+	for range time.Tick(burnTurn) {
+		// Time that was used, not time that went by: a process that had to wait for
+		// its turn makes up for it.
+		until := used() + time.Duration(milli.Load())*burnTurn/1000
+		for used() < until {
+		}
+	}
+}
+
+// used is the processor time of this process so far.
+func used() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
