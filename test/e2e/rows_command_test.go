@@ -49,6 +49,8 @@ func (s *space) likened(pod *corev1.Pod) (plain, gated map[string]facts) {
 		// What a pod is called is in its environment.
 		twin.Spec.Hostname = "twin"
 		twin.Spec.RestartPolicy = corev1.RestartPolicyNever
+		// On one node: a container has from its node's daemons which signals it ignores.
+		twin.Spec.NodeName = cluster.lab.Nodes()[0]
 		_, err := s.client.CoreV1().Pods(s.name).Create(s.Context(), twin, metav1.CreateOptions{})
 		require.NoError(s, err)
 	}
@@ -149,7 +151,7 @@ func TestChildIsWhatTheContainerWouldHaveBeen(t *testing.T) {
 		return c
 	}
 	expanded := []string{"-facts", "$(GREETING)", "$$(GREETING)", "$(NOBODY)", "${GREETING}", "$(COMPOSED)", "", "a b", "é\n"}
-	pod := &corev1.Pod{Spec: corev1.PodSpec{NodeName: needLab(t, "").Nodes()[0], Containers: []corev1.Container{
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{
 		container("command", "entry", func(c *corev1.Container) { c.Command = []string{"/opt/bin/app", "-facts", "--", "-x"} }),
 		container("command-and-args", "entry@", func(c *corev1.Container) { c.Command, c.Args = []string{"app"}, expanded }),
 		container("args", "entry", func(c *corev1.Container) { c.Args = expanded }),
