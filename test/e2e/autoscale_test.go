@@ -103,9 +103,11 @@ func ofContainer(name corev1.ResourceName, percent int32) autoscalingv2.MetricSp
 // works makes the holder's application use that much of a processor.
 func (s scaled) works(milli int) {
 	s.Helper()
-	_, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", s.before.Pod, "8080", "burn",
-		map[string]string{"milli": strconv.Itoa(milli)}).DoRaw(s.Context())
-	require.NoError(s, err)
+	s.await(startTimeout, "the application is told how much to do", func() bool {
+		_, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", s.before.Pod, "8080", "burn",
+			map[string]string{"milli": strconv.Itoa(milli)}).DoRaw(s.Context())
+		return err == nil // it may have begun, and not listen yet
+	})
 }
 
 // averages are what the autoscaler knows of each metric, in its own order, and
@@ -139,7 +141,7 @@ func (s scaled) awaitGrown(metric string) {
 		return s.scaler().Status.CurrentReplicas == 3 && len(s.all(s.a.name)) == 3
 	})
 	var event *corev1.Event
-	s.await(handover, "it is said why", func() bool {
+	s.await(startTimeout, "it is said why", func() bool {
 		event = s.event("HorizontalPodAutoscaler", s.a.name, "SuccessfulRescale")
 		return event != nil
 	})
