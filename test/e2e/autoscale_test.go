@@ -33,12 +33,13 @@ const (
 	asking = time.Second
 
 	// load is what the application uses when it works, in thousandths of a
-	// processor: twice what it has asked for.
-	load = 40
+	// processor: three times what it has asked for.
+	load = 60
 
-	// reached is a target, in percent of a request, that the load reaches with
-	// its half; beyondReach is one that nothing reaches.
-	reached, beyondReach = 40, 1000
+	// reached is a target, in percent of a request, that half of the load is well
+	// above, and an idle application well below, on a machine that is busy, too;
+	// beyondReach is one that nothing reaches.
+	reached, beyondReach = 60, 1000
 )
 
 // scaled is an application of two or three replicas, as an autoscaler says.
