@@ -128,8 +128,8 @@ func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
 	h.undisturbed()
 }
 
-// undisturbed watches for longer than the shorter of its callers' leases that the application runs on,
-// and sees that its slot is handed over as ever after that.
+// undisturbed watches for longer than the shorter of its callers' leases that the
+// application runs on, and sees that its slot is handed over as ever after that.
 func (h holding) undisturbed() {
 	h.Helper()
 	h.never(faultLease+fresh, "another application", func() bool { return h.after(h.a, h.before) != nil })

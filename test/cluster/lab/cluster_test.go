@@ -7,12 +7,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -40,39 +40,38 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 		assert.NoError(t, c.Down(context.WithoutCancel(t.Context())))
 	})
 	require.NoError(t, c.Up(t.Context()))
-	began := time.Now()
+	members := membersOf(t, c)
+	require.NotEmpty(t, members)
+	runs := c.PID(ControlPlane, "apiserver")
 	require.NoError(t, c.Up(t.Context()), "twice is harmless")
-	assert.Less(t, time.Since(began), time.Second)
+	assert.Equal(t, runs, c.PID(ControlPlane, "apiserver"))
 
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
-	namespaces := namespacesOf(t, c)
-	require.NotEmpty(t, namespaces)
+	members = membersOf(t, c)
 	// What does not run cannot be killed: Down must manage all the same.
 	require.NoError(t, c.Cut(t.Context(), "n2"))
 	require.NoError(t, c.Freeze(t.Context(), "n1"))
 	require.NoError(t, c.Down(t.Context()))
-	nothingLeft(t, c, namespaces)
+	nothingLeft(t, c, members)
 	require.NoError(t, c.Down(t.Context()), "twice is harmless")
 
 	require.NoError(t, c.Up(t.Context()))
-	namespaces = namespacesOf(t, c)
+	members = membersOf(t, c)
 	for _, entry := range []string{"run", "bin", "conf", "cluster.json"} {
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, entry)), "as git clean does")
 	}
 	again, err := Open(dir)
 	require.NoError(t, err)
 	require.NoError(t, again.Down(t.Context()))
-	nothingLeft(t, again, namespaces)
+	nothingLeft(t, again, members)
 }
 
 // nothingLeft looks for whatever a cluster can leave behind.
-func nothingLeft(t *testing.T, c *Cluster, namespaces map[string]bool) {
+func nothingLeft(t *testing.T, c *Cluster, members map[string]bool) {
 	t.Helper()
-	for pid, links := range everyNamespace(t) {
-		for link := range links {
-			assert.NotContains(t, namespaces, link, "held by process %s", pid)
-		}
+	for process := range everyNamespace(t) {
+		assert.NotContains(t, members, process)
 	}
 	for _, file := range glob(t, "/proc/[0-9]*/cmdline") {
 		words, _ := os.ReadFile(file)
@@ -155,41 +154,59 @@ func dialFrom(t *testing.T, c *Cluster, node string) error {
 		"timeout", "2", "bash", "-c", fmt.Sprintf("true >/dev/tcp/%s/6443", controlAddress))
 }
 
-// namespacesOf are the namespaces that only the cluster's processes are in.
-func namespacesOf(t *testing.T, c *Cluster) map[string]bool {
-	mine := map[string]bool{}
-	all := everyNamespace(t)
+// membersOf are the processes in namespaces that only the cluster's are in. The
+// namespaces themselves would not do: another cluster's new ones get the numbers
+// of those that are gone.
+func membersOf(t *testing.T, c *Cluster) map[string]bool {
+	all, mine := everyNamespace(t), map[string]bool{}
 	for _, name := range append([]string{ControlPlane}, c.Nodes()...) {
-		for _, components := range append(Components(name), holderName) {
-			for link := range all[fmt.Sprint(c.pid(name, components))] {
+		for _, component := range append(Components(name), holderName) {
+			for link := range all[identify(c.pid(name, component))] {
 				mine[link] = true
 			}
 		}
 	}
-	for link := range all["self"] {
+	for link := range all[identify(os.Getpid())] {
 		delete(mine, link)
 	}
-	return mine
+	members := map[string]bool{}
+	for process, links := range all {
+		for link := range links {
+			members[process] = members[process] || mine[link]
+		}
+	}
+	maps.DeleteFunc(members, func(_ string, member bool) bool { return !member })
+	return members
+}
+
+// identify tells a process from a later one of its number; empty: it has ended, and
+// may wait for the host's init to notice.
+func identify(pid int) string {
+	started, err := startTime(pid)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d started at %s", pid, started)
 }
 
 // everyNamespace is which namespaces each process of the machine is in.
 func everyNamespace(t *testing.T) map[string]map[string]bool {
 	all := map[string]map[string]bool{}
-	for _, file := range append(glob(t, "/proc/[0-9]*/ns/*"), glob(t, "/proc/self/ns/*")...) {
+	for _, file := range glob(t, "/proc/[0-9]*/ns/*") {
 		link, err := os.Readlink(file)
 		if err != nil {
 			continue // it has ended meanwhile
 		}
-		pid := strings.Split(file, "/")[2]
-		if number, err := strconv.Atoi(pid); err == nil {
-			if _, err := startTime(number); err != nil {
-				continue // it has ended, and waits for the host's init to notice
-			}
+		pid, err := strconv.Atoi(strings.Split(file, "/")[2])
+		require.NoError(t, err)
+		process := identify(pid)
+		if process == "" {
+			continue
 		}
-		if all[pid] == nil {
-			all[pid] = map[string]bool{}
+		if all[process] == nil {
+			all[process] = map[string]bool{}
 		}
-		all[pid][link] = true
+		all[process][link] = true
 	}
 	return all
 }
