@@ -77,8 +77,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Hooks,
-		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse.",
-		Do:      "change or remove the hook, or leave the container out by naming the others in metaparticle.io/containers",
+		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container is stopped by a signal that Go's runtime keeps for itself, so that a gate is not told of it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
+		Do:      "change or remove the hook or the stop signal, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  InitContainer,

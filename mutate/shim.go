@@ -162,6 +162,11 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		signal = string(*c.Lifecycle.StopSignal)
 	}
+	if slices.Contains(keptSignals, strings.TrimPrefix(strings.ToUpper(signal), "SIG")) {
+		var refusals Refusals
+		refusals.add(Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, signal)
+		return shim{}, refusals
+	}
 	command := append([]string{api.AgentBinary, execRole}, "-container="+c.Name, "-on-loss="+onLoss(pod, c))
 	if signal != "" {
 		command = append(command, stopSignalFlag+signal)
@@ -174,6 +179,10 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 	}
 	return shim{place: at, command: append(command, "--"), args: args}, nil
 }
+
+// keptSignals, without "SIG", are those that Go's runtime keeps for itself and
+// tells no program of: the shim could not pass them on.
+var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
 // asksSignal: the command is written out, and so the image has not been asked
 // for its stop signal; but by that signal the shim knows that it is to be

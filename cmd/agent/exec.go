@@ -71,7 +71,7 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	default:
 		return cfg, fmt.Errorf("agent exec: -on-loss %q", *onLoss)
 	}
-	if cfg.StopSignal, err = parseSignal(cmp.Or(*stop, image.StopSignal, "SIGTERM")); err != nil {
+	if cfg.StopSignal, err = stopSignal(cmp.Or(*stop, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
 	}
 	if cfg.PostStart, err = hook("post-start", *postStart); err != nil {
@@ -127,8 +127,20 @@ func hook(name, text string) (*gate.Hook, error) {
 	}, nil
 }
 
-// parseSignal reads what an image's STOPSIGNAL and lifecycle.stopSignal may say:
-// SIGQUIT, QUIT or 3, SIGRTMIN+3, SIGRTMAX-3, and the other names of some.
+// stopSignal reads what an image's STOPSIGNAL and lifecycle.stopSignal may say. Not
+// to be told of a signal is found out here, not when the application is not asked
+// to stop: Go's runtime keeps some for itself, and SIGCHLD tells of the child.
+func stopSignal(s string) (syscall.Signal, error) {
+	sig, err := parseSignal(s)
+	switch sig {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34:
+		return 0, fmt.Errorf("agent exec: -stop-signal %q cannot be passed on: take another", s)
+	}
+	return sig, err
+}
+
+// parseSignal reads SIGQUIT, QUIT or 3, SIGRTMIN+3, SIGRTMAX-3, and the other names
+// of some.
 func parseSignal(s string) (syscall.Signal, error) {
 	const rtmin, rtmax = 34, 64 // as runtimes count them, and glibc (musl has 35)
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {

@@ -25,3 +25,13 @@ func TestAStopSignalIsANameOrANumber(t *testing.T) {
 		assert.Equal(t, want == 0, err != nil, "%q", text)
 	}
 }
+
+func TestAStopSignalThatNobodyIsToldOfIsRefused(t *testing.T) {
+	for _, name := range []string{"SIGCHLD", "CLD", "17", "SIGURG", "SIGPROF", "27", "32", "33", "SIGRTMIN", "RTMIN+0", "34"} {
+		_, err := stopSignal(name)
+		assert.ErrorContains(t, err, "cannot be passed on", name)
+	}
+	sig, err := stopSignal("SIGRTMIN+3")
+	assert.NoError(t, err)
+	assert.EqualValues(t, 37, sig)
+}

@@ -69,7 +69,7 @@ func mistakes() []mistake {
 		{"a probe of the node", nil, container(func(c *corev1.Container) { c.LivenessProbe = probe }),
 			[]string{`Probes: container "app" has a livenessProbe at the host "localhost", which means the node itself: ` + carry}},
 		{"a hook", nil, container(func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: hook} }),
-			[]string{`Hooks: container "app" has a preStop hook at the host "localhost", which means the node itself: change or remove the hook, or leave the container out by naming the others in metaparticle.io/containers`}},
+			[]string{`Hooks: container "app" has a preStop hook at the host "localhost", which means the node itself: change or remove the hook or the stop signal, or leave the container out by naming the others in metaparticle.io/containers`}},
 		{"a low port of the node", nil, func(t *corev1.PodTemplateSpec) {
 			t.Spec.HostNetwork = true
 			t.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80}}

@@ -6,7 +6,10 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,11 +119,30 @@ func (s *space) endure(a app, b blow) time.Duration {
 	assert.LessOrEqual(s, vacancy, b.vacancy, what)
 	if s.pod(victim.Name) != nil && s.awaitRunning(a, handover).Pod != victim.Name {
 		// What was killed comes back after a back-off that grows; a fresh pod has none.
-		s.deletePod(victim)
+		s.await(startTimeout, victim.Name+" can be asked to stop", func() bool {
+			now := s.pod(victim.Name)
+			return now == nil || now.DeletionTimestamp != nil || hears(find(now, shim), unix.SIGTERM)
+		})
+		err := s.client.CoreV1().Pods(s.name).Delete(s.Context(), victim.Name, metav1.DeleteOptions{})
+		require.NoError(s, ignoreNotFound(err))
 	}
 	s.awaitGated(a)
 	s.awaitRunning(a, takeover)
 	return vacancy
+}
+
+// hears tells whether a process has a handler for a signal. The kernel drops what a
+// container's first process does not handle: one that has just been started and is
+// asked to stop then uses up its whole grace, with the gate or without it.
+func hears(p *process, signal unix.Signal) bool {
+	if p == nil {
+		return false
+	}
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	_, caught, _ := strings.Cut(string(status), "SigCgt:\t")
+	caught, _, _ = strings.Cut(caught, "\n")
+	mask, err := strconv.ParseUint(caught, 16, 64)
+	return err == nil && mask&(1<<(signal-1)) != 0
 }
 
 // resumed tells whether another agent process than the killed one has renewed
