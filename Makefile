@@ -37,7 +37,7 @@ demo: install ## Bring up a real cluster, run redis under one annotation, fail i
 	cd test && go run ./demo
 
 .PHONY: test
-test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster.
+test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster, the cluster.
 	$(MAKE) lint
 	$(MAKE) unit
 	$(MAKE) sim

@@ -67,7 +67,7 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 		Watches(&batchv1.CronJob{}, toNamespace, ours).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: atOnce, RateLimiter: limiter,
-			// A process has one after the other, each with its manager.
+			// A process has one for each term that it is elected for.
 			SkipNameValidation: new(true),
 		}).
 		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {

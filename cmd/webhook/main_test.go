@@ -6,9 +6,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,15 +25,21 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/meta/testrestmapper"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/yaml"
 
+	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
@@ -189,7 +198,7 @@ func TestAFloodOfRefusalsBlocksNobodyAndIsCounted(t *testing.T) {
 
 // While nobody enrolls, new pods wait.
 func TestTheNextReplicaEnrollsSoon(t *testing.T) {
-	o, err := turnOptions(settings{leaderElection: true})
+	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)
 	assert.True(t, o.LeaderElection)
 	require.NotNil(t, o.LeaseDuration, "the default blocks the next one for 15 s")
@@ -201,23 +210,61 @@ func TestTheNextReplicaEnrollsSoon(t *testing.T) {
 }
 
 // The API server's calls go on being answered: the process does not end.
-func TestALostTurnIsFollowedByTheNext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		began := time.Now()
-		var at []time.Duration
-		turns := newTurns(nil, settings{}, slog.New(slog.DiscardHandler))
-		turns.enroll = func(ctx context.Context) error {
-			at = append(at, time.Since(began))
-			if len(at) == 3 {
-				cancel()
-				<-ctx.Done()
-				return nil
+func TestALostElectionIsFollowedByTheNextTerm(t *testing.T) {
+	for _, lost := range []error{errors.New("leader election lost"), fmt.Errorf("%w: connection refused", errAway)} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			began := time.Now()
+			var at []time.Duration
+			terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
+			terms.term = func(ctx context.Context) error {
+				at = append(at, time.Since(began))
+				if len(at) == 3 {
+					cancel()
+					<-ctx.Done()
+					return nil
+				}
+				return lost
 			}
-			return errors.New("leader election lost")
+			require.NoError(t, terms.Start(ctx))
+			assert.Equal(t, []time.Duration{0, enrollRetry, 2 * enrollRetry}, at)
+			assert.False(t, terms.NeedLeaderElection())
+		})
+	}
+}
+
+// A replica that cannot enroll must not look as if it could.
+func TestAReplicaThatCannotEnrollEnds(t *testing.T) {
+	terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
+	broken := errors.New("caches do not fill")
+	terms.term = func(context.Context) error { return broken }
+	require.ErrorIs(t, terms.Start(t.Context()), broken)
+}
+
+// What the manager says of a lost election is known by its words only.
+func TestManagersSayThatTheirElectionIsLostInTheseWords(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join(moduleDir(t, "sigs.k8s.io/controller-runtime"), "pkg/manager/internal.go"))
+	require.NoError(t, err)
+	assert.Contains(t, string(source), `errors.New("leader election lost")`)
+}
+
+func moduleDir(t *testing.T, module string) string {
+	t.Helper()
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	require.NoError(t, err)
+	return strings.TrimSpace(string(dir))
+}
+
+// A process has a controller for each term, all of one name.
+func TestEachTermHasAControllerOfItsOwn(t *testing.T) {
+	for range 2 {
+		o, err := termOptions(settings{})
+		require.NoError(t, err)
+		o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+			return testrestmapper.TestOnlyStaticRESTMapper(clientgoscheme.Scheme), nil
 		}
-		require.NoError(t, turns.Start(ctx))
-		assert.Equal(t, []time.Duration{0, enrollRetry, 2 * enrollRetry}, at)
-		assert.False(t, turns.NeedLeaderElection())
-	})
+		m, err := ctrl.NewManager(&rest.Config{Host: "http://127.0.0.1:1"}, o)
+		require.NoError(t, err)
+		require.NoError(t, (&enroll.Reconciler{}).SetupWithManager(m))
+	}
 }

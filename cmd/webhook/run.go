@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err := serve(m, s, log); err != nil {
 		return err
 	}
-	if err := m.Add(newTurns(config, s, log)); err != nil {
+	if err := m.Add(newTerms(config, s, log)); err != nil {
 		return fmt.Errorf("add enroll: %w", err)
 	}
 	log.Info("starting", "agentImage", s.agentImage, "port", s.port)

@@ -5,42 +5,46 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
+	"maps"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 )
 
 // Who loses an election usually ends its process. The replica that enrolls
 // answers the API server, too, and goes on doing so.
-func TestALostTurnAtEnrollingInterruptsNoAdmission(t *testing.T) {
+func TestALostElectionInterruptsNoAdmission(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	leases := cluster.client.CoordinationV1().Leases(systemNamespace)
-	holder := func() string {
-		lease, err := leases.Get(t.Context(), "metaparticle-enroll", metav1.GetOptions{})
-		require.NoError(t, err)
-		return deref(lease.Spec.HolderIdentity)
+	get := func() (*coordinationv1.Lease, error) {
+		return leases.Get(t.Context(), "metaparticle-enroll", metav1.GetOptions{})
 	}
-	before, restarts := holder(), webhookRestarts(t)
+	const thief = "thief"
+	var before map[types.UID]int32
+	s.await(soon, "every replica is ready", func() bool {
+		before = webhookRestarts(t)
+		return len(before) == int(*webhookDeployment(t).Spec.Replicas)
+	})
 	require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		lease, err := leases.Get(t.Context(), "metaparticle-enroll", metav1.GetOptions{})
+		lease, err := get()
 		if err != nil {
 			return err
 		}
-		thief, now := "thief", metav1.NowMicro()
-		lease.Spec.HolderIdentity, lease.Spec.RenewTime = &thief, &now
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime = new(thief), new(metav1.NowMicro())
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
+	// Who lost may end a while before another is elected, or after that.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()
-	s.await(time.Minute, "a replica enrolls again", func() bool {
+	s.await(startTimeout, "a replica enrolls again", func() bool {
 		select {
 		case <-admit.C:
 			_, err := s.try(s.bare(fmt.Sprintf("pod-%d", admitted), claims))
@@ -48,23 +52,21 @@ func TestALostTurnAtEnrollingInterruptsNoAdmission(t *testing.T) {
 			admitted++
 		default:
 		}
-		now := holder()
-		return now != "thief" && admitted > 20
+		lease, err := get()
+		return err == nil && deref(lease.Spec.HolderIdentity) != thief && admitted > 50
 	})
-	assert.Equal(t, restarts, webhookRestarts(t), "%s lost the election", strings.SplitN(before, "_", 2)[0])
-	s.deploy(singleton("enrolled"))
+	s.deploy(lasting("enrolled"))
+	s.await(soon, "the same replicas are ready", func() bool { return maps.Equal(before, webhookRestarts(t)) })
 }
 
-// webhookRestarts sums up the restart counts of the webhook's pods.
-func webhookRestarts(t *testing.T) (sum int32) {
+// webhookRestarts are the restart counts of the webhook's pods, by their UID.
+func webhookRestarts(t *testing.T) map[types.UID]int32 {
 	t.Helper()
-	pods, err := cluster.client.CoreV1().Pods(systemNamespace).
-		List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhookName})
-	require.NoError(t, err)
-	for _, pod := range pods.Items {
+	restarts := map[types.UID]int32{}
+	for _, pod := range webhookPods(t) {
 		for _, status := range pod.Status.ContainerStatuses {
-			sum += status.RestartCount
+			restarts[pod.UID] += status.RestartCount
 		}
 	}
-	return sum
+	return restarts
 }

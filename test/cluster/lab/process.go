@@ -76,7 +76,11 @@ func (c *Cluster) start(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	if err := c.note(p.node, p.name, pid); err != nil {
+	started, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	if err := c.note(p.node, p.name, record{pid, started}); err != nil {
 		return err
 	}
 	_, err = conn.Write([]byte("\n"))
@@ -190,16 +194,20 @@ func (c *Cluster) recall() error {
 		return err
 	}
 	for _, file := range all {
-		line, _ := os.ReadFile(file) // it may have ended meanwhile
-		args := strings.Split(string(line), "\x00")
-		if args[0] != c.path("bin", holderName) || !slices.Contains(args, c.recordFile(ControlPlane, holderName)+".sock") {
-			continue
-		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 		if err != nil {
 			return err
 		}
-		if err := c.note(ControlPlane, holderName, pid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		started, err := startTime(pid)
+		if err != nil {
+			continue // it has ended
+		}
+		line, _ := os.ReadFile(file)
+		args := strings.Split(string(line), "\x00")
+		if args[0] != c.path("bin", holderName) || !slices.Contains(args, c.recordFile(ControlPlane, holderName)+".sock") {
+			continue
+		}
+		if err := c.note(ControlPlane, holderName, record{pid, started}); err != nil {
 			return err
 		}
 	}
@@ -207,15 +215,11 @@ func (c *Cluster) recall() error {
 }
 
 // note keeps who a process is.
-func (c *Cluster) note(node, name string, pid int) error {
-	started, err := startTime(pid)
-	if err != nil {
-		return err
-	}
+func (c *Cluster) note(node, name string, r record) error {
 	if err := os.MkdirAll(c.path("run"), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(c.recordFile(node, name), fmt.Appendf(nil, "%d %s\n", pid, started), 0o644)
+	return os.WriteFile(c.recordFile(node, name), fmt.Appendf(nil, "%d %s\n", r.pid, r.start), 0o644)
 }
 
 // end kills a process and returns when it is dead; for a holder, when

@@ -5,8 +5,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -22,66 +24,76 @@ import (
 // leaderElectionID is the Lease, in our namespace, of the replica that enrolls.
 const leaderElectionID = "metaparticle-enroll"
 
-// How the replicas take turns at enrolling. While nobody enrolls, new pods wait;
-// two at once do no harm, so little margin is needed.
+// One replica is elected to enroll. While nobody enrolls, new pods wait; two at
+// once do no harm, so little margin is needed.
 const (
 	// enrollLease is for how long a replica that vanished blocks the next one.
 	enrollLease = 6 * time.Second
-	// enrollRenewed is when a replica that could not renew ends its turn: two
-	// seconds before the next one begins.
+	// enrollRenewed is when a replica that could not renew gives up its term: up to
+	// two seconds before the next one begins.
 	enrollRenewed = 4 * time.Second
 	// enrollRetry fits three times into that, and is what a handover takes.
 	enrollRetry = time.Second
+	// enrollShutdown leaves time for the release of the election within shutdown.
+	enrollShutdown = shutdown / 2
 )
 
-// turns enrolls whenever it is this replica's turn. A manager that loses its
-// election is of no use any more and wants its process to end; that would take
-// the API server's calls from a replica that answers them well, at the very
-// moment when the cluster is in trouble. So each turn has a manager, with caches,
-// of its own.
-type turns struct {
+// terms enrolls for as long as this replica is elected, term after term. A manager
+// that loses its election is of no use any more and wants its process to end; that
+// would take the API server's calls from a replica that answers them well, at the
+// very moment when the cluster is in trouble. So each term has a manager, with
+// caches, of its own.
+type terms struct {
 	config *rest.Config
 	s      settings
 	log    *slog.Logger
-	// enroll is one turn, and the wait for it.
-	enroll func(context.Context) error
+	// term waits to be elected, and enrolls.
+	term func(context.Context) error
 }
 
-func newTurns(config *rest.Config, s settings, log *slog.Logger) *turns {
-	t := &turns{config: config, s: s, log: log}
-	t.enroll = t.turn
+func newTerms(config *rest.Config, s settings, log *slog.Logger) *terms {
+	t := &terms{config: config, s: s, log: log}
+	t.term = t.enroll
 	return t
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
-func (t *turns) NeedLeaderElection() bool { return false }
+func (t *terms) NeedLeaderElection() bool { return false }
 
-// Start takes turns until ctx ends.
-func (t *turns) Start(ctx context.Context) error {
-	again := time.NewTicker(enrollRetry)
-	defer again.Stop()
+// Start returns when ctx ends, or when enrolling is not possible at all: then the
+// process ends, for people to see.
+func (t *terms) Start(ctx context.Context) error {
 	for {
-		err := t.enroll(ctx)
-		if ctx.Err() != nil {
+		err := t.term(ctx)
+		if ctx.Err() != nil || !isLost(err) {
 			return err
 		}
-		t.log.Warn("the turn at enrolling is over", "err", err)
+		t.log.Warn("the election was lost; this replica answers on, and stands again", "error", err)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-again.C:
+		case <-time.After(enrollRetry):
 		}
 	}
 }
 
-func (t *turns) turn(ctx context.Context) error {
-	options, err := turnOptions(t.s)
+// errAway: there is no API server to ask, which is how most elections are lost.
+var errAway = errors.New("make the manager of a term")
+
+// isLost tells a term that ended with its election, or could not begin after that,
+// from a failure to enroll. The manager has no name for the first.
+func isLost(err error) bool {
+	return errors.Is(err, errAway) || (err != nil && strings.Contains(err.Error(), "leader election lost"))
+}
+
+func (t *terms) enroll(ctx context.Context) error {
+	options, err := termOptions(t.s)
 	if err != nil {
 		return err
 	}
 	m, err := ctrl.NewManager(t.config, options)
 	if err != nil {
-		return fmt.Errorf("make manager of enroll: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	reconciler := &enroll.Reconciler{
 		Client: m.GetClient(),
@@ -98,7 +110,7 @@ func (t *turns) turn(ctx context.Context) error {
 	return m.Start(ctx)
 }
 
-func turnOptions(s settings) (ctrl.Options, error) {
+func termOptions(s settings) (ctrl.Options, error) {
 	objects, err := enroll.Cache()
 	if err != nil {
 		return ctrl.Options{}, fmt.Errorf("choose what to cache: %w", err)
@@ -116,6 +128,6 @@ func turnOptions(s settings) (ctrl.Options, error) {
 		LeaseDuration:                 new(enrollLease),
 		RenewDeadline:                 new(enrollRenewed),
 		RetryPeriod:                   new(enrollRetry),
-		GracefulShutdownTimeout:       new(shutdown),
+		GracefulShutdownTimeout:       new(enrollShutdown),
 	}, nil
 }
