@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -132,8 +133,7 @@ func hook(name, text string) (*gate.Hook, error) {
 // to stop: Go's runtime keeps some for itself, and SIGCHLD tells of the child.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
-	switch sig {
-	case unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34:
+	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {
 		return 0, fmt.Errorf("agent exec: -stop-signal %q cannot be passed on: take another", s)
 	}
 	return sig, err
