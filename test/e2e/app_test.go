@@ -207,10 +207,20 @@ func (s *space) create(a app) *appsv1.Deployment {
 	var d *appsv1.Deployment
 	var err error
 	// A node that was cut off a moment ago may have taken the API server's
-	// connection to the webhook with it, which it finds out after half a minute.
+	// connection to the webhook with it, which it finds out after half a minute. A
+	// webhook that now and then does not answer shall be seen all the same.
+	tries, said := 0, ""
 	s.within(startTimeout, func() bool {
 		d, err = s.client.AppsV1().Deployments(s.name).Create(s.Context(), s.deployment(a), metav1.CreateOptions{})
-		return !apierrors.IsInternalError(err)
+		tries++
+		if !apierrors.IsInternalError(err) {
+			return true
+		}
+		if err.Error() != said {
+			said = err.Error()
+			s.remark("create %s, try %d: %s", a.name, tries, said)
+		}
+		return false
 	})
 	require.NoError(s, err)
 	return d

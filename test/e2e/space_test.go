@@ -185,6 +185,16 @@ func (s *space) within(timeout time.Duration, condition func() bool) bool {
 	}
 }
 
+// remark says what a person should know of a test that passes, too, of which go
+// test prints no log.
+func (s *space) remark(format string, args ...any) {
+	s.Helper()
+	s.Logf(format, args...)
+	if !testing.Verbose() {
+		fmt.Printf("%s: "+format+"\n", append([]any{s.Name()}, args...)...)
+	}
+}
+
 // all are the pods of a workload: those labelled app=name.
 func (s *space) all(app string) []*corev1.Pod {
 	pods, err := s.pods.List(labels.SelectorFromSet(labels.Set{"app": app}))
@@ -211,16 +221,21 @@ func (s *space) lease(slot string) *coordinationv1.Lease {
 }
 
 // identity is who a slot's Lease names; empty: nobody.
-func (s *space) identity(slot string) string {
-	if holder := s.lease(slot).Spec.HolderIdentity; holder != nil {
+func (s *space) identity(slot string) string { return identity(s.lease(slot)) }
+
+func identity(lease *coordinationv1.Lease) string {
+	if holder := lease.Spec.HolderIdentity; holder != nil {
 		return *holder
 	}
 	return ""
 }
 
 // holder is the pod that a slot's Lease names, or nil.
-func (s *space) holder(slot string) *corev1.Pod {
-	name, uid, _ := strings.Cut(s.identity(slot), "_")
+func (s *space) holder(slot string) *corev1.Pod { return s.named(s.lease(slot)) }
+
+// named is the pod that a Lease names, or nil.
+func (s *space) named(lease *coordinationv1.Lease) *corev1.Pod {
+	name, uid, _ := strings.Cut(identity(lease), "_")
 	if pod := s.pod(name); pod != nil && string(pod.UID) == uid {
 		return pod
 	}
