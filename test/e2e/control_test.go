@@ -91,9 +91,10 @@ func TestAPIServerAway(t *testing.T) {
 		assert.Greater(t, old.Last, longer.seen+b.RenewDeadline-b.Retry, "no unneeded haste")
 	})
 	t.Run("the pod that held starts again first, and at once", func(t *testing.T) {
-		longer.await(soon, "it runs again", func() bool { return longer.after(longer.a, longer.before) != nil })
+		longer.await(startTimeout, "it runs again", func() bool { return longer.after(longer.a, longer.before) != nil })
 		next := longer.after(longer.a, longer.before)
 		assert.Equal(t, longer.before.Pod, next.Pod)
+		assert.Less(t, next.Start-back, faultLease/2, "others have to wait for a lease")
 		t.Logf("%v after the API server was back", next.Start-back)
 		assert.Zero(t, longer.restarts(longer.a))
 	})
@@ -128,11 +129,17 @@ func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
 	h.undisturbed()
 }
 
-// undisturbed watches for longer than the shorter of its callers' leases that the
-// application runs on, and sees that its slot is handed over as ever after that.
+// undisturbed watches for a faultLease that no other application begins. In that
+// time a slot of such a lease would have passed on; one of a longLease would not, so
+// it must also be renewed again. Then it sees that the slot is handed over as ever.
 func (h holding) undisturbed() {
 	h.Helper()
+	back := time.Now()
 	h.never(faultLease+fresh, "another application", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(longLease, "it is renewed again", func() bool {
+		renewed := h.lease(deploymentSlot(h.a.name)).Spec.RenewTime
+		return renewed != nil && renewed.After(back)
+	})
 	assert.Zero(h, h.process(h.before.ID).Signalled, "nobody asked it to stop")
 	h.awaitRunning(h.a, soon)
 	assert.Zero(h, h.restarts(h.a))

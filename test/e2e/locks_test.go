@@ -180,11 +180,11 @@ func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
 	s.awaitGated(a)
 	s.never(faultLease+handover, "a pod has the lock that the elector holds", func() bool { now := s.running(lock); return now != nil && now.Pod != "elector" })
 
+	before := s.awaitRunning(a, soon)
+	require.Equal(t, "elector", before.Pod)
 	e.stop()
-	s.await(soon, "a pod has the lock that the elector released", func() bool {
-		now := s.running(lock)
-		return now != nil && now.Pod != "elector"
-	})
+	s.await(startTimeout, "a pod has the lock that the elector released", func() bool { return s.after(a, before) != nil })
+	assert.Less(t, s.vacancyAfter(a, before), faultLease/2, "by a release")
 }
 
 func (s *space) scale(a app, replicas int32) {

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -76,7 +77,22 @@ func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
 	})
 	first := s.awaitHolder(slot)
 	s.deletePod(first)
-	s.await(startTimeout, "another holds and answers", func() bool {
+	// It mounts no record: that the slot was released is seen by the Lease alone.
+	var renewed, acquired time.Time
+	s.await(startTimeout, "another holds", func() bool {
+		lease := s.lease(slot)
+		switch holder := s.named(lease); {
+		case holder == nil:
+			return false
+		case holder.UID == first.UID:
+			renewed = lease.Spec.RenewTime.Time
+			return false
+		}
+		acquired = lease.Spec.AcquireTime.Time
+		return true
+	})
+	assert.Less(t, acquired.Sub(renewed), released, "by a release")
+	s.await(startTimeout, "it answers", func() bool {
 		holder := s.holder(slot)
 		return holder != nil && holder.UID != first.UID && s.answers(holder)
 	})

@@ -21,12 +21,15 @@ import (
 )
 
 // handsOver deletes the holder of a group of pods and wants another start of
-// the application.
+// the application, by a release. The kubelet may hear of the deletion late, so what
+// counts is for how long nobody ran. The lease has to be a lasting one.
 func (s *space) handsOver(a app) {
 	s.Helper()
+	require.Equal(s, lastingLease.String(), a.annotations[api.LeaseDurationAnnotation])
 	before := s.awaitRunning(a, startTimeout)
 	s.deletePod(s.pod(before.Pod))
 	s.await(startTimeout, a.name+" runs again", func() bool { return s.after(a, before) != nil })
+	assert.Less(s, s.vacancyAfter(a, before), released, "%s: by a release", a.name)
 }
 
 // fresher tells whether one runs that started after an instant, in a pod that
