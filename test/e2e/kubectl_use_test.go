@@ -40,16 +40,20 @@ func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 			name = "holder"
 		}
 		t.Run(name+" exec", func(t *testing.T) {
-			// A machine that stalls may break a stream, or lose its first line.
+			// A machine that stalls may break a stream, or lose its first line. What
+			// comes in one piece is the whole answer.
 			answers := func(stdin, want string, args ...string) {
 				var out string
 				s.within(kubectlTimeout, func() bool {
 					out, _ = s.kubectl(stdin, append([]string{"exec", "-i", pod.Name, "--", "/app"}, args...)...)
-					return strings.Contains(out, want)
+					if out != want {
+						s.remark("%s: kubectl exec says %q", name, out)
+					}
+					return out == want
 				})
-				assert.Contains(t, out, want)
+				assert.Equal(t, want, out)
 			}
-			answers("", "exit code 7", "-run-for=1ms", "-exit-code=7")
+			answers("", "command terminated with exit code 7\n", "-run-for=1ms", "-exit-code=7")
 			answers("through and back", "through and back", "-echo") // as kubectl cp does with tar
 		})
 		t.Run(name+" logs", func(t *testing.T) {

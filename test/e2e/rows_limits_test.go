@@ -91,7 +91,7 @@ func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
 // compat: identity/resize carried
 func TestAGatedContainerIsResizedInPlace(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("resized"), "it needs the record")
+	h := deployHolding(t, lasting("resized"), "it needs the record")
 	h.mustKubectl("", "patch", "pod", h.victim.Name, "--subresource=resize", "--patch",
 		`{"spec":{"containers":[{"name":"app","resources":{"requests":{"cpu":"30m"}}}]}}`)
 	h.await(startTimeout, "the kubelet has given it more", func() bool {
@@ -103,13 +103,13 @@ func TestAGatedContainerIsResizedInPlace(t *testing.T) {
 		return false
 	})
 	assert.Zero(t, h.restarts(h.a))
-	assert.Equal(t, h.before.ID, h.awaitRunning(h.a, handover).ID, "the application ran on")
+	assert.Equal(t, h.before.ID, h.awaitRunning(h.a, soon).ID, "the application ran on")
 }
 
 // compat: identity/pdb carried
 func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, singleton("budgeted"), "it needs the record")
+	h := deployHolding(t, lasting("budgeted"), "it needs the record")
 	two := intstr.FromInt32(2)
 	_, err := h.client.PolicyV1().PodDisruptionBudgets(h.name).Create(t.Context(), &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: "budgeted"},
@@ -131,7 +131,8 @@ func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
 			assert.True(t, apierrors.IsTooManyRequests(evict(pod)), "a standby while the holder goes")
 		}
 	}
-	h.await(takeover, "another one runs", func() bool { return h.after(h.a, h.before) != nil })
+	h.await(startTimeout, "another one runs", func() bool { return h.after(h.a, h.before) != nil })
+	assert.Less(t, h.vacancyAfter(h.a, h.before), released, "by a release")
 	h.await(startTimeout, "the next one may go", func() bool {
 		for _, pod := range standbys {
 			if pod.Name != h.victim.Name && evict(pod) == nil {
@@ -140,7 +141,7 @@ func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
 		}
 		return false
 	})
-	h.awaitRunning(h.a, takeover)
+	h.awaitRunning(h.a, startTimeout)
 }
 
 // A person deletes the holder with less grace than the pod has.
@@ -148,13 +149,13 @@ func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
 // compat: lifecycle/grace-of-deletion lifecycle/ignores-term carried
 func TestTheDeletionsOwnGraceCounts(t *testing.T) {
 	t.Parallel()
-	a := singleton("hurried")
-	a.args = []string{"-ignore-term"} // and 30 s of grace
+	a := lasting("hurried")
+	a.args, a.grace = []string{"-ignore-term"}, patient
 	h := deployHolding(t, a, "it needs the record")
 	at := record.Now()
 	h.mustKubectl("", "delete", "pod", h.victim.Name, "--grace-period=3", "--wait=false")
-	h.await(takeover+handover, "another one runs", func() bool { return h.after(a, h.before) != nil })
+	h.await(startTimeout, "another one runs", func() bool { return h.after(a, h.before) != nil })
 	old := h.process(h.before.ID)
 	assert.GreaterOrEqual(t, old.Last, at+2*time.Second, "it had its three seconds")
-	assert.Less(t, old.Last, at+takeover, "and not thirty")
+	assert.Less(t, old.Last, at+atOnce, "and not the pod's two minutes")
 }
