@@ -19,7 +19,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// nodeTimeout is for a node that comes back to be Ready.
+// nodeTimeout is for a node that comes back to be Ready, and for an API server to
+// answer. A kubelet asks an API server that was away again and again less often, up
+// to a minute; 10 s later it tells of itself, 5 s later the node's taints are taken
+// away. The rest is for a machine that is busy.
 const nodeTimeout = 2 * time.Minute
 
 // faultLease is for a holder that a fault is done to: long enough for the next
@@ -117,7 +120,8 @@ type holding struct {
 	// before is the application's process, victim its pod.
 	before *record.Process
 	victim *corev1.Pod
-	// seen is the last renewal before the fault, at the instant after it.
+	// seen is when the last renewal was written that was read before the fault, and
+	// at when the fault was complete: the holder's last renewal is between them.
 	seen, at time.Duration
 }
 
@@ -215,13 +219,14 @@ func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T
 	heal()
 }
 
-func TestNodeFrozenAndThawedActsForAnInstantAtMost(t *testing.T) {
+func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
 	h := deployHolding(t, suffering("frozen"), "it freezes a node")
 	// What nobody can prevent: frozen past its deadline, the child is there
-	// beside the next one, and runs on for the instant that its death takes: as
-	// long as the machine may keep the shim waiting while the child runs.
-	const instant = 3 * time.Second
-	h.tolerate = func(o record.Overlap) bool { return o.A.ID == h.before.ID && o.Active < instant }
+	// beside the next one, and runs on until its shim kills it. That is an instant of
+	// the shim's, but the machine may run the child and keep the shim waiting, for 3 s;
+	// a shim that waited to hear of a renewal would let it live for longer.
+	const stalled = 3 * time.Second
+	h.tolerate = func(o record.Overlap) bool { return o.A.ID == h.before.ID && o.Active < stalled }
 	var thaw func()
 	h.suffers(func() { thaw = fault(t, h.victim.Spec.NodeName, h.lab.Freeze, h.lab.Thaw) })
 	next := h.takenOver()
@@ -234,7 +239,7 @@ func TestNodeFrozenAndThawedActsForAnInstantAtMost(t *testing.T) {
 		lived += max(0, span.Until-max(span.From, woken))
 	}
 	t.Logf("after %v frozen it lived for %v", woken-h.at, lived)
-	assert.Less(t, lived, instant)
+	assert.Less(t, lived, stalled)
 	assert.Equal(t, next.ID, h.awaitRunning(h.a, soon).ID)
 }
 

@@ -80,6 +80,45 @@ func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
 	}
 }
 
+// wouldPull is a pod that an edit makes pull something.
+func (s *space) wouldPull(annotations map[string]string, edits ...func(*corev1.PodSpec)) *corev1.Pod {
+	pod := s.bare("pulls", annotations)
+	for _, edit := range edits {
+		edit(&pod.Spec)
+	}
+	return pod
+}
+
+// refusesToRead tries claims for an image with every wrong pull secret there is. A
+// registry that does not answer in time is another reason, and asked again; a pod
+// that is admitted once is what must not be.
+func (s *space) refusesToRead(t *testing.T, img private) {
+	for what, test := range map[string]struct {
+		edit func(*corev1.PodSpec)
+		says string
+	}{
+		"no secret":             {pulling(img.tag), `container "app", image "` + img.tag + `": `},
+		"no secret, by digest":  {pulling(img.digest), `container "app", image "` + img.digest + `": `},
+		"a wrong one":           {pulling(img.digest, "wrong"), `container "app", image "` + img.digest + `": `},
+		"one that is not there": {pulling(img.digest, "none"), `pull secret "none"`},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var err error
+			s.within(soon, func() bool {
+				_, err = s.try(s.wouldPull(claims, test.edit))
+				return err == nil || notLoggedIn.MatchString(err.Error())
+			})
+			require.Error(t, err)
+			for _, words := range []string{"ImageUnreadable: ", test.says, wayOut} {
+				assert.ErrorContains(t, err, words)
+			}
+			assert.Regexp(t, notLoggedIn, err.Error())
+			assert.NotContains(t, err.Error(), lab.PrivatePassword)
+			assert.NotContains(t, err.Error(), "\n", "a refusal is one line")
+		})
+	}
+}
+
 // Webhook and nodes read the image in the pod's name, from a registry that
 // demands a login: nobody else's credentials help, and none that were seen before.
 //
@@ -97,46 +136,11 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "good"}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	pod := func(annotations map[string]string, edits ...func(*corev1.PodSpec)) *corev1.Pod {
-		pod := s.bare("pulls", annotations)
-		for _, edit := range edits {
-			edit(&pod.Spec)
-		}
-		return pod
-	}
-
-	refused := func(t *testing.T) {
-		for what, test := range map[string]struct {
-			edit func(*corev1.PodSpec)
-			says string
-		}{
-			"no secret":             {pulling(img.tag), `container "app", image "` + img.tag + `": `},
-			"no secret, by digest":  {pulling(img.digest), `container "app", image "` + img.digest + `": `},
-			"a wrong one":           {pulling(img.digest, "wrong"), `container "app", image "` + img.digest + `": `},
-			"one that is not there": {pulling(img.digest, "none"), `pull secret "none"`},
-		} {
-			t.Run(what, func(t *testing.T) {
-				var err error
-				// A registry that does not answer in time is another reason.
-				s.within(soon, func() bool {
-					_, err = s.try(pod(claims, test.edit))
-					return err != nil && notLoggedIn.MatchString(err.Error())
-				})
-				require.Error(t, err)
-				for _, words := range []string{"ImageUnreadable: ", test.says, wayOut} {
-					assert.ErrorContains(t, err, words)
-				}
-				assert.Regexp(t, notLoggedIn, err.Error())
-				assert.NotContains(t, err.Error(), lab.PrivatePassword)
-				assert.NotContains(t, err.Error(), "\n", "a refusal is one line")
-			})
-		}
-	}
-	t.Run("refused before anybody has read it", refused)
+	t.Run("refused before anybody has read it", func(t *testing.T) { s.refusesToRead(t, img) })
 
 	// enroll lets the webhook read the namespace's secrets, a moment after it opted in.
 	s.await(startTimeout, "the webhook reads the secret", func() bool {
-		_, err := s.try(pod(claims, pulling(img.digest, "good")))
+		_, err := s.try(s.wouldPull(claims, pulling(img.digest, "good")))
 		return err == nil
 	})
 	ofPod, ofAccount := lasting("of-pod"), lasting("of-account")
@@ -149,40 +153,41 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 		t.Run(a.name, func(t *testing.T) {
 			a.replicas = 2
 			s.deploy(a)
-			before := s.awaitRunning(a, soon)
-			s.deletePod(s.pod(before.Pod))
-			s.await(startTimeout, "the other one runs", func() bool { return s.after(a, before) != nil })
+			s.handsOver(a)
 		})
 	}
-	t.Run("refused after others have read it", refused)
-
-	t.Run("a Deployment hears of it", func(t *testing.T) {
-		a := singleton("of-nobody")
-		a.edit = func(template *corev1.PodTemplateSpec) { pulling(img.digest)(&template.Spec) }
-		s.mustKubectl(s.manifest(s.deployment(a)), "apply", "-f", "-")
-		s.await(startTimeout, "an Event on the Deployment", func() bool {
-			event := s.event("Deployment", a.name, "ImageUnreadable")
-			return event != nil && strings.Contains(event.Message, img.digest) && strings.Contains(event.Message, wayOut)
-		})
-		assert.Empty(t, s.all(a.name))
-	})
+	t.Run("refused after others have read it", func(t *testing.T) { s.refusesToRead(t, img) })
+	t.Run("a Deployment hears of it", func(t *testing.T) { s.hearsOfUnreadable(t, img) })
 	t.Run("with its command written out the pod is gated, and nobody is asked", func(t *testing.T) {
-		gated, err := s.try(pod(claims, pulling(img.digest), func(spec *corev1.PodSpec) {
+		gated, err := s.try(s.wouldPull(claims, pulling(img.digest), func(spec *corev1.PodSpec) {
 			spec.Containers[0].Command = []string{"/app"}
 		}))
 		require.NoError(t, err)
 		assert.Equal(t, api.Gated, gated.Labels[api.GatedLabel])
 	})
-	t.Run("unannotated it is admitted as ever, and the node may not pull either", func(t *testing.T) {
-		_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod(nil, pulling(img.digest)), metav1.CreateOptions{})
-		require.NoError(t, err)
-		s.await(startTimeout, "the kubelet says so", func() bool {
-			now := s.pod("pulls")
-			if now == nil || len(now.Status.ContainerStatuses) == 0 {
-				return false
-			}
-			waiting := now.Status.ContainerStatuses[0].State.Waiting
-			return waiting != nil && strings.Contains(waiting.Message, "pull access denied")
-		})
+	t.Run("unannotated it is admitted as ever, and the node may not pull either", func(t *testing.T) { s.nodeMayNotPull(t, img) })
+}
+
+func (s *space) hearsOfUnreadable(t *testing.T, img private) {
+	a := singleton("of-nobody")
+	a.edit = func(template *corev1.PodTemplateSpec) { pulling(img.digest)(&template.Spec) }
+	s.mustKubectl(s.manifest(s.deployment(a)), "apply", "-f", "-")
+	s.await(startTimeout, "an Event on the Deployment", func() bool {
+		event := s.event("Deployment", a.name, "ImageUnreadable")
+		return event != nil && strings.Contains(event.Message, img.digest) && strings.Contains(event.Message, wayOut)
+	})
+	assert.Empty(t, s.all(a.name))
+}
+
+func (s *space) nodeMayNotPull(t *testing.T, img private) {
+	_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), s.wouldPull(nil, pulling(img.digest)), metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.await(startTimeout, "the kubelet says so", func() bool {
+		now := s.pod("pulls")
+		if now == nil || len(now.Status.ContainerStatuses) == 0 {
+			return false
+		}
+		waiting := now.Status.ContainerStatuses[0].State.Waiting
+		return waiting != nil && strings.Contains(waiting.Message, "pull access denied")
 	})
 }
