@@ -19,10 +19,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// eagerly is a probe once a second; the first failure counts. What takes long on
-// a busy machine is none.
+// eagerly is a probe once a second; the first failure counts. What takes as long as
+// a machine may stall, 3 s, is none.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
-	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 15, FailureThreshold: 1}
+	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {
 		f(p)
 	}
@@ -61,49 +61,6 @@ func (s *space) set(pod *corev1.Pod, probe string, code int) {
 	_, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "set",
 		map[string]string{"probe": probe, "code": strconv.Itoa(code)}).DoRaw(s.Context())
 	require.NoError(s, err)
-}
-
-// standby is the pod of a two-replica application that does not hold.
-func (s *space) standby(a app) *corev1.Pod {
-	holder := s.holder(deploymentSlot(a.name))
-	for _, pod := range s.all(a.name) {
-		if holder != nil && pod.UID != holder.UID && pod.DeletionTimestamp == nil {
-			return pod
-		}
-	}
-	return nil
-}
-
-// awaitStandby waits for the pod that does not hold.
-func (s *space) awaitStandby(a app) (standby *corev1.Pod) {
-	s.Helper()
-	s.await(soon, "a standby of "+a.name, func() bool {
-		standby = s.standby(a)
-		return standby != nil
-	})
-	return standby
-}
-
-// yields has the holder hand over, and returns the pod that holds then, and how
-// often it had to be asked: who yields waits a second, and on a machine that stalls
-// has the slot back before a standby has seen that it is free.
-func (s *space) yields(a app) (now *corev1.Pod, asked int) {
-	s.Helper()
-	slot := deploymentSlot(a.name)
-	before := s.awaitHolder(slot)
-	hold := ""
-	s.await(startTimeout, "a handover", func() bool {
-		if now = s.holder(slot); now != nil && now.UID != before.UID {
-			return true
-		}
-		if now != nil && s.lease(slot).Annotations[api.HoldAnnotation] != hold {
-			hold = s.lease(slot).Annotations[api.HoldAnnotation]
-			s.mustKubectl("", "exec", before.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
-			asked++
-		}
-		return false
-	})
-	return now, asked
 }
 
 // twins are the pods of a pair, once both are Ready and answer.
