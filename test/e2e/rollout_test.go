@@ -4,11 +4,16 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -20,16 +25,28 @@ const rolloutTimeout = "--timeout=170s"
 
 // ask is which pod's application answers when this one is asked; empty: none.
 func (s *space) ask(pod *corev1.Pod) string {
-	body, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(s.Context())
+	name, err := s.askOnce(s.Context(), pod)
 	if err != nil {
 		return ""
 	}
-	var meta record.Meta
-	if json.Unmarshal(body, &meta) != nil {
-		return ""
-	}
-	return meta.Pod
+	return name
 }
+
+// askOnce is ask with the reason why none answers.
+func (s *space) askOnce(ctx context.Context, pod *corev1.Pod) (string, error) {
+	body, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(ctx)
+	if err != nil {
+		return "", err
+	}
+	var meta record.Meta
+	err = json.Unmarshal(body, &meta)
+	return meta.Pod, err
+}
+
+// underWay is how many requests of one asker a handover may lose: what it asked just
+// before the old application's end, just before the end of that pod's agent, to which
+// its standby may send it once more, and when that way there is broken off.
+const underWay = 3
 
 func ready(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
@@ -108,8 +125,57 @@ func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
 	})
 }
 
-// The Service in front of all pods loses no request to a handover: what comes
-// meanwhile is held and answered by the next holder.
+// answers are what one asker heard.
+type answers struct {
+	mu sync.Mutex
+	// pods are whose application answered, each change once; lost is why none did.
+	pods, lost []string
+}
+
+func (a *answers) add(pod string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err != nil:
+		a.lost = append(a.lost, err.Error())
+	case len(a.pods) == 0 || a.pods[len(a.pods)-1] != pod:
+		a.pods = append(a.pods, pod)
+	}
+}
+
+func (a *answers) heard() (pods, lost []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.pods), slices.Clone(a.lost)
+}
+
+// keepAsking asks a pod, one request after the other, until the answer is called.
+func (s *space) keepAsking(pod *corev1.Pod) (*answers, func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	heard, done := &answers{}, make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(turn)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			name, err := s.askOnce(ctx, pod)
+			if ctx.Err() == nil {
+				heard.add(name, err)
+			}
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	stop := func() { cancel(); <-done }
+	s.Cleanup(stop)
+	return heard, stop
+}
+
+// A standby refuses nobody during a handover: what comes meanwhile is held and
+// answered by the next holder. Lost is at most what was under way to the old one at
+// its end. The Service in front of all pods then answers as before.
 func TestServiceAnswersThroughAHandover(t *testing.T) {
 	t.Parallel()
 	h := deployHolding(t, lasting("served"), "it needs the record")
@@ -124,9 +190,32 @@ func TestServiceAnswersThroughAHandover(t *testing.T) {
 		return meta.Pod
 	}
 	h.await(startTimeout, "the Service answers", func() bool { return asked() == h.before.Pod })
+	heard := map[string]*answers{}
+	for _, pod := range h.all(h.a.name) {
+		if pod.Name != h.victim.Name {
+			h.await(soon, "a standby answers", func() bool { return h.ask(pod) == h.before.Pod })
+			all, stop := h.keepAsking(pod)
+			defer stop()
+			heard[pod.Name] = all
+		}
+	}
 	h.deletePod(h.victim)
 	var next *record.Process
-	h.await(soon, "another takes over", func() bool { next = h.after(h.a, h.before); return next != nil })
+	h.await(startTimeout, "another takes over", func() bool { next = h.after(h.a, h.before); return next != nil })
+	// Who holds now has its port from the agent, and for a moment nobody listened.
+	delete(heard, next.Pod)
+	require.NotEmpty(t, heard)
+	for standby, all := range heard {
+		h.await(soon, "the next holder answers in "+standby, func() bool {
+			pods, _ := all.heard()
+			return slices.Contains(pods, next.Pod)
+		})
+		pods, lost := all.heard()
+		assert.Equal(t, []string{h.before.Pod, next.Pod}, pods)
+		t.Logf("%s: lost %q", standby, lost)
+		assert.LessOrEqual(t, len(lost), underWay)
+		assert.NotContains(t, strings.Join(lost, "\n"), "connection refused")
+	}
 	h.await(soon, "the Service answers with the next holder", func() bool { return asked() == next.Pod })
 	// Whom a Service goes on sending requests to after its end is the cluster's affair.
 	h.await(startTimeout, "the Service has forgotten the old one", func() bool {
