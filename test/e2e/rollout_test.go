@@ -6,6 +6,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -36,7 +37,7 @@ func (s *space) ask(pod *corev1.Pod) string {
 func (s *space) askOnce(ctx context.Context, pod *corev1.Pod) (string, error) {
 	body, err := s.client.CoreV1().Pods(s.name).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(ctx)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %s", err, body) // the body has the reason
 	}
 	var meta record.Meta
 	err = json.Unmarshal(body, &meta)
@@ -178,7 +179,9 @@ func (s *space) keepAsking(pod *corev1.Pod) (*answers, func()) {
 // its end. The Service in front of all pods then answers as before.
 func TestServiceAnswersThroughAHandover(t *testing.T) {
 	t.Parallel()
-	h := deployHolding(t, lasting("served"), "it needs the record")
+	a := lasting("served")
+	a.args = []string{"-start-delay=3s"} // so that there is a meanwhile
+	h := deployHolding(t, a, "it needs the record")
 	service := h.service(h.a)
 	h.mustKubectl("", "rollout", "status", "deployment/served", rolloutTimeout)
 	asked := func() string {
