@@ -57,11 +57,13 @@ func (s *space) restarted(pod *corev1.Pod) int32 {
 }
 
 // unhealthy is what probes of a pod are said to have failed of, but for what they
-// say of an application that does not listen yet: not all starts are fast. That an
-// agent does not listen is said of another port.
+// say of an application that does not listen yet, not all starts are fast; and of an
+// agent that was stalled for the half second that a command asks it. That an agent
+// does not listen is said in other words, and one that never answers is Ready never.
 func (s *space) unhealthy(pod *corev1.Pod) []string {
 	return slices.DeleteFunc(s.said(pod, "Unhealthy"), func(message string) bool {
-		return strings.Contains(message, ":8080: connect: connection refused")
+		return strings.Contains(message, ":8080: connect: connection refused") ||
+			strings.Contains(message, "ask the agent: ") && strings.Contains(message, "deadline exceeded")
 	})
 }
 

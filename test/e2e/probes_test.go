@@ -229,7 +229,7 @@ func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
 	s.await(startTimeout, "none Ready", both(false))
 	s.within(soon, func() bool { return len(s.unhealthy(holder)) > 0 }) // Events come beside the status
 	assert.Equal(t, []string{"Readiness probe failed: ready is 503\n"}, s.unhealthy(holder))
-	assert.Empty(t, s.said(standby, "Unhealthy"))
+	assert.Empty(t, s.unhealthy(standby))
 	assert.Zero(t, s.restarts(a))
 	assert.Equal(t, holder.UID, s.awaitHolder(deploymentSlot(a.name)).UID, "not Ready is not dead")
 	s.set(holder, "ready", 200)
