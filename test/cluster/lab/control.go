@@ -55,7 +55,10 @@ func (c *Cluster) command(n node, component string) []string {
 		return []string{"containerd", "--config", c.path(n.Name, "containerd.toml"), "--log-level", "warn"}
 	case "kubelet":
 		return []string{"kubelet", featureGates, "--config", c.path(n.Name, "kubelet.yaml"), "--kubeconfig", c.path("conf", n.Name+".conf"),
-			"--node-ip", n.address(), "--hostname-override", n.Name}
+			"--node-ip", n.address(), "--hostname-override", n.Name,
+			// By default one. A container that is created and not started yet counts as
+			// dead, and if the kubelet collects then, the last run's log is gone for good.
+			"--maximum-dead-containers-per-container", "3"}
 	case "proxy":
 		return []string{"kube-proxy", "--config", c.path(n.Name, "proxy.yaml")}
 	}
