@@ -155,7 +155,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if !w.until(func() bool { return s.report.Connected && s.heardBy == w.acting.name }) {
 		ts.Fatalf("%s is not connected", args[0])
 	}
-	err := w.actingAgent().server.Grant(s.id, g)
+	err := w.actingAgent().server.Grant(w.idOf(s), g)
 	if (err != nil) != neg {
 		ts.Fatalf("grant: %v", err)
 	}
@@ -167,19 +167,19 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 func drainCommand(ts *testscript.TestScript, _ bool, args []string) {
 	grace, err := time.ParseDuration(args[1])
 	ts.Check(err)
-	ts.Check(worldOf(ts).actingAgent().server.Drain(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
+	ts.Check(worldOf(ts).actingAgent().server.Drain(worldOf(ts).idOf(shimOf(ts, args[0])), strings.Join(args[2:], " "), grace))
 }
 
 func endCommand(ts *testscript.TestScript, _ bool, args []string) {
 	grace, err := time.ParseDuration(args[1])
 	ts.Check(err)
-	ts.Check(worldOf(ts).actingAgent().server.End(shimOf(ts, args[0]).id, strings.Join(args[2:], " "), grace))
+	ts.Check(worldOf(ts).actingAgent().server.End(worldOf(ts).idOf(shimOf(ts, args[0])), strings.Join(args[2:], " "), grace))
 }
 
 func asideCommand(ts *testscript.TestScript, neg bool, args []string) {
 	timeout, err := time.ParseDuration(args[1])
 	ts.Check(err)
-	r, err := worldOf(ts).actingAgent().server.RunAside(context.Background(), shimOf(ts, args[0]).id, args[2:], timeout)
+	r, err := worldOf(ts).actingAgent().server.RunAside(context.Background(), worldOf(ts).idOf(shimOf(ts, args[0])), args[2:], timeout)
 	if (err != nil) != neg {
 		ts.Fatalf("aside: %+v, %v", r, err)
 	}

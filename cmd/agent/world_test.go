@@ -241,6 +241,13 @@ func (w *world) pidOf(s *shimProcess) int {
 	return s.pid
 }
 
+// idOf is what a shim calls itself, once it has been heard of.
+func (w *world) idOf(s *shimProcess) gate.ShimID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return s.id
+}
+
 func (w *world) actingAgent() *agentEnd {
 	w.mu.Lock()
 	defer w.mu.Unlock()
