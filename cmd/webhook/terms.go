@@ -68,7 +68,7 @@ func (t *terms) Start(ctx context.Context) error {
 		if ctx.Err() != nil || !isLost(err) {
 			return err
 		}
-		t.log.Warn("the election was lost; this replica answers on, and stands again", "error", err)
+		t.log.Warn("this replica does not enroll; it answers on, and stands for election again", "error", err)
 		select {
 		case <-ctx.Done():
 			return nil
