@@ -26,8 +26,8 @@ type API interface {
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 	// WatchLease calls fn until the watch ends; nil is an end in good order.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
-	// PatchPodStatus returns the version that the pod has then.
-	PatchPodStatus(ctx context.Context, pod string, patch []byte) (version string, err error)
+	// PatchPodStatus returns the pod as it is then.
+	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
@@ -91,6 +91,10 @@ type Config struct {
 	// Probes are those of the gated containers, by container, as they were
 	// declared.
 	Probes map[string]api.Probes
+	// KubeletStops: only a kubelet that restarts all of the pod stops the
+	// application. In a pod that is being deleted it restarts nothing, and stops
+	// everything by itself.
+	KubeletStops bool
 	// BootID is the running kernel's.
 	BootID string
 	// OwnKernel: the pod may run in a virtual machine of its own. Another boot

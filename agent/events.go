@@ -149,6 +149,8 @@ func (e *events) ends(reason string, slots []string) {
 	switch reason {
 	case reasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
+	case reasonPodDeleted:
+		e.add(kube.Normal, reason, "draining to hand over "+names+": this pod is being deleted")
 	case reasonLost:
 		e.add(kube.Warning, reason, "draining: somebody else wrote into "+names)
 	case reasonCutOff:

@@ -41,6 +41,10 @@ type Agent struct {
 	stopping  bool
 	// yielding: the hold that lasts is to end.
 	yielding bool
+	// leaving: the pod is being deleted, so no hold begins any more. belated is
+	// the one that began before that could be known.
+	leaving bool
+	belated string
 
 	// bid is the hold that is being acquired.
 	bid bid
@@ -89,6 +93,7 @@ func New(config Config) (*Agent, error) {
 	}
 	a.shims.granted = config.Granted
 	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
+	a.status.deleted = a.podDeleted
 	a.events = newEvents(config, budget.RequestTimeout)
 	a.probes = newProbes(config)
 	return a, nil
@@ -126,6 +131,20 @@ func (a *Agent) Yield() {
 	case a.yields <- struct{}{}:
 	default:
 	}
+}
+
+// podDeleted takes in that the pod is being deleted. A kubelet ends its containers
+// by itself, but not at once, if a preStop hook takes its time, and not before
+// the grace is over, if the signal came before there was a process to hear it.
+// Whoever is not about to end should have the slot. What was held before goes on:
+// the kubelet knows how to end that.
+func (a *Agent) podDeleted(ctx context.Context, hold string) {
+	a.post(ctx, func() {
+		a.leaving = true
+		if hold != "" && !a.config.KubeletStops {
+			a.belated = hold
+		}
+	})
 }
 
 // Metrics of the agent.

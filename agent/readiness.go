@@ -205,11 +205,11 @@ func (a *Agent) showHolder(h *hold) {
 	running := a.shims.running(h.id)
 	if a.serves(h) {
 		a.outlook.good = true
-		a.status.show(appearance{Ready: true, Holder: true, Reason: readyHolding, Message: "this pod holds " + a.names()})
+		a.status.show(appearance{Ready: true, Hold: h.id, Reason: readyHolding, Message: "this pod holds " + a.names()})
 		return
 	}
 	if running {
-		a.status.show(appearance{Holder: true, Reason: readyNotReady, Message: "this pod holds " + a.names() + "; its application does not pass its probes"})
+		a.status.show(appearance{Hold: h.id, Reason: readyNotReady, Message: "this pod holds " + a.names() + "; its application does not pass its probes"})
 		return
 	}
 	if soon := h.since + a.self.Budget.Retry; a.now < soon && !a.probes.Waits() {
@@ -218,7 +218,7 @@ func (a *Agent) showHolder(h *hold) {
 		a.wakeAt(soon)
 		return
 	}
-	a.status.show(appearance{Holder: true, Reason: readyStarting, Message: "this pod holds " + a.names() + "; its application is about to start"})
+	a.status.show(appearance{Hold: h.id, Reason: readyStarting, Message: "this pod holds " + a.names() + "; its application is about to start"})
 }
 
 // showDraining makes the pod look as one whose child is on its way out.
@@ -229,7 +229,7 @@ func (a *Agent) showDraining(h *hold) {
 		a.wakeAt(soon)
 		return
 	}
-	a.status.show(appearance{Holder: true, Reason: readyDraining, Message: "the application is stopped: " + h.reason})
+	a.status.show(appearance{Hold: h.id, Reason: readyDraining, Message: "the application is stopped: " + h.reason})
 }
 
 func (a *Agent) show(ready bool, reason, message string) {

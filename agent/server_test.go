@@ -116,6 +116,9 @@ type link struct {
 	late                   []byte
 	// patches are those that were stored, without the version that they replaced.
 	patches []string
+	// uid is whose pod has the name, deleted whether somebody has deleted it.
+	uid     string
+	deleted bool
 }
 
 func (l *link) set(f func(l *link)) {
@@ -233,9 +236,9 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 	}
 }
 
-func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (string, error) {
+func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube.Pod, error) {
 	if err := l.pass(ctx); err != nil {
-		return "", err
+		return kube.Pod{}, err
 	}
 	l.mu.Lock()
 	delay := l.delay
@@ -243,12 +246,12 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (stri
 	select {
 	case <-time.After(delay):
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return kube.Pod{}, ctx.Err()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.noStatus {
-		return "", &kube.StatusError{Code: 403}
+		return kube.Pod{}, &kube.StatusError{Code: 403}
 	}
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
@@ -256,36 +259,38 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (stri
 	switch asks := string(patch) == string(anything); {
 	case !asks && l.lateStatus:
 		l.lateStatus, l.late = false, patch
-		return "", context.DeadlineExceeded
+		return kube.Pod{}, context.DeadlineExceeded
 	case !asks && l.loseStatus:
 		l.loseStatus = false
 		_, _ = l.store(patch)
-		return "", context.DeadlineExceeded
+		return kube.Pod{}, context.DeadlineExceeded
 	}
 	return l.store(patch)
 }
 
 // store does what the API server does with a patch: it refuses one of another
 // version, and stores none that changes nothing.
-func (l *link) store(patch []byte) (string, error) {
+func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
+	is := kube.Pod{UID: l.uid, ResourceVersion: version, Deleted: l.deleted}
 	var fields struct {
 		Metadata map[string]any `json:"metadata,omitempty"`
 		Status   any            `json:"status,omitempty"`
 	}
 	if err := json.Unmarshal(patch, &fields); err != nil {
-		return "", err
+		return kube.Pod{}, err
 	}
 	if named, ok := fields.Metadata["resourceVersion"]; ok && named != version {
-		return "", &kube.StatusError{Code: http.StatusConflict}
+		return kube.Pod{}, &kube.StatusError{Code: http.StatusConflict}
 	}
 	delete(fields.Metadata, "resourceVersion")
 	stripped, err := json.Marshal(fields)
 	if fields.Metadata == nil || slices.Equal(l.patches[max(0, len(l.patches)-1):], []string{string(stripped)}) {
-		return version, err
+		return is, err
 	}
 	l.patches = append(l.patches, string(stripped))
-	return strconv.Itoa(len(l.patches)), nil
+	is.ResourceVersion = strconv.Itoa(len(l.patches))
+	return is, nil
 }
 
 func (l *link) CreateEvent(ctx context.Context, e kube.Event) error {

@@ -20,8 +20,9 @@ type appearance struct {
 	// Ready, Reason and Message are our condition.
 	Ready           bool
 	Reason, Message string
-	// Holder has the label, and costs most to delete.
-	Holder bool
+	// Hold is the one that the pod has: then it has the label, and costs most to
+	// delete.
+	Hold string
 }
 
 // status writes the appearance into the pod's status, beside the loop: the last
@@ -31,6 +32,11 @@ type status struct {
 	budget  api.Budget
 	random  *rand.Rand
 	changed chan struct{}
+	// deleted is called when an answer says that the pod is being deleted. The
+	// hold is named if this is the first answer since it began.
+	deleted func(ctx context.Context, hold string)
+	// asked is the hold that the last answer was about.
+	asked string
 
 	mu   sync.Mutex
 	want appearance
@@ -119,6 +125,9 @@ func (s *status) pause(misses int) time.Duration {
 	return d/2 + time.Duration(s.random.Int64N(int64(d/2)+1))
 }
 
+// errOther: the name is another pod's by now, and so is the readiness.
+var errOther = errors.New("agent: this pod is gone, and there is another one of its name")
+
 // anything asks for the pod's version: the agent may patch its pod, not read it.
 var anything = []byte("{}")
 
@@ -126,24 +135,41 @@ var anything = []byte("{}")
 // earlier write asked for, and nobody answered, was to replace a version that is
 // past then: it cannot come true any more. For that, something has to be stored.
 func (s *status) write(ctx context.Context, want appearance, since time.Time) error {
-	version, err := s.send(ctx, anything)
+	pod, err := s.send(ctx, anything)
 	if err != nil {
 		return err
 	}
-	patch, err := want.patch(version, since)
+	if pod.UID != s.config.PodUID {
+		return errOther
+	}
+	s.answered(ctx, want.Hold, pod.Deleted)
+	patch, err := want.patch(pod.ResourceVersion, since)
 	if err != nil {
 		return err
 	}
 	stored, err := s.send(ctx, patch)
-	if err == nil && stored == version {
+	if err == nil && stored.ResourceVersion == pod.ResourceVersion {
 		return kube.ErrUnchanged
 	}
 	return err
 }
 
+// answered notes whether the pod was being deleted when a hold was new.
+func (s *status) answered(ctx context.Context, hold string, deleted bool) {
+	first := hold != s.asked
+	s.asked = hold
+	switch {
+	case !deleted:
+	case first:
+		s.deleted(ctx, hold)
+	default:
+		s.deleted(ctx, "")
+	}
+}
+
 // send sends one patch. Each has the time of a renewal: a server that is slow, but
 // lets a pod hold, lets it be Ready too.
-func (s *status) send(ctx context.Context, patch []byte) (version string, err error) {
+func (s *status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.budget.RequestTimeout)
 	defer cancel()
 	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
@@ -153,7 +179,7 @@ func (s *status) send(ctx context.Context, patch []byte) (version string, err er
 // takes a key away.
 func (a appearance) patch(version string, since time.Time) ([]byte, error) {
 	value := func(v string) any {
-		if !a.Holder {
+		if a.Hold == "" {
 			return nil
 		}
 		return v

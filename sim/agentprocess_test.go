@@ -36,7 +36,7 @@ func (p *pod) startAgent() {
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.clientOf.name = p.identity()
-	a.clientOf.allowed = p.allowed
+	a.clientOf.allowed, a.clientOf.pod = p.allowed, p
 	p.agents = append(p.agents, a)
 	p.w.note(a.name, "agent starts")
 	if p.node.frozen {

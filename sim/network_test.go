@@ -5,6 +5,7 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"strconv"
@@ -48,6 +49,7 @@ type clientOf struct {
 	*process
 	name    string
 	node    *node // nil: beside the API server
+	pod     *pod  // whose agent it is; nil: no agent
 	sources map[string]*rand.Rand
 	// allowed judges a request for a Lease: get, watch, update.
 	allowed func(verb, lease string) error
@@ -226,10 +228,16 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 	return stored, nil
 }
 
-// PatchPodStatus and CreateEvent are for people: they only count.
-func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) (string, error) {
-	raw, err := c.do(ctx, "patch", func() ([]byte, error) { return []byte(strconv.Itoa(c.sent["patch"])), nil })
-	return string(raw), err
+// PatchPodStatus and CreateEvent are for people: they only count, but that the
+// answer says which pod it is, and that somebody deleted it.
+func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) (is kube.Pod, err error) {
+	raw, err := c.do(ctx, "patch", func() ([]byte, error) {
+		return json.Marshal(kube.Pod{UID: c.pod.uid, ResourceVersion: strconv.Itoa(c.sent["patch"]), Deleted: c.pod.stopping})
+	})
+	if err == nil {
+		must(json.Unmarshal(raw, &is))
+	}
+	return is, err
 }
 
 func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {

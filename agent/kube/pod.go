@@ -16,12 +16,19 @@ import (
 // with each write, all of a pod was most of the garbage of a handover.
 const metadataAlone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
+// Pod is what the API server answers to a patch: which pod has the name, in which
+// version, and whether somebody has deleted it, so that the kubelet is ending it.
+type Pod struct {
+	UID, ResourceVersion string
+	Deleted              bool
+}
+
 // PatchPodStatus applies a strategic merge patch to a pod through its status
 // subresource, where conditions are merged by their type. The API server takes
-// labels and annotations there too. It returns the resourceVersion that the pod
-// has then; a patch of nothing ({}) asks for that alone. One that names another
-// resourceVersion is refused with [ErrConflict].
-func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (string, error) {
+// labels and annotations there too. It returns the pod as it is then; a patch of
+// nothing ({}) asks for that alone. One that names another resourceVersion is
+// refused with [ErrConflict].
+func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (Pod, error) {
 	body, err := c.call(ctx, request{
 		method:      http.MethodPatch,
 		path:        c.corePath("pods") + "/" + url.PathEscape(pod) + "/status",
@@ -30,7 +37,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 		accept:      metadataAlone,
 	})
 	var answer struct {
-		Metadata struct{ ResourceVersion string }
+		Metadata struct{ UID, ResourceVersion, DeletionTimestamp string }
 	}
 	if err == nil {
 		err = json.Unmarshal(body, &answer)
@@ -39,9 +46,10 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 		err = fmt.Errorf("%w: no resourceVersion", ErrMalformed)
 	}
 	if err != nil {
-		return "", fmt.Errorf("patch status of pod %s: %w", pod, err)
+		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
 	}
-	return answer.Metadata.ResourceVersion, nil
+	m := answer.Metadata
+	return Pod{UID: m.UID, ResourceVersion: m.ResourceVersion, Deleted: m.DeletionTimestamp != ""}, nil
 }
 
 // EventType is how an [Event] looks to people.

@@ -110,6 +110,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	case api.GateContainer:
 	case api.GatePod, api.GateReadiness:
 		c.Containers = []string{standin.Container}
+		c.KubeletStops = s.gate == api.GatePod
 	default:
 		return s, fmt.Errorf("agent run: -gate %q", *gateName)
 	}

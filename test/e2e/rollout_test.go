@@ -199,6 +199,10 @@ func TestServiceAnswersThroughAHandover(t *testing.T) {
 			h.await(soon, "a standby answers", func() bool { return h.ask(pod) == h.before.Pod })
 			all, stop := h.keepAsking(pod)
 			defer stop()
+			h.await(soon, "the holder answers those who keep asking", func() bool {
+				pods, _ := all.heard()
+				return len(pods) > 0
+			})
 			heard[pod.Name] = all
 		}
 	}
