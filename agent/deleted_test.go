@@ -16,8 +16,8 @@ import (
 // delete is somebody's kubectl delete: no answer before it said so.
 func (p *pod) delete() { p.link.set(func(l *link) { l.deleted = true }) }
 
-// A kubelet whose preStop hook takes its time, or whose SIGTERM came too early,
-// leaves a shim waiting in a pod that is about to end.
+// A kubelet whose SIGTERM came too early leaves a shim waiting in a pod that is
+// about to end.
 func TestAHoldThatBeginsInAPodThatIsBeingDeletedIsHandedOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -134,10 +134,10 @@ func (a *Agent) Yield() {
 }
 
 // podDeleted takes in that the pod is being deleted. A kubelet ends its containers
-// by itself, but not at once, if a preStop hook takes its time, and not before
-// the grace is over, if the signal came before there was a process to hear it.
-// Whoever is not about to end should have the slot. What was held before goes on:
-// the kubelet knows how to end that.
+// by itself, but not before the grace is over, if its signal came before there
+// was a process to hear it, nor at once, where a preStop hook is left to it. Who
+// is not about to end should have the slot. What was held before goes on: the
+// kubelet knows how to end that.
 func (a *Agent) podDeleted(ctx context.Context, hold string) {
 	a.post(ctx, func() {
 		a.leaving = true
