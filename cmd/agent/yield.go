@@ -4,10 +4,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -15,20 +20,45 @@ import (
 // grace, to release, and to stand by.
 const yieldSignal = syscall.SIGUSR1
 
-// yieldCommand is for a person who wants another pod to hold:
+// yieldCommand is for a person who wants another pod to hold, and for the kubelet
+// before it stops a pod of the gate "readiness":
 //
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
-//
-// The agent is PID 1 of its container.
 func yieldCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent yield", flag.ContinueOnError)
-	pid := flags.Int("pid", 1, "process id of the agent")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
 		return exitUsage, err
 	}
-	if err := syscall.Kill(*pid, yieldSignal); err != nil {
-		return 1, fmt.Errorf("ask the agent, process %d, to yield: %w", *pid, err)
+	pid, err := neighbour("/proc")
+	if err == nil {
+		err = syscall.Kill(pid, yieldSignal)
+	}
+	if err != nil {
+		return 1, fmt.Errorf("ask the agent to yield: %w", err)
 	}
 	return 0, nil
+}
+
+// neighbour is the process of this container that is its agent. That is PID 1,
+// unless the pod's containers share a process namespace, or have the node's.
+func neighbour(proc string) (pid int, err error) {
+	here, err := os.Readlink(filepath.Join(proc, "self", "ns", "mnt"))
+	if err != nil {
+		return 0, err
+	}
+	found, err := filepath.Glob(filepath.Join(proc, "[1-9]*"))
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range found {
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != "run" {
+			continue // another process, or none any more
+		}
+		if there, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil && there == here {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, errors.New("no agent runs in this container")
 }

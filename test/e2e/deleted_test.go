@@ -15,50 +15,81 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// While its preStop hook takes its time, a pod that is being deleted stands by as
-// before, and no Service asks it any more. A slot that it takes it gives back, and
-// it takes none again. With the other gates the hook is the shim's, and it takes a
-// signal that was lost to get here.
-func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
-	t.Parallel()
-	s := newSpace(t)
-	start := func(name string, hook *corev1.Lifecycle) *corev1.Pod {
-		pod := s.bare(name, map[string]string{
-			api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
-			api.LeaseDurationAnnotation: lastingLease.String(),
-		})
-		grace := int64(90)
-		pod.Spec.Containers[0].Lifecycle, pod.Spec.TerminationGracePeriodSeconds = hook, &grace
-		_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{})
-		require.NoError(t, err)
-		s.await(startTimeout, name+" runs", func() bool {
-			pod = s.pod(name)
-			return pod != nil && s.running(name) != nil && containerNamed(pod.Status, "app").State.Running != nil
-		})
-		return pod
+// desk is a lock of pods whose readiness alone it decides, and whose end takes a
+// minute: so long their preStop hooks sleep.
+type desk struct {
+	*space
+	slot string
+}
+
+func newDesk(t *testing.T) desk {
+	return desk{newSpace(t), api.LockLease("desk")}
+}
+
+// start starts a pod, and waits until it stands by or holds.
+func (s desk) start(name, reason string) *corev1.Pod {
+	s.Helper()
+	pod := s.bare(name, map[string]string{
+		api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
+		api.LeaseDurationAnnotation: lastingLease.String(),
+	})
+	grace, shared := int64(90), true // so that the agent is not PID 1
+	pod.Spec.TerminationGracePeriodSeconds, pod.Spec.ShareProcessNamespace = &grace, &shared
+	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
+		PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 60}},
 	}
-	stays := start("stays", nil)
-	slot := api.LockLease("desk")
-	require.Equal(t, stays.Name, s.awaitHolder(slot).Name)
-	leaves := start("leaves", &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 60}}})
-	s.await(soon, "the other one stands by", func() bool {
-		return slices.ContainsFunc(s.pod(leaves.Name).Status.Conditions, func(c corev1.PodCondition) bool {
-			return c.Type == api.ReadyCondition && c.Reason == "StandingBy"
+	_, err := s.client.CoreV1().Pods(s.name).Create(s.Context(), pod, metav1.CreateOptions{})
+	require.NoError(s, err)
+	s.await(startTimeout, name+" is "+reason, func() bool {
+		pod = s.pod(name)
+		return pod != nil && s.running(name) != nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == api.ReadyCondition && c.Reason == reason
 		})
 	})
+	return pod
+}
+
+// stillRuns wants a deleted pod to be there, its application untouched.
+func (s desk) stillRuns(pod *corev1.Pod) {
+	s.Helper()
+	still := s.pod(pod.Name)
+	require.NotNil(s, still, "its hook still sleeps")
+	assert.NotNil(s, still.DeletionTimestamp)
+	assert.NotNil(s, s.running(pod.Name))
+}
+
+// No Service asks a pod that is being deleted, however long its end takes.
+func TestGateReadinessPassesTheSlotOnWhenItsHolderIsDeleted(t *testing.T) {
+	t.Parallel()
+	s := newDesk(t)
+	first, second := s.start("first", "Holding"), s.start("second", "StandingBy")
+	s.deletePod(first)
+	s.await(soon, "the other one is Ready", func() bool {
+		holder := s.holder(s.slot)
+		return holder != nil && holder.UID == second.UID && conditionTrue(s.pod(second.Name), corev1.PodReady)
+	})
+	s.stillRuns(first)
+	assert.Equal(t, []string{"draining to hand over lock.desk"}, s.said(first, "Yielded"))
+}
+
+// A standby whose preStop hook takes its time is a standby still, for its agent. A
+// slot that it takes it gives back, and it takes none again. With the other gates
+// the hook is the shim's, and it takes a signal that was lost to get here.
+func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
+	t.Parallel()
+	s := newDesk(t)
+	stays, leaves := s.start("stays", "Holding"), s.start("leaves", "StandingBy")
 	s.deletePod(leaves)
 
 	for range 3 {
-		before := s.lease(slot).Annotations[api.HoldAnnotation]
+		before := s.lease(s.slot).Annotations[api.HoldAnnotation]
 		s.mustKubectl("", "exec", stays.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
 		s.await(soon, "the slot is back where it is of use", func() bool {
-			now := s.lease(slot) // once: who holds, and in which hold
+			now := s.lease(s.slot) // once: who holds, and in which hold
 			holder := s.named(now)
 			return holder != nil && holder.UID == stays.UID && now.Annotations[api.HoldAnnotation] != before
 		})
 	}
-	still := s.pod(leaves.Name)
-	require.NotNil(t, still, "its hook still sleeps")
-	assert.NotNil(t, still.DeletionTimestamp)
+	s.stillRuns(leaves)
 	assert.LessOrEqual(t, len(s.said(leaves, "Acquired")), 1, "it may hear of its deletion only when it has the slot")
 }
