@@ -91,9 +91,8 @@ type Config struct {
 	// Probes are those of the gated containers, by container, as they were
 	// declared.
 	Probes map[string]api.Probes
-	// KubeletStops: only a kubelet that restarts all of the pod stops the
-	// application. In a pod that is being deleted it restarts nothing, and stops
-	// everything by itself.
+	// KubeletStops: nothing stops the application but a kubelet that restarts all
+	// containers, which it does not do in a pod that is being deleted.
 	KubeletStops bool
 	// BootID is the running kernel's.
 	BootID string

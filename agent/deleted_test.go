@@ -4,6 +4,8 @@
 package agent
 
 import (
+	"log/slog"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // delete is somebody's kubectl delete: no answer before it said so.
@@ -41,28 +44,59 @@ func TestAHoldThatBeginsInAPodThatIsBeingDeletedIsHandedOver(t *testing.T) {
 	})
 }
 
-// The kubelet knows how to end what ran before: with the preStop hook first, which
-// may need the application.
+// The kubelet knows how to end what ran before.
 func TestAHoldFromBeforeItsPodWasDeletedGoesOn(t *testing.T) {
+	again := map[string]func(w *world, a *pod) *pod{
+		"": func(_ *world, a *pod) *pod { return a },
+		"a new agent process, too": func(w *world, a *pod) *pod {
+			a.kill()
+			a = w.start("a")
+			a.gates.connect(a.gates.shim("s1").report)
+			return a
+		},
+	}
+	for name, again := range again {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				w.pass(time.Second)
+				require.Equal(t, "True Holding", a.ready())
+				a.delete()
+				a = again(w, a)
+				w.pass(time.Second)
+				a.agent.status.show(appearance{Hold: a.gates.hold("s1"), Reason: "Changed"})
+				w.pass(time.Minute)
+				require.True(t, a.agent.leaving, "it has heard of the deletion")
+				assert.True(t, a.running("s1"))
+				assert.Empty(t, a.gates.told())
+				a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
+				w.pass(time.Second)
+				assert.Equal(t, gate.Waiting, a.gates.phase("s2"), "nothing starts any more")
+				a.gates.end("s1")
+				w.within(time.Second, "released", func() bool { return w.holder() == "" })
+				w.pass(time.Minute)
+				assert.Empty(t, w.holder(), "it was the last hold")
+			})
+		})
+	}
+}
+
+// What was known when one hold began says nothing of the next one's.
+func TestOnlyTheHoldThatBeganTooLateIsGivenBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
+		a.agent.answered(w.t.Context(), "another hold", true)
+		w.pass(0)
+		a.agent.leaving = false // or it would begin none
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		w.pass(time.Second)
-		a.delete()
-		w.pass(time.Second)
-		a.kill()
-		a = w.start("a")
-		a.gates.connect(a.gates.shim("s1").report)
 		w.pass(time.Minute)
-		require.True(t, a.agent.leaving, "the new process has heard of the deletion")
 		assert.True(t, a.running("s1"))
 		assert.Empty(t, a.gates.told())
-		a.gates.end("s1")
-		a.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(time.Minute)
-		assert.Empty(t, w.holder(), "and is the last one")
 	})
 }
 
@@ -77,6 +111,8 @@ func TestAHoldIsKeptInADeletedPodWhoseKubeletAloneCanStopIt(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		require.True(t, a.agent.leaving)
+		a.agent.Yield()
+		w.pass(time.Minute)
 		assert.True(t, a.running("s1"))
 		assert.Equal(t, a.identity(), w.holder())
 	})
@@ -95,19 +131,18 @@ func TestAStandbyThatHeardOfItsDeletionDoesNotCompete(t *testing.T) {
 	})
 }
 
-// A pod of a StatefulSet that was deleted by force, on a node that is cut off, may
-// meet the next one of its name.
-func TestAnotherPodOfTheNameKeepsItsStatus(t *testing.T) {
+// Nobody sees that the next hold is another one, and nothing is written for it.
+func TestAHoldThatLooksLikeTheLastOneIsNotStoredAnew(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.pass(time.Second)
-		require.Equal(t, "True Holding", a.ready())
-		before := len(a.link.patches)
-		a.link.set(func(l *link) { l.uid = "another" })
-		a.gates.end("s1")
+		l := &link{server: w.server}
+		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		go s.run(w.t.Context())
+		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "first"})
 		w.pass(time.Minute)
-		assert.Len(t, a.link.patches, before)
+		require.Len(t, l.patches, 1)
+		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "second"})
+		w.pass(time.Minute)
+		assert.Len(t, l.patches, 1)
+		assert.Equal(t, 4, w.server.patched(), "two for each hold")
 	})
 }

@@ -65,6 +65,7 @@ func (a *Agent) begin() *hold {
 	if h.resumed {
 		h.serving = a.slots[0].held.Record().Notes.Serving
 		h.served = !h.serving.IsZero()
+		a.asked = h.id // by the process that began it
 	}
 	a.bid = bid{}
 	// One that was asked for before there was anything to yield is over.
@@ -128,16 +129,16 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 		return reasonDrained, drain
 	case len(a.shims.owed[h.id]) == 0 && h.refused:
 		return reasonNotGranted, drain
-	case a.belated == h.id && !h.resumed:
+	case a.belated == h.id:
 		return reasonPodDeleted, a.config.Grace
-	case a.shims.between == h.id && !a.stopping && !a.yielding:
+	case a.shims.between == h.id && !a.stopping && !a.leaving && !a.yielding:
 		if a.now >= a.startsBy(h) {
 			return reasonNotStarted, drain
 		}
 		a.wakeAt(a.startsBy(h))
-	case len(a.shims.owed[h.id]) == 0 && (a.stopping || len(a.shims.grantable(h.id)) == 0):
+	case len(a.shims.owed[h.id]) == 0 && (a.stopping || a.leaving || len(a.shims.grantable(h.id)) == 0):
 		return reasonEnded, drain
-	case a.yielding:
+	case a.yielding && (!a.leaving || !a.config.KubeletStops):
 		return reasonYield, a.config.Grace
 	}
 	a.wakeAt(a.drainAt())
@@ -156,7 +157,7 @@ func (a *Agent) startsBy(h *hold) time.Duration {
 // were given, as far as the renewals allow.
 func (a *Agent) grant(h *hold) {
 	h.refused = false
-	if !a.stopping {
+	if !a.stopping && !a.leaving {
 		for _, k := range a.shims.grantable(h.id) {
 			a.give(h, k)
 		}

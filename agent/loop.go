@@ -41,10 +41,11 @@ type Agent struct {
 	stopping  bool
 	// yielding: the hold that lasts is to end.
 	yielding bool
-	// leaving: the pod is being deleted, so no hold begins any more. belated is
-	// the one that began before that could be known.
-	leaving bool
-	belated string
+	// leaving: the pod is being deleted, so no hold begins any more. asked is the
+	// hold that the last answer about that was under, belated the one whose first
+	// answer was that the pod is about to end.
+	leaving        bool
+	asked, belated string
 
 	// bid is the hold that is being acquired.
 	bid bid
@@ -93,7 +94,7 @@ func New(config Config) (*Agent, error) {
 	}
 	a.shims.granted = config.Granted
 	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
-	a.status.deleted = a.podDeleted
+	a.status.answered = a.answered
 	a.events = newEvents(config, budget.RequestTimeout)
 	a.probes = newProbes(config)
 	return a, nil
@@ -133,15 +134,23 @@ func (a *Agent) Yield() {
 	}
 }
 
-// podDeleted takes in that the pod is being deleted. A kubelet ends its containers
-// by itself, but not before the grace is over, if its signal came before there
-// was a process to hear it, nor at once, where a preStop hook is left to it. Who
-// is not about to end should have the slot. What was held before goes on: the
-// kubelet knows how to end that.
-func (a *Agent) podDeleted(ctx context.Context, hold string) {
+// answered takes in whether the pod is being deleted, as far as that was asked
+// under a hold.
+//
+// A kubelet ends its containers by itself. But a signal that comes before there is
+// a process to hear it is lost, and then the container stays until the grace is
+// over. So a pod that knows of its deletion begins no hold, and one that finds out
+// just after it began gives it back. What was held before goes on.
+func (a *Agent) answered(ctx context.Context, hold string, deleted bool) {
 	a.post(ctx, func() {
-		a.leaving = true
-		if hold != "" && !a.config.KubeletStops {
+		a.leaving = a.leaving || deleted
+		if hold == "" || hold == a.asked {
+			return
+		}
+		a.asked = hold
+		// With the gate "pod" the kubelet alone can stop anything, and restarts
+		// nothing any more: to give back would leave it running.
+		if deleted && !a.config.KubeletStops {
 			a.belated = hold
 		}
 	})

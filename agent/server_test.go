@@ -87,6 +87,12 @@ func (s *server) lease(name string) kube.Lease {
 }
 
 // requests are all that ever came, watches included.
+func (s *server) patched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.patches
+}
+
 func (s *server) requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +122,7 @@ type link struct {
 	late                   []byte
 	// patches are those that were stored, without the version that they replaced.
 	patches []string
-	// uid is whose pod has the name, deleted whether somebody has deleted it.
-	uid     string
+	// deleted: somebody has deleted the pod.
 	deleted bool
 }
 
@@ -272,7 +277,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 // version, and stores none that changes nothing.
 func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
-	is := kube.Pod{UID: l.uid, ResourceVersion: version, Deleted: l.deleted}
+	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted}
 	var fields struct {
 		Metadata map[string]any `json:"metadata,omitempty"`
 		Status   any            `json:"status,omitempty"`

@@ -78,8 +78,8 @@ func (a *Agent) unlook() {
 }
 
 // contends reports whether this pod competes for its slots: only while it is to
-// stay, a shim waits, and no child of an earlier hold is left. A release that is owed comes
-// first.
+// stay, a shim waits, and no child of an earlier hold is left. A release that is
+// owed comes first.
 func (a *Agent) contends() bool {
 	if a.stopping || a.leaving || len(a.shims.waiting()) == 0 || a.shims.alive() {
 		return false

@@ -32,11 +32,9 @@ type status struct {
 	budget  api.Budget
 	random  *rand.Rand
 	changed chan struct{}
-	// deleted is called when an answer says that the pod is being deleted. The
-	// hold is named if this is the first answer since it began.
-	deleted func(ctx context.Context, hold string)
-	// asked is the hold that the last answer was about.
-	asked string
+	// answered is told, of each answer, under which hold it was asked for (none:
+	// the pod stands by), and whether the pod is being deleted.
+	answered func(ctx context.Context, hold string, deleted bool)
 
 	mu   sync.Mutex
 	want appearance
@@ -44,7 +42,8 @@ type status struct {
 }
 
 func newStatus(config Config, budget api.Budget, random *rand.Rand) *status {
-	return &status{config: config, budget: budget, random: random, changed: make(chan struct{}, 1)}
+	return &status{config: config, budget: budget, random: random, changed: make(chan struct{}, 1),
+		answered: func(context.Context, string, bool) {}}
 }
 
 // show asks for an appearance.
@@ -99,7 +98,8 @@ func (s *status) run(ctx context.Context) {
 		if unsure || want.Ready != written.Ready {
 			at = s.config.Wall()
 		}
-		if err := s.write(ctx, want, at); err != nil {
+		// Another hold may look like the last one: what is stored is right then.
+		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
 			unsure = unsure || !errors.Is(err, kube.ErrConflict)
 			retry.Reset(s.pause(misses))
@@ -125,9 +125,6 @@ func (s *status) pause(misses int) time.Duration {
 	return d/2 + time.Duration(s.random.Int64N(int64(d/2)+1))
 }
 
-// errOther: the name is another pod's by now, and so is the readiness.
-var errOther = errors.New("agent: this pod is gone, and there is another one of its name")
-
 // anything asks for the pod's version: the agent may patch its pod, not read it.
 var anything = []byte("{}")
 
@@ -139,9 +136,6 @@ func (s *status) write(ctx context.Context, want appearance, since time.Time) er
 	if err != nil {
 		return err
 	}
-	if pod.UID != s.config.PodUID {
-		return errOther
-	}
 	s.answered(ctx, want.Hold, pod.Deleted)
 	patch, err := want.patch(pod.ResourceVersion, since)
 	if err != nil {
@@ -152,19 +146,6 @@ func (s *status) write(ctx context.Context, want appearance, since time.Time) er
 		return kube.ErrUnchanged
 	}
 	return err
-}
-
-// answered notes whether the pod was being deleted when a hold was new.
-func (s *status) answered(ctx context.Context, hold string, deleted bool) {
-	first := hold != s.asked
-	s.asked = hold
-	switch {
-	case !deleted:
-	case first:
-		s.deleted(ctx, hold)
-	default:
-		s.deleted(ctx, "")
-	}
 }
 
 // send sends one patch. Each has the time of a renewal: a server that is slow, but

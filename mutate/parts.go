@@ -44,7 +44,7 @@ func (p parts) agent() corev1.Container {
 	}
 	return corev1.Container{
 		Name:               api.AgentContainer,
-		Lifecycle:          p.hooks(),
+		Lifecycle:          p.installed(),
 		Image:              p.image,
 		Args:               p.agentArgs(),
 		RestartPolicy:      &always,
@@ -61,27 +61,16 @@ func (p parts) agent() corev1.Container {
 	}
 }
 
-// hooks are the agent's own.
-//
-// One holds the kubelet up until the agent's binary is where gated containers
-// start it: it starts none of them before the hook has ended. An init container
-// would do as well, if the kubelet did not take a second to see its end.
-//
-// With the gate "readiness" one hands over as soon as the pod is deleted: it is in
-// no Service from then on, though the application may take its whole grace to end.
-// The kubelet runs a sidecar's preStop hook at once (KEP-753), and not, as its
-// SIGTERM, after everything else has ended.
-func (p parts) hooks() *corev1.Lifecycle {
-	run := func(role string) *corev1.LifecycleHandler {
-		return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, role}}}
+// installed holds the kubelet up until the agent's binary is where gated
+// containers start it: it starts none of them before the hook has ended. An init
+// container would do as well, if the kubelet did not take a second to see its end.
+func (p parts) installed() *corev1.Lifecycle {
+	if !p.request.Shims() {
+		return nil
 	}
-	switch {
-	case p.request.Shims():
-		return &corev1.Lifecycle{PostStart: run("install")}
-	case p.request.Gate == api.GateReadiness:
-		return &corev1.Lifecycle{PreStop: run("yield")}
-	}
-	return nil
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, "install"}},
+	}}
 }
 
 // agentArgs are the flags of the agent's run role; cmd/agent owns them.

@@ -228,11 +228,11 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 	return stored, nil
 }
 
-// PatchPodStatus and CreateEvent are for people: they only count, but that the
-// answer says which pod it is, and that somebody deleted it.
+// PatchPodStatus and CreateEvent are for people: they only count, but the answer
+// says that the pod is being deleted.
 func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) (is kube.Pod, err error) {
 	raw, err := c.do(ctx, "patch", func() ([]byte, error) {
-		return json.Marshal(kube.Pod{UID: c.pod.uid, ResourceVersion: strconv.Itoa(c.sent["patch"]), Deleted: c.pod.stopping})
+		return json.Marshal(kube.Pod{ResourceVersion: strconv.Itoa(c.sent["patch"]), Deleted: c.pod.stopping})
 	})
 	if err == nil {
 		must(json.Unmarshal(raw, &is))

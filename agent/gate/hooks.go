@@ -49,6 +49,8 @@ type hooks struct {
 	// stops: the child is being stopped, since began; preStop runs only once.
 	stops bool
 	began time.Duration
+	// drained: it was asked to stop by us, and not from outside as well.
+	drained bool
 	// held is the stop signal that waits for preStop, zero if none does.
 	held syscall.Signal
 }

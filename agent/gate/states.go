@@ -170,6 +170,10 @@ func (s *shim) pass(sig syscall.Signal) {
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
 		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true
+		if s.hooks.drained {
+			s.hooks.drained = false // who is stopping already is not asked twice
+			return
+		}
 		s.stop(sig, Now()+s.cfg.Grace)
 	case s.child != 0:
 		_ = unix.Kill(s.child, sig)
@@ -183,12 +187,16 @@ func (s *shim) extend(g *Grant) {
 	}
 }
 
-// drain asks the child to stop. Grants go on to move the deadline, nothing
-// cancels the drain.
+// drain asks the child to stop, if the kubelet has not just done so: many take a
+// second signal for an order to drop everything. Grants go on to move the
+// deadline, nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	until := Now() + grace
 	s.enter(Draining)
-	s.stop(s.cfg.StopSignal, min(until, s.grant.killAt()))
+	if !s.hooks.stops || Now() >= s.hooks.began+s.cfg.Grace {
+		s.hooks.drained = true
+		s.stop(s.cfg.StopSignal, min(until, s.grant.killAt()))
+	}
 	for s.child != 0 {
 		killAt := min(until, s.grant.killAt())
 		if Now() >= killAt {

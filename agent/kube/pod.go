@@ -16,11 +16,11 @@ import (
 // with each write, all of a pod was most of the garbage of a handover.
 const metadataAlone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
-// Pod is what the API server answers to a patch: which pod has the name, in which
-// version, and whether somebody has deleted it, so that the kubelet is ending it.
+// Pod is what the API server answers to a patch.
 type Pod struct {
-	UID, ResourceVersion string
-	Deleted              bool
+	ResourceVersion string
+	// Deleted: somebody has deleted it, and the kubelet is ending it.
+	Deleted bool
 }
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
@@ -37,7 +37,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 		accept:      metadataAlone,
 	})
 	var answer struct {
-		Metadata struct{ UID, ResourceVersion, DeletionTimestamp string }
+		Metadata struct{ ResourceVersion, DeletionTimestamp string }
 	}
 	if err == nil {
 		err = json.Unmarshal(body, &answer)
@@ -48,8 +48,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 	if err != nil {
 		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
 	}
-	m := answer.Metadata
-	return Pod{UID: m.UID, ResourceVersion: m.ResourceVersion, Deleted: m.DeletionTimestamp != ""}, nil
+	return Pod{answer.Metadata.ResourceVersion, answer.Metadata.DeletionTimestamp != ""}, nil
 }
 
 // EventType is how an [Event] looks to people.

@@ -20,8 +20,7 @@ import (
 // grace, to release, and to stand by.
 const yieldSignal = syscall.SIGUSR1
 
-// yieldCommand is for a person who wants another pod to hold, and for the kubelet
-// before it stops a pod of the gate "readiness":
+// yieldCommand is for a person who wants another pod to hold:
 //
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
 func yieldCommand(_ context.Context, args []string) (int, error) {

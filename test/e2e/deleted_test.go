@@ -58,20 +58,6 @@ func (s desk) stillRuns(pod *corev1.Pod) {
 	assert.NotNil(s, s.running(pod.Name))
 }
 
-// No Service asks a pod that is being deleted, however long its end takes.
-func TestGateReadinessPassesTheSlotOnWhenItsHolderIsDeleted(t *testing.T) {
-	t.Parallel()
-	s := newDesk(t)
-	first, second := s.start("first", "Holding"), s.start("second", "StandingBy")
-	s.deletePod(first)
-	s.await(soon, "the other one is Ready", func() bool {
-		holder := s.holder(s.slot)
-		return holder != nil && holder.UID == second.UID && conditionTrue(s.pod(second.Name), corev1.PodReady)
-	})
-	s.stillRuns(first)
-	assert.Equal(t, []string{"draining to hand over lock.desk"}, s.said(first, "Yielded"))
-}
-
 // A standby whose preStop hook takes its time is a standby still, for its agent. A
 // slot that it takes it gives back, and it takes none again. With the other gates
 // the hook is the shim's, and it takes a signal that was lost to get here.
