@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// desk is a lock of pods whose readiness alone it decides, and whose end takes a
-// minute: so long their preStop hooks sleep.
+// desk is a lock of pods whose readiness alone it decides, and whose end takes
+// two minutes: so long their preStop hooks sleep.
 type desk struct {
 	*space
 	slot string
@@ -33,10 +33,10 @@ func (s desk) start(name, reason string) *corev1.Pod {
 		api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
 		api.LeaseDurationAnnotation: lastingLease.String(),
 	})
-	grace, shared := int64(90), true // so that the agent is not PID 1
+	grace, shared := int64(150), true // so that the agent is not PID 1
 	pod.Spec.TerminationGracePeriodSeconds, pod.Spec.ShareProcessNamespace = &grace, &shared
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
-		PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 60}},
+		PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 120}},
 	}
 	_, err := s.client.CoreV1().Pods(s.name).Create(s.Context(), pod, metav1.CreateOptions{})
 	require.NoError(s, err)
