@@ -84,6 +84,22 @@ func TestAHoldFromBeforeItsPodWasDeletedGoesOn(t *testing.T) {
 	}
 }
 
+// Nobody answered for as long as it would take to hand over.
+func TestAHoldThatHasLastedIsNotGivenBackForALateAnswer(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.link.set(func(l *link) { l.noStatus = true })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(10 * time.Minute)
+		a.delete()
+		a.link.set(func(l *link) { l.noStatus = false })
+		w.pass(time.Minute)
+		require.True(t, a.agent.leaving, "it has heard of the deletion")
+		assert.True(t, a.running("s1"))
+	})
+}
+
 // What was known when one hold began says nothing of the next one's.
 func TestOnlyTheHoldThatBeganTooLateIsGivenBack(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -21,7 +21,7 @@ const (
 	reasonCutOff   = "RenewDeadlinePassed"
 	reasonUnproven = "EarlierShimUnproven"
 	reasonDrained  = "ShimDrained"
-	// reasonPodDeleted: nobody knew yet, when it began, that the pod was about to end.
+	// reasonPodDeleted: when it began, nobody here knew that the pod was about to end.
 	reasonPodDeleted = "PodDeleted"
 	// reasonNotGranted: no child can be started here. To hold on would keep the
 	// slot from those who can.
@@ -129,7 +129,7 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 		return reasonDrained, drain
 	case len(a.shims.owed[h.id]) == 0 && h.refused:
 		return reasonNotGranted, drain
-	case a.belated == h.id:
+	case a.belated == h.id && a.now < h.since+a.self.Budget.Duration:
 		return reasonPodDeleted, a.config.Grace
 	case a.shims.between == h.id && !a.stopping && !a.leaving && !a.yielding:
 		if a.now >= a.startsBy(h) {

@@ -140,7 +140,7 @@ func (a *Agent) Yield() {
 // A kubelet ends its containers by itself. But a signal that comes before there is
 // a process to hear it is lost, and then the container stays until the grace is
 // over. So a pod that knows of its deletion begins no hold, and one that finds out
-// just after it began gives it back. What was held before goes on.
+// just after it began one gives it back. What has lasted for longer goes on.
 func (a *Agent) answered(ctx context.Context, hold string, deleted bool) {
 	a.post(ctx, func() {
 		a.leaving = a.leaving || deleted

@@ -86,13 +86,13 @@ func (s *server) lease(name string) kube.Lease {
 	return kube.Lease{}
 }
 
-// requests are all that ever came, watches included.
 func (s *server) patched() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.patches
 }
 
+// requests are all that ever came, watches included.
 func (s *server) requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

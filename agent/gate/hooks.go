@@ -49,7 +49,10 @@ type hooks struct {
 	// stops: the child is being stopped, since began; preStop runs only once.
 	stops bool
 	began time.Duration
-	// drained: it was asked to stop by us, and not from outside as well.
+	// asked is the signal that it was last asked to stop with, at askedAt;
+	// drained: by us, and not from outside as well.
+	asked   syscall.Signal
+	askedAt time.Duration
 	drained bool
 	// held is the stop signal that waits for preStop, zero if none does.
 	held syscall.Signal
@@ -94,6 +97,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 		return
 	}
 	h := &s.hooks
+	h.asked, h.askedAt = sig, Now()
 	if !h.stops {
 		h.stops, h.began = true, Now()
 		if s.cfg.PreStop != nil && killAt > h.began {
@@ -103,7 +107,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	switch {
 	case h.preStop == nil:
 		_ = unix.Kill(s.child, sig)
-	case h.held == 0:
+	case h.held == 0, sig == s.cfg.StopSignal:
 		h.held = sig
 	}
 }

@@ -170,7 +170,7 @@ func (s *shim) pass(sig syscall.Signal) {
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
 		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true
-		if s.hooks.drained {
+		if s.hooks.drained && sig == s.hooks.asked {
 			s.hooks.drained = false // who is stopping already is not asked twice
 			return
 		}
@@ -193,7 +193,7 @@ func (s *shim) extend(g *Grant) {
 func (s *shim) drain(grace time.Duration) (step, int) {
 	until := Now() + grace
 	s.enter(Draining)
-	if !s.hooks.stops || Now() >= s.hooks.began+s.cfg.Grace {
+	if s.hooks.asked != s.cfg.StopSignal || Now() >= s.hooks.askedAt+s.cfg.Grace {
 		s.hooks.drained = true
 		s.stop(s.cfg.StopSignal, min(until, s.grant.killAt()))
 	}
