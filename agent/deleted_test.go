@@ -4,8 +4,6 @@
 package agent
 
 import (
-	"log/slog"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // delete is somebody's kubectl delete: no answer before it said so.
@@ -144,21 +141,5 @@ func TestAStandbyThatHeardOfItsDeletionDoesNotCompete(t *testing.T) {
 		w.pass(time.Minute)
 		assert.Empty(t, w.holder())
 		assert.Empty(t, a.gates.given())
-	})
-}
-
-// Nobody sees that the next hold is another one, and nothing is written for it.
-func TestAHoldThatLooksLikeTheLastOneIsNotStoredAnew(t *testing.T) {
-	simulate(t, func(w *world) {
-		l := &link{server: w.server}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-		go s.run(w.t.Context())
-		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "first"})
-		w.pass(time.Minute)
-		require.Len(t, l.patches, 1)
-		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "second"})
-		w.pass(time.Minute)
-		assert.Len(t, l.patches, 1)
-		assert.Equal(t, 4, w.server.patched(), "two for each hold")
 	})
 }

@@ -7,8 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -308,8 +306,7 @@ func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
 func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server, loseStatus: false}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-		go s.run(w.t.Context())
+		s := l.status(w)
 		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
 		s.show(standing)
 		w.pass(time.Second)
@@ -330,8 +327,7 @@ func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 func TestAStatusThatArrivesLateDoesNotComeTrue(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-		go s.run(w.t.Context())
+		s := l.status(w)
 		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
 		s.show(standing)
 		w.pass(time.Second)

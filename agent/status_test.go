@@ -15,15 +15,37 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
+// status is the status of a pod alone, without an agent around it.
+func (l *link) status(w *world) *status {
+	config := Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
+	s := newStatus(config, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+	go s.run(w.t.Context())
+	return s
+}
+
 // Nothing is known of what an earlier process has stored.
 func TestTheFirstStatusIsWrittenAtOnceAndIsOfNow(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
-		s := newStatus(Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-		go s.run(w.t.Context())
+		s := l.status(w)
 		s.show(appearance{Reason: readyStandingBy})
 		w.pass(0)
 		require.Len(t, l.patches, 1)
 		assert.Contains(t, l.patches[0], time.Now().UTC().Format(time.RFC3339))
+	})
+}
+
+// Nobody sees that the next hold is another one, and nothing is written for it.
+func TestAHoldThatLooksLikeTheLastOneIsNotStoredAnew(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := l.status(w)
+		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "first"})
+		w.pass(time.Minute)
+		require.Len(t, l.patches, 1)
+		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "second"})
+		w.pass(time.Minute)
+		assert.Len(t, l.patches, 1)
+		assert.Equal(t, 4, w.server.patched(), "two for each hold")
 	})
 }

@@ -46,14 +46,12 @@ type hooks struct {
 	postStart, preStop *aside // while they run
 	// failed: the child is to be stopped, because postStart failed.
 	failed bool
-	// stops: the child is being stopped, since began; preStop runs only once.
-	stops bool
-	began time.Duration
-	// asked is the signal that it was last asked to stop with, at askedAt;
-	// drained: by us, and not from outside as well.
-	asked   syscall.Signal
-	askedAt time.Duration
-	drained bool
+	// asked is the signal that the child was last asked to stop with, at askedAt,
+	// zero if nobody has; began is when it was for the first time, since preStop
+	// runs only once. drained: by us, and not from outside as well.
+	asked          syscall.Signal
+	askedAt, began time.Duration
+	drained        bool
 	// held is the stop signal that waits for preStop, zero if none does.
 	held syscall.Signal
 }
@@ -97,9 +95,10 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 		return
 	}
 	h := &s.hooks
+	first := h.asked == 0
 	h.asked, h.askedAt = sig, Now()
-	if !h.stops {
-		h.stops, h.began = true, Now()
+	if first {
+		h.began = h.askedAt
 		if s.cfg.PreStop != nil && killAt > h.began {
 			h.preStop = s.runHook(s.cfg.PreStop, s.preStopEnds)
 		}

@@ -15,19 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// desk is a lock of pods whose readiness alone it decides, and whose end takes
-// two minutes: so long their preStop hooks sleep.
-type desk struct {
-	*space
-	slot string
-}
-
-func newDesk(t *testing.T) desk {
-	return desk{newSpace(t), api.LockLease("desk")}
-}
-
-// start starts a pod, and waits until it stands by or holds.
-func (s desk) start(name, reason string) *corev1.Pod {
+// atDesk starts a pod that shares a lock, whose readiness alone that decides, and
+// whose preStop hook sleeps for two minutes. It returns when the pod stands by or
+// holds.
+func (s *space) atDesk(name, reason string) *corev1.Pod {
 	s.Helper()
 	pod := s.bare(name, map[string]string{
 		api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
@@ -49,33 +40,27 @@ func (s desk) start(name, reason string) *corev1.Pod {
 	return pod
 }
 
-// stillRuns wants a deleted pod to be there, its application untouched.
-func (s desk) stillRuns(pod *corev1.Pod) {
-	s.Helper()
-	still := s.pod(pod.Name)
-	require.NotNil(s, still, "its hook still sleeps")
-	assert.NotNil(s, still.DeletionTimestamp)
-	assert.NotNil(s, s.running(pod.Name))
-}
-
 // A standby whose preStop hook takes its time is a standby still, for its agent. A
 // slot that it takes it gives back, and it takes none again. With the other gates
 // the hook is the shim's, and it takes a signal that was lost to get here.
 func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
 	t.Parallel()
-	s := newDesk(t)
-	stays, leaves := s.start("stays", "Holding"), s.start("leaves", "StandingBy")
+	s, slot := newSpace(t), api.LockLease("desk")
+	stays, leaves := s.atDesk("stays", "Holding"), s.atDesk("leaves", "StandingBy")
 	s.deletePod(leaves)
 
 	for range 3 {
-		before := s.lease(s.slot).Annotations[api.HoldAnnotation]
+		before := s.lease(slot).Annotations[api.HoldAnnotation]
 		s.mustKubectl("", "exec", stays.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
 		s.await(soon, "the slot is back where it is of use", func() bool {
-			now := s.lease(s.slot) // once: who holds, and in which hold
+			now := s.lease(slot) // once: who holds, and in which hold
 			holder := s.named(now)
 			return holder != nil && holder.UID == stays.UID && now.Annotations[api.HoldAnnotation] != before
 		})
 	}
-	s.stillRuns(leaves)
+	still := s.pod(leaves.Name)
+	require.NotNil(t, still, "its hook still sleeps")
+	assert.NotNil(t, still.DeletionTimestamp)
+	assert.NotNil(t, s.running(leaves.Name), "its application is untouched")
 	assert.LessOrEqual(t, len(s.said(leaves, "Acquired")), 1, "it may hear of its deletion only when it has the slot")
 }
