@@ -12,6 +12,10 @@ ROOT := $(CURDIR)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metaparticle
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export GOFLAGS += -buildvcs=false
+# The cluster's programs and the images are built so. What runs beside them is, too:
+# packages that they share, as client-go, are compiled once.
+GO_RUN := CGO_ENABLED=0 go run -trimpath
+GO_TEST := CGO_ENABLED=0 go test -trimpath
 
 # A cluster of one's own is named on the command line (make e2e KUBECONFIG=…).
 # A KUBECONFIG that happens to be in the environment is not touched: the demo
@@ -33,8 +37,10 @@ ROUNDS ?= 1000
 ##@ The two commands of a fresh machine
 
 .PHONY: demo
-demo: install ## Bring up a real cluster, run redis under one annotation, fail it over three ways.
-	cd test && go run ./demo
+demo: ## Bring up a real cluster, run redis under one annotation, fail it over three ways.
+	@./tools/announce $(CACHE)
+	@$(MAKE) --no-print-directory install
+	cd test && $(GO_RUN) ./demo
 
 .PHONY: test
 test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster, the cluster.
@@ -58,7 +64,8 @@ sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
 .PHONY: e2e
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more.
 	@mkdir -p out/e2e
-	cd test/e2e && go test -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 .PHONY: lab
 lab: packages ## The test cluster itself: a second one, broken in every way, leaves nothing behind.
@@ -78,7 +85,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 
 .PHONY: bench
 bench: bench-admission install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
-	cd test && go run ./bench -rounds $(ROUNDS)
+	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
 bench-admission: ## Admission beside dapr's patcher; needs no cluster.
@@ -89,24 +96,24 @@ bench-admission: ## Admission beside dapr's patcher; needs no cluster.
 .PHONY: cluster
 cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/.
 ifndef OWN_CLUSTER
-	cd test && go run ./cluster up
+	cd test && $(GO_RUN) ./cluster up
 endif
 
 .PHONY: cluster-down
 cluster-down: ## End the cluster; nothing of it is left.
-	cd test && go run ./cluster down
+	cd test && $(GO_RUN) ./cluster down
 
 ##@ The product
 
 .PHONY: images
 images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
-	go run ./tools/images -out out/images -version $(VERSION)
+	$(GO_RUN) ./tools/images -out out/images -version $(VERSION)
 
 # Nodes get the images by digest: a tag may have meant another build before.
 define INSTALL
-built=$$(go run ./tools/images -version $(VERSION) $(1)); echo "$$built"; \
+built=$$($(GO_RUN) ./tools/images -version $(VERSION) $(1)); echo "$$built"; \
 image() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print name "@" $$3}' <<<"$$built"; }; \
-go run ./tools/install -webhook-image $(2)/$$(image webhook) -agent-image $(2)/$$(image agent) $(3)
+$(GO_RUN) ./tools/install -webhook-image $(2)/$$(image webhook) -agent-image $(2)/$$(image agent) $(3)
 endef
 
 .PHONY: install
@@ -116,13 +123,13 @@ install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix i
 	@$(call INSTALL,-out out/images -push $(REGISTRY),$(REGISTRY))
 else
 install: cluster
-	@local=$$(cd test && go run ./cluster registry); registry=$$(cd test && go run ./cluster registry -in-cluster); private=$$(cd test && go run ./cluster registry -private); \
+	@local=$$(cd test && $(GO_RUN) ./cluster registry); registry=$$(cd test && $(GO_RUN) ./cluster registry -in-cluster); private=$$(cd test && $(GO_RUN) ./cluster registry -private); \
 	$(call INSTALL,-out out/lab -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry -plain-http-registry $$private)
 endif
 
 .PHONY: uninstall
 uninstall: ## Take it away again; refuses, with a list, while gated pods exist.
-	go run ./tools/install -uninstall
+	$(GO_RUN) ./tools/install -uninstall
 
 .PHONY: packages
 packages:

@@ -26,6 +26,7 @@ import (
 const usage = `usage: go run ./cluster [-dir DIR] COMMAND
 
   up                        bring the cluster up; -workers N before it, for another number than 3
+  metrics                   add metrics-server to the cluster that is up, for autoscalers and kubectl top
   down                      end it, and leave nothing
   status [-o json]          what there is and how it does
   kubectl ARGS…             the cluster's own kubectl, as administrator
@@ -122,6 +123,7 @@ var commands = map[string]command{
 		_, err := fmt.Fprintf(out, "export KUBECONFIG=%s\n", c.Kubeconfig())
 		return err
 	}},
+	"metrics": {0, func(ctx context.Context, c *lab.Cluster, _ []string, _ io.Writer) error { return c.AddMetrics(ctx) }},
 	"down":    {0, func(ctx context.Context, c *lab.Cluster, _ []string, _ io.Writer) error { return c.Down(ctx) }},
 	"status":  {0, status},
 	"kubectl": {0, kubectl},
@@ -212,8 +214,12 @@ func status(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) e
 	for _, node := range s.Nodes {
 		var components []string
 		for _, name := range lab.Components(node.Name) {
+			pid, has := node.Components[name]
+			if !has {
+				continue
+			}
 			state := "dead"
-			if pid := node.Components[name]; pid != 0 {
+			if pid != 0 {
 				state = fmt.Sprint(pid)
 			}
 			components = append(components, fmt.Sprintf("%s (%s)", name, state))

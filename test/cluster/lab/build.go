@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,8 @@ type program struct {
 var certManagerValues []byte
 
 // programs are in the order of their building: the long one is last, so that a
-// mistake in a short one shows early.
+// mistake in a short one shows early. All but cert-manager's require the same
+// versions of what they share, and what is built for one serves the next.
 func programs() []program {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(KubernetesVersion, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
@@ -61,7 +63,6 @@ func programs() []program {
 		},
 		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
 		{name: "coredns", module: "github.com/coredns/coredns", version: CoreDNSVersion, target: "."},
-		{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"},
 		{
 			name: "kubernetes", module: "k8s.io/kubernetes", version: KubernetesVersion, target: ".",
 			ldflags: versions.String(),
@@ -69,14 +70,18 @@ func programs() []program {
 	}
 }
 
+// metricsServer is built only for those who ask for metrics: a demo does not.
+var metricsServer = program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
+
 // build makes sure that every program is in the cache, and links them all into
 // the state directory's bin.
-func (c *Cluster) build(ctx context.Context) error {
+func (c *Cluster) build(ctx context.Context, list []program) error {
 	cache, err := cacheDir()
 	if err != nil {
 		return err
 	}
-	list := programs()
+	stop := c.download(ctx, cache, list)
+	defer stop()
 	for i, p := range list {
 		dir, err := c.cached(ctx, cache, p, fmt.Sprintf("%d of %d", i+1, len(list)))
 		if err != nil {
@@ -87,6 +92,24 @@ func (c *Cluster) build(ctx context.Context) error {
 		}
 	}
 	return c.linkNames()
+}
+
+// download fetches the modules of the programs that are not built yet, beside
+// the compilation of the first: the compiler waits for no network then. The
+// returned function ends it. An error shows at the program's own build.
+func (c *Cluster) download(ctx context.Context, cache string, list []program) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var over sync.WaitGroup
+	over.Go(func() {
+		for _, p := range list {
+			source := filepath.Join(c.sources, p.name)
+			if key, err := p.key(source); err != nil || exists(filepath.Join(cache, key)) {
+				continue
+			}
+			_ = goCommand(ctx, source, append(append([]string{"list", "-deps", "-f="}, p.flags...), p.target)...).Run()
+		}
+	})
+	return func() { cancel(); over.Wait() }
 }
 
 // cacheDir is shared by all checkouts.
@@ -108,7 +131,7 @@ func (c *Cluster) cached(ctx context.Context, cache string, p program, step stri
 		return "", err
 	}
 	dir := filepath.Join(cache, key)
-	if _, err := os.Stat(dir); err == nil {
+	if exists(dir) {
 		return dir, nil
 	}
 	// One builds, the others wait: two cold builds at once take twice as long.
@@ -117,7 +140,7 @@ func (c *Cluster) cached(ctx context.Context, cache string, p program, step stri
 		return "", err
 	}
 	defer unlock()
-	if _, err := os.Stat(dir); err == nil {
+	if exists(dir) {
 		return dir, nil
 	}
 	temp, err := os.MkdirTemp(cache, key+".new-")
@@ -137,6 +160,11 @@ func (c *Cluster) cached(ctx context.Context, cache string, p program, step stri
 		}
 	}
 	return dir, os.Rename(temp, dir)
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // key names a build after everything that decides its outcome.

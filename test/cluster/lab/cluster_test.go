@@ -40,6 +40,8 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 		assert.NoError(t, c.Down(context.WithoutCancel(t.Context())))
 	})
 	require.NoError(t, c.Up(t.Context()))
+	require.NoError(t, c.AddMetrics(t.Context()))
+	require.NoError(t, c.AddMetrics(t.Context()), "twice is harmless")
 	members := membersOf(t, c)
 	require.NotEmpty(t, members)
 	runs := c.PID(ControlPlane, "apiserver")
@@ -160,7 +162,7 @@ func dialFrom(t *testing.T, c *Cluster, node string) error {
 func membersOf(t *testing.T, c *Cluster) map[string]bool {
 	all, mine := everyNamespace(t), map[string]bool{}
 	for _, name := range append([]string{ControlPlane}, c.Nodes()...) {
-		for _, component := range append(Components(name), holderName) {
+		for _, component := range append(c.components(name), holderName) {
 			for link := range all[identify(c.pid(name, component))] {
 				mine[link] = true
 			}

@@ -17,9 +17,12 @@ import (
 
 // Components of the control plane and of a worker, in the order of their start.
 var (
-	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "metrics", "api-forward", "registry-forward"}
+	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "api-forward", "registry-forward", metrics}
 	workerComponents  = []string{"containerd", "kubelet", "proxy"}
 )
+
+// metrics is the component that only AddMetrics starts.
+const metrics = "metrics"
 
 // Components are the names that Kill and Start know on a node.
 func Components(node string) []string {
@@ -27,6 +30,11 @@ func Components(node string) []string {
 		return slices.Clone(controlComponents)
 	}
 	return slices.Clone(workerComponents)
+}
+
+// components are those that this cluster has on a node.
+func (c *Cluster) components(node string) []string {
+	return slices.DeleteFunc(Components(node), func(name string) bool { return name == metrics && !c.state.Metrics })
 }
 
 // command is how a component is run.
@@ -42,8 +50,8 @@ func (c *Cluster) command(n node, component string) []string {
 		conf := c.path("conf", "scheduler.conf")
 		return []string{"kube-scheduler", "--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf,
 			"--authorization-kubeconfig=" + conf, "--leader-elect=false", "--bind-address=127.0.0.1", "--profiling=false"}
-	case "metrics":
-		return c.metricsServer()
+	case metrics:
+		return c.metricsCommand()
 	case "registry":
 		return []string{c.path("bin", "registry"), RegistryInCluster, c.path("registry"),
 			PrivateRegistry, PrivateUser, PrivatePassword}
@@ -113,9 +121,9 @@ func (c *Cluster) controllerManager() []string {
 		"--horizontal-pod-autoscaler-sync-period=5s"}
 }
 
-// metricsServer is a process of the control plane and no pod: an aggregated API
+// metricsCommand is of a process of the control plane and no pod: an aggregated API
 // that went away with its node would disturb every client's discovery.
-func (c *Cluster) metricsServer() []string {
+func (c *Cluster) metricsCommand() []string {
 	conf := c.path("conf", "metrics.conf")
 	return []string{"metrics-server",
 		"--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf, "--authorization-kubeconfig=" + conf,
@@ -136,7 +144,7 @@ func (c *Cluster) startComponent(ctx context.Context, n node, component string) 
 	}
 	var err error
 	switch component {
-	case "kcm", "scheduler", "metrics":
+	case "kcm", "scheduler", metrics:
 		err = c.AwaitAPIServer(ctx)
 	case "kubelet":
 		err = c.awaitRuntime(ctx, n)

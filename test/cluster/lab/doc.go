@@ -8,8 +8,8 @@
 // # What runs
 //
 // Node "cp" is the control plane: etcd, API server (apiserver), controller
-// manager (kcm), scheduler, metrics-server (metrics), an image registry, and two
-// forwarders, the way in from the host. Each worker (n1, n2, …) has containerd
+// manager (kcm), scheduler, an image registry, two forwarders, the way in from
+// the host, and metrics-server (metrics) once it was added. Each worker (n1, n2, …) has containerd
 // with runc, a kubelet and kube-proxy in nftables mode. In the cluster run
 // CoreDNS and cert-manager.
 //

@@ -134,7 +134,7 @@ func (c *Cluster) worker(name string) (node, error) {
 	n, err := c.node(name)
 	if err == nil && n.number == 0 {
 		err = fmt.Errorf("not possible with the control plane: kill its components instead (%s)",
-			strings.Join(controlComponents, ", "))
+			strings.Join(c.components(ControlPlane), ", "))
 	}
 	return n, err
 }
@@ -148,7 +148,7 @@ func (c *Cluster) component(name, component string) (node, error) {
 	if err != nil {
 		return n, err
 	}
-	if have := Components(name); !slices.Contains(have, component) {
+	if have := c.components(name); !slices.Contains(have, component) {
 		return n, fmt.Errorf("node %s has no component %q, but %s", name, component, strings.Join(have, ", "))
 	}
 	return n, nil

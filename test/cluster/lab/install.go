@@ -58,24 +58,15 @@ func (c *Cluster) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	metrics, err := render("metrics.yaml", c.values(node{}))
-	if err != nil {
-		return err
-	}
 	certManager, err := os.ReadFile(c.path("bin", "certmanager.yaml"))
 	if err != nil {
-		return err
-	}
-	// Its rights were bound before the nodes came; who asks for metrics waits for
-	// them, and nobody else does.
-	if err := c.startComponent(ctx, node{Name: ControlPlane}, "metrics"); err != nil {
 		return err
 	}
 	if err := c.pushImages(ctx); err != nil {
 		return err
 	}
 	namespace := []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: cert-manager}\n---\n")
-	all := bytes.Join([][]byte{namespace, coredns, []byte("---"), metrics, []byte("---"), certManager}, []byte("\n"))
+	all := bytes.Join([][]byte{namespace, coredns, []byte("---"), certManager}, []byte("\n"))
 	return c.kubectl(ctx, all, "apply", "--server-side", "--validate=false", "-f", "-")
 }
 

@@ -87,6 +87,7 @@ type state struct {
 	Kubernetes   string `json:"kubernetes"`
 	APIPort      int    `json:"apiPort"`
 	RegistryPort int    `json:"registryPort"`
+	Metrics      bool   `json:"metrics"` // AddMetrics has added them
 }
 
 // Open returns the cluster whose state is in dir; "" means the environment's

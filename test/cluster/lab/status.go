@@ -67,7 +67,7 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 		case cut[n.link()]:
 			node.State = "cut"
 		}
-		for _, component := range Components(name) {
+		for _, component := range c.components(name) {
 			node.Components[component] = c.pid(name, component)
 		}
 		status.Nodes = append(status.Nodes, node)

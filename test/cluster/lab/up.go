@@ -43,7 +43,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := os.MkdirAll(c.path("bin"), 0o755); err != nil {
 		return err
 	}
-	if err := c.build(ctx); err != nil {
+	if err := c.build(ctx, programs()); err != nil {
 		return err
 	}
 	c.began = time.Now()

@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A package that two programs share is compiled once only if all modules below
+// it have the same versions, too. One version apart in golang.org/x/sys, and the
+// first demo on a machine compiles client-go once more.
+func TestModulesAgreeOnWhatTheyShare(t *testing.T) {
+	root, err := repository()
+	require.NoError(t, err)
+	versions := map[string]map[string][]string{}
+	for _, dir := range []string{
+		".", "test", "test/cluster/programs/kubernetes", "test/cluster/programs/containerd",
+		"test/cluster/programs/chart", "test/cluster/programs/cainjector", "test/cluster/programs/coredns",
+	} {
+		for module, version := range requirements(t, filepath.Join(root, dir, "go.mod")) {
+			if versions[module] == nil {
+				versions[module] = map[string][]string{}
+			}
+			versions[module][version] = append(versions[module][version], dir)
+		}
+	}
+	for module, users := range versions {
+		assert.Len(t, users, 1, "%s: give every go.mod the highest of these versions, then go mod tidy", module)
+	}
+}
+
+// requirements reads the versions that a go.mod requires. A module that it
+// replaces, as the staging modules of Kubernetes, counts with the replacement.
+func requirements(t *testing.T, file string) map[string]string {
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	// The API server judges policies with the CEL that Kubernetes was released with.
+	const own = "github.com/google/cel-go"
+	found := map[string]string{}
+	for _, match := range regexp.MustCompile(`(?m)^\s*(?:require )?(\S+\.\S+/\S+|\S+\.\S+) (v\d\S+)`).FindAllStringSubmatch(string(data), -1) {
+		if module := match[1]; match[2] != "v0.0.0" && module != own {
+			found[module] = match[2]
+		}
+	}
+	for _, match := range regexp.MustCompile(`(?m)^\s*(?:replace )?(\S+) => \S+ (v\S+)`).FindAllStringSubmatch(string(data), -1) {
+		found[match[1]] = match[2]
+	}
+	require.Greater(t, len(found), 10, strings.TrimSpace(file))
+	return found
+}
