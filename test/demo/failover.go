@@ -96,6 +96,9 @@ func (d *demo) failOver(ctx context.Context, f fault) error {
 	if err != nil {
 		return err
 	}
+	if err := scene.stamp(); err != nil {
+		return err
+	}
 	scene.print()
 	if f.mend != nil {
 		if err := f.mend(ctx, d, old, redis); err != nil {
@@ -128,6 +131,8 @@ type scene struct {
 	alive   []witness.Process
 	kernel  <-chan witness.Event
 	leases  watch.Interface
+	version string // of the Lease, as the watch saw it last
+	writes  *leaseWrites
 	answers <-chan answer
 	failed  <-chan error
 	end     func()
@@ -136,8 +141,9 @@ type scene struct {
 }
 
 type line struct {
-	at   time.Duration
-	text string
+	at     time.Duration
+	text   string
+	before string // the Lease's version before a write; "" for what the kernel or a client saw
 }
 
 // answer is one client's that came through the Service.
@@ -153,14 +159,19 @@ func (d *demo) observe(ctx context.Context, old corev1.Pod) (*scene, error) {
 	}
 	s := &scene{alive: w.Alive(), kernel: kernel, failed: failed, end: cancel}
 	go func() { failed <- w.Run(ctx, func(e witness.Event) { kernel <- e }) }()
-	s.leases, err = d.client.CoordinationV1().Leases(namespace).Watch(ctx,
-		metav1.ListOptions{FieldSelector: "metadata.name=" + slot})
-	if err != nil {
+	if s.writes, err = followLeaseWrites(d.cluster.AuditLog()); err != nil {
 		cancel()
 		return nil, err
 	}
+	s.end = func() { cancel(); s.writes.close() }
+	s.leases, err = d.client.CoordinationV1().Leases(namespace).Watch(ctx,
+		metav1.ListOptions{FieldSelector: "metadata.name=" + slot})
+	if err != nil {
+		s.end()
+		return nil, err
+	}
 	if s.answers, err = d.startProbe(ctx, old.Spec.NodeName); err != nil {
-		cancel()
+		s.end()
 		return nil, err
 	}
 	return s, nil
@@ -250,11 +261,12 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 			switch now := holder(lease); {
 			case now == "" && !released:
 				released = true
-				s.note(witness.Now(), "slot released")
+				s.noteWrite("slot released")
 			case now != "" && !strings.HasSuffix(now, "_"+string(old.UID)) && !s.noted("acquired"):
 				pod, _, _ := strings.Cut(now, "_")
-				s.note(witness.Now(), fmt.Sprintf("slot acquired by %s, token %s", pod, lease.ResourceVersion))
+				s.noteWrite(fmt.Sprintf("slot acquired by %s, token %s", pod, lease.ResourceVersion))
 			}
+			s.version = lease.ResourceVersion
 		case a, ok := <-s.answers:
 			if !ok {
 				return errors.New("the probing clients ended")

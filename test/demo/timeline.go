@@ -11,19 +11,47 @@ import (
 	"time"
 )
 
-func (s *scene) note(at time.Duration, text string) { s.lines = append(s.lines, line{at, text}) }
+// note adds what the kernel or a client saw, at its instant.
+func (s *scene) note(at time.Duration, text string) {
+	s.lines = append(s.lines, line{at: at, text: text})
+}
+
+// noteWrite adds a write of the Lease. Its instant is the API server's, and
+// comes with stamp: the watch that shows the write here may be late.
+func (s *scene) noteWrite(text string) {
+	s.lines = append(s.lines, line{text: text, before: s.version})
+}
+
+// stamp gives each write the instant at which it reached the API server.
+func (s *scene) stamp() error {
+	for i, l := range s.lines {
+		if l.before == "" {
+			continue
+		}
+		at, err := s.writes.received(l.before)
+		if err != nil {
+			return fmt.Errorf("time of %q: %w", l.text, err)
+		}
+		s.lines[i].at = at
+	}
+	return nil
+}
 
 func (s *scene) noted(word string) bool {
 	return slices.ContainsFunc(s.lines, func(l line) bool { return strings.Contains(l.text, word) })
 }
 
-// print prints the time line, in order: the kernel's news and the API server's
-// come by different ways.
+// ordered returns the lines in the order of their instants: the kernel's news
+// and the API server's come here by different ways.
+func (s *scene) ordered() []line {
+	return slices.SortedStableFunc(slices.Values(s.lines), func(a, b line) int { return cmp.Compare(a.at, b.at) })
+}
+
+// print prints the time line.
 func (s *scene) print() {
-	slices.SortStableFunc(s.lines, func(a, b line) int { return cmp.Compare(a.at, b.at) })
-	fmt.Println()
+	fmt.Println("\n    Processes: when the kernel started or ended them. Slot: when the write reached the API server.")
 	before := s.struck
-	for _, l := range s.lines {
+	for _, l := range s.ordered() {
 		fmt.Printf("    %9.1f ms  (+%.1f)  %s\n", milliseconds(l.at-s.struck), milliseconds(l.at-before), l.text)
 		before = l.at
 	}

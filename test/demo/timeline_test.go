@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// The watch may show a release here after the kernel has reported the next start.
+func TestTimelineStampsWritesByTheAPIServer(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.log")
+	log, err := os.Create(file)
+	require.NoError(t, err)
+	defer log.Close()
+	write := func(version, name string, code int, ago time.Duration) {
+		fmt.Fprintf(log, `{"verb":"update","objectRef":{"resource":"leases","namespace":"demo","name":%q,"resourceVersion":%q},`+
+			`"responseStatus":{"code":%d},"requestReceivedTimestamp":%q}`+"\n",
+			name, version, code, time.Now().Add(-ago).UTC().Format(time.RFC3339Nano))
+	}
+	write("7", slot, 200, time.Hour)
+	writes, err := followLeaseWrites(file)
+	require.NoError(t, err)
+	defer writes.close()
+	write("7", slot, 409, 70*time.Millisecond)
+	write("7", "singleton.deployment.other", 200, 65*time.Millisecond)
+	write("7", slot, 200, 60*time.Millisecond)
+	write("8", slot, 200, 50*time.Millisecond)
+
+	now := witness.Now()
+	s := &scene{writes: writes}
+	s.note(now-80*time.Millisecond, "dead")
+	s.note(now-40*time.Millisecond, "started")
+	s.version = "7"
+	s.noteWrite("released")
+	s.version = "8"
+	s.noteWrite("acquired")
+	require.NoError(t, s.stamp())
+
+	var order []string
+	for _, l := range s.ordered() {
+		order = append(order, l.text)
+	}
+	assert.Equal(t, []string{"dead", "released", "acquired", "started"}, order)
+
+	s.version = "9"
+	s.noteWrite("never stored")
+	assert.ErrorContains(t, s.stamp(), "no write of Lease "+slot+" after version 9")
+}
