@@ -120,8 +120,9 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 		Observe:    reporter.observe,
 		Log:        log,
 	}
-	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options)))
-	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options)))
+	load := new(mutate.Load) // both handlers share the process's memory
+	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options), load))
+	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options), load))
 	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
