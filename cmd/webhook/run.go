@@ -23,7 +23,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
@@ -83,14 +82,14 @@ func managerOptions(s settings) ctrl.Options {
 		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Metrics:                 metricsserver.Options{BindAddress: s.metricsAddress},
 		HealthProbeBindAddress:  s.healthAddress,
-		WebhookServer:           webhook.NewServer(webhook.Options{Port: s.port, CertDir: s.certDir}),
+		WebhookServer:           newCallServer(s),
 		GracefulShutdownTimeout: new(shutdown),
 	}
 }
 
 // serve registers the two handlers and the probes.
 func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
-	images, err := newImages(m.GetAPIReader(), s)
+	images, err := newImages(m.GetAPIReader(), s, log)
 	if err != nil {
 		return err
 	}
