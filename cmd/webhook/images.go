@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the image has no certificates: public registries' CAs
@@ -25,11 +26,15 @@ var (
 	errNoCertificates = errors.New("no certificate in it")
 	errMayNotRead     = errors.New("the webhook may not read it; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
+	// errNone is the same for whatever is wrong with a pull secret or a service
+	// account. Whoever may create a pod, or may reach the webhook, reads the answer
+	// and need not have the right to know which Secrets there are.
+	errNone = errors.New("no pull secret that can be read")
 )
 
-func newImages(reader client.Reader, s settings) (mutate.Images, error) {
+func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Images, error) {
 	options := image.Options{
-		Secrets:   secrets{reader},
+		Secrets:   secrets{reader, log},
 		PlainHTTP: s.plainHTTP,
 		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
@@ -52,14 +57,18 @@ func newImages(reader client.Reader, s settings) (mutate.Images, error) {
 }
 
 // secrets implements [image.Secrets] with live reads, each of one object by
-// its name.
-type secrets struct{ reader client.Reader }
+// its name. What is wrong with one is in the log alone.
+type secrets struct {
+	reader client.Reader
+	log    *slog.Logger
+}
 
 // PullSecrets implements [image.Secrets].
 func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount string) ([]string, error) {
 	var account corev1.ServiceAccount
 	if err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: serviceAccount}, &account); err != nil {
-		return nil, err
+		s.log.Debug("read service account", "namespace", namespace, "name", serviceAccount, "error", err)
+		return nil, errNone
 	}
 	var names []string
 	for _, reference := range account.ImagePullSecrets {
@@ -72,11 +81,15 @@ func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount stri
 func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	var secret corev1.Secret
 	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
-	if apierrors.IsForbidden(err) {
+	switch {
+	case apierrors.IsForbidden(err):
+		// That depends on the namespace, and not on the Secret.
 		return nil, errMayNotRead
+	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
+		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)
+	case err == nil:
+		return &secret, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &secret, nil
+	s.log.Debug("read pull secret", "namespace", namespace, "name", name, "error", err)
+	return nil, errNone
 }
