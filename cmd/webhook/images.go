@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the image has no certificates: public registries' CAs
@@ -23,16 +24,23 @@ import (
 
 var (
 	errNoCertificates = errors.New("no certificate in it")
-	errMayNotRead     = errors.New("the webhook may not read it; the namespace's owner allows that by binding" +
-		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
+	errMayNotRead     = fmt.Errorf("%w; the namespace's owner allows that by binding ClusterRole %s to the webhook's service account",
+		image.ErrMayNotRead, enroll.PullSecretsRole)
 )
 
-func newImages(reader client.Reader, s settings) (mutate.Images, error) {
+// mostLogged bounds the cause of a failure, which may have words of a registry.
+const mostLogged = 1 << 10
+
+func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Images, error) {
 	options := image.Options{
 		Secrets:   secrets{reader},
 		PlainHTTP: s.plainHTTP,
 		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
+		Networks:  s.networks,
+		Failed: func(namespace, image string, cause error) {
+			log.Info("could not read an image", "namespace", namespace, "image", image, "error", fmt.Sprintf("%.*s", mostLogged, cause))
+		},
 	}
 	if s.registryCA != "" {
 		pem, err := os.ReadFile(s.registryCA)

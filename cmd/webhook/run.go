@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -40,6 +41,11 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 		return err
 	}
 	log := logTo(output, s.verbose)
+	if limit, err := limitMemory(os.Getenv); err != nil {
+		return err
+	} else if limit > 0 {
+		log.Info("limiting memory", "bytes", limit)
+	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
@@ -90,7 +96,7 @@ func managerOptions(s settings) ctrl.Options {
 
 // serve registers the two handlers and the probes.
 func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
-	images, err := newImages(m.GetAPIReader(), s)
+	images, err := newImages(m.GetAPIReader(), s, log)
 	if err != nil {
 		return err
 	}
