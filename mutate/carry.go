@@ -144,6 +144,9 @@ func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotat
 		return nil
 	}
 	pod := &corev1.Pod{Spec: template.Spec}
+	if warnings := judgeNumber(pod); len(warnings) > 0 {
+		return warnings
+	}
 	gated, warnings := gatedContainers(pod, request, &template.Spec)
 	parts := parts{
 		pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind},

@@ -127,7 +127,9 @@ func handle(t *testing.T, f facts, raw, old []byte) admission.Response {
 
 func (f facts) minor() int { return max(cmp.Or(f.Kubernetes, RestartsAll), 0) }
 
-func (f facts) Command(_ context.Context, image string, _ PullRights) (Command, error) {
+func (f facts) For(PullRights) Reader { return f }
+
+func (f facts) Command(_ context.Context, image string) (Command, error) {
 	found, ok := f.Images[image]
 	if !ok {
 		return Command{}, errString("image " + image + " is not in facts.yaml")

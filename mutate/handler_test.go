@@ -39,7 +39,9 @@ func request(raw string) admission.Request {
 // asked fails the test when anything is asked of it.
 type asked struct{ t *testing.T }
 
-func (a asked) Command(context.Context, string, PullRights) (Command, error) {
+func (a asked) For(PullRights) Reader { return a }
+
+func (a asked) Command(context.Context, string) (Command, error) {
 	a.t.Error("an image was asked for")
 	return Command{}, nil
 }

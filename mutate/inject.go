@@ -62,6 +62,9 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if len(pod.Spec.Containers) == 0 || hasEmptyName(pod) {
 		return nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
+	if refusals := judgeNumber(pod); len(refusals) > 0 {
+		return nil, refusals
+	}
 	gated, refusals := gatedContainers(pod, request, s.Template)
 	parts := parts{
 		pod: pod, request: request, workload: s.Workload,
@@ -167,12 +170,13 @@ func absent(pod *corev1.Pod, names []string) Refusals {
 	for _, c := range pod.Spec.Containers {
 		have = append(have, c.Name)
 	}
+	all := strings.Join(have, ", ")
 	for _, name := range names {
 		switch {
 		case slices.Contains(have, name):
 		case slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name && !ours(pod, name) }):
 		default:
-			refusals.add(UnknownContainer, "%s names %q, but the pod has %s", api.ContainersAnnotation, name, strings.Join(have, ", "))
+			refusals.add(UnknownContainer, "%s names %q, but the pod has %s", api.ContainersAnnotation, name, all)
 		}
 	}
 	return refusals

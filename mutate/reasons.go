@@ -23,6 +23,7 @@ const (
 	Probes           Reason = "Probes"
 	Hooks            Reason = "Hooks"
 	InitContainer    Reason = "InitContainer"
+	ContainerLimit   Reason = "ContainerLimit"
 	UnknownContainer Reason = "UnknownContainer"
 	NameTaken        Reason = "NameTaken"
 	MountTaken       Reason = "MountTaken"
@@ -88,6 +89,11 @@ var Reasons = []Explanation{
 		Do:      "name ordinary init containers, and the main containers that run after them",
 	},
 	{
+		Reason:  ContainerLimit,
+		Meaning: "The pod has more than 100 containers and init containers, each of which the webhook may have to look up while the pod's creation waits.",
+		Do:      "split the pod, or remove the claim",
+	},
+	{
 		Reason:  UnknownContainer,
 		Meaning: "`metaparticle.io/containers` names a container that the pod does not have.",
 		Do:      "name containers of the pod",
@@ -109,7 +115,7 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  ImageUnreadable,
-		Meaning: "A gated container has no explicit command, and its image's own could not be read from the registry in time.",
+		Meaning: "A gated container has no explicit command, and its image's own could not be read from the registry in time. The message names the class of failure; the webhook's log has the registry's own words.",
 		Do:      "write the container's command out, or make the image readable: pull secrets of the pod or its service account, registry, certificates",
 	},
 	{

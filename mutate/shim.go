@@ -17,10 +17,17 @@ import (
 
 // Images says what images would run.
 type Images interface {
-	// Command reads an image's own command with the rights of a pod: its pull
-	// secrets and those of its service account. It bounds its own time. It
-	// fails with ErrPlatforms if it depends on more than the architecture.
-	Command(ctx context.Context, image string, rights PullRights) (Command, error)
+	// For returns what reads images with the rights of one pod: its pull
+	// secrets and those of its service account, each read at most once.
+	For(rights PullRights) Reader
+}
+
+// Reader reads images in one pod's name, several at once.
+type Reader interface {
+	// Command reads an image's own command. It bounds its own time. It fails
+	// with ErrPlatforms if it depends on more than the architecture. The text
+	// of its errors is shown to the pod's author: it holds none of a registry.
+	Command(ctx context.Context, image string) (Command, error)
 }
 
 // PullRights are in whose name an image is read.
@@ -89,23 +96,50 @@ func shimmed(c corev1.Container) bool {
 	return len(c.Command) > 1 && c.Command[0] == api.AgentBinary && c.Command[1] == execRole
 }
 
+const (
+	// mostContainers bounds the containers of a pod that claims: each may be a
+	// look-up, and a node runs about a hundred pods. Eight at once, of 300 ms
+	// each, are looked up within the time of one admission.
+	mostContainers = 100
+	// mostLookUps bounds the look-ups of one pod at once. Pods have few
+	// containers, and a pod of many leaves its namespace's share to others.
+	mostLookUps = 8
+)
+
+// judgeNumber keeps what a pod costs within bounds. It comes first: others
+// compare each container with each.
+func judgeNumber(pod *corev1.Pod) Refusals {
+	var refusals Refusals
+	if n := len(pod.Spec.InitContainers) + len(pod.Spec.Containers); n > mostContainers {
+		refusals.add(ContainerLimit, "the pod has %d containers, which is more than %d", n, mostContainers)
+	}
+	return refusals
+}
+
 // shimAll works out the gated containers' new commands. The images that have
-// to be asked are asked at once; the first refusal in the pod's order counts.
+// to be asked are asked a few at once; the first refusal in the pod's order
+// counts.
 func shimAll(ctx context.Context, pod *corev1.Pod, gated []place, namespace string, images Images) ([]shim, error) {
 	rights := PullRights{Namespace: namespace, ServiceAccount: pod.Spec.ServiceAccountName}
 	for _, s := range pod.Spec.ImagePullSecrets {
 		rights.Secrets = append(rights.Secrets, s.Name)
 	}
+	reader := images.For(rights)
 	shims := make([]shim, len(gated))
 	refused := make([]Refusals, len(gated))
+	turns := make(chan struct{}, mostLookUps)
 	var wait sync.WaitGroup
 	for n, at := range gated {
-		one := func() { shims[n], refused[n] = shimOne(ctx, pod, at, images, rights) }
+		one := func() { shims[n], refused[n] = shimOne(ctx, pod, at, reader) }
 		if atOnce(at.of(pod), images) {
 			one()
-		} else {
-			wait.Go(one)
+			continue
 		}
+		turns <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-turns }()
+			one()
+		})
 	}
 	wait.Wait()
 	if all := slices.Concat(refused...); len(all) > 0 {
@@ -128,7 +162,7 @@ func atOnce(c corev1.Container, images Images) bool {
 	return ok
 }
 
-func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, rights PullRights) (shim, Refusals) {
+func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Reader) (shim, Refusals) {
 	c := at.of(pod)
 	var args, before []string
 	var signal, platforms string
@@ -137,11 +171,11 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Images, righ
 		args, before = unshim(slices.Concat(c.Command, c.Args))
 		signal, platforms = flagOf(before, stopSignalFlag), flagOf(before, platformsFlag)
 		if asksSignal(c) {
-			signal = imageSignal(ctx, c.Image, rights, images)
+			signal = imageSignal(ctx, c.Image, images)
 		}
 	default:
 		var refusals Refusals
-		command, err := images.Command(ctx, c.Image, rights)
+		command, err := images.Command(ctx, c.Image)
 		switch {
 		case errors.Is(err, ErrPlatforms):
 			refusals.add(ImagePlatforms, "container %q, image %q", c.Name, c.Image)
@@ -196,8 +230,8 @@ func asksSignal(c corev1.Container) bool {
 
 // imageSignal is an image's stop signal, if it can be read and is the same on
 // all architectures. Who writes a command out may do so because it cannot be.
-func imageSignal(ctx context.Context, image string, rights PullRights, images Images) string {
-	command, err := images.Command(ctx, image, rights)
+func imageSignal(ctx context.Context, image string, images Reader) string {
+	command, err := images.Command(ctx, image)
 	if err != nil {
 		return ""
 	}

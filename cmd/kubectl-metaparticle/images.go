@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -20,11 +21,17 @@ var (
 	errNotInManifest = errors.New("not in the manifest")
 )
 
+// everywhere is where this program may ask: a person runs it in their own name.
+var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+
 // offline implements [mutate.Images] and knows nothing.
 type offline struct{}
 
-// Command implements [mutate.Images].
-func (offline) Command(context.Context, string, mutate.PullRights) (mutate.Command, error) {
+// For implements [mutate.Images].
+func (o offline) For(mutate.PullRights) mutate.Reader { return o }
+
+// Command implements [mutate.Reader].
+func (offline) Command(context.Context, string) (mutate.Command, error) {
 	return mutate.Command{}, errOffline
 }
 

@@ -94,7 +94,10 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	}
 	i.images = offline{}
 	if !noRegistry {
-		i.images = image.New(image.Options{Secrets: all, PlainHTTP: plainHTTP, Budget: patience})
+		i.images = image.New(image.Options{
+			Secrets: all, PlainHTTP: plainHTTP, Budget: patience, Networks: everywhere,
+			Failed: func(_, image string, cause error) { fmt.Fprintf(i.std.err, "image %s: %v\n", image, cause) },
+		})
 	}
 	for n, documents := range manifests {
 		i.file = files[n]

@@ -24,13 +24,16 @@ import (
 
 var (
 	errNoCertificates = errors.New("no certificate in it")
-	errMayNotRead     = errors.New("the webhook may not read it; the namespace's owner allows that by binding" +
-		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
+	errMayNotRead     = fmt.Errorf("%w; the namespace's owner allows that by binding ClusterRole %s to the webhook's service account",
+		image.ErrMayNotRead, enroll.PullSecretsRole)
 	// errNone is the same for whatever is wrong with a pull secret or a service
 	// account. Whoever may create a pod, or may reach the webhook, reads the answer
 	// and need not have the right to know which Secrets there are.
 	errNone = errors.New("no pull secret that can be read")
 )
+
+// mostLogged bounds the cause of a failure, which may have words of a registry.
+const mostLogged = 1 << 10
 
 func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Images, error) {
 	options := image.Options{
@@ -38,6 +41,10 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Image
 		PlainHTTP: s.plainHTTP,
 		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
+		Networks:  s.networks,
+		Failed: func(namespace, image string, cause error) {
+			log.Info("could not read an image", "namespace", namespace, "image", image, "error", fmt.Sprintf("%.*s", mostLogged, cause))
+		},
 	}
 	if s.registryCA != "" {
 		pem, err := os.ReadFile(s.registryCA)

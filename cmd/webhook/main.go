@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"time"
 
@@ -43,6 +44,7 @@ type settings struct {
 	plainHTTP       []string
 	registryCA      string
 	mirrors         []image.Mirror
+	networks        []netip.Prefix
 	bindPullSecrets bool
 	webhookAccount  string
 	namespace       string
@@ -75,6 +77,12 @@ func parse(args []string, output io.Writer) (settings, error) {
 		s.mirrors = append(s.mirrors, mirror)
 		return err
 	})
+	flags.Func("registry-network", "network (as 10.0.0.0/8) that is not public, and that registries' token services and redirects may lead to; may be repeated",
+		func(value string) error {
+			network, err := netip.ParsePrefix(value)
+			s.networks = append(s.networks, network)
+			return err
+		})
 	flags.BoolVar(&s.bindPullSecrets, "bind-pull-secrets", true, "bind ClusterRole metaparticle-pull-secrets where a namespace opts in")
 	flags.StringVar(&s.webhookAccount, "service-account", "metaparticle-webhook", "service account that this program runs as")
 	flags.StringVar(&s.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that this program runs in (environment: POD_NAMESPACE)")

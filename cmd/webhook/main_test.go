@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,11 +48,12 @@ func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b",
-		"--registry-mirror=docker.io=m:1"}, io.Discard)
+		"--registry-mirror=docker.io=m:1", "--registry-network=10.1.0.0/16", "--registry-network=fd12::/16"}, io.Discard)
 	require.NoError(t, err)
 	assert.Equal(t, "agent:1", s.agentImage)
 	assert.Equal(t, []string{"a:1", "b"}, s.plainHTTP)
 	assert.Len(t, s.mirrors, 1)
+	assert.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd12::/16")}, s.networks)
 
 	for name, args := range map[string][]string{
 		"no agent image": {"--agent-image="},
@@ -59,6 +61,7 @@ func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
 		"argument":       {"now"},
 		"unknown":        {"--nonsense"},
 		"half a mirror":  {"--registry-mirror=docker.io"},
+		"no network":     {"--registry-network=10.1.0.0"},
 	} {
 		_, err := parse(args, io.Discard)
 		assert.Error(t, err, name)

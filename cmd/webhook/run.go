@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -39,6 +40,11 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 		return err
 	}
 	log := logTo(output, s.verbose)
+	if limit, err := limitMemory(os.Getenv); err != nil {
+		return err
+	} else if limit > 0 {
+		log.Info("limiting memory", "bytes", limit)
+	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)

@@ -9,10 +9,17 @@ import (
 	"time"
 )
 
-// cache keeps the entries that were used last.
+// entryCost is what an entry costs beside its key and value: a list element,
+// an entry, and its place in the map.
+const entryCost = 256
+
+// cache keeps the entries that were used last, as many as fit into its bytes.
 type cache[V any] struct {
-	mu      sync.Mutex
-	most    int
+	mu   sync.Mutex
+	most int
+	// cost returns the bytes that a value takes.
+	cost    func(V) int
+	held    int
 	order   *list.List // of *entry, the last used first
 	entries map[string]*list.Element
 }
@@ -23,8 +30,8 @@ type entry[V any] struct {
 	at    time.Time
 }
 
-func newCache[V any](most int) *cache[V] {
-	return &cache[V]{most: most, order: list.New(), entries: map[string]*list.Element{}}
+func newCache[V any](most int, cost func(V) int) *cache[V] {
+	return &cache[V]{most: most, cost: cost, order: list.New(), entries: map[string]*list.Element{}}
 }
 
 // get is the value under a key, and when it was put there.
@@ -40,18 +47,18 @@ func (c *cache[V]) get(key string) (value V, at time.Time, ok bool) {
 	return e.value, e.at, true
 }
 
+// put keeps a value, in place of those that were used longest ago.
 func (c *cache[V]) put(key string, value V, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if element, ok := c.entries[key]; ok {
-		element.Value = &entry[V]{key, value, at}
-		c.order.MoveToFront(element)
-		return
+		c.forget(element)
 	}
-	c.entries[key] = c.order.PushFront(&entry[V]{key, value, at})
-	if c.order.Len() > c.most {
-		oldest := c.order.Remove(c.order.Back()).(*entry[V])
-		delete(c.entries, oldest.key)
+	e := &entry[V]{key, value, at}
+	c.entries[key] = c.order.PushFront(e)
+	c.held += c.size(e)
+	for c.held > c.most {
+		c.forget(c.order.Back())
 	}
 }
 
@@ -59,7 +66,14 @@ func (c *cache[V]) drop(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if element, ok := c.entries[key]; ok {
-		c.order.Remove(element)
-		delete(c.entries, key)
+		c.forget(element)
 	}
 }
+
+func (c *cache[V]) forget(element *list.Element) {
+	e := c.order.Remove(element).(*entry[V])
+	delete(c.entries, e.key)
+	c.held -= c.size(e)
+}
+
+func (c *cache[V]) size(e *entry[V]) int { return entryCost + len(e.key) + c.cost(e.value) }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestCacheForgetsWhatWasUsedLongestAgo(t *testing.T) {
-	c := newCache[int](2)
+	c := newCache(2*(entryCost+1), func(int) int { return 0 })
 	now := time.Now()
 	c.put("a", 1, now)
 	c.put("b", 2, now)
@@ -30,4 +30,20 @@ func TestCacheForgetsWhatWasUsedLongestAgo(t *testing.T) {
 	c.drop("a")
 	_, _, ok = c.get("a")
 	assert.False(t, ok)
+}
+
+func TestCacheIsBoundedInBytes(t *testing.T) {
+	c := newCache(10*entryCost, func(words []byte) int { return len(words) })
+	now := time.Now()
+	for i := range 100 {
+		c.put(string(rune('a'+i)), make([]byte, entryCost-4), now)
+		assert.LessOrEqual(t, c.held, c.most)
+	}
+	assert.Len(t, c.entries, 5, "each takes its own bytes and those of an entry")
+	c.put("large", make([]byte, 11*entryCost), now)
+	assert.Empty(t, c.entries, "what does not fit is not kept")
+	assert.Zero(t, c.held)
+	c.put("a", make([]byte, 1), now)
+	c.put("a", make([]byte, 2), now)
+	assert.Equal(t, entryCost+1+2, c.held, "what is replaced counts no more")
 }

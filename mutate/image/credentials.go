@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -30,41 +31,72 @@ type Secrets interface {
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 }
 
-// credentials are those that fit a repository, the most specific first. Like
-// the kubelet it goes on without a secret that cannot be read; the second
-// result says which, for the case that nothing else helps.
-func (r *Resolver) credentials(ctx context.Context, repository name.Repository, rights mutate.PullRights) ([]authn.AuthConfig, error) {
-	if r.options.Secrets == nil {
-		return nil, nil
-	}
+// keyring has what one pod may pull images with. It is filled once, for all of
+// the pod's images.
+type keyring struct {
+	once sync.Once
+	all  []credential
+	// unread says what could not be read, for the case that nothing else helps.
+	unread error
+}
+
+// fill reads the pull secrets, one after the other, until the context ends.
+// Like the kubelet it goes on without a secret that cannot be read.
+func (k *keyring) fill(ctx context.Context, from Secrets, rights mutate.PullRights) {
 	var unread []error
 	names := rights.Secrets
 	if len(names) == 0 {
 		// Admission has copied them to the pod as a rule.
 		var err error
 		account := cmp.Or(rights.ServiceAccount, "default")
-		if names, err = r.options.Secrets.PullSecrets(ctx, rights.Namespace, account); err != nil {
+		if names, err = from.PullSecrets(ctx, rights.Namespace, account); err != nil {
 			unread = append(unread, fmt.Errorf("service account %q: %w", account, err))
 		}
 	}
-	var fitting []credential
+	if len(names) > mostSecrets {
+		unread = append(unread, errTooMany)
+		names = names[:mostSecrets]
+	}
 	for _, n := range names {
-		secret, err := r.options.Secrets.Secret(ctx, rights.Namespace, n)
-		if err == nil {
-			var in []credential
-			if in, err = readSecret(secret); err == nil {
-				fitting = append(fitting, slices.DeleteFunc(in, func(c credential) bool { return !c.fits(repository) })...)
-				continue
-			}
+		if ctx.Err() != nil {
+			unread = append(unread, context.Cause(ctx))
+			break
 		}
-		unread = append(unread, fmt.Errorf("pull secret %q: %w", n, err))
+		in, err := readOne(ctx, from, rights.Namespace, n)
+		if err != nil {
+			unread = append(unread, fmt.Errorf("pull secret %q: %w", n, err))
+		}
+		if room := mostCredentials - len(k.all); len(in) > room {
+			unread = append(unread, errTooMany)
+			in = in[:room]
+		}
+		k.all = append(k.all, in...)
+	}
+	k.unread = errors.Join(unread...)
+}
+
+func readOne(ctx context.Context, from Secrets, namespace, name string) ([]credential, error) {
+	secret, err := from.Secret(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return readSecret(secret)
+}
+
+// fitting are the credentials that fit a repository, the most specific first.
+func (k *keyring) fitting(repository name.Repository) []authn.AuthConfig {
+	var fitting []credential
+	for _, c := range k.all {
+		if c.fits(repository) {
+			fitting = append(fitting, c)
+		}
 	}
 	slices.SortStableFunc(fitting, func(a, b credential) int { return cmp.Compare(len(b.path), len(a.path)) })
 	configs := make([]authn.AuthConfig, len(fitting))
 	for i, c := range fitting {
 		configs[i] = c.auth
 	}
-	return configs, errors.Join(unread...)
+	return configs
 }
 
 // credential is one entry of a pull secret.
@@ -78,6 +110,11 @@ type credential struct {
 
 func readSecret(secret *corev1.Secret) ([]credential, error) {
 	entries := map[string]authn.AuthConfig{}
+	for _, data := range secret.Data {
+		if len(data) > mostSecretBytes {
+			return nil, errTooMany
+		}
+	}
 	switch secret.Type {
 	case corev1.SecretTypeDockerConfigJson:
 		var file struct {

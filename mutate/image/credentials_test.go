@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,14 +27,23 @@ type secrets struct {
 	secrets  map[string]*corev1.Secret
 	accounts map[string][]string
 	asked    atomic.Int32
+	// late, if set, keeps the answers back.
+	late chan struct{}
 }
 
 func (s *secrets) PullSecrets(_ context.Context, namespace, account string) ([]string, error) {
 	return s.accounts[namespace+"/"+account], nil
 }
 
-func (s *secrets) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
+func (s *secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	s.asked.Add(1)
+	if s.late != nil {
+		select {
+		case <-s.late:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if secret := s.secrets[namespace+"/"+name]; secret != nil {
 		return secret, nil
 	}
@@ -71,21 +81,21 @@ func TestPullSecretsOfThePodOrItsAccountOpenAPrivateImage(t *testing.T) {
 	}
 	tests := map[string]struct {
 		rights mutate.PullRights
-		fails  string
+		fails  bool
 	}{
 		"named by the pod":               {rights: mutate.PullRights{Secrets: []string{"good"}}},
 		"of the service account":         {rights: mutate.PullRights{}},
-		"of a named service account":     {rights: mutate.PullRights{ServiceAccount: "robot"}, fails: "401"},
+		"of a named service account":     {rights: mutate.PullRights{ServiceAccount: "robot"}, fails: true},
 		"scoped to a path":               {rights: mutate.PullRights{Secrets: []string{"path"}}},
 		"legacy":                         {rights: mutate.PullRights{Secrets: []string{"legacy"}}},
 		"the second fits":                {rights: mutate.PullRights{Secrets: []string{"foreign", "wrong", "good"}}},
-		"wrong":                          {rights: mutate.PullRights{Secrets: []string{"wrong"}}, fails: "401"},
-		"for another registry":           {rights: mutate.PullRights{Secrets: []string{"foreign"}}, fails: "401"},
-		"for a path that only begins so": {rights: mutate.PullRights{Secrets: []string{"other"}}, fails: "401"},
-		"missing":                        {rights: mutate.PullRights{Secrets: []string{"none"}}, fails: `pull secret "none"`},
+		"wrong":                          {rights: mutate.PullRights{Secrets: []string{"wrong"}}, fails: true},
+		"for another registry":           {rights: mutate.PullRights{Secrets: []string{"foreign"}}, fails: true},
+		"for a path that only begins so": {rights: mutate.PullRights{Secrets: []string{"other"}}, fails: true},
+		"missing":                        {rights: mutate.PullRights{Secrets: []string{"none"}}, fails: true},
 		"missing, another fits":          {rights: mutate.PullRights{Secrets: []string{"none", "good"}}},
-		"not a pull secret":              {rights: mutate.PullRights{Secrets: []string{"opaque"}}, fails: `type "Opaque"`},
-		"broken":                         {rights: mutate.PullRights{Secrets: []string{"broken"}}, fails: `pull secret "broken"`},
+		"not a pull secret":              {rights: mutate.PullRights{Secrets: []string{"opaque"}}, fails: true},
+		"broken":                         {rights: mutate.PullRights{Secrets: []string{"broken"}}, fails: true},
 	}
 	r := f.resolver(Options{Secrets: store})
 	for what, test := range tests {
@@ -93,9 +103,9 @@ func TestPullSecretsOfThePodOrItsAccountOpenAPrivateImage(t *testing.T) {
 			test.rights.Namespace = "shop"
 			for _, image := range []string{f.host() + "/private/app:1", digest} {
 				command, err := r.Command(t.Context(), image, test.rights)
-				if test.fails != "" {
-					require.ErrorContains(t, err, test.fails)
-					assert.NotContains(t, err.Error(), "swordfish")
+				if test.fails {
+					require.ErrorIs(t, err, errDenied)
+					assert.EqualError(t, err, errDenied.Error(), "the same, whatever the namespace's secrets are")
 					continue
 				}
 				require.NoError(t, err)
@@ -184,6 +194,52 @@ func TestKeysOfPullSecretsAreReadAsTheKubeletDoes(t *testing.T) {
 			require.NoError(t, err)
 			host, path := splitKey(test.key)
 			assert.Equal(t, test.fits, credential{host: host, path: path}.fits(ref.Context()))
+		})
+	}
+}
+
+func TestPullSecretsAreReadOncePerPod(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	store := &secrets{secrets: map[string]*corev1.Secret{"shop/good": pullSecret(t, f.host(), "swordfish"), "shop/other": pullSecret(t, f.host(), "x")}}
+	r := f.resolver(Options{Secrets: store, Budget: 10 * time.Second})
+	for pod := range 2 {
+		reader := r.For(mutate.PullRights{Namespace: "shop", Secrets: []string{"good", "other"}})
+		var wait sync.WaitGroup
+		for n := range 10 {
+			image := fmt.Sprintf("private/app%d:%d", n, pod)
+			f.push(t, image, redis)
+			wait.Go(func() {
+				_, err := reader.Command(t.Context(), f.host()+"/"+image)
+				assert.NoError(t, err)
+			})
+		}
+		wait.Wait()
+		assert.EqualValues(t, 2*(pod+1), store.asked.Load(), "each pod reads what its secrets are now")
+	}
+}
+
+func TestCredentialsOfAPodAreBounded(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	f.push(t, "private/app:1", redis)
+	auths := map[string]authn.AuthConfig{}
+	for i := range 1000 {
+		auths[fmt.Sprintf("r%d.example", i)] = authn.AuthConfig{Username: "a", Password: "b"}
+	}
+	text, err := json.Marshal(map[string]any{"auths": auths})
+	require.NoError(t, err)
+	many := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: text}}
+	large := pullSecret(t, f.host(), strings.Repeat("x", mostSecretBytes))
+	for what, secret := range map[string]*corev1.Secret{"entries": many, "bytes": large} {
+		t.Run(what, func(t *testing.T) {
+			var k keyring
+			store := &secrets{secrets: map[string]*corev1.Secret{"shop/pull": secret}}
+			k.fill(t.Context(), store, mutate.PullRights{Namespace: "shop", Secrets: []string{"pull"}})
+			assert.LessOrEqual(t, len(k.all), mostCredentials)
+			require.ErrorIs(t, k.unread, errTooMany)
+			_, err := f.resolver(Options{Secrets: store}).Command(t.Context(), f.host()+"/private/app:1", mutate.PullRights{Namespace: "shop", Secrets: []string{"pull"}})
+			require.ErrorContains(t, err, errTooMany.Error(), "the pod's author hears why")
 		})
 	}
 }

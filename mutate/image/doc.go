@@ -10,6 +10,11 @@
 // is kept, per credentials: nobody gets what somebody else's secret opened.
 // Mirrors are asked first, like the nodes do, and with credentials of their own.
 //
+// Guarantee: whatever images, secrets and registries say, the memory, the
+// connections and the time of look-ups are bounded (bounds.go), and no namespace
+// keeps the others from theirs. What a registry leads to, by a token realm or a
+// redirect, is asked only at public addresses; errors hold no text of a registry.
+//
 // Clock model: one budget bounds the whole of a look-up, in this process's
 // monotonic time.
 //

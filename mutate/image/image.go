@@ -8,37 +8,17 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
-
-const (
-	// defaultBudget bounds a look-up. The API server waits 10 s for a webhook
-	// and pods wait for it; a registry that needs longer than this is not well.
-	defaultBudget = 2500 * time.Millisecond
-	// defaultEntries bounds each cache; an entry has a few hundred bytes.
-	defaultEntries = 4096
-	// tagMemory is how long a tag's last digest counts while its registry is
-	// away: long enough for a registry's upgrade, short enough that nobody
-	// has forgotten about the tag.
-	tagMemory = time.Hour
-	// maxPlatforms bounds what one reference makes us fetch.
-	maxPlatforms = 32
-)
-
-// errPlatform: an image has no platform that the gate could run on.
-var errPlatform = errors.New("no Linux platform")
 
 // Options configure a Resolver. The zero value asks as nobody, over TLS.
 type Options struct {
@@ -53,15 +33,22 @@ type Options struct {
 	CAs *x509.CertPool
 	// Budget bounds one look-up; zero means 2.5 s.
 	Budget time.Duration
-	// Entries bounds each cache; zero means 4096.
-	Entries int
+	// Networks may be reached although they are not public: those of token
+	// services and of what registries lead to, and of registries on loopback.
+	Networks []netip.Prefix
+	// Failed, if set, is told why an image could not be read. The cause may have
+	// words of the registry, which the error for the pod's author has not.
+	Failed func(namespace, image string, cause error)
 }
 
 // Resolver answers what images run. It implements [mutate.Images].
 type Resolver struct {
 	options   Options
 	transport http.RoundTripper
-	flight    singleflight.Group
+	flights   flights
+	turns     *turns
+	// large holds a place for each large answer in memory.
+	large chan struct{}
 	// references are image names as they were written, read.
 	references *cache[name.Reference]
 	digests    *cache[v1.Hash]
@@ -74,73 +61,106 @@ var _ mutate.Images = (*Resolver)(nil)
 // New makes a Resolver.
 func New(o Options) *Resolver {
 	o.Budget = cmp.Or(o.Budget, defaultBudget)
-	o.Entries = cmp.Or(o.Entries, defaultEntries)
-	r := &Resolver{
-		options:    o,
-		transport:  newTransport(o),
-		references: newCache[name.Reference](o.Entries),
-		digests:    newCache[v1.Hash](o.Entries),
-		commands:   newCache[mutate.Command](o.Entries),
+	return &Resolver{
+		options:   o,
+		transport: newTransport(o),
+		turns:     newTurns(mostAtOnce, mostOfNamespace, mostWaiting),
+		large:     make(chan struct{}, mostLarge),
+		// What is parsed consists of parts of the name, and says it again.
+		references: newCache(referenceBytes, func(ref name.Reference) int { return 2 * len(ref.String()) }),
+		digests:    newCache(digestBytes, func(h v1.Hash) int { return len(h.Hex) }),
+		commands:   newCache(commandBytes, costOf),
 		now:        time.Now,
 	}
-	return r
 }
 
-// Command implements [mutate.Images].
+// For implements [mutate.Images].
+func (r *Resolver) For(rights mutate.PullRights) mutate.Reader {
+	return &reader{Resolver: r, rights: rights}
+}
+
+// Command reads one image's command with a pod's rights.
 func (r *Resolver) Command(ctx context.Context, image string, rights mutate.PullRights) (mutate.Command, error) {
-	late := fmt.Errorf("no answer within %v", r.options.Budget)
-	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget, late)
+	return r.For(rights).Command(ctx, image)
+}
+
+// reader reads images with one pod's rights.
+type reader struct {
+	*Resolver
+	rights  mutate.PullRights
+	keyring keyring
+}
+
+// Command implements [mutate.Reader].
+func (r *reader) Command(ctx context.Context, image string) (mutate.Command, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget, late{r.options.Budget})
 	defer cancel()
 	places, err := r.places(image)
 	if err != nil {
 		return mutate.Command{}, err
 	}
-	var failed []error
+	var failed []*failure
 	for i, ref := range places {
 		// A mirror is left half of the time, so that the rest can go on without.
 		within := r.options.Budget
 		if i < len(places)-1 {
 			within >>= i + 1
 		}
-		command, err := r.ask(ctx, ref, rights, within)
+		command, err := r.ask(ctx, ref, within)
 		if err == nil || errors.Is(err, mutate.ErrPlatforms) || errors.Is(err, errPlatform) {
 			return command, err
 		}
-		failed = append(failed, err)
+		its := fail(err, r.keyring.unread)
+		failed = append(failed, its)
+		if r.options.Failed != nil && !errors.Is(its, context.Canceled) {
+			r.options.Failed(r.rights.Namespace, ref.Name(), its.cause)
+		}
 	}
-	return mutate.Command{}, errors.Join(failed...)
+	return mutate.Command{}, joined(failed)
 }
 
 // ask looks an image up in one place.
-func (r *Resolver) ask(ctx context.Context, ref name.Reference, rights mutate.PullRights, within time.Duration) (mutate.Command, error) {
-	late := fmt.Errorf("no answer within %v", within)
-	ctx, cancel := context.WithTimeoutCause(ctx, within, late)
+func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Duration) (mutate.Command, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, within, late{within})
 	defer cancel()
 	if command, ok := r.known(ref, nil); ok {
 		return command, nil
 	}
-	credentials, unread := r.credentials(ctx, ref.Context(), rights)
+	r.readSecrets(ctx)
+	credentials := r.keyring.fitting(ref.Context())
 	if command, ok := r.known(ref, credentials); ok {
 		return command, nil
 	}
-	found := r.flight.DoChan(scope(credentials)+" "+ref.String(), func() (any, error) {
-		// Whoever comes first may give up; the others still wait.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Budget)
-		defer cancel()
-		return r.lookUp(ctx, ref, credentials)
-	})
-	select {
-	case <-ctx.Done():
-		return mutate.Command{}, errors.Join(context.Cause(ctx), unread)
-	case result := <-found:
-		if errors.Is(result.Err, context.DeadlineExceeded) {
-			return mutate.Command{}, errors.Join(late, unread)
-		}
-		if result.Err != nil {
-			return mutate.Command{}, errors.Join(result.Err, unread)
-		}
-		return result.Val.(mutate.Command), nil
+	command, err := r.flights.join(ctx, scope(credentials)+" "+ref.String(), r.options.Budget,
+		func(ctx context.Context) (mutate.Command, error) {
+			giveBack, err := r.turns.take(ctx, r.rights.Namespace)
+			if err != nil {
+				return mutate.Command{}, err
+			}
+			defer giveBack()
+			return r.lookUp(withQuestion(ctx, ref.Context().Registry), ref, credentials)
+		})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.Join(late{within}, err)
 	}
+	return command, err
+}
+
+// readSecrets reads the pod's pull secrets the first time that an image needs
+// them. It takes a turn, as a look-up does: secrets may be large.
+func (r *reader) readSecrets(ctx context.Context) {
+	if r.options.Secrets == nil {
+		return
+	}
+	r.keyring.once.Do(func() {
+		giveBack, err := r.turns.take(ctx, r.rights.Namespace)
+		if err != nil {
+			r.keyring.unread = err
+			return
+		}
+		defer giveBack()
+		r.keyring.fill(ctx, r.options.Secrets, r.rights)
+	})
 }
 
 // Known is the command of an image by digest that anybody may read, and that
@@ -190,7 +210,7 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 		ref, err = name.ParseReference(image, name.Insecure)
 	}
 	if err != nil {
-		return nil, err
+		return nil, errName
 	}
 	r.references.put(image, ref, r.now())
 	return ref, nil
@@ -213,24 +233,16 @@ func (r *Resolver) lookUp(ctx context.Context, ref name.Reference, credentials [
 }
 
 func (r *Resolver) lookUpAs(ctx context.Context, ref name.Reference, who authn.Authenticator, scope string) (mutate.Command, error) {
-	puller, err := remote.NewPuller(
-		remote.WithAuth(who),
-		remote.WithTransport(r.transport),
-		remote.WithRetryBackoff(remote.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 3}),
-	)
+	repository := &repository{name: ref.Context(), who: who, transport: r.transport, large: r.large}
+	digest, err := r.resolve(ctx, repository, ref, scope)
 	if err != nil {
 		return mutate.Command{}, err
 	}
-	digest, err := r.resolve(ctx, puller, ref, scope)
-	if err != nil {
-		return mutate.Command{}, err
-	}
-	exact := ref.Context().Digest(digest.String())
-	key := commandKey(scope, exact)
+	key := commandKey(scope, ref.Context().Digest(digest.String()))
 	if command, _, ok := r.commands.get(key); ok {
 		return command, nil
 	}
-	command, err := read(ctx, puller, exact)
+	command, err := repository.command(ctx, digest.String())
 	if err != nil {
 		return mutate.Command{}, err
 	}
@@ -240,7 +252,7 @@ func (r *Resolver) lookUpAs(ctx context.Context, ref name.Reference, who authn.A
 
 // resolve is the digest that a reference names: of a tag by a HEAD request,
 // which registries do not count as a pull.
-func (r *Resolver) resolve(ctx context.Context, puller *remote.Puller, ref name.Reference, scope string) (v1.Hash, error) {
+func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name.Reference, scope string) (v1.Hash, error) {
 	if exact, ok := ref.(name.Digest); ok {
 		return v1.NewHash(exact.DigestStr())
 	}
@@ -254,11 +266,12 @@ func (r *Resolver) resolve(ctx context.Context, puller *remote.Puller, ref name.
 		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
 		defer cancel()
 	}
-	described, err := puller.Head(asking, ref)
+	digest, err := repository.head(asking, ref.Identifier())
 	switch {
 	case err == nil:
-		r.digests.put(key, described.Digest, r.now())
-		return described.Digest, nil
+		r.digests.put(key, digest, r.now())
+		return digest, nil
+	case errors.Is(err, errNoDigest):
 	case away(err) && remembered:
 		return last, nil
 	case away(err):
@@ -268,28 +281,5 @@ func (r *Resolver) resolve(ctx context.Context, puller *remote.Puller, ref name.
 		return v1.Hash{}, err
 	}
 	// Not every registry answers HEAD.
-	got, err := puller.Get(ctx, ref)
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	return got.Digest, nil
-}
-
-// denied: the registry does not let these credentials read.
-func denied(err error) bool {
-	status := statusOf(err)
-	return status == http.StatusUnauthorized || status == http.StatusForbidden
-}
-
-// away: no answer, or one that is no verdict on the reference.
-func away(err error) bool {
-	status := statusOf(err)
-	return status == 0 || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
-}
-
-func statusOf(err error) int {
-	if answer, ok := errors.AsType[*transport.Error](err); ok {
-		return answer.StatusCode
-	}
-	return 0
+	return repository.get(ctx, ref.Identifier())
 }

@@ -150,7 +150,7 @@ func TestTagThatIsGoneIsNotRemembered(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, remote.Delete(ref, f.pushOptions()...))
 	_, err = r.Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
-	require.Error(t, err)
+	require.ErrorIs(t, err, errAbsent)
 }
 
 // compat: command/registry-away carried
@@ -237,7 +237,7 @@ func TestIndexWithoutLinuxIsRefused(t *testing.T) {
 func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
-	_, err := New(Options{}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
 	require.ErrorIs(t, err, errPlainHTTP)
 }
 
@@ -245,11 +245,11 @@ func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 func TestAPrivateCAIsTrustedWhereItIsNamed(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)
-	_, err := New(Options{}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
-	require.Error(t, err, "nobody vouches for it")
+	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	require.ErrorIs(t, err, errAway, "nobody vouches for it")
 	pool := x509.NewCertPool()
 	pool.AddCert(f.Certificate())
-	command, err := New(Options{CAs: pool}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
+	command, err := New(Options{CAs: pool, Networks: loopback}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
 	require.NoError(t, err)
 	assert.Equal(t, redisCommand, command)
 }
@@ -286,7 +286,7 @@ func TestManyAtOnceAskOnce(t *testing.T) {
 
 func TestHugeConfigIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
-	f.push(t, "app:1", v1.Config{Entrypoint: []string{"app"}, Env: []string{strings.Repeat("x", maxBody)}})
+	f.push(t, "app:1", v1.Config{Entrypoint: []string{"app"}, Env: []string{strings.Repeat("x", mostAnswer)}})
 	_, err := f.resolver(Options{Budget: 10 * time.Second}).Command(t.Context(), f.host()+"/app:1", mutate.PullRights{})
-	require.Error(t, err)
+	require.ErrorIs(t, err, errSize)
 }

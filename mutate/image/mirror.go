@@ -38,6 +38,9 @@ func ParseMirror(s string) (Mirror, error) {
 
 // places are the references under which an image can be found, mirrors first.
 func (r *Resolver) places(image string) ([]name.Reference, error) {
+	if len(image) > mostName {
+		return nil, errNameSize // before anything looks at it
+	}
 	origin, err := r.parse(image)
 	if err != nil {
 		return nil, err

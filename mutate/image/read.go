@@ -4,85 +4,211 @@
 package image
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
-// read fetches what an image runs: for an index, what all of its platforms
+// descriptor is what a manifest or an index says about something else. Only
+// what is needed is decoded: the rest may be as long as the answer.
+type descriptor struct {
+	MediaType types.MediaType `json:"mediaType"`
+	Digest    string          `json:"digest"`
+	Data      []byte          `json:"data"`
+	Platform  *platform       `json:"platform"`
+}
+
+type platform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+}
+
+// descriptors are those of an index, one decoded after the other: a few bytes
+// of text become a hundred in memory.
+type descriptors []descriptor
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *descriptors) UnmarshalJSON(text []byte) error {
+	return each(text, func(decoder *json.Decoder) error {
+		if len(*d) == mostEntries {
+			return errSize
+		}
+		var one descriptor
+		if err := decoder.Decode(&one); err != nil {
+			return err
+		}
+		*d = append(*d, one)
+		return nil
+	})
+}
+
+// words are those of a command.
+type words []string
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (w *words) UnmarshalJSON(text []byte) error {
+	cost := 0
+	return each(text, func(decoder *json.Decoder) error {
+		var word string
+		if err := decoder.Decode(&word); err != nil {
+			return err
+		}
+		if cost += wordCost + len(word); cost > mostCommand {
+			return errCommand
+		}
+		*w = append(*w, word)
+		return nil
+	})
+}
+
+// each decodes a list, one element after the other.
+func each(text []byte, element func(*json.Decoder) error) error {
+	if string(text) == "null" {
+		return nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
+		return fmt.Errorf("%w: no list: %w", errNotImage, err)
+	}
+	for decoder.More() {
+		if err := element(decoder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configuration is what an image's configuration says about its command.
+type configuration struct {
+	Config struct {
+		Entrypoint words
+		Cmd        words
+		StopSignal string
+	} `json:"config"`
+}
+
+// costOf returns the bytes that a command takes in memory.
+func costOf(c mutate.Command) int {
+	cost := len(c.StopSignal)
+	for _, word := range slices.Concat(c.Entrypoint, c.Cmd) {
+		cost += wordCost + len(word)
+	}
+	for arch, its := range c.Platforms {
+		cost += entryCost + len(arch) + costOf(its)
+	}
+	return cost
+}
+
+// decode reads what a registry wrote.
+func decode(text []byte, into any) error {
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%w: %w", errNotImage, err)
+	}
+	return nil
+}
+
+// command reads what an image runs: for an index, what all of its platforms
 // run. Which node a pod will meet is not known yet.
-func read(ctx context.Context, puller *remote.Puller, exact name.Digest) (mutate.Command, error) {
-	described, err := puller.Get(ctx, exact)
+func (r *repository) command(ctx context.Context, digest string) (mutate.Command, error) {
+	var its manifest
+	if err := r.content(ctx, "manifests", descriptor{Digest: digest}, its.read); err != nil {
+		return mutate.Command{}, err
+	}
+	var command mutate.Command
+	var err error
+	if its.index {
+		command, err = r.index(ctx, its.Manifests)
+	} else {
+		command, err = r.image(ctx, its)
+	}
+	if err == nil && costOf(command) > mostCommand {
+		err = errCommand
+	}
 	if err != nil {
 		return mutate.Command{}, err
 	}
-	switch {
-	case described.MediaType.IsIndex():
-		index, err := described.ImageIndex()
-		if err != nil {
-			return mutate.Command{}, err
-		}
-		return readIndex(index)
-	case described.MediaType.IsImage():
-		image, err := described.Image()
-		if err != nil {
-			return mutate.Command{}, err
-		}
-		return readImage(image)
-	default:
-		return mutate.Command{}, fmt.Errorf("media type %q is no image", described.MediaType)
-	}
+	return command, nil
 }
 
-func readImage(image v1.Image) (mutate.Command, error) {
-	file, err := image.ConfigFile()
-	if err != nil {
-		return mutate.Command{}, err
-	}
-	return mutate.Command{
-		Entrypoint: file.Config.Entrypoint,
-		Cmd:        file.Config.Cmd,
-		StopSignal: file.Config.StopSignal,
-	}, nil
+// manifest is what is needed of an image's manifest, or of an index.
+type manifest struct {
+	Config    descriptor  `json:"config"`
+	Manifests descriptors `json:"manifests"`
+	index     bool
 }
 
-func readIndex(index v1.ImageIndex) (mutate.Command, error) {
-	manifest, err := index.IndexManifest()
+func (m *manifest) read(text []byte, mediaType types.MediaType) error {
+	m.index = mediaType.IsIndex()
+	if !m.index && !mediaType.IsImage() {
+		return fmt.Errorf("%w: media type %q", errNotImage, mediaType)
+	}
+	return decode(text, m)
+}
+
+// image reads what the image of one platform runs.
+func (r *repository) image(ctx context.Context, its manifest) (mutate.Command, error) {
+	var file configuration
+	err := r.content(ctx, "blobs", its.Config, func(text []byte, _ types.MediaType) error { return decode(text, &file) })
 	if err != nil {
 		return mutate.Command{}, err
 	}
-	platforms := slices.DeleteFunc(slices.Clone(manifest.Manifests), func(d v1.Descriptor) bool { return !runnable(d) })
+	command := mutate.Command{Entrypoint: file.Config.Entrypoint, Cmd: file.Config.Cmd, StopSignal: file.Config.StopSignal}
+	if costOf(command) > mostCommand {
+		return mutate.Command{}, errCommand
+	}
+	return command, nil
+}
+
+// index reads what the images of all platforms run, a few at once.
+func (r *repository) index(ctx context.Context, entries []descriptor) (mutate.Command, error) {
+	platforms := slices.DeleteFunc(entries, func(d descriptor) bool { return !runnable(d) })
 	switch {
 	case len(platforms) == 0:
 		return mutate.Command{}, errPlatform
 	case len(platforms) > maxPlatforms:
-		return mutate.Command{}, fmt.Errorf("%d platforms are more than %d", len(platforms), maxPlatforms)
+		return mutate.Command{}, fmt.Errorf("%w: %d platforms", errSize, len(platforms))
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	commands := make([]mutate.Command, len(platforms))
-	errs := make([]error, len(platforms))
+	turns := make(chan struct{}, mostRequests)
 	var wait sync.WaitGroup
 	for i, d := range platforms {
-		wait.Go(func() { commands[i], errs[i] = readPlatform(index, d) })
+		turns <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-turns }()
+			var err error
+			if commands[i], err = r.platform(ctx, d); err != nil {
+				cancel(err) // one that fails is enough
+			}
+		})
 	}
 	wait.Wait()
-	for i := range platforms {
-		if errs[i] != nil {
-			return mutate.Command{}, fmt.Errorf("platform %v: %w", platforms[i].Platform, errs[i])
-		}
+	if err := context.Cause(ctx); err != nil {
+		return mutate.Command{}, err
 	}
 	return join(platforms, commands)
 }
 
+func (r *repository) platform(ctx context.Context, d descriptor) (mutate.Command, error) {
+	var its manifest
+	err := r.content(ctx, "manifests", d, func(text []byte, _ types.MediaType) error { return decode(text, &its) })
+	if err != nil {
+		return mutate.Command{}, err
+	}
+	return r.image(ctx, its)
+}
+
 // join makes one command of those of all platforms: by architecture, if they
 // differ. Variants of one architecture cannot be told apart by who runs there.
-func join(platforms []v1.Descriptor, commands []mutate.Command) (mutate.Command, error) {
+func join(platforms []descriptor, commands []mutate.Command) (mutate.Command, error) {
 	if !slices.ContainsFunc(commands, func(c mutate.Command) bool { return !same(commands[0], c) }) {
 		return commands[0], nil
 	}
@@ -102,16 +228,8 @@ func join(platforms []v1.Descriptor, commands []mutate.Command) (mutate.Command,
 
 // runnable: an image for Linux, or one that does not say what it is for.
 // Attestations say "unknown".
-func runnable(d v1.Descriptor) bool {
+func runnable(d descriptor) bool {
 	return d.MediaType.IsImage() && (d.Platform == nil || d.Platform.OS == "" || d.Platform.OS == "linux")
-}
-
-func readPlatform(index v1.ImageIndex, d v1.Descriptor) (mutate.Command, error) {
-	image, err := index.Image(d.Digest)
-	if err != nil {
-		return mutate.Command{}, err
-	}
-	return readImage(image)
 }
 
 func same(a, b mutate.Command) bool {

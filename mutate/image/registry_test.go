@@ -6,6 +6,7 @@ package image
 import (
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,6 +23,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// loopback is where the fake registries are.
+var loopback = prefixes("127.0.0.0/8", "::1/128")
+
 // fakeRegistry is a registry that can ask for a password, hang and go away.
 type fakeRegistry struct {
 	*httptest.Server
@@ -32,8 +36,23 @@ type fakeRegistry struct {
 	hang      chan struct{}
 	away      atomic.Bool
 	noHead    atomic.Bool
+	// now and most count requests at once, sent counts the bytes of all answers.
+	now, most atomic.Int32
+	sent      atomic.Int64
 	mu        sync.Mutex
 	requests  []string
+}
+
+// counted counts the bytes that a client took.
+type counted struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 func newRegistry(t *testing.T, tls bool) *fakeRegistry {
@@ -53,6 +72,10 @@ func newRegistry(t *testing.T, tls bool) *fakeRegistry {
 }
 
 func (f *fakeRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	now := f.now.Add(1)
+	defer f.now.Add(-1)
+	for most := f.most.Load(); now > most && !f.most.CompareAndSwap(most, now); most = f.most.Load() {
+	}
 	f.mu.Lock()
 	f.requests = append(f.requests, r.Method+" "+r.URL.Path)
 	hang := f.hang
@@ -76,7 +99,7 @@ func (f *fakeRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	f.inner.ServeHTTP(w, r)
+	f.inner.ServeHTTP(counted{w, &f.sent}, r)
 }
 
 func (f *fakeRegistry) allowed(r *http.Request) bool {
@@ -154,10 +177,36 @@ func (f *fakeRegistry) pushIndex(t *testing.T, path string, images ...v1.Image) 
 	require.NoError(t, err)
 	require.NoError(t, remote.WriteIndex(ref, index, f.pushOptions()...))
 	f.seen("")
+	f.most.Store(0)
 	return at
 }
 
 func (f *fakeRegistry) resolver(o Options) *Resolver {
 	o.PlainHTTP = append(o.PlainHTTP, f.host())
 	return New(o)
+}
+
+// counting listens on loopback and counts the connections that it closes.
+func counting(t *testing.T) (port string, count *atomic.Int32) {
+	t.Helper()
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	count = new(atomic.Int32)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			count.Add(1)
+			_ = connection.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = listener.Close(); <-done })
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	return port, count
 }

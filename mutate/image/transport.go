@@ -4,45 +4,157 @@
 package image
 
 import (
+	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// maxBody bounds what a registry can make us hold: manifests and image
-// configurations have kilobytes.
-const maxBody = 4 << 20
-
-var errPlainHTTP = errors.New("plain HTTP is not allowed for this registry")
-
-// guarded is a transport that keeps to TLS, except with the registries that
-// are listed, and to bodies of a reasonable size. The library would fall back
-// to plain HTTP for private addresses by itself.
-type guarded struct {
-	inner http.RoundTripper
-	plain []string
+// question is the look-up that a request belongs to.
+type question struct {
+	// registry is the host, with its port, that the image's name leads to.
+	registry string
+	// left are the bytes that may still be read.
+	left atomic.Int64
 }
 
-func newTransport(o Options) http.RoundTripper {
-	inner := http.DefaultTransport.(*http.Transport).Clone()
-	inner.TLSClientConfig = &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12}
-	return &guarded{inner: inner, plain: o.PlainHTTP}
+type questionKey struct{}
+
+func withQuestion(ctx context.Context, registry name.Registry) context.Context {
+	q := &question{registry: registry.RegistryStr()}
+	q.left.Store(mostRead)
+	return context.WithValue(ctx, questionKey{}, q)
+}
+
+// guarded is a transport that keeps to TLS, except with the registries that
+// are listed, to addresses that a look-up may reach, and to answers of a
+// reasonable size. The library would fall back to plain HTTP for private
+// addresses by itself.
+type guarded struct {
+	// by has a transport for each reach: a connection that was allowed to one
+	// request is never used for another that may not go so far.
+	by map[reach]http.RoundTripper
+	// proxied goes by the proxy of the environment, whose rules then count.
+	proxied  http.RoundTripper
+	plain    []string
+	named    []string
+	networks []netip.Prefix
+}
+
+func newTransport(o Options) *guarded {
+	g := &guarded{by: map[reach]http.RoundTripper{}, plain: o.PlainHTTP, named: slices.Clone(o.PlainHTTP), networks: o.Networks}
+	for _, m := range o.Mirrors {
+		host, _, _ := strings.Cut(m.to, "/")
+		g.named = append(g.named, host)
+	}
+	for _, r := range []reach{public, private, anywhere} {
+		g.by[r] = newInner(o, r)
+	}
+	proxied := newInner(o, anywhere)
+	proxied.Proxy = http.ProxyFromEnvironment
+	g.proxied = proxied
+	return g
+}
+
+func newInner(o Options, r reach) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout, Control: r.control(o.Networks)}
+	protocols := new(http.Protocols)
+	// Of HTTP/2 each stream may have 4 MB in buffers that nobody has read.
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    dialTimeout,
+		Protocols:              protocols,
+		DisableCompression:     true, // a bomb would be unpacked before it is counted
+		MaxIdleConns:           idleConnections,
+		MaxIdleConnsPerHost:    mostRequests,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: mostHeader,
+	}
 }
 
 func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !slices.Contains(g.plain, r.URL.Host) {
 		return nil, fmt.Errorf("%w: %s", errPlainHTTP, r.URL.Host)
 	}
-	response, err := g.inner.RoundTrip(r)
+	q, ok := r.Context().Value(questionKey{}).(*question)
+	if !ok {
+		return nil, errAddress // a request of no look-up
+	}
+	inner, err := g.inner(r, g.reach(r.URL.Host, q.registry))
 	if err != nil {
 		return nil, err
 	}
-	response.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(response.Body, maxBody), response.Body}
+	response, err := inner.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = &bounded{ReadCloser: response.Body, own: mostAnswer, all: &q.left}
 	return response, nil
+}
+
+// inner chooses what carries a request. A proxy dials itself; so of what it is
+// asked for, only an address can be judged here.
+func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
+	proxy, err := http.ProxyFromEnvironment(r)
+	if err != nil {
+		return nil, fmt.Errorf("find proxy: %w", err)
+	}
+	if proxy == nil {
+		return g.by[its], nil
+	}
+	if address, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !its.allows(address, g.networks) {
+		return nil, fmt.Errorf("%w: %s", errAddress, address)
+	}
+	return g.proxied, nil
+}
+
+// reach says how far a request to a host may go, in a look-up at a registry.
+// Other ports of a registry's host are the registry's, too.
+func (g *guarded) reach(host, registry string) reach {
+	switch {
+	case slices.Contains(g.named, host):
+		return anywhere
+	case hostname(host) == hostname(registry), slices.Contains(g.named, registry):
+		return private
+	default:
+		return public
+	}
+}
+
+// hostname is a host without its port.
+func hostname(host string) string {
+	host = strings.ToLower(host)
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]")
+}
+
+// bounded is an answer that ends with an error where it is too large.
+type bounded struct {
+	io.ReadCloser
+	own int64
+	all *atomic.Int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.own+1 {
+		p = p[:b.own+1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.own -= int64(n)
+	if b.own < 0 || b.all.Add(-int64(n)) < 0 {
+		return 0, errSize
+	}
+	return n, err
 }

@@ -5,7 +5,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -27,8 +26,9 @@ import (
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 
-// notLoggedIn is the registry's own answer, to a question about a tag or a digest.
-var notLoggedIn = regexp.MustCompile(`401 Unauthorized|UNAUTHORIZED: authentication required`)
+// notLoggedIn is the class of the registry's answer, in the webhook's words: the
+// same whatever the pull secrets are, so that nobody learns what a namespace has.
+const notLoggedIn = "denied: the registry lets none of the pod's pull secrets read it"
 
 // private is an application's image that is there for who logs in.
 type private struct{ tag, digest string }
@@ -100,19 +100,20 @@ func (s *space) refusesToRead(t *testing.T, img private) {
 		"no secret":             {pulling(img.tag), `container "app", image "` + img.tag + `": `},
 		"no secret, by digest":  {pulling(img.digest), `container "app", image "` + img.digest + `": `},
 		"a wrong one":           {pulling(img.digest, "wrong"), `container "app", image "` + img.digest + `": `},
-		"one that is not there": {pulling(img.digest, "none"), `pull secret "none"`},
+		"one that is not there": {pulling(img.digest, "none"), `container "app", image "` + img.digest + `": `},
 	} {
 		t.Run(what, func(t *testing.T) {
 			var err error
 			s.within(soon, func() bool {
 				_, err = s.try(s.wouldPull(claims, test.edit))
-				return err == nil || notLoggedIn.MatchString(err.Error())
+				return err == nil || strings.Contains(err.Error(), notLoggedIn)
 			})
 			require.Error(t, err)
 			for _, words := range []string{"ImageUnreadable: ", test.says, wayOut} {
 				assert.ErrorContains(t, err, words)
 			}
-			assert.Regexp(t, notLoggedIn, err.Error())
+			assert.ErrorContains(t, err, notLoggedIn)
+			assert.NotContains(t, err.Error(), "UNAUTHORIZED", "words of the registry")
 			assert.NotContains(t, err.Error(), lab.PrivatePassword)
 			assert.NotContains(t, err.Error(), "\n", "a refusal is one line")
 		})

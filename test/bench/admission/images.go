@@ -108,10 +108,8 @@ func ours(resolver *image.Resolver) *handler {
 	return h
 }
 
-// Command implements [product.Images].
-func (h *handler) Command(ctx context.Context, image string, rights product.PullRights) (product.Command, error) {
-	return h.images.Command(ctx, image, rights)
-}
+// For implements [product.Images].
+func (h *handler) For(rights product.PullRights) product.Reader { return h.images.For(rights) }
 
 // Known says what needs no question.
 func (h *handler) Known(image string) (product.Command, bool) { return h.images.Known(image) }

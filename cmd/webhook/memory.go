@@ -1,0 +1,38 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+)
+
+const (
+	// limitVariable has the container's memory limit, in bytes.
+	limitVariable = "MEMORY_LIMIT"
+	// memoryShare is the part of the limit, in percent, from which on the
+	// garbage collector works harder. The rest is for what it does not count:
+	// the program's own 35 MB, stacks of threads, and the kernel's buffers.
+	memoryShare = 80
+)
+
+var errNoBytes = errors.New("not a number of bytes")
+
+// limitMemory makes the garbage collector keep to the container's limit, and
+// returns its own. Without one, or with GOMEMLIMIT, nothing is changed.
+func limitMemory(getenv func(string) string) (int64, error) {
+	text := getenv(limitVariable)
+	if text == "" || getenv("GOMEMLIMIT") != "" {
+		return 0, nil
+	}
+	container, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || container <= 0 {
+		return 0, fmt.Errorf("%s is %q: %w", limitVariable, text, errNoBytes)
+	}
+	limit := container / 100 * memoryShare
+	debug.SetMemoryLimit(limit)
+	return limit, nil
+}

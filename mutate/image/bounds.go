@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import "time"
+
+// The bounds of a look-up and of all look-ups of a process. docs/security.md
+// derives from them what look-ups can cost; a test holds the page to them.
+const (
+	// defaultBudget bounds a look-up. The API server waits 10 s for a webhook
+	// and pods wait for it; a registry that needs longer than this is not well.
+	defaultBudget = 2500 * time.Millisecond
+	// tagMemory is how long a tag's last digest counts while its registry is
+	// away: long enough for a registry's upgrade, short enough that nobody
+	// has forgotten about the tag.
+	tagMemory = time.Hour
+
+	// mostName bounds an image's name. A host has 253 bytes at most, a
+	// repository 255, a tag 128 and a digest 135.
+	mostName = 1 << 10
+	// mostCommand bounds an image's command, over all of its platforms. The
+	// kernel takes 128 KiB in one word of a command, and JSON, in which the
+	// shim gets the platforms' commands, may double what it quotes.
+	mostCommand = 64 << 10
+	// wordCost is what a word costs beside its bytes: Go's string header.
+	wordCost = 16
+
+	// mostAtOnce bounds the look-ups of a process: a hundred a second with a
+	// registry that needs 300 ms.
+	mostAtOnce = 32
+	// mostOfNamespace bounds those in one namespace's name: a quarter, so that
+	// it takes four hostile namespaces to make another one wait.
+	mostOfNamespace = mostAtOnce / 4
+	// mostWaiting bounds the look-ups of a namespace that wait for a turn:
+	// more could not be had within the budget.
+	mostWaiting = 256
+	// mostRequests bounds the requests of one look-up at once. Popular images
+	// have about eight platforms, and each is a manifest and a configuration.
+	mostRequests = 8
+	// mostRedirects is what container runtimes follow, too.
+	mostRedirects = 10
+
+	// mostAnswer bounds one answer of a registry. Manifests have kilobytes;
+	// configurations some hundred, where build tools write into labels.
+	mostAnswer = 2 << 20
+	// mostRead bounds all answers of one look-up: 32 platforms with 250 KB each.
+	mostRead = 8 << 20
+	// smallAnswer is what every request may hold in memory.
+	smallAnswer = 64 << 10
+	// mostLarge bounds the answers of a process that are larger, at once.
+	mostLarge = 16
+	// mostHeader bounds the header of an answer, which has a token at most.
+	mostHeader = 64 << 10
+	// maxPlatforms bounds what one reference makes us fetch.
+	maxPlatforms = 32
+	// mostEntries bounds an index: each platform may have attestations beside
+	// it, and each becomes a hundred bytes from as few as three.
+	mostEntries = 256
+
+	// mostSecrets bounds the pull secrets that are read for one pod, one after
+	// the other within the budget.
+	mostSecrets = 32
+	// mostSecretBytes bounds one pull secret: a token has 4 KB, and the pull
+	// secret of a whole cluster about ten of them.
+	mostSecretBytes = 128 << 10
+	// mostCredentials bounds the credentials of one pod.
+	mostCredentials = 64
+
+	// What each cache may hold, in bytes: some ten thousand references and
+	// digests, and of commands, which have half a kilobyte, as many.
+	referenceBytes = 8 << 20
+	digestBytes    = 8 << 20
+	commandBytes   = 16 << 20
+
+	// dialTimeout ends what was begun for a look-up that has ended since.
+	dialTimeout = defaultBudget
+	// idleConnections are kept for the next look-up, for idleTimeout: the pods
+	// of a rollout come within seconds.
+	idleConnections = 64
+	idleTimeout     = 30 * time.Second
+)
