@@ -112,6 +112,14 @@ type link struct {
 	// broken is a Lease that cannot be written; unread: none can be read.
 	broken string
 	unread bool
+	// unwatched refuses watches; mute ends none of them and lets nothing through.
+	unwatched error
+	mute      bool
+	// idle ends each watch after so long: in good order, or with an error.
+	idle    time.Duration
+	orderly bool
+	// unwritten refuses writes of Leases.
+	unwritten error
 	// delay is what a patch of the status takes.
 	delay time.Duration
 	// noStatus refuses patches of the status.
@@ -179,10 +187,16 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 		return nil, err
 	}
 	l.mu.Lock()
-	broken := l.broken
+	broken, unwritten := l.broken, l.unwritten
 	l.mu.Unlock()
 	if next.Name == broken {
 		return nil, &kube.StatusError{Code: 500}
+	}
+	if unwritten != nil {
+		l.server.mu.Lock()
+		defer l.server.mu.Unlock()
+		l.server.writes++
+		return nil, unwritten
 	}
 	stored, err := l.server.update(next)
 	l.mu.Lock()
@@ -217,8 +231,15 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 		return err
 	}
 	w := &watcher{name: name, events: make(chan kube.WatchEvent, 1000), ended: make(chan struct{})}
+	l.mu.Lock()
+	unwatched, idle, orderly := l.unwatched, l.idle, l.orderly
+	l.mu.Unlock()
 	l.server.mu.Lock()
 	l.server.watches++
+	if unwatched != nil {
+		l.server.mu.Unlock()
+		return unwatched
+	}
 	l.server.watchers[w] = true
 	if found := l.server.leases[name]; found != nil && found.ResourceVersion != version {
 		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
@@ -229,10 +250,24 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 		delete(l.server.watchers, w)
 		l.server.mu.Unlock()
 	}()
+	var over <-chan time.Time
+	if idle != 0 {
+		over = time.After(idle)
+	}
 	for {
 		select {
 		case e := <-w.events:
-			fn(e)
+			l.mu.Lock()
+			mute := l.mute
+			l.mu.Unlock()
+			if !mute {
+				fn(e)
+			}
+		case <-over:
+			if orderly {
+				return nil
+			}
+			return errors.New("cut by a load balancer")
 		case <-w.ended:
 			return errors.New("connection reset")
 		case <-ctx.Done():

@@ -256,23 +256,58 @@ func TestAStandbyWaitsAsLongAsTheHolderWrote(t *testing.T) {
 		at    time.Duration
 		never bool
 	}{
-		"nothing seen":            {do: func(*Observer) {}, never: true},
-		"released":                {do: func(o *Observer) { o.Read(at(5), free()) }, at: at(5)},
-		"shorter than ours":       {do: func(o *Observer) { o.Read(at(5), held(10*time.Second)) }, at: at(15)},
-		"longer than ours":        {do: func(o *Observer) { o.Read(at(5), held(time.Hour)) }, at: at(3605)},
-		"none written":            {do: func(o *Observer) { o.Read(at(5), held(0)) }, at: at(35)},
-		"released says a second":  {do: func(o *Observer) { o.Read(at(5), Record{UID: "u", Version: "1", Duration: released}) }, at: at(5)},
-		"seen again, unchanged":   {do: func(o *Observer) { o.Read(at(5), held(own)); o.Read(at(20), held(own)) }, at: at(35)},
-		"changed":                 {do: func(o *Observer) { o.Read(at(5), held(own)); o.Watched(at(20), stored(held(own), "2")) }, at: at(50)},
-		"an old event":            {do: func(o *Observer) { o.Read(at(5), stored(held(own), "2")); o.Watched(at(6), held(own)) }, at: at(36)},
-		"deleted and made anew":   {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone(); o.Read(at(20), held(own)) }, at: at(50)},
-		"gone":                    {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone() }, never: true},
-		"blind":                   {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind() }, never: true},
-		"blind, read before it":   {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(10), held(own)) }, at: at(35)},
-		"blind past its end":      {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), held(own)) }, at: at(95)},
-		"blind, and it changed":   {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
-		"blind, released":         {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), free()) }, at: at(90)},
-		"blind, events meanwhile": {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
+		"nothing seen":           {do: func(*Observer) {}, never: true},
+		"released":               {do: func(o *Observer) { o.Read(at(5), free()) }, at: at(5)},
+		"shorter than ours":      {do: func(o *Observer) { o.Read(at(5), held(10*time.Second)) }, at: at(15)},
+		"longer than ours":       {do: func(o *Observer) { o.Read(at(5), held(time.Hour)) }, at: at(3605)},
+		"none written":           {do: func(o *Observer) { o.Read(at(5), held(0)) }, at: at(35)},
+		"released says a second": {do: func(o *Observer) { o.Read(at(5), Record{UID: "u", Version: "1", Duration: released}) }, at: at(5)},
+		"seen again, unchanged":  {do: func(o *Observer) { o.Read(at(5), held(own)); o.Read(at(20), held(own)) }, at: at(35)},
+		"changed":                {do: func(o *Observer) { o.Read(at(5), held(own)); o.Watched(at(20), stored(held(own), "2")) }, at: at(50)},
+		"an old event":           {do: func(o *Observer) { o.Read(at(5), stored(held(own), "2")); o.Watched(at(6), held(own)) }, at: at(36)},
+		"deleted and made anew":  {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone(); o.Read(at(20), held(own)) }, at: at(50)},
+		"gone":                   {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone() }, never: true},
+		"blind":                  {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind() }, never: true},
+		"blind, read before it":  {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(10), held(own)) }, at: at(35)},
+		"blind past its end":     {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), held(own)) }, at: at(95)},
+		"cut again and again": {do: func(o *Observer) {
+			o.Read(at(0), held(time.Minute))
+			for i := range 20 {
+				o.Blind()
+				o.Read(at(5+float64(i)*9), held(time.Minute))
+			}
+		}, at: at(60)},
+		"the API server away twice": {do: func(o *Observer) {
+			o.Read(at(0), held(own))
+			o.Blind()
+			o.Read(at(60), held(own))
+			o.Blind()
+			o.Read(at(120), held(own))
+		}, at: at(65)},
+		"away before its end, and past it": {do: func(o *Observer) {
+			o.Read(at(0), held(own))
+			o.Blind()
+			o.Read(at(29), held(own))
+			o.Blind()
+			o.Read(at(60), held(own))
+		}, at: at(65)},
+		"silent, then a write without an answer": {do: func(o *Observer) {
+			o.Read(at(0), held(own))
+			o.Watched(at(5), stored(held(own), "2"))
+			o.Blind() // noticed at 90
+			o.Read(at(91), stored(held(own), "2"))
+		}, at: at(96)},
+		"renewed in a gap": {do: func(o *Observer) {
+			o.Read(at(0), held(own))
+			o.Blind()
+			o.Read(at(60), stored(held(own), "2"))
+			o.Blind()
+			o.Read(at(70), stored(held(own), "2"))
+		}, at: at(90)},
+		"more than anybody may ask for": {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
+		"blind, and it changed":         {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
+		"blind, released":               {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(free(), "2")) }, at: at(90)},
+		"blind, events meanwhile":       {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var o Observer
