@@ -112,6 +112,18 @@ type link struct {
 	// broken is a Lease that cannot be written; unread: none can be read.
 	broken string
 	unread bool
+	// unwatched refuses watches; mute ends none of them and lets nothing through.
+	unwatched error
+	mute      bool
+	// idle ends each watch after so long: in good order, or with an error.
+	idle    time.Duration
+	orderly bool
+	// unwritten refuses writes of Leases.
+	unwritten error
+	// meddle is called before each write of a Lease.
+	meddle func()
+	// sent counts the requests for Leases, whatever became of them.
+	sent int
 	// delay is what a patch of the status takes.
 	delay time.Duration
 	// noStatus refuses patches of the status.
@@ -155,8 +167,16 @@ func (l *link) pass(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// leave counts a request for a Lease.
+func (l *link) leave(ctx context.Context) error {
+	l.mu.Lock()
+	l.sent++
+	l.mu.Unlock()
+	return l.pass(ctx)
+}
+
 func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	if err := l.pass(ctx); err != nil {
+	if err := l.leave(ctx); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -175,14 +195,23 @@ func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 }
 
 func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
-	if err := l.pass(ctx); err != nil {
+	if err := l.leave(ctx); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
-	broken := l.broken
+	broken, unwritten, meddle := l.broken, l.unwritten, l.meddle
 	l.mu.Unlock()
+	if meddle != nil {
+		meddle()
+	}
 	if next.Name == broken {
 		return nil, &kube.StatusError{Code: 500}
+	}
+	if unwritten != nil {
+		l.server.mu.Lock()
+		defer l.server.mu.Unlock()
+		l.server.writes++
+		return nil, unwritten
 	}
 	stored, err := l.server.update(next)
 	l.mu.Lock()
@@ -213,12 +242,19 @@ func (s *server) update(next *kube.Lease) (*kube.Lease, error) {
 }
 
 func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kube.WatchEvent)) error {
-	if err := l.pass(ctx); err != nil {
+	if err := l.leave(ctx); err != nil {
 		return err
 	}
 	w := &watcher{name: name, events: make(chan kube.WatchEvent, 1000), ended: make(chan struct{})}
+	l.mu.Lock()
+	unwatched, idle, orderly := l.unwatched, l.idle, l.orderly
+	l.mu.Unlock()
 	l.server.mu.Lock()
 	l.server.watches++
+	if unwatched != nil {
+		l.server.mu.Unlock()
+		return unwatched
+	}
 	l.server.watchers[w] = true
 	if found := l.server.leases[name]; found != nil && found.ResourceVersion != version {
 		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
@@ -229,10 +265,24 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 		delete(l.server.watchers, w)
 		l.server.mu.Unlock()
 	}()
+	var over <-chan time.Time
+	if idle != 0 {
+		over = time.After(idle)
+	}
 	for {
 		select {
 		case e := <-w.events:
-			fn(e)
+			l.mu.Lock()
+			mute := l.mute
+			l.mu.Unlock()
+			if !mute {
+				fn(e)
+			}
+		case <-over:
+			if orderly {
+				return nil
+			}
+			return errors.New("cut by a load balancer")
 		case <-w.ended:
 			return errors.New("connection reset")
 		case <-ctx.Done():

@@ -29,7 +29,7 @@ func TestTheDeadlineOfSeveralSlotsIsTheEarliest(t *testing.T) {
 				w.pass(time.Second)
 				a.link.set(func(l *link) { l.broken = broken })
 				took := w.within(20*time.Second, "drained", func() bool { return a.gates.phase("s1") != gate.Running })
-				assert.InDelta(t, 16, took.Seconds(), 0.2, "17 s after the renewal of the one that cannot be renewed")
+				assert.InDelta(t, 14, took.Seconds(), 0.2, "15 s after the renewal of the one that cannot be renewed")
 			})
 		})
 	}

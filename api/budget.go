@@ -52,9 +52,15 @@ type Budget struct {
 // process group of thousands dies within it on a busy machine.
 const kill = time.Second
 
-// minMargin covers scheduling delays of a starved watchdog; a tenth of the
-// duration covers clock rates and grows with what is at stake.
+// minMargin covers scheduling delays of a starved watchdog where leases are short.
 const minMargin = 2 * time.Second
+
+// marginPart is the part of a duration that pays for the rates of two clocks.
+// chronyd slews a clock by at most a twelfth, up or down (maxslewrate 83333 ppm).
+// A child that counts slowly and a standby that counts fast then drift apart by
+// 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more; the rest, a
+// seventy-eighth, is for scheduling and grows with the duration.
+const marginPart = 6
 
 // NewBudget derives every duration from the lease duration d. It fails if d is
 // outside of [MinLeaseDuration, MaxLeaseDuration] or no whole number of
@@ -73,7 +79,7 @@ func NewBudget(d time.Duration) (Budget, error) {
 		Retry:          time.Second,
 		Drain:          d/3 - kill,
 		Kill:           kill,
-		Margin:         max(minMargin, d/10),
+		Margin:         max(minMargin, d/marginPart),
 	}
 	b.RenewDeadline = d - b.Margin - b.Kill - b.Drain
 	return b, nil

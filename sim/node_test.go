@@ -26,8 +26,9 @@ type node struct {
 	wallOff time.Duration
 }
 
-// skew bounds how far a clock's rate is off: two of them differ by a tenth.
-const skew = .05
+// skew bounds how far a clock's rate is off: chronyd slews up to a twelfth
+// either way.
+const skew = 1. / 12
 
 func (w *world) newNode(name string) *node {
 	n := &node{w: w, name: name, rng: w.source(name)}

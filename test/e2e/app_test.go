@@ -23,7 +23,7 @@ import (
 // (plus 1 s to be killed), 2 s of margin.
 const shortLease = 10 * time.Second
 
-// lastingLease rides out 11 s in which a starved machine renews nothing: losses
+// lastingLease rides out 9 s in which a starved machine renews nothing: losses
 // are for the tests of losses. Whoever gets a slot within released of its loss got
 // it by a release: the last renewal is at most 5 s old, or a little more, and what
 // has to expire does so 25 s later.

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// longLease rides out 47 s without the API server: longer than one that is
+// longLease rides out 39 s without the API server: longer than one that is
 // killed and started takes on any machine.
 const longLease = 2 * time.Minute
 

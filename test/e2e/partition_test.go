@@ -27,7 +27,7 @@ const nodeTimeout = 2 * time.Minute
 
 // faultLease is for a holder that a fault is done to: long enough for the next
 // holder, and for this one until then, to ride out the 3 s for which a busy machine
-// stalls (it rides out 7 s), and no longer, because it is waited for.
+// stalls (it rides out 5.6 s), and no longer, because it is waited for.
 const faultLease = 20 * time.Second
 
 // suffering is a singleton of which a fault takes the slot.

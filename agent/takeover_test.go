@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// A standby whose watch is of little use takes the slot of a holder that vanished
+// after the Lease's duration, a head start for the holder (a sixth of it) and the
+// longest pause between two reads.
+func TestTroubledWatchesDelayATakeoverOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		duration time.Duration
+		trouble  func(l *link)
+	}{
+		"cut when idle":           {10 * time.Minute, func(l *link) { l.idle = 50 * time.Second }},
+		"cut within each renewal": {30 * time.Second, func(l *link) { l.idle = 4 * time.Second }},
+		"cut at once":             {30 * time.Second, func(l *link) { l.idle = 1 }},
+		"closed at once":          {30 * time.Second, func(l *link) { l.idle, l.orderly = 1, true }},
+		"too many":                {30 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 429} }},
+		"too many, of an hour":    {time.Hour, func(l *link) { l.unwatched = &kube.StatusError{Code: 429, RetryAfter: time.Hour} }},
+		"forbidden":               {10 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 403} }},
+		"too old":                 {30 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 410} }},
+		"mute":                    {30 * time.Second, func(l *link) { l.mute = true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: int(c.duration.Seconds())})
+				a := w.start("a", func(cfg *Config) { cfg.LeaseDuration = c.duration })
+				a.link.set(c.trouble)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				began := w.clock()
+				w.within(c.duration*7/6+2*slowest, "taken", func() bool { return a.running("s1") })
+				assert.GreaterOrEqual(t, w.clock()-began, c.duration, "the holder may have lived until then")
+				// The shim's watchdog ends with its grant.
+				a.kill()
+				w.pass(c.duration)
+			})
+		})
+	}
+}
+
+func TestARenewalInABlindGapStartsTheWaitAnew(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 30})
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(25 * time.Second)
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(2 * time.Second)
+		l := w.server.lease(theSlot)
+		l.Holder = "other"
+		w.server.put(&l)
+		renewed := w.clock()
+		w.pass(20 * time.Second)
+		a.link.set(func(l *link) { l.cut = false })
+		w.within(time.Minute, "taken", func() bool { return w.holder() == a.identity() })
+		assert.GreaterOrEqual(t, w.clock()-renewed, 30*time.Second)
+	})
+}
+
+func TestADurationAboveTheLongestIsWaitedForAnHour(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "somebody", DurationSeconds: 1<<31 - 1})
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(api.MaxLeaseDuration - time.Second)
+		assert.False(t, a.running("s1"))
+		w.within(2*time.Second, "taken", func() bool { return a.running("s1") })
+	})
+}
