@@ -42,6 +42,10 @@ type slot struct {
 	refused string
 	// unread: a refused write calls for a consistent read.
 	unread bool
+	// assured is how many leaps of the wall clock had come when the last renewal
+	// was sent that was stored; hurried is when a leap last caused an attempt.
+	assured int
+	hurried time.Duration
 }
 
 // recordOf is what the Lease says.

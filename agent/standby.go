@@ -258,8 +258,11 @@ func (a *Agent) acquire(ctx context.Context, s *slot, r lease.Record) {
 		a.config.Log.Error("no acquiring write", "lease", s.name, "err", err)
 		return
 	}
-	attempt := lease.Attempt{Sent: a.now, Record: next}
-	a.put(ctx, s, next, func(l *kube.Lease, err error) { a.acquired(s, by, attempt, l, err) })
+	attempt, leaps := lease.Attempt{Sent: a.now, Record: next}, a.leaps
+	a.put(ctx, s, next, func(l *kube.Lease, err error) {
+		s.assured = leaps // of the hold that this may begin
+		a.acquired(s, by, attempt, l, err)
+	})
 }
 
 // acquired takes the answer to an acquiring write. One that was lost needs no
