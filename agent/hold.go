@@ -96,6 +96,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 		a.grant(h)
 		a.follow(h)
 		a.renewAll(ctx, h)
+		a.guard(ctx)
 		a.showHolder(h)
 		if err := a.wait(ctx); err != nil {
 			return err

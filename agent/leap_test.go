@@ -150,7 +150,6 @@ func TestWaitingShimIsGrantedWhatAnswersItsLeap(t *testing.T) {
 			a.leaps("s1", 3)
 			close(late)
 			w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
-			assert.Len(t, a.gates.given(), 1)
 			assert.Equal(t, 3, a.gates.given()[0].Leap)
 			assert.GreaterOrEqual(t, w.writes(), 2, "renewed before it was granted")
 		})

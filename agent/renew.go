@@ -54,7 +54,7 @@ func (a *Agent) renew(ctx context.Context, s *slot, notes lease.Notes) {
 		return
 	}
 	due := s.held.RenewAt()
-	if s.assured < a.leaps || !sameNotes(s.held.Record().Notes, notes) {
+	if s.unread || s.assured < a.leaps || !sameNotes(s.held.Record().Notes, notes) {
 		due = a.now
 	}
 	if due = max(due, s.tryAt); a.now < due {

@@ -146,17 +146,23 @@ func (a *Agent) read(ctx context.Context, s *slot, tell func(func())) (string, e
 	}
 	tell(func() {
 		s.misses = 0
-		if s.held == nil {
-			s.base = l
-			s.view.Read(a.now, recordOf(l))
+		if s.held != nil {
+			a.guarded(s, l, false)
+			return
 		}
+		s.base = l
+		s.view.Read(a.now, recordOf(l))
 	})
 	return l.ResourceVersion, nil
 }
 
 // watched takes one event of a watch.
 func (a *Agent) watched(s *slot, e kube.WatchEvent) {
-	if e.Lease == nil || s.held != nil {
+	switch {
+	case e.Lease == nil:
+		return
+	case s.held != nil:
+		a.guarded(s, e.Lease, e.Type == kube.Deleted)
 		return
 	}
 	if e.Type == kube.Deleted {

@@ -27,7 +27,6 @@ type bid struct {
 // standby waits for the slots and takes them, one after the other. It returns
 // nil without an error when a stopping agent has nothing left to do.
 func (a *Agent) standby(ctx context.Context) (*hold, error) {
-	defer a.unlook()
 	for {
 		a.drainOrphans()
 		switch {
@@ -60,20 +59,12 @@ func (a *Agent) standby(ctx context.Context) (*hold, error) {
 func (a *Agent) lookAll(ctx context.Context) {
 	for _, s := range a.slots {
 		switch {
-		case s.held != nil:
-			s.unlook()
-		case s.cancel != nil || s.flights > 0:
+		case s.held != nil, s.cancel != nil || s.flights > 0:
 		case a.now < s.lookAt:
 			a.wakeAt(s.lookAt)
 		default:
 			a.look(ctx, s)
 		}
-	}
-}
-
-func (a *Agent) unlook() {
-	for _, s := range a.slots {
-		s.unlook()
 	}
 }
 
