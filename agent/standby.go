@@ -59,7 +59,9 @@ func (a *Agent) standby(ctx context.Context) (*hold, error) {
 func (a *Agent) lookAll(ctx context.Context) {
 	for _, s := range a.slots {
 		switch {
-		case s.held != nil, s.cancel != nil || s.flights > 0:
+		case s.held != nil:
+			// Its watch goes on.
+		case s.cancel != nil || s.flights > 0:
 		case a.now < s.lookAt:
 			a.wakeAt(s.lookAt)
 		default:
