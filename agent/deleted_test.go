@@ -31,13 +31,32 @@ func TestAHoldThatBeginsInAPodThatIsBeingDeletedIsHandedOver(t *testing.T) {
 		b.gates.end("s2")
 		w.within(time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
-		assert.Equal(t, []string{reasonPodDeleted}, a.gates.told())
+		assert.Equal(t, []string{reasonPodDeleted + " 30s"}, a.gates.told(), "the container ends, with the child's own exit code")
 		w.pass(20 * time.Second)
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "the whole grace, as if the kubelet had asked")
 		w.within(6*time.Second, "released", func() bool { return w.holder() == "" })
 		w.pass(time.Minute)
 		assert.Empty(t, w.holder(), "it never competes again")
 		assert.Len(t, a.gates.shim("s1").ran, 1)
+		assert.Equal(t, gate.Ended, a.gates.phase("s1"))
+	})
+}
+
+// The agent hears of the deletion before it hears that the child has started.
+func TestChildThatStartsUnheardEndsItsContainerInADeletedPod(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.slow = true
+		w.pass(time.Second)
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).ended = make(chan struct{})
+		w.within(time.Second, "granted", func() bool { return len(a.gates.given()) > 0 })
+		a.delete()
+		w.within(5*time.Second, "the deletion is known", func() bool { return len(a.gates.told()) > 0 })
+		granted := a.gates.given()[0].Hold
+		a.gates.report("s1", func(r *gate.Report) { r.Phase, r.Hold = gate.Draining, granted })
+		w.pass(time.Second)
+		assert.Equal(t, []string{reasonPodDeleted, reasonPodDeleted + " 30s"}, a.gates.told())
 	})
 }
 

@@ -47,16 +47,24 @@ func (h *hold) renews() bool {
 	return h.reason != reasonLost && h.reason != reasonUnproven
 }
 
-// stopChild asks a shim to drain; it drops a grant that it has not used yet.
+// stopChild asks a shim to drain; it drops a grant that it has not used yet. In a
+// pod that is being deleted the shim's container ends with the child, and with the
+// child's own exit code: a shim that stood by until the kubelet's signal would end as
+// if that signal had killed the application.
 func (a *Agent) stopChild(h *hold, k *shim) {
-	if k.told == h.id || !k.report.Connected {
+	ends := h.reason == reasonPodDeleted && k.child() && a.config.Asides != nil
+	if !k.report.Connected || k.told == h.id && (!ends || k.ended == h.id) {
 		return
 	}
 	k.told = h.id
 	if h.grace == 0 {
 		k.killed = h.id
 	}
-	if err := a.config.Gate.Drain(k.report.Shim, h.reason, h.grace); err != nil {
+	ask := a.config.Gate.Drain
+	if ends {
+		k.ended, ask = h.id, a.config.Asides.End
+	}
+	if err := ask(k.report.Shim, h.reason, h.grace); err != nil {
 		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
 	}
 }

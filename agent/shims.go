@@ -22,6 +22,8 @@ type shim struct {
 	// leapt is how many leaps the agent had heard of with the last one of this
 	// shim; answered is the one that was last answered on this connection.
 	leapt, answered int
+	// ended is the hold with whose child the container was asked to end, too.
+	ended string
 }
 
 // child reports whether the shim has, or may have, a child.
@@ -88,7 +90,8 @@ func (s *shims) note(r gate.Report) {
 		s.list = append(s.list, known)
 	case r.Connected && !known.report.Connected:
 		// What was sent on the old connection may not have arrived.
-		known.until, known.told, known.killed, known.answered = 0, "", "", 0
+		known.until, known.told, known.ended = 0, "", ""
+		known.killed, known.answered = "", 0
 	}
 	known.report = r
 	if r.Connected {

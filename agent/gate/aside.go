@@ -203,12 +203,16 @@ func (s *shim) giveUpAsides() {
 	}
 }
 
-// wakeAt sets the alarm, and no later than an aside has to be killed.
+// wakeAt sets the alarm, and no later than an aside has to be killed or a signal
+// that is held back has to be looked at.
 func (s *shim) wakeAt(at time.Duration) {
 	for _, a := range s.asides {
 		if a.until != 0 && !a.late && a.pid != 0 {
 			at = min(at, a.until)
 		}
+	}
+	if len(s.passing.early) > 0 {
+		at = min(at, s.passing.lookAt)
 	}
 	s.alarm.Set(at)
 }
@@ -219,7 +223,7 @@ func (s *shim) killLate() {
 	for _, a := range s.asides {
 		if a.until != 0 && !a.late && a.pid != 0 && Now() >= a.until {
 			a.late = true
-			_ = unix.Kill(-a.pid, unix.SIGKILL)
+			_ = sendSignal(-a.pid, unix.SIGKILL)
 		}
 	}
 }

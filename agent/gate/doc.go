@@ -30,6 +30,8 @@
 //   - A machine, container or shim that is frozen past the deadline kills as
 //     soon as it runs again, not before.
 //   - A process in uninterruptible sleep is not dead, and is not said to be.
+//   - A child of another user gets no signal in a container that has neither the
+//     capability KILL nor SETUID. At the deadline the shim ends, which kills it.
 //   - What entered the container from outside (kubectl exec) is not the child:
 //     it is left alone until it is orphaned, which makes it the shim's.
 //   - With a PID namespace that the shim is not PID 1 of, its pidfd proves

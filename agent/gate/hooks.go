@@ -6,8 +6,6 @@ package gate
 import (
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Hook is a command that belongs to the child's start or stop, as Kubernetes'
@@ -110,7 +108,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	}
 	switch {
 	case h.preStop == nil:
-		_ = unix.Kill(s.child, sig)
+		s.give(sig)
 	case h.held == 0, sig == s.cfg.StopSignal:
 		h.held = sig
 	}
@@ -132,8 +130,8 @@ func (s *shim) preStopEnds(a *aside, o outcome) {
 func (s *shim) letStop() {
 	sig := s.hooks.held
 	s.hooks.preStop, s.hooks.held = nil, 0
-	if sig != 0 && s.child != 0 {
-		_ = unix.Kill(s.child, sig)
+	if sig != 0 {
+		s.give(sig)
 	}
 }
 
@@ -161,7 +159,7 @@ func (s *shim) trouble(reason, message string) {
 
 // noChild ends what was around the child.
 func (s *shim) noChild() {
-	s.hooks, s.self.Starting, s.killing = hooks{}, false, false
+	s.hooks, s.passing, s.self.Starting, s.killing = hooks{}, passing{}, false, false
 	s.frost.pids, s.frost.later, s.frost.denied = nil, nil, false
 	s.giveUpAsides()
 }

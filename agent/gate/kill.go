@@ -48,7 +48,7 @@ func killDescendants() error {
 		// A process id could have passed to another process since it was read,
 		// but only to one that started in this container in that instant, after
 		// all the other numbers had been used.
-		err := unix.Kill(p.pid, unix.SIGKILL)
+		err := sendSignal(p.pid, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.pid, err)
 		}

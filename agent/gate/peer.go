@@ -74,6 +74,11 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, u *net.UnixCo
 		return
 	}
 	p, pidfd, err := s.welcome(c)
+	if errors.Is(err, io.EOF) {
+		// A shim connects anew as soon as it was hung up on, and may then end.
+		log.Debug("shim left before its first word")
+		return
+	}
 	if err != nil {
 		log.Warn("shim refused", "err", err)
 		return

@@ -4,10 +4,14 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +83,26 @@ func TestNotesSayWhatIsUnproven(t *testing.T) {
 			reported(t, s, func(r Report) bool { return r.Unproven == "" })
 		})
 	}
+}
+
+// A shim that ends connects once more, and ends before it says so.
+func TestShimThatLeavesSilentlyIsNoTrouble(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	dir := t.TempDir()
+	_, end := served(t, ServerConfig{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(t, err)
+	require.NoError(t, u.Close())
+	strange, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(t, err)
+	defer strange.Close()
+	_, err = strange.Write([]byte("{}"))
+	require.NoError(t, err)
+	_, err = strange.Read(make([]byte, 1))
+	require.Error(t, err, "the agent's end has hung up on a stranger, and so has heard both")
+	end()
+	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
 // A note is of one hold, unless it cannot be read.

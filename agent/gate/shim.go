@@ -73,6 +73,7 @@ type shim struct {
 	refused  string // the hold whose grant was said to be too short
 
 	hooks    hooks
+	passing  passing
 	asides   []*aside
 	ordered  int                     // of them, by the agent
 	spawning int                     // of them, whose process id is not known yet
@@ -214,6 +215,7 @@ func (s *shim) next() event {
 		s.finish(a)
 	case <-s.alarm.C:
 		s.killLate()
+		s.giveEarly()
 	case <-s.leaps.C:
 	case <-s.beat.C:
 		s.tell()

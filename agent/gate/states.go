@@ -119,7 +119,7 @@ func (s *shim) start() (step, int) {
 				s.say("%v", err)
 				return s.end(startCode(err))
 			}
-			s.child = pid
+			s.child, s.passing.since = pid, Now()
 			s.startHook()
 			s.enter(Running)
 			s.reap()
@@ -178,8 +178,8 @@ func (s *shim) pass(sig syscall.Signal) {
 			return
 		}
 		s.stop(sig, Now()+s.cfg.Grace)
-	case s.child != 0:
-		_ = unix.Kill(s.child, sig)
+	default:
+		s.give(sig)
 	}
 }
 

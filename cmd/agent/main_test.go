@@ -71,6 +71,7 @@ func leapsOf(path string) *gate.Leaps {
 // and other users. Scripts say so by [root].
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	heedSignals(t)
 	// Lower than what the Go runtime makes of it for itself.
 	files := syscall.Rlimit{Cur: 1000, Max: 4000}
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
@@ -89,6 +90,20 @@ func TestScripts(t *testing.T) {
 			return cond == "root" && os.Getuid() == 0, nil
 		},
 	})
+}
+
+// heedSignals gives what the test starts the default disposition of those signals
+// that a runner may ignore (nohup, a shell's background job): exec resets handlers,
+// and keeps what is ignored. This process goes on without them, as before.
+func heedSignals(t *testing.T) {
+	t.Helper()
+	unheard := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(unheard, sig)
+		}
+	}
+	t.Cleanup(func() { signal.Stop(unheard) })
 }
 
 // openTempDir is a temporary directory that other users can get into.

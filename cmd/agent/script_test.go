@@ -28,7 +28,7 @@ import (
 //	serve NAME                        start an agent's end; it acts when it gets the lock
 //	hangup NAME                       end it, as if killed
 //	acting NAME                       wait until it acts; ! acting: it does not yet
-//	shim [-pid1 -tty -uid N -container C] NAME [exec's flags] -- COMMAND…
+//	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
 //	end SHIM GRACE [REASON]           the container too
@@ -129,6 +129,7 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	flags.BoolVar(&o.pid1, "pid1", false, "")
 	flags.BoolVar(&o.tty, "tty", false, "")
 	flags.StringVar(&o.uid, "uid", "", "")
+	flags.StringVar(&o.caps, "caps", "", "")
 	flags.StringVar(&o.container, "container", "", "")
 	ts.Check(flags.Parse(args))
 	args = flags.Args()

@@ -158,6 +158,10 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 	if o.uid != "" {
 		argv = append([]string{"setpriv", "--reuid", o.uid, "--regid", o.uid, "--clear-groups"}, argv...)
 	}
+	if o.caps != "" {
+		left := "-all,+" + strings.ReplaceAll(o.caps, ",", ",+")
+		argv = append([]string{"setpriv", "--bounding-set", left, "--inh-caps", "-all"}, argv...)
+	}
 	if o.pid1 {
 		// The namespace outlives unshare, which nobody signals here.
 		argv = append([]string{"unshare", "--pid", "--fork", "--mount-proc"}, argv...)
@@ -225,6 +229,7 @@ type shimOptions struct {
 	container string
 	pid1      bool
 	uid       string
+	caps      string // those that are left; all if empty
 	tty       bool
 	path      string
 }

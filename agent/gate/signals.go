@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"cmp"
+	"errors"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReasonNotPermitted names a signal that the kernel does not let the shim send.
+const (
+	ReasonNotPermitted = "SignalNotPermitted"
+
+	notPermitted = "the application did not get a signal: it runs as another user, " +
+		"and its container may not signal other users' processes; add the capability KILL"
+)
+
+// youngFor is how long after its start a child counts as young. The shim holds
+// back a signal that would only end a young child, because the child's handler is
+// still to come. With ten processes ready to run on each processor, a Python program
+// that loads large libraries first had its handler after 1.3 s. A child has four
+// times as much. The kernel drops such a signal for a first process, which then runs
+// until its grace is over; no child runs on for longer than that either.
+const youngFor = 5 * time.Second
+
+// A handler of a child cannot be awaited: the kernel tells of it only to a tracer,
+// which would change the child. So the shim looks, while a signal is held back and
+// at no other time. The first pause is what a small program takes to set its
+// handlers; the longest adds a fiftieth to the wait that the kernel would impose.
+const (
+	lookFirst = 5 * time.Millisecond
+	lookMost  = 100 * time.Millisecond
+)
+
+// passing is what the shim knows of the signals to one child.
+type passing struct {
+	// since is the instant at which the child started.
+	since time.Duration
+	// early are the signals that are held back, until the shim looks again at
+	// lookAt, and then after a pause.
+	early  []syscall.Signal
+	lookAt time.Duration
+	pause  time.Duration
+	// denied: people know already that the kernel refused a signal.
+	denied bool
+}
+
+// give gives the child a signal, once the child is ready for that signal.
+func (s *shim) give(sig syscall.Signal) {
+	p := &s.passing
+	switch {
+	case s.child == 0 || slices.Contains(p.early, sig):
+	case s.tooEarly(sig):
+		if len(p.early) == 0 {
+			p.pause = lookFirst
+			p.lookAt = Now() + p.pause
+		}
+		p.early = append(p.early, sig)
+	default:
+		s.send(sig)
+	}
+}
+
+// giveEarly gives the child those signals for which it has become ready.
+func (s *shim) giveEarly() {
+	p := &s.passing
+	if len(p.early) == 0 || Now() < p.lookAt {
+		return
+	}
+	held := p.early
+	p.early = nil
+	for _, sig := range held {
+		if s.tooEarly(sig) {
+			p.early = append(p.early, sig)
+		} else {
+			s.send(sig)
+		}
+	}
+	p.pause = min(2*p.pause, lookMost)
+	p.lookAt = Now() + p.pause
+}
+
+// tooEarly tells whether the signal would end the child only because the child is
+// young. A child that blocks a signal may be about to take it by sigwait(3).
+func (s *shim) tooEarly(sig syscall.Signal) bool {
+	switch sig {
+	case unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG:
+		return false // no process ends of these
+	}
+	if s.child == 0 || Now() >= s.passing.since+youngFor {
+		return false
+	}
+	status, err := readStatus(s.child)
+	return err == nil && !status.expects(sig)
+}
+
+// send sends the child a signal. People hear once of a child that cannot be asked.
+func (s *shim) send(sig syscall.Signal) {
+	if s.child == 0 {
+		return
+	}
+	err := sendSignal(s.child, sig)
+	if errors.Is(err, unix.EPERM) && !s.passing.denied {
+		s.passing.denied = true
+		s.say("%s: %s: %v", cmp.Or(unix.SignalName(sig), sig.String()), notPermitted, err)
+		s.trouble(ReasonNotPermitted, notPermitted)
+		s.tell()
+	}
+}
+
+// sendSignal sends a signal to a process, or to a process group if pid is negative. An
+// entrypoint may have dropped its user (gosu, su-exec, setpriv) in a container
+// without the capability KILL. Such a container has the capability SETUID, since
+// its entrypoint used that; then the shim sends the signal as the process's user.
+func sendSignal(pid int, sig syscall.Signal) error {
+	err := unix.Kill(pid, sig)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	status, errRead := readStatus(max(pid, -pid))
+	if errRead != nil {
+		return err
+	}
+	if errAs := sendAs(status.uid, pid, sig); !errors.Is(errAs, unix.EPERM) {
+		return errAs
+	}
+	return err
+}
+
+// sendAs sends a signal from a thread that has the user for that instant. Linux
+// keeps users for each thread; a process of its own would need a fork, which may
+// hang or be refused. The real and the saved user stay what they were: so the
+// other user gains no right over the thread, and the thread gets its own one back.
+func sendAs(uid, pid int, sig syscall.Signal) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		own := unix.Geteuid()
+		dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+		err := setThreadUser(uid)
+		if err == nil {
+			err = unix.Kill(pid, sig)
+			if errBack := setThreadUser(own); errBack != nil {
+				// The thread ends with its goroutine, which has locked it.
+				done <- errors.Join(err, errBack)
+				return
+			}
+			if dumpable == 1 {
+				// The kernel takes that away from whatever changes its user, and
+				// with it /proc/1/fd/1, to which the application may write.
+				_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+			}
+		}
+		runtime.UnlockOSThread()
+		done <- err
+	}()
+	return <-done
+}
+
+// setThreadUser sets the effective user of this thread alone. The wrapper of
+// syscall sets that of every thread.
+func setThreadUser(uid int) error {
+	const unchanged = ^uintptr(0)
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
