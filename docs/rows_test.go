@@ -148,6 +148,7 @@ var sections = map[string]section{
 		{"ports", "the port of the agent"},
 		{"generate-name", "a bare pod's own singleton under `generateName`"},
 		{"no-command", "a container without any command"},
+		{"static", "static pods"},
 		{"copies", "a copy of a gated pod that claims nothing"},
 	}},
 	"9 applications": {"Real applications, unmodified", []row{

@@ -148,6 +148,9 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
 		return s, nil
 	}
+	if s.Workload = groupOf(controller); len(judgeOrigin(pod, s.Workload)) > 0 {
+		return s, nil // Inject says so, and nobody has to be asked.
+	}
 	s.Workload, s.Template, err = h.Owners.Workload(ctx, r.Namespace, pod)
 	if err != nil {
 		var refusals Refusals

@@ -36,6 +36,8 @@ const (
 	RestartRule      Reason = "RestartRule"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
+	BadOwner         Reason = "BadOwner"
+	StaticPod        Reason = "StaticPod"
 	Leftover         Reason = "Leftover"
 	JobImmutable     Reason = "JobImmutable"
 	TemplateDiffers  Reason = "TemplateDiffers"
@@ -150,8 +152,18 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  WorkloadUnknown,
-		Meaning: "The workload that the pod belongs to could not be read.",
+		Meaning: "The workload that the pod belongs to could not be read, or is not the object that the pod's owner reference means.",
 		Do:      "wait, the pod's controller tries again; if it lasts, see the webhook's log",
+	},
+	{
+		Reason:  BadOwner,
+		Meaning: "The pod's controller, or the workload above it, has a kind or a name that no object can have.",
+		Do:      "let the workload's own controller create the pod, or correct its owner reference",
+	},
+	{
+		Reason:  StaticPod,
+		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. Nothing that happens here gates it: the static pod runs already, and goes on.",
+		Do:      "run the application as a Deployment or DaemonSet, or take the annotation out of the file",
 	},
 	{
 		Reason:  Leftover,
