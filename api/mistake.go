@@ -19,7 +19,7 @@ type Mistake struct {
 	Problem string
 }
 
-func (m Mistake) Error() string { return m.Key + " " + m.Problem }
+func (m Mistake) Error() string { return brief(m.Key) + " " + m.Problem }
 
 // Mistakes are all that is wrong with a set of annotations, sorted by key. It
 // is the only error that [Parse] returns.
@@ -54,6 +54,10 @@ func unknown(key string) string {
 // nearest is the annotation whose name takes the fewest edits to get from key,
 // if those are few enough for a slip of the hand: two, or a third of the name.
 func nearest(key string) (string, bool) {
+	if len(key) > mostShown {
+		// No annotation is as long, and comparing takes as long as the key is.
+		return "", false
+	}
 	name := strings.ToLower(strings.TrimPrefix(key, Prefix))
 	best, least := "", 0
 	for _, a := range Annotations {

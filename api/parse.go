@@ -21,6 +21,9 @@ const (
 	// maxListed bounds a list. The whole of a pod's annotations may be
 	// 256 KiB; a pod with hundreds of slots is a mistake.
 	maxListed = 32
+	// mostMisnamed bounds how many unknown keys are told one by one. A person
+	// mends fewer at a time; an object may have a hundred thousand.
+	mostMisnamed = 10
 )
 
 // ambiguous are values that somebody may mean as a boolean. As the name of a
@@ -31,10 +34,7 @@ var ambiguous = []string{"0", "1", "f", "n", "no", "off", "on", "t", "y", "yes"}
 // others are ignored. The error, if any, is [Mistakes]: all of them at once.
 func Parse(annotations map[string]string) (Request, error) {
 	p := parser{annotations: annotations}
-	for key := range annotations {
-		p.name(key)
-	}
-	p.misnamed = len(p.mistakes) > 0
+	p.names()
 	p.value(SingletonAnnotation, p.singleton)
 	p.value(LockAnnotation, p.lock)
 	p.value(ContainersAnnotation, p.containers)
@@ -63,15 +63,31 @@ func (p *parser) wrong(key, format string, args ...any) {
 	p.mistakes = append(p.mistakes, Mistake{Key: key, Value: p.annotations[key], Problem: fmt.Sprintf(format, args...)})
 }
 
-// name judges a key alone.
-func (p *parser) name(key string) {
-	switch {
-	case !strings.HasPrefix(key, Prefix), Written(key):
-	case slices.Contains(planned, key):
-		p.wrong(key, "is not supported by this version: remove it")
-	case !slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key }):
-		p.wrong(key, "%s", unknown(key))
+// names judges the keys alone, in their order.
+func (p *parser) names() {
+	var wrong []string
+	for key := range p.annotations {
+		if misnamed(key) {
+			wrong = append(wrong, key)
+		}
 	}
+	slices.Sort(wrong)
+	p.misnamed = len(wrong) > 0
+	for i, key := range wrong[:min(len(wrong), mostMisnamed)] {
+		switch more := len(wrong) - mostMisnamed; {
+		case i == mostMisnamed-1 && more > 0:
+			p.wrong(key, "is not known, and %d more are not: remove them", more)
+		case slices.Contains(planned, key):
+			p.wrong(key, "is not supported by this version: remove it")
+		default:
+			p.wrong(key, "%s", unknown(key))
+		}
+	}
+}
+
+// misnamed: no annotation that this version carries out has the key.
+func misnamed(key string) bool {
+	return Carried(key) && !slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key })
 }
 
 // value hands the value of an annotation that is there to its parser, which
@@ -138,13 +154,15 @@ func list(value, noun string, problem func(string) string) ([]string, string) {
 		if wrong := problem(name); wrong != "" {
 			return nil, wrong
 		}
+		if slices.Contains(names, name) {
+			continue
+		}
+		if len(names) == maxListed {
+			return nil, fmt.Sprintf("name at most %d", maxListed)
+		}
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	names = slices.Compact(names)
-	if len(names) > maxListed {
-		return nil, fmt.Sprintf("name at most %d", maxListed)
-	}
 	return names, ""
 }
 
@@ -252,15 +270,6 @@ func (p *parser) claimed() string {
 		return SingletonAnnotation
 	}
 	return LockAnnotation
-}
-
-// brief keeps a message readable whatever somebody put into an annotation.
-func brief(value string) string {
-	const most = 80
-	if len(value) <= most {
-		return value
-	}
-	return strings.ToValidUTF8(value[:most], "") + "…"
 }
 
 // isLabel: a DNS label (RFC 1123). Without package regexp, which the agent

@@ -136,7 +136,7 @@ func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotat
 	request, err := api.Parse(annotations)
 	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
 		for _, m := range mistakes {
-			warnings.add(BadAnnotation, "%s", m.Error())
+			warnings.add(BadAnnotation, "%v", m)
 		}
 		return warnings
 	}

@@ -105,10 +105,10 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 	defer cancel()
 	pod := new(corev1.Pod)
 	if err := json.Unmarshal(r.Object.Raw, pod); err != nil {
-		return admission.Errored(http.StatusBadRequest, fmt.Errorf("%w: %w", ErrMalformed, err))
+		return malformed(fmt.Errorf("%w: %w", ErrMalformed, err))
 	}
 	outcome := Outcome{
-		Resource: "pods", Namespace: r.Namespace, Name: cmp.Or(pod.Name, pod.GenerateName),
+		Resource: "pods", Namespace: api.Brief(r.Namespace, mostName), Name: api.Brief(cmp.Or(pod.Name, pod.GenerateName), mostName),
 		Owner: metav1.GetControllerOf(pod), DryRun: r.DryRun != nil && *r.DryRun,
 	}
 	subject, err := h.subject(ctx, r, pod)
@@ -122,7 +122,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 		err = failed
 	}
 	if errors.Is(err, ErrMalformed) {
-		return admission.Errored(http.StatusBadRequest, err)
+		return malformed(err)
 	}
 	outcome.Denied, outcome.Reasons, outcome.Message = true, reasonsOf(err), message(err)
 	h.observe(outcome)
@@ -150,9 +150,17 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	}
 	s.Workload, s.Template, err = h.Owners.Workload(ctx, r.Namespace, pod)
 	if err != nil {
-		return s, Refusals{{Reason: WorkloadUnknown, Detail: fmt.Sprintf("%s %q: %v", controller.Kind, controller.Name, err)}}
+		var refusals Refusals
+		refusals.add(WorkloadUnknown, "%s %q: %v", controller.Kind, controller.Name, err)
+		return s, refusals
 	}
 	return s, nil
+}
+
+// malformed answers what is no object of its kind. A decoder's error quotes
+// what it could not read.
+func malformed(err error) admission.Response {
+	return admission.Errored(http.StatusBadRequest, errors.New(api.Brief(err.Error(), mostCause)))
 }
 
 func (o Options) kubernetes() int {

@@ -6,6 +6,8 @@ package mutate
 import (
 	"fmt"
 	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Reason is the name of a "no": the same in warnings, errors, Events and
@@ -272,14 +274,42 @@ func (r Refusal) Error() string {
 // Refusals are everything that speaks against a pod, the first one first.
 type Refusals []Refusal
 
-func (r Refusals) Error() string {
-	all := make([]string, len(r))
+func (r Refusals) Error() string { return strings.Join(r.told(), "; ") }
+
+// told is one sentence for each of the first refusals, and the number of the
+// others: a pod may have thousands of containers.
+func (r Refusals) told() []string {
+	const most = 20
+	var all []string
 	for i, refusal := range r {
-		all[i] = refusal.Error()
+		if i == most {
+			return append(all, fmt.Sprintf("and %d more", len(r)-most))
+		}
+		all = append(all, refusal.Error())
 	}
-	return strings.Join(all, "; ")
+	return all
 }
 
+const (
+	// mostName keeps every name whole that Kubernetes allows, of at most 253
+	// bytes, and most names of images.
+	mostName = 256
+	// mostCause keeps the cause of a failure readable: a name or two, and what
+	// was tried.
+	mostCause = 1024
+)
+
+// add formats a refusal. Names and causes are cut: what is on its way in has
+// names of any length.
 func (r *Refusals) add(reason Reason, format string, args ...any) {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[i] = api.Brief(arg, mostName)
+		case error:
+			// Several things may have failed; a refusal is one line all the same.
+			args[i] = api.Brief(strings.ReplaceAll(arg.Error(), "\n", "; "), mostCause)
+		}
+	}
 	*r = append(*r, Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)})
 }

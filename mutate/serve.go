@@ -15,6 +15,8 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // mostBytes is far above what the API server sends: two objects, each of which
@@ -27,13 +29,26 @@ var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGr
 // [admission.Webhook] that reads and writes, for the one version that our
 // configuration asks for: the text is decoded once, and not for each thing
 // that is to be known about it. Each pod's start waits for this.
-func Serve(handler admission.Handler) http.Handler {
+//
+// A call that is too much beside the others is answered at once with 429. All
+// handlers of a process share one load; nil bounds nothing.
+func Serve(handler admission.Handler, load *Load) http.Handler {
 	// Handle stays theirs: it makes an answer of a panic.
 	hook := &admission.Webhook{Handler: written{handler}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		request, err := read(w, r)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+		share, ok := load.take(r.ContentLength)
+		defer share.free()
+		if !ok {
+			overloaded(w)
+			return
+		}
+		request, err := read(w, r, share)
+		switch {
+		case errors.Is(err, errOverloaded):
+			overloaded(w)
+			return
+		case err != nil:
+			http.Error(w, api.Brief(err.Error(), mostCause), http.StatusBadRequest)
 			return
 		}
 		response := hook.Handle(r.Context(), request).AdmissionResponse
@@ -45,13 +60,16 @@ func Serve(handler admission.Handler) http.Handler {
 	})
 }
 
-func read(w http.ResponseWriter, r *http.Request) (admission.Request, error) {
+func read(w http.ResponseWriter, r *http.Request, share *share) (admission.Request, error) {
 	if kind := r.Header.Get("Content-Type"); kind != "application/json" {
-		return admission.Request{}, fmt.Errorf("content type %q: %w", kind, errNoReview)
+		return admission.Request{}, fmt.Errorf("content type %q: %w", api.Brief(kind, mostName), errNoReview)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBytes))
 	if err != nil {
 		return admission.Request{}, fmt.Errorf("read review: %w", err)
+	}
+	if err := share.decoded(body); err != nil {
+		return admission.Request{}, err
 	}
 	var review admissionv1.AdmissionReview
 	if err := json.Unmarshal(body, &review); err != nil {

@@ -25,7 +25,7 @@ func call(t *testing.T, handler admission.Handler, contentType, body string) *ht
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
 	r.Header.Set("Content-Type", contentType)
 	answer := httptest.NewRecorder()
-	Serve(handler).ServeHTTP(answer, r)
+	Serve(handler, nil).ServeHTTP(answer, r)
 	return answer
 }
 

@@ -181,8 +181,7 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Reader) (shi
 			refusals.add(ImagePlatforms, "container %q, image %q", c.Name, c.Image)
 			return shim{}, refusals
 		case err != nil:
-			// Several things may have failed; a refusal is one line all the same.
-			refusals.add(ImageUnreadable, "container %q, image %q: %s", c.Name, c.Image, strings.ReplaceAll(err.Error(), "\n", "; "))
+			refusals.add(ImageUnreadable, "container %q, image %q: %v", c.Name, c.Image, err)
 			return shim{}, refusals
 		}
 		args, signal = imageArgs(c, command), command.StopSignal

@@ -24,8 +24,12 @@ import (
 
 var (
 	errNoCertificates = errors.New("no certificate in it")
-	errMayNotRead     = fmt.Errorf("%w; the namespace's owner allows that by binding ClusterRole %s to the webhook's service account",
-		image.ErrMayNotRead, enroll.PullSecretsRole)
+	errMayNotRead     = image.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
+		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
+	// errNone is the same for whatever is wrong with a pull secret or a service
+	// account. Whoever may create a pod, or may reach the webhook, reads the answer
+	// and need not have the right to know which Secrets there are.
+	errNone = errors.New("no pull secret that can be read")
 )
 
 // mostLogged bounds the cause of a failure, which may have words of a registry.
@@ -33,7 +37,7 @@ const mostLogged = 1 << 10
 
 func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Images, error) {
 	options := image.Options{
-		Secrets:   secrets{reader},
+		Secrets:   secrets{reader, log},
 		PlainHTTP: s.plainHTTP,
 		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
@@ -60,14 +64,18 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Image
 }
 
 // secrets implements [image.Secrets] with live reads, each of one object by
-// its name.
-type secrets struct{ reader client.Reader }
+// its name. What is wrong with one is in the log alone.
+type secrets struct {
+	reader client.Reader
+	log    *slog.Logger
+}
 
 // PullSecrets implements [image.Secrets].
 func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount string) ([]string, error) {
 	var account corev1.ServiceAccount
 	if err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: serviceAccount}, &account); err != nil {
-		return nil, err
+		s.log.Debug("read service account", "namespace", namespace, "name", serviceAccount, "error", err)
+		return nil, errNone
 	}
 	var names []string
 	for _, reference := range account.ImagePullSecrets {
@@ -80,11 +88,15 @@ func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount stri
 func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	var secret corev1.Secret
 	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
-	if apierrors.IsForbidden(err) {
+	switch {
+	case apierrors.IsForbidden(err):
+		// That depends on the namespace, and not on the Secret.
 		return nil, errMayNotRead
+	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
+		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)
+	case err == nil:
+		return &secret, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &secret, nil
+	s.log.Debug("read pull secret", "namespace", namespace, "name", name, "error", err)
+	return nil, errNone
 }

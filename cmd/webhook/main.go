@@ -35,6 +35,7 @@ type settings struct {
 
 	port           int
 	certDir        string
+	clientCA       string
 	metricsAddress string
 	healthAddress  string
 	timeout        time.Duration
@@ -58,6 +59,8 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.StringVar(&s.agentImage, "agent-image", os.Getenv("AGENT_IMAGE"), "image of the agent (environment: AGENT_IMAGE)")
 	flags.IntVar(&s.port, "port", 10250, "port for the API server's calls")
 	flags.StringVar(&s.certDir, "cert-dir", "/certificates", "directory of tls.crt and tls.key; read again when they change")
+	flags.StringVar(&s.clientCA, "client-ca-file", "",
+		"file of certificates; a caller without a client certificate signed by one is not answered; read again when it changes")
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	// Below the 10 s of the webhook configuration, so that the answer is ours.

@@ -102,25 +102,48 @@ func TestSecretThatMayNotBeReadSaysWhatToDo(t *testing.T) {
 			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "pull", nil)
 		},
 	})
-	_, err := secrets{c}.Secret(t.Context(), "shop", "pull")
+	_, err := secrets{c, discarded}.Secret(t.Context(), "shop", "pull")
 	require.ErrorIs(t, err, errMayNotRead)
 	assert.Contains(t, err.Error(), "ClusterRole metaparticle-pull-secrets")
+}
+
+var discarded = slog.New(slog.DiscardHandler)
+
+// The answer goes to callers without a right to know about Secrets.
+func TestAnswerDoesNotTellWhichSecretsExist(t *testing.T) {
+	of := func(name string, kind corev1.SecretType) client.Object {
+		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Type: kind}
+	}
+	c := fake.NewClientBuilder().WithObjects(of("token", corev1.SecretTypeServiceAccountToken), of("tls", corev1.SecretTypeTLS)).Build()
+	away := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
+		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+			return apierrors.NewServiceUnavailable("at 10.0.0.1")
+		},
+	})
+	for name, reader := range map[string]client.Reader{"none": c, "token": c, "tls": c, "away": away} {
+		_, err := secrets{reader, discarded}.Secret(t.Context(), "shop", name)
+		assert.Equal(t, errNone, err, name)
+		_, err = secrets{reader, discarded}.PullSecrets(t.Context(), "shop", name)
+		assert.Equal(t, errNone, err, name)
+	}
+	_, err := secrets{fake.NewClientBuilder().WithObjects(of("pull", corev1.SecretTypeDockercfg)).Build(), discarded}.Secret(t.Context(), "shop", "pull")
+	require.NoError(t, err)
 }
 
 func TestPullSecretsOfAServiceAccount(t *testing.T) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till"}}
 	account.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "one"}, {Name: "two"}}
-	names, err := secrets{fake.NewClientBuilder().WithObjects(account).Build()}.PullSecrets(t.Context(), "shop", "till")
+	names, err := secrets{fake.NewClientBuilder().WithObjects(account).Build(), discarded}.PullSecrets(t.Context(), "shop", "till")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"one", "two"}, names)
 }
 
 func TestRegistryCAMustHoldACertificate(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	_, err := newImages(nil, settings{registryCA: file}, slog.New(slog.DiscardHandler))
+	_, err := newImages(nil, settings{registryCA: file}, discarded)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.NoError(t, os.WriteFile(file, []byte("nothing"), 0o600))
-	_, err = newImages(nil, settings{registryCA: file}, slog.New(slog.DiscardHandler))
+	_, err = newImages(nil, settings{registryCA: file}, discarded)
 	require.ErrorIs(t, err, errNoCertificates)
 }
 

@@ -24,7 +24,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
@@ -89,7 +88,7 @@ func managerOptions(s settings) ctrl.Options {
 		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Metrics:                 metricsserver.Options{BindAddress: s.metricsAddress},
 		HealthProbeBindAddress:  s.healthAddress,
-		WebhookServer:           webhook.NewServer(webhook.Options{Port: s.port, CertDir: s.certDir}),
+		WebhookServer:           newCallServer(s),
 		GracefulShutdownTimeout: new(shutdown),
 	}
 }
@@ -126,8 +125,9 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 		Observe:    reporter.observe,
 		Log:        log,
 	}
-	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options)))
-	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options)))
+	load := new(mutate.Load) // both handlers share the process's memory
+	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options), load))
+	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options), load))
 	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}

@@ -104,7 +104,7 @@ func ours(resolver *image.Resolver) *handler {
 	h := &handler{images: resolver}
 	h.webhook = product.Serve(product.NewPodHandler(product.Options{
 		AgentImage: "registry.example.com/metaparticle/agent:v1", Images: h, Owners: owner{},
-	}))
+	}), new(product.Load))
 	return h
 }
 

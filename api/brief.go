@@ -1,0 +1,25 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "strings"
+
+// mostShown is how much of a key or value a message shows. The longest key that
+// Kubernetes allows has 79 bytes: the prefix, and a name of 63.
+const mostShown = 80
+
+// cutMark ends what was cut.
+const cutMark = "…"
+
+// Brief cuts text to at most so many bytes, with a mark at its end, and never
+// inside of a character. Webhooks see objects before the API server has
+// validated them, so a name may be as long as a request.
+func Brief(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len(cutMark)], "") + cutMark
+}
+
+func brief(text string) string { return Brief(text, mostShown) }

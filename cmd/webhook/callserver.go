@@ -1,0 +1,193 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+)
+
+const (
+	// callTime is the timeoutSeconds of the webhook's configuration: the API
+	// server has given up a call that is older.
+	callTime = 10 * time.Second
+	// greetingTime bounds the TLS handshake and the header of a call. Both take
+	// milliseconds; half of the call's time leaves the rest for its body.
+	greetingTime = callTime / 2
+	// idleTime is as long as the API server's client keeps an idle connection.
+	idleTime = 90 * time.Second
+	// mostHeader is far above what the API server sends, which is about 1 KiB.
+	mostHeader = 16 << 10
+	// mostConnections is far above what a few API servers open. As many idle ones
+	// take about 40 MiB, a tenth of the webhook's memory limit.
+	mostConnections = 1000
+)
+
+var errNotStarted = errors.New("the server does not listen yet")
+
+// callServer answers the API server's calls. Any pod of the cluster may call as
+// well, so a slow caller is cut off, and with a client CA a stranger is too.
+type callServer struct {
+	// Server registers the handlers, and counts their calls.
+	webhook.Server
+	mux      *http.ServeMux
+	port     int
+	certDir  string
+	clientCA string
+
+	greeting, call  time.Duration
+	mostConnections int
+	listens         atomic.Bool
+}
+
+func newCallServer(s settings) *callServer {
+	mux := http.NewServeMux()
+	return &callServer{
+		Server: webhook.NewServer(webhook.Options{WebhookMux: mux}), mux: mux,
+		port: s.port, certDir: s.certDir, clientCA: s.clientCA,
+		greeting: greetingTime, call: callTime, mostConnections: mostConnections,
+	}
+}
+
+// Start implements [webhook.Server].
+func (s *callServer) Start(ctx context.Context) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(s.port)))
+	if err != nil {
+		return fmt.Errorf("listen for the API server: %w", err)
+	}
+	return s.serve(ctx, listener)
+}
+
+// StartedChecker implements [webhook.Server].
+func (s *callServer) StartedChecker() healthz.Checker {
+	return func(*http.Request) error {
+		if !s.listens.Load() {
+			return errNotStarted
+		}
+		return nil
+	}
+}
+
+// serve answers until the context ends, and then the calls in flight.
+func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
+	defer listener.Close()
+	config, err := s.tls(ctx)
+	if err != nil {
+		return err
+	}
+	answering := &http.Server{
+		Handler:           s.mux,
+		ReadHeaderTimeout: s.greeting,
+		ReadTimeout:       s.call,
+		WriteTimeout:      s.call,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    mostHeader,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- answering.Serve(tls.NewListener(&bounded{Listener: listener, most: int64(s.mostConnections)}, config))
+	}()
+	s.listens.Store(true)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the API server: %w", err)
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
+	defer cancel()
+	if err := answering.Shutdown(last); err != nil {
+		return fmt.Errorf("wait for calls in flight: %w", err)
+	}
+	return nil
+}
+
+// tls reads the certificate, and follows its changes until the context ends.
+func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
+	watcher, err := certwatcher.New(filepath.Join(s.certDir, "tls.crt"), filepath.Join(s.certDir, "tls.key"))
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	go func() { _ = watcher.Start(ctx) }() // without it the certificate is still the last that was read
+	// The API server asks for no HTTP/2, which would let one connection make many calls.
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: watcher.GetCertificate}
+	if s.clientCA == "" {
+		return config, nil
+	}
+	if _, err := certificates(s.clientCA); err != nil {
+		return nil, err
+	}
+	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		// Read anew for each connection, as the file may change. Nobody gets in
+		// while there is none.
+		pool, err := certificates(s.clientCA)
+		if err != nil {
+			return nil, err
+		}
+		strict := config.Clone()
+		strict.ClientCAs, strict.ClientAuth = pool, tls.RequireAndVerifyClientCert
+		return strict, nil
+	}}, nil
+}
+
+func certificates(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read client CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("client CA %s: %w", file, errNoCertificates)
+	}
+	return pool, nil
+}
+
+// bounded is a listener that closes connections beyond a number.
+type bounded struct {
+	net.Listener
+	most int64
+	open atomic.Int64
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		connection, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if b.open.Add(1) <= b.most {
+			return &counted{Conn: connection, open: &b.open}, nil
+		}
+		b.open.Add(-1)
+		_ = connection.Close()
+	}
+}
+
+// counted takes itself off the count once, however often it is closed.
+type counted struct {
+	net.Conn
+	open   *atomic.Int64
+	closed atomic.Bool
+}
+
+func (c *counted) Close() error {
+	if !c.closed.Swap(true) {
+		c.open.Add(-1)
+	}
+	return c.Conn.Close()
+}

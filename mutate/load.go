@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+)
+
+// A call's memory is estimated before it is used: by the length of its body,
+// and by the number of JSON objects in it. An empty object takes two bytes of
+// text, and several hundred bytes as a decoded container.
+const (
+	// perCall is what a call takes besides: a connection's buffers, and looking
+	// up images.
+	perCall = 256 << 10
+	// perByte counts the body, the objects that are cut out of it, the patch, and
+	// room that the collector has not yet taken back.
+	perByte = 4
+	// perObject is what decoding an empty container allocates, with the growth of
+	// its list: the most of all types in a pod.
+	perObject = 2 << 10
+	// mostObjects is several times what a workload of 20 containers with 50
+	// variables each has, with its managed fields, before and after an update. One
+	// call with so many takes half of the default load.
+	mostObjects = 32 << 10
+	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. About 200
+	// ordinary pods have room in it at once.
+	defaultLoad = 128 << 20
+)
+
+var (
+	errOverloaded     = errors.New("too many calls at once")
+	errTooManyObjects = fmt.Errorf("a review of more than %d JSON objects", mostObjects)
+)
+
+// Load bounds what the calls in flight take together. The zero value has room
+// for as much as fits into the webhook's memory limit.
+type Load struct {
+	// Most is an estimate in bytes; zero means 128 MiB.
+	Most int64
+
+	mu   sync.Mutex
+	used int64
+}
+
+// share is one call's part of a load.
+type share struct {
+	load *Load
+	size int64
+}
+
+// take reserves a share for a call whose body has the length, negative if the
+// caller does not say. A call that has the load for itself always gets one.
+func (l *Load) take(length int64) (*share, bool) {
+	if length < 0 || length > mostBytes {
+		length = mostBytes
+	}
+	s := &share{load: l}
+	return s, s.grow(perCall + perByte*length)
+}
+
+// decoded adds to the share what the body will take when it is decoded.
+func (s *share) decoded(body []byte) error {
+	objects := bytes.Count(body, []byte("{"))
+	switch {
+	case objects > mostObjects:
+		return errTooManyObjects
+	case !s.grow(perObject * int64(objects)):
+		return errOverloaded
+	}
+	return nil
+}
+
+func (s *share) grow(by int64) bool {
+	l := s.load
+	if l == nil {
+		return true
+	}
+	most := l.Most
+	if most == 0 {
+		most = defaultLoad
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if alone := l.used == s.size; !alone && l.used+by > most {
+		return false
+	}
+	l.used += by
+	s.size += by
+	return true
+}
+
+func (s *share) free() {
+	if s.load == nil {
+		return
+	}
+	s.load.mu.Lock()
+	defer s.load.mu.Unlock()
+	s.load.used -= s.size
+	s.size = 0
+}
+
+// overloaded has the caller try again. The API server's client obeys
+// Retry-After within the time that the webhook's configuration gives a call; a
+// pod that is refused after that is tried again by its controller.
+func overloaded(w http.ResponseWriter) {
+	// The shortest pause that the header can say. A call takes milliseconds, or
+	// as long as a registry.
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, errOverloaded.Error(), http.StatusTooManyRequests)
+}

@@ -1,0 +1,167 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+)
+
+// handled is a transport without a network.
+type handled struct{ http.Handler }
+
+func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, r)
+	return answer.Result(), nil
+}
+
+// busy is a handler whose calls last until they are let go.
+type busy struct{ begun, end chan struct{} }
+
+func newBusy() busy { return busy{begun: make(chan struct{}, enough+1), end: make(chan struct{})} }
+
+func (b busy) Handle(context.Context, admission.Request) admission.Response {
+	b.begun <- struct{}{}
+	<-b.end
+	return admission.Allowed("")
+}
+
+// apiServer posts a review with the client that an API server makes for a
+// webhook: it obeys Retry-After.
+func apiServer(t *testing.T, webhook http.Handler, timeout time.Duration, body string) (string, error) {
+	t.Helper()
+	config := &rest.Config{Host: "https://webhook", QPS: -1, ContentConfig: rest.ContentConfig{
+		NegotiatedSerializer: clientgoscheme.Codecs.WithoutConversion(), ContentType: "application/json",
+	}}
+	client, err := rest.UnversionedRESTClientForConfigAndClient(config, &http.Client{Transport: handled{webhook}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	answer, err := client.Post().AbsPath("/pods").SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(ctx).Raw()
+	return string(answer), err
+}
+
+func TestOverloadedWebhookIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler, body := newBusy(), review(t, request(ownedPod))
+		webhook := Serve(handler, &Load{Most: 1})
+		first := make(chan error)
+		go func() {
+			_, err := apiServer(t, webhook, 10*time.Second, body)
+			first <- err
+		}()
+		<-handler.begun
+
+		began := time.Now()
+		_, err := apiServer(t, webhook, 500*time.Millisecond, body)
+		require.Error(t, err, "the answer is no admission")
+		assert.LessOrEqual(t, time.Since(began), time.Second)
+
+		second := make(chan error)
+		go func() {
+			_, err := apiServer(t, webhook, 10*time.Second, body)
+			second <- err
+		}()
+		time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // the bubble's clock
+		close(handler.end)
+		require.NoError(t, <-first)
+		require.NoError(t, <-second)
+		assert.Len(t, handler.begun, 1, "the second call, once")
+	})
+}
+
+// enough calls are far more than a webhook has memory for.
+const enough = 1000
+
+// flood calls until a call is turned away, and counts those that are handled.
+func flood(t *testing.T, load *Load, body string) (handled int, answer *httptest.ResponseRecorder) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		handler := newBusy()
+		webhook := Serve(handler, load)
+		answers := make(chan *httptest.ResponseRecorder, enough+1)
+		call := func() {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			webhook.ServeHTTP(w, r)
+			answers <- w
+		}
+		for len(answers) == 0 && handled < enough {
+			go call()
+			synctest.Wait()
+			handled = len(handler.begun)
+		}
+		turnedAway := len(answers) == 1
+		close(handler.end)
+		require.True(t, turnedAway, "nobody was turned away")
+		answer = <-answers
+		synctest.Wait()
+		assert.Len(t, answers, handled)
+	})
+	return handled, answer
+}
+
+func TestFloodIsTurnedAwayWithinTheMemoryLimit(t *testing.T) {
+	pod := func(containers string) string {
+		return review(t, request(`{"metadata":{"name":"a"},"spec":{"containers":[`+containers+`]}}`))
+	}
+	for name, c := range map[string]struct {
+		body        string
+		least, most int
+	}{
+		"ordinary pods": {review(t, request(ownedPod)), 200, 512},
+		"long names":    {pod(`{"name":"` + strings.Repeat("x", 1<<20) + `"}`), 10, 40},
+		"many objects":  {pod(strings.Repeat("{},", mostObjects/2) + "{}"), 2, 4},
+		"the largest":   {pod(`{"name":"` + strings.Repeat("x", mostBytes-1000) + `"}`), 2, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			load := new(Load)
+			handled, turnedAway := flood(t, load, c.body)
+			assert.GreaterOrEqual(t, handled, c.least)
+			assert.LessOrEqual(t, handled, c.most)
+			assert.Equal(t, http.StatusTooManyRequests, turnedAway.Code)
+			assert.Equal(t, "1", turnedAway.Header().Get("Retry-After"))
+			assert.Zero(t, load.used, "what was taken is given back")
+		})
+	}
+}
+
+func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
+	load := new(Load)
+	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,
+		request(`{"spec":{"containers":[`+strings.Repeat("{},", mostObjects)+`{}]}}`))))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	Serve(handler, load).ServeHTTP(w, r)
+	assert.Equal(t, http.StatusBadRequest, w.Code)
+	assert.Contains(t, w.Body.String(), "JSON objects")
+	assert.Zero(t, load.used)
+}
+
+// A caller that does not say how much follows may send the most.
+func TestCallOfUnknownLengthCountsAsTheLargest(t *testing.T) {
+	load := new(Load)
+	unknown, ok := load.take(-1)
+	require.True(t, ok)
+	largest, ok := load.take(mostBytes)
+	require.True(t, ok)
+	assert.Equal(t, largest.size, unknown.size)
+	unknown.free()
+	largest.free()
+	assert.Zero(t, load.used)
+}
