@@ -24,8 +24,8 @@ import (
 
 var (
 	errNoCertificates = errors.New("no certificate in it")
-	errMayNotRead     = fmt.Errorf("%w; the namespace's owner allows that by binding ClusterRole %s to the webhook's service account",
-		image.ErrMayNotRead, enroll.PullSecretsRole)
+	errMayNotRead     = image.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
+		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
 	// errNone is the same for whatever is wrong with a pull secret or a service
 	// account. Whoever may create a pod, or may reach the webhook, reads the answer
 	// and need not have the right to know which Secrets there are.

@@ -29,6 +29,8 @@ type secrets struct {
 	asked    atomic.Int32
 	// late, if set, keeps the answers back.
 	late chan struct{}
+	// forbidden, if set, is the only answer.
+	forbidden error
 }
 
 func (s *secrets) PullSecrets(_ context.Context, namespace, account string) ([]string, error) {
@@ -37,6 +39,9 @@ func (s *secrets) PullSecrets(_ context.Context, namespace, account string) ([]s
 
 func (s *secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	s.asked.Add(1)
+	if s.forbidden != nil {
+		return nil, s.forbidden
+	}
 	if s.late != nil {
 		select {
 		case <-s.late:
@@ -242,4 +247,14 @@ func TestCredentialsOfAPodAreBounded(t *testing.T) {
 			require.ErrorContains(t, err, errTooMany.Error(), "the pod's author hears why")
 		})
 	}
+}
+
+// None of the namespace's secrets can be read then, whether they exist or not.
+func TestMissingRightToSecretsIsTold(t *testing.T) {
+	f := newRegistry(t, false)
+	f.passwords["private"] = "swordfish"
+	f.push(t, "private/app:1", redis)
+	store := &secrets{forbidden: MayNotRead("bind the role")}
+	_, err := f.resolver(Options{Secrets: store}).Command(t.Context(), f.host()+"/private/app:1", mutate.PullRights{Namespace: "shop", Secrets: []string{"pull"}})
+	require.EqualError(t, err, errDenied.Error()+"; bind the role")
 }

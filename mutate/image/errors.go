@@ -42,9 +42,12 @@ var classes = []error{
 	errBusy, errNotImage, errDenied, errAbsent, errAway,
 }
 
-// ErrMayNotRead: the webhook has no right to read a namespace's secrets. It is
-// told to the pod's author, because it says nothing about any one secret.
-var ErrMayNotRead = errors.New("the webhook may not read the namespace's pull secrets")
+// MayNotRead is what [Secrets] fail with that have no right to a namespace's
+// secrets, and says what to do. It is told to the pod's author, because it says
+// nothing about any one secret.
+type MayNotRead string
+
+func (m MayNotRead) Error() string { return string(m) }
 
 // late is the class of what took longer than it may.
 type late struct{ after fmt.Stringer }
@@ -107,10 +110,11 @@ func classify(err error) error {
 func fail(err, unread error) *failure {
 	f := &failure{class: classify(err), cause: errors.Join(err, unread)}
 	if errors.Is(f.class, errDenied) || errors.Is(f.class, errAbsent) || errors.Is(f.class, errAway) {
-		for _, hint := range []error{ErrMayNotRead, errTooMany} {
-			if errors.Is(unread, hint) {
-				f.hints = append(f.hints, hint)
-			}
+		if hint, ok := errors.AsType[MayNotRead](unread); ok {
+			f.hints = append(f.hints, hint)
+		}
+		if errors.Is(unread, errTooMany) {
+			f.hints = append(f.hints, errTooMany)
 		}
 	}
 	return f

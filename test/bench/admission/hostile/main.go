@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command hostile prints what hostile pods cost the webhook, and what becomes of
+// ordinary ones meanwhile: two processes with the real handler, image resolver and
+// bounds, each in a memory cgroup with the limit of manifests/webhook.yaml, get a
+// thousand calls of each kind at once.
+//
+// Left out: TLS between the API server and the webhook, and the owner that the
+// handler reads from the API server. Calls that are turned away with 429 come
+// again as the API server's would: after a second, for ten seconds.
+//
+// The senders, the registries and the replicas share the machine.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	replica := flag.String("replica", "", "be a replica: the registries that may be asked without TLS")
+	calls := flag.Int("calls", 1000, "hostile calls of each kind")
+	good := flag.Int("good", 4, "senders of ordinary pods")
+	manifest := flag.String("manifest", "../../../manifests/webhook.yaml", "the webhook's manifest, for its memory limit")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := error(nil)
+	if *replica != "" {
+		err = serve(ctx, strings.Split(*replica, ","))
+	} else {
+		err = run(ctx, *calls, *good, *manifest)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "hostile:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, calls, good int, manifest string) error {
+	limit, err := memoryLimit(manifest)
+	if err != nil {
+		return err
+	}
+	registries, err := startRegistries(ctx)
+	if err != nil {
+		return err
+	}
+	defer registries.stop()
+	kinds, err := registries.kinds(calls)
+	if err != nil {
+		return err
+	}
+	var replicas []*process
+	defer func() {
+		for _, r := range replicas {
+			r.end()
+		}
+	}()
+	for n := range 2 {
+		r, err := start(ctx, n, limit, registries.hosts())
+		if err != nil {
+			return fmt.Errorf("start replica: %w", err)
+		}
+		replicas = append(replicas, r)
+	}
+	fmt.Printf("Two replicas, memory limit %d MiB each (%s); %d calls at once of each kind; %d senders of ordinary pods.\n",
+		limit>>20, replicas[0].enforced, calls, good)
+	fmt.Println("\n| hostile calls | answers | seconds | ordinary pods | not admitted | p50 ms | p99 ms | max ms | peak MiB |\n|---|---|---|---|---|---|---|---|---|")
+	s := &senders{replicas: replicas, registries: registries, good: good}
+	if err := s.wave(ctx, "none", nil, 5*time.Second); err != nil {
+		return err
+	}
+	for _, k := range kinds {
+		if err := s.wave(ctx, k.name, k.calls, 0); err != nil {
+			return err
+		}
+	}
+	var all [][]byte
+	for i := range calls {
+		for _, k := range kinds {
+			all = append(all, k.calls[i])
+		}
+	}
+	if err := s.wave(ctx, "all of these at once", all, 0); err != nil {
+		return err
+	}
+	var peaks []string
+	for _, r := range replicas {
+		peak, err := r.peak()
+		if err != nil {
+			return err
+		}
+		peaks = append(peaks, fmt.Sprintf("%d MiB resident, %s", peak>>20, r.charged()))
+	}
+	fmt.Printf("\nPeak of each replica: %s; limit %d MiB.\n", strings.Join(peaks, "; "), limit>>20)
+	return nil
+}
+
+// quantile of durations that are sorted.
+func quantile(sorted []time.Duration, q float64) string {
+	if len(sorted) == 0 {
+		return "–"
+	}
+	d := sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+	return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000)
+}
+
+// summary lists answers by how often they came.
+func summary(answers map[string]int) string {
+	var names []string
+	for name := range answers {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return answers[b] - answers[a] })
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", name, answers[name])
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// owner knows the pod's Deployment, whose template is the pod's own spec.
+type owner struct{}
+
+// Workload implements [mutate.Owners].
+func (owner) Workload(_ context.Context, _ string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	return api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, &pod.Spec, nil
+}
+
+// timeout is what cmd/webhook gives a call by default.
+const timeout = 8 * time.Second
+
+// serve is a replica: it prints its address and answers until the context ends.
+func serve(ctx context.Context, plainHTTP []string) error {
+	ctrl.SetLogger(logr.Discard())
+	options := mutate.Options{
+		AgentImage: "registry.example.com/metaparticle/agent:v1", Owners: owner{}, Timeout: timeout,
+		Images: image.New(image.Options{PlainHTTP: plainHTTP}),
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(listener.Addr())
+	server := &http.Server{
+		Handler:           mutate.Serve(mutate.NewPodHandler(options), new(mutate.Load)),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+	}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// memoryLimit is the limit of the webhook's container.
+func memoryLimit(manifest string) (int64, error) {
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		return 0, err
+	}
+	var deployment appsv1.Deployment
+	if err := yaml.Unmarshal(text, &deployment); err != nil {
+		return 0, err
+	}
+	return deployment.Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value(), nil
+}
+
+// process is a replica as its parent sees it.
+type process struct {
+	command  *exec.Cmd
+	address  string
+	group    string
+	enforced string
+}
+
+// start runs this program as a replica, in a memory cgroup where that can be.
+func start(ctx context.Context, n int, limit int64, hosts []string) (*process, error) {
+	p := &process{enforced: "the collector's alone"}
+	p.command = exec.CommandContext(ctx, "/proc/self/exe", "-replica", strings.Join(hosts, ","))
+	p.command.Stderr = os.Stderr
+	p.command.Cancel = func() error { return p.command.Process.Signal(syscall.SIGTERM) }
+	// As the webhook has it from its manifest: four fifths of the limit.
+	p.command.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", limit/100*80))
+	out, err := p.command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.command.Start(); err != nil {
+		return nil, err
+	}
+	if group, err := confine(fmt.Sprintf("metaparticle-bench-%d-%d", os.Getpid(), n), p.command.Process.Pid, limit); err == nil {
+		p.group, p.enforced = group, "a memory cgroup, and the collector's at four fifths of it"
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	p.address = "http://" + strings.TrimSpace(line) + "/"
+	return p, err
+}
+
+func (p *process) end() {
+	_ = p.command.Process.Kill()
+	_ = p.command.Wait()
+	if p.group != "" {
+		_ = os.Remove(p.group)
+	}
+}
+
+// confine moves a process into a memory cgroup of its own, of version 1 or 2.
+func confine(name string, pid int, limit int64) (string, error) {
+	for _, of := range []struct{ root, limit string }{
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"},
+	} {
+		group := filepath.Join(of.root, name)
+		if err := os.Mkdir(group, 0o755); err != nil {
+			continue
+		}
+		if os.WriteFile(filepath.Join(group, of.limit), strconv.AppendInt(nil, limit, 10), 0o600) == nil &&
+			os.WriteFile(filepath.Join(group, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0o600) == nil {
+			return group, nil
+		}
+		_ = os.Remove(group)
+	}
+	return "", errors.New("no memory cgroup")
+}
+
+// peak is the most that was ever resident.
+func (p *process) peak() (int64, error) { return p.status("VmHWM:") }
+
+func (p *process) status(field string) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("a replica has ended: %w", err)
+	}
+	_, after, _ := bytes.Cut(text, []byte(field))
+	words := bytes.Fields(after)
+	if len(words) == 0 {
+		return 0, errors.New("a replica has ended")
+	}
+	kilobytes, err := strconv.ParseInt(string(words[0]), 10, 64)
+	return kilobytes << 10, err
+}
+
+// charged says what the cgroup counted at most, the kernel's buffers included.
+func (p *process) charged() string {
+	for _, file := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
+		if text, err := os.ReadFile(filepath.Join(p.group, file)); p.group != "" && err == nil {
+			n, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+			return fmt.Sprintf("%d MiB charged", n>>20)
+		}
+	}
+	return "not charged to a cgroup"
+}
