@@ -305,7 +305,17 @@ func (p *pod) healthy() bool {
 
 // wanted: a healthy pod claims the slot.
 func (w *world) wanted(slot string) bool {
-	return slices.ContainsFunc(w.pods, func(p *pod) bool { return p.healthy() && slices.Contains(p.slots, slot) })
+	return slices.ContainsFunc(w.pods, func(p *pod) bool {
+		return p.healthy() && slices.Contains(p.slots, slot) && !w.barred(p, slot)
+	})
+}
+
+// barred: another slot of the pod's is somebody else's, so the pod takes none.
+func (w *world) barred(p *pod, slot string) bool {
+	return slices.ContainsFunc(p.slots, func(other string) bool {
+		lease, ok := w.api.lease(other)
+		return other != slot && ok && lease.Holder != p.identity() && w.settled(other)
+	})
 }
 
 // checkSwept: enroll deletes no Lease under which somebody lives.
