@@ -57,6 +57,12 @@ func (s *shim) freeze() {
 		return
 	}
 	if len(s.frost.pids) == 0 {
+		// First what is known without a look at all processes.
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.child)); err == nil {
+			if p, ok := parseStat(stat); ok {
+				_, _ = s.stopAll([]process{p})
+			}
+		}
 		s.say("the clock was set: the application stands still until the slot is known to be its own")
 	}
 	for range freezeRounds {
@@ -69,13 +75,17 @@ func (s *shim) freeze() {
 	}
 }
 
-// stopDescendants is one round of SIGSTOP. It returns how many were stopped.
+// stopDescendants stops what runs, once. It returns how many processes it stopped.
 func (s *shim) stopDescendants() (fresh int, denied error) {
 	processes, err := readProcesses()
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range descendants(processes, os.Getpid()) {
+	return s.stopAll(descendants(processes, os.Getpid()))
+}
+
+func (s *shim) stopAll(processes []process) (fresh int, denied error) {
+	for _, p := range processes {
 		if p.zombie || p.stopped || slices.Contains(s.frost.pids, p.pid) {
 			continue
 		}

@@ -264,3 +264,23 @@ func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
 	a.drains("h2")
 	a.until(Waiting, "h2")
 }
+
+// A container that is frozen alone needs no wall clock: CLOCK_BOOTTIME goes on.
+func TestContainerFrozenPastItsDeadlineKillsWhenItWakes(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, os.Args[0], "quiet")
+	killAt := Now() + 500*time.Millisecond
+	a.grants("h1", killAt+kill-Now())
+	a.until(Running, "h1")
+	pid := a.pids(1)[0]
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGSTOP))
+	require.NoError(t, syscall.Kill(pid, unix.SIGSTOP))
+	<-time.After(killAt - Now())
+	assert.NoError(t, syscall.Kill(pid, 0))
+	woken := Now()
+	require.NoError(t, syscall.Kill(pid, unix.SIGCONT))
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGCONT))
+	a.until(Waiting, "h1")
+	t.Logf("the container ran again, and %v later nothing lived", (Now() - woken).Round(10*time.Microsecond))
+	assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
+}
