@@ -58,7 +58,7 @@ func check(ctx context.Context, action *api.GRPCAction, address string, timeout 
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	status, err := call(c, action, host, timeout)
+	status, err := call(c, action, host, userAgentOf(ctx), timeout)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Result{Outcome: Failure, Output: fmt.Sprintf("timeout: health rpc did not complete within %v", timeout)}
@@ -81,11 +81,11 @@ func dialGRPC(ctx context.Context, action *api.GRPCAction, host string) (net.Con
 }
 
 // call sends the one request and reads until its answer is there.
-func call(c io.ReadWriter, action *api.GRPCAction, host string, timeout time.Duration) (health, error) {
+func call(c io.ReadWriter, action *api.GRPCAction, host, agent string, timeout time.Duration) (health, error) {
 	var out bytes.Buffer
 	out.WriteString(preface)
 	writeFrame(&out, frameSettings, 0, 0, nil)
-	writeFrame(&out, frameHeaders, flagEndHeaders, stream, requestHeaders(action, host, timeout))
+	writeFrame(&out, frameHeaders, flagEndHeaders, stream, requestHeaders(action, host, agent, timeout))
 	writeFrame(&out, frameData, flagEndStream, stream, message(action.Service))
 	if _, err := c.Write(out.Bytes()); err != nil {
 		return 0, err
@@ -127,7 +127,7 @@ func call(c io.ReadWriter, action *api.GRPCAction, host string, timeout time.Dur
 
 // requestHeaders are literals without Huffman coding and without an index
 // (RFC 7541 6.2.2), which every server has to understand.
-func requestHeaders(action *api.GRPCAction, host string, timeout time.Duration) []byte {
+func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Duration) []byte {
 	scheme := "http"
 	if action.TLS {
 		scheme = "https"
@@ -140,7 +140,7 @@ func requestHeaders(action *api.GRPCAction, host string, timeout time.Duration) 
 		{":authority", host},
 		{"content-type", "application/grpc"},
 		{"te", "trailers"},
-		{"user-agent", userAgent},
+		{"user-agent", agent},
 		{"grpc-timeout", strconv.FormatInt(timeout.Milliseconds(), 10) + "m"},
 	} {
 		b = append(b, 0)

@@ -88,9 +88,6 @@ var transport = &http.Transport{
 // maxBody is what is read of an answer; the kubelet reads as much.
 const maxBody = 10 << 10
 
-// userAgent begins as the kubelet's, which applications leave out of their logs.
-const userAgent = "kube-probe/metaparticle"
-
 // maxRedirects is net/http's own.
 const maxRedirects = 10
 
@@ -143,7 +140,7 @@ func headers(request *http.Request, list []api.HTTPHeader) {
 		request.Header.Add(h.Name, h.Value)
 	}
 	if _, ok := request.Header["User-Agent"]; !ok {
-		request.Header.Set("User-Agent", userAgent)
+		request.Header.Set("User-Agent", userAgentOf(request.Context()))
 	}
 	if accept, ok := request.Header["Accept"]; !ok {
 		request.Header.Set("Accept", "*/*")

@@ -253,7 +253,7 @@ func TestAGRPCProbeAnswersPingsAndReadsWhatIsPadded(t *testing.T) {
 	writeFrame(&from, frameHeaders, flagEndHeaders, stream, []byte{0x88})
 	writeFrame(&from, frameData, flagPadded, stream, []byte{2, 0, 0, 0, 0, 6, 2 << 3, 7, 1 << 3, 1, 3 << 3, 9, 'p', 'p'})
 	p := &peer{Reader: &from}
-	status, err := call(p, &api.GRPCAction{}, "10.0.0.1:1", time.Second)
+	status, err := call(p, &api.GRPCAction{}, "10.0.0.1:1", userAgent, time.Second)
 	require.NoError(t, err)
 	assert.Equal(t, serving, status)
 
@@ -290,7 +290,7 @@ func TestAGRPCProbeIsNotFooled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var from bytes.Buffer
 			write(&from)
-			_, err := call(&peer{Reader: &from}, &api.GRPCAction{}, "10.0.0.1:1", time.Second)
+			_, err := call(&peer{Reader: &from}, &api.GRPCAction{}, "10.0.0.1:1", userAgent, time.Second)
 			assert.Error(t, err)
 		})
 	}
@@ -302,6 +302,6 @@ func FuzzCall(f *testing.F) {
 	writeFrame(&good, frameData, flagPadded, stream, []byte{2, 0, 0, 0, 0, 2, 1 << 3, 1, 'p', 'p'})
 	f.Add(good.Bytes())
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = call(&peer{Reader: bytes.NewReader(b)}, &api.GRPCAction{Service: "db"}, "10.0.0.1:1", time.Second)
+		_, _ = call(&peer{Reader: bytes.NewReader(b)}, &api.GRPCAction{Service: "db"}, "10.0.0.1:1", userAgent, time.Second)
 	})
 }

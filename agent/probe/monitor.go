@@ -58,6 +58,8 @@ type Monitor struct {
 	containers map[string]*container
 	notices    []Notice
 	closed     bool
+	// kubelet is the name by which the kubelet asks, empty until it has asked.
+	kubelet string
 }
 
 // container is one with probes.
@@ -203,5 +205,5 @@ func (m *Monitor) run(ctx context.Context, l *life, p *api.Probe) Result {
 	if p.Exec != nil {
 		return m.config.Run(ctx, l.child, p.Exec.Command, p.Timeout())
 	}
-	return m.config.Do(ctx, p.Handler, m.config.Address, p.Timeout())
+	return m.config.Do(m.asKubelet(ctx), p.Handler, m.config.Address, p.Timeout())
 }

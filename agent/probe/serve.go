@@ -114,6 +114,7 @@ func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, asked))
 			http.NotFound(w, r)
 			return
 		}
+		m.meet(r)
 		a := asked{container: c, name: probe, probe: c.probe(probe)}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.probe.Timeout() + slack))
 		m.mu.Lock()
@@ -181,7 +182,7 @@ func (m *Monitor) fly(a asked, f *flight) {
 	if m.redirect(a.probe) != nil {
 		timeout -= handBack
 	}
-	f.result = m.config.Do(a.life.ctx, a.probe.Handler, m.config.Address, timeout)
+	f.result = m.config.Do(m.asKubelet(a.life.ctx), a.probe.Handler, m.config.Address, timeout)
 	m.mu.Lock()
 	delete(a.life.flights, a.name)
 	over := a.container.life != a.life

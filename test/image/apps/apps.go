@@ -39,6 +39,11 @@ var recipes = map[string]recipe{
 		Cmd:        []string{"--protected-mode", "no", "--save", "", "--appendonly", "yes", "--appendfsync", "always"},
 		User:       "redis", WorkingDir: "/var/lib/redis", Ports: []string{"6379/tcp"},
 	}},
+	"redis-gosu": {[]string{"gosu", "redis-server"}, oci.Config{
+		Entrypoint: []string{"docker-entrypoint"},
+		Cmd:        []string{"redis-server", "--protected-mode", "no", "--save", ""},
+		Ports:      []string{"6379/tcp"},
+	}},
 	"postgresql": {[]string{"postgresql-15"}, oci.Config{
 		Entrypoint: []string{"docker-entrypoint"},
 		Cmd:        []string{"postgres", "-c", "listen_addresses=*", "-c", "unix_socket_directories=/tmp"},

@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Applications leave the kubelet out of their logs by its exact name.
+func TestApplicationSeesTheKubeletsUserAgent(t *testing.T) {
+	for name, tt := range map[string]struct {
+		own         []api.HTTPHeader
+		asked, want string
+	}{
+		"the kubelet's":        {nil, "kube-probe/1.37", "kube-probe/1.37"},
+		"a vendor's":           {nil, "kube-probe/1.37+", "kube-probe/1.37+"},
+		"a stranger's":         {nil, "curl/8.5.0", "kube-probe/metaparticle"},
+		"somebody's like it":   {nil, "kube-probe/1.37 (and more)", "kube-probe/metaparticle"},
+		"too long to be one":   {nil, "kube-probe/1.37373737", "kube-probe/metaparticle"},
+		"the probe's own name": {[]api.HTTPHeader{{Name: "user-agent", Value: "me"}}, "me", "me"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := make(chan *http.Request, 10)
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r }))
+			defer server.Close()
+			action := &api.HTTPGetAction{Path: "/", Port: portOf(t, server.Listener.Addr().String()), HTTPHeaders: tt.own}
+			p := &api.Probe{Handler: api.Handler{HTTPGet: action}, TimeoutSeconds: 10, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3}
+			m := New(Config{Address: loopback, Probes: map[string]api.Probes{"app": {Readiness: p}}})
+			defer m.Close()
+
+			// The kubelet asks a standby first.
+			request := httptest.NewRequest(http.MethodGet, api.ProbePath("app", api.ReadinessProbe), nil)
+			request.Header.Set("User-Agent", tt.asked)
+			m.Handler().ServeHTTP(httptest.NewRecorder(), request)
+			require.Empty(t, seen)
+			m.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1"}})
+			driven := <-seen
+			assert.Equal(t, tt.want, driven.UserAgent(), "a probe that the agent drives")
+			<-m.News()
+			m.Handler().ServeHTTP(httptest.NewRecorder(), request)
+			asked := <-seen
+			assert.Equal(t, tt.want, asked.UserAgent(), "a probe that the kubelet drives")
+			assert.Empty(t, asked.Referer())
+		})
+	}
+}
