@@ -117,7 +117,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 		if failed == nil {
 			outcome.Changed = len(patched) > 0
 			h.observe(outcome)
-			return admission.Patched("", patched...)
+			return admission.Patched("", patched...).WithWarnings(worries(pod).told()...)
 		}
 		err = failed
 	}
@@ -127,6 +127,15 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 	outcome.Denied, outcome.Reasons, outcome.Message = true, reasonsOf(err), message(err)
 	h.observe(outcome)
 	return admission.Denied(outcome.Message)
+}
+
+// worries are warnings about a pod that gets in.
+func worries(pod *corev1.Pod) Refusals {
+	request, err := api.Parse(pod.Annotations)
+	if err != nil {
+		return nil //nolint:nilerr // then it did not get in
+	}
+	return judgeToken(&pod.Spec, request)
 }
 
 // subject gathers what is to be known about a pod. Nothing is asked about a
