@@ -91,14 +91,17 @@ func (o Options) observe(outcome Outcome) {
 	}
 }
 
-// NewPodHandler makes the handler for the creation of pods.
+// NewPodHandler makes the handler for the creation of pods, and for their updates.
 func NewPodHandler(o Options) admission.Handler { return podHandler{o} }
 
 type podHandler struct{ Options }
 
 // Handle implements [admission.Handler].
 func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
-	if r.Operation != admissionv1.Create || r.SubResource != "" {
+	switch {
+	case r.Operation == admissionv1.Update && r.SubResource == "":
+		return h.keep(r)
+	case r.Operation != admissionv1.Create || r.SubResource != "":
 		return admission.Allowed("")
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Timeout, defaultTimeout))
@@ -127,6 +130,21 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 	outcome.Denied, outcome.Reasons, outcome.Message = true, reasonsOf(err), message(err)
 	h.observe(outcome)
 	return admission.Denied(outcome.Message)
+}
+
+// keep handles an update, which is never refused here.
+func (h podHandler) keep(r admission.Request) admission.Response {
+	patch, warnings, err := Keep(r.Object.Raw, r.OldObject.Raw)
+	if err != nil {
+		return malformed(err)
+	}
+	if len(warnings) > 0 {
+		h.observe(Outcome{
+			Resource: "pods", Namespace: api.Brief(r.Namespace, mostName), Name: api.Brief(r.Name, mostName), Changed: true,
+			Reasons: reasonsOf(warnings), Message: warnings.Error(), DryRun: r.DryRun != nil && *r.DryRun,
+		})
+	}
+	return admission.Patched("", patch...).WithWarnings(warnings.told()...)
 }
 
 // worries are warnings about a pod that gets in.
