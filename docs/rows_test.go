@@ -99,6 +99,7 @@ var sections = map[string]section{
 		{"debug", "ephemeral debug containers"},
 		{"attach", "stdin and tty with `kubectl attach`"},
 		{"exec", "`kubectl exec`"}, {"logs", "`kubectl logs`"}, {"cp", "`kubectl cp`"}, {"port-forward", "`kubectl port-forward`"},
+		{"labels-replaced", "all labels or annotations of a living pod replaced"},
 		{"default-container", "`kubectl.kubernetes.io/default-container`"},
 	}},
 	"5 identity": {"Identity and limits", []row{

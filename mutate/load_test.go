@@ -5,6 +5,7 @@ package mutate
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -153,15 +154,40 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	assert.Zero(t, load.used)
 }
 
-// A caller that does not say how much follows may send the most.
-func TestCallOfUnknownLengthCountsAsTheLargest(t *testing.T) {
+// silent is a body of which nothing arrives until the call is over.
+type silent struct{ asked, over chan struct{} }
+
+func (s silent) Read([]byte) (int, error) {
+	close(s.asked)
+	<-s.over
+	return 0, io.ErrUnexpectedEOF
+}
+
+func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 	load := new(Load)
-	unknown, ok := load.take(-1)
-	require.True(t, ok)
-	largest, ok := load.take(mostBytes)
-	require.True(t, ok)
-	assert.Equal(t, largest.size, unknown.size)
-	unknown.free()
-	largest.free()
+	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
+		return admission.Allowed("")
+	}), load)
+	call := func(body io.Reader, length int64) int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
+		r.Header.Set("Content-Type", "application/json")
+		r.ContentLength = length
+		w := httptest.NewRecorder()
+		webhook.ServeHTTP(w, r)
+		return w.Code
+	}
+	over, ended := make(chan struct{}), make(chan int)
+	for range 50 {
+		body := silent{make(chan struct{}), over}
+		go func() { ended <- call(body, mostBytes) }()
+		<-body.asked
+	}
+	text := review(t, request(ownedPod))
+	assert.Equal(t, http.StatusOK, call(strings.NewReader(text), int64(len(text))))
+	assert.Equal(t, http.StatusOK, call(strings.NewReader(text), -1), "nor is a length needed")
+	close(over)
+	for range 50 {
+		assert.Equal(t, http.StatusBadRequest, <-ended)
+	}
 	assert.Zero(t, load.used)
 }

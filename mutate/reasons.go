@@ -42,6 +42,8 @@ const (
 	JobImmutable     Reason = "JobImmutable"
 	TemplateDiffers  Reason = "TemplateDiffers"
 	RolloutStalls    Reason = "RolloutStalls"
+	TokenInReach     Reason = "TokenInReach"
+	MarksKept        Reason = "MarksKept"
 )
 
 // Explanation says what a reason means and what to do about it.
@@ -184,6 +186,16 @@ var Reasons = []Explanation{
 		Reason: RolloutStalls, WarnOnly: true,
 		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops it.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
+	},
+	{
+		Reason: TokenInReach, WarnOnly: true,
+		Meaning: "The pod mounts no token of its service account (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which has one. A container that runs as root, or as the agent's user, reads it through /proc.",
+		Do:      "give the pod a service account of its own, which has no other rights than the agent's, or do not share the process namespace",
+	},
+	{
+		Reason: MarksKept, WarnOnly: true,
+		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, as one does that replaces all labels. They were put back: the Leases and rights of its service account hang on them.",
+		Do:      "nothing; to be rid of them, take the claim off the workload",
 	},
 }
 
