@@ -31,6 +31,14 @@ const (
 	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. About 200
 	// ordinary pods have room in it at once.
 	defaultLoad = 128 << 20
+	// smallCall is several times the body of an ordinary pod's call.
+	smallCall = 64 << 10
+	// smallObjects is several times the JSON objects in it, of which an ordinary
+	// container has about twenty.
+	smallObjects = 1 << 10
+	// forSmall is the part of a load, as its divisor, that large calls leave to
+	// small ones: room for about 100 of them.
+	forSmall = 4
 )
 
 var (
@@ -52,6 +60,8 @@ type Load struct {
 type share struct {
 	load *Load
 	size int64
+	// large calls do not get all of the load.
+	large bool
 }
 
 // take reserves a share for a call whose body has the length, negative if the
@@ -60,13 +70,14 @@ func (l *Load) take(length int64) (*share, bool) {
 	if length < 0 || length > mostBytes {
 		length = mostBytes
 	}
-	s := &share{load: l}
+	s := &share{load: l, large: length > smallCall}
 	return s, s.grow(perCall + perByte*length)
 }
 
 // decoded adds to the share what the body will take when it is decoded.
 func (s *share) decoded(body []byte) error {
 	objects := bytes.Count(body, []byte("{"))
+	s.large = s.large || objects > smallObjects
 	switch {
 	case objects > mostObjects:
 		return errTooManyObjects
@@ -84,6 +95,9 @@ func (s *share) grow(by int64) bool {
 	most := l.Most
 	if most == 0 {
 		most = defaultLoad
+	}
+	if s.large {
+		most -= most / forSmall
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
