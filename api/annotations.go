@@ -38,7 +38,7 @@ var Annotations = []Annotation{
 			"Several locks are taken in one global order, so there is no deadlock.",
 	},
 	{
-		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template",
+		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; where that is not known, all but those of well-known proxies",
 		Meaning: "Which containers wait for the slot, ordinary init containers too if they are named; the others run at once.",
 	},
 	{

@@ -36,6 +36,14 @@ func (w Workload) builtin() bool {
 	return w.Group == "" || w.Group == "apps" || w.Group == "batch"
 }
 
+// Valid: an object of the API server can be of that kind and have that name. A
+// pod's owner references may hold anything, and the workload becomes a part of
+// the Lease's name, of a flag and of a list.
+func (w Workload) Valid() bool {
+	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))
+	return group && isKind(w.Kind) && len(w.Name) <= maxName && isSubdomain(w.Name)
+}
+
 // LockLease is the name of the Lease of a lock.
 func LockLease(name string) string { return lockPrefix + name }
 
@@ -53,7 +61,7 @@ func LockLease(name string) string { return lockPrefix + name }
 //     parts of a group, so a run of dashes is never made of two origins.)
 //     Kinds of Kubernetes' own groups have no group appended; their names are
 //     all different;
-//   - a name that is too long ends in the hash of the whole.
+//   - a name that is too long ends in the hash of the whole, as [ShortName] does it.
 //
 // Kinds are written in lower case: two kinds of one group that differ in case
 // alone would share a slot, which excludes too much and never too little.
@@ -69,27 +77,29 @@ func SingletonLease(group Workload, name string) string {
 		b.WriteString("-" + double.Replace(group.Group))
 	}
 	b.WriteString("." + group.Name)
-	return shorten(b.String())
+	return ShortName(b.String())
 }
 
-// IsSlot: the Lease's name is one that annotations can ask for.
-func IsSlot(lease string) bool {
-	for _, prefix := range []string{lockPrefix, singletonPrefix + ".", singletonPrefix + "-"} {
-		if strings.HasPrefix(lease, prefix) {
-			return true
-		}
-	}
-	return false
-}
+// hashMark stands before the hash that ends a shortened name. It is a word of its
+// own, whatever the cut left: neither a dash nor a dot may end a part of a name.
+const hashMark = "x-"
 
-// shorten keeps a name within the limit for objects, by the hash of the whole.
-func shorten(name string) string {
-	if len(name) <= maxName {
+// hashBytes of a SHA-256 are enough: nobody finds two names of one hash of 128 bits
+// by chance, and whoever looks for them may as well create the pods of one workload.
+const hashBytes = 16
+
+// cutLength is what is left of a shortened name before its mark and hash.
+const cutLength = maxName - len(hashMark) - 2*hashBytes
+
+// ShortName keeps a name within the limit for objects, by the hash of the whole. A
+// shortened name has exactly the most bytes, and every name that has as many is
+// shortened: so no name is another one's shortened form.
+func ShortName(name string) string {
+	if len(name) < maxName {
 		return name
 	}
 	sum := sha256.Sum256([]byte(name))
-	hash := hex.EncodeToString(sum[:16])
-	return strings.TrimRight(name[:maxName-1-len(hash)], "-.") + "-" + hash
+	return name[:cutLength] + hashMark + hex.EncodeToString(sum[:hashBytes])
 }
 
 // Slots are the names of the Leases that a pod of the workload claims, in the

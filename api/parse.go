@@ -26,9 +26,11 @@ const (
 	mostMisnamed = 10
 )
 
-// ambiguous are values that somebody may mean as a boolean. As the name of a
+// ambiguous: somebody may mean the value as a boolean. As the name of a
 // singleton, "no" would claim.
-var ambiguous = []string{"0", "1", "f", "n", "no", "off", "on", "t", "y", "yes"}
+func ambiguous(value string) bool {
+	return slices.Contains([]string{"0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes"}, strings.ToLower(value))
+}
 
 // Parse reads the annotations of a pod (or of its template). Annotations of
 // others are ignored. The error, if any, is [Mistakes]: all of them at once.
@@ -107,9 +109,9 @@ func (p *parser) singleton(value string) string {
 	case value == "true":
 		p.request.Singleton = true
 	case value == "false":
-	case slices.Contains(ambiguous, strings.ToLower(value)) || strings.EqualFold(value, "true") || strings.EqualFold(value, "false"):
+	case len(value) <= maxLabel && ambiguous(value):
 		return `write "true" or "false"`
-	case len(value) > maxLabel || !isLabel(value):
+	case !isSingletonName(value):
 		return `write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`
 	default:
 		p.request.Singleton, p.request.SingletonName = true, value
@@ -119,7 +121,7 @@ func (p *parser) singleton(value string) string {
 
 func (p *parser) lock(value string) string {
 	names, problem := list(value, "lock", func(name string) string {
-		if len(name) > maxLock || !isSubdomain(name) {
+		if !isLock(name) {
 			return fmt.Sprintf("a lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxLock)
 		}
 		return ""
@@ -272,7 +274,7 @@ func (p *parser) claimed() string {
 	return LockAnnotation
 }
 
-// isLabel: a DNS label (RFC 1123). Without package regexp, which the agent
+// isLabel: a DNS label (RFC 1123), of any length. Without package regexp, which the agent
 // would carry next to every pod for this alone.
 func isLabel(s string) bool {
 	for _, c := range []byte(s) {

@@ -98,6 +98,7 @@ var sections = map[string]section{
 		{"debug", "ephemeral debug containers"},
 		{"attach", "stdin and tty with `kubectl attach`"},
 		{"exec", "`kubectl exec`"}, {"logs", "`kubectl logs`"}, {"cp", "`kubectl cp`"}, {"port-forward", "`kubectl port-forward`"},
+		{"labels-replaced", "all labels or annotations of a living pod replaced"},
 		{"default-container", "`kubectl.kubernetes.io/default-container`"},
 	}},
 	"5 identity": {"Identity and limits", []row{
@@ -147,6 +148,7 @@ var sections = map[string]section{
 		{"ports", "the port of the agent"},
 		{"generate-name", "a bare pod's own singleton under `generateName`"},
 		{"no-command", "a container without any command"},
+		{"static", "static pods"},
 		{"copies", "a copy of a gated pod that claims nothing"},
 	}},
 	"9 applications": {"Real applications, unmodified", []row{

@@ -5,8 +5,6 @@ package enroll
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -39,15 +37,8 @@ type memory struct {
 }
 
 // RoleName is the name of the Role and of the RoleBinding of a service account.
-func RoleName(account string) string {
-	const prefix, most = "metaparticle-", 253
-	if name := prefix + account; len(name) <= most {
-		return name
-	}
-	sum := sha256.Sum256([]byte(account))
-	hash := hex.EncodeToString(sum[:16])
-	return prefix + account[:most-len(prefix)-1-len(hash)] + "-" + hash
-}
+// No two accounts have one of the same name.
+func RoleName(account string) string { return api.ShortName("metaparticle-" + account) }
 
 // roles are the Roles of a namespace that are ours.
 type roles []rbacv1.Role

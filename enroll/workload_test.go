@@ -6,6 +6,7 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,6 +184,9 @@ func TestRoleNamesAreShortAndDiffer(t *testing.T) {
 		long[i] = 'a'
 	}
 	assert.Equal(t, "metaparticle-default", RoleName("default"))
+	// An account whose name was chosen to be another one's shortened form.
+	chosen := strings.TrimPrefix(RoleName(string(long)), "metaparticle-")
+	assert.NotEqual(t, RoleName(string(long)), RoleName(chosen))
 	one, other := RoleName(string(long)), RoleName(string(long[:252])+"b")
 	assert.LessOrEqual(t, len(one), 253)
 	assert.NotEqual(t, one, other)

@@ -152,5 +152,6 @@ func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotat
 		pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind},
 		gated: gated, inits: gatedInits(pod, request),
 	}
-	return append(warnings, parts.judge(text, kubernetes)...)
+	warnings = append(warnings, parts.judge(text, kubernetes)...)
+	return append(warnings, judgeToken(&template.Spec, request)...)
 }

@@ -81,6 +81,19 @@ func judgeRestart(pod *corev1.Pod, kubernetes int, refusals *Refusals) {
 	}
 }
 
+// judgeToken warns of an agent's token that the application can read, and was not
+// meant to have. With its own token it has the same rights already; with a gate in the
+// containers it shares no processes with the agent.
+func judgeToken(spec *corev1.PodSpec, request api.Request) Refusals {
+	var warnings Refusals
+	shares := spec.HostPID || (spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace)
+	without := spec.AutomountServiceAccountToken != nil && !*spec.AutomountServiceAccountToken
+	if request.Claims() && !request.Shims() && shares && without {
+		warnings.add(TokenInReach, "%s is %q, and the pod shares its processes", api.GateAnnotation, request.Gate)
+	}
+	return warnings
+}
+
 // waits: the pod has the init container of the gate "pod".
 func waits(pod *corev1.Pod) bool {
 	return injected(pod) && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {

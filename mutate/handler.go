@@ -91,14 +91,17 @@ func (o Options) observe(outcome Outcome) {
 	}
 }
 
-// NewPodHandler makes the handler for the creation of pods.
+// NewPodHandler makes the handler for the creation of pods, and for their updates.
 func NewPodHandler(o Options) admission.Handler { return podHandler{o} }
 
 type podHandler struct{ Options }
 
 // Handle implements [admission.Handler].
 func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
-	if r.Operation != admissionv1.Create || r.SubResource != "" {
+	switch {
+	case r.Operation == admissionv1.Update && r.SubResource == "":
+		return h.keep(r)
+	case r.Operation != admissionv1.Create || r.SubResource != "":
 		return admission.Allowed("")
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Timeout, defaultTimeout))
@@ -117,7 +120,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 		if failed == nil {
 			outcome.Changed = len(patched) > 0
 			h.observe(outcome)
-			return admission.Patched("", patched...)
+			return admission.Patched("", patched...).WithWarnings(worries(pod).told()...)
 		}
 		err = failed
 	}
@@ -127,6 +130,30 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 	outcome.Denied, outcome.Reasons, outcome.Message = true, reasonsOf(err), message(err)
 	h.observe(outcome)
 	return admission.Denied(outcome.Message)
+}
+
+// keep handles an update, which is never refused here.
+func (h podHandler) keep(r admission.Request) admission.Response {
+	patch, warnings, err := Keep(r.Object.Raw, r.OldObject.Raw)
+	if err != nil {
+		return malformed(err)
+	}
+	if len(warnings) > 0 {
+		h.observe(Outcome{
+			Resource: "pods", Namespace: api.Brief(r.Namespace, mostName), Name: api.Brief(r.Name, mostName), Changed: true,
+			Reasons: reasonsOf(warnings), Message: warnings.Error(), DryRun: r.DryRun != nil && *r.DryRun,
+		})
+	}
+	return admission.Patched("", patch...).WithWarnings(warnings.told()...)
+}
+
+// worries are warnings about a pod that gets in.
+func worries(pod *corev1.Pod) Refusals {
+	request, err := api.Parse(pod.Annotations)
+	if err != nil {
+		return nil //nolint:nilerr // then it did not get in
+	}
+	return judgeToken(&pod.Spec, request)
 }
 
 // subject gathers what is to be known about a pod. Nothing is asked about a
@@ -147,6 +174,9 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	if controller == nil {
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
 		return s, nil
+	}
+	if s.Workload = groupOf(controller); len(judgeOrigin(pod, s.Workload)) > 0 {
+		return s, nil // Inject says so, and nobody has to be asked.
 	}
 	s.Workload, s.Template, err = h.Owners.Workload(ctx, r.Namespace, pod)
 	if err != nil {

@@ -5,6 +5,7 @@ package mutate
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -60,6 +61,33 @@ func TestNothingIsAskedAboutPodsThatClaimNothing(t *testing.T) {
 	o := Options{AgentImage: agentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
 		NewPodHandler(o).Handle(t.Context(), request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
+	}
+}
+
+// A kubelet shows its static pods by mirrors; one that is refused shows nothing.
+func TestMirrorOfAStaticPodThatClaimsNothingPasses(t *testing.T) {
+	o := Options{AgentImage: agentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
+	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},
+		"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}]},"spec":{"containers":[{"name":"etcd"}]}}`
+	for _, own := range []string{``, `,"metaparticle.io/inject":"false"`, `,"metaparticle.io/singleton":"false"`} {
+		response := NewPodHandler(o).Handle(t.Context(), request(fmt.Sprintf(mirror, own)))
+		assert.True(t, response.Allowed, own)
+		assert.Empty(t, response.Patches, own)
+	}
+}
+
+func TestNobodyIsAskedAboutAnOwnerThatCannotBe(t *testing.T) {
+	o := Options{AgentImage: agentImage, Images: asked{t}, Owners: asked{t}}
+	for _, owner := range []string{
+		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"a,b","uid":"1","controller":true}`,
+		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"","uid":"1","controller":true}`,
+		`{"apiVersion":"apps/v1","kind":"Replica Set","name":"a","uid":"1","controller":true}`,
+		`{"apiVersion":"Apps/v1","kind":"ReplicaSet","name":"a","uid":"1","controller":true}`,
+		`{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}`,
+	} {
+		response := NewPodHandler(o).Handle(t.Context(), request(
+			`{"metadata":{"name":"p","annotations":{"metaparticle.io/lock":"a"},"ownerReferences":[`+owner+`]},"spec":{"containers":[{"name":"app","command":["app"]}]}}`))
+		assert.False(t, response.Allowed, owner)
 	}
 }
 

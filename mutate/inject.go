@@ -59,6 +59,9 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if !request.Claims() {
 		return unclaimed(s.Raw, pod)
 	}
+	if refusals := judgeOrigin(pod, s.Workload); len(refusals) > 0 {
+		return nil, refusals
+	}
 	if len(pod.Spec.Containers) == 0 || hasEmptyName(pod) {
 		return nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
@@ -139,7 +142,23 @@ func gatedContainers(pod *corev1.Pod, request api.Request, template *corev1.PodS
 	if before := indices(pod, shimmed); len(before) > 0 {
 		return before, nil
 	}
+	if own := indices(pod, func(c corev1.Container) bool { return !slices.Contains(proxies, c.Name) }); len(own) > 0 {
+		return own, nil
+	}
 	return indices(pod, func(corev1.Container) bool { return true }), nil
+}
+
+// proxies are the containers that well-known injectors add to pods, by the names
+// that these give them. Where the pod's template is not known, nothing else tells
+// them from the application's. Gated, a mesh's proxy would carry no traffic, the
+// agent's own least of all, and the pod would wait for itself.
+var proxies = []string{
+	"istio-proxy",      // Istio, Cloud Service Mesh
+	"linkerd-proxy",    // Linkerd
+	"consul-dataplane", // Consul
+	"kuma-sidecar",     // Kuma, Kong Mesh
+	"daprd",            // Dapr
+	"vault-agent",      // Vault's injector
 }
 
 func indices(pod *corev1.Pod, match func(corev1.Container) bool) []int {

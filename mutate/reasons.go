@@ -36,10 +36,14 @@ const (
 	RestartRule      Reason = "RestartRule"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
+	BadOwner         Reason = "BadOwner"
+	StaticPod        Reason = "StaticPod"
 	Leftover         Reason = "Leftover"
 	JobImmutable     Reason = "JobImmutable"
 	TemplateDiffers  Reason = "TemplateDiffers"
 	RolloutStalls    Reason = "RolloutStalls"
+	TokenInReach     Reason = "TokenInReach"
+	MarksKept        Reason = "MarksKept"
 )
 
 // Explanation says what a reason means and what to do about it.
@@ -150,8 +154,18 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  WorkloadUnknown,
-		Meaning: "The workload that the pod belongs to could not be read.",
+		Meaning: "The workload that the pod belongs to could not be read, or is not the object that the pod's owner reference means.",
 		Do:      "wait, the pod's controller tries again; if it lasts, see the webhook's log",
+	},
+	{
+		Reason:  BadOwner,
+		Meaning: "The pod's controller, or the workload above it, has a kind or a name that no object can have.",
+		Do:      "let the workload's own controller create the pod, or correct its owner reference",
+	},
+	{
+		Reason:  StaticPod,
+		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. Nothing that happens here gates it: the static pod runs already, and goes on.",
+		Do:      "run the application as a Deployment or DaemonSet, or take the annotation out of the file",
 	},
 	{
 		Reason:  Leftover,
@@ -172,6 +186,16 @@ var Reasons = []Explanation{
 		Reason: RolloutStalls, WarnOnly: true,
 		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops it.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
+	},
+	{
+		Reason: TokenInReach, WarnOnly: true,
+		Meaning: "The pod mounts no token of its service account (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which has one. A container that runs as root, or as the agent's user, reads it through /proc.",
+		Do:      "give the pod a service account of its own, which has no other rights than the agent's, or do not share the process namespace",
+	},
+	{
+		Reason: MarksKept, WarnOnly: true,
+		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, as one does that replaces all labels. They were put back: the Leases and rights of its service account hang on them.",
+		Do:      "nothing; to be rid of them, take the claim off the workload",
 	},
 }
 

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/assert"
@@ -177,6 +178,35 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, events, 1)
 		assert.Equal(t, "Deployment/biller Probes Probes: …", <-events)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// notes keeps what Events say.
+type notes chan string
+
+func (n notes) Eventf(_, _ runtime.Object, _, _, _, note string, args ...any) {
+	n <- fmt.Sprintf(note, args...)
+}
+
+func TestLongRefusalIsAnEventOfTheLengthThatIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
+		events := make(notes, 1)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = r.Start(ctx) }()
+		for length := 990; length < 1100; length++ {
+			r.observe(mutate.Outcome{
+				Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
+				Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: " + strings.Repeat("ä", length/2),
+			})
+			note := <-events
+			assert.LessOrEqual(t, len(note), 1024)
+			assert.True(t, utf8.ValidString(note))
+			assert.True(t, strings.HasPrefix(note, "A pod was refused: Probes: ää"))
+		}
 		cancel()
 		synctest.Wait()
 	})

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -20,12 +22,41 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errReplaced: an owner's name now belongs to another object.
-var errReplaced = errors.New("the pod's owner was replaced by another of its name")
+var (
+	// errReplaced: an owner's name belongs to another object than the reference says.
+	errReplaced = errors.New("the owner of that name is another object: the one that the reference means is gone, or never was")
+	// errNoKind: Kubernetes' own APIs have no such kind, but one that is written like it.
+	errNoKind = errors.New("Kubernetes has no such kind in that group")
+)
 
 // owners implements [mutate.Owners] with one live GET per pod. A cache could be
 // behind: a ReplicaSet that was orphaned is a group of its own.
-type owners struct{ reader client.Reader }
+//
+// Owner references hold whatever a pod's creator wrote. A reference to a kind of
+// Kubernetes' own counts only if an object of that name has the UID that the
+// reference says; or else a pod would join the singleton of any workload.
+type owners struct {
+	reader client.Reader
+	// cached has the metadata of the kinds of [watched], and may be behind.
+	cached client.Reader
+}
+
+// watched are the kinds whose objects outlive many pods.
+var watched = []schema.GroupVersionKind{
+	{Group: "apps", Version: "v1", Kind: "Deployment"},
+	{Group: "apps", Version: "v1", Kind: "StatefulSet"},
+	{Group: "apps", Version: "v1", Kind: "DaemonSet"},
+	{Group: "batch", Version: "v1", Kind: "CronJob"},
+}
+
+// known are the other kinds of Kubernetes' own that pods have as controllers. Some
+// drivers make their workers themselves, so a Pod is one.
+var known = []schema.GroupVersionKind{
+	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
+	{Group: "batch", Version: "v1", Kind: "Job"},
+	{Version: "v1", Kind: "ReplicationController"},
+	{Version: "v1", Kind: "Pod"},
+}
 
 // Workload implements [mutate.Owners].
 func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
@@ -42,6 +73,11 @@ func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod)
 		return o.replicaSet(ctx, namespace, owner)
 	case "batch/Job":
 		return o.job(ctx, namespace, owner)
+	}
+	if err := o.verify(ctx, namespace, owner); err != nil {
+		return api.Workload{}, nil, err
+	}
+	switch kind.Group + "/" + owner.Kind {
 	case "apps/StatefulSet":
 		// The label is the whole name of the ControllerRevision.
 		template, err := o.revision(ctx, namespace, owner, pod.Labels[appsv1.ControllerRevisionHashLabelKey])
@@ -65,7 +101,7 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 		// Its template may have been edited since its controller read it.
 		return workload(owner), nil, nil
 	}
-	return workload(above), &set.Spec.Template.Spec, nil
+	return workload(above), &set.Spec.Template.Spec, o.verify(ctx, namespace, above)
 }
 
 func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerReference) (api.Workload, *corev1.PodSpec, error) {
@@ -76,7 +112,7 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	// A Job's template is immutable.
 	template := &job.Spec.Template.Spec
 	if above := metav1.GetControllerOf(&job); above != nil {
-		return workload(above), template, nil
+		return workload(above), template, o.verify(ctx, namespace, above)
 	}
 	return workload(owner), template, nil
 }
@@ -101,6 +137,49 @@ func (o owners) revision(ctx context.Context, namespace string, owner *metav1.Ow
 		return nil, fmt.Errorf("read revision %s: %w", name, err)
 	}
 	return &data.Spec.Template.Spec, nil
+}
+
+// verify finds out whether an owner is the object that its reference means. What
+// the cache does not have was made a moment ago, or is gone: the API server knows.
+// Nothing is known of other APIs' kinds.
+func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) error {
+	version, err := schema.ParseGroupVersion(owner.APIVersion)
+	if err != nil {
+		return fmt.Errorf("owner's version: %w", err)
+	}
+	kind, ok := builtin(version.Group, owner.Kind)
+	switch {
+	case kind.Empty():
+		return nil
+	case !ok:
+		return errNoKind
+	}
+	var metadata metav1.PartialObjectMetadata
+	metadata.SetGroupVersionKind(kind)
+	if slices.Contains(watched, kind) {
+		err := o.cached.Get(ctx, types.NamespacedName{Namespace: namespace, Name: owner.Name}, &metadata)
+		if err == nil && metadata.UID == owner.UID {
+			return nil
+		}
+		metadata = metav1.PartialObjectMetadata{}
+		metadata.SetGroupVersionKind(kind)
+	}
+	return o.get(ctx, namespace, owner, &metadata)
+}
+
+// builtin is the kind of Kubernetes' own whose slots the owner's pods would share:
+// they have no group in their names, and no upper case. It tells whether the owner is
+// of that very kind.
+func builtin(group, kind string) (schema.GroupVersionKind, bool) {
+	if !slices.Contains([]string{"", "apps", "batch"}, group) {
+		return schema.GroupVersionKind{}, false
+	}
+	for _, k := range slices.Concat(watched, known) {
+		if strings.EqualFold(k.Kind, kind) {
+			return k, k.Kind == kind && k.Group == group
+		}
+	}
+	return schema.GroupVersionKind{}, false
 }
 
 func (o owners) get(ctx context.Context, namespace string, owner *metav1.OwnerReference, object client.Object) error {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -62,6 +64,9 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 	db := controlledBy("apps/v1", "StatefulSet", "db")
 	node := controlledBy("apps/v1", "DaemonSet", "node")
 	c := fake.NewClientBuilder().WithObjects(set, rollout, bare, job, once,
+		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
+		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
+		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
 		revision(t, "db-abc", "of-the-revision", db),
 		revision(t, "node-abc", "of-the-revision", node),
 		revision(t, "db-foreign", "of-another", controlledBy("apps/v1", "StatefulSet", "other")),
@@ -80,6 +85,9 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 		"Job's":                     {pod("", controlledBy("batch/v1", "Job", "once")), api.Workload{Group: "batch", Kind: "Job", Name: "once"}, "of-the-job"},
 		"StatefulSet's":             {pod("db-abc", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, "of-the-revision"},
 		"DaemonSet's":               {pod("abc", node), api.Workload{Group: "apps", Kind: "DaemonSet", Name: "node"}, "of-the-revision"},
+		"ReplicationController's":   {pod("", controlledBy("v1", "ReplicationController", "old")), api.Workload{Kind: "ReplicationController", Name: "old"}, ""},
+		"Pod's":                     {pod("", controlledBy("v1", "Pod", "driver")), api.Workload{Kind: "Pod", Name: "driver"}, ""},
+		"ConfigMap's":               {pod("", controlledBy("v1", "ConfigMap", "c")), api.Workload{Kind: "ConfigMap", Name: "c"}, ""},
 		"revision is gone":          {pod("db-gone", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
 		"revision is not its own":   {pod("db-foreign", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
 		"of a kind we do not know":  {pod("", controlledBy("example.com/v1", "Shop", "s")), api.Workload{Group: "example.com", Kind: "Shop", Name: "s"}, ""},
@@ -87,7 +95,7 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			group, template, err := owners{c}.Workload(t.Context(), "shop", test.pod)
+			group, template, err := owners{c, c}.Workload(t.Context(), "shop", test.pod)
 			require.NoError(t, err)
 			assert.Equal(t, test.group, group)
 			if test.container == "" {
@@ -104,10 +112,103 @@ func TestAnOwnerThatIsGoneOrReplacedIsAnError(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1")}
 	set.UID = "another"
 	c := fake.NewClientBuilder().WithObjects(set).Build()
-	_, _, err := owners{c}.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
+	_, _, err := owners{c, c}.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
 	require.ErrorIs(t, err, errReplaced)
-	_, _, err = owners{c}.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "gone")))
+	_, _, err = owners{c, c}.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "gone")))
 	require.Error(t, err)
+}
+
+// counting counts what is read.
+func counting(c client.WithWatch, reads *int) client.Reader {
+	return interceptor.NewClient(c, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			*reads++
+			return c.Get(ctx, key, o, opts...)
+		},
+	})
+}
+
+// Whoever creates a pod writes its owner references.
+func TestWrongOwnerJoinsNoWorkload(t *testing.T) {
+	wrong := func(version, kind, name string) metav1.OwnerReference {
+		owner := controlledBy(version, kind, name)
+		owner.UID = "of-another"
+		return owner
+	}
+	stolen := &appsv1.ReplicaSet{ObjectMeta: named("stolen", wrong("apps/v1", "Deployment", "biller"))}
+	gone := &appsv1.ReplicaSet{ObjectMeta: named("gone", controlledBy("apps/v1", "Deployment", "no-more"))}
+	spelt := &appsv1.ReplicaSet{ObjectMeta: named("spelt", controlledBy("apps/v1", "deployment", "biller"))}
+	job := &batchv1.Job{ObjectMeta: named("stolen", wrong("batch/v1", "CronJob", "nightly"))}
+	c := fake.NewClientBuilder().WithObjects(stolen, gone, spelt, job,
+		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
+		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
+		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
+	).Build()
+	tests := map[string]struct {
+		owner metav1.OwnerReference
+		err   error
+	}{
+		"StatefulSet":                  {wrong("apps/v1", "StatefulSet", "db"), errReplaced},
+		"DaemonSet":                    {wrong("apps/v1", "DaemonSet", "node"), errReplaced},
+		"Deployment":                   {wrong("apps/v1", "Deployment", "biller"), errReplaced},
+		"ReplicationController":        {wrong("v1", "ReplicationController", "old"), errReplaced},
+		"Pod":                          {wrong("v1", "Pod", "driver"), errReplaced},
+		"ReplicaSet of another's":      {controlledBy("apps/v1", "ReplicaSet", "stolen"), errReplaced},
+		"Job of another's":             {controlledBy("batch/v1", "Job", "stolen"), errReplaced},
+		"ReplicaSet of nobody":         {controlledBy("apps/v1", "ReplicaSet", "gone"), nil},
+		"ReplicaSet of a spelt kind":   {controlledBy("apps/v1", "ReplicaSet", "spelt"), errNoKind},
+		"StatefulSet that is not":      {controlledBy("apps/v1", "StatefulSet", "x"), nil},
+		"Deployment of the core group": {controlledBy("v1", "Deployment", "biller"), errNoKind},
+		"Deployment of batch":          {controlledBy("batch/v1", "Deployment", "biller"), errNoKind},
+		"deployment":                   {controlledBy("apps/v1", "deployment", "biller"), errNoKind},
+		"Pod of apps":                  {controlledBy("apps/v1", "Pod", "driver"), errNoKind},
+		"version of three parts":       {controlledBy("a/b/c", "Deployment", "biller"), nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := owners{c, c}.Workload(t.Context(), "shop", pod("", test.owner))
+			require.Error(t, err)
+			if test.err != nil {
+				require.ErrorIs(t, err, test.err)
+			}
+		})
+	}
+}
+
+// The cache is behind: a workload was made a moment ago, or made anew.
+func TestOwnerThatTheCacheDoesNotHaveIsReadLive(t *testing.T) {
+	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
+	deployment := &appsv1.Deployment{ObjectMeta: named("biller")}
+	predecessor := deployment.DeepCopy()
+	predecessor.UID = "before"
+	for name, test := range map[string]struct {
+		cached []client.Object
+		reads  int
+	}{
+		"cached":             {[]client.Object{deployment}, 1},
+		"not cached":         {nil, 2},
+		"its predecessor is": {[]client.Object{predecessor}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reads := 0
+			o := owners{
+				reader: counting(fake.NewClientBuilder().WithObjects(set, deployment).Build(), &reads),
+				cached: fake.NewClientBuilder().WithObjects(test.cached...).Build(),
+			}
+			group, _, err := o.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
+			require.NoError(t, err)
+			assert.Equal(t, api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, group)
+			assert.Equal(t, test.reads, reads, "live reads")
+		})
+	}
+}
+
+func TestIdentitiesAloneAreCached(t *testing.T) {
+	metadata := &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}
+	metadata.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "much"}
+	kept, err := onlyIdentities(nil)(metadata)
+	require.NoError(t, err)
+	assert.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}, kept)
 }
 
 func TestLimitRangesAreTheNamespacesOwn(t *testing.T) {

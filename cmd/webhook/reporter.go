@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
@@ -31,6 +32,13 @@ func init() { metrics.Registry.MustRegister(admissions) }
 // waiting bounds the refusals whose Events are still to be written; beyond it
 // they are dropped, and counted all the same.
 const waiting = 100
+
+const (
+	refusedNote = "A pod was refused: %s"
+	// mostNote is how many bytes the API server takes in the note of an Event. A
+	// longer one would be no Event at all.
+	mostNote = 1024
+)
 
 // reporter counts outcomes, and tells the workload of a refused pod: its
 // ReplicaSet has the API server's own Event, where few people look.
@@ -80,7 +88,7 @@ func (r *reporter) Start(ctx context.Context) error {
 		case o := <-r.refused:
 			if workload := r.above(ctx, o); workload != nil {
 				r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
-					"A pod was refused: %s", o.Message)
+					refusedNote, api.Brief(o.Message, mostNote-len(refusedNote)))
 			}
 		}
 	}

@@ -16,9 +16,11 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -85,7 +87,7 @@ func logTo(output io.Writer, verbose bool) *slog.Logger {
 func managerOptions(s settings) ctrl.Options {
 	return ctrl.Options{
 		Scheme:                  clientgoscheme.Scheme,
-		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:                   cache.Options{DefaultTransform: onlyIdentities(cache.TransformStripManagedFields())},
 		Metrics:                 metricsserver.Options{BindAddress: s.metricsAddress},
 		HealthProbeBindAddress:  s.healthAddress,
 		WebhookServer:           newCallServer(s),
@@ -107,6 +109,13 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if _, err := m.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
 	}
+	for _, kind := range watched {
+		var metadata metav1.PartialObjectMetadata
+		metadata.SetGroupVersionKind(kind)
+		if _, err := m.GetCache().GetInformer(context.Background(), &metadata); err != nil {
+			return fmt.Errorf("watch %s: %w", kind.Kind, err)
+		}
+	}
 	discover, err := discovery.NewDiscoveryClientForConfig(m.GetConfig())
 	if err != nil {
 		return fmt.Errorf("make discovery client: %w", err)
@@ -118,7 +127,7 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	options := mutate.Options{
 		AgentImage: s.agentImage,
 		Images:     images,
-		Owners:     owners{m.GetAPIReader()},
+		Owners:     owners{reader: m.GetAPIReader(), cached: m.GetClient()},
 		Limits:     limits{m.GetClient()},
 		Kubernetes: version.minor,
 		Timeout:    s.timeout,
@@ -136,6 +145,20 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 		return fmt.Errorf("add readiness check: %w", err)
 	}
 	return m.AddReadyzCheck("caches", synced(m.GetCache()))
+}
+
+// onlyIdentities drops all that is not read of what is cached by its metadata: each
+// replica keeps every workload of the cluster.
+func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
+	return func(in any) (any, error) {
+		metadata, ok := in.(*metav1.PartialObjectMetadata)
+		if !ok {
+			return others(in)
+		}
+		return &metav1.PartialObjectMetadata{TypeMeta: metadata.TypeMeta, ObjectMeta: metav1.ObjectMeta{
+			Namespace: metadata.Namespace, Name: metadata.Name, UID: metadata.UID, ResourceVersion: metadata.ResourceVersion,
+		}}, nil
+	}
 }
 
 // synced answers whether the caches have been filled. It never waits: a probe

@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"slices"
+	"strings"
+)
+
+// IsSlot: a claim can name the Lease. Rights are given on no other Lease. Of a
+// shortened name, only what the hash left of it can be judged.
+func IsSlot(lease string) bool {
+	if name, ok := strings.CutPrefix(lease, lockPrefix); ok {
+		return isLock(name)
+	}
+	if len(lease) != maxName {
+		return len(lease) < maxName && isSingletonLease(lease)
+	}
+	mark, hash := lease[cutLength:cutLength+len(hashMark)], lease[cutLength+len(hashMark):]
+	return mark == hashMark && strings.Trim(hash, "0123456789abcdef") == "" &&
+		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
+}
+
+// endings complete the name of a singleton's Lease, wherever it was cut: in or
+// after the workload's name, in the kind's part, between its two dashes, or
+// before its end.
+var endings = []string{"x", "x.x", ".x", "-x.x"}
+
+// isSingletonLease reads back what [SingletonLease] writes, but for the hash.
+func isSingletonLease(lease string) bool {
+	first, rest, _ := strings.Cut(lease, ".")
+	kind, workload, _ := strings.Cut(rest, ".")
+	if name, named := strings.CutPrefix(first, singletonPrefix+"-"); named {
+		first = singletonPrefix
+		if !isSingletonName(name) {
+			return false
+		}
+	}
+	of, ok := readKind(kind)
+	of.Name = workload
+	return first == singletonPrefix && ok && of.Valid()
+}
+
+// readKind reads the kind's part of a singleton's Lease: the first single dash
+// separates kind and group, every other one is a dot of the group, and doubled
+// dashes are dashes. Of the built-in groups none is ever written.
+func readKind(part string) (Workload, bool) {
+	var words [2]strings.Builder
+	at, dashes := 0, 0
+	for i := 0; i <= len(part); i++ {
+		if i < len(part) && part[i] == '-' {
+			dashes++
+			continue
+		}
+		switch {
+		case dashes == 1 && at == 0:
+			at = 1
+		case dashes == 1:
+			words[at].WriteByte('.')
+		case dashes%2 == 1:
+			return Workload{}, false
+		default:
+			words[at].WriteString(strings.Repeat("-", dashes/2))
+		}
+		dashes = 0
+		if i < len(part) {
+			words[at].WriteByte(part[i])
+		}
+	}
+	read := Workload{Kind: words[0].String(), Group: words[1].String()}
+	return read, read.Kind == strings.ToLower(read.Kind) && (at == 0 || !read.builtin())
+}
+
+// isLock: a lock can have the name.
+func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name) }
+
+// isSingletonName: a singleton can have the name.
+func isSingletonName(name string) bool {
+	return len(name) <= maxLabel && isLabel(name) && !ambiguous(name)
+}
+
+// isKind: an API can have the kind (RFC 1035, in any case).
+func isKind(kind string) bool {
+	for _, c := range []byte(kind) {
+		if c >= 0x80 {
+			return false // a letter may be an ASCII one in lower case
+		}
+	}
+	lower := strings.ToLower(kind)
+	return len(kind) <= maxLabel && isLabel(lower) && (lower[0] < '0' || lower[0] > '9')
+}
