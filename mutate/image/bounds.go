@@ -74,8 +74,6 @@ const (
 	digestBytes    = 8 << 20
 	commandBytes   = 16 << 20
 
-	// dialTimeout ends what was begun for a look-up that has ended since.
-	dialTimeout = defaultBudget
 	// idleConnections are kept for the next look-up, for idleTimeout: the pods
 	// of a rollout come within seconds.
 	idleConnections = 64
