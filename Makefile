@@ -92,8 +92,8 @@ bench: bench-admission install images ## The figures of docs/benchmarks.md; ROUN
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
-bench-admission: ## Admission beside dapr's patcher; needs no cluster.
-	cd test/bench/admission && go run .
+bench-admission: ## Admission beside dapr's patcher, and under hostile calls; needs no cluster.
+	cd test/bench/admission && go run . && go run ./hostile
 
 ##@ The cluster
 

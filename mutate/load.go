@@ -32,6 +32,14 @@ const (
 	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. About 200
 	// ordinary pods have room in it at once.
 	defaultLoad = 128 << 20
+	// smallCall is several times the body of an ordinary pod's call.
+	smallCall = 64 << 10
+	// smallObjects is several times the JSON objects in it, of which an ordinary
+	// container has about twenty.
+	smallObjects = 1 << 10
+	// forSmall is the part of a load, as its divisor, that large calls leave to
+	// small ones: room for about 100 of them.
+	forSmall = 4
 )
 
 var (
@@ -53,6 +61,10 @@ type Load struct {
 type share struct {
 	load *Load
 	size int64
+	// body is how many bytes of it have arrived.
+	body int
+	// large calls do not get all of the load.
+	large bool
 }
 
 // take reserves a share for a call whose body is still to be read. A call that has the
@@ -71,15 +83,23 @@ type metered struct {
 
 func (m metered) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
-	if !m.share.grow(perByte * int64(n)) {
+	if !m.share.arrived(n) {
 		return n, errOverloaded
 	}
 	return n, err
 }
 
+// arrived adds n bytes of the body to the share.
+func (s *share) arrived(n int) bool {
+	s.body += n
+	s.large = s.large || s.body > smallCall
+	return s.grow(perByte * int64(n))
+}
+
 // decoded adds to the share what the body will take when it is decoded.
 func (s *share) decoded(body []byte) error {
 	objects := bytes.Count(body, []byte("{"))
+	s.large = s.large || objects > smallObjects
 	switch {
 	case objects > mostObjects:
 		return errTooManyObjects
@@ -97,6 +117,9 @@ func (s *share) grow(by int64) bool {
 	most := l.Most
 	if most == 0 {
 		most = defaultLoad
+	}
+	if s.large {
+		most -= most / forSmall
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

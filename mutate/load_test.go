@@ -191,3 +191,36 @@ func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 	}
 	assert.Zero(t, load.used)
 }
+
+// Ordinary pods are small. Those who send large ones must not keep them out.
+func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
+	load := new(Load)
+	call := func(length int) (*share, bool) {
+		s, ok := load.take()
+		if ok = ok && s.arrived(length); !ok {
+			s.free()
+		}
+		return s, ok
+	}
+	var large []*share
+	for {
+		s, ok := call(3 << 20)
+		if !ok {
+			break
+		}
+		large = append(large, s)
+	}
+	require.NotEmpty(t, large)
+	for n := range 50 {
+		s, ok := call(8 << 10)
+		require.True(t, ok, "small call %d", n)
+		require.NoError(t, s.decoded([]byte(strings.Repeat("{", 50))), "small call %d", n)
+	}
+	// What a small body turns out to hold may make a large call of it.
+	hollow, ok := call(smallCall)
+	require.True(t, ok)
+	require.ErrorIs(t, hollow.decoded([]byte(strings.Repeat("{", smallCall/2))), errOverloaded)
+	for _, s := range large {
+		s.free()
+	}
+}

@@ -32,9 +32,10 @@ const (
 	// mostOfNamespace bounds those in one namespace's name: a quarter, so that
 	// it takes four hostile namespaces to make another one wait.
 	mostOfNamespace = mostAtOnce / 4
-	// mostWaiting bounds the look-ups of a namespace that wait for a turn:
-	// more could not be had within the budget.
-	mostWaiting = 256
+	// mostWaiting bounds the look-ups of a namespace that wait for a turn: as
+	// many as can be had within the budget if each takes 40 ms, as a pull secret
+	// and the digest of a tag do.
+	mostWaiting = 512
 	// mostRequests bounds the requests of one look-up at once. Popular images
 	// have about eight platforms, and each is a manifest and a configuration.
 	mostRequests = 8
@@ -73,8 +74,6 @@ const (
 	digestBytes    = 8 << 20
 	commandBytes   = 16 << 20
 
-	// dialTimeout ends what was begun for a look-up that has ended since.
-	dialTimeout = defaultBudget
 	// idleConnections are kept for the next look-up, for idleTimeout: the pods
 	// of a rollout come within seconds.
 	idleConnections = 64

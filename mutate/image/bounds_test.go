@@ -6,8 +6,11 @@ package image
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -303,5 +306,43 @@ func TestImageNameReachesNoLoopbackAddress(t *testing.T) {
 		_, err := New(Options{Budget: 5 * time.Second}).Command(t.Context(), host+":"+port+"/app:1", mutate.PullRights{})
 		require.Error(t, err, host)
 		assert.Zero(t, connections.Load(), host)
+	}
+}
+
+// A client of the standard library goes on dialling for a request that has ended.
+func TestAbandonedLookUpLeavesNoConnection(t *testing.T) {
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	r := New(Options{Networks: loopback, Budget: time.Minute})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := r.Command(ctx, listener.Addr().String()+"/app:1", mutate.PullRights{})
+		done <- err
+	}()
+	connection, err := listener.Accept()
+	require.NoError(t, err)
+	defer connection.Close()
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.NoError(t, connection.SetReadDeadline(time.Now().Add(20*time.Second)))
+	_, err = io.Copy(io.Discard, connection)
+	require.NoError(t, err, "the connection is closed in the middle of its handshake")
+}
+
+func TestProxyIsAskedForNoAddressOutOfReach(t *testing.T) {
+	g := newTransport(Options{})
+	g.proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.corp:3128") }
+	for host, allowed := range map[string]bool{"registry.example": true, "8.8.8.8": true, "10.0.0.1": false, "169.254.169.254": false, "[::1]": false} {
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+host+"/v2/", nil)
+		inner, err := g.inner(request, public)
+		if allowed {
+			require.NoError(t, err, host)
+			assert.Same(t, g.proxied, inner, host)
+			continue
+		}
+		require.ErrorIs(t, err, errAddress, host)
 	}
 }

@@ -74,8 +74,12 @@ func each(text []byte, element func(*json.Decoder) error) error {
 		return nil
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
-		return fmt.Errorf("%w: no list: %w", errNotImage, err)
+	start, err := decoder.Token()
+	if err != nil {
+		return err
+	}
+	if start != json.Delim('[') {
+		return fmt.Errorf("%w: %v in place of a list", errNotImage, start)
 	}
 	for decoder.More() {
 		if err := element(decoder); err != nil {

@@ -119,8 +119,9 @@ func (r *repository) head(ctx context.Context, tag string) (v1.Hash, error) {
 }
 
 // get asks for the digest of a tag by reading what it names.
-func (r *repository) get(ctx context.Context, tag string) (digest v1.Hash, err error) {
-	err = r.fetch(ctx, "manifests", tag, func(body []byte, _ types.MediaType) error {
+func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
+	var digest v1.Hash
+	err := r.fetch(ctx, "manifests", tag, func(body []byte, _ types.MediaType) (err error) {
 		digest, err = sum("sha256", body)
 		return err
 	})

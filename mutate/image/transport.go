@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,6 +21,8 @@ import (
 
 // question is the look-up that a request belongs to.
 type question struct {
+	// lasts ends with the look-up.
+	lasts context.Context
 	// registry is the host, with its port, that the image's name leads to.
 	registry string
 	// left are the bytes that may still be read.
@@ -29,9 +32,14 @@ type question struct {
 type questionKey struct{}
 
 func withQuestion(ctx context.Context, registry name.Registry) context.Context {
-	q := &question{registry: registry.RegistryStr()}
+	q := &question{lasts: ctx, registry: registry.RegistryStr()}
 	q.left.Store(mostRead)
 	return context.WithValue(ctx, questionKey{}, q)
+}
+
+func questionOf(ctx context.Context) *question {
+	q, _ := ctx.Value(questionKey{}).(*question)
+	return q
 }
 
 // guarded is a transport that keeps to TLS, except with the registries that
@@ -44,13 +52,15 @@ type guarded struct {
 	by map[reach]http.RoundTripper
 	// proxied goes by the proxy of the environment, whose rules then count.
 	proxied  http.RoundTripper
+	proxy    func(*http.Request) (*url.URL, error)
 	plain    []string
 	named    []string
 	networks []netip.Prefix
 }
 
 func newTransport(o Options) *guarded {
-	g := &guarded{by: map[reach]http.RoundTripper{}, plain: o.PlainHTTP, named: slices.Clone(o.PlainHTTP), networks: o.Networks}
+	g := &guarded{by: map[reach]http.RoundTripper{}, proxy: http.ProxyFromEnvironment,
+		plain: o.PlainHTTP, named: slices.Clone(o.PlainHTTP), networks: o.Networks}
 	for _, m := range o.Mirrors {
 		host, _, _ := strings.Cut(m.to, "/")
 		g.named = append(g.named, host)
@@ -65,14 +75,18 @@ func newTransport(o Options) *guarded {
 }
 
 func newInner(o Options, r reach) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout, Control: r.control(o.Networks)}
+	d := dialer{
+		Dialer: net.Dialer{Timeout: o.Budget, Control: r.control(o.Networks)},
+		tls:    &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12},
+	}
 	protocols := new(http.Protocols)
 	// Of HTTP/2 each stream may have 4 MB in buffers that nobody has read.
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    dialTimeout,
+		DialContext:            d.plain,
+		DialTLSContext:         d.secure,
+		TLSClientConfig:        d.tls, // behind a proxy
+		TLSHandshakeTimeout:    o.Budget,
 		Protocols:              protocols,
 		DisableCompression:     true, // a bomb would be unpacked before it is counted
 		MaxIdleConns:           idleConnections,
@@ -82,12 +96,53 @@ func newInner(o Options, r reach) *http.Transport {
 	}
 }
 
+// dialer ends what it began with the look-up that it was for. The standard
+// library's client goes on, in case that another request can use it.
+type dialer struct {
+	net.Dialer
+	tls *tls.Config
+}
+
+func (d *dialer) plain(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, end := whileAsked(ctx)
+	defer end()
+	return d.DialContext(ctx, network, address)
+}
+
+func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, end := whileAsked(ctx)
+	defer end()
+	connection, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	config := d.tls.Clone()
+	config.ServerName = hostname(address)
+	secured := tls.Client(connection, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = connection.Close()
+		return nil, err
+	}
+	return secured, nil
+}
+
+// whileAsked is a context that ends with its look-up.
+func whileAsked(ctx context.Context) (context.Context, context.CancelFunc) {
+	q := questionOf(ctx)
+	if q == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(q.lasts, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !slices.Contains(g.plain, r.URL.Host) {
 		return nil, fmt.Errorf("%w: %s", errPlainHTTP, r.URL.Host)
 	}
-	q, ok := r.Context().Value(questionKey{}).(*question)
-	if !ok {
+	q := questionOf(r.Context())
+	if q == nil {
 		return nil, errAddress // a request of no look-up
 	}
 	inner, err := g.inner(r, g.reach(r.URL.Host, q.registry))
@@ -105,7 +160,7 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 // inner chooses what carries a request. A proxy dials itself; so of what it is
 // asked for, only an address can be judged here.
 func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
-	proxy, err := http.ProxyFromEnvironment(r)
+	proxy, err := g.proxy(r)
 	if err != nil {
 		return nil, fmt.Errorf("find proxy: %w", err)
 	}

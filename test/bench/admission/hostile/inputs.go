@@ -16,7 +16,7 @@ type kind struct {
 }
 
 // kinds are all ways, each with so many calls.
-func (r *registries) kinds(calls int) ([]kind, error) {
+func (r *registries) kinds(calls int) []kind {
 	each := func(of func(i int) []byte) [][]byte {
 		all := make([][]byte, calls)
 		for i := range all {
@@ -56,7 +56,7 @@ func (r *registries) kinds(calls int) ([]kind, error) {
 		{"the same, of four namespaces", each(func(i int) []byte {
 			return review(fmt.Sprint("evil-", i%4), "", images(8, func(n int) string { return fmt.Sprintf("%s/four/%d:1", r.slowHost[(i+n)%slowHosts], i) }))
 		})},
-	}, nil
+	}
 }
 
 func (r *registries) small(n int) string { return fmt.Sprintf("%s/good/app%d:1", r.host, n) }

@@ -32,7 +32,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	err := error(nil)
+	var err error
 	if *replica != "" {
 		err = serve(ctx, strings.Split(*replica, ","))
 	} else {
@@ -54,10 +54,7 @@ func run(ctx context.Context, calls, good int, manifest string) error {
 		return err
 	}
 	defer registries.stop()
-	kinds, err := registries.kinds(calls)
-	if err != nil {
-		return err
-	}
+	kinds := registries.kinds(calls)
 	var replicas []*process
 	defer func() {
 		for _, r := range replicas {

@@ -137,14 +137,12 @@ func confine(name string, pid int, limit int64) (string, error) {
 }
 
 // peak is the most that was ever resident.
-func (p *process) peak() (int64, error) { return p.status("VmHWM:") }
-
-func (p *process) status(field string) (int64, error) {
+func (p *process) peak() (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("a replica has ended: %w", err)
 	}
-	_, after, _ := bytes.Cut(text, []byte(field))
+	_, after, _ := bytes.Cut(text, []byte("VmHWM:"))
 	words := bytes.Fields(after)
 	if len(words) == 0 {
 		return 0, errors.New("a replica has ended")
