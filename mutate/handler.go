@@ -112,7 +112,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 	}
 	outcome := Outcome{
 		Resource: "pods", Namespace: api.Brief(r.Namespace, mostName), Name: api.Brief(cmp.Or(pod.Name, pod.GenerateName), mostName),
-		Owner: metav1.GetControllerOf(pod), DryRun: r.DryRun != nil && *r.DryRun,
+		Owner: ownerOf(pod), DryRun: r.DryRun != nil && *r.DryRun,
 	}
 	subject, err := h.subject(ctx, r, pod)
 	if err == nil {
@@ -130,6 +130,15 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 	outcome.Denied, outcome.Reasons, outcome.Message = true, reasonsOf(err), message(err)
 	h.observe(outcome)
 	return admission.Denied(outcome.Message)
+}
+
+// ownerOf is a pod's controller, if there can be such an object.
+func ownerOf(pod *corev1.Pod) *metav1.OwnerReference {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || !groupOf(owner).Valid() {
+		return nil
+	}
+	return owner
 }
 
 // keep handles an update, which is never refused here.

@@ -47,7 +47,8 @@ func TestHugeObjectsAreAnsweredBriefly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			f := facts{}
-			o := Options{AgentImage: agentImage, Images: f, Owners: f, Log: slog.New(slog.NewTextHandler(&log, nil))}
+			observed := func(o Outcome) { assert.Less(t, len(fmt.Sprint(o.Owner)), 1000, "an Event's reader looks it up") }
+			o := Options{AgentImage: agentImage, Images: f, Owners: f, Observe: observed, Log: slog.New(slog.NewTextHandler(&log, nil))}
 			handler, r := NewPodHandler(o), request(test.pods)
 			if test.workloads != "" {
 				handler, r = NewWorkloadHandler(o), request(test.workloads)

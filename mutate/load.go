@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 )
@@ -60,18 +61,34 @@ type Load struct {
 type share struct {
 	load *Load
 	size int64
+	// body is what has arrived of it.
+	body int
 	// large calls do not get all of the load.
 	large bool
 }
 
-// take reserves a share for a call whose body has the length, negative if the
-// caller does not say. A call that has the load for itself always gets one.
-func (l *Load) take(length int64) (*share, bool) {
-	if length < 0 || length > mostBytes {
-		length = mostBytes
+// take reserves a share for a call whose body is still to be read. A call that has the
+// load for itself always gets what it needs.
+func (l *Load) take() (*share, bool) {
+	s := &share{load: l}
+	return s, s.grow(perCall)
+}
+
+// metered adds a body to the share of its call as it arrives: a length that is only
+// announced takes nothing from others.
+type metered struct {
+	io.Reader
+	share *share
+}
+
+func (m metered) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	m.share.body += n
+	m.share.large = m.share.large || m.share.body > smallCall
+	if !m.share.grow(perByte * int64(n)) {
+		return n, errOverloaded
 	}
-	s := &share{load: l, large: length > smallCall}
-	return s, s.grow(perCall + perByte*length)
+	return n, err
 }
 
 // decoded adds to the share what the body will take when it is decoded.

@@ -5,6 +5,7 @@ package mutate
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -153,39 +154,72 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	assert.Zero(t, load.used)
 }
 
-// A caller that does not say how much follows may send the most.
-func TestCallOfUnknownLengthCountsAsTheLargest(t *testing.T) {
+// silent is a body of which nothing arrives until the call is over.
+type silent struct{ asked, over chan struct{} }
+
+func (s silent) Read([]byte) (int, error) {
+	close(s.asked)
+	<-s.over
+	return 0, io.ErrUnexpectedEOF
+}
+
+func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 	load := new(Load)
-	unknown, ok := load.take(-1)
-	require.True(t, ok)
-	largest, ok := load.take(mostBytes)
-	require.True(t, ok)
-	assert.Equal(t, largest.size, unknown.size)
-	unknown.free()
-	largest.free()
+	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
+		return admission.Allowed("")
+	}), load)
+	call := func(body io.Reader, length int64) int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
+		r.Header.Set("Content-Type", "application/json")
+		r.ContentLength = length
+		w := httptest.NewRecorder()
+		webhook.ServeHTTP(w, r)
+		return w.Code
+	}
+	over, ended := make(chan struct{}), make(chan int)
+	for range 50 {
+		body := silent{make(chan struct{}), over}
+		go func() { ended <- call(body, mostBytes) }()
+		<-body.asked
+	}
+	text := review(t, request(ownedPod))
+	assert.Equal(t, http.StatusOK, call(strings.NewReader(text), int64(len(text))))
+	assert.Equal(t, http.StatusOK, call(strings.NewReader(text), -1), "nor is a length needed")
+	close(over)
+	for range 50 {
+		assert.Equal(t, http.StatusBadRequest, <-ended)
+	}
 	assert.Zero(t, load.used)
 }
 
 // Ordinary pods are small. Those who send large ones must not keep them out.
 func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	load := new(Load)
+	arrive := func(length int) (*share, error) {
+		s, ok := load.take()
+		require.True(t, ok)
+		_, err := io.Copy(io.Discard, metered{strings.NewReader(strings.Repeat("x", length)), s})
+		return s, err
+	}
 	var large []*share
 	for {
-		s, ok := load.take(3 << 20)
-		if !ok {
+		s, err := arrive(3 << 20)
+		if err != nil {
+			require.ErrorIs(t, err, errOverloaded)
+			s.free()
 			break
 		}
 		large = append(large, s)
 	}
 	require.NotEmpty(t, large)
 	for n := range 50 {
-		s, ok := load.take(8 << 10)
-		require.True(t, ok, "small call %d", n)
+		s, err := arrive(8 << 10)
+		require.NoError(t, err, "small call %d", n)
 		require.NoError(t, s.decoded([]byte(strings.Repeat("{", 50))), "small call %d", n)
 	}
 	// What a small body turns out to hold may make a large call of it.
-	hollow, ok := load.take(smallCall)
-	require.True(t, ok)
+	hollow, err := arrive(smallCall)
+	require.NoError(t, err)
 	require.ErrorIs(t, hollow.decoded([]byte(strings.Repeat("{", smallCall/2))), errOverloaded)
 	for _, s := range large {
 		s.free()

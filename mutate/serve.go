@@ -36,7 +36,7 @@ func Serve(handler admission.Handler, load *Load) http.Handler {
 	// Handle stays theirs: it makes an answer of a panic.
 	hook := &admission.Webhook{Handler: written{handler}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		share, ok := load.take(r.ContentLength)
+		share, ok := load.take()
 		defer share.free()
 		if !ok {
 			overloaded(w)
@@ -64,7 +64,7 @@ func read(w http.ResponseWriter, r *http.Request, share *share) (admission.Reque
 	if kind := r.Header.Get("Content-Type"); kind != "application/json" {
 		return admission.Request{}, fmt.Errorf("content type %q: %w", api.Brief(kind, mostName), errNoReview)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBytes))
+	body, err := io.ReadAll(metered{http.MaxBytesReader(w, r.Body, mostBytes), share})
 	if err != nil {
 		return admission.Request{}, fmt.Errorf("read review: %w", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -208,6 +209,17 @@ func TestServerIsReadyWhenItListens(t *testing.T) {
 	require.ErrorIs(t, s.StartedChecker()(nil), errNotStarted)
 	require.NoError(t, answered(t, listening(t, s)))
 	require.NoError(t, s.StartedChecker()(nil))
+}
+
+func TestComponentSetsTheClientCA(t *testing.T) {
+	text, err := os.ReadFile("../../manifests/components/client-ca/kustomization.yaml")
+	require.NoError(t, err)
+	flag := regexp.MustCompile(`--client-ca-file=(\S+)/ca\.crt`).FindStringSubmatch(string(text))
+	require.NotNil(t, flag)
+	s, err := parse([]string{"--agent-image=a", "--namespace=n", flag[0]}, io.Discard)
+	require.NoError(t, err)
+	assert.Equal(t, flag[1]+"/ca.crt", s.clientCA)
+	assert.Contains(t, string(text), "mountPath: "+flag[1]+",")
 }
 
 // The API server has given up a call by then.

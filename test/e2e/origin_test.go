@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"maps"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Whoever creates a pod writes its owner references.
+func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	set, err := s.client.AppsV1().StatefulSets(s.name).Create(t.Context(), &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "db"},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(0)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "db"}},
+				Spec:       s.bare("db", nil).Spec,
+			},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	owned := func(kind, name string, uid types.UID) *corev1.Pod {
+		pod := s.bare("x", claims)
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, UID: uid, Controller: new(true)}}
+		return pod
+	}
+	// At once, although the webhook's cache may not have the workload yet.
+	pod, err := s.try(owned("StatefulSet", "db", set.UID))
+	require.NoError(t, err)
+	assert.Equal(t, "singleton.statefulset.db", pod.Annotations[api.SlotsAnnotation])
+
+	s.refused(owned("StatefulSet", "db", "another"), "WorkloadUnknown: ")
+	s.refused(owned("StatefulSet", "none", set.UID), "WorkloadUnknown: ")
+	s.refused(owned("statefulset", "db", set.UID), "WorkloadUnknown: ")
+	s.refused(owned("StatefulSet", "db,lock.nightly", set.UID), "BadOwner: ")
+}
+
+func TestMirrorOfAStaticPodThatClaimsIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	mirror := s.bare("static-node", maps.Clone(claims))
+	mirror.Annotations[corev1.MirrorPodAnnotationKey] = "5d41402abc4b2a76b9719d911017c592"
+	mirror.Spec.NodeName, mirror.Spec.ServiceAccountName = "node", ""
+	mirror.Spec.AutomountServiceAccountToken = nil
+	s.refused(mirror, "StaticPod: ")
+}
+
+func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	pod, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), s.bare("alone", claims), metav1.CreateOptions{})
+	require.NoError(t, err)
+	slots := pod.Annotations[api.SlotsAnnotation]
+	require.NotEmpty(t, slots)
+	replace := func(path string, value map[string]string) (*corev1.Pod, error) {
+		patch, err := json.Marshal([]map[string]any{{"op": "replace", "path": path, "value": value}})
+		require.NoError(t, err)
+		return s.client.CoreV1().Pods(s.name).Patch(t.Context(), pod.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
+	}
+	now, err := replace("/metadata/labels", map[string]string{"app": "alone", "quarantine": "true"})
+	require.NoError(t, err)
+	assert.Equal(t, api.Gated, now.Labels[api.GatedLabel])
+	assert.Equal(t, "true", now.Labels["quarantine"])
+	now, err = replace("/metadata/annotations", map[string]string{"a": "b"})
+	require.NoError(t, err)
+	assert.Equal(t, slots, now.Annotations[api.SlotsAnnotation])
+
+	_, err = replace("/metadata/labels", map[string]string{api.GatedLabel: "false"})
+	assert.ErrorContains(t, err, "MarksChanged: ")
+	_, err = replace("/metadata/annotations", map[string]string{api.SlotsAnnotation: "lock.theirs"})
+	assert.ErrorContains(t, err, "MarksChanged: ")
+}
