@@ -61,7 +61,7 @@ type Load struct {
 type share struct {
 	load *Load
 	size int64
-	// body is how many bytes of it have arrived.
+	// body is what has arrived of it.
 	body int
 	// large calls do not get all of the load.
 	large bool
@@ -83,17 +83,12 @@ type metered struct {
 
 func (m metered) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
-	if !m.share.arrived(n) {
+	m.share.body += n
+	m.share.large = m.share.large || m.share.body > smallCall
+	if !m.share.grow(perByte * int64(n)) {
 		return n, errOverloaded
 	}
 	return n, err
-}
-
-// arrived adds n bytes of the body to the share.
-func (s *share) arrived(n int) bool {
-	s.body += n
-	s.large = s.large || s.body > smallCall
-	return s.grow(perByte * int64(n))
 }
 
 // decoded adds to the share what the body will take when it is decoded.

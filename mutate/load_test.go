@@ -195,30 +195,31 @@ func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 // Ordinary pods are small. Those who send large ones must not keep them out.
 func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	load := new(Load)
-	call := func(length int) (*share, bool) {
+	arrive := func(length int) (*share, error) {
 		s, ok := load.take()
-		if ok = ok && s.arrived(length); !ok {
-			s.free()
-		}
-		return s, ok
+		require.True(t, ok)
+		_, err := io.Copy(io.Discard, metered{strings.NewReader(strings.Repeat("x", length)), s})
+		return s, err
 	}
 	var large []*share
 	for {
-		s, ok := call(3 << 20)
-		if !ok {
+		s, err := arrive(3 << 20)
+		if err != nil {
+			require.ErrorIs(t, err, errOverloaded)
+			s.free()
 			break
 		}
 		large = append(large, s)
 	}
 	require.NotEmpty(t, large)
 	for n := range 50 {
-		s, ok := call(8 << 10)
-		require.True(t, ok, "small call %d", n)
+		s, err := arrive(8 << 10)
+		require.NoError(t, err, "small call %d", n)
 		require.NoError(t, s.decoded([]byte(strings.Repeat("{", 50))), "small call %d", n)
 	}
 	// What a small body turns out to hold may make a large call of it.
-	hollow, ok := call(smallCall)
-	require.True(t, ok)
+	hollow, err := arrive(smallCall)
+	require.NoError(t, err)
 	require.ErrorIs(t, hollow.decoded([]byte(strings.Repeat("{", smallCall/2))), errOverloaded)
 	for _, s := range large {
 		s.free()

@@ -210,10 +210,13 @@ func TestPullSecretsAreReadOncePerPod(t *testing.T) {
 	r := f.resolver(Options{Secrets: store, Budget: 10 * time.Second})
 	for pod := range 2 {
 		reader := r.For(mutate.PullRights{Namespace: "shop", Secrets: []string{"good", "other"}})
-		var wait sync.WaitGroup
+		var images []string
 		for n := range 10 {
-			image := fmt.Sprintf("private/app%d:%d", n, pod)
-			f.push(t, image, redis)
+			images = append(images, fmt.Sprintf("private/app%d:%d", n, pod))
+			f.push(t, images[n], redis)
+		}
+		var wait sync.WaitGroup
+		for _, image := range images {
 			wait.Go(func() {
 				_, err := reader.Command(t.Context(), f.host()+"/"+image)
 				assert.NoError(t, err)
