@@ -114,6 +114,8 @@ type link struct {
 	// broken is a Lease that cannot be written; unread: none can be read.
 	broken string
 	unread bool
+	// gets counts the reads that were tried.
+	gets int
 	// delay is what a patch of the status takes.
 	delay time.Duration
 	// noStatus refuses patches of the status.
@@ -158,6 +160,9 @@ func (l *link) pass(ctx context.Context) error {
 }
 
 func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	l.mu.Lock()
+	l.gets++
+	l.mu.Unlock()
 	if err := l.pass(ctx); err != nil {
 		return nil, err
 	}
