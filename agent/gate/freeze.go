@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,8 +22,21 @@ type frost struct {
 	pids  []int // what was stopped, parents first
 	// denied: something may not be stopped from here, and that was said.
 	denied bool
-	// later is what waits for the thaw.
-	later []func()
+	// later are the stop signals that wait for the thaw.
+	later []stopLater
+}
+
+// stopLater is a stop signal, and when who does not stop is killed.
+type stopLater struct {
+	signal syscall.Signal
+	killAt time.Duration
+}
+
+// hold keeps a stop signal until the thaw. A second one of the kind says nothing new.
+func (f *frost) hold(sig syscall.Signal, killAt time.Duration) {
+	if !slices.ContainsFunc(f.later, func(l stopLater) bool { return l.signal == sig }) {
+		f.later = append(f.later, stopLater{sig, killAt})
+	}
 }
 
 // mindLeaps freezes the child where the wall clock leapt. It is called after each
@@ -119,7 +134,7 @@ func (s *shim) thaw() {
 	s.frost.pids, s.frost.denied = nil, false
 	later := s.frost.later
 	s.frost.later = nil
-	for _, do := range later {
-		do()
+	for _, l := range later {
+		s.stop(l.signal, l.killAt)
 	}
 }

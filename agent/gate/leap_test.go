@@ -6,6 +6,7 @@ package gate
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -214,10 +215,9 @@ func TestFrozenChildIsKilledWhereTheSlotIsLost(t *testing.T) {
 	}
 }
 
-// asked is a child that says when it is asked to stop, and stops.
-// The shell waits in wait(2). In the middle of a vfork(2) it could not be stopped:
-// it stands still with its child, but the kernel calls that another state.
-var asked = []string{"sh", "-c", `trap 'echo asked; exit 0' TERM; echo $$; sleep 1000 & wait`}
+// asked is a child that says when it is asked to stop, and stops. It starts nothing
+// meanwhile: who has called vfork(2) stands still for another reason.
+var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildIsKilledAtTheDeadlineUnasked(t *testing.T) {
 	t.Parallel()
@@ -241,13 +241,18 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.until(Running, "h1")
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
-	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
+	// Of a deletion, the kubelet and the agent both ask: it hears of it once.
+	require.NoError(t, a.send(order{Drain: &drain{Hold: "h1", Reason: "test", Grace: time.Hour}}))
+	a.until(Draining, "h1")
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
 	stand(t, true, pid)
 	a.confirms("h1", leap)
 	line, err := bufio.NewReader(a.stdout).ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "asked\n", line)
+	rest, _ := io.ReadAll(a.stdout)
+	assert.Empty(t, rest)
 	a.exits(0)
 }
 
