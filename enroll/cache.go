@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -56,6 +57,7 @@ func strip(in any) (any, error) {
 			ServiceAccountName: o.Spec.ServiceAccountName,
 			InitContainers:     outlines(o.Spec.InitContainers),
 			Containers:         outlines(o.Spec.Containers),
+			ReadinessGates:     slices.DeleteFunc(o.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return !isReady(g) }),
 		}
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
 	case *appsv1.Deployment:
@@ -79,13 +81,16 @@ func strip(in any) (any, error) {
 	return object, nil
 }
 
-// outlines are what tells whether containers make a gate.
+// outlines keeps of containers what hasGate reads.
 func outlines(containers []corev1.Container) []corev1.Container {
 	kept := make([]corev1.Container, len(containers))
 	for i, c := range containers {
 		kept[i].Name = c.Name
-		if len(c.Command) > 0 {
-			kept[i].Command = c.Command[:1:1]
+		if shimmed(c) {
+			kept[i].Command = []string{api.AgentBinary}
+		}
+		if c.Name == api.AgentContainer && slices.Contains(c.Args, readinessArg) {
+			kept[i].Args = []string{readinessArg}
 		}
 	}
 	return kept

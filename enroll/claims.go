@@ -73,6 +73,11 @@ func (c claims) addPods(pods []corev1.Pod, optedIn bool) {
 	}
 }
 
+// readinessArg is the agent's argument that makes the pod's readiness its gate.
+const readinessArg = "-gate=" + string(api.GateReadiness)
+
+func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
+
 // hasGate: the pod has the agent, and what waits for it: a container, the
 // kubelet, or the pod's readiness. Only what nobody can change on a living pod
 // counts. The policy on marks knows the same.
@@ -82,10 +87,8 @@ func hasGate(pod *corev1.Pod) bool {
 		return false
 	}
 	waits := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.WaitContainer })
-	shows := slices.Contains(pod.Spec.InitContainers[i].Args, "-gate="+string(api.GateReadiness)) &&
-		slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
-			return g.ConditionType == api.ReadyCondition
-		})
+	shows := slices.Contains(pod.Spec.InitContainers[i].Args, readinessArg) &&
+		slices.ContainsFunc(pod.Spec.ReadinessGates, isReady)
 	return waits || shows || slices.ContainsFunc(pod.Spec.Containers, shimmed)
 }
 

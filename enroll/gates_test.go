@@ -7,38 +7,66 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// In a namespace that has opted out, a gated pod goes on as long as it lives,
-// whichever its gate. What anybody can write on a living pod is no gate.
-func TestEveryGateCountsWhereTheNamespaceHasOptedOut(t *testing.T) {
-	agent := corev1.Container{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}
-	shows := []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}}
-	tests := map[string]struct {
-		spec corev1.PodSpec
-		gate bool
-	}{
-		"container": {corev1.PodSpec{
-			InitContainers: []corev1.Container{{Name: api.AgentContainer}},
-			Containers:     []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "exec"}}},
-		}, true},
-		"pod":                     {corev1.PodSpec{InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}}}, true},
-		"readiness":               {corev1.PodSpec{InitContainers: []corev1.Container{agent}, ReadinessGates: shows}, true},
-		"without an agent":        {corev1.PodSpec{InitContainers: []corev1.Container{{Name: api.WaitContainer}}, ReadinessGates: shows}, false},
-		"without the condition":   {corev1.PodSpec{InitContainers: []corev1.Container{agent}}, false},
-		"without anything to say": {corev1.PodSpec{InitContainers: []corev1.Container{{Name: api.AgentContainer}}, ReadinessGates: shows}, false},
-	}
-	for name, test := range tests {
+// gates are the specs that the webhook makes for each gate, and what lacks a
+// part of one.
+var gates = map[string]struct {
+	spec corev1.PodSpec
+	gate bool
+}{
+	string(api.GateContainer): {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer}},
+		Containers:     []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "exec"}}},
+	}, true},
+	string(api.GatePod): {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}},
+	}, true},
+	string(api.GateReadiness): {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}},
+		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: "example.com/other"}, {ConditionType: api.ReadyCondition}},
+	}, true},
+	"without an agent": {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.WaitContainer}},
+		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
+	}, false},
+	"without the condition": {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}},
+	}, false},
+	"without the argument": {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer}},
+		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
+	}, false},
+}
+
+// After its namespace has opted out, a gated pod keeps its Lease and Role while
+// it lives, whichever its gate. An annotation on a living pod is no gate.
+func TestLostLeaseAndRoleAreMadeAgainAfterOptingOut(t *testing.T) {
+	for name, test := range gates {
 		t.Run(name, func(t *testing.T) {
-			pod := &corev1.Pod{Spec: test.spec}
-			pod.Annotations = map[string]string{api.GateAnnotation: "readiness", api.SlotsAnnotation: "lock.x"}
-			assert.Equal(t, test.gate, hasGate(pod))
-			c := claims{}
-			c.addPods([]corev1.Pod{*pod}, false)
-			assert.Len(t, c, map[bool]int{true: 1, false: 0}[test.gate])
+			pod := gated("a", "till", "lock.x")
+			pod.Annotations[api.GateAnnotation] = "readiness"
+			pod.Spec.InitContainers, pod.Spec.Containers = test.spec.InitContainers, test.spec.Containers
+			pod.Spec.ReadinessGates = test.spec.ReadinessGates
+			w := newWorld(t, pod)
+			r := w.process()
+			w.settle(r)
+			require.NotNil(t, w.lease("lock.x"), "opted in")
+			w.optOut()
+			w.settle(r)
+			w.vanish("lock.x")
+			w.settle(r)
+			require.Equal(t, test.gate, w.lease("lock.x") != nil)
+			if test.gate {
+				w.holds("lock.x", "a_1")
+			}
+			w.remove(w.role("till"))
+			w.settle(r)
+			assert.Equal(t, test.gate, w.role("till") != nil)
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"testing"
 	"time"
@@ -16,7 +17,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -73,6 +76,9 @@ func (w *world) create(object client.Object) {
 // process is a fresh process of enroll; only the API server is old.
 func (w *world) process() *Reconciler {
 	c := interceptor.NewClient(w.server, interceptor.Funcs{
+		List: func(ctx context.Context, _ client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			return w.cached(ctx, list, options...)
+		},
 		Create: func(ctx context.Context, c client.WithWatch, object client.Object, _ ...client.CreateOption) error {
 			if err := w.write(); err != nil {
 				return err
@@ -119,6 +125,41 @@ func (w *world) process() *Reconciler {
 		},
 	})
 	return &Reconciler{Client: c, Reader: w.server, Now: func() time.Time { return w.now }, Events: w}
+}
+
+// cached lists as the manager's cache does: without the objects that [Cache]
+// does not select, and through its transforms.
+func (w *world) cached(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	if err := w.server.List(ctx, list, options...); err != nil {
+		return err
+	}
+	all, err := meta.ExtractList(list)
+	require.NoError(w.t, err)
+	kept := []runtime.Object{}
+	for _, object := range all {
+		if in := w.incache(object.(client.Object)); in != nil {
+			kept = append(kept, in)
+		}
+	}
+	return meta.SetList(list, kept)
+}
+
+// incache returns the object as the cache keeps it, or nil.
+func (w *world) incache(object client.Object) client.Object {
+	kinds, err := Cache()
+	require.NoError(w.t, err)
+	for kind, by := range kinds {
+		if reflect.TypeOf(kind) != reflect.TypeOf(object) {
+			continue
+		}
+		if by.Label != nil && !by.Label.Matches(labels.Set(object.GetLabels())) {
+			return nil
+		}
+		kept, err := by.Transform(object)
+		require.NoError(w.t, err)
+		return kept.(client.Object)
+	}
+	return object
 }
 
 func (w *world) write() error {
