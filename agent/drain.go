@@ -19,9 +19,13 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 		// First: where readiness is all there is, what is stored after the
 		// gate was told is the answer.
 		a.showDraining(h)
+		taken := a.taken()
 		for _, id := range a.shims.owed[h.id] {
 			if k := a.shims.find(id); k != nil {
 				a.stopChild(h, k)
+				if taken && k.draining() {
+					a.killChild(k, reasonLost)
+				}
 			}
 		}
 		if h.renews() {
@@ -49,6 +53,9 @@ func (a *Agent) stopChild(h *hold, k *shim) {
 		return
 	}
 	k.told = h.id
+	if h.grace == 0 {
+		k.killed = h.id
+	}
 	if err := a.config.Gate.Drain(k.report.Shim, h.reason, h.grace); err != nil {
 		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
 	}

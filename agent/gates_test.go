@@ -19,6 +19,8 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
+	// graces are those of the drains.
+	graces []time.Duration
 	// asides are the commands that were run beside children.
 	asides []string
 	// granting is called at each grant.
@@ -143,11 +145,14 @@ func (g *gates) Drain(id gate.ShimID, reason string, grace time.Duration) error 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.shims[id]
-	g.drains = append(g.drains, reason)
-	if s.report.Phase != gate.Running {
+	g.drains, g.graces = append(g.drains, reason), append(g.graces, grace)
+	switch s.report.Phase {
+	case gate.Running:
+		g.change(s, func(r *gate.Report) { r.Phase = gate.Draining })
+	case gate.Draining:
+	default:
 		return nil
 	}
-	g.change(s, func(r *gate.Report) { r.Phase = gate.Draining })
 	go func() {
 		<-time.After(min(s.stop, grace))
 		g.mu.Lock()

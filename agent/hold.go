@@ -117,7 +117,7 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 	for _, s := range a.slots {
 		if s.lost != nil {
 			a.config.Log.Warn("slot is lost", "lease", s.name, "hold", h.id, "err", s.lost)
-			return reasonLost, drain
+			return reasonLost, a.lostGrace(s.lost)
 		}
 	}
 	switch {

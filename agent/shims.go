@@ -17,6 +17,8 @@ type shim struct {
 	until time.Duration
 	// told is the hold whose drain was asked for on this connection.
 	told string
+	// killed is the hold whose child was to be killed at once on this connection.
+	killed string
 }
 
 // child reports whether the shim has, or may have, a child.
@@ -83,7 +85,7 @@ func (s *shims) note(r gate.Report) {
 		s.list = append(s.list, known)
 	case r.Connected && !known.report.Connected:
 		// What was sent on the old connection may not have arrived.
-		known.until, known.told = 0, ""
+		known.until, known.told, known.killed = 0, "", ""
 	}
 	known.report = r
 	if r.Connected {

@@ -151,20 +151,23 @@ func (a *Agent) holdsAll(id string, tokens map[string]string) bool {
 // done: their own deadline is on its way.
 func (a *Agent) drainOrphans() {
 	for _, k := range a.shims.list {
-		if k.report.Phase != gate.Running {
+		if !k.child() {
 			continue
 		}
-		reason := ""
+		reason, taken := "", false
 		if a.shims.doubted(k.report.Hold) {
 			reason = reasonUnproven
 		}
 		for _, s := range a.slots {
 			r, ok := s.view.Record()
 			if ok && !a.self.Holds(r, k.report.Hold) {
-				reason = reasonLost
+				reason, taken = reasonLost, taken || !a.self.Mine(r)
 			}
 		}
-		if reason != "" {
+		switch {
+		case taken:
+			a.killChild(k, reason)
+		case reason != "" && k.report.Phase == gate.Running:
 			a.tell(k, reason, a.self.Budget.Drain)
 		}
 	}

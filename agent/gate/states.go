@@ -193,7 +193,8 @@ func (s *shim) extend(g *Grant) {
 func (s *shim) drain(grace time.Duration) (step, int) {
 	until := Now() + grace
 	s.enter(Draining)
-	if s.hooks.asked != s.cfg.StopSignal || Now() >= s.hooks.askedAt+s.cfg.Grace {
+	// Without grace nothing is asked: the holder of the slot may be another.
+	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || Now() >= s.hooks.askedAt+s.cfg.Grace) {
 		s.hooks.drained = true
 		s.stop(s.cfg.StopSignal, min(until, s.grant.killAt()))
 	}
