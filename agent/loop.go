@@ -237,16 +237,25 @@ const (
 	// API server that comes back no more than as many holders would; for short
 	// leases it is the period of a renewal.
 	slowest = 10 * time.Second
+	// lasts is how long a look has to last for its end to be no repetition of an
+	// earlier miss: with the pauses of a standby, one read and one watch in that
+	// time are no more than a holder's renewals. A read alone proves nothing: a
+	// server may answer reads and refuse whatever follows them.
+	lasts = slowest
 )
 
 // backoff is the pause after another miss of the slot: half of it fixed, half
-// random, so that those that failed together do not return together. The pod
+// random, so that those that failed together do not return together. Only a stored
+// write, or a look that lasted, makes the pauses short again. The pod
 // that the Lease names is there within the time that the others leave it: a
 // request may time out, and the next has a quarter of a renewal's period left.
 func (a *Agent) backoff(s *slot, err error) time.Duration {
 	bound := min(slowest, a.self.Budget.Renew)
 	if r, ok := s.view.Record(); ok && a.self.Mine(r) {
 		bound = min(a.self.Budget.Retry, a.self.Budget.Renew/4)
+	}
+	if a.now-s.began >= lasts {
+		s.misses = 0
 	}
 	pause := min(quick<<min(s.misses, 10), bound)
 	s.misses++

@@ -57,7 +57,7 @@ func (a *Agent) renew(ctx context.Context, s *slot, notes lease.Notes) {
 	if !sameNotes(s.held.Record().Notes, notes) {
 		due = a.now
 	}
-	if due = max(due, s.tryAt); a.now < due {
+	if due = max(due, s.tryAt, s.pace.nextAt()); a.now < due {
 		a.wakeAt(due)
 		return
 	}

@@ -120,6 +120,10 @@ type link struct {
 	orderly bool
 	// unwritten refuses writes of Leases.
 	unwritten error
+	// meddle is called before each write of a Lease.
+	meddle func()
+	// sent counts the requests for Leases, whatever became of them.
+	sent int
 	// delay is what a patch of the status takes.
 	delay time.Duration
 	// noStatus refuses patches of the status.
@@ -163,8 +167,16 @@ func (l *link) pass(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// leave counts a request for a Lease.
+func (l *link) leave(ctx context.Context) error {
+	l.mu.Lock()
+	l.sent++
+	l.mu.Unlock()
+	return l.pass(ctx)
+}
+
 func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	if err := l.pass(ctx); err != nil {
+	if err := l.leave(ctx); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -183,12 +195,15 @@ func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 }
 
 func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
-	if err := l.pass(ctx); err != nil {
+	if err := l.leave(ctx); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
-	broken, unwritten := l.broken, l.unwritten
+	broken, unwritten, meddle := l.broken, l.unwritten, l.meddle
 	l.mu.Unlock()
+	if meddle != nil {
+		meddle()
+	}
 	if next.Name == broken {
 		return nil, &kube.StatusError{Code: 500}
 	}
@@ -227,7 +242,7 @@ func (s *server) update(next *kube.Lease) (*kube.Lease, error) {
 }
 
 func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kube.WatchEvent)) error {
-	if err := l.pass(ctx); err != nil {
+	if err := l.leave(ctx); err != nil {
 		return err
 	}
 	w := &watcher{name: name, events: make(chan kube.WatchEvent, 1000), ended: make(chan struct{})}

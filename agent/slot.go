@@ -33,7 +33,10 @@ type slot struct {
 	round  int
 	resume string
 	lookAt time.Duration
+	// began is when the last look began, misses how many came one after another.
+	began  time.Duration
 	misses int
+	pace   pace
 
 	// Writes: how many are under way, when the next may begin, and the version
 	// that was refused as old.
@@ -109,7 +112,9 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 func (a *Agent) look(ctx context.Context, s *slot) {
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.round++
-	round, resume, began := s.round, s.resume, a.config.Clock()
+	round, resume := s.round, s.resume
+	s.began = a.now
+	s.pace.spend(a.now)
 	tell := func(f func()) {
 		a.post(ctx, func() {
 			if s.round == round {
@@ -128,7 +133,7 @@ func (a *Agent) look(ctx context.Context, s *slot) {
 				tell(func() { a.watched(s, e) })
 			})
 		}
-		tell(func() { a.looked(s, began, version, err) })
+		tell(func() { a.looked(s, version, err) })
 	})
 }
 
@@ -141,7 +146,7 @@ func (a *Agent) read(ctx context.Context, s *slot, tell func(func())) (string, e
 		return "", err
 	}
 	tell(func() {
-		s.misses = 0
+		s.pace.spend(a.now) // for the watch, which comes next
 		if s.held == nil {
 			s.base = l
 			s.view.Read(a.now, recordOf(l))
@@ -158,6 +163,9 @@ func (a *Agent) watched(s *slot, e kube.WatchEvent) {
 	if e.Type == kube.Deleted {
 		a.config.Log.Warn("lease is gone", "lease", s.name)
 		s.view.Gone()
+		// No standby's own write finds out that this watch has fallen silent:
+		// there is nothing to take. So the Lease is read until it is back.
+		a.lookAgain(s, kube.ErrNotFound)
 		return
 	}
 	s.base = e.Lease
@@ -166,21 +174,24 @@ func (a *Agent) watched(s *slot, e kube.WatchEvent) {
 
 // looked takes the end of a look. A watch that ended in good order goes on from
 // where it was; after anything else there is a time of which nothing is known.
-func (a *Agent) looked(s *slot, began time.Duration, version string, err error) {
-	s.cancel()
-	s.cancel, s.resume = nil, ""
+func (a *Agent) looked(s *slot, version string, err error) {
 	switch {
 	case err == nil:
-		s.resume = version
+		s.cancel()
+		s.cancel, s.resume = nil, version
 		// Not faster than holders try, whatever a server does with watches.
-		s.lookAt = max(a.now, began+a.self.Budget.Retry)
-		return
-	case errors.Is(err, kube.ErrGone):
-		s.lookAt = max(a.now, began+quick)
+		s.lookAt = max(a.now, s.began+a.self.Budget.Retry)
 		return
 	case errors.Is(err, kube.ErrNotFound):
 		s.view.Gone()
 	}
+	a.lookAgain(s, err)
+}
+
+// lookAgain ends a look that shows nothing any more, and begins the next after a
+// pause.
+func (a *Agent) lookAgain(s *slot, err error) {
+	s.unlook()
 	s.view.Blind()
 	s.lookAt = a.now + a.backoff(s, err)
 	a.config.Log.Debug("lease is out of sight", "lease", s.name, "err", err)
@@ -209,6 +220,7 @@ func (a *Agent) get(ctx context.Context, s *slot, answer func(*kube.Lease, error
 
 func (a *Agent) ask(ctx context.Context, s *slot, request func(context.Context) (*kube.Lease, error), answer func(*kube.Lease, error)) {
 	s.flights++
+	s.pace.spend(a.now)
 	a.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, a.self.Budget.RequestTimeout)
 		defer cancel()

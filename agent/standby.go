@@ -63,8 +63,8 @@ func (a *Agent) lookAll(ctx context.Context) {
 		case s.held != nil:
 			s.unlook()
 		case s.cancel != nil || s.flights > 0:
-		case a.now < s.lookAt:
-			a.wakeAt(s.lookAt)
+		case a.now < max(s.lookAt, s.pace.nextAt()):
+			a.wakeAt(max(s.lookAt, s.pace.nextAt()))
 		default:
 			a.look(ctx, s)
 		}
@@ -225,8 +225,12 @@ func (a *Agent) takeOne(ctx context.Context, s *slot) bool {
 			return false
 		}
 	}
-	if s.refused == r.Version && a.now < s.tryAt {
-		a.wakeAt(s.tryAt)
+	tryAt := s.pace.nextAt()
+	if s.refused == r.Version {
+		tryAt = max(tryAt, s.tryAt)
+	}
+	if a.now < tryAt {
+		a.wakeAt(tryAt)
 		return true
 	}
 	if s.refused == r.Version {
@@ -271,7 +275,7 @@ func (a *Agent) acquired(s *slot, by bid, attempt lease.Attempt, l *kube.Lease, 
 		var held *lease.Hold
 		if held, err = a.self.Begin(attempt, recordOf(l), by.tokens[s.name]); err == nil {
 			s.base, s.held = l, held
-			s.lost, s.unread, s.refused, s.tryAt = nil, false, "", 0
+			s.lost, s.unread, s.refused, s.tryAt, s.misses = nil, false, "", 0, 0
 			s.view.Read(a.now, held.Record())
 			return
 		}
@@ -285,12 +289,10 @@ func (a *Agent) acquired(s *slot, by bid, attempt lease.Attempt, l *kube.Lease, 
 func (a *Agent) missed(s *slot, version string, err error) {
 	a.config.Log.Debug("write was not stored", "lease", s.name, "err", err)
 	if errors.Is(err, kube.ErrConflict) {
-		s.refused, s.tryAt = version, a.now+a.jitter(a.self.Budget.Retry)
+		s.refused, s.tryAt = version, a.now+max(a.jitter(a.self.Budget.Retry), a.backoff(s, err))
 		return
 	}
-	s.unlook()
-	s.view.Blind()
-	s.lookAt = a.now + a.backoff(s, err)
+	a.lookAgain(s, err)
 }
 
 // abandon gives up what was acquired so far: nothing was granted, so all of it
@@ -323,8 +325,8 @@ func (a *Agent) giveBack(ctx context.Context, from int) {
 		r, ok := s.view.Record()
 		switch {
 		case !ok || s.flights > 0 || !a.proven(r):
-		case s.refused == r.Version && a.now < s.tryAt, a.now < s.lookAt:
-			a.wakeAt(max(s.tryAt, s.lookAt))
+		case s.refused == r.Version && a.now < s.tryAt, a.now < s.lookAt, a.now < s.pace.nextAt():
+			a.wakeAt(max(s.tryAt, s.lookAt, s.pace.nextAt()))
 		default:
 			s.refused = ""
 			a.release(ctx, s, r)
@@ -347,7 +349,7 @@ func (a *Agent) release(ctx context.Context, s *slot, r lease.Record) {
 		}
 		a.config.Log.Info("released", "lease", s.name, "hold", r.Hold)
 		a.events.released(s.name)
-		s.base = l
+		s.base, s.misses = l, 0
 		s.view.Read(a.now, recordOf(l))
 		// Who takes it now should not have to share the API server's, or the
 		// machine's, attention with our next look.

@@ -1,0 +1,30 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import "time"
+
+const (
+	// perMinute bounds the requests for one slot's Lease in the long run, whatever
+	// the API server answers: two a second, the most that a holder's retries come
+	// to. With the shortest lease too, the pod that held then reads again within
+	// its head start (a sixth of 10 s, of which a request may hang half).
+	perMinute = 120
+	// burst is what may come beside that at once: a takeover and a handover take
+	// six (a read, a watch, a write each), the rest is for collisions with other pods.
+	burst = 20
+)
+
+// pace bounds the requests for one slot's Lease. Pauses between misses keep an
+// agent far below it; pace holds where a case was overlooked.
+type pace struct {
+	// paid is the instant until which the requests so far would be spread evenly.
+	paid time.Duration
+}
+
+// nextAt returns the instant from which another request may be sent.
+func (p *pace) nextAt() time.Duration { return p.paid - (burst-1)*time.Minute/perMinute }
+
+// spend notes a request at now.
+func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/perMinute }

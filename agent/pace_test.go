@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// requested lets time go by and returns how many requests for Leases the agent sent.
+func (p *pod) requested(d time.Duration) int {
+	count := func() (n int) {
+		p.link.mu.Lock()
+		defer p.link.mu.Unlock()
+		return p.link.sent
+	}
+	before := count()
+	p.world.pass(d)
+	return count() - before
+}
+
+func TestRequestsAreBoundedInEveryWeather(t *testing.T) {
+	refused := &kube.StatusError{Code: 403}
+	for name, weather := range map[string]func(l *link){
+		"writes refused":               func(l *link) { l.unwritten = refused },
+		"writes in conflict":           func(l *link) { l.unwritten = &kube.StatusError{Code: 409} },
+		"writes and watches refused":   func(l *link) { l.unwritten, l.unwatched = refused, refused },
+		"watches too old":              func(l *link) { l.unwatched = &kube.StatusError{Code: 410} },
+		"writes failed, watches stale": func(l *link) { l.unwritten, l.unwatched = refused, &kube.StatusError{Code: 410} },
+		"watches refused":              func(l *link) { l.unwatched = refused },
+		"watches cut at once":          func(l *link) { l.idle = 1 },
+		"watches closed at once":       func(l *link) { l.idle, l.orderly = 1, true },
+		"reads refused":                func(l *link) { l.unread = true },
+		"all refused":                  func(l *link) { l.refuse = refused },
+	} {
+		for _, duration := range []time.Duration{api.MinLeaseDuration, api.DefaultLeaseDuration} {
+			for _, holder := range []string{"", "b_u", "a_u"} {
+				t.Run(name+", "+duration.String()+", held by "+holder, func(t *testing.T) {
+					simulate(t, func(w *world) {
+						w.server.put(&kube.Lease{Name: theSlot, Holder: holder, DurationSeconds: int(duration.Seconds())})
+						a := w.start("a", func(c *Config) { c.LeaseDuration = duration })
+						a.link.set(weather)
+						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+						w.pass(time.Minute)
+						for range 3 {
+							assert.LessOrEqual(t, a.requested(time.Minute), perMinute+burst)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestAHolderWhoseLeaseIsWrittenAllTheTimeBoundsItsRequests(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		// Each write of the agent's meets one that came before it.
+		a.link.set(func(l *link) {
+			writes := 0
+			l.meddle = func() {
+				if writes++; writes > 1000 {
+					return // no time passes here: the test is to fail, not to hang
+				}
+				l := w.server.lease(theSlot)
+				w.server.put(&l)
+			}
+		})
+		assert.LessOrEqual(t, a.requested(time.Minute), perMinute+burst)
+	})
+}
+
+func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		w.server.remove(theSlot)
+		w.pass(0)
+		// The watch has told of the end, and tells nothing from here on.
+		a.link.set(func(l *link) { l.mute = true })
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "unknown", DurationSeconds: 30})
+		w.within(30*time.Second+slowest, "taken", func() bool { return a.running("s1") })
+	})
+}
