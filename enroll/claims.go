@@ -6,7 +6,6 @@ package enroll
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,17 +20,21 @@ import (
 type claim struct {
 	// duration is the longest that anybody asks for.
 	duration time.Duration
-	// accounts are the service accounts of those who ask.
-	accounts map[string]bool
+	// accounts are the service accounts of those who ask, by their roleKey.
+	accounts map[string]string
+	// first is the first of those who ask: the Event of a slot that no Role has
+	// room for is written on it.
+	first client.Object
 }
 
 // claims are all that a namespace asks for, by the Lease's name.
 type claims map[string]*claim
 
-func (c claims) add(account string, duration time.Duration, slots ...string) {
+func (c claims) add(by client.Object, account string, duration time.Duration, slots ...string) {
 	if account == "" {
 		account = "default"
 	}
+	key := roleKey(account)
 	if duration == 0 {
 		duration = api.DefaultLeaseDuration
 	}
@@ -43,33 +46,44 @@ func (c claims) add(account string, duration time.Duration, slots ...string) {
 			continue
 		}
 		if c[slot] == nil {
-			c[slot] = &claim{accounts: map[string]bool{}}
+			c[slot] = &claim{accounts: map[string]string{}, first: by}
 		}
 		c[slot].duration = max(c[slot].duration, duration)
-		c[slot].accounts[account] = true
+		c[slot].accounts[key] = account
 	}
 }
 
-func (c claims) slots() []string { return slices.Sorted(maps.Keys(c)) }
-
-// addPods adds what gated pods ask for, by what the webhook wrote on them. A
-// pod that has ended asks for nothing; one that is about to end still does.
+// addPod adds what a gated pod asks for, by what the webhook wrote on it.
 //
 // In a namespace that is not opted in (any more), only what nobody can put on a
 // living pod counts: the gate itself.
-func (c claims) addPods(pods []corev1.Pod, optedIn bool) {
-	for i := range pods {
-		pod := &pods[i]
-		if !optedIn && !hasGate(pod) {
-			continue
-		}
-		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		// The webhook let it pass, so it parses; if not, the default is what
-		// the agent assumes, too.
-		duration, _ := time.ParseDuration(pod.Annotations[api.LeaseDurationAnnotation])
-		c.add(pod.Spec.ServiceAccountName, duration, podSlots(pod)...)
+func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
+	a := asks(pod)
+	if a.ended || !optedIn && !a.gate {
+		return
+	}
+	// The webhook let it pass, so it parses; if not, the default is what the
+	// agent assumes, too.
+	duration, _ := time.ParseDuration(a.duration)
+	slots := slices.DeleteFunc(strings.Split(a.slots, ","), func(slot string) bool { return slot == "" })
+	c.add(pod, a.account, duration, slots...)
+}
+
+// ask is all of a pod that its claims depend on.
+type ask struct {
+	account, slots, duration string
+	// ended: the pod asks for nothing any more. One that is about to end still does.
+	ended bool
+	gate  bool
+}
+
+func asks(pod *corev1.Pod) ask {
+	return ask{
+		account:  pod.Spec.ServiceAccountName,
+		slots:    pod.Annotations[api.SlotsAnnotation],
+		duration: pod.Annotations[api.LeaseDurationAnnotation],
+		ended:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
+		gate:     hasGate(pod),
 	}
 }
 
@@ -96,11 +110,6 @@ func shimmed(c corev1.Container) bool {
 	return len(c.Command) > 0 && c.Command[0] == api.AgentBinary
 }
 
-func podSlots(pod *corev1.Pod) []string {
-	slots := strings.Split(pod.Annotations[api.SlotsAnnotation], ",")
-	return slices.DeleteFunc(slots, func(slot string) bool { return slot == "" })
-}
-
 // addWorkloads adds what workloads will ask for as soon as they have pods, so
 // that a first pod finds its Lease, and that one between two Jobs stays.
 func (c claims) addWorkloads(workloads []workload) {
@@ -109,16 +118,55 @@ func (c claims) addWorkloads(workloads []workload) {
 		if err != nil || !request.Claims() {
 			continue
 		}
-		c.add(w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
+		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
 	}
 }
 
-// gatedPods lists the pods that the webhook gated.
-func gatedPods(ctx context.Context, from client.Reader, namespace string) ([]corev1.Pod, error) {
+// podsAtOnce bounds the memory that a list of whole pods takes, some 10 KB each.
+const podsAtOnce = 500
+
+// cachedPods adds what the gated pods that the cache knows ask for.
+func (r *Reconciler) cachedPods(ctx context.Context, namespace string, optedIn bool, wanted claims) error {
 	var pods corev1.PodList
-	err := from.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated})
+	if err := r.Client.List(ctx, &pods, append(gatedIn(namespace), client.UnsafeDisableDeepCopy)...); err != nil {
+		return fmt.Errorf("list gated pods: %w", err)
+	}
+	for i := range pods.Items {
+		wanted.addPod(&pods.Items[i], optedIn)
+	}
+	return nil
+}
+
+// livePods returns what the gated pods ask for, consistently, whether or not
+// their namespace is opted in.
+func (r *Reconciler) livePods(ctx context.Context, namespace string) (claims, error) {
+	wanted := claims{}
+	var pods corev1.PodList
+	err := eachPage(ctx, r.Reader, &pods, func() {
+		for i := range pods.Items {
+			wanted.addPod(&pods.Items[i], true)
+		}
+	}, gatedIn(namespace)...)
 	if err != nil {
 		return nil, fmt.Errorf("list gated pods: %w", err)
 	}
-	return pods.Items, nil
+	return wanted, nil
+}
+
+func gatedIn(namespace string) []client.ListOption {
+	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
+}
+
+// eachPage lists pods page by page, as they were at one instant.
+func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
+	for {
+		page := append(slices.Clone(options), client.Limit(podsAtOnce), client.Continue(list.GetContinue()))
+		if err := from.List(ctx, list, page...); err != nil {
+			return err
+		}
+		visit()
+		if list.GetContinue() == "" {
+			return nil
+		}
+	}
 }

@@ -9,11 +9,7 @@ import (
 	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -21,9 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
@@ -42,29 +36,14 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 	toNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}}
 	})
-	// Leases change with every renewal. What matters is that one comes or goes;
-	// the sweep looks by the clock.
-	comesOrGoes := builder.WithPredicates(predicate.Funcs{
-		UpdateFunc: func(event.UpdateEvent) bool { return false },
-	})
-	// Most workloads have nothing to do with us; the old object counts, too.
-	ours := builder.WithPredicates(predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool { return isAnnotated(e.Object) },
-		UpdateFunc: func(e event.UpdateEvent) bool { return isAnnotated(e.ObjectOld) || isAnnotated(e.ObjectNew) },
-		DeleteFunc: func(e event.DeleteEvent) bool { return isAnnotated(e.Object) },
-	})
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry)
-	return ctrl.NewControllerManagedBy(m).
+	b := ctrl.NewControllerManagedBy(m).
 		Named("enroll").
-		For(&corev1.Namespace{}).
-		Watches(&corev1.Pod{}, toNamespace).
-		Watches(&coordinationv1.Lease{}, toNamespace, comesOrGoes).
-		Watches(&rbacv1.Role{}, toNamespace).
-		Watches(&rbacv1.RoleBinding{}, toNamespace).
-		Watches(&appsv1.Deployment{}, toNamespace, ours).
-		Watches(&appsv1.StatefulSet{}, toNamespace, ours).
-		Watches(&appsv1.DaemonSet{}, toNamespace, ours).
-		Watches(&batchv1.CronJob{}, toNamespace, ours).
+		For(&corev1.Namespace{}, builder.WithPredicates(changes(sameNamespace)))
+	for _, w := range watched() {
+		b = b.Watches(w.kind, toNamespace, builder.WithPredicates(w.changes))
+	}
+	return b.
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: atOnce, RateLimiter: limiter,
 			// A process has one for each term that it is elected for.
@@ -87,24 +66,4 @@ func raced(err error) bool {
 		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })
 	}
 	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)
-}
-
-func isAnnotated(object client.Object) bool {
-	return annotated(object.GetAnnotations()) || annotated(template(object).Annotations)
-}
-
-// template is the pod template of a workload.
-func template(object client.Object) *corev1.PodTemplateSpec {
-	switch o := object.(type) {
-	case *appsv1.Deployment:
-		return &o.Spec.Template
-	case *appsv1.StatefulSet:
-		return &o.Spec.Template
-	case *appsv1.DaemonSet:
-		return &o.Spec.Template
-	case *batchv1.CronJob:
-		return &o.Spec.JobTemplate.Spec.Template
-	default:
-		return &corev1.PodTemplateSpec{}
-	}
 }

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package enroll gives gated pods what they need to compete for their slots:
-// the Leases, and for each service account a Role that names them.
+// the Leases, and for each service account Roles that name them: one, or a further
+// one for each 500 slots.
 //
 // Guarantee: a slot is never free only because something is missing. Every
 // Lease is created as held by someone [Unknown], for the longest duration ever
@@ -10,7 +11,13 @@
 // once only if a consistent list of the Roles, made after the Lease was there,
 // shows that none ever named it: then nobody can ever have held it. What is no
 // longer asked for is deleted when this process has seen it unchanged for a
-// whole duration, the Lease before its name.
+// whole duration, the Lease before its name. An account that claims a Lease no
+// longer which others claim loses its right after a duration, too; but some Role
+// always goes on to remember the Lease, and the longest duration of all.
+//
+// Cost: a look at a namespace takes time and memory in proportion to what is in it,
+// and asks the API server nothing if nothing is to be done. What is new costs two
+// requests for each Lease, and for each Role one write.
 //
 // And no right is given on a Lease that no claim can name, nor for the marks of
 // a pod without a gate where the namespace did not opt in: whoever may annotate

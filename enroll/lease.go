@@ -5,9 +5,10 @@ package enroll
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,76 +27,120 @@ const Unknown = "unknown"
 // managed is the value of our label.
 const managed = "true"
 
-// admit makes the Lease exist and its claimants able to compete for it. The
+// admit makes the Leases exist and their claimants able to compete for them. The
 // order of its steps is what makes it safe:
 //
-//  1. The Lease is there, held by someone unknown. A crash here leaves a Lease
-//     that nobody may touch, since no Role names it, or that everybody waits
-//     for, since one does.
+//  1. The Leases are there, each held by someone unknown. A crash here leaves a
+//     Lease that nobody may touch, since no Role names it, or that everybody
+//     waits for, since one does.
 //  2. A consistent list of the Roles. Had there been a holder before, a Role
 //     would name the Lease: its name goes into a Role before anybody can hold
-//     it, and out only after the Lease has been deleted as not held.
+//     it, and out of the last one only after the Lease has been deleted as not
+//     held.
 //  3. No Role names it: nobody ever held it, and nobody can hold it yet. It is
 //     freed, if it is still as it was in step 1 (another process that got
 //     further has changed it, or will have its own write refused). A crash
 //     here leaves a free Lease that no Role names.
 //  4. The Roles name it. From here on only agents write it.
-func (r *Reconciler) admit(ctx context.Context, namespace, name string, c *claim) error {
-	lease, err := r.present(ctx, namespace, name, c)
-	if err != nil {
-		return err
+//
+// Each step is done for all slots before the next, so that one list of the Roles
+// is enough, and one write of each.
+func (r *Reconciler) admit(ctx context.Context, l *look, slots []string) error {
+	leases, errs := r.present(ctx, l, slots)
+	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool { return l.inPlace(lease) })
+	if len(leases) == 0 {
+		return errors.Join(errs...)
 	}
-	roles, err := r.roles(ctx, r.Reader, namespace)
+	ledgers, err := r.ledgers(ctx, r.Reader, l.namespace)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	if ours(lease) && holder(lease) == Unknown && !roles.named(name) {
+	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
+		if !ours(lease) || holder(lease) != Unknown || ledgers.named(lease.Name) {
+			return false
+		}
 		lease.Spec.HolderIdentity = new("")
 		// Update sends uid and resourceVersion: without the uid it would
 		// create the Lease if it is gone, and compare nothing.
 		if err := r.Client.Update(ctx, lease); err != nil {
-			return fmt.Errorf("free new lease %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("free new lease %s: %w", lease.Name, err))
+			return true
 		}
-	}
-	for _, account := range slices.Sorted(maps.Keys(c.accounts)) {
-		if err := r.grant(ctx, account, lease, c.duration); err != nil {
-			return err
-		}
-	}
-	return nil
+		return false
+	})
+	return errors.Join(append(errs, r.grant(ctx, l, ledgers, leases))...)
 }
 
-// present reads the Lease, and creates it if it is gone or never was.
-func (r *Reconciler) present(ctx context.Context, namespace, name string, c *claim) (*coordinationv1.Lease, error) {
+// present reads the Leases, and creates those that are gone or never were.
+func (r *Reconciler) present(ctx context.Context, l *look, slots []string) ([]*coordinationv1.Lease, []error) {
+	var (
+		leases []*coordinationv1.Lease
+		errs   []error
+		// before are the Roles, listed ahead of the first creation.
+		before *ledgers
+	)
+	for _, slot := range slots {
+		lease, err := r.find(ctx, l, slot)
+		if err == nil && lease == nil && before == nil {
+			before, err = r.ledgers(ctx, r.Reader, l.namespace)
+		}
+		if err == nil && lease == nil {
+			lease, err = r.create(ctx, l.namespace, slot, max(l.wanted[slot].duration, before.duration(slot)))
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		leases = append(leases, lease)
+	}
+	return leases, errs
+}
+
+// find reads a Lease that may be there. It returns nil for a Lease that is gone,
+// and for one that neither the cache nor a Role knows, at no cost.
+func (r *Reconciler) find(ctx context.Context, l *look, slot string) (*coordinationv1.Lease, error) {
+	if l.leases[slot] == nil && !l.ledgers.named(slot) {
+		return nil, nil //nolint:nilnil // No Lease is no error: it is created.
+	}
+	lease, err := r.read(ctx, l.namespace, slot)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // As above.
+	}
+	return lease, err
+}
+
+func (r *Reconciler) read(ctx context.Context, namespace, slot string) (*coordinationv1.Lease, error) {
 	lease := new(coordinationv1.Lease)
-	err := r.Reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, lease)
-	if err == nil {
-		return lease, nil
+	if err := r.Reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, lease); err != nil {
+		return nil, fmt.Errorf("read lease %s: %w", slot, err)
 	}
-	if !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("read lease %s: %w", name, err)
-	}
-	roles, err := r.roles(ctx, r.Reader, namespace)
-	if err != nil {
-		return nil, err
-	}
+	return lease, nil
+}
+
+// create makes a Lease that is held by someone unknown. A Lease that is there
+// already, another process's or somebody else's, is read.
+func (r *Reconciler) create(ctx context.Context, namespace, slot string, duration time.Duration) (*coordinationv1.Lease, error) {
 	now := metav1.NewMicroTime(r.now())
-	lease = &coordinationv1.Lease{
+	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
-			Name:      name,
+			Name:      slot,
 			Labels:    map[string]string{api.ManagedLabel: managed},
 		},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity:       new(Unknown),
-			LeaseDurationSeconds: new(seconds(max(c.duration, roles.longest(name)))),
+			LeaseDurationSeconds: new(seconds(duration)),
 			AcquireTime:          &now,
 			RenewTime:            &now,
 			LeaseTransitions:     new(int32),
 		},
 	}
-	if err := r.Client.Create(ctx, lease); err != nil {
-		return nil, fmt.Errorf("create lease %s: %w", name, err)
+	err := r.Client.Create(ctx, lease)
+	if apierrors.IsAlreadyExists(err) {
+		return r.read(ctx, namespace, slot)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create lease %s: %w", slot, err)
 	}
 	return lease, nil
 }

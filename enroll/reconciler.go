@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -54,10 +53,11 @@ type Reconciler struct {
 	// done for pods there, which no webhook gates.
 	Home string
 
-	mu        sync.Mutex
-	sightings map[types.NamespacedName]sighting
-	// told: the workloads of a namespace that were looked at, by their name.
-	told map[string]map[string]bool
+	mu sync.Mutex
+	// sightings are, by namespace, of what nobody asks for.
+	sightings map[string]map[right]sighting
+	// notGated and tooMany are whose owners were told.
+	notGated, tooMany told
 }
 
 func (r *Reconciler) now() time.Time {
@@ -83,90 +83,109 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 	never := name == metav1.NamespaceSystem || name == r.Home
 	optedIn := !never && namespace.Labels[api.InjectionLabel] == api.InjectionEnabled
 
-	wanted := claims{}
+	l, err := r.look(ctx, name, optedIn, never)
+	if err != nil {
+		return 0, err
+	}
+	return r.enroll(ctx, l)
+}
+
+// look is what the caches know of a namespace.
+type look struct {
+	namespace string
+	optedIn   bool
+	wanted    claims
+	workloads []workload
+	// leases are ours, by name.
+	leases   map[string]*coordinationv1.Lease
+	ledgers  *ledgers
+	bindings []rbacv1.RoleBinding
+	// left are the slots for which an account has no room.
+	left []string
+}
+
+func (r *Reconciler) look(ctx context.Context, namespace string, optedIn, never bool) (*look, error) {
+	l := &look{namespace: namespace, optedIn: optedIn, wanted: claims{}}
 	if !never {
-		pods, err := gatedPods(ctx, r.Client, name)
-		if err != nil {
-			return 0, err
+		if err := r.cachedPods(ctx, namespace, optedIn, l.wanted); err != nil {
+			return nil, err
 		}
-		wanted.addPods(pods, optedIn)
 	}
-	var workloads []workload
+	var err error
 	if optedIn {
-		if workloads, err = r.workloads(ctx, name); err != nil {
-			return 0, err
+		if l.workloads, err = r.workloads(ctx, namespace); err != nil {
+			return nil, err
 		}
-		wanted.addWorkloads(workloads)
+		l.wanted.addWorkloads(l.workloads)
 	}
-	return r.enroll(ctx, name, wanted, workloads, optedIn)
+	if l.leases, err = r.leases(ctx, namespace); err != nil {
+		return nil, err
+	}
+	if l.ledgers, err = r.ledgers(ctx, r.Client, namespace); err != nil {
+		return nil, err
+	}
+	if l.bindings, err = r.bindings(ctx, namespace); err != nil {
+		return nil, err
+	}
+	l.ledgers.markBound(l.bindings)
+	return l, nil
 }
 
 // enroll does its steps even if one of them fails: a Role that is in the way
 // of one workload is none of the others' business.
-func (r *Reconciler) enroll(ctx context.Context, namespace string, wanted claims, workloads []workload, optedIn bool) (time.Duration, error) {
-	leases, err := r.leases(ctx, r.Client, namespace)
-	if err != nil {
-		return 0, err
-	}
-	roles, err := r.roles(ctx, r.Client, namespace)
-	if err != nil {
-		return 0, err
-	}
-	bound, err := r.bound(ctx, namespace)
-	if err != nil {
-		return 0, err
-	}
+func (r *Reconciler) enroll(ctx context.Context, l *look) (time.Duration, error) {
 	var errs []error
-	for _, slot := range wanted.slots() {
-		if !inPlace(leases[slot], roles, bound, wanted[slot]) {
-			errs = append(errs, r.admit(ctx, namespace, slot, wanted[slot]))
-		}
+	if missing := l.missing(); len(missing) > 0 {
+		errs = append(errs, r.admit(ctx, l, missing))
 	}
-	errs = append(errs, r.pullSecrets(ctx, namespace, optedIn))
-	again, err := r.sweep(ctx, namespace, wanted, leases, roles)
-	errs = append(errs, err)
-	if optedIn {
-		errs = append(errs, r.tell(ctx, workloads))
-	} else {
-		r.untellAll(namespace)
-	}
+	errs = append(errs, r.pullSecrets(ctx, l.namespace, l.optedIn), r.unbindOrphans(ctx, l))
+	again, err := r.sweep(ctx, l)
+	errs = append(errs, err, r.tellNotGated(ctx, l))
+	r.tellTooMany(l)
 	return again, errors.Join(errs...)
 }
 
-// inPlace: as far as the caches know, nothing is to be done for the slot.
-func inPlace(lease *coordinationv1.Lease, roles roles, bound map[string]bool, c *claim) bool {
-	if lease == nil {
-		return false
+// missing are the slots for which something is to be done, as far as the caches
+// know.
+func (l *look) missing() []string {
+	var missing []string
+	for slot := range l.wanted {
+		if lease := l.leases[slot]; lease == nil || !l.inPlace(lease) {
+			missing = append(missing, slot)
+		}
 	}
-	return !slices.ContainsFunc(slices.Collect(maps.Keys(c.accounts)), func(account string) bool {
-		return !roles.grants(account, lease, c.duration) || !bound[account]
-	})
+	slices.Sort(missing)
+	return missing
 }
 
-// leases are those of a namespace that are ours, by name.
-func (r *Reconciler) leases(ctx context.Context, from client.Reader, namespace string) (map[string]*coordinationv1.Lease, error) {
+// inPlace: each account that claims the Lease has a Role that is bound, names this
+// very Lease, and remembers the longest duration of all.
+func (l *look) inPlace(lease *coordinationv1.Lease) bool {
+	c := l.wanted[lease.Name]
+	m := memory{Seconds: max(l.ledgers.longest[lease.Name], seconds(c.duration)), UID: lease.UID}
+	for key := range c.accounts {
+		at := l.ledgers.of(key, lease.Name)
+		if len(at) == 0 || slices.ContainsFunc(at, func(known *ledger) bool {
+			return !known.sound || !known.bound || known.memories[lease.Name] != m
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// leases are those of a namespace that are ours, as the cache knows them.
+func (r *Reconciler) leases(ctx context.Context, namespace string) (map[string]*coordinationv1.Lease, error) {
 	var list coordinationv1.LeaseList
-	if err := from.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}); err != nil {
+	err := r.Client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	if err != nil {
 		return nil, fmt.Errorf("list leases: %w", err)
 	}
 	leases := make(map[string]*coordinationv1.Lease, len(list.Items))
 	for i := range list.Items {
-		leases[list.Items[i].Name] = &list.Items[i]
-	}
-	return leases, nil
-}
-
-// bound are the service accounts whose Role is bound as we would bind it.
-func (r *Reconciler) bound(ctx context.Context, namespace string) (map[string]bool, error) {
-	var list rbacv1.RoleBindingList
-	if err := r.Client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}); err != nil {
-		return nil, fmt.Errorf("list role bindings: %w", err)
-	}
-	bound := map[string]bool{}
-	for _, b := range list.Items {
-		if len(b.Subjects) == 1 && b.RoleRef.Name == b.Name && b.RoleRef.Name == RoleName(b.Subjects[0].Name) {
-			bound[b.Subjects[0].Name] = true
+		if lease := &list.Items[i]; ours(lease) {
+			leases[lease.Name] = lease
 		}
 	}
-	return bound, nil
+	return leases, nil
 }

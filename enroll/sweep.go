@@ -5,192 +5,147 @@ package enroll
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// sighting is a Lease that nobody asks for, as it was when this process first
+// right is a Role's right on a Lease; without a Role, the Lease itself and every
+// right on it.
+type right struct{ lease, role string }
+
+// sighting is a right that nobody asks for, as it was when this process first
 // saw it like that.
 type sighting struct {
 	// uid and version are empty for a Lease that is gone while a Role still
-	// names it: its holder may be alive all the same.
+	// names it, since its holder may be alive all the same; and for a Role's right.
 	uid     types.UID
 	version string
 	since   time.Time
 }
 
+// due is what nobody has asked for in a whole duration.
+type due struct {
+	// leases are to be deleted, with all rights on them.
+	leases map[string]bool
+	// rights are to be withdrawn: others claim the Lease, the Role's account not.
+	rights map[right]bool
+}
+
 // sweep deletes what nobody asks for and a whole duration has not changed:
 // whoever held it must have stopped by then. It returns when to look again.
-func (r *Reconciler) sweep(ctx context.Context, namespace string, wanted claims, leases map[string]*coordinationv1.Lease, roles roles) (time.Duration, error) {
-	names := roles.names()
-	for name, lease := range leases {
-		if ours(lease) {
-			names[name] = true
+//
+// A Lease that others claim is not deleted, but the accounts that claim it no
+// longer lose their right on it after the same time: an agent of theirs that no
+// pod stands for could not have renewed since.
+func (r *Reconciler) sweep(ctx context.Context, l *look) (time.Duration, error) {
+	now := r.now()
+	unasked := l.unasked()
+	seen := r.seen(l.namespace, unasked, now)
+	overdue := due{leases: map[string]bool{}, rights: map[right]bool{}}
+	var again time.Duration
+	for of, s := range seen {
+		left := l.patience(of.lease) - now.Sub(s.since)
+		switch {
+		case left > 0 && (again == 0 || left < again):
+			again = left
+		case left > 0:
+		case of.role == "":
+			overdue.leases[of.lease] = true
+		default:
+			overdue.rights[of] = true
 		}
 	}
-	var (
-		again time.Duration
-		errs  []error
-	)
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		key := types.NamespacedName{Namespace: namespace, Name: name}
-		if wanted[name] != nil {
-			r.unsee(key)
-			continue
-		}
-		lease := leases[name]
-		d := roles.longest(name)
-		if lease != nil {
-			d = max(d, time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second)
-		}
-		if d == 0 {
-			d = api.DefaultLeaseDuration
-		}
-		if left := d - r.see(key, lease); left > 0 {
-			if again == 0 || left < again {
-				again = left
-			}
-			continue
-		}
-		if err := r.remove(ctx, key, lease); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.unsee(key)
+	if len(overdue.leases)+len(overdue.rights) == 0 {
+		return again, nil
 	}
-	return again, errors.Join(errs...)
+	done, err := r.remove(ctx, l, overdue)
+	r.unsee(l.namespace, done)
+	return again, err
 }
 
-// see notes the Lease (nil: it is gone) as it is, and returns for how long it
-// has been like that.
-func (r *Reconciler) see(key types.NamespacedName, lease *coordinationv1.Lease) time.Duration {
-	now := r.now()
-	seen := sighting{since: now}
-	if lease != nil {
-		seen.uid, seen.version = lease.UID, lease.ResourceVersion
+// unasked are the Leases that nobody claims, gone ones too, and the rights of
+// accounts that claim a Lease no longer which others do.
+func (l *look) unasked() map[right]*coordinationv1.Lease {
+	unasked := map[right]*coordinationv1.Lease{}
+	for name, lease := range l.leases {
+		if l.wanted[name] == nil {
+			unasked[right{lease: name}] = lease
+		}
 	}
+	for _, known := range l.ledgers.all {
+		for name := range known.memories {
+			c := l.wanted[name]
+			switch {
+			case c == nil:
+				unasked[right{lease: name}] = l.leases[name]
+			case c.accounts[known.key] == "":
+				unasked[right{lease: name, role: known.role.Name}] = nil
+			}
+		}
+	}
+	return unasked
+}
+
+// patience is for how long a Lease must be as it is before it is swept: nobody can
+// have held it for longer without a sign.
+func (l *look) patience(name string) time.Duration {
+	d := l.ledgers.duration(name)
+	if lease := l.leases[name]; lease != nil {
+		d = max(d, time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second)
+	}
+	if d == 0 {
+		return api.DefaultLeaseDuration
+	}
+	return d
+}
+
+// seen notes what nobody asks for, forgets what was asked for again, and returns
+// since when each is as it is.
+func (r *Reconciler) seen(namespace string, unasked map[right]*coordinationv1.Lease, now time.Time) map[right]sighting {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before, ok := r.sightings[key]
-	if ok && before.uid == seen.uid && before.version == seen.version {
-		return now.Sub(before.since)
+	before := r.sightings[namespace]
+	seen := make(map[right]sighting, len(unasked))
+	for of, lease := range unasked {
+		s := sighting{since: now}
+		if lease != nil {
+			s.uid, s.version = lease.UID, lease.ResourceVersion
+		}
+		if b, ok := before[of]; ok && b.uid == s.uid && b.version == s.version {
+			s = b
+		}
+		seen[of] = s
 	}
 	if r.sightings == nil {
-		r.sightings = map[types.NamespacedName]sighting{}
+		r.sightings = map[string]map[right]sighting{}
 	}
-	r.sightings[key] = seen
-	return 0
+	if len(seen) > 0 {
+		r.sightings[namespace] = seen
+	} else {
+		delete(r.sightings, namespace)
+	}
+	return seen
 }
 
-func (r *Reconciler) unsee(key types.NamespacedName) {
+// unsee makes what was swept, or is asked for after all, be looked at anew.
+func (r *Reconciler) unsee(namespace string, done []right) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.sightings, key)
+	for _, of := range done {
+		delete(r.sightings[namespace], of)
+	}
 }
 
 // forget drops all that is remembered of a namespace that is gone.
 func (r *Reconciler) forget(namespace string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.told, namespace)
-	maps.DeleteFunc(r.sightings, func(key types.NamespacedName, _ sighting) bool { return key.Namespace == namespace })
-}
-
-// remove deletes the Lease, then its name from the Roles. A crash between the
-// two leaves a name without a Lease, which makes newcomers wait a duration, and
-// which a later sweep removes after one.
-func (r *Reconciler) remove(ctx context.Context, key types.NamespacedName, lease *coordinationv1.Lease) error {
-	// Nothing would be lost by sweeping what a pod asks for that our cache does
-	// not know yet, but that pod would wait.
-	pods, err := gatedPods(ctx, r.Reader, key.Namespace)
-	if err != nil {
-		return err
-	}
-	wanted := claims{}
-	wanted.addPods(pods, true)
-	if wanted[key.Name] != nil {
-		return nil
-	}
-	roles, err := r.roles(ctx, r.Reader, key.Namespace)
-	if err != nil {
-		return err
-	}
-	if lease != nil {
-		err = r.Client.Delete(ctx, lease, unchanged(lease))
-	} else {
-		err = r.absent(ctx, key)
-	}
-	if err != nil {
-		return fmt.Errorf("sweep lease %s: %w", key.Name, err)
-	}
-	for i := range roles {
-		if _, ok := remembered(&roles[i])[key.Name]; !ok {
-			continue
-		}
-		// The Roles were read before the Lease was deleted: who has made a new
-		// one since and said so in the Role makes this write fail.
-		if err := r.revoke(ctx, &roles[i], key.Name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// absent: a Lease that the cache does not know is not there either, or is
-// somebody else's, and stays.
-func (r *Reconciler) absent(ctx context.Context, key types.NamespacedName) error {
-	var lease coordinationv1.Lease
-	err := r.Reader.Get(ctx, key, &lease)
-	if err == nil && ours(&lease) {
-		return errAgain
-	}
-	return client.IgnoreNotFound(err)
-}
-
-// revoke takes a name out of a Role, and deletes the Role with its last one.
-func (r *Reconciler) revoke(ctx context.Context, role *rbacv1.Role, lease string) error {
-	memories := remembered(role)
-	delete(memories, lease)
-	if len(memories) > 0 {
-		err := remember(role, memories)
-		if err == nil {
-			err = r.Client.Update(ctx, role)
-		}
-		if err != nil {
-			return fmt.Errorf("revoke lease %s: %w", lease, err)
-		}
-		return nil
-	}
-	if err := r.Client.Delete(ctx, role, unchanged(role)); err != nil {
-		return fmt.Errorf("delete role %s: %w", role.Name, err)
-	}
-	// A binding without its Role gives nothing. If a new Role has come since,
-	// its next look makes the binding anew.
-	return r.unbind(ctx, role.Namespace, role.Name)
-}
-
-// unbind deletes a binding of ours, if it is there.
-func (r *Reconciler) unbind(ctx context.Context, namespace, name string) error {
-	binding := rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	err := r.Client.Get(ctx, client.ObjectKeyFromObject(&binding), &binding)
-	if err == nil && binding.Labels[api.ManagedLabel] == managed {
-		err = r.Client.Delete(ctx, &binding, unchanged(&binding))
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete role binding %s: %w", name, err)
-	}
-	return nil
+	delete(r.sightings, namespace)
+	r.notGated.forget(namespace)
+	r.tooMany.forget(namespace)
 }

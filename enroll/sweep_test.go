@@ -192,6 +192,7 @@ func TestCrashWhileSweeping(t *testing.T) {
 		w.settle(next)
 		assert.Nil(t, w.lease("lock.x"), "write %d", crash)
 		assert.Nil(t, w.role("till"), "write %d", crash)
+		assert.Empty(t, w.bindings(), "write %d", crash)
 	}
 }
 

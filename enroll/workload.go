@@ -43,37 +43,33 @@ func (r *Reconciler) workloads(ctx context.Context, namespace string) ([]workloa
 		cronJobs     batchv1.CronJobList
 	)
 	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets, &cronJobs} {
-		if err := r.Client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return nil, fmt.Errorf("list workloads: %w", err)
 		}
 	}
 	var all []workload
-	add := func(object client.Object, group, kind string, template *corev1.PodTemplateSpec, selector *metav1.LabelSelector) {
+	add := func(object client.Object, group, kind string) {
 		w := workload{
 			object:   object,
 			group:    api.Workload{Group: group, Kind: kind, Name: object.GetName()},
-			template: template,
-			selector: selector,
+			template: template(object),
+			selector: selector(object),
 		}
 		if metav1.GetControllerOf(object) == nil && annotated(w.effective()) {
 			all = append(all, w)
 		}
 	}
 	for i := range deployments.Items {
-		o := &deployments.Items[i]
-		add(o, "apps", "Deployment", &o.Spec.Template, o.Spec.Selector)
+		add(&deployments.Items[i], "apps", "Deployment")
 	}
 	for i := range statefulSets.Items {
-		o := &statefulSets.Items[i]
-		add(o, "apps", "StatefulSet", &o.Spec.Template, o.Spec.Selector)
+		add(&statefulSets.Items[i], "apps", "StatefulSet")
 	}
 	for i := range daemonSets.Items {
-		o := &daemonSets.Items[i]
-		add(o, "apps", "DaemonSet", &o.Spec.Template, o.Spec.Selector)
+		add(&daemonSets.Items[i], "apps", "DaemonSet")
 	}
 	for i := range cronJobs.Items {
-		o := &cronJobs.Items[i]
-		add(o, "batch", "CronJob", &o.Spec.JobTemplate.Spec.Template, nil)
+		add(&cronJobs.Items[i], "batch", "CronJob")
 	}
 	return all, nil
 }

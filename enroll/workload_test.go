@@ -6,6 +6,8 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -147,45 +149,35 @@ func TestPullSecretsMayBeReadWhereTheNamespaceOptedIn(t *testing.T) {
 
 // What the cache drops must not be missed: the same comes out either way.
 func TestNothingThatIsReadIsStripped(t *testing.T) {
-	pod := lasting(gated("a", "till", "lock.x"), "60s")
-	pod.Status.Phase = corev1.PodRunning
 	before, after := claims{}, claims{}
-	before.addPods([]corev1.Pod{*pod}, false)
-	stripped, err := strip(pod.DeepCopy())
-	require.NoError(t, err)
-	after.addPods([]corev1.Pod{*stripped.(*corev1.Pod)}, false)
-	assert.Equal(t, before, after)
-	assert.NotEmpty(t, after)
+	for gate, test := range gates {
+		pod := lasting(gated("a", "till", "lock."+gate), "60s")
+		pod.Spec = test.spec
+		pod.Spec.ServiceAccountName = "till"
+		pod.Status.Phase = corev1.PodRunning
+		before.addPod(pod, false)
+		stripped, err := strip(pod.DeepCopy())
+		require.NoError(t, err)
+		after.addPod(stripped.(*corev1.Pod), false)
+	}
+	assert.Len(t, before, 3)
+	for _, slot := range slices.Sorted(maps.Keys(before)) {
+		require.Contains(t, after, slot)
+		assert.Equal(t, before[slot].accounts, after[slot].accounts)
+		assert.Equal(t, before[slot].duration, after[slot].duration)
+	}
 
 	for _, object := range []client.Object{deployment(singleton, nil), deployment(nil, singleton), cronJob(singleton)} {
 		object.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "kubectl"}})
-		whole := newWorld(t, object.DeepCopyObject().(client.Object))
-		all, err := whole.process().workloads(t.Context(), shop)
-		require.NoError(t, err)
+		whole := object.DeepCopyObject().(client.Object)
 		bare, err := strip(object)
 		require.NoError(t, err)
 		assert.Empty(t, object.GetManagedFields())
-		thin := newWorld(t, bare.(client.Object))
-		some, err := thin.process().workloads(t.Context(), shop)
-		require.NoError(t, err)
-		before, after := claims{}, claims{}
-		before.addWorkloads(all)
-		after.addWorkloads(some)
-		assert.Equal(t, before, after)
-		assert.NotEmpty(t, after)
-		assert.Equal(t, all[0].selector, some[0].selector)
+		assert.Equal(t, selector(whole), selector(bare.(client.Object)))
+		assert.Equal(t, whole.GetAnnotations(), bare.(client.Object).GetAnnotations())
+		assert.Equal(t, template(whole).Annotations, template(bare.(client.Object)).Annotations)
+		assert.Equal(t, template(whole).Spec.ServiceAccountName, template(bare.(client.Object)).Spec.ServiceAccountName)
 	}
-}
-
-func TestRoleNamesAreShortAndDiffer(t *testing.T) {
-	long := make([]byte, 253)
-	for i := range long {
-		long[i] = 'a'
-	}
-	assert.Equal(t, "metaparticle-default", RoleName("default"))
-	one, other := RoleName(string(long)), RoleName(string(long[:252])+"b")
-	assert.LessOrEqual(t, len(one), 253)
-	assert.NotEqual(t, one, other)
 }
 
 func TestOnlyRacesArePassedOver(t *testing.T) {

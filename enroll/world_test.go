@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	clienttesting "k8s.io/client-go/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -47,17 +50,23 @@ type world struct {
 	// and may crash the process or let another one run.
 	writes int
 	before func(n int) error
+	// requests counts what enroll asks of the API server, by verb and kind, and
+	// returned the objects that its lists return.
+	requests map[string]int
+	returned int
 
 	uids  int
 	named map[string]bool
 }
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
-	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), named: map[string]bool{}}
+	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), named: map[string]bool{}, requests: map[string]int{}}
 	objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: shop, Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled},
 	}})
-	w.server = fake.NewClientBuilder().Build()
+	// The tracker that is the default looks after managed fields, which takes long.
+	tracker := clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder())
+	w.server = fake.NewClientBuilder().WithObjectTracker(tracker).Build()
 	for _, object := range objects {
 		w.create(object)
 	}
@@ -80,7 +89,7 @@ func (w *world) process() *Reconciler {
 			return w.cached(ctx, list, options...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, object client.Object, _ ...client.CreateOption) error {
-			if err := w.write(); err != nil {
+			if err := w.write("create", object); err != nil {
 				return err
 			}
 			if lease, ok := object.(*coordinationv1.Lease); ok {
@@ -89,11 +98,11 @@ func (w *world) process() *Reconciler {
 			w.uids++
 			object.SetUID(types.UID("uid-" + strconv.Itoa(w.uids)))
 			err := c.Create(ctx, object)
-			w.note(ctx)
+			w.note(object, err)
 			return err
 		},
 		Update: func(ctx context.Context, c client.WithWatch, object client.Object, _ ...client.UpdateOption) error {
-			if err := w.write(); err != nil {
+			if err := w.write("update", object); err != nil {
 				return err
 			}
 			if err := w.sameUID(ctx, object, object.GetUID()); err != nil {
@@ -104,11 +113,11 @@ func (w *world) process() *Reconciler {
 				require.Empty(w.t, holder(lease), "enroll wrote a holder")
 				require.False(w.t, w.named[lease.Name], "enroll freed %s, which a Role had named", lease.Name)
 			}
-			w.note(ctx)
+			w.note(object, err)
 			return err
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
-			if err := w.write(); err != nil {
+			if err := w.write("delete", object); err != nil {
 				return err
 			}
 			var o client.DeleteOptions
@@ -124,7 +133,7 @@ func (w *world) process() *Reconciler {
 			return err
 		},
 	})
-	return &Reconciler{Client: c, Reader: w.server, Now: func() time.Time { return w.now }, Events: w}
+	return &Reconciler{Client: c, Reader: w.reader(), Now: func() time.Time { return w.now }, Events: w}
 }
 
 // cached lists as the manager's cache does: without the objects that [Cache]
@@ -144,12 +153,14 @@ func (w *world) cached(ctx context.Context, list client.ObjectList, options ...c
 	return meta.SetList(list, kept)
 }
 
+func sameKind(a, b client.Object) bool { return reflect.TypeOf(a) == reflect.TypeOf(b) }
+
 // incache returns the object as the cache keeps it, or nil.
 func (w *world) incache(object client.Object) client.Object {
 	kinds, err := Cache()
 	require.NoError(w.t, err)
 	for kind, by := range kinds {
-		if reflect.TypeOf(kind) != reflect.TypeOf(object) {
+		if !sameKind(kind, object) {
 			continue
 		}
 		if by.Label != nil && !by.Label.Matches(labels.Set(object.GetLabels())) {
@@ -162,7 +173,28 @@ func (w *world) incache(object client.Object) client.Object {
 	return object
 }
 
-func (w *world) write() error {
+// reader reads from the API server, and counts.
+func (w *world) reader() client.Reader {
+	return interceptor.NewClient(w.server, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+			w.count("get", object)
+			return c.Get(ctx, key, object)
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			w.count("list", list)
+			err := c.List(ctx, list, options...)
+			w.returned += meta.LenList(list)
+			return err
+		},
+	})
+}
+
+func (w *world) count(verb string, object any) {
+	w.requests[verb+" "+strings.TrimSuffix(reflect.TypeOf(object).Elem().Name(), "List")]++
+}
+
+func (w *world) write(verb string, object client.Object) error {
+	w.count(verb, object)
 	w.writes++
 	if w.before != nil {
 		return w.before(w.writes)
@@ -171,10 +203,12 @@ func (w *world) write() error {
 }
 
 // note remembers which Leases Roles have named.
-func (w *world) note(ctx context.Context) {
-	var list rbacv1.RoleList
-	require.NoError(w.t, w.server.List(ctx, &list))
-	for name := range roles(list.Items).names() {
+func (w *world) note(object client.Object, err error) {
+	role, ok := object.(*rbacv1.Role)
+	if !ok || err != nil {
+		return
+	}
+	for name := range remembered(role) {
 		w.named[name] = true
 	}
 }
@@ -230,6 +264,18 @@ func (w *world) role(account string) *rbacv1.Role {
 	}
 	require.NoError(w.t, err)
 	return role
+}
+
+// bindings are the names of the RoleBindings.
+func (w *world) bindings() []string {
+	w.t.Helper()
+	var list rbacv1.RoleBindingList
+	require.NoError(w.t, w.server.List(w.t.Context(), &list, client.InNamespace(shop)))
+	names := []string{}
+	for _, b := range list.Items {
+		names = append(names, b.Name)
+	}
+	return names
 }
 
 // holds is an agent that takes the slot, or renews it.

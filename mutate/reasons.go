@@ -192,6 +192,11 @@ var Elsewhere = []Explanation{
 		Do:      "restart the workload",
 	},
 	{
+		Reason:  "TooManySlots",
+		Meaning: "An Event: a service account claims more slots in one namespace (16,000) than its Roles have room for; the slot waits.",
+		Do:      "give workloads service accounts of their own, or delete what is not needed",
+	},
+	{
 		Reason:  "ImageChangedInPlace",
 		Meaning: "The image of a gated container was to change in a pod that exists; the old image's command would run in the new one.",
 		Do:      "change the workload's template instead",

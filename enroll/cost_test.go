@@ -1,0 +1,195 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"maps"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// crowd are n pods of one account, each with a slot of its own.
+func crowd(n int) []client.Object {
+	var pods []client.Object
+	for i := range n {
+		pods = append(pods, gated("pod-"+strconv.Itoa(i), "till", "lock."+strconv.Itoa(i)))
+	}
+	return pods
+}
+
+func TestLookAllocatesInProportionToItsSlots(t *testing.T) {
+	allocations := func(n int) float64 {
+		w := newWorld(t, crowd(n)...)
+		r := w.process()
+		w.settle(r)
+		return testing.AllocsPerRun(1, func() {
+			_, err := r.Namespace(t.Context(), shop)
+			require.NoError(t, err)
+		})
+	}
+	few, many := allocations(50), allocations(500)
+	assert.Less(t, many/few, 12.0, "%v and %v allocations for 50 and 500 slots", few, many)
+}
+
+func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
+	for _, n := range []int{10, 100, slotsPerRole} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			w := newWorld(t, crowd(n)...)
+			r := w.process()
+			w.settle(r)
+			assert.Equal(t, map[string]int{
+				"create Lease": n, "update Lease": n, // made, and freed
+				"list Role": 2, "create Role": 1, "create RoleBinding": 1,
+			}, w.requests)
+			assert.Zero(t, w.returned, "no Role was there")
+
+			clear(w.requests)
+			w.settle(r)
+			w.settle(w.process())
+			assert.Empty(t, w.requests, "nothing is to be done, nothing is asked")
+
+			w.create(gated("new", "till", "lock.new"))
+			w.settle(r)
+			assert.Equal(t, 1, w.requests["create Lease"])
+			assert.LessOrEqual(t, sum(w.requests), 6)
+		})
+	}
+}
+
+func TestRequestsGrowInProportionToSweptSlots(t *testing.T) {
+	for _, n := range []int{10, 100, slotsPerRole} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			pods := crowd(n)
+			w := newWorld(t, pods...)
+			r := w.process()
+			w.settle(r)
+			for _, pod := range pods {
+				w.remove(pod)
+			}
+			w.settle(r)
+			w.now = w.now.Add(time.Hour)
+			clear(w.requests)
+			w.returned = 0
+			w.settle(r)
+			assert.Equal(t, map[string]int{
+				"list Pod": 1, "list Role": 1, "delete Lease": n, "delete RoleBinding": 1, "delete Role": 1,
+			}, w.requests)
+			assert.Equal(t, 1, w.returned)
+		})
+	}
+}
+
+func sum(requests map[string]int) int {
+	total := 0
+	for n := range maps.Values(requests) {
+		total += n
+	}
+	return total
+}
+
+func TestPodsWithoutAGateAreListedOncePerNamespace(t *testing.T) {
+	var objects []client.Object
+	for i := range 50 {
+		d := deployment(singleton, singleton)
+		d.Name = "biller-" + strconv.Itoa(i)
+		d.Spec.Selector.MatchLabels["app"] = d.Name
+		objects = append(objects, d, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: shop, Name: d.Name, Labels: map[string]string{"app": d.Name}, Annotations: singleton,
+		}})
+	}
+	w := newWorld(t, objects...)
+	w.settle(w.process())
+	assert.Equal(t, 1, w.requests["list PartialObjectMetadata"])
+	assert.Len(t, w.events, 50)
+}
+
+func TestRecreatedWorkloadIsToldAnew(t *testing.T) {
+	d := deployment(singleton, nil)
+	w := newWorld(t, d)
+	r := w.process()
+	w.settle(r)
+	require.Len(t, w.events, 1)
+	w.remove(d)
+	again := deployment(singleton, nil)
+	w.create(again)
+	w.settle(r)
+	assert.Len(t, w.events, 2)
+	w.remove(again)
+	w.settle(r)
+	assert.Empty(t, r.notGated.told, "nothing is remembered of a workload that is gone")
+}
+
+// A look costs as much as its namespace is large: what changes nothing is no event.
+func TestOnlyChangesThatMatterAreEvents(t *testing.T) {
+	change := func(object client.Object, by func()) event.UpdateEvent {
+		object.SetResourceVersion("1")
+		before := object.DeepCopyObject().(client.Object)
+		by()
+		object.SetResourceVersion("2")
+		w := &world{t: t}
+		return event.UpdateEvent{ObjectOld: w.incache(before), ObjectNew: w.incache(object)}
+	}
+	pod := func() *corev1.Pod {
+		pod := gated("a", "till", "lock.x")
+		pod.Status.Phase = corev1.PodPending
+		return pod
+	}
+	running, ready, ended, longer, deleted := pod(), pod(), pod(), pod(), pod()
+	scaled, retemplated, claimed, lost := deployment(singleton, nil), deployment(singleton, nil), deployment(nil, nil), deployment(singleton, nil)
+	foreign := deployment(nil, nil)
+	renewed := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{api.ManagedLabel: managed}}}
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Annotations: singleton}}
+	tests := map[string]struct {
+		update event.UpdateEvent
+		event  bool
+	}{
+		"a pod runs":          {change(running, func() { running.Status.Phase = corev1.PodRunning }), false},
+		"a pod is Ready":      {change(ready, func() { ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady}} }), false},
+		"a pod is deleted":    {change(deleted, func() { deleted.DeletionTimestamp = new(metav1.Now()) }), false},
+		"a pod ends":          {change(ended, func() { ended.Status.Phase = corev1.PodFailed }), true},
+		"a pod asks for more": {change(longer, func() { lasting(longer, "2m") }), true},
+		"a workload is scaled": {change(scaled, func() {
+			scaled.Spec.Replicas, scaled.Status.Replicas, scaled.Generation = new(int32(3)), 3, 2
+			scaled.Annotations = map[string]string{api.SingletonAnnotation: "true", "deployment.kubernetes.io/revision": "2"}
+		}), false},
+		"a workload has another account": {change(retemplated, func() { retemplated.Spec.Template.Spec.ServiceAccountName = "biller" }), true},
+		"a workload claims":              {change(claimed, func() { claimed.Annotations = singleton }), true},
+		"a workload claims no longer":    {change(lost, func() { lost.Annotations = nil }), true},
+		"a workload that never claims":   {change(foreign, func() { foreign.Spec.Template.Spec.ServiceAccountName = "biller" }), false},
+		"a workload of another kind":     {change(set, func() { set.Status.Replicas = 2 }), false},
+		"an agent renews":                {change(renewed, func() { renewed.Spec.HolderIdentity = new("a_1") }), false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			for _, w := range watched() {
+				if sameKind(w.kind, test.update.ObjectNew) {
+					assert.Equal(t, test.event, w.changes.Update(test.update))
+				}
+			}
+		})
+	}
+}
+
+func TestOnlyLabelsAndDeletionOfANamespaceAreEvents(t *testing.T) {
+	before := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}
+	annotated, labelled, deleted := before.DeepCopy(), before.DeepCopy(), before.DeepCopy()
+	annotated.Annotations = map[string]string{"example.com/seen": "today"}
+	labelled.Labels = map[string]string{api.InjectionLabel: api.InjectionEnabled}
+	deleted.DeletionTimestamp = new(metav1.Now())
+	assert.True(t, sameNamespace(before, annotated))
+	assert.False(t, sameNamespace(before, labelled))
+	assert.False(t, sameNamespace(before, deleted))
+}

@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// roles are our Roles as the API server has them.
+func (w *world) roles() []rbacv1.Role {
+	w.t.Helper()
+	var list rbacv1.RoleList
+	require.NoError(w.t, w.server.List(w.t.Context(), &list, client.InNamespace(shop)))
+	return list.Items
+}
+
+func TestManySlotsOfAnAccountTakeFewRoles(t *testing.T) {
+	const many = 2*slotsPerRole + 1
+	pod := gated("a", "till", locks(many))
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	granted := map[string]bool{}
+	for _, role := range w.roles() {
+		assert.Empty(t, validation.ValidateAnnotations(role.Annotations, field.NewPath("")), role.Name)
+		for _, lease := range role.Rules[0].ResourceNames {
+			granted[lease] = true
+		}
+		assert.Contains(t, w.bindings(), role.Name)
+	}
+	assert.Len(t, w.roles(), 3)
+	assert.Len(t, granted, many)
+	assert.Equal(t, 3, w.requests["create Role"])
+	assert.Equal(t, 0, w.requests["update Role"])
+
+	w.create(gated("b", "till", "lock.one,lock.two"))
+	w.settle(r)
+	assert.Equal(t, 1, w.requests["update Role"], "one write for two slots")
+
+	// What a further Role remembers counts like what the first one does.
+	last := longLock(many - 1)
+	w.holds(last, "a_1")
+	w.vanish(last)
+	w.settle(r)
+	assert.Equal(t, Unknown, holder(w.lease(last)))
+
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.Len(t, w.roles(), 1)
+	assert.Len(t, w.bindings(), 1)
+	assert.Nil(t, w.lease(last))
+	assert.NotNil(t, w.lease("lock.one"))
+}
+
+func TestAccountWithTooManySlotsIsTold(t *testing.T) {
+	w := newWorld(t)
+	for n := range rolesPerAccount {
+		full := ledger{memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+			Namespace: shop, Name: roleName("till", n), Labels: map[string]string{api.ManagedLabel: managed},
+		}}}
+		for i := range slotsPerRole {
+			full.memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = memory{Seconds: 30, UID: types.UID("u")}
+		}
+		require.NoError(t, full.remember())
+		w.create(full.role)
+	}
+	w.create(gated("a", "till", "lock.more"))
+	w.create(gated("b", "other", "lock.more"))
+	r := w.process()
+	again := w.settle(r)
+	w.settle(r)
+	require.Len(t, w.events, 1)
+	assert.Contains(t, w.events[0], "a TooManySlots: Slot lock.more waits: its service account claims more than 16000 slots")
+	assert.Equal(t, []string{"lock.more"}, w.role("other").Rules[0].ResourceNames)
+
+	w.now = w.now.Add(again)
+	w.settle(r)
+	assert.Len(t, w.roles(), 2, "there is room once nobody asks for the others")
+	assert.Equal(t, []string{"lock.more"}, w.role("till").Rules[0].ResourceNames)
+}

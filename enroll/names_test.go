@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func TestRoleNamesAreShortAndDiffer(t *testing.T) {
+	long := strings.Repeat("a", 253)
+	accounts := []string{
+		"default", "pull-secrets", "1", "default.1", long, long[:252] + "b",
+		long[:maxKey], long[:maxKey+1], long[:maxKey+2],
+		// An account named like the shortened form of another's.
+		strings.ReplaceAll(roleKey(long), ":", "-"), strings.ReplaceAll(roleKey(long), ":", "."),
+	}
+	names := map[string]bool{PullSecretsRole: true}
+	for _, account := range accounts {
+		for n := range rolesPerAccount {
+			name := roleName(account, n)
+			assert.False(t, names[name], name)
+			assert.LessOrEqual(t, len(name), 253)
+			assert.Equal(t, roleKey(account), keyOf(name))
+			names[name] = true
+		}
+	}
+	assert.Equal(t, "metaparticle:default", RoleName("default"))
+	assert.Empty(t, keyOf("metaparticle-default"), "a name of an earlier version")
+}
+
+func TestNoAccountsNameDisturbsThePullSecrets(t *testing.T) {
+	for _, account := range []string{"pull-secrets", "metaparticle-pull-secrets", "secrets"} {
+		t.Run(account, func(t *testing.T) {
+			w := newWorld(t, gated("a", account, "lock.x"))
+			r := w.process()
+			r.PullSecrets = types.NamespacedName{Namespace: "system", Name: "webhook"}
+			w.settle(r)
+			assert.ElementsMatch(t, []string{RoleName(account), PullSecretsRole}, w.bindings())
+			binding := new(rbacv1.RoleBinding)
+			key := types.NamespacedName{Namespace: shop, Name: PullSecretsRole}
+			require.NoError(t, w.server.Get(t.Context(), key, binding))
+			assert.Equal(t, "ClusterRole", binding.RoleRef.Kind)
+		})
+	}
+}

@@ -1,0 +1,216 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestAccountThatClaimsNoLongerLosesItsRight(t *testing.T) {
+	before := gated("a", "till", "lock.x")
+	w := newWorld(t, lasting(before, "60s"), gated("b", "biller", "lock.x"))
+	r := w.process()
+	w.settle(r)
+	w.remove(before)
+	assert.Equal(t, 60*time.Second, w.settle(r))
+	w.now = w.now.Add(59 * time.Second)
+	// The other account's agent renews; that is no sign of the first one.
+	w.holds("lock.x", "b_1")
+	assert.Equal(t, time.Second, w.settle(r))
+	require.NotNil(t, w.role("till"))
+	w.now = w.now.Add(time.Second)
+	w.settle(r)
+	assert.Nil(t, w.role("till"))
+	assert.Equal(t, []string{RoleName("biller")}, w.bindings())
+	assert.Equal(t, "b_1", holder(w.lease("lock.x")))
+	assert.Equal(t, []string{"lock.x"}, w.role("biller").Rules[0].ResourceNames)
+
+	// Absence still proves nothing: the duration of the first one is not forgotten.
+	w.vanish("lock.x")
+	w.settle(r)
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
+}
+
+func TestWorkloadMovedToAnotherAccountTakesTheRightAlong(t *testing.T) {
+	d := deployment(singleton, singleton)
+	w := newWorld(t, d)
+	r := w.process()
+	w.settle(r)
+	d.Spec.Template.Spec.ServiceAccountName = "biller"
+	require.NoError(t, w.server.Update(t.Context(), d))
+	w.settle(r)
+	w.now = w.now.Add(30 * time.Second)
+	w.settle(r)
+	assert.Nil(t, w.role("till"))
+	assert.NotNil(t, w.role("biller"))
+}
+
+func TestAccountThatClaimsKeepsItsRight(t *testing.T) {
+	ending := gated("a", "till", "lock.nightly")
+	ending.Finalizers = []string{"example.com/slow"}
+	job := cronJob(map[string]string{api.LockAnnotation: "nightly"})
+	job.Spec.JobTemplate.Spec.Template.Spec.ServiceAccountName = "till"
+	for name, claimant := range map[string]client.Object{
+		"pod":                  gated("a", "till", "lock.nightly"),
+		"pod that is deleted":  ending,
+		"workload without pod": job,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, claimant, gated("b", "biller", "lock.nightly"))
+			r := w.process()
+			w.settle(r)
+			if claimant == ending {
+				w.remove(ending)
+			}
+			for range 3 {
+				w.settle(r)
+				w.now = w.now.Add(time.Hour)
+			}
+			assert.Equal(t, []string{"lock.nightly"}, w.role("till").Rules[0].ResourceNames)
+		})
+	}
+}
+
+func TestAPodThatTheCacheDoesNotKnowKeepsItsRight(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"), cronJobOf("biller", "x"))
+	r := w.process()
+	w.settle(r)
+	stale(w, r)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.NotNil(t, w.role("till"))
+}
+
+func cronJobOf(account, lock string) client.Object {
+	job := cronJob(map[string]string{api.LockAnnotation: lock})
+	job.Spec.JobTemplate.Spec.Template.Spec.ServiceAccountName = account
+	return job
+}
+
+// Each write of the withdrawal is, in turn, the last one of the process. The world
+// checks that no Lease is freed that a Role has named.
+func TestCrashWhileWithdrawing(t *testing.T) {
+	for crash := 1; crash <= 4; crash++ {
+		t.Run(strconv.Itoa(crash), func(t *testing.T) {
+			before := lasting(gated("a", "till", "lock.x"), "60s")
+			w := newWorld(t, before, gated("b", "biller", "lock.x"))
+			r := w.process()
+			w.settle(r)
+			w.holds("lock.x", "b_1")
+			w.remove(before)
+			w.settle(r)
+			w.now = w.now.Add(time.Hour)
+			w.writes = 0
+			w.before = func(n int) error {
+				if n >= crash {
+					return errCrash
+				}
+				return nil
+			}
+			_, _ = r.Namespace(t.Context(), shop)
+			w.before = nil
+			w.vanish("lock.x")
+			next := w.process()
+			w.settle(next)
+			assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
+			w.now = w.now.Add(time.Hour)
+			w.settle(next)
+			assert.Nil(t, w.role("till"))
+			assert.Equal(t, []string{RoleName("biller")}, w.bindings())
+		})
+	}
+}
+
+// A claimant that no Role names yet does not take the last memory of a Lease away.
+func TestLastRoleThatNamesALeaseStays(t *testing.T) {
+	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("biller")}}
+	before := gated("a", "till", "lock.x")
+	w := newWorld(t, before, theirs)
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.x", "a_1")
+	w.remove(before)
+	w.create(gated("b", "biller", "lock.x"))
+	_, err := r.Namespace(t.Context(), shop)
+	require.ErrorIs(t, err, ErrForeign)
+	w.now = w.now.Add(time.Hour)
+	_, err = r.Namespace(t.Context(), shop)
+	require.ErrorIs(t, err, ErrForeign)
+	assert.NotNil(t, w.role("till"))
+}
+
+// Roles of earlier versions had other names. What they remember counts, and they
+// go once the Roles of this version name the same.
+func TestRoleWithANameOfAnEarlierVersionIsReplaced(t *testing.T) {
+	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
+	earlier := w.process()
+	w.settle(earlier)
+	w.holds("lock.x", "a_1")
+	role := w.role("till")
+	w.remove(role)
+	w.remove(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: role.Name}})
+	old := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+		Namespace: shop, Name: "metaparticle-till", Labels: role.Labels, Annotations: role.Annotations,
+	}, Rules: role.Rules}
+	w.create(old)
+	w.create(&rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: old.Name, Labels: role.Labels},
+		RoleRef:    roleRef(old.Name), Subjects: []rbacv1.Subject{subject(shop, "till")},
+	})
+
+	r := w.process()
+	w.settle(r)
+	assert.Equal(t, "a_1", holder(w.lease("lock.x")))
+	assert.ElementsMatch(t, []string{"metaparticle-till", RoleName("till")}, w.bindings())
+	w.now = w.now.Add(60 * time.Second)
+	w.settle(r)
+	assert.Equal(t, []string{RoleName("till")}, w.bindings())
+	w.vanish("lock.x")
+	w.settle(r)
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
+}
+
+func TestBindingWithoutItsRoleGoes(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.settle(w.process())
+	labels := map[string]string{api.ManagedLabel: managed}
+	for name, ref := range map[string]rbacv1.RoleRef{
+		RoleName("gone"): roleRef(RoleName("gone")),
+		"theirs":         {APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+	} {
+		w.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name, Labels: labels}, RoleRef: ref})
+	}
+	w.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "unlabelled"}, RoleRef: roleRef("gone")})
+	w.settle(w.process())
+	assert.ElementsMatch(t, []string{RoleName("till"), "theirs", "unlabelled"}, w.bindings())
+}
+
+// locks are the slots of n locks, in one annotation.
+func locks(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = longLock(i)
+	}
+	return strings.Join(names, ",")
+}
+
+// longLock is a slot with the longest name that a Lease may have.
+func longLock(i int) string {
+	name := strconv.Itoa(i)
+	return "lock." + strings.Repeat("x", 253-len("lock.")-len(name)) + name
+}
