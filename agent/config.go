@@ -111,6 +111,12 @@ type Config struct {
 	Calm func()
 	// Forwarder is nil where nothing is to be forwarded.
 	Forwarder Forwarder
+	// Leaps yields a value after the wall clock leapt, where no shim tells of that:
+	// the machine may have been paused. Nil for never.
+	Leaps <-chan struct{}
+	// Reconnect gives up idle connections to the API server, which a pause may
+	// have outlasted. Nothing is done if nil.
+	Reconnect func()
 	// Clock is the time since boot (CLOCK_BOOTTIME): every decision is made by
 	// it. Wall is written into the Lease for people, time.Now if nil.
 	Clock func() time.Duration
@@ -151,6 +157,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Calm == nil {
 		c.Calm = func() {}
+	}
+	if c.Reconnect == nil {
+		c.Reconnect = func() {}
 	}
 	if c.Wall == nil {
 		c.Wall = time.Now

@@ -96,6 +96,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 		a.grant(h)
 		a.follow(h)
 		a.renewAll(ctx, h)
+		a.guard(ctx)
 		a.showHolder(h)
 		if err := a.wait(ctx); err != nil {
 			return err
@@ -159,7 +160,9 @@ func (a *Agent) grant(h *hold) {
 	h.refused = false
 	if !a.stopping && !a.leaving {
 		for _, k := range a.shims.grantable(h.id) {
-			a.give(h, k)
+			if k.report.Leap == 0 || a.answers(k) != 0 {
+				a.give(h, k)
+			}
 		}
 	}
 	a.extend(h)
@@ -168,10 +171,15 @@ func (a *Agent) grant(h *hold) {
 	}
 }
 
-// extend tells the shims of the hold the deadline, where it has moved.
+// extend tells the shims of the hold the deadline, where it has moved or answers a
+// leap.
 func (a *Agent) extend(h *hold) {
 	for _, id := range a.shims.owed[h.id] {
-		if k := a.shims.find(id); k != nil && k.report.Connected && k.until != a.deadline() {
+		k := a.shims.find(id)
+		if k == nil || !k.report.Connected {
+			continue
+		}
+		if leap := a.answers(k); k.until != a.deadline() || leap != 0 && leap != k.answered {
 			a.give(h, k)
 		}
 	}
@@ -183,7 +191,7 @@ func (a *Agent) give(h *hold, k *shim) {
 	b := a.self.Budget
 	owed := slices.Contains(a.shims.owed[h.id], k.report.Shim)
 	a.shims.owe(h.id, k.report.Shim)
-	k.until = a.deadline()
+	k.until, k.answered = a.deadline(), a.answers(k)
 	err := a.config.Gate.Grant(k.report.Shim, gate.Grant{
 		Hold:     h.id,
 		Slots:    a.tokens(),
@@ -192,6 +200,7 @@ func (a *Agent) give(h *hold, k *shim) {
 		Drain:    b.Drain,
 		Kill:     b.Kill,
 		PodIP:    a.config.PodIP,
+		Leap:     k.answered,
 	})
 	if err != nil {
 		a.config.Log.Warn("grant was not sent", "shim", k.report.Shim, "err", err)

@@ -46,6 +46,8 @@ type Agent struct {
 	// answer was that the pod is about to end.
 	leaving        bool
 	asked, belated string
+	// leaps counts those of the wall clock that this process was told of.
+	leaps int
 
 	// bid is the hold that is being acquired.
 	bid bid
@@ -168,7 +170,11 @@ func (a *Agent) reported(r gate.Report) {
 	if r.Trouble.Serial != 0 && (known == nil || known.report.Trouble != r.Trouble) {
 		a.events.trouble(r.Trouble)
 	}
+	leapt := a.shims.news(r)
 	a.shims.note(r)
+	if leapt {
+		a.shims.find(r.Shim).leapt = a.leapt()
+	}
 }
 
 // wakeAt asks for another look at that instant.
@@ -213,6 +219,9 @@ func (a *Agent) wait(ctx context.Context) error {
 		a.now = a.config.Clock()
 		a.stop, a.stopping = nil, true
 		a.leaveBy = max(a.leaveBy, a.now+a.self.Budget.Duration)
+	case <-a.config.Leaps:
+		a.now = a.config.Clock()
+		a.leapt()
 	case <-a.yields:
 		a.now, a.yielding = a.config.Clock(), true
 	case <-timer.C:
@@ -251,7 +260,7 @@ const (
 // request may time out, and the next has a quarter of a renewal's period left.
 func (a *Agent) backoff(s *slot, err error) time.Duration {
 	bound := min(slowest, a.self.Budget.Renew)
-	if r, ok := s.view.Record(); ok && a.self.Mine(r) {
+	if r, ok := s.view.Record(); ok && a.self.Mine(r) && s.held == nil {
 		bound = min(a.self.Budget.Retry, a.self.Budget.Renew/4)
 	}
 	if a.now-s.began >= lasts {

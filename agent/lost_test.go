@@ -48,7 +48,7 @@ func TestLostSlotGivesNoGraceBesideAnotherHolder(t *testing.T) {
 			simulate(t, func(w *world) {
 				a := stubborn(w)
 				w.edit(c.change)
-				w.within(6*time.Second, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
+				w.within(10*time.Millisecond, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
 				took := w.within(drain+time.Second, "child is dead", a.stopped)
 				assert.Equal(t, []string{reasonLost}, a.gates.told())
 				assert.Equal(t, []time.Duration{c.grace}, a.gates.graces)

@@ -20,7 +20,7 @@ func (a *Agent) notes(serving time.Time) lease.Notes {
 // renewAll renews every slot whose time has come, as long as there is a child,
 // or a grant, to renew for.
 func (a *Agent) renewAll(ctx context.Context, h *hold) {
-	if !a.shims.supported(h.id) {
+	if !a.shims.supported(h.id) && !a.unanswered(h) {
 		return
 	}
 	serves := a.serves(h)
@@ -54,7 +54,7 @@ func (a *Agent) renew(ctx context.Context, s *slot, notes lease.Notes) {
 		return
 	}
 	due := s.held.RenewAt()
-	if !sameNotes(s.held.Record().Notes, notes) {
+	if s.unread || s.assured < a.leaps || !sameNotes(s.held.Record().Notes, notes) {
 		due = a.now
 	}
 	if due = max(due, s.tryAt, s.pace.nextAt()); a.now < due {
@@ -70,9 +70,12 @@ func (a *Agent) renew(ctx context.Context, s *slot, notes lease.Notes) {
 		a.reread(ctx, s)
 		return
 	}
-	held := s.held
+	held, leaps := s.held, a.leaps
 	attempt := held.Renew(a.now, a.config.Wall(), notes)
-	a.put(ctx, s, attempt.Record, func(l *kube.Lease, err error) { a.renewed(s, held, attempt, l, err) })
+	a.put(ctx, s, attempt.Record, func(l *kube.Lease, err error) {
+		a.renewed(s, held, attempt, l, err)
+		a.assure(s, held, leaps, l, err)
+	})
 }
 
 func sameNotes(a, b lease.Notes) bool {

@@ -109,6 +109,8 @@ type link struct {
 	cut    bool
 	refuse error
 	lose   bool
+	// withheld holds back the answer to the next write, which is stored at once.
+	withheld chan struct{}
 	// broken is a Lease that cannot be written; unread: none can be read.
 	broken string
 	unread bool
@@ -215,12 +217,15 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 	}
 	stored, err := l.server.update(next)
 	l.mu.Lock()
-	lose := l.lose
-	l.lose = false
+	lose, withheld := l.lose, l.withheld
+	l.lose, l.withheld = false, nil
 	l.mu.Unlock()
 	if lose {
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if withheld != nil {
+		<-withheld
 	}
 	return stored, err
 }

@@ -19,6 +19,9 @@ type shim struct {
 	told string
 	// killed is the hold whose child was to be killed at once on this connection.
 	killed string
+	// leapt is how many leaps the agent had heard of with the last one of this
+	// shim; answered is the one that was last answered on this connection.
+	leapt, answered int
 }
 
 // child reports whether the shim has, or may have, a child.
@@ -85,7 +88,7 @@ func (s *shims) note(r gate.Report) {
 		s.list = append(s.list, known)
 	case r.Connected && !known.report.Connected:
 		// What was sent on the old connection may not have arrived.
-		known.until, known.told, known.killed = 0, "", ""
+		known.until, known.told, known.killed, known.answered = 0, "", "", 0
 	}
 	known.report = r
 	if r.Connected {

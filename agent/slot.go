@@ -45,6 +45,10 @@ type slot struct {
 	refused string
 	// unread: a refused write calls for a consistent read.
 	unread bool
+	// assured is how many leaps of the wall clock had come when the last renewal
+	// was sent that was stored; hurried is when a leap last caused an attempt.
+	assured int
+	hurried time.Duration
 }
 
 // recordOf is what the Lease says.
@@ -147,17 +151,23 @@ func (a *Agent) read(ctx context.Context, s *slot, tell func(func())) (string, e
 	}
 	tell(func() {
 		s.pace.spend(a.now) // for the watch, which comes next
-		if s.held == nil {
-			s.base = l
-			s.view.Read(a.now, recordOf(l))
+		if s.held != nil {
+			a.guarded(s, l, false)
+			return
 		}
+		s.base = l
+		s.view.Read(a.now, recordOf(l))
 	})
 	return l.ResourceVersion, nil
 }
 
 // watched takes one event of a watch.
 func (a *Agent) watched(s *slot, e kube.WatchEvent) {
-	if e.Lease == nil || s.held != nil {
+	switch {
+	case e.Lease == nil:
+		return
+	case s.held != nil:
+		a.guarded(s, e.Lease, e.Type == kube.Deleted)
 		return
 	}
 	if e.Type == kube.Deleted {

@@ -27,7 +27,6 @@ type bid struct {
 // standby waits for the slots and takes them, one after the other. It returns
 // nil without an error when a stopping agent has nothing left to do.
 func (a *Agent) standby(ctx context.Context) (*hold, error) {
-	defer a.unlook()
 	for {
 		a.drainOrphans()
 		switch {
@@ -61,19 +60,13 @@ func (a *Agent) lookAll(ctx context.Context) {
 	for _, s := range a.slots {
 		switch {
 		case s.held != nil:
-			s.unlook()
+			// Its watch goes on.
 		case s.cancel != nil || s.flights > 0:
 		case a.now < max(s.lookAt, s.pace.nextAt()):
 			a.wakeAt(max(s.lookAt, s.pace.nextAt()))
 		default:
 			a.look(ctx, s)
 		}
-	}
-}
-
-func (a *Agent) unlook() {
-	for _, s := range a.slots {
-		s.unlook()
 	}
 }
 
@@ -262,8 +255,11 @@ func (a *Agent) acquire(ctx context.Context, s *slot, r lease.Record) {
 		a.config.Log.Error("no acquiring write", "lease", s.name, "err", err)
 		return
 	}
-	attempt := lease.Attempt{Sent: a.now, Record: next}
-	a.put(ctx, s, next, func(l *kube.Lease, err error) { a.acquired(s, by, attempt, l, err) })
+	attempt, leaps := lease.Attempt{Sent: a.now, Record: next}, a.leaps
+	a.put(ctx, s, next, func(l *kube.Lease, err error) {
+		s.assured = leaps // of the hold that this may begin
+		a.acquired(s, by, attempt, l, err)
+	})
 }
 
 // acquired takes the answer to an acquiring write. One that was lost needs no

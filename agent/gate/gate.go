@@ -28,6 +28,9 @@ type Grant struct {
 	Kill  time.Duration `json:"kill"`
 	// PodIP is the pod's address, which hooks ask by default.
 	PodIP string `json:"podIP,omitempty"`
+	// Leap is that of a Report which this grant answers: every renewal behind
+	// the deadline was sent after that Report had come. Zero answers none.
+	Leap int `json:"leap,omitempty"`
 }
 
 // SlotToken is one slot (a Lease's name) and the fencing token of its hold.
@@ -75,6 +78,10 @@ type Report struct {
 	Starting bool
 	// Trouble is the last of this shim.
 	Trouble Trouble
+	// Leap numbers the last leap of the wall clock, for as long as no Grant has
+	// answered that; zero if none is to be answered. The machine may have been
+	// paused: until then the child stands still.
+	Leap int
 	// Completed: the child came to its own end with exit code 0.
 	Completed bool
 	// Connected: the connection is up; grants and drains reach the shim.

@@ -94,6 +94,11 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	if s.child == 0 {
 		return
 	}
+	if s.frozen() {
+		// Neither hook nor child does anything now.
+		s.frost.later = append(s.frost.later, func() { s.stop(sig, killAt) })
+		return
+	}
 	h := &s.hooks
 	first := h.asked == 0
 	h.asked, h.askedAt = sig, Now()
@@ -157,5 +162,6 @@ func (s *shim) trouble(reason, message string) {
 // noChild ends what was around the child.
 func (s *shim) noChild() {
 	s.hooks, s.self.Starting, s.killing = hooks{}, false, false
+	s.frost.pids, s.frost.later, s.frost.denied = nil, nil, false
 	s.giveUpAsides()
 }

@@ -60,6 +60,8 @@ type process struct {
 	pid, parent int
 	// zombie: ended, or at least its first thread has.
 	zombie bool
+	// stopped: by a signal, or by a debugger.
+	stopped bool
 }
 
 // readProcesses reads what /proc shows. What ends meanwhile is left out.
@@ -107,7 +109,11 @@ func parseStat(stat []byte) (process, bool) {
 	if errPid != nil || errParent != nil {
 		return process{}, false
 	}
-	return process{pid: pid, parent: parent, zombie: fields[0][0] == 'Z' || fields[0][0] == 'X'}, true
+	state := fields[0][0]
+	return process{
+		pid: pid, parent: parent,
+		zombie: state == 'Z' || state == 'X', stopped: state == 'T' || state == 't',
+	}, true
 }
 
 // descendants are the children of root, their children, and so on.

@@ -74,7 +74,7 @@ func (s *shim) obey(r *runOrder) {
 	}
 	s.ordered++
 	switch {
-	case s.child == 0 || s.self.Phase != Running:
+	case s.child == 0 || s.self.Phase != Running || s.frozen():
 		answer(outcome{err: ErrNotRunning})
 	case s.ordered > mostOrdered:
 		answer(outcome{err: errors.New("too much runs beside the application already")})

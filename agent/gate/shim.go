@@ -50,6 +50,8 @@ type ShimConfig struct {
 	// Env is what the child finds in its environment, as name=value, besides
 	// what the shim found in its own; nil for nothing.
 	Env func([]SlotToken) []string
+	// Leaps tells that the wall clock leapt; nil for the machine's own.
+	Leaps *Leaps
 	// Stderr is where the shim says what it must; nil for the process's own.
 	Stderr io.Writer
 }
@@ -83,6 +85,8 @@ type shim struct {
 	tty      terminal
 	ignored  []os.Signal // of SIGHUP and SIGINT, as found
 	alarm    *Alarm
+	leaps    *Leaps
+	frost    frost
 	beat     *time.Ticker
 	notice   *time.Timer
 	links    chan linkEvent
@@ -117,6 +121,7 @@ func Exec(cfg ShimConfig) (code int) {
 		return ExitBroken
 	}
 	go s.alarm.Run()
+	go s.leaps.Run()
 	go Trim(context.Background())
 	go connect(cfg.Socket, s.links)
 	for do := s.wait; do != nil; {
@@ -144,6 +149,9 @@ func (s *shim) init() (err error) {
 	}
 	if s.alarm, err = NewAlarm(); err != nil {
 		return err
+	}
+	if s.leaps = s.cfg.Leaps; s.leaps == nil {
+		s.leaps = NewLeaps()
 	}
 	// Without it (Linux before 5.3) the agent's end may still find it out by
 	// itself, or else refuses the shim and says so.
@@ -194,6 +202,7 @@ type event struct {
 // next waits for something to happen. What is the same in every state (reaping,
 // beats, the connection) it does itself.
 func (s *shim) next() event {
+	defer s.mindLeaps()
 	select {
 	case sig := <-s.signals:
 		return event{signal: sig.(syscall.Signal)}
@@ -205,6 +214,7 @@ func (s *shim) next() event {
 		s.finish(a)
 	case <-s.alarm.C:
 		s.killLate()
+	case <-s.leaps.C:
 	case <-s.beat.C:
 		s.tell()
 	case <-s.notice.C:

@@ -24,7 +24,9 @@ import (
 // does with a Server is tested in cmd/agent.
 func TestMain(m *testing.M) {
 	if socket := os.Getenv("GATE_SHIM"); socket != "" {
-		os.Exit(Exec(ShimConfig{Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true}))
+		os.Exit(Exec(ShimConfig{
+			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
+		}))
 	}
 	os.Exit(m.Run())
 }
@@ -39,6 +41,7 @@ type fakeAgent struct {
 	answers chan ran
 	cmd     *exec.Cmd
 	stdout  *os.File // of the child
+	leaps   *os.File // each line sets the shim's wall clock, by so much
 }
 
 // deaf is a child that ignores SIGTERM from the moment on that it says so.
@@ -60,7 +63,9 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	cmd := exec.Command(os.Args[0], command...)
-	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket, "GATE_TEST=app")
+	leaps := filepath.Join(t.TempDir(), "leaps")
+	require.NoError(t, unix.Mkfifo(leaps, 0o600))
+	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket, "GATE_LEAPS="+leaps, "GATE_TEST=app")
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	t.Cleanup(func() { r.Close() })
@@ -73,6 +78,10 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 		_ = cmd.Wait()
 	})
 	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
+	// Opened for both ways, so that neither end waits for the other.
+	a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { a.leaps.Close() })
 	a.boot, err = BootID()
 	require.NoError(t, err)
 	a.accept()

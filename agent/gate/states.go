@@ -54,6 +54,7 @@ func (s *shim) wait() (step, int) {
 			s.over(e.drain.Hold)
 		case e.grant != nil && s.admits(e.grant):
 			s.grant = *e.grant
+			s.answer(e.grant)
 			return s.start, 0
 		}
 	}
@@ -84,6 +85,8 @@ func (s *shim) admits(g *Grant) bool {
 		return false
 	case g.Hold == s.self.Hold:
 		return false // over; the agent had not heard it yet
+	case s.self.Leap != 0 && g.Leap != s.self.Leap:
+		return false // from before the leap; the agent makes another
 	case Now() >= g.drainAt():
 		if s.refused != g.Hold {
 			s.say("grant refused: less is left of it than the child has to stop in")
@@ -182,9 +185,13 @@ func (s *shim) pass(sig syscall.Signal) {
 
 // extend moves the deadline forward: never back, never under another hold.
 func (s *shim) extend(g *Grant) {
-	if g != nil && g.Hold == s.grant.Hold && g.BootID == s.self.BootID && g.Deadline > s.grant.Deadline {
+	if g == nil || g.Hold != s.grant.Hold || g.BootID != s.self.BootID {
+		return
+	}
+	if g.Deadline > s.grant.Deadline {
 		s.grant = *g
 	}
+	s.answer(g)
 }
 
 // drain asks the child to stop, if the kubelet has not just done so: many take a

@@ -55,6 +55,7 @@ type state struct {
 	Starting  bool          `json:"starting,omitempty"`
 	Trouble   Trouble       `json:"trouble,omitzero"`
 	Completed bool          `json:"completed,omitempty"`
+	Leap      int           `json:"leap,omitempty"`
 }
 
 // order is the one message that the agent's end sends.
@@ -100,6 +101,8 @@ func (s state) check() (state, *ran, error) {
 		return state{}, nil, fmt.Errorf("%w: shim id of %d bytes", errMessage, len(s.Shim))
 	case !plainName(s.Container):
 		return state{}, nil, fmt.Errorf("%w: container %q", errMessage, s.Container)
+	case s.Leap < 0:
+		return state{}, nil, fmt.Errorf("%w: leap %d", errMessage, s.Leap)
 	case s.Hold == "" && (s.Phase == Running || s.Phase == Draining):
 		return state{}, nil, fmt.Errorf("%w: %s without a hold", errMessage, s.Phase)
 	}

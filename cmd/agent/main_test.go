@@ -9,21 +9,62 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 // The scripts run the real program. Children are small programs of the system
 // and those registered here.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"agent":    main,
+		"agent":    agentOfScripts,
 		"stubborn": stubborn,
 		"large":    large,
 	})
+}
+
+// agentOfScripts is the program. Only the wall clock of a shim is a script's own,
+// for nobody may set the machine's.
+func agentOfScripts() {
+	leaps := os.Getenv("LEAPS")
+	if len(os.Args) < 2 || os.Args[1] != "exec" || leaps == "" {
+		main()
+		return
+	}
+	cfg, err := execConfig(os.Args[2:])
+	if err != nil {
+		panic(err)
+	}
+	cfg.Leaps = leapsOf(leaps)
+	os.Exit(gate.Exec(cfg))
+}
+
+// leapsOf are those of a wall clock that each line of the file sets.
+func leapsOf(path string) *gate.Leaps {
+	var ahead atomic.Int64
+	l := gate.LeapsOf(func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
+	go func() {
+		f, err := os.Open(path)
+		if err != nil {
+			panic(err)
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			by, err := time.ParseDuration(lines.Text())
+			if err != nil {
+				panic(err)
+			}
+			ahead.Add(int64(by))
+			l.C <- struct{}{}
+		}
+	}()
+	return l
 }
 
 // TestScripts needs to be root in Linux for what containers do: PID namespaces

@@ -161,7 +161,13 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
 	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
-	c.Clock, c.Log = gate.Now, log
+	c.Clock, c.Log, c.Reconnect = gate.Now, log, client.Close
+	if s.gate != api.GateContainer {
+		// Where there are no shims to tell of it.
+		leaps := gate.NewLeaps()
+		defer leaps.Close()
+		c.Leaps = leaps.Watch(ctx)
+	}
 	c.Random = rand.NewChaCha8(seed)
 	// By itself the runtime waits for a megabyte of garbage. What it then has in
 	// use mostly stays so: what is alive is spread over it.

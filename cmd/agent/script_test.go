@@ -38,6 +38,9 @@ import (
 //	types SHIM TEXT                   on its terminal
 //	signal SHIM SIGNAL                to the shim alone
 //	freeze SHIM, thaw SHIM            the shim alone
+//	leap SHIM DURATION                set the wall clock of the shim, by so much
+//	answer SHIM HOLD DEADLINE         grant what answers its last leap
+//	stands SHIM, ! stands SHIM        wait until all of its container is stopped, or nothing is
 //	exits SHIM CODE                   wait for its end; ! exits SHIM: it lives
 //	alive SHIM, ! alive SHIM          whether anything else of its container lives
 //	intime SHIM                       its last deadline is still ahead
@@ -67,6 +70,9 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	},
 	"freeze": func(ts *testscript.TestScript, _ bool, args []string) { signalShim(ts, args[0], unix.SIGSTOP) },
 	"thaw":   func(ts *testscript.TestScript, _ bool, args []string) { signalShim(ts, args[0], unix.SIGCONT) },
+	"leap":   leapCommand,
+	"answer": answerCommand,
+	"stands": stands,
 	"exits":  exits,
 	"alive":  alive,
 	"intime": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -196,6 +202,7 @@ func report(ts *testscript.TestScript, _ bool, args []string) {
 			"phase": string(r.Phase), "hold": r.Hold, "unproven": r.Unproven, "by": s.heardBy,
 			"connected": strconv.FormatBool(r.Connected), "dead": strconv.FormatBool(r.Dead),
 			"silent": strconv.FormatBool(r.Silent), "slots": fmt.Sprint(r.Slots),
+			"leap":     strconv.FormatBool(r.Leap != 0),
 			"starting": strconv.FormatBool(r.Starting), "trouble": r.Trouble.Reason,
 		}
 		return s.id != "" && !slices.ContainsFunc(args[1:], func(a string) bool {

@@ -61,6 +61,7 @@ type shimProcess struct {
 	heardBy   string
 	exited    *os.ProcessState
 	tty       *os.File
+	leaps     *os.File // each line sets its wall clock
 }
 
 func newWorld(env *testscript.Env) *world {
@@ -164,6 +165,16 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 	s := &shimProcess{container: o.container, cmd: exec.Command(argv[0], argv[1:]...)}
 	s.cmd.Dir = w.env.WorkDir
 	s.cmd.Env = append(w.env.Vars, "MARK="+w.mark(name), "PATH="+o.path)
+	leaps := filepath.Join(w.env.WorkDir, name+".leaps")
+	if err := unix.Mkfifo(leaps, 0o644); err != nil && !os.IsExist(err) {
+		return err
+	}
+	s.cmd.Env = append(s.cmd.Env, "LEAPS="+leaps)
+	var err error
+	// For both ways, so that neither end waits for the other.
+	if s.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0); err != nil {
+		return err
+	}
 	out := collector{w, s}
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	if o.tty {
@@ -291,6 +302,7 @@ func (w *world) end() {
 		<-a.done
 	}
 	for name, s := range w.shims {
+		s.leaps.Close()
 		pids := w.alive(name)
 		w.mu.Lock()
 		exited := s.exited != nil

@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// frost is what a shim has stopped because the wall clock leapt. The machine may
+// have been paused, and another pod may hold the slot by now. The agent finds out:
+// only a grant that answers the leap lets the child go on.
+type frost struct {
+	leaps int   // so far
+	pids  []int // what was stopped, parents first
+	// denied: something may not be stopped from here, and that was said.
+	denied bool
+	// later is what waits for the thaw.
+	later []func()
+}
+
+// mindLeaps freezes the child where the wall clock leapt. It is called after each
+// wait, before what the wait brought is looked at.
+func (s *shim) mindLeaps() {
+	if s.leaps.Leapt() {
+		s.leaps.Settle()
+		s.frost.leaps++
+		s.self.Leap = s.frost.leaps
+		s.freeze()
+		s.tell()
+		return
+	}
+	if s.frozen() {
+		s.freeze() // what was started meanwhile
+	}
+}
+
+// frozen reports whether the child has to stand still until the agent answers.
+func (s *shim) frozen() bool {
+	return s.self.Leap != 0 && s.child != 0 && !s.killing
+}
+
+// freezeRounds bounds how often the shim looks for processes that were forked while
+// it stopped the others. A process that is stopped forks no more, so two rounds are
+// the rule; what forks faster than that is stopped at the next beat.
+const freezeRounds = 10
+
+// freeze stops everything that descends from this process, but for what somebody
+// has stopped before.
+func (s *shim) freeze() {
+	if !s.frozen() {
+		return
+	}
+	if len(s.frost.pids) == 0 {
+		s.say("the clock was set: the application stands still until the slot is known to be its own")
+	}
+	for range freezeRounds {
+		if fresh, err := s.stopDescendants(); err != nil && !s.frost.denied {
+			s.say("the application cannot be stopped here: %v", err)
+			s.frost.denied = true
+		} else if fresh == 0 {
+			return
+		}
+	}
+}
+
+// stopDescendants is one round of SIGSTOP. It returns how many were stopped.
+func (s *shim) stopDescendants() (fresh int, denied error) {
+	processes, err := readProcesses()
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range descendants(processes, os.Getpid()) {
+		if p.zombie || p.stopped || slices.Contains(s.frost.pids, p.pid) {
+			continue
+		}
+		switch err := unix.Kill(p.pid, unix.SIGSTOP); {
+		case err == nil:
+			s.frost.pids = append(s.frost.pids, p.pid)
+			fresh++
+		case !errors.Is(err, unix.ESRCH):
+			denied = fmt.Errorf("stop process %d: %w", p.pid, err)
+		}
+	}
+	return fresh, denied
+}
+
+// answer lets the child go on under a grant that was made after the last leap.
+func (s *shim) answer(g *Grant) {
+	if s.self.Leap == 0 || g.Leap != s.self.Leap {
+		return
+	}
+	s.self.Leap = 0
+	s.thaw()
+	s.tell()
+}
+
+// thaw lets go on what was frozen: children first, so that no parent sees a child
+// that is stopped.
+func (s *shim) thaw() {
+	for _, pid := range slices.Backward(s.frost.pids) {
+		_ = unix.Kill(pid, unix.SIGCONT)
+	}
+	s.frost.pids, s.frost.denied = nil, false
+	later := s.frost.later
+	s.frost.later = nil
+	for _, do := range later {
+		do()
+	}
+}

@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leap is the shortest change of the wall clock that is taken for the trace of a
+// pause: a quarter of the least margin (2 s). Half of that margin is for clocks of
+// different rates (a tenth of 10 s). Of the other half a pause that stays unseen
+// takes half, and a watchdog that is late has the rest.
+const leap = 500 * time.Millisecond
+
+// Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
+//
+// A machine that is paused cannot see that: all of its own clocks stand still. The
+// wall clock alone is set right afterwards, by the hypervisor or by a time server.
+// A clock that was set for another reason looks the same. Slewing changes both
+// clocks alike and is no leap; nor is suspend, in which both go on.
+type Leaps struct {
+	// C yields a value after the wall clock was set.
+	C    chan struct{}
+	wall func() time.Duration
+	base window
+	file *os.File // the timer that the kernel cancels; nil without one
+}
+
+// window is what lies between the wall clock and CLOCK_BOOTTIME: the two cannot be
+// read at one instant.
+type window struct{ low, high time.Duration }
+
+// NewLeaps begins to compare the two clocks. Where the kernel does not tell that
+// the wall clock was set (gVisor), C never yields: comparing at each beat is left.
+func NewLeaps() *Leaps {
+	l := LeapsOf(wall)
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return l
+	}
+	// The timer itself is never to expire: it is armed for the year 2262.
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(math.MaxInt64)}
+	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &spec, nil); err != nil {
+		unix.Close(fd)
+		return l
+	}
+	l.file = os.NewFile(uintptr(fd), "wall clock")
+	l.Settle() // not before the timer: nothing is missed between the two
+	return l
+}
+
+// LeapsOf compares the given wall clock with CLOCK_BOOTTIME. Whoever sets that
+// clock writes to C.
+func LeapsOf(wall func() time.Duration) *Leaps {
+	l := &Leaps{C: make(chan struct{}, 1), wall: wall}
+	l.Settle()
+	return l
+}
+
+// wall is CLOCK_REALTIME, since 1970.
+func wall() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &t); err != nil {
+		panic(fmt.Sprintf("CLOCK_REALTIME: %v", err)) // there is no Linux without it
+	}
+	return time.Duration(t.Nano())
+}
+
+// Run passes on to C that the wall clock was set, until Close.
+func (l *Leaps) Run() {
+	if l.file != nil {
+		l.pass(l.file.Read)
+	}
+}
+
+// pass passes on each cancellation of the timer. The kernel answers the read after
+// one with ECANCELED, and the timer stays armed.
+func (l *Leaps) pass(read func([]byte) (int, error)) {
+	var expirations [8]byte
+	for {
+		if _, err := read(expirations[:]); err != nil && !errors.Is(err, unix.ECANCELED) {
+			return
+		}
+		select {
+		case l.C <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Watch tells of each leap, until ctx ends.
+func (l *Leaps) Watch(ctx context.Context) <-chan struct{} {
+	leapt := make(chan struct{})
+	go l.Run()
+	go func() {
+		for {
+			select {
+			case <-l.C:
+			case <-ctx.Done():
+				return
+			}
+			if !l.Leapt() {
+				continue
+			}
+			l.Settle()
+			select {
+			case leapt <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return leapt
+}
+
+// Close ends Run.
+func (l *Leaps) Close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
+
+// Leapt reports whether the wall clock leapt since the last Settle. Steps that are
+// too small to count add up.
+func (l *Leaps) Leapt() bool {
+	now := l.read()
+	return now.low-l.base.high >= leap || l.base.low-now.high >= leap
+}
+
+// Settle takes the clocks as they are.
+func (l *Leaps) Settle() { l.base = l.read() }
+
+// narrow is how close together the two clocks are read at best: two system calls
+// that nothing interrupts take a microsecond.
+const narrow = time.Millisecond
+
+// read reads both clocks, in as narrow a window as it gets in a few attempts. A
+// thread that is interrupted each time reads a wider one, in which Leapt sees less.
+func (l *Leaps) read() window {
+	best := window{high: math.MaxInt64}
+	for range 5 {
+		before := Now()
+		wall := l.wall()
+		after := Now()
+		if after-before < best.high-best.low {
+			best = window{low: wall - after, high: wall - before}
+		}
+		if after-before < narrow {
+			break
+		}
+	}
+	return best
+}

@@ -1,0 +1,36 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// guard keeps the watch of each held slot, which the agent had as a standby, and
+// begins it anew where it has ended. A holder that is robbed hears so at once, and
+// not only at its next renewal, up to ten minutes later.
+//
+// While a renewal is overdue no watch is begun: the answer to the renewal is the
+// better news, and an API server that comes back has enough to do.
+func (a *Agent) guard(ctx context.Context) {
+	for _, s := range a.slots {
+		switch overdue := s.held.RenewAt() + a.self.Budget.Retry; {
+		case s.cancel != nil || a.now >= overdue:
+		case a.now < max(s.lookAt, s.pace.nextAt()):
+			a.wakeAt(max(s.lookAt, s.pace.nextAt()))
+		default:
+			a.look(ctx, s)
+		}
+	}
+}
+
+// guarded takes what was seen of a Lease that is held. An event may be an old one,
+// so it only makes the agent read.
+func (a *Agent) guarded(s *slot, l *kube.Lease, gone bool) {
+	if gone || !a.self.Holds(recordOf(l), s.held.ID()) {
+		s.unread, s.tryAt = true, a.now
+	}
+}

@@ -1,0 +1,103 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// watching counts the watches of the Lease.
+func (w *world) watching() int {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return len(w.server.watchers)
+}
+
+// sends makes the API server send an event to all watches.
+func (w *world) sends(e kube.WatchEvent) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	for one := range w.server.watchers {
+		one.events <- e
+	}
+}
+
+// breaks ends all watches.
+func (w *world) breaks() {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	for one := range w.server.watchers {
+		close(one.ended)
+		delete(w.server.watchers, one)
+	}
+}
+
+func TestHolderHearsOfALossBeforeItsNextRenewal(t *testing.T) {
+	for name, c := range map[string]struct{ before func(w *world, a *pod) }{
+		"by the watch that it had": {func(*world, *pod) {}},
+		"by a watch that was begun anew": {func(w *world, _ *pod) {
+			w.breaks()
+			w.within(2*time.Second, "watched again", func() bool { return w.watching() == 1 })
+		}},
+		"by a watch of a new agent": {func(w *world, a *pod) {
+			a.kill()
+			b := w.start("a")
+			b.gates.connect(b.gates.shim("s1").report).stop = time.Hour
+			w.pass(time.Second)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				long := func(c *Config) { c.LeaseDuration = 3 * time.Minute } // renewed each 30 s
+				a := stubborn(w, long)
+				w.pass(time.Second)
+				c.before(w, a)
+				a = w.pods["a"]
+				w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
+				w.within(10*time.Millisecond, "child is dead", a.stopped)
+			})
+		})
+	}
+}
+
+func TestOldEventCostsAHolderOneRead(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := settled(w)
+		old := w.server.lease(theSlot)
+		old.Holder = "before_u"
+		for _, e := range []kube.WatchEvent{{Type: kube.Modified, Lease: &old}, {Type: kube.Deleted, Lease: &old}} {
+			before := w.server.reads
+			w.sends(e)
+			w.pass(time.Second)
+			assert.Equal(t, before+1, w.server.reads)
+		}
+		assert.True(t, a.running("s1"))
+		before := w.server.reads
+		w.pass(time.Minute)
+		assert.Equal(t, before, w.server.reads)
+	})
+}
+
+func TestHolderBeginsNoWatchWhileItCannotRenew(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := settled(w)
+		watches := w.server.watches
+		a.link.set(func(l *link) { l.refuse = errors.New("refused") })
+		w.pass(10 * time.Second)
+		w.server.mu.Lock()
+		w.server.watches = watches
+		w.server.mu.Unlock()
+		a.link.set(func(l *link) { l.refuse = nil })
+		w.within(3*time.Second, "watched again", func() bool { return w.watching() == 1 })
+		assert.Equal(t, watches+1, w.server.watches)
+		assert.Equal(t, gate.Running, a.gates.phase("s1"))
+	})
+}

@@ -1,0 +1,213 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// leaps makes a shim tell that the wall clock leapt.
+func (p *pod) leaps(id gate.ShimID, leap int) {
+	p.gates.report(id, func(r *gate.Report) { r.Leap = leap })
+	synctest.Wait()
+}
+
+// answer returns the last grant if it answers a leap.
+func (p *pod) answer() (gate.Grant, bool) {
+	given := p.gates.given()
+	if len(given) == 0 || given[len(given)-1].Leap == 0 {
+		return gate.Grant{}, false
+	}
+	return given[len(given)-1], true
+}
+
+// writes are all that came so far.
+func (w *world) writes() int {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return w.server.writes
+}
+
+// settled runs a pod whose next renewal is far away.
+func settled(w *world) *pod {
+	a := stubborn(w)
+	w.pass(time.Minute)
+	at := a.writesAt(w)
+	w.pass(time.Second)
+	assert.Equal(w.t, at, w.writes())
+	return a
+}
+
+// writesAt waits for a renewal, and returns how many writes there were by then.
+func (p *pod) writesAt(w *world) int {
+	before := w.writes()
+	w.within(6*time.Second, "renewed", func() bool { return w.writes() > before })
+	return w.writes()
+}
+
+func TestLeapIsAnsweredByARenewalAtOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := settled(w)
+		before, now := w.writes(), w.clock()
+		a.leaps("s1", 7)
+		g, ok := a.answer()
+		assert.True(t, ok)
+		assert.Equal(t, 7, g.Leap)
+		assert.Equal(t, now+27*time.Second, g.Deadline, "of a renewal that was sent just now")
+		assert.Equal(t, before+1, w.writes())
+		a.leaps("s1", 0)
+		w.pass(time.Minute)
+		_, ok = a.answer()
+		assert.False(t, ok)
+		assert.True(t, a.running("s1"))
+	})
+}
+
+func TestRenewalFromBeforeALeapAnswersNothing(t *testing.T) {
+	t.Run("its answer comes later", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			a := settled(w)
+			late := make(chan struct{})
+			a.link.set(func(l *link) { l.withheld = late })
+			a.writesAt(w)
+			a.link.set(func(l *link) { l.cut = true })
+			a.leaps("s1", 1)
+			close(late)
+			w.pass(100 * time.Millisecond)
+			_, ok := a.answer()
+			assert.False(t, ok)
+			a.link.set(func(l *link) { l.cut = false })
+			w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
+		})
+	})
+	t.Run("its answer is lost", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			a := settled(w)
+			a.link.set(func(l *link) { l.lose = true })
+			a.writesAt(w)
+			a.leaps("s1", 1)
+			w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
+			g, _ := a.answer()
+			assert.Greater(t, g.Deadline, w.clock()+26*time.Second)
+		})
+	})
+}
+
+func TestLeapStaysUnansweredWhileTheAPIServerIsAway(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := settled(w)
+		a.link.set(func(l *link) { l.cut = true })
+		a.leaps("s1", 1)
+		w.pass(10 * time.Second)
+		_, ok := a.answer()
+		assert.False(t, ok)
+		a.link.set(func(l *link) { l.cut = false })
+		w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
+		assert.True(t, a.running("s1"))
+	})
+}
+
+func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := settled(w)
+		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
+		a.leaps("s1", 1)
+		assert.True(t, a.stopped())
+		assert.Equal(t, []time.Duration{0}, a.gates.graces)
+		_, ok := a.answer()
+		assert.False(t, ok)
+	})
+}
+
+// A shim that waits may have met a leap long ago, or between a renewal and the
+// grant that is made of it.
+func TestWaitingShimIsGrantedWhatAnswersItsLeap(t *testing.T) {
+	t.Run("before the slot was acquired", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			w.free(theSlot)
+			a := w.start("a")
+			a.gates.connect(gate.Report{Shim: "s1", Container: "app", Leap: 3})
+			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+			assert.Equal(t, 3, a.gates.given()[0].Leap)
+		})
+	})
+	t.Run("while the slot was acquired", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			w.free(theSlot)
+			a := w.start("a")
+			late := make(chan struct{})
+			a.link.set(func(l *link) { l.withheld = late })
+			a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+			w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
+			a.leaps("s1", 3)
+			close(late)
+			w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
+			assert.Equal(t, 3, a.gates.given()[0].Leap)
+			assert.GreaterOrEqual(t, w.writes(), 2, "renewed before it was granted")
+		})
+	})
+}
+
+func TestNewAgentAnswersAnEarlierLeap(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := settled(w)
+		a.kill()
+		a.gates.report("s1", func(r *gate.Report) { r.Leap = 2 })
+		a = w.start("a")
+		a.gates.connect(a.gates.shim("s1").report)
+		w.within(time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
+		assert.True(t, a.running("s1"))
+	})
+}
+
+func TestShimsOfAPodShareTheAnswerToALeap(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.gates.connect(gate.Report{Shim: "s2", Container: "other"})
+		w.within(time.Second, "children run", func() bool { return a.running("s1") && a.running("s2") })
+		w.pass(time.Second)
+		before, grants := w.writes(), len(a.gates.given())
+		a.leaps("s1", 1)
+		a.leaps("s2", 4)
+		w.pass(2 * time.Second)
+		var answered []int
+		for _, g := range a.gates.given()[grants:] {
+			answered = append(answered, g.Leap)
+		}
+		assert.Contains(t, answered, 1)
+		assert.Contains(t, answered, 4)
+		assert.LessOrEqual(t, w.writes(), before+2)
+	})
+}
+
+func TestLeapWithoutShimsRenewsAtOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		leaps := make(chan struct{})
+		w.free(theSlot)
+		reconnected := 0
+		a := w.start("a", func(c *Config) { c.Leaps, c.Reconnect = leaps, func() { reconnected++ } })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		w.pass(time.Second)
+		before := w.writes()
+		leaps <- struct{}{}
+		synctest.Wait()
+		assert.Equal(t, before+1, w.writes())
+		assert.Equal(t, 1, reconnected)
+		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
+		w.pass(time.Second)
+		leaps <- struct{}{}
+		synctest.Wait()
+		assert.True(t, a.stopped())
+	})
+}
