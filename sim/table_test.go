@@ -33,7 +33,7 @@ func (w *world) newTable() *table {
 	t.grace = between(w.rng, 3*time.Second, 8*time.Second)
 	t.templates = []template{{
 		workload: "web", slots: []string{t.slot}, duration: d, grace: t.grace, containers: []string{"app"},
-		standBy: true, account: "default", obedient: true,
+		standBy: true, account: "default", obedient: true, gate: pick(w.rng, gates),
 	}}
 	if chance(w.rng, .3) {
 		t.templates[0].containers = append(t.templates[0].containers, "side")
@@ -90,6 +90,7 @@ func (t *table) rows() map[string]func() {
 // run plays the rows in a random order.
 func (t *table) run() {
 	rows := t.rows()
+	maps.Copy(rows, t.endured())
 	names := slices.Sorted(maps.Keys(rows))
 	t.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, name := range names {
@@ -102,7 +103,14 @@ func (t *table) run() {
 			t.verdict = name + ": " + t.verdict
 			return
 		}
-		t.do(t.heal)
+		t.do(func() {
+			t.heal()
+			for _, s := range slices.Clone(t.api.watches) {
+				if s.mute {
+					s.finish(errBroken) // the rows ask for healthy watches
+				}
+			}
+		})
 	}
 }
 
@@ -199,9 +207,12 @@ func (t *table) notBy(p *pod) {
 
 // expiry: D after the last renewal, by the slowest clock. (The agents' timers
 // run by true time and may miss the instant by a twentieth of 10 s.)
-func (t *table) expiry(cause func(*child)) {
+func (t *table) expiry(cause func(*child)) { t.expiryWithin(0, cause) }
+
+// expiryWithin: as expiry, and something more.
+func (t *table) expiryWithin(more time.Duration, cause func(*child)) {
 	c := t.once(cause)
-	slack := 600*time.Millisecond + quick*time.Duration(len(t.slots))
+	slack := 600*time.Millisecond + more + quick*time.Duration(len(t.slots))
 	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slack
 	// What is cut off one way only may renew once more.
 	if most := bound + t.budget.Renew + 2*time.Second; !t.until(most, t.free(c)) {

@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// slow is how long a duration takes by the slowest clock.
+func slow(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 - skew)) }
+
+// budgetOf is the budget of a lease duration.
+func budgetOf(d time.Duration) api.Budget {
+	budget, err := api.NewBudget(d)
+	must(err)
+	return budget
+}
+
+// part of a bound: what may have to be waited for, one after the other.
+type part struct {
+	what  string
+	lasts time.Duration
+}
+
+func sum(parts []part) (all time.Duration) {
+	for _, p := range parts {
+		all += p.lasts
+	}
+	return all
+}
+
+// settling bounds how long after the last fault a slot that a healthy pod claims is
+// without a child that runs.
+func (c *chaos) settling() time.Duration {
+	d := c.longest
+	return sum([]part{
+		{"a pod that is being stopped has its grace, and then its agent", c.grace + left},
+		{"a request that is on its way is stored, and may be a renewal", c.latest},
+		{"the Lease of a pod that is gone expires", slow(d)},
+		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
+		{"a standby that saw nothing leaves the holder the period of a renewal", slow(d / 6)},
+		{"a standby sees the Lease", c.looking()},
+		{"containers and enroll begin anew", 5 * time.Second},
+	})
+}
+
+// unmuting bounds how long standbys whose watches are mute wait in vain: what they saw
+// last expires, and their write is refused. They try one slot after the other.
+func (c *chaos) unmuting() time.Duration {
+	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
+}
+
+// looking bounds how long a standby that can read takes to see what is stored, and
+// once more to see that it is as it was.
+func (c *chaos) looking() time.Duration {
+	period := min(slowest, c.longest/6)
+	return 2 * (period + budgetOf(c.longest).Retry)
+}
+
+// handingOver bounds how long after a pod is gone another runs, as the climate has
+// it. In a fair one a watch tells of the release, and a pod whose write is refused
+// tries again after a second.
+func (c *chaos) handingOver() time.Duration {
+	switch {
+	case c.climate.silent:
+		return sum([]part{
+			{"a standby waits for what it saw last to expire", slow(c.longest)},
+			{"a standby that was refused waits for what it reads then", c.unmuting() + c.looking()},
+		})
+	case c.climate != fair:
+		return 3*time.Second + slow(c.longest/6) + c.looking()
+	}
+	return 3 * time.Second
+}
+
+// climates are what an agent has to live with: watches that are of little use while
+// reads and writes work.
+func climates(d time.Duration) []weather {
+	return []weather{
+		{watches: busy}, {watches: forbidden}, {watches: failing}, {watches: unheard},
+		// Renewals come after a sixth of the duration: what is cut sooner is cut for ever.
+		{idle: d / 20}, {idle: d / 7},
+		{silent: true},
+	}
+}
