@@ -41,8 +41,7 @@ func (c *chaos) settling() time.Duration {
 		{"a request that is on its way is stored, and may be a renewal", c.latest},
 		{"the Lease of a pod that is gone expires", slow(d)},
 		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
-		{"a standby that saw nothing leaves the holder the period of a renewal", slow(d / 6)},
-		{"a standby sees the Lease", c.looking()},
+		{"a standby without a watch finds out", c.unseeing()},
 		{"containers and enroll begin anew", 5 * time.Second},
 	})
 }
@@ -53,11 +52,17 @@ func (c *chaos) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
 }
 
-// looking bounds how long a standby that can read takes to see what is stored, and
-// once more to see that it is as it was.
-func (c *chaos) looking() time.Duration {
-	period := min(slowest, c.longest/6)
-	return 2 * (period + budgetOf(c.longest).Retry)
+// unseeing bounds by how much a takeover is late where standbys have no watch, and read
+// now and then.
+func (c *chaos) unseeing() time.Duration {
+	look := slow(min(slowest, c.longest/6)) + quick
+	return sum([]part{
+		{"a standby reads the last renewal", look},
+		{"a standby reads that nothing came of it until it had expired", look},
+		{"a standby leaves the holder the period of a renewal", slow(c.longest / 6)},
+		{"a standby reads that nothing has come of that", look},
+		{"the same for the slots after the first", time.Duration(len(c.slots)-1) * (2*look + slow(c.longest/6))},
+	})
 }
 
 // handingOver bounds how long after a pod is gone another runs, as the climate has
@@ -68,10 +73,10 @@ func (c *chaos) handingOver() time.Duration {
 	case c.climate.silent:
 		return sum([]part{
 			{"a standby waits for what it saw last to expire", slow(c.longest)},
-			{"a standby that was refused waits for what it reads then", c.unmuting() + c.looking()},
+			{"a standby that was refused waits for what it reads then", c.unmuting() + c.unseeing()},
 		})
 	case c.climate != fair:
-		return 3*time.Second + slow(c.longest/6) + c.looking()
+		return 3*time.Second + c.unseeing()
 	}
 	return 3 * time.Second
 }

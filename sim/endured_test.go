@@ -56,8 +56,7 @@ func (t *table) unseen(w weather) {
 		}
 	})
 	t.pass(between(t.rng, 0, t.budget.Duration))
-	t.longest = t.budget.Duration
-	more := t.looking() + slow(t.budget.Renew)
+	more := t.unseeing()
 	if w.silent {
 		more += t.unmuting()
 	}
@@ -78,9 +77,8 @@ func (t *table) unwritable() {
 		return
 	}
 	t.do(func() { t.weather = fair })
-	t.longest = t.budget.Duration
-	// The last write may be on its way, and a head start may begin just now.
-	bound := slow(t.budget.RequestTimeout+t.budget.Renew) + t.looking()
+	// The last write may hang.
+	bound := slow(t.budget.RequestTimeout) + t.unseeing()
 	if !t.until(bound, t.free(c)) {
 		t.fail(nobody, "nobody holds %v after writes work again", bound)
 	}
@@ -116,12 +114,10 @@ func (t *table) pausedPastLease() {
 }
 
 // noticing is how long, by its own clock, the child of a machine that woke too late
-// runs on while the API server answers: the next renewal is due within its period, is
-// refused and read again, and the child is killed.
+// runs on while the API server answers.
 func (t *table) noticing() time.Duration {
 	return sum([]part{
-		{"the next renewal is due", t.budget.Renew + t.budget.Retry},
-		{"the agent asks, is refused, and reads", quick},
+		{"the watch of the holder tells, and the agent reads", quick},
 		{"killing and reaping", t.budget.Kill},
 	})
 }
