@@ -294,22 +294,19 @@ func TestSeveralSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		both := func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
-		only := func(c *Config) { c.Slots = []string{"lock.b"} }
-		other := w.start("other", only)
-		other.gates.connect(gate.Report{Shim: "s0", Container: "app"})
-		w.within(time.Second, "other runs", func() bool { return other.running("s0") })
-
 		a := w.start("a", both)
+		a.link.set(func(l *link) { l.broken = "lock.b" })
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Second)
 		acquired := w.server.lease("lock.a").AcquireTime
-		w.pass(2 * time.Minute)
+		w.pass(25 * time.Second)
 		assert.Equal(t, a.identity(), w.server.lease("lock.a").Holder)
-		assert.Equal(t, acquired, w.server.lease("lock.a").AcquireTime, "renewed while the second is waited for")
+		assert.Equal(t, acquired, w.server.lease("lock.a").AcquireTime, "kept while the second is waited for")
+		assert.WithinDuration(t, acquired.Add(20*time.Second), w.server.lease("lock.a").RenewTime, 5*time.Second, "and renewed")
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
 
-		other.gates.end("s0")
-		w.within(time.Second, "both held", func() bool { return a.running("s1") })
+		a.link.set(func(l *link) { l.broken = "" })
+		w.within(5*time.Second, "both held", func() bool { return a.running("s1") })
 		require.Len(t, a.gates.given()[0].Slots, 2)
 		assert.Equal(t, "lock.a", a.gates.given()[0].Slots[0].Slot)
 

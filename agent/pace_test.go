@@ -94,3 +94,19 @@ func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
 		w.within(30*time.Second+slowest, "taken", func() bool { return a.running("s1") })
 	})
 }
+
+func TestALeaseOfLongAgoIsWatchedFromNowOn(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
+		a := w.start("a")
+		a.link.set(func(l *link) { l.forgetful = true })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		assert.Zero(t, a.requested(5*time.Minute), "the watch lasts")
+		l := w.server.lease(theSlot)
+		l.Holder = ""
+		w.server.put(&l)
+		w.pass(0)
+		assert.True(t, a.running("s1"))
+	})
+}

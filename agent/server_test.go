@@ -114,9 +114,13 @@ type link struct {
 	// broken is a Lease that cannot be written; unread: none can be read.
 	broken string
 	unread bool
+	// hidden is a Lease that cannot be read.
+	hidden string
 	// unwatched refuses watches; mute ends none of them and lets nothing through.
 	unwatched error
 	mute      bool
+	// forgetful refuses watches that do not begin now, as too old.
+	forgetful bool
 	// idle ends each watch after so long: in good order, or with an error.
 	idle    time.Duration
 	orderly bool
@@ -182,7 +186,7 @@ func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 		return nil, err
 	}
 	l.mu.Lock()
-	unread := l.unread
+	unread := l.unread || l.hidden == name
 	l.mu.Unlock()
 	if unread {
 		return nil, &kube.StatusError{Code: http.StatusForbidden}
@@ -252,10 +256,13 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 	}
 	w := &watcher{name: name, events: make(chan kube.WatchEvent, 1000), ended: make(chan struct{})}
 	l.mu.Lock()
-	unwatched, idle, orderly := l.unwatched, l.idle, l.orderly
+	unwatched, idle, orderly, forgetful := l.unwatched, l.idle, l.orderly, l.forgetful
 	l.mu.Unlock()
 	l.server.mu.Lock()
 	l.server.watches++
+	if forgetful && version != "" {
+		unwatched = &kube.StatusError{Code: http.StatusGone}
+	}
 	if unwatched != nil {
 		l.server.mu.Unlock()
 		return unwatched

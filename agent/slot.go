@@ -131,11 +131,20 @@ func (a *Agent) look(ctx context.Context, s *slot) {
 		if version == "" {
 			version, err = a.read(ctx, s, tell)
 		}
-		if err == nil {
-			err = a.config.API.WatchLease(ctx, s.name, version, func(e kube.WatchEvent) {
+		watch := func(from string) error {
+			return a.config.API.WatchLease(ctx, s.name, from, func(e kube.WatchEvent) {
 				version = e.ResourceVersion
 				tell(func() { a.watched(s, e) })
 			})
+		}
+		if err == nil {
+			err = watch(version)
+		}
+		if errors.Is(err, kube.ErrGone) && resume == "" {
+			// The Lease was written so long ago that the server has forgotten its
+			// version. A watch from now on begins with the Lease as it is.
+			tell(func() { s.pace.spend(a.now) })
+			err = watch("")
 		}
 		tell(func() { a.looked(s, version, err) })
 	})

@@ -22,6 +22,8 @@ type bid struct {
 	resume bool
 	// tokens are those of a resumed hold, by slot.
 	tokens map[string]string
+	// since is when it began, or acquired a slot last.
+	since time.Duration
 }
 
 // standby waits for the slots and takes them, one after the other. It returns
@@ -71,8 +73,8 @@ func (a *Agent) lookAll(ctx context.Context) {
 }
 
 // contends reports whether this pod competes for its slots: only while it is to
-// stay, a shim waits, and no child of an earlier hold is left. A release that is
-// owed comes first.
+// stay, a shim waits, no child of an earlier hold is left, and no slot is seen in
+// another pod's hands. A release that is owed comes first.
 func (a *Agent) contends() bool {
 	if a.stopping || a.leaving || len(a.shims.waiting()) == 0 || a.shims.alive() {
 		return false
@@ -89,7 +91,7 @@ func (a *Agent) contends() bool {
 		a.wakeAt(a.contendAt)
 		return false
 	}
-	return true
+	return a.mayBid()
 }
 
 // freshBid gives the bid a number of its own.
@@ -97,7 +99,7 @@ func (a *Agent) freshBid() {
 	if a.bid.id != "" && !a.bid.resume {
 		return
 	}
-	a.bid = bid{id: fmt.Sprintf("%016x", a.random.Uint64())}
+	a.bid = bid{id: fmt.Sprintf("%016x", a.random.Uint64()), since: a.now}
 	a.shims.begun[a.bid.id] = true
 }
 
@@ -196,6 +198,13 @@ func (a *Agent) take(ctx context.Context) bool {
 			a.renew(ctx, s, s.held.Record().Notes)
 			continue
 		}
+		if until, ends := a.patientUntil(); i > 0 && ends {
+			if a.now >= until {
+				a.standBack(s)
+				return false
+			}
+			a.wakeAt(until)
+		}
 		if !a.takeOne(ctx, s) {
 			a.giveBack(ctx, i+1)
 		}
@@ -273,6 +282,9 @@ func (a *Agent) acquired(s *slot, by bid, attempt lease.Attempt, l *kube.Lease, 
 			s.base, s.held = l, held
 			s.lost, s.unread, s.refused, s.tryAt, s.misses = nil, false, "", 0, 0
 			s.view.Read(a.now, held.Record())
+			if a.bid.id == by.id {
+				a.bid.since = a.now
+			}
 			return
 		}
 	}

@@ -42,6 +42,7 @@ func (c *chaos) settling() time.Duration {
 		{"the Lease of a pod that is gone expires", slow(d)},
 		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
 		{"a standby without a watch finds out", c.unseeing()},
+		{"a pod that cannot have its second slot keeps the first, and then stands back", slow(d + d/6)},
 		{"containers and enroll begin anew", 5 * time.Second},
 	})
 }

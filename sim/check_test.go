@@ -275,8 +275,7 @@ func (w *world) holder(slot string) *child {
 	return nil
 }
 
-// settled: the slot is in use, by what the kubelet knows of, or its holder waits for one that sorts after it
-// and is in use.
+// settled: the slot is in use, by what the kubelet knows of.
 func (w *world) settled(slot string) bool {
 	if c := w.holder(slot); c != nil && !c.asked && c.shim.current() {
 		return true
@@ -284,20 +283,6 @@ func (w *world) settled(slot string) bool {
 	for _, e := range w.electors {
 		if e.slot == slot && e.working {
 			return true
-		}
-	}
-	lease, ok := w.api.lease(slot)
-	if !ok {
-		return false
-	}
-	for _, p := range w.pods {
-		if p.identity() != lease.Holder || !p.healthy() {
-			continue
-		}
-		for _, later := range p.slots {
-			if later > slot && w.settled(later) {
-				return true
-			}
 		}
 	}
 	return false
@@ -310,7 +295,17 @@ func (p *pod) healthy() bool {
 
 // wanted: a healthy pod claims the slot.
 func (w *world) wanted(slot string) bool {
-	return slices.ContainsFunc(w.pods, func(p *pod) bool { return p.healthy() && slices.Contains(p.slots, slot) })
+	return slices.ContainsFunc(w.pods, func(p *pod) bool {
+		return p.healthy() && slices.Contains(p.slots, slot) && !w.barred(p, slot)
+	})
+}
+
+// barred: another slot of the pod's is somebody else's, so the pod takes none.
+func (w *world) barred(p *pod, slot string) bool {
+	return slices.ContainsFunc(p.slots, func(other string) bool {
+		lease, ok := w.api.lease(other)
+		return other != slot && ok && lease.Holder != p.identity() && w.settled(other)
+	})
 }
 
 // checkSwept: enroll deletes no Lease under which somebody lives.

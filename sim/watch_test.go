@@ -71,11 +71,20 @@ func eventOf(c change) kube.WatchEvent {
 
 // open begins a stream after the version.
 func (s *server) open(w *watch, resourceVersion string) error {
+	w.rng = w.c.source("stream " + w.name)
+	if resourceVersion == "" {
+		// From now on, and the state of now first.
+		if v := s.object("Lease", w.name).last(); v.body != nil {
+			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.raw})
+		}
+		s.watches = append(s.watches, w)
+		w.idles()
+		return nil
+	}
 	from := number(resourceVersion)
 	if from < s.compacted {
 		return status(410, "Expired", "too old resource version")
 	}
-	w.rng = w.c.source("stream " + w.name)
 	since, _ := slices.BinarySearchFunc(s.changes, from+1, func(c change, rv int64) int { return cmp.Compare(c.rv, rv) })
 	for _, change := range s.changes[since:] {
 		w.offer(change)

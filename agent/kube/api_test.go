@@ -98,6 +98,23 @@ func TestRealWatchResumes(t *testing.T) {
 	assert.Equal(t, []string{first.ResourceVersion, read.ResourceVersion}, seen)
 }
 
+func TestRealWatchFromNowOnBeginsWithTheLease(t *testing.T) {
+	client, _ := realAPI(t)
+	read, err := client.GetLease(t.Context(), "client")
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var seen []WatchEvent
+	err = client.WatchLease(ctx, "client", "", func(e WatchEvent) {
+		seen = append(seen, e)
+		cancel()
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotEmpty(t, seen)
+	assert.Equal(t, Added, seen[0].Type)
+	assert.Equal(t, read.ResourceVersion, seen[0].ResourceVersion)
+}
+
 func TestRealRefusalsAreTyped(t *testing.T) {
 	client, config := realAPI(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -52,7 +52,8 @@ const (
 )
 
 // WatchLease calls fn with each event of the Lease that is later than
-// resourceVersion, one after the other, until the watch ends. It returns nil
+// resourceVersion, one after the other, until the watch ends. Without one the watch
+// begins now, with an event of the Lease as it is, if there is one. It returns nil
 // when the server ended it in good order: the caller resumes from the last
 // ResourceVersion that it saw. [ErrGone] means that this is too old: read, and
 // watch from there. A watch that fell silent does not return.

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+var first = func(c *Config) { c.Slots = []string{"lock.a"} }
+
+// A pod x claims two locks, of which the second cannot be had. A pod y claims the
+// first alone, and runs.
+func TestALockIsNotKeptForNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		keep   func(w *world, x *pod)
+		within time.Duration
+	}{
+		"held by another for long": {within: time.Second, keep: func(w *world, _ *pod) {
+			z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
+			z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+			w.within(time.Second, "z runs", func() bool { return z.running("s3") })
+		}},
+		"not there":     {within: time.Second, keep: func(w *world, _ *pod) { w.server.remove("lock.b") }},
+		"not readable":  {within: time.Second, keep: func(_ *world, x *pod) { x.link.set(func(l *link) { l.hidden = "lock.b" }) }},
+		"not writeable": {within: 31 * time.Second, keep: func(_ *world, x *pod) { x.link.set(func(l *link) { l.broken = "lock.b" }) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free("lock.a", "lock.b")
+				x := w.start("x", both)
+				c.keep(w, x)
+				x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.pass(time.Second)
+				y := w.start("y", first)
+				y.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				w.within(c.within, "y runs", func() bool { return y.running("s2") })
+				w.pass(10 * time.Minute)
+				assert.True(t, y.running("s2"))
+				assert.Empty(t, x.gates.given())
+			})
+		})
+	}
+}
+
+func TestLocksAreTakenOnceAllAreFree(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a", "lock.b")
+		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
+		z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		w.within(time.Second, "z runs", func() bool { return z.running("s3") })
+		untouched := w.server.lease("lock.a").ResourceVersion
+		pods := []*pod{w.start("x", both), w.start("y", both)}
+		for _, p := range pods {
+			p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+		}
+		w.pass(5 * time.Minute)
+		assert.Equal(t, untouched, w.server.lease("lock.a").ResourceVersion, "nothing is taken in vain")
+		z.gates.end("s3")
+		w.within(time.Second, "one runs", func() bool { return pods[0].running("s") || pods[1].running("s") })
+		w.pass(time.Minute)
+		assert.NotEqual(t, pods[0].running("s"), pods[1].running("s"))
+	})
+}
+
+func TestAVanishedHolderOfALaterLockIsWaitedFor(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a")
+		w.server.put(&kube.Lease{Name: "lock.b", Holder: "vanished", DurationSeconds: 120})
+		x := w.start("x", both)
+		x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		assert.Empty(t, w.server.lease("lock.a").Holder)
+		w.within(61*time.Second, "x runs", func() bool { return x.running("s1") })
+	})
+}
