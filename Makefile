@@ -77,12 +77,16 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --config ../../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && go run ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
 bench-admission: ## Admission beside dapr's patcher; needs no cluster.
 	cd test/bench/admission && go run .
+
+.PHONY: bench-enroll
+bench-enroll: ## What enroll costs in a namespace of up to 10,000 slots; needs no cluster.
+	cd test && go run ./bench/enroll
 
 ##@ The cluster
 

@@ -100,11 +100,11 @@ func (r *Reconciler) present(ctx context.Context, l *look, slots []string) ([]*c
 // and for one that neither the cache nor a Role knows, at no cost.
 func (r *Reconciler) find(ctx context.Context, l *look, slot string) (*coordinationv1.Lease, error) {
 	if l.leases[slot] == nil && !l.ledgers.named(slot) {
-		return nil, nil //nolint:nilnil // No Lease is no error: it is created.
+		return nil, nil
 	}
 	lease, err := r.read(ctx, l.namespace, slot)
 	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // As above.
+		return nil, nil
 	}
 	return lease, err
 }

@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -153,6 +155,33 @@ func TestLastRoleThatNamesALeaseStays(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
+func TestLongestMemoryOfALeaseStays(t *testing.T) {
+	before := gated("a", "till", "lock.x")
+	w := newWorld(t, before, gated("b", "biller", "lock.x"))
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.x", "a_1")
+	long := w.role("till")
+	long.Annotations[LeasesAnnotation] = strings.Replace(long.Annotations[LeasesAnnotation], "30", "90", 1)
+	require.NoError(t, w.server.Update(t.Context(), long))
+	w.remove(before)
+	// The other account's Role cannot be written.
+	r.Client = interceptor.NewClient(r.Client.(client.WithWatch), interceptor.Funcs{
+		Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
+			if object.GetName() == RoleName("biller") {
+				return errCrash
+			}
+			return c.Update(ctx, object, options...)
+		},
+	})
+	for range 2 {
+		_, err := r.Namespace(t.Context(), shop)
+		require.ErrorIs(t, err, errCrash)
+		w.now = w.now.Add(time.Hour)
+	}
+	assert.EqualValues(t, 90, remembered(w.role("till"))["lock.x"].Seconds)
+}
+
 // Roles of earlier versions had other names. What they remember counts, and they
 // go once the Roles of this version name the same.
 func TestRoleWithANameOfAnEarlierVersionIsReplaced(t *testing.T) {
@@ -198,6 +227,40 @@ func TestBindingWithoutItsRoleGoes(t *testing.T) {
 	w.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "unlabelled"}, RoleRef: roleRef("gone")})
 	w.settle(w.process())
 	assert.ElementsMatch(t, []string{RoleName("till"), "theirs", "unlabelled"}, w.bindings())
+}
+
+func TestBindingThatWasLostOrChangedIsMadeAgain(t *testing.T) {
+	key := client.ObjectKey{Namespace: shop, Name: RoleName("till")}
+	for name, spoil := range map[string]func(*world, *rbacv1.RoleBinding){
+		"lost": func(w *world, b *rbacv1.RoleBinding) { w.remove(b) },
+		"of another account": func(w *world, b *rbacv1.RoleBinding) {
+			b.Subjects[0].Name = "thief"
+			require.NoError(w.t, w.server.Update(w.t.Context(), b))
+		},
+		"of another namespace": func(w *world, b *rbacv1.RoleBinding) {
+			b.Subjects[0].Namespace = "elsewhere"
+			require.NoError(w.t, w.server.Update(w.t.Context(), b))
+		},
+		"of another role": func(w *world, b *rbacv1.RoleBinding) {
+			b.RoleRef.Kind = "ClusterRole"
+			require.NoError(w.t, w.server.Update(w.t.Context(), b))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, gated("a", "till", "lock.x"))
+			r := w.process()
+			w.settle(r)
+			b := new(rbacv1.RoleBinding)
+			require.NoError(t, w.server.Get(t.Context(), key, b))
+			want := *b.DeepCopy()
+			spoil(w, b)
+			w.settle(r)
+			b = new(rbacv1.RoleBinding)
+			require.NoError(t, w.server.Get(t.Context(), key, b))
+			assert.Equal(t, want.Subjects, b.Subjects)
+			assert.Equal(t, want.RoleRef, b.RoleRef)
+		})
+	}
 }
 
 // locks are the slots of n locks, in one annotation.

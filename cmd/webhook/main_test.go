@@ -5,13 +5,9 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -207,52 +203,6 @@ func TestTheNextReplicaEnrollsSoon(t *testing.T) {
 	// Three attempts with client-go's jitter, so that one lost does not matter.
 	assert.GreaterOrEqual(t, *o.RenewDeadline, 3*time.Duration(leaderelection.JitterFactor*float64(*o.RetryPeriod)))
 	assert.True(t, o.LeaderElectionReleaseOnCancel)
-}
-
-// The API server's calls go on being answered: the process does not end.
-func TestALostElectionIsFollowedByTheNextTerm(t *testing.T) {
-	for _, lost := range []error{errors.New("leader election lost"), fmt.Errorf("%w: connection refused", errAway)} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			began := time.Now()
-			var at []time.Duration
-			terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
-			terms.term = func(ctx context.Context) error {
-				at = append(at, time.Since(began))
-				if len(at) == 3 {
-					cancel()
-					<-ctx.Done()
-					return nil
-				}
-				return lost
-			}
-			require.NoError(t, terms.Start(ctx))
-			assert.Equal(t, []time.Duration{0, enrollRetry, 2 * enrollRetry}, at)
-			assert.False(t, terms.NeedLeaderElection())
-		})
-	}
-}
-
-// A replica that cannot enroll must not look as if it could.
-func TestAReplicaThatCannotEnrollEnds(t *testing.T) {
-	terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
-	broken := errors.New("caches do not fill")
-	terms.term = func(context.Context) error { return broken }
-	require.ErrorIs(t, terms.Start(t.Context()), broken)
-}
-
-// What the manager says of a lost election is known by its words only.
-func TestManagersSayThatTheirElectionIsLostInTheseWords(t *testing.T) {
-	source, err := os.ReadFile(filepath.Join(moduleDir(t, "sigs.k8s.io/controller-runtime"), "pkg/manager/internal.go"))
-	require.NoError(t, err)
-	assert.Contains(t, string(source), `errors.New("leader election lost")`)
-}
-
-func moduleDir(t *testing.T, module string) string {
-	t.Helper()
-	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	require.NoError(t, err)
-	return strings.TrimSpace(string(dir))
 }
 
 // A process has a controller for each term, all of one name.

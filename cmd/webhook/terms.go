@@ -8,14 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/metaparticle-io/metaparticle/enroll"
@@ -38,21 +41,47 @@ const (
 	enrollShutdown = shutdown / 2
 )
 
+// These make enrolling survive what it cannot do at the moment.
+const (
+	// enrollFill is for how long a replica that was elected fills its caches before
+	// it lets the next one try. Ten thousand gated pods take some seconds
+	// (docs/benchmarks.md); an API server in trouble may take much longer.
+	enrollFill = 2 * time.Minute
+	// enrollLastRetry is the longest pause between two terms: not much longer than
+	// new pods wait for an election anyway.
+	enrollLastRetry = 8 * time.Second
+)
+
+var (
+	enrolling = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "metaparticle_enrolling",
+		Help: "1 while this replica enrolls: it is elected, and its caches are filled. While no replica does, new slots wait.",
+	})
+	interruptions = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "metaparticle_enroll_interruptions_total",
+		Help: "Terms of enrolling that ended, by a lost election or without an API server to work with, while the process went on.",
+	})
+)
+
+func init() { metrics.Registry.MustRegister(enrolling, interruptions) }
+
 // terms enrolls for as long as this replica is elected, term after term. A manager
-// that loses its election is of no use any more and wants its process to end; that
-// would take the API server's calls from a replica that answers them well, at the
-// very moment when the cluster is in trouble. So each term has a manager, with
-// caches, of its own.
+// that loses its election, or cannot fill its caches, is of no use any more and wants
+// its process to end; that would take the API server's calls from a replica that
+// answers them well, at the very moment when the cluster is in trouble. So each term
+// has a manager, with caches, of its own.
 type terms struct {
 	config *rest.Config
 	s      settings
 	log    *slog.Logger
+	// options are those of a term's manager.
+	options func(settings) (ctrl.Options, error)
 	// term waits to be elected, and enrolls.
 	term func(context.Context) error
 }
 
 func newTerms(config *rest.Config, s settings, log *slog.Logger) *terms {
-	t := &terms{config: config, s: s, log: log}
+	t := &terms{config: config, s: s, log: log, options: termOptions}
 	t.term = t.enroll
 	return t
 }
@@ -60,40 +89,44 @@ func newTerms(config *rest.Config, s settings, log *slog.Logger) *terms {
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (t *terms) NeedLeaderElection() bool { return false }
 
+// errNever: enrolling is not possible at all, whatever the API server does.
+var errNever = errors.New("set up enroll")
+
 // Start returns when ctx ends, or when enrolling is not possible at all: then the
-// process ends, for people to see.
+// process ends, for people to see. Whatever else ends a term passes.
 func (t *terms) Start(ctx context.Context) error {
+	pause := enrollRetry
 	for {
+		began := time.Now()
 		err := t.term(ctx)
-		if ctx.Err() != nil || !isLost(err) {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errNever) {
 			return err
 		}
-		t.log.Warn("this replica does not enroll; it answers on, and stands for election again", "error", err)
+		if time.Since(began) > enrollLastRetry {
+			pause = enrollRetry
+		}
+		interruptions.Inc()
+		t.log.Warn("this replica does not enroll; it answers on, and stands for election again", "error", err, "in", pause)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(enrollRetry):
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, enrollLastRetry)
 	}
-}
-
-// errAway: there is no API server to ask, which is how most elections are lost.
-var errAway = errors.New("make the manager of a term")
-
-// isLost tells a term that ended with its election, or could not begin after that,
-// from a failure to enroll. The manager has no name for the first.
-func isLost(err error) bool {
-	return errors.Is(err, errAway) || (err != nil && strings.Contains(err.Error(), "leader election lost"))
 }
 
 func (t *terms) enroll(ctx context.Context) error {
-	options, err := termOptions(t.s)
+	options, err := t.options(t.s)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNever, err)
 	}
 	m, err := ctrl.NewManager(t.config, options)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errAway, err)
+		return fmt.Errorf("make the manager of a term: %w", err)
 	}
 	reconciler := &enroll.Reconciler{
 		Client: m.GetClient(),
@@ -105,7 +138,17 @@ func (t *terms) enroll(ctx context.Context) error {
 		reconciler.PullSecrets = types.NamespacedName{Namespace: t.s.namespace, Name: t.s.webhookAccount}
 	}
 	if err := reconciler.SetupWithManager(m); err != nil {
-		return fmt.Errorf("set up enroll: %w", err)
+		return fmt.Errorf("%w: %w", errNever, err)
+	}
+	if err := m.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		if m.GetCache().WaitForCacheSync(ctx) {
+			enrolling.Set(1)
+			defer enrolling.Set(0)
+		}
+		<-ctx.Done()
+		return nil
+	})); err != nil {
+		return fmt.Errorf("%w: %w", errNever, err)
 	}
 	return m.Start(ctx)
 }
@@ -129,5 +172,6 @@ func termOptions(s settings) (ctrl.Options, error) {
 		RenewDeadline:                 new(enrollRenewed),
 		RetryPeriod:                   new(enrollRetry),
 		GracefulShutdownTimeout:       new(enrollShutdown),
+		Controller:                    config.Controller{CacheSyncTimeout: enrollFill},
 	}, nil
 }

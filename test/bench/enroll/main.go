@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command enroll prints what enroll costs in a namespace of many slots: how long an
+// event takes, what it allocates and what it asks of the API server; and a cold
+// start. It needs no cluster: an API server that does little else than remember
+// (serve) and the replica that enrolls (replica) are processes of their own, so that
+// the memory is the replica's alone. The replica's manager, caches and clients are
+// the webhook's, over HTTP and JSON (the webhook itself has protobuf, which is
+// cheaper).
+//
+// Left out: what a real API server adds to each request.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+func main() {
+	var err error
+	ctx := context.Background()
+	switch args := os.Args[1:]; {
+	case len(args) == 2 && args[0] == "serve":
+		err = serve(args[1])
+	case len(args) == 3 && args[0] == "replica":
+		err = replica(ctx, args[1], args[2])
+	default:
+		err = run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "enroll:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	sizes := flag.String("slots", "10,100,1000,10000", "slots of the namespace, each of a pod of its own, all of one service account")
+	flag.Parse()
+	fmt.Println("enroll in a namespace of n gated pods of one service account, each with a slot of its own.")
+	var starts, events []string
+	for size := range strings.SplitSeq(*sizes, ",") {
+		first, again, err := measure(ctx, size)
+		if err != nil {
+			return fmt.Errorf("%s slots: %w", size, err)
+		}
+		starts = append(starts,
+			fmt.Sprintf("| %s | nothing is there yet | %s |", size, first.Start.cells()),
+			fmt.Sprintf("| %s | all is there | %s |", size, again.Start.cells()))
+		events = append(events,
+			fmt.Sprintf("| %s | nothing is to be done | %s |", size, again.Idle.cells()),
+			fmt.Sprintf("| %s | a pod with a new slot | %s |", size, again.Pod.cells()))
+	}
+	fmt.Println("\nOne event:\n\n| slots | | ms | of CPU | MB allocated | requests | of which writes |\n|---|---|---|---|---|---|---|")
+	fmt.Println(strings.Join(events, "\n"))
+	fmt.Println("\nA cold start, from the process's start until all rights are given:\n\n" +
+		"| slots | | ms | of CPU | MB allocated | requests | of which writes | peak MB resident |\n|---|---|---|---|---|---|---|---|")
+	fmt.Println(strings.Join(starts, "\n"))
+	return nil
+}
+
+// measure starts an API server with pods, and two replicas, one after the other.
+func measure(ctx context.Context, slots string) (first, again figures, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := exec.CommandContext(ctx, os.Args[0], "serve", slots)
+	server.Stderr = os.Stderr
+	out, err := server.StdoutPipe()
+	if err != nil {
+		return first, again, err
+	}
+	if err := server.Start(); err != nil {
+		return first, again, err
+	}
+	defer func() {
+		cancel()
+		_ = server.Wait()
+	}()
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return first, again, fmt.Errorf("start the API server: %w", err)
+	}
+	for _, into := range []*figures{&first, &again} {
+		command := exec.CommandContext(ctx, os.Args[0], "replica", strings.TrimSpace(address), slots)
+		command.Stderr = os.Stderr
+		printed, err := command.Output()
+		if err != nil {
+			return first, again, fmt.Errorf("replica: %w", err)
+		}
+		if err := json.Unmarshal(printed, into); err != nil {
+			return first, again, fmt.Errorf("read what a replica printed: %w", err)
+		}
+	}
+	if again.Start.Writes != 0 || again.Idle.Requests != 0 {
+		return first, again, errors.New("the first replica left something to be done")
+	}
+	return first, again, nil
+}
+
+// figures are what a replica has measured.
+type figures struct {
+	Start, Idle, Pod cost
+}
+
+type cost struct {
+	// CPU is the processors' time, in milliseconds too.
+	Milliseconds, CPU, Megabytes float64
+	Requests, Writes             int
+	// Resident is the peak of the process in megabytes, where it was measured.
+	Resident float64 `json:",omitempty"`
+}
+
+func (c cost) cells() string {
+	cells := fmt.Sprintf("%s | %s | %s | %d | %d", short(c.Milliseconds), short(c.CPU), short(c.Megabytes), c.Requests, c.Writes)
+	if c.Resident > 0 {
+		cells += " | " + short(c.Resident)
+	}
+	return cells
+}
+
+// short has two digits or more, and no decimals beyond ten.
+func short(f float64) string {
+	switch {
+	case f == 0:
+		return "0"
+	case f < 10:
+		return strconv.FormatFloat(f, 'f', 2, 64)
+	default:
+		return strconv.FormatFloat(f, 'f', 0, 64)
+	}
+}
