@@ -60,6 +60,10 @@ e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duratio
 	@mkdir -p out/e2e
 	cd test/e2e && go test -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
+.PHONY: pause
+pause: ## A virtual machine that is paused; KERNEL=/boot/vmlinuz-… and qemu-system-x86 are yours to bring.
+	cd test && KERNEL=$(abspath $(KERNEL)) go test -count=1 -v ./pause
+
 .PHONY: lab
 lab: packages ## The test cluster itself: a second one, broken in every way, leaves nothing behind.
 	cd test && METAPARTICLE_CLUSTER_TEST=1 go test -count=1 -timeout 20m -run LeavesNothing ./cluster/lab

@@ -23,12 +23,17 @@
 // Every instant is CLOCK_BOOTTIME, which goes on while the machine is
 // suspended and is the same for all containers of one kernel. A boot id goes
 // with each deadline; one of another boot is refused. The watchdog's timer is a
-// timerfd on that clock, because timers of the Go runtime stop in suspend.
+// timerfd on that clock, because timers of the Go runtime stop in suspend. The wall
+// clock decides nothing: that it leapt is a reason to ask.
 //
 // # What it does not guarantee
 //
 //   - A machine, container or shim that is frozen past the deadline kills as
 //     soon as it runs again, not before.
+//   - A machine that is paused does not see its clocks go on. Its shims freeze
+//     the child once the wall clock is set right ([Leaps]), until the agent has
+//     renewed. Where nobody sets that clock, the agent's next renewal or its watch
+//     tells of the loss.
 //   - A process in uninterruptible sleep is not dead, and is not said to be.
 //   - What entered the container from outside (kubectl exec) is not the child:
 //     it is left alone until it is orphaned, which makes it the shim's.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,8 +22,21 @@ type frost struct {
 	pids  []int // what was stopped, parents first
 	// denied: something may not be stopped from here, and that was said.
 	denied bool
-	// later is what waits for the thaw.
-	later []func()
+	// later are the stop signals that wait for the thaw.
+	later []stopLater
+}
+
+// stopLater is a stop signal, and when who does not stop is killed.
+type stopLater struct {
+	signal syscall.Signal
+	killAt time.Duration
+}
+
+// hold keeps a stop signal until the thaw. A second one of the kind says nothing new.
+func (f *frost) hold(sig syscall.Signal, killAt time.Duration) {
+	if !slices.ContainsFunc(f.later, func(l stopLater) bool { return l.signal == sig }) {
+		f.later = append(f.later, stopLater{sig, killAt})
+	}
 }
 
 // mindLeaps freezes the child where the wall clock leapt. It is called after each
@@ -57,6 +72,12 @@ func (s *shim) freeze() {
 		return
 	}
 	if len(s.frost.pids) == 0 {
+		// First what is known without a look at all processes.
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.child)); err == nil {
+			if p, ok := parseStat(stat); ok {
+				_, _ = s.stopAll([]process{p})
+			}
+		}
 		s.say("the clock was set: the application stands still until the slot is known to be its own")
 	}
 	for range freezeRounds {
@@ -69,13 +90,17 @@ func (s *shim) freeze() {
 	}
 }
 
-// stopDescendants is one round of SIGSTOP. It returns how many were stopped.
+// stopDescendants stops what runs, once. It returns how many processes it stopped.
 func (s *shim) stopDescendants() (fresh int, denied error) {
 	processes, err := readProcesses()
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range descendants(processes, os.Getpid()) {
+	return s.stopAll(descendants(processes, os.Getpid()))
+}
+
+func (s *shim) stopAll(processes []process) (fresh int, denied error) {
+	for _, p := range processes {
 		if p.zombie || p.stopped || slices.Contains(s.frost.pids, p.pid) {
 			continue
 		}
@@ -109,7 +134,7 @@ func (s *shim) thaw() {
 	s.frost.pids, s.frost.denied = nil, false
 	later := s.frost.later
 	s.frost.later = nil
-	for _, do := range later {
-		do()
+	for _, l := range later {
+		s.stop(l.signal, l.killAt)
 	}
 }

@@ -96,7 +96,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	}
 	if s.frozen() {
 		// Neither hook nor child does anything now.
-		s.frost.later = append(s.frost.later, func() { s.stop(sig, killAt) })
+		s.frost.hold(sig, killAt)
 		return
 	}
 	h := &s.hooks

@@ -6,6 +6,7 @@ package gate
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -215,7 +216,7 @@ func TestFrozenChildIsKilledWhereTheSlotIsLost(t *testing.T) {
 }
 
 // asked is a child that says when it is asked to stop, and stops.
-var asked = []string{"sh", "-c", `trap 'echo asked; exit' TERM; echo $$; while :; do sleep 0.1; done`}
+var asked = []string{"sh", "-c", `trap 'echo asked; stop=1' TERM; echo $$; while [ -z "$stop" ]; do sleep 0.1; done`}
 
 func TestFrozenChildIsKilledAtTheDeadlineUnasked(t *testing.T) {
 	t.Parallel()
@@ -239,13 +240,18 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.until(Running, "h1")
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
-	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
+	// Of a deletion, the kubelet and the agent both ask: it hears of it once.
+	require.NoError(t, a.send(order{Drain: &drain{Hold: "h1", Reason: "test", Grace: time.Hour}}))
+	a.until(Draining, "h1")
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
 	stand(t, true, pid)
 	a.confirms("h1", leap)
 	line, err := bufio.NewReader(a.stdout).ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "asked\n", line)
+	rest, _ := io.ReadAll(a.stdout)
+	assert.Empty(t, rest)
 	a.exits(0)
 }
 
@@ -261,4 +267,24 @@ func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
 	assert.Equal(t, "h2", st.Hold)
 	a.drains("h2")
 	a.until(Waiting, "h2")
+}
+
+// A container that is frozen alone needs no wall clock: CLOCK_BOOTTIME goes on.
+func TestContainerFrozenPastItsDeadlineKillsWhenItWakes(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, os.Args[0], "quiet")
+	killAt := Now() + 500*time.Millisecond
+	a.grants("h1", killAt+kill-Now())
+	a.until(Running, "h1")
+	pid := a.pids(1)[0]
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGSTOP))
+	require.NoError(t, syscall.Kill(pid, unix.SIGSTOP))
+	<-time.After(killAt - Now())
+	assert.NoError(t, syscall.Kill(pid, 0))
+	woken := Now()
+	require.NoError(t, syscall.Kill(pid, unix.SIGCONT))
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGCONT))
+	a.until(Waiting, "h1")
+	t.Logf("the container ran again, and %v later nothing lived", (Now() - woken).Round(10*time.Microsecond))
+	assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
 }

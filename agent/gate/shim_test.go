@@ -23,10 +23,15 @@ import (
 // the agent's end, orders that a Server would not give included. What a shim
 // does with a Server is tested in cmd/agent.
 func TestMain(m *testing.M) {
-	if socket := os.Getenv("GATE_SHIM"); socket != "" {
+	switch socket := os.Getenv("GATE_SHIM"); {
+	case len(os.Args) == 2 && os.Args[1] == "quiet":
+		quiet()
+	case socket != "":
 		os.Exit(Exec(ShimConfig{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
 		}))
+	case os.Getenv("GATE_MACHINE") != "":
+		inMachine(m)
 	}
 	os.Exit(m.Run())
 }
@@ -63,8 +68,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	cmd := exec.Command(os.Args[0], command...)
-	leaps := filepath.Join(t.TempDir(), "leaps")
-	require.NoError(t, unix.Mkfifo(leaps, 0o600))
+	leaps := machineLeaps(t)
 	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket, "GATE_LEAPS="+leaps, "GATE_TEST=app")
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -79,9 +83,11 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	})
 	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
 	// Opened for both ways, so that neither end waits for the other.
-	a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
-	require.NoError(t, err)
-	t.Cleanup(func() { a.leaps.Close() })
+	if leaps != "" {
+		a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { a.leaps.Close() })
+	}
 	a.boot, err = BootID()
 	require.NoError(t, err)
 	a.accept()

@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pause shows what a shim does in a virtual machine that is paused. The
+// clock of such a machine may be set, as that of the tests' own machine may not.
+//
+//	make pause KERNEL=/boot/vmlinuz-…
+package pause
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// pauses is how long the machine is paused: several times what a watchdog's
+// margin (2 s) could pay for.
+const pauses = 8 * time.Second
+
+func TestPausedMachine(t *testing.T) {
+	kernel := os.Getenv("KERNEL")
+	if kernel == "" {
+		t.Skip("no KERNEL for a virtual machine: make pause")
+	}
+	dir := t.TempDir()
+	machine, lines, say := boot(t, dir, kernel)
+	defer func() { _ = machine.Process.Kill() }()
+	var said strings.Builder
+	for lines.Scan() {
+		line := lines.Text()
+		said.WriteString(line + "\n")
+		if strings.Contains(line, "pause me") {
+			order(t, dir, "stop")
+			<-time.After(pauses)
+			order(t, dir, "cont")
+			_, err := fmt.Fprintln(say, time.Now().UnixNano())
+			require.NoError(t, err)
+		}
+		if strings.Contains(line, "CLOCK_BOOTTIME went on") || strings.Contains(line, "clock set →") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	assert.Contains(t, said.String(), "exit code 0", "%s", said.String())
+	assert.Contains(t, said.String(), "--- PASS: TestPausedMachine")
+}
+
+// boot starts a machine whose first and only program is the tests of agent/gate.
+func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Writer) {
+	t.Helper()
+	program := filepath.Join(dir, "init")
+	build := exec.Command("go", "test", "-c", "-o", program, "./agent/gate")
+	build.Dir = "../.." // another module
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	b, err := os.ReadFile(program)
+	require.NoError(t, err)
+	image := filepath.Join(dir, "initramfs")
+	require.NoError(t, os.WriteFile(image, archive(b), 0o600))
+	// Software emulation: it is slow, and works in every machine.
+	machine := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-net", "none",
+		"-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+filepath.Join(dir, "monitor")+",server,nowait",
+		"-kernel", kernel, "-initrd", image,
+		"-append", "console=ttyS0 quiet panic=-1 GATE_MACHINE=1 -- -test.v -test.run=^TestPausedMachine$")
+	say, err := machine.StdinPipe()
+	require.NoError(t, err)
+	hear, err := machine.StdoutPipe()
+	require.NoError(t, err)
+	machine.Stderr = os.Stderr
+	require.NoError(t, machine.Start())
+	return machine, bufio.NewScanner(hear), say
+}
+
+// order gives the machine's monitor an order, and waits until that is obeyed.
+func order(t *testing.T, dir, what string) {
+	t.Helper()
+	monitor, err := net.Dial("unix", filepath.Join(dir, "monitor"))
+	require.NoError(t, err)
+	defer monitor.Close()
+	r := bufio.NewReader(monitor)
+	prompt := func() {
+		for text := ""; !strings.HasSuffix(text, "(qemu) "); {
+			c, err := r.ReadByte()
+			require.NoError(t, err)
+			text += string(c)
+		}
+	}
+	prompt()
+	_, err = fmt.Fprintln(monitor, what)
+	require.NoError(t, err)
+	prompt()
+}
+
+// archive is an initramfs of the program: cpio's "newc" format.
+func archive(program []byte) []byte {
+	const directory, file = 0o40755, 0o100755
+	var out bytes.Buffer
+	pad := func() {
+		for out.Len()%4 != 0 {
+			out.WriteByte(0)
+		}
+	}
+	for i, e := range []struct {
+		name string
+		mode int
+		data []byte
+	}{{"proc", directory, nil}, {"dev", directory, nil}, {"tmp", directory, nil}, {"init", file, program}, {"TRAILER!!!", 0, nil}} {
+		fmt.Fprintf(&out, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
+			i+1, e.mode, 0, 0, 1, 0, len(e.data), 0, 0, 0, 0, len(e.name)+1, 0)
+		out.WriteString(e.name + "\x00")
+		pad()
+		out.Write(e.data)
+		pad()
+	}
+	return out.Bytes()
+}
