@@ -89,6 +89,36 @@ func TestAnApplicationThatNeverComesUpAfterItsInitContainerKeepsNoSlot(t *testin
 	})
 }
 
+// A loop that is late hears of the success and of the death in one report.
+func TestAHoldIsKeptWhereTheEndOfAnInitContainerIsHeardWithItsDeath(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", migrates)
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
+		hold := a.gates.hold("s1")
+		a.gates.report("s1", func(r *gate.Report) { r.Phase, r.Completed, r.Connected, r.Dead = gate.Ended, true, false, true })
+		close(a.gates.shims["s1"].ended)
+		w.pass(time.Minute)
+		assert.Equal(t, a.identity(), w.holder(), "the application is on its way")
+		a.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(time.Second, "application runs", func() bool { return a.running("s2") })
+		assert.Equal(t, hold, a.gates.hold("s2"))
+	})
+}
+
+func TestTheLateDeathOfAnInitContainerIsNoGapAfterTheApplication(t *testing.T) {
+	s := newShims([]string{"app"}, "migrate")
+	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
+	s.note(ended)
+	assert.Equal(t, "h", s.between)
+	s.owe("h", "2")
+	s.note(gate.Report{Shim: "2", Container: "app", Phase: gate.Ended, Hold: "h", Connected: true})
+	ended.Dead = true
+	s.note(ended)
+	assert.Empty(t, s.between)
+}
+
 func TestAnInitContainersLateShimIsNoGapBesideTheApplication(t *testing.T) {
 	s := newShims([]string{"app"}, "migrate")
 	s.note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})

@@ -292,3 +292,69 @@ func TestADeadContainersSlotIsNotContendedFor(t *testing.T) {
 		w.within(time.Second, "thawed", func() bool { return a.running("s3") })
 	})
 }
+
+// A container that the kubelet has forgotten may reach a new agent process after the
+// one that took its place.
+func TestTheShimThatStartedLastIsItsContainersCurrentOne(t *testing.T) {
+	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
+	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
+	for name, reports := range map[string][]gate.Report{
+		"heard first": {current, left},
+		"heard last":  {left, current},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShims([]string{"app"})
+			for _, r := range reports {
+				s.note(r)
+			}
+			require.Len(t, s.superseded(), 1)
+			assert.Equal(t, gate.ShimID("left"), s.superseded()[0].report.Shim)
+
+			s = newShims([]string{"app"})
+			for _, r := range reports {
+				r.Phase, r.Hold = gate.Waiting, ""
+				s.note(r)
+			}
+			require.Len(t, s.waiting(), 1)
+			assert.Equal(t, gate.ShimID("current"), s.waiting()[0].report.Shim)
+		})
+	}
+}
+
+func TestAnEarlierShimTakesNoDoubtBack(t *testing.T) {
+	s := newShims([]string{"app"})
+	s.note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
+	s.note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
+	assert.True(t, s.doubted("h"))
+}
+
+func TestAContainerThatWasLeftBehindGetsNoGrantFromANewAgent(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "current", Container: "app", Began: 2})
+		w.within(time.Second, "child runs", func() bool { return a.running("current") })
+		w.pass(time.Second)
+		a.kill()
+		a = w.start("a")
+		a.gates.connect(a.gates.shim("current").report)
+		a.gates.connect(gate.Report{Shim: "left", Container: "app", Began: 1})
+		w.pass(time.Minute)
+		assert.True(t, a.running("current"), "the current container's child is not drained")
+		assert.Equal(t, gate.Waiting, a.gates.phase("left"))
+	})
+}
+
+func TestHoldsThatAreOverAreForgotten(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		for range 20 {
+			w.within(5*time.Second, "child runs", func() bool { return a.running("s1") })
+			a.agent.Yield()
+			w.within(5*time.Second, "drained", func() bool { return !a.running("s1") })
+		}
+		assert.LessOrEqual(t, len(a.agent.shims.begun), 2)
+	})
+}

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -39,7 +40,8 @@ type shims struct {
 	// between is the hold under which an init container of the pod succeeded
 	// last, as long as nothing was granted since: what comes next is on its way.
 	between string
-	// list is in the order in which the shims were first seen.
+	// list is in the order in which the shims started: after a restart of this
+	// agent they connect in any.
 	list []*shim
 	// owed are, for each hold, the shims that had a grant of it, or reported a
 	// child of it, and are not proven dead since.
@@ -81,11 +83,13 @@ func (s *shims) note(r gate.Report) {
 		// What it said of an earlier shim stays unproven: it is its own death
 		// alone that is proven here.
 		s.settle(r.Shim)
+		if known == nil || known.report.Phase != gate.Ended {
+			s.succeeded(r)
+		}
 		s.list = slices.DeleteFunc(s.list, func(k *shim) bool { return k.report.Shim == r.Shim })
 		return
 	case known == nil:
-		known = &shim{}
-		s.list = append(s.list, known)
+		known = s.insert(r)
 	case r.Connected && !known.report.Connected:
 		// What was sent on the old connection may not have arrived.
 		known.until, known.told, known.killed, known.answered = 0, "", "", 0
@@ -105,9 +109,26 @@ func (s *shims) note(r gate.Report) {
 	case gate.Ended:
 		// The container ends: whatever it was granted, it starts nothing more.
 		s.settle(r.Shim)
-		if r.Completed && slices.Contains(s.inits, r.Container) && len(s.owed[r.Hold]) == 0 {
-			s.between = r.Hold
-		}
+		s.succeeded(r)
+	}
+}
+
+// insert puts a shim behind those that started before it.
+func (s *shims) insert(r gate.Report) *shim {
+	at := slices.IndexFunc(s.list, func(k *shim) bool { return k.report.Began > r.Began })
+	if at < 0 {
+		at = len(s.list)
+	}
+	k := &shim{}
+	s.list = slices.Insert(s.list, at, k)
+	return k
+}
+
+// succeeded notes the success of an init container, under whose hold nothing lives
+// any more. A late loop may hear of it only with the death of its shim.
+func (s *shims) succeeded(r gate.Report) {
+	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && len(s.owed[r.Hold]) == 0 {
+		s.between = r.Hold
 	}
 }
 
@@ -133,7 +154,7 @@ func (s *shims) doubt(r gate.Report) {
 	}
 }
 
-// older reports whether a was seen before b. One that is gone is older.
+// older reports whether a started before b. One that is gone is older.
 func (s *shims) older(a, b gate.ShimID) bool {
 	index := func(id gate.ShimID) int {
 		return slices.IndexFunc(s.list, func(k *shim) bool { return k.report.Shim == id })
@@ -157,6 +178,13 @@ func (s *shims) owe(hold string, id gate.ShimID) {
 	if !slices.Contains(s.owed[hold], id) {
 		s.owed[hold] = append(s.owed[hold], id)
 	}
+}
+
+// forget drops the holds that no Lease names and nothing is owed of: nobody asks for
+// proof about them any more. If a write that was given up is stored late after all,
+// its hold is proven as one of an earlier process is, or waited out.
+func (s *shims) forget(named func(hold string) bool) {
+	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return len(s.owed[hold]) == 0 && !named(hold) })
 }
 
 func (s *shims) clear(hold string, id gate.ShimID) {

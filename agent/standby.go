@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -99,8 +100,17 @@ func (a *Agent) freshBid() {
 	if a.bid.id != "" && !a.bid.resume {
 		return
 	}
+	a.shims.forget(a.named)
 	a.bid = bid{id: fmt.Sprintf("%016x", a.random.Uint64()), since: a.now}
 	a.shims.begun[a.bid.id] = true
+}
+
+// named reports whether a Lease, as far as is seen or under way, is of the hold.
+func (a *Agent) named(hold string) bool {
+	return slices.ContainsFunc(a.slots, func(s *slot) bool {
+		r, _ := s.view.Record()
+		return s.flights > 0 || r.Hold == hold || s.held != nil && s.held.ID() == hold
+	})
 }
 
 // resumable makes the bid that of a child which an earlier agent process

@@ -12,10 +12,10 @@ import (
 const (
 	// standsForgotten: after a restart of the agent, the container that the kubelet
 	// knows of has the grant, and not one that it has forgotten.
-	standsForgotten = false
+	standsForgotten = true
 	// standsLateReports: a loop that hears late of an init container's end keeps the
 	// hold.
-	standsLateReports = false
+	standsLateReports = true
 )
 
 // endured are the rows of what lasts: something is wrong and stays so, and the slot

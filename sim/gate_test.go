@@ -244,7 +244,7 @@ func (g *gateway) hear(l *link, st state) {
 func (g *gateway) learn(p *peer, st state) {
 	p.report = gate.Report{
 		Shim: st.id, Container: st.container, Phase: st.phase, Hold: st.hold,
-		Slots: st.slots, Since: st.since, Completed: st.completed, Leap: st.leap, Connected: true,
+		Slots: st.slots, Began: st.began, Since: st.since, Completed: st.completed, Leap: st.leap, Connected: true,
 	}
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil
@@ -330,6 +330,7 @@ type state struct {
 	since     time.Duration
 	completed bool
 	leap      int
+	began     time.Duration
 }
 
 func (l *link) toShim(o order) {

@@ -24,6 +24,7 @@ type shim struct {
 	hold  string
 	slots []gate.SlotToken
 	since time.Duration
+	began time.Duration
 	grant gate.Grant
 	child *child
 	until time.Duration // of the drain, on the node's clock
@@ -50,7 +51,7 @@ func (c *container) startShim() {
 	w.serial++
 	s := &shim{
 		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.serial)), phase: gate.Waiting,
-		since: c.pod.node.now(),
+		since: c.pod.node.now(), began: c.pod.node.now(),
 	}
 	c.starts++
 	s.name = fmt.Sprintf("%s/%s#%d", c.pod.name, c.name, c.starts)
@@ -113,7 +114,7 @@ func (s *shim) tell() {
 	if s.link != nil && s.link.up {
 		s.link.toAgent(state{
 			id: s.id, container: s.container.name, phase: s.phase, hold: s.hold, slots: s.slots, since: s.since,
-			completed: s.completed, leap: s.leap,
+			completed: s.completed, leap: s.leap, began: s.began,
 		})
 	}
 }

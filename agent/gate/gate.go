@@ -71,6 +71,9 @@ type Report struct {
 	// Slots are those of the grant under which the child runs: what a new
 	// agent process resumes a hold from.
 	Slots []SlotToken
+	// Began is the CLOCK_BOOTTIME instant at which the shim started: of two shims of
+	// one container the later one is the container's current one.
+	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration
 	// Starting: the child's postStart hook is not over. Until then no probe

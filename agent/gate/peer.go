@@ -186,7 +186,7 @@ func (s *Server) learn(p *peer, st state) {
 	p.heard = time.Now()
 	p.report = Report{
 		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
-		Slots: st.Slots, Since: st.Since, Starting: st.Starting, Trouble: st.Trouble, Completed: st.Completed, Leap: st.Leap, Connected: true,
+		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Trouble: st.Trouble, Completed: st.Completed, Leap: st.Leap, Connected: true,
 	}
 	if p.drain != nil && p.phaseOver(p.drain.hold) {
 		p.drain = nil

@@ -345,3 +345,14 @@ func TestWithoutAPidfdAShimIsHungUpOn(t *testing.T) {
 	defer null.Close()
 	joined(t, dir, waiting("two"), int(null.Fd())).hungUp()
 }
+
+func TestAReportTellsWhenTheShimStarted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, ServerConfig{Dir: dir})
+	st := waiting("one")
+	st.Began = time.Minute
+	joined(t, dir, st)
+	r := reported(t, s, func(r Report) bool { return r.Connected })
+	assert.Equal(t, time.Minute, r.Began)
+}

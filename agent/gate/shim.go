@@ -137,7 +137,7 @@ func (s *shim) init() (err error) {
 	}
 	s.self = state{
 		Shim: ShimID(rand.Text()), Container: s.cfg.Container, BootID: bootID,
-		PID1: os.Getpid() == 1, Phase: Waiting, Since: Now(),
+		PID1: os.Getpid() == 1, Phase: Waiting, Began: Now(), Since: Now(),
 	}
 	if s.self.PID1 {
 		spreadNumbers()

@@ -51,6 +51,7 @@ type state struct {
 	Phase     Phase         `json:"phase"`
 	Hold      string        `json:"hold,omitempty"`
 	Slots     []SlotToken   `json:"slots,omitempty"`
+	Began     time.Duration `json:"began"`
 	Since     time.Duration `json:"since"`
 	Starting  bool          `json:"starting,omitempty"`
 	Trouble   Trouble       `json:"trouble,omitzero"`
