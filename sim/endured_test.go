@@ -41,6 +41,7 @@ func (t *table) endured() map[string]func() {
 		"reports are read late":       t.late,
 		"opted out, then Role lost":   func() { t.undisturbed(func(*child) { t.unroled() }) },
 		"opted out, then lease lost":  t.unleased,
+		"second lock is sealed":       func() { t.starving(func() { t.weather.sealed = t.slots[1] }) },
 	}
 }
 
@@ -195,6 +196,41 @@ func (t *table) late() {
 			p.lateReader = 0
 		}
 	})
+}
+
+// starving: a pod that needs the first lock alone has it within the time in which those
+// that also need the second one, and cannot have it, stop and stand back.
+func (t *table) starving(cause func()) {
+	if len(t.slots) < 2 {
+		return
+	}
+	var modest *pod
+	t.once(func(*child) {
+		cause()
+		modest = t.newPod(template{
+			workload: "job", slots: t.slots[:1], duration: t.budget.Duration, grace: t.grace, containers: []string{"app"},
+			standBy: true, account: "default", obedient: true, gate: t.templates[0].gate,
+		}, pick(t.rng, t.nodes))
+	})
+	bound := sum([]part{
+		{"the slot is in vain renewed, and then the children are stopped", slow(t.budget.Duration)},
+		{"each of the others takes the first slot, waits for the second, stands back", 3 * slow(t.budget.Duration+t.budget.Renew)},
+		{"all of them saw nothing of the Lease meanwhile", t.unseeing()},
+	})
+	runs := func() bool { c := t.holder(t.slot); return c != nil && c.pod() == modest }
+	if !t.until(bound, runs) {
+		t.fail(nobody, "%s, which needs %s alone, has not run within %v", modest.name, t.slot, bound)
+		return
+	}
+	t.pass(2 * t.budget.Duration)
+	t.do(func() {
+		if !runs() {
+			t.violate(stopped, "%s was stopped", modest.name)
+		}
+		t.weather = fair
+		modest.stop()
+	})
+	t.until(modest.grace+left, func() bool { return modest.gone })
 }
 
 // unroled: no Role lets anybody renew, until enroll has made it again.

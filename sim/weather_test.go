@@ -25,8 +25,9 @@ type weather struct {
 	stall, close, mute float64
 	// unanswered and unstored: what is wrong with writes alone.
 	unanswered, unstored bool
-	// deaf is a Lease of which writes are refused.
-	deaf string
+	// deaf is a Lease of which writes are refused; sealed is one of which everything
+	// is, for agents.
+	deaf, sealed string
 	// gets, puts and watches: what is wrong with all of an agent's requests of that
 	// kind.
 	gets, puts, watches fault
@@ -61,10 +62,12 @@ func (f fault) err() error {
 
 // broken is what is wrong with requests of this kind, if an agent sends them.
 func (c *clientOf) broken(op string) fault {
-	verb, _, _ := strings.Cut(op, " ")
+	verb, lease, _ := strings.Cut(op, " ")
 	switch f := c.w.weather; {
 	case c.pod == nil:
 		return sound
+	case lease != "" && lease == f.sealed:
+		return forbidden
 	case verb == "get":
 		return f.gets
 	case verb == "put":
