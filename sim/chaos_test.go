@@ -42,7 +42,7 @@ func (w *world) newChaos() *chaos {
 	c := &chaos{world: w, replicas: map[string]int{}}
 	c.takesLeases = chance(w.rng, .4)
 	c.takesRoles = !c.takesLeases && chance(w.rng, .4)
-	c.patient = chance(w.rng, .3)
+	c.patient = chance(w.rng, .2)
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}

@@ -85,10 +85,11 @@ func (t *table) unwritable() {
 	}
 }
 
-// farewell: the last thing that watches tell is that the Lease is gone.
+// farewell: the last thing that watches tell is that the Lease is gone, and so is its
+// holder, which would read it anew.
 func (t *table) farewell() {
 	t.do(func() { t.weather.farewell = true })
-	t.vanished()
+	t.vanishedWith(func(c *child) { c.pod().node.crash() })
 }
 
 // pausedPastLease: the machine wakes when another pod holds. Its child goes on, and
