@@ -242,6 +242,8 @@ func TestOrdersOfAnEndedConnectionAreVoid(t *testing.T) {
 	a.accept()
 	st := a.next()
 	assert.Equal(t, first.Shim, st.Shim)
+	assert.Positive(t, first.Began)
+	assert.Equal(t, first.Began, st.Began, "the shim started once")
 	assert.Equal(t, Running, st.Phase, "a child does not mind the agent's end")
 	assert.Equal(t, "h1", st.Hold)
 	a.drains("h1")

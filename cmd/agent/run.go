@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -133,7 +134,9 @@ func list(s string) []string {
 
 // run puts the agent together. The first part that ends, ends all.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
-	log := s.logger()
+	log, out := s.logger(os.Stderr)
+	// What cannot be written now is lost: there is nobody to be told.
+	defer func() { _ = out.flush() }()
 	if s.gate != api.GateReadiness {
 		if err := prepare(s.runDir, s.install); err != nil {
 			return err
@@ -219,10 +222,12 @@ func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan
 	}
 }
 
-func (s runSettings) logger() *slog.Logger {
+// logger returns a log that holds up nobody, and what it goes through.
+func (s runSettings) logger(to io.Writer) (*slog.Logger, *lines) {
 	level := slog.LevelInfo
 	if s.verbose {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	out := newLines(to)
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level})), out
 }

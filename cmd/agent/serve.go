@@ -20,6 +20,9 @@ import (
 // that says nothing can keep open. An answer to a probe sets its own time.
 const (
 	scrapeTimeout = 10 * time.Second
+	// headerTimeout is for a few hundred bytes, which a peer sends as soon as the
+	// connection is there; a packet that is lost is sent again after a second.
+	headerTimeout = 2 * time.Second
 	scrapeHeader  = 4 << 10
 )
 
@@ -51,9 +54,10 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 
 func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) {
 	server := &http.Server{
-		Handler: handler, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
 		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
 	}
+	new(crowd).attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
 }

@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+)
+
+// mostConnections bounds the connections to one of the agent's servers. Any pod of
+// the cluster may open some; each costs about 20 KiB, of a limit of 64 MiB. Kubelet
+// and scrapers need one for each probe that is under way.
+const mostConnections = 64
+
+// crowd keeps the connections of a server few. Where there are too many, the peer
+// that has most of them loses one, so that no pod keeps the kubelet's probes out.
+type crowd struct {
+	mu sync.Mutex
+	// guests are in the order in which they came.
+	guests []*guest
+}
+
+// guest is one connection.
+type guest struct {
+	conn net.Conn
+	from string
+	// served: a request of it is being answered.
+	served bool
+}
+
+// of is the key under which a request's context has its guest.
+type of struct{}
+
+// attach makes the server's connections guests.
+func (c *crowd) attach(server *http.Server) {
+	handler := server.Handler
+	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, of{}, c.find(conn))
+	}
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			c.enter(conn)
+		case http.StateClosed, http.StateHijacked:
+			c.leave(conn)
+		case http.StateActive, http.StateIdle:
+		}
+	}
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g, _ := r.Context().Value(of{}).(*guest)
+		c.serve(g, true)
+		defer c.serve(g, false)
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// enter lets a connection in, and another one, or the same, go if there are too many.
+func (c *crowd) enter(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guests = append(c.guests, &guest{conn: conn, from: source(conn)})
+	if len(c.guests) <= mostConnections {
+		return
+	}
+	worst := c.worst()
+	worst.conn.Close()
+	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g == worst })
+}
+
+// worst returns the guest that others need least: of the peer with most connections
+// the first to have come of which no request is being answered, or else the first.
+func (c *crowd) worst() *guest {
+	count := map[string]int{}
+	for _, g := range c.guests {
+		count[g.from]++
+	}
+	return slices.MaxFunc(c.guests, func(a, b *guest) int {
+		switch {
+		case count[a.from] != count[b.from]:
+			return count[a.from] - count[b.from]
+		case a.served != b.served && b.served:
+			return 1
+		case a.served != b.served:
+			return -1
+		}
+		return 0
+	})
+}
+
+func (c *crowd) leave(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g.conn == conn })
+}
+
+func (c *crowd) find(conn net.Conn) *guest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.guests, func(g *guest) bool { return g.conn == conn })
+	if i < 0 {
+		return nil
+	}
+	return c.guests[i]
+}
+
+// serve notes that a request is being answered, or no more. A guest that was let go
+// is nil, or known no more.
+func (c *crowd) serve(g *guest, served bool) {
+	if g == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g.served = served
+}
+
+// source is the peer's address without its port; a Unix socket's peers are one.
+func source(conn net.Conn) string {
+	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err != nil {
+		return ""
+	}
+	return host
+}

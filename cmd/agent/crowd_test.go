@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// listening serves a handler as on the agent's port.
+func listening(t *testing.T, handler http.HandlerFunc) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	serveHTTP(t.Context(), l, handler)
+	return l.Addr().String()
+}
+
+// dialled connects from an address of its own, and sends what a slow peer sends.
+func dialled(t *testing.T, from, to, sends string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+	c, err := dialer.DialContext(t.Context(), "tcp", to)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	_, _ = io.WriteString(c, sends)
+	return c
+}
+
+// asks is a kubelet's probe.
+func asks(t *testing.T, from, to string) (int, error) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
+	}}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+to+"/probe/app/liveness", nil)
+	require.NoError(t, err)
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	return response.StatusCode, nil
+}
+
+// inUse is the memory of the heap and of all stacks.
+func inUse() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapInuse + m.StackInuse)
+}
+
+func TestThousandsOfConnectionsCostLittleAndKeepNoProbeOut(t *testing.T) {
+	for name, sends := range map[string]string{
+		"silent":            "",
+		"half a request":    "GET /probe/app/liveness HTTP/1.1\r\nHost: ",
+		"hanging in probes": "GET /hang HTTP/1.1\r\nHost: agent\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan struct{})
+			defer close(ended)
+			address := listening(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/hang" {
+					select {
+					case <-ended:
+					case <-r.Context().Done():
+					}
+				}
+			})
+			before := inUse()
+			var all []net.Conn
+			for range 4000 {
+				all = append(all, dialled(t, "127.0.0.2", address, sends))
+			}
+			status, err := asks(t, "127.0.0.3", address)
+			require.NoError(t, err, "a probe is answered beside them")
+			assert.Equal(t, http.StatusOK, status)
+			// A connection here and 12 KiB there, of which 64 are left.
+			assert.Less(t, inUse()-before, 16<<20)
+			open := 0
+			for _, c := range all {
+				_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+				if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+					open++
+				}
+			}
+			assert.LessOrEqual(t, open, mostConnections)
+		})
+	}
+}
+
+func TestAPeerThatSendsNoHeaderIsHungUpOn(t *testing.T) {
+	address := listening(t, func(http.ResponseWriter, *http.Request) {})
+	c := dialled(t, "127.0.0.2", address, "GET / HTTP/1.1\r\n")
+	_ = c.SetReadDeadline(time.Now().Add(headerTimeout + 5*time.Second))
+	_, err := io.ReadAll(c)
+	require.NoError(t, err, "hung up on")
+}

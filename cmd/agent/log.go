@@ -1,0 +1,84 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// mostLines bounds the lines that wait to be written: those of a busy minute,
+	// and with half a kilobyte each 128 KiB of the agent's memory.
+	mostLines = 256
+	// parting bounds what an agent that ends waits for its last lines. A reader
+	// that is alive takes them within milliseconds.
+	parting = time.Second
+)
+
+// lines writes whole lines from a goroutine of its own, and drops those for which
+// there is no room. A container runtime that reads no more (a full disk, a stopped
+// shim of containerd) fills the pipe behind stderr; no renewal may wait for that.
+type lines struct {
+	to      io.Writer
+	queue   chan line
+	dropped atomic.Int64
+}
+
+// line is one line, or a question whether all before it are written.
+type line struct {
+	text    []byte
+	written chan<- struct{}
+}
+
+// newLines starts the goroutine, which lives as long as the process.
+func newLines(to io.Writer) *lines {
+	l := &lines{to: to, queue: make(chan line, mostLines)}
+	go l.run()
+	return l
+}
+
+// Write never blocks, and never fails. A log handler calls it once for each line.
+func (l *lines) Write(p []byte) (int, error) {
+	select {
+	case l.queue <- line{text: bytes.Clone(p)}:
+	default:
+		l.dropped.Add(1)
+	}
+	return len(p), nil
+}
+
+func (l *lines) run() {
+	for next := range l.queue {
+		if n := l.dropped.Swap(0); n > 0 {
+			slog.New(slog.NewJSONHandler(l.to, nil)).Warn("lines were dropped: nobody read the log", "lines", n)
+		}
+		if next.written != nil {
+			close(next.written)
+			continue
+		}
+		_, _ = l.to.Write(next.text)
+	}
+}
+
+// flush waits until everything is written, within limits.
+func (l *lines) flush() error {
+	late := time.After(parting)
+	written := make(chan struct{})
+	select {
+	case l.queue <- line{written: written}:
+	case <-late:
+		return fmt.Errorf("flush log: %d lines wait", len(l.queue))
+	}
+	select {
+	case <-written:
+		return nil
+	case <-late:
+		return fmt.Errorf("flush log: not written within %v", parting)
+	}
+}
