@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -157,16 +158,21 @@ func gatedIn(namespace string) []client.ListOption {
 	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
 }
 
-// eachPage lists pods page by page, as they were at one instant.
+// eachPage lists pods page by page, as they were at one instant. Nothing of a page
+// is left in the list that the next one is decoded into.
 func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
-	for {
-		page := append(slices.Clone(options), client.Limit(podsAtOnce), client.Continue(list.GetContinue()))
+	for next := ""; ; {
+		page := append(slices.Clone(options), client.Limit(podsAtOnce), client.Continue(next))
 		if err := from.List(ctx, list, page...); err != nil {
 			return err
 		}
 		visit()
-		if list.GetContinue() == "" {
+		if next = list.GetContinue(); next == "" {
 			return nil
+		}
+		list.SetContinue("")
+		if err := meta.SetList(list, nil); err != nil {
+			return err
 		}
 	}
 }

@@ -4,7 +4,10 @@
 package enroll
 
 import (
+	"context"
+	"encoding/json"
 	"maps"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -130,6 +134,39 @@ func TestRecreatedWorkloadIsToldAnew(t *testing.T) {
 	w.remove(again)
 	w.settle(r)
 	assert.Empty(t, r.notGated.told, "nothing is remembered of a workload that is gone")
+}
+
+// A list of all pods would take as much memory as the webhook may have.
+func TestPodsAreReadPageByPage(t *testing.T) {
+	bare := gated("pod-3", "till", "")
+	bare.Annotations = nil
+	w := newWorld(t, append(crowd(3), bare, gated("pod-4", "biller", "lock.4"))...)
+	r := w.process()
+	var pages []int64
+	r.Reader = interceptor.NewClient(w.server, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, into client.ObjectList, options ...client.ListOption) error {
+			var o client.ListOptions
+			o.ApplyOptions(options)
+			pages = append(pages, o.Limit)
+			var all corev1.PodList
+			if err := c.List(ctx, &all, options...); err != nil {
+				return err
+			}
+			from, _ := strconv.Atoi(o.Continue)
+			page := corev1.PodList{Items: all.Items[from:min(from+2, len(all.Items))]}
+			if from+2 < len(all.Items) {
+				page.Continue = strconv.Itoa(from + 2)
+			}
+			raw, err := json.Marshal(page)
+			require.NoError(t, err)
+			return json.Unmarshal(raw, into)
+		},
+	})
+	live, err := r.livePods(t.Context(), shop)
+	require.NoError(t, err)
+	assert.Equal(t, []int64{podsAtOnce, podsAtOnce, podsAtOnce}, pages)
+	assert.ElementsMatch(t, []string{"lock.0", "lock.1", "lock.2", "lock.4"}, slices.Collect(maps.Keys(live)))
+	assert.Equal(t, map[string]string{"biller": "biller"}, live["lock.4"].accounts)
 }
 
 // A look costs as much as its namespace is large: what changes nothing is no event.

@@ -47,7 +47,7 @@ func TestATermThatEndsIsFollowedByTheNext(t *testing.T) {
 					at = append(at, time.Since(began))
 					switch len(at) {
 					case 6: // A term that lasts makes the next pause short again.
-						time.Sleep(time.Minute)
+						<-time.After(time.Minute)
 					case 7:
 						cancel()
 						<-ctx.Done()
