@@ -19,8 +19,8 @@ func (a *Agent) guard(ctx context.Context) {
 	for _, s := range a.slots {
 		switch overdue := s.held.RenewAt() + a.self.Budget.Retry; {
 		case s.cancel != nil || a.now >= overdue:
-		case a.now < s.lookAt:
-			a.wakeAt(s.lookAt)
+		case a.now < max(s.lookAt, s.pace.nextAt()):
+			a.wakeAt(max(s.lookAt, s.pace.nextAt()))
 		default:
 			a.look(ctx, s)
 		}

@@ -260,7 +260,7 @@ const (
 // request may time out, and the next has a quarter of a renewal's period left.
 func (a *Agent) backoff(s *slot, err error) time.Duration {
 	bound := min(slowest, a.self.Budget.Renew)
-	if r, ok := s.view.Record(); ok && a.self.Mine(r) {
+	if r, ok := s.view.Record(); ok && a.self.Mine(r) && s.held == nil {
 		bound = min(a.self.Budget.Retry, a.self.Budget.Renew/4)
 	}
 	if a.now-s.began >= lasts {

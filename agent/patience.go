@@ -28,10 +28,17 @@ func (a *Agent) mayBid() bool {
 func (a *Agent) obtainable(s *slot) bool {
 	r, ok := s.view.Record()
 	at, sees := s.view.FreeAt(a.self.Budget.Duration)
+	// Where watches are refused an agent sees one slot for moments, and never all of
+	// them at one: what it read of the others within a duration has to do. Before a
+	// slot is taken it is read again.
+	recent := a.now < s.view.Heard()+a.self.Budget.Duration
+	if !sees && r.Holder != "" {
+		at = s.view.ExpiresAt(a.self.Budget.Duration)
+	}
 	switch {
 	case ok && a.proven(r):
 		return true
-	case !ok || !sees:
+	case !ok || !sees && !recent:
 		return false
 	case a.now >= at:
 		return true

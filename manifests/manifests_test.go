@@ -226,7 +226,7 @@ func TestEnrollHasOneName(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/enroll.yaml"], "object.roleRef.name == '"+enroll.PullSecretsRole+"'")
 	const prefix = "metaparticle:"
 	assert.True(t, strings.HasPrefix(enroll.RoleName("x"), prefix))
-	assert.Contains(t, texts(t)["policies/enroll.yaml"], "object.roleRef.name.startsWith('"+prefix+"')")
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], "roleRef.name.startsWith('"+prefix+"')")
 	assert.True(t, slices.ContainsFunc(all[*rbacv1.ClusterRole](t), func(r *rbacv1.ClusterRole) bool {
 		return r.Name == enroll.PullSecretsRole
 	}))

@@ -24,6 +24,8 @@ type agentProcess struct {
 	stop    chan struct{}
 	stopped bool
 	frozen  bool
+	// blocked is not nil while the agent's loop stands still, and nothing else of it.
+	blocked chan struct{}
 }
 
 func (p *pod) startAgent() {
@@ -81,13 +83,40 @@ func (a *agentProcess) begin() {
 	})
 }
 
-// clock is the node's, read by this process: not while it is frozen.
+// clock is the node's, read by this process's loop: not while it is frozen or
+// blocked.
 func (a *agentProcess) clock() time.Duration {
-	if !a.enter() {
-		return a.pod.node.now()
+	for a.enter() {
+		blocked, now := a.blocked, a.pod.node.now()
+		a.process.w.mu.Unlock()
+		if blocked == nil {
+			return now
+		}
+		select {
+		case <-blocked:
+		case <-a.process.ctx.Done():
+		}
 	}
+	a.process.w.mu.Lock()
 	defer a.process.w.mu.Unlock()
 	return a.pod.node.now()
+}
+
+// block stops the loop alone for a while: whatever it called does not return.
+func (a *agentProcess) block(last time.Duration) {
+	if a.blocked != nil {
+		return
+	}
+	a.process.w.note(a.name, "the loop is blocked for %v", last)
+	a.blocked = make(chan struct{})
+	a.process.w.after(last, a.unblock)
+}
+
+func (a *agentProcess) unblock() {
+	if a.blocked != nil {
+		close(a.blocked)
+		a.blocked = nil
+	}
 }
 
 func (a *agentProcess) enter() bool { return a.process.enter() }

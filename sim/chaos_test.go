@@ -25,14 +25,24 @@ type chaos struct {
 	// deleted a held Lease and the Roles that name it has removed all trace.
 	takesLeases, takesRoles bool
 	elector                 *elector
+	// climate is the weather that is never over: it has to be lived with.
+	climate weather
+	// patient: leases may be long.
+	patient bool
 }
 
-var durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
+// durations are mostly short, because more happens then; patience has those for
+// which a time that is no share of the lease would be too short.
+var (
+	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
+	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)
+)
 
 func (w *world) newChaos() *chaos {
 	c := &chaos{world: w, replicas: map[string]int{}}
 	c.takesLeases = chance(w.rng, .4)
 	c.takesRoles = !c.takesLeases && chance(w.rng, .4)
+	c.patient = chance(w.rng, .2)
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
@@ -61,13 +71,25 @@ func (w *world) newChaos() *chaos {
 		c.elector.paused = true
 		c.longest = max(c.longest, electorLease)
 	}
+	w.latest = max(w.latest, c.longest)
+	if chance(w.rng, .5) {
+		c.climate = pick(w.rng, climates(c.longest))
+		w.weather = c.climate
+		w.note("script", "climate %+v", c.climate)
+	}
 	return c
 }
 
+// scale is by how much everything takes longer than with a lease of half a minute.
+func (c *chaos) scale() time.Duration { return max(1, c.longest/(30*time.Second)) }
+
 func (c *chaos) add(workload string, replicas int, slots ...string) {
-	r := c.rng
+	r, choice := c.rng, durations
+	if c.patient {
+		choice = patience
+	}
 	t := template{
-		workload: workload, slots: slots, duration: pick(r, durations), grace: between(r, 3*time.Second, 20*time.Second),
+		workload: workload, slots: slots, duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
 		containers: []string{"app"}, standBy: chance(r, .8), account: "default",
 		keepsName: replicas == 1, obedient: chance(r, .3),
 	}
@@ -78,7 +100,10 @@ func (c *chaos) add(workload string, replicas int, slots ...string) {
 		t.inits = []string{"migrate"}
 	}
 	if chance(r, .3) {
-		t.restless = between(r, 5*time.Second, time.Minute)
+		t.restless = between(r, 5*time.Second, time.Minute) * max(1, t.duration/(30*time.Second))
+	}
+	if chance(r, .2) {
+		t.lateReader = between(r, time.Millisecond, 500*time.Millisecond)
 	}
 	c.templates = append(c.templates, t)
 	c.longest, c.grace = max(c.longest, t.duration), max(c.grace, t.grace)
@@ -99,7 +124,7 @@ func (c *chaos) run() {
 		return
 	}
 	for range 3 {
-		if !c.trouble(between(c.rng, 60*time.Second, 120*time.Second)) {
+		if !c.trouble(c.scale() * between(c.rng, 60*time.Second, 120*time.Second)) {
 			return
 		}
 		c.do(c.heal)
@@ -113,7 +138,7 @@ func (c *chaos) run() {
 // trouble lasts for a while.
 func (c *chaos) trouble(last time.Duration) bool {
 	c.do(func() { c.calm = false; c.note("script", "trouble for %v", last) })
-	pace := between(c.rng, 500*time.Millisecond, 10*time.Second)
+	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)
 	for end := c.now() + last; c.now() < end; {
 		c.do(func() { pick(c.rng, c.troubles())() })
 		if !c.pass(between(c.rng, time.Millisecond, 2*pace)) {
@@ -126,10 +151,7 @@ func (c *chaos) trouble(last time.Duration) bool {
 // quiet demands that somebody holds again in time, and that nothing happens
 // from then on.
 func (c *chaos) quiet(after string) bool {
-	// Pods that are being stopped take their grace, requests on their way may
-	// arrive for half a minute, a Lease of somebody unknown expires by the
-	// slowest clock, a standby looks again after its back-off.
-	bound := time.Duration(float64(c.longest)/(1-skew)) + c.grace + latest + 15*time.Second
+	bound := c.settling()
 	settled := func() bool {
 		return !slices.ContainsFunc(c.slots, func(s string) bool { return c.wanted(s) && !c.settled(s) })
 	}
@@ -142,7 +164,7 @@ func (c *chaos) quiet(after string) bool {
 		}
 		ends := c.ends()
 		c.do(func() { c.note("script", "settled after %s", after) })
-		if !c.pass(max(c.longest, latest) + 5*time.Second) {
+		if !c.pass(max(slow(c.longest), c.latest) + 5*time.Second) {
 			return false
 		}
 		if c.ends() == ends || c.now() > end {
@@ -185,7 +207,7 @@ func (c *chaos) steady(last time.Duration) bool {
 		}
 		for _, p := range c.pods {
 			a := p.agent()
-			if n, ok := before[a]; a != nil && ok {
+			if n, ok := before[a]; a != nil && ok && c.weather == fair {
 				c.checkChatter(a, a.total()-n, last)
 			}
 		}
@@ -221,7 +243,8 @@ func (a *agentProcess) total() int {
 func (c *chaos) heal() {
 	c.calm = true
 	c.note("script", "heals everything")
-	c.weather = fair
+	c.weather = c.climate
+	c.optedOut = false
 	c.apiUp()
 	for _, s := range c.api.watches {
 		s.hurry()
@@ -272,14 +295,15 @@ func (p *pod) recover() {
 	}
 	for _, a := range p.agents {
 		a.thawAlone()
+		a.unblock()
 	}
 	for _, c := range p.containers {
 		for _, s := range c.shims {
 			s.thaw()
 		}
-		for len(c.shims) > 1 && !c.shims[0].dead {
+		// What the kubelet has forgotten stays.
+		if len(c.shims) > 1 && !c.shims[0].dead && !c.shims[0].forgotten {
 			c.shims[0].exit()
-			break
 		}
 		c.failures = 0
 		c.pending = false
@@ -308,8 +332,8 @@ func (c *chaos) parade() {
 		settled := func() bool {
 			return !slices.ContainsFunc(c.slots, func(s string) bool { return c.wanted(s) && !c.settled(s) })
 		}
-		if !c.until(3*time.Second, settled) {
-			c.do(func() { c.stuckSlots("a handover", 3*time.Second) })
+		if bound := c.handingOver(); !c.until(bound, settled) {
+			c.do(func() { c.stuckSlots("a handover", bound) })
 			return
 		}
 	}

@@ -69,9 +69,12 @@ type renewal struct {
 	duration time.Duration
 }
 
+// free is the instant at which the fastest clock lets a standby begin.
+func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
+
 type acquisition struct {
-	// wrote is the holder's own clock at the write.
-	wrote  time.Time
+	// wrote is when the write was sent.
+	wrote  time.Duration
 	at     time.Duration
 	holder string
 	hold   string
@@ -106,7 +109,7 @@ func (w *world) childBegins(c *child) {
 	for _, t := range c.slots {
 		for _, other := range l.alive {
 			together := other.pod() == c.pod() && other.hold == c.hold && other.shim.container != c.shim.container
-			if other.has(t.Slot) && !other.excused && !together {
+			if other.has(t.Slot) && !w.absent(other, t.Slot) && !w.absent(c, t.Slot) && !together {
 				w.violate(twoAtOnce, "%s of %s begins while %s of %s lives, both under %s",
 					c.name, c.shim.name, other.name, other.shim.name, t.Slot)
 			}
@@ -114,7 +117,9 @@ func (w *world) childBegins(c *child) {
 		if l.released[key(t.Slot, c.pod().identity(), c.hold)] {
 			w.violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
 		}
-		w.checkToken(t, c.hold)
+		if !w.absent(c, t.Slot) {
+			w.checkToken(t, c.hold)
+		}
 	}
 	if len(c.slots) != len(c.pod().slots) {
 		w.violate(twoAtOnce, "%s begins under %v, not under all of %v", c.name, c.slots, c.pod().slots)
@@ -146,9 +151,10 @@ func (w *world) childEnds(c *child) {
 	l.alive = slices.DeleteFunc(l.alive, func(other *child) bool { return other == c })
 	l.ends = append(l.ends, ending{at: w.now(), child: c})
 	w.checkOutlived(c)
-	// Killing and reaping take their second, by the slowest clock.
-	if bound := c.drainBy + time.Second*11/10; c.drainBy > 0 && !c.excused && w.now() > bound {
-		w.violate(undrained, "%s was to be dead at %v", c.name, bound)
+	// Killing and reaping take their second, by the fastest clock.
+	late := c.pod().node.now() - c.drainBy - time.Second*12/10
+	if c.drainBy > 0 && !c.excused && late > 0 {
+		w.violate(undrained, "%s was to be dead %v ago", c.name, late)
 	}
 }
 
@@ -167,9 +173,8 @@ func (w *world) checkOutlived(c *child) {
 	}
 	for _, t := range c.slots {
 		r, ok := w.ledger.renewals[key(t.Slot, c.pod().identity(), c.hold)]
-		free := r.at + time.Duration(float64(r.duration)/(1+skew))
-		if ok && w.now() > free {
-			w.violate(outlived, "%s lived until %v, %s was free from %v on", c.name, w.now(), t.Slot, free)
+		if ok && w.now() > r.free() && !w.absent(c, t.Slot) {
+			w.violate(outlived, "%s lived until %v, %s was free from %v on", c.name, w.now(), t.Slot, r.free())
 		}
 	}
 }
@@ -178,9 +183,9 @@ func (w *world) checkOutlived(c *child) {
 func (w *world) leaseStored(by, slot string, before, after version) {
 	var was, is kube.Lease
 	if before.raw != nil {
-		was = *leaseFrom(before.raw)
+		was = *before.lease
 	}
-	is = *leaseFrom(after.raw)
+	is = *after.lease
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	acquires := is.Holder != "" && is.Holder != enroll.Unknown && (is.Holder != was.Holder || hold != held)
 	switch {
@@ -213,7 +218,7 @@ func (w *world) checkAcquired(slot string, is *kube.Lease, hold string) {
 	// its number again.
 	delete(w.ledger.released, key(slot, is.Holder, hold))
 	for _, c := range w.ledger.alive {
-		if c.has(slot) && !c.excused && (c.pod().identity() != is.Holder || c.hold != hold) {
+		if c.has(slot) && !w.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
 			w.violate(twoAtOnce, "%s takes %s (hold %s) while %s of %s lives under hold %s",
 				is.Holder, slot, hold, c.name, c.shim.name, c.hold)
 		}
@@ -228,7 +233,7 @@ func (w *world) checkAcquired(slot string, is *kube.Lease, hold string) {
 func (w *world) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	w.ledger.released[key(slot, was.Holder, hold)] = true
 	if was.Holder == enroll.Unknown {
-		if c := w.holder(slot); c != nil && !c.excused {
+		if c := w.holder(slot); c != nil && !w.absent(c, slot) {
 			w.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.shim.name)
 		}
 		return
@@ -249,12 +254,12 @@ func (w *world) checkReleased(by, slot string, was *kube.Lease, hold string) {
 func (w *world) checkOrder(slot string, is *kube.Lease, hold string, acquires bool) {
 	l := &w.ledger
 	if acquires {
-		l.acquired[slot] = acquisition{at: w.now(), holder: is.Holder, hold: hold, wrote: is.RenewTime}
+		l.acquired[slot] = acquisition{at: w.now(), holder: is.Holder, hold: hold, wrote: w.api.sent}
 		return
 	}
 	mine := l.acquired[slot]
 	for other, a := range l.acquired {
-		if other < slot && a.holder == is.Holder && mine.holder == is.Holder && a.at > mine.at && is.RenewTime.After(a.wrote) {
+		if other < slot && a.holder == is.Holder && mine.holder == is.Holder && a.at > mine.at && w.api.sent > a.wrote {
 			w.violate(lockOrder, "%s acquired %s at %v and goes on holding %s of %v", is.Holder, other, a.at, slot, mine.at)
 		}
 	}
@@ -270,29 +275,14 @@ func (w *world) holder(slot string) *child {
 	return nil
 }
 
-// settled: the slot is in use, or its holder waits for one that sorts after it
-// and is in use.
+// settled: the slot is in use, by what the kubelet knows of.
 func (w *world) settled(slot string) bool {
-	if c := w.holder(slot); c != nil && !c.asked {
+	if c := w.holder(slot); c != nil && !c.asked && c.shim.current() {
 		return true
 	}
 	for _, e := range w.electors {
 		if e.slot == slot && e.working {
 			return true
-		}
-	}
-	lease, ok := w.api.lease(slot)
-	if !ok {
-		return false
-	}
-	for _, p := range w.pods {
-		if p.identity() != lease.Holder || !p.healthy() {
-			continue
-		}
-		for _, later := range p.slots {
-			if later > slot && w.settled(later) {
-				return true
-			}
 		}
 	}
 	return false
@@ -320,7 +310,7 @@ func (w *world) barred(p *pod, slot string) bool {
 
 // checkSwept: enroll deletes no Lease under which somebody lives.
 func (w *world) checkSwept(slot string) {
-	if c := w.holder(slot); c != nil && !c.excused {
+	if c := w.holder(slot); c != nil && !w.absent(c, slot) {
 		w.violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.shim.name)
 	}
 }

@@ -18,6 +18,8 @@ type child struct {
 	alive bool
 	// excused from exclusivity: frozen at its deadline, or uninterruptible.
 	excused bool
+	// still: its shim has stopped it, as with SIGSTOP.
+	still bool
 	// stuck until then: not even SIGKILL ends it.
 	stuck time.Duration
 	// stops is how long it takes to stop when it is asked to; never, if
@@ -25,7 +27,7 @@ type child struct {
 	stops time.Duration
 	began time.Duration
 	asked bool
-	// drainBy is when a drain's grace is over, in true time.
+	// drainBy is when a drain's grace is over, on the node's clock.
 	drainBy time.Duration
 }
 
@@ -34,6 +36,10 @@ func (c *child) ends(how string) {
 	s := c.shim
 	s.whenThawed(func() {
 		if !c.alive || s.child != c || s.dead {
+			return
+		}
+		if s.stands() {
+			s.later = append(s.later, func() { c.ends(how) })
 			return
 		}
 		s.w.note(s.name, "%s %s", c.name, how)

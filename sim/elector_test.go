@@ -108,7 +108,7 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 func (e *elector) begins() {
 	e.w.note(e.name, "works under %s", e.slot)
 	e.working = true
-	if c := e.w.holder(e.slot); c != nil && !c.excused {
+	if c := e.w.holder(e.slot); c != nil && !e.w.absent(c, e.slot) {
 		e.w.violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.shim.name)
 	}
 }

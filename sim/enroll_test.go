@@ -16,8 +16,11 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	cachepkg "sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -26,6 +29,9 @@ import (
 )
 
 const namespace = "shop"
+
+// roleName is that of the Role, and of its binding, of the account of all pods.
+var roleName = enroll.RoleName("default")
 
 // enroller is one process of the webhook, as far as enroll goes.
 type enroller struct {
@@ -125,6 +131,12 @@ func (e *enroller) retire() {
 	e.w.enrolls = slices.DeleteFunc(e.w.enrolls, func(other *enroller) bool { return other == e })
 }
 
+func (w *world) isOptedOut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.optedOut
+}
+
 func kindOf(o any) string {
 	return strings.TrimSuffix(reflect.TypeOf(o).Elem().Name(), "List")
 }
@@ -136,7 +148,9 @@ func (k *kubeClient) Get(ctx context.Context, at client.ObjectKey, into client.O
 	kind := kindOf(into)
 	if kind == "Namespace" {
 		into.SetName(at.Name)
-		into.SetLabels(map[string]string{api.InjectionLabel: api.InjectionEnabled})
+		if !k.to.w.isOptedOut() {
+			into.SetLabels(map[string]string{api.InjectionLabel: api.InjectionEnabled})
+		}
 		return nil
 	}
 	if k.cached {
@@ -144,7 +158,10 @@ func (k *kubeClient) Get(ctx context.Context, at client.ObjectKey, into client.O
 		if err != nil {
 			return translate(kind, at.Name, err)
 		}
-		return json.Unmarshal(raw, into)
+		if err := json.Unmarshal(raw, into); err != nil {
+			return err
+		}
+		return stripped(into)
 	}
 	raw, err := k.c.do(ctx, "get "+kind+at.Name, func() ([]byte, error) { return k.c.w.api.get(kind, at.Name) })
 	if err != nil {
@@ -201,7 +218,10 @@ func (k *kubeClient) List(ctx context.Context, into client.ObjectList, opts ...c
 		at := k.to.lag()
 		raw := list(func(o *object) version { return o.asOf(at) })
 		k.to.w.mu.Unlock()
-		return json.Unmarshal(raw, into)
+		if err := json.Unmarshal(raw, into); err != nil {
+			return err
+		}
+		return apimeta.EachListItem(into, stripped)
 	}
 	raw, err := k.c.do(ctx, "list "+kind, func() ([]byte, error) { return list((*object).last), nil })
 	if err != nil {
@@ -209,6 +229,23 @@ func (k *kubeClient) List(ctx context.Context, into client.ObjectList, opts ...c
 	}
 	return json.Unmarshal(raw, into)
 }
+
+// stripped does to an object what the manager's cache does.
+func stripped(o runtime.Object) error {
+	for of, by := range transforms {
+		if reflect.TypeOf(of) == reflect.TypeOf(o) && by.Transform != nil {
+			_, err := by.Transform(o)
+			return err
+		}
+	}
+	return nil
+}
+
+var transforms = func() map[client.Object]cachepkg.ByObject {
+	all, err := enroll.Cache()
+	must(err)
+	return all
+}()
 
 func selects(selector labels.Selector, body map[string]any) bool {
 	if selector == nil {

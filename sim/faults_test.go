@@ -23,6 +23,7 @@ func (n *node) heal() {
 		n.w.note(n.name, "is healed")
 	}
 	n.cutOut, n.cutIn = false, false
+	n.unpause()
 	n.thaw()
 	if !n.up {
 		n.reboot()
@@ -38,8 +39,13 @@ func (n *node) freeze() {
 	if n.frozen || !n.up {
 		return
 	}
-	n.frozen = true
 	n.w.note(n.name, "is suspended")
+	n.stop()
+}
+
+// stop stops every process of the node.
+func (n *node) stop() {
+	n.frozen = true
 	for _, p := range n.pods() {
 		for _, c := range n.w.ledger.alive {
 			if c.pod() == p {
@@ -53,11 +59,16 @@ func (n *node) freeze() {
 }
 
 func (n *node) thaw() {
-	if !n.frozen {
+	if !n.frozen || n.paused {
 		return
 	}
-	n.frozen = false
 	n.w.note(n.name, "wakes")
+	n.goOn()
+}
+
+// goOn is the undoing of stop.
+func (n *node) goOn() {
+	n.frozen = false
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
@@ -78,7 +89,7 @@ func (n *node) crash() {
 		return
 	}
 	n.w.note(n.name, "crashes")
-	n.up, n.frozen = false, false
+	n.up, n.frozen, n.paused = false, false, false
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range c.shims {
@@ -107,6 +118,7 @@ func (n *node) reboot() {
 	for _, p := range n.pods() {
 		n.w.after(between(n.rng, 500*time.Millisecond, 3*time.Second), p.startAll)
 	}
+	n.catchUp()
 }
 
 // forget is a forced deletion: the object goes, the processes do not. Its

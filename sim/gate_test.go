@@ -5,6 +5,7 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"time"
@@ -57,9 +58,18 @@ func newGateway(a *agentProcess) *gateway {
 // Reports implements agent.Gate.
 func (g *gateway) Reports() <-chan gate.Report { return g.reports }
 
-// deliver mirrors outbox.deliver.
+// deliver mirrors outbox.deliver. Where the loop is late, it finds the last of
+// several reports.
 func (g *gateway) deliver() {
+	r := g.agent.process.w.source(g.agent.name + g.pod.uid + " reader")
 	for {
+		if late := g.late(r); late > 0 {
+			select {
+			case <-time.After(late):
+			case <-g.agent.ctx.Done():
+				return
+			}
+		}
 		g.agent.w.mu.Lock()
 		var next gate.Report
 		var out chan<- gate.Report
@@ -75,6 +85,15 @@ func (g *gateway) deliver() {
 			return
 		}
 	}
+}
+
+func (g *gateway) late(r *rand.Rand) time.Duration {
+	g.agent.w.mu.Lock()
+	defer g.agent.w.mu.Unlock()
+	if g.pod.lateReader == 0 {
+		return 0
+	}
+	return between(r, 0, g.pod.lateReader)
 }
 
 func (g *gateway) taken(r gate.Report) {
@@ -225,7 +244,7 @@ func (g *gateway) hear(l *link, st state) {
 func (g *gateway) learn(p *peer, st state) {
 	p.report = gate.Report{
 		Shim: st.id, Container: st.container, Phase: st.phase, Hold: st.hold,
-		Slots: st.slots, Since: st.since, Completed: st.completed, Connected: true,
+		Slots: st.slots, Began: st.began, Since: st.since, Completed: st.completed, Leap: st.leap, Connected: true,
 	}
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil
@@ -310,6 +329,8 @@ type state struct {
 	slots     []gate.SlotToken
 	since     time.Duration
 	completed bool
+	leap      int
+	began     time.Duration
 }
 
 func (l *link) toShim(o order) {

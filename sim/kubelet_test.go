@@ -30,7 +30,14 @@ type template struct {
 	restless time.Duration
 	// obedient children stop at once.
 	obedient bool
+	// lateReader is how late an agent hears of its shims, at most.
+	lateReader time.Duration
+	// gate is how enroll tells the pods.
+	gate api.Gate
 }
+
+// gates are those that a pod may have.
+var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 
 // pod is one pod on its node.
 type pod struct {
@@ -96,13 +103,18 @@ func (p *pod) startAll() {
 		if c.init && c.done {
 			continue
 		}
-		if len(c.shims) == 0 && !c.pending {
+		if !c.known() && !c.pending {
 			c.startShim()
 		}
 		if c.init {
 			return // what comes after it waits
 		}
 	}
+}
+
+// known reports whether the kubelet knows of a shim of the container.
+func (c *container) known() bool {
+	return slices.ContainsFunc(c.shims, func(s *shim) bool { return !s.forgotten })
 }
 
 // complete is the success of an init container: the next one is started, when
@@ -124,13 +136,31 @@ func (p *pod) register() {
 				api.SlotsAnnotation: strings.Join(p.slots, ","), api.LeaseDurationAnnotation: p.duration.String(),
 			},
 		},
-		"spec": map[string]any{"serviceAccountName": p.account, "nodeName": p.node.name},
+		"spec": p.spec(),
 	}
 	_, err := p.w.api.put("kubelet", "Pod", p.name, encode(body))
 	if err != nil {
 		_, err = p.w.api.create("kubelet", "Pod", p.name, encode(body))
 	}
 	must(err)
+}
+
+// spec is what the webhook makes of a pod with such a gate, as far as enroll looks.
+func (p *pod) spec() map[string]any {
+	agent := map[string]any{"name": api.AgentContainer, "command": []string{api.AgentBinary, "run"}, "args": []string{"-gate=" + string(p.gate)}}
+	inits := []any{agent}
+	app := map[string]any{"name": "app", "command": []string{"serve"}}
+	spec := map[string]any{"serviceAccountName": p.account, "nodeName": p.node.name}
+	switch p.gate {
+	case api.GatePod:
+		inits = append(inits, map[string]any{"name": api.WaitContainer, "command": []string{api.AgentBinary, "wait"}})
+	case api.GateReadiness:
+		spec["readinessGates"] = []any{map[string]any{"conditionType": api.ReadyCondition}}
+	default:
+		app["command"] = []string{api.AgentBinary, "exec"}
+	}
+	spec["initContainers"], spec["containers"] = inits, []any{app}
+	return spec
 }
 
 // unregister takes the object out, unless a successor has the name by now.
@@ -203,7 +233,7 @@ func (c *container) restart() {
 	n := c.starts
 	p.w.after(pause, func() {
 		c.pending = false
-		if c.starts == n && !p.stopping && !p.gone && p.node.up && len(c.shims) == 0 {
+		if c.starts == n && !p.stopping && !p.gone && p.node.up && !c.known() {
 			c.startShim()
 		}
 	})
@@ -212,6 +242,10 @@ func (c *container) restart() {
 // stop is the kubelet's end of a pod: SIGTERM, its grace, SIGKILL. The agent, a
 // sidecar, is told to stop after the others have ended, or the time is up.
 func (p *pod) stop() {
+	if p.node.paused {
+		p.node.whenUnpaused(p.stop)
+		return
+	}
 	if p.stopping {
 		return
 	}
@@ -223,12 +257,14 @@ func (p *pod) stop() {
 		}
 	}
 	p.w.after(p.grace, func() {
-		for _, c := range p.containers {
-			for _, s := range slices.Clone(c.shims) {
-				s.exit()
+		p.node.whenUnpaused(func() {
+			for _, c := range p.containers {
+				for _, s := range slices.Clone(c.shims) {
+					s.exit()
+				}
 			}
-		}
-		p.stopAgents()
+			p.stopAgents()
+		})
 	})
 	p.tidy()
 }
@@ -241,9 +277,11 @@ func (p *pod) stopAgents() {
 		a.terminate()
 	}
 	p.w.after(left, func() {
-		for _, a := range slices.Clone(p.agents) {
-			a.kill()
-		}
+		p.node.whenUnpaused(func() {
+			for _, a := range slices.Clone(p.agents) {
+				a.kill()
+			}
+		})
 	})
 }
 

@@ -15,28 +15,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// weather is what happens to requests while it lasts.
-type weather struct {
-	// lost, replyLost, late, refused are the chances of a request: it never
-	// arrives; it does, its answer does not; it arrives when its sender has
-	// long given up; it is answered with an error.
-	lost, replyLost, late, refused float64
-	// slow is the chance of one way taking up to a second, not milliseconds.
-	slow float64
-	// stall and close are the chances, for each event of a watch, of its being
-	// held up for up to a minute, and of the watch ending after it.
-	stall, close float64
-	// unanswered and unstored: what is wrong with writes alone.
-	unanswered, unstored bool
-	// deaf is a Lease of which writes are refused.
-	deaf string
-}
-
-var (
-	fair = weather{}
-	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05}
-)
-
 var (
 	errDead        = errors.New("this process is dead")
 	errUnreachable = errors.New("connection refused")
@@ -55,10 +33,12 @@ type clientOf struct {
 	allowed func(verb, lease string) error
 	// sent counts the requests, watches and those for people included.
 	sent map[string]int
+	// recent are those of the last minute, by what they are about.
+	recent map[string]*minute
 }
 
 func (w *world) newClient(p *process, name string, n *node) *clientOf {
-	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}}
+	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
 }
 
 // source: one for each kind of request, because those of one process race.
@@ -87,6 +67,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	r, f := c.source(op), c.w.weather
 	c.sent[op]++
+	c.count(op)
 	reply := make(chan answer, 1)
 	tell := func(a answer, after time.Duration) {
 		c.w.after(after, func() {
@@ -106,8 +87,10 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	abrupt, code, before := chance(r, .5), r.IntN(len(refusals)), chance(r, .5)
 	if late {
-		there += between(r, time.Second, latest)
+		there += between(r, time.Second, c.w.latest)
 	}
+	broken := c.broken(op)
+	lost = lost || broken == unheard
 	// A watch has no deadline of its own; that its path is cut is noticed.
 	silence := func() {
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
@@ -125,6 +108,9 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 			return
 		case refused && (before || refusals[code].code < 500):
 			tell(answer{err: refusals[code].err()}, back)
+			return
+		case broken != sound:
+			tell(answer{err: broken.err()}, back)
 			return
 		}
 		raw, err := effect()
@@ -159,8 +145,9 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest is how long after its sending a request may yet arrive: longer than
-// any lease of the simulation's chaos is renewed without.
+// latest is how long after its sending a request may yet arrive, at least: longer
+// than a lease of half a minute is renewed without. With longer leases it is the
+// longest of them.
 const latest = 25 * time.Second
 
 // trip is one way.
@@ -171,17 +158,6 @@ func trip(r *rand.Rand, f weather) time.Duration {
 	}
 	return d
 }
-
-type refusal struct {
-	code  int
-	after time.Duration
-}
-
-// refusals are answers that the server may give to anything. One of 500 and
-// above may come after the effect: the API server gave up waiting for etcd.
-var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
-
-func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }
 
 // noticed is within what time a client notices that its path is cut (agent/kube
 // promises 8 s).
@@ -206,6 +182,7 @@ func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, erro
 func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
 	body, err := lease.MarshalJSON()
 	must(err)
+	sent := c.w.now()
 	raw, err := c.do(ctx, "put "+lease.Name, func() ([]byte, error) {
 		if err := c.may("update", lease.Name); err != nil {
 			return nil, err
@@ -216,6 +193,7 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 		case f.unstored && lease.ResourceVersion == text(c.w.api.object("Lease", lease.Name).last().rv):
 			return nil, errDropped // what is refused is answered
 		}
+		c.w.api.sent = sent
 		return c.w.api.put(c.name, "Lease", lease.Name, body)
 	})
 	if err != nil {

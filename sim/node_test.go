@@ -15,15 +15,17 @@ type node struct {
 	name string
 	rng  *rand.Rand
 	boot string
-	// rate of its clock against true time, and what the clock said at zero.
-	rate    float64
-	base    time.Duration
-	booted  time.Duration // true time
+	clock
 	up      bool
 	frozen  bool
 	cutOut  bool
 	cutIn   bool
 	wallOff time.Duration
+	// paused: the machine stands still, with its clock. wokeAt is the true time at
+	// which it last went on, due is what its kubelet does then.
+	paused bool
+	wokeAt time.Duration
+	due    []func()
 }
 
 // skew bounds how far a clock's rate is off: chronyd slews up to a twelfth
@@ -31,26 +33,19 @@ type node struct {
 const skew = 1. / 12
 
 func (w *world) newNode(name string) *node {
-	n := &node{w: w, name: name, rng: w.source(name)}
-	n.rate = 1 - skew + 2*skew*n.rng.Float64()
+	n := &node{w: w, name: name, rng: w.source(name), clock: clock{w: w}}
+	n.rate = n.anyRate()
 	n.wallOff = between(n.rng, -time.Minute, time.Minute)
 	n.bootUp()
 	w.nodes = append(w.nodes, n)
 	return n
 }
 
+// anyRate is one that a clock may have: time daemons slew by up to a twelfth.
+func (n *node) anyRate() float64 { return 1 - skew + 2*skew*n.rng.Float64() }
+
 func (n *node) bootUp() {
 	n.boot = fmt.Sprintf("boot-%08x", n.rng.Uint32())
-	n.booted, n.up = n.w.now(), true
-	n.base = between(n.rng, time.Minute, 100*time.Hour)
-}
-
-// now is the node's CLOCK_BOOTTIME.
-func (n *node) now() time.Duration {
-	return n.base + time.Duration(n.rate*float64(n.w.now()-n.booted))
-}
-
-// at runs f when the node's clock shows the instant.
-func (n *node) at(instant time.Duration, f func()) {
-	n.w.after(time.Duration(float64(instant-n.now())/n.rate)+1, f)
+	n.up = true
+	n.start(between(n.rng, time.Minute, 100*time.Hour))
 }

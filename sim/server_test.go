@@ -30,6 +30,9 @@ type server struct {
 	watches   []*watch
 	dirty     []func() // told of changes that are no renewals
 	rights    rights
+	// sent is when the request left that is being carried out, if it is an agent's
+	// write of a Lease.
+	sent time.Duration
 }
 
 // object is one key with all its states; the last one counts.
@@ -47,6 +50,8 @@ type version struct {
 	// canon are the bytes without the resourceVersion, to compare.
 	canon []byte
 	raw   []byte
+	// lease is what the bytes say, of a Lease.
+	lease *kube.Lease
 }
 
 type change struct {
@@ -165,6 +170,9 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 		how = kube.Added
 	}
 	v := version{at: s.w.now(), uid: uid, rv: s.rv, body: body, canon: canonical(body), raw: encode(body)}
+	if o.kind == "Lease" {
+		v.lease = leaseFrom(v.raw)
+	}
 	o.versions = append(o.versions, v)
 	if o.kind == "Lease" {
 		s.w.leaseStored(by, o.name, before, v)
@@ -198,7 +206,7 @@ func (s *server) lease(name string) (*kube.Lease, bool) {
 	if v.body == nil {
 		return nil, false
 	}
-	return leaseFrom(v.raw), true
+	return v.lease, true
 }
 
 func leaseFrom(raw []byte) *kube.Lease {

@@ -24,6 +24,7 @@ type shim struct {
 	hold  string
 	slots []gate.SlotToken
 	since time.Duration
+	began time.Duration
 	grant gate.Grant
 	child *child
 	until time.Duration // of the drain, on the node's clock
@@ -34,9 +35,12 @@ type shim struct {
 	// completed: the child came to its own end, and that was a success.
 	completed bool
 	dead      bool
+	// forgotten: the kubelet does not know of it any more, and will not end it.
+	forgotten bool
 	frozen    bool
 	deferred  []func()
 	alarms    int // the number of the alarm that counts
+	frost
 	// late is by how much its alarms are: those of two containers with one
 	// deadline would fall on one instant.
 	late time.Duration
@@ -47,7 +51,7 @@ func (c *container) startShim() {
 	w.serial++
 	s := &shim{
 		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.serial)), phase: gate.Waiting,
-		since: c.pod.node.now(),
+		since: c.pod.node.now(), began: c.pod.node.now(),
 	}
 	c.starts++
 	s.name = fmt.Sprintf("%s/%s#%d", c.pod.name, c.name, c.starts)
@@ -67,6 +71,12 @@ func (s *shim) whenThawed(f func()) {
 	default:
 		f()
 	}
+}
+
+// current reports whether the kubelet knows of the shim, and of none that is fresher.
+func (s *shim) current() bool {
+	all := s.container.shims
+	return len(all) > 0 && all[len(all)-1] == s && !s.forgotten
 }
 
 func (s *shim) isFrozen() bool { return s.frozen || s.container.pod.node.frozen }
@@ -104,7 +114,7 @@ func (s *shim) tell() {
 	if s.link != nil && s.link.up {
 		s.link.toAgent(state{
 			id: s.id, container: s.container.name, phase: s.phase, hold: s.hold, slots: s.slots, since: s.since,
-			completed: s.completed,
+			completed: s.completed, leap: s.leap, began: s.began,
 		})
 	}
 }
@@ -122,6 +132,7 @@ func (s *shim) take(o order) {
 			s.over(o.hold)
 		} else if s.admits(o.grant) {
 			s.grant = *o.grant
+			s.answer(o.grant)
 			s.start()
 		}
 	case gate.Running, gate.Draining:
@@ -140,15 +151,19 @@ func (s *shim) over(hold string) {
 
 func (s *shim) admits(g *gate.Grant) bool {
 	n := s.container.pod.node
-	return g.BootID == n.boot && g.Hold != s.hold && n.now() < g.Deadline-g.Kill-g.Drain
+	return g.BootID == n.boot && g.Hold != s.hold && (s.leap == 0 || g.Leap == s.leap) && n.now() < g.Deadline-g.Kill-g.Drain
 }
 
 func (s *shim) extend(g *gate.Grant) {
-	if g != nil && g.Hold == s.grant.Hold && g.Deadline > s.grant.Deadline {
+	if g == nil || g.Hold != s.grant.Hold {
+		return
+	}
+	if g.Deadline > s.grant.Deadline {
 		s.w.checkExtended(s.child, g)
 		s.grant = *g
 		s.watchdog()
 	}
+	s.answer(g)
 }
 
 func (s *shim) start() {
@@ -181,7 +196,7 @@ func (s *shim) watchdog() {
 	s.alarms++
 	alarm, c := s.alarms, s.child
 	n := s.container.pod.node
-	n.at(at+s.late, func() {
+	n.ring(at+s.late, func() {
 		if s.alarms != alarm || s.dead || s.child != c {
 			return
 		}
@@ -204,7 +219,7 @@ func (s *shim) excuseIfFrozen(c *child) {
 	if !s.isFrozen() {
 		return
 	}
-	s.container.pod.node.at(s.grant.Deadline-s.grant.Kill, func() {
+	s.container.pod.node.ring(s.grant.Deadline-s.grant.Kill, func() {
 		if s.child == c && s.isFrozen() {
 			c.excused = true
 		}
@@ -220,10 +235,12 @@ func (s *shim) drain(grace time.Duration) {
 		return
 	}
 	s.until = until
-	s.child.drainBy = s.w.now() + time.Duration(float64(grace)/s.container.pod.node.rate)
+	s.child.drainBy = until
 	s.enter(gate.Draining)
 	s.w.note(s.name, "drains %s of %s within %v", s.child.name, s.hold, grace)
-	s.stopChild()
+	if grace > 0 {
+		s.stopChild()
+	}
 	s.watchdog()
 }
 
@@ -231,6 +248,10 @@ func (s *shim) drain(grace time.Duration) {
 func (s *shim) stopChild() {
 	c := s.child
 	if c == nil || c.asked || c.stops < 0 {
+		return
+	}
+	if s.stands() {
+		s.later = append(s.later, s.stopChild)
 		return
 	}
 	c.asked = true
@@ -256,7 +277,7 @@ func (s *shim) killAll() {
 				return
 			}
 			c.dies()
-			s.child, s.killing = nil, false
+			s.child, s.killing, s.later = nil, false, nil
 			s.reaped()
 		})
 	})

@@ -33,7 +33,7 @@ func (w *world) newTable() *table {
 	t.grace = between(w.rng, 3*time.Second, 8*time.Second)
 	t.templates = []template{{
 		workload: "web", slots: []string{t.slot}, duration: d, grace: t.grace, containers: []string{"app"},
-		standBy: true, account: "default", obedient: true,
+		standBy: true, account: "default", obedient: true, gate: pick(w.rng, gates),
 	}}
 	if chance(w.rng, .3) {
 		t.templates[0].containers = append(t.templates[0].containers, "side")
@@ -87,12 +87,16 @@ func (t *table) rows() map[string]func() {
 	}
 }
 
-// run plays the rows in a random order.
+// played is how many of the rows a seed plays: two thirds, for the time that it takes.
+const played = 30
+
+// run plays rows in a random order.
 func (t *table) run() {
 	rows := t.rows()
+	maps.Copy(rows, t.endured())
 	names := slices.Sorted(maps.Keys(rows))
 	t.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names {
+	for _, name := range names[:played] {
 		if !t.ready() {
 			return
 		}
@@ -102,7 +106,14 @@ func (t *table) run() {
 			t.verdict = name + ": " + t.verdict
 			return
 		}
-		t.do(t.heal)
+		t.do(func() {
+			t.heal()
+			for _, s := range slices.Clone(t.api.watches) {
+				if s.mute {
+					s.finish(errBroken) // the rows ask for healthy watches
+				}
+			}
+		})
 	}
 }
 
@@ -199,9 +210,12 @@ func (t *table) notBy(p *pod) {
 
 // expiry: D after the last renewal, by the slowest clock. (The agents' timers
 // run by true time and may miss the instant by a twentieth of 10 s.)
-func (t *table) expiry(cause func(*child)) {
+func (t *table) expiry(cause func(*child)) { t.expiryWithin(0, cause) }
+
+// expiryWithin: as expiry, and something more.
+func (t *table) expiryWithin(more time.Duration, cause func(*child)) {
 	c := t.once(cause)
-	slack := 600*time.Millisecond + quick*time.Duration(len(t.slots))
+	slack := 600*time.Millisecond + more + quick*time.Duration(len(t.slots))
 	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slack
 	// What is cut off one way only may renew once more.
 	if most := bound + t.budget.Renew + 2*time.Second; !t.until(most, t.free(c)) {
@@ -337,8 +351,13 @@ func (t *table) forgetful() {
 
 // vanished: a Lease that is gone makes everybody wait a full duration, and no
 // longer.
-func (t *table) vanished() {
-	c := t.once(func(*child) { must(t.api.remove("somebody", "Lease", t.slot, "", "")) })
+func (t *table) vanished() { t.vanishedWith(func(*child) {}) }
+
+func (t *table) vanishedWith(more func(*child)) {
+	c := t.once(func(c *child) {
+		must(t.api.remove("somebody", "Lease", t.slot, "", ""))
+		more(c)
+	})
 	gone := t.now()
 	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slowest + time.Second
 	if !t.until(bound, t.free(c)) {

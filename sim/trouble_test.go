@@ -11,7 +11,10 @@ import (
 
 // troubles are what can happen now, one of which does.
 func (c *chaos) troubles() []func() {
-	all := []func(){c.shift, c.shift, c.apiTrouble, c.watchTrouble, c.enrollTrouble, c.nodeTrouble, c.nodeTrouble}
+	all := []func(){
+		c.shift, c.shift, c.apiTrouble, c.verbTrouble, c.watchTrouble, c.enrollTrouble, c.optingOut,
+		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
+	}
 	if c.takesLeases {
 		all = append(all, c.takeLease)
 	}
@@ -29,13 +32,44 @@ func (c *chaos) troubles() []func() {
 
 // shift changes the weather.
 func (c *chaos) shift() {
-	if c.weather == fair && chance(c.rng, .7) {
+	if c.weather == c.climate && chance(c.rng, .7) {
 		c.weather = foul
+		c.weather.watches, c.weather.idle, c.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
 		c.note("script", "foul weather")
 		return
 	}
-	c.weather = fair
+	c.weather = c.climate
 	c.note("script", "fair weather")
+}
+
+// verbTrouble is one kind of request that fails while the others work.
+func (c *chaos) verbTrouble() {
+	which, what := c.rng.IntN(3), pick(c.rng, []fault{busy, forbidden, failing, unheard})
+	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
+	*of(&c.weather) = what
+	c.note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
+	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), func() {
+		*of(&c.weather) = *of(&c.climate)
+	})
+}
+
+// optingOut takes the namespace's label, or puts it back.
+func (c *chaos) optingOut() {
+	c.optedOut = !c.optedOut
+	c.note("script", "namespace is opted out: %v", c.optedOut)
+	for _, e := range c.enrolls {
+		e.nudge()
+	}
+}
+
+// clockTrouble is what happens to clocks while machines run.
+func (c *chaos) clockTrouble() {
+	n := pick(c.rng, c.nodes)
+	if chance(c.rng, .5) {
+		n.step(n.anyStep())
+		return
+	}
+	n.slew()
 }
 
 func (c *chaos) apiTrouble() {
@@ -80,7 +114,7 @@ func (c *chaos) takeLease() {
 
 func (c *chaos) takeRole() {
 	kind := pick(c.rng, []string{"Role", "RoleBinding"})
-	name := "metaparticle-default"
+	name := roleName
 	if c.api.object(kind, name).last().raw != nil {
 		must(c.api.remove("somebody", kind, name, "", ""))
 	}
@@ -89,7 +123,10 @@ func (c *chaos) takeRole() {
 func (c *chaos) nodeTrouble() {
 	n := pick(c.rng, c.nodes)
 	last := between(c.rng, 100*time.Millisecond, 2*c.longest)
-	switch c.rng.IntN(8) {
+	switch c.rng.IntN(9) {
+	case 8:
+		n.pause()
+		c.after(last, n.unpause)
 	case 0:
 		n.crash()
 		c.after(last, func() {
@@ -146,7 +183,8 @@ func (c *chaos) processTrouble() {
 	if k := pick(r, p.containers); len(k.shims) > 0 {
 		s = pick(r, k.shims)
 	}
-	switch n := r.IntN(13); {
+	forgotten := chance(r, .5) && standsForgotten
+	switch n := r.IntN(15); {
 	case n == 0 && a != nil:
 		a.kill()
 		p.restartAgent()
@@ -167,7 +205,8 @@ func (c *chaos) processTrouble() {
 		c.after(pause, s.thaw)
 	case n == 6: // the runtime's shim is gone, the agent is not
 		p.startAgent()
-	case n == 7 && s != nil:
+	case n == 7 && s != nil && len(s.container.shims) == 1:
+		s.forgotten = forgotten
 		s.container.startShim()
 	case n == 8 && a != nil && a.agent != nil:
 		c.note(p.name, "yield")
@@ -177,6 +216,15 @@ func (c *chaos) processTrouble() {
 		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
 	case n == 10 && a != nil: // as by kill 1 in its container
 		a.terminate()
+	case n == 11 && a != nil:
+		a.block(pause)
+	case n == 12 && standsForgotten && s != nil && len(s.container.shims) == 1: // a new kubelet, and a new agent
+		s.forgotten = true
+		s.container.startShim()
+		if a != nil {
+			a.kill()
+			p.restartAgent()
+		}
 	case s != nil && s.child != nil:
 		s.child.ends("crashes")
 	}

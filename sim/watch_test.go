@@ -4,6 +4,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -20,10 +21,13 @@ type watch struct {
 	queue   []change // on their way
 	moving  bool
 	moves   int
+	sounds  int // what came, for whoever cuts what is idle
 	arrived []change
-	ended   bool
-	err     error
-	wake    chan struct{}
+	// mute: nothing comes any more, though the stream is open.
+	mute  bool
+	ended bool
+	err   error
+	wake  chan struct{}
 }
 
 // WatchLease implements agent.API.
@@ -74,18 +78,19 @@ func (s *server) open(w *watch, resourceVersion string) error {
 			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.raw})
 		}
 		s.watches = append(s.watches, w)
+		w.idles()
 		return nil
 	}
 	from := number(resourceVersion)
 	if from < s.compacted {
 		return status(410, "Expired", "too old resource version")
 	}
-	for _, change := range s.changes {
-		if change.rv > from {
-			w.offer(change)
-		}
+	since, _ := slices.BinarySearchFunc(s.changes, from+1, func(c change, rv int64) int { return cmp.Compare(c.rv, rv) })
+	for _, change := range s.changes[since:] {
+		w.offer(change)
 	}
 	s.watches = append(s.watches, w)
+	w.idles()
 	return nil
 }
 
@@ -98,7 +103,8 @@ func (c *clientOf) close(s *watch) {
 
 // offer puts a change on its way.
 func (s *watch) offer(c change) {
-	if c.name == s.name && !s.ended {
+	s.mute = s.mute || s.c.w.weather.silent
+	if c.name == s.name && !s.ended && !s.mute {
 		s.queue = append(s.queue, c)
 		s.move()
 	}
@@ -113,13 +119,15 @@ func (s *watch) move() {
 	f := s.c.w.weather
 	delay := trip(s.rng, f)
 	if chance(s.rng, f.stall) {
-		delay += between(s.rng, 0, time.Minute)
+		delay += between(s.rng, 0, max(time.Minute, s.c.w.latest))
 	}
 	closing, orderly := chance(s.rng, f.close), chance(s.rng, .5)
+	mute := chance(s.rng, f.mute) || f.farewell && s.queue[0].kind == kube.Deleted
 	moves := s.moves
 	s.c.w.after(delay, func() {
 		if s.moves == moves {
 			s.arrive(closing, orderly)
+			s.mute = s.mute || mute
 		}
 	})
 }
@@ -147,6 +155,10 @@ func (s *watch) arrive(closing, orderly bool) {
 		})
 		return
 	}
+	if s.mute {
+		return
+	}
+	s.idles()
 	s.arrived = append(s.arrived, s.queue[0])
 	s.queue, s.moving = s.queue[1:], false
 	switch {
@@ -157,6 +169,20 @@ func (s *watch) arrive(closing, orderly bool) {
 	}
 	s.signal()
 	s.move()
+}
+
+// idles lets a load balancer end the stream, unless something comes in time.
+func (s *watch) idles() {
+	s.sounds++
+	idle, sounds := s.c.w.weather.idle, s.sounds
+	if idle == 0 {
+		return
+	}
+	s.c.w.after(idle, func() {
+		if s.sounds == sounds && s.c.w.weather.idle != 0 {
+			s.finish(errBroken)
+		}
+	})
 }
 
 // finish ends the stream; what arrived is still seen.

@@ -24,9 +24,13 @@ type world struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	api      *server
-	weather  weather
-	calm     bool // nobody makes trouble, children included
+	api     *server
+	weather weather
+	calm    bool // nobody makes trouble, children included
+	// latest is how long after its sending a request may yet arrive.
+	latest time.Duration
+	// optedOut: the namespace has lost the label with which it was opted in.
+	optedOut bool
 	nodes    []*node
 	pods     []*pod // those with a process or an object left
 	electors []*elector
@@ -55,7 +59,7 @@ func newWorld(ctx context.Context, seed uint64) *world {
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	w.api = newServer(w)
 	w.ledger = newChecks()
-	w.weather, w.calm = fair, true
+	w.weather, w.calm, w.latest = fair, true, latest
 	return w
 }
 
@@ -108,8 +112,8 @@ func (w *world) pass(d time.Duration) bool {
 	}
 }
 
-// until looks every few milliseconds whether something has come true; false if
-// it did not within the bound.
+// until looks again and again whether something has come true; false if it did
+// not within the bound. It looks every few milliseconds, in longer times less often.
 func (w *world) until(bound time.Duration, f func() bool) bool {
 	for end := w.now() + bound; ; {
 		w.mu.Lock()
@@ -118,7 +122,7 @@ func (w *world) until(bound time.Duration, f func() bool) bool {
 		if ok {
 			return true
 		}
-		if w.now() >= end || !w.pass(5*time.Millisecond+time.Duration(w.rng.IntN(1000))) {
+		if w.now() >= end || !w.pass(max(5*time.Millisecond, bound/20000)+time.Duration(w.rng.IntN(1000))) {
 			return false
 		}
 	}

@@ -85,6 +85,9 @@ func (o *Observer) Blind() { o.blind = true }
 // IsBlind reports whether nothing was read since the watch went away.
 func (o *Observer) IsBlind() bool { return o.blind }
 
+// Heard is when this standby last read, or heard of, the Lease.
+func (o *Observer) Heard() time.Duration { return o.heard }
+
 // FreeAt is the instant from which the slot may be taken, as far as was seen;
 // false while nothing is known. A Lease that says no duration is waited for as
 // long as fallback.
