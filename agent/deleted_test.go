@@ -43,7 +43,7 @@ func TestAHoldThatBeginsInAPodThatIsBeingDeletedIsHandedOver(t *testing.T) {
 }
 
 // The agent hears of the deletion before it hears that the child has started.
-func TestChildThatStartsUnheardEndsItsContainerInADeletedPod(t *testing.T) {
+func TestChildThatStartsUnheardEndsItsContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

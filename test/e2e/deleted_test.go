@@ -4,11 +4,14 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -63,4 +66,43 @@ func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
 	assert.NotNil(t, still.DeletionTimestamp)
 	assert.NotNil(t, s.running(leaves.Name), "its application is untouched")
 	assert.LessOrEqual(t, len(s.said(leaves, "Acquired")), 1, "it may hear of its deletion only when it has the slot")
+}
+
+// An agent may hear that its pod is deleted in the same instant as the kubelet. Both
+// then stop an application that is milliseconds old.
+//
+// compat: lifecycle/exit-codes carried
+func TestPodDeletedAtAStartEndsAsItsApplication(t *testing.T) {
+	needLab(t, "it kills processes of pods")
+	t.Parallel()
+	s := newSpace(t)
+	const code = 9
+	var all []*specimen
+	for i := range 6 {
+		name := fmt.Sprintf("brief-%d", i)
+		claim := map[string]string{api.LockAnnotation: name, api.LeaseDurationAnnotation: lastingLease.String()}
+		all = append(all, s.specimen(software{name: "app", serves: begun}, name, claim, func(p *corev1.PodTemplateSpec) {
+			p.Spec.Containers[0].Args = append(p.Spec.Containers[0].Args, fmt.Sprintf("-stop-code=%d", code))
+		}))
+	}
+	for _, p := range all {
+		p.start()
+		pod := p.pod(p.name)
+		first := mainOf(pod)
+		p.signalMain(pod, unix.SIGKILL)
+		p.await(startTimeout, p.name+" starts anew", func() bool {
+			now := mainOf(pod)
+			return now != nil && now.pid != first.pid
+		})
+		p.deletePod(pod)
+		select {
+		case status := <-p.final:
+			end := containerNamed(status, "app")
+			require.NotNil(t, end.State.Terminated, p.name)
+			assert.EqualValues(t, code, end.State.Terminated.ExitCode, p.name)
+			assert.EqualValues(t, 1, end.RestartCount, p.name)
+		case <-time.After(startTimeout):
+			require.FailNow(t, p.name+" is not deleted")
+		}
+	}
 }

@@ -43,7 +43,7 @@ var dropping = map[string]struct {
 func begun(*space, *corev1.Pod) bool { return true }
 
 // compat: lifecycle/drops-user carried
-func TestApplicationThatDropsItsUserIsAskedToStop(t *testing.T) {
+func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	needLab(t, "it makes an image")
 	t.Parallel()
 	for name, w := range dropping {
