@@ -104,26 +104,44 @@ func (s *share) decoded(body []byte) error {
 	return nil
 }
 
+// fits answers whether a body that is announced has room now. It takes nothing, but
+// a body that has none need not be read.
+func (s *share) fits(length int64) bool {
+	l := s.load
+	if l == nil || length <= smallCall {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.room(perByte*length, true)
+}
+
 func (s *share) grow(by int64) bool {
 	l := s.load
 	if l == nil {
 		return true
 	}
-	most := l.Most
-	if most == 0 {
-		most = defaultLoad
-	}
-	if s.large {
-		most -= most / forSmall
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if alone := l.used == s.size; !alone && l.used+by > most {
+	if !s.room(by, s.large) {
 		return false
 	}
 	l.used += by
 	s.size += by
 	return true
+}
+
+// room answers whether so much more fits into the load. The lock is held.
+func (s *share) room(by int64, large bool) bool {
+	most := s.load.Most
+	if most == 0 {
+		most = defaultLoad
+	}
+	if large {
+		most -= most / forSmall
+	}
+	alone := s.load.used == s.size
+	return alone || s.load.used+by <= most
 }
 
 func (s *share) free() {

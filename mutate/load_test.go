@@ -225,3 +225,27 @@ func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 		s.free()
 	}
 }
+
+// unread is a body that nobody may read.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+// Reading megabytes for nothing is most of what a flood costs.
+func TestBodyWithoutRoomIsNotRead(t *testing.T) {
+	load := new(Load)
+	other, ok := load.take()
+	require.True(t, ok)
+	require.True(t, other.grow(90<<20))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", unread{t})
+	r.ContentLength = 3 << 20
+	r.Header.Set("Content-Type", "application/json")
+	answer := httptest.NewRecorder()
+	Serve(newBusy(), load).ServeHTTP(answer, r)
+	assert.Equal(t, http.StatusTooManyRequests, answer.Code)
+	other.free()
+	assert.Zero(t, load.used, "what was announced took nothing")
+}

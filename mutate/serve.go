@@ -38,7 +38,7 @@ func Serve(handler admission.Handler, load *Load) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		share, ok := load.take()
 		defer share.free()
-		if !ok {
+		if !ok || !share.fits(r.ContentLength) {
 			overloaded(w)
 			return
 		}
