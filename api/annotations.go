@@ -89,6 +89,11 @@ var written = []string{SlotsAnnotation, WorkloadAnnotation}
 // Written: the annotation is one that our own programs write.
 func Written(key string) bool { return slices.Contains(written, key) }
 
+// Known: this version carries the annotation out.
+func Known(key string) bool {
+	return slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key })
+}
+
 // Carried: the annotation is a person's, so that from a workload it is carried
 // to the pod template. One that nobody knows is carried as well: the pods are
 // then refused instead of running ungated.

@@ -87,10 +87,8 @@ func (p *parser) names() {
 	}
 }
 
-// misnamed: no annotation that this version carries out has the key.
-func misnamed(key string) bool {
-	return Carried(key) && !slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key })
-}
+// misnamed: the key is meant for us, and this version does not carry it out.
+func misnamed(key string) bool { return Carried(key) && !Known(key) }
 
 // value hands the value of an annotation that is there to its parser, which
 // returns what is wrong with it.

@@ -167,7 +167,7 @@ func read(t *testing.T, file, comment, test string) (found []evidence) {
 	for _, m := range all {
 		how := m[2]
 		if m[3] != "" {
-			assert.True(t, slices.ContainsFunc(mutate.Reasons, func(e mutate.Explanation) bool { return string(e.Reason) == m[3] }),
+			assert.True(t, slices.ContainsFunc(slices.Concat(mutate.Reasons, mutate.Elsewhere), func(e mutate.Explanation) bool { return string(e.Reason) == m[3] }),
 				"%s: %s is no reason", file, m[3])
 			how = "refused: `" + m[3] + "`"
 		}

@@ -150,6 +150,7 @@ var sections = map[string]section{
 		{"generate-name", "a bare pod's own singleton under `generateName`"},
 		{"no-command", "a container without any command"},
 		{"static", "static pods"},
+		{"image-in-place", "another image for a gated container of a living pod"},
 		{"copies", "a copy of a gated pod that claims nothing"},
 	}},
 	"9 applications": {"Real applications, unmodified", []row{

@@ -80,7 +80,9 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
-		d.set(wanted[key], at(key)...)
+		if has, ok := template.Annotations[key]; !ok || has != wanted[key] {
+			d.set(wanted[key], at(key)...)
+		}
 	}
 	text, err := json.Marshal(d.get(path...))
 	if err != nil {
@@ -89,6 +91,10 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	warnings = append(warnings, foresee(kind, text, template, wanted, kubernetes)...)
 	return d.ops, append(warnings, now.Spec.stalls(kind, wanted, &template.Spec)...), nil
 }
+
+// mostUnknown is how many annotations that nobody knows are carried. One is enough to
+// have the pods refused; a workload on its way in may have a hundred thousand.
+const mostUnknown = 20
 
 // merge is what the template's annotations are to be.
 func merge(now, before, template map[string]string) (map[string]string, Refusals) {
@@ -102,9 +108,15 @@ func merge(now, before, template map[string]string) (map[string]string, Refusals
 		}
 	}
 	var warnings Refusals
+	unknown := 0
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if !api.Carried(key) {
 			continue
+		}
+		if !api.Known(key) {
+			if unknown++; unknown > mostUnknown {
+				continue
+			}
 		}
 		has, ok := template[key]
 		if was, had := before[key]; ok && has != now[key] && (!had || was != has) {

@@ -5,13 +5,17 @@ package mutate
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Webhooks see objects before the API server has validated them.
@@ -89,4 +93,22 @@ func TestOnlyKnownResourcesAreObserved(t *testing.T) {
 			assert.Equal(t, want, seen[0].Resource, resource)
 		}
 	}
+}
+
+// Pods must be refused all the same: what nobody knows may be a claim, misspelt.
+func TestWorkloadOfManyUnknownAnnotationsCostsLittle(t *testing.T) {
+	var all []string
+	for i := range 20_000 {
+		all = append(all, fmt.Sprintf(`"metaparticle.io/x%d":"1"`, i))
+	}
+	r := request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a",` + strings.Join(all, ",") + `}},"spec":{"template":{}}}`)
+	response := NewWorkloadHandler(Options{}).Handle(t.Context(), r)
+	assert.True(t, response.Allowed)
+	var patched workload
+	require.NoError(t, json.Unmarshal(apply(t, r.Object.Raw, response.Patches), &patched))
+	carried := patched.Spec.Template.Annotations
+	assert.Equal(t, "a", carried["metaparticle.io/lock"])
+	assert.Len(t, carried, 1+mostUnknown)
+	_, err := api.Parse(carried)
+	assert.Error(t, err)
 }

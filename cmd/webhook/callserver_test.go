@@ -83,10 +83,10 @@ func listening(t *testing.T, s *callServer) string {
 	certificate, key := newAuthority(t).sign(t, x509.ExtKeyUsageServerAuth)
 	require.NoError(t, os.WriteFile(filepath.Join(s.certDir, "tls.crt"), certificate, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(s.certDir, "tls.key"), key, 0o600))
-	s.mux.HandleFunc("/pods", func(w http.ResponseWriter, r *http.Request) {
+	s.Register("/pods", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, "here")
-	})
+	}))
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

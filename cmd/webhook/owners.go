@@ -26,7 +26,7 @@ var (
 	// errReplaced: an owner's name belongs to another object than the reference says.
 	errReplaced = errors.New("the owner of that name is another object: the one that the reference means is gone, or never was")
 	// errNoKind: Kubernetes' own APIs have no such kind, but one that is written like it.
-	errNoKind = errors.New("Kubernetes has no such kind in that group")
+	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
 // owners implements [mutate.Owners] with one live GET per pod. A cache could be

@@ -84,3 +84,22 @@ func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
 	_, err = replace("/metadata/annotations", map[string]string{api.SlotsAnnotation: "lock.theirs"})
 	assert.ErrorContains(t, err, "MarksChanged: ")
 }
+
+// The shim has the old image's command, and nobody can give a living container another.
+//
+// compat: impossible/image-in-place refused ImageChangedInPlace
+func TestImageOfAGatedContainerIsNotChangedInPlace(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	pod, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), s.bare("alone", claims), metav1.CreateOptions{})
+	require.NoError(t, err)
+	change := func(op, path string, value any) error {
+		patch, err := json.Marshal([]map[string]any{{"op": op, "path": "/spec/containers/0/" + path, "value": value}})
+		require.NoError(t, err)
+		_, err = s.client.CoreV1().Pods(s.name).Patch(t.Context(), pod.Name, types.JSONPatchType, patch,
+			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+	assert.ErrorContains(t, change("replace", "image", "another:1"), "ImageChangedInPlace: ")
+	assert.ErrorContains(t, change("add", "args/-", "another"), "pod updates may not change fields other than")
+}
