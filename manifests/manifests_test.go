@@ -84,15 +84,7 @@ func TestComponentsApply(t *testing.T) {
 	require.NotEmpty(t, components)
 	for _, component := range components {
 		t.Run(component, func(t *testing.T) {
-			directory, err := filepath.EvalSymlinks(t.TempDir())
-			require.NoError(t, err)
-			here, err := os.Getwd()
-			require.NoError(t, err)
-			base, err := filepath.Rel(directory, here)
-			require.NoError(t, err)
-			text := fmt.Sprintf("resources: [%s]\ncomponents: [%s/%s]\n", base, base, component)
-			require.NoError(t, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), []byte(text), 0o600))
-			changed := build(t, directory)
+			changed := with(t, component)
 			assert.NotEqual(t, build(t, "."), changed)
 			for _, object := range changed {
 				role, ok := object.(*rbacv1.ClusterRole)
