@@ -177,7 +177,7 @@ func TestMarksPolicyIsOfTheMarksThatEnrollReads(t *testing.T) {
 }
 
 // everywhere are the policies that hold in every namespace.
-var everywhere = []string{"metaparticle-marks", "metaparticle-binding"}
+var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover"}
 
 func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
