@@ -5,10 +5,13 @@ package manifests_test
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -31,4 +34,32 @@ func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
 	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot, as the policy knows it: %s", own)
 	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
 	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
+}
+
+func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
+	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
+	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
+	require.GreaterOrEqual(t, i, 0)
+	spec := policies[i].Spec
+	webhooks := all[*admissionv1.MutatingWebhookConfiguration](t)[0].Webhooks
+	j := slices.IndexFunc(webhooks, func(w admissionv1.MutatingWebhook) bool { return *w.FailurePolicy == admissionv1.Ignore })
+	require.GreaterOrEqual(t, j, 0)
+	assert.Equal(t, webhooks[j].NamespaceSelector, spec.MatchConstraints.NamespaceSelector)
+	assert.Equal(t, webhooks[j].ObjectSelector, spec.MatchConstraints.ObjectSelector)
+	var rules []admissionv1.RuleWithOperations
+	for _, rule := range spec.MatchConstraints.ResourceRules {
+		rules = append(rules, rule.RuleWithOperations)
+	}
+	assert.Equal(t, webhooks[j].Rules, rules)
+	for _, condition := range webhooks[j].MatchConditions {
+		if condition.Name != "annotated" {
+			assert.Contains(t, spec.MatchConditions, admissionv1.MatchCondition(condition), "both leave the same alone")
+		}
+	}
+	for _, list := range regexp.MustCompile(`k in \[(.*?)\]`).FindAllStringSubmatch(texts(t)["policies/carried.yaml"], -1) {
+		assert.Equal(t, "'"+api.SlotsAnnotation+"', '"+api.WorkloadAnnotation+"'", list[1])
+	}
+	for _, key := range []string{api.SlotsAnnotation, api.WorkloadAnnotation} {
+		assert.False(t, api.Carried(key), key)
+	}
 }
