@@ -177,7 +177,7 @@ func TestMarksPolicyIsOfTheMarksThatEnrollReads(t *testing.T) {
 }
 
 // everywhere are the policies that hold in every namespace.
-var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover"}
+var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
 func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
@@ -215,7 +215,13 @@ func TestEnrollHasOneName(t *testing.T) {
 	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
 		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
 	}
-	assert.Contains(t, texts(t)["policies/enroll.yaml"], "object.roleRef.name == '"+enroll.PullSecretsRole+"'")
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], "b.roleRef.name == '"+enroll.PullSecretsRole+"'")
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], "[?'"+api.ManagedLabel+"']")
+	terms, err := os.ReadFile("../cmd/webhook/terms.go")
+	require.NoError(t, err)
+	election := regexp.MustCompile(`leaderElectionID = "(.*)"`).FindSubmatch(terms)
+	require.NotNil(t, election)
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], fmt.Sprintf("o.metadata.name == '%s'", election[1]))
 	assert.True(t, strings.HasPrefix(enroll.RoleName("x"), "metaparticle-"))
 	assert.True(t, slices.ContainsFunc(all[*rbacv1.ClusterRole](t), func(r *rbacv1.ClusterRole) bool {
 		return r.Name == enroll.PullSecretsRole

@@ -4,6 +4,7 @@
 package manifests_test
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
 func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
@@ -61,5 +63,19 @@ func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
 	}
 	for _, key := range []string{api.SlotsAnnotation, api.WorkloadAnnotation} {
 		assert.False(t, api.Carried(key), key)
+	}
+}
+
+func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
+	policy := texts(t)["policies/enroll.yaml"]
+	for _, given := range enroll.AgentRules("lock.x") {
+		require.Len(t, given.APIGroups, 1)
+		require.Len(t, given.Resources, 1)
+		verbs := "r.verbs == ['" + strings.Join(given.Verbs, "', '") + "']"
+		if len(given.ResourceNames) > 0 {
+			verbs = "r.?resourceNames.orValue([]).size() > 0 && r.verbs.all(v, v in ['" + strings.Join(given.Verbs, "', '") + "'])"
+		}
+		assert.Regexp(t, regexp.QuoteMeta(fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&",
+			given.APIGroups[0], given.Resources[0]))+`\s+`+regexp.QuoteMeta(verbs), policy)
 	}
 }
