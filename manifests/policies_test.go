@@ -79,3 +79,7 @@ func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
 			given.APIGroups[0], given.Resources[0]))+`\s+`+regexp.QuoteMeta(verbs), policy)
 	}
 }
+
+func TestNobodyWritesALongerLeaseThanAClaimMayHave(t *testing.T) {
+	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
+}
