@@ -84,15 +84,7 @@ func TestComponentsApply(t *testing.T) {
 	require.NotEmpty(t, components)
 	for _, component := range components {
 		t.Run(component, func(t *testing.T) {
-			directory, err := filepath.EvalSymlinks(t.TempDir())
-			require.NoError(t, err)
-			here, err := os.Getwd()
-			require.NoError(t, err)
-			base, err := filepath.Rel(directory, here)
-			require.NoError(t, err)
-			text := fmt.Sprintf("resources: [%s]\ncomponents: [%s/%s]\n", base, base, component)
-			require.NoError(t, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), []byte(text), 0o600))
-			changed := build(t, directory)
+			changed := with(t, component)
 			assert.NotEqual(t, build(t, "."), changed)
 			for _, object := range changed {
 				role, ok := object.(*rbacv1.ClusterRole)
@@ -185,7 +177,7 @@ func TestMarksPolicyIsOfTheMarksThatEnrollReads(t *testing.T) {
 }
 
 // everywhere are the policies that hold in every namespace.
-var everywhere = []string{"metaparticle-marks", "metaparticle-binding"}
+var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
 func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
@@ -223,7 +215,13 @@ func TestEnrollHasOneName(t *testing.T) {
 	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
 		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
 	}
-	assert.Contains(t, texts(t)["policies/enroll.yaml"], "object.roleRef.name == '"+enroll.PullSecretsRole+"'")
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], "b.roleRef.name == '"+enroll.PullSecretsRole+"'")
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], "[?'"+api.ManagedLabel+"']")
+	terms, err := os.ReadFile("../cmd/webhook/terms.go")
+	require.NoError(t, err)
+	election := regexp.MustCompile(`leaderElectionID = "(.*)"`).FindSubmatch(terms)
+	require.NotNil(t, election)
+	assert.Contains(t, texts(t)["policies/enroll.yaml"], fmt.Sprintf("o.metadata.name == '%s'", election[1]))
 	const prefix = "metaparticle:"
 	assert.True(t, strings.HasPrefix(enroll.RoleName("x"), prefix))
 	assert.Contains(t, texts(t)["policies/enroll.yaml"], "roleRef.name.startsWith('"+prefix+"')")
@@ -237,7 +235,7 @@ func TestWebhooksFailClosedAndNarrow(t *testing.T) {
 	for _, configuration := range all[*admissionv1.MutatingWebhookConfiguration](t) {
 		assert.Equal(t, namespace+"/"+account, configuration.Annotations["cert-manager.io/inject-ca-from"])
 		for _, w := range configuration.Webhooks {
-			assert.Equal(t, admissionv1.Fail, *w.FailurePolicy, w.Name)
+			assert.Equal(t, failures[w.Name], *w.FailurePolicy, w.Name)
 			assert.Equal(t, admissionv1.SideEffectClassNone, *w.SideEffects, w.Name)
 			assert.Equal(t, admissionv1.IfNeededReinvocationPolicy, *w.ReinvocationPolicy, w.Name)
 			assert.Empty(t, w.ClientConfig.CABundle, w.Name)
@@ -246,6 +244,14 @@ func TestWebhooksFailClosedAndNarrow(t *testing.T) {
 			assert.Contains(t, w.MatchConditions[0].Expression, "startsWith('"+api.Prefix+"')", w.Name)
 		}
 	}
+}
+
+// failures are what becomes of a request while the webhook does not answer. A
+// workload is let through, because a policy refuses what would have to be carried.
+var failures = map[string]admissionv1.FailurePolicyType{
+	"pods.metaparticle.io":      admissionv1.Fail,
+	"workloads.metaparticle.io": admissionv1.Ignore,
+	"marks.metaparticle.io":     admissionv1.Fail,
 }
 
 // neverOurs: what runs the cluster, and what gates pods, is never gated.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,7 +82,7 @@ func TestPoliciesReasonsAreExplained(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	listed := map[Reason]bool{}
-	for _, e := range Elsewhere {
+	for _, e := range slices.Concat(Reasons, Elsewhere) {
 		listed[e.Reason] = true
 	}
 	found := 0

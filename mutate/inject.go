@@ -12,6 +12,7 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -77,6 +78,9 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 	if request.Singleton && s.Workload.Name == "" {
 		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
 	}
+	if of := parts.copied(); of != "" {
+		refusals.add(Leftover, "the pod has no controller, and was gated for %s, whose holder it would run beside (without the annotation %s it is a group of its own)", of, api.SlotsAnnotation)
+	}
 	if len(refusals) > 0 {
 		return nil, refusals
 	}
@@ -120,6 +124,24 @@ func unclaimed(raw []byte, pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	d.remove("metadata", "annotations", api.SlotsAnnotation)
 	d.remove("metadata", "labels", api.GatedLabel)
 	return d.ops, nil
+}
+
+// copied returns the singleton of another workload that a pod without a controller
+// was gated for, or nothing. Such a pod is a copy: tools that keep the annotations
+// of a pod drop its controller. Locks are claimed by whoever has the annotation.
+func (p parts) copied() string {
+	if metav1.GetControllerOfNoCopy(p.pod) != nil {
+		return ""
+	}
+	// What follows the first dot of a singleton's slot is its workload.
+	_, own, _ := strings.Cut(api.SingletonLease(p.workload, ""), ".")
+	for slot := range strings.SplitSeq(p.pod.Annotations[api.SlotsAnnotation], ",") {
+		_, of, _ := strings.Cut(slot, ".")
+		if api.IsSlot(slot) && !strings.HasPrefix(slot, api.LockLease("")) && of != own {
+			return slot
+		}
+	}
+	return ""
 }
 
 func hasEmptyName(pod *corev1.Pod) bool {

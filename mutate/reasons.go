@@ -169,8 +169,8 @@ var Reasons = []Explanation{
 	},
 	{
 		Reason:  Leftover,
-		Meaning: "The pod carries injected parts, but claims nothing or asks for another gate; its containers would wait for ever. It was probably copied from a running pod.",
-		Do:      "add the claim again, or remove the injected parts and restore the containers' commands",
+		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than the pod that they are of. It was probably copied from a running pod, and would wait for ever, or take a slot of the original's.",
+		Do:      "add the claim again, or remove the injected parts and restore the containers' commands; to look into a gated pod, kubectl debug -it POD --image=IMAGE --target=CONTAINER needs no copy",
 	},
 	{
 		Reason: JobImmutable, WarnOnly: true,
@@ -219,6 +219,11 @@ var Elsewhere = []Explanation{
 		Do:      "remove one of the two",
 	},
 	{
+		Reason:  "NotCarried",
+		Meaning: "An annotation of a workload, put on, changed or taken off, has not reached its pod template, because the webhook did not answer. The pods go by the template.",
+		Do:      "try again when the webhook answers, or make the same change in the pod template",
+	},
+	{
 		Reason:  "NotGated",
 		Meaning: "An Event: a workload claims a slot, but its pods are from before its namespace was opted in and run ungated.",
 		Do:      "restart the workload",
@@ -251,7 +256,7 @@ var Elsewhere = []Explanation{
 	{
 		Reason:  "SlotHeld",
 		Meaning: "A Lease that somebody holds is not deleted: the next pod would start beside the holder.",
-		Do:      "delete the pod that holds, or wait until the lease has run out",
+		Do:      "delete the pod that holds, or wait until the lease has run out; shorten leaseDurationSeconds in the Lease if that is too long",
 	},
 	{
 		Reason:  "NotYourself",
@@ -265,12 +270,12 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYours",
-		Meaning: "With the rights of an agent, or of enroll, something was to be written that is not theirs; the message says what is.",
+		Meaning: "With the rights of an agent, or of the webhook's service account, something was to be written that is not theirs; the message says what is.",
 		Do:      "use an account of your own that has the right to write it",
 	},
 	{
 		Reason:  "DurationTooLong",
-		Meaning: "With an agent's rights a Lease was to be written with a duration of more than one hour, for which nobody may block a slot.",
+		Meaning: "A slot's Lease was to be written with a duration of more than one hour, for which nobody may block a slot.",
 		Do:      "write a shorter duration",
 	},
 }

@@ -15,10 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -89,14 +91,23 @@ func TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t *testing.T) {
 		}
 	})
 	t.Run("annotated workloads are refused", func(t *testing.T) {
-		const message = "failed calling webhook \"workloads.metaparticle.io\""
-		var err error
-		s.within(soon, func() bool {
-			_, err = s.client.AppsV1().Deployments(s.name).Create(t.Context(), s.deployment(singleton("annotated")),
-				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-			return err != nil && strings.Contains(err.Error(), message)
-		})
-		assert.ErrorContains(t, err, message)
+		const message = "NotCarried: the pod template lacks .*metaparticle.io/singleton.* of the workload"
+		objects := map[string]runtime.Object{}
+		a := singleton("annotated")
+		objects["deployments"], objects["statefulsets"] = s.deployment(a), s.statefulSet(a)
+		objects["replicasets"] = &appsv1.ReplicaSet{ObjectMeta: s.meta(a), Spec: appsv1.ReplicaSetSpec{Selector: a.selector(), Template: s.template(a)}}
+		objects["daemonsets"] = &appsv1.DaemonSet{ObjectMeta: s.meta(a), Spec: appsv1.DaemonSetSpec{Selector: a.selector(), Template: s.template(a)}}
+		objects["cronjobs"] = s.cronJob(a)
+		objects["jobs"] = &batchv1.Job{ObjectMeta: s.meta(a), Spec: s.job(a).Spec}
+		for resource, object := range objects {
+			client := s.client.AppsV1().RESTClient()
+			if resource == "cronjobs" || resource == "jobs" {
+				client = s.client.BatchV1().RESTClient()
+			}
+			err := client.Post().Namespace(s.name).Resource(resource).Param("dryRun", metav1.DryRunAll).Body(object).Do(t.Context()).Error()
+			assert.True(t, apierrors.IsForbidden(err), "%s: %v", resource, err)
+			assert.Regexp(t, message, fmt.Sprint(err), resource)
+		}
 	})
 	t.Run("unannotated ones of the same namespace start", func(t *testing.T) {
 		pod, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), s.bare("plain", nil), metav1.CreateOptions{})

@@ -88,6 +88,7 @@ func (c *Cluster) apiServer() []string {
 		"--advertise-address=" + controlAddress, "--bind-address=0.0.0.0", "--secure-port=6443",
 		"--etcd-servers=http://127.0.0.1:2379", "--service-cluster-ip-range=" + serviceNetwork,
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
+		"--admission-control-config-file=" + c.admissionConfig(),
 		"--client-ca-file=" + pki("ca.crt"),
 		"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 		"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"),
@@ -105,6 +106,9 @@ func (c *Cluster) apiServer() []string {
 		"--audit-policy-file=" + c.auditPolicy(), "--audit-log-path=" + c.AuditLog(), "--audit-log-maxsize=100",
 		"--profiling=false", "--event-ttl=1h"}
 }
+
+// admissionConfig limits the system's priority classes, as some clusters do.
+func (c *Cluster) admissionConfig() string { return c.path("conf", "admission.yaml") }
 
 func (c *Cluster) controllerManager() []string {
 	conf := c.path("conf", "controller-manager.conf")

@@ -120,6 +120,9 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err := c.renderTo(c.auditPolicy(), "audit.yaml", c.values(cp)); err != nil {
 		return err
 	}
+	if err := c.renderTo(c.admissionConfig(), "admission.yaml", c.values(cp)); err != nil {
+		return err
+	}
 	for _, name := range []string{"etcd", "registry", "api-forward", "registry-forward"} {
 		if err := c.startComponent(ctx, cp, name); err != nil {
 			return err

@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package manifests_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// TestPoliciesComeBeforeTheWebhook: an upgrade applies the objects in their order.
+func TestPoliciesComeBeforeTheWebhook(t *testing.T) {
+	var kinds []string
+	for _, object := range build(t, ".") {
+		kinds = append(kinds, reflect.TypeOf(object).Elem().Name())
+	}
+	webhook, configuration := slices.Index(kinds, "Deployment"), slices.Index(kinds, "MutatingWebhookConfiguration")
+	for i, kind := range kinds {
+		switch kind {
+		case "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ClusterRole", "ClusterRoleBinding", "ResourceQuota":
+			assert.Less(t, i, webhook, kind)
+		}
+	}
+	assert.Less(t, webhook, configuration)
+}
+
+// webhookPods is the template of the webhook's pods.
+func webhookPods(t *testing.T) corev1.PodTemplateSpec {
+	t.Helper()
+	deployments := all[*appsv1.Deployment](t)
+	require.Len(t, deployments, 1)
+	return deployments[0].Spec.Template
+}
+
+func TestWebhookRunsOnLinuxNodes(t *testing.T) {
+	assert.Equal(t, map[string]string{corev1.LabelOSStable: string(corev1.Linux)}, webhookPods(t).Spec.NodeSelector)
+}
+
+func TestQuotaAdmitsThePriorityClassOfTheWebhook(t *testing.T) {
+	pods, quotas := webhookPods(t), all[*corev1.ResourceQuota](t)
+	require.Len(t, quotas, 1)
+	assert.Equal(t, namespace, quotas[0].Namespace)
+	require.NotNil(t, quotas[0].Spec.ScopeSelector)
+	assert.Equal(t, []corev1.ScopedResourceSelectorRequirement{{
+		ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{pods.Spec.PriorityClassName},
+	}}, quotas[0].Spec.ScopeSelector.MatchExpressions)
+	most := quotas[0].Spec.Hard[corev1.ResourcePods]
+	assert.Greater(t, most.Value(), int64(1000), "the quota limits nothing")
+}
+
+// with builds the manifests with a component.
+func with(t *testing.T, component string) []client.Object {
+	t.Helper()
+	directory, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	base, err := filepath.Rel(directory, here)
+	require.NoError(t, err)
+	text := fmt.Sprintf("resources: [%s]\ncomponents: [%s/%s]\n", base, base, component)
+	require.NoError(t, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), []byte(text), 0o600))
+	return build(t, directory)
+}
+
+func TestNetworkPolicyNeverLocksTheAPIServerOut(t *testing.T) {
+	pods := webhookPods(t)
+	named := map[string]bool{}
+	for _, port := range pods.Spec.Containers[0].Ports {
+		named[port.Name] = true
+	}
+	var found []*networkingv1.NetworkPolicy
+	for _, object := range with(t, "components/network-policy") {
+		if policy, ok := object.(*networkingv1.NetworkPolicy); ok {
+			found = append(found, policy)
+		}
+	}
+	require.Len(t, found, 1)
+	spec := found[0].Spec
+	assert.Equal(t, namespace, found[0].Namespace)
+	for key, value := range spec.PodSelector.MatchLabels {
+		assert.Equal(t, value, pods.Labels[key])
+	}
+	assert.NotEmpty(t, spec.PodSelector.MatchLabels)
+	assert.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, spec.PolicyTypes, "the registries' addresses are not known")
+	open := map[string]bool{}
+	for _, rule := range spec.Ingress {
+		for _, port := range rule.Ports {
+			assert.True(t, named[port.Port.StrVal], port.Port.StrVal)
+			open[port.Port.StrVal] = len(rule.From) == 0
+		}
+	}
+	assert.Equal(t, map[string]bool{"webhook": true, "metrics": false}, open)
+}

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package manifests_test
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll"
+)
+
+func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
+	leftover := texts(t)["policies/leftover.yaml"]
+	for _, name := range []string{
+		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
+		"[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'", "[?'" + api.SlotsAnnotation + "'].orValue('') != ''",
+	} {
+		assert.Contains(t, leftover, name)
+	}
+	for _, slot := range []string{
+		api.LockLease("x"), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, ""), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, "main"),
+	} {
+		prefix := regexp.MustCompile(`^[a-z]+[.-]`).FindString(slot)
+		assert.Contains(t, leftover, "a.startsWith('-slots="+prefix+"')", slot)
+	}
+	own := api.SingletonLease(api.Workload{Kind: "Pod", Name: "solo"}, "main")
+	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot, as the policy knows it: %s", own)
+	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
+	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
+}
+
+func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
+	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
+	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
+	require.GreaterOrEqual(t, i, 0)
+	spec := policies[i].Spec
+	webhooks := all[*admissionv1.MutatingWebhookConfiguration](t)[0].Webhooks
+	j := slices.IndexFunc(webhooks, func(w admissionv1.MutatingWebhook) bool { return *w.FailurePolicy == admissionv1.Ignore })
+	require.GreaterOrEqual(t, j, 0)
+	assert.Equal(t, webhooks[j].NamespaceSelector, spec.MatchConstraints.NamespaceSelector)
+	assert.Equal(t, webhooks[j].ObjectSelector, spec.MatchConstraints.ObjectSelector)
+	var rules []admissionv1.RuleWithOperations
+	for _, rule := range spec.MatchConstraints.ResourceRules {
+		rules = append(rules, rule.RuleWithOperations)
+	}
+	assert.Equal(t, webhooks[j].Rules, rules)
+	for _, condition := range webhooks[j].MatchConditions {
+		if condition.Name != "annotated" {
+			assert.Contains(t, spec.MatchConditions, admissionv1.MatchCondition(condition), "both leave the same alone")
+		}
+	}
+	for _, list := range regexp.MustCompile(`k in \[(.*?)\]`).FindAllStringSubmatch(texts(t)["policies/carried.yaml"], -1) {
+		assert.Equal(t, "'"+api.SlotsAnnotation+"', '"+api.WorkloadAnnotation+"'", list[1])
+	}
+	for _, key := range []string{api.SlotsAnnotation, api.WorkloadAnnotation} {
+		assert.False(t, api.Carried(key), key)
+	}
+}
+
+func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
+	policy := texts(t)["policies/enroll.yaml"]
+	for _, given := range enroll.AgentRules("lock.x") {
+		require.Len(t, given.APIGroups, 1)
+		require.Len(t, given.Resources, 1)
+		verbs := "r.verbs == ['" + strings.Join(given.Verbs, "', '") + "']"
+		if len(given.ResourceNames) > 0 {
+			verbs = "r.?resourceNames.orValue([]).size() > 0 && r.verbs.all(v, v in ['" + strings.Join(given.Verbs, "', '") + "'])"
+		}
+		assert.Regexp(t, regexp.QuoteMeta(fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&",
+			given.APIGroups[0], given.Resources[0]))+`\s+`+regexp.QuoteMeta(verbs), policy)
+	}
+}
+
+func TestNobodyWritesALongerLeaseThanAClaimMayHave(t *testing.T) {
+	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
+}
