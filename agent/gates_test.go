@@ -190,6 +190,13 @@ func (g *gates) told() []string {
 	return slices.Clone(g.drains)
 }
 
+// left are the graces of all drains so far.
+func (g *gates) left() []time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.graces)
+}
+
 // shim is a copy of what a shim is.
 func (g *gates) shim(id gate.ShimID) fakeShim {
 	g.mu.Lock()

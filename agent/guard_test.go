@@ -21,6 +21,19 @@ func (w *world) watching() int {
 	return len(w.server.watchers)
 }
 
+// readings and begun count the reads of Leases, and the watches that began.
+func (w *world) readings() int {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return w.server.reads
+}
+
+func (w *world) begun() int {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return w.server.watches
+}
+
 // sends makes the API server send an event to all watches.
 func (w *world) sends(e kube.WatchEvent) {
 	w.server.mu.Lock()
@@ -50,7 +63,7 @@ func TestHolderHearsOfALossBeforeItsNextRenewal(t *testing.T) {
 		"by a watch of a new agent": {func(w *world, a *pod) {
 			a.kill()
 			b := w.start("a")
-			b.gates.connect(b.gates.shim("s1").report).stop = time.Hour
+			b.gates.connect(b.gates.shim("s1").report)
 			w.pass(time.Second)
 		}},
 	} {
@@ -74,30 +87,31 @@ func TestOldEventCostsAHolderOneRead(t *testing.T) {
 		old := w.server.lease(theSlot)
 		old.Holder = "before_u"
 		for _, e := range []kube.WatchEvent{{Type: kube.Modified, Lease: &old}, {Type: kube.Deleted, Lease: &old}} {
-			before := w.server.reads
+			before := w.readings()
 			w.sends(e)
 			w.pass(time.Second)
-			assert.Equal(t, before+1, w.server.reads)
+			assert.Equal(t, before+1, w.readings())
 		}
 		assert.True(t, a.running("s1"))
-		before := w.server.reads
+		before := w.readings()
 		w.pass(time.Minute)
-		assert.Equal(t, before, w.server.reads)
+		assert.Equal(t, before, w.readings())
 	})
 }
 
 func TestHolderBeginsNoWatchWhileItCannotRenew(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
-		watches := w.server.watches
+		watches := w.begun()
 		a.link.set(func(l *link) { l.refuse = errors.New("refused") })
-		w.pass(10 * time.Second)
-		w.server.mu.Lock()
-		w.server.watches = watches
-		w.server.mu.Unlock()
+		w.pass(7 * time.Second) // a renewal is due, and a retry overdue
+		tried := 0
+		a.link.set(func(l *link) { tried = l.gets })
+		w.pass(4 * time.Second)
+		a.link.set(func(l *link) { assert.Equal(t, tried, l.gets) })
 		a.link.set(func(l *link) { l.refuse = nil })
 		w.within(3*time.Second, "watched again", func() bool { return w.watching() == 1 })
-		assert.Equal(t, watches+1, w.server.watches)
+		assert.Equal(t, watches+1, w.begun())
 		assert.Equal(t, gate.Running, a.gates.phase("s1"))
 	})
 }

@@ -121,7 +121,7 @@ func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
 		a.leaps("s1", 1)
 		assert.True(t, a.stopped())
-		assert.Equal(t, []time.Duration{0}, a.gates.graces)
+		assert.Equal(t, []time.Duration{0}, a.gates.left())
 		_, ok := a.answer()
 		assert.False(t, ok)
 	})

@@ -51,7 +51,7 @@ func TestLostSlotGivesNoGraceBesideAnotherHolder(t *testing.T) {
 				w.within(10*time.Millisecond, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
 				took := w.within(drain+time.Second, "child is dead", a.stopped)
 				assert.Equal(t, []string{reasonLost}, a.gates.told())
-				assert.Equal(t, []time.Duration{c.grace}, a.gates.graces)
+				assert.Equal(t, []time.Duration{c.grace}, a.gates.left())
 				assert.InDelta(t, c.grace.Seconds(), took.Seconds(), .02)
 			})
 		})
@@ -66,7 +66,7 @@ func TestSlotTakenWhileDrainingEndsTheGrace(t *testing.T) {
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "renewed while its child stops")
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
 		w.within(6*time.Second, "child is dead", a.stopped)
-		assert.Equal(t, []time.Duration{time.Minute, 0}, a.gates.graces)
+		assert.Equal(t, []time.Duration{time.Minute, 0}, a.gates.left())
 	})
 }
 
@@ -81,9 +81,9 @@ func TestNewAgentKillsTheChildOfATakenSlot(t *testing.T) {
 				}
 				w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
 				a = w.start("a")
-				a.gates.connect(a.gates.shim("s1").report).stop = time.Hour
+				a.gates.connect(a.gates.shim("s1").report)
 				w.within(time.Second, "child is dead", a.stopped)
-				assert.Equal(t, []time.Duration{0}, a.gates.graces)
+				assert.Equal(t, []time.Duration{0}, a.gates.left())
 			})
 		})
 	}

@@ -130,6 +130,8 @@ type link struct {
 	meddle func()
 	// sent counts the requests for Leases, whatever became of them.
 	sent int
+	// gets counts the reads that were tried.
+	gets int
 	// delay is what a patch of the status takes.
 	delay time.Duration
 	// noStatus refuses patches of the status.
@@ -182,6 +184,9 @@ func (l *link) leave(ctx context.Context) error {
 }
 
 func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	l.mu.Lock()
+	l.gets++
+	l.mu.Unlock()
 	if err := l.leave(ctx); err != nil {
 		return nil, err
 	}

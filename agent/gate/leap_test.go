@@ -215,8 +215,9 @@ func TestFrozenChildIsKilledWhereTheSlotIsLost(t *testing.T) {
 	}
 }
 
-// asked is a child that says when it is asked to stop, and stops.
-var asked = []string{"sh", "-c", `trap 'echo asked; stop=1' TERM; echo $$; while [ -z "$stop" ]; do sleep 0.1; done`}
+// asked is a child that says when it is asked to stop, and stops. It starts nothing
+// meanwhile: who has called vfork(2) stands still for another reason.
+var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildIsKilledAtTheDeadlineUnasked(t *testing.T) {
 	t.Parallel()

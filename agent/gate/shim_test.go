@@ -77,7 +77,11 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	cmd.Stdout, cmd.Stderr = w, stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		// Its child has ended, or ends with the order below.
+		// Its child has ended, or ends here.
+		processes, _ := readProcesses()
+		for _, p := range descendants(processes, cmd.Process.Pid) {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
