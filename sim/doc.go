@@ -16,9 +16,22 @@
 // # Clocks
 //
 // True time is the bubble's. Each node has a clock of its own, up to a
-// twentieth too fast or too slow, which is what the agent and the shims read
+// twelfth too fast or too slow (it is slewed now and then), which is what the agent and the shims read
 // and what the shims' alarms ring by. (The agent's own timers run by true time:
 // they only wake it.)
+//
+// A machine that is paused from outside stands still with its clock, and so do the
+// agents, shims and children on it. Within seconds of its waking its wall clock is
+// set right, which its shims notice. A child that wakes after its slot has run out
+// counts for nobody's exclusivity until then (lingering), and as soon as it stands
+// still; releases, and tokens of those that run, are judged as ever.
+//
+// # Liveness
+//
+// While something is wrong for a time, safety and the number of requests are judged.
+// When that is over, each slot that a pod can have is in use within a bound that is a
+// sum of parts (bounds_test.go). What may be wrong for ever (watches that are cut,
+// refused, silent) is a seed's climate, in which the same is asked.
 //
 // # Replay
 //
@@ -45,4 +58,7 @@
 // What docs/guarantees.md does not promise: a child of a node, container or
 // shim that is frozen past its deadline is excused from exclusivity (never from
 // the rule that a release needs proof), and so is one in uninterruptible sleep.
+//
+// The gates "pod" and "readiness" are only what enroll sees of pods: the agents of
+// all pods have shims.
 package sim

@@ -102,7 +102,7 @@ func (t *table) pausedPastLease() {
 		c.pod().node.pause()
 	})
 	n := c.pod().node
-	bound := slow(t.budget.Duration) + 600*time.Millisecond + quick*time.Duration(len(t.slots))
+	bound := slow(t.budget.Duration) + late + quick*time.Duration(len(t.slots))
 	if !t.until(bound, t.free(c)) {
 		t.fail(nobody, "nobody holds %v after the machine was paused", bound)
 		return

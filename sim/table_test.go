@@ -208,14 +208,17 @@ func (t *table) notBy(p *pod) {
 	})
 }
 
-// expiry: D after the last renewal, by the slowest clock. (The agents' timers
-// run by true time and may miss the instant by a twentieth of 10 s.)
+// late is by how much an agent misses an instant at most: its timers run by true time,
+// and its clock may be a twelfth fast in the 10 s between two looks.
+const late = 900 * time.Millisecond
+
+// expiry: D after the last renewal, by the slowest clock.
 func (t *table) expiry(cause func(*child)) { t.expiryWithin(0, cause) }
 
 // expiryWithin: as expiry, and something more.
 func (t *table) expiryWithin(more time.Duration, cause func(*child)) {
 	c := t.once(cause)
-	slack := 600*time.Millisecond + more + quick*time.Duration(len(t.slots))
+	slack := late + more + quick*time.Duration(len(t.slots))
 	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slack
 	// What is cut off one way only may renew once more.
 	if most := bound + t.budget.Renew + 2*time.Second; !t.until(most, t.free(c)) {
@@ -333,46 +336,6 @@ func (t *table) unrenewed(c *child) {
 		}
 	})
 }
-
-// forgetful: as vanished, and an enroll that has just started and whose cache
-// knows of no Role yet.
-func (t *table) forgetful() {
-	t.do(func() {
-		for _, e := range slices.Clone(t.enrolls) {
-			e.retire()
-		}
-		t.serial++
-		e := t.newEnroller(fmt.Sprintf("enroll-%d", t.serial))
-		e.cache = cache{at: 1, pinned: true}
-		t.after(t.budget.Duration, func() { e.cache.pinned = false; e.nudge() })
-	})
-	t.vanished()
-}
-
-// vanished: a Lease that is gone makes everybody wait a full duration, and no
-// longer.
-func (t *table) vanished() { t.vanishedWith(func(*child) {}) }
-
-func (t *table) vanishedWith(more func(*child)) {
-	c := t.once(func(c *child) {
-		must(t.api.remove("somebody", "Lease", t.slot, "", ""))
-		more(c)
-	})
-	gone := t.now()
-	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slowest + time.Second
-	if !t.until(bound, t.free(c)) {
-		t.fail(nobody, "nobody holds %v after the Lease vanished", bound)
-		return
-	}
-	t.do(func() {
-		if early := time.Duration(float64(t.budget.Duration) / (1 + skew)); t.next(c).began-gone < early {
-			t.violate(freed, "%s began %v after the Lease vanished", t.holder(t.slot).name, t.next(c).began-gone)
-		}
-	})
-}
-
-// slowest is the longest pause of a standby that found no Lease, and of enroll.
-const slowest = 10 * time.Second
 
 // reboot: the boot id proves that nothing is alive; the pod takes its Lease
 // back as soon as its shim waits (3 s), or somebody else does.
