@@ -61,7 +61,7 @@ func TestLeapIsAnsweredByARenewalAtOnce(t *testing.T) {
 		g, ok := a.answer()
 		assert.True(t, ok)
 		assert.Equal(t, 7, g.Leap)
-		assert.Equal(t, now+27*time.Second, g.Deadline, "of a renewal that was sent just now")
+		assert.Equal(t, now+25*time.Second, g.Deadline, "of a renewal that was sent just now")
 		assert.Equal(t, before+1, w.writes())
 		a.leaps("s1", 0)
 		w.pass(time.Minute)
@@ -96,7 +96,7 @@ func TestRenewalFromBeforeALeapAnswersNothing(t *testing.T) {
 			a.leaps("s1", 1)
 			w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
 			g, _ := a.answer()
-			assert.Greater(t, g.Deadline, w.clock()+26*time.Second)
+			assert.Greater(t, g.Deadline, w.clock()+24*time.Second)
 		})
 	})
 }
