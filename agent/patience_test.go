@@ -80,3 +80,19 @@ func TestAVanishedHolderOfALaterLockIsWaitedFor(t *testing.T) {
 		w.within(61*time.Second, "x runs", func() bool { return x.running("s1") })
 	})
 }
+
+// An agent whose watches are refused sees one lock for moments, and never both at one.
+func TestLocksAreTakenWithoutWatches(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a", "lock.b")
+		z := w.start("z", both)
+		z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		w.within(time.Second, "z runs", func() bool { return z.running("s3") })
+		x := w.start("x", both)
+		x.link.set(func(l *link) { l.unwatched = &kube.StatusError{Code: 403} })
+		x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		z.kill()
+		w.within(time.Minute, "x runs", func() bool { return x.running("s1") })
+	})
+}

@@ -255,8 +255,10 @@ func (t *table) stillRuns(c *child) {
 // outage: one that is shorter than the budget stops nothing, whenever it begins.
 func (t *table) outage() {
 	c := t.once(func(*child) { t.apiDown() })
-	// By the holder's clock; requests were on their way when it began.
-	last := time.Duration(float64(t.budget.Outage())/c.pod().node.rate) - 20*time.Millisecond
+	// By the holder's clock; requests were on their way when it began. The agent's
+	// timers, which run by true time, miss the renewal and the retry by a twelfth.
+	missed := time.Duration(skew * float64(t.budget.Renew+t.budget.Retry))
+	last := time.Duration(float64(t.budget.Outage())/c.pod().node.rate) - missed - 20*time.Millisecond
 	t.pass(last)
 	t.do(t.apiUp)
 	t.pass(t.budget.Duration)
