@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -29,7 +29,7 @@ func TestRoleNamesAreShortAndDiffer(t *testing.T) {
 			name := roleName(account, n)
 			assert.False(t, names[name], name)
 			assert.LessOrEqual(t, len(name), 253)
-			assert.Empty(t, path.IsValidPathSegmentName(name), "what an API server asks of a Role's name")
+			assert.Empty(t, content.IsPathSegmentName(name), "what an API server asks of a Role's name")
 			assert.NotEmpty(t, validation.NameIsDNSSubdomain(name, false), "what it asks of a service account's name")
 			assert.Equal(t, roleKey(account), keyOf(name))
 			names[name] = true

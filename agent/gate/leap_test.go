@@ -146,7 +146,7 @@ func (a *fakeAgent) pids(n int) []int {
 	line, err := bufio.NewReader(a.stdout).ReadString('\n')
 	require.NoError(a.t, err)
 	var pids []int
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		pid, err := strconv.Atoi(word)
 		require.NoError(a.t, err)
 		pids = append(pids, pid)

@@ -87,14 +87,13 @@ func (s *shim) giveEarly() {
 	p.lookAt = Now() + p.pause
 }
 
+// harmless are the signals that end no process by default.
+var harmless = []syscall.Signal{unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG}
+
 // tooEarly tells whether the signal would end the child only because the child is
 // young. A child that blocks a signal may be about to take it by sigwait(3).
 func (s *shim) tooEarly(sig syscall.Signal) bool {
-	switch sig {
-	case unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG:
-		return false // no process ends of these
-	}
-	if s.child == 0 || Now() >= s.passing.since+youngFor {
+	if slices.Contains(harmless, sig) || s.child == 0 || Now() >= s.passing.since+youngFor {
 		return false
 	}
 	status, err := readStatus(s.child)

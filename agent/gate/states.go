@@ -165,12 +165,10 @@ func (s *shim) run() (step, int) {
 
 // pass gives a signal to the child alone, as the kernel gave it to PID 1 alone.
 func (s *shim) pass(sig syscall.Signal) {
-	if sig == 0 || sig == unix.SIGPIPE {
+	switch sig {
+	case 0, unix.SIGPIPE:
 		// The latter only tells that the reader of the shim's own log is gone.
-		return
-	}
-	switch {
-	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
+	case unix.SIGTERM, s.cfg.StopSignal:
 		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true
 		if s.hooks.drained && sig == s.hooks.asked {

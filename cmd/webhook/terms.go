@@ -99,10 +99,10 @@ func (t *terms) Start(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := t.term(ctx)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if errors.Is(err, errNever) {
+		case errors.Is(err, errNever):
 			return err
 		}
 		if time.Since(began) > enrollLastRetry {
