@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-// What the agent does not stand yet is behind a switch of its own.
-const (
-	// standsForgotten: after a restart of the agent, the container that the kubelet
-	// knows of has the grant, and not one that it has forgotten.
-	standsForgotten = true
-	// standsLateReports: a loop that hears late of an init container's end keeps the
-	// hold.
-	standsLateReports = true
-)
-
 // endured are the rows of what lasts: something is wrong and stays so, and the slot
 // is in use all the same.
 func (t *table) endured() map[string]func() {
@@ -147,9 +137,6 @@ func (t *table) blockedBriefly(c *child) {
 // another; the pod's agent is new, too. What the kubelet does not know of is drained,
 // and what it does know of runs.
 func (t *table) forgotten() {
-	if !standsForgotten {
-		return
-	}
 	var fresh *shim
 	t.once(func(c *child) {
 		c.shim.forgotten = true
@@ -186,7 +173,7 @@ func (t *table) forgotten() {
 // late: the loop hears of the end of an init container together with the death of
 // its shim.
 func (t *table) late() {
-	if len(t.templates[0].inits) == 0 || !standsLateReports {
+	if len(t.templates[0].inits) == 0 {
 		return
 	}
 	t.templates[0].lateReader = 200 * time.Millisecond

@@ -40,7 +40,7 @@ func play(t *testing.T, n uint64, story func(*world)) *world {
 		t.Log("\n" + w.tail(len(w.history)))
 	}
 	if w.verdict != "" {
-		t.Errorf("seed %d at %v: %s\n%s", n, w.failedAt, w.verdict, w.tail(shown))
+		t.Errorf("seed %d at %v: %s\nIts whole history: make sim SEED=%d\n%s", n, w.failedAt, w.verdict, n, w.tail(shown))
 	}
 	return w
 }

@@ -183,7 +183,7 @@ func (c *chaos) processTrouble() {
 	if k := pick(r, p.containers); len(k.shims) > 0 {
 		s = pick(r, k.shims)
 	}
-	forgotten := chance(r, .5) && standsForgotten
+	forgotten := chance(r, .5)
 	switch n := r.IntN(15); {
 	case n == 0 && a != nil:
 		a.kill()
@@ -218,7 +218,7 @@ func (c *chaos) processTrouble() {
 		a.terminate()
 	case n == 11 && a != nil:
 		a.block(pause)
-	case n == 12 && standsForgotten && s != nil && len(s.container.shims) == 1: // a new kubelet, and a new agent
+	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet, and a new agent
 		s.forgotten = true
 		s.container.startShim()
 		if a != nil {
