@@ -101,10 +101,11 @@ func (s *shim) stopDescendants() (fresh int, denied error) {
 
 func (s *shim) stopAll(processes []process) (fresh int, denied error) {
 	for _, p := range processes {
-		if p.zombie || p.stopped || slices.Contains(s.frost.pids, p.pid) {
+		// A zombie may have threads that run: a signal stops them all.
+		if p.stopped || slices.Contains(s.frost.pids, p.pid) {
 			continue
 		}
-		switch err := unix.Kill(p.pid, unix.SIGSTOP); {
+		switch err := sendSignal(p.pid, unix.SIGSTOP); {
 		case err == nil:
 			s.frost.pids = append(s.frost.pids, p.pid)
 			fresh++
@@ -129,7 +130,7 @@ func (s *shim) answer(g *Grant) {
 // that is stopped.
 func (s *shim) thaw() {
 	for _, pid := range slices.Backward(s.frost.pids) {
-		_ = unix.Kill(pid, unix.SIGCONT)
+		_ = sendSignal(pid, unix.SIGCONT)
 	}
 	s.frost.pids, s.frost.denied = nil, false
 	later := s.frost.later
