@@ -99,10 +99,12 @@ func (t *terms) Start(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := t.term(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, errNever):
+		select {
+		case <-ctx.Done():
+			return nil // a term that was ended is no failure
+		default:
+		}
+		if errors.Is(err, errNever) {
 			return err
 		}
 		if time.Since(began) > enrollLastRetry {
