@@ -70,7 +70,7 @@ func gatedPod(i int) *corev1.Pod {
 			Annotations: map[string]string{api.SlotsAnnotation: fmt.Sprintf("lock.worker-%05d", i)},
 			ManagedFields: []metav1.ManagedFieldsEntry{{
 				Manager: "kube-controller-manager", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
-				FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{` + strings.Repeat(`"f:labels":{},`, 100) + `"f:name":{}}}`)},
+				FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{` + strings.Repeat(`"f:labels":{},`, 100) + `"f:name":{}}}`),
 			}},
 		},
 		Spec: corev1.PodSpec{
