@@ -117,8 +117,12 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	return workload(owner), template, nil
 }
 
-// revision reads the template that a StatefulSet or DaemonSet made a pod from.
+// revision reads the template that a StatefulSet or DaemonSet made a pod from. A pod
+// without a revision's name was not made by the controller: its template is unknown.
 func (o owners) revision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name string) (*corev1.PodSpec, error) {
+	if name == "" {
+		return nil, nil
+	}
 	var revision appsv1.ControllerRevision
 	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &revision)
 	if client.IgnoreNotFound(err) != nil {
