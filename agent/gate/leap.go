@@ -18,7 +18,7 @@ import (
 // pause: a quarter of the least margin (2 s). Clocks that are a thousandth off take
 // 20 ms of that margin, a watchdog that is late has the rest. The margin does not
 // pay for an unseen pause and for two clocks at chronyd's full rate at once: those
-// alone take 1.8 s of a lease of 12 s ([api.Budget]).
+// alone take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
