@@ -47,10 +47,9 @@ func (h *hold) renews() bool {
 	return h.reason != reasonLost && h.reason != reasonUnproven
 }
 
-// stopChild asks a shim to drain; it drops a grant that it has not used yet. In a
-// pod that is being deleted the shim's container ends with the child, and with the
-// child's own exit code: a shim that stood by until the kubelet's signal would end as
-// if that signal had killed the application.
+// stopChild asks a shim to drain. A shim drops a grant that it has not used yet. In a
+// pod that is being deleted the container ends with the child's own exit code. A shim
+// that stood by again would end as if the kubelet's signal had killed the application.
 func (a *Agent) stopChild(h *hold, k *shim) {
 	ends := h.reason == reasonPodDeleted && k.child() && a.config.Asides != nil
 	if !k.report.Connected || k.told == h.id && (!ends || k.ended == h.id) {

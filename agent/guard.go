@@ -10,11 +10,11 @@ import (
 )
 
 // guard keeps the watch of each held slot, which the agent had as a standby, and
-// begins it anew where it has ended. A holder that is robbed hears so at once, and
-// not only at its next renewal, up to ten minutes later.
+// begins the watch anew where it has ended. A holder whose Lease is taken hears so at
+// once. Its next renewal would tell up to ten minutes later.
 //
-// While a renewal is overdue no watch is begun: the answer to the renewal is the
-// better news, and an API server that comes back has enough to do.
+// While a renewal is overdue the agent begins no watch. The answer to the renewal
+// tells more, and an API server that comes back has enough to do.
 func (a *Agent) guard(ctx context.Context) {
 	for _, s := range a.slots {
 		switch overdue := s.held.RenewAt() + a.self.Budget.Retry; {

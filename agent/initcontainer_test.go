@@ -90,7 +90,7 @@ func TestAnApplicationThatNeverComesUpAfterItsInitContainerKeepsNoSlot(t *testin
 }
 
 // A loop that is late hears of the success and of the death in one report.
-func TestAHoldIsKeptWhereTheEndOfAnInitContainerIsHeardWithItsDeath(t *testing.T) {
+func TestHoldOutlivesAnInitContainerHeardOfLate(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)
@@ -107,7 +107,7 @@ func TestAHoldIsKeptWhereTheEndOfAnInitContainerIsHeardWithItsDeath(t *testing.T
 	})
 }
 
-func TestTheLateDeathOfAnInitContainerIsNoGapAfterTheApplication(t *testing.T) {
+func TestInitContainersLateDeathIsNoGap(t *testing.T) {
 	s := newShims([]string{"app"}, "migrate")
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
 	s.note(ended)

@@ -246,10 +246,9 @@ const (
 	// API server that comes back no more than as many holders would; for short
 	// leases it is the period of a renewal.
 	slowest = 10 * time.Second
-	// lasts is how long a look has to last for its end to be no repetition of an
-	// earlier miss: with the pauses of a standby, one read and one watch in that
-	// time are no more than a holder's renewals. A read alone proves nothing: a
-	// server may answer reads and refuse whatever follows them.
+	// lasts is the length from which on the end of a look counts as a first miss.
+	// One read and one watch in that time are no more than a holder's renewals.
+	// A read alone shows nothing: a server may answer reads and refuse watches.
 	lasts = slowest
 )
 

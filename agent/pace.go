@@ -7,12 +7,13 @@ import "time"
 
 const (
 	// perMinute bounds the requests for one slot's Lease in the long run, whatever
-	// the API server answers: two a second, the most that a holder's retries come
-	// to. With the shortest lease too, the pod that held then reads again within
-	// its head start (a sixth of 10 s, of which a request may hang half).
+	// the API server answers. Two a second are the most that a holder's retries come
+	// to. They let the pod that held read again within its head start, even with the
+	// shortest lease (a sixth of 10 s, of which a request may hang half).
 	perMinute = 120
-	// burst is what may come beside that at once: a takeover and a handover take
-	// six (a read, a watch, a write each), the rest is for collisions with other pods.
+	// burst bounds the requests that may come at once. A takeover and a handover
+	// take six: a read, a watch and a write each. Collisions with other pods have
+	// the rest.
 	burst = 20
 )
 

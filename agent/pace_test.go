@@ -59,7 +59,7 @@ func TestRequestsAreBoundedInEveryWeather(t *testing.T) {
 	}
 }
 
-func TestAHolderWhoseLeaseIsWrittenAllTheTimeBoundsItsRequests(t *testing.T) {
+func TestHolderOfABusyLeaseBoundsItsRequests(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -95,7 +95,7 @@ func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
 	})
 }
 
-func TestALeaseOfLongAgoIsWatchedFromNowOn(t *testing.T) {
+func TestForgottenLeaseIsWatchedFromNowOn(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")

@@ -69,7 +69,7 @@ func TestLocksAreTakenOnceAllAreFree(t *testing.T) {
 	})
 }
 
-func TestAVanishedHolderOfALaterLockIsWaitedFor(t *testing.T) {
+func TestVanishedHolderOfALaterLockIsAwaited(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a")
 		w.server.put(&kube.Lease{Name: "lock.b", Holder: "vanished", DurationSeconds: 120})

@@ -295,7 +295,7 @@ func TestADeadContainersSlotIsNotContendedFor(t *testing.T) {
 
 // A container that the kubelet has forgotten may reach a new agent process after the
 // one that took its place.
-func TestTheShimThatStartedLastIsItsContainersCurrentOne(t *testing.T) {
+func TestShimThatStartedLastIsCurrent(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
 	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
 	for name, reports := range map[string][]gate.Report{
@@ -328,7 +328,7 @@ func TestAnEarlierShimTakesNoDoubtBack(t *testing.T) {
 	assert.True(t, s.doubted("h"))
 }
 
-func TestAContainerThatWasLeftBehindGetsNoGrantFromANewAgent(t *testing.T) {
+func TestNewAgentGrantsNothingToAForgottenContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -20,8 +20,8 @@ type shim struct {
 	told string
 	// killed is the hold whose child was to be killed at once on this connection.
 	killed string
-	// leapt is how many leaps the agent had heard of with the last one of this
-	// shim; answered is the one that was last answered on this connection.
+	// leapt counts the leaps that the agent had heard of by the shim's last one.
+	// answered is the shim's leap that was last answered on this connection.
 	leapt, answered int
 	// ended is the hold with whose child the container was asked to end, too.
 	ended string

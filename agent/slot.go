@@ -45,8 +45,8 @@ type slot struct {
 	refused string
 	// unread: a refused write calls for a consistent read.
 	unread bool
-	// assured is how many leaps of the wall clock had come when the last renewal
-	// was sent that was stored; hurried is when a leap last caused an attempt.
+	// assured counts the leaps of the wall clock before the last stored renewal was
+	// sent. hurried is the instant at which a leap last caused an attempt.
 	assured int
 	hurried time.Duration
 }

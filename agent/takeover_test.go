@@ -49,7 +49,7 @@ func TestTroubledWatchesDelayATakeoverOnce(t *testing.T) {
 	}
 }
 
-func TestARenewalInABlindGapStartsTheWaitAnew(t *testing.T) {
+func TestRenewalOutOfSightStartsTheWaitAnew(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 30})
 		a := w.start("a")
@@ -68,7 +68,7 @@ func TestARenewalInABlindGapStartsTheWaitAnew(t *testing.T) {
 	})
 }
 
-func TestADurationAboveTheLongestIsWaitedForAnHour(t *testing.T) {
+func TestWaitForAnyLeaseEndsAfterAnHour(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "somebody", DurationSeconds: 1<<31 - 1})
 		a := w.start("a")

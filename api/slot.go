@@ -42,9 +42,9 @@ func isSingletonLease(lease string) bool {
 	return first == singletonPrefix && ok && of.Valid()
 }
 
-// readKind reads the kind's part of a singleton's Lease: the first single dash
-// separates kind and group, every other one is a dot of the group, and doubled
-// dashes are dashes. Of the built-in groups none is ever written.
+// readKind reads the kind's part of a singleton's Lease. The first single dash
+// separates kind and group. Every other single dash is a dot of the group, and a
+// doubled dash is a dash. Of the built-in groups none is ever written.
 func readKind(part string) (Workload, bool) {
 	var words [2]strings.Builder
 	at, dashes := 0, 0

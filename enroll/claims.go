@@ -93,8 +93,8 @@ const readinessArg = "-gate=" + string(api.GateReadiness)
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// hasGate: the pod has the agent, and what waits for it: a container, the
-// kubelet, or the pod's readiness. Only what nobody can change on a living pod
+// hasGate reports whether the pod has the agent, and a part that waits for the agent:
+// a container, the kubelet, or the pod's readiness. Only what nobody can change on a living pod
 // counts. The policy on marks knows the same.
 func hasGate(pod *corev1.Pod) bool {
 	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })

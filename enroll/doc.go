@@ -12,12 +12,12 @@
 // shows that none ever named it: then nobody can ever have held it. What is no
 // longer asked for is deleted when this process has seen it unchanged for a
 // whole duration, the Lease before its name. An account that claims a Lease no
-// longer which others claim loses its right after a duration, too; but some Role
-// always goes on to remember the Lease, and the longest duration of all.
+// longer loses its right after a duration, too. While others claim the Lease, some
+// Role always remembers the Lease and its longest duration.
 //
-// Cost: a look at a namespace takes time and memory in proportion to what is in it,
-// and asks the API server nothing if nothing is to be done. What is new costs two
-// requests for each Lease, and for each Role one write.
+// Cost: a look at a namespace takes time and memory in proportion to its pods,
+// workloads and slots. A look that finds nothing to do asks the API server nothing.
+// A new Lease costs two writes, and each Role that names new Leases one.
 //
 // And no right is given on a Lease that no claim can name, nor for the marks of
 // a pod without a gate where the namespace did not opt in: whoever may annotate

@@ -45,7 +45,7 @@ var gates = map[string]struct {
 
 // After its namespace has opted out, a gated pod keeps its Lease and Role while
 // it lives, whichever its gate. An annotation on a living pod is no gate.
-func TestLostLeaseAndRoleAreMadeAgainAfterOptingOut(t *testing.T) {
+func TestLostLeaseIsMadeAgainAfterOptingOut(t *testing.T) {
 	for name, test := range gates {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")

@@ -30,9 +30,9 @@ const managed = "true"
 // admit makes the Leases exist and their claimants able to compete for them. The
 // order of its steps is what makes it safe:
 //
-//  1. The Leases are there, each held by someone unknown. A crash here leaves a
-//     Lease that nobody may touch, since no Role names it, or that everybody
-//     waits for, since one does.
+//  1. The Leases are there, each held by someone unknown. After a crash here,
+//     agents may not touch a Lease that no Role names, and wait for one that a
+//     Role names.
 //  2. A consistent list of the Roles. Had there been a holder before, a Role
 //     would name the Lease: its name goes into a Role before anybody can hold
 //     it, and out of the last one only after the Lease has been deleted as not
@@ -43,8 +43,8 @@ const managed = "true"
 //     here leaves a free Lease that no Role names.
 //  4. The Roles name it. From here on only agents write it.
 //
-// Each step is done for all slots before the next, so that one list of the Roles
-// is enough, and one write of each.
+// Each step is done for all slots before the next one. So admit lists the Roles
+// once, and writes each Role once.
 func (r *Reconciler) admit(ctx context.Context, l *look, slots []string) error {
 	leases, errs := r.present(ctx, l, slots)
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool { return l.inPlace(lease) })

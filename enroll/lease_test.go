@@ -74,13 +74,7 @@ func TestCrashBetweenAnyTwoWrites(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, write %d", name, crash), func(t *testing.T) {
 				w := newWorld(t, gated("a", "till", "lock.x"), gated("b", "other", "lock.x"))
 				s.prepare(w)
-				w.writes = 0
-				w.before = func(n int) error {
-					if n >= crash {
-						return errCrash
-					}
-					return nil
-				}
+				w.crashFrom(crash)
 				_, _ = w.process().Namespace(t.Context(), shop)
 				w.before = nil
 				w.settle(w.process())

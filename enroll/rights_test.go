@@ -86,7 +86,7 @@ func TestAccountThatClaimsKeepsItsRight(t *testing.T) {
 	}
 }
 
-func TestAPodThatTheCacheDoesNotKnowKeepsItsRight(t *testing.T) {
+func TestPodUnknownToTheCacheKeepsItsRight(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"), cronJobOf("biller", "x"))
 	r := w.process()
 	w.settle(r)
@@ -116,13 +116,7 @@ func TestCrashWhileWithdrawing(t *testing.T) {
 			w.remove(before)
 			w.settle(r)
 			w.now = w.now.Add(time.Hour)
-			w.writes = 0
-			w.before = func(n int) error {
-				if n >= crash {
-					return errCrash
-				}
-				return nil
-			}
+			w.crashFrom(crash)
 			_, _ = r.Namespace(t.Context(), shop)
 			w.before = nil
 			w.vanish("lock.x")
@@ -184,7 +178,7 @@ func TestLongestMemoryOfALeaseStays(t *testing.T) {
 
 // Roles of earlier versions had other names. What they remember counts, and they
 // go once the Roles of this version name the same.
-func TestRoleWithANameOfAnEarlierVersionIsReplaced(t *testing.T) {
+func TestRoleOfAnEarlierVersionIsReplaced(t *testing.T) {
 	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
 	earlier := w.process()
 	w.settle(earlier)

@@ -21,8 +21,8 @@ type right struct{ lease, role string }
 // sighting is a right that nobody asks for, as it was when this process first
 // saw it like that.
 type sighting struct {
-	// uid and version are empty for a Lease that is gone while a Role still
-	// names it, since its holder may be alive all the same; and for a Role's right.
+	// uid and version are empty for a Role's right, and for a Lease that is gone
+	// while a Role still names it: its holder may be alive all the same.
 	uid     types.UID
 	version string
 	since   time.Time

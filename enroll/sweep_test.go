@@ -177,13 +177,7 @@ func TestCrashWhileSweeping(t *testing.T) {
 		w.remove(pod)
 		w.settle(r)
 		w.now = w.now.Add(time.Hour)
-		w.writes = 0
-		w.before = func(n int) error {
-			if n >= crash {
-				return errCrash
-			}
-			return nil
-		}
+		w.crashFrom(crash)
 		_, _ = r.Namespace(t.Context(), shop)
 		w.before = nil
 		next := w.process()

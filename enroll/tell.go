@@ -91,9 +91,9 @@ func (r *Reconciler) tellNotGated(ctx context.Context, l *look) error {
 	return nil
 }
 
-// ungated are the workloads whose template does not claim although they do (an
-// annotation made while nobody was there to carry it), and those of which pods
-// claim and have no gate (made before there was a policy to refuse them).
+// ungated returns the workloads that claim and have pods without a gate. The template
+// of such a workload lacks the annotation, which nobody was there to carry, or its
+// pods claim and are from before the policy that refuses them.
 func (r *Reconciler) ungated(ctx context.Context, namespace string, workloads []workload) ([]workload, error) {
 	var (
 		ungated, unsure []workload

@@ -82,6 +82,18 @@ func (w *world) create(object client.Object) {
 	require.NoError(w.t, w.server.Create(w.t.Context(), object))
 }
 
+// crashFrom lets the n-th write from now on, and all later ones, fail as those of a
+// process that crashed.
+func (w *world) crashFrom(n int) {
+	w.writes = 0
+	w.before = func(write int) error {
+		if write >= n {
+			return errCrash
+		}
+		return nil
+	}
+}
+
 // process is a fresh process of enroll; only the API server is old.
 func (w *world) process() *Reconciler {
 	c := interceptor.NewClient(w.server, interceptor.Funcs{

@@ -80,6 +80,6 @@ func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
 	}
 }
 
-func TestNobodyWritesALongerLeaseThanAClaimMayHave(t *testing.T) {
+func TestLeaseLongerThanAnyClaimIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }

@@ -17,8 +17,8 @@
 // admission policies' business. Nor is the image read for a container that has
 // an explicit command: its stop signal is then the one of the pod, or SIGTERM.
 //
-// What comes may come from anybody, and before the API server has validated it. So
-// [Load] bounds what all calls take, and every name in an answer is shortened.
+// A call may come from anybody, and before the API server has validated its object.
+// So [Load] bounds the memory of all calls, and answers shorten every name.
 //
 // [Inject] and [Carry] decide; they do no I/O of their own but ask [Images]
 // what an image would run. The handlers are the glue to admission requests.

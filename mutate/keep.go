@@ -48,8 +48,8 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
 	return d.ops, warnings, nil
 }
 
-// gated: the pod has the agent, and what waits for it: a container, the kubelet, or the
-// pod's readiness. The policy on marks knows the same.
+// gated reports whether the pod has the agent, and a part that waits for the agent: a
+// container, the kubelet, or the pod's readiness. The policy on marks knows the same.
 func gated(pod *corev1.Pod) bool {
 	agent := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
 	if agent < 0 {

@@ -15,10 +15,10 @@
 //
 // # Clocks
 //
-// True time is the bubble's. Each node has a clock of its own, up to a
-// twelfth too fast or too slow (it is slewed now and then), which is what the agent and the shims read
-// and what the shims' alarms ring by. (The agent's own timers run by true time:
-// they only wake it.)
+// True time is the bubble's. Each node has a clock of its own, up to a twelfth too
+// fast or too slow (the clock is slewed now and then). The agent and the shims read
+// that clock, and the shims' alarms ring by it. (The agent's own timers run by true
+// time: they only wake it.)
 //
 // A machine that is paused from outside stands still with its clock, and so do the
 // agents, shims and children on it. Within seconds of its waking its wall clock is

@@ -20,20 +20,20 @@ import (
 type frost struct {
 	leaps int   // so far
 	pids  []int // what was stopped, parents first
-	// denied: something may not be stopped from here, and that was said.
+	// denied says that a process may not be frozen from here, and that people know.
 	denied bool
 	// later are the stop signals that wait for the thaw.
 	later []stopLater
 }
 
-// stopLater is a stop signal, and when who does not stop is killed.
+// stopLater is a stop signal, and when a child that does not stop is killed.
 type stopLater struct {
 	signal syscall.Signal
 	killAt time.Duration
 }
 
-// hold keeps a stop signal until the thaw. A second one of the kind says nothing new.
-func (f *frost) hold(sig syscall.Signal, killAt time.Duration) {
+// keep keeps a stop signal until the thaw. A second one of the kind says nothing new.
+func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 	if !slices.ContainsFunc(f.later, func(l stopLater) bool { return l.signal == sig }) {
 		f.later = append(f.later, stopLater{sig, killAt})
 	}
@@ -75,14 +75,14 @@ func (s *shim) freeze() {
 		// First what is known without a look at all processes.
 		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.child)); err == nil {
 			if p, ok := parseStat(stat); ok {
-				_, _ = s.stopAll([]process{p})
+				_, _ = s.freezeAll([]process{p})
 			}
 		}
 		s.say("the clock was set: the application stands still until the slot is known to be its own")
 	}
 	for range freezeRounds {
-		if fresh, err := s.stopDescendants(); err != nil && !s.frost.denied {
-			s.say("the application cannot be stopped here: %v", err)
+		if fresh, err := s.freezeDescendants(); err != nil && !s.frost.denied {
+			s.say("the application cannot be frozen here: %v", err)
 			s.frost.denied = true
 		} else if fresh == 0 {
 			return
@@ -90,16 +90,16 @@ func (s *shim) freeze() {
 	}
 }
 
-// stopDescendants stops what runs, once. It returns how many processes it stopped.
-func (s *shim) stopDescendants() (fresh int, denied error) {
+// freezeDescendants freezes what runs, once, and returns how many processes that were.
+func (s *shim) freezeDescendants() (fresh int, denied error) {
 	processes, err := readProcesses()
 	if err != nil {
 		return 0, err
 	}
-	return s.stopAll(descendants(processes, os.Getpid()))
+	return s.freezeAll(descendants(processes, os.Getpid()))
 }
 
-func (s *shim) stopAll(processes []process) (fresh int, denied error) {
+func (s *shim) freezeAll(processes []process) (fresh int, denied error) {
 	for _, p := range processes {
 		// A zombie may have threads that run: a signal stops them all.
 		if p.stopped || slices.Contains(s.frost.pids, p.pid) {
@@ -110,7 +110,7 @@ func (s *shim) stopAll(processes []process) (fresh int, denied error) {
 			s.frost.pids = append(s.frost.pids, p.pid)
 			fresh++
 		case !errors.Is(err, unix.ESRCH):
-			denied = fmt.Errorf("stop process %d: %w", p.pid, err)
+			denied = fmt.Errorf("freeze process %d: %w", p.pid, err)
 		}
 	}
 	return fresh, denied

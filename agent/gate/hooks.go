@@ -94,7 +94,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	}
 	if s.frozen() {
 		// Neither hook nor child does anything now.
-		s.frost.hold(sig, killAt)
+		s.frost.keep(sig, killAt)
 		return
 	}
 	h := &s.hooks

@@ -15,9 +15,10 @@ import (
 )
 
 // leap is the shortest change of the wall clock that is taken for the trace of a
-// pause: a quarter of the least margin (2 s). Half of that margin is for clocks of
-// different rates (a tenth of 10 s). Of the other half a pause that stays unseen
-// takes half, and a watchdog that is late has the rest.
+// pause: a quarter of the least margin (2 s). Clocks that are a thousandth off take
+// 20 ms of that margin, a watchdog that is late has the rest. The margin does not
+// pay for an unseen pause and for two clocks at chronyd's full rate at once: those
+// alone take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.

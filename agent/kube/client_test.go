@@ -370,3 +370,8 @@ func TestNewNeedsToKnowWhereToGo(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "https://[fd00::1]:443", client.base)
 }
+
+func TestTextIsCutBetweenCharacters(t *testing.T) {
+	assert.Equal(t, "aä", cut("aäö", 4))
+	assert.Equal(t, "aäö", cut("aäö", 5))
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -111,10 +112,16 @@ func newStatusError(code int, retryAfter string, body []byte) *StatusError {
 	if n, err := strconv.Atoi(retryAfter); err == nil {
 		e.RetryAfter = seconds(n)
 	}
-	if len(e.Message) > maxMessage {
-		e.Message = e.Message[:maxMessage]
-	}
+	e.Message = cut(e.Message, maxMessage)
 	return e
+}
+
+// cut shortens text to at most so many bytes, and never inside of a character.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "")
 }
 
 // maxRetryAfter bounds what a server can ask for: an hour is the longest lease

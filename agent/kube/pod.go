@@ -95,10 +95,6 @@ func (c *Client) CreateEvent(ctx context.Context, event Event) error {
 }
 
 func (e Event) object(namespace string) map[string]any {
-	message := e.Message
-	if len(message) > maxEventMessage {
-		message = message[:maxEventMessage]
-	}
 	at := e.Time.UTC().Format(time.RFC3339)
 	object := map[string]any{
 		"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": e.PodName, "uid": e.PodUID,
@@ -113,7 +109,7 @@ func (e Event) object(namespace string) map[string]any {
 		"involvedObject": object,
 		"type":           e.Type,
 		"reason":         e.Reason,
-		"message":        message,
+		"message":        cut(e.Message, maxEventMessage),
 		// Without an eventTime the server asks for nothing more, and kubectl
 		// sorts by these.
 		"firstTimestamp":     at,

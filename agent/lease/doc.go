@@ -28,8 +28,8 @@
 // An instant is a [time.Duration] since boot on a clock that goes on while the
 // machine sleeps (CLOCK_BOOTTIME). Instants of two machines are never compared,
 // only spans, and the margin of [api.Budget] pays for two clocks of which each
-// is off by up to a twelfth, the most by which chronyd slews. Wall clocks are written into the Lease for people;
-// nothing here reads one back.
+// is off by up to a twelfth, the most by which chronyd slews. Wall clocks are
+// written into the Lease for people; nothing here reads one back.
 //
 // # What is not guaranteed
 //

@@ -71,8 +71,8 @@ func (c *crowd) enter(conn net.Conn) {
 	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g == worst })
 }
 
-// worst returns the guest that others need least: of the peer with most connections
-// the first to have come of which no request is being answered, or else the first.
+// worst returns the oldest idle guest of the peer with most connections. A peer
+// without an idle guest loses its oldest one.
 func (c *crowd) worst() *guest {
 	count := map[string]int{}
 	for _, g := range c.guests {
@@ -107,8 +107,8 @@ func (c *crowd) find(conn net.Conn) *guest {
 	return c.guests[i]
 }
 
-// serve notes that a request is being answered, or no more. A guest that was let go
-// is nil, or known no more.
+// serve notes whether a guest's request is being answered. A guest that was let go
+// is nil or unknown, and changes nothing.
 func (c *crowd) serve(g *guest, served bool) {
 	if g == nil {
 		return

@@ -66,7 +66,7 @@ func inUse() int {
 	return int(m.HeapInuse + m.StackInuse)
 }
 
-func TestThousandsOfConnectionsCostLittleAndKeepNoProbeOut(t *testing.T) {
+func TestThousandsOfConnectionsKeepNoProbeOut(t *testing.T) {
 	for name, sends := range map[string]string{
 		"silent":            "",
 		"half a request":    "GET /probe/app/liveness HTTP/1.1\r\nHost: ",
@@ -105,7 +105,7 @@ func TestThousandsOfConnectionsCostLittleAndKeepNoProbeOut(t *testing.T) {
 	}
 }
 
-func TestAPeerThatSendsNoHeaderIsHungUpOn(t *testing.T) {
+func TestPeerWithoutAHeaderIsHungUpOn(t *testing.T) {
 	address := listening(t, func(http.ResponseWriter, *http.Request) {})
 	c := dialled(t, "127.0.0.2", address, "GET / HTTP/1.1\r\n")
 	_ = c.SetReadDeadline(time.Now().Add(headerTimeout + 5*time.Second))

@@ -54,7 +54,7 @@ func TestAFullPipeHoldsUpNobodyThatLogs(t *testing.T) {
 	assert.Contains(t, whole, "lines were dropped")
 }
 
-func TestALogThatNobodyReadsDelaysTheEndByASecond(t *testing.T) {
+func TestUnreadLogDelaysTheEndByASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := make(chan struct{})
 		out := newLines(writerFunc(func(p []byte) (int, error) { <-stuck; return len(p), nil }))

@@ -21,7 +21,7 @@ import (
 const (
 	scrapeTimeout = 10 * time.Second
 	// headerTimeout is for a few hundred bytes, which a peer sends as soon as the
-	// connection is there; a packet that is lost is sent again after a second.
+	// connection is there. A lost packet is sent again after a second.
 	headerTimeout = 2 * time.Second
 	scrapeHeader  = 4 << 10
 )

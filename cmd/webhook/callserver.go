@@ -34,7 +34,7 @@ const (
 	// mostHeader is far above what the API server sends, which is about 1 KiB.
 	mostHeader = 16 << 10
 	// mostConnections is far above what a few API servers open. As many idle ones
-	// take about 40 MiB, a tenth of the webhook's memory limit.
+	// take about 40 MiB, less than a tenth of the webhook's memory limit.
 	mostConnections = 1000
 )
 

@@ -188,7 +188,7 @@ func (n notes) Eventf(_, _ runtime.Object, _, _, _, note string, args ...any) {
 	n <- fmt.Sprintf(note, args...)
 }
 
-func TestLongRefusalIsAnEventOfTheLengthThatIsTaken(t *testing.T) {
+func TestEventOfALongRefusalIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(notes, 1)

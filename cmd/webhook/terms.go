@@ -66,10 +66,9 @@ var (
 func init() { metrics.Registry.MustRegister(enrolling, interruptions) }
 
 // terms enrolls for as long as this replica is elected, term after term. A manager
-// that loses its election, or cannot fill its caches, is of no use any more and wants
-// its process to end; that would take the API server's calls from a replica that
-// answers them well, at the very moment when the cluster is in trouble. So each term
-// has a manager, with caches, of its own.
+// that loses its election, or cannot fill its caches, wants its process to end. The
+// API server would lose a replica that answers well, just when the cluster is in
+// trouble. So each term has a manager and caches of its own.
 type terms struct {
 	config *rest.Config
 	s      settings

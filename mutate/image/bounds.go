@@ -12,8 +12,8 @@ const (
 	// and pods wait for it; a registry that needs longer than this is not well.
 	defaultBudget = 2500 * time.Millisecond
 	// tagMemory is how long a tag's last digest counts while its registry is
-	// away: long enough for a registry's upgrade, short enough that nobody
-	// has forgotten about the tag.
+	// away. A registry's upgrade takes less; a person who moved the tag
+	// remembers that for longer.
 	tagMemory = time.Hour
 
 	// mostName bounds an image's name. A host has 253 bytes at most, a
@@ -32,9 +32,9 @@ const (
 	// mostOfNamespace bounds those in one namespace's name: a quarter, so that
 	// it takes four hostile namespaces to make another one wait.
 	mostOfNamespace = mostAtOnce / 4
-	// mostWaiting bounds the look-ups of a namespace that wait for a turn: as
-	// many as can be had within the budget if each takes 40 ms, as a pull secret
-	// and the digest of a tag do.
+	// mostWaiting bounds the look-ups of a namespace that wait for a turn. So
+	// many end within the budget where each takes 40 ms, which a pull secret and
+	// the digest of a tag take.
 	mostWaiting = 512
 	// mostRequests bounds the requests of one look-up at once. Popular images
 	// have about eight platforms, and each is a manifest and a configuration.

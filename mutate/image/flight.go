@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
-// flights joins look-ups of the same: one asks for all that wait. A look-up
-// ends with the last one that waits for it.
+// flights joins look-ups of the same image: one look-up asks for all callers that
+// wait. A look-up ends when its last caller has left.
 type flights struct {
 	mu    sync.Mutex
 	going map[string]*flight

@@ -48,7 +48,7 @@ type repository struct {
 func (r *repository) login(ctx context.Context) error {
 	patient := transport.NewRetry(r.transport,
 		transport.WithRetryBackoff(transport.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 3}),
-		transport.WithRetryPredicate(brief),
+		transport.WithRetryPredicate(broken),
 		transport.WithRetryStatusCodes(http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
 			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout))
 	trip, err := transport.NewWithContext(ctx, r.name.Registry, r.who, patient, []string{r.name.Scope(transport.PullScope)})
@@ -64,8 +64,8 @@ func (r *repository) login(ctx context.Context) error {
 	return nil
 }
 
-// brief: a connection broke; the next one may not.
-func brief(err error) bool {
+// broken reports whether a connection broke, after which the next one may not.
+func broken(err error) bool {
 	if temporary, ok := errors.AsType[interface {
 		error
 		Temporary() bool
@@ -73,7 +73,7 @@ func brief(err error) bool {
 		return true
 	}
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed},
-		func(broken error) bool { return errors.Is(err, broken) })
+		func(class error) bool { return errors.Is(err, class) })
 }
 
 // ask sends a request for a manifest or a blob. The caller closes the answer.
