@@ -71,7 +71,8 @@ func (r *Reconciler) admit(ctx context.Context, l *look, slots []string) error {
 	return errors.Join(append(errs, r.grant(ctx, l, ledgers, leases))...)
 }
 
-// present reads the Leases, and creates those that are gone or never were.
+// present reads the Leases, and creates those that are gone or never were. The look
+// notes whether one of them is somebody else's.
 func (r *Reconciler) present(ctx context.Context, l *look, slots []string) ([]*coordinationv1.Lease, []error) {
 	var (
 		leases []*coordinationv1.Lease
@@ -91,6 +92,7 @@ func (r *Reconciler) present(ctx context.Context, l *look, slots []string) ([]*c
 			errs = append(errs, err)
 			continue
 		}
+		l.foreign = l.foreign || !ours(lease)
 		leases = append(leases, lease)
 	}
 	return leases, errs

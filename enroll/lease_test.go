@@ -156,3 +156,22 @@ func TestSteadyStateWritesNothing(t *testing.T) {
 	assert.Zero(t, again)
 	assert.Equal(t, writes, w.writes)
 }
+
+// The caches have Leases of enroll alone: no event tells that this one is gone.
+func TestLeaseOfSomebodyElseIsLookedAtAgain(t *testing.T) {
+	theirs := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("elector"), LeaseDurationSeconds: new(int32(15))},
+	}
+	w := newWorld(t, theirs, gated("a", "till", "lock.x"))
+	r := w.process()
+	again, err := r.Namespace(t.Context(), shop)
+	require.NoError(t, err)
+	assert.Equal(t, foreignLook, again)
+
+	w.remove(theirs)
+	again, err = r.Namespace(t.Context(), shop)
+	require.NoError(t, err)
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "a Role has named it: somebody may have held it")
+	assert.Zero(t, again)
+}

@@ -102,7 +102,14 @@ type look struct {
 	bindings []rbacv1.RoleBinding
 	// left are the slots for which an account has no room.
 	left []string
+	// foreign says that a Lease of a slot is somebody else's.
+	foreign bool
 }
+
+// foreignLook is the time after which enroll looks again at a Lease that somebody
+// else made. The caches have no such Lease, so its deletion is no event. Pods that
+// wait for a Lease that is gone wait for its duration, of 30 s by default, anyway.
+const foreignLook = api.DefaultLeaseDuration
 
 func (r *Reconciler) look(ctx context.Context, namespace string, optedIn, never bool) (*look, error) {
 	l := &look{namespace: namespace, optedIn: optedIn, wanted: claims{}}
@@ -142,6 +149,9 @@ func (r *Reconciler) enroll(ctx context.Context, l *look) (time.Duration, error)
 	again, err := r.sweep(ctx, l)
 	errs = append(errs, err, r.tellNotGated(ctx, l))
 	r.tellTooMany(l)
+	if l.foreign && (again == 0 || again > foreignLook) {
+		again = foreignLook
+	}
 	return again, errors.Join(errs...)
 }
 
