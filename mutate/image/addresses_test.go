@@ -24,9 +24,9 @@ func TestReachEndsWhereItShould(t *testing.T) {
 		"::ffff:10.1.2.3":    private,
 		"64:ff9b::10.1.2.3":  private,
 		"fd12:3456::1":       private,
-		"2002:a01:203::1":    private,
 		"2001::1":            private,
-		"4000::1":            private,
+		"2002:a01:203::1":    anywhere,
+		"4000::1":            anywhere,
 		"127.0.0.1":          anywhere,
 		"127.9.9.9":          anywhere,
 		"0.0.0.0":            anywhere,
@@ -41,6 +41,15 @@ func TestReachEndsWhereItShould(t *testing.T) {
 		"fe80::1%eth0":       anywhere,
 		"ff02::1":            anywhere,
 		"fd00:ec2::254":      anywhere,
+		"fd20:ce::254":       anywhere,
+		"168.63.129.16":      anywhere,
+		"100.100.100.200":    anywhere,
+		"192.0.0.192":        anywhere,
+		// Other ways of writing 169.254.169.254 and 127.0.0.1.
+		"64:ff9b:1::a9fe:a9fe": anywhere,
+		"::169.254.169.254":    anywhere,
+		"::ffff:0:7f00:1":      anywhere,
+		"2002:7f00:1::":        anywhere,
 	} {
 		for _, its := range []reach{public, private, anywhere} {
 			assert.Equal(t, its >= far, its.allows(netip.MustParseAddr(address), nil), "%s by %d", address, its)

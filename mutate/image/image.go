@@ -131,7 +131,8 @@ func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Durati
 	if command, ok := r.known(ref, credentials); ok {
 		return command, nil
 	}
-	command, err := r.flights.join(ctx, scope(credentials)+" "+ref.String(), r.options.Budget,
+	// Callers of one namespace alone join: a flight waits for its namespace's turn.
+	command, err := r.flights.join(ctx, r.rights.Namespace+" "+scope(credentials)+" "+ref.String(), r.options.Budget,
 		func(ctx context.Context) (mutate.Command, error) {
 			giveBack, err := r.turns.take(ctx, r.rights.Namespace)
 			if err != nil {

@@ -54,6 +54,8 @@ type words []string
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (w *words) UnmarshalJSON(text []byte) error {
+	// Of a key that comes twice the last one counts, and nothing else is kept.
+	*w = nil
 	cost := 0
 	return each(text, func(decoder *json.Decoder) error {
 		var word string
