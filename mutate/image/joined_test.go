@@ -21,7 +21,7 @@ func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
 	f := newRegistry(t, false)
 	popular := f.push(t, "library/nginx:latest", redis)
 	hanging := newBusy(t)
-	r := f.resolver(Options{PlainHTTP: []string{hanging.host(), f.host()}})
+	r := f.resolver(Options{PlainHTTP: []string{hanging.host(), f.host()}, Budget: time.Minute})
 
 	ctx, cancel := context.WithCancel(t.Context())
 	attack := hanging.askMany(ctx, r, 1, mostOfNamespace)
@@ -29,7 +29,9 @@ func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
 	attack.Go(func() { _, _ = r.Command(ctx, popular, mutate.PullRights{Namespace: "evil0"}) })
 	require.Eventually(t, func() bool { return r.flights.begun("evil0", popular) }, 10*time.Second, time.Millisecond)
 
-	_, err := r.Command(t.Context(), popular, mutate.PullRights{Namespace: "victim"})
+	patience, end := context.WithTimeout(t.Context(), 10*time.Second)
+	defer end()
+	_, err := r.Command(patience, popular, mutate.PullRights{Namespace: "victim"})
 	assert.NoError(t, err)
 	cancel()
 	attack.Wait()
