@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// R6: an outage within the budget stops nothing, whatever watches do.
+func TestReviewOutageWithinTheBudgetWhereWatchesFail(t *testing.T) {
+	b, _ := api.NewBudget(api.MinLeaseDuration)
+	outage := b.Outage() - 50*time.Millisecond
+	for name, weather := range map[string]func(l *link){
+		"fine":                   func(*link) {},
+		"watches too old":        func(l *link) { l.unwatched = &kube.StatusError{Code: 410} },
+		"watches refused":        func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
+		"watches cut at once":    func(l *link) { l.idle = 1 },
+		"watches closed at once": func(l *link) { l.idle, l.orderly = 1, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			lost := map[string]int{}
+			tries := 0
+			for phase := time.Duration(0); phase < 3*time.Second; phase += 20 * time.Millisecond {
+				for _, hangs := range []bool{true, false} {
+					simulate(t, func(w *world) {
+						a := stubborn(w, func(c *Config) { c.LeaseDuration = api.MinLeaseDuration })
+						a.link.set(weather)
+						w.breaks()
+						w.pass(time.Minute + phase)
+						a.link.set(func(l *link) {
+							if hangs {
+								l.cut = true
+							} else {
+								l.refuse = errors.New("refused")
+							}
+						})
+						w.pass(outage)
+						a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
+						w.pass(3 * time.Second)
+						tries++
+						if told := a.gates.told(); len(told) > 0 {
+							lost[told[0]]++
+						}
+					})
+				}
+			}
+			assert.Empty(t, lost, "of %d outages of %v", tries, outage)
+		})
+	}
+}
+
+// R7: stale events never keep a holder from renewing.
+func TestReviewStaleEventsDoNotKeepAHolderFromRenewing(t *testing.T) {
+	for _, every := range []time.Duration{time.Second, 500 * time.Millisecond, 200 * time.Millisecond, 50 * time.Millisecond} {
+		t.Run(every.String(), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				a := settled(w)
+				old := w.server.lease(theSlot)
+				old.Holder = "before_u"
+				for range 2 * time.Minute / every {
+					w.sends(kube.WatchEvent{Type: kube.Modified, Lease: &old})
+					w.pass(every)
+				}
+				assert.Empty(t, a.gates.told())
+				assert.True(t, a.running("s1"))
+			})
+		})
+	}
+}
+
+// R8: after an outage longer than the lease, the pod that held starts first.
+func TestReviewThePodThatHeldGoesFirstAfterALongOutage(t *testing.T) {
+	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
+		for _, mode := range []string{"refused", "hangs"} {
+			t.Run(fmt.Sprint(d, mode), func(t *testing.T) {
+				other, nobody, tries := 0, 0, 0
+				var worst time.Duration
+				for phase := time.Duration(0); phase < 2*time.Second; phase += 20 * time.Millisecond {
+					simulate(t, func(w *world) {
+						dur := func(c *Config) { c.LeaseDuration = d }
+						w.free(theSlot)
+						a := w.start("a", dur)
+						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+						w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+						b := w.start("b", dur)
+						b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+						w.pass(10 * time.Second)
+						for _, p := range []*pod{a, b} {
+							p.link.set(func(l *link) {
+								if mode == "hangs" {
+									l.cut = true
+								} else {
+									l.refuse = errors.New("refused")
+								}
+							})
+						}
+						w.pass(3*time.Minute + phase)
+						for _, p := range []*pod{a, b} {
+							p.link.set(func(l *link) { l.cut, l.refuse = false, nil })
+						}
+						back := w.clock()
+						for w.clock() < back+2*d && !a.running("s1") && !b.running("s2") {
+							w.pass(10 * time.Millisecond)
+						}
+						tries++
+						worst = max(worst, w.clock()-back)
+						switch {
+						case a.running("s1"):
+						case b.running("s2"):
+							other++
+						default:
+							nobody++
+						}
+					})
+				}
+				t.Logf("worst %v", worst)
+				assert.Zero(t, other+nobody, "of %d outages", tries)
+			})
+		}
+	}
+}
