@@ -20,6 +20,7 @@ import (
 type frost struct {
 	leaps int   // so far
 	pids  []int // what was stopped, parents first
+	since time.Duration
 	// denied: something may not be stopped from here, and that was said.
 	denied bool
 	// later are the stop signals that wait for the thaw.
@@ -72,6 +73,7 @@ func (s *shim) freeze() {
 		return
 	}
 	if len(s.frost.pids) == 0 {
+		s.frost.since = Now()
 		// First what is known without a look at all processes.
 		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.child)); err == nil {
 			if p, ok := parseStat(stat); ok {
@@ -101,14 +103,18 @@ func (s *shim) stopDescendants() (fresh int, denied error) {
 
 func (s *shim) stopAll(processes []process) (fresh int, denied error) {
 	for _, p := range processes {
-		if p.zombie || p.stopped || slices.Contains(s.frost.pids, p.pid) {
+		// A first thread that has ended hides whether the others are stopped. What
+		// somebody has let go on meanwhile is stopped again.
+		if p.stopped {
 			continue
 		}
-		switch err := unix.Kill(p.pid, unix.SIGSTOP); {
+		switch err := sendSignal(p.pid, unix.SIGSTOP); {
 		case err == nil:
-			s.frost.pids = append(s.frost.pids, p.pid)
-			fresh++
-		case !errors.Is(err, unix.ESRCH):
+			if !slices.Contains(s.frost.pids, p.pid) {
+				s.frost.pids = append(s.frost.pids, p.pid)
+				fresh++
+			}
+		case !errors.Is(err, unix.ESRCH) && !p.zombie:
 			denied = fmt.Errorf("stop process %d: %w", p.pid, err)
 		}
 	}
@@ -129,7 +135,12 @@ func (s *shim) answer(g *Grant) {
 // that is stopped.
 func (s *shim) thaw() {
 	for _, pid := range slices.Backward(s.frost.pids) {
-		_ = unix.Kill(pid, unix.SIGCONT)
+		_ = sendSignal(pid, unix.SIGCONT)
+	}
+	// The child did not grow older meanwhile.
+	if s.frost.since != 0 {
+		s.passing.since += Now() - s.frost.since
+		s.frost.since = 0
 	}
 	s.frost.pids, s.frost.denied = nil, false
 	later := s.frost.later

@@ -123,8 +123,15 @@ func TestReviewThawedFromElsewhereIsStoppedAgain(t *testing.T) {
 	assert.True(t, stands(pid), "still frozen: nobody answered the leap")
 }
 
-// late sets its handler after 2 s of its own running.
-var lateHandler = []string{"sh", "-c", `echo $$; i=0; while [ $i -lt 100 ]; do sleep 0.02; i=$((i+1)); done; trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.02; done`}
+// lateHandler sets its handler after half a second of work; it forks nothing, for who
+// forks blocks signals meanwhile.
+var lateHandler = []string{"python3", "-S", "-c", `
+import os, signal, time
+print(os.getpid(), flush=True)
+while time.process_time() < 0.6: pass
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+while True: time.sleep(1)
+`}
 
 // R5: a child that was young when it was frozen is young when it thaws.
 func TestReviewAFrozenChildStaysYoung(t *testing.T) {

@@ -170,6 +170,8 @@ func (s *shim) pass(sig syscall.Signal) {
 		return
 	}
 	switch {
+	case sig == unix.SIGCONT && s.frozen():
+		// It would let the child go on; the thaw does that.
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
 		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true
