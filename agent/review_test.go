@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // R6: an outage within the budget stops nothing, whatever watches do.
 func TestReviewOutageWithinTheBudgetWhereWatchesFail(t *testing.T) {
-	b, _ := api.NewBudget(api.MinLeaseDuration)
+	b, _ := api.NewBudget(reviewDuration())
 	outage := b.Outage() - 50*time.Millisecond
 	for name, weather := range map[string]func(l *link){
 		"fine":                   func(*link) {},
@@ -27,10 +28,10 @@ func TestReviewOutageWithinTheBudgetWhereWatchesFail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lost := map[string]int{}
 			tries := 0
-			for phase := time.Duration(0); phase < 3*time.Second; phase += 20 * time.Millisecond {
+			for phase := time.Duration(0); phase < 3*time.Second; phase += 60 * time.Millisecond {
 				for _, hangs := range []bool{true, false} {
 					simulate(t, func(w *world) {
-						a := stubborn(w, func(c *Config) { c.LeaseDuration = api.MinLeaseDuration })
+						a := stubborn(w, func(c *Config) { c.LeaseDuration = reviewDuration() })
 						a.link.set(weather)
 						w.breaks()
 						w.pass(time.Minute + phase)
@@ -125,4 +126,35 @@ func TestReviewThePodThatHeldGoesFirstAfterALongOutage(t *testing.T) {
 			})
 		}
 	}
+}
+
+// R10: somebody else writes the Lease (a label, an annotation) often; watches are refused.
+func TestReviewForeignWriterDoesNotCostTheSlot(t *testing.T) {
+	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
+		for _, refused := range []bool{false, true} {
+			for _, every := range []time.Duration{time.Second, 400 * time.Millisecond, 300 * time.Millisecond} {
+				t.Run(fmt.Sprint(d, " refused ", refused, " every ", every), func(t *testing.T) {
+					simulate(t, func(w *world) {
+						a := stubborn(w, func(c *Config) { c.LeaseDuration = d })
+						if refused {
+							a.link.set(func(l *link) { l.unwatched = &kube.StatusError{Code: 403} })
+							w.breaks()
+						}
+						for range 3 * time.Minute / every {
+							w.edit(func(*kube.Lease) {})
+							w.pass(every)
+						}
+						assert.Empty(t, a.gates.told())
+					})
+				})
+			}
+		}
+	}
+}
+
+func reviewDuration() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("REVIEW_DURATION")); err == nil {
+		return d
+	}
+	return api.MinLeaseDuration
 }
