@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"testing"
 	"time"
@@ -157,4 +158,58 @@ func reviewDuration() time.Duration {
 		return d
 	}
 	return api.MinLeaseDuration
+}
+
+// R11: leaps are answered soon, whatever comes together: two containers, two slots,
+// lost replies, a leap in the middle of an acquisition.
+func TestReviewLeapsAreAnswered(t *testing.T) {
+	for seed := range uint64(200) {
+		simulate(t, func(w *world) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			d := []time.Duration{10 * time.Second, 30 * time.Second, time.Minute}[rng.IntN(3)]
+			w.free("lock.a", "lock.b")
+			a := w.start("a", func(c *Config) {
+				c.LeaseDuration, c.Slots, c.Containers = d, []string{"lock.a", "lock.b"}, []string{"app", "side"}
+			})
+			late := make(chan struct{})
+			if rng.IntN(2) == 0 {
+				a.link.set(func(l *link) { l.withheld = late })
+			}
+			a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = time.Hour
+			a.gates.connect(gate.Report{Shim: "s2", Container: "side"}).stop = time.Hour
+			leaps := 0
+			leap := func() {
+				leaps++
+				for _, id := range []gate.ShimID{"s1", "s2"} {
+					a.leaps(id, leaps)
+					w.pass(time.Duration(rng.IntN(3)) * 10 * time.Millisecond)
+				}
+			}
+			answered := func() bool {
+				for _, id := range []gate.ShimID{"s1", "s2"} {
+					if s := a.gates.shim(id); s.grant.Leap != leaps || s.report.Phase != gate.Running {
+						return false
+					}
+				}
+				return true
+			}
+			w.pass(time.Duration(rng.IntN(100)) * time.Millisecond)
+			leap()
+			close(late)
+			took := w.within(3*time.Second, "first leap answered", answered)
+			for range 5 {
+				w.pass(time.Duration(rng.IntN(12000)) * time.Millisecond)
+				if rng.IntN(2) == 0 {
+					a.link.set(func(l *link) { l.lose = true })
+				}
+				for range 1 + rng.IntN(3) {
+					leap()
+				}
+				took = max(took, w.within(d/12+4*time.Second, "answered", answered))
+			}
+			if len(a.gates.told()) > 0 {
+				t.Errorf("seed %d: %v", seed, a.gates.told())
+			}
+		})
+	}
 }

@@ -25,16 +25,18 @@ func init() {
 // headless is a child whose first thread has ended (pthread_exit in main), and whose
 // other threads go on: /proc says Z.
 func headless() {
-	go func() {
-		fmt.Println(os.Getpid())
-		for {
-			time.Sleep(20 * time.Millisecond)
-			if _, err := fmt.Println("tick"); err != nil {
-				os.Exit(0)
-			}
-		}
-	}()
+	go tick()
 	_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+}
+
+func tick() {
+	fmt.Println(os.Getpid())
+	for {
+		time.Sleep(20 * time.Millisecond)
+		if _, err := fmt.Println("tick"); err != nil {
+			os.Exit(0)
+		}
+	}
 }
 
 // withoutKill makes the shim one of a container without the capability KILL.

@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		quiet()
 	case len(os.Args) == 2 && os.Args[1] == "headless":
 		headless()
+	case len(os.Args) == 2 && os.Args[1] == "ticking":
+		tick()
 	case socket != "":
 		os.Exit(Exec(ShimConfig{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
