@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,10 +31,19 @@ func TestMain(m *testing.M) {
 		headless()
 	case len(os.Args) == 2 && os.Args[1] == "ticking":
 		tick()
+	case len(os.Args) == 2 && os.Args[1] == "tracee":
+		go tick()
+		for {
+			_ = syscall.Getppid()
+		}
 	case socket != "":
-		os.Exit(Exec(ShimConfig{
+		cfg := ShimConfig{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
-		}))
+		}
+		if hook := os.Getenv("GATE_PRESTOP"); hook != "" {
+			cfg.PreStop, cfg.Grace = &Hook{Command: []string{"sh", "-c", hook}}, 20*time.Second
+		}
+		os.Exit(Exec(cfg))
 	case os.Getenv("GATE_MACHINE") != "":
 		inMachine(m)
 	}
