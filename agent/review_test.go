@@ -213,3 +213,150 @@ func TestReviewLeapsAreAnswered(t *testing.T) {
 		})
 	}
 }
+
+// R16: as R8, where watches fail, too.
+func TestReviewThePodThatHeldGoesFirstWithoutWatches(t *testing.T) {
+	for name, weather := range map[string]func(l *link){
+		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
+		"watches cut at once": func(l *link) { l.idle = 1 },
+		"watches too old":     func(l *link) { l.unwatched = &kube.StatusError{Code: 410} },
+	} {
+		for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
+			t.Run(fmt.Sprint(name, d), func(t *testing.T) {
+				other, nobody, tries := 0, 0, 0
+				var worst time.Duration
+				for phase := time.Duration(0); phase < 2*time.Second; phase += 40 * time.Millisecond {
+					simulate(t, func(w *world) {
+						dur := func(c *Config) { c.LeaseDuration = d }
+						w.free(theSlot)
+						a := w.start("a", dur)
+						a.link.set(weather)
+						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+						w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+						b := w.start("b", dur)
+						b.link.set(weather)
+						b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+						w.pass(10 * time.Second)
+						for _, p := range []*pod{a, b} {
+							p.link.set(func(l *link) { l.refuse = errors.New("refused") })
+						}
+						w.pass(3*time.Minute + phase)
+						for _, p := range []*pod{a, b} {
+							p.link.set(func(l *link) { l.refuse = nil })
+						}
+						back := w.clock()
+						for w.clock() < back+3*d && !a.running("s1") && !b.running("s2") {
+							w.pass(10 * time.Millisecond)
+						}
+						tries++
+						worst = max(worst, w.clock()-back)
+						switch {
+						case a.running("s1"):
+						case b.running("s2"):
+							other++
+						default:
+							nobody++
+						}
+					})
+				}
+				t.Logf("worst %v, other %d, nobody %d", worst, other, nobody)
+				assert.Zero(t, other+nobody, "of %d outages", tries)
+			})
+		}
+	}
+}
+
+// R17: a pod of two locks whose watch tells again and again that the second is free
+// does not keep the first from a pod that needs it alone.
+func TestReviewLyingWatchAndPatience(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a", "lock.b")
+		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
+		z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		w.within(time.Second, "z runs", func() bool { return z.running("s3") })
+		x := w.start("x", both)
+		x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		stale := w.server.lease("lock.b")
+		stale.Holder = ""
+		lie := func() {
+			w.server.mu.Lock()
+			defer w.server.mu.Unlock()
+			for one := range w.server.watchers {
+				if one.name == "lock.b" {
+					one.events <- kube.WatchEvent{Type: kube.Modified, Lease: &stale}
+				}
+			}
+		}
+		for range 20 {
+			lie()
+			w.pass(100 * time.Millisecond)
+		}
+		y := w.start("y", first)
+		y.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		ran := false
+		began := w.clock()
+		for range 1200 {
+			lie()
+			w.pass(100 * time.Millisecond)
+			if y.running("s2") {
+				ran = true
+				break
+			}
+		}
+		t.Logf("y ran: %v after %v; z still: %v", ran, w.clock()-began, z.running("s3"))
+		assert.True(t, ran)
+	})
+}
+
+// R18: a slot that can be taken is taken, by whoever looks for it without watches.
+func TestReviewASlotIsTakenWithoutWatches(t *testing.T) {
+	for name, weather := range map[string]func(l *link){
+		"refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
+		"cut at once": func(l *link) { l.idle = 1 },
+		"too old":     func(l *link) { l.unwatched = &kube.StatusError{Code: 410} },
+	} {
+		for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second, time.Minute} {
+			dur := func(c *Config) { c.LeaseDuration = d }
+			t.Run(fmt.Sprint("the only pod, after an outage ", name, d), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					w.free(theSlot)
+					a := w.start("a", dur)
+					a.link.set(weather)
+					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+					a.link.set(func(l *link) { l.refuse = errors.New("refused") })
+					w.pass(3 * time.Minute)
+					a.link.set(func(l *link) { l.refuse = nil })
+					t.Log(w.within(10*time.Minute, "runs again", func() bool { return a.running("s1") }))
+				})
+			})
+			t.Run(fmt.Sprint("the only pod, after refused writes ", name, d), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					w.free(theSlot)
+					a := w.start("a", dur)
+					a.link.set(weather)
+					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+					a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
+					w.pass(5 * time.Minute)
+					a.link.set(func(l *link) { l.unwritten = nil })
+					t.Log(w.within(10*time.Minute, "runs again", func() bool { return a.running("s1") }))
+				})
+			})
+			t.Run(fmt.Sprint("a standby ", name, d), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					w.server.put(&kube.Lease{Name: theSlot, Holder: "c_u", DurationSeconds: int(d.Seconds())})
+					b := w.start("b", dur)
+					b.link.set(weather)
+					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+					for range 5 * time.Minute / (d / 6) { // it is renewed
+						w.edit(func(*kube.Lease) {})
+						w.pass(d / 6)
+					}
+					t.Log(w.within(10*time.Minute, "taken", func() bool { return b.running("s2") }))
+				})
+			})
+		}
+	}
+}
