@@ -360,3 +360,30 @@ func TestReviewASlotIsTakenWithoutWatches(t *testing.T) {
 		}
 	}
 }
+
+// R19: as R18, for a pod of two locks: both are its own after an outage.
+func TestReviewTwoLocksAreTakenBackWithoutWatches(t *testing.T) {
+	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
+		for _, stale := range []bool{false, true} {
+			t.Run(fmt.Sprint(d, stale), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					w.free("lock.a", "lock.b")
+					a := w.start("a", both, func(c *Config) { c.LeaseDuration = d })
+					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+					a.link.set(func(l *link) {
+						l.unwatched = &kube.StatusError{Code: 403}
+						if stale {
+							l.unwatched = &kube.StatusError{Code: 410}
+						}
+						l.unwritten = &kube.StatusError{Code: 503}
+					})
+					w.breaks()
+					w.pass(5 * time.Minute)
+					a.link.set(func(l *link) { l.unwritten = nil })
+					t.Log(w.within(10*time.Minute, "runs again", func() bool { return a.running("s1") }))
+				})
+			})
+		}
+	}
+}
