@@ -19,8 +19,8 @@ func (a *Agent) guard(ctx context.Context) {
 	for _, s := range a.slots {
 		switch overdue := s.held.RenewAt() + a.self.Budget.Retry; {
 		case s.cancel != nil || a.now >= overdue:
-		case a.now < max(s.lookAt, s.pace.nextAt()):
-			a.wakeAt(max(s.lookAt, s.pace.nextAt()))
+		case a.now < max(s.lookAt, s.pace.spareAt()):
+			a.wakeAt(max(s.lookAt, s.pace.spareAt()))
 		default:
 			a.look(ctx, s)
 		}
@@ -31,6 +31,7 @@ func (a *Agent) guard(ctx context.Context) {
 // so it only makes the agent read.
 func (a *Agent) guarded(s *slot, l *kube.Lease, gone bool) {
 	if gone || !a.self.Holds(recordOf(l), s.held.ID()) {
-		s.unread, s.tryAt = true, a.now
+		// A renewal that is due finds out as well, and cannot be put off for ever.
+		s.unread, s.tryAt = s.unread || a.now < s.held.RenewAt(), a.now
 	}
 }

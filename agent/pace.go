@@ -29,3 +29,8 @@ func (p *pace) nextAt() time.Duration { return p.paid - (burst-1)*time.Minute/pe
 
 // spend notes a request at now.
 func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/perMinute }
+
+// spareAt is nextAt for looks: half of the burst is left to the writes that follow. A
+// look that spent the last of it would see a free slot, and be blind again before the
+// write may be sent.
+func (p *pace) spareAt() time.Duration { return p.nextAt() + burst/2*time.Minute/perMinute }

@@ -65,8 +65,8 @@ func (a *Agent) lookAll(ctx context.Context) {
 		case s.held != nil:
 			// Its watch goes on.
 		case s.cancel != nil || s.flights > 0:
-		case a.now < max(s.lookAt, s.pace.nextAt()):
-			a.wakeAt(max(s.lookAt, s.pace.nextAt()))
+		case a.now < max(s.lookAt, s.pace.spareAt()):
+			a.wakeAt(max(s.lookAt, s.pace.spareAt()))
 		default:
 			a.look(ctx, s)
 		}

@@ -109,14 +109,16 @@ func (ls *ledgers) of(key, lease string) []*ledger {
 // us; the names in its rules are then all there is.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
-	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) == nil {
-		return memories
+	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
+		memories = map[string]memory{}
 	}
-	memories = map[string]memory{}
+	// Somebody may have overwritten the annotation: what the Role names was held.
 	for _, rule := range role.Rules {
 		if slices.Contains(rule.Resources, "leases") {
 			for _, name := range rule.ResourceNames {
-				memories[name] = memory{Seconds: seconds(api.MaxLeaseDuration)}
+				if _, ok := memories[name]; !ok {
+					memories[name] = memory{Seconds: seconds(api.MaxLeaseDuration)}
+				}
 			}
 		}
 	}

@@ -211,7 +211,7 @@ func (s *shim) wakeAt(at time.Duration) {
 			at = min(at, a.until)
 		}
 	}
-	if len(s.passing.early) > 0 {
+	if len(s.passing.early) > 0 && !s.frozen() {
 		at = min(at, s.passing.lookAt)
 	}
 	s.alarm.Set(at)

@@ -20,6 +20,8 @@ import (
 type frost struct {
 	leaps int   // so far
 	pids  []int // what was stopped, parents first
+	// since is the instant of the freeze; zero while nothing is frozen.
+	since time.Duration
 	// denied says that a process may not be frozen from here, and that people know.
 	denied bool
 	// later are the stop signals that wait for the thaw.
@@ -72,6 +74,7 @@ func (s *shim) freeze() {
 		return
 	}
 	if len(s.frost.pids) == 0 {
+		s.frost.since = Now()
 		// First what is known without a look at all processes.
 		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.child)); err == nil {
 			if p, ok := parseStat(stat); ok {
@@ -101,15 +104,18 @@ func (s *shim) freezeDescendants() (fresh int, denied error) {
 
 func (s *shim) freezeAll(processes []process) (fresh int, denied error) {
 	for _, p := range processes {
-		// A zombie may have threads that run: a signal stops them all.
-		if p.stopped || slices.Contains(s.frost.pids, p.pid) {
+		// A first thread that has ended hides whether the others are stopped. What
+		// somebody has let go on meanwhile is stopped again.
+		if p.stopped {
 			continue
 		}
 		switch err := sendSignal(p.pid, unix.SIGSTOP); {
 		case err == nil:
-			s.frost.pids = append(s.frost.pids, p.pid)
-			fresh++
-		case !errors.Is(err, unix.ESRCH):
+			if !slices.Contains(s.frost.pids, p.pid) {
+				s.frost.pids = append(s.frost.pids, p.pid)
+				fresh++
+			}
+		case !errors.Is(err, unix.ESRCH) && !p.zombie:
 			denied = fmt.Errorf("freeze process %d: %w", p.pid, err)
 		}
 	}
@@ -131,6 +137,11 @@ func (s *shim) answer(g *Grant) {
 func (s *shim) thaw() {
 	for _, pid := range slices.Backward(s.frost.pids) {
 		_ = sendSignal(pid, unix.SIGCONT)
+	}
+	// The child did not grow older meanwhile.
+	if s.frost.since != 0 {
+		s.passing.since += Now() - s.frost.since
+		s.frost.since = 0
 	}
 	s.frost.pids, s.frost.denied = nil, false
 	later := s.frost.later

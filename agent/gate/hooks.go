@@ -160,6 +160,6 @@ func (s *shim) trouble(reason, message string) {
 // noChild ends what was around the child.
 func (s *shim) noChild() {
 	s.hooks, s.passing, s.self.Starting, s.killing = hooks{}, passing{}, false, false
-	s.frost.pids, s.frost.later, s.frost.denied = nil, nil, false
+	s.frost.pids, s.frost.later, s.frost.denied, s.frost.since = nil, nil, false, 0
 	s.giveUpAsides()
 }

@@ -60,7 +60,7 @@ type process struct {
 	pid, parent int
 	// zombie: ended, or at least its first thread has.
 	zombie bool
-	// stopped: by a signal, or by a debugger.
+	// stopped: by a signal. What a debugger stops goes on whenever that likes.
 	stopped bool
 }
 
@@ -112,7 +112,7 @@ func parseStat(stat []byte) (process, bool) {
 	state := fields[0][0]
 	return process{
 		pid: pid, parent: parent,
-		zombie: state == 'Z' || state == 'X', stopped: state == 'T' || state == 't',
+		zombie: state == 'Z' || state == 'X', stopped: state == 'T',
 	}, true
 }
 

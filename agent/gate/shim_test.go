@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {
 	case len(os.Args) == 2 && os.Args[1] == "quiet":
 		quiet()
+	case len(os.Args) == 2 && os.Args[1] == "headless":
+		headless()
 	case socket != "":
 		os.Exit(Exec(ShimConfig{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),

@@ -71,7 +71,7 @@ func (s *shim) give(sig syscall.Signal) {
 // giveEarly gives the child those signals for which it has become ready.
 func (s *shim) giveEarly() {
 	p := &s.passing
-	if len(p.early) == 0 || Now() < p.lookAt {
+	if len(p.early) == 0 || Now() < p.lookAt || s.frozen() {
 		return
 	}
 	held := p.early

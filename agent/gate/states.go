@@ -165,10 +165,12 @@ func (s *shim) run() (step, int) {
 
 // pass gives a signal to the child alone, as the kernel gave it to PID 1 alone.
 func (s *shim) pass(sig syscall.Signal) {
-	switch sig {
-	case 0, unix.SIGPIPE:
+	switch {
+	case sig == 0 || sig == unix.SIGPIPE:
 		// The latter only tells that the reader of the shim's own log is gone.
-	case unix.SIGTERM, s.cfg.StopSignal:
+	case sig == unix.SIGCONT && s.frozen():
+		// A SIGCONT would let the child go on; the thaw does that.
+	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
 		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true
 		if s.hooks.drained && sig == s.hooks.asked {

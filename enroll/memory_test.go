@@ -1,0 +1,31 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A Role whose rules name a Lease remembers it, whatever its annotation says.
+func TestMemoryThatWasOverwritten(t *testing.T) {
+	for _, text := range []string{"null", "{}", `{"lock.y":{"seconds":30,"uid":""}}`} {
+		t.Run(text, func(t *testing.T) {
+			w := newWorld(t, gated("a", "till", "lock.x"))
+			r := w.process()
+			w.settle(r)
+			w.holds("lock.x", "a_1")
+			role := w.role("till")
+			role.Annotations[LeasesAnnotation] = text
+			require.NoError(t, w.server.Update(t.Context(), role))
+			w.vanish("lock.x")
+			w.named = map[string]bool{} // the test's own rule would end the test first
+			assert.NotPanics(t, func() { w.settle(r) })
+			require.NotNil(t, w.lease("lock.x"))
+			assert.Equal(t, Unknown, holder(w.lease("lock.x")), "a_1 may run until its deadline")
+		})
+	}
+}
