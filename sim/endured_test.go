@@ -20,7 +20,8 @@ func (t *table) endured() map[string]func() {
 		"watches fall silent":         func() { t.unseen(weather{silent: true}) },
 		"reads fail, writes do not":   func() { t.undisturbed(func(*child) { t.weather.gets = t.anyFault() }) },
 		"watches fail, holder stays":  func() { t.undisturbed(func(*child) { t.weather.watches = t.anyFault() }) },
-		"writes fail, reads do not":   t.unwritable,
+		"writes fail, reads do not":   func() { t.unwritable(fair) },
+		"writes fail, watches do too": func() { t.unwritable(weather{watches: forbidden}) },
 		"lease deleted, then silence": t.farewell,
 		"machine paused":              t.pausedPastLease,
 		"machine paused for a moment": func() { t.undisturbed(t.pausedBriefly) },
@@ -54,25 +55,32 @@ func (t *table) unseen(w weather) {
 	t.expiryWithin(more, func(c *child) { c.pod().node.crash() })
 }
 
-// unwritable: the one who holds stops, nobody can take over, and as soon as somebody
-// can, somebody does.
-func (t *table) unwritable() {
+// unwritable: the holder's child stops, no pod can take over, and as soon as writes
+// are stored again a pod does, also where watches are of no use.
+func (t *table) unwritable(after weather) {
 	what := t.anyFault()
 	c := t.once(func(*child) {
+		t.weather = after
 		t.weather.puts = what
-		t.note("script", "writes fail (%v)", what)
+		t.note("script", "weather %+v", t.weather)
+		if after.watches != 0 {
+			for _, s := range slices.Clone(t.api.watches) {
+				s.finish(errBroken)
+			}
+		}
 	})
 	t.pass(between(t.rng, t.budget.Duration*11/10, 3*t.budget.Duration))
 	if c.alive {
 		t.fail(outlived, "%s lives though its slot cannot be renewed", c.name)
 		return
 	}
-	t.do(func() { t.weather = fair })
+	t.do(func() { t.weather = after })
 	// The last write may hang.
 	bound := slow(t.budget.RequestTimeout) + t.unseeing()
 	if !t.until(bound, t.free(c)) {
 		t.fail(nobody, "nobody holds %v after writes work again", bound)
 	}
+	t.do(func() { t.weather = fair })
 }
 
 // farewell: the last thing that watches tell is that the Lease is gone, and so is its
