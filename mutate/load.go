@@ -16,8 +16,8 @@ import (
 // and by the number of JSON objects in it. An empty object takes two bytes of
 // text, and several hundred bytes as a decoded container.
 const (
-	// perCall is what a call takes besides: a connection's buffers, and looking
-	// up images.
+	// perCall is what a call takes besides, once its body has arrived: buffers, and
+	// looking up images. Before that it holds its connection, which is bounded too.
 	perCall = 256 << 10
 	// perByte counts the body, the objects that are cut out of it, the patch, and
 	// room that the collector has not yet taken back.
@@ -67,12 +67,10 @@ type share struct {
 	large bool
 }
 
-// take reserves a share for a call whose body is still to be read. A call that has the
-// load for itself always gets what it needs.
-func (l *Load) take() (*share, bool) {
-	s := &share{load: l}
-	return s, s.grow(perCall)
-}
+// share makes the share of a call whose body is still to be read. The share is empty:
+// a call without a body keeps nobody out. A call that has the load for itself always
+// gets what it needs.
+func (l *Load) share() *share { return &share{load: l} }
 
 // metered adds a body to the share of its call as it arrives: a length that is only
 // announced takes nothing from others.
@@ -98,7 +96,7 @@ func (s *share) decoded(body []byte) error {
 	switch {
 	case objects > mostObjects:
 		return errTooManyObjects
-	case !s.grow(perObject * int64(objects)):
+	case !s.grow(perCall + perObject*int64(objects)):
 		return errOverloaded
 	}
 	return nil
