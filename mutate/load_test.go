@@ -126,7 +126,7 @@ func TestFloodIsTurnedAwayWithinTheMemoryLimit(t *testing.T) {
 	}{
 		"ordinary pods": {review(t, request(ownedPod)), 200, 512},
 		"long names":    {pod(`{"name":"` + strings.Repeat("x", 128<<10) + `"}`), 100, 200},
-		"many objects":  {pod(strings.Repeat("{},", mostObjects/2) + "{}"), 2, 4},
+		"many objects":  {pod(strings.Repeat("{},", mostDecoded/perObject/2) + "{}"), 2, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			load := new(Load)
@@ -144,7 +144,7 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	load := new(Load)
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,
-		request(`{"spec":{"containers":[`+strings.Repeat("{},", mostObjects)+`{}]}}`))))
+		request(`{"spec":{"containers":[`+strings.Repeat("{},", mostDecoded/perObject)+`{}]}}`))))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	Serve(handler, load).ServeHTTP(w, r)
