@@ -126,7 +126,7 @@ func TestFloodIsTurnedAwayWithinTheMemoryLimit(t *testing.T) {
 	}{
 		"ordinary pods": {review(t, request(ownedPod)), 200, 512},
 		"long names":    {pod(`{"name":"` + strings.Repeat("x", 128<<10) + `"}`), 100, 200},
-		"many objects":  {pod(strings.Repeat("{},", mostObjects/2) + "{}"), 2, 4},
+		"many objects":  {pod(strings.Repeat("{},", mostDecoded/perObject/2) + "{}"), 2, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			load := new(Load)
@@ -144,7 +144,7 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	load := new(Load)
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,
-		request(`{"spec":{"containers":[`+strings.Repeat("{},", mostObjects)+`{}]}}`))))
+		request(`{"spec":{"containers":[`+strings.Repeat("{},", mostDecoded/perObject)+`{}]}}`))))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	Serve(handler, load).ServeHTTP(w, r)
@@ -199,8 +199,7 @@ func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	load := new(Load)
 	arrive := func(length int) (*share, error) {
-		s, ok := load.take()
-		require.True(t, ok)
+		s := load.share()
 		_, err := io.Copy(io.Discard, metered{strings.NewReader(strings.Repeat("x", length)), s})
 		return s, err
 	}
@@ -229,6 +228,36 @@ func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	}
 }
 
+// A caller that sends a header and waits holds nothing but its connection.
+func TestCallsWithoutABodyKeepNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler := newBusy()
+		close(handler.end)
+		load := new(Load)
+		webhook := Serve(handler, load)
+		call := func(body io.Reader) int {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			webhook.ServeHTTP(w, r)
+			return w.Code
+		}
+		var ends []io.Closer
+		for range enough {
+			body, end := io.Pipe() // nothing ever comes
+			ends = append(ends, end)
+			go call(body)
+		}
+		synctest.Wait()
+		assert.Equal(t, http.StatusOK, call(strings.NewReader(review(t, request(ownedPod)))))
+		for _, end := range ends {
+			assert.NoError(t, end.Close())
+		}
+		synctest.Wait()
+		assert.Zero(t, load.used)
+	})
+}
+
 // unread is a body that nobody may read.
 type unread struct{ t *testing.T }
 
@@ -240,8 +269,7 @@ func (u unread) Read([]byte) (int, error) {
 // Reading megabytes for nothing is most of what a flood costs.
 func TestBodyWithoutRoomIsNotRead(t *testing.T) {
 	load := new(Load)
-	other, ok := load.take()
-	require.True(t, ok)
+	other := load.share()
 	require.True(t, other.grow(90<<20))
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", unread{t})
 	r.ContentLength = 3 << 20

@@ -36,9 +36,9 @@ func Serve(handler admission.Handler, load *Load) http.Handler {
 	// Handle stays theirs: it makes an answer of a panic.
 	hook := &admission.Webhook{Handler: written{handler}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		share, ok := load.take()
+		share := load.share()
 		defer share.free()
-		if !ok || !share.fits(r.ContentLength) {
+		if !share.fits(r.ContentLength) {
 			overloaded(w)
 			return
 		}

@@ -90,6 +90,7 @@ func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	crowd := newCrowd(listener, s.mostConnections)
 	answering := &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: s.greeting,
@@ -97,11 +98,12 @@ func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:      s.call,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    mostHeader,
+		ConnState:         crowd.follow,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- answering.Serve(tls.NewListener(&bounded{Listener: listener, most: int64(s.mostConnections)}, config))
+		ended <- answering.Serve(tls.NewListener(crowd, config))
 	}()
 	s.listens.Store(true)
 	select {
@@ -155,39 +157,4 @@ func certificates(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("client CA %s: %w", file, errNoCertificates)
 	}
 	return pool, nil
-}
-
-// bounded is a listener that closes connections beyond a number.
-type bounded struct {
-	net.Listener
-	most int64
-	open atomic.Int64
-}
-
-func (b *bounded) Accept() (net.Conn, error) {
-	for {
-		connection, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if b.open.Add(1) <= b.most {
-			return &counted{Conn: connection, open: &b.open}, nil
-		}
-		b.open.Add(-1)
-		_ = connection.Close()
-	}
-}
-
-// counted takes itself off the count once, however often it is closed.
-type counted struct {
-	net.Conn
-	open   *atomic.Int64
-	closed atomic.Bool
-}
-
-func (c *counted) Close() error {
-	if !c.closed.Swap(true) {
-		c.open.Add(-1)
-	}
-	return c.Conn.Close()
 }

@@ -188,22 +188,6 @@ func TestSlowCallersAreCutOff(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
-	s := newCallServer(settings{})
-	s.mostConnections = 2
-	address := listening(t, s)
-	var open []net.Conn
-	for range 2 {
-		connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
-		require.NoError(t, err)
-		open = append(open, connection)
-	}
-	require.Error(t, answered(t, address))
-	require.NoError(t, open[0].Close())
-	require.Eventually(t, func() bool { return answered(t, address) == nil }, 10*time.Second, time.Millisecond)
-	require.NoError(t, open[1].Close())
-}
-
 func TestServerIsReadyWhenItListens(t *testing.T) {
 	s := newCallServer(settings{})
 	require.ErrorIs(t, s.StartedChecker()(nil), errNotStarted)

@@ -30,6 +30,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
@@ -176,6 +177,29 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, events, 1)
 		assert.Equal(t, "Deployment/biller Probes Probes: …", <-events)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestForgedOwnerGetsNoEventOfARefusedPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
+		set.UID = "the ReplicaSet's own"
+		events := make(recorder, 10)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = r.Start(ctx) }()
+		for _, uid := range []types.UID{"made up", ""} {
+			owner := controlledBy("apps/v1", "ReplicaSet", "biller-1")
+			owner.UID = uid
+			r.observe(mutate.Outcome{
+				Resource: "pods", Namespace: "shop", Owner: &owner,
+				Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: …",
+			})
+		}
+		synctest.Wait()
+		assert.Empty(t, events)
 		cancel()
 		synctest.Wait()
 	})

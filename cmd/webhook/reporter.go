@@ -108,6 +108,11 @@ func (r *reporter) above(ctx context.Context, o mutate.Outcome) *metav1.PartialO
 	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Owner.Name}, owner); err != nil {
 		return nil
 	}
+	// The author of a pod writes the name. A UID that differs is another object's:
+	// no Event of this pod belongs to that object's workload.
+	if owner.GetUID() != o.Owner.UID {
+		return nil
+	}
 	above := metav1.GetControllerOf(owner)
 	if above == nil {
 		return nil

@@ -1,0 +1,171 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+)
+
+// crowd is a listener that keeps its connections few. Where there are too many, the
+// peer that has most of them loses one, so that no peer keeps the API server out.
+type crowd struct {
+	net.Listener
+	most int
+
+	mu sync.Mutex
+	// guests are in the order in which they came.
+	guests []*guest
+	// greeting is how many of them have sent no call's header yet.
+	greeting int
+	peers    map[string]*peer
+}
+
+// peer counts the connections from one address.
+type peer struct{ all, greeting int }
+
+// guest is one connection.
+type guest struct {
+	net.Conn
+	crowd *crowd
+	from  *peer
+	// greeting: the handshake, or the header of the first call, is still to come.
+	greeting bool
+	// served: a call of this guest has begun, and has no answer yet.
+	served bool
+}
+
+func newCrowd(listener net.Listener, most int) *crowd {
+	return &crowd{Listener: listener, most: most, peers: map[string]*peer{}}
+}
+
+// Accept implements [net.Listener].
+func (c *crowd) Accept() (net.Conn, error) {
+	connection, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c.enter(connection), nil
+}
+
+// enter lets a connection in, and lets another one go if there are too many.
+func (c *crowd) enter(connection net.Conn) *guest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name := source(connection)
+	from, known := c.peers[name]
+	if !known {
+		from = new(peer)
+		c.peers[name] = from
+	}
+	g := &guest{Conn: connection, crowd: c, from: from, greeting: true}
+	c.guests = append(c.guests, g)
+	from.all++
+	from.greeting++
+	c.greeting++
+	if len(c.guests) > c.most {
+		worst := c.worst()
+		_ = worst.Conn.Close()
+		c.remove(worst)
+	}
+	return g
+}
+
+// worst returns the guest that has to go. More than half of the places are never for
+// guests that still greet: a peer without a client's certificate stays one of them.
+func (c *crowd) worst() *guest {
+	crowded := c.greeting > (c.most+1)/2
+	return slices.MaxFunc(c.guests, func(a, b *guest) int {
+		switch {
+		case crowded && a.greeting != b.greeting:
+			return first(a.greeting)
+		case crowded && a.from.greeting != b.from.greeting:
+			return a.from.greeting - b.from.greeting
+		case !crowded && a.from.all != b.from.all:
+			return a.from.all - b.from.all
+		}
+		return c.rank(a) - c.rank(b) // of equals the oldest goes
+	})
+}
+
+// rank orders the guests of a peer by how soon they have to go. The newest takes the
+// place of any that makes no call.
+func (c *crowd) rank(g *guest) int {
+	switch {
+	case g == c.guests[len(c.guests)-1]:
+		return 1
+	case g.greeting:
+		return 3
+	case !g.served:
+		return 2
+	}
+	return 0
+}
+
+// first orders the guest that has to go before another.
+func first(goes bool) int {
+	if goes {
+		return 1
+	}
+	return -1
+}
+
+// remove takes a guest off all counts, once. The lock is held.
+func (c *crowd) remove(g *guest) {
+	i := slices.Index(c.guests, g)
+	if i < 0 {
+		return
+	}
+	c.guests = slices.Delete(c.guests, i, i+1)
+	c.greeted(g)
+	if g.from.all--; g.from.all == 0 {
+		delete(c.peers, source(g.Conn))
+	}
+}
+
+// greeted notes that a guest greets no longer. The lock is held.
+func (c *crowd) greeted(g *guest) {
+	if g.greeting {
+		g.greeting = false
+		g.from.greeting--
+		c.greeting--
+	}
+}
+
+// follow notes what the server says of a connection. The server calls a
+// connection active when it has read a call's header, after the handshake.
+func (c *crowd) follow(connection net.Conn, state http.ConnState) {
+	secure, ok := connection.(*tls.Conn)
+	if !ok {
+		return
+	}
+	g, ok := secure.NetConn().(*guest)
+	if !ok || state != http.StateActive && state != http.StateIdle {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.greeted(g)
+	g.served = state == http.StateActive
+}
+
+// Close implements [net.Conn].
+func (g *guest) Close() error {
+	g.crowd.mu.Lock()
+	g.crowd.remove(g)
+	g.crowd.mu.Unlock()
+	return g.Conn.Close()
+}
+
+// source is the peer's address without its port.
+func source(connection net.Conn) string {
+	host, _, err := net.SplitHostPort(connection.RemoteAddr().String())
+	if err != nil {
+		return ""
+	}
+	return host
+}
