@@ -29,13 +29,35 @@ func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
 	for _, slot := range []string{
 		api.LockLease("x"), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, ""), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, "main"),
 	} {
-		prefix := regexp.MustCompile(`^[a-z]+[.-]`).FindString(slot)
-		assert.Contains(t, leftover, "a.startsWith('-slots="+prefix+"')", slot)
+		for _, flag := range []string{"-slots=", "--slots=", "-slots\x00", "--slots\x00"} {
+			assert.Regexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00run\x00"+flag+slot)
+		}
+	}
+	for _, other := range []string{"-slots=4", "\n-slots=lock.x", "sh\x00# -slots=lock.x", "-slots=lockx", "-slots"} {
+		assert.NotRegexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00"+other)
 	}
 	own := api.SingletonLease(api.Workload{Kind: "Pod", Name: "solo"}, "main")
 	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot, as the policy knows it: %s", own)
 	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
 	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
+}
+
+// expression is the first regular expression that a policy has at a place. Of CEL's
+// escapes a policy uses two: a byte that is zero, and the backslash.
+func expression(t *testing.T, policy, place string) *regexp.Regexp {
+	t.Helper()
+	found := regexp.MustCompile(place).FindStringSubmatch(policy)
+	require.Len(t, found, 2)
+	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
+}
+
+// A comprehension's cost is quadratic, and arguments have no bound but an object's.
+func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
+	for file, text := range texts(t) {
+		if strings.HasPrefix(file, "policies/") {
+			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
+		}
+	}
 }
 
 func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
