@@ -60,6 +60,29 @@ func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
 	}
 }
 
+func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
+	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
+	slot := expression(t, policy, `"'(\^.*?)'"`)
+	long := strings.Repeat("x", 253)
+	for _, lease := range []string{
+		api.LockLease("x"), api.LockLease("1.a-b"),
+		api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: "a.b"}, ""),
+		api.SingletonLease(api.Workload{Group: "my-group.example.com", Kind: "Rollout", Name: "1"}, "main-2"),
+		api.SingletonLease(api.Workload{Kind: "Pod", Name: long}, strings.Repeat("y", 63)),
+		api.SingletonLease(api.Workload{Group: long, Kind: "Pod", Name: "x"}, ""),
+	} {
+		require.True(t, api.IsSlot(lease), lease)
+		assert.Regexp(t, slot, lease)
+	}
+	for _, lease := range []string{
+		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
+		"singleton", "singleton-elector", "singletons.deployment.x", "singleton.x", "singleton..x",
+	} {
+		require.False(t, api.IsSlot(lease), lease)
+		assert.NotRegexp(t, slot, lease)
+	}
+}
+
 func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
@@ -95,7 +118,7 @@ func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
 		require.Len(t, given.Resources, 1)
 		verbs := "r.verbs == ['" + strings.Join(given.Verbs, "', '") + "']"
 		if len(given.ResourceNames) > 0 {
-			verbs = "r.?resourceNames.orValue([]).size() > 0 && r.verbs.all(v, v in ['" + strings.Join(given.Verbs, "', '") + "'])"
+			verbs = "r.?resourceNames.orValue([]).size() > 0 && r.resourceNames.all(n, n.matches(variables.slot)) && r.verbs.all(v, v in ['" + strings.Join(given.Verbs, "', '") + "'])"
 		}
 		assert.Regexp(t, regexp.QuoteMeta(fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&",
 			given.APIGroups[0], given.Resources[0]))+`\s+`+regexp.QuoteMeta(verbs), policy)
