@@ -83,6 +83,12 @@ func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
 	}
 }
 
+func TestImagePolicyKnowsWhatIsInjected(t *testing.T) {
+	policy := texts(t)["policies/image.yaml"]
+	names := fmt.Sprintf("name in ['%s', '%s', '%s']", api.AgentContainer, api.TurnContainer, api.WaitContainer)
+	assert.Equal(t, 2, strings.Count(policy, names), "whether a pod is looked at, and what must not change")
+}
+
 func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
