@@ -29,13 +29,64 @@ func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
 	for _, slot := range []string{
 		api.LockLease("x"), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, ""), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, "main"),
 	} {
-		prefix := regexp.MustCompile(`^[a-z]+[.-]`).FindString(slot)
-		assert.Contains(t, leftover, "a.startsWith('-slots="+prefix+"')", slot)
+		for _, flag := range []string{"-slots=", "--slots=", "-slots\x00", "--slots\x00"} {
+			assert.Regexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00run\x00"+flag+slot)
+		}
+	}
+	for _, other := range []string{"-slots=4", "\n-slots=lock.x", "sh\x00# -slots=lock.x", "-slots=lockx", "-slots"} {
+		assert.NotRegexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00"+other)
 	}
 	own := api.SingletonLease(api.Workload{Kind: "Pod", Name: "solo"}, "main")
 	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot, as the policy knows it: %s", own)
 	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
 	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
+}
+
+// expression is the first regular expression that a policy has at a place. Of CEL's
+// escapes a policy uses two: a byte that is zero, and the backslash.
+func expression(t *testing.T, policy, place string) *regexp.Regexp {
+	t.Helper()
+	found := regexp.MustCompile(place).FindStringSubmatch(policy)
+	require.Len(t, found, 2)
+	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
+}
+
+// A comprehension's cost is quadratic, and arguments have no bound but an object's.
+func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
+	for file, text := range texts(t) {
+		if strings.HasPrefix(file, "policies/") {
+			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
+		}
+	}
+}
+
+func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
+	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
+	slot := expression(t, policy, `"'(\^.*?)'"`)
+	long := strings.Repeat("x", 253)
+	for _, lease := range []string{
+		api.LockLease("x"), api.LockLease("1.a-b"),
+		api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: "a.b"}, ""),
+		api.SingletonLease(api.Workload{Group: "my-group.example.com", Kind: "Rollout", Name: "1"}, "main-2"),
+		api.SingletonLease(api.Workload{Kind: "Pod", Name: long}, strings.Repeat("y", 63)),
+		api.SingletonLease(api.Workload{Group: long, Kind: "Pod", Name: "x"}, ""),
+	} {
+		require.True(t, api.IsSlot(lease), lease)
+		assert.Regexp(t, slot, lease)
+	}
+	for _, lease := range []string{
+		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
+		"singleton", "singleton-elector", "singletons.deployment.x", "singleton.x", "singleton..x",
+	} {
+		require.False(t, api.IsSlot(lease), lease)
+		assert.NotRegexp(t, slot, lease)
+	}
+}
+
+func TestImagePolicyKnowsWhatIsInjected(t *testing.T) {
+	policy := texts(t)["policies/image.yaml"]
+	names := fmt.Sprintf("name in ['%s', '%s', '%s']", api.AgentContainer, api.TurnContainer, api.WaitContainer)
+	assert.Equal(t, 2, strings.Count(policy, names), "whether a pod is looked at, and what must not change")
 }
 
 func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
@@ -73,7 +124,7 @@ func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
 		require.Len(t, given.Resources, 1)
 		verbs := "r.verbs == ['" + strings.Join(given.Verbs, "', '") + "']"
 		if len(given.ResourceNames) > 0 {
-			verbs = "r.?resourceNames.orValue([]).size() > 0 && r.verbs.all(v, v in ['" + strings.Join(given.Verbs, "', '") + "'])"
+			verbs = "r.?resourceNames.orValue([]).size() > 0 && r.resourceNames.all(n, n.matches(variables.slot)) && r.verbs.all(v, v in ['" + strings.Join(given.Verbs, "', '") + "'])"
 		}
 		assert.Regexp(t, regexp.QuoteMeta(fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&",
 			given.APIGroups[0], given.Resources[0]))+`\s+`+regexp.QuoteMeta(verbs), policy)

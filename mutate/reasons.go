@@ -235,7 +235,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "ImageChangedInPlace",
-		Meaning: "The image of a gated container was to change in a pod that exists; the old image's command would run in the new one.",
+		Meaning: "The image of a gated or an injected container was to change in a pod that exists; the old image's command would run in the new one, or no agent would.",
 		Do:      "change the workload's template instead",
 	},
 	{

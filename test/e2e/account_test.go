@@ -119,8 +119,18 @@ func (th thief) attempts() map[string]func(context.Context) error {
 		"a Lease of the control plane": func(ctx context.Context) error {
 			return th.createLease(ctx, metav1.NamespaceSystem, "kube-scheduler", true)
 		},
-		"a Lease beside the election's":     func(ctx context.Context) error { return th.createLease(ctx, systemNamespace, "lock.x", true) },
-		"the election's Lease elsewhere":    func(ctx context.Context) error { return th.createLease(ctx, th.name, "metaparticle-enroll", false) },
+		"a Lease beside the election's":  func(ctx context.Context) error { return th.createLease(ctx, systemNamespace, "lock.x", true) },
+		"the election's Lease elsewhere": func(ctx context.Context) error { return th.createLease(ctx, th.name, "metaparticle-enroll", false) },
+		// The name of another controller's election, in a namespace of any kind.
+		"another's election, made first": func(ctx context.Context) error {
+			return th.createLease(ctx, metav1.NamespaceDefault, "cert-manager-controller", true)
+		},
+		"a name that only resembles a slot": func(ctx context.Context) error { return th.createLease(ctx, th.name, "singleton-elector", true) },
+		"a Role for another's election": func(ctx context.Context) error {
+			role := agentsRole("metaparticle-x", true)
+			role.Rules[0].ResourceNames = []string{"lock.x", "cert-manager-controller"}
+			return th.createRole(ctx, th.name, role)
+		},
 		"a Lease without our label":         func(ctx context.Context) error { return th.createLease(ctx, th.name, "new", false) },
 		"another's Lease, labelled as ours": func(context.Context) error { return th.updateLease(th.name, "metaparticle-others") },
 		"another's Lease, deleted":          func(context.Context) error { return th.deleteLease(th.name, "metaparticle-others") },
@@ -158,7 +168,18 @@ func (th thief) attempts() map[string]func(context.Context) error {
 // work is what enroll does.
 func (th thief) work() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"makes a Lease":  func(ctx context.Context) error { return th.createLease(ctx, th.name, "lock.x", true) },
+		"makes a Lease": func(ctx context.Context) error { return th.createLease(ctx, th.name, "lock.x", true) },
+		"makes a Lease of a singleton": func(ctx context.Context) error {
+			return th.createLease(ctx, th.name, api.SingletonLease(api.Workload{Group: "example.com", Kind: "Rollout", Name: "a.b"}, "main"), true)
+		},
+		"makes a Lease anew where the namespace opted out": func(ctx context.Context) error {
+			return th.createLease(ctx, metav1.NamespaceDefault, "lock.x", true)
+		},
+		"makes a Role without rules": func(ctx context.Context) error {
+			role := agentsRole("metaparticle-x", true)
+			role.Rules = nil
+			return th.createRole(ctx, th.name, role)
+		},
 		"frees a Lease":  func(context.Context) error { return th.updateLease(th.name, th.slot) },
 		"sweeps a Lease": func(context.Context) error { return th.deleteLease(th.name, th.slot) },
 		"makes a Role": func(ctx context.Context) error {

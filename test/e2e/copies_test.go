@@ -4,6 +4,8 @@
 package e2e
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +91,21 @@ func anonymous(pod *corev1.Pod) *corev1.Pod {
 
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
+// respelled leaves an agent alone, and spells its flag otherwise: the last of the
+// words stands before the names of the slots.
+func respelled(words ...string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		for i := range pod.Spec.Containers {
+			pod.Spec.Containers[i].Command = []string{"/app"}
+		}
+		agent := initContainer(pod, api.AgentContainer)
+		i := slices.IndexFunc(agent.Args, func(arg string) bool { return strings.HasPrefix(arg, "-slots=") })
+		value := strings.TrimPrefix(agent.Args[i], "-slots=")
+		last := len(words) - 1
+		agent.Args = slices.Replace(agent.Args, i, i+1, append(slices.Clone(words[:last]), words[last]+value)...)
+	}
+}
+
 // A copy is refused by what it runs, in every namespace, and nothing else is.
 func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
 	t.Parallel()
@@ -111,6 +128,8 @@ func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
 					pod.Spec.Containers[i].Command = []string{"/app"}
 				}
 			}, true},
+			"an agent alone, its flag with two dashes": {respelled("--slots="), true},
+			"an agent alone, its flag in two words":    {respelled("-slots", ""), true},
 			// With the gate "readiness" the application runs in all pods anyway.
 			"no init containers": {noInits, gate != api.GateReadiness},
 			"a shell in the gate's volume": {func(pod *corev1.Pod) {
@@ -138,7 +157,7 @@ func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
 	}
 	t.Run("somebody else's flags", func(t *testing.T) {
 		pod := s.bare("stranger", nil)
-		pod.Spec.Containers[0].Command, pod.Spec.Containers[0].Args = []string{"/metaparticle/agent", "exec"}, []string{"run", "-slots=4"}
+		pod.Spec.Containers[0].Command, pod.Spec.Containers[0].Args = []string{"/metaparticle/agent", "exec"}, []string{"run", "-slots=4", "-slots", "4", "# -slots=lock.x", "\n-slots=lock.x"}
 		for _, namespace := range []string{s.name, elsewhere.name, metav1.NamespaceSystem} {
 			assert.NoError(t, in(namespace, pod.DeepCopy()), namespace)
 		}
@@ -171,6 +190,15 @@ func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
 	_, err := f.try(made(original))
 	assert.True(t, apierrors.IsForbidden(err), "%v", err)
 	assert.ErrorContains(t, err, leftover+"container metaparticle-agent competes for the slots of a workload that the pod does not belong to")
+	for what, words := range map[string][]string{"two dashes": {"--slots="}, "two words": {"--slots", ""}, "two flags": {"-slots=lock.x", "-slots="}} {
+		other := made(original)
+		respelled(words...)(other)
+		for i := range other.Spec.Containers {
+			other.Spec.Containers[i].Command = original.Spec.Containers[i].Command
+		}
+		_, err = f.try(other)
+		assert.ErrorContains(t, err, leftover+"container metaparticle-agent competes for the slots", what)
+	}
 	same := made(gated)
 	same.Name = gated.Name
 	_, err = f.try(same)
@@ -178,4 +206,18 @@ func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
 	_, err = f.try(made(gated))
 	assert.ErrorContains(t, err, leftover, "under another name")
 	s.never(time.Second, "anything came of it", func() bool { return s.pod("copy") != nil })
+}
+
+// A pod with very many arguments costs the API server little, in every namespace.
+func TestArgumentsCostPoliciesLittle(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
+	pod := s.bare("wordy", nil)
+	pod.Spec.Containers[0].Args = slices.Repeat([]string{"a"}, 50_000)
+	// A comprehension over them took 7 s; a dry run without any policy takes
+	// 0.1 s, and a machine may be ten times as slow.
+	began := time.Now()
+	_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{DryRun: dry})
+	require.NoError(t, err)
+	assert.Less(t, time.Since(began), 2*time.Second)
 }

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"testing"
 
@@ -93,13 +94,24 @@ func TestImageOfAGatedContainerIsNotChangedInPlace(t *testing.T) {
 	s := newSpace(t)
 	pod, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), s.bare("alone", claims), metav1.CreateOptions{})
 	require.NoError(t, err)
-	change := func(op, path string, value any) error {
-		patch, err := json.Marshal([]map[string]any{{"op": op, "path": "/spec/containers/0/" + path, "value": value}})
+	changed := func(pod *corev1.Pod, op, path string, value any) error {
+		patch, err := json.Marshal([]map[string]any{{"op": op, "path": "/spec/" + path, "value": value}})
 		require.NoError(t, err)
 		_, err = s.client.CoreV1().Pods(s.name).Patch(t.Context(), pod.Name, types.JSONPatchType, patch,
-			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+			metav1.PatchOptions{DryRun: dry})
 		return err
 	}
+	change := func(op, path string, value any) error { return changed(pod, op, "containers/0/"+path, value) }
 	assert.ErrorContains(t, change("replace", "image", "another:1"), "ImageChangedInPlace: ")
 	assert.ErrorContains(t, change("add", "args/-", "another"), "pod updates may not change fields other than")
+	for gate := range missingOf {
+		pod, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), s.bare("with-"+string(gate), map[string]string{
+			api.LockAnnotation: "with-" + string(gate), api.GateAnnotation: string(gate),
+		}), metav1.CreateOptions{})
+		require.NoError(t, err)
+		for i, injected := range pod.Spec.InitContainers {
+			assert.ErrorContains(t, changed(pod, "replace", fmt.Sprintf("initContainers/%d/image", i), "another:1"),
+				"ImageChangedInPlace: container "+injected.Name, gate)
+		}
+	}
 }
