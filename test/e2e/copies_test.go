@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -212,12 +213,20 @@ func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
 func TestArgumentsCostPoliciesLittle(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
-	pod := s.bare("wordy", nil)
-	pod.Spec.Containers[0].Args = slices.Repeat([]string{"a"}, 50_000)
-	// A comprehension over them took 7 s; a dry run without any policy takes
-	// 0.1 s, and a machine may be ten times as slow.
-	began := time.Now()
-	_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{DryRun: dry})
-	require.NoError(t, err)
-	assert.Less(t, time.Since(began), 2*time.Second)
+	fastest := func(args ...string) time.Duration {
+		pod := s.bare("wordy", nil)
+		pod.Spec.Containers[0].Args = args
+		best := time.Duration(math.MaxInt64)
+		for range 3 {
+			began := time.Now()
+			_, err := s.client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{DryRun: dry})
+			require.NoError(t, err)
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	const many = 50_000
+	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
+	// A comprehension over the arguments took a hundred times as long.
+	assert.Less(t, all, 40*one)
 }
