@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// frost is what a shim has stopped because the wall clock leapt. The machine may
+// frost holds the processes that a shim stopped after a leap of the wall clock. The machine may
 // have been paused, and another pod may hold the slot by now. The agent finds out:
 // only a grant that answers the leap lets the child go on.
 type frost struct {

@@ -99,7 +99,7 @@ func TestChildContinuedFromElsewhereIsFrozenAgain(t *testing.T) {
 	stand(t, true, pid)
 }
 
-// What a debugger has stopped goes on when the debugger lets go.
+// A process that a debugger has stopped goes on when the debugger lets go.
 func TestTracedProcessIsNotTakenForStopped(t *testing.T) {
 	for state, stopped := range map[string]bool{"T": true, "t": false, "S": false} {
 		p, ok := parseStat([]byte("7 (x) " + state + " 1 7 7 0 -1 0"))

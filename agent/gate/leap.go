@@ -35,7 +35,7 @@ type Leaps struct {
 	file *os.File // the timer that the kernel cancels; nil without one
 }
 
-// window is what lies between the wall clock and CLOCK_BOOTTIME: the two cannot be
+// window bounds the distance of the wall clock from CLOCK_BOOTTIME: the two cannot be
 // read at one instant.
 type window struct{ low, high time.Duration }
 
@@ -140,7 +140,7 @@ func (l *Leaps) Leapt() bool {
 // Settle takes the clocks as they are.
 func (l *Leaps) Settle() { l.base = l.read() }
 
-// narrow is how close together the two clocks are read at best: two system calls
+// narrow is the width of a good reading of both clocks: two system calls
 // that nothing interrupts take a microsecond.
 const narrow = time.Millisecond
 

@@ -22,7 +22,7 @@ const (
 		"and its container may not signal other users' processes; add the capability KILL"
 )
 
-// youngFor is how long after its start a child counts as young. The shim holds
+// A child counts as young for youngFor after its start. The shim holds
 // back a signal that would only end a young child, because the child's handler is
 // still to come. With ten processes ready to run on each processor, a Python program
 // that loads large libraries first had its handler after 1.3 s. A child has four
@@ -39,7 +39,7 @@ const (
 	lookMost  = 100 * time.Millisecond
 )
 
-// passing is what the shim knows of the signals to one child.
+// passing is the state of the signals to one child.
 type passing struct {
 	// since is the instant at which the child started.
 	since time.Duration

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// processStatus is what /proc says of a process's user and signals.
+// processStatus holds a process's user and signals, as read from /proc.
 type processStatus struct {
 	// uid is the real user id.
 	uid int
