@@ -8,6 +8,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // drain stops the children of a hold, and returns when all of them are proven
@@ -21,12 +22,12 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 	for !a.shims.Proven(h.id) && a.now < a.deadline() {
 		// First: where readiness is all there is, what is stored after the
 		// gate was told is the answer.
-		a.showDraining(h)
+		a.appear(ctx, a.readiness.Draining(a.now, h.id, h.reason, h.drains))
 		taken := a.taken()
 		for _, r := range a.shims.Grantees(h.id) {
 			a.stopChild(h, r)
 			if taken && r.Phase == gate.Draining {
-				a.orders.kill(r, reasonLost)
+				a.orders.kill(r, show.ReasonLost)
 			}
 		}
 		if h.renews() {
@@ -45,14 +46,14 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 // lost in part, nor one that nobody can vouch for: the sooner they expire, the
 // sooner somebody goes on.
 func (h *hold) renews() bool {
-	return h.reason != reasonLost && h.reason != reasonUnproven
+	return h.reason != show.ReasonLost && h.reason != show.ReasonUnproven
 }
 
 // stopChild asks a shim to drain. A shim drops a grant that it has not used yet. In a
 // pod that is being deleted the container ends with the child's own exit code. A shim
 // that stood by again would end as if the kubelet's signal had killed the application.
 func (a *Agent) stopChild(h *hold, r gate.Report) {
-	if h.reason == reasonPodDeleted && proof.HasChild(r) && a.config.Asides != nil {
+	if h.reason == show.ReasonPodDeleted && proof.HasChild(r) && a.config.Asides != nil {
 		a.orders.end(r, h.id, h.reason, h.grace)
 		return
 	}
@@ -63,21 +64,21 @@ func (a *Agent) stopChild(h *hold, r gate.Report) {
 // which releases what is proven (at once, if it does not want it back) and
 // waits out what is not.
 func (a *Agent) letGo(h *hold) {
-	a.metrics.holding(0)
+	a.metrics.Holding(0)
 	a.probes.Follow(nil)
 	switch {
 	case !a.shims.Proven(h.id):
 		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
-		a.events.notReleased(a.config.Slots)
-	case h.reason == reasonYield:
+		a.events.NotReleased(a.config.Slots)
+	case h.reason == show.ReasonYield:
 		// Those that stand by act within milliseconds; one whose watch has
 		// ended is back after a retry.
 		a.owes, a.aside = true, a.self.Budget.Retry
-	case h.reason == reasonNotGranted:
+	case h.reason == show.ReasonNotGranted:
 		// The disk is no better in a moment. Whoever has a good one goes first,
 		// and if nobody is there, this pod writes no more than a holder does.
 		a.owes, a.aside = true, a.self.Budget.Renew
-	case h.reason == reasonEnded, h.reason == reasonNotStarted:
+	case h.reason == show.ReasonEnded, h.reason == show.ReasonNotStarted:
 		a.owes = true
 	}
 	for _, s := range a.slots {

@@ -11,23 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
-)
-
-// Why a hold ends, as it appears in logs, in Events and at the shims.
-const (
-	reasonEnded    = "Ended"
-	reasonYield    = "Yielded"
-	reasonLost     = "Lost"
-	reasonCutOff   = "RenewDeadlinePassed"
-	reasonUnproven = "EarlierShimUnproven"
-	reasonDrained  = "ShimDrained"
-	// reasonPodDeleted: when it began, nobody here knew that the pod was about to end.
-	reasonPodDeleted = "PodDeleted"
-	// reasonNotGranted: no child can be started here. To hold on would keep the
-	// slot from those who can.
-	reasonNotGranted = "NotGranted"
-	// reasonNotStarted: after an init container nothing else asked for a grant.
-	reasonNotStarted = "NotStarted"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // startsWithin bounds how long a hold is kept between a gated init container
@@ -80,16 +64,16 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	// Whatever happens here: the release is the last thing, and has to be
 	// proven.
 	defer a.letGo(h)
-	a.closePorts()
+	a.readiness.Close()
 	if h.resumed {
 		a.config.Log.Info("resumed", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
 	} else {
-		a.metrics.acquired()
+		a.metrics.Acquired()
 		a.config.Log.Info("acquired", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
-		a.events.acquired(a.tokens())
+		a.events.Acquired(a.tokens())
 	}
 	for {
-		a.metrics.holding(a.deadline())
+		a.metrics.Holding(a.deadline())
 		if h.reason, h.grace = a.endOf(h); h.reason != "" {
 			break
 		}
@@ -97,14 +81,14 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 		a.follow(h)
 		a.renewAll(ctx, h)
 		a.guard(ctx)
-		a.showHolder(h)
+		a.appear(ctx, a.readiness.Holder(a.now, a.holder(h)))
 		if err := a.wait(ctx); err != nil {
 			return err
 		}
 	}
 	a.config.Log.Info("hold ends", "hold", h.id, "reason", h.reason)
-	a.metrics.ends(h.reason)
-	a.events.ends(h.reason, a.config.Slots)
+	a.metrics.Ends(h.reason)
+	a.events.Ends(h.reason, a.config.Slots)
 	return a.drain(ctx, h)
 }
 
@@ -118,29 +102,29 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 	for _, s := range a.slots {
 		if s.lost != nil {
 			a.config.Log.Warn("slot is lost", "lease", s.name, "hold", h.id, "err", s.lost)
-			return reasonLost, a.lostGrace(s.lost)
+			return show.ReasonLost, a.lostGrace(s.lost)
 		}
 	}
 	switch {
 	case a.now >= a.drainAt():
-		return reasonCutOff, drain
+		return show.ReasonCutOff, drain
 	case a.shims.Doubted(h.id):
-		return reasonUnproven, drain
+		return show.ReasonUnproven, drain
 	case a.shims.Drained(h.id):
-		return reasonDrained, drain
+		return show.ReasonDrained, drain
 	case !a.shims.Outstanding(h.id) && h.refused:
-		return reasonNotGranted, drain
+		return show.ReasonNotGranted, drain
 	case a.belated == h.id && a.now < h.since+a.self.Budget.Duration:
-		return reasonPodDeleted, a.config.Grace
+		return show.ReasonPodDeleted, a.config.Grace
 	case a.shims.Succeeded(h.id) && !a.stopping && !a.leaving && !a.yielding:
 		if a.now >= a.startsBy(h) {
-			return reasonNotStarted, drain
+			return show.ReasonNotStarted, drain
 		}
 		a.wakeAt(a.startsBy(h))
 	case !a.shims.Outstanding(h.id) && (a.stopping || a.leaving || len(a.grantable(h.id)) == 0):
-		return reasonEnded, drain
+		return show.ReasonEnded, drain
 	case a.yielding && (!a.leaving || !a.config.KubeletStops):
-		return reasonYield, a.config.Grace
+		return show.ReasonYield, a.config.Grace
 	}
 	a.wakeAt(a.drainAt())
 	return "", 0
@@ -167,7 +151,7 @@ func (a *Agent) grant(h *hold) {
 	}
 	a.extend(h)
 	for _, r := range a.shims.Superseded() {
-		a.orders.drain(r, r.Hold, reasonUnproven, a.self.Budget.Drain)
+		a.orders.drain(r, r.Hold, show.ReasonUnproven, a.self.Budget.Drain)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -63,11 +64,11 @@ type Agent struct {
 	// slots have expired anyway.
 	leaveBy time.Duration
 
-	outlook outlook
-	probes  *probe.Monitor
-	status  *status
-	events  *events
-	metrics *Metrics
+	readiness *show.Readiness
+	probes    *probe.Monitor
+	status    *show.Status
+	events    *show.Events
+	metrics   *show.Metrics
 }
 
 // New makes an agent. It starts nothing.
@@ -91,15 +92,16 @@ func New(config Config) (*Agent, error) {
 		shims:   proof.New(proof.Config{Containers: config.Containers, InitContainers: config.InitContainers, Granted: config.Granted}),
 		posts:   make(chan func()),
 		yields:  make(chan struct{}, 1),
-		metrics: newMetrics(config.Clock),
+		metrics: show.NewMetrics(config.Clock, longest),
 	}
 	for _, name := range config.Slots {
 		a.slots = append(a.slots, &slot{name: name})
 	}
 	a.orders = newOrders(config, a.shims)
-	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
-	a.status.answered = a.answered
-	a.events = newEvents(config, budget.RequestTimeout)
+	shown := showConfig(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
+	shown.Asked = a.answered
+	a.status, a.events = show.NewStatus(shown), show.NewEvents(shown)
+	a.readiness = newReadiness(config, budget)
 	a.probes = newProbes(config)
 	return a, nil
 }
@@ -115,12 +117,12 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer a.probes.Close()
 	a.stop = stop
 	a.now = a.config.Clock()
-	a.group.Go(func() { a.status.run(ctx) })
-	a.group.Go(func() { a.events.run(ctx) })
+	a.group.Go(func() { a.status.Run(ctx) })
+	a.group.Go(func() { a.events.Run(ctx) })
 	for {
 		h, err := a.standby(ctx)
 		if h == nil || err != nil {
-			a.events.flush(ctx)
+			a.events.Flush(ctx)
 			return err
 		}
 		if err := a.hold(ctx, h); err != nil {
@@ -161,16 +163,16 @@ func (a *Agent) answered(ctx context.Context, hold string, deleted bool) {
 }
 
 // Metrics of the agent.
-func (a *Agent) Metrics() *Metrics { return a.metrics }
+func (a *Agent) Metrics() *show.Metrics { return a.metrics }
 
 // reported takes in what a shim says.
 func (a *Agent) reported(r gate.Report) {
 	last, known := a.shims.Last(r.Shim)
 	if r.Silent && !last.Silent {
-		a.events.silent(r.Container)
+		a.events.Silent(r.Container)
 	}
 	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble {
-		a.events.trouble(r.Trouble)
+		a.events.Trouble(r.Trouble)
 	}
 	a.shims.Note(r)
 	a.orders.note(last, r)
@@ -195,7 +197,7 @@ const longest = 10 * time.Second
 // in. Timers only wake; what time it is, the clock says.
 func (a *Agent) wait(ctx context.Context) error {
 	pause := longest
-	a.metrics.looked()
+	a.metrics.Looked()
 	if a.woken {
 		pause = min(max(a.wake-a.config.Clock(), 0), longest)
 	}

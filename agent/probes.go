@@ -61,7 +61,7 @@ func (a *Agent) serves(h *hold) bool { return a.shims.Running(h.id) && a.probes.
 // noticed takes in what the probes brought.
 func (a *Agent) noticed() {
 	for _, n := range a.probes.Take() {
-		a.events.probed(n)
+		a.events.Probed(n)
 		r, _ := a.shims.Last(gate.ShimID(n.Child.Shim))
 		if !n.End || r.Phase != gate.Running || r.Hold != n.Child.Hold {
 			continue

@@ -84,7 +84,7 @@ func sameNotes(a, b lease.Notes) bool {
 
 // renewed takes the answer to a renewal, which may come late.
 func (a *Agent) renewed(s *slot, held *lease.Hold, attempt lease.Attempt, l *kube.Lease, err error) {
-	a.metrics.renewed(err)
+	a.metrics.Renewed(err)
 	if s.held != held {
 		a.overtaken(s, l, err)
 		return

@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // bid is a hold in the making. Its number stays the same until all slots are
@@ -51,7 +52,7 @@ func (a *Agent) standby(ctx context.Context) (*hold, error) {
 			return nil, nil
 		}
 		a.lookAll(ctx)
-		a.showStandby(ctx)
+		a.appear(ctx, a.readiness.Standby(a.now, a.seen(), !a.shims.Alive()))
 		if err := a.wait(ctx); err != nil {
 			return nil, err
 		}
@@ -162,12 +163,12 @@ func (a *Agent) drainOrphans() {
 		}
 		reason, taken := "", false
 		if a.shims.Doubted(k.Hold) {
-			reason = reasonUnproven
+			reason = show.ReasonUnproven
 		}
 		for _, s := range a.slots {
 			r, ok := s.view.Record()
 			if ok && !a.self.Holds(r, k.Hold) {
-				reason, taken = reasonLost, taken || !a.self.Mine(r)
+				reason, taken = show.ReasonLost, taken || !a.self.Mine(r)
 			}
 		}
 		switch {
@@ -286,7 +287,7 @@ func (a *Agent) acquire(ctx context.Context, s *slot, r lease.Record) {
 // care beyond reading again: nothing is granted yet, so if the Lease turns out
 // to be ours under this bid, that is proof that nothing of it is alive.
 func (a *Agent) acquired(s *slot, by bid, attempt lease.Attempt, l *kube.Lease, err error) {
-	a.metrics.wrote(err)
+	a.metrics.Wrote(err)
 	if err == nil {
 		var held *lease.Hold
 		if held, err = a.self.Begin(attempt, recordOf(l), by.tokens[s.name]); err == nil {
@@ -361,13 +362,13 @@ func (a *Agent) release(ctx context.Context, s *slot, r lease.Record) {
 		return
 	}
 	a.put(ctx, s, next, func(l *kube.Lease, err error) {
-		a.metrics.wrote(err)
+		a.metrics.Wrote(err)
 		if err != nil {
 			a.missed(s, r.Version, err)
 			return
 		}
 		a.config.Log.Info("released", "lease", s.name, "hold", r.Hold)
-		a.events.released(s.name)
+		a.events.Released(s.name)
 		s.base, s.misses = l, 0
 		s.view.Read(a.now, recordOf(l))
 		// Who takes it now should not have to share the API server's, or the
