@@ -84,9 +84,9 @@ func TestAHoldFromBeforeItsPodWasDeletedGoesOn(t *testing.T) {
 				a.delete()
 				a = again(w, a)
 				w.pass(time.Second)
-				a.agent.status.Show(show.Appearance{Hold: a.gates.hold("s1"), Reason: "Changed"})
+				a.agent.unit.status.Show(show.Appearance{Hold: a.gates.hold("s1"), Reason: "Changed"})
 				w.pass(time.Minute)
-				require.True(t, a.agent.leaving, "it has heard of the deletion")
+				require.True(t, a.agent.unit.deletion.known, "it has heard of the deletion")
 				assert.True(t, a.running("s1"))
 				assert.Empty(t, a.gates.told())
 				a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
@@ -112,7 +112,7 @@ func TestAHoldThatHasLastedIsNotGivenBackForALateAnswer(t *testing.T) {
 		a.delete()
 		a.link.set(func(l *link) { l.noStatus = false })
 		w.pass(time.Minute)
-		require.True(t, a.agent.leaving, "it has heard of the deletion")
+		require.True(t, a.agent.unit.deletion.known, "it has heard of the deletion")
 		assert.True(t, a.running("s1"))
 	})
 }
@@ -122,9 +122,9 @@ func TestOnlyTheHoldThatBeganTooLateIsGivenBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.agent.answered(w.t.Context(), "another hold", true)
+		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.note("another hold", true) })
 		w.pass(0)
-		a.agent.leaving = false // or it would begin none
+		a.agent.unit.deletion.known = false // or it would begin none
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Minute)
@@ -143,7 +143,7 @@ func TestAHoldIsKeptInADeletedPodWhoseKubeletAloneCanStopIt(t *testing.T) {
 		a.delete()
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
-		require.True(t, a.agent.leaving)
+		require.True(t, a.agent.unit.deletion.known)
 		a.agent.Yield()
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"))

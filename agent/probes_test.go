@@ -150,7 +150,7 @@ func TestTheHolderIsReadyWhenItsApplicationIsAndStandbysFollow(t *testing.T) {
 		assert.Equal(t, "False ApplicationNotReady", a.ready())
 		assert.False(t, w.serving())
 		assert.Equal(t, "True HandingOver", b.ready())
-		w.pass(show.Handover(a.agent.self.Budget))
+		w.pass(show.Handover(a.agent.unit.self.Budget))
 		assert.Equal(t, "False HolderNotServing", b.ready())
 		assert.Equal(t, a.identity(), w.holder(), "not Ready is not dead")
 
