@@ -33,6 +33,7 @@ SEED ?=
 SOAK ?= 2m
 V ?=
 ROUNDS ?= 1000
+PKG ?=
 
 ##@ The two commands of a fresh machine
 
@@ -86,6 +87,10 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	$(CACHE)/golangci-lint run ./...
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --config ../../../.golangci.yaml ./...
+
+.PHONY: words
+words: ## How often the language breaks its rules; PKG=folder prints the sentences.
+	@go run ./tools/words $(PKG)
 
 .PHONY: bench
 bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
