@@ -334,10 +334,15 @@ func gated(name, account, slots string) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			InitContainers:     []corev1.Container{{Name: api.AgentContainer}},
-			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "shim"}}},
+			InitContainers:     []corev1.Container{agent()},
+			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}},
 		},
 	}
+}
+
+// agent is the sidecar of a gated pod.
+func agent(args ...string) corev1.Container {
+	return corev1.Container{Name: api.AgentContainer, Args: args, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}
 }
 
 // marked is a pod with the marks of a gated one and no gate: somebody put them
