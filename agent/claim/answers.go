@@ -167,7 +167,9 @@ func (c *Claim) missed(now time.Duration, a Action, answer Answer) error {
 		s.tryAt = now + max(c.jitter(c.config.Self.Budget.Retry), c.backoff(now, s, answer.RetryAfter))
 		return answer.Err
 	}
-	if a.Kind == Acquire {
+	if answer.Missing {
+		s.view.Gone() // there is nothing to write over, until the Lease is read again
+	} else if a.Kind == Acquire {
 		s.unread = a.Record.Hold
 	}
 	c.lookAgain(now, s, answer.RetryAfter)

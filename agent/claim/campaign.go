@@ -131,6 +131,10 @@ func (c *Claim) anyOne(p *plan) []*slot {
 			return []*slot{s}
 		}
 	}
+	if at := c.soleAt(p); p.now < at {
+		p.wakeAt(at)
+		return nil
+	}
 	var own, free []*slot
 	for _, s := range c.slots {
 		at := c.choosableAt(p, s)
@@ -154,6 +158,21 @@ func (c *Claim) anyOne(p *plan) []*slot {
 	// Standbys that choose at random collide less.
 	i := int(c.config.Random.Uint64() % uint64(len(free))) //nolint:gosec // less than len(free)
 	return free[i : i+1]
+}
+
+// soleAt returns the instant from which this pod can have no child under any slot: an
+// earlier agent process may have had one, under a slot that was not seen yet.
+func (c *Claim) soleAt(p *plan) time.Duration {
+	duration, at := c.config.Self.Budget.Duration, time.Duration(0)
+	for _, s := range c.slots {
+		switch r, ok := s.view.Record(); {
+		case !ok:
+			at = max(at, c.began+duration)
+		case c.config.Self.Mine(r) && !c.proven(p.facts, r):
+			at = max(at, s.view.ExpiresAt(duration))
+		}
+	}
+	return at
 }
 
 // choosableAt returns the instant from which a campaign may choose the slot: it is seen

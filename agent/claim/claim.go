@@ -44,6 +44,8 @@ type Claim struct {
 	stage    Stage
 	campaign campaign
 	handback handback
+	// began is when this agent process began.
+	began time.Duration
 	// leaps counts the leaps of the wall clock that the claim was told of.
 	leaps int
 	// stopping: the claim ends. leaveBy is the instant at which its last slots have
@@ -52,9 +54,9 @@ type Claim struct {
 	leaveBy  time.Duration
 }
 
-// New returns a claim that has seen nothing yet.
-func New(c Config) *Claim {
-	claim := &Claim{config: c}
+// New returns the claim of an agent process that begins now, and has seen nothing yet.
+func New(c Config, now time.Duration) *Claim {
+	claim := &Claim{config: c, began: now}
 	for _, name := range c.Slots {
 		claim.slots = append(claim.slots, &slot{name: name})
 	}

@@ -23,7 +23,7 @@ func self(t testing.TB, name string) lease.Self {
 }
 
 func TestPodThatHeldReadsAgainBeforeItsStandbys(t *testing.T) {
-	c := New(Config{Slots: []string{"lock.a"}, Self: self(t, "a"), Random: rand.NewPCG(1, 1)})
+	c := New(Config{Slots: []string{"lock.a"}, Self: self(t, "a"), Random: rand.NewPCG(1, 1)}, 0)
 	s := c.slots[0]
 	s.look.misses = 20
 	worst := func() (d time.Duration) {
