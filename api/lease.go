@@ -6,7 +6,6 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
 	"strings"
 )
 
@@ -100,18 +99,4 @@ func ShortName(name string) string {
 	}
 	sum := sha256.Sum256([]byte(name))
 	return name[:cutLength] + hashMark + hex.EncodeToString(sum[:hashBytes])
-}
-
-// Slots are the names of the Leases that a pod of the workload claims, in the
-// order in which they are acquired: sorted, the same for everybody.
-func (r Request) Slots(of Workload) []string {
-	var slots []string
-	if r.Singleton {
-		slots = append(slots, SingletonLease(of, r.SingletonName))
-	}
-	for _, name := range r.Locks {
-		slots = append(slots, LockLease(name))
-	}
-	slices.Sort(slots)
-	return slots
 }

@@ -61,7 +61,7 @@ func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 }
 
 func TestSlotsAreAcquiredInOneOrder(t *testing.T) {
-	r := Request{Singleton: true, SingletonName: "a", Locks: []string{"z", "b"}}
+	r := Request{Claimed: claimed(named("a"), lock("b"), lock("z"))}
 	assert.Equal(t,
 		[]string{"lock.b", "lock.z", "singleton-a.deployment.x"},
 		r.Slots(Workload{"apps", "Deployment", "x"}))

@@ -39,28 +39,28 @@ func (m Mistakes) sort() {
 	})
 }
 
-// unknown describes the mistake of a key that nobody knows.
-func unknown(key string) string {
+// unknown describes the mistake of a key that the table does not have.
+func (all table) unknown(key string) string {
 	if key == InjectionLabel {
 		return fmt.Sprintf("is a label of the namespace, not an annotation: kubectl label namespace NAME %s=%s",
 			InjectionLabel, InjectionEnabled)
 	}
-	if known, ok := nearest(key); ok {
+	if known, ok := all.nearest(key); ok {
 		return fmt.Sprintf("is not known: did you mean %s?", known)
 	}
 	return "is not known: remove it"
 }
 
-// nearest is the annotation whose name takes the fewest edits to get from key,
+// nearest returns the annotation whose name takes the fewest edits to get from key,
 // if those are few enough for a slip of the hand: two, or a third of the name.
-func nearest(key string) (string, bool) {
+func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
 		// No annotation is as long, and comparing takes as long as the key is.
 		return "", false
 	}
 	name := strings.ToLower(strings.TrimPrefix(key, Prefix))
 	best, least := "", 0
-	for _, a := range Annotations {
+	for _, a := range all {
 		known := strings.TrimPrefix(a.Key, Prefix)
 		d := distance(name, known)
 		if d > max(2, len(known)/3) || d >= len(known) {

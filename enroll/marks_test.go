@@ -36,11 +36,19 @@ func TestMarksGiveNoRightOnWhatIsNoSlot(t *testing.T) {
 }
 
 func TestWhatAnnotationsCanAskForIsASlot(t *testing.T) {
-	request := api.Request{Singleton: true, Locks: []string{"x"}}
-	named := api.Request{Singleton: true, SingletonName: "writer"}
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
-	for _, slot := range append(request.Slots(of), named.Slots(of)...) {
-		assert.True(t, api.IsSlot(slot), slot)
+	for _, a := range api.Annotations {
+		for _, value := range a.Examples {
+			request, err := api.Parse(map[string]string{a.Key: value})
+			if a.Kind == nil {
+				continue
+			}
+			require.NoError(t, err)
+			require.NotEmpty(t, request.Slots(of), "%s: %s", a.Key, value)
+			for _, slot := range request.Slots(of) {
+				assert.True(t, api.IsSlot(slot), slot)
+			}
+		}
 	}
 }
 

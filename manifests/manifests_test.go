@@ -182,7 +182,7 @@ var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metapar
 func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
-		if !a.Claim {
+		if a.Kind == nil {
 			nothing = append(nothing, a.Key)
 		}
 	}
