@@ -11,8 +11,8 @@ import (
 // Bounds of a lease duration.
 const (
 	DefaultLeaseDuration = 30 * time.Second
-	// MinLeaseDuration is the shortest one whose budget rides out an outage of
-	// two seconds and still leaves two seconds to stop in.
+	// MinLeaseDuration is the shortest duration whose budget rides out an outage of two
+	// seconds and still leaves two seconds to stop in.
 	MinLeaseDuration = 10 * time.Second
 	// MaxLeaseDuration bounds how long a vanished holder can block the others.
 	MaxLeaseDuration = time.Hour
@@ -62,9 +62,9 @@ const minMargin = 2 * time.Second
 // seventy-eighth, is for scheduling and grows with the duration.
 const marginPart = 6
 
-// NewBudget derives every duration from the lease duration d. It fails if d is
-// outside of [MinLeaseDuration, MaxLeaseDuration] or no whole number of
-// seconds, which is all that a Lease can say.
+// NewBudget derives every duration from the lease duration d. It fails if d is outside
+// of [MinLeaseDuration, MaxLeaseDuration], or is no whole number of seconds: a Lease
+// can say no other.
 func NewBudget(d time.Duration) (Budget, error) {
 	switch {
 	case d < MinLeaseDuration || d > MaxLeaseDuration:
@@ -85,10 +85,10 @@ func NewBudget(d time.Duration) (Budget, error) {
 	return b, nil
 }
 
-// Deadline is how long after the sending of the last successful renewal every
+// Deadline returns how long after the sending of the last successful renewal every
 // child must be dead.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
-// Outage is how long the API server may be away, whenever that begins, before
-// a holder begins to drain.
+// Outage returns how long the API server may be away, whenever that begins, before a
+// holder begins to drain.
 func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

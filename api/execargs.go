@@ -5,8 +5,8 @@ package api
 
 import "time"
 
-// ExecArgs are the arguments of the shim. The child's own command follows them.
-// [DefaultExecArgs] is where a writer begins.
+// ExecArgs are the arguments of the shim. The child's own command follows them. A
+// writer begins with [DefaultExecArgs].
 type ExecArgs struct {
 	// Container is the name of the container that the shim is in.
 	Container string

@@ -14,8 +14,8 @@ const (
 	singletonPrefix = "singleton"
 )
 
-// Workload is the top-most controller of a pod, or the pod itself if it has
-// none: the group within which a singleton is single.
+// Workload is the top-most controller of a pod, or the pod itself if it has no
+// controller: the group within which a singleton is single.
 type Workload struct {
 	// Group of the API, without its version; empty for the core group.
 	Group string
@@ -23,7 +23,7 @@ type Workload struct {
 	Name  string
 }
 
-// String is Kind/name, with the group for kinds that Kubernetes does not have.
+// String returns Kind/name, with the group for kinds that Kubernetes does not have.
 func (w Workload) String() string {
 	if w.builtin() {
 		return w.Kind + "/" + w.Name
@@ -35,19 +35,19 @@ func (w Workload) builtin() bool {
 	return w.Group == "" || w.Group == "apps" || w.Group == "batch"
 }
 
-// Valid: an object of the API server can be of that kind and have that name. A
-// pod's owner references may hold anything, and the workload becomes a part of
-// the Lease's name, of a flag and of a list.
+// Valid reports whether an object of the API server can have that kind and that name. A
+// pod's owner references may hold anything, and the workload becomes a part of the
+// Lease's name, of an argument and of a list.
 func (w Workload) Valid() bool {
 	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))
 	return group && isKind(w.Kind) && len(w.Name) <= maxName && isSubdomain(w.Name)
 }
 
-// LockLease is the name of the Lease of a lock.
+// LockLease returns the name of the Lease of a lock.
 func LockLease(name string) string { return lockPrefix + name }
 
-// SingletonLease is the name of the Lease of a workload's singleton; name is
-// empty for the plain one.
+// SingletonLease returns the name of the Lease of a workload's singleton; name is empty
+// for the plain singleton.
 //
 // Two singletons have the same Lease only if they are the same:
 //   - the first dot ends "singleton" or "singleton-<name>" (a name is a DNS
@@ -79,20 +79,20 @@ func SingletonLease(group Workload, name string) string {
 	return ShortName(b.String())
 }
 
-// hashMark stands before the hash that ends a shortened name. It is a word of its
+// hashMark stands before the hash that ends a shortened name. The mark is a word of its
 // own, whatever the cut left: neither a dash nor a dot may end a part of a name.
 const hashMark = "x-"
 
-// hashBytes of a SHA-256 are enough: nobody finds two names of one hash of 128 bits
-// by chance, and whoever looks for them may as well create the pods of one workload.
+// hashBytes of a SHA-256 are enough: nobody finds two names of one hash of 128 bits by
+// chance. A person who looks for two may as well create the pods of one workload.
 const hashBytes = 16
 
-// cutLength is what is left of a shortened name before its mark and hash.
+// cutLength is the length of a shortened name before its mark and hash.
 const cutLength = maxName - len(hashMark) - 2*hashBytes
 
 // ShortName keeps a name within the limit for objects, by the hash of the whole. A
-// shortened name has exactly the most bytes, and every name that has as many is
-// shortened: so no name is another one's shortened form.
+// shortened name has exactly as many bytes as the limit, and ShortName shortens every
+// name of so many bytes. So no name is the shortened form of another name.
 func ShortName(name string) string {
 	if len(name) < maxName {
 		return name

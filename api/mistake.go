@@ -15,14 +15,14 @@ type Mistake struct {
 	// Key of the annotation, with its prefix.
 	Key   string
 	Value string
-	// Problem says what is wrong and what to do, and reads on after the key.
+	// Problem says what is wrong and what to do. A message has it right after the key.
 	Problem string
 }
 
 func (m Mistake) Error() string { return brief(m.Key) + " " + m.Problem }
 
-// Mistakes are all that is wrong with a set of annotations, sorted by key. It
-// is the only error that [Parse] returns.
+// Mistakes are all that is wrong with a set of annotations, sorted by key. [Parse]
+// returns no other error.
 type Mistakes []Mistake
 
 func (m Mistakes) Error() string {
@@ -55,7 +55,7 @@ func (all table) unknown(key string) string {
 // if those are few enough for a slip of the hand: two, or a third of the name.
 func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
-		// No annotation is as long, and comparing takes as long as the key is.
+		// No annotation is as long, and the time to compare grows with the key.
 		return "", false
 	}
 	name := strings.ToLower(strings.TrimPrefix(key, Prefix))

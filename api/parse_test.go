@@ -74,8 +74,8 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// TestMistakesWordForWord is what people read, so each word counts.
-func TestMistakesWordForWord(t *testing.T) {
+// TestMistakesKeepTheirWords is what people read, so each word counts.
+func TestMistakesKeepTheirWords(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)
 	tests := []struct {
@@ -148,7 +148,7 @@ func TestMistakesWordForWord(t *testing.T) {
 }
 
 // A gate that is not in the containers cannot do everything that one in them can.
-func TestWhatAGateCannotDoIsAMistake(t *testing.T) {
+func TestSettingsThatAGateIgnoresAreMistakes(t *testing.T) {
 	tests := []struct {
 		gate, key, value, want string
 	}{
@@ -178,7 +178,7 @@ func TestWhatAGateCannotDoIsAMistake(t *testing.T) {
 	}
 }
 
-func TestStandbysOfAGateOutsideOfTheContainersAreNotReady(t *testing.T) {
+func TestStandbysWithoutShimsAreNotReady(t *testing.T) {
 	assert.Equal(t, ReadinessForward, Request{}.Standbys())
 	assert.Equal(t, ReadinessForward, Request{Gate: GateContainer}.Standbys())
 	assert.Equal(t, ReadinessHolder, Request{Readiness: ReadinessHolder}.Standbys())
@@ -186,7 +186,7 @@ func TestStandbysOfAGateOutsideOfTheContainersAreNotReady(t *testing.T) {
 	assert.Equal(t, ReadinessHolder, Request{Gate: GateReadiness}.Standbys())
 }
 
-func TestAllMistakesAreReportedAtOnceAndInOrder(t *testing.T) {
+func TestParseReportsAllMistakesInOrder(t *testing.T) {
 	_, err := Parse(map[string]string{
 		LockAnnotation:          "A",
 		OnLossAnnotation:        "x",
@@ -202,7 +202,7 @@ func TestAllMistakesAreReportedAtOnceAndInOrder(t *testing.T) {
 	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "shards"}, keys)
 }
 
-func TestMisspeltClaimIsNotAlsoAMissingOne(t *testing.T) {
+func TestMisspeltClaimIsOneMistake(t *testing.T) {
 	_, err := Parse(map[string]string{Prefix + "singelton": "true", OnLossAnnotation: "restart"})
 	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
 }
@@ -266,7 +266,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestWhatAWorkloadsPodsWillHave(t *testing.T) {
+func TestEffectivePrefersTheTemplate(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

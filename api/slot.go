@@ -25,8 +25,8 @@ func isSingletonSlot(lease string) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
 }
 
-// endings complete the name of a singleton's Lease, wherever it was cut: in or
-// after the workload's name, in the kind's part, between its two dashes, or
+// endings complete the name of a singleton's Lease, wherever the name was cut: in or
+// after the workload's name, in the kind's part, between the two dashes of that part, or
 // before its end.
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
@@ -87,7 +87,7 @@ func isSingletonName(name string) bool {
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // a letter may be an ASCII one in lower case
+			return false // some letters have an ASCII letter as their lower case
 		}
 	}
 	lower := strings.ToLower(kind)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSlotsAreWhatClaimsCanName(t *testing.T) {
+func TestIsSlotTakesNamesOfClaimsAlone(t *testing.T) {
 	long := strings.Repeat("l", 253)
 	for lease, want := range map[string]bool{
 		"lock.a": true, "lock.a.b-c.0": true, "lock." + long[:248]: true, "singleton.deployment.biller": true,
@@ -37,7 +37,7 @@ func TestSlotsAreWhatClaimsCanName(t *testing.T) {
 	}
 }
 
-func TestValidWorkloadsAreObjectsThatCanExist(t *testing.T) {
+func TestWorkloadIsValidIfItCanExist(t *testing.T) {
 	for w, want := range map[Workload]bool{
 		{"apps", "Deployment", "biller"}:                        true,
 		{"", "Pod", "a.b"}:                                      true,
@@ -59,7 +59,7 @@ func TestValidWorkloadsAreObjectsThatCanExist(t *testing.T) {
 }
 
 // A name that looks like the shortened form of another one is shortened, too.
-func TestShortenedNamesAreNobodyElses(t *testing.T) {
+func TestShortenedNamesCollideWithNoName(t *testing.T) {
 	for length := 200; length <= 253; length++ {
 		for _, end := range []string{"", "-", "--------", "."} {
 			name := strings.Repeat("n", length-len(end)-1) + end + "m"

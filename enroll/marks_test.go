@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Whoever may annotate a pod must not choose what its service account may do.
-func TestMarksGiveNoRightOnWhatIsNoSlot(t *testing.T) {
+// A person who may annotate a pod must not choose the rights of its service account.
+func TestMarksGrantNothingBeyondSlots(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "somebodys-elector"}}
 	for _, slots := range []string{"somebodys-elector", "metaparticle-enroll", "singletons", "lock", "*"} {
 		t.Run(slots, func(t *testing.T) {
@@ -35,14 +35,14 @@ func TestMarksGiveNoRightOnWhatIsNoSlot(t *testing.T) {
 	})
 }
 
-func TestWhatAnnotationsCanAskForIsASlot(t *testing.T) {
+func TestEveryClaimAsksForSlots(t *testing.T) {
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
 	for _, a := range api.Annotations {
 		for _, value := range a.Examples {
-			request, err := api.Parse(map[string]string{a.Key: value})
 			if a.Kind == nil {
 				continue
 			}
+			request, err := api.Parse(map[string]string{a.Key: value})
 			require.NoError(t, err)
 			require.NotEmpty(t, request.Slots(of), "%s: %s", a.Key, value)
 			for _, slot := range request.Slots(of) {
@@ -52,17 +52,35 @@ func TestWhatAnnotationsCanAskForIsASlot(t *testing.T) {
 	}
 }
 
-func TestMarksWithoutAGateCountNowhereButWhereTheNamespaceOptedIn(t *testing.T) {
-	w := newWorld(t, marked("a", "till", "lock.x"))
-	w.optOut()
-	w.settle(w.process())
-	assert.Zero(t, w.writes)
-	w.create(gated("b", "till", "lock.y"))
-	w.settle(w.process())
-	assert.Equal(t, []string{"lock.y"}, w.role("till").Rules[0].ResourceNames, "its namespace opted out after it had begun")
+// A namespace that has opted out gates no new pod, but pods from before live on there.
+func TestUngatedMarksGrantNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		pod *corev1.Pod
+		out bool
+		// granted is the slot that the account may write.
+		granted []string
+	}{
+		"marks alone, opted out":      {marked("a", "till", "lock.x"), true, nil},
+		"marks and a gate, opted out": {gated("a", "till", "lock.x"), true, []string{"lock.x"}},
+		"marks alone, still opted in": {marked("a", "till", "lock.x"), false, []string{"lock.x"}},
+		"marks and a gate, opted in":  {gated("a", "till", "lock.x"), false, []string{"lock.x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, test.pod)
+			if test.out {
+				w.optOut()
+			}
+			w.settle(w.process())
+			if test.granted == nil {
+				assert.Zero(t, w.writes)
+				return
+			}
+			assert.Equal(t, test.granted, w.role("till").Rules[0].ResourceNames)
+		})
+	}
 }
 
-func TestNothingIsEnrolledWhereNothingIsGated(t *testing.T) {
+func TestSystemNamespacesAreNotEnrolled(t *testing.T) {
 	for _, name := range []string{metav1.NamespaceSystem, "metaparticle-system"} {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")
@@ -81,8 +99,8 @@ func TestNothingIsEnrolledWhereNothingIsGated(t *testing.T) {
 	}
 }
 
-// Whoever may annotate a Role, but not write its rules, must not choose them.
-func TestMemoryOfARoleGivesNoRightOnWhatIsNoSlot(t *testing.T) {
+// A person who may annotate a Role, but not write its rules, must not choose them.
+func TestMemoryOfARoleGrantsNothingBeyondSlots(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -93,7 +111,7 @@ func TestMemoryOfARoleGivesNoRightOnWhatIsNoSlot(t *testing.T) {
 	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
 }
 
-func TestRoleThatNamesNoLeaseGivesNone(t *testing.T) {
+func TestRoleWithoutNamesGrantsNoLease(t *testing.T) {
 	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
 		assert.NotContains(t, rule.Resources, "leases", "a rule without names is about all of them")
