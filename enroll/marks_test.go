@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A person who may annotate a pod must not choose the rights of its service account.
-func TestMarksGrantNothingBeyondSlots(t *testing.T) {
+// A user who may annotate a pod must not choose the rights of its service account.
+func TestMarksGrantOnlySlots(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "somebodys-elector"}}
 	for _, slots := range []string{"somebodys-elector", "metaparticle-enroll", "singletons", "lock", "*"} {
 		t.Run(slots, func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestMarksGrantNothingBeyondSlots(t *testing.T) {
 	})
 }
 
-func TestEveryClaimAsksForSlots(t *testing.T) {
+func TestEveryClaimableNameIsASlot(t *testing.T) {
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
 	for _, a := range api.Annotations {
 		for _, value := range a.Examples {
@@ -52,22 +52,20 @@ func TestEveryClaimAsksForSlots(t *testing.T) {
 	}
 }
 
-// A namespace that has opted out gates no new pod, but pods from before live on there.
+// A namespace that has opted out gates no new pod; gated pods from before live on there.
 func TestUngatedMarksGrantNothing(t *testing.T) {
 	for name, test := range map[string]struct {
-		pod *corev1.Pod
-		out bool
-		// granted is the slot that the account may write.
-		granted []string
+		pod      *corev1.Pod
+		optedOut bool
+		granted  []string
 	}{
 		"marks alone, opted out":      {marked("a", "till", "lock.x"), true, nil},
 		"marks and a gate, opted out": {gated("a", "till", "lock.x"), true, []string{"lock.x"}},
-		"marks alone, still opted in": {marked("a", "till", "lock.x"), false, []string{"lock.x"}},
-		"marks and a gate, opted in":  {gated("a", "till", "lock.x"), false, []string{"lock.x"}},
+		"marks alone, opted in":       {marked("a", "till", "lock.x"), false, []string{"lock.x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, test.pod)
-			if test.out {
+			if test.optedOut {
 				w.optOut()
 			}
 			w.settle(w.process())
@@ -80,7 +78,7 @@ func TestUngatedMarksGrantNothing(t *testing.T) {
 	}
 }
 
-func TestSystemNamespacesAreNotEnrolled(t *testing.T) {
+func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {
 	for _, name := range []string{metav1.NamespaceSystem, "metaparticle-system"} {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")
@@ -99,8 +97,8 @@ func TestSystemNamespacesAreNotEnrolled(t *testing.T) {
 	}
 }
 
-// A person who may annotate a Role, but not write its rules, must not choose them.
-func TestMemoryOfARoleGrantsNothingBeyondSlots(t *testing.T) {
+// A user who may annotate a Role, but not write its rules, must not choose its rules.
+func TestMemoryOfARoleGrantsOnlySlots(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -114,11 +112,11 @@ func TestMemoryOfARoleGrantsNothingBeyondSlots(t *testing.T) {
 func TestRoleWithoutNamesGrantsNoLease(t *testing.T) {
 	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
-		assert.NotContains(t, rule.Resources, "leases", "a rule without names is about all of them")
+		assert.NotContains(t, rule.Resources, "leases", "a rule without names applies to all Leases")
 	}
 }
 
-func TestAgentsReadNoPods(t *testing.T) {
+func TestAgentsCannotReadPods(t *testing.T) {
 	for _, rule := range AgentRules("lock.x") {
 		if rule.Resources[0] == "pods/status" {
 			assert.Equal(t, []string{"patch"}, rule.Verbs, "the subresource shows the whole pod")
@@ -126,7 +124,7 @@ func TestAgentsReadNoPods(t *testing.T) {
 	}
 }
 
-func TestRolesOfAnEarlierVersionAreRewritten(t *testing.T) {
+func TestRulesOfAnEarlierVersionAreRewritten(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	role, now := w.role("till"), w.role("till").Rules
@@ -136,8 +134,8 @@ func TestRolesOfAnEarlierVersionAreRewritten(t *testing.T) {
 	assert.Equal(t, now, w.role("till").Rules)
 }
 
-// A living pod's annotation passes no webhook.
-func TestLeaseDurationKeepsToItsBounds(t *testing.T) {
+// Annotations of a living pod can change without a check by the webhook.
+func TestLeaseDurationStaysWithinItsBounds(t *testing.T) {
 	for written, want := range map[string]time.Duration{
 		"4294967297s": api.MaxLeaseDuration, // 1 in 32 bits
 		"1s":          api.MinLeaseDuration,
