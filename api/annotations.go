@@ -20,23 +20,23 @@ type Annotation struct {
 	Meaning string
 	// Examples are values that parse; the tests of the policies start from them.
 	Examples []string
-	// Kind is the kind of the claims that the annotation makes. It is nil for a
-	// setting, which modifies the claims of the pod.
+	// Kind is the kind of the claims that the annotation makes. A setting, which modifies
+	// the claims of the pod, has none.
 	Kind *Kind
 	// Alone marks a setting that means something without a claim.
 	Alone bool
 
-	// set reads the value of a setting into a request. It returns what is wrong with
-	// the value, if something is.
+	// set reads the value of a setting into a request, and returns what is wrong with the
+	// value, if something is.
 	set func(r *Request, value string) string
 }
 
 // table is a list of annotations, in the order in which the documentation has them.
 type table []Annotation
 
-// Annotations are all that this version carries out. Parsing, hints for a misspelt
-// key, docs/annotations.md and the tests of the policies come from this table: a new
-// annotation is a row here, and its meaning to the webhook or the agent.
+// Annotations are all that this version carries out. Parsing, hints for a misspelt key,
+// docs/annotations.md and the tests of the policies come from this table. A new
+// annotation is one row here, and its meaning to the webhook or the agent.
 var Annotations = table{
 	{
 		Key: SingletonAnnotation, Value: "`\"true\"` or a name", Default: "no claim", Kind: Singleton,

@@ -12,7 +12,7 @@ import (
 // Claim is one thing that a pod asks for by annotation.
 type Claim struct {
 	Kind *Kind
-	// Name tells claims of one kind apart. It is empty for the plain singleton.
+	// Name tells claims of one kind apart. The plain singleton has none.
 	Name string
 	// Size is how many pods may hold at once: the claim has as many slots, of which
 	// a pod needs one.
@@ -43,8 +43,8 @@ type Kind struct {
 	// Forwards marks a kind whose standbys can forward ports: it has one holder.
 	Forwards bool
 
-	// parse reads an annotation's value. It returns the claims but for their Kind, and
-	// what is wrong with the value, if something is.
+	// parse reads an annotation's value, and returns the claims but for their Kind. If
+	// something is wrong with the value, parse says what.
 	parse func(value string) ([]Claim, string)
 	slots func(c Claim, of Workload) []string
 	// isSlot reports whether slots may return the name. Rights end there.

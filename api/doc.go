@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the contract between the two programs: the webhook, which
-// turns annotations into a pod with an agent in it, and the agent, which lives
-// in that pod. Both import it; it imports the standard library alone.
+// Package api is the contract between the two programs. The webhook turns annotations
+// into a pod with an agent in it; the agent lives in that pod. Both programs import the
+// package, and the package imports the standard library alone.
 //
-// The contract is data. [Annotations] is the table of what a person may write: a row
-// is an annotation, and has the [Kind] of the claims that the annotation makes. [Parse]
-// reads a pod's annotations to a [Request] by that table. [RunArgs], [ExecArgs] and
+// The contract is data. [Annotations] is the table of all that a person may write. A row
+// describes one annotation, and names the [Kind] of claim that the annotation makes.
+// [Parse] reads a pod's annotations to a [Request] by that table. [RunArgs], [ExecArgs] and
 // [ProbeArgs] are what the webhook tells the agent; each writes, parses and recalls the
 // words of a container by one table. Names, paths and exit codes are constants.
 // [Budget] divides a lease duration.

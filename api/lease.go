@@ -50,20 +50,19 @@ func LockLease(name string) string { return lockPrefix + name }
 // for the plain singleton.
 //
 // Two singletons have the same Lease only if they are the same:
-//   - the first dot ends "singleton" or "singleton-<name>" (a name is a DNS
-//     label), so it gives the name back and tells a singleton from a lock;
-//   - the second dot ends the kind; what follows is the workload's name, which
-//     may have dots of its own;
-//   - within the kind's part the first single dash separates kind and group,
-//     because dashes of either are doubled, and every other single dash is a
-//     dot of the group. (Both begin and end with a letter or digit, as do the
-//     parts of a group, so a run of dashes is never made of two origins.)
-//     Kinds of Kubernetes' own groups have no group appended; their names are
-//     all different;
-//   - a name that is too long ends in the hash of the whole, as [ShortName] does it.
+//   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label.
+//     That part gives the name back, and tells a singleton from a lock.
+//   - The second dot ends the kind. The workload's name follows, which may have dots
+//     of its own.
+//   - In the kind's part dashes of the kind and of the group are doubled. So the first
+//     single dash separates the two, and every other single dash is a dot of the group.
+//   - Kind, group and the parts of a group begin and end with a letter or digit. So a
+//     run of dashes never has two origins.
+//   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
+//   - A name that is too long ends in the hash of the whole, by [ShortName].
 //
-// Kinds are written in lower case: two kinds of one group that differ in case
-// alone would share a slot, which excludes too much and never too little.
+// Kinds are written in lower case. Two kinds of one group that differ in case alone
+// share a slot, which excludes too much and never too little.
 func SingletonLease(group Workload, name string) string {
 	var b strings.Builder
 	b.WriteString(singletonPrefix)

@@ -51,8 +51,8 @@ func (all table) unknown(key string) string {
 	return "is not known: remove it"
 }
 
-// nearest returns the annotation whose name takes the fewest edits to get from key,
-// if those are few enough for a slip of the hand: two, or a third of the name.
+// nearest returns the annotation whose name is the fewest edits away from the key. More
+// than two edits, or than a third of the name, are no slip of the hand.
 func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
 		// No annotation is as long, and the time to compare grows with the key.

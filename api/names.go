@@ -117,7 +117,7 @@ const (
 	// Standbys of another workload do not forward to it.
 	WorkloadAnnotation = Prefix + "workload"
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
-	// It is absent while the application does not run.
+	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"
 )
 

@@ -13,8 +13,8 @@ import (
 // at a time; an object may have a hundred thousand.
 const mostMisnamed = 10
 
-// Parse reads the annotations of a pod, or of its template. It ignores annotations
-// that are not ours. Its error, if any, is [Mistakes]: all of them at once.
+// Parse reads the annotations of a pod, or of its template, and ignores all that are not
+// ours. The error, if any, is [Mistakes]: all of them at once.
 func Parse(annotations map[string]string) (Request, error) { return Annotations.parse(annotations) }
 
 func (all table) parse(annotations map[string]string) (Request, error) {

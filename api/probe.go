@@ -18,13 +18,13 @@ type Probe struct {
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
 }
 
-// InitialDelay is the time from the start of the child to the first probe.
+// InitialDelay returns the time from the start of the child to the first probe.
 func (p *Probe) InitialDelay() time.Duration { return seconds(p.InitialDelaySeconds) }
 
-// Timeout is the time that one probe may take.
+// Timeout returns the time that one probe may take.
 func (p *Probe) Timeout() time.Duration { return seconds(p.TimeoutSeconds) }
 
-// Period is the time from one probe to the next.
+// Period returns the time from one probe to the next.
 func (p *Probe) Period() time.Duration { return seconds(p.PeriodSeconds) }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }

@@ -80,8 +80,8 @@ func ParseRunArgs(words []string) (RunArgs, error) {
 	return r, err
 }
 
-// RecallRunArgs reads back what a pod's spec has of [RunArgs.Args]. It passes over
-// all words that it does not understand.
+// RecallRunArgs reads back what a pod's spec has of [RunArgs.Args], and passes over all
+// other words.
 func RecallRunArgs(words []string) RunArgs {
 	r := DefaultRunArgs()
 	runArguments.recall(&r, words)

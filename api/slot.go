@@ -25,9 +25,9 @@ func isSingletonSlot(lease string) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
 }
 
-// endings complete the name of a singleton's Lease, wherever the name was cut: in or
-// after the workload's name, in the kind's part, between the two dashes of that part, or
-// before its end.
+// endings complete the name of a singleton's Lease, wherever the name was cut. The cut
+// may be in or after the workload's name, in the kind's part, between two dashes there,
+// or before the end of that part.
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
 // isSingletonLease reads back what [SingletonLease] writes, but for the hash.

@@ -80,8 +80,8 @@ func TestShortenedNamesCollideWithNoName(t *testing.T) {
 	}
 }
 
-// FuzzSingletonsAndTheirLeases looks for two workloads that share a Lease, for a
-// claim's Lease that is taken for none, and for a slot that no claim can name.
+// FuzzSingletonsAndTheirLeases looks for two workloads that share a Lease. The fuzzer
+// also looks for a claim's Lease that is no slot, and for a slot without a claim.
 func FuzzSingletonsAndTheirLeases(f *testing.F) {
 	long := strings.Repeat("n", 240)
 	f.Add("apps", "Deployment", "biller", "", "batch", "Job", "biller", "writer", "singleton.a--b-c-d.x")
@@ -123,7 +123,7 @@ func FuzzSingletonsAndTheirLeases(f *testing.F) {
 	})
 }
 
-// canonical is equal for workloads that are meant to share a slot.
+// canonical returns equal values for workloads that are meant to share a slot.
 func canonical(w Workload) Workload {
 	w.Kind = strings.ToLower(w.Kind)
 	if w.builtin() {

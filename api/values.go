@@ -119,8 +119,8 @@ func choice[S ~string](words []S) string {
 	return b.String()
 }
 
-// isLabel reports whether s is a DNS label (RFC 1123), of any length. It does without
-// package regexp, which the agent would carry next to every pod for this alone.
+// isLabel reports whether s is a DNS label (RFC 1123), of any length. With package regexp
+// the agent next to every pod would grow for this alone.
 func isLabel(s string) bool {
 	for _, c := range []byte(s) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
