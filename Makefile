@@ -92,6 +92,10 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 words: ## How often the language breaks its rules; PKG=folder prints the sentences.
 	@go run ./tools/words $(PKG)
 
+.PHONY: ways
+ways: ## How the code is followed: calls that go up, sizes; PKG=folder prints the arrows.
+	@go run ./tools/ways $(PKG)
+
 .PHONY: bench
 bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
