@@ -58,7 +58,7 @@ var programs = []struct {
 			"serves none.", api.AgentPort), []string{"agent", "cmd/agent"},
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
-				"the API server answered with another error. `unanswered`: nobody knows yet whether the write was stored"},
+				"the API server said no to the write. `unanswered`: nobody knows yet whether the write was stored"},
 			{"reason", []string{"Ended", "Yielded", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted"},
 				"`Ended`: the application ended by itself. All others are Events of the pod, too, which tell more"},
 		},
