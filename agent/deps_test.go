@@ -56,6 +56,13 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
+// Both programs link the contract, and the agent pays for each megabyte once a pod.
+func TestContractImportsTheStandardLibraryAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"api") {
+		assert.True(t, standard(d), "api imports %s", d)
+	}
+}
+
 // The core decides which pod may run. It is told what time it is and asks no other
 // program, so that a simulation and a fuzz test can drive it and nothing hides in it.
 func TestCoreImportsTheContractAlone(t *testing.T) {
