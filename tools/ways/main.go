@@ -51,8 +51,9 @@ import (
 
 // ways are what a reader follows first.
 var ways = []way{
-	{"renewal", "agent.(*Agent).renewAll"},
-	{"grant", "agent.(*Agent).grant"},
+	{"renewal", "agent/claim.(*Claim).keep"},
+	{"request", "agent.(*requests).carry"},
+	{"grant", "agent.(*hold).grant"},
 	{"pod", "mutate.(podHandler).Handle"},
 }
 
