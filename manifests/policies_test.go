@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
+func TestLeftoverPolicyRecognizesInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -37,13 +37,13 @@ func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
 		assert.NotRegexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00"+other)
 	}
 	own := api.SingletonLease(api.Workload{Kind: "Pod", Name: "solo"}, "main")
-	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot, as the policy knows it: %s", own)
+	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot must end as the policy expects: %s", own)
 	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
 	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
 }
 
-// expression is the first regular expression that a policy has at a place. Of CEL's
-// escapes a policy uses two: a byte that is zero, and the backslash.
+// expression returns the first regular expression after a place in a policy. The
+// policies use two of CEL's escapes: a zero byte, and the backslash.
 func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	t.Helper()
 	found := regexp.MustCompile(place).FindStringSubmatch(policy)
@@ -51,8 +51,9 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-// A comprehension's cost is quadratic, and arguments have no bound but an object's.
-func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
+// The cost of a comprehension is quadratic, and only the size of the object
+// bounds the number of arguments.
+func TestNoPolicyIteratesOverArguments(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
 			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
@@ -60,7 +61,7 @@ func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
 	}
 }
 
-func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
+func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
 	slot := expression(t, policy, `"'(\^.*?)'"`)
 	long := strings.Repeat("x", 253)
@@ -83,13 +84,13 @@ func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
 	}
 }
 
-func TestImagePolicyKnowsWhatIsInjected(t *testing.T) {
+func TestImagePolicyRecognizesInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
 	names := fmt.Sprintf("name in ['%s', '%s', '%s']", api.AgentContainer, api.TurnContainer, api.WaitContainer)
-	assert.Equal(t, 2, strings.Count(policy, names), "whether a pod is looked at, and what must not change")
+	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
+func TestCarriedPolicyMatchesTheWorkloadWebhook(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)
@@ -106,7 +107,7 @@ func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
 	assert.Equal(t, webhooks[j].Rules, rules)
 	for _, condition := range webhooks[j].MatchConditions {
 		if condition.Name != "annotated" {
-			assert.Contains(t, spec.MatchConditions, admissionv1.MatchCondition(condition), "both leave the same alone")
+			assert.Contains(t, spec.MatchConditions, admissionv1.MatchCondition(condition), "policy and webhook must skip the same objects")
 		}
 	}
 	for _, list := range regexp.MustCompile(`k in \[(.*?)\]`).FindAllStringSubmatch(texts(t)["policies/carried.yaml"], -1) {
@@ -117,7 +118,7 @@ func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
 	}
 }
 
-func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
+func TestEnrollPolicyAllowsAgentRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	for _, given := range enroll.AgentRules("lock.x") {
 		require.Len(t, given.APIGroups, 1)
@@ -131,6 +132,6 @@ func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
 	}
 }
 
-func TestLeaseLongerThanAnyClaimIsRefused(t *testing.T) {
+func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
