@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // ErrRestart means that all containers of the pod must be restarted. The process
@@ -70,7 +71,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 		p.alarm, err = gate.NewAlarm()
 	}
 	if err == nil {
-		p.listener, err = gate.Socket("unix", filepath.Join(cfg.Dir, "wait.sock"), 0o755)
+		p.listener, err = gate.Socket("unix", filepath.Join(cfg.Dir, api.WaitSocketName), 0o755)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.lock.Close())

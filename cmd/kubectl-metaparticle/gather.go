@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // webhookName is the name of our MutatingWebhookConfiguration.
@@ -258,8 +259,7 @@ func (e *explainer) effective() map[string]string {
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }
 
-// gated reports whether the webhook has injected the pod.
+// gated reports whether the webhook has gated the pod.
 func gated(pod corev1.Pod) bool {
-	return pod.Labels[api.GatedLabel] == api.Gated && slices.ContainsFunc(pod.Spec.InitContainers,
-		func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
 }
