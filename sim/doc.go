@@ -10,7 +10,7 @@
 //
 // Real: agent.Agent with agent/lease, enroll.Reconciler, agent/kube's Lease.
 // Modelled: the API server (PUT, GET and watch of one namespace), the network,
-// the kubelet, and agent/gate, whose server and shim are mirrored state by
+// the kubelet, and both ends of agent/gate: desk and shim are mirrored state by
 // state, because the real ones need a kernel.
 //
 // # Clocks

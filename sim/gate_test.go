@@ -20,7 +20,7 @@ type note struct {
 	boot string
 }
 
-// gateway mirrors gate.Server: the agent's end of the connections to the shims
+// gateway mirrors desk.Server: the agent's end of the connections to the shims
 // of its pod. Everything in it is done with the world's mutex held.
 type gateway struct {
 	agent   *agentProcess
@@ -140,7 +140,7 @@ func (g *gateway) find(id gate.ShimID) *peer {
 	return nil
 }
 
-// Grant implements agent.Gate as gate.Server does.
+// Grant implements agent.Gate as desk.Server does.
 func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 	if !g.agent.enter() {
 		return errDead
@@ -164,7 +164,7 @@ func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 	return nil
 }
 
-// granted mirrors gate.Server.Granted.
+// granted mirrors desk.Server.Granted.
 func (g *gateway) granted(container, hold string) bool {
 	if !g.agent.enter() {
 		return true
@@ -173,7 +173,7 @@ func (g *gateway) granted(container, hold string) bool {
 	return g.pod.notes[container].hold == hold
 }
 
-// Drain implements agent.Gate as gate.Server does.
+// Drain implements agent.Gate as desk.Server does.
 func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	if !g.agent.enter() {
 		return errDead

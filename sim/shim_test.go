@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// shim mirrors gate.Exec: PID 1 of its container, parent of the child, and the
+// shim mirrors agent/shim: PID 1 of its container, parent of the child, and the
 // watchdog of its grant.
 type shim struct {
 	w         *world

@@ -23,6 +23,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -37,10 +38,10 @@ func execCommand(_ context.Context, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
-	return gate.Exec(cfg), nil
+	return shim.Exec(cfg), nil
 }
 
-func execConfig(args []string) (gate.ShimConfig, error) {
+func execConfig(args []string) (shim.Config, error) {
 	flags := flag.NewFlagSet("agent exec", flag.ContinueOnError)
 	container := flags.String("container", "", "name of this container")
 	socket := flags.String("socket", api.Socket, "the agent's socket")
@@ -52,13 +53,13 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	preStop := flags.String("pre-stop", "", "what to do before the application is asked to stop, as JSON")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
-		return gate.ShimConfig{}, err
+		return shim.Config{}, err
 	}
 	image, err := onThisPlatform(*platforms)
 	if err != nil {
-		return gate.ShimConfig{}, err
+		return shim.Config{}, err
 	}
-	cfg := gate.ShimConfig{
+	cfg := shim.Config{
 		Container: *container,
 		Socket:    *socket,
 		Command:   append(image.Command, flags.Args()...),
@@ -104,7 +105,7 @@ func onThisPlatform(platforms string) (api.PlatformCommand, error) {
 }
 
 // hook is a command of the container's, or else one of this program's.
-func hook(name, text string) (*gate.Hook, error) {
+func hook(name, text string) (*shim.Hook, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -116,13 +117,13 @@ func hook(name, text string) (*gate.Hook, error) {
 		if len(h.Exec.Command) == 0 {
 			return nil, fmt.Errorf("agent exec: -%s: no command", name)
 		}
-		return &gate.Hook{Command: h.Exec.Command}, nil
+		return &shim.Hook{Command: h.Exec.Command}, nil
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("agent exec: %w", err)
 	}
-	return &gate.Hook{
+	return &shim.Hook{
 		Command: []string{self, "handle", text},
 		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
 	}, nil

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -42,7 +42,7 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 
 // The webhook judges restart rules by it, and may not import the gate.
 func TestALostSlotsExitCodeIsTheOneThatIsPromised(t *testing.T) {
-	assert.Equal(t, api.ExitLost, gate.ExitLost)
+	assert.Equal(t, api.ExitLost, shim.ExitLost)
 }
 
 func TestGateOutsideOfTheContainersReportsForThePod(t *testing.T) {
