@@ -22,8 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Cache is what the manager's cache is to keep for a [Reconciler]: of pods,
-// Leases and Roles only ours, and of each object only what is read.
+// Cache returns the cache options for a manager that runs a [Reconciler]. To save
+// memory, the cache keeps only gated pods and the Leases, Roles and RoleBindings that
+// enroll made. Of pods and workloads it keeps only the fields that enroll reads.
 func Cache() (map[client.Object]cache.ByObject, error) {
 	exists, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
@@ -43,8 +44,8 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 	}, nil
 }
 
-// strip drops what is never read. Nothing that was read from the cache is
-// written back but Leases, Roles and bindings, which stay whole.
+// strip drops the fields that enroll never reads. Enroll writes only Leases, Roles
+// and RoleBindings back to the API server, so strip leaves those whole.
 func strip(in any) (any, error) {
 	object, ok := in.(client.Object)
 	if !ok {
@@ -81,7 +82,7 @@ func strip(in any) (any, error) {
 	return object, nil
 }
 
-// outlines keeps of containers what hasGate reads.
+// outlines keeps only the fields of containers that hasGate reads.
 func outlines(containers []corev1.Container) []corev1.Container {
 	kept := make([]corev1.Container, len(containers))
 	for i, c := range containers {

@@ -4,14 +4,11 @@
 package enroll
 
 import (
-	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -120,59 +117,5 @@ func (c claims) addWorkloads(workloads []workload) {
 			continue
 		}
 		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
-	}
-}
-
-// podsAtOnce bounds the memory that a list of whole pods takes, some 10 KB each.
-const podsAtOnce = 500
-
-// cachedPods adds what the gated pods that the cache knows ask for.
-func (r *Reconciler) cachedPods(ctx context.Context, namespace string, optedIn bool, wanted claims) error {
-	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, append(gatedIn(namespace), client.UnsafeDisableDeepCopy)...); err != nil {
-		return fmt.Errorf("list gated pods: %w", err)
-	}
-	for i := range pods.Items {
-		wanted.addPod(&pods.Items[i], optedIn)
-	}
-	return nil
-}
-
-// livePods returns what the gated pods ask for, consistently, whether or not
-// their namespace is opted in.
-func (r *Reconciler) livePods(ctx context.Context, namespace string) (claims, error) {
-	wanted := claims{}
-	var pods corev1.PodList
-	err := eachPage(ctx, r.Reader, &pods, func() {
-		for i := range pods.Items {
-			wanted.addPod(&pods.Items[i], true)
-		}
-	}, gatedIn(namespace)...)
-	if err != nil {
-		return nil, fmt.Errorf("list gated pods: %w", err)
-	}
-	return wanted, nil
-}
-
-func gatedIn(namespace string) []client.ListOption {
-	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
-}
-
-// eachPage lists pods page by page, as they were at one instant. Nothing of a page
-// is left in the list that the next one is decoded into.
-func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
-	for next := ""; ; {
-		page := append(slices.Clone(options), client.Limit(podsAtOnce), client.Continue(next))
-		if err := from.List(ctx, list, page...); err != nil {
-			return err
-		}
-		visit()
-		if next = list.GetContinue(); next == "" {
-			return nil
-		}
-		list.SetContinue("")
-		if err := meta.SetList(list, nil); err != nil {
-			return err
-		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// gates are the specs that the webhook makes for each gate, and what lacks a
-// part of one.
+// gates are the specs that the webhook makes for each gate, and specs that lack a
+// part of a gate.
 var gates = map[string]struct {
 	spec corev1.PodSpec
 	gate bool
@@ -43,9 +43,9 @@ var gates = map[string]struct {
 	}, false},
 }
 
-// After its namespace has opted out, a gated pod keeps its Lease and Role while
-// it lives, whichever its gate. An annotation on a living pod is no gate.
-func TestLostLeaseIsMadeAgainAfterOptingOut(t *testing.T) {
+// A gated pod keeps its Lease and Role for as long as it lives, whichever its gate,
+// even after its namespace has opted out. The gate annotation alone is not a gate.
+func TestGatedPodKeepsItsLeaseAfterOptOut(t *testing.T) {
 	for name, test := range gates {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")
