@@ -6,23 +6,24 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// frost holds the processes that a shim stopped after a leap of the wall clock. The machine may
-// have been paused, and another pod may hold the slot by now. The agent finds out:
-// only a grant that answers the leap lets the child go on.
+// frost holds the processes that a shim stopped after a leap of the wall clock. The
+// machine may have been paused, and another pod may hold the slot by now. The agent
+// finds out: only a grant that answers the leap lets the child go on.
 type frost struct {
-	leaps int   // so far
-	pids  []int // what was stopped, parents first
+	machine Machine
+	link    *link
+	child   *child
+	leaps   int   // so far
+	pids    []int // what was stopped, parents first
 	// since is the instant of the freeze; zero while nothing is frozen.
 	since time.Duration
 	// denied says that a process may not be frozen from here, and that people know.
@@ -31,10 +32,19 @@ type frost struct {
 	later []stopLater
 }
 
-// stopLater is a stop signal, and when a child that does not stop is killed.
+// stopLater is a stop signal, and the instant at which a child that does not stop is
+// killed.
 type stopLater struct {
 	signal syscall.Signal
 	killAt time.Duration
+}
+
+// reset forgets the processes of a child that is dead.
+func (f *frost) reset() { f.pids, f.later, f.denied, f.since = nil, nil, false, 0 }
+
+// on reports whether the child has to stand still until the agent answers.
+func (f *frost) on() bool {
+	return f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }
 
 // keep keeps a stop signal until the thaw. A second one of the kind says nothing new.
@@ -45,24 +55,17 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 }
 
 // mindLeaps freezes the child where the wall clock leapt. It is called after each
-// wait, before what the wait brought is looked at.
-func (s *shim) mindLeaps() {
-	if s.leaps.Leapt() {
-		s.leaps.Settle()
-		s.frost.leaps++
-		s.self.Leap = s.frost.leaps
-		s.freeze()
-		s.tell()
+// wait, before the state looks at the event.
+func (f *frost) mindLeaps() {
+	if f.machine.Leapt() {
+		f.machine.Settle()
+		f.leaps++
+		f.link.state.Leap = f.leaps
+		f.freeze()
+		f.link.tell()
 		return
 	}
-	if s.frozen() {
-		s.freeze() // what was started meanwhile
-	}
-}
-
-// frozen reports whether the child has to stand still until the agent answers.
-func (s *shim) frozen() bool {
-	return s.self.Leap != 0 && s.child != 0 && !s.killing
+	f.freeze() // what was started meanwhile
 }
 
 // freezeRounds bounds how often the shim looks for processes that were forked while
@@ -70,26 +73,24 @@ func (s *shim) frozen() bool {
 // the rule; what forks faster than that is stopped at the next beat.
 const freezeRounds = 10
 
-// freeze stops everything that descends from this process, but for what somebody
-// has stopped before.
-func (s *shim) freeze() {
-	if !s.frozen() {
+// freeze stops everything that descends from this process, if the child has to stand
+// still, but for what somebody has stopped before.
+func (f *frost) freeze() {
+	if !f.on() {
 		return
 	}
-	if len(s.frost.pids) == 0 {
-		s.frost.since = host.Now()
+	if len(f.pids) == 0 {
+		f.since = f.machine.Now()
 		// First what is known without a look at all processes.
-		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.child)); err == nil {
-			if p, ok := host.ParseStat(stat); ok {
-				_, _ = s.freezeAll([]host.Process{p})
-			}
+		if p, ok := f.machine.Find(f.child.pid); ok {
+			_, _ = f.freezeAll([]host.Process{p})
 		}
-		s.say("the clock was set: the application stands still until the slot is known to be its own")
+		f.link.say("the clock was set: the application stands still until the slot is known to be its own")
 	}
 	for range freezeRounds {
-		if fresh, err := s.freezeDescendants(); err != nil && !s.frost.denied {
-			s.say("the application cannot be frozen here: %v", err)
-			s.frost.denied = true
+		if fresh, err := f.freezeDescendants(); err != nil && !f.denied {
+			f.link.say("the application cannot be frozen here: %v", err)
+			f.denied = true
 		} else if fresh == 0 {
 			return
 		}
@@ -97,25 +98,25 @@ func (s *shim) freeze() {
 }
 
 // freezeDescendants freezes what runs, once, and returns how many processes that were.
-func (s *shim) freezeDescendants() (fresh int, denied error) {
-	processes, err := host.ReadProcesses()
+func (f *frost) freezeDescendants() (fresh int, denied error) {
+	processes, err := f.machine.Descendants()
 	if err != nil {
 		return 0, err
 	}
-	return s.freezeAll(host.Descendants(processes, os.Getpid()))
+	return f.freezeAll(processes)
 }
 
-func (s *shim) freezeAll(processes []host.Process) (fresh int, denied error) {
+func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
 		// A first thread that has ended hides whether the others are stopped. What
 		// somebody has let go on meanwhile is stopped again.
 		if p.Stopped {
 			continue
 		}
-		switch err := host.Signal(p.PID, unix.SIGSTOP); {
+		switch err := f.machine.Signal(p.PID, unix.SIGSTOP); {
 		case err == nil:
-			if !slices.Contains(s.frost.pids, p.PID) {
-				s.frost.pids = append(s.frost.pids, p.PID)
+			if !slices.Contains(f.pids, p.PID) {
+				f.pids = append(f.pids, p.PID)
 				fresh++
 			}
 		case !errors.Is(err, unix.ESRCH) && !p.Zombie:
@@ -125,31 +126,17 @@ func (s *shim) freezeAll(processes []host.Process) (fresh int, denied error) {
 	return fresh, denied
 }
 
-// answer lets the child go on under a grant that was made after the last leap.
-func (s *shim) answer(g *gate.Grant) {
-	if s.self.Leap == 0 || g.Leap != s.self.Leap {
-		return
-	}
-	s.self.Leap = 0
-	s.thaw()
-	s.tell()
-}
-
 // thaw lets go on what was frozen: children first, so that no parent sees a child
-// that is stopped.
-func (s *shim) thaw() {
-	for _, pid := range slices.Backward(s.frost.pids) {
-		_ = host.Signal(pid, unix.SIGCONT)
+// that is stopped. It returns the stop signals that have waited for that.
+func (f *frost) thaw() (later []stopLater) {
+	for _, pid := range slices.Backward(f.pids) {
+		_ = f.machine.Signal(pid, unix.SIGCONT)
 	}
 	// The child did not grow older meanwhile.
-	if s.frost.since != 0 {
-		s.passing.since += host.Now() - s.frost.since
-		s.frost.since = 0
+	if f.since != 0 {
+		f.child.began += f.machine.Now() - f.since
 	}
-	s.frost.pids, s.frost.denied = nil, false
-	later := s.frost.later
-	s.frost.later = nil
-	for _, l := range later {
-		s.stop(l.signal, l.killAt)
-	}
+	later = f.later
+	f.reset()
+	return later
 }

@@ -6,6 +6,7 @@ package shim
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -103,14 +104,15 @@ func TestChildContinuedFromElsewhereIsFrozenAgain(t *testing.T) {
 }
 
 func TestFrozenChildGrowsNoOlder(t *testing.T) {
+	s := newShim(Config{}, Identity{}, newKernel(io.Discard))
 	now := host.Now()
-	s := &shim{child: os.Getpid()}
-	s.self.Leap, s.frost.since = 1, now-10*time.Second
-	s.passing = passing{since: now - 11*time.Second, early: []syscall.Signal{unix.SIGURG}}
-	s.giveEarly()
-	assert.NotEmpty(t, s.passing.early, "a frozen child is asked nothing")
-	s.thaw()
-	age := host.Now() - s.passing.since
+	s.child.pid, s.child.began = os.Getpid(), now-11*time.Second
+	s.link.state.Leap, s.frost.since = 1, now-10*time.Second
+	s.signals.early = []syscall.Signal{unix.SIGURG}
+	s.take(Rang{})
+	assert.NotEmpty(t, s.signals.early, "a frozen child is asked nothing")
+	s.frost.thaw()
+	age := host.Now() - s.child.began
 	assert.GreaterOrEqual(t, age, time.Second)
 	assert.Less(t, age, youngFor)
 }

@@ -8,15 +8,14 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // Hook is a command that belongs to the child's start or stop, as Kubernetes'
 // lifecycle hooks belong to the container's.
 type Hook struct {
 	Command []string
-	// Env is what it finds in its environment besides what the child finds, for
-	// a pod of that address; nil for nothing.
+	// Env returns what the hook finds in its environment besides what the child finds,
+	// for a pod of that address; nil for nothing.
 	Env func(podIP string) []string
 }
 
@@ -27,17 +26,31 @@ const (
 	preStopFailed   = "PreStopHook failed"
 )
 
-// leastStop is what a preStop hook leaves the child to stop in: the kubelet's
+// leastStop is the time that a preStop hook leaves the child to stop in: the kubelet's
 // own minimum.
 const leastStop = 2 * time.Second
 
-// hooks are what runs around one child, and what waits for it.
+// hooks are the commands around one child, and the stop signal that waits for them.
 type hooks struct {
+	machine    Machine
+	link       *link
+	child      *child
+	asides     *asides
+	signals    *passing
+	stopSignal syscall.Signal
+	onStart    *Hook
+	onStop     *Hook
+
 	postStart, preStop *aside // while they run
+	stopState
+}
+
+// stopState is how far the stop of one child has come.
+type stopState struct {
 	// failed: the child is to be stopped, because postStart failed.
 	failed bool
 	// asked is the signal that the child was last asked to stop with, at askedAt,
-	// zero if nobody has; began is when it was for the first time, since preStop
+	// zero if nobody has; began is the instant of the first time, since preStop
 	// runs only once. drained: by us, and not from outside as well.
 	asked          syscall.Signal
 	askedAt, began time.Duration
@@ -46,112 +59,102 @@ type hooks struct {
 	held syscall.Signal
 }
 
-// runHook starts a hook beside the child.
-func (s *shim) runHook(h *Hook, done func(*aside, outcome)) *aside {
-	env := s.environ()
-	if h.Env != nil {
-		env = override(env, h.Env(s.grant.PodIP))
+// reset forgets the hooks of a child that is dead.
+func (h *hooks) reset() {
+	h.postStart, h.preStop, h.stopState = nil, nil, stopState{}
+	h.link.state.Starting = false
+}
+
+// run starts a hook beside the child.
+func (h *hooks) run(hook *Hook, done func(*aside, outcome)) *aside {
+	env := h.child.env()
+	if hook.Env != nil {
+		env = override(env, hook.Env(h.child.grant.PodIP))
 	}
-	a := &aside{argv: h.Command, env: env}
+	a := &aside{Command: Command{Argv: hook.Command, Env: env}}
 	a.done = func(o outcome) { done(a, o) }
-	s.launch(a)
+	h.asides.launch(a)
 	return a
 }
 
-// startHook is run when the child has started.
-func (s *shim) startHook() {
-	if s.cfg.PostStart == nil {
+// start runs postStart when the child has started.
+func (h *hooks) start() {
+	if h.onStart == nil {
 		return
 	}
-	s.self.Starting = true
-	s.hooks.postStart = s.runHook(s.cfg.PostStart, func(a *aside, o outcome) {
-		if s.hooks.postStart != a {
-			return
-		}
-		s.hooks.postStart, s.self.Starting = nil, false
-		if err := o.problem(); err != nil && s.child != 0 && !s.killing {
-			s.hooks.failed = true
-			s.say("the postStart hook failed: %v", err)
-			s.trouble(gate.ReasonPostStart, postStartFailed)
-		}
-		s.tell()
-	})
+	h.link.state.Starting = true
+	h.postStart = h.run(h.onStart, h.postStartEnds)
 }
 
-// stop gives the child a stop signal, after its preStop hook. If it does not
-// stop, it is killed at killAt.
-func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
-	if s.child == 0 {
+func (h *hooks) postStartEnds(a *aside, o outcome) {
+	if h.postStart != a {
 		return
 	}
-	if s.frozen() {
-		// Neither hook nor child does anything now.
-		s.frost.keep(sig, killAt)
+	h.postStart, h.link.state.Starting = nil, false
+	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
+		h.failed = true
+		h.link.say("the postStart hook failed: %v", err)
+		h.link.trouble(gate.ReasonPostStart, postStartFailed)
 		return
 	}
-	h := &s.hooks
+	h.link.tell()
+}
+
+// stop gives the child a stop signal, after its preStop hook. If the child does not
+// stop, the shim kills it at killAt.
+func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
+	if h.child.pid == 0 {
+		return
+	}
 	first := h.asked == 0
-	h.asked, h.askedAt = sig, host.Now()
+	h.asked, h.askedAt = sig, h.machine.Now()
 	if first {
 		h.began = h.askedAt
-		if s.cfg.PreStop != nil && killAt > h.began {
-			h.preStop = s.runHook(s.cfg.PreStop, s.preStopEnds)
+		if h.onStop != nil && killAt > h.began {
+			h.preStop = h.run(h.onStop, h.preStopEnds)
 		}
 	}
 	switch {
 	case h.preStop == nil:
-		s.give(sig)
-	case h.held == 0, sig == s.cfg.StopSignal:
+		h.signals.give(sig)
+	case h.held == 0, sig == h.stopSignal:
 		h.held = sig
 	}
 }
 
-func (s *shim) preStopEnds(a *aside, o outcome) {
-	if s.hooks.preStop != a {
+func (h *hooks) preStopEnds(a *aside, o outcome) {
+	if h.preStop != a {
 		return // it was not waited for
 	}
-	if err := o.problem(); err != nil && s.child != 0 && !s.killing {
-		s.say("the preStop hook failed: %v", err)
-		s.trouble(gate.ReasonPreStop, preStopFailed)
-		s.tell()
+	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
+		h.link.say("the preStop hook failed: %v", err)
+		h.link.trouble(gate.ReasonPreStop, preStopFailed)
 	}
-	s.letStop()
+	h.letStop()
 }
 
 // letStop lets the stop signal go. A hook that is still running may run on.
-func (s *shim) letStop() {
-	sig := s.hooks.held
-	s.hooks.preStop, s.hooks.held = nil, 0
+func (h *hooks) letStop() {
+	sig := h.held
+	h.preStop, h.held = nil, 0
 	if sig != 0 {
-		s.give(sig)
+		h.signals.give(sig)
 	}
 }
 
-// stopBy lets the stop signal go once the hook has had its time, so that the
-// child, which is killed at killAt, has some as well. It returns when to look
-// again.
-func (s *shim) stopBy(killAt time.Duration) time.Duration {
-	h := &s.hooks
+// hurry lets the stop signal go once the hook has had its time.
+func (h *hooks) hurry(killAt time.Duration) {
+	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
+		h.link.say("the preStop hook takes too long: stopping")
+		h.letStop()
+	}
+}
+
+// lookAt returns the instant at which the hook has had its time, so that the child,
+// which is killed at killAt, has some as well. Without a hook that is killAt.
+func (h *hooks) lookAt(killAt time.Duration) time.Duration {
 	if h.preStop == nil {
 		return killAt
 	}
-	at := killAt - min(leastStop, max(killAt-h.began, 0)/2)
-	if host.Now() < at {
-		return at
-	}
-	s.say("the preStop hook takes too long: stopping")
-	s.letStop()
-	return killAt
-}
-
-// trouble notes what the agent is to make an Event of.
-func (s *shim) trouble(reason, message string) {
-	s.self.Trouble = gate.Trouble{Serial: s.self.Trouble.Serial + 1, Reason: reason, Message: message}
-}
-
-// noChild ends what was around the child.
-func (s *shim) noChild() {
-	s.hooks, s.passing, s.self.Starting, s.killing = hooks{}, passing{}, false, false
-	s.frost.pids, s.frost.later, s.frost.denied, s.frost.since = nil, nil, false, 0
-	s.giveUpAsides()
+	return killAt - min(leastStop, max(killAt-h.began, 0)/2)
 }

@@ -4,111 +4,47 @@
 package shim
 
 import (
-	"net"
-	"os"
-	"path/filepath"
-	"time"
-
-	"golang.org/x/sys/unix"
+	"fmt"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// A shim that cannot connect tries again at once when a socket appears, and
-// otherwise after redialFirst, doubling up to redialMost: the former is what a
-// process takes to start, the latter what a pod's start may lose if the
-// directory cannot be watched.
-const (
-	redialFirst = 50 * time.Millisecond
-	redialMost  = 2 * time.Second
-)
-
-// linkEvent is a connection that came up or went down, or an order on it.
-type linkEvent struct {
-	up    *host.Conn
-	down  bool
-	order gate.Order
+// link is what the shim says: its state to the agent's end, and lines to people.
+type link struct {
+	machine Machine
+	state   gate.State
+	conn    Conn // nil while there is none
 }
 
-// connect keeps a connection to the agent's end for as long as the process
-// lives, and brings what comes of it in order.
-func connect(socket string, events chan<- linkEvent) {
-	pause := redialFirst
-	for {
-		c := dial(socket, &pause)
-		began := host.Now()
-		events <- linkEvent{up: c}
-		for {
-			b, file, err := c.Receive()
-			if file != nil {
-				file.Close()
-			}
-			if err != nil {
-				break
-			}
-			o, err := gate.DecodeOrder(b)
-			if err != nil {
-				break
-			}
-			events <- linkEvent{order: o}
-		}
-		events <- linkEvent{down: true}
-		c.Close()
-		if host.Now()-began > redialMost {
-			pause = redialFirst
-		} else {
-			// It was hung up on soon: do not storm the agent's end.
-			pauseFor(nil, &pause)
-		}
+// tell repeats the state. What cannot be sent now is made good for by the next
+// beat or the next connection.
+func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
+
+// answer sends the outcome of a command that the agent ordered.
+func (l *link) answer(r gate.Ran) { l.send(gate.Message{Ran: &r}) }
+
+func (l *link) send(m gate.Message) {
+	if l.conn == nil {
+		return
+	}
+	if b, err := gate.Encode(m); err == nil {
+		_ = l.conn.Send(b)
 	}
 }
 
-// dial returns when it is connected.
-func dial(socket string, pause *time.Duration) *host.Conn {
-	watch := watchDir(filepath.Dir(socket)) // before the first try
-	if watch != nil {
-		defer watch.Close()
-	}
-	for {
-		u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: socket, Net: "unixpacket"})
-		if err == nil {
-			c, err := host.NewConn(u, gate.MaxMessage)
-			if err == nil {
-				return c
-			}
-			u.Close()
-		}
-		pauseFor(watch, pause)
-	}
+// enter changes the phase, and tells so.
+func (l *link) enter(p gate.Phase) {
+	l.state.Phase, l.state.Since = p, l.machine.Now()
+	l.tell()
 }
 
-// watchDir watches for a socket that is moved into the directory; nil if it
-// cannot be watched (a node has a limited number of watches).
-func watchDir(dir string) *os.File {
-	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	if err != nil {
-		return nil
-	}
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MOVED_TO); err != nil {
-		unix.Close(fd)
-		return nil
-	}
-	return os.NewFile(uintptr(fd), "inotify")
+// trouble has the agent make an Event.
+func (l *link) trouble(reason, message string) {
+	l.state.Trouble = gate.Trouble{Serial: l.state.Trouble.Serial + 1, Reason: reason, Message: message}
+	l.tell()
 }
 
-// pauseFor waits for the pause, or for something new in the watched directory
-// if there is one, and doubles the pause.
-func pauseFor(watch *os.File, pause *time.Duration) {
-	wait := *pause
-	*pause = min(2*wait, redialMost)
-	if watch != nil {
-		var events [4096]byte
-		if watch.SetReadDeadline(time.Now().Add(wait)) == nil {
-			if _, err := watch.Read(events[:]); err == nil || os.IsTimeout(err) {
-				return
-			}
-		}
-	}
-	<-time.After(wait)
+// say tells a person, who reads the container's log.
+func (l *link) say(format string, args ...any) {
+	l.machine.Say(fmt.Sprintf("metaparticle: "+format+"\n", args...))
 }

@@ -4,41 +4,9 @@
 package shim
 
 import (
-	"errors"
 	"slices"
 	"strings"
-
-	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 )
-
-// mostOrdered bounds how many commands run at once on the agent's order: each
-// of a container's probes, twice over.
-const mostOrdered = 6
-
-// obey runs a command beside the child.
-func (s *shim) obey(r *gate.Run) {
-	answer := func(o outcome) {
-		s.ordered--
-		a := gate.Ran{ID: r.ID, Code: o.code, Output: o.output, TimedOut: o.late}
-		if o.err != nil {
-			a.Error = o.err.Error()
-		}
-		if s.conn != nil {
-			_ = s.sendMessage(gate.Message{Ran: &a})
-		}
-	}
-	s.ordered++
-	switch {
-	case s.child == 0 || s.self.Phase != gate.Running || s.frozen():
-		answer(outcome{err: gate.ErrNotRunning})
-	case s.ordered > mostOrdered:
-		answer(outcome{err: errors.New("too much runs beside the application already")})
-	default:
-		env := s.environ()
-		s.launch(&aside{argv: expandAll(r.Command, env), env: env, until: host.Now() + r.Timeout, done: answer})
-	}
-}
 
 // expandAll expands $(NAME) in the words of a command as the kubelet does.
 func expandAll(words, env []string) []string {
