@@ -67,6 +67,15 @@ func TestTheCoreImportsTheContractAlone(t *testing.T) {
 	}
 }
 
+// The judge of death believes reports alone: it reads no clock, knows no Lease, and can
+// be shown each report in a table.
+func TestProofImportsReportsAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/proof") {
+		assert.NotEqual(t, module+"agent/kube", d)
+		assert.NotEqual(t, module+"agent/lease", d)
+	}
+}
+
 // What answers the kubelet knows neither Leases nor grants: nothing that it says
 // can begin or end a hold but by the agent's loop.
 func TestProbesImportTheContractAlone(t *testing.T) {

@@ -3,6 +3,11 @@
 
 package api
 
+import (
+	"encoding/json"
+	"strings"
+)
+
 // Handler is what a probe or a lifecycle hook does: one of its fields is set.
 // Its JSON is the part of Kubernetes' own (corev1.ProbeHandler and
 // corev1.LifecycleHandler) that the agent carries out; the webhook has made
@@ -14,6 +19,22 @@ type Handler struct {
 	// GRPC is for probes alone, Sleep for hooks alone.
 	GRPC  *GRPCAction  `json:"grpc,omitempty"`
 	Sleep *SleepAction `json:"sleep,omitempty"`
+}
+
+// String returns the JSON. A person who looks at a pod reads it, so "<" stays as it is.
+func (h Handler) String() string {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(h) // strings and numbers
+	return strings.TrimSpace(text.String())
+}
+
+// ParseHandler reads what [Handler.String] wrote.
+func ParseHandler(text string) (Handler, error) {
+	var h Handler
+	err := json.Unmarshal([]byte(text), &h)
+	return h, err
 }
 
 // ExecAction runs a command in the container.

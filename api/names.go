@@ -53,11 +53,17 @@ const (
 	// RunPath is where the agent keeps its socket, its lock and its notes.
 	RunPath = MountPath + "/run"
 	// Socket is where shims connect to the agent.
-	Socket = RunPath + "/agent.sock"
+	Socket = RunPath + "/" + SocketName
 	// WaitSocket is where "agent wait" connects to the agent.
-	WaitSocket = RunPath + "/wait.sock"
+	WaitSocket = RunPath + "/" + WaitSocketName
 	// ProbeSocket is where exec probes ask the agent, by HTTP.
-	ProbeSocket = RunPath + "/probe.sock"
+	ProbeSocket = RunPath + "/" + ProbeSocketName
+
+	// SocketName, WaitSocketName and ProbeSocketName are the sockets' names in the
+	// directory. Tests have the directory elsewhere.
+	SocketName      = "agent.sock"
+	WaitSocketName  = "wait.sock"
+	ProbeSocketName = "probe.sock"
 
 	// AgentPort serves the agent's /metrics and /healthz, and its answers to
 	// the kubelet's probes.
@@ -133,15 +139,6 @@ const (
 	PodIPEnv        = "METAPARTICLE_POD_IP"
 	PodNamespaceEnv = "METAPARTICLE_POD_NAMESPACE"
 )
-
-// RestartCode is the exit code of the agent by which it asks the kubelet to
-// restart all containers of a pod with the gate "pod". Nothing else that ends an
-// agent has it: not Go (2), not a signal (above 128), not a shell.
-const RestartCode = 76
-
-// ExitLost is the exit code of a container that a lost slot ended (EX_TEMPFAIL:
-// try again), so that it can be told from what the application ends with.
-const ExitLost = 75
 
 // Identity is what a pod writes into holderIdentity: the name alone would take
 // a StatefulSet's new pod for its predecessor.

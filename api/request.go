@@ -38,6 +38,9 @@ const (
 	OnLossStandby OnLoss = "standby"
 	// OnLossRestart ends the container, so that a fresh one stands by.
 	OnLossRestart OnLoss = "restart"
+	// OnLossEnd ends the container for good. No annotation asks for it: the webhook
+	// tells it to a shim that the kubelet does not start again.
+	OnLossEnd OnLoss = "end"
 )
 
 // Readiness is how standbys look to Services and rollouts.

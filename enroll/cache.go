@@ -5,7 +5,6 @@ package enroll
 
 import (
 	"maps"
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // Cache returns the cache options for a manager that runs a [Reconciler]. To save
@@ -54,12 +54,7 @@ func strip(in any) (any, error) {
 	object.SetManagedFields(nil)
 	switch o := object.(type) {
 	case *corev1.Pod:
-		o.Spec = corev1.PodSpec{
-			ServiceAccountName: o.Spec.ServiceAccountName,
-			InitContainers:     outlines(o.Spec.InitContainers),
-			Containers:         outlines(o.Spec.Containers),
-			ReadinessGates:     slices.DeleteFunc(o.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return !isReady(g) }),
-		}
+		o.Spec = podspec.Outline(&o.Spec)
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
 	case *appsv1.Deployment:
 		o.Spec = appsv1.DeploymentSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
@@ -80,21 +75,6 @@ func strip(in any) (any, error) {
 	}
 	object.SetAnnotations(onlyOurs(object.GetAnnotations()))
 	return object, nil
-}
-
-// outlines keeps only the fields of containers that hasGate reads.
-func outlines(containers []corev1.Container) []corev1.Container {
-	kept := make([]corev1.Container, len(containers))
-	for i, c := range containers {
-		kept[i].Name = c.Name
-		if shimmed(c) {
-			kept[i].Command = []string{api.AgentBinary}
-		}
-		if c.Name == api.AgentContainer && slices.Contains(c.Args, readinessArg) {
-			kept[i].Args = []string{readinessArg}
-		}
-	}
-	return kept
 }
 
 func bare(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // claim is what a namespace asks of one Lease.
@@ -81,31 +82,8 @@ func asks(pod *corev1.Pod) ask {
 		slots:    pod.Annotations[api.SlotsAnnotation],
 		duration: pod.Annotations[api.LeaseDurationAnnotation],
 		ended:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
-		gate:     hasGate(pod),
+		gate:     podspec.HasGate(&pod.Spec),
 	}
-}
-
-// readinessArg is the agent's argument that makes the pod's readiness its gate.
-const readinessArg = "-gate=" + string(api.GateReadiness)
-
-func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
-
-// hasGate reports whether the pod has the agent, and a part that waits for the agent:
-// a container, the kubelet, or the pod's readiness. Only what nobody can change on a living pod
-// counts. The policy on marks knows the same.
-func hasGate(pod *corev1.Pod) bool {
-	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
-	if i < 0 {
-		return false
-	}
-	waits := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.WaitContainer })
-	shows := slices.Contains(pod.Spec.InitContainers[i].Args, readinessArg) &&
-		slices.ContainsFunc(pod.Spec.ReadinessGates, isReady)
-	return waits || shows || slices.ContainsFunc(pod.Spec.Containers, shimmed)
-}
-
-func shimmed(c corev1.Container) bool {
-	return len(c.Command) > 0 && c.Command[0] == api.AgentBinary
 }
 
 // addWorkloads adds what workloads will ask for as soon as they have pods, so

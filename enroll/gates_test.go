@@ -20,25 +20,28 @@ var gates = map[string]struct {
 	gate bool
 }{
 	string(api.GateContainer): {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer}},
+		InitContainers: []corev1.Container{agent()},
 		Containers:     []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "exec"}}},
 	}, true},
 	string(api.GatePod): {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}},
+		InitContainers: []corev1.Container{agent(), {Name: api.WaitContainer}},
 	}, true},
 	string(api.GateReadiness): {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}},
+		InitContainers: []corev1.Container{agent("run", "-gate=readiness")},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: "example.com/other"}, {ConditionType: api.ReadyCondition}},
 	}, true},
+	"with an agent that ends": {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}},
+	}, false},
 	"without an agent": {corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: api.WaitContainer}},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},
 	"without the condition": {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}},
+		InitContainers: []corev1.Container{agent("run", "-gate=readiness")},
 	}, false},
 	"without the argument": {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer}},
+		InitContainers: []corev1.Container{agent()},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},
 }

@@ -337,10 +337,15 @@ func gated(name, account, slots string) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			InitContainers:     []corev1.Container{{Name: api.AgentContainer}},
-			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "shim"}}},
+			InitContainers:     []corev1.Container{agent()},
+			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}},
 		},
 	}
+}
+
+// agent returns the sidecar of a gated pod.
+func agent(args ...string) corev1.Container {
+	return corev1.Container{Name: api.AgentContainer, Args: args, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}
 }
 
 // marked returns a pod without a gate, on which a user has set a gated pod's marks by

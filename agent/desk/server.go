@@ -17,13 +17,12 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // GrantedDir is the directory, in the shared one, of the notes of what was granted and
 // is not proven over.
 const GrantedDir = "granted"
-
-const socketName = "agent.sock"
 
 // Config says how the agent's end behaves.
 type Config struct {
@@ -72,7 +71,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	s, err := New(cfg, m)
 	if err == nil {
 		var l *net.UnixListener
-		l, err = host.Socket(host.Network, filepath.Join(cfg.Dir, socketName), 0o777)
+		l, err = host.Socket(host.Network, filepath.Join(cfg.Dir, api.SocketName), 0o777)
 		if err == nil {
 			s.machine.Shims, s.lock = socket{l, cfg.oldKernel}, lock
 			return s, nil

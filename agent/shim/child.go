@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // child is the application's process, and the grant that it runs under.
@@ -61,9 +62,9 @@ func has(env []string, name string) bool {
 // startCode returns the exit code for a child that could not be started.
 func startCode(err error) int {
 	if errors.Is(err, fs.ErrNotExist) {
-		return ExitNotFound
+		return api.ExitNotFound
 	}
-	return ExitNotExecutable
+	return api.ExitNotExecutable
 }
 
 // exitCode returns the child's own; 128+n for one that died of signal n.

@@ -13,19 +13,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
-)
-
-// Exit codes of the shim that are not its child's.
-const (
-	// ExitLost: the slot was lost or yielded, and the container is not to
-	// stand by (EX_TEMPFAIL: try again); also when something could not be
-	// killed otherwise than by the end of PID 1.
-	ExitLost = 75
-	// ExitNotExecutable and ExitNotFound are what shells and runtimes use.
-	ExitNotExecutable = 126
-	ExitNotFound      = 127
-	// ExitBroken: the shim cannot work here (no /proc, no timer).
-	ExitBroken = 125
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Config is what a shim runs, and how.
@@ -82,7 +70,7 @@ func Exec(cfg Config) (code int) {
 	id, err := k.open(cfg)
 	if err != nil {
 		said.say("%v", err)
-		return ExitBroken
+		return api.ExitBroken
 	}
 	return Run(cfg, id, k)
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // A step is a state of the shim: the function that the shim is in. It returns the
@@ -130,7 +131,7 @@ func (s *shim) start() (step, int) {
 		case Rang:
 			if s.machine.Now() >= grant.KillAt() {
 				s.link.say("ending the container, because the application has not started in time")
-				return nil, ExitLost
+				return nil, api.ExitLost
 			}
 		}
 	}
@@ -231,13 +232,13 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 // lost closes the gate after a drain.
 func (s *shim) lost() (step, int) {
 	if !s.killAll() {
-		return nil, ExitLost
+		return nil, api.ExitLost
 	}
 	if s.stopping {
 		return s.end(exitCode(s.child.status))
 	}
 	if !s.cfg.StandBy {
-		return s.end(ExitLost)
+		return s.end(api.ExitLost)
 	}
 	s.machine.TakeTerminal()
 	s.over(s.link.state.Hold)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // ErrRestart means that all containers of the pod must be restarted. The process
@@ -71,7 +72,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 		p.alarm, err = host.NewAlarm()
 	}
 	if err == nil {
-		p.listener, err = host.Socket("unix", filepath.Join(cfg.Dir, "wait.sock"), 0o755)
+		p.listener, err = host.Socket("unix", filepath.Join(cfg.Dir, api.WaitSocketName), 0o755)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.lock.Close())

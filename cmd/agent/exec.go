@@ -6,11 +6,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -21,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -36,50 +32,36 @@ func execCommand(_ context.Context, args []string) (int, error) {
 
 	cfg, err := execConfig(args)
 	if err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	return shim.Exec(cfg), nil
 }
 
 func execConfig(args []string) (shim.Config, error) {
-	flags := flag.NewFlagSet("agent exec", flag.ContinueOnError)
-	container := flags.String("container", "", "name of this container")
-	socket := flags.String("socket", api.Socket, "the agent's socket")
-	onLoss := flags.String("on-loss", string(api.OnLossStandby), "after a lost slot: standby, restart or end")
-	stop := flags.String("stop-signal", "", "what asks the child to stop, by name or number; SIGTERM, if nobody says")
-	platforms := flags.String("platforms", "", "what the image runs on each architecture, as JSON, before COMMAND")
-	grace := flags.Duration("grace", agent.DefaultGrace, "what the application and its preStop hook have to stop in")
-	postStart := flags.String("post-start", "", "what to do when the application has started, as JSON")
-	preStop := flags.String("pre-stop", "", "what to do before the application is asked to stop, as JSON")
-	flags.SetOutput(io.Discard) // the error is shown once
-	if err := flags.Parse(args); err != nil {
+	e, child, err := api.ParseExecArgs(args)
+	if err != nil {
 		return shim.Config{}, err
 	}
-	image, err := onThisPlatform(*platforms)
+	image, err := onThisPlatform(e.Platforms)
 	if err != nil {
 		return shim.Config{}, err
 	}
 	cfg := shim.Config{
-		Container: *container,
-		Socket:    *socket,
-		Command:   append(image.Command, flags.Args()...),
-		Env:       environment,
-		Grace:     *grace,
+		Container: e.Container,
+		Socket:    e.Socket,
+		Command:   append(image.Command, child...),
+		// Between the other two the kubelet makes the difference.
+		StandBy: e.OnLoss == api.OnLossStandby,
+		Env:     environment,
+		Grace:   e.Grace,
 	}
-	switch *onLoss {
-	case string(api.OnLossStandby):
-		cfg.StandBy = true
-	case string(api.OnLossRestart), "end": // the kubelet makes the difference
-	default:
-		return cfg, fmt.Errorf("agent exec: -on-loss %q", *onLoss)
-	}
-	if cfg.StopSignal, err = stopSignal(cmp.Or(*stop, image.StopSignal, "SIGTERM")); err != nil {
+	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
 	}
-	if cfg.PostStart, err = hook("post-start", *postStart); err != nil {
+	if cfg.PostStart, err = hook("post-start", e.PostStart); err != nil {
 		return cfg, err
 	}
-	if cfg.PreStop, err = hook("pre-stop", *preStop); err != nil {
+	if cfg.PreStop, err = hook("pre-stop", e.PreStop); err != nil {
 		return cfg, err
 	}
 	if cfg.Container == "" || len(cfg.Command) == 0 {
@@ -88,35 +70,24 @@ func execConfig(args []string) (shim.Config, error) {
 	return cfg, nil
 }
 
-// onThisPlatform picks from what an image runs on several.
-func onThisPlatform(platforms string) (api.PlatformCommand, error) {
-	if platforms == "" {
-		return api.PlatformCommand{}, nil
-	}
-	all, err := api.ParsePlatforms(platforms)
-	if err != nil {
-		return api.PlatformCommand{}, fmt.Errorf("agent exec: -platforms: %w", err)
-	}
+// onThisPlatform picks from what an image runs on several architectures.
+func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	image, ok := all.For(runtime.GOARCH)
-	if !ok {
+	if !ok && all != nil {
 		return api.PlatformCommand{}, fmt.Errorf("agent exec: the image has no command for %s", runtime.GOARCH)
 	}
 	return image, nil
 }
 
-// hook is a command of the container's, or else one of this program's.
-func hook(name, text string) (*shim.Hook, error) {
-	if text == "" {
+// hook returns the command of a hook: the container's own, or else one of this
+// program's. It returns nil for no hook.
+func hook(name string, h *api.Handler) (*shim.Hook, error) {
+	switch {
+	case h == nil:
 		return nil, nil
-	}
-	var h api.Handler
-	if err := json.Unmarshal([]byte(text), &h); err != nil {
-		return nil, fmt.Errorf("agent exec: -%s: %w", name, err)
-	}
-	if h.Exec != nil {
-		if len(h.Exec.Command) == 0 {
-			return nil, fmt.Errorf("agent exec: -%s: no command", name)
-		}
+	case h.Exec != nil && len(h.Exec.Command) == 0:
+		return nil, fmt.Errorf("agent exec: -%s: no command", name)
+	case h.Exec != nil:
 		return &shim.Hook{Command: h.Exec.Command}, nil
 	}
 	self, err := os.Executable()
@@ -124,7 +95,7 @@ func hook(name, text string) (*shim.Hook, error) {
 		return nil, fmt.Errorf("agent exec: %w", err)
 	}
 	return &shim.Hook{
-		Command: []string{self, "handle", text},
+		Command: []string{self, api.HandleRole, h.String()},
 		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
 	}, nil
 }

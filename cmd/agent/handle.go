@@ -28,10 +28,10 @@ import (
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {
-		return exitUsage, errors.New("usage: agent handle JSON")
+		return api.ExitUsage, errors.New("usage: agent handle JSON")
 	}
 	if err := json.Unmarshal([]byte(args[0]), &h); err != nil {
-		return exitUsage, fmt.Errorf("agent handle: %w", err)
+		return api.ExitUsage, fmt.Errorf("agent handle: %w", err)
 	}
 	if err := handle(ctx, h, os.Getenv(api.PodIPEnv)); err != nil {
 		fmt.Println(err)

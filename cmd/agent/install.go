@@ -24,7 +24,7 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	if err := prepare(*runDir, *to); err != nil {
 		return 1, err

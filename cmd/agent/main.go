@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // version is stamped by tools/images.
@@ -21,14 +23,14 @@ var version = "dev"
 
 // commands return the exit code, and an error to be shown, if any.
 var commands = map[string]func(ctx context.Context, args []string) (int, error){
-	"install": installCommand,
-	"run":     runCommand,
-	"exec":    execCommand,
-	"handle":  handleCommand,
-	"probe":   probeCommand,
-	"yield":   yieldCommand,
-	"turn":    turnCommand,
-	"wait":    waitCommand,
+	api.InstallRole: installCommand,
+	api.RunRole:     runCommand,
+	api.ExecRole:    execCommand,
+	api.HandleRole:  handleCommand,
+	api.ProbeRole:   probeCommand,
+	api.YieldRole:   yieldCommand,
+	api.TurnRole:    turnCommand,
+	api.WaitRole:    waitCommand,
 }
 
 func main() {
@@ -37,13 +39,10 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:]))
 }
 
-// exitUsage is for arguments that make no sense. Only the webhook writes them.
-const exitUsage = 2
-
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|yield [flags]")
-		return exitUsage
+		return api.ExitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])
 	if err != nil {

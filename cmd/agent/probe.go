@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -42,7 +40,7 @@ func probeCommand(ctx context.Context, args []string) (int, error) {
 	runtime.GOMAXPROCS(1)
 	a, err := parseProbe(args)
 	if err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	response, err := a.ask(ctx)
 	if err != nil {
@@ -65,26 +63,16 @@ func probeCommand(ctx context.Context, args []string) (int, error) {
 }
 
 func parseProbe(args []string) (*asker, error) {
-	usage := errors.New("usage: agent probe liveness|readiness -container NAME [flags] [-- COMMAND [ARGUMENTS]]")
-	if len(args) == 0 || args[0] != api.LivenessProbe && args[0] != api.ReadinessProbe {
-		return nil, usage
-	}
-	flags := flag.NewFlagSet("agent probe", flag.ContinueOnError)
-	container := flags.String("container", "", "name of this container")
-	socket := flags.String("socket", api.ProbeSocket, "the agent's socket for probes")
-	flags.SetOutput(io.Discard) // the error is shown once
-	if err := flags.Parse(args[1:]); err != nil {
+	p, command, err := api.ParseProbeArgs(args)
+	if err != nil {
 		return nil, err
-	}
-	if *container == "" {
-		return nil, usage
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", *socket)
+		return d.DialContext(ctx, "unix", p.Socket)
 	}
 	return &asker{
-		probe: args[0], path: "http://agent" + api.ProbePath(*container, args[0]), command: flags.Args(),
+		probe: p.Probe, path: "http://agent" + api.ProbePath(p.Container, p.Probe), command: command,
 		client: http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
 	}, nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -37,12 +36,7 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 	assert.Equal(t, time.Minute, s.config.LeaseDuration)
 	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
 	assert.Equal(t, "biller-1", s.config.PodName)
-	assert.Equal(t, api.RunPath, s.runDir)
-}
-
-// The webhook judges restart rules by it, and may not import the gate.
-func TestALostSlotsExitCodeIsTheOneThatIsPromised(t *testing.T) {
-	assert.Equal(t, api.ExitLost, shim.ExitLost)
+	assert.Equal(t, api.RunPath, s.RunDir)
 }
 
 func TestGateOutsideOfTheContainersReportsForThePod(t *testing.T) {
@@ -54,11 +48,4 @@ func TestGateOutsideOfTheContainersReportsForThePod(t *testing.T) {
 	s, err := parseRun([]string{"-slots=a", "-containers=app,helper"}, func(string) string { return "" })
 	require.NoError(t, err)
 	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
-}
-
-func TestRunRefusesWhatMakesNoSense(t *testing.T) {
-	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "more"} {
-		_, err := parseRun([]string{"-slots=a", arg}, func(string) string { return "" })
-		assert.Error(t, err, arg)
-	}
 }

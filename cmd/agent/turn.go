@@ -19,7 +19,7 @@ func turnCommand(_ context.Context, args []string) (int, error) {
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	if err := standin.Turn(*runDir); err != nil {
 		return 1, err

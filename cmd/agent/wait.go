@@ -32,7 +32,7 @@ func waitCommand(ctx context.Context, args []string) (int, error) {
 	socket := flags.String("socket", api.WaitSocket, "the agent's socket")
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	runtime.GOMAXPROCS(1)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)

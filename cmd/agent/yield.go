@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // yieldSignal asks an agent to yield: to drain the application with its whole
@@ -27,7 +29,7 @@ func yieldCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent yield", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	pid, err := neighbour("/proc")
 	if err == nil {
@@ -52,7 +54,7 @@ func neighbour(proc string) (pid int, err error) {
 	}
 	for _, dir := range found {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != "run" {
+		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != api.RunRole {
 			continue // another process, or none any more
 		}
 		if there, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil && there == here {
