@@ -1,13 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+package build
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed" // certManagerValues
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,36 +20,35 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/config"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// program is a module below programs/, and what is built from it.
-type program struct {
+// Program is a module below programs/, with the way to build it.
+type Program struct {
 	name    string
 	module  string   // the module that gives it its version; "" is this repository
 	version string   // which version it must be; "" is any
 	target  string   // "." or "tool": the module's own main package, or its tool lines
 	flags   []string // of go build
 	ldflags string
-	inputs  []string                                                        // what else the result depends on
-	after   func(c *Cluster, ctx context.Context, source, dir string) error // what to make beside the programs
+	inputs  []string                                                          // what else the result depends on
+	after   func(ctx context.Context, l *state.Lab, source, dir string) error // what to make beside the programs
 }
 
-//go:embed templates/certmanager-values.yaml
-var certManagerValues []byte
-
-// programs are in the order of their building: the long one is last, so that a
-// mistake in a short one shows early. All but cert-manager's require the same
-// versions of what they share, and what is built for one serves the next.
-func programs() []program {
-	major, minor, _ := strings.Cut(strings.TrimPrefix(KubernetesVersion, "v"), ".")
+// Programs returns the programs in the order of their builds. The long build is last, so
+// that a mistake in a short one shows early. All modules but cert-manager's require the
+// same versions of shared packages, so that each package is compiled once.
+func Programs() []Program {
+	major, minor, _ := strings.Cut(strings.TrimPrefix(state.KubernetesVersion, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	var versions strings.Builder
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		fmt.Fprintf(&versions, " -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s",
-			pkg, KubernetesVersion, major, minor)
+			pkg, state.KubernetesVersion, major, minor)
 	}
-	return []program{
+	return []Program{
 		{name: "node", target: "."},
 		{
 			name: "containerd", module: "github.com/containerd/containerd/v2", target: "tool",
@@ -58,51 +56,51 @@ func programs() []program {
 		},
 		{name: "chart", module: "helm.sh/helm/v3", target: "."},
 		{
-			name: "certmanager", module: "github.com/cert-manager/cert-manager", version: CertManagerVersion, target: "tool",
-			inputs: []string{RegistryInCluster, string(certManagerValues)}, after: (*Cluster).renderCertManager,
+			name: "certmanager", module: "github.com/cert-manager/cert-manager", version: state.CertManagerVersion, target: "tool",
+			inputs: []string{state.RegistryInCluster, config.CertManagerValues()}, after: renderCertManager,
 		},
 		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
-		{name: "coredns", module: "github.com/coredns/coredns", version: CoreDNSVersion, target: "."},
+		{name: "coredns", module: "github.com/coredns/coredns", version: state.CoreDNSVersion, target: "."},
 		{
-			name: "kubernetes", module: "k8s.io/kubernetes", version: KubernetesVersion, target: ".",
+			name: "kubernetes", module: "k8s.io/kubernetes", version: state.KubernetesVersion, target: ".",
 			ldflags: versions.String(),
 		},
 	}
 }
 
-// metricsServer is built only for those who ask for metrics: a demo does not.
-var metricsServer = program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
+// MetricsServer is built only for those who ask for metrics: a demo does not.
+var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
 
-// build makes sure that every program is in the cache, and links them all into
-// the state directory's bin.
-func (c *Cluster) build(ctx context.Context, list []program) error {
+// Make builds each program that the cache lacks, and links all into the state
+// directory's bin.
+func Make(ctx context.Context, l *state.Lab, list []Program) error {
 	cache, err := cacheDir()
 	if err != nil {
 		return err
 	}
-	stop := c.download(ctx, cache, list)
+	stop := download(ctx, l, cache, list)
 	defer stop()
 	for i, p := range list {
-		dir, err := c.cached(ctx, cache, p, fmt.Sprintf("%d of %d", i+1, len(list)))
+		dir, err := cached(ctx, l, cache, p, fmt.Sprintf("%d of %d", i+1, len(list)))
 		if err != nil {
 			return fmt.Errorf("build %s: %w", p.name, err)
 		}
-		if err := c.link(dir); err != nil {
+		if err := link(l, dir); err != nil {
 			return err
 		}
 	}
-	return c.linkNames()
+	return linkNames(l)
 }
 
-// download fetches the modules of the programs that are not built yet, beside
-// the compilation of the first: the compiler waits for no network then. The
-// returned function ends it. An error shows at the program's own build.
-func (c *Cluster) download(ctx context.Context, cache string, list []program) (stop func()) {
+// download fetches the modules of the programs that the cache lacks, while the first
+// program compiles. So the compiler waits for no network. The returned function ends the
+// download. An error shows at the program's own build.
+func download(ctx context.Context, l *state.Lab, cache string, list []Program) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var over sync.WaitGroup
 	over.Go(func() {
 		for _, p := range list {
-			source := filepath.Join(c.sources, p.name)
+			source := filepath.Join(l.Sources, p.name)
 			if key, err := p.key(source); err != nil || exists(filepath.Join(cache, key)) {
 				continue
 			}
@@ -112,7 +110,7 @@ func (c *Cluster) download(ctx context.Context, cache string, list []program) (s
 	return func() { cancel(); over.Wait() }
 }
 
-// cacheDir is shared by all checkouts.
+// cacheDir returns the cache that all checkouts share.
 func cacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -122,10 +120,10 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// cached returns the directory of a program's files, and builds them first
-// where no checkout has built just these.
-func (c *Cluster) cached(ctx context.Context, cache string, p program, step string) (string, error) {
-	source := filepath.Join(c.sources, p.name)
+// cached returns the directory of a program's files, and builds them first where no
+// checkout has.
+func cached(ctx context.Context, l *state.Lab, cache string, p Program, step string) (string, error) {
+	source := filepath.Join(l.Sources, p.name)
 	key, err := p.key(source)
 	if err != nil {
 		return "", err
@@ -135,7 +133,7 @@ func (c *Cluster) cached(ctx context.Context, cache string, p program, step stri
 		return dir, nil
 	}
 	// One builds, the others wait: two cold builds at once take twice as long.
-	unlock, err := lock(ctx, dir+".lock", func() { c.say("%s is being built for another checkout, waiting", key) })
+	unlock, err := wait.Lock(ctx, dir+".lock", func() { l.Say("%s is being built for another checkout, waiting", key) })
 	if err != nil {
 		return "", err
 	}
@@ -151,11 +149,11 @@ func (c *Cluster) cached(ctx context.Context, cache string, p program, step stri
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return "", err
 	}
-	if err := c.compile(ctx, p, source, temp, step); err != nil {
+	if err := compile(ctx, l, p, source, temp, step); err != nil {
 		return "", err
 	}
 	if p.after != nil {
-		if err := p.after(c, ctx, source, temp); err != nil {
+		if err := p.after(ctx, l, source, temp); err != nil {
 			return "", err
 		}
 	}
@@ -167,8 +165,8 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// key names a build after everything that decides its outcome.
-func (p program) key(source string) (string, error) {
+// key returns the name of a build, made from everything that decides its outcome.
+func (p Program) key(source string) (string, error) {
 	gomod, err := os.ReadFile(filepath.Join(source, "go.mod"))
 	if err != nil {
 		return "", err
@@ -202,8 +200,8 @@ func (p program) key(source string) (string, error) {
 	return fmt.Sprintf("%s-%s-%.6x", p.name, version, sum.Sum(nil)), nil
 }
 
-// goCommand is the go tool in a program's module, with an outcome that does not
-// depend on the caller's settings.
+// goCommand returns a command of the go tool in a program's module. The caller's
+// settings do not change its outcome.
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
@@ -215,10 +213,10 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 }
 
 // compile builds a program's files into a directory.
-func (c *Cluster) compile(ctx context.Context, p program, source, dir, step string) error {
+func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step string) error {
 	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.flags...)
 	title := fmt.Sprintf("building %s (%s, once for this machine)", strings.TrimSpace(p.name+" "+p.version), step)
-	bar := c.newProgress(title)
+	bar := newProgress(l, title)
 	defer bar.stop()
 
 	// This is also where modules are downloaded.
@@ -234,21 +232,21 @@ func (c *Cluster) compile(ctx context.Context, p program, source, dir, step stri
 }
 
 // link makes the files of a cached build reachable in bin.
-func (c *Cluster) link(dir string) error {
+func link(l *state.Lab, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if err := relink(filepath.Join(dir, entry.Name()), c.path("bin", entry.Name())); err != nil {
+		if err := relink(filepath.Join(dir, entry.Name()), l.Path("bin", entry.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// linkNames adds the names by which one file is several programs, and runc.
-func (c *Cluster) linkNames() error {
+// linkNames adds runc, and a name for each program of a file that is several.
+func linkNames(l *state.Lab) error {
 	names := map[string]string{}
 	for _, name := range []string{
 		"etcd", "kubeadm", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl",
@@ -259,7 +257,7 @@ func (c *Cluster) linkNames() error {
 		names[name] = "node"
 	}
 	for name, file := range names {
-		if err := relink(file, c.path("bin", name)); err != nil {
+		if err := relink(file, l.Path("bin", name)); err != nil {
 			return err
 		}
 	}
@@ -267,7 +265,7 @@ func (c *Cluster) linkNames() error {
 	if err != nil {
 		return err
 	}
-	return relink(runc, c.path("bin", "runc"))
+	return relink(runc, l.Path("bin", "runc"))
 }
 
 func relink(to, name string) error {
@@ -277,33 +275,8 @@ func relink(to, name string) error {
 	return os.Symlink(to, name)
 }
 
-// lock takes a file's lock for this process; waiting is called once if it is
-// another's. The kernel frees the lock of a process that ends.
-func lock(ctx context.Context, file string, waiting func()) (unlock func(), err error) {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	told := false
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || ctx.Err() != nil {
-			f.Close()
-			return nil, errors.Join(ctx.Err(), err)
-		}
-		if !told {
-			waiting()
-			told = true
-		}
-		pause(ctx, pollInterval*10)
-	}
-}
-
 // renderCertManager renders the chart that is in cert-manager's own module.
-func (c *Cluster) renderCertManager(ctx context.Context, source, dir string) error {
+func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) error {
 	out, err := goCommand(ctx, source, "list", "-m", "-f={{.Dir}}", "github.com/cert-manager/cert-manager").Output()
 	if err != nil {
 		return fmt.Errorf("find cert-manager's module: %w", err)
@@ -331,11 +304,11 @@ func (c *Cluster) renderCertManager(ctx context.Context, source, dir string) err
 		}
 	}
 	settings := filepath.Join(chart, "settings.yaml")
-	if err := c.renderTo(settings, "certmanager-values.yaml", c.values(node{})); err != nil {
+	if err := config.RenderTo(l, settings, "certmanager-values.yaml", config.Values(l, state.Node{})); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, c.path("bin", "chart"), chart, "cert-manager", "cert-manager",
-		CertManagerVersion, KubernetesVersion, settings)
+	cmd := exec.CommandContext(ctx, l.Path("bin", "chart"), chart, "cert-manager", "cert-manager",
+		state.CertManagerVersion, state.KubernetesVersion, settings)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	manifests, err := cmd.Output()

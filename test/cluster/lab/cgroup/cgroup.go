@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+package cgroup
 
 import (
 	"context"
@@ -12,11 +12,13 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// cgroups are the host's hierarchies: one of version 2, or one for each
-// controller of version 1, with perhaps an empty one of version 2 beside them.
-type cgroups struct {
+// Groups are the host's hierarchies: either one of version 2, or one for each controller
+// of version 1, perhaps with an empty one of version 2 beside.
+type Groups struct {
 	joined  []string // those that processes are put into
 	all     []string // those that programs may make directories in
 	unified bool
@@ -24,9 +26,9 @@ type cgroups struct {
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// hostCgroups reads the host's hierarchies from a table of mounts.
-func hostCgroups(mounts string) (cgroups, error) {
-	var groups cgroups
+// parse reads the host's hierarchies from a table of mounts.
+func parse(mounts string) (Groups, error) {
+	var groups Groups
 	for line := range strings.Lines(mounts) {
 		fields := strings.Fields(line)
 		if len(fields) < 3 {
@@ -34,7 +36,7 @@ func hostCgroups(mounts string) (cgroups, error) {
 		}
 		switch at, kind := fields[1], fields[2]; {
 		case kind == "cgroup2" && at == cgroupRoot:
-			return cgroups{joined: []string{at}, all: []string{at}, unified: true}, nil
+			return Groups{joined: []string{at}, all: []string{at}, unified: true}, nil
 		case kind == "cgroup2":
 			groups.all = append(groups.all, at)
 		case kind == "cgroup":
@@ -48,17 +50,18 @@ func hostCgroups(mounts string) (cgroups, error) {
 	return groups, nil
 }
 
-func openCgroups() (cgroups, error) {
+// Open returns the hierarchies of this host.
+func Open() (Groups, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
-		return cgroups{}, err
+		return Groups{}, err
 	}
-	return hostCgroups(string(mounts))
+	return parse(string(mounts))
 }
 
-// make makes the directories of a cgroup, such as "lab/n1/system", in every
-// hierarchy, so that processes can be put into them.
-func (g cgroups) make(name string) error {
+// Make makes the directories of a cgroup, such as "lab/n1/system", in every hierarchy.
+// Processes can join the cgroup afterwards.
+func (g Groups) Make(name string) error {
 	for _, root := range g.joined {
 		parent := root
 		for part := range strings.SplitSeq(name, "/") {
@@ -80,7 +83,7 @@ func (g cgroups) make(name string) error {
 	return nil
 }
 
-// delegate passes on the controllers that a kubelet wants (version 2).
+// delegate passes the controllers of a kubelet on to the cgroups below (version 2).
 func delegate(dir string) error {
 	for _, controller := range []string{"cpuset", "cpu", "memory", "pids"} {
 		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
@@ -91,8 +94,8 @@ func delegate(dir string) error {
 	return nil
 }
 
-// inheritCPUs fills the sets of a cpuset cgroup of version 1: a new one has
-// none, and takes no process.
+// inheritCPUs fills the sets of a cpuset cgroup of version 1. A new cgroup has empty sets,
+// and no process can join it.
 func inheritCPUs(parent, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		set, err := os.ReadFile(filepath.Join(dir, name))
@@ -112,8 +115,8 @@ func inheritCPUs(parent, dir string) error {
 	return nil
 }
 
-// dirs are the directories to join for a cgroup.
-func (g cgroups) dirs(name string) []string {
+// Dirs returns the directories that a process joins for a cgroup.
+func (g Groups) Dirs(name string) []string {
 	dirs := make([]string, len(g.joined))
 	for i, root := range g.joined {
 		dirs[i] = filepath.Join(root, name)
@@ -121,9 +124,9 @@ func (g cgroups) dirs(name string) []string {
 	return dirs
 }
 
-// freezeFile is the file that freezes a cgroup with all below it, and what to
+// freezeFile returns the file that freezes a cgroup with all below, and the words to
 // write and to read there.
-func (g cgroups) freezeFile(name string, frozen bool) (file, write, read string) {
+func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) {
 	if g.unified {
 		value := map[bool]string{true: "1", false: "0"}[frozen]
 		return filepath.Join(cgroupRoot, name, "cgroup.freeze"), value, "frozen " + value
@@ -137,9 +140,9 @@ func (g cgroups) freezeFile(name string, frozen bool) (file, write, read string)
 	return file, value, value
 }
 
-// freeze stops every process of a cgroup and those below, or lets them go on,
-// and returns when that has happened.
-func (g cgroups) freeze(ctx context.Context, name string, frozen bool) error {
+// Freeze freezes or thaws every process of a cgroup and of those below, and returns when
+// the kernel has done so.
+func (g Groups) Freeze(ctx context.Context, name string, frozen bool) error {
 	file, write, read := g.freezeFile(name, frozen)
 	if file == "" {
 		return errors.New("this machine has no freezer cgroup")
@@ -148,7 +151,7 @@ func (g cgroups) freeze(ctx context.Context, name string, frozen bool) error {
 	if g.unified {
 		state = filepath.Join(filepath.Dir(file), "cgroup.events")
 	}
-	return poll(ctx, 10*time.Second, "freezer of "+name, func() error {
+	return wait.Poll(ctx, 10*time.Second, "freezer of "+name, func() error {
 		// Processes that fork meanwhile can need the request again.
 		if err := os.WriteFile(file, []byte(write), 0); err != nil {
 			return err
@@ -164,19 +167,19 @@ func (g cgroups) freeze(ctx context.Context, name string, frozen bool) error {
 	})
 }
 
-// isFrozen tells whether a cgroup was frozen by freeze.
-func (g cgroups) isFrozen(name string) bool {
+// IsFrozen tells whether Freeze has frozen a cgroup.
+func (g Groups) IsFrozen(name string) bool {
 	file, write, _ := g.freezeFile(name, true)
 	data, err := os.ReadFile(file)
 	return err == nil && strings.TrimSpace(string(data)) == write
 }
 
-// drop removes a cgroup and those below it once their processes are gone,
-// which is soon: they have been killed.
-func (g cgroups) drop(ctx context.Context, name string) error {
+// Drop removes a cgroup and those below. The caller has killed their processes, so the
+// kernel lets go of them soon.
+func (g Groups) Drop(ctx context.Context, name string) error {
 	for _, root := range g.all {
 		dir := filepath.Join(root, name)
-		err := poll(ctx, 10*time.Second, "cgroup "+dir+" to be empty", func() error { return removeCgroup(dir) })
+		err := wait.Poll(ctx, 10*time.Second, "cgroup "+dir+" to be empty", func() error { return removeCgroup(dir) })
 		if err != nil {
 			return err
 		}
@@ -184,6 +187,7 @@ func (g cgroups) drop(ctx context.Context, name string) error {
 	return nil
 }
 
+// removeCgroup removes a cgroup and those below, if no process is left in them.
 func removeCgroup(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -205,31 +209,8 @@ func removeCgroup(dir string) error {
 	return nil
 }
 
-// pollInterval is short beside what is waited for (tens of milliseconds and
-// more) and long beside what one look costs.
-const pollInterval = 20 * time.Millisecond
-
-// poll waits for what sends no event, and names it when it does not come.
-func poll(ctx context.Context, limit time.Duration, what string, done func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		err := done()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, err)
-		case <-tick.C:
-		}
-	}
-}
-
-// thawAll lets every process below a cgroup go on.
-func (g cgroups) thawAll(ctx context.Context, name string) error {
+// ThawAll thaws every cgroup directly below a cgroup.
+func (g Groups) ThawAll(ctx context.Context, name string) error {
 	for _, root := range g.joined {
 		file, _, _ := g.freezeFile(name, false)
 		if !strings.HasPrefix(file, root+"/") {
@@ -240,7 +221,7 @@ func (g cgroups) thawAll(ctx context.Context, name string) error {
 			return err
 		}
 		for _, node := range nodes {
-			if err := g.freeze(ctx, filepath.Join(name, filepath.Base(filepath.Dir(node))), false); err != nil {
+			if err := g.Freeze(ctx, filepath.Join(name, filepath.Base(filepath.Dir(node))), false); err != nil {
 				return err
 			}
 		}

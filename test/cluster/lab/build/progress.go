@@ -1,12 +1,11 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+package build
 
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -14,10 +13,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// progress shows how far a long step is: one line that changes on a terminal,
-// now and then a line where the output is a file.
+// progress shows the progress of a long step: one line that changes on a terminal, or a
+// line now and then in a file.
 type progress struct {
 	out      io.Writer
 	title    string
@@ -32,8 +33,8 @@ type progress struct {
 	over sync.WaitGroup
 }
 
-func (c *Cluster) newProgress(title string) *progress {
-	p := &progress{out: c.Progress, title: title, began: time.Now(), quit: make(chan struct{})}
+func newProgress(l *state.Lab, title string) *progress {
+	p := &progress{out: l.Progress, title: title, began: time.Now(), quit: make(chan struct{})}
 	if p.out == nil {
 		p.out = io.Discard
 	}
@@ -87,8 +88,8 @@ func (p *progress) line(elapsed time.Duration) string {
 	return fmt.Sprintf("%s: %s %s, %d s", p.title, count, what, int(elapsed.Seconds()))
 }
 
-// run runs a command of the go tool and counts the lines it reports progress
-// with; everything else it says there is kept for the error.
+// run runs a command of the go tool and counts its lines of progress. All other output
+// goes into the error.
 func (p *progress) run(cmd *exec.Cmd, what string) ([]byte, error) {
 	p.mu.Lock()
 	p.what, p.done = what, 0
@@ -119,7 +120,7 @@ func (p *progress) run(cmd *exec.Cmd, what string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// stop prints how long it took.
+// stop ends the display and prints the duration of the step.
 func (p *progress) stop() {
 	close(p.quit)
 	p.over.Wait()
@@ -127,14 +128,4 @@ func (p *progress) stop() {
 		fmt.Fprint(p.out, "\r\033[K")
 	}
 	fmt.Fprintf(p.out, "%s: %d s\n", p.title, int(time.Since(p.began).Seconds()))
-}
-
-// pause waits, or less if the context ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

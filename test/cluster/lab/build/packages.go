@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+package build
 
 import (
 	"context"
@@ -11,9 +11,11 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// debian is which Debian package has each program that is not built here.
+// debian names the Debian package of each program that is not built here.
 var debian = map[string]string{
 	"runc":       "runc",
 	"nft":        "nftables",
@@ -23,7 +25,7 @@ var debian = map[string]string{
 	"mmdebstrap": "mmdebstrap",
 }
 
-// missingPackages are the packages of the programs that find does not find.
+// missingPackages returns the packages of the programs that find does not find.
 func missingPackages(find func(string) (string, error)) []string {
 	var missing []string
 	for program, name := range debian {
@@ -35,9 +37,9 @@ func missingPackages(find func(string) (string, error)) []string {
 	return missing
 }
 
-// ensurePackages installs what is missing, as root on a Debian machine;
-// elsewhere it says what is.
-func (c *Cluster) ensurePackages(ctx context.Context) error {
+// EnsurePackages installs missing packages, as root on a Debian machine. Elsewhere its
+// error names them.
+func EnsurePackages(ctx context.Context, l *state.Lab) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the cluster needs root: namespaces, mounts and cgroups of its own")
 	}
@@ -48,7 +50,7 @@ func (c *Cluster) ensurePackages(ctx context.Context) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("missing programs: install what Debian calls %s", strings.Join(missing, ", "))
 	}
-	c.say("installing Debian packages: %s", strings.Join(missing, " "))
+	l.Say("installing Debian packages: %s", strings.Join(missing, " "))
 	for _, args := range [][]string{
 		{"update", "-q"},
 		append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...),
