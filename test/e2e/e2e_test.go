@@ -127,8 +127,9 @@ func TestArgumentsCostPoliciesLittle(t *testing.T) { injection.TestArgumentsCost
 func TestPodThatClaimsAndLacksAnyPartOfItsGateIsRefused(t *testing.T) {
 	injection.TestPodThatClaimsAndLacksAnyPartOfItsGateIsRefused(t)
 }
-func TestDryRunHasNoSideEffect(t *testing.T)     { injection.TestDryRunHasNoSideEffect(t) }
-func TestAppliedAgainNothingDrifts(t *testing.T) { injection.TestAppliedAgainNothingDrifts(t) }
+func TestMarksPolicyAnswersAsHasGate(t *testing.T) { injection.TestMarksPolicyAnswersAsHasGate(t) }
+func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
+func TestAppliedAgainNothingDrifts(t *testing.T)   { injection.TestAppliedAgainNothingDrifts(t) }
 func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T) {
 	injection.TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t)
 }

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package e2e
+package injection
 
 import (
 	"os"
@@ -16,6 +16,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
 // The policy on marks and podspec.HasGate must agree. Otherwise enroll would give rights
@@ -31,7 +33,7 @@ func TestMarksPolicyAnswersAsHasGate(t *testing.T) {
 	}
 	require.NoError(t, yaml.Unmarshal(text, &rows))
 	require.NotEmpty(t, rows)
-	f := newSpace(t).forge()
+	f := forge(space.New(t))
 	for _, row := range rows {
 		t.Run(row.Name, func(t *testing.T) {
 			pod := &corev1.Pod{
@@ -41,7 +43,7 @@ func TestMarksPolicyAnswersAsHasGate(t *testing.T) {
 				Spec: row.Spec,
 			}
 			assert.Equal(t, row.Gate, podspec.HasGate(&row.Spec))
-			if _, err := f.try(pod); row.Gate {
+			if _, err := webhook.Try(f.Space, pod); row.Gate {
 				assert.NoError(t, err)
 			} else {
 				assert.True(t, apierrors.IsForbidden(err), "%v", err)
@@ -49,7 +51,7 @@ func TestMarksPolicyAnswersAsHasGate(t *testing.T) {
 			}
 			for _, gate := range []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness} {
 				pod.Annotations[api.LockAnnotation], pod.Annotations[api.GateAnnotation] = "odd", string(gate)
-				if _, err := f.try(pod); err == nil {
+				if _, err := webhook.Try(f.Space, pod); err == nil {
 					assert.True(t, row.Gate, "a claim with %s needs the parts, and more", gate)
 				}
 			}
