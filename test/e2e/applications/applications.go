@@ -26,7 +26,7 @@ import (
 )
 
 // compat: applications/nginx carried
-func TestRealNginx(t *testing.T) {
+func TestNginxWorksUnderTheGate(t *testing.T) {
 	// Of two workers that end at once it notices one signal or two, and so on.
 	noise := regexp.MustCompile("GET /|SIGCHLD|SIGIO|SIGALRM")
 	software.Software{Name: "nginx", Port: 80, Serves: software.Contains("/", "served by nginx"),
@@ -34,14 +34,14 @@ func TestRealNginx(t *testing.T) {
 }
 
 // compat: applications/python carried
-func TestRealGunicorn(t *testing.T) {
+func TestGunicornWorksUnderTheGate(t *testing.T) {
 	software.Software{Name: "gunicorn", Port: 8000, Serves: software.Contains("/", "served by gunicorn"),
 		Started: "Booting worker", Boots: 3, Reloaded: "Hang up: Master", Unordered: true,
 		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // or it notices the end otherwise
 }
 
 // compat: applications/postgresql carried
-func TestRealPostgreSQL(t *testing.T) {
+func TestPostgreSQLWorksUnderTheGate(t *testing.T) {
 	// Who asks while it recovers is told so; how much there is to redo is chance.
 	noise := regexp.MustCompile("the database system is (starting up|not yet accepting)|Consistent recovery|redo|invalid record length")
 	psql := []string{"psql", "-U", "postgres", "-qtAX"}
@@ -60,7 +60,7 @@ func TestRealPostgreSQL(t *testing.T) {
 }
 
 // compat: applications/redis carried
-func TestRealRedis(t *testing.T) {
+func TestRedisWorksUnderTheGate(t *testing.T) {
 	ping := func(s *space.Space, pod *corev1.Pod) bool {
 		out, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "redis-cli", "ping")
 		return err == nil && strings.Contains(out, "PONG")
@@ -81,7 +81,7 @@ func TestRealRedis(t *testing.T) {
 }
 
 // compat: applications/jvm carried
-func TestRealTomcat(t *testing.T) {
+func TestTomcatWorksUnderTheGate(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
 	// A standby would have failed the startup probe long before it is its turn.
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
@@ -96,7 +96,7 @@ func TestRealTomcat(t *testing.T) {
 }
 
 // compat: applications/shell carried
-func TestRealShellScriptWithTraps(t *testing.T) {
+func TestShellScriptWithTrapsWorksUnderTheGate(t *testing.T) {
 	// It serves when it has set its traps.
 	locked := func(s *space.Space, pod *corev1.Pod) bool {
 		_, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "test", "-e", "/tmp/worker.lock")
@@ -110,7 +110,7 @@ func TestRealShellScriptWithTraps(t *testing.T) {
 }
 
 // compat: applications/cron carried
-func TestRealCron(t *testing.T) {
+func TestCronWorksUnderTheGate(t *testing.T) {
 	serves := func(s *space.Space, pod *corev1.Pod) bool {
 		p := process.Main(pod)
 		return p != nil && p.Role == "cron"

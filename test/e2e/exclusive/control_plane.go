@@ -22,7 +22,7 @@ import (
 
 // One outage, two workloads: shorter than the budget of the one, longer than
 // that of the other.
-func TestAPIServerAway(t *testing.T) {
+func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer
 	shorter.App = app.Singleton("shorter")

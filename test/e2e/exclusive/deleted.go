@@ -47,7 +47,7 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 // A standby whose preStop hook takes its time is a standby still, for its agent. A
 // slot that it takes it gives back, and it takes none again. With the other gates
 // the hook is the shim's, and it takes a signal that was lost to get here.
-func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
+func TestDeletedPodGivesTheSlotBack(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")
 	stays, leaves := atDesk(s, "stays", "Holding"), atDesk(s, "leaves", "StandingBy")

@@ -35,7 +35,7 @@ func ran(s *space.Space, name, app string) bool {
 }
 
 // compat: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
-func TestOneLockSharedByDeploymentStatefulSetAndCronJob(t *testing.T) {
+func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -150,7 +150,7 @@ func (e *elector) work(ctx context.Context) {
 	assert.NoError(e.s, w.Lock.Close())
 }
 
-func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
+func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -87,7 +87,7 @@ func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 }
 
 // compat: lifecycle/crash-loop lifecycle/restart-always carried
-func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
+func TestStandbyTakesOverWhileTheHolderBacksOff(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("crashes"), "it needs the record")
 	// Whoever runs crashes, until a pod has done so twice: after its first crash the
@@ -146,7 +146,7 @@ func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
 	t.Logf("vacant for %v", vacancy)
 }
 
-func TestLeaseDeletionRefused(t *testing.T) {
+func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("kept"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
@@ -165,7 +165,7 @@ func TestLeaseDeletionRefused(t *testing.T) {
 	})
 }
 
-func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {
+func TestVanishedLeaseIsTakenAfterAFullDuration(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Singleton("vanished"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
+func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("cut"), "it cuts a node off")
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -33,7 +33,7 @@ func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the healed pod disturbs nobody")
 }
 
-func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T) {
+func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("forced"), "it cuts a node off")
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -44,7 +44,7 @@ func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T
 	heal()
 }
 
-func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
+func TestThawedChildDiesWithinSeconds(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
 	// What nobody can prevent: frozen past its deadline, the child is there
 	// beside the next one, and runs on until its shim kills it. That is an instant of
@@ -68,7 +68,7 @@ func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID)
 }
 
-func TestNodeCrashedAndBooted(t *testing.T) {
+func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("crash"), "it crashes a node")
 	var boot func()
 	h.Suffers(func() { boot = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Crash, h.Lab.Boot) })
@@ -81,7 +81,7 @@ func TestNodeCrashedAndBooted(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the booted node disturbs nobody")
 }
 
-func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
+func TestShimDrainsInTimeWhileTheAgentIsFrozen(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Suffering("agent-frozen"), "it freezes a process")
 	var thaw func()
@@ -93,7 +93,7 @@ func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID)
 }
 
-func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
+func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Suffering("shim-frozen"), "it freezes a process")
 	thaw := process.Freeze(h.Space, h.Victim, process.Shim)

@@ -86,7 +86,7 @@ func agentRestarts(pod *corev1.Pod) int32 {
 // pod deleted. Two at once are looked for in the whole record at the end.
 //
 // compat: gates/pid-1 gates/loss-restarts-all carried
-func TestGatePodForImagesThatMustBePID1(t *testing.T) {
+func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
 	slot := lease.OfDeployment(h.App.Name)
@@ -142,7 +142,7 @@ func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 // The agent's process is not the application's life: killed alone it is
 // restarted alone, and the hold goes on; an application that crashes is
 // restarted by the kubelet in its own container, under the same hold.
-func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
+func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
 	// Nothing here is about losses: where a kubelet took twelve seconds to start the
@@ -175,7 +175,7 @@ func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
 
 // Half a note is what a crash of the machine may leave. A new agent process does
 // not know from it until when the application may run.
-func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
+func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
 	a := process.Find(h.Victim, process.Agent)
@@ -193,7 +193,7 @@ func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
 
 // Nothing in the pod enforces the deadline: the kubelet does, which needs no API
 // server for it.
-func TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t *testing.T) {
+func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -214,7 +214,7 @@ func TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t *testing.T) {
 // The application runs in every pod, and one of them serves.
 //
 // compat: gates/readiness carried
-func TestGateReadinessOneOfThemServes(t *testing.T) {
+func TestGateReadinessLetsOnePodServe(t *testing.T) {
 	cluster.NeedLab(t, "it signals processes of pods")
 	t.Parallel()
 	s := space.New(t)

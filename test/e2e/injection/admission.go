@@ -26,7 +26,7 @@ import (
 
 // An API server's own policy is the later webhook here: it, too, adds the
 // annotation to a pod that ours has let pass.
-func TestAnnotationAddedByALaterPolicyIsGatedOrRefused(t *testing.T) {
+func TestLaterPolicysAnnotationIsGatedOrRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := context.Background()
@@ -76,14 +76,14 @@ func TestAnnotationAddedByALaterPolicyIsGatedOrRefused(t *testing.T) {
 	assert.Equal(t, api.Gated, pod.Labels[api.GatedLabel], "a claim without a gate")
 }
 
-func TestNamespaceNotOptedInRefusesTheClaim(t *testing.T) {
+func TestClaimWithoutAnOptInIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	webhook.Refused(s, app.Bare(s, "outside", webhook.Claims), `NamespaceNotOptedIn: the pod has metaparticle.io/singleton, but nothing is injected in namespace `+
 		s.Namespace+`: kubectl label namespace `+s.Namespace+` metaparticle.io/injection=enabled`)
 }
 
-func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
+func TestEventTellsHowToGateEarlierPods(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	a := app.Singleton("early")
@@ -102,7 +102,7 @@ func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
 }
 
 // What nobody asked us to touch is what it would be without us, byte for byte.
-func TestUntouchedByteForByte(t *testing.T) {
+func TestUnannotatedPodsStayByteForByte(t *testing.T) {
 	t.Parallel()
 	optedIn := space.New(t)
 	other := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

@@ -115,7 +115,7 @@ func respelled(words ...string) func(*corev1.Pod) {
 }
 
 // A copy is refused by what it runs, in every namespace, and nothing else is.
-func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
+func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -174,7 +174,7 @@ func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
 
 // A copy with all marks, which no webhook sees: the pod has no controller, so the
 // slots of a Deployment are not its own.
-func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
+func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("marked")

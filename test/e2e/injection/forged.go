@@ -259,7 +259,7 @@ func initWithoutShim(pod *corev1.Pod) {
 
 // A pod that somebody wrote by hand, or copied, and that no webhook has seen. With
 // each part of its gate it is let in; without any one it would run beside the holder.
-func TestPodThatClaimsAndLacksAnyPartOfItsGateIsRefused(t *testing.T) {
+func TestClaimThatLacksPartOfItsGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

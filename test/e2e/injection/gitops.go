@@ -36,7 +36,7 @@ func TestDryRunHasNoSideEffect(t *testing.T) {
 }
 
 // What GitOps tools do all day: apply what is applied, and look for drift.
-func TestAppliedAgainNothingDrifts(t *testing.T) {
+func TestApplyingAgainChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{"server-side": {"--server-side"}, "client-side": nil} {
 		t.Run(name, func(t *testing.T) {

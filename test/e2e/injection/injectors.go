@@ -22,7 +22,7 @@ import (
 // there, called before ours or after it, by the order of names.
 //
 // compat: pod/injector-before pod/injector-after carried
-func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T) {
+func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	for order, first := range map[string]string{"before": "aa-", "after": "zz-"} {

@@ -32,7 +32,7 @@ import (
 // A webhook that is called after ours adds the annotation to a pod that ours
 // did not see, because it had none. The API server does not call ours again
 // for that; the policy must refuse.
-func TestAnnotationAddedByALaterWebhookIsRefused(t *testing.T) {
+func TestLaterWebhooksAnnotationIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { n.Labels["e2e-later"] = "true" })

@@ -88,7 +88,7 @@ func mistakes() []mistake {
 	}
 }
 
-func TestAnnotationMistakesAreSaidInTheseWords(t *testing.T) {
+func TestAnnotationMistakesAreAnsweredInTheseWords(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for i, m := range mistakes() {

@@ -53,7 +53,7 @@ func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	webhook.Refused(s, owned("StatefulSet", "db,lock.nightly", set.UID), "BadOwner: ")
 }
 
-func TestMirrorOfAStaticPodThatClaimsIsRefused(t *testing.T) {
+func TestStaticPodThatClaimsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	mirror := app.Bare(s, "static-node", maps.Clone(webhook.Claims))
@@ -92,7 +92,7 @@ func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
 // The shim has the old image's command, and nobody can give a living container another.
 //
 // compat: impossible/image-in-place refused ImageChangedInPlace
-func TestImageOfAGatedContainerIsNotChangedInPlace(t *testing.T) {
+func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})

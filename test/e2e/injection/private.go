@@ -130,7 +130,7 @@ func refusesToRead(s *space.Space, t *testing.T, img private) {
 //
 // compat: command/secret-of-pod command/secret-of-account carried
 // compat: command/no-secret refused ImageUnreadable
-func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testing.T) {
+func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	cluster.NeedLab(t, "its registry is one that demands a login")
 	t.Parallel()
 	s := space.New(t)

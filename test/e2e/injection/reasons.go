@@ -19,7 +19,7 @@ import (
 )
 
 // The error, the warning, the Event on the owner, and the metric.
-func TestAReasonHasOneNameWhereverPeopleLook(t *testing.T) {
+func TestReasonHasOneNameEverywhere(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	const reason = "SharedProcesses"

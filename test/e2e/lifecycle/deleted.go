@@ -27,7 +27,7 @@ import (
 // then stop an application that is milliseconds old.
 //
 // compat: lifecycle/exit-codes carried
-func TestPodDeletedAtAStartEndsAsItsApplication(t *testing.T) {
+func TestPodDeletedAtStartEndsAsItsApplication(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)

@@ -19,7 +19,7 @@ import (
 // A person deletes the holder with less grace than the pod has.
 //
 // compat: lifecycle/grace-of-deletion lifecycle/ignores-term carried
-func TestTheDeletionsOwnGraceCounts(t *testing.T) {
+func TestDeletionsOwnGraceCounts(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("hurried")
 	a.Args, a.Grace = []string{"-ignore-term"}, patient

@@ -103,7 +103,7 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 }
 
 // compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
-func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
+func TestHooksRunWithChildrenAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -141,7 +141,7 @@ func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
 }
 
 // compat: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
-func TestHooksDoWhatTheyDoWithoutUs(t *testing.T) {
+func TestHooksWorkAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -187,7 +187,7 @@ func TestHooksDoWhatTheyDoWithoutUs(t *testing.T) {
 // A tcpSocket is a hook that Kubernetes takes, and fails.
 //
 // compat: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
-func TestHooksThatFailFailAsWithoutUs(t *testing.T) {
+func TestHooksFailAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)

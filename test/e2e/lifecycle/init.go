@@ -33,7 +33,7 @@ func of(s *space.Space, name, pod string) (found []record.Process) {
 // An init container that prepares for the application, as a migration does.
 //
 // compat: pod/init-gated carried
-func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
+func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -84,7 +84,7 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 }
 
 // compat: lifecycle/restart-rules lifecycle/restart-never carried
-func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
+func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	run := func(name string, code int) {

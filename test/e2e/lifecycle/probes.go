@@ -89,7 +89,7 @@ func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args
 // has stood by for: each start of it counts anew, in the same container too.
 //
 // compat: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
-func TestProbesOfEachStartCountAnew(t *testing.T) {
+func TestProbesCountAnewWithEachStart(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("slow")
@@ -133,7 +133,7 @@ func TestProbesOfEachStartCountAnew(t *testing.T) {
 }
 
 // compat: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
-func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
+func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]struct {
@@ -178,7 +178,7 @@ func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 }
 
 // compat: probes/startup-exec probes/message lifecycle/exit-codes carried
-func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
+func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	// It never serves.
@@ -210,7 +210,7 @@ func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 // not, its standbys are not either.
 //
 // compat: probes/readiness-exec probes/message probes/standby carried
-func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
+func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("moody")
@@ -267,7 +267,7 @@ func byHTTPS(name string) corev1.ProbeHandler {
 // compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
 // compat: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
 // compat: probes/named-port probes/headers probes/https probes/timings probes/message carried
-func TestProbesOfEachKindAreTheApplications(t *testing.T) {
+func TestProbesOfEachKindReachTheApplication(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]ofKind{
@@ -331,7 +331,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 // On its node's network an agent opens no port; the verdict comes by exec.
 //
 // compat: pod/host-network carried
-func TestProbesOnTheNodesNetwork(t *testing.T) {
+func TestProbesWorkOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("node")

@@ -33,7 +33,7 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 // no other: from the kubelet as without us, and from us when its slot is yielded.
 //
 // compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
-func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
+func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()
 	s := space.New(t)

@@ -23,7 +23,7 @@ import (
 
 // Who loses an election usually ends its process. The replica that enrolls
 // answers the API server, too, and goes on doing so.
-func TestALostElectionInterruptsNoAdmission(t *testing.T) {
+func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	leases := cluster.Client.CoordinationV1().Leases(webhook.Namespace)

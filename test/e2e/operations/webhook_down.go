@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-func TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t *testing.T) {
+func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	s := space.New(t)
 	_, err := webhook.Try(s, app.Bare(s, "before", webhook.Claims))
 	require.NoError(t, err)
@@ -77,7 +77,7 @@ func TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t *testing.T) {
 	})
 }
 
-func TestWebhookConfigurationDeletedRefusesTheAnnotated(t *testing.T) {
+func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 	s := space.New(t)
 	ctx := context.Background()
 	configurations := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
@@ -103,7 +103,7 @@ func TestWebhookConfigurationDeletedRefusesTheAnnotated(t *testing.T) {
 
 // While the webhook is down, people and controllers change annotated workloads as
 // ever. Only what would have to be carried to a template is refused.
-func TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t *testing.T) {
+func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("edited"), "it needs the record")
 	deployments := h.Client.AppsV1().Deployments(h.Namespace)
 	settled := func(what string, holds func(*appsv1.Deployment) bool) {

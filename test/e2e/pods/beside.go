@@ -22,7 +22,7 @@ import (
 )
 
 // compat: pod/native-sidecars pod/ungated carried
-func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
+func TestNativeSidecarStartsBeforeTheGateInEveryPod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -48,7 +48,7 @@ func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
 }
 
 // compat: pod/cp carried
-func TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t *testing.T) {
+func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it pushes an image")
 	t.Parallel()
 	s := space.New(t)

@@ -137,7 +137,7 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 // compat: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
 // compat: command/path command/working-dir command/environment command/tag command/digest carried
 // compat: kinds/pod lifecycle/restart-never pod/several pod/logs carried
-func TestChildIsWhatTheContainerWouldHaveBeen(t *testing.T) {
+func TestChildIsWhatTheContainerWouldBe(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()
 	s := space.New(t)

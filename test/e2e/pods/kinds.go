@@ -39,7 +39,7 @@ func fresher(s *space.Space, a app.App, before *record.Process) bool {
 // All in one namespace, each alone under its own name, at once.
 //
 // compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
-func TestEachKindRollsOutAndRunsOne(t *testing.T) {
+func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -102,7 +102,7 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 }
 
 // compat: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
-func TestJobsEndAsTheyWouldAndOneAtATime(t *testing.T) {
+func TestJobsEndNormallyOneAtATime(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -28,7 +28,7 @@ import (
 // stands by. Nobody names a container: the application's is the default.
 //
 // compat: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
-func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
+func TestKubectlWorksOnHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -43,7 +43,7 @@ func secured(name string, resources corev1.ResourceRequirements) app.App {
 }
 
 // compat: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
-func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
+func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) {
@@ -107,7 +107,7 @@ func answers(s *space.Space, pod *corev1.Pod) bool {
 }
 
 // compat: identity/qos carried
-func TestQualityOfServiceStaysWhatItWas(t *testing.T) {
+func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	some := app.Quantities("20m", "32Mi")

@@ -33,7 +33,7 @@ func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 // A person who may create Leases may give one the name of a slot. With the label of
 // ours the Lease blocks for an hour at most; the refusal of its deletion names the
 // way out. Without the label an administrator deletes the Lease.
-func TestLeaseThatBlocksASlotHasAWayOut(t *testing.T) {
+func TestBlockedSlotHasAWayOut(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -54,7 +54,7 @@ type rights struct {
 	elsewhere *space.Space
 }
 
-func TestRightsOfAPodEndAtItself(t *testing.T) {
+func TestPodsRightsEndAtItself(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s, elsewhere := space.New(t), space.New(t)

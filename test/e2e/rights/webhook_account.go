@@ -77,7 +77,7 @@ func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
 
 // Somebody who has the token of the webhook's account does what enroll does, and
 // nothing else: no node, no control plane, no other program is in reach.
-func TestRightsOfTheWebhooksAccountEndAtItsWork(t *testing.T) {
+func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := t.Context()

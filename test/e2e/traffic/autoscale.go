@@ -197,7 +197,7 @@ func uses(top string) map[string]float64 {
 // third. The pod that goes when the work is done is not the one that works.
 //
 // compat: identity/hpa identity/hpa-container carried
-func TestAnAutoscalersAverageCountsIdleStandbys(t *testing.T) {
+func TestAutoscalerCountsIdleStandbys(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),
 		ofPod(corev1.ResourceMemory, beyondReach), ofContainer(corev1.ResourceMemory, beyondReach),
@@ -219,7 +219,7 @@ func TestAnAutoscalersAverageCountsIdleStandbys(t *testing.T) {
 
 // Where standbys are not Ready they are left out of the processor's average,
 // which is then the holder's own.
-func TestAnAutoscalersAverageIsTheHoldersWhereStandbysAreNotReady(t *testing.T) {
+func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

@@ -21,7 +21,7 @@ import (
 // no port of ours is taken: not the one that the agent has elsewhere.
 //
 // compat: pod/host-network carried
-func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
+func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	cluster.NeedLab(t, "it needs two nodes of its own")
 	t.Parallel()
 	s := space.New(t)

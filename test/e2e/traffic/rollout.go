@@ -36,7 +36,7 @@ const underWay = 3
 // commands of the README.
 //
 // compat: kinds/deployment carried
-func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
+func TestAnnotationRollsOutOnAndOff(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
