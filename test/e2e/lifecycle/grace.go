@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// A person deletes the holder with less grace than the pod has.
+// A person deletes the holder with a shorter grace than the pod's.
 //
 // compat: lifecycle/grace-of-deletion lifecycle/ignores-term carried
 func TestDeletionsOwnGraceCounts(t *testing.T) {
