@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// An API server's own policy is the later webhook here: it, too, adds the
-// annotation to a pod that ours has let pass.
+// A policy in the API server adds the annotation after our webhook, as a later webhook
+// would.
 func TestLaterPolicysAnnotationIsGatedOrRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -101,7 +101,7 @@ func TestEventTellsHowToGateEarlierPods(t *testing.T) {
 	assert.Contains(t, event.Message, "kubectl -n "+s.Namespace+" rollout restart deployment/early")
 }
 
-// What nobody asked us to touch is what it would be without us, byte for byte.
+// A pod without a claim is the same as without the webhook, byte for byte.
 func TestUnannotatedPodsStayByteForByte(t *testing.T) {
 	t.Parallel()
 	optedIn := space.New(t)
@@ -130,7 +130,7 @@ func TestUnannotatedPodsStayByteForByte(t *testing.T) {
 	})
 }
 
-// normal is a pod's JSON without what is different in every namespace.
+// normal returns a pod's JSON without the parts that differ between namespaces.
 func normal(t *testing.T, s *space.Space, pod *corev1.Pod) string {
 	t.Helper()
 	pod = pod.DeepCopy()

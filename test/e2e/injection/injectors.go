@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Somebody else's injector adds a container, and a variable to all that are
-// there, called before ours or after it, by the order of names.
+// Another injector adds a container, and a variable to all containers. The API server
+// calls the injector before our webhook or after, in the order of their names.
 //
 // compat: pod/injector-before pod/injector-after carried
 func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {

@@ -72,8 +72,7 @@ func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
 	assert.Contains(t, plain["restricted"].Root, "read-only")
 }
 
-// The machine's kernel may know no AppArmor; what the kubelet is told is the
-// same.
+// The machine's kernel may lack AppArmor. The test compares the profiles in the pod's spec.
 //
 // compat: identity/apparmor carried
 func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
