@@ -17,7 +17,7 @@ import (
 
 // serving starts a pod of the gate "readiness".
 func serving(w *world, name string, change ...func(c *Config)) *pod {
-	r := standin.NewReadiness()
+	r := standin.NewReadiness(w.clock)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	p := w.start(name, append(change, func(c *Config) {
 		c.Gate, c.Asides, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}

@@ -8,17 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The notes in the shared directory. They are not synced to the disk: what they
-// are about does not outlive the kernel whose page cache holds them. A machine
-// that crashed may leave half of one behind: of that it is known that something
-// ran, and nothing more.
+// The notes in the Volume. A machine that crashed may leave half of a note behind:
+// such a note says that something ran, and nothing more.
 const (
 	// letStart: since this was written the application's containers may run.
 	letStart = "let-start"
@@ -41,8 +37,8 @@ type note struct {
 // Turn is done once before each round of the pod's containers, by an init
 // container in front of the agent: what was let start before is of an earlier
 // round from here on.
-func Turn(dir string) error {
-	err := os.Rename(filepath.Join(dir, letStart), filepath.Join(dir, before))
+func Turn(v Volume) error {
+	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("turn the note of what may run: %w", err)
 	}
@@ -50,8 +46,8 @@ func Turn(dir string) error {
 }
 
 // readNote reads a note; nil if there is none. An error says that there is one.
-func readNote(dir, name string) (*note, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+func readNote(v Volume, name string) (*note, error) {
+	b, err := v.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -68,15 +64,11 @@ func readNote(dir, name string) (*note, error) {
 	return n, nil
 }
 
-// write replaces the note: a reader finds the old one or the new one.
-func (n *note) write(dir string) error {
+// write replaces the note.
+func (n *note) write(v Volume) error {
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, letStart)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return v.Write(letStart, b)
 }

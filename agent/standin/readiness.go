@@ -15,6 +15,7 @@ import (
 // Readiness is the gate of an application that runs everywhere: what is granted
 // is to be Ready.
 type Readiness struct {
+	now func() time.Duration
 	box *mailbox
 
 	mu     sync.Mutex
@@ -23,12 +24,12 @@ type Readiness struct {
 
 // NewReadiness makes the gate. It says nothing before it was shown that the pod
 // is not Ready: an earlier process may have stored that it is, and who waits for
-// a grant says that no hold of before goes on.
-func NewReadiness() *Readiness {
-	r := &Readiness{box: newMailbox()}
+// a grant says that no hold of before goes on. The clock is CLOCK_BOOTTIME.
+func NewReadiness(now func() time.Duration) *Readiness {
+	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{
 		Shim: gate.ShimID(rand.Text()), Container: Container,
-		Phase: gate.Waiting, Since: gate.Now(),
+		Phase: gate.Waiting, Since: now(),
 	}
 	return r
 }
@@ -87,6 +88,6 @@ func (r *Readiness) Shown(ready bool) {
 }
 
 func (r *Readiness) enter(p gate.Phase) {
-	r.report.Phase, r.report.Since = p, gate.Now()
+	r.report.Phase, r.report.Since = p, r.now()
 	r.box.put(r.report)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(gate.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
 	r.Shown(true) // by an earlier process
@@ -47,13 +47,13 @@ func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 }
 
 func TestReadinessKnowsItselfAlone(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(gate.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
 func TestReportsAreNeverOlderThanTheLast(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(gate.Now)
 	id := r.report.Shim
 	r.Shown(false)
 	go func() { _ = r.Run(t.Context()) }()

@@ -17,11 +17,22 @@ const goOn = "go on\n"
 // moment before, or is restarted.
 const again = 100 * time.Millisecond
 
+// Dial connects to the agent's socket.
+type Dial func(ctx context.Context) (net.Conn, error)
+
+// Socket returns a Dial of the socket at the path.
+func Socket(path string) Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+}
+
 // Wait returns nil when the agent says that the slot is held. However often the
-// agent comes and goes, nothing else lets it return but the end of ctx.
-func Wait(ctx context.Context, socket string) error {
+// agent comes and goes, Wait returns otherwise only at the end of ctx.
+func Wait(ctx context.Context, dial Dial) error {
 	for {
-		if told(ctx, socket) {
+		if told(ctx, dial) {
 			return nil
 		}
 		select {
@@ -33,9 +44,8 @@ func Wait(ctx context.Context, socket string) error {
 }
 
 // told waits on one connection.
-func told(ctx context.Context, socket string) bool {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", socket)
+func told(ctx context.Context, dial Dial) bool {
+	c, err := dial(ctx)
 	if err != nil {
 		return false
 	}

@@ -29,7 +29,7 @@ type opened struct {
 // one of its pod to end has nothing to do: no gate, without an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.gate == api.GateReadiness {
-		g := standin.NewReadiness()
+		g := standin.NewReadiness(gate.Now)
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
