@@ -90,7 +90,9 @@ func (kernel) Alarm() (Alarm, error) {
 	return timer{a}, nil
 }
 
-func (k kernel) Listen() (net.Listener, error) { return gate.Socket("unix", k.path("wait.sock"), 0o755) }
+func (k kernel) Listen() (net.Listener, error) {
+	return gate.Socket("unix", k.path("wait.sock"), 0o755)
+}
 
 type timer struct{ *gate.Alarm }
 

@@ -4,6 +4,7 @@
 package world
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -14,7 +15,7 @@ type child struct {
 	container *container
 	// where is the name of the container's process in the history.
 	where string
-	// shim is the parent process of the child.
+	// shim is the parent process of the child; nil where a pod has no shims.
 	shim  *shim
 	name  string
 	hold  string
@@ -38,6 +39,10 @@ type child struct {
 // ends is the end of the child's main process, if it still lives.
 func (c *child) ends(how string) {
 	s := c.shim
+	if s == nil {
+		c.endsAlone(how)
+		return
+	}
 	s.whenThawed(func() {
 		if !c.alive || s.child != c || s.dead {
 			return
@@ -61,8 +66,14 @@ func (c *child) dies() {
 
 // current reports whether the kubelet knows of the child's container process, and of
 // none that is fresher.
-func (c *child) current() bool { return c.shim.current() }
+func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
 // unwatched reports whether the process that enforces the child's deadline stands
 // still.
-func (c *child) unwatched() bool { return c.shim.frozen }
+func (c *child) unwatched() bool {
+	if c.shim == nil {
+		// Where there is no shim, the agent has to hear of the leap in time.
+		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.expired(c, t.Slot) })
+	}
+	return c.shim.frozen
+}

@@ -8,12 +8,12 @@
 //
 // # What is real and what is not
 //
-// Real: agent.Agent with agent/lease, agent/kube's Lease. Package sim/enrolled adds
+// Real: agent.Agent with agent/lease, agent/standin, agent/kube's Lease. Package sim/enrolled adds
 // enroll.Reconciler; package sim has a model of enroll instead (model.go), because
 // enroll links controller-runtime, which takes minutes to compile.
 //
 // Modelled: the API server (PUT, GET and watch of one namespace), the network,
-// the kubelet, and agent/gate, whose server and shim are mirrored state by
+// the kubelet (with what the gates "pod" and "readiness" ask of it), and agent/gate, whose server and shim are mirrored state by
 // state, because the real ones need a kernel.
 //
 // # Clocks
@@ -49,6 +49,11 @@
 // shim that is frozen past its deadline is excused from exclusivity (never from
 // the rule that a release needs proof), and so is one in uninterruptible sleep.
 //
-// The gates "pod" and "readiness" are only what enroll sees of pods: the agents of
-// all pods have shims.
+// An application of the gate "pod" is excused if its agent is dead, frozen or told to
+// stop at the instant at which all containers have to be restarted, or if its node is
+// frozen until it ought to be dead. The kubelet of the world takes 1.5 s at most to kill
+// all containers. It restarts nothing in a pod that is being deleted.
+//
+// An endpoint of the gate "readiness" is a pod that is stored as Ready. An endpoint whose
+// slot has run out is excused as long as its pod cannot store otherwise.
 package world

@@ -6,6 +6,8 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // What can happen to a node. All are called with the mutex held.
@@ -55,7 +57,19 @@ func (n *node) stop() {
 		for _, a := range p.agents {
 			a.freeze()
 		}
+		if p.waiter != nil {
+			p.waiter.freeze()
+		}
 	}
+}
+
+// whenThawed runs f now, or soon after the node's processes go on.
+func (n *node) whenThawed(f func()) {
+	if !n.frozen {
+		f()
+		return
+	}
+	n.w.after(between(n.rng, 10*time.Millisecond, 50*time.Millisecond), func() { n.whenThawed(f) })
 }
 
 func (n *node) thaw() {
@@ -80,6 +94,9 @@ func (n *node) goOn() {
 				a.thaw()
 			}
 		}
+		if p.waiter != nil {
+			p.waiter.thaw()
+		}
 	}
 }
 
@@ -99,6 +116,9 @@ func (n *node) crash() {
 				}
 			}
 			c.shims, c.pending, c.done = nil, false, false
+		}
+		if p.gate == api.GatePod {
+			p.killAll()
 		}
 		agents := p.agents
 		p.agents = nil
