@@ -128,7 +128,7 @@ func (p parts) turn() corev1.Container {
 	return corev1.Container{
 		Name:            api.TurnContainer,
 		Image:           p.image,
-		Args:            []string{"turn"},
+		Args:            []string{api.TurnRole},
 		Resources:       p.resources(),
 		SecurityContext: p.security(),
 		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath}},
@@ -140,7 +140,7 @@ func (p parts) wait() corev1.Container {
 	return corev1.Container{
 		Name:            api.WaitContainer,
 		Image:           p.image,
-		Args:            []string{"wait"},
+		Args:            []string{api.WaitRole},
 		Resources:       p.resources(),
 		SecurityContext: p.security(),
 		VolumeMounts:    []corev1.VolumeMount{{Name: api.Volume, MountPath: api.MountPath, ReadOnly: true}},

@@ -4,11 +4,8 @@
 package mutate
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,17 +13,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The flags of the agent's exec role that carry the hooks; cmd/agent owns them.
-const (
-	postStartFlag = "-post-start="
-	preStopFlag   = "-pre-stop="
-	graceFlag     = "-grace="
-)
-
-// hook is one hook of a container, with its field's name and the shim's flag.
+// hook is one hook of a container, with its field's name and the shim's argument.
 type hook struct {
-	field, flag string
-	handler     *corev1.LifecycleHandler
+	field   string
+	handler *corev1.LifecycleHandler
+	told    func(*api.ExecArgs) **api.Handler
 }
 
 func hooksOf(c corev1.Container) []hook {
@@ -34,29 +25,32 @@ func hooksOf(c corev1.Container) []hook {
 	if c.Lifecycle != nil {
 		l = *c.Lifecycle
 	}
-	return []hook{{"postStart", postStartFlag, l.PostStart}, {"preStop", preStopFlag, l.PreStop}}
+	return []hook{
+		{"postStart", l.PostStart, func(e *api.ExecArgs) **api.Handler { return &e.PostStart }},
+		{"preStop", l.PreStop, func(e *api.ExecArgs) **api.Handler { return &e.PreStop }},
+	}
 }
 
-// hookFlags are what the shim of a container is told of its hooks. Those that
-// it was told before count until another injector adds a new one: the pod's
-// own are not in the container's spec any more.
-func hookFlags(pod *corev1.Pod, c corev1.Container, before []string) []string {
-	var flags []string
+// carryHooks tells the shim of the container's hooks. Those that it was told
+// before count until another injector adds a new one: the pod's own are not in the
+// container's spec any more.
+func carryHooks(exec *api.ExecArgs, pod *corev1.Pod, c corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
+		*h.told(exec) = *h.told(&before)
 		if h.handler != nil {
-			flags = append(flags, h.flag+literal([]string{handlerText(pod, c, h.handler)})[0])
-		} else if told := flagOf(before, h.flag); told != "" {
-			flags = append(flags, h.flag+told)
+			// What cannot be carried over was refused.
+			to, _ := carryHook(pod, c, h.handler)
+			*h.told(exec) = &to
 		}
 	}
-	if len(flags) == 0 {
-		return nil
+	if exec.PostStart == nil && exec.PreStop == nil {
+		return
 	}
 	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
 	if own := pod.Spec.TerminationGracePeriodSeconds; own != nil {
 		seconds = min(max(*own, 0), mostGrace)
 	}
-	return append(flags, graceFlag+(time.Duration(seconds)*time.Second).String())
+	exec.Grace = time.Duration(seconds) * time.Second
 }
 
 // mostGrace bounds a grace, in seconds, to what a duration has room for.
@@ -98,16 +92,6 @@ func carryHook(pod *corev1.Pod, c corev1.Container, from *corev1.LifecycleHandle
 		problem = "of more than one kind"
 	}
 	return to, problem
-}
-
-// handlerText is what the agent reads. What cannot be carried over was refused.
-func handlerText(pod *corev1.Pod, c corev1.Container, from *corev1.LifecycleHandler) string {
-	to, _ := carryHook(pod, c, from)
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false) // it is for people's eyes, too
-	_ = encoder.Encode(to)       // strings and numbers
-	return strings.TrimSpace(text.String())
 }
 
 // judgeHooks refuses the hooks that cannot be carried over.

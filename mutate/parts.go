@@ -7,8 +7,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,48 +67,32 @@ func (p parts) installed() *corev1.Lifecycle {
 		return nil
 	}
 	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, "install"}},
+		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, api.InstallRole}},
 	}}
 }
 
-// agentArgs are the flags of the agent's run role; cmd/agent owns them.
+// agentArgs returns what the agent is told.
 func (p parts) agentArgs() []string {
-	var containers []string
+	args := api.DefaultRunArgs()
+	args.Slots = p.slots()
+	args.LeaseDuration = cmp.Or(p.request.LeaseDuration, api.DefaultLeaseDuration)
+	args.Readiness, args.Grace, args.Workload = p.request.Standbys(), p.grace(), p.workloadName()
 	for _, i := range p.gated {
-		containers = append(containers, p.pod.Spec.Containers[i].Name)
+		args.Containers = append(args.Containers, p.pod.Spec.Containers[i].Name)
 	}
-	args := []string{
-		"run",
-		"-slots=" + strings.Join(p.slots(), ","),
-		"-lease-duration=" + cmp.Or(p.request.LeaseDuration, api.DefaultLeaseDuration).String(),
-		"-readiness=" + string(p.request.Standbys()),
-		"-grace=" + p.grace().String(),
-		"-containers=" + strings.Join(containers, ","),
-		"-workload=" + p.workloadName(),
-	}
-	if names := p.initNames(); len(names) > 0 {
-		args = append(args, "-init-containers="+strings.Join(names, ","))
-	}
+	args.InitContainers, args.Ports, args.Probes = p.initNames(), p.ports(), p.probes
 	if p.request.Shims() {
-		args = append(args, "-install="+api.AgentBinary)
+		args.Install = api.AgentBinary
 	} else {
-		args = append(args, "-gate="+string(p.request.Gate))
-	}
-	if ports := p.ports(); len(ports) > 0 {
-		args = append(args, "-ports="+strings.Join(ports, ","))
-	}
-	if len(p.probes) > 0 {
-		args = append(args, probesArg(p.probes))
+		args.Gate = p.request.Gate
 	}
 	if p.pod.Spec.HostNetwork {
 		// The node's ports are not ours to take.
-		args = append(args, "-listen=")
+		args.Listen = ""
 	}
-	if p.pod.Spec.RuntimeClassName != nil {
-		// It may be one that runs pods in virtual machines; nobody can tell.
-		args = append(args, "-own-kernel")
-	}
-	return args
+	// A runtime class may be one that runs pods in virtual machines; nobody can tell.
+	args.OwnKernel = p.pod.Spec.RuntimeClassName != nil
+	return args.Args()
 }
 
 // grace is what the pod's deletion would leave the application to stop in; a
@@ -136,27 +118,23 @@ func (p parts) workloadName() string {
 // ports are the TCP ports that gated containers declare, which standbys
 // forward. A StatefulSet's pods are addressed one by one (its Service is
 // headless): pod-1 must not answer as pod-0, unless somebody says so.
-func (p parts) ports() []string {
+func (p parts) ports() []int {
 	if !p.request.Shims() {
 		return nil
 	}
 	if p.workload.Group == "apps" && p.workload.Kind == "StatefulSet" && p.request.Readiness == "" {
 		return nil
 	}
-	var numbers []int32
+	var ports []int
 	for _, i := range p.gated {
 		for _, port := range p.pod.Spec.Containers[i].Ports {
 			if tcp(port) {
-				numbers = append(numbers, port.ContainerPort)
+				ports = append(ports, int(port.ContainerPort))
 			}
 		}
 	}
-	slices.Sort(numbers)
-	var ports []string
-	for _, n := range slices.Compact(numbers) {
-		ports = append(ports, strconv.Itoa(int(n)))
-	}
-	return ports
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // unprivilegedPorts lets the agent, which is not root, listen on ports below
@@ -169,8 +147,8 @@ var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start
 // judgeLowPorts refuses a low port on the node's network, where a pod may not
 // have the setting.
 func (p parts) judgeLowPorts(refusals *Refusals) {
-	if port := p.lowPort(); port != "" && p.pod.Spec.HostNetwork {
-		refusals.add(HostNetwork, "the pod sets hostNetwork and declares port %s", port)
+	if port := p.lowPort(); port != 0 && p.pod.Spec.HostNetwork {
+		refusals.add(HostNetwork, "the pod sets hostNetwork and declares port %d", port)
 	}
 }
 
@@ -181,17 +159,17 @@ func (p parts) opensLowPorts() bool {
 	}) {
 		return false
 	}
-	return p.lowPort() != ""
+	return p.lowPort() != 0
 }
 
-// lowPort is a port below 1024 that a standby would forward, or empty.
-func (p parts) lowPort() string {
+// lowPort returns a port below 1024 that a standby would forward, or zero.
+func (p parts) lowPort() int {
 	for _, port := range p.ports() {
-		if n, err := strconv.Atoi(port); err == nil && n < 1024 && p.request.Standbys() != api.ReadinessHolder {
+		if port < 1024 && p.request.Standbys() != api.ReadinessHolder {
 			return port
 		}
 	}
-	return ""
+	return 0
 }
 
 // nobody is the user of the injected containers where the pod would make them

@@ -5,22 +5,15 @@ package mutate
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
-)
-
-// The agent's roles and flags that probes need; cmd/agent owns them.
-const (
-	probeRole  = "probe"
-	probesFlag = "-probes="
 )
 
 // probeKind is one of the probes that a container may have.
@@ -102,23 +95,10 @@ func recorded(pod *corev1.Pod) map[string]api.Probes {
 		if !ours(pod, c.Name) {
 			continue
 		}
-		for _, arg := range c.Args {
-			if value, ok := strings.CutPrefix(arg, probesFlag); ok {
-				// What cannot be read is not there.
-				_ = json.Unmarshal([]byte(strings.ReplaceAll(value, "$$", "$")), &all)
-			}
-		}
+		// The last pass wrote all of them.
+		maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
 	}
 	return all
-}
-
-// probesArg is the agent's flag.
-func probesArg(all map[string]api.Probes) string {
-	value, err := json.Marshal(all)
-	if err != nil {
-		panic(fmt.Sprintf("marshal probes: %v", err)) // numbers and strings
-	}
-	return probesFlag + literal([]string{string(value)})[0]
 }
 
 // carryProbe is a probe as it was declared. One that is aimed at the agent
@@ -243,7 +223,7 @@ func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aim
 }
 
 func probeCommand(container, name string) []string {
-	return []string{api.AgentBinary, probeRole, name, "-container=" + container}
+	return append([]string{api.AgentBinary}, api.ProbeArgs{Probe: name, Container: container}.Args()...)
 }
 
 // aim makes a gated container's probes ask the agent, and takes the startup

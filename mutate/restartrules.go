@@ -16,7 +16,7 @@ import (
 // what is not gated. A rule that restarts the container on any other code than
 // some only does what a loss is to come to.
 func judgeRestartRules(pod *corev1.Pod, c corev1.Container, refusals *Refusals) {
-	if onLoss(pod, c) == string(api.OnLossStandby) {
+	if onLoss(pod, c) == api.OnLossStandby {
 		return
 	}
 	for i, rule := range c.RestartPolicyRules {

@@ -84,16 +84,9 @@ func (p place) of(pod *corev1.Pod) corev1.Container {
 	return pod.Spec.Containers[p.index]
 }
 
-// The flags of the agent's exec role; cmd/agent owns them.
-const (
-	execRole       = "exec"
-	stopSignalFlag = "-stop-signal="
-	platformsFlag  = "-platforms="
-)
-
 // shimmed: the container's command is the gate already.
 func shimmed(c corev1.Container) bool {
-	return len(c.Command) > 1 && c.Command[0] == api.AgentBinary && c.Command[1] == execRole
+	return api.IsShim(c.Command)
 }
 
 const (
@@ -164,12 +157,14 @@ func atOnce(c corev1.Container, images Images) bool {
 
 func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Reader) (shim, Refusals) {
 	c := at.of(pod)
-	var args, before []string
-	var signal, platforms string
+	var args []string
+	var signal string
+	var platforms api.Platforms
+	var before api.ExecArgs
 	switch {
 	case len(c.Command) > 0:
 		args, before = unshim(slices.Concat(c.Command, c.Args))
-		signal, platforms = flagOf(before, stopSignalFlag), flagOf(before, platformsFlag)
+		signal, platforms = before.StopSignal, before.Platforms
 		if asksSignal(c) {
 			signal = imageSignal(ctx, c.Image, images)
 		}
@@ -187,7 +182,7 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Reader) (shi
 		args, signal = imageArgs(c, command), command.StopSignal
 		platforms = imagePlatforms(c, command)
 	}
-	if len(args) == 0 && platforms == "" {
+	if len(args) == 0 && platforms == nil {
 		var refusals Refusals
 		refusals.add(NoCommand, "container %q, image %q", c.Name, c.Image)
 		return shim{}, refusals
@@ -200,17 +195,12 @@ func shimOne(ctx context.Context, pod *corev1.Pod, at place, images Reader) (shi
 		refusals.add(Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, signal)
 		return shim{}, refusals
 	}
-	command := append([]string{api.AgentBinary, execRole}, "-container="+c.Name, "-on-loss="+onLoss(pod, c))
-	if signal != "" {
-		command = append(command, stopSignalFlag+signal)
-	}
-	if platforms != "" {
-		command = append(command, platformsFlag+platforms)
-	}
+	exec := api.DefaultExecArgs()
+	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, onLoss(pod, c), signal, platforms
 	if at.list == "containers" {
-		command = append(command, hookFlags(pod, c, before)...)
+		carryHooks(&exec, pod, c, before)
 	}
-	return shim{place: at, command: append(command, "--"), args: args}, nil
+	return shim{place: at, command: append([]string{api.AgentBinary}, exec.Args()...), args: args}, nil
 }
 
 // keptSignals, without "SIG", are those that Go's runtime keeps for itself and
@@ -225,7 +215,7 @@ func asksSignal(c corev1.Container) bool {
 		return false
 	}
 	_, before := unshim(c.Command)
-	return flagOf(before, stopSignalFlag) == "" && flagOf(before, platformsFlag) == ""
+	return before.StopSignal == "" && before.Platforms == nil
 }
 
 // imageSignal is an image's stop signal, if it can be read and is the same on
@@ -259,7 +249,7 @@ func imageArgs(c corev1.Container, command Command) []string {
 // imagePlatforms is what the image runs on each architecture, where it matters.
 // The kubelet expands the container's args alone; so they stay words of their
 // own, behind whatever the shim picks.
-func imagePlatforms(c corev1.Container, command Command) string {
+func imagePlatforms(c corev1.Container, command Command) api.Platforms {
 	all := api.Platforms{}
 	some := len(c.Args) > 0
 	for arch, its := range command.Platforms {
@@ -271,9 +261,9 @@ func imagePlatforms(c corev1.Container, command Command) string {
 		all[arch] = api.PlatformCommand{Command: words, StopSignal: its.StopSignal}
 	}
 	if len(all) == 0 || !some {
-		return ""
+		return nil
 	}
-	return strings.ReplaceAll(all.String(), "$", "$$")
+	return all
 }
 
 func literal(words []string) []string {
@@ -286,45 +276,34 @@ func literal(words []string) []string {
 
 // unshim takes the gate out of a command that has it already: as the first
 // program, or behind one that another injector put before it. A gate behind the
-// gate is no PID 1 and would wait for ever, while the pod holds.
-func unshim(words []string) (own, flags []string) {
+// gate is no PID 1 and would wait for ever, while the pod holds. What the shim was
+// told comes back with it: the image is not asked again for its stop signal, and the
+// hooks are nowhere else.
+func unshim(words []string) (own []string, before api.ExecArgs) {
 	for i := range words {
 		if !shimmed(corev1.Container{Command: words[i:]}) {
 			continue
 		}
 		if n := slices.Index(words[i:], "--"); n > 0 {
-			return slices.Concat(words[:i], words[i+n+1:]), words[i : i+n]
+			return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
 		}
 	}
-	return words, nil
+	return words, api.ExecArgs{}
 }
 
-// flagOf reads a flag back from a shim's command: the image is not asked again
-// for its stop signal, and the hooks are nowhere else.
-func flagOf(command []string, flag string) string {
-	for _, word := range command {
-		if value, ok := strings.CutPrefix(word, flag); ok {
-			return value
-		}
-	}
-	return ""
-}
-
-// onLossEnd is what the shim does where nothing may run twice: a loss ends the
-// container, and nothing starts it again.
-const onLossEnd = "end"
-
-func onLoss(pod *corev1.Pod, c corev1.Container) string {
+// onLoss returns what the shim does after a loss. Where nothing may run twice the loss
+// ends the container, and nothing starts it again.
+func onLoss(pod *corev1.Pod, c corev1.Container) api.OnLoss {
 	never := pod.Spec.RestartPolicy == corev1.RestartPolicyNever
 	if c.RestartPolicy != nil {
 		never = *c.RestartPolicy == corev1.ContainerRestartPolicyNever
 	}
 	switch asked := api.OnLoss(pod.Annotations[api.OnLossAnnotation]); {
 	case never:
-		return onLossEnd
+		return api.OnLossEnd
 	case asked == "":
-		return string(api.OnLossStandby)
+		return api.OnLossStandby
 	default:
-		return string(asked)
+		return asked
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Machine is what the gate "pod" uses of the machine that it runs on. The simulation
@@ -91,7 +92,7 @@ func (kernel) Alarm() (Alarm, error) {
 }
 
 func (k kernel) Listen() (net.Listener, error) {
-	return gate.Socket("unix", k.path("wait.sock"), 0o755)
+	return gate.Socket("unix", k.path(api.WaitSocketName), 0o755)
 }
 
 type timer struct{ *gate.Alarm }

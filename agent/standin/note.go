@@ -13,30 +13,29 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The notes in the Volume. A machine that crashed may leave half of a note behind:
-// such a note says that something ran, and nothing more.
+// The names of the notes in the Volume. A crashed machine may leave half a note. Then
+// the pod knows only that a container may have run.
 const (
-	// letStart: since this was written the application's containers may run.
+	// letStart is the note before which no application container may start.
 	letStart = "let-start"
-	// before: the let-start of containers that the kubelet has restarted since,
-	// by its own word. That is no proof.
+	// before is the earlier letStart note. The kubelet has restarted those
+	// containers since, which does not prove that the earlier processes are dead.
 	before = "let-start.before"
 )
 
-// note is under which hold the application's containers were let start.
+// note records the hold under which the application's containers were started.
 type note struct {
 	Shim  gate.ShimID      `json:"shim"`
 	Hold  string           `json:"hold"`
 	Slots []gate.SlotToken `json:"slots"`
-	// Leave is the CLOCK_BOOTTIME instant at which the drain begins, unless
-	// the hold was renewed since.
+	// Leave is the CLOCK_BOOTTIME instant at which the drain begins, unless the
+	// hold was renewed since.
 	Leave  time.Duration `json:"leave"`
 	BootID string        `json:"bootID"`
 }
 
-// Turn is done once before each round of the pod's containers, by an init
-// container in front of the agent: what was let start before is of an earlier
-// round from here on.
+// Turn runs before each round of the pod's containers, in an init container in
+// front of the agent. It marks the note of the previous round as an earlier one.
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -45,7 +44,8 @@ func Turn(v Volume) error {
 	return nil
 }
 
-// readNote reads a note; nil if there is none. An error says that there is one.
+// readNote reads a note, and returns nil if there is none. An error means that a
+// note exists and is unreadable.
 func readNote(v Volume, name string) (*note, error) {
 	b, err := v.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +64,7 @@ func readNote(v Volume, name string) (*note, error) {
 	return n, nil
 }
 
-// write replaces the note.
+// write replaces the note atomically: a reader finds the old note or the new one.
 func (n *note) write(v Volume) error {
 	b, err := json.Marshal(n)
 	if err != nil {

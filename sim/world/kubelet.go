@@ -160,7 +160,7 @@ func (p *pod) register() {
 
 // spec is what the webhook makes of a pod with such a gate, as far as enroll looks.
 func (p *pod) spec() map[string]any {
-	agent := map[string]any{"name": api.AgentContainer, "command": []string{api.AgentBinary, "run"}, "args": []string{"-gate=" + string(p.gate)}}
+	agent := map[string]any{"name": api.AgentContainer, "restartPolicy": "Always", "args": []string{api.RunRole, "-gate=" + string(p.gate)}}
 	inits := []any{agent}
 	app := map[string]any{"name": "app", "command": []string{"serve"}}
 	spec := map[string]any{"serviceAccountName": account, "nodeName": p.node.name}
