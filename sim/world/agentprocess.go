@@ -122,7 +122,7 @@ func (a *agentProcess) yieldWhenStopped() {
 
 // leapt tells an agent without shims that the wall clock was set.
 func (a *agentProcess) leapt() {
-	a.whenThawed(func() { signal(a.leaps) })
+	a.whenThawed(func() { wakeUp(a.leaps) })
 }
 
 // clock is the node's, read by this process's loop: not while it is frozen or

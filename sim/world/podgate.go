@@ -49,7 +49,7 @@ func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 
 // runPod is the agent's process in a pod of the gate "pod".
 func (a *agentProcess) runPod(config agent.Config) error {
-	g, err := standin.OpenPod(a.process.ctx, standin.PodConfig{Machine: machine{a}})
+	g, err := standin.OpenPod(a.process.ctx, standin.PodConfig{Machine: agentMachine{a}})
 	if err != nil {
 		return err
 	}

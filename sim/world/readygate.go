@@ -43,7 +43,7 @@ func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
 
 // runReadiness is the agent's process in a pod of the gate "readiness".
 func (a *agentProcess) runReadiness(config agent.Config) error {
-	g := standin.NewReadiness(machine{a}.Now)
+	g := standin.NewReadiness(agentMachine{a}.Now)
 	config.Gate = readyGate{g, a}
 	return a.serve(config, g.Run)
 }

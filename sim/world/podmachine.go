@@ -45,12 +45,12 @@ func (v volume) Rename(from, to string) error {
 	return nil
 }
 
-// machine is the node as an agent process of the gate "pod" has it. A process that is
+// agentMachine is the node as an agent process of the gate "pod" has it. A process that is
 // frozen stands still in each of its methods, and one that is dead changes nothing.
-type machine struct{ a *agentProcess }
+type agentMachine struct{ a *agentProcess }
 
 // inside does f with the world's mutex held; errDead for a dead process.
-func (m machine) inside(f func() error) error {
+func (m agentMachine) inside(f func() error) error {
 	if !m.a.enter() {
 		return errDead
 	}
@@ -59,24 +59,24 @@ func (m machine) inside(f func() error) error {
 }
 
 // Read implements standin.Volume.
-func (m machine) Read(name string) (text []byte, err error) {
+func (m agentMachine) Read(name string) (text []byte, err error) {
 	err = m.inside(func() error { text, err = m.a.pod.volume.Read(name); return err })
 	return text, err
 }
 
 // Write implements standin.Volume.
-func (m machine) Write(name string, text []byte) error {
+func (m agentMachine) Write(name string, text []byte) error {
 	return m.inside(func() error { return m.a.pod.volume.Write(name, text) })
 }
 
 // Rename implements standin.Volume.
-func (m machine) Rename(from, to string) error {
+func (m agentMachine) Rename(from, to string) error {
 	return m.inside(func() error { return m.a.pod.volume.Rename(from, to) })
 }
 
 // Now implements standin.Machine. A loop that is blocked alone does not keep the gate
 // from reading the clock.
-func (m machine) Now() (now time.Duration) {
+func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
 		m.a.process.w.do(func() { now = m.a.pod.node.now() })
 	}
@@ -84,21 +84,21 @@ func (m machine) Now() (now time.Duration) {
 }
 
 // BootID implements standin.Machine.
-func (m machine) BootID() (string, error) { return m.a.pod.node.boot, nil }
+func (m agentMachine) BootID() (string, error) { return m.a.pod.node.boot, nil }
 
 // Lock implements standin.Machine: the pod's lock was given to this process before it
 // began.
-func (m machine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
+func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }
 
 // Alarm implements standin.Machine.
-func (m machine) Alarm() (standin.Alarm, error) {
+func (m agentMachine) Alarm() (standin.Alarm, error) {
 	return &ringing{machine: m, rings: make(chan struct{}, 1)}, nil
 }
 
 // Listen implements standin.Machine.
-func (m machine) Listen() (l net.Listener, err error) {
+func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
 		m.a.pod.socket = newListener(m.a.process)
 		l = m.a.pod.socket
@@ -110,7 +110,7 @@ func (m machine) Listen() (l net.Listener, err error) {
 // ringing is an alarm of the node's clock. A ring that was overtaken by another setting
 // does not come.
 type ringing struct {
-	machine machine
+	machine agentMachine
 	rings   chan struct{}
 	set     int
 }

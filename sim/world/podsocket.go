@@ -53,7 +53,7 @@ func (l *listener) Close() error {
 		for _, e := range l.queue {
 			e.close()
 		}
-		signal(l.wake)
+		wakeUp(l.wake)
 	})
 	return nil
 }
@@ -76,7 +76,7 @@ func (p *pod) dial(from *process) func(context.Context) (net.Conn, error) {
 		here.other, there.other = there, here
 		p.ends = append(p.ends, here, there)
 		l.queue = append(l.queue, there)
-		signal(l.wake)
+		wakeUp(l.wake)
 		return here, nil
 	}
 }
@@ -154,7 +154,7 @@ func (e *end) close() {
 	}
 	e.closed = true
 	e.pod.ends = slices.DeleteFunc(e.pod.ends, func(other *end) bool { return other == e })
-	signal(e.wake)
+	wakeUp(e.wake)
 	e.later(func() { e.other.over = true })
 }
 
@@ -162,7 +162,7 @@ func (e *end) close() {
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))
-	w.after(e.last-w.now(), func() { f(); signal(e.other.wake) })
+	w.after(e.last-w.now(), func() { f(); wakeUp(e.other.wake) })
 }
 
 // LocalAddr implements net.Conn.
@@ -180,7 +180,7 @@ func (e *end) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline implements net.Conn.
 func (e *end) SetWriteDeadline(time.Time) error { return nil }
 
-func signal(c chan struct{}) {
+func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
