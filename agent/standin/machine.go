@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -75,16 +76,16 @@ func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 // kernel is the Machine of the product.
 type kernel struct{ Dir }
 
-func (kernel) Now() time.Duration { return gate.Now() }
+func (kernel) Now() time.Duration { return host.Now() }
 
-func (kernel) BootID() (string, error) { return gate.BootID() }
+func (kernel) BootID() (string, error) { return host.BootID() }
 
 func (k kernel) Lock(ctx context.Context, log *slog.Logger) (io.Closer, error) {
-	return gate.Lock(ctx, k.path(gate.LockName), log)
+	return host.Lock(ctx, k.path(gate.LockName), log)
 }
 
 func (kernel) Alarm() (Alarm, error) {
-	a, err := gate.NewAlarm()
+	a, err := host.NewAlarm()
 	if err != nil {
 		return nil, fmt.Errorf("open alarm: %w", err)
 	}
@@ -92,9 +93,9 @@ func (kernel) Alarm() (Alarm, error) {
 }
 
 func (k kernel) Listen() (net.Listener, error) {
-	return gate.Socket("unix", k.path(api.WaitSocketName), 0o755)
+	return host.Socket("unix", k.path(api.WaitSocketName), 0o755)
 }
 
-type timer struct{ *gate.Alarm }
+type timer struct{ *host.Alarm }
 
 func (t timer) Rings() <-chan struct{} { return t.C }

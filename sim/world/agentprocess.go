@@ -21,13 +21,17 @@ type agentProcess struct {
 	*clientOf
 	pod     *pod
 	name    string
-	gateway *gateway
+	gateway *gateway // nil until the process listens
 	agent   *agent.Agent
 	stop    chan struct{}
 	stopped bool
 	frozen  bool
 	began   time.Duration
 	leaps   chan struct{} // tells of leaps of the wall clock, where no shim does
+	// backlog are connections that wait to be accepted.
+	backlog    []*link
+	connected  signal
+	unlistened bool
 	// blocked is not nil while the agent's loop stands still, and nothing else of it.
 	blocked chan struct{}
 }
@@ -38,7 +42,9 @@ func (p *pod) startAgent() {
 	}
 	p.agentRuns++
 	proc := p.w.newProcess()
-	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{}), began: p.w.now(), leaps: make(chan struct{}, 1)}
+	a := &agentProcess{
+		process: proc, pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
+	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.clientOf.name = p.identity()
@@ -84,9 +90,6 @@ func (a *agentProcess) begin() {
 		run = a.runReadiness
 		a.yieldWhenStopped()
 	default:
-		a.gateway = newGateway(a)
-		config.Gate, config.Granted = a.gateway, a.gateway.granted
-		w.group.Go(a.gateway.deliver)
 	}
 	w.group.Go(func() {
 		err := run(config)
@@ -96,9 +99,14 @@ func (a *agentProcess) begin() {
 
 // runShims is the agent's process in a pod with shims.
 func (a *agentProcess) runShims(config agent.Config) error {
+	g, err := openGateway(a)
+	if err != nil {
+		return err // the process is dead already
+	}
+	config.Gate, config.Granted = g, g.granted
 	made, err := agent.New(config)
 	must(err)
-	a.process.w.do(func() { a.agent = made })
+	a.process.w.do(func() { a.gateway, a.agent = g, made })
 	return made.Run(a.process.ctx, a.stop)
 }
 
@@ -188,7 +196,7 @@ func (a *agentProcess) kill() {
 	p.w.note(a.name, "agent is dead")
 	for _, c := range p.containers {
 		for _, s := range c.shims {
-			if s.link != nil && s.link.gateway == a.gateway {
+			if s.link != nil && s.link.agent == a {
 				s.link.close()
 			}
 		}

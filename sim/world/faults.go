@@ -63,15 +63,6 @@ func (n *node) stop() {
 	}
 }
 
-// whenThawed runs f now, or soon after the node's processes go on.
-func (n *node) whenThawed(f func()) {
-	if !n.frozen {
-		f()
-		return
-	}
-	n.w.after(between(n.rng, 10*time.Millisecond, 50*time.Millisecond), func() { n.whenThawed(f) })
-}
-
 func (n *node) thaw() {
 	if !n.frozen || n.paused {
 		return
@@ -83,6 +74,11 @@ func (n *node) thaw() {
 // goOn is the undoing of stop.
 func (n *node) goOn() {
 	n.frozen = false
+	deferred := n.deferred
+	n.deferred = nil
+	for _, f := range deferred {
+		f()
+	}
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
@@ -100,20 +96,26 @@ func (n *node) goOn() {
 	}
 }
 
+// whenAwake runs f now, or as soon as the node goes on.
+func (n *node) whenAwake(f func()) {
+	if n.frozen {
+		n.deferred = append(n.deferred, f)
+		return
+	}
+	f()
+}
+
 // crash ends every process of the node at once.
 func (n *node) crash() {
 	if !n.up {
 		return
 	}
 	n.w.note(n.name, "crashes")
-	n.up, n.frozen, n.paused = false, false, false
+	n.up, n.frozen, n.paused, n.deferred = false, false, false, nil
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range c.shims {
-				s.dead = true
-				if s.child != nil {
-					s.child.dies()
-				}
+				s.crashes()
 			}
 			c.shims, c.pending, c.done = nil, false, false
 		}

@@ -19,7 +19,7 @@ import (
 // "agent wait", and then the application.
 type inOrder struct {
 	volume volume
-	socket *listener // of the last agent process
+	socket *waitSocket // of the last agent process
 	ends   []*end
 	// turned and waited: these init containers have ended with success in this round.
 	turned, waited bool
@@ -167,7 +167,7 @@ func (p *pod) restartAll() {
 	}
 	p.restarting = true
 	p.w.note(p.name, "all containers are to be restarted")
-	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenThawed(p.beginAnew) })
+	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(p.beginAnew) })
 }
 
 // mostKubelet is the longest time that the kubelet takes to kill all containers. The
@@ -231,7 +231,7 @@ func (c *child) killed() {
 // endsAlone is the end of an application that has no shim.
 func (c *child) endsAlone(how string) {
 	p := c.pod()
-	p.node.whenThawed(func() {
+	p.node.whenAwake(func() {
 		if !c.alive || c.container.app != c {
 			return
 		}
@@ -249,6 +249,6 @@ func (c *child) endsAlone(how string) {
 // terminate is the kubelet's SIGTERM to an application that has no shim.
 func (c *child) terminate() {
 	if c.asked = true; c.stops >= 0 {
-		c.pod().w.after(c.stops, func() { c.ends("stops") })
+		c.pod().w.after(c.stops, func() { c.endsAlone("stops") })
 	}
 }

@@ -100,7 +100,7 @@ func (m agentMachine) Alarm() (standin.Alarm, error) {
 // Listen implements standin.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
-		m.a.pod.socket = newListener(m.a.process)
+		m.a.pod.socket = newWaitSocket(m.a.process)
 		l = m.a.pod.socket
 		return nil
 	})

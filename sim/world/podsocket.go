@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// listener is the socket of an agent process, to which "agent wait" connects.
-type listener struct {
+// waitSocket is the socket of an agent process, to which "agent wait" connects.
+type waitSocket struct {
 	process *process
 	queue   []*end
 	closed  bool
 	wake    chan struct{}
 }
 
-func newListener(p *process) *listener { return &listener{process: p, wake: make(chan struct{}, 1)} }
+func newWaitSocket(p *process) *waitSocket { return &waitSocket{process: p, wake: make(chan struct{}, 1)} }
 
 // Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
+func (l *waitSocket) Accept() (net.Conn, error) {
 	for {
 		if !l.process.enter() {
 			return nil, net.ErrClosed
@@ -47,7 +47,7 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener.
-func (l *listener) Close() error {
+func (l *waitSocket) Close() error {
 	l.process.w.do(func() {
 		l.closed = true
 		for _, e := range l.queue {
@@ -59,7 +59,7 @@ func (l *listener) Close() error {
 }
 
 // Addr implements net.Listener.
-func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", Net: "unix"} }
+func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", Net: "unix"} }
 
 // dial returns how a process of the pod connects to the socket of the agent.
 func (p *pod) dial(from *process) func(context.Context) (net.Conn, error) {

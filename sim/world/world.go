@@ -169,6 +169,11 @@ func (w *World) end() {
 				a.die()
 			}
 			p.endWait()
+			for _, c := range p.containers {
+				for _, s := range c.shims {
+					s.die()
+				}
+			}
 		}
 		for _, e := range w.enrolls {
 			e.die()
