@@ -19,7 +19,9 @@ type waitSocket struct {
 	wake    chan struct{}
 }
 
-func newWaitSocket(p *process) *waitSocket { return &waitSocket{process: p, wake: make(chan struct{}, 1)} }
+func newWaitSocket(p *process) *waitSocket {
+	return &waitSocket{process: p, wake: make(chan struct{}, 1)}
+}
 
 // Accept implements net.Listener.
 func (l *waitSocket) Accept() (net.Conn, error) {
