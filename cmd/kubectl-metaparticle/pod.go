@@ -57,7 +57,7 @@ type owner struct {
 	template *corev1.PodSpec
 }
 
-// Workload implements mutate.Owners.
+// Workload implements admit.Owners.
 func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	if o.template == nil {
 		return api.Workload{}, nil, errOtherController

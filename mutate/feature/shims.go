@@ -1,0 +1,192 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// The flags of the agent's exec role; cmd/agent owns them.
+const (
+	execRole       = "exec"
+	stopSignalFlag = "-stop-signal="
+	platformsFlag  = "-platforms="
+)
+
+// keptSignals, without "SIG", are the signals that Go's runtime keeps for itself. The shim
+// never sees them, and could not pass them on.
+var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
+
+// shim is the new command of a gated container.
+type shim struct {
+	place
+	command, args []string
+}
+
+// child is what the shim of a container starts, by the container or by its image.
+type child struct {
+	args              []string
+	signal, platforms string
+	// before are the flags of the shim that an earlier pass has put there.
+	before []string
+}
+
+// newShim returns the shim of the container at a place, or the refusal of the container.
+func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
+	c := p.container(at)
+	its, refusals := childOf(c, read)
+	if len(refusals) > 0 {
+		return shim{}, refusals
+	}
+	if len(its.args) == 0 && its.platforms == "" {
+		refusals.Add(reason.NoCommand, "container %q, image %q", c.Name, c.Image)
+		return shim{}, refusals
+	}
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		its.signal = string(*c.Lifecycle.StopSignal)
+	}
+	if slices.Contains(keptSignals, strings.TrimPrefix(strings.ToUpper(its.signal), "SIG")) {
+		refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, its.signal)
+		return shim{}, refusals
+	}
+	return shim{place: at, command: p.shimCommand(at, its), args: its.args}, nil
+}
+
+// shimCommand returns the command that starts the shim of the container at a place.
+func (p *Pod) shimCommand(at place, its child) []string {
+	c := p.container(at)
+	command := []string{api.AgentBinary, execRole, "-container=" + c.Name, "-on-loss=" + p.onLoss(c)}
+	if its.signal != "" {
+		command = append(command, stopSignalFlag+its.signal)
+	}
+	if its.platforms != "" {
+		command = append(command, platformsFlag+its.platforms)
+	}
+	if at.list == mainContainers {
+		command = append(command, p.hookFlags(c, its.before)...)
+	}
+	return append(command, "--")
+}
+
+// childOf returns the child of a container. An explicit command counts before the image's.
+func childOf(c *corev1.Container, read lookUp) (child, reason.Refusals) {
+	if len(c.Command) > 0 {
+		args, before := unshim(slices.Concat(c.Command, c.Args))
+		its := child{
+			args: args, before: before,
+			signal: flagOf(before, stopSignalFlag), platforms: flagOf(before, platformsFlag),
+		}
+		if needsSignal(c) {
+			its.signal = read.signal()
+		}
+		return its, nil
+	}
+	var refusals reason.Refusals
+	switch {
+	case errors.Is(read.err, image.ErrPlatforms):
+		refusals.Add(reason.ImagePlatforms, "container %q, image %q", c.Name, c.Image)
+		return child{}, refusals
+	case read.err != nil:
+		refusals.Add(reason.ImageUnreadable, "container %q, image %q: %v", c.Name, c.Image, read.err)
+		return child{}, refusals
+	}
+	return child{
+		args:      imageArgs(c, read.command),
+		signal:    read.command.StopSignal,
+		platforms: imagePlatforms(c, read.command),
+	}, nil
+}
+
+// imageArgs returns the words that a runtime would run: the image's entrypoint, then the
+// container's args or else the image's cmd.
+func imageArgs(c *corev1.Container, command image.Command) []string {
+	args := literals(command.Entrypoint)
+	if len(c.Args) > 0 {
+		return append(args, c.Args...)
+	}
+	return append(args, literals(command.Cmd)...)
+}
+
+// imagePlatforms returns the image's commands by architecture, where they differ. The
+// container's args stay words of their own, behind the command that the shim picks, because
+// the kubelet expands args only.
+func imagePlatforms(c *corev1.Container, command image.Command) string {
+	all := api.Platforms{}
+	some := len(c.Args) > 0
+	for arch, its := range command.Platforms {
+		words := slices.Clone(its.Entrypoint)
+		if len(c.Args) == 0 {
+			words = append(words, its.Cmd...)
+		}
+		some = some || len(words) > 0
+		all[arch] = api.PlatformCommand{Command: words, StopSignal: its.StopSignal}
+	}
+	if len(all) == 0 || !some {
+		return ""
+	}
+	return literal(all.String())
+}
+
+// patchShims puts the shims in front of the commands of the gated containers.
+func patchShims(p *Pod, d *patch.Document) {
+	for _, s := range p.shims {
+		d.Set(s.command, s.path("command")...)
+		if len(s.args) > 0 {
+			d.Set(s.args, s.path("args")...)
+		}
+	}
+}
+
+// hasShim reports whether the command of a container starts with a shim.
+func hasShim(c *corev1.Container) bool { return startsShim(c.Command) }
+
+func startsShim(words []string) bool {
+	return len(words) > 1 && words[0] == api.AgentBinary && words[1] == execRole
+}
+
+// unshim returns a command without its shim, and the flags of that shim. The shim is the
+// first program, or stands behind one that another injector has put before it. A shim
+// behind a shim is no PID 1 and would wait for ever, while the pod holds the slot.
+func unshim(words []string) (own, flags []string) {
+	for i := range words {
+		if !startsShim(words[i:]) {
+			continue
+		}
+		if n := slices.Index(words[i:], "--"); n > 0 {
+			return slices.Concat(words[:i], words[i+n+1:]), words[i : i+n]
+		}
+	}
+	return words, nil
+}
+
+// flagOf returns the value of a flag of a shim's command. After an earlier pass the flag is
+// the only place that has the hooks, and saves a second look-up of the stop signal.
+func flagOf(command []string, flag string) string {
+	for _, word := range command {
+		if value, ok := strings.CutPrefix(word, flag); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// literal doubles the dollars of a word: the kubelet expands $(NAME) and $$ in a command.
+func literal(word string) string { return strings.ReplaceAll(word, "$", "$$") }
+
+func literals(words []string) []string {
+	out := make([]string, len(words))
+	for i, word := range words {
+		out[i] = literal(word)
+	}
+	return out
+}
