@@ -33,6 +33,7 @@ SEED ?=
 SOAK ?= 2m
 V ?=
 ROUNDS ?= 1000
+PKG ?=
 
 ##@ The two commands of a fresh machine
 
@@ -59,7 +60,7 @@ unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race 
 
 .PHONY: sim
 sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
-	go test -count=1 -timeout 30m ./sim -run 'Simulation|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
+	go test -count=1 -timeout 30m ./sim ./sim/enrolled -run 'Simulation|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
 
 .PHONY: e2e
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more.
@@ -86,6 +87,10 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	$(CACHE)/golangci-lint run ./...
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --config ../../../.golangci.yaml ./...
+
+.PHONY: words
+words: ## How often the language breaks its rules; PKG=folder prints the sentences.
+	@go run ./tools/words $(PKG)
 
 .PHONY: bench
 bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.

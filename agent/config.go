@@ -82,7 +82,7 @@ type Config struct {
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// Grace is what a yield leaves the child to stop in: the pod's own grace
-	// period. DefaultGrace if zero.
+	// period. api.DefaultGrace if zero.
 	Grace time.Duration
 	// Readiness is api.ReadinessForward if empty.
 	Readiness api.Readiness
@@ -127,9 +127,6 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
-const DefaultGrace = 30 * time.Second
-
 // check refuses what cannot work and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {
@@ -150,7 +147,7 @@ func (c Config) check() (Config, error) {
 		c.LeaseDuration = api.DefaultLeaseDuration
 	}
 	if c.Grace == 0 {
-		c.Grace = DefaultGrace
+		c.Grace = api.DefaultGrace
 	}
 	if c.Readiness == "" {
 		c.Readiness = api.ReadinessForward

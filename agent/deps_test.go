@@ -56,6 +56,13 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
+// Both programs link the contract, and the agent pays for each megabyte once a pod.
+func TestContractImportsTheStandardLibraryAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"api") {
+		assert.True(t, standard(d), "api imports %s", d)
+	}
+}
+
 // The core decides who may run. It is told what time it is and asks nobody, so
 // that a simulation can drive it and nothing hides in it.
 func TestTheCoreImportsTheContractAlone(t *testing.T) {
@@ -64,6 +71,15 @@ func TestTheCoreImportsTheContractAlone(t *testing.T) {
 		for _, io := range []string{"net", "net/http", "os/exec", "math/rand", "math/rand/v2"} {
 			assert.NotEqual(t, io, d, "agent/lease reaches %s", d)
 		}
+	}
+}
+
+// The judge of death believes reports alone: it reads no clock, knows no Lease, and can
+// be shown each report in a table.
+func TestProofImportsReportsAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/proof") {
+		assert.NotEqual(t, module+"agent/kube", d)
+		assert.NotEqual(t, module+"agent/lease", d)
 	}
 }
 

@@ -5,6 +5,9 @@ package agent
 
 import (
 	"context"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
 )
 
 // drain stops the children of a hold, and returns when all of them are proven
@@ -15,17 +18,15 @@ func (a *Agent) drain(ctx context.Context, h *hold) error {
 	h.drains = a.now
 	// Before they are told: no probe may meet a child that stops.
 	a.probes.Follow(nil)
-	for !a.shims.proven(h.id) && a.now < a.deadline() {
+	for !a.shims.Proven(h.id) && a.now < a.deadline() {
 		// First: where readiness is all there is, what is stored after the
 		// gate was told is the answer.
 		a.showDraining(h)
 		taken := a.taken()
-		for _, id := range a.shims.owed[h.id] {
-			if k := a.shims.find(id); k != nil {
-				a.stopChild(h, k)
-				if taken && k.draining() {
-					a.killChild(k, reasonLost)
-				}
+		for _, r := range a.shims.Grantees(h.id) {
+			a.stopChild(h, r)
+			if taken && r.Phase == gate.Draining {
+				a.orders.kill(r, reasonLost)
 			}
 		}
 		if h.renews() {
@@ -50,22 +51,12 @@ func (h *hold) renews() bool {
 // stopChild asks a shim to drain. A shim drops a grant that it has not used yet. In a
 // pod that is being deleted the container ends with the child's own exit code. A shim
 // that stood by again would end as if the kubelet's signal had killed the application.
-func (a *Agent) stopChild(h *hold, k *shim) {
-	ends := h.reason == reasonPodDeleted && k.child() && a.config.Asides != nil
-	if !k.report.Connected || k.told == h.id && (!ends || k.ended == h.id) {
+func (a *Agent) stopChild(h *hold, r gate.Report) {
+	if h.reason == reasonPodDeleted && proof.HasChild(r) && a.config.Asides != nil {
+		a.orders.end(r, h.id, h.reason, h.grace)
 		return
 	}
-	k.told = h.id
-	if h.grace == 0 {
-		k.killed = h.id
-	}
-	ask := a.config.Gate.Drain
-	if ends {
-		k.ended, ask = h.id, a.config.Asides.End
-	}
-	if err := ask(k.report.Shim, h.reason, h.grace); err != nil {
-		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
-	}
+	a.orders.drain(r, h.id, h.reason, h.grace)
 }
 
 // letGo ends a hold: what it held is, from here on, a standby's affair,
@@ -75,7 +66,7 @@ func (a *Agent) letGo(h *hold) {
 	a.metrics.holding(0)
 	a.probes.Follow(nil)
 	switch {
-	case !a.shims.proven(h.id):
+	case !a.shims.Proven(h.id):
 		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		a.events.notReleased(a.config.Slots)
 	case h.reason == reasonYield:

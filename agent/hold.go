@@ -112,7 +112,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 // leaves its children.
 func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 	drain := a.self.Budget.Drain
-	if a.shims.between != h.id {
+	if !a.shims.Succeeded(h.id) {
 		h.between = 0
 	}
 	for _, s := range a.slots {
@@ -124,20 +124,20 @@ func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
 	switch {
 	case a.now >= a.drainAt():
 		return reasonCutOff, drain
-	case a.shims.doubted(h.id):
+	case a.shims.Doubted(h.id):
 		return reasonUnproven, drain
-	case a.shims.drained(h.id):
+	case a.shims.Drained(h.id):
 		return reasonDrained, drain
-	case len(a.shims.owed[h.id]) == 0 && h.refused:
+	case !a.shims.Outstanding(h.id) && h.refused:
 		return reasonNotGranted, drain
 	case a.belated == h.id && a.now < h.since+a.self.Budget.Duration:
 		return reasonPodDeleted, a.config.Grace
-	case a.shims.between == h.id && !a.stopping && !a.leaving && !a.yielding:
+	case a.shims.Succeeded(h.id) && !a.stopping && !a.leaving && !a.yielding:
 		if a.now >= a.startsBy(h) {
 			return reasonNotStarted, drain
 		}
 		a.wakeAt(a.startsBy(h))
-	case len(a.shims.owed[h.id]) == 0 && (a.stopping || a.leaving || len(a.shims.grantable(h.id)) == 0):
+	case !a.shims.Outstanding(h.id) && (a.stopping || a.leaving || len(a.grantable(h.id)) == 0):
 		return reasonEnded, drain
 	case a.yielding && (!a.leaving || !a.config.KubeletStops):
 		return reasonYield, a.config.Grace
@@ -159,67 +159,54 @@ func (a *Agent) startsBy(h *hold) time.Duration {
 func (a *Agent) grant(h *hold) {
 	h.refused = false
 	if !a.stopping && !a.leaving {
-		for _, k := range a.shims.grantable(h.id) {
-			if k.report.Leap == 0 || a.answers(k) != 0 {
-				a.give(h, k)
+		for _, r := range a.grantable(h.id) {
+			if r.Leap == 0 || a.answers(r) != 0 {
+				a.give(h, r)
 			}
 		}
 	}
 	a.extend(h)
-	for _, k := range a.shims.superseded() {
-		a.tell(k, reasonUnproven, a.self.Budget.Drain)
+	for _, r := range a.shims.Superseded() {
+		a.orders.drain(r, r.Hold, reasonUnproven, a.self.Budget.Drain)
 	}
 }
 
 // extend tells the shims of the hold the deadline, where it has moved or answers a
 // leap.
 func (a *Agent) extend(h *hold) {
-	for _, id := range a.shims.owed[h.id] {
-		k := a.shims.find(id)
-		if k == nil || !k.report.Connected {
+	for _, r := range a.shims.Grantees(h.id) {
+		if !r.Connected {
 			continue
 		}
-		if leap := a.answers(k); k.until != a.deadline() || leap != 0 && leap != k.answered {
-			a.give(h, k)
+		last := a.orders.to(r.Shim)
+		if leap := a.answers(r); last.until != a.deadline() || leap != 0 && leap != last.answered {
+			a.give(h, r)
 		}
 	}
 }
 
-// give sends a grant. From here on the shim may have a child, whatever becomes
-// of the connection; only a gate that says why it did not even try is believed.
-func (a *Agent) give(h *hold, k *shim) {
+// grantable returns the shims that may have a grant of the hold now. A shim that was
+// drained of the hold gets none.
+func (a *Agent) grantable(hold string) []gate.Report {
+	return slices.DeleteFunc(a.shims.Grantable(hold), func(r gate.Report) bool { return a.orders.to(r.Shim).drained == hold })
+}
+
+// give sends a grant that lasts until the deadline of now.
+func (a *Agent) give(h *hold, r gate.Report) {
 	b := a.self.Budget
-	owed := slices.Contains(a.shims.owed[h.id], k.report.Shim)
-	a.shims.owe(h.id, k.report.Shim)
-	k.until, k.answered = a.deadline(), a.answers(k)
-	err := a.config.Gate.Grant(k.report.Shim, gate.Grant{
+	err := a.orders.grant(r.Shim, gate.Grant{
 		Hold:     h.id,
 		Slots:    a.tokens(),
-		Deadline: k.until,
+		Deadline: a.deadline(),
 		BootID:   a.self.BootID,
 		Drain:    b.Drain,
 		Kill:     b.Kill,
 		PodIP:    a.config.PodIP,
-		Leap:     k.answered,
+		Leap:     a.answers(r),
 	})
 	if err != nil {
-		a.config.Log.Warn("grant was not sent", "shim", k.report.Shim, "err", err)
-		if refused := errors.Is(err, gate.ErrNotNoted); !owed && (refused || errors.Is(err, gate.ErrUnproven)) {
-			a.shims.clear(h.id, k.report.Shim)
-			h.refused = h.refused || refused
-			a.wakeAt(a.now + a.self.Budget.Retry)
-		}
-	}
-}
-
-// tell asks a shim to drain, once on each connection.
-func (a *Agent) tell(k *shim, reason string, grace time.Duration) {
-	if !k.report.Connected || k.told == k.report.Hold && k.told != "" {
-		return
-	}
-	k.told = k.report.Hold
-	if err := a.config.Gate.Drain(k.report.Shim, reason, grace); err != nil {
-		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
+		h.refused = h.refused || errors.Is(err, gate.ErrNotNoted)
+		a.wakeAt(a.now + b.Retry)
 	}
 }
 

@@ -107,25 +107,6 @@ func TestHoldOutlivesAnInitContainerHeardOfLate(t *testing.T) {
 	})
 }
 
-func TestInitContainersLateDeathIsNoGap(t *testing.T) {
-	s := newShims([]string{"app"}, "migrate")
-	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
-	s.note(ended)
-	assert.Equal(t, "h", s.between)
-	s.owe("h", "2")
-	s.note(gate.Report{Shim: "2", Container: "app", Phase: gate.Ended, Hold: "h", Connected: true})
-	ended.Dead = true
-	s.note(ended)
-	assert.Empty(t, s.between)
-}
-
-func TestAnInitContainersLateShimIsNoGapBesideTheApplication(t *testing.T) {
-	s := newShims([]string{"app"}, "migrate")
-	s.note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
-	s.note(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})
-	assert.Empty(t, s.between)
-}
-
 func TestWhatEndsAHoldBetweenAnInitContainerAndTheApplicationEndsItAtOnce(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },

@@ -17,12 +17,10 @@ import (
 // agent renews at once, and only a renewal that was sent after the agent had heard
 // of the leap, and was stored, answers it. Every standby then waits anew.
 
-// news reports whether the report tells of a leap that nobody has told before on
-// its connection.
-func (s *shims) news(r gate.Report) bool {
-	known := s.find(r.Shim)
-	return r.Leap != 0 && !r.Dead &&
-		(known == nil || known.report.Leap != r.Leap || r.Connected && !known.report.Connected)
+// tellsOfLeap reports whether the report tells of a leap that no report has told of
+// before on its connection.
+func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
+	return r.Leap != 0 && !r.Dead && (!known || last.Leap != r.Leap || r.Connected && !last.Connected)
 }
 
 // leapt takes in that the wall clock leapt. It returns the number of the leap.
@@ -54,16 +52,17 @@ func (a *Agent) assure(s *slot, held *lease.Hold, leaps int, l *kube.Lease, err 
 }
 
 // answers returns the leap of the shim that a grant may answer now; zero for none.
-func (a *Agent) answers(k *shim) int {
+func (a *Agent) answers(r gate.Report) int {
+	leaps := a.orders.to(r.Shim).leaps
 	for _, s := range a.slots {
-		if s.held == nil || s.assured < k.leapt {
+		if s.held == nil || s.assured < leaps {
 			return 0
 		}
 	}
-	return k.report.Leap
+	return r.Leap
 }
 
 // unanswered reports whether a grant is held back until a leap is answered.
 func (a *Agent) unanswered(h *hold) bool {
-	return slices.ContainsFunc(a.shims.grantable(h.id), func(k *shim) bool { return k.report.Leap != 0 && a.answers(k) == 0 })
+	return slices.ContainsFunc(a.grantable(h.id), func(r gate.Report) bool { return r.Leap != 0 && a.answers(r) == 0 })
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -28,7 +29,8 @@ type Agent struct {
 	self   lease.Self
 	random *rand.Rand
 	slots  []*slot
-	shims  *shims
+	shims  *proof.Shims
+	orders *orders
 
 	// now is when the event that is being handled arrived; wake is when to look
 	// again if none does, and something asked for it (woken).
@@ -86,7 +88,7 @@ func New(config Config) (*Agent, error) {
 			Budget:   budget,
 		},
 		random:  rand.New(config.Random),
-		shims:   newShims(config.Containers, config.InitContainers...),
+		shims:   proof.New(proof.Config{Containers: config.Containers, InitContainers: config.InitContainers, Granted: config.Granted}),
 		posts:   make(chan func()),
 		yields:  make(chan struct{}, 1),
 		metrics: newMetrics(config.Clock),
@@ -94,7 +96,7 @@ func New(config Config) (*Agent, error) {
 	for _, name := range config.Slots {
 		a.slots = append(a.slots, &slot{name: name})
 	}
-	a.shims.granted = config.Granted
+	a.orders = newOrders(config, a.shims)
 	a.status = newStatus(config, budget, rand.New(rand.NewPCG(a.random.Uint64(), 0)))
 	a.status.answered = a.answered
 	a.events = newEvents(config, budget.RequestTimeout)
@@ -163,17 +165,17 @@ func (a *Agent) Metrics() *Metrics { return a.metrics }
 
 // reported takes in what a shim says.
 func (a *Agent) reported(r gate.Report) {
-	known := a.shims.find(r.Shim)
-	if r.Silent && (known == nil || !known.report.Silent) {
+	last, known := a.shims.Last(r.Shim)
+	if r.Silent && !last.Silent {
 		a.events.silent(r.Container)
 	}
-	if r.Trouble.Serial != 0 && (known == nil || known.report.Trouble != r.Trouble) {
+	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble {
 		a.events.trouble(r.Trouble)
 	}
-	leapt := a.shims.news(r)
-	a.shims.note(r)
-	if leapt {
-		a.shims.find(r.Shim).leapt = a.leapt()
+	a.shims.Note(r)
+	a.orders.note(last, r)
+	if tellsOfLeap(last, known, r) {
+		a.orders.leapt(r.Shim, a.leapt())
 	}
 }
 

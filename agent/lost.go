@@ -7,7 +7,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
@@ -31,18 +30,3 @@ func (a *Agent) taken() bool {
 	}
 	return false
 }
-
-// killChild makes a shim kill its child at once, also in the middle of a drain
-// that left it more time. The agent says so once on each connection.
-func (a *Agent) killChild(k *shim, reason string) {
-	if !k.report.Connected || k.killed == k.report.Hold {
-		return
-	}
-	k.told, k.killed = k.report.Hold, k.report.Hold
-	if err := a.config.Gate.Drain(k.report.Shim, reason, 0); err != nil {
-		a.config.Log.Warn("drain was not sent", "shim", k.report.Shim, "err", err)
-	}
-}
-
-// draining reports whether the shim stops a child that may have time left.
-func (s *shim) draining() bool { return s.report.Phase == gate.Draining }

@@ -43,8 +43,7 @@ func (a *Agent) ExecProbes() http.Handler { return a.probes.ProbeHandler() }
 // postStart hook is over and while they are not drained.
 func (a *Agent) follow(h *hold) {
 	children := map[string]probe.Child{}
-	for _, k := range a.shims.list {
-		r := k.report
+	for _, r := range a.shims.Reports() {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
 			continue
 		}
@@ -57,19 +56,19 @@ func (a *Agent) follow(h *hold) {
 }
 
 // serves reports whether the hold's children do what they are there for.
-func (a *Agent) serves(h *hold) bool { return a.shims.running(h.id) && a.probes.Ready() }
+func (a *Agent) serves(h *hold) bool { return a.shims.Running(h.id) && a.probes.Ready() }
 
 // noticed takes in what the probes brought.
 func (a *Agent) noticed() {
 	for _, n := range a.probes.Take() {
 		a.events.probed(n)
-		k := a.shims.find(gate.ShimID(n.Child.Shim))
-		if !n.End || k == nil || k.report.Phase != gate.Running || k.report.Hold != n.Child.Hold {
+		r, _ := a.shims.Last(gate.ShimID(n.Child.Shim))
+		if !n.End || r.Phase != gate.Running || r.Hold != n.Child.Hold {
 			continue
 		}
-		a.config.Log.Warn("child has not started in time", "shim", k.report.Shim, "hold", k.report.Hold)
-		if err := a.config.Asides.End(k.report.Shim, reasonProbeFailed, n.Grace); err != nil {
-			a.config.Log.Warn("end was not sent", "shim", k.report.Shim, "err", err)
+		a.config.Log.Warn("child has not started in time", "shim", r.Shim, "hold", r.Hold)
+		if err := a.config.Asides.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
+			a.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
 		}
 	}
 }

@@ -15,104 +15,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Every kind of report, and whether the hold "h" is proven to be over by it.
-func TestWhatIsProofAndWhatIsNot(t *testing.T) {
-	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
-		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
-	}
-	with := func(r gate.Report, f func(r *gate.Report)) gate.Report { f(&r); return r }
-	const hold = "h"
-	for name, c := range map[string]struct {
-		begun   bool
-		granted []gate.ShimID
-		reports []gate.Report
-		proven  bool
-	}{
-		"begun here, granted to nobody":       {begun: true, proven: true},
-		"begun by another, nobody has spoken": {},
-		"granted, no word":                    {begun: true, granted: []gate.ShimID{"1"}},
-		"granted, and still waits":            {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Waiting, "")}},
-		"granted, waits after another hold":   {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Waiting, "g")}},
-		"waits, naming the hold":              {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Waiting, hold)}, proven: true},
-		"ended, never having started":         {begun: true, granted: []gate.ShimID{"1"}, reports: []gate.Report{up("1", gate.Ended, "")}, proven: true},
-		"runs":                                {begun: true, reports: []gate.Report{up("1", gate.Running, hold)}},
-		"drains":                              {begun: true, reports: []gate.Report{up("1", gate.Draining, hold)}},
-		"ran, connection ended": {begun: true, reports: []gate.Report{up("1", gate.Running, hold),
-			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Connected = false })}},
-		"ran, silent": {begun: true, reports: []gate.Report{
-			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Silent = true })}},
-		"ran, dead": {begun: true, reports: []gate.Report{up("1", gate.Running, hold),
-			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Connected, r.Dead = false, true })}, proven: true},
-		"one of two is dead": {begun: true, reports: []gate.Report{up("1", gate.Running, hold), up("2", gate.Running, hold),
-			with(up("1", gate.Running, hold), func(r *gate.Report) { r.Dead = true })}},
-		"another's: a fresh shim speaks for it": {reports: []gate.Report{up("2", gate.Waiting, "")}, proven: true},
-		"another's: a fresh shim doubts": {reports: []gate.Report{
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold })}},
-		"another's: it doubts what it cannot read": {reports: []gate.Report{
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = gate.Unreadable })}},
-		"begun here, after what cannot be read": {begun: true, reports: []gate.Report{
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = gate.Unreadable })}, proven: true},
-		"another's: it doubts another hold": {reports: []gate.Report{
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = "g" })}, proven: true},
-		"another's: the doubt outlives the shim": {reports: []gate.Report{
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold }),
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Connected, r.Dead, r.Unproven = false, true, "" })}},
-		"another's: the doubt is taken back": {reports: []gate.Report{
-			with(up("2", gate.Waiting, ""), func(r *gate.Report) { r.Unproven = hold }), up("2", gate.Waiting, "")}, proven: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newShims([]string{"app"})
-			s.begun[hold] = c.begun
-			for _, id := range c.granted {
-				s.owe(hold, id)
-			}
-			for _, r := range c.reports {
-				s.note(r)
-			}
-			assert.Equal(t, c.proven, s.proven(hold))
-		})
-	}
-}
-
-func TestNobodyIsGrantedAHoldThatAnEarlierShimMayStillRunUnder(t *testing.T) {
-	waits := func(shim gate.ShimID, container, unproven string) gate.Report {
-		return gate.Report{Shim: shim, Container: container, Phase: gate.Waiting, Connected: true, Unproven: unproven}
-	}
-	for name, c := range map[string]struct {
-		reports []gate.Report
-		owed    gate.ShimID
-		want    int
-	}{
-		"no doubt":                          {reports: []gate.Report{waits("1", "app", "")}, want: 1},
-		"a doubt of another hold":           {reports: []gate.Report{waits("1", "app", "g")}, want: 1},
-		"its own container's":               {reports: []gate.Report{waits("1", "app", "h")}},
-		"another container's":               {reports: []gate.Report{waits("1", "app", ""), waits("2", "helper", "h")}},
-		"two of one container: the fresher": {reports: []gate.Report{waits("1", "app", ""), waits("2", "app", "")}, want: 1},
-		"one that was granted already":      {reports: []gate.Report{waits("1", "app", "")}, owed: "1", want: 1},
-		"its container's earlier one lives": {reports: []gate.Report{waits("1", "app", ""), waits("2", "app", "h")}, owed: "1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newShims([]string{"app", "helper"})
-			for _, r := range c.reports {
-				s.note(r)
-			}
-			if c.owed != "" {
-				s.owe("h", c.owed)
-			}
-			assert.Len(t, s.grantable("h"), c.want)
-		})
-	}
-}
-
-func TestEveryContainerHasToSpeakForAHoldOfAnEarlierProcess(t *testing.T) {
-	s := newShims([]string{"app", "helper"})
-	s.note(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
-	assert.False(t, s.proven("h"))
-	s.note(gate.Report{Shim: "2", Container: "helper", Phase: gate.Waiting, Connected: true})
-	assert.True(t, s.proven("h"))
-	assert.False(t, newShims(nil).proven("h"), "who knows no containers knows nothing")
-}
-
 // An unreadable note may be of the very hold in the Lease.
 func TestAfterAnUnreadableNoteThePodWaitsAndTakesItsSlotAgain(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -293,41 +195,6 @@ func TestADeadContainersSlotIsNotContendedFor(t *testing.T) {
 	})
 }
 
-// A container that the kubelet has forgotten may reach a new agent process after the
-// one that took its place.
-func TestShimThatStartedLastIsCurrent(t *testing.T) {
-	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
-	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
-	for name, reports := range map[string][]gate.Report{
-		"heard first": {current, left},
-		"heard last":  {left, current},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newShims([]string{"app"})
-			for _, r := range reports {
-				s.note(r)
-			}
-			require.Len(t, s.superseded(), 1)
-			assert.Equal(t, gate.ShimID("left"), s.superseded()[0].report.Shim)
-
-			s = newShims([]string{"app"})
-			for _, r := range reports {
-				r.Phase, r.Hold = gate.Waiting, ""
-				s.note(r)
-			}
-			require.Len(t, s.waiting(), 1)
-			assert.Equal(t, gate.ShimID("current"), s.waiting()[0].report.Shim)
-		})
-	}
-}
-
-func TestAnEarlierShimTakesNoDoubtBack(t *testing.T) {
-	s := newShims([]string{"app"})
-	s.note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
-	s.note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
-	assert.True(t, s.doubted("h"))
-}
-
 func TestNewAgentGrantsNothingToAForgottenContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -355,6 +222,6 @@ func TestHoldsThatAreOverAreForgotten(t *testing.T) {
 			a.agent.Yield()
 			w.within(5*time.Second, "drained", func() bool { return !a.running("s1") })
 		}
-		assert.LessOrEqual(t, len(a.agent.shims.begun), 2)
+		assert.LessOrEqual(t, a.agent.shims.Begun(), 2)
 	})
 }

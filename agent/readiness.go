@@ -119,7 +119,7 @@ func (a *Agent) showStandby(ctx context.Context) {
 	a.rememberHands(h)
 	ports := len(a.config.Ports) > 0
 	switch {
-	case a.shims.alive():
+	case a.shims.Alive():
 		a.show(false, readyChildRunning, "a child of an earlier hold has not ended yet")
 	case h.foreign && !ports:
 		a.show(true, readyOther, a.standing(h))
@@ -202,7 +202,7 @@ func (a *Agent) closePorts() {
 // showHolder makes the pod look as a holder does. Its own child is what serves,
 // so a handover begins when it ends.
 func (a *Agent) showHolder(h *hold) {
-	running := a.shims.running(h.id)
+	running := a.shims.Running(h.id)
 	if a.serves(h) {
 		a.outlook.good = true
 		a.status.show(appearance{Ready: true, Hold: h.id, Reason: readyHolding, Message: "this pod holds " + a.names()})

@@ -20,7 +20,7 @@ func (a *Agent) notes(serving time.Time) lease.Notes {
 // renewAll renews every slot whose time has come, as long as there is a child,
 // or a grant, to renew for.
 func (a *Agent) renewAll(ctx context.Context, h *hold) {
-	if !a.shims.supported(h.id) && !a.unanswered(h) {
+	if !a.shims.Supported(h.id) && !a.unanswered(h) {
 		return
 	}
 	serves := a.serves(h)

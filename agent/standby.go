@@ -13,6 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
 )
 
 // bid is a hold in the making. Its number stays the same until all slots are
@@ -77,7 +78,7 @@ func (a *Agent) lookAll(ctx context.Context) {
 // stay, a shim waits, no child of an earlier hold is left, and no slot is seen in
 // another pod's hands. A release that is owed comes first.
 func (a *Agent) contends() bool {
-	if a.stopping || a.leaving || len(a.shims.waiting()) == 0 || a.shims.alive() {
+	if a.stopping || a.leaving || len(a.shims.Waiting()) == 0 || a.shims.Alive() {
 		return false
 	}
 	if a.owes && a.mineProven() {
@@ -100,9 +101,9 @@ func (a *Agent) freshBid() {
 	if a.bid.id != "" && !a.bid.resume {
 		return
 	}
-	a.shims.forget(a.named)
+	a.shims.Forget(a.named)
 	a.bid = bid{id: fmt.Sprintf("%016x", a.random.Uint64()), since: a.now}
-	a.shims.begun[a.bid.id] = true
+	a.shims.Begin(a.bid.id)
 }
 
 // named reports whether a Lease, as far as is seen or under way, is of the hold.
@@ -116,13 +117,13 @@ func (a *Agent) named(hold string) bool {
 // resumable makes the bid that of a child which an earlier agent process
 // granted, if every Lease is of that very hold still.
 func (a *Agent) resumable() bool {
-	for _, k := range a.shims.list {
-		id := k.report.Hold
-		if !k.report.Connected || !k.child() || k.told == id || a.shims.doubted(id) {
+	for _, k := range a.shims.Reports() {
+		id := k.Hold
+		if !k.Connected || !proof.HasChild(k) || a.orders.to(k.Shim).drained == id || a.shims.Doubted(id) {
 			continue
 		}
 		tokens := map[string]string{}
-		for _, t := range k.report.Slots {
+		for _, t := range k.Slots {
 			tokens[t.Slot] = t.Token
 		}
 		if a.holdsAll(id, tokens) {
@@ -155,25 +156,25 @@ func (a *Agent) holdsAll(id string, tokens map[string]string) bool {
 // not of it, or nobody can vouch for an earlier shim of it. Nothing seen, nothing
 // done: their own deadline is on its way.
 func (a *Agent) drainOrphans() {
-	for _, k := range a.shims.list {
-		if !k.child() {
+	for _, k := range a.shims.Reports() {
+		if !proof.HasChild(k) {
 			continue
 		}
 		reason, taken := "", false
-		if a.shims.doubted(k.report.Hold) {
+		if a.shims.Doubted(k.Hold) {
 			reason = reasonUnproven
 		}
 		for _, s := range a.slots {
 			r, ok := s.view.Record()
-			if ok && !a.self.Holds(r, k.report.Hold) {
+			if ok && !a.self.Holds(r, k.Hold) {
 				reason, taken = reasonLost, taken || !a.self.Mine(r)
 			}
 		}
 		switch {
 		case taken:
-			a.killChild(k, reason)
-		case reason != "" && k.report.Phase == gate.Running:
-			a.tell(k, reason, a.self.Budget.Drain)
+			a.orders.kill(k, reason)
+		case reason != "" && k.Phase == gate.Running:
+			a.orders.drain(k, k.Hold, reason, a.self.Budget.Drain)
 		}
 	}
 }
@@ -182,7 +183,7 @@ func (a *Agent) drainOrphans() {
 // can be alive: it may be taken back at once, or released.
 func (a *Agent) proven(r lease.Record) bool {
 	rebooted := a.self.Rebooted(r) && !a.config.OwnKernel
-	return a.self.Mine(r) && (rebooted || a.shims.proven(r.Hold))
+	return a.self.Mine(r) && (rebooted || a.shims.Proven(r.Hold))
 }
 
 // mineProven reports whether any slot is this pod's own, for nothing.
@@ -378,7 +379,7 @@ func (a *Agent) release(ctx context.Context, s *slot, r lease.Record) {
 // finished reports whether a stopping agent may leave: no child is left, and
 // every slot that could be released is, or has expired by now.
 func (a *Agent) finished() bool {
-	if !a.stopping || a.shims.alive() {
+	if !a.stopping || a.shims.Alive() {
 		return false
 	}
 	if a.now >= a.leaveBy {

@@ -3,17 +3,37 @@
 
 package api
 
-// Handler is what a probe or a lifecycle hook does: one of its fields is set.
-// Its JSON is the part of Kubernetes' own (corev1.ProbeHandler and
-// corev1.LifecycleHandler) that the agent carries out; the webhook has made
-// each port a number.
+import (
+	"encoding/json"
+	"strings"
+)
+
+// Handler is what a probe or a lifecycle hook does: one of its fields is set. Its JSON
+// is the part of Kubernetes' own (corev1.ProbeHandler, corev1.LifecycleHandler) that the
+// agent carries out. The webhook has made each port a number.
 type Handler struct {
 	Exec      *ExecAction      `json:"exec,omitempty"`
 	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`
 	TCPSocket *TCPSocketAction `json:"tcpSocket,omitempty"`
-	// GRPC is for probes alone, Sleep for hooks alone.
+	// GRPC is of probes alone, Sleep of hooks alone.
 	GRPC  *GRPCAction  `json:"grpc,omitempty"`
 	Sleep *SleepAction `json:"sleep,omitempty"`
+}
+
+// String returns the JSON. A person who looks at a pod reads it, so "<" stays as it is.
+func (h Handler) String() string {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(h) // strings and numbers
+	return strings.TrimSpace(text.String())
+}
+
+// ParseHandler reads what [Handler.String] wrote.
+func ParseHandler(text string) (Handler, error) {
+	var h Handler
+	err := json.Unmarshal([]byte(text), &h)
+	return h, err
 }
 
 // ExecAction runs a command in the container.
@@ -42,11 +62,11 @@ type TCPSocketAction struct {
 	Host string `json:"host,omitempty"`
 }
 
-// GRPCAction asks for a service's health.
+// GRPCAction asks for the health of a service.
 type GRPCAction struct {
 	Port    int    `json:"port"`
 	Service string `json:"service,omitempty"`
-	// TLS, without a look at the certificate.
+	// TLS encrypts the connection, without a look at the certificate.
 	TLS bool `json:"tls,omitempty"`
 }
 

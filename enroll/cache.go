@@ -5,7 +5,6 @@ package enroll
 
 import (
 	"maps"
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,10 +19,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// Cache is what the manager's cache is to keep for a [Reconciler]: of pods,
-// Leases and Roles only ours, and of each object only what is read.
+// Cache returns the cache options for a manager that runs a [Reconciler]. To save
+// memory, the cache keeps only gated pods and the Leases, Roles and RoleBindings that
+// enroll made. Of pods and workloads it keeps only the fields that enroll reads.
 func Cache() (map[client.Object]cache.ByObject, error) {
 	exists, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
@@ -43,8 +44,8 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 	}, nil
 }
 
-// strip drops what is never read. Nothing that was read from the cache is
-// written back but Leases, Roles and bindings, which stay whole.
+// strip drops the fields that enroll never reads. Enroll writes only Leases, Roles
+// and RoleBindings back to the API server, so strip leaves those whole.
 func strip(in any) (any, error) {
 	object, ok := in.(client.Object)
 	if !ok {
@@ -53,12 +54,7 @@ func strip(in any) (any, error) {
 	object.SetManagedFields(nil)
 	switch o := object.(type) {
 	case *corev1.Pod:
-		o.Spec = corev1.PodSpec{
-			ServiceAccountName: o.Spec.ServiceAccountName,
-			InitContainers:     outlines(o.Spec.InitContainers),
-			Containers:         outlines(o.Spec.Containers),
-			ReadinessGates:     slices.DeleteFunc(o.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return !isReady(g) }),
-		}
+		o.Spec = podspec.Strip(&o.Spec)
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
 	case *appsv1.Deployment:
 		o.Spec = appsv1.DeploymentSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
@@ -79,21 +75,6 @@ func strip(in any) (any, error) {
 	}
 	object.SetAnnotations(onlyOurs(object.GetAnnotations()))
 	return object, nil
-}
-
-// outlines keeps of containers what hasGate reads.
-func outlines(containers []corev1.Container) []corev1.Container {
-	kept := make([]corev1.Container, len(containers))
-	for i, c := range containers {
-		kept[i].Name = c.Name
-		if shimmed(c) {
-			kept[i].Command = []string{api.AgentBinary}
-		}
-		if c.Name == api.AgentContainer && slices.Contains(c.Args, readinessArg) {
-			kept[i].Args = []string{readinessArg}
-		}
-	}
-	return kept
 }
 
 func bare(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {

@@ -4,17 +4,15 @@
 package enroll
 
 import (
-	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // claim is what a namespace asks of one Lease.
@@ -73,7 +71,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 // ask is all of a pod that its claims depend on.
 type ask struct {
 	account, slots, duration string
-	// ended: the pod asks for nothing any more. One that is about to end still does.
+	// ended is set for a pod that asks for nothing any more. A pod that is about to end
+	// still asks.
 	ended bool
 	gate  bool
 }
@@ -84,35 +83,12 @@ func asks(pod *corev1.Pod) ask {
 		slots:    pod.Annotations[api.SlotsAnnotation],
 		duration: pod.Annotations[api.LeaseDurationAnnotation],
 		ended:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
-		gate:     hasGate(pod),
+		gate:     podspec.HasGate(&pod.Spec),
 	}
 }
 
-// readinessArg is the agent's argument that makes the pod's readiness its gate.
-const readinessArg = "-gate=" + string(api.GateReadiness)
-
-func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
-
-// hasGate reports whether the pod has the agent, and a part that waits for the agent:
-// a container, the kubelet, or the pod's readiness. Only what nobody can change on a living pod
-// counts. The policy on marks knows the same.
-func hasGate(pod *corev1.Pod) bool {
-	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
-	if i < 0 {
-		return false
-	}
-	waits := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.WaitContainer })
-	shows := slices.Contains(pod.Spec.InitContainers[i].Args, readinessArg) &&
-		slices.ContainsFunc(pod.Spec.ReadinessGates, isReady)
-	return waits || shows || slices.ContainsFunc(pod.Spec.Containers, shimmed)
-}
-
-func shimmed(c corev1.Container) bool {
-	return len(c.Command) > 0 && c.Command[0] == api.AgentBinary
-}
-
-// addWorkloads adds what workloads will ask for as soon as they have pods, so
-// that a first pod finds its Lease, and that one between two Jobs stays.
+// addWorkloads adds what workloads will ask for as soon as they have pods. So a first pod
+// finds its Lease, and a Lease stays between two Jobs of a CronJob.
 func (c claims) addWorkloads(workloads []workload) {
 	for _, w := range workloads {
 		request, err := api.Parse(w.effective())
@@ -120,59 +96,5 @@ func (c claims) addWorkloads(workloads []workload) {
 			continue
 		}
 		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
-	}
-}
-
-// podsAtOnce bounds the memory that a list of whole pods takes, some 10 KB each.
-const podsAtOnce = 500
-
-// cachedPods adds what the gated pods that the cache knows ask for.
-func (r *Reconciler) cachedPods(ctx context.Context, namespace string, optedIn bool, wanted claims) error {
-	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, append(gatedIn(namespace), client.UnsafeDisableDeepCopy)...); err != nil {
-		return fmt.Errorf("list gated pods: %w", err)
-	}
-	for i := range pods.Items {
-		wanted.addPod(&pods.Items[i], optedIn)
-	}
-	return nil
-}
-
-// livePods returns what the gated pods ask for, consistently, whether or not
-// their namespace is opted in.
-func (r *Reconciler) livePods(ctx context.Context, namespace string) (claims, error) {
-	wanted := claims{}
-	var pods corev1.PodList
-	err := eachPage(ctx, r.Reader, &pods, func() {
-		for i := range pods.Items {
-			wanted.addPod(&pods.Items[i], true)
-		}
-	}, gatedIn(namespace)...)
-	if err != nil {
-		return nil, fmt.Errorf("list gated pods: %w", err)
-	}
-	return wanted, nil
-}
-
-func gatedIn(namespace string) []client.ListOption {
-	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
-}
-
-// eachPage lists pods page by page, as they were at one instant. Nothing of a page
-// is left in the list that the next one is decoded into.
-func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
-	for next := ""; ; {
-		page := append(slices.Clone(options), client.Limit(podsAtOnce), client.Continue(next))
-		if err := from.List(ctx, list, page...); err != nil {
-			return err
-		}
-		visit()
-		if next = list.GetContinue(); next == "" {
-			return nil
-		}
-		list.SetContinue("")
-		if err := meta.SetList(list, nil); err != nil {
-			return err
-		}
 	}
 }

@@ -5,12 +5,9 @@ package enroll
 
 import (
 	"context"
-	"errors"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -22,21 +19,21 @@ import (
 )
 
 const (
-	// firstRetry is about what another process takes to end what ours ran into.
-	firstRetry = 10 * time.Millisecond
-	// lastRetry is as long as a new pod may be kept waiting by an old failure.
-	lastRetry = 5 * time.Second
-	// atOnce is how many namespaces are worked on at a time.
-	atOnce = 4
+	// minRetry is about the time in which another process ends its competing write.
+	minRetry = 10 * time.Millisecond
+	// maxRetry bounds how long a new pod waits because of an earlier failure.
+	maxRetry = 5 * time.Second
+	// maxConcurrent bounds the namespaces that are reconciled at the same time.
+	maxConcurrent = 4
 )
 
-// SetupWithManager registers the reconciler: it is called for a namespace
-// whenever anything of interest happens in it.
+// SetupWithManager registers the reconciler with the manager. The manager calls it
+// for a namespace after each relevant change there.
 func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 	toNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}}
 	})
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry)
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry, maxRetry)
 	b := ctrl.NewControllerManagedBy(m).
 		Named("enroll").
 		For(&corev1.Namespace{}, builder.WithPredicates(changes(sameNamespace)))
@@ -45,25 +42,16 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 	}
 	return b.
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: atOnce, RateLimiter: limiter,
-			// A process has one for each term that it is elected for.
+			MaxConcurrentReconciles: maxConcurrent, RateLimiter: limiter,
+			// A process registers one controller for each term as leader.
 			SkipNameValidation: new(true),
 		}).
 		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 			again, err := r.Namespace(ctx, request.Name)
 			if raced(err) {
-				// No news: another process, or an agent, was faster.
-				return reconcile.Result{RequeueAfter: firstRetry}, nil
+				// A race is normal: another process, or an agent, was faster.
+				return reconcile.Result{RequeueAfter: minRetry}, nil
 			}
 			return reconcile.Result{RequeueAfter: again}, err
 		}))
-}
-
-// raced: all that went wrong is a compare-and-swap that failed, or a creation
-// that came second.
-func raced(err error) bool {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })
-	}
-	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// crowd are n pods of one account, each with a slot of its own.
-func crowd(n int) []client.Object {
+// podsWithSlots returns n pods of one account, each with a slot of its own.
+func podsWithSlots(n int) []client.Object {
 	var pods []client.Object
 	for i := range n {
 		pods = append(pods, gated("pod-"+strconv.Itoa(i), "till", "lock."+strconv.Itoa(i)))
@@ -34,9 +34,9 @@ func crowd(n int) []client.Object {
 	return pods
 }
 
-func TestLookAllocatesInProportionToItsSlots(t *testing.T) {
+func TestSnapshotAllocatesInProportionToSlots(t *testing.T) {
 	allocations := func(n int) float64 {
-		w := newWorld(t, crowd(n)...)
+		w := newWorld(t, podsWithSlots(n)...)
 		r := w.process()
 		w.settle(r)
 		return testing.AllocsPerRun(1, func() {
@@ -49,21 +49,21 @@ func TestLookAllocatesInProportionToItsSlots(t *testing.T) {
 }
 
 func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
-	for _, n := range []int{10, 100, slotsPerRole} {
+	for _, n := range []int{10, 100, maxSlotsPerRole} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
-			w := newWorld(t, crowd(n)...)
+			w := newWorld(t, podsWithSlots(n)...)
 			r := w.process()
 			w.settle(r)
 			assert.Equal(t, map[string]int{
 				"create Lease": n, "update Lease": n, // made, and freed
 				"list Role": 2, "create Role": 1, "create RoleBinding": 1,
 			}, w.requests)
-			assert.Zero(t, w.returned, "no Role was there")
+			assert.Zero(t, w.returned, "the list of Roles was empty")
 
 			clear(w.requests)
 			w.settle(r)
 			w.settle(w.process())
-			assert.Empty(t, w.requests, "nothing is to be done, nothing is asked")
+			assert.Empty(t, w.requests, "enroll sent a request in a steady state")
 
 			w.create(gated("new", "till", "lock.new"))
 			w.settle(r)
@@ -74,9 +74,9 @@ func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
 }
 
 func TestRequestsGrowInProportionToSweptSlots(t *testing.T) {
-	for _, n := range []int{10, 100, slotsPerRole} {
+	for _, n := range []int{10, 100, maxSlotsPerRole} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
-			pods := crowd(n)
+			pods := podsWithSlots(n)
 			w := newWorld(t, pods...)
 			r := w.process()
 			w.settle(r)
@@ -104,7 +104,7 @@ func sum(requests map[string]int) int {
 	return total
 }
 
-func TestPodsWithoutAGateAreListedOncePerNamespace(t *testing.T) {
+func TestUngatedPodsAreListedOncePerNamespace(t *testing.T) {
 	var objects []client.Object
 	for i := range 50 {
 		d := deployment(singleton, singleton)
@@ -120,7 +120,7 @@ func TestPodsWithoutAGateAreListedOncePerNamespace(t *testing.T) {
 	assert.Len(t, w.events, 50)
 }
 
-func TestRecreatedWorkloadIsToldAnew(t *testing.T) {
+func TestRecreatedWorkloadIsNotifiedAgain(t *testing.T) {
 	d := deployment(singleton, nil)
 	w := newWorld(t, d)
 	r := w.process()
@@ -133,14 +133,14 @@ func TestRecreatedWorkloadIsToldAnew(t *testing.T) {
 	assert.Len(t, w.events, 2)
 	w.remove(again)
 	w.settle(r)
-	assert.Empty(t, r.notGated.told, "nothing is remembered of a workload that is gone")
+	assert.Empty(t, r.notGated.all, "enroll remembers a deleted workload")
 }
 
-// A list of all pods would take as much memory as the webhook may have.
-func TestPodsAreReadPageByPage(t *testing.T) {
+// A list of all pods at once could exceed the webhook's memory limit.
+func TestPodsAreListedPageByPage(t *testing.T) {
 	bare := gated("pod-3", "till", "")
 	bare.Annotations = nil
-	w := newWorld(t, append(crowd(3), bare, gated("pod-4", "biller", "lock.4"))...)
+	w := newWorld(t, append(podsWithSlots(3), bare, gated("pod-4", "biller", "lock.4"))...)
 	r := w.process()
 	var pages []int64
 	r.Reader = interceptor.NewClient(w.server, interceptor.Funcs{
@@ -162,22 +162,23 @@ func TestPodsAreReadPageByPage(t *testing.T) {
 			return json.Unmarshal(raw, into)
 		},
 	})
-	live, err := r.livePods(t.Context(), shop)
+	live, err := storeOf(r).livePods(t.Context(), shop)
 	require.NoError(t, err)
-	assert.Equal(t, []int64{podsAtOnce, podsAtOnce, podsAtOnce}, pages)
+	assert.Equal(t, []int64{podsPerPage, podsPerPage, podsPerPage}, pages)
 	assert.ElementsMatch(t, []string{"lock.0", "lock.1", "lock.2", "lock.4"}, slices.Collect(maps.Keys(live)))
 	assert.Equal(t, map[string]string{"biller": "biller"}, live["lock.4"].accounts)
 }
 
-// A look costs as much as its namespace is large: what changes nothing is no event.
-func TestOnlyChangesThatMatterAreEvents(t *testing.T) {
+// Each event costs a snapshot of the namespace, so an irrelevant update must not
+// be an event.
+func TestOnlyRelevantUpdatesAreEvents(t *testing.T) {
 	change := func(object client.Object, by func()) event.UpdateEvent {
 		object.SetResourceVersion("1")
 		before := object.DeepCopyObject().(client.Object)
 		by()
 		object.SetResourceVersion("2")
 		w := &world{t: t}
-		return event.UpdateEvent{ObjectOld: w.incache(before), ObjectNew: w.incache(object)}
+		return event.UpdateEvent{ObjectOld: w.inCache(before), ObjectNew: w.inCache(object)}
 	}
 	pod := func() *corev1.Pod {
 		pod := gated("a", "till", "lock.x")
@@ -185,7 +186,7 @@ func TestOnlyChangesThatMatterAreEvents(t *testing.T) {
 		return pod
 	}
 	running, ready, ended, longer, deleted := pod(), pod(), pod(), pod(), pod()
-	scaled, retemplated, claimed, lost := deployment(singleton, nil), deployment(singleton, nil), deployment(nil, nil), deployment(singleton, nil)
+	scaled, moved, claimed, lost := deployment(singleton, nil), deployment(singleton, nil), deployment(nil, nil), deployment(singleton, nil)
 	foreign := deployment(nil, nil)
 	renewed := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{api.ManagedLabel: managed}}}
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Annotations: singleton}}
@@ -193,21 +194,21 @@ func TestOnlyChangesThatMatterAreEvents(t *testing.T) {
 		update event.UpdateEvent
 		event  bool
 	}{
-		"a pod runs":          {change(running, func() { running.Status.Phase = corev1.PodRunning }), false},
-		"a pod is Ready":      {change(ready, func() { ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady}} }), false},
-		"a pod is deleted":    {change(deleted, func() { deleted.DeletionTimestamp = new(metav1.Now()) }), false},
-		"a pod ends":          {change(ended, func() { ended.Status.Phase = corev1.PodFailed }), true},
-		"a pod asks for more": {change(longer, func() { lasting(longer, "2m") }), true},
+		"a pod runs":              {change(running, func() { running.Status.Phase = corev1.PodRunning }), false},
+		"a pod is Ready":          {change(ready, func() { ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady}} }), false},
+		"a pod is deleted":        {change(deleted, func() { deleted.DeletionTimestamp = new(metav1.Now()) }), false},
+		"a pod ends":              {change(ended, func() { ended.Status.Phase = corev1.PodFailed }), true},
+		"a pod claims for longer": {change(longer, func() { lasting(longer, "2m") }), true},
 		"a workload is scaled": {change(scaled, func() {
 			scaled.Spec.Replicas, scaled.Status.Replicas, scaled.Generation = new(int32(3)), 3, 2
 			scaled.Annotations = map[string]string{api.SingletonAnnotation: "true", "deployment.kubernetes.io/revision": "2"}
 		}), false},
-		"a workload has another account": {change(retemplated, func() { retemplated.Spec.Template.Spec.ServiceAccountName = "biller" }), true},
-		"a workload claims":              {change(claimed, func() { claimed.Annotations = singleton }), true},
-		"a workload claims no longer":    {change(lost, func() { lost.Annotations = nil }), true},
-		"a workload that never claims":   {change(foreign, func() { foreign.Spec.Template.Spec.ServiceAccountName = "biller" }), false},
-		"a workload of another kind":     {change(set, func() { set.Status.Replicas = 2 }), false},
-		"an agent renews":                {change(renewed, func() { renewed.Spec.HolderIdentity = new("a_1") }), false},
+		"a workload changes its account":  {change(moved, func() { moved.Spec.Template.Spec.ServiceAccountName = "biller" }), true},
+		"a workload begins to claim":      {change(claimed, func() { claimed.Annotations = singleton }), true},
+		"a workload stops claiming":       {change(lost, func() { lost.Annotations = nil }), true},
+		"an unannotated workload changes": {change(foreign, func() { foreign.Spec.Template.Spec.ServiceAccountName = "biller" }), false},
+		"a StatefulSet is scaled":         {change(set, func() { set.Status.Replicas = 2 }), false},
+		"an agent renews":                 {change(renewed, func() { renewed.Spec.HolderIdentity = new("a_1") }), false},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -220,7 +221,7 @@ func TestOnlyChangesThatMatterAreEvents(t *testing.T) {
 	}
 }
 
-func TestOnlyLabelsAndDeletionOfANamespaceAreEvents(t *testing.T) {
+func TestNamespaceLabelsAndDeletionAreEvents(t *testing.T) {
 	before := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}
 	annotated, labelled, deleted := before.DeepCopy(), before.DeepCopy(), before.DeepCopy()
 	annotated.Annotations = map[string]string{"example.com/seen": "today"}

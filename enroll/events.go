@@ -18,13 +18,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 )
 
-// watch is a kind of object in a namespace, and which of its changes matter.
+// watch is a kind of object, with the changes after which enroll acts.
 type watch struct {
 	kind    client.Object
 	changes predicate.Predicate
 }
 
-// watched are the kinds on which the look at a namespace depends.
+// watched returns the kinds of objects that a snapshot contains.
 func watched() []watch {
 	return []watch{
 		{&corev1.Pod{}, changes(sameAsk)},
@@ -38,17 +38,17 @@ func watched() []watch {
 	}
 }
 
-// changes passes on what comes and goes, and what is not the same as before. A
-// namespace is looked at as a whole, so events that change nothing are dear:
-// kubelets write a pod's status, controllers a workload's, and agents renew.
+// changes passes on every creation and deletion, and updates that change what same
+// compares. Each event costs a snapshot of the whole namespace. So changes drops the
+// frequent updates: status writes by kubelets and controllers, and agents' renewals.
 func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool { return !same(e.ObjectOld, e.ObjectNew) },
 	}
 }
 
-// annotatedChanges passes on changes of annotated workloads. Most workloads have nothing to do
-// with us; the old object counts, too.
+// annotatedChanges passes on changes of annotated workloads, because most workloads
+// claim nothing. An update counts also if it removes the annotation.
 func annotatedChanges() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return isAnnotated(e.Object) },
@@ -59,8 +59,8 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// isLease is true of any two: what matters is that a Lease comes or goes; the
-// sweep looks by the clock.
+// isLease drops all updates of Leases. Enroll acts when a Lease is created or
+// deleted, and the sweep follows the clock.
 func isLease(_, _ client.Object) bool { return true }
 
 func sameVersion(before, after client.Object) bool {
@@ -76,44 +76,10 @@ func sameAsk(before, after client.Object) bool {
 	return asks(before.(*corev1.Pod)) == asks(after.(*corev1.Pod))
 }
 
-// sameWorkload compares what the cache has kept of a workload and enroll reads.
+// sameWorkload compares the fields of a workload that enroll reads.
 func sameWorkload(before, after client.Object) bool {
 	return maps.Equal(onlyOurs(maps.Clone(before.GetAnnotations())), onlyOurs(maps.Clone(after.GetAnnotations()))) &&
 		equality.Semantic.DeepEqual(metav1.GetControllerOf(before), metav1.GetControllerOf(after)) &&
 		equality.Semantic.DeepEqual(template(before), template(after)) &&
 		equality.Semantic.DeepEqual(selector(before), selector(after))
-}
-
-func isAnnotated(object client.Object) bool {
-	return annotated(object.GetAnnotations()) || annotated(template(object).Annotations)
-}
-
-// template is the pod template of a workload.
-func template(object client.Object) *corev1.PodTemplateSpec {
-	switch o := object.(type) {
-	case *appsv1.Deployment:
-		return &o.Spec.Template
-	case *appsv1.StatefulSet:
-		return &o.Spec.Template
-	case *appsv1.DaemonSet:
-		return &o.Spec.Template
-	case *batchv1.CronJob:
-		return &o.Spec.JobTemplate.Spec.Template
-	default:
-		return &corev1.PodTemplateSpec{}
-	}
-}
-
-// selector is the selector of a workload's pods; nil for a CronJob.
-func selector(object client.Object) *metav1.LabelSelector {
-	switch o := object.(type) {
-	case *appsv1.Deployment:
-		return o.Spec.Selector
-	case *appsv1.StatefulSet:
-		return o.Spec.Selector
-	case *appsv1.DaemonSet:
-		return o.Spec.Selector
-	default:
-		return nil
-	}
 }

@@ -13,39 +13,42 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// gates are the specs that the webhook makes for each gate, and what lacks a
-// part of one.
+// gates are the specs that the webhook makes for each gate, and specs that lack a
+// part of a gate.
 var gates = map[string]struct {
 	spec corev1.PodSpec
 	gate bool
 }{
 	string(api.GateContainer): {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer}},
+		InitContainers: []corev1.Container{agent()},
 		Containers:     []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "exec"}}},
 	}, true},
 	string(api.GatePod): {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}},
+		InitContainers: []corev1.Container{agent(), {Name: api.WaitContainer}},
 	}, true},
 	string(api.GateReadiness): {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}},
+		InitContainers: []corev1.Container{agent("run", "-gate=readiness")},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: "example.com/other"}, {ConditionType: api.ReadyCondition}},
 	}, true},
+	"with an agent that ends": {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}},
+	}, false},
 	"without an agent": {corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: api.WaitContainer}},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},
 	"without the condition": {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"run", "-gate=readiness"}}},
+		InitContainers: []corev1.Container{agent("run", "-gate=readiness")},
 	}, false},
 	"without the argument": {corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: api.AgentContainer}},
+		InitContainers: []corev1.Container{agent()},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},
 }
 
-// After its namespace has opted out, a gated pod keeps its Lease and Role while
-// it lives, whichever its gate. An annotation on a living pod is no gate.
-func TestLostLeaseIsMadeAgainAfterOptingOut(t *testing.T) {
+// A gated pod keeps its Lease and Role for as long as it lives, whichever its gate,
+// even after its namespace has opted out. The gate annotation alone is not a gate.
+func TestGatedPodKeepsItsLeaseAfterOptOut(t *testing.T) {
 	for name, test := range gates {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")

@@ -12,22 +12,21 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 const (
-	// slotsPerRole keeps a Role's memory below what an object's annotations may
-	// have, 256 KiB: a Lease's name has 253 bytes at most, what is remembered of
-	// it 66, so 500 take 160 KB. The rest is for annotations of others.
-	slotsPerRole = 500
-	// rolesPerAccount bounds what an API server reads for each request of an
-	// agent. 16,000 slots are five times the pods that Kubernetes is tested with
-	// in one namespace (3,000).
-	rolesPerAccount = 32
+	// maxSlotsPerRole keeps a Role's annotation below the 256 KiB that Kubernetes
+	// allows for all annotations of an object. A Lease's name has at most 253
+	// bytes, and its memory 66. So 500 slots take 160 KB, and the rest is left for
+	// annotations of other programs.
+	maxSlotsPerRole = 500
+	// maxRolesPerAccount bounds the Roles that an API server reads for each request
+	// of an agent. The 16,000 slots are five times the pods that Kubernetes is
+	// tested with in one namespace (3,000).
+	maxRolesPerAccount = 32
 )
 
 // TooManySlots is the reason of the Event on a pod or workload whose service
@@ -36,21 +35,21 @@ const TooManySlots = "TooManySlots"
 
 // grant lets the accounts that claim compete for Leases that exist. It writes each
 // Role once, whatever the number of Leases.
-func (r *Reconciler) grant(ctx context.Context, l *look, fresh *ledgers, leases []*coordinationv1.Lease) error {
-	asked := map[string][]*coordinationv1.Lease{}
+func (a *admission) grant(ctx context.Context, roles *agentRoles, leases []*coordinationv1.Lease) error {
+	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
 	for _, lease := range leases {
-		for key, account := range l.wanted[lease.Name].accounts {
-			asked[key] = append(asked[key], lease)
+		for key, account := range a.seen.wanted[lease.Name].accounts {
+			claimed[key] = append(claimed[key], lease)
 			accounts[key] = account
 		}
 	}
 	var errs []error
-	for _, key := range slices.Sorted(maps.Keys(asked)) {
-		places, left := fresh.assign(key, accounts[key], l, asked[key])
-		l.left = append(l.left, left...)
-		for _, at := range places {
-			if err := r.grantRole(ctx, at, accounts[key]); err != nil {
+	for _, key := range slices.Sorted(maps.Keys(claimed)) {
+		assignments, left := roles.assign(key, accounts[key], a.seen, claimed[key])
+		a.left = append(a.left, left...)
+		for _, to := range assignments {
+			if err := a.grantRole(ctx, to, accounts[key]); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -58,96 +57,81 @@ func (r *Reconciler) grant(ctx context.Context, l *look, fresh *ledgers, leases 
 	return errors.Join(errs...)
 }
 
-// place is a Role that is to name Leases; changed says that it does not yet.
-type place struct {
-	*ledger
+// grantRole writes a Role, if it has changed, and binds it.
+func (a *admission) grantRole(ctx context.Context, to *assignment, account string) error {
+	if to.changed {
+		if err := to.remember(); err != nil {
+			return err
+		}
+		if err := a.writeRole(ctx, to.role); err != nil {
+			return fmt.Errorf("grant leases to %s: %w", account, err)
+		}
+	}
+	return a.bindRole(ctx, to.agentRole, account)
+}
+
+// assignment is a Role that is to name Leases.
+type assignment struct {
+	*agentRole
+	// changed reports that the Role does not name them yet.
 	changed bool
 }
 
-// assign finds each Lease its place in the Roles of an account: where it stands
-// already, or the first with room, or a new one. It returns the slots that are
-// left over.
-func (ls *ledgers) assign(key, account string, l *look, leases []*coordinationv1.Lease) ([]*place, []string) {
+// assign adds each Lease to a Role of the account: to the Role that names it
+// already, to the first Role with room, or to a new Role. It returns those Roles,
+// and the slots for which the account has no room.
+func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coordinationv1.Lease) ([]*assignment, []string) {
 	var (
-		places []*place
-		left   []string
+		assignments []*assignment
+		left        []string
 	)
-	known := map[*ledger]*place{}
+	known := map[*agentRole]*assignment{}
 	for _, lease := range leases {
-		m := memory{Seconds: max(ls.longest[lease.Name], seconds(l.wanted[lease.Name].duration)), UID: lease.UID}
-		at := ls.of(key, lease.Name)
-		if len(at) == 0 {
-			room := ls.room(key, account, l.namespace)
-			if room == nil {
+		m := memory{Seconds: max(rs.longest[lease.Name], seconds(seen.wanted[lease.Name].duration)), UID: lease.UID}
+		roles := rs.of(key, lease.Name)
+		if len(roles) == 0 {
+			role := rs.makeRoom(key, account, seen.namespace)
+			if role == nil {
 				left = append(left, lease.Name)
 				continue
 			}
-			at = append(at, room)
+			roles = append(roles, role)
 		}
-		for _, ledger := range at {
-			p := known[ledger]
-			if p == nil {
-				p = &place{ledger: ledger, changed: !ledger.sound}
-				known[ledger] = p
-				places = append(places, p)
+		for _, role := range roles {
+			to := known[role]
+			if to == nil {
+				to = &assignment{agentRole: role, changed: !role.sound}
+				known[role] = to
+				assignments = append(assignments, to)
 			}
-			p.changed = p.changed || ledger.memories[lease.Name] != m
-			ledger.memories[lease.Name] = m
+			to.changed = to.changed || role.memories[lease.Name] != m
+			role.memories[lease.Name] = m
 		}
 	}
-	return places, left
+	return assignments, left
 }
 
-// room is a Role of the account with room for another slot; a new one if need be,
-// and nil if the account has too many.
-func (ls *ledgers) room(key, account, namespace string) *ledger {
-	roles := ls.byKey[key]
-	for _, l := range roles {
-		if len(l.memories) < slotsPerRole {
-			return l
+// makeRoom returns a Role of the account that can name another slot, and adds a new
+// Role if none can. It returns nil if the account has as many Roles as it may have.
+func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
+	roles := rs.byKey[key]
+	for _, r := range roles {
+		if len(r.memories) < maxSlotsPerRole {
+			return r
 		}
 	}
-	for n := range rolesPerAccount {
+	for n := range maxRolesPerAccount {
 		name := roleName(account, n)
-		if slices.ContainsFunc(roles, func(l *ledger) bool { return l.role.Name == name }) {
+		if slices.ContainsFunc(roles, func(r *agentRole) bool { return r.role.Name == name }) {
 			continue
 		}
-		l := &ledger{key: key, memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+		r := &agentRole{key: key, memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
 			Name:      name,
 			Labels:    map[string]string{api.ManagedLabel: managed},
 		}}}
-		ls.add(l)
-		return l
+		rs.add(r)
+		return r
 	}
 	return nil
-}
-
-// grantRole writes a Role, if it has changed, and binds it.
-func (r *Reconciler) grantRole(ctx context.Context, at *place, account string) error {
-	if at.changed {
-		if err := at.remember(); err != nil {
-			return err
-		}
-		if err := r.write(ctx, at.role); err != nil {
-			return fmt.Errorf("grant leases to %s: %w", account, err)
-		}
-	}
-	return r.bindRole(ctx, at.ledger, account)
-}
-
-// write creates or updates a Role.
-func (r *Reconciler) write(ctx context.Context, role *rbacv1.Role) error {
-	if role.UID != "" {
-		return r.Client.Update(ctx, role)
-	}
-	err := r.Client.Create(ctx, role)
-	if !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	var there rbacv1.Role
-	if r.Reader.Get(ctx, client.ObjectKeyFromObject(role), &there) == nil && there.Labels[api.ManagedLabel] == "" {
-		return fmt.Errorf("role %s: %w", role.Name, ErrForeign)
-	}
-	return err
 }

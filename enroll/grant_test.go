@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// roles are our Roles as the API server has them.
+// roles lists the Roles from the API server.
 func (w *world) roles() []rbacv1.Role {
 	w.t.Helper()
 	var list rbacv1.RoleList
@@ -28,8 +28,8 @@ func (w *world) roles() []rbacv1.Role {
 	return list.Items
 }
 
-func TestManySlotsOfAnAccountTakeFewRoles(t *testing.T) {
-	const many = 2*slotsPerRole + 1
+func TestManySlotsOfOneAccountTakeFewRoles(t *testing.T) {
+	const many = 2*maxSlotsPerRole + 1
 	pod := gated("a", "till", locks(many))
 	w := newWorld(t, pod)
 	r := w.process()
@@ -51,7 +51,7 @@ func TestManySlotsOfAnAccountTakeFewRoles(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, 1, w.requests["update Role"], "one write for two slots")
 
-	// What a further Role remembers counts like what the first one does.
+	// The memory of a further Role counts like that of the first one.
 	last := longLock(many - 1)
 	w.holds(last, "a_1")
 	w.vanish(last)
@@ -68,13 +68,13 @@ func TestManySlotsOfAnAccountTakeFewRoles(t *testing.T) {
 	assert.NotNil(t, w.lease("lock.one"))
 }
 
-func TestAccountWithTooManySlotsIsTold(t *testing.T) {
+func TestAccountWithTooManySlotsIsNotified(t *testing.T) {
 	w := newWorld(t)
-	for n := range rolesPerAccount {
-		full := ledger{memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+	for n := range maxRolesPerAccount {
+		full := agentRole{memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 			Namespace: shop, Name: roleName("till", n), Labels: map[string]string{api.ManagedLabel: managed},
 		}}}
-		for i := range slotsPerRole {
+		for i := range maxSlotsPerRole {
 			full.memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = memory{Seconds: 30, UID: types.UID("u")}
 		}
 		require.NoError(t, full.remember())
@@ -91,6 +91,6 @@ func TestAccountWithTooManySlotsIsTold(t *testing.T) {
 
 	w.now = w.now.Add(again)
 	w.settle(r)
-	assert.Len(t, w.roles(), 2, "there is room once nobody asks for the others")
+	assert.Len(t, w.roles(), 2, "the other slots still take the room after their sweep")
 	assert.Equal(t, []string{"lock.more"}, w.role("till").Rules[0].ResourceNames)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestFirstStartIsImmediate(t *testing.T) {
+func TestNewLeaseIsFreedAtOnce(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	assert.Empty(t, holder(w.lease("lock.x")))
@@ -24,12 +24,12 @@ func TestFirstStartIsImmediate(t *testing.T) {
 	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
 }
 
-func TestVanishedLeaseMakesEverybodyWaitTheLongestDurationEverClaimed(t *testing.T) {
+func TestVanishedLeaseIsRecreatedForTheLongestDuration(t *testing.T) {
 	long := lasting(gated("a", "till", "lock.x"), "90s")
 	w := newWorld(t, long, gated("b", "till", "lock.x"))
 	w.settle(w.process())
 	w.holds("lock.x", "a_1")
-	// The pod that held for 90 s was forced off; only its machine knows it.
+	// The pod that claimed 90 s was deleted by force, but its container may still run.
 	w.remove(long)
 	w.vanish("lock.x")
 	w.settle(w.process())
@@ -38,7 +38,7 @@ func TestVanishedLeaseMakesEverybodyWaitTheLongestDurationEverClaimed(t *testing
 	assert.Equal(t, memory{Seconds: 90, UID: w.lease("lock.x").UID}, remembered(w.role("till"))["lock.x"])
 }
 
-func TestHeldLeaseIsLeftAlone(t *testing.T) {
+func TestHeldLeaseIsNotWritten(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	w.holds("lock.x", "a_1")
@@ -49,9 +49,9 @@ func TestHeldLeaseIsLeftAlone(t *testing.T) {
 	assert.Equal(t, []string{"lock.x"}, w.role("other").Rules[0].ResourceNames)
 }
 
-// Of each scenario every write is, in turn, the last one of the process: before
-// it, and after it. The world checks that nothing is freed that was named.
-func TestCrashBetweenAnyTwoWrites(t *testing.T) {
+// The process crashes at each write of each scenario in turn. The world checks that
+// enroll never frees a Lease that a Role has named.
+func TestCrashAtAnyWriteFreesNoNamedLease(t *testing.T) {
 	scenarios := map[string]struct {
 		prepare func(*world)
 		free    bool
@@ -62,7 +62,7 @@ func TestCrashBetweenAnyTwoWrites(t *testing.T) {
 			w.holds("lock.x", "a_1")
 			w.vanish("lock.x")
 		}},
-		"vanished Lease, another account comes": {prepare: func(w *world) {
+		"vanished Lease and a new account": {prepare: func(w *world) {
 			w.settle(w.process())
 			w.holds("lock.x", "a_1")
 			w.vanish("lock.x")
@@ -87,9 +87,9 @@ func TestCrashBetweenAnyTwoWrites(t *testing.T) {
 	}
 }
 
-// At each write of one process another one does all its work; and a fast agent
-// takes the slot as soon as it may.
-func TestTwoProcessesAtOnce(t *testing.T) {
+// At each write of one process, a second process does all its work. Then a fast agent
+// acquires the slot at once.
+func TestTwoProcessesNeverFreeAHeldLease(t *testing.T) {
 	for at := 1; at <= 8; at++ {
 		t.Run(fmt.Sprintf("write %d", at), func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"), gated("b", "other", "lock.x"))
@@ -112,7 +112,7 @@ func TestTwoProcessesAtOnce(t *testing.T) {
 	}
 }
 
-func TestLongestDurationIsRememberedWhenItsPodIsGone(t *testing.T) {
+func TestLongestDurationOutlivesItsPod(t *testing.T) {
 	long := lasting(gated("a", "till", "lock.x"), "2m")
 	w := newWorld(t, long, gated("b", "till", "lock.x"))
 	w.settle(w.process())
@@ -124,7 +124,7 @@ func TestLongestDurationIsRememberedWhenItsPodIsGone(t *testing.T) {
 	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-func TestSomebodyElsesLeaseIsUsedAsItIs(t *testing.T) {
+func TestForeignLeaseIsUsedUnchanged(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},
@@ -137,7 +137,7 @@ func TestSomebodyElsesLeaseIsUsedAsItIs(t *testing.T) {
 	assert.NotContains(t, w.lease("lock.x").Labels, api.ManagedLabel)
 	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
 
-	// Nobody asks any more: the right goes, the Lease stays.
+	// No pod claims the Lease any more. Its right is removed, and the Lease stays.
 	w.remove(pod)
 	w.settle(r)
 	w.now = w.now.Add(time.Hour)
@@ -146,7 +146,7 @@ func TestSomebodyElsesLeaseIsUsedAsItIs(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-func TestSteadyStateWritesNothing(t *testing.T) {
+func TestSteadyStateCausesNoWrites(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x,lock.y"), gated("b", "other", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -157,8 +157,9 @@ func TestSteadyStateWritesNothing(t *testing.T) {
 	assert.Equal(t, writes, w.writes)
 }
 
-// The caches have Leases of enroll alone: no event tells that this one is gone.
-func TestLeaseOfSomebodyElseIsLookedAtAgain(t *testing.T) {
+// The caches contain only Leases that enroll made, so no event reports the deletion
+// of a foreign Lease.
+func TestForeignLeaseIsReadAgain(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("elector"), LeaseDurationSeconds: new(int32(15))},
@@ -167,11 +168,11 @@ func TestLeaseOfSomebodyElseIsLookedAtAgain(t *testing.T) {
 	r := w.process()
 	again, err := r.Namespace(t.Context(), shop)
 	require.NoError(t, err)
-	assert.Equal(t, foreignLook, again)
+	assert.Equal(t, foreignRecheck, again)
 
 	w.remove(theirs)
 	again, err = r.Namespace(t.Context(), shop)
 	require.NoError(t, err)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "a Role has named it: somebody may have held it")
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "an agent may have held a Lease that a Role names")
 	assert.Zero(t, again)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Whoever may annotate a pod must not choose what its service account may do.
-func TestMarksGiveNoRightOnWhatIsNoSlot(t *testing.T) {
+// A user who may annotate a pod must not choose the rights of its service account.
+func TestMarksGrantOnlySlots(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "somebodys-elector"}}
 	for _, slots := range []string{"somebodys-elector", "metaparticle-enroll", "singletons", "lock", "*"} {
 		t.Run(slots, func(t *testing.T) {
@@ -35,26 +35,50 @@ func TestMarksGiveNoRightOnWhatIsNoSlot(t *testing.T) {
 	})
 }
 
-func TestWhatAnnotationsCanAskForIsASlot(t *testing.T) {
-	request := api.Request{Singleton: true, Locks: []string{"x"}}
-	named := api.Request{Singleton: true, SingletonName: "writer"}
+func TestEveryClaimableNameIsASlot(t *testing.T) {
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
-	for _, slot := range append(request.Slots(of), named.Slots(of)...) {
-		assert.True(t, api.IsSlot(slot), slot)
+	for _, a := range api.Annotations {
+		for _, value := range a.Examples {
+			if a.Kind == nil {
+				continue
+			}
+			request, err := api.Parse(map[string]string{a.Key: value})
+			require.NoError(t, err)
+			require.NotEmpty(t, request.Slots(of), "%s: %s", a.Key, value)
+			for _, slot := range request.Slots(of) {
+				assert.True(t, api.IsSlot(slot), slot)
+			}
+		}
 	}
 }
 
-func TestMarksWithoutAGateCountNowhereButWhereTheNamespaceOptedIn(t *testing.T) {
-	w := newWorld(t, marked("a", "till", "lock.x"))
-	w.optOut()
-	w.settle(w.process())
-	assert.Zero(t, w.writes)
-	w.create(gated("b", "till", "lock.y"))
-	w.settle(w.process())
-	assert.Equal(t, []string{"lock.y"}, w.role("till").Rules[0].ResourceNames, "its namespace opted out after it had begun")
+// A namespace that has opted out gates no new pod; gated pods from before live on there.
+func TestUngatedMarksGrantNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		pod      *corev1.Pod
+		optedOut bool
+		granted  []string
+	}{
+		"marks alone, opted out":      {marked("a", "till", "lock.x"), true, nil},
+		"marks and a gate, opted out": {gated("a", "till", "lock.x"), true, []string{"lock.x"}},
+		"marks alone, opted in":       {marked("a", "till", "lock.x"), false, []string{"lock.x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, test.pod)
+			if test.optedOut {
+				w.optOut()
+			}
+			w.settle(w.process())
+			if test.granted == nil {
+				assert.Zero(t, w.writes)
+				return
+			}
+			assert.Equal(t, test.granted, w.role("till").Rules[0].ResourceNames)
+		})
+	}
 }
 
-func TestNothingIsEnrolledWhereNothingIsGated(t *testing.T) {
+func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {
 	for _, name := range []string{metav1.NamespaceSystem, "metaparticle-system"} {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")
@@ -73,8 +97,8 @@ func TestNothingIsEnrolledWhereNothingIsGated(t *testing.T) {
 	}
 }
 
-// Whoever may annotate a Role, but not write its rules, must not choose them.
-func TestMemoryOfARoleGivesNoRightOnWhatIsNoSlot(t *testing.T) {
+// A user who may annotate a Role, but not write its rules, must not choose its rules.
+func TestMemoryOfARoleGrantsOnlySlots(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -85,14 +109,14 @@ func TestMemoryOfARoleGivesNoRightOnWhatIsNoSlot(t *testing.T) {
 	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
 }
 
-func TestRoleThatNamesNoLeaseGivesNone(t *testing.T) {
+func TestRoleWithoutNamesGrantsNoLease(t *testing.T) {
 	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
-		assert.NotContains(t, rule.Resources, "leases", "a rule without names is about all of them")
+		assert.NotContains(t, rule.Resources, "leases", "a rule without names applies to all Leases")
 	}
 }
 
-func TestAgentsReadNoPods(t *testing.T) {
+func TestAgentsCannotReadPods(t *testing.T) {
 	for _, rule := range AgentRules("lock.x") {
 		if rule.Resources[0] == "pods/status" {
 			assert.Equal(t, []string{"patch"}, rule.Verbs, "the subresource shows the whole pod")
@@ -100,7 +124,7 @@ func TestAgentsReadNoPods(t *testing.T) {
 	}
 }
 
-func TestRolesOfAnEarlierVersionAreRewritten(t *testing.T) {
+func TestRulesOfAnEarlierVersionAreRewritten(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	role, now := w.role("till"), w.role("till").Rules
@@ -110,8 +134,8 @@ func TestRolesOfAnEarlierVersionAreRewritten(t *testing.T) {
 	assert.Equal(t, now, w.role("till").Rules)
 }
 
-// A living pod's annotation passes no webhook.
-func TestLeaseDurationKeepsToItsBounds(t *testing.T) {
+// Annotations of a living pod can change without a check by the webhook.
+func TestLeaseDurationStaysWithinItsBounds(t *testing.T) {
 	for written, want := range map[string]time.Duration{
 		"4294967297s": api.MaxLeaseDuration, // 1 in 32 bits
 		"1s":          api.MinLeaseDuration,

@@ -4,115 +4,107 @@
 package enroll
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// LeasesAnnotation stands on a Role and remembers each Lease that the Role
-// names, even if it is gone.
+// LeasesAnnotation is the annotation in which a Role remembers each Lease that it
+// names, even after the Lease is gone.
 const LeasesAnnotation = api.Prefix + "leases"
 
 // memory is what a Role remembers of one Lease.
 type memory struct {
 	// Seconds is the longest duration ever claimed under the name.
 	Seconds int32 `json:"seconds"`
-	// UID is the Lease that the name was last seen on. To change it is what
-	// makes a sweeper's compare-and-swap fail who still means its predecessor.
+	// UID belongs to the Lease that last had the name. A new UID changes the Role,
+	// so the compare-and-swap fails of a sweep that judged an earlier Lease.
 	UID types.UID `json:"uid"`
 }
 
-// ledger is a Role of ours with its memory, decoded once.
-type ledger struct {
+// agentRole is a Role that enroll made, with its memory decoded.
+type agentRole struct {
 	role *rbacv1.Role
-	// key is the roleKey of the account that the Role is for; empty if none.
+	// key is the roleKey of the Role's account; it is empty if the name has none.
 	key      string
 	memories map[string]memory
-	// sound: the Role's rules are those that its memory makes.
+	// sound reports that the Role's rules are those that its memory makes.
 	sound bool
-	// bound: the Role is bound to its account, and to nobody else.
+	// bound reports that the Role is bound to its account alone.
 	bound bool
 }
 
-// ledgers are the Roles of a namespace that are ours.
-type ledgers struct {
-	all []*ledger
+// agentRoles are the Roles that enroll made in a namespace.
+type agentRoles struct {
+	all []*agentRole
 	// byKey are the Roles of each account.
-	byKey map[string][]*ledger
+	byKey map[string][]*agentRole
 	// longest are the longest durations, in seconds, that any Role remembers for
-	// a Lease. Every Lease that a Role names has one.
+	// each Lease. Every Lease that a Role names has an entry.
 	longest map[string]int32
 }
 
-// ledgers lists the Roles; consistently, if from is no cache.
-func (r *Reconciler) ledgers(ctx context.Context, from client.Reader, namespace string) (*ledgers, error) {
-	var list rbacv1.RoleList
-	err := from.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
-	if err != nil {
-		return nil, fmt.Errorf("list roles: %w", err)
+func (rs *agentRoles) add(r *agentRole) {
+	rs.all = append(rs.all, r)
+	if r.key != "" {
+		rs.byKey[r.key] = append(rs.byKey[r.key], r)
 	}
-	ls := &ledgers{byKey: map[string][]*ledger{}, longest: map[string]int32{}}
-	for i := range list.Items {
-		role := &list.Items[i]
-		memories := remembered(role)
-		ls.add(&ledger{
-			role: role, key: keyOf(role.Name), memories: memories,
-			sound: reflect.DeepEqual(role.Rules, rules(memories)),
-		})
-	}
-	return ls, nil
-}
-
-func (ls *ledgers) add(l *ledger) {
-	ls.all = append(ls.all, l)
-	if l.key != "" {
-		ls.byKey[l.key] = append(ls.byKey[l.key], l)
-	}
-	for lease, m := range l.memories {
-		ls.longest[lease] = max(ls.longest[lease], m.Seconds)
+	for lease, m := range r.memories {
+		rs.longest[lease] = max(rs.longest[lease], m.Seconds)
 	}
 }
 
-// named: a Role remembers the Lease.
-func (ls *ledgers) named(lease string) bool {
-	_, ok := ls.longest[lease]
+// markBound notes which Roles are bound correctly.
+func (rs *agentRoles) markBound(bindings []rbacv1.RoleBinding) {
+	byName := make(map[string]*rbacv1.RoleBinding, len(bindings))
+	for i := range bindings {
+		byName[bindings[i].Name] = &bindings[i]
+	}
+	for _, r := range rs.all {
+		b := byName[r.role.Name]
+		r.bound = b != nil && r.key != "" && b.RoleRef == roleRef(r.role.Name) && len(b.Subjects) == 1 &&
+			b.Subjects[0] == subject(r.role.Namespace, b.Subjects[0].Name) && roleKey(b.Subjects[0].Name) == r.key
+	}
+}
+
+// named reports whether a Role remembers the Lease.
+func (rs *agentRoles) named(lease string) bool {
+	_, ok := rs.longest[lease]
 	return ok
 }
 
-// duration is the longest that any Role remembers for the Lease.
-func (ls *ledgers) duration(lease string) time.Duration {
-	return time.Duration(ls.longest[lease]) * time.Second
+// duration returns the longest duration that any Role remembers for the Lease.
+func (rs *agentRoles) duration(lease string) time.Duration {
+	return time.Duration(rs.longest[lease]) * time.Second
 }
 
-// of are the Roles of an account that remember the Lease: one, but after a race
-// of two processes.
-func (ls *ledgers) of(key, lease string) []*ledger {
-	var found []*ledger
-	for _, l := range ls.byKey[key] {
-		if _, ok := l.memories[lease]; ok {
-			found = append(found, l)
+// of returns the Roles of an account that remember the Lease. There is one, or
+// several after a race of two processes.
+func (rs *agentRoles) of(key, lease string) []*agentRole {
+	var found []*agentRole
+	for _, r := range rs.byKey[key] {
+		if _, ok := r.memories[lease]; ok {
+			found = append(found, r)
 		}
 	}
 	return found
 }
 
-// remembered reads a Role's memory. What nobody can read was not written by
-// us; the names in its rules are then all there is.
+// remembered decodes a Role's memory. If another program wrote an annotation that
+// does not parse, the names in the Role's rules are its memory.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
 		memories = map[string]memory{}
 	}
-	// Somebody may have overwritten the annotation: what the Role names was held.
+	// Another program may have overwritten the annotation. A Lease that the rules
+	// name may have been held, so the Role remembers it all the same.
 	for _, rule := range role.Rules {
 		if slices.Contains(rule.Resources, "leases") {
 			for _, name := range rule.ResourceNames {
@@ -125,19 +117,19 @@ func remembered(role *rbacv1.Role) map[string]memory {
 	return memories
 }
 
-// remember makes the Role be as its memory.
-func (l *ledger) remember() error {
-	text, err := json.Marshal(l.memories)
+// remember writes the memory into the Role's annotation and rules.
+func (r *agentRole) remember() error {
+	text, err := json.Marshal(r.memories)
 	if err != nil {
-		return fmt.Errorf("write memory of role %s: %w", l.role.Name, err)
+		return fmt.Errorf("write memory of role %s: %w", r.role.Name, err)
 	}
-	if l.role.Annotations == nil {
-		l.role.Annotations = map[string]string{}
+	if r.role.Annotations == nil {
+		r.role.Annotations = map[string]string{}
 	}
-	l.role.Annotations[LeasesAnnotation] = string(text)
-	l.role.Rules = rules(l.memories)
+	r.role.Annotations[LeasesAnnotation] = string(text)
+	r.role.Rules = rules(r.memories)
 	return nil
 }
 
-// seconds rounds up: a Lease says whole ones.
+// seconds rounds up, because a Lease stores whole seconds.
 func seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }

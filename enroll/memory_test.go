@@ -11,7 +11,7 @@ import (
 )
 
 // A Role whose rules name a Lease remembers it, whatever its annotation says.
-func TestMemoryThatWasOverwritten(t *testing.T) {
+func TestOverwrittenMemoryStillNamesTheLease(t *testing.T) {
 	for _, text := range []string{"null", "{}", `{"lock.y":{"seconds":30,"uid":""}}`} {
 		t.Run(text, func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"))
@@ -22,10 +22,10 @@ func TestMemoryThatWasOverwritten(t *testing.T) {
 			role.Annotations[LeasesAnnotation] = text
 			require.NoError(t, w.server.Update(t.Context(), role))
 			w.vanish("lock.x")
-			w.named = map[string]bool{} // the test's own rule would end the test first
+			w.named = map[string]bool{} // the world would fail the test before its assertions
 			assert.NotPanics(t, func() { w.settle(r) })
 			require.NotNil(t, w.lease("lock.x"))
-			assert.Equal(t, Unknown, holder(w.lease("lock.x")), "a_1 may run until its deadline")
+			assert.Equal(t, Unknown, holder(w.lease("lock.x")), "enroll freed the Lease while a_1 may still run")
 		})
 	}
 }

@@ -11,12 +11,13 @@ import (
 )
 
 const (
-	// rolePrefix ends in a colon, which no name of a service account has. So no
-	// Role has the name of another account's, nor of the webhook's own binding.
+	// rolePrefix ends in a colon, which no service account's name contains. So the
+	// Roles of two accounts never share a name, nor does a Role share the name of
+	// the webhook's own RoleBinding.
 	rolePrefix = "metaparticle:"
 	// maxRoleName is the longest name that most objects may have.
 	maxRoleName = 253
-	// maxKey leaves room for the prefix, and for a colon and a number of two digits.
+	// maxKey leaves room for the prefix, and for a colon with a two-digit number.
 	maxKey = maxRoleName - len(rolePrefix) - 3
 )
 
@@ -33,9 +34,9 @@ func roleName(account string, n int) string {
 	return name
 }
 
-// roleKey returns what the names of an account's Roles have in common: the
-// account's name, or the beginning of a long one with a colon and its hash. No
-// two accounts have the same key, because no account's name has a colon.
+// roleKey returns the part that the names of all Roles of an account share. It is the
+// account's name. If the name is too long, it is the name's beginning, a colon and
+// the name's hash. Two accounts never share a key, because no name contains a colon.
 func roleKey(account string) string {
 	if len(account) <= maxKey {
 		return account
@@ -45,14 +46,14 @@ func roleKey(account string) string {
 	return account[:maxKey-1-len(hash)] + ":" + hash
 }
 
-// keyOf returns the key that a Role's name was made from. It is empty for a name
-// that [roleName] never returns, as those of earlier versions.
+// keyOf returns the key in a Role's name. It returns an empty key for a name that
+// [roleName] never makes, such as a name by an earlier version.
 func keyOf(role string) string {
 	key, ok := strings.CutPrefix(role, rolePrefix)
 	if !ok {
 		return ""
 	}
-	// A hash has more than two digits, and an account's name no colon.
+	// A suffix of at most two digits is a number, because a hash is longer.
 	if i := strings.LastIndexByte(key, ':'); i >= 0 && len(key)-i <= 3 {
 		return key[:i]
 	}

@@ -20,17 +20,17 @@ func TestRoleNamesAreShortAndDiffer(t *testing.T) {
 	accounts := []string{
 		"default", "pull-secrets", "1", "default.1", long, long[:252] + "b",
 		long[:maxKey], long[:maxKey+1], long[:maxKey+2],
-		// An account named like the shortened form of another's.
+		// These accounts are named like the shortened form of another account's name.
 		strings.ReplaceAll(roleKey(long), ":", "-"), strings.ReplaceAll(roleKey(long), ":", "."),
 	}
 	names := map[string]bool{PullSecretsRole: true}
 	for _, account := range accounts {
-		for n := range rolesPerAccount {
+		for n := range maxRolesPerAccount {
 			name := roleName(account, n)
 			assert.False(t, names[name], name)
 			assert.LessOrEqual(t, len(name), 253)
-			assert.Empty(t, content.IsPathSegmentName(name), "what an API server asks of a Role's name")
-			assert.NotEmpty(t, validation.NameIsDNSSubdomain(name, false), "what it asks of a service account's name")
+			assert.Empty(t, content.IsPathSegmentName(name), "the API server rejects the Role's name")
+			assert.NotEmpty(t, validation.NameIsDNSSubdomain(name, false), "a service account could have that name")
 			assert.Equal(t, roleKey(account), keyOf(name))
 			names[name] = true
 		}
@@ -39,7 +39,7 @@ func TestRoleNamesAreShortAndDiffer(t *testing.T) {
 	assert.Empty(t, keyOf("metaparticle-default"), "a name of an earlier version")
 }
 
-func TestNoAccountsNameDisturbsThePullSecrets(t *testing.T) {
+func TestNoRoleNameCollidesWithPullSecrets(t *testing.T) {
 	for _, account := range []string{"pull-secrets", "metaparticle-pull-secrets", "secrets"} {
 		t.Run(account, func(t *testing.T) {
 			w := newWorld(t, gated("a", account, "lock.x"))

@@ -8,27 +8,26 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
-// PullSecretsRole is the ClusterRole that lets the webhook read Secrets, and
-// the name of its binding in each namespace that opted in.
+// PullSecretsRole is the ClusterRole that lets the webhook read Secrets. Its binding
+// in each namespace that opted in has the same name.
 const PullSecretsRole = "metaparticle-pull-secrets"
 
-// pullSecrets lets the webhook read Secrets of a namespace that opted in. An
-// empty service account leaves that to the namespace's owner.
-func (r *Reconciler) pullSecrets(ctx context.Context, namespace string, optedIn bool) error {
+// pullSecrets lets the webhook's account read the Secrets of a namespace that opted
+// in. If the account is empty, the namespace's owner grants that right.
+func (s store) pullSecrets(ctx context.Context, account types.NamespacedName, seen *snapshot) error {
 	switch {
-	case r.PullSecrets.Name == "":
+	case account.Name == "":
 		return nil
-	case optedIn:
-		return r.bind(ctx, &rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: PullSecretsRole},
+	case seen.optedIn:
+		return s.bind(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: seen.namespace, Name: PullSecretsRole},
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: PullSecretsRole},
-			Subjects: []rbacv1.Subject{{
-				Kind: rbacv1.ServiceAccountKind, Namespace: r.PullSecrets.Namespace, Name: r.PullSecrets.Name,
-			}},
+			Subjects:   []rbacv1.Subject{subject(account.Namespace, account.Name)},
 		})
 	default:
-		return r.unbind(ctx, namespace, PullSecretsRole)
+		return s.unbind(ctx, seen.namespace, PullSecretsRole)
 	}
 }

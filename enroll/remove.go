@@ -9,99 +9,96 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// removal is one removal of what is due from a namespace.
+// removal removes the expired Leases and rights of one namespace.
 type removal struct {
-	r   *Reconciler
-	l   *look
-	due due
-	// live is what pods ask for, fresh are the Roles, by consistent lists.
+	store
+	seen    *snapshot
+	expired expired
+	// live are the claims of pods, and roles the Roles, by consistent lists.
 	live  claims
-	fresh *ledgers
-	// gone are the Leases that are deleted, or were not there; kept those that
-	// could not be deleted.
+	roles *agentRoles
+	// gone are the Leases that are deleted or were absent, and kept those whose
+	// deletion failed.
 	gone, kept map[string]bool
 	done       []right
 	errs       []error
 }
 
-// remove deletes Leases, then their names from the Roles. It returns what is done
-// with. A crash between the two leaves a name without a Lease, which makes
-// newcomers wait a duration, and which a later sweep removes after one.
-func (r *Reconciler) remove(ctx context.Context, l *look, d due) ([]right, error) {
-	// Nothing would be lost by sweeping what a pod asks for that our cache does
-	// not know yet, but that pod would wait.
-	live, err := r.livePods(ctx, l.namespace)
+// remove deletes Leases, then removes their names from the Roles. It returns the
+// rights that need no further sweep. A crash in between leaves a name without a
+// Lease: new pods wait for a duration, and a later sweep removes the name after one.
+func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
+	// A pod that the cache does not know yet may claim an expired Lease. Deleting
+	// that Lease would be safe, but would make the pod wait.
+	live, err := s.livePods(ctx, seen.namespace)
 	if err != nil {
 		return nil, err
 	}
-	// The Roles are read before a Lease is deleted: who has made a new one since,
-	// and said so in its Role, makes our write of that Role fail.
-	fresh, err := r.ledgers(ctx, r.Reader, l.namespace)
+	// The Roles are read before any Lease is deleted. If another process creates a
+	// Lease again meanwhile, it writes the new UID into the Role, and the write of
+	// this removal fails.
+	roles, err := s.liveRoles(ctx, seen.namespace)
 	if err != nil {
 		return nil, err
 	}
-	s := &removal{r: r, l: l, due: d, live: live, fresh: fresh, gone: map[string]bool{}, kept: map[string]bool{}}
-	s.keepWhatIsAskedFor()
-	keepers := s.keepers()
-	for _, known := range fresh.all {
-		s.role(ctx, known, keepers)
+	r := &removal{store: s, seen: seen, expired: e, live: live, roles: roles, gone: map[string]bool{}, kept: map[string]bool{}}
+	r.keepClaimed()
+	longest := r.claimantsLongest()
+	for _, known := range roles.all {
+		r.reduceRole(ctx, known, longest)
 	}
-	// Of these no Role knows.
-	for _, name := range slices.Sorted(maps.Keys(s.due.leases)) {
-		if s.lease(ctx, name) {
-			s.done = append(s.done, right{lease: name})
+	// No Role knows the Leases that are left.
+	for _, name := range slices.Sorted(maps.Keys(r.expired.leases)) {
+		if r.deleteLease(ctx, name) {
+			r.done = append(r.done, right{lease: name})
 		}
 	}
-	return s.done, errors.Join(s.errs...)
+	return r.done, errors.Join(r.errs...)
 }
 
-// keepWhatIsAskedFor takes what a living pod claims from what is due.
-func (s *removal) keepWhatIsAskedFor() {
-	for name := range s.due.leases {
-		if s.live[name] != nil {
-			delete(s.due.leases, name)
-			s.done = append(s.done, right{lease: name})
+// keepClaimed takes the Leases and rights that a living pod claims out of the removal.
+func (r *removal) keepClaimed() {
+	for name := range r.expired.leases {
+		if r.live[name] != nil {
+			delete(r.expired.leases, name)
+			r.done = append(r.done, right{lease: name})
 		}
 	}
-	for of := range s.due.rights {
-		if c := s.live[of.lease]; c != nil && c.accounts[keyOf(of.role)] != "" {
-			delete(s.due.rights, of)
-			s.done = append(s.done, of)
+	for of := range r.expired.rights {
+		if c := r.live[of.lease]; c != nil && c.accounts[keyOf(of.role)] != "" {
+			delete(r.expired.rights, of)
+			r.done = append(r.done, of)
 		}
 	}
 }
 
-// keepers are the longest durations that the Roles of claimants remember. No other
-// Role forgets a Lease that they do not remember for as long: as long as anybody
-// claims a Lease, a Role names it.
-func (s *removal) keepers() map[string]int32 {
-	keepers := map[string]int32{}
-	for _, known := range s.fresh.all {
+// claimantsLongest returns the longest duration that the Roles of claimants remember
+// for each Lease. Another Role may forget a Lease only if they remember it for as
+// long. So a claimed Lease never loses its last Role or its longest duration.
+func (r *removal) claimantsLongest() map[string]int32 {
+	longest := map[string]int32{}
+	for _, known := range r.roles.all {
 		for name, m := range known.memories {
-			if c := s.l.wanted[name]; c != nil && c.accounts[known.key] != "" {
-				keepers[name] = max(keepers[name], m.Seconds)
+			if c := r.seen.wanted[name]; c != nil && c.accounts[known.key] != "" {
+				longest[name] = max(longest[name], m.Seconds)
 			}
 		}
 	}
-	return keepers
+	return longest
 }
 
-// role takes out of a Role what is due of it, in one write.
-func (s *removal) role(ctx context.Context, known *ledger, keepers map[string]int32) {
+// reduceRole removes the expired names from a Role, in one write.
+func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[string]int32) {
 	var done []right
 	for _, name := range slices.Sorted(maps.Keys(known.memories)) {
 		own := right{lease: name, role: known.role.Name}
-		seconds, kept := keepers[name]
+		seconds, claimed := longest[name]
 		switch {
-		case s.due.leases[name] && s.lease(ctx, name):
+		case r.expired.leases[name] && r.deleteLease(ctx, name):
 			done = append(done, right{lease: name})
-		case s.due.rights[own] && kept && seconds >= known.memories[name].Seconds:
+		case r.expired.rights[own] && claimed && seconds >= known.memories[name].Seconds:
 			done = append(done, own)
 		default:
 			continue
@@ -111,64 +108,29 @@ func (s *removal) role(ctx context.Context, known *ledger, keepers map[string]in
 	if len(done) == 0 {
 		return
 	}
-	if err := s.r.rewrite(ctx, known); err != nil {
-		s.errs = append(s.errs, err)
+	if err := r.rewriteRole(ctx, known); err != nil {
+		r.errs = append(r.errs, err)
 		return
 	}
-	s.done = append(s.done, done...)
+	r.done = append(r.done, done...)
 }
 
-// lease deletes a Lease that is due, at its first call, and is true once it is
-// gone.
-func (s *removal) lease(ctx context.Context, name string) bool {
-	if s.gone[name] || s.kept[name] {
-		return s.gone[name]
+// deleteLease deletes an expired Lease once, and reports whether the Lease is gone.
+func (r *removal) deleteLease(ctx context.Context, name string) bool {
+	if r.gone[name] || r.kept[name] {
+		return r.gone[name]
 	}
 	var err error
-	if lease := s.l.leases[name]; lease != nil {
-		err = s.r.Client.Delete(ctx, lease, unchanged(lease))
+	if lease := r.seen.leases[name]; lease != nil {
+		err = r.client.Delete(ctx, lease, unchanged(lease))
 	} else {
-		err = s.r.absent(ctx, types.NamespacedName{Namespace: s.l.namespace, Name: name})
+		err = r.requireAbsent(ctx, r.seen.namespace, name)
 	}
 	if err != nil {
-		s.errs = append(s.errs, fmt.Errorf("sweep lease %s: %w", name, err))
-		s.kept[name] = true
+		r.errs = append(r.errs, fmt.Errorf("sweep lease %s: %w", name, err))
+		r.kept[name] = true
 		return false
 	}
-	s.gone[name] = true
+	r.gone[name] = true
 	return true
-}
-
-// absent: a Lease that the cache does not know is not there either, or is
-// somebody else's, and stays.
-func (r *Reconciler) absent(ctx context.Context, key types.NamespacedName) error {
-	lease, err := r.read(ctx, key.Namespace, key.Name)
-	if err == nil && ours(lease) {
-		return errAgain
-	}
-	return client.IgnoreNotFound(err)
-}
-
-// rewrite stores a Role that names less than before. A Role that names nothing is
-// deleted after its binding: a Role without one gives nothing, and is found again
-// by its memory.
-func (r *Reconciler) rewrite(ctx context.Context, known *ledger) error {
-	if len(known.memories) > 0 {
-		err := known.remember()
-		if err == nil {
-			err = r.Client.Update(ctx, known.role)
-		}
-		if err != nil {
-			return fmt.Errorf("revoke leases: %w", err)
-		}
-		return nil
-	}
-	if err := r.unbind(ctx, known.role.Namespace, known.role.Name); err != nil {
-		return err
-	}
-	err := r.Client.Delete(ctx, known.role, unchanged(known.role))
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete role %s: %w", known.role.Name, err)
-	}
-	return nil
 }

@@ -14,17 +14,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rules give what the memory names, as far as it can be a slot: who may only
-// annotate a Role must not choose which Leases it names.
+// rules returns the rules for the Leases in a Role's memory. It leaves out names
+// that no slot can have: a user who may only annotate a Role must not choose which
+// Leases the Role names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)
 	})...)
 }
 
-// AgentRules are an agent's rights. The policies of manifests/policies bind
-// them to the pod that uses them, and know by the last one who has them: it is
-// a right to nothing, which nobody else is given.
+// AgentRules returns an agent's rights on the given Leases. The policies in
+// manifests/policies restrict each agent to its own pod. They recognize an agent by
+// the last rule: it allows a verb on a resource that does not exist, and no other
+// Role has it.
 func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	marker := rbacv1.PolicyRule{
 		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")},
@@ -32,7 +34,7 @@ func AgentRules(leases ...string) []rbacv1.PolicyRule {
 		Verbs:     []string{"be"},
 	}
 	if len(leases) == 0 {
-		// A rule that names no Lease would be about all of them.
+		// A rule without resource names would apply to all Leases.
 		return []rbacv1.PolicyRule{marker}
 	}
 	return []rbacv1.PolicyRule{{

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestAccountThatClaimsNoLongerLosesItsRight(t *testing.T) {
+func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, lasting(before, "60s"), gated("b", "biller", "lock.x"))
 	r := w.process()
@@ -28,7 +28,7 @@ func TestAccountThatClaimsNoLongerLosesItsRight(t *testing.T) {
 	w.remove(before)
 	assert.Equal(t, 60*time.Second, w.settle(r))
 	w.now = w.now.Add(59 * time.Second)
-	// The other account's agent renews; that is no sign of the first one.
+	// The other account's agent renews, but that does not show the first agent alive.
 	w.holds("lock.x", "b_1")
 	assert.Equal(t, time.Second, w.settle(r))
 	require.NotNil(t, w.role("till"))
@@ -39,14 +39,14 @@ func TestAccountThatClaimsNoLongerLosesItsRight(t *testing.T) {
 	assert.Equal(t, "b_1", holder(w.lease("lock.x")))
 	assert.Equal(t, []string{"lock.x"}, w.role("biller").Rules[0].ResourceNames)
 
-	// Absence still proves nothing: the duration of the first one is not forgotten.
+	// Absence proves nothing, so enroll still remembers the first account's duration.
 	w.vanish("lock.x")
 	w.settle(r)
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
 	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
 }
 
-func TestWorkloadMovedToAnotherAccountTakesTheRightAlong(t *testing.T) {
+func TestRightFollowsAWorkloadToAnotherAccount(t *testing.T) {
 	d := deployment(singleton, singleton)
 	w := newWorld(t, d)
 	r := w.process()
@@ -67,7 +67,7 @@ func TestAccountThatClaimsKeepsItsRight(t *testing.T) {
 	job.Spec.JobTemplate.Spec.Template.Spec.ServiceAccountName = "till"
 	for name, claimant := range map[string]client.Object{
 		"pod":                  gated("a", "till", "lock.nightly"),
-		"pod that is deleted":  ending,
+		"terminating pod":      ending,
 		"workload without pod": job,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,11 +86,11 @@ func TestAccountThatClaimsKeepsItsRight(t *testing.T) {
 	}
 }
 
-func TestPodUnknownToTheCacheKeepsItsRight(t *testing.T) {
+func TestPodMissingFromTheCacheKeepsItsRight(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"), cronJobOf("biller", "x"))
 	r := w.process()
 	w.settle(r)
-	stale(w, r)
+	hidePods(w, r)
 	w.settle(r)
 	w.now = w.now.Add(time.Hour)
 	w.settle(r)
@@ -103,8 +103,8 @@ func cronJobOf(account, lock string) client.Object {
 	return job
 }
 
-// Each write of the withdrawal is, in turn, the last one of the process. The world
-// checks that no Lease is freed that a Role has named.
+// The process crashes at each write of the withdrawal in turn. The world checks that
+// enroll never frees a Lease that a Role has named.
 func TestCrashWhileWithdrawing(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		t.Run(strconv.Itoa(crash), func(t *testing.T) {
@@ -131,7 +131,8 @@ func TestCrashWhileWithdrawing(t *testing.T) {
 	}
 }
 
-// A claimant that no Role names yet does not take the last memory of a Lease away.
+// A claimant without a Role must not cause the last Role that remembers the Lease to
+// forget it.
 func TestLastRoleThatNamesALeaseStays(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("biller")}}
 	before := gated("a", "till", "lock.x")
@@ -159,7 +160,7 @@ func TestLongestMemoryOfALeaseStays(t *testing.T) {
 	long.Annotations[LeasesAnnotation] = strings.Replace(long.Annotations[LeasesAnnotation], "30", "90", 1)
 	require.NoError(t, w.server.Update(t.Context(), long))
 	w.remove(before)
-	// The other account's Role cannot be written.
+	// Every write of the other account's Role fails.
 	r.Client = interceptor.NewClient(r.Client.(client.WithWatch), interceptor.Funcs{
 		Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
 			if object.GetName() == RoleName("biller") {
@@ -176,8 +177,8 @@ func TestLongestMemoryOfALeaseStays(t *testing.T) {
 	assert.EqualValues(t, 90, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-// Roles of earlier versions had other names. What they remember counts, and they
-// go once the Roles of this version name the same.
+// Roles of earlier versions had other names. Their memory counts, and enroll deletes
+// them once the Roles of this version name the same Leases.
 func TestRoleOfAnEarlierVersionIsReplaced(t *testing.T) {
 	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
 	earlier := w.process()
@@ -208,7 +209,7 @@ func TestRoleOfAnEarlierVersionIsReplaced(t *testing.T) {
 	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
 }
 
-func TestBindingWithoutItsRoleGoes(t *testing.T) {
+func TestBindingWithoutItsRoleIsDeleted(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	labels := map[string]string{api.ManagedLabel: managed}
@@ -223,19 +224,19 @@ func TestBindingWithoutItsRoleGoes(t *testing.T) {
 	assert.ElementsMatch(t, []string{RoleName("till"), "theirs", "unlabelled"}, w.bindings())
 }
 
-func TestBindingThatWasLostOrChangedIsMadeAgain(t *testing.T) {
+func TestLostOrChangedBindingIsRestored(t *testing.T) {
 	key := client.ObjectKey{Namespace: shop, Name: RoleName("till")}
 	for name, spoil := range map[string]func(*world, *rbacv1.RoleBinding){
-		"lost": func(w *world, b *rbacv1.RoleBinding) { w.remove(b) },
-		"of another account": func(w *world, b *rbacv1.RoleBinding) {
+		"deleted": func(w *world, b *rbacv1.RoleBinding) { w.remove(b) },
+		"bound to another account": func(w *world, b *rbacv1.RoleBinding) {
 			b.Subjects[0].Name = "thief"
 			require.NoError(w.t, w.server.Update(w.t.Context(), b))
 		},
-		"of another namespace": func(w *world, b *rbacv1.RoleBinding) {
+		"bound to another namespace": func(w *world, b *rbacv1.RoleBinding) {
 			b.Subjects[0].Namespace = "elsewhere"
 			require.NoError(w.t, w.server.Update(w.t.Context(), b))
 		},
-		"of another role": func(w *world, b *rbacv1.RoleBinding) {
+		"bound to another role": func(w *world, b *rbacv1.RoleBinding) {
 			b.RoleRef.Kind = "ClusterRole"
 			require.NoError(w.t, w.server.Update(w.t.Context(), b))
 		},
@@ -257,7 +258,7 @@ func TestBindingThatWasLostOrChangedIsMadeAgain(t *testing.T) {
 	}
 }
 
-// locks are the slots of n locks, in one annotation.
+// locks returns the annotation for the slots of n locks.
 func locks(n int) string {
 	names := make([]string, n)
 	for i := range names {
@@ -266,7 +267,7 @@ func locks(n int) string {
 	return strings.Join(names, ",")
 }
 
-// longLock is a slot with the longest name that a Lease may have.
+// longLock returns a slot with the longest name that a Lease may have.
 func longLock(i int) string {
 	name := strconv.Itoa(i)
 	return "lock." + strings.Repeat("x", 253-len("lock.")-len(name)) + name

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestSweptAfterAWholeDurationWithoutChange(t *testing.T) {
+func TestUnclaimedLeaseIsSweptAfterAWholeDuration(t *testing.T) {
 	pod := lasting(gated("a", "till", "lock.x"), "60s")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -28,11 +28,11 @@ func TestSweptAfterAWholeDurationWithoutChange(t *testing.T) {
 	w.holds("lock.x", "a_1")
 	w.remove(pod)
 
-	assert.Equal(t, 60*time.Second, w.settle(r), "the duration that the Role remembers, not the one written")
+	assert.Equal(t, 60*time.Second, w.settle(r), "enroll must wait for the Role's duration, not the Lease's")
 	w.now = w.now.Add(59 * time.Second)
-	// Its agent is alive after all.
+	// The agent of the deleted pod still renews.
 	w.holds("lock.x", "a_1")
-	assert.Equal(t, 60*time.Second, w.settle(r), "the wait begins anew")
+	assert.Equal(t, 60*time.Second, w.settle(r), "the renewal must restart the wait")
 	w.now = w.now.Add(59 * time.Second)
 	assert.Equal(t, time.Second, w.settle(r))
 	assert.NotNil(t, w.lease("lock.x"))
@@ -44,21 +44,21 @@ func TestSweptAfterAWholeDurationWithoutChange(t *testing.T) {
 
 	w.create(gated("b", "till", "lock.x"))
 	w.settle(r)
-	assert.Empty(t, holder(w.lease("lock.x")), "what was swept starts at once again")
+	assert.Empty(t, holder(w.lease("lock.x")), "a swept Lease must be created free")
 }
 
-func TestANewProcessWaitsAnew(t *testing.T) {
+func TestNewProcessWaitsAWholeDuration(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	w.settle(w.process())
 	w.remove(pod)
 	w.settle(w.process())
 	w.now = w.now.Add(time.Hour)
-	assert.Equal(t, 30*time.Second, w.settle(w.process()), "it has not seen the hour pass")
+	assert.Equal(t, 30*time.Second, w.settle(w.process()), "a new process has not seen the Lease before")
 	assert.NotNil(t, w.lease("lock.x"))
 }
 
-func TestTheOtherNamesOfARoleStay(t *testing.T) {
+func TestSweepKeepsOtherNamesOfARole(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", "till", "lock.y"))
 	r := w.process()
@@ -72,9 +72,9 @@ func TestTheOtherNamesOfARoleStay(t *testing.T) {
 	assert.Equal(t, []string{"lock.y"}, w.role("till").Rules[0].ResourceNames)
 }
 
-// A Lease that is gone while nobody asks may have a holder somewhere: its name
-// stays for as long as that one may live.
-func TestNameOfAVanishedLeaseStaysForADuration(t *testing.T) {
+// A vanished Lease may still have a holder. The Role must name the Lease for as long
+// as that holder may run.
+func TestRoleNamesAVanishedLeaseForADuration(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -89,7 +89,7 @@ func TestNameOfAVanishedLeaseStaysForADuration(t *testing.T) {
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
 }
 
-func TestNameOfAVanishedLeaseGoesInTheEnd(t *testing.T) {
+func TestRoleForgetsAVanishedLeaseAfterADuration(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -102,8 +102,8 @@ func TestNameOfAVanishedLeaseGoesInTheEnd(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-// stale makes the process's cache of pods be far behind: it knows none.
-func stale(w *world, r *Reconciler) {
+// hidePods removes all pods from the process's cache, as if it were far behind.
+func hidePods(w *world, r *Reconciler) {
 	empty := newWorld(w.t)
 	live := r.Client.(client.WithWatch)
 	r.Client = interceptor.NewClient(live, interceptor.Funcs{
@@ -116,11 +116,11 @@ func stale(w *world, r *Reconciler) {
 	})
 }
 
-func TestAPodThatTheCacheDoesNotKnowKeepsItsLease(t *testing.T) {
+func TestPodMissingFromTheCacheKeepsItsLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
-	stale(w, r)
+	hidePods(w, r)
 	w.settle(r)
 	w.now = w.now.Add(time.Hour)
 	w.settle(r)
@@ -128,9 +128,9 @@ func TestAPodThatTheCacheDoesNotKnowKeepsItsLease(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-// While one process sweeps, a pod comes and another process makes the Lease
-// anew, at each point in between.
-func TestSweepingAgainstANewPod(t *testing.T) {
+// At each write of a sweep, a new pod claims the Lease, and another process creates
+// the Lease again.
+func TestSweepRacesWithANewPod(t *testing.T) {
 	for at := 1; at <= 4; at++ {
 		for _, account := range []string{"till", "other"} {
 			sweepAgainstANewPod(t, at, account)
@@ -138,8 +138,8 @@ func TestSweepingAgainstANewPod(t *testing.T) {
 	}
 }
 
-// The Role of the swept Lease names another one too, if that is asked for by
-// the same account; else it is deleted with the name.
+// sweepAgainstANewPod runs one such race. If both pods have the same account, the Role
+// also names the other Lease. Otherwise the sweep deletes the Role.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))
@@ -160,7 +160,7 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	}
 	_, _ = sweeper.Namespace(t.Context(), shop)
 	if w.before != nil {
-		return // fewer writes than that
+		return // the sweep has fewer writes
 	}
 	w.settle(sweeper)
 	require.NotNil(t, w.lease("lock.x"), "write %d", at)
@@ -168,7 +168,7 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	assert.Equal(t, w.lease("lock.x").UID, remembered(w.role("till"))["lock.x"].UID, "write %d", at)
 }
 
-func TestCrashWhileSweeping(t *testing.T) {
+func TestSweepResumesAfterACrash(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		pod := gated("a", "till", "lock.x")
 		w := newWorld(t, pod)
@@ -190,7 +190,7 @@ func TestCrashWhileSweeping(t *testing.T) {
 	}
 }
 
-func TestOptOutTakesNothingAwayWhileGatedPodsExist(t *testing.T) {
+func TestOptOutKeepsLeasesOfGatedPods(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -202,7 +202,7 @@ func TestOptOutTakesNothingAwayWhileGatedPodsExist(t *testing.T) {
 	require.NotNil(t, w.lease("lock.x"))
 	w.vanish("lock.x")
 	w.settle(r)
-	require.NotNil(t, w.lease("lock.x"), "and what is missing is made")
+	require.NotNil(t, w.lease("lock.x"), "enroll did not restore the Lease of a gated pod")
 
 	w.remove(pod)
 	w.settle(r)
@@ -212,18 +212,18 @@ func TestOptOutTakesNothingAwayWhileGatedPodsExist(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-func TestAPodAsksForItsSlotsUntilItHasEnded(t *testing.T) {
+func TestPodClaimsItsSlotsUntilItEnds(t *testing.T) {
 	ending := gated("a", "till", "lock.x")
 	ending.Finalizers = []string{"example.com/slow"}
 	tests := map[string]struct {
-		pod  *corev1.Pod
-		asks bool
+		pod    *corev1.Pod
+		claims bool
 	}{
-		"running":     {gated("a", "till", "lock.x"), true},
-		"terminating": {ending, true},
-		"succeeded":   {gated("a", "till", "lock.x"), false},
-		"failed":      {gated("a", "till", "lock.x"), false},
-		"nothing":     {gated("a", "till", ""), false},
+		"running":       {gated("a", "till", "lock.x"), true},
+		"terminating":   {ending, true},
+		"succeeded":     {gated("a", "till", "lock.x"), false},
+		"failed":        {gated("a", "till", "lock.x"), false},
+		"without slots": {gated("a", "till", ""), false},
 	}
 	tests["succeeded"].pod.Status.Phase = corev1.PodSucceeded
 	tests["failed"].pod.Status.Phase = corev1.PodFailed
@@ -234,12 +234,12 @@ func TestAPodAsksForItsSlotsUntilItHasEnded(t *testing.T) {
 				w.remove(test.pod)
 			}
 			w.settle(w.process())
-			assert.Equal(t, test.asks, w.lease("lock.x") != nil)
+			assert.Equal(t, test.claims, w.lease("lock.x") != nil)
 		})
 	}
 }
 
-func TestNamespaceThatEndsIsLeftAlone(t *testing.T) {
+func TestTerminatingNamespaceIsNotWritten(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	var namespace corev1.Namespace
 	require.NoError(t, w.server.Get(t.Context(), types.NamespacedName{Name: shop}, &namespace))
@@ -250,7 +250,7 @@ func TestNamespaceThatEndsIsLeftAlone(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestSomebodyElsesRoleInTheWayStopsNobodyElse(t *testing.T) {
+func TestForeignRoleBlocksOnlyItsAccount(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

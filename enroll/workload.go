@@ -17,25 +17,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// workload is what enroll needs to know of a Deployment, StatefulSet,
-// DaemonSet or CronJob that claims. ReplicaSets and Jobs of nobody have their
-// pods as soon as they are there; those pods are enough.
+// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll
+// does not read ReplicaSets and Jobs without a controller: their pods claim at once.
 type workload struct {
 	object   client.Object
 	group    api.Workload
 	template *corev1.PodTemplateSpec
-	// selector of its pods; nil for a CronJob.
+	// selector selects the workload's pods; it is nil for a CronJob.
 	selector *metav1.LabelSelector
 }
 
-// effective are the annotations that its next pods will have.
+// effective returns the annotations that the workload's next pods will have.
 func (w workload) effective() map[string]string {
 	return api.Effective(w.object.GetAnnotations(), w.template.Annotations)
 }
 
-// workloads lists those of a namespace that have an annotation of ours, on
-// themselves or on their template, and no controller above them.
-func (r *Reconciler) workloads(ctx context.Context, namespace string) ([]workload, error) {
+// workloads lists the workloads of a namespace that have an annotation of ours, on
+// themselves or on their template. A workload with a controller above it does not
+// count.
+func (s store) workloads(ctx context.Context, namespace string) ([]workload, error) {
 	var (
 		deployments  appsv1.DeploymentList
 		statefulSets appsv1.StatefulSetList
@@ -43,7 +43,7 @@ func (r *Reconciler) workloads(ctx context.Context, namespace string) ([]workloa
 		cronJobs     batchv1.CronJobList
 	)
 	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets, &cronJobs} {
-		if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		if err := s.client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return nil, fmt.Errorf("list workloads: %w", err)
 		}
 	}
@@ -83,8 +83,42 @@ func annotated(annotations map[string]string) bool {
 	return false
 }
 
-// claiming: the annotations ask for a slot, and nothing is wrong with them.
+// claiming reports whether the annotations are valid and claim a slot.
 func claiming(annotations map[string]string) bool {
 	request, err := api.Parse(annotations)
 	return err == nil && request.Claims()
+}
+
+func isAnnotated(object client.Object) bool {
+	return annotated(object.GetAnnotations()) || annotated(template(object).Annotations)
+}
+
+// template returns the pod template of a workload.
+func template(object client.Object) *corev1.PodTemplateSpec {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return &o.Spec.Template
+	case *appsv1.StatefulSet:
+		return &o.Spec.Template
+	case *appsv1.DaemonSet:
+		return &o.Spec.Template
+	case *batchv1.CronJob:
+		return &o.Spec.JobTemplate.Spec.Template
+	default:
+		return &corev1.PodTemplateSpec{}
+	}
+}
+
+// selector returns the selector of a workload's pods, or nil for a CronJob.
+func selector(object client.Object) *metav1.LabelSelector {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return o.Spec.Selector
+	case *appsv1.StatefulSet:
+		return o.Spec.Selector
+	case *appsv1.DaemonSet:
+		return o.Spec.Selector
+	default:
+		return nil
+	}
 }

@@ -50,7 +50,7 @@ func cronJob(annotations map[string]string) *batchv1.CronJob {
 	return c
 }
 
-func TestWorkloadsHaveTheirLeasesBeforeTheirPods(t *testing.T) {
+func TestWorkloadHasItsLeaseBeforeItsPods(t *testing.T) {
 	owned := deployment(singleton, singleton)
 	owned.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: "example.com/v1", Kind: "Shop", Name: "s", UID: "u", Controller: new(true),
@@ -60,12 +60,12 @@ func TestWorkloadsHaveTheirLeasesBeforeTheirPods(t *testing.T) {
 		lease    string
 		account  string
 	}{
-		"on the workload":       {deployment(singleton, nil), "singleton.deployment.biller", "till"},
-		"on its template":       {deployment(nil, singleton), "singleton.deployment.biller", "till"},
-		"default account":       {cronJob(singleton), "singleton.cronjob.nightly", "default"},
-		"controlled by another": {owned, "", ""},
-		"no claim":              {deployment(map[string]string{api.SingletonAnnotation: "false"}, nil), "", ""},
-		"malformed":             {deployment(map[string]string{api.SingletonAnnotation: "yes"}, nil), "", ""},
+		"annotation on the workload": {deployment(singleton, nil), "singleton.deployment.biller", "till"},
+		"annotation on its template": {deployment(nil, singleton), "singleton.deployment.biller", "till"},
+		"default account":            {cronJob(singleton), "singleton.cronjob.nightly", "default"},
+		"controlled by another":      {owned, "", ""},
+		"claim set to false":         {deployment(map[string]string{api.SingletonAnnotation: "false"}, nil), "", ""},
+		"malformed claim":            {deployment(map[string]string{api.SingletonAnnotation: "yes"}, nil), "", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestLeaseOfAWorkloadWithoutPodsIsNotSwept(t *testing.T) {
 	assert.NotNil(t, w.lease("singleton.cronjob.nightly"))
 }
 
-func TestWorkloadAnnotatedBeforeItsNamespaceOptedInIsToldOnce(t *testing.T) {
+func TestWorkloadAnnotatedBeforeOptInIsNotifiedOnce(t *testing.T) {
 	w := newWorld(t, deployment(singleton, nil))
 	r := w.process()
 	w.settle(r)
@@ -100,17 +100,17 @@ func TestWorkloadAnnotatedBeforeItsNamespaceOptedInIsToldOnce(t *testing.T) {
 	assert.Contains(t, w.events[0], "kubectl -n shop rollout restart deployment/biller")
 }
 
-func TestTheTemplatesAnnotationCountsWhereTheWorkloadsDiffers(t *testing.T) {
+func TestTemplateAnnotationOverridesTheWorkloads(t *testing.T) {
 	w := newWorld(t, deployment(
 		map[string]string{api.LockAnnotation: "on-the-workload"},
 		map[string]string{api.LockAnnotation: "on-the-template"},
 	))
 	w.settle(w.process())
-	assert.NotNil(t, w.lease("lock.on-the-template"), "which the next pods ask for")
-	assert.Nil(t, w.lease("lock.on-the-workload"), "which nobody asks for")
+	assert.NotNil(t, w.lease("lock.on-the-template"), "the next pods claim this lock")
+	assert.Nil(t, w.lease("lock.on-the-workload"), "no pod claims this lock")
 }
 
-func TestPodsFromBeforeTheInstallationAreTold(t *testing.T) {
+func TestUngatedPodsFromBeforeInstallationAreReported(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"}, Annotations: singleton,
 	}}
@@ -119,7 +119,7 @@ func TestPodsFromBeforeTheInstallationAreTold(t *testing.T) {
 	assert.Len(t, w.events, 1)
 }
 
-func TestAnOrdinaryRolloutIsNotTold(t *testing.T) {
+func TestOrdinaryRolloutIsNotReported(t *testing.T) {
 	before := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"},
 	}}
@@ -131,7 +131,7 @@ func TestAnOrdinaryRolloutIsNotTold(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestPullSecretsMayBeReadWhereTheNamespaceOptedIn(t *testing.T) {
+func TestPullSecretsAreReadableOnlyAfterOptIn(t *testing.T) {
 	w := newWorld(t)
 	r := w.process()
 	r.PullSecrets = types.NamespacedName{Namespace: "system", Name: "webhook"}
@@ -147,8 +147,9 @@ func TestPullSecretsMayBeReadWhereTheNamespaceOptedIn(t *testing.T) {
 	assert.True(t, apierrors.IsNotFound(w.server.Get(t.Context(), key, binding)))
 }
 
-// What the cache drops must not be missed: the same comes out either way.
-func TestNothingThatIsReadIsStripped(t *testing.T) {
+// The cache may drop only fields that enroll does not read: the claims of a stripped
+// pod and of the whole pod must be equal.
+func TestStrippedObjectsYieldTheSameClaims(t *testing.T) {
 	before, after := claims{}, claims{}
 	for gate, test := range gates {
 		pod := lasting(gated("a", "till", "lock."+gate), "60s")
@@ -180,7 +181,7 @@ func TestNothingThatIsReadIsStripped(t *testing.T) {
 	}
 }
 
-func TestOnlyRacesArePassedOver(t *testing.T) {
+func TestOnlyRacesAreRetriedSilently(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{}, "x", errCrash)
 	exists := apierrors.NewAlreadyExists(schema.GroupResource{}, "x")
 	assert.True(t, raced(fmt.Errorf("write: %w", conflict)))

@@ -37,21 +37,21 @@ const shop = "shop"
 
 var errCrash = errors.New("the process crashed")
 
-// world is an API server with one namespace, shop, that opted in. It holds
-// every write of enroll against the rule that counts: a Lease that some Role
-// has named, and that was not swept since, is never freed by enroll.
+// world is an API server with one namespace, shop, that opted in. It checks every
+// write of enroll against one rule: enroll never frees a Lease that a Role has named,
+// unless a sweep deleted the Lease in between.
 type world struct {
 	t      *testing.T
 	server client.WithWatch
 	now    time.Time
 	events []string
 
-	// writes counts enroll's writes; before, if set, is called ahead of each,
-	// and may crash the process or let another one run.
+	// writes counts enroll's writes. If before is set, each write calls it first. It
+	// may crash the process or run another one.
 	writes int
 	before func(n int) error
-	// requests counts what enroll asks of the API server, by verb and kind, and
-	// returned the objects that its lists return.
+	// requests counts enroll's requests to the API server, by verb and kind.
+	// returned counts the objects in its lists.
 	requests map[string]int
 	returned int
 
@@ -64,7 +64,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: shop, Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled},
 	}})
-	// The tracker that is the default looks after managed fields, which takes long.
+	// The default tracker maintains managed fields, which is slow.
 	tracker := clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder())
 	w.server = fake.NewClientBuilder().WithObjectTracker(tracker).Build()
 	for _, object := range objects {
@@ -73,8 +73,8 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	return w
 }
 
-// create is somebody else's creation. The fake server gives no uids, and
-// begins each object with the same version, which a real one never does.
+// create creates an object on behalf of a user. Unlike a real API server, the fake one
+// sets no uid, so create sets one.
 func (w *world) create(object client.Object) {
 	w.t.Helper()
 	w.uids++
@@ -82,8 +82,8 @@ func (w *world) create(object client.Object) {
 	require.NoError(w.t, w.server.Create(w.t.Context(), object))
 }
 
-// crashFrom lets the n-th write from now on, and all later ones, fail as those of a
-// process that crashed.
+// crashFrom simulates a crash: the n-th write from now on fails, and so do all later
+// ones.
 func (w *world) crashFrom(n int) {
 	w.writes = 0
 	w.before = func(write int) error {
@@ -94,7 +94,7 @@ func (w *world) crashFrom(n int) {
 	}
 }
 
-// process is a fresh process of enroll; only the API server is old.
+// process starts a new process of enroll on the same API server.
 func (w *world) process() *Reconciler {
 	c := interceptor.NewClient(w.server, interceptor.Funcs{
 		List: func(ctx context.Context, _ client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
@@ -105,7 +105,7 @@ func (w *world) process() *Reconciler {
 				return err
 			}
 			if lease, ok := object.(*coordinationv1.Lease); ok {
-				require.Equal(w.t, Unknown, holder(lease), "a Lease was created free")
+				require.Equal(w.t, Unknown, holder(lease), "enroll created a free Lease")
 			}
 			w.uids++
 			object.SetUID(types.UID("uid-" + strconv.Itoa(w.uids)))
@@ -134,7 +134,7 @@ func (w *world) process() *Reconciler {
 			}
 			var o client.DeleteOptions
 			o.ApplyOptions(options)
-			require.NotNil(w.t, o.Preconditions, "deleted whatever it may be")
+			require.NotNil(w.t, o.Preconditions, "the deletion has no preconditions")
 			if err := w.sameUID(ctx, object, *o.Preconditions.UID); err != nil {
 				return err
 			}
@@ -148,8 +148,8 @@ func (w *world) process() *Reconciler {
 	return &Reconciler{Client: c, Reader: w.reader(), Now: func() time.Time { return w.now }, Events: w}
 }
 
-// cached lists as the manager's cache does: without the objects that [Cache]
-// does not select, and through its transforms.
+// cached lists objects as the manager's cache does: it applies the selectors and
+// transforms of [Cache].
 func (w *world) cached(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
 	if err := w.server.List(ctx, list, options...); err != nil {
 		return err
@@ -158,17 +158,20 @@ func (w *world) cached(ctx context.Context, list client.ObjectList, options ...c
 	require.NoError(w.t, err)
 	kept := []runtime.Object{}
 	for _, object := range all {
-		if in := w.incache(object.(client.Object)); in != nil {
+		if in := w.inCache(object.(client.Object)); in != nil {
 			kept = append(kept, in)
 		}
 	}
 	return meta.SetList(list, kept)
 }
 
+// storeOf returns the store with which the process works.
+func storeOf(r *Reconciler) store { return store{client: r.Client, reader: r.Reader} }
+
 func sameKind(a, b client.Object) bool { return reflect.TypeOf(a) == reflect.TypeOf(b) }
 
-// incache returns the object as the cache keeps it, or nil.
-func (w *world) incache(object client.Object) client.Object {
+// inCache returns the object as the cache keeps it, or nil.
+func (w *world) inCache(object client.Object) client.Object {
 	kinds, err := Cache()
 	require.NoError(w.t, err)
 	for kind, by := range kinds {
@@ -185,7 +188,7 @@ func (w *world) incache(object client.Object) client.Object {
 	return object
 }
 
-// reader reads from the API server, and counts.
+// reader reads from the API server, and counts the requests.
 func (w *world) reader() client.Reader {
 	return interceptor.NewClient(w.server, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
@@ -214,7 +217,7 @@ func (w *world) write(verb string, object client.Object) error {
 	return nil
 }
 
-// note remembers which Leases Roles have named.
+// note records the Leases that Roles have named.
 func (w *world) note(object client.Object, err error) {
 	role, ok := object.(*rbacv1.Role)
 	if !ok || err != nil {
@@ -239,7 +242,7 @@ func (w *world) Eventf(regarding, _ runtime.Object, _, reason, _, note string, a
 	w.events = append(w.events, regarding.(client.Object).GetName()+" "+reason+": "+fmt.Sprintf(note, args...))
 }
 
-// settle lets a process work until nothing is left to be done at once.
+// settle runs a process until it makes no more writes.
 func (w *world) settle(r *Reconciler) time.Duration {
 	w.t.Helper()
 	var err error
@@ -252,7 +255,7 @@ func (w *world) settle(r *Reconciler) time.Duration {
 		}
 	}
 	require.NoError(w.t, err)
-	w.t.Fatal("never settles")
+	w.t.Fatal("enroll keeps writing")
 	return 0
 }
 
@@ -278,7 +281,7 @@ func (w *world) role(account string) *rbacv1.Role {
 	return role
 }
 
-// bindings are the names of the RoleBindings.
+// bindings returns the names of the RoleBindings.
 func (w *world) bindings() []string {
 	w.t.Helper()
 	var list rbacv1.RoleBindingList
@@ -290,7 +293,7 @@ func (w *world) bindings() []string {
 	return names
 }
 
-// holds is an agent that takes the slot, or renews it.
+// holds makes an agent acquire or renew the slot.
 func (w *world) holds(name, who string) {
 	w.t.Helper()
 	lease := w.lease(name)
@@ -302,7 +305,7 @@ func (w *world) holds(name, who string) {
 	require.NoError(w.t, w.server.Update(w.t.Context(), lease))
 }
 
-// vanish deletes a Lease behind everybody's back.
+// vanish deletes a Lease without any of the precautions of enroll.
 func (w *world) vanish(name string) {
 	w.t.Helper()
 	lease := w.lease(name)
@@ -323,7 +326,7 @@ func (w *world) optOut() {
 	require.NoError(w.t, w.server.Update(w.t.Context(), &namespace))
 }
 
-// gated is a pod as the webhook leaves it.
+// gated returns a pod as the webhook injects it.
 func gated(name, account, slots string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -334,14 +337,19 @@ func gated(name, account, slots string) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			InitContainers:     []corev1.Container{{Name: api.AgentContainer}},
-			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "shim"}}},
+			InitContainers:     []corev1.Container{agent()},
+			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}},
 		},
 	}
 }
 
-// marked is a pod with the marks of a gated one and no gate: somebody put them
-// there by hand.
+// agent returns the sidecar of a gated pod.
+func agent(args ...string) corev1.Container {
+	return corev1.Container{Name: api.AgentContainer, Args: args, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}
+}
+
+// marked returns a pod without a gate, on which a user has set a gated pod's marks by
+// hand.
 func marked(name, account, slots string) *corev1.Pod {
 	pod := gated(name, account, slots)
 	pod.Spec = corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "app"}}}

@@ -5,13 +5,13 @@ package mutate
 
 import (
 	"fmt"
-	"slices"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -30,7 +30,7 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
-	if !gated(before) {
+	if !podspec.HasGate(&before.Spec) {
 		return nil, nil, nil
 	}
 	d, err := patch.Open(raw)
@@ -48,20 +48,4 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	keep("labels", api.GatedLabel, before.Labels, now.Labels)
 	keep("annotations", api.SlotsAnnotation, before.Annotations, now.Annotations)
 	return d.Operations(), warnings, nil
-}
-
-// gated reports whether the pod has the agent, and a part that waits for the agent: a
-// container, the kubelet, or the pod's readiness. The policy on marks knows the same.
-func gated(pod *corev1.Pod) bool {
-	agent := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
-	if agent < 0 {
-		return false
-	}
-	is := pod.Spec.InitContainers[agent]
-	sidecar := is.RestartPolicy != nil && *is.RestartPolicy == corev1.ContainerRestartPolicyAlways
-	shows := slices.Contains(is.Args, "-gate="+string(api.GateReadiness)) &&
-		slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition })
-	held := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.WaitContainer }) ||
-		slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return len(c.Command) > 0 && c.Command[0] == api.AgentBinary })
-	return sidecar && (shows || held)
 }

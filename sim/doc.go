@@ -1,64 +1,22 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sim runs the real agent (agent, agent/lease) and the real enroll
-// against a world that is out to break them: an API server, nodes, kubelets,
-// shims and children, all in one process and one synctest bubble. It has no
-// code but tests.
-//
-// # What is real and what is not
-//
-// Real: agent.Agent with agent/lease, enroll.Reconciler, agent/kube's Lease.
-// Modelled: the API server (PUT, GET and watch of one namespace), the network,
-// the kubelet, and agent/gate, whose server and shim are mirrored state by
-// state, because the real ones need a kernel.
-//
-// # Clocks
-//
-// True time is the bubble's. Each node has a clock of its own, up to a twelfth too
-// fast or too slow (the clock is slewed now and then). The agent and the shims read
-// that clock, and the shims' alarms ring by it. (The agent's own timers run by true
-// time: they only wake it.)
-//
-// A machine that is paused from outside stands still with its clock, and so do the
-// agents, shims and children on it. Within seconds of its waking its wall clock is
-// set right, which its shims notice. A child that wakes after its slot has run out
-// counts for nobody's exclusivity until then (lingering), and as soon as it stands
-// still; releases, and tokens of those that run, are judged as ever.
-//
-// # Liveness
-//
-// While something is wrong for a time, safety and the number of requests are judged.
-// When that is over, each slot that a pod can have is in use within a bound that is a
-// sum of parts (bounds_test.go). What may be wrong for ever (watches that are cut,
-// refused, silent) is a seed's climate, in which the same is asked.
+// Package sim runs real agents against the faults of package world. The package has no
+// code but tests. Package enrolled adds the real enroll.
 //
 // # Replay
 //
-// Each actor draws from a random source of its own, made from the seed and the
-// actor's name, so that what one does moves nobody else's dice; all delays are
-// random to the nanosecond, so that no two events of different actors fall on
-// one instant and are ordered by chance. A seed therefore repeats:
+// A seed repeats what happened:
 //
 //	go test ./sim -run Simulation -seed=K -v
 //
-// It does so up to the order in which goroutines of one agent run within one
-// instant, which is the scheduler's: seen are grants that leave some
-// microseconds later, and what follows from that. A failure that does not come
-// back at once is repeated with -count=10.
+// The seed does so up to the order in which goroutines of one agent run within one
+// instant, which is the scheduler's. In some runs a grant leaves some microseconds
+// later, with all that follows from that. A failure that does not come back at once is
+// repeated with -count=10.
 //
-// # What it looks for
+// # Planted bugs
 //
-// The invariants are in check_test.go, each with the name by which planted/
-// refers to it. A simulation that cannot catch a planted bug is not trusted:
-// TestPlanted plants one for each rule.
-//
-// # What it does not look for
-//
-// What docs/guarantees.md does not promise: a child of a node, container or
-// shim that is frozen past its deadline is excused from exclusivity (never from
-// the rule that a release needs proof), and so is one in uninterruptible sleep.
-//
-// The gates "pod" and "readiness" are only what enroll sees of pods: the agents of
-// all pods have shims.
+// A simulation that cannot catch a planted bug is not trusted: TestPlanted plants one
+// for each rule, from the files of planted/.
 package sim

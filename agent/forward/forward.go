@@ -17,53 +17,53 @@ import (
 	"time"
 )
 
-// ErrNoTarget says that there is no holder to reach.
+// ErrNoTarget means that there is no holder to reach.
 var ErrNoTarget = errors.New("no target")
 
 const (
-	// defaultHold is the default lease duration: a holder that vanished
-	// without a word has a successor by then, or there is none to wait for.
+	// defaultHold is the default lease duration. After that time a vanished
+	// holder has a successor, or there is no standby left.
 	defaultHold = 30 * time.Second
-	// defaultMaxHeld bounds what a handover can pile up: a quarter of
-	// defaultMaxOpen, and twice what most applications accept in one go (a
-	// backlog of 128).
+	// defaultMaxHeld bounds the connections that wait during a handover. It is a
+	// quarter of defaultMaxOpen, and twice the usual backlog of an application
+	// (128).
 	defaultMaxHeld = 256
-	// defaultMaxOpen bounds the agent's memory: a connection costs it 18 KB
-	// (measured), two goroutines and two sockets, so all of them less than a
-	// third of its container's limit of 64 MiB.
+	// defaultMaxOpen bounds the agent's memory. A connection costs 18 KB
+	// (measured), two goroutines and two sockets. So all connections take less
+	// than a third of the container's limit of 64 MiB.
 	defaultMaxOpen = 1024
 )
 
-// Config of a Forwarder. Only Ports has no default.
+// Config configures a Forwarder. Only Ports has no default.
 type Config struct {
-	// Ports are listened on, and are those of the target. A port of zero is
-	// chosen by the kernel at each Open.
+	// Ports are the ports to listen on, and the ports of the target. For a port
+	// of zero, the kernel chooses one at each Open.
 	Ports []int
-	// Self are addresses of this pod beside those of its interfaces. A target
-	// that is one of them is no target: it would be ourselves.
+	// Self are addresses of this pod in addition to those of its interfaces. None
+	// of them can be a target, because the pod would connect to itself.
 	Self []string
 	// Hold bounds how long a connection waits for a target that accepts it.
 	Hold time.Duration
-	// MaxHeld bounds the connections that wait, MaxOpen all of them.
+	// MaxHeld bounds the waiting connections, MaxOpen all connections.
 	MaxHeld, MaxOpen int
 }
 
-// Stats are what a Forwarder has done since it was made.
+// Stats are the counts since the Forwarder was made.
 type Stats struct {
-	// Held and Open are the connections that wait for a target now, and those
-	// that have one.
+	// Held is the number of connections that wait for a target, Open the number
+	// of those with a target.
 	Held, Open int64
-	// Forwarded counts the connections that found a target, Abandoned those
-	// that did not.
+	// Forwarded counts the connections that got a target, Abandoned those that
+	// did not.
 	Forwarded, Abandoned int64
 }
 
-// Forwarder forwards TCP connections to a target that changes. Its methods may
-// be called at the same time.
+// Forwarder forwards TCP connections to a changing target. Its methods may be
+// called concurrently.
 type Forwarder struct {
 	config Config
-	// listenHost and isSelf are other ones in tests, where the target is on
-	// the same machine.
+	// Tests replace listenHost and isSelf, because their target is on the same
+	// machine.
 	listenHost string
 	isSelf     func(netip.Addr) bool
 
@@ -76,10 +76,10 @@ type Forwarder struct {
 	changed chan struct{} // closed at the next change of route or holding
 }
 
-// route is one target and what is established to it.
+// route is one target and its connections.
 type route struct {
 	addr netip.Addr
-	// ctx ends when the connections of the route have to.
+	// ctx ends when the connections of the route must end.
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -95,7 +95,7 @@ func New(config Config) *Forwarder {
 	if config.MaxOpen == 0 {
 		config.MaxOpen = defaultMaxOpen
 	}
-	// An accept loop holds one place of each while it waits.
+	// Each accept loop occupies one place of both kinds while it waits.
 	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
 	f := &Forwarder{config: config, holding: true, changed: make(chan struct{})}
@@ -103,8 +103,8 @@ func New(config Config) *Forwarder {
 	return f
 }
 
-// Open listens on every port or, if it cannot, on none. It does nothing while
-// they are open.
+// Open listens on every port or, if one fails, on none. It does nothing if the
+// forwarder is already open.
 func (f *Forwarder) Open() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,9 +120,8 @@ func (f *Forwarder) Open() error {
 	return nil
 }
 
-// Close ends every connection and stops listening. When it returns, the ports
-// are free. It may be called when the forwarder is not open, and Open may
-// follow it.
+// Close ends every connection and stops listening. When it returns, the ports are
+// free. Close does nothing if the forwarder is closed, and Open may follow.
 func (f *Forwarder) Close() {
 	f.mu.Lock()
 	s := f.session
@@ -133,11 +132,10 @@ func (f *Forwarder) Close() {
 	}
 }
 
-// SetTarget says where connections go from now on: to the same port of ip. An
-// empty ip, one that is none and one of our own mean nowhere: new connections
-// are held, while established ones may go on (a holder that drains still
-// finishes what it began). Established ones are ended when another target
-// follows.
+// SetTarget sends new connections to the same port of ip. An empty, malformed or
+// own ip means no target: new connections wait. Established connections then
+// continue, because a draining holder still finishes its work. They end when a
+// different target follows.
 func (f *Forwarder) SetTarget(ip string) {
 	addr, err := netip.ParseAddr(ip)
 	addr = addr.Unmap()
@@ -165,8 +163,8 @@ func newRoute(addr netip.Addr) *route {
 	return r
 }
 
-// target returns the route for new connections, nil if there is none, and what
-// is closed when that changes.
+// target returns the route for new connections, or nil if there is none. It also
+// returns a channel that is closed when the route changes.
 func (f *Forwarder) target() (*route, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -176,9 +174,10 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 	return f.route, f.changed
 }
 
-// Reachable reports whether the pod at ip answers on every port. One that refuses
-// the connection has answered: a port may be declared and not be served. No
-// answer until ctx ends, or no route, is an error that names the port.
+// Reachable checks that the pod at ip answers on every port. A refused connection
+// is an answer, because the application may not serve a declared port. If a port
+// does not answer until ctx ends, or has no route, Reachable returns an error
+// with that port.
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	addr, err := netip.ParseAddr(ip)
 	if err != nil {
@@ -196,7 +195,8 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	return nil
 }
 
-// Ports returns the ports that are listened on; while closed, those configured.
+// Ports returns the open ports, or the configured ones while the forwarder is
+// closed.
 func (f *Forwarder) Ports() []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -206,7 +206,7 @@ func (f *Forwarder) Ports() []int {
 	return f.session.ports()
 }
 
-// Stats returns what was done so far.
+// Stats returns the current counts.
 func (f *Forwarder) Stats() Stats {
 	return Stats{
 		Held: f.held.Load(), Open: f.open.Load(),
@@ -233,11 +233,11 @@ func (f *Forwarder) ownAddress(addr netip.Addr) bool {
 	return false
 }
 
-// dialTimeout leaves time for one lost SYN, which is sent again after a second.
+// dialTimeout allows for one lost SYN, which the kernel repeats after a second.
 const dialTimeout = 2 * time.Second
 
-// keepAlive ends a connection whose other end vanished without a word within
-// 30 s, the default lease: by then another target has ended it anyway.
+// keepAlive ends a connection within 30 s if its other end vanishes. By then,
+// after one default lease, a new target has ended it anyway.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 func dial(ctx context.Context, addr netip.Addr, port int) (*net.TCPConn, error) {

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// soon bounds what a test waits for; only a failing one waits that long.
+// soon bounds the wait of a failing test.
 const soon = 10 * time.Second
 
 // Tests run the holders on 127.0.0.2 and 127.0.0.3, and the standby on .1.
@@ -31,13 +31,13 @@ func TestConnectionReachesTheSamePortOfTheHolder(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
-	// The application answers only after the end of the request: the client's
-	// half-close must reach it, and the answer still come back.
+	// The application answers only after the end of the request. So the client's
+	// half-close must reach it, and the answer must still return.
 	assert.Equal(t, "holder read hello", ask(t, connect(t, port), "hello"))
 	eventually(t, func() bool { return f.Stats() == Stats{Forwarded: 1} })
 }
 
-func TestEachPortIsForwardedToItself(t *testing.T) {
+func TestEachPortIsForwardedToTheSamePort(t *testing.T) {
 	web, admin := app(t, holder+":0", answer("web")), app(t, holder+":0", answer("admin"))
 	f := standby(t, Config{Ports: []int{web, admin}})
 	f.SetTarget(holder)
@@ -45,7 +45,7 @@ func TestEachPortIsForwardedToItself(t *testing.T) {
 	assert.Equal(t, "web read x", ask(t, connect(t, web), "x"))
 }
 
-func TestConnectionsAreHeldThroughAHandover(t *testing.T) {
+func TestConnectionsWaitThroughAHandover(t *testing.T) {
 	port := app(t, otherHolder+":0", answer("new holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	var waiting []*net.TCPConn
@@ -62,8 +62,8 @@ func TestConnectionsAreHeldThroughAHandover(t *testing.T) {
 	}
 }
 
-// A new holder has written its address before its application listens.
-func TestConnectionsAreHeldUntilTheHolderListens(t *testing.T) {
+// A new holder writes its address into the Lease before its application listens.
+func TestConnectionsWaitUntilTheHolderListens(t *testing.T) {
 	f := standby(t, Config{Ports: []int{0}})
 	port := f.Ports()[0]
 	f.SetTarget(holder)
@@ -75,7 +75,7 @@ func TestConnectionsAreHeldUntilTheHolderListens(t *testing.T) {
 	assert.Equal(t, "holder read early late", ask(t, conn, "late"))
 }
 
-func TestEstablishedConnectionsEndWhenAnotherTargetFollows(t *testing.T) {
+func TestEstablishedConnectionsEndAtANewTarget(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), answer("other"))
 	f := standby(t, Config{Ports: []int{port}})
@@ -95,7 +95,7 @@ func TestEstablishedConnectionsEndWhenAnotherTargetFollows(t *testing.T) {
 	assert.Equal(t, "other read x", ask(t, connect(t, port), "x"))
 }
 
-func TestHeldConnectionIsGivenUpInTime(t *testing.T) {
+func TestWaitingConnectionIsAbandonedInTime(t *testing.T) {
 	for name, target := range map[string]string{"no target": "", "a target that refuses": holder} {
 		t.Run(name, func(t *testing.T) {
 			f := standby(t, Config{Ports: []int{0}, Hold: 50 * time.Millisecond})
@@ -106,12 +106,12 @@ func TestHeldConnectionIsGivenUpInTime(t *testing.T) {
 	}
 }
 
-func TestHeldConnectionsAreBounded(t *testing.T) {
+func TestWaitingConnectionsAreBounded(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxHeld: 3})
 	var waiting []*net.TCPConn
 	for range 10 {
-		waiting = append(waiting, connect(t, port)) // the kernel's queue takes the rest
+		waiting = append(waiting, connect(t, port)) // further connections wait in the kernel's queue
 	}
 	eventually(t, func() bool { return f.Stats().Held == 3 })
 	assert.Never(t, func() bool { return f.Stats().Held > 3 }, 50*time.Millisecond, time.Millisecond)
@@ -133,7 +133,7 @@ func TestOpenConnectionsAreBounded(t *testing.T) {
 	exchange(t, third, "3")
 }
 
-func TestBreakOfTheHolderIsABreakForTheClient(t *testing.T) {
+func TestHolderFailureResetsTheClient(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		_, _ = io.WriteString(conn, "half an ans")
 		_, _ = io.ReadFull(conn, make([]byte, 1))
@@ -149,7 +149,7 @@ func TestBreakOfTheHolderIsABreakForTheClient(t *testing.T) {
 	requireReset(t, conn)
 }
 
-// After Close the child binds, as a server may that knows no SO_REUSEADDR.
+// After Close, the child may bind the port even without SO_REUSEADDR.
 func TestCloseWhileCopyingFreesThePort(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
@@ -182,7 +182,7 @@ func TestCloseWhileCopyingFreesThePort(t *testing.T) {
 	assert.Zero(t, f.Stats().Open+f.Stats().Held)
 }
 
-func TestOpenFailsAsAWholeAndNamesThePort(t *testing.T) {
+func TestOpenOfATakenPortOpensNone(t *testing.T) {
 	taken := app(t, "127.0.0.1:0", echo)
 	free := app(t, holder+":0", echo)
 	f := closed(Config{Ports: []int{free, taken}})
@@ -194,12 +194,12 @@ func TestOpenFailsAsAWholeAndNamesThePort(t *testing.T) {
 	f.Close()
 }
 
-func TestForwarderOpensAgain(t *testing.T) {
+func TestForwarderReopensAfterClose(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
 	for range 3 {
-		require.NoError(t, f.Open(), "open already")
+		require.NoError(t, f.Open(), "Open must do nothing while open")
 		assert.Equal(t, "holder read x", ask(t, connect(t, port), "x"))
 		f.Close()
 		f.Close()
@@ -209,13 +209,13 @@ func TestForwarderOpensAgain(t *testing.T) {
 	}
 }
 
-func TestForwarderWithoutPortsIsNoTrouble(t *testing.T) {
+func TestForwarderWithoutPortsOpens(t *testing.T) {
 	f := standby(t, Config{})
 	require.NoError(t, f.Reachable(t.Context(), holder))
 	assert.Empty(t, f.Ports())
 }
 
-func TestOurselvesAreNoTarget(t *testing.T) {
+func TestOwnAddressIsNotATarget(t *testing.T) {
 	f := New(Config{Self: []string{"203.0.113.7", "2001:db8::7", "not an address"}})
 	own := []string{"203.0.113.7", "::ffff:203.0.113.7", "2001:db8::7", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "", "host.example"}
 	interfaces, err := net.InterfaceAddrs()
@@ -233,9 +233,9 @@ func TestOurselvesAreNoTarget(t *testing.T) {
 	}
 }
 
-func TestReachableIsAPodThatAnswersOnEveryPort(t *testing.T) {
+func TestReachablePodAnswersOnEveryPort(t *testing.T) {
 	served := app(t, holder+":0", echo)
-	unserved := app(t, otherHolder+":0", echo) // by the other one only
+	unserved := app(t, otherHolder+":0", echo) // only the other holder listens on this port
 	f := closed(Config{Ports: []int{served, unserved}})
 	require.NoError(t, f.Reachable(t.Context(), holder), "a refused connection is an answer")
 	require.ErrorIs(t, f.Reachable(t.Context(), ""), ErrNoTarget)
@@ -245,7 +245,7 @@ func TestReachableIsAPodThatAnswersOnEveryPort(t *testing.T) {
 	require.ErrorContains(t, f.Reachable(silence, holder), "port "+strconv.Itoa(served))
 }
 
-func TestThousandConnectionsLeaveNothing(t *testing.T) {
+func TestThousandConnectionsLeakNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}})
@@ -271,16 +271,16 @@ func TestThousandConnectionsLeaveNothing(t *testing.T) {
 	}
 	clients.Wait()
 	assert.EqualValues(t, 1000, f.Stats().Forwarded)
-	// With the application still there: two accept loops are all that is left,
-	// and the goroutine that counts.
+	// The application still runs: two accept loops are left, and the goroutine
+	// that counts.
 	eventually(t, func() bool { return f.Stats().Open == 0 && runtime.NumGoroutine() <= before+3 })
 	f.Close()
 	eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
-// Target, state and connections change at the same time: nothing hangs and,
-// under the race detector, nothing races.
-func TestEverythingAtOnce(t *testing.T) {
+// The target, the state and the connections change concurrently. Nothing may
+// hang, and the race detector must find nothing.
+func TestConcurrentChangesNeitherHangNorRace(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), echo)
 	f := standby(t, Config{Ports: []int{port}, Hold: 100 * time.Millisecond})

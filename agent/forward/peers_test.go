@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// app is an application at one address: handle is called with each connection
-// and closes it.
+// app is an application at one address. It calls handle with each connection, and
+// handle closes it.
 func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
@@ -39,8 +39,8 @@ func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// answer reads to the end of what the client sends, then says who it is and
-// what it read.
+// answer reads the client's request to its end, then sends its name and the
+// request.
 func answer(name string) func(*net.TCPConn) {
 	return func(conn *net.TCPConn) {
 		defer conn.Close()
@@ -49,7 +49,7 @@ func answer(name string) func(*net.TCPConn) {
 	}
 }
 
-// echo sends back what it reads, as it comes.
+// echo sends each byte back as it arrives.
 func echo(conn *net.TCPConn) {
 	defer conn.Close()
 	_, _ = io.Copy(conn, conn)
@@ -91,7 +91,7 @@ func ask(t *testing.T, conn *net.TCPConn, request string) string {
 	return string(reply)
 }
 
-// exchange sends text through an echo and waits for it.
+// exchange sends text through an echo and waits for its return.
 func exchange(t *testing.T, conn net.Conn, text string) {
 	t.Helper()
 	_, err := io.WriteString(conn, text)
@@ -105,7 +105,7 @@ func exchange(t *testing.T, conn net.Conn, text string) {
 func requireReset(t *testing.T, conn net.Conn) {
 	t.Helper()
 	_, err := io.ReadAll(conn)
-	require.ErrorIs(t, err, syscall.ECONNRESET, "a break must not look like an end")
+	require.ErrorIs(t, err, syscall.ECONNRESET, "a failure must not look like a regular end")
 }
 
 func eventually(t *testing.T, condition func() bool) {

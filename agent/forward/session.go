@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// session is a Forwarder from Open to Close.
+// session is the state of a Forwarder between Open and Close.
 type session struct {
 	*Forwarder
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
-	// places are what a connection needs: one of heldPlaces until it has a
-	// target, one of openPlaces until it ends.
+	// Each connection occupies one of heldPlaces until it has a target, and one
+	// of openPlaces until it ends.
 	heldPlaces, openPlaces chan struct{}
 	running                sync.WaitGroup
 }
@@ -35,7 +35,7 @@ func newSession(f *Forwarder) (*session, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	for _, port := range f.config.Ports {
-		// No host: both address families.
+		// Without a host, the listener accepts both address families.
 		listener, err := config.Listen(s.ctx, "tcp", net.JoinHostPort(f.listenHost, strconv.Itoa(port)))
 		if err != nil {
 			s.close()
@@ -60,7 +60,7 @@ func (s *session) start() {
 	}
 }
 
-// close returns when nothing of the session is left.
+// close waits until the session's goroutines have ended.
 func (s *session) close() {
 	s.cancel()
 	for _, listener := range s.listeners {
@@ -69,12 +69,12 @@ func (s *session) close() {
 	s.running.Wait()
 }
 
-// acceptPause is how long accepting rests after an error that is not the end
-// of the listener: no descriptors are left, and a second frees some.
+// acceptPause is the pause after an error of accept on an open listener. The
+// usual cause is a lack of descriptors, and a second frees some.
 const acceptPause = time.Second
 
-// accept takes connections as long as there is a place for one more. What is
-// not accepted waits in the kernel's queue, where it costs us nothing.
+// accept takes connections while there is a free place. Other connections wait in
+// the kernel's queue, where they cost the agent nothing.
 func (s *session) accept(listener *net.TCPListener, port int) {
 	for s.take(s.openPlaces) && s.take(s.heldPlaces) {
 		conn, err := listener.AcceptTCP()
@@ -90,7 +90,7 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 	}
 }
 
-// take waits for a place; it reports false when the session ends first.
+// take waits for a place. It returns false if the session ends first.
 func (s *session) take(places chan<- struct{}) bool {
 	select {
 	case places <- struct{}{}:
@@ -100,8 +100,8 @@ func (s *session) take(places chan<- struct{}) bool {
 	}
 }
 
-// pause waits for d or until wake is closed; it reports false when the session
-// ends first.
+// pause waits for d or until wake is closed. It returns false if the session ends
+// first.
 func (s *session) pause(d time.Duration, wake <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -115,7 +115,7 @@ func (s *session) pause(d time.Duration, wake <-chan struct{}) bool {
 	}
 }
 
-// serve holds a connection until it has a target, and then is its relay.
+// serve lets a connection wait for a target, and then relays it.
 func (s *session) serve(client *net.TCPConn, port int) {
 	defer func() { <-s.openPlaces }()
 	s.held.Add(1)
@@ -136,19 +136,17 @@ func (s *session) serve(client *net.TCPConn, port int) {
 	relay(ctx, client, backend)
 }
 
-// A target that refuses is asked again after firstRetry, then twice as long
-// each time up to maxRetry. A new holder's application needs from some
-// milliseconds to many seconds until it listens; either way the wait is at
-// most twice what it had to be, and 256 held connections ask no more than 256
-// times a second.
+// After a refused connection, connect waits firstRetry, and then twice as long
+// each time up to maxRetry. A new application needs milliseconds to many seconds
+// until it listens. So a connection waits at most twice as long as necessary, and
+// 256 waiting connections dial at most 256 times a second.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = time.Second
 )
 
-// connect returns a connection to the target, once there is one that accepts
-// it, and its route. It returns nil when the connection was held for long
-// enough or the session ended.
+// connect returns a connection to the first target that accepts it, and its
+// route. It returns nil when the waiting time is over or the session ends.
 func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
 	retry := firstRetry
@@ -171,8 +169,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	}
 }
 
-// reach dials the target of the route, for as long as both the route and the
-// session live.
+// reach dials the target of the route, until the route or the session ends.
 func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	ctx, cancel := context.WithDeadline(s.ctx, end)
 	defer cancel()
@@ -184,8 +181,8 @@ func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	return conn
 }
 
-// relay copies in both directions until both have ended, or one broke, or ctx
-// ended. Both connections are closed when it returns.
+// relay copies in both directions until both have ended, one has failed, or ctx
+// ends. It closes both connections.
 func relay(ctx context.Context, a, b *net.TCPConn) {
 	abort := func() { reset(a); reset(b) }
 	aborted := make(chan struct{})
@@ -207,19 +204,19 @@ func relay(ctx context.Context, a, b *net.TCPConn) {
 	b.Close()
 }
 
-// carry copies one direction and passes its end on, as an end or as a break.
-// Between two TCP connections io.Copy is splice: no buffer of ours.
+// carry copies one direction, and passes on its end or its failure. Between two
+// TCP connections io.Copy uses splice, which needs no buffer.
 func carry(to, from *net.TCPConn, abort func()) {
 	if _, err := io.Copy(to, from); err != nil {
 		abort()
 		return
 	}
-	// Of a peer that has gone meanwhile, the other direction learns.
+	// If the peer is gone, the other direction reports the error.
 	_ = to.CloseWrite()
 }
 
-// reset ends a connection at once and visibly: the peer reads an error, not an
-// end, and the port is left without a TIME_WAIT.
+// reset closes a connection so that the peer reads an error, not an end. The port
+// gets no TIME_WAIT.
 func reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0)
 	conn.Close()

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 var (
@@ -39,7 +41,7 @@ const (
 	// LockName is locked by the one agent process that acts for the pod.
 	LockName = "agent.lock"
 
-	socketName = "agent.sock"
+	socketName = api.SocketName
 )
 
 // ServerConfig says where the agent's end lives.

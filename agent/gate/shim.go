@@ -14,19 +14,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Exit codes of the shim that are not its child's.
 const (
-	// ExitLost: the slot was lost or yielded, and the container is not to
-	// stand by (EX_TEMPFAIL: try again); also when something could not be
-	// killed otherwise than by the end of PID 1.
-	ExitLost = 75
-	// ExitNotExecutable and ExitNotFound are what shells and runtimes use.
-	ExitNotExecutable = 126
-	ExitNotFound      = 127
-	// ExitBroken: the shim cannot work here (no /proc, no timer).
-	ExitBroken = 125
+	ExitLost          = api.ExitLost
+	ExitNotExecutable = api.ExitNotExecutable
+	ExitNotFound      = api.ExitNotFound
+	ExitBroken        = api.ExitBroken
 )
 
 // ShimConfig is what a shim runs, and how.

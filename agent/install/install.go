@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package install puts the agent into the volume that the containers of a pod
-// share. Done twice it is done once; a reader of the binary finds none or all
-// of it.
+// Package install copies the agent's binary into the volume that the containers
+// of a pod share. A repeated installation changes nothing. A reader finds the
+// whole binary or none.
 package install
 
 import (
@@ -20,14 +20,14 @@ import (
 )
 
 var (
-	// ErrFull: the volume has no room for the binary.
+	// ErrFull means that the volume has no room for the binary.
 	ErrFull = errors.New("the shared volume is full")
-	// ErrReadOnly: the volume is mounted read-only here.
+	// ErrReadOnly means that the volume is mounted read-only in this container.
 	ErrReadOnly = errors.New("the shared volume is read-only")
 )
 
-// Dirs makes directories that everybody may write to: gated containers and the
-// agent may each run as any user.
+// Dirs makes directories that all users may write to, because gated containers
+// and the agent may each run as any user.
 func Dirs(dirs ...string) error {
 	for _, dir := range dirs {
 		if err := openDir(dir); err != nil {
@@ -37,11 +37,12 @@ func Dirs(dirs ...string) error {
 	return nil
 }
 
-// Binary copies this very program to the path to, where everybody may execute it.
+// Binary copies the running program to the given path, where all users may
+// execute it.
 func Binary(to string) error { return explain(binary(to)) }
 
 func binary(to string) error {
-	// Not 0777: nobody but its owner replaces the binary.
+	// The mode is not 0777: only the binary's owner may replace it.
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}
@@ -51,8 +52,8 @@ func binary(to string) error {
 	return nil
 }
 
-// openDir makes a directory that everybody may write to, whatever the umask.
-// A setgid bit that a volume's fsGroup put there is kept.
+// openDir makes a directory that all users may write to, whatever the umask. It
+// keeps the setgid bit that the kubelet sets for a volume's fsGroup.
 func openDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("make directory: %w", err)
@@ -70,7 +71,7 @@ func openDir(dir string) error {
 	return nil
 }
 
-// alone runs f while no other process does so for this directory.
+// alone runs f while no other process runs it for this directory.
 func alone(dir string, f func() error) error {
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -83,9 +84,9 @@ func alone(dir string, f func() error) error {
 	return f()
 }
 
-// copySelf writes nothing if it is there already: an agent that is restarted needs
-// no room on a disk that is full by now. It has one name for what is not whole yet:
-// who is killed over it leaves one file behind, which the next one writes anew.
+// copySelf writes nothing if the binary is already there, because a restarted
+// agent may find the disk full. It writes to one fixed temporary name. If the
+// process is killed, one file stays, and the next process overwrites it.
 func copySelf(to string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -102,7 +103,7 @@ func copySelf(to string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(fresh.Name()) // of no effect once it has its name
+	defer os.Remove(fresh.Name()) // does nothing after the rename
 	_, err = io.Copy(fresh, self)
 	if err == nil {
 		err = fresh.Chmod(0o555)
@@ -113,8 +114,8 @@ func copySelf(to string) error {
 	return os.Rename(fresh.Name(), to)
 }
 
-// same tells whether the file at path has what is left of f. A file that cannot be
-// read has not.
+// same reports whether the file at path equals the rest of f. It returns false
+// for an unreadable file.
 func same(f *os.File, path string) bool {
 	there, err := os.Open(path)
 	if err != nil {

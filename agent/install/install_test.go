@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestItIsWholeForEverybodyAndTwiceIsOnce(t *testing.T) {
+func TestInstalledBinaryIsWholeAndExecutableByAll(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	to, run := filepath.Join(dir, "bin", "agent"), filepath.Join(dir, "run")
@@ -39,7 +39,7 @@ func TestItIsWholeForEverybodyAndTwiceIsOnce(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
-func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
+func TestInstalledBinaryIsNotRewritten(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
 	require.NoError(t, Binary(to))
@@ -64,7 +64,7 @@ func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
 	}
 }
 
-func TestManyAtOnceAndOneThatWasKilledLeaveOneFile(t *testing.T) {
+func TestConcurrentAndKilledInstallsLeaveOneFile(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
 	require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
@@ -84,18 +84,18 @@ func TestManyAtOnceAndOneThatWasKilledLeaveOneFile(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
-func TestAVolumesGroupIsKept(t *testing.T) {
+func TestSetgidBitOfAVolumeIsKept(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "run")
 	require.NoError(t, os.Mkdir(dir, 0o750))
-	require.NoError(t, os.Chmod(dir, os.ModeSetgid|0o750)) // as with an fsGroup
+	require.NoError(t, os.Chmod(dir, os.ModeSetgid|0o750)) // the kubelet does so for an fsGroup
 	require.NoError(t, openDir(dir))
 	info, err := os.Stat(dir)
 	require.NoError(t, err)
 	assert.Equal(t, os.ModeDir|os.ModeSetgid|0o777, info.Mode())
 }
 
-func TestWhatIsWrongWithTheVolumeIsSaid(t *testing.T) {
+func TestErrorNamesTheVolumesFault(t *testing.T) {
 	t.Parallel()
 	for cause, want := range map[unix.Errno]error{
 		unix.ENOSPC: ErrFull, unix.EDQUOT: ErrFull, unix.EROFS: ErrReadOnly,

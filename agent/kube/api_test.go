@@ -98,7 +98,7 @@ func TestRealWatchResumes(t *testing.T) {
 	assert.Equal(t, []string{first.ResourceVersion, read.ResourceVersion}, seen)
 }
 
-func TestRealWatchFromNowOnBeginsWithTheLease(t *testing.T) {
+func TestRealWatchWithoutAVersionBeginsWithTheLease(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -115,7 +115,7 @@ func TestRealWatchFromNowOnBeginsWithTheLease(t *testing.T) {
 	assert.Equal(t, read.ResourceVersion, seen[0].ResourceVersion)
 }
 
-func TestRealRefusalsAreTyped(t *testing.T) {
+func TestRealRefusalsMatchTheirErrors(t *testing.T) {
 	client, config := realAPI(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

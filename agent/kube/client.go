@@ -16,21 +16,22 @@ import (
 	"time"
 )
 
-// Config says where the API server is and who we are.
+// Config contains the API server's address and the agent's credentials.
 type Config struct {
-	// Namespace is the pod's own; nothing else is ever asked for.
+	// Namespace is the pod's own; the client requests objects of no other.
 	Namespace string
-	// Host and Port of the API server (KUBERNETES_SERVICE_HOST and _PORT).
+	// Host and Port are those of the API server (KUBERNETES_SERVICE_HOST and
+	// _PORT).
 	Host, Port string
-	// TokenFile and CAFile are the mounted credentials. Neither has to exist
-	// when the client is made: both are read when they are needed.
+	// TokenFile and CAFile are the mounted credentials. The client reads them
+	// when it needs them, so they may appear after it is made.
 	TokenFile, CAFile string
-	// Version is the agent's, for the User-Agent header.
+	// Version is the agent's version, for the User-Agent header.
 	Version string
 }
 
-// Client talks to one API server about one namespace. Its methods may be
-// called at the same time; a call is bounded by its context alone.
+// Client sends requests for one namespace to one API server. Its methods may be
+// called concurrently. Only the context bounds the time of a call.
 type Client struct {
 	config    Config
 	base      string
@@ -39,7 +40,7 @@ type Client struct {
 	transport *http.Transport
 }
 
-// New makes a client; it opens nothing and starts nothing.
+// New makes a client without opening a connection.
 func New(config Config) (*Client, error) {
 	switch {
 	case config.Namespace == "":
@@ -60,13 +61,12 @@ func New(config Config) (*Client, error) {
 	}, nil
 }
 
-// Close closes the connections that no request uses.
+// Close closes the idle connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// GetLease reads a Lease with a consistent read: the answer is not older than
-// the request.
+// GetLease reads a Lease consistently: the answer is not older than the request.
 func (c *Client) GetLease(ctx context.Context, name string) (*Lease, error) {
-	// No resourceVersion parameter: that is what makes the read consistent.
+	// A read without a resourceVersion parameter is consistent.
 	body, err := c.call(ctx, request{method: http.MethodGet, path: c.leasePath(name)})
 	if err != nil {
 		return nil, fmt.Errorf("get lease %s: %w", name, err)
@@ -81,8 +81,9 @@ func (c *Client) GetLease(ctx context.Context, name string) (*Lease, error) {
 	return lease, nil
 }
 
-// UpdateLease writes the Lease over exactly the object that it was read from,
-// and returns what was stored. See [Refused] for what its errors prove.
+// UpdateLease replaces exactly the object that the Lease was read from, and
+// returns the stored Lease. [Refused] tells which errors prove that nothing was
+// stored.
 func (c *Client) UpdateLease(ctx context.Context, lease *Lease) (*Lease, error) {
 	stored, err := c.updateLease(ctx, lease)
 	if err != nil {
@@ -126,20 +127,21 @@ func (c *Client) leasePath(name string) string {
 	return c.leasesPath() + "/" + url.PathEscape(name)
 }
 
-// request is one HTTP request, still without credentials.
+// request is one HTTP request before credentials are added.
 type request struct {
 	method      string
 	path        string
 	query       url.Values
 	contentType string
 	body        []byte
-	// accept is JSON of the whole object if empty.
+	// accept is the Accept header; if empty, the answer is the whole object as
+	// JSON.
 	accept string
 }
 
-// maxBody bounds what is read of one answer or one watch frame. No object is
-// larger than what etcd takes in one request (1.5 MiB), so none that exists is
-// refused; the agent's memory stays bounded whatever answers.
+// maxBody bounds the size of one answer or one watch frame, and so the agent's
+// memory. No object exceeds the 1.5 MiB that etcd takes in one request, so the
+// client never refuses an existing object.
 const maxBody = 2 << 20
 
 // call sends the request and returns the body of a successful answer.
@@ -152,9 +154,9 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 	return readBounded(response.Body)
 }
 
-// send sends the request and returns a successful answer, whose body the
-// caller closes. After a 401 it reads the token again and, if that has
-// changed, asks once more: a request that was not authenticated did nothing.
+// send sends the request and returns a successful answer, whose body the caller
+// closes. After a 401 it reads the token again. If the token has changed, send
+// repeats the request: the unauthenticated one did nothing.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	bearer, err := c.token.get(time.Now())
 	if err != nil {
@@ -171,8 +173,8 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	return c.roundTrip(ctx, r, fresh)
 }
 
-// roundTrip goes to the transport without an http.Client between: no
-// redirects, no cookies.
+// roundTrip uses the transport without an http.Client, so that it follows no
+// redirects and stores no cookies.
 func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http.Response, error) {
 	target := c.base + r.path
 	if len(r.query) > 0 {
@@ -200,14 +202,12 @@ func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http
 		return response, nil
 	}
 	defer response.Body.Close()
-	// The status alone is an answer: what is wrong with the rest of it costs
-	// the message, not the meaning.
+	// The status alone decides the error. A broken body costs only the message.
 	text, _ := readBounded(response.Body)
 	return nil, newStatusError(response.StatusCode, response.Header.Get("Retry-After"), text)
 }
 
-// readBounded reads a body to its end, which also frees its connection for the
-// next request.
+// readBounded reads a body to its end, so that its connection can be used again.
 func readBounded(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxBody+1))
 	if err != nil {

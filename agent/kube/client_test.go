@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGetIsConsistentAndSaysWhoAsks(t *testing.T) {
+func TestGetIsConsistentAndAuthenticated(t *testing.T) {
 	var seen *http.Request
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		seen = r.Clone(context.Background())
@@ -41,7 +41,7 @@ func TestGetRefusesAnotherObject(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestUpdateWritesOverWhatWasRead(t *testing.T) {
+func TestUpdateReplacesTheVersionThatWasRead(t *testing.T) {
 	var sent Lease
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, http.MethodPut, r.Method)
@@ -60,7 +60,7 @@ func TestUpdateWritesOverWhatWasRead(t *testing.T) {
 	assert.Equal(t, "41", lease.ResourceVersion, "the argument is the caller's")
 }
 
-func TestUpdateThatWouldCompareNothingIsNotSent(t *testing.T) {
+func TestUpdateWithoutUIDOrVersionIsNotSent(t *testing.T) {
 	var requests atomic.Int32
 	client := newServer(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) }).client(t)
 	for _, lease := range []*Lease{
@@ -75,13 +75,13 @@ func TestUpdateThatWouldCompareNothingIsNotSent(t *testing.T) {
 	assert.Zero(t, requests.Load())
 }
 
-func TestUpdateThatWasNotStoredIsAnError(t *testing.T) {
+func TestUnstoredUpdateIsAnError(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrUnchanged)
 	assert.True(t, Refused(err))
 }
 
-func TestUpdateAnsweredWithAnotherObjectProvesNothing(t *testing.T) {
+func TestAnswerWithAnotherObjectProvesNothing(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)
@@ -90,7 +90,7 @@ func TestUpdateAnsweredWithAnotherObjectProvesNothing(t *testing.T) {
 
 // A PUT whose reply was lost may have been stored. It is the caller's to find
 // out; sent again by the transport it would meet its own conflict.
-func TestUpdateWithALostReplyIsSentOnceAndProvesNothing(t *testing.T) {
+func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 	var puts atomic.Int32
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
@@ -111,7 +111,7 @@ func TestUpdateWithALostReplyIsSentOnceAndProvesNothing(t *testing.T) {
 	assert.EqualValues(t, 1, puts.Load())
 }
 
-func TestReplyThatBreaksOffProvesNothing(t *testing.T) {
+func TestTruncatedReplyProvesNothing(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, foreign[:100])
@@ -123,7 +123,7 @@ func TestReplyThatBreaksOffProvesNothing(t *testing.T) {
 	assert.False(t, Refused(err))
 }
 
-func TestRequestThatHangsHoldsUpNoOther(t *testing.T) {
+func TestHangingRequestBlocksNoOther(t *testing.T) {
 	arrived, proceed := make(chan struct{}), make(chan struct{})
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
@@ -153,7 +153,7 @@ func TestRequestThatHangsHoldsUpNoOther(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestStatusesAreTyped(t *testing.T) {
+func TestStatusCodesMatchTheirErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		status  int
 		body    string
@@ -190,7 +190,7 @@ func TestStatusesAreTyped(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsReadAndBounded(t *testing.T) {
+func TestRetryAfterIsBounded(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"":                    7 * time.Second,
 		"2":                   2 * time.Second,
@@ -221,7 +221,7 @@ func TestOversizedAnswerIsRefused(t *testing.T) {
 	assert.ErrorIs(t, err, ErrTooLarge)
 }
 
-func TestRotatedTokenIsUsedAtOnceAfterA401(t *testing.T) {
+func TestRotatedTokenIsUsedAfterA401(t *testing.T) {
 	var requests atomic.Int32
 	s := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
@@ -242,7 +242,7 @@ func TestRotatedTokenIsUsedAtOnceAfterA401(t *testing.T) {
 	assert.EqualValues(t, 3, requests.Load())
 }
 
-func TestTokenIsReadAnewOnceAMinute(t *testing.T) {
+func TestTokenIsReadOnceAMinute(t *testing.T) {
 	file := t.TempDir() + "/token"
 	now := time.Now()
 	k := token{file: file}
@@ -294,7 +294,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestMissingCredentialsAreAnErrorOfTheCallAlone(t *testing.T) {
+func TestMissingCredentialsFailOnlyTheCall(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, foreign) })
 	token, ca := s.token, s.ca
 	s.token, s.ca = token+".later", ca+".later"
@@ -361,7 +361,7 @@ func TestEventIsOnThePod(t *testing.T) {
 	}))
 }
 
-func TestNewNeedsToKnowWhereToGo(t *testing.T) {
+func TestNewRequiresNamespaceAndAddress(t *testing.T) {
 	_, err := New(Config{Host: "h", Port: "1"})
 	require.Error(t, err)
 	_, err = New(Config{Namespace: "n", Port: "1"})

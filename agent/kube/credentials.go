@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// tokenAge is how long a token is used without a look at its file. The kubelet
-// replaces it at four fifths of its life, which is at least ten minutes.
+// tokenAge is how long a token is used before its file is read again. The kubelet
+// replaces the token at four fifths of its life, which is at least ten minutes.
 const tokenAge = time.Minute
 
-// token is the service account's, read anew when it may have been rotated.
+// token is the service account's token. It is read again because the kubelet
+// rotates it.
 type token struct {
 	file string
 
@@ -36,15 +37,15 @@ func (t *token) get(now time.Time) (string, error) {
 	return t.read(now)
 }
 
-// reread returns the token as its file has it now.
+// reread reads the token from its file.
 func (t *token) reread(now time.Time) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.read(now)
 }
 
-// read keeps the old token where the file cannot be read: it may well be good
-// still, and the server is the one to say that it is not.
+// read keeps the old token if the file cannot be read. The old token may still be
+// valid; the API server decides that.
 func (t *token) read(now time.Time) (string, error) {
 	data, err := os.ReadFile(t.file)
 	value := string(bytes.TrimSpace(data))
@@ -61,8 +62,8 @@ func (t *token) read(now time.Time) (string, error) {
 	return t.value, nil
 }
 
-// authority is the CA file. It is read for each new connection, which is rare
-// and costs far more than that, so a changed CA needs no notice.
+// authority is the CA file. It is read for each new connection, so that a changed
+// CA takes effect. New connections are rare, and cost far more than the read.
 type authority struct {
 	file string
 
@@ -71,8 +72,8 @@ type authority struct {
 	last *x509.CertPool
 }
 
-// pool returns the certificates of the file, or the last good ones where it
-// cannot be read.
+// pool returns the certificates in the file. If the file cannot be read, pool
+// returns the last valid ones.
 func (a *authority) pool() (*x509.CertPool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Errors that callers tell apart. Those with a status code are matched by a
-// [*StatusError].
+// Errors that callers tell apart. A [*StatusError] matches those with a status
+// code.
 var (
 	ErrUnauthorized    = errors.New("unauthorized")             // 401
 	ErrForbidden       = errors.New("forbidden")                // 403
@@ -25,23 +25,23 @@ var (
 
 	// ErrNoUID refuses to send a PUT that would compare nothing.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
-	// ErrUnchanged is the answer 200 to a PUT that was not stored, because
-	// every byte was the same already.
+	// ErrUnchanged means that the API server answered 200 and stored nothing,
+	// because every byte was equal.
 	ErrUnchanged = errors.New("nothing was stored: the resource version is the one that was sent")
-	// ErrTooLarge is a body or a watch frame above the bound.
+	// ErrTooLarge means that a body or a watch frame exceeds maxBody.
 	ErrTooLarge = errors.New("answer is too large")
-	// ErrMalformed is an answer that is not what was asked for.
+	// ErrMalformed means that the answer does not fit the request.
 	ErrMalformed = errors.New("malformed answer")
 )
 
-// StatusError is an answer that is not a success, or an ERROR event of a watch.
+// StatusError is an answer other than a success, or an ERROR event of a watch.
 type StatusError struct {
 	// Code is the HTTP status.
 	Code int
-	// Reason and Message are the API server's own; both may be empty.
+	// Reason and Message come from the API server; both may be empty.
 	Reason  string
 	Message string
-	// RetryAfter is the pause that the server asks for, or zero.
+	// RetryAfter is the pause that the API server requests, or zero.
 	RetryAfter time.Duration
 }
 
@@ -56,7 +56,7 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// Is matches the sentinel of the status code.
+// Is compares the target with the sentinel of the status code.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
 	case http.StatusUnauthorized:
@@ -75,10 +75,10 @@ func (e *StatusError) Is(target error) bool {
 	return false
 }
 
-// Refused reports whether err proves that the request it answers changed
-// nothing. Every other error of a write leaves that open: the reply may have
-// been lost after the write was stored, and a 5xx is also what the API server
-// says when it gave up waiting for etcd.
+// Refused reports whether err proves that the request changed nothing. Any other
+// error of a write leaves that open. The answer may have been lost after the
+// write was stored. The API server also answers 5xx when it stops waiting for
+// etcd.
 func Refused(err error) bool {
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusRequestTimeout
@@ -86,7 +86,7 @@ func Refused(err error) bool {
 	return errors.Is(err, ErrNoUID) || errors.Is(err, ErrUnchanged)
 }
 
-// statusBody is the part of a metav1.Status that is read.
+// statusBody contains the fields of a metav1.Status that the client reads.
 type statusBody struct {
 	Code    int    `json:"code"`
 	Reason  string `json:"reason"`
@@ -96,12 +96,12 @@ type statusBody struct {
 	} `json:"details"`
 }
 
-// maxMessage bounds what is kept of a message: it ends up in logs and Events,
-// and what answers here may be anything that sits on the way.
+// maxMessage bounds the length of a message. Messages go into logs and Events,
+// and any proxy on the way may have written them.
 const maxMessage = 512
 
-// newStatusError makes the error of an answer. A body that is no Status (a
-// proxy's page) costs the reason and the message alone.
+// newStatusError makes the error for an answer. A body that is not a Status, such
+// as a proxy's page, costs only the reason and the message.
 func newStatusError(code int, retryAfter string, body []byte) *StatusError {
 	e := &StatusError{Code: code}
 	var status statusBody
@@ -116,16 +116,16 @@ func newStatusError(code int, retryAfter string, body []byte) *StatusError {
 	return e
 }
 
-// cut shortens text to at most so many bytes, and never inside of a character.
-func cut(text string, most int) string {
-	if len(text) <= most {
+// cut shortens text to at most limit bytes, at the end of a character.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
 		return text
 	}
-	return strings.ToValidUTF8(text[:most], "")
+	return strings.ToValidUTF8(text[:limit], "")
 }
 
-// maxRetryAfter bounds what a server can ask for: an hour is the longest lease
-// there is, and nobody is silenced for longer than that.
+// maxRetryAfter bounds the pause that a server can request. It is the longest
+// lease duration, because no agent may be silent for longer.
 const maxRetryAfter = time.Hour
 
 func seconds(n int) time.Duration {
@@ -135,7 +135,7 @@ func seconds(n int) time.Duration {
 	return time.Duration(min(n, int(maxRetryAfter/time.Second))) * time.Second
 }
 
-// decodeStatus reads the object of an ERROR event.
+// decodeStatus decodes the object of an ERROR event.
 func decodeStatus(object []byte) error {
 	var status statusBody
 	if err := json.Unmarshal(object, &status); err != nil {

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// microTime is the format of the times in a Lease, Kubernetes' MicroTime. It
-// has room for microseconds: two times closer than that are the same bytes.
+// microTime is Kubernetes' MicroTime, the format of the times in a Lease. Two
+// times within one microsecond become the same bytes.
 const microTime = "2006-01-02T15:04:05.000000Z07:00"
 
-// Lease is a coordination.k8s.io/v1 Lease. Fields that are not here (owner
-// references, finalizers, strategy, those of the future) are kept beside it
-// and written back unchanged.
+// Lease is a coordination.k8s.io/v1 Lease. It keeps the fields that it does not
+// declare (owner references, finalizers, strategy, future fields) and writes them
+// back unchanged.
 type Lease struct {
 	Name            string
 	Namespace       string
@@ -25,23 +25,23 @@ type Lease struct {
 	Labels          map[string]string
 	Annotations     map[string]string
 
-	// Holder is holderIdentity; empty means released.
+	// Holder is holderIdentity; it is empty if the Lease is released.
 	Holder          string
 	DurationSeconds int
 	AcquireTime     time.Time
 	RenewTime       time.Time
 	Transitions     int
 
-	// raw is the object as it came, by key and never changed in place, so that
-	// clones may share it.
+	// raw, metadata and spec contain the object as it was read. They never
+	// change, so clones share them.
 	raw, metadata, spec object
 }
 
-// object is one level of a JSON object, the values left as they came. Keys are
-// compared exactly, as the API server does (encoding/json's structs would not).
+// object is one level of a JSON object, with undecoded values. Its keys are
+// compared exactly, as in the API server and unlike in encoding/json's structs.
 type object map[string]json.RawMessage
 
-// Clone returns a copy that shares nothing that can be changed.
+// Clone returns a copy that can be changed without changing the original.
 func (l *Lease) Clone() *Lease {
 	clone := *l
 	clone.Labels = maps.Clone(l.Labels)
@@ -49,7 +49,7 @@ func (l *Lease) Clone() *Lease {
 	return &clone
 }
 
-// UnmarshalJSON reads a Lease as the API server sends it.
+// UnmarshalJSON decodes a Lease from the API server.
 func (l *Lease) UnmarshalJSON(data []byte) error {
 	var lease Lease
 	if err := json.Unmarshal(data, &lease.raw); err != nil {
@@ -76,10 +76,11 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// reader decodes fields until the first that cannot be.
+// reader decodes fields until the first error.
 type reader struct{ err error }
 
-// read decodes the value at key; absent and null leave the target as it is.
+// read decodes the value at key. It leaves the target unchanged if the value is
+// absent or null.
 func (r *reader) read(from object, key string, target any) {
 	value, ok := from[key]
 	if !ok || r.err != nil {
@@ -90,8 +91,8 @@ func (r *reader) read(from object, key string, target any) {
 	}
 }
 
-// MarshalJSON writes the object as it came, with the fields of l over it. As
-// client-go does, a released Lease says so with an empty holderIdentity.
+// MarshalJSON encodes the object as it was read, with the fields of l replaced.
+// Like client-go, it writes an empty holderIdentity into a released Lease.
 func (l *Lease) MarshalJSON() ([]byte, error) {
 	w := writer{}
 	metadata := w.over(l.metadata, map[string]any{
@@ -121,10 +122,11 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// writer encodes fields until the first that cannot be.
+// writer encodes fields until the first error.
 type writer struct{ err error }
 
-// over returns a copy of base with the fields over it; nil removes a key.
+// over returns a copy of base with the fields replaced. A nil field removes its
+// key.
 func (w *writer) over(base object, fields map[string]any) object {
 	result := make(object, len(base)+len(fields))
 	maps.Copy(result, base)
@@ -164,8 +166,8 @@ func unlessNever(t time.Time) any {
 	return t.UTC().Format(microTime)
 }
 
-// decodeLease reads a whole Lease that the server sent. One without the three
-// names by which it could be written again is no Lease.
+// decodeLease decodes a Lease from the API server. It requires the name, the uid
+// and the resourceVersion, without which the Lease cannot be written again.
 func decodeLease(data []byte) (*Lease, error) {
 	lease := new(Lease)
 	if err := json.Unmarshal(data, lease); err != nil {

@@ -78,7 +78,7 @@ func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
 	assert.Contains(t, string(written), "9007199254740993")
 }
 
-func TestReleasedLeaseSaysSoAsClientGoDoes(t *testing.T) {
+func TestReleasedLeaseHasAnEmptyHolderIdentity(t *testing.T) {
 	lease := parse(t, foreign)
 	lease.Holder = ""
 	written, err := json.Marshal(lease)
@@ -87,7 +87,7 @@ func TestReleasedLeaseSaysSoAsClientGoDoes(t *testing.T) {
 	assert.Empty(t, parse(t, string(written)).Holder)
 }
 
-func TestZeroFieldsAreLeftOutOfALease(t *testing.T) {
+func TestZeroFieldsOfALeaseAreOmitted(t *testing.T) {
 	lease := parse(t, foreign)
 	lease.DurationSeconds, lease.RenewTime, lease.AcquireTime = 0, time.Time{}, time.Time{}
 	lease.Labels, lease.Annotations = nil, nil
@@ -99,7 +99,7 @@ func TestZeroFieldsAreLeftOutOfALease(t *testing.T) {
 	}
 }
 
-func TestLeaseMadeFromNothingIsWhole(t *testing.T) {
+func TestLeaseWithoutAnOriginalIsEncodedCompletely(t *testing.T) {
 	written, err := json.Marshal(&Lease{
 		Name: "n", Namespace: "ns", UID: "u", ResourceVersion: "1", Holder: "h", DurationSeconds: 30,
 		RenewTime: time.Unix(1, 0),
@@ -111,7 +111,7 @@ func TestLeaseMadeFromNothingIsWhole(t *testing.T) {
 			"renewTime":"1970-01-01T00:00:01.000000Z"}}`, string(written))
 }
 
-func TestCloneSharesNothingThatChanges(t *testing.T) {
+func TestChangesOfACloneLeaveTheOriginal(t *testing.T) {
 	lease := parse(t, foreign)
 	clone := lease.Clone()
 	clone.Annotations["other"], clone.Labels["app"], clone.Holder = "changed", "changed", "changed"
@@ -123,7 +123,7 @@ func TestCloneSharesNothingThatChanges(t *testing.T) {
 }
 
 // Clones share what they were read from: writing one must not touch it.
-func TestClonesAreWrittenAtTheSameTime(t *testing.T) {
+func TestClonesAreEncodedConcurrently(t *testing.T) {
 	lease := parse(t, foreign)
 	var writers sync.WaitGroup
 	for range 8 {
@@ -142,7 +142,7 @@ func TestClonesAreWrittenAtTheSameTime(t *testing.T) {
 	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
 }
 
-func TestNullFieldsOfALeaseAreAbsentOnes(t *testing.T) {
+func TestNullFieldsOfALeaseCountAsAbsent(t *testing.T) {
 	lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1","annotations":null},
 		"spec":{"holderIdentity":null,"renewTime":null,"leaseDurationSeconds":null}}`)
 	assert.Empty(t, lease.Holder)
@@ -159,7 +159,7 @@ func TestKeysOfALeaseAreComparedExactly(t *testing.T) {
 	assert.Empty(t, lease.Holder)
 }
 
-func TestWhatIsNoLeaseIsRefused(t *testing.T) {
+func TestMalformedLeaseIsRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON":              `<html>`,
 		"null":                 `null`,

@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// metadataAlone asks for an object without its spec and status: read into memory
-// with each write, all of a pod was most of the garbage of a handover.
+// metadataAlone requests an object without its spec and status. Whole pods would
+// be most of the memory garbage of a handover.
 const metadataAlone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
-// Pod is what the API server answers to a patch.
+// Pod is the API server's answer to a patch.
 type Pod struct {
 	ResourceVersion string
-	// Deleted: somebody has deleted it, and the kubelet is ending it.
+	// Deleted reports that a user or controller has deleted the pod, and the
+	// kubelet is stopping it.
 	Deleted bool
 }
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
-// subresource, where conditions are merged by their type. The API server takes
-// labels and annotations there too. It returns the pod as it is then; a patch of
-// nothing ({}) asks for that alone. One that names another resourceVersion is
-// refused with [ErrConflict].
+// subresource. The API server merges conditions by their type, and also takes
+// labels and annotations there. PatchPodStatus returns the pod after the patch;
+// an empty patch ({}) only reads it. If the patch names another resourceVersion,
+// the API server refuses it with [ErrConflict].
 func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (Pod, error) {
 	body, err := c.call(ctx, request{
 		method:      http.MethodPatch,
@@ -51,7 +52,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 	return Pod{answer.Metadata.ResourceVersion, answer.Metadata.DeletionTimestamp != ""}, nil
 }
 
-// EventType is how an [Event] looks to people.
+// EventType is the type that kubectl shows for an [Event].
 type EventType string
 
 const (
@@ -61,24 +62,25 @@ const (
 
 // Event is a core/v1 Event on a pod of the client's namespace.
 type Event struct {
-	// PodName and PodUID name the pod. kubectl describe shows none without.
+	// PodName and PodUID identify the pod. Without the uid, kubectl describe does
+	// not show the Event.
 	PodName, PodUID string
-	// Container is the one that it is about, if it is about one.
+	// Container is the container that the Event is about, if any.
 	Container string
 	Type      EventType
 	// Reason is CamelCase, Message a sentence.
 	Reason, Message string
-	// Time is when it happened.
+	// Time is the instant of the event.
 	Time time.Time
 }
 
-// reporter names the agent in Events.
+// reporter is the agent's name in Events.
 const reporter = "metaparticle-agent"
 
-// maxEventMessage is what the API allows for an Event's note.
+// maxEventMessage is the API's limit for an Event's note.
 const maxEventMessage = 1024
 
-// CreateEvent creates the Event. Its name is the server's choice.
+// CreateEvent creates the Event, under a name that the API server generates.
 func (c *Client) CreateEvent(ctx context.Context, event Event) error {
 	body, err := json.Marshal(event.object(c.config.Namespace))
 	if err != nil {
@@ -110,8 +112,8 @@ func (e Event) object(namespace string) map[string]any {
 		"type":           e.Type,
 		"reason":         e.Reason,
 		"message":        cut(e.Message, maxEventMessage),
-		// Without an eventTime the server asks for nothing more, and kubectl
-		// sorts by these.
+		// Without an eventTime the API server requires no further fields. Kubectl
+		// sorts by these timestamps.
 		"firstTimestamp":     at,
 		"lastTimestamp":      at,
 		"count":              1,

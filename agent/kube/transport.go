@@ -14,43 +14,43 @@ import (
 )
 
 const (
-	// A path that was cut is noticed within silence, whether data is on its
-	// way (TCP_USER_TIMEOUT) or not (5 s idle, then three probes a second
-	// apart): inside of the shortest lease, 10 s, with the time of one new
-	// connection to spare.
+	// A cut path is noticed within silence. TCP_USER_TIMEOUT covers data in
+	// flight; keepalive covers an idle connection (5 s idle, then three probes a
+	// second apart). The shortest lease is 10 s, so time for one new connection
+	// is left.
 	silence       = 8 * time.Second
 	probeIdle     = 5 * time.Second
 	probeInterval = time.Second
 	probeCount    = 3
 
-	// dialTimeout bounds connection and handshake together. A lost SYN is sent
-	// again after 1 and 3 s; who needs more than both is not reachable. A
-	// request gives up sooner by its own context.
+	// dialTimeout bounds connecting and the TLS handshake together. The kernel
+	// repeats a lost SYN after 1 and 3 s; a server that needs more counts as
+	// unreachable. A request's own context may end it earlier.
 	dialTimeout = 5 * time.Second
 
-	// idleTimeout is less than the 90 s after which the API server closes an
-	// idle connection, so that no request is sent into a closing one.
+	// idleTimeout is less than the 90 s after which the API server closes an idle
+	// connection, so that no request uses a closing one.
 	idleTimeout = 80 * time.Second
 
-	// headerTimeout matters to watches, which have no deadline of their own:
-	// the API server answers them at once, or after its queue's wait (up to
-	// 15 s with its stock settings).
+	// headerTimeout bounds the start of a watch, which has no deadline of its
+	// own. The API server answers a watch at once, or after its queue's wait (up
+	// to 15 s by default).
 	headerTimeout = 30 * time.Second
 
 	// bufferSize is enough for a Lease and keeps an idle watch small.
 	bufferSize = 4 << 10
 )
 
-// curves are the cheapest that every API server knows. The post-quantum
-// exchange, Go's default, costs each handshake a kilobyte each way and memory
-// that stays: what goes over this connection is secret for minutes.
+// curves are the cheapest key exchanges that every API server supports. Go's
+// default, a post-quantum exchange, costs a kilobyte each way and lasting memory.
+// The tokens on this connection stay secret only for minutes anyway.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// newTransport speaks HTTP/1.1 only. Each request then has a connection to
-// itself: one that times out closes its own and never sits behind another (an
-// HTTP/2 connection that hangs takes every request with it, and for long), and
-// a watch shares nothing with a renewal. HTTP proxies of the environment are
-// ignored: the environment is the pod's, the API server the cluster's.
+// newTransport speaks only HTTP/1.1, so that each request has its own connection.
+// A request that times out closes only its own connection, and a watch shares
+// none with a renewal. A hanging HTTP/2 connection would block all requests, for
+// long. The transport ignores HTTP proxies: the environment belongs to the pod's
+// author, the API server to the cluster.
 func newTransport(ca *authority, host string) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout: dialTimeout,
@@ -63,8 +63,8 @@ func newTransport(ca *authority, host string) *http.Transport {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Protocols: protocols,
-		// Dialling here, rather than setting TLSClientConfig, lets each new
-		// connection trust the CA file of that moment.
+		// Each new connection reads the CA file, which TLSClientConfig could not
+		// do.
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
@@ -86,8 +86,9 @@ func newTransport(ca *authority, host string) *http.Transport {
 			}
 			return conn, nil
 		},
-		// Two: a renewal may overlap with a status patch. There is no limit of
-		// connections that are in use, so nothing ever queues for one.
+		// A renewal may overlap with a status patch, so two connections stay
+		// open. The number of connections in use is unlimited, so no request
+		// waits for one.
 		MaxIdleConnsPerHost:   2,
 		IdleConnTimeout:       idleTimeout,
 		ResponseHeaderTimeout: headerTimeout,
@@ -97,12 +98,12 @@ func newTransport(ca *authority, host string) *http.Transport {
 	}
 }
 
-// tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall does not name on
-// every architecture.
+// tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall lacks on some
+// architectures.
 const tcpUserTimeout = 0x12
 
-// setUserTimeout makes the kernel give up on a connection whose data was not
-// acknowledged for so long, instead of after a quarter of an hour.
+// setUserTimeout makes the kernel close a connection whose data is not
+// acknowledged within silence. By default the kernel waits a quarter of an hour.
 func setUserTimeout(_, _ string, raw syscall.RawConn) error {
 	if runtime.GOOS != "linux" {
 		return nil

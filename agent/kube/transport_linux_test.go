@@ -40,6 +40,6 @@ func TestCutPathIsNoticedWithinTheShortestLease(t *testing.T) {
 	}))
 }
 
-func TestProxiesOfTheEnvironmentAreIgnored(t *testing.T) {
+func TestProxyVariablesAreIgnored(t *testing.T) {
 	assert.Nil(t, serve(t, http.StatusOK, "").transport.Proxy)
 }

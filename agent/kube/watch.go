@@ -16,50 +16,50 @@ import (
 	"time"
 )
 
-// WatchType says what a [WatchEvent] is about.
+// WatchType is the kind of a [WatchEvent].
 type WatchType string
 
 const (
 	Added    WatchType = "ADDED"
 	Modified WatchType = "MODIFIED"
 	Deleted  WatchType = "DELETED"
-	// Bookmark carries a resourceVersion to resume from and no Lease.
+	// Bookmark carries a resourceVersion to resume from, and no Lease.
 	Bookmark WatchType = "BOOKMARK"
 
-	// failed ends the watch as a [*StatusError].
+	// failed ends the watch with a [*StatusError].
 	failed WatchType = "ERROR"
 )
 
 // WatchEvent is one event of a watch.
 type WatchEvent struct {
 	Type WatchType
-	// Lease is the object after the event (for Deleted, its last state); nil
-	// for a Bookmark.
+	// Lease is the object after the event, or the last state of a deleted one. It
+	// is nil for a Bookmark.
 	Lease *Lease
-	// ResourceVersion is where a later watch resumes so that it begins after
-	// this event.
+	// ResourceVersion lets a later watch resume after this event.
 	ResourceVersion string
 }
 
-// A watch is asked to last between watchMin and watchMin+watchSpread. The API
-// server honours what is asked for; by itself it ends watches after 30 to 60
-// minutes, at random. Long, so that a standby sends practically nothing; not
-// for ever, because who may watch is checked only when a watch begins; and
-// spread, so that those that began together do not end together.
+// The client requests watches of watchMin to watchMin+watchSpread. By default the
+// API server ends a watch after 30 to 60 minutes. Long watches let a standby send
+// almost nothing. They must end, because the API server checks the right to watch
+// only at the start. The spread keeps watches that started together from ending
+// together.
 const (
 	watchMin    = 6 * time.Hour
 	watchSpread = 6 * time.Hour
 )
 
-// WatchLease calls fn with each event of the Lease that is later than
-// resourceVersion, one after the other, until the watch ends. Without one the watch
-// begins now, with an event of the Lease as it is, if there is one. It returns nil
-// when the server ended it in good order: the caller resumes from the last
-// ResourceVersion that it saw. [ErrGone] means that this is too old: read, and
-// watch from there. A watch that fell silent does not return.
+// WatchLease calls fn with each event of the Lease after resourceVersion, in
+// order, until the watch ends. Without a resourceVersion the watch starts with an
+// event for the current Lease, if it exists. WatchLease returns nil when the
+// server ends the watch in good order; the caller then resumes from the last
+// ResourceVersion. [ErrGone] means that the resourceVersion is too old: the
+// caller must read, and watch from there. If a watch falls silent, WatchLease
+// does not return.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(WatchEvent)) error {
-	// The collection with a selector, not the object itself: there is no watch
-	// of one object, and a Role that names it allows just this selector.
+	// The API server cannot watch one object, only a collection with a selector.
+	// A Role that names the Lease allows exactly this selector.
 	response, err := c.send(ctx, request{
 		method: http.MethodGet,
 		path:   c.leasesPath(),
@@ -77,7 +77,8 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	defer response.Body.Close()
 	err = readWatch(response.Body, name, fn)
 	if err == nil {
-		// A server that sees us go may still end the stream in good order.
+		// The server may end the stream in good order because the client
+		// cancelled.
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -86,8 +87,8 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	return nil
 }
 
-// readWatch decodes frames until the stream ends. Only an end between two
-// frames is one in good order.
+// readWatch decodes frames until the stream ends. The end is in good order only
+// between two frames.
 func readWatch(body io.Reader, name string, fn func(WatchEvent)) error {
 	bounded := &boundedReader{from: body}
 	decoder := json.NewDecoder(bounded)
@@ -113,7 +114,8 @@ func readWatch(body io.Reader, name string, fn func(WatchEvent)) error {
 	}
 }
 
-// decodeEvent makes the event of one frame, or the error of an ERROR frame.
+// decodeEvent decodes one frame into an event, or into the error of an ERROR
+// frame.
 func decodeEvent(kind WatchType, object []byte) (WatchEvent, error) {
 	event := WatchEvent{Type: kind}
 	switch kind {
@@ -142,7 +144,7 @@ func decodeEvent(kind WatchType, object []byte) (WatchEvent, error) {
 	return event, fmt.Errorf("%w: event of type %.20q", ErrMalformed, string(kind))
 }
 
-// boundedReader bounds what is read for one frame.
+// boundedReader bounds the bytes of one frame.
 type boundedReader struct {
 	from io.Reader
 	left int

@@ -39,7 +39,7 @@ func collect(t *testing.T, body string) (seen []string, err error) {
 	return seen, err
 }
 
-func TestWatchAsksForOneLeaseForLong(t *testing.T) {
+func TestWatchRequestsOneLeaseForHours(t *testing.T) {
 	var query url.Values
 	client := newServer(t, func(_ http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, "/apis/coordination.k8s.io/v1/namespaces/shop/leases", r.URL.Path)
@@ -57,14 +57,14 @@ func TestWatchAsksForOneLeaseForLong(t *testing.T) {
 	}, query)
 }
 
-func TestWatchTellsEachEvent(t *testing.T) {
+func TestWatchDeliversEachEvent(t *testing.T) {
 	seen, err := collect(t, frame(Added, "42")+frame(Modified, "43")+bookmark+frame(Deleted, "51"))
 	require.NoError(t, err)
 	assert.Equal(t, []string{"ADDED 42 h42", "MODIFIED 43 h43", "BOOKMARK 50", "DELETED 51 h51"}, seen)
 }
 
 // What was said before the fault counts; what comes after it is not read.
-func TestWatchEndsAtAFault(t *testing.T) {
+func TestWatchEndsAtTheFirstFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault string
 		is    error
@@ -97,7 +97,7 @@ func TestWatchEndsAtAFault(t *testing.T) {
 	}
 }
 
-func TestWatchThatIsRefusedIsTyped(t *testing.T) {
+func TestRefusedWatchMatchesItsError(t *testing.T) {
 	for status, want := range map[int]error{410: ErrGone, 401: ErrUnauthorized, 403: ErrForbidden, 429: ErrTooManyRequests} {
 		err := serve(t, status, `{}`).WatchLease(t.Context(), "biller", "41", nil)
 		assert.ErrorIs(t, err, want)
@@ -105,7 +105,7 @@ func TestWatchThatIsRefusedIsTyped(t *testing.T) {
 }
 
 // The bound is one of a frame, not of a watch: a watch lasts for hours.
-func TestWatchMayBeLongerThanAnyFrame(t *testing.T) {
+func TestFrameLimitDoesNotBoundAWatch(t *testing.T) {
 	one := frame(Modified, "43")
 	count := 2*maxBody/len(one) + 1
 	seen := 0
@@ -113,7 +113,7 @@ func TestWatchMayBeLongerThanAnyFrame(t *testing.T) {
 	assert.Equal(t, count, seen)
 }
 
-func TestWatchThatBreaksOffIsNotItsEnd(t *testing.T) {
+func TestBrokenWatchReturnsAnError(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, frame(Modified, "43"))
 		_ = http.NewResponseController(w).Flush()

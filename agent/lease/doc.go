@@ -1,41 +1,43 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lease is the core of a slot's exclusivity: when a standby may take a
-// Lease, what it writes, which answers count, and until when it then holds. It
-// is pure: it starts nothing, asks nobody, and is told what time it is.
+// Package lease contains the rules that make a slot exclusive. They decide when a
+// standby may acquire a Lease, what it writes, which answers count, and when its
+// hold ends. The package is pure: it starts nothing, sends nothing, and takes the
+// time as an argument.
 //
 // # The guarantee
 //
-// Of all who follow these rules, at most one holds a slot at any instant, and
-// its deadline passes a margin before anybody else may begin.
+// Of all programs that follow these rules, at most one holds a slot at any
+// instant. Its deadline passes a margin before any other may begin.
 //
 //   - Every write replaces exactly the object that was read ([Record.UID] and
-//     [Record.Version]), so of two that read the same, one wins.
-//   - A write counts only if the answer's version differs from the one that was
-//     sent: a PUT of equal bytes is answered 200 and not stored. Written renew
-//     times therefore always differ from the one read, also in the microseconds
-//     that a Lease has room for.
-//   - A hold counts from the instant before its write was sent. Of writes whose
-//     answer never came and that turn out to have been stored, it counts from
-//     the earliest that is unanswered: which one it was, nobody knows.
-//   - A standby counts from the instant at which it saw the last change, which
-//     is after that write was sent, and waits the duration that is written in
-//     the Lease, not its own.
+//     [Record.Version]). If two agents read the same version, only one of their
+//     writes succeeds.
+//   - A write counts only if the answer's version differs from the version sent.
+//     The API server answers a PUT of equal bytes with 200 and does not store it.
+//     So each renew time differs from the one read, also in the microseconds that
+//     a Lease can store.
+//   - A hold's deadline counts from the instant before its last write was sent. If
+//     the agent reads that one of several unanswered writes was stored, the
+//     deadline counts from the earliest of them: no answer shows which one it was.
+//   - A standby waits from the instant at which it saw the last change. That
+//     instant is later than the one at which the holder sent the write. The
+//     standby waits for the duration in the Lease, not for its own.
 //
 // # Clocks
 //
-// An instant is a [time.Duration] since boot on a clock that goes on while the
-// machine sleeps (CLOCK_BOOTTIME). Instants of two machines are never compared,
-// only spans, and the margin of [api.Budget] pays for two clocks of which each
-// is off by up to a twelfth, the most by which chronyd slews. Wall clocks are
-// written into the Lease for people; nothing here reads one back.
+// An instant is a [time.Duration] since boot, on a clock that continues while the
+// machine sleeps (CLOCK_BOOTTIME). The rules never compare instants of two
+// machines, only spans. The margin of [api.Budget] covers two clocks that are
+// each off by a twelfth, the most by which chronyd slews. Agents write wall clock
+// times into the Lease for people, and never read them back.
 //
 // # What is not guaranteed
 //
-// Programs that do not follow the rules (an elector that releases before its
-// work has ended; a person with kubectl) are not kept out. Somebody who writes
-// into the Lease without renewing it only makes standbys wait longer. Nothing
-// here knows whether a child is dead: who releases, or takes its own Lease back
-// without waiting, must have proof.
+// The rules cannot stop a program that ignores them, such as an elector that
+// releases before its work has ended, or a person with kubectl. A write into the
+// Lease that is not a renewal only makes standbys wait longer. The package does
+// not know whether a child is dead. An agent needs proof of death before it
+// releases, or before it takes its own Lease back without waiting.
 package lease

@@ -9,22 +9,21 @@ import (
 	"time"
 )
 
-// Hold is one slot, held. It is made by the answer to an acquiring write and
-// knows until when the child may live.
+// Hold is one uninterrupted possession of one slot. It starts with the answer to
+// an acquiring write, and computes the child's deadline.
 type Hold struct {
 	self   Self
 	id     string
 	token  string
 	record Record
-	// from is when the last write that counts was sent.
+	// from is the instant at which the last write that counts was sent.
 	from time.Duration
-	// pending are the writes that may yet turn out to have been stored, the
-	// earliest first. All of them replace the version in record, so that at
-	// most one of them can be.
+	// pending are the unanswered writes, the earliest first. All of them replace
+	// the version in record, so at most one of them can be stored.
 	pending []pending
 }
 
-// pending is what is remembered of an attempt without an answer.
+// pending is an attempt without an answer.
 type pending struct {
 	sent  time.Duration
 	renew time.Time
@@ -32,15 +31,15 @@ type pending struct {
 
 // Attempt is one write of a hold.
 type Attempt struct {
-	// Sent is the instant before it left.
+	// Sent is the instant before the write was sent.
 	Sent time.Duration
-	// Record is what is written.
+	// Record is the content of the write.
 	Record Record
 }
 
-// Begin makes a hold of the answer to an acquiring write (or, for a hold that
-// an earlier agent process began, of the first renewal by this one). The token
-// is empty for a hold that begins: it is then the version of the answer.
+// Begin starts a hold from the answer to an acquiring write. For a hold of an
+// earlier agent process, it takes the first renewal by this process instead. An
+// empty token means a new hold, whose token is the version of the answer.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
@@ -54,9 +53,10 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 	return &Hold{self: s, id: stored.Hold, token: token, record: stored, from: acquiring.Sent}, nil
 }
 
-// Resume returns the write by which a new agent process goes on with a hold
-// that shims of this pod report. It has no deadline of its own: when the last
-// renewal was sent, nobody knows any more. [Self.Begin] makes one of the answer.
+// Resume returns the write by which a new agent process continues a hold that
+// shims of this pod report. The write gives no deadline, because the new process
+// does not know when the last renewal was sent. [Self.Begin] computes a deadline
+// from the answer.
 func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":
@@ -65,39 +65,39 @@ func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) 
 		return Record{}, fmt.Errorf("resume: %w", &LostError{Holder: r.Holder})
 	}
 	next := r
-	next.RenewTime = different(r.RenewTime, wall)
+	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.Duration = s.Budget.Duration
 	next.Token = token
 	next.Notes = notes
 	return next, nil
 }
 
-// ID names the hold.
+// ID returns the name of the hold.
 func (h *Hold) ID() string { return h.id }
 
-// Token is the fencing token. It does not change while the hold lasts.
+// Token returns the fencing token, which never changes during a hold.
 func (h *Hold) Token() string { return h.token }
 
-// Record is the last state of the Lease that is known to be stored.
+// Record returns the last state of the Lease that is known to be stored.
 func (h *Hold) Record() Record { return h.record }
 
-// Deadline is the instant at which every child must be dead.
+// Deadline returns the instant by which every child must be dead.
 func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
 
-// DrainAt is the instant from which the children are drained, if no renewal
-// counts until then.
+// DrainAt returns the instant at which the drain begins, unless a renewal counts
+// before it.
 func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDeadline }
 
-// RenewAt is the instant at which the next renewal is due.
+// RenewAt returns the instant at which the next renewal is due.
 func (h *Hold) RenewAt() time.Duration { return h.from + h.self.Budget.Renew }
 
-// ExpiresAt is the earliest instant at which somebody else may begin.
+// ExpiresAt returns the earliest instant at which another pod may begin.
 func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duration }
 
-// Renew notes an attempt that is about to be sent at now, and returns it.
+// Renew returns an attempt to be sent at now, and notes it as pending.
 func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	next := h.record
-	next.RenewTime = different(h.record.RenewTime, wall)
+	next.RenewTime = distinctTime(h.record.RenewTime, wall)
 	next.Duration = h.self.Budget.Duration
 	next.Token = h.token
 	next.Notes = notes
@@ -106,11 +106,11 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	return attempt
 }
 
-// Pending is how many attempts may yet turn out to have been stored.
+// Pending returns the number of unanswered attempts.
 func (h *Hold) Pending() int { return len(h.pending) }
 
-// Answered takes the answer to an attempt. An attempt that is settled already
-// changes nothing: an answer may come after the one to a later attempt.
+// Answered takes the answer to an attempt. Answers may arrive in another order,
+// so Answered ignores an attempt against an older version.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:
@@ -120,14 +120,14 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	case stored.Version == h.record.Version:
 		return fmt.Errorf("renew: %w", ErrNotStored)
 	}
-	h.settle(attempt.Sent, stored)
+	h.accept(attempt.Sent, stored)
 	return nil
 }
 
-// Read takes a consistent read, which a refused or unanswered attempt calls
-// for. An error says that the slot is lost. Where a renewal of this hold turns
-// out to have been stored it counts from the earliest that is unanswered.
-// Somebody else's write, in which our renewal still stands, extends nothing.
+// Read takes a consistent read, which must follow a refused or unanswered
+// attempt. It returns an error if the slot is lost. If a pending renewal was
+// stored, the deadline counts from the earliest pending one. Another program's
+// write extends nothing, even if our renewal is still visible in it.
 func (h *Hold) Read(r Record) error {
 	switch {
 	case r.UID != h.record.UID || !h.self.Holds(r, h.id):
@@ -135,21 +135,21 @@ func (h *Hold) Read(r Record) error {
 	case r.Version == h.record.Version:
 		return nil
 	case h.stored(r):
-		h.settle(h.pending[0].sent, r)
+		h.accept(h.pending[0].sent, r)
 	default:
-		h.settle(h.from, r)
+		h.accept(h.from, r)
 	}
 	return nil
 }
 
-// stored reports whether what was read came from a pending attempt: their
-// renew times all differ from the one they replace.
+// stored reports whether a pending attempt wrote the record. The renew time of
+// each attempt differs from the time that it replaces.
 func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }
 
-// settle makes stored the state that counts. What was sent against an older
-// one can no longer be stored.
-func (h *Hold) settle(from time.Duration, stored Record) {
+// accept makes stored the state that counts. It drops the pending attempts,
+// because the API server refuses any write against an older version.
+func (h *Hold) accept(from time.Duration, stored Record) {
 	h.from, h.record, h.pending = from, stored, nil
 }

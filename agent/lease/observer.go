@@ -9,30 +9,32 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Observer is what one standby has seen of one Lease. The zero value has seen
-// nothing, and nothing it has not seen is ever free.
+// Observer is the knowledge of one standby about one Lease. Its zero value knows
+// nothing, and an unknown Lease is never free.
 type Observer struct {
 	record Record
-	// since is when this standby saw the record change last.
+	// since is the instant at which this standby last saw the record change.
 	since time.Duration
-	// blind: the watch was away, and nothing was read since.
+	// blind reports that the watch broke and no read has followed.
 	blind bool
-	// heard is when this standby last read, or heard of, the Lease.
+	// heard is the instant of the last read or watch event.
 	heard time.Duration
-	// notBefore is when, after such a time, an expired Lease may be taken.
+	// notBefore is the end of the holder's head start.
 	notBefore time.Duration
-	// led: the holder has had its head start since the record expired.
-	led bool
+	// headStartGiven reports that the holder has had its head start since the
+	// record expired.
+	headStartGiven bool
 }
 
-// headStart is the part of a duration, the period of a renewal, that the holder
-// is left to renew in after an outage. What kept this standby from reading may
-// have kept the holder from renewing; the pod that held, and has proof of its
-// child's death, goes first. A shorter outage costs no holder its hold.
+// headStart divides the lease duration into the time that a standby leaves the
+// holder after an outage, one renewal period. An outage that kept this standby
+// from reading may have kept the holder from renewing. The previous holder, if it
+// has proof of its child's death, starts again first. A shorter outage cannot
+// cost a holder its hold.
 const headStart = 6
 
-// Record returns what was seen last; false if nothing was, or if the Lease was
-// gone.
+// Record returns the record that was last seen. It returns false if none was
+// seen, or if the Lease was gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
 // Read notes a consistent read at now.
@@ -40,28 +42,28 @@ func (o *Observer) Read(now time.Duration, r Record) {
 	o.see(now, r)
 	if o.blind {
 		o.blind = false
-		o.lead(now)
+		o.giveHeadStart(now)
 	}
 	o.heard = now
 }
 
-// lead gives the holder its head start after a gap in which an outage may hide.
-// That is for fairness: a renewal in the gap has changed the version, from which
-// this standby waits anew, or else refuses this standby's write. So a head start
-// is given only once after the record has expired: an API server, a proxy or a
-// policy that breaks each watch puts off no takeover for ever.
-func (o *Observer) lead(now time.Duration) {
+// giveHeadStart delays a takeover after a gap in which an outage may hide. It
+// only serves fairness: if the holder renewed in the gap, the version has
+// changed. This standby then waits again, or its write is refused. So the holder
+// gets one head start after its record has expired. Otherwise a server that
+// breaks every watch would delay a takeover for ever.
+func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
-	if o.led || now-o.heard < start {
+	if o.headStartGiven || now-o.heard < start {
 		return
 	}
 	o.notBefore = now + start
-	o.led = now >= o.ExpiresAt(0)
+	o.headStartGiven = now >= o.ExpiresAt(0)
 }
 
-// Watched notes an event of the watch. It may be an old one: what it takes for
-// free is then refused by the compare-and-swap, and what it takes for a change
-// only makes this standby wait longer.
+// Watched notes an event of the watch, which may be old. If an old event shows a
+// free Lease, the compare-and-swap refuses the acquiring write. If it shows a
+// change, this standby only waits longer.
 func (o *Observer) Watched(now time.Duration, r Record) {
 	o.see(now, r)
 	o.heard = now
@@ -72,25 +74,26 @@ func (o *Observer) see(now time.Duration, r Record) {
 		return
 	}
 	o.record, o.since = r, now
-	o.led = false
+	o.headStartGiven = false
 }
 
-// Gone notes that the Lease does not exist. That proves nothing about who held
-// it: there is nothing to take, and whatever comes next is new.
+// Gone notes that the Lease does not exist. Absence does not prove that the
+// holder has stopped. There is nothing to acquire, and the next Lease is a new
+// one.
 func (o *Observer) Gone() { o.record = Record{} }
 
-// Blind notes that the watch is away: from here on, silence means nothing.
+// Blind notes that the watch broke. From here on, silence proves nothing.
 func (o *Observer) Blind() { o.blind = true }
 
-// IsBlind reports whether nothing was read since the watch went away.
+// IsBlind reports whether the watch broke and no read has followed.
 func (o *Observer) IsBlind() bool { return o.blind }
 
-// Heard is when this standby last read, or heard of, the Lease.
+// Heard returns the instant of the last read or watch event.
 func (o *Observer) Heard() time.Duration { return o.heard }
 
-// FreeAt is the instant from which the slot may be taken, as far as was seen;
-// false while nothing is known. A Lease that says no duration is waited for as
-// long as fallback.
+// FreeAt returns the instant from which this standby may acquire the slot. It
+// returns false while the state of the Lease is unknown. If the Lease contains no
+// duration, the standby waits for fallback.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
 	case o.record.UID == "" || o.blind:
@@ -101,11 +104,10 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	return max(o.ExpiresAt(fallback), o.notBefore), true
 }
 
-// ExpiresAt is the instant from which the holder that was seen last is known to
-// be one no more, unless it is seen to renew until then. Unlike FreeAt it also
-// counts while this standby sees nothing: what it remembers grows old. No pod may
-// claim more than the longest duration, so nobody waits for longer than that,
-// whatever somebody has written into a Lease.
+// ExpiresAt returns the instant at which the last seen hold expires, unless a
+// renewal is seen before it. Unlike FreeAt, it also answers while this standby is
+// blind. No pod may claim more than the longest duration. So ExpiresAt waits no
+// longer than that, whatever another program has written into the Lease.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

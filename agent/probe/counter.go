@@ -5,15 +5,15 @@ package probe
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// counter counts results in a row, as the kubelet does: the state changes only
-// when a threshold is reached.
+// counter counts equal results in a row. Like the kubelet's, its state changes
+// only when a threshold is reached.
 type counter struct {
 	last Outcome
 	run  int
 }
 
-// note takes a result. It says what the state is from here on, or Unknown where
-// that stays what it was.
+// note counts a result. It returns the new state, or Unknown if the state stays
+// the same.
 func (c *counter) note(o Outcome, p *api.Probe) Outcome {
 	if o == Unknown {
 		return Unknown

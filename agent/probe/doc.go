@@ -2,28 +2,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package probe carries out the probes of gated containers, and answers the
-// kubelet for them.
+// kubelet on their behalf.
 //
 // # The guarantee
 //
-// A standby passes every probe: it is not dead, and that it does not serve is
-// said by the pod's condition, which costs no Event. Once a child runs, what
-// the kubelet hears is the application's own word: it is sent on to the
-// application where that is possible, so that status, timeout and error are
-// what they were without us; else the application is asked while the kubelet
-// waits. Each child counts anew, with the thresholds as declared.
+// A standby passes every probe: it is alive, and the pod's condition shows
+// without an Event that it does not serve. Once a child runs, the application
+// answers the kubelet's probes. Where possible, the agent redirects the kubelet
+// to the application, so that status, timeout and error stay as they were.
+// Otherwise the agent probes the application while the kubelet waits. Counting
+// begins anew with each child, with the declared thresholds.
 //
-// # Who drives what
+// # Which side starts a probe
 //
-// The kubelet counts from the start of a container, and a container may stand
-// by for days before its child starts. So the startup probe is driven here, and
-// so is the readiness probe until it has passed once. From then on, and for
-// liveness always, the kubelet drives, and this package learns from its calls.
+// The kubelet counts from the start of a container, but a container may stand by
+// for days before its child starts. So the agent runs the startup probe, and the
+// readiness probe until it has passed once. From then on the kubelet runs the
+// readiness probe, and always the liveness probe. This package learns their
+// results from the kubelet's requests.
 //
 // # What is not guaranteed
 //
-// A client of HTTP/2 as net/http is one: what a gRPC probe needs of it is
-// written here, a server that answers without a message has failed, and its
-// grpc-status is not read. An agent that does not answer is a failed probe by
-// HTTP, as an application that does not; exec probes take it for a pass.
+// The gRPC probe does not support all of HTTP/2, only the part that one call
+// needs. If a gRPC server answers without a message, the probe has failed; the
+// package does not read its grpc-status. If the agent does not answer, probes by
+// HTTP fail, as if the application did not answer. Exec probes then pass.
 package probe

@@ -11,14 +11,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// settling is what a child has to open its port in before the first probe that
-// may count against it. The kubelet learns of a new container about as late:
-// it looks at the runtime once a second.
+// settling is the time in which a new child may open its port. Until then no
+// failed probe counts, because the kubelet looks at the runtime once a second and
+// notices a new container about as late.
 const settling = time.Second
 
-// drive asks a child's startup probe, then its readiness probe, until that has
-// passed. After that the kubelet's own calls are all there is.
-func (m *Monitor) drive(ctx context.Context, c *container, l *life) {
+// drive runs a child's startup probe, then its readiness probe until it has
+// passed. From then on the kubelet runs the probes.
+func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p := c.probes.Startup; p != nil && !l.child.Serving {
 		var count counter
 		m.every(ctx, l, p, p.Period(), func(counts bool) bool { return m.startup(ctx, c, l, &count, counts) })
@@ -27,8 +27,8 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *life) {
 	if p == nil || !m.started(l) {
 		return
 	}
-	// The kubelet too asks a container that is not ready more often than it is
-	// declared, so that it becomes ready sooner.
+	// Like the kubelet, drive probes a container that is not ready more often
+	// than declared, so that it becomes ready sooner.
 	m.every(ctx, l, p, min(p.Period(), settling), func(bool) bool {
 		r := m.run(ctx, l, p)
 		m.mu.Lock()
@@ -42,16 +42,16 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *life) {
 	})
 }
 
-func (m *Monitor) started(l *life) bool {
+func (m *Monitor) started(l *childState) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return l.started
 }
 
-// every calls ask when the initial delay is over, and then once a period, until
-// it says false or ctx ends. Where there is no initial delay, a first failure
-// while the child settles does not count.
-func (m *Monitor) every(ctx context.Context, l *life, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
+// every calls ask after the initial delay, and then once a period, until ask
+// returns false or ctx ends. Without an initial delay, a first failure while the
+// child is settling does not count.
+func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
 	if first < settling {
 		if time.Since(l.began) < settling && first == 0 && !ask(false) {
@@ -77,8 +77,9 @@ func (m *Monitor) every(ctx context.Context, l *life, p *api.Probe, period time.
 	}
 }
 
-// startup asks the startup probe once; false when that is over.
-func (m *Monitor) startup(ctx context.Context, c *container, l *life, count *counter, counts bool) bool {
+// startup runs the startup probe once. It returns false when no further run is
+// needed.
+func (m *Monitor) startup(ctx context.Context, c *container, l *childState, count *counter, counts bool) bool {
 	p := c.probes.Startup
 	r := m.run(ctx, l, p)
 	m.mu.Lock()
@@ -98,7 +99,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *life, count *cou
 		m.tell()
 		return false
 	case state == Failure:
-		delete(l.said, startup) // it is said once more, with what comes of it
+		delete(l.reported, startup) // the Event repeats the failure, with its consequence
 		m.say(c, l, startup, r)
 		m.tell(Notice{
 			Container: c.name, Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),
@@ -111,23 +112,23 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *life, count *cou
 	return true
 }
 
-// startup is what the kubelet calls the probe that it does not drive.
+// startup is the kubelet's name for the startup probe.
 const startup = "startup"
 
-// names are the probes as the kubelet begins its sentences.
+// names are the probes' names in the kubelet's Events.
 var names = map[string]string{startup: "Startup", api.LivenessProbe: "Liveness", api.ReadinessProbe: "Readiness"}
 
-// say tells people of a failure in the kubelet's words: once, until the words
-// change. Called with the mutex held.
-func (m *Monitor) say(c *container, l *life, probe string, r Result) {
+// say reports a failure in an Event, in the kubelet's words. It reports the same
+// message only once. The caller holds the mutex.
+func (m *Monitor) say(c *container, l *childState, probe string, r Result) {
 	message := names[probe] + " probe failed: " + r.Output
 	if r.Outcome == Unknown {
 		message = names[probe] + " probe errored and resulted in unknown state: " + r.Output
 	}
-	if l.said[probe] == message {
+	if l.reported[probe] == message {
 		return
 	}
-	l.said[probe] = message
+	l.reported[probe] = message
 	m.tell(Notice{Container: c.name, Warning: true, Reason: "Unhealthy", Message: message})
 }
 
@@ -138,13 +139,13 @@ func (m *Monitor) grace(p *api.Probe) time.Duration {
 	return m.config.Grace
 }
 
-// observe counts what the kubelet's readiness probe came to. Whoever else calls
-// as well does not make it count faster than it is declared.
-func (m *Monitor) observe(c *container, l *life, o Outcome) {
+// observe counts a result of the kubelet's readiness probe. Further callers
+// cannot make it count faster than declared.
+func (m *Monitor) observe(c *container, l *childState, o Outcome) {
 	p := c.probes.Readiness
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c.life != l || l.driven || time.Since(l.counted) < p.Period()/2 {
+	if c.state != l || l.driven || time.Since(l.counted) < p.Period()/2 {
 		return
 	}
 	l.counted = time.Now()

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The part of HTTP/2 (RFC 9113) that one small call needs: net/http's own is a
-// megabyte, next to every gated pod.
+// These constants are the part of HTTP/2 (RFC 9113) that one small call needs.
+// The implementation of net/http would add a megabyte next to every gated pod.
 const (
 	preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -36,14 +36,13 @@ const (
 	flagEndHeaders = 0x4
 	flagPadded     = 0x8
 
-	// maxFrame is what a server may send to a client that has not asked for
-	// more.
+	// maxFrame is the largest frame that a server may send by default.
 	maxFrame = 16 << 10
-	// stream is the only one there is.
+	// stream is the id of the only stream.
 	stream = 1
 )
 
-// check asks grpc.health.v1.Health/Check.
+// check calls grpc.health.v1.Health/Check.
 func check(ctx context.Context, action *api.GRPCAction, address string, timeout time.Duration) Result {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -80,7 +79,7 @@ func dialGRPC(ctx context.Context, action *api.GRPCAction, host string) (net.Con
 	return d.DialContext(ctx, "tcp", host)
 }
 
-// call sends the one request and reads until its answer is there.
+// call sends the request and reads until the answer is complete.
 func call(c io.ReadWriter, action *api.GRPCAction, host, agent string, timeout time.Duration) (health, error) {
 	var out bytes.Buffer
 	out.WriteString(preface)
@@ -125,8 +124,8 @@ func call(c io.ReadWriter, action *api.GRPCAction, host, agent string, timeout t
 	}
 }
 
-// requestHeaders are literals without Huffman coding and without an index
-// (RFC 7541 6.2.2), which every server has to understand.
+// requestHeaders encodes the headers as literals without Huffman coding and index
+// (RFC 7541 6.2.2), which every server must understand.
 func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Duration) []byte {
 	scheme := "http"
 	if action.TLS {
@@ -145,7 +144,8 @@ func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Dur
 	} {
 		b = append(b, 0)
 		for _, s := range field {
-			// Each is shorter than the 127 bytes that one length byte can say.
+			// Each string is shorter than 127 bytes, the limit of a one-byte
+			// length.
 			b = append(b, byte(len(s)))
 			b = append(b, s...)
 		}
@@ -153,7 +153,7 @@ func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Dur
 	return b
 }
 
-// message is a HealthCheckRequest behind gRPC's prefix.
+// message encodes a HealthCheckRequest behind gRPC's prefix.
 func message(service string) []byte {
 	var body []byte
 	if service != "" {
@@ -166,7 +166,7 @@ func message(service string) []byte {
 	return append(b, body...)
 }
 
-// health is a HealthCheckResponse's status.
+// health is the status in a HealthCheckResponse.
 type health uint64
 
 const serving health = 1
@@ -181,7 +181,7 @@ func (h health) String() string {
 
 var errAnswer = errors.New("the answer is no HealthCheckResponse")
 
-// decode reads the status from what has come so far.
+// decode reads the status from the bytes that have arrived.
 func decode(b []byte) (status health, whole bool, err error) {
 	const prefix = 5
 	if len(b) < prefix {
@@ -210,8 +210,8 @@ func decode(b []byte) (status health, whole bool, err error) {
 		switch {
 		case tag == 1<<3: // status
 			status = health(value)
-		case tag&7 == 0: // some other number
-		case tag&7 == 2 && value <= uint64(len(b)): // some other bytes
+		case tag&7 == 0: // another number
+		case tag&7 == 2 && value <= uint64(len(b)): // other bytes
 			b = b[value:]
 		default:
 			return 0, false, errAnswer
@@ -249,7 +249,7 @@ func readFrame(in io.Reader) (frame, error) {
 	return f, err
 }
 
-// content is the payload without its padding.
+// content returns the payload without its padding.
 func (f frame) content() []byte {
 	if f.flags&flagPadded == 0 || len(f.payload) == 0 {
 		return f.payload
@@ -261,7 +261,8 @@ func (f frame) content() []byte {
 	return f.payload[1 : len(f.payload)-pad]
 }
 
-// echo is what an acknowledgement carries: a ping's payload, no settings.
+// echo returns the payload of an acknowledgement: that of a ping, or none for
+// settings.
 func (f frame) echo() []byte {
 	if f.kind == framePing {
 		return f.payload
@@ -269,7 +270,8 @@ func (f frame) echo() []byte {
 	return nil
 }
 
-// away: the server leaves. That is our affair only if it leaves our call out.
+// away returns an error if the server closes the connection without answering
+// this call.
 func (f frame) away() error {
 	if len(f.payload) < 4 || binary.BigEndian.Uint32(f.payload)&^(1<<31) < stream {
 		return errors.New("the server is going away")

@@ -20,28 +20,28 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Outcome of a probe.
+// Outcome is the outcome of a probe.
 type Outcome int
 
 const (
-	// Unknown: it could not be carried out. It does not count.
+	// Unknown means that the probe could not be carried out; it does not count.
 	Unknown Outcome = iota
 	Success
 	Failure
 )
 
-// Result is what a probe came to.
+// Result is the result of a probe.
 type Result struct {
 	Outcome Outcome
-	// Output is said in the kubelet's own words.
+	// Output contains the kubelet's own words.
 	Output string
-	// Status is the application's own HTTP status; zero if it gave none.
-	// Location is where it sent us, if that is another host.
+	// Status is the application's HTTP status, or zero if it sent none. Location
+	// is the application's redirect to another host, if any.
 	Status   int
 	Location string
 }
 
-// Do carries out a handler that is no command, as the kubelet does. The address
+// Do carries out a handler other than a command, as the kubelet does. The address
 // is the pod's.
 func Do(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
 	switch {
@@ -55,7 +55,7 @@ func Do(ctx context.Context, h api.Handler, address string, timeout time.Duratio
 	return Result{Output: "missing probe handler"}
 }
 
-// Ran is what a command came to that was run with this timeout.
+// Ran returns the result of a command that was run with this timeout.
 func Ran(command []string, timeout time.Duration, code int, output string, timedOut bool, err error) Result {
 	switch {
 	case err != nil:
@@ -68,14 +68,15 @@ func Ran(command []string, timeout time.Duration, code int, output string, timed
 	return Result{Outcome: Success, Output: output}
 }
 
-// dialer has sockets linger no longer than the kubelet's: probes are many.
+// dialer limits the linger time as the kubelet does, because probes are frequent.
 var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})
 	})
 }}
 
-// insecure: nobody gives the kubelet a certificate's name to check.
+// insecure accepts any certificate, because a probe does not declare a name to
+// verify.
 var insecure = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // as the kubelet does
 
 var transport = &http.Transport{
@@ -85,10 +86,10 @@ var transport = &http.Transport{
 	DialContext:        dialer.DialContext,
 }
 
-// maxBody is what is read of an answer; the kubelet reads as much.
+// maxBody bounds the bytes that are read of an answer, as in the kubelet.
 const maxBody = 10 << 10
 
-// maxRedirects is net/http's own.
+// maxRedirects is the limit of net/http.
 const maxRedirects = 10
 
 func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout time.Duration) Result {
@@ -113,11 +114,11 @@ func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout
 	return r
 }
 
-// target is the application's own URL.
+// target returns the application's own URL.
 func target(action *api.HTTPGetAction, address string) *url.URL {
 	u, err := url.Parse(action.Path)
 	if err != nil {
-		u = &url.URL{Path: action.Path} // too late to refuse it
+		u = &url.URL{Path: action.Path} // an invalid path can no longer be refused here
 	}
 	u.Scheme = "http"
 	if strings.EqualFold(action.Scheme, "https") {
@@ -127,7 +128,8 @@ func target(action *api.HTTPGetAction, address string) *url.URL {
 	return u
 }
 
-// join is where to connect to: the pod's own address, unless another is named.
+// join returns the address to connect to: the pod's own, unless the probe names a
+// host.
 func join(host, address string, port int) string {
 	if host == "" {
 		host = address
@@ -150,7 +152,8 @@ func headers(request *http.Request, list []api.HTTPHeader) {
 	request.Host = request.Header.Get("Host")
 }
 
-// local follows redirects to the same host only; others count as they are.
+// local follows redirects to the same host only. A redirect to another host is
+// the result.
 func local(request *http.Request, via []*http.Request) error {
 	if request.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse

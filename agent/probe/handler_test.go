@@ -33,7 +33,7 @@ func portOf(t *testing.T, address string) int {
 	return n
 }
 
-// deaf takes connections and says nothing.
+// deaf returns the port of a server that accepts connections and never answers.
 func deaf(t *testing.T) int {
 	t.Helper()
 	var listen net.ListenConfig
@@ -43,7 +43,7 @@ func deaf(t *testing.T) int {
 	return portOf(t, l.Addr().String())
 }
 
-// closed is a port that nobody listens on.
+// closed returns a port without a listener.
 func closed(t *testing.T) int {
 	t.Helper()
 	var listen net.ListenConfig
@@ -77,13 +77,13 @@ func application(t *testing.T) http.Handler {
 	mux.HandleFunc("GET /moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/sick", http.StatusFound) })
 	mux.HandleFunc("GET /hangs", func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
-		panic(http.ErrAbortHandler) // no answer, however late
+		panic(http.ErrAbortHandler) // the client gets no answer
 	})
 	return mux
 }
 
-// A probe of who never answers fails after short; all others have long, however
-// busy the machine is.
+// A probe of a deaf server fails after short. All other probes may take long,
+// however busy the machine is.
 const (
 	short = 300 * time.Millisecond
 	long  = 10 * time.Second
@@ -97,7 +97,7 @@ func allowed(silence bool) time.Duration {
 }
 
 // compat: probes/headers probes/host probes/https carried
-func TestAnHTTPProbeIsTheKubelets(t *testing.T) {
+func TestHTTPProbeBehavesLikeTheKubelets(t *testing.T) {
 	plain, secure := httptest.NewServer(application(t)), httptest.NewTLSServer(application(t))
 	defer plain.Close()
 	defer secure.Close()
@@ -114,8 +114,8 @@ func TestAnHTTPProbeIsTheKubelets(t *testing.T) {
 		{"headers", api.HTTPGetAction{Path: "/asked?a=b", HTTPHeaders: asked}, Result{Outcome: Success, Status: 204}},
 		{"failure", api.HTTPGetAction{Path: "/sick"}, Result{Outcome: Failure, Status: 418, Output: "HTTP probe failed with statuscode: 418"}},
 		{"redirect", api.HTTPGetAction{Path: "/moved"}, Result{Outcome: Failure, Status: 418, Output: "HTTP probe failed with statuscode: 418"}},
-		{"to another host", api.HTTPGetAction{Path: "/away"}, Result{Outcome: Success, Status: 302, Location: "http://elsewhere.example/"}},
-		{"for ever", api.HTTPGetAction{Path: "/round"}, Result{Outcome: Failure, Output: "stopped after 10 redirects"}},
+		{"redirect to another host", api.HTTPGetAction{Path: "/away"}, Result{Outcome: Success, Status: 302, Location: "http://elsewhere.example/"}},
+		{"endless redirects", api.HTTPGetAction{Path: "/round"}, Result{Outcome: Failure, Output: "stopped after 10 redirects"}},
 		{"silence", api.HTTPGetAction{Path: "/hangs"}, Result{Outcome: Failure, Output: "/hangs\": context deadline exceeded"}},
 		{"own host", api.HTTPGetAction{Path: "/ok", Host: "localhost"}, Result{Outcome: Success, Status: 200}},
 	} {
@@ -140,7 +140,7 @@ func TestAnHTTPProbeIsTheKubelets(t *testing.T) {
 }
 
 // compat: probes/readiness-tcp carried
-func TestATCPProbeIsAConnection(t *testing.T) {
+func TestTCPProbeOpensAConnection(t *testing.T) {
 	open := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: deaf(t)}}, loopback, long)
 	assert.Equal(t, Result{Outcome: Success}, open)
 	shut := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: closed(t)}}, "elsewhere.invalid", long)
@@ -149,8 +149,8 @@ func TestATCPProbeIsAConnection(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer speaks gRPC by net/http: service is answered with status, an
-// unknown one with trailers alone.
+// healthServer is a gRPC server on net/http. It answers a known service with
+// status, and an unknown one with trailers alone.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -173,7 +173,7 @@ func healthServer(t *testing.T, secure bool, status byte) int {
 			return
 		}
 		w.Header().Set("Trailer", "Grpc-Status")
-		// In two frames.
+		// The answer is split into two frames.
 		answer := []byte{0, 0, 0, 0, 2, 1 << 3, status}
 		_, _ = w.Write(answer[:6])
 		_ = http.NewResponseController(w).Flush()
@@ -194,7 +194,7 @@ func healthServer(t *testing.T, secure bool, status byte) int {
 }
 
 // compat: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
-func TestAGRPCProbeAsksForHealth(t *testing.T) {
+func TestGRPCProbeChecksHealth(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		tls     bool
@@ -216,7 +216,7 @@ func TestAGRPCProbeAsksForHealth(t *testing.T) {
 	}
 }
 
-func TestAGRPCProbeFailsWhereNobodySpeaksIt(t *testing.T) {
+func TestGRPCProbeFailsWithoutAGRPCServer(t *testing.T) {
 	http1 := httptest.NewServer(application(t))
 	defer http1.Close()
 	for name, tt := range map[string]struct {
@@ -235,7 +235,7 @@ func TestAGRPCProbeFailsWhereNobodySpeaksIt(t *testing.T) {
 	}
 }
 
-// peer is a server's side of a call that was written down beforehand.
+// peer is the server's side of a call, recorded in advance.
 type peer struct {
 	io.Reader
 	bytes.Buffer
@@ -243,7 +243,7 @@ type peer struct {
 
 func (p *peer) Read(b []byte) (int, error) { return p.Reader.Read(b) }
 
-func TestAGRPCProbeAnswersPingsAndReadsWhatIsPadded(t *testing.T) {
+func TestGRPCProbeAcknowledgesPingsAndReadsPadding(t *testing.T) {
 	var from bytes.Buffer
 	writeFrame(&from, frameSettings, 0, 0, []byte{0, 4, 0, 0, 255, 255})
 	writeFrame(&from, framePing, 0, 0, []byte("12345678"))
@@ -269,23 +269,23 @@ func TestAGRPCProbeAnswersPingsAndReadsWhatIsPadded(t *testing.T) {
 			assert.Equal(t, "12345678", string(f.payload))
 		}
 	}
-	assert.Equal(t, []string{"4/0", "1/4", "0/1", "4/1", "6/1"}, kinds, "one acknowledgement each, none of an acknowledgement")
+	assert.Equal(t, []string{"4/0", "1/4", "0/1", "4/1", "6/1"}, kinds, "the client must acknowledge each frame once, but no acknowledgement")
 }
 
-func TestAGRPCProbeIsNotFooled(t *testing.T) {
+func TestGRPCProbeFailsOnMalformedAnswers(t *testing.T) {
 	for name, write := range map[string]func(b *bytes.Buffer){
-		"nothing":       func(*bytes.Buffer) {},
-		"reset":         func(b *bytes.Buffer) { writeFrame(b, frameReset, 0, stream, []byte{0, 0, 0, 2}) },
-		"going away":    func(b *bytes.Buffer) { writeFrame(b, frameGoAway, 0, 0, make([]byte, 8)) },
-		"cut":           func(b *bytes.Buffer) { b.Write([]byte{0, 0, 9, 0, 0}) },
-		"huge":          func(b *bytes.Buffer) { b.WriteString("HTTP/1.1 400 Bad Request\r\n\r\n") },
-		"another's":     func(b *bytes.Buffer) { writeFrame(b, frameData, 0, 3, []byte{0, 0, 0, 0, 2, 1 << 3, 1}) },
-		"compressed":    func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{1, 0, 0, 0, 2, 1 << 3, 1}) },
-		"no protobuf":   func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{0, 0, 0, 0, 2, 0xff, 0xff}) },
-		"only padding":  func(b *bytes.Buffer) { writeFrame(b, frameData, flagPadded|flagEndStream, stream, []byte{200, 0}) },
-		"too long":      func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{0, 255, 0, 0, 2, 1 << 3, 1}) },
-		"wrong lengths": func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{0, 0, 0, 0, 2, 1<<3 | 2, 99}) },
-		"trailers only": func(b *bytes.Buffer) { writeFrame(b, frameHeaders, flagEndHeaders|flagEndStream, stream, []byte{0x88}) },
+		"no frame":           func(*bytes.Buffer) {},
+		"reset":              func(b *bytes.Buffer) { writeFrame(b, frameReset, 0, stream, []byte{0, 0, 0, 2}) },
+		"going away":         func(b *bytes.Buffer) { writeFrame(b, frameGoAway, 0, 0, make([]byte, 8)) },
+		"truncated frame":    func(b *bytes.Buffer) { b.Write([]byte{0, 0, 9, 0, 0}) },
+		"wrong protocol":     func(b *bytes.Buffer) { b.WriteString("HTTP/1.1 400 Bad Request\r\n\r\n") },
+		"another's":          func(b *bytes.Buffer) { writeFrame(b, frameData, 0, 3, []byte{0, 0, 0, 0, 2, 1 << 3, 1}) },
+		"compressed":         func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{1, 0, 0, 0, 2, 1 << 3, 1}) },
+		"not protobuf":       func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{0, 0, 0, 0, 2, 0xff, 0xff}) },
+		"only padding":       func(b *bytes.Buffer) { writeFrame(b, frameData, flagPadded|flagEndStream, stream, []byte{200, 0}) },
+		"too long a message": func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{0, 255, 0, 0, 2, 1 << 3, 1}) },
+		"wrong lengths":      func(b *bytes.Buffer) { writeFrame(b, frameData, 0, stream, []byte{0, 0, 0, 0, 2, 1<<3 | 2, 99}) },
+		"trailers only":      func(b *bytes.Buffer) { writeFrame(b, frameHeaders, flagEndHeaders|flagEndStream, stream, []byte{0x88}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var from bytes.Buffer
@@ -296,7 +296,7 @@ func TestAGRPCProbeIsNotFooled(t *testing.T) {
 	}
 }
 
-// FuzzCall: whatever a server sends, the call ends without a panic.
+// FuzzCall checks that the call ends without a panic, whatever the server sends.
 func FuzzCall(f *testing.F) {
 	var good bytes.Buffer
 	writeFrame(&good, frameData, flagPadded, stream, []byte{2, 0, 0, 0, 0, 2, 1 << 3, 1, 'p', 'p'})

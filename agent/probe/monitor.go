@@ -12,37 +12,40 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Config of a [Monitor].
+// Config configures a [Monitor].
 type Config struct {
-	// Probes of the gated containers, by name. Those without any are left out.
+	// Probes are the probes of the gated containers, by container. Containers
+	// without probes are left out.
 	Probes map[string]api.Probes
-	// Address is the pod's own.
+	// Address is the pod's own address.
 	Address string
-	// Grace is what a child that has not started is left to stop in, where its
-	// probe does not say.
+	// Grace is the time to stop for a child whose startup probe has failed,
+	// unless the probe declares its own.
 	Grace time.Duration
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
-	// Do carries out everything else; the package's own Do if nil.
+	// Do carries out the other probes; if nil, the package's Do is used.
 	Do func(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result
 }
 
-// Child is a child that runs, and whose postStart hook is over.
+// Child is a running child whose postStart hook has ended.
 type Child struct {
-	// Shim and Hold name it: a shim starts one child under one hold.
+	// Shim and Hold identify the child: a shim starts one child under one hold.
 	Shim, Hold string
-	// Age is how long it has run already.
+	// Age is the time since the child started.
 	Age time.Duration
-	// Serving: an earlier agent process found that it passes its probes.
+	// Serving reports that the child passed its probes under an earlier agent
+	// process.
 	Serving bool
 }
 
-// Notice is something for people to know, or for the agent to do.
+// Notice is an Event to write, or an instruction for the agent.
 type Notice struct {
 	Container       string
 	Warning         bool
 	Reason, Message string
-	// End: the child is to be stopped within Grace, and its container with it.
+	// End means that the agent must stop the child within Grace, and its
+	// container with it.
 	End   bool
 	Child Child
 	Grace time.Duration
@@ -58,38 +61,39 @@ type Monitor struct {
 	containers map[string]*container
 	notices    []Notice
 	closed     bool
-	// kubelet is the name by which the kubelet asks, empty until it has asked.
+	// kubelet is the kubelet's User-Agent; it is empty until the kubelet's first
+	// request.
 	kubelet string
 }
 
-// container is one with probes.
+// container is a gated container with probes.
 type container struct {
 	name   string
 	probes api.Probes
-	life   *life // nil while no child runs
+	state  *childState // nil while no child runs
 }
 
-// life is what is known of one child.
-type life struct {
+// childState is the state of one child.
+type childState struct {
 	child  Child
 	began  time.Time
 	ctx    context.Context // ends with the child
 	cancel context.CancelFunc
-	// started: its startup probe has passed, or it has none.
+	// started reports that the startup probe has passed, or that there is none.
 	started bool
-	// ready is what its readiness probe says; driven is as long as that is
-	// driven from here, counted when a result last counted.
+	// ready is the state of the readiness probe. While driven is set, the agent
+	// runs that probe. counted is the instant at which a result last counted.
 	ready   bool
 	driven  bool
 	counted time.Time
 	counter counter
-	// flights are the probes that others wait for, by name.
-	flights map[string]*flight
-	// said are the last words about each probe.
-	said map[string]string
+	// pending are the probes in progress, by name.
+	pending map[string]*pendingProbe
+	// reported are the last messages about each probe.
+	reported map[string]string
 }
 
-// New makes a Monitor. It starts nothing.
+// New makes a Monitor without starting anything.
 func New(config Config) *Monitor {
 	if config.Do == nil {
 		config.Do = Do
@@ -101,7 +105,7 @@ func New(config Config) *Monitor {
 	return m
 }
 
-// Close forgets all children, and returns when nothing of it runs any more.
+// Close forgets all children, and waits until no goroutine runs any more.
 func (m *Monitor) Close() {
 	m.mu.Lock()
 	m.closed = true
@@ -112,7 +116,7 @@ func (m *Monitor) Close() {
 	m.group.Wait()
 }
 
-// News says that Ready or Take may have something new.
+// News receives a value when Ready or Take may return something new.
 func (m *Monitor) News() <-chan struct{} { return m.news }
 
 // Take returns the notices since the last call.
@@ -124,8 +128,8 @@ func (m *Monitor) Take() []Notice {
 	return notices
 }
 
-// Follow says which children run, by container. Of those that are not among
-// them nothing is asked any more.
+// Follow takes the running children, by container. The Monitor stops probing all
+// others.
 func (m *Monitor) Follow(children map[string]Child) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -134,7 +138,7 @@ func (m *Monitor) Follow(children map[string]Child) {
 		switch {
 		case !ok || m.closed:
 			c.forget()
-		case c.life == nil || c.life.child.Shim != child.Shim || c.life.child.Hold != child.Hold:
+		case c.state == nil || c.state.child.Shim != child.Shim || c.state.child.Hold != child.Hold:
 			c.forget()
 			m.begin(c, child)
 		}
@@ -142,21 +146,21 @@ func (m *Monitor) Follow(children map[string]Child) {
 }
 
 func (c *container) forget() {
-	if c.life != nil {
-		c.life.cancel()
-		c.life = nil
+	if c.state != nil {
+		c.state.cancel()
+		c.state = nil
 	}
 }
 
-// begin follows a child. Called with the mutex held.
+// begin follows a child. The caller holds the mutex.
 func (m *Monitor) begin(c *container, child Child) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &life{
+	l := &childState{
 		child: child, began: time.Now().Add(-child.Age), ctx: ctx, cancel: cancel,
 		started: c.probes.Startup == nil || child.Serving,
-		ready:   child.Serving, flights: map[string]*flight{}, said: map[string]string{},
+		ready:   child.Serving, pending: map[string]*pendingProbe{}, reported: map[string]string{},
 	}
-	c.life = l
+	c.state = l
 	if c.probes.Readiness == nil && l.started {
 		l.ready = true
 	}
@@ -166,20 +170,20 @@ func (m *Monitor) begin(c *container, child Child) {
 	}
 }
 
-// Ready reports whether every container that has probes has a child that passes
-// them.
+// Ready reports whether every container with startup or readiness probes has a
+// child that passes them.
 func (m *Monitor) Ready() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.containers {
-		if c.waits() && (c.life == nil || !c.life.ready) {
+		if c.waits() && (c.state == nil || !c.state.ready) {
 			return false
 		}
 	}
 	return true
 }
 
-// Waits reports whether there is any probe to wait for.
+// Waits reports whether any container has a startup or readiness probe.
 func (m *Monitor) Waits() bool {
 	for c := range maps.Values(m.containers) {
 		if c.waits() {
@@ -191,7 +195,7 @@ func (m *Monitor) Waits() bool {
 
 func (c *container) waits() bool { return c.probes.Startup != nil || c.probes.Readiness != nil }
 
-// tell wakes whoever waits for news. Called with the mutex held.
+// tell adds notices and wakes the agent's loop. The caller holds the mutex.
 func (m *Monitor) tell(notices ...Notice) {
 	m.notices = append(m.notices, notices...)
 	select {
@@ -201,7 +205,7 @@ func (m *Monitor) tell(notices ...Notice) {
 }
 
 // run carries out one probe of a child.
-func (m *Monitor) run(ctx context.Context, l *life, p *api.Probe) Result {
+func (m *Monitor) run(ctx context.Context, l *childState, p *api.Probe) Result {
 	if p.Exec != nil {
 		return m.config.Run(ctx, l.child, p.Exec.Command, p.Timeout())
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// app is the application behind the probes: what each is answered with, and
-// when each was asked.
+// app is the application behind the probes. It has an answer for each probe, and
+// records the time of each.
 type app struct {
 	t     *testing.T
 	began time.Time
@@ -30,13 +30,13 @@ type app struct {
 	answers map[string]Result
 	asked   map[string][]time.Duration
 	ran     []Child
-	// patience is what the last probe was given.
+	// patience is the timeout of the last probe.
 	patience time.Duration
 }
 
 var passes, fails = Result{Outcome: Success, Status: 200}, Result{Outcome: Failure, Output: "refused"}
 
-// declared is a probe of GET /name.
+// declared returns a probe of GET /name.
 func declared(name string, change func(p *api.Probe)) *api.Probe {
 	p := &api.Probe{TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3}
 	p.HTTPGet = &api.HTTPGetAction{Path: "/" + name, Port: 80}
@@ -92,7 +92,7 @@ func (a *app) answer(name string, r Result) {
 	a.answers[name] = r
 }
 
-// times are when the probe was asked, in seconds of the test.
+// times returns the times of a probe, in seconds since the start of the test.
 func (a *app) times(name string) []float64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -111,7 +111,7 @@ func (a *app) pass(d time.Duration) {
 func (a *app) runs(hold string) { a.Follow(map[string]Child{"app": {Shim: "s1", Hold: hold}}) }
 func (a *app) stops()           { a.Follow(nil) }
 
-// kubelet asks as the kubelet does, without following a redirect.
+// kubelet sends a request like the kubelet's, without following redirects.
 func (a *app) kubelet(probe string) *httptest.ResponseRecorder {
 	return a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
 }
@@ -135,7 +135,7 @@ func (a *app) notices() []string {
 }
 
 // compat: probes/standby carried
-func TestAStandbyPassesEveryProbeAndIsAskedNothing(t *testing.T) {
+func TestStandbyPassesEveryProbeUnprobed(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
 		for range 100 {
@@ -152,7 +152,7 @@ func TestAStandbyPassesEveryProbeAndIsAskedNothing(t *testing.T) {
 }
 
 // compat: probes/timings probes/startup-anew carried
-func TestAStartupProbeKeepsItsTimesAndEachChildCountsAnew(t *testing.T) {
+func TestStartupProbeCountsAnewForEachChild(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", func(p *api.Probe) {
 		p.InitialDelaySeconds, p.FailureThreshold = 5, 4
 	}), Liveness: declared("liveness", nil)}
@@ -161,31 +161,31 @@ func TestAStartupProbeKeepsItsTimesAndEachChildCountsAnew(t *testing.T) {
 		a.runs("h1")
 		a.pass(30 * time.Second)
 		assert.Equal(t, []float64{1005, 1015, 1025}, a.times("startup"))
-		assert.Equal(t, 200, a.kubelet("liveness").Code, "not asked before it has started")
+		assert.Equal(t, 200, a.kubelet("liveness").Code, "no liveness probe may run before the startup probe has passed")
 		a.runs("h1")
 		a.stops()
 		a.pass(100 * time.Second)
-		assert.Len(t, a.times("startup"), 3, "nobody is asked after a child has gone")
+		assert.Len(t, a.times("startup"), 3, "no probe may run after the child has ended")
 
 		a.runs("h2")
 		a.pass(30 * time.Second)
 		a.answer("startup", passes)
 		a.pass(10 * time.Second)
-		assert.Len(t, a.times("startup"), 7, "three failures of another child are not counted")
+		assert.Len(t, a.times("startup"), 7, "failures of an earlier child must not count")
 		assert.True(t, a.Ready())
-		assert.Equal(t, []string{"Unhealthy: Startup probe failed: refused", "Unhealthy: Startup probe failed: refused"}, a.notices(), "once for each child")
+		assert.Equal(t, []string{"Unhealthy: Startup probe failed: refused", "Unhealthy: Startup probe failed: refused"}, a.notices(), "each child's failure is reported once")
 		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness").Code)
 		a.pass(time.Hour)
-		assert.Len(t, a.times("startup"), 7, "it has passed")
+		assert.Len(t, a.times("startup"), 7, "no further probe may run after success")
 
 		a.runs("h3")
-		assert.False(t, a.Ready(), "nor is anything left of one that nobody saw go")
+		assert.False(t, a.Ready(), "the earlier child's success must not count")
 		assert.Equal(t, 200, a.kubelet("liveness").Code)
 	})
 }
 
 // compat: lifecycle/grace-of-probe carried
-func TestAChildThatDoesNotStartIsEndedWithTheProbesOwnGrace(t *testing.T) {
+func TestFailedStartupProbeEndsTheChildWithItsGrace(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
 		own  *int64
@@ -197,7 +197,7 @@ func TestAChildThatDoesNotStartIsEndedWithTheProbesOwnGrace(t *testing.T) {
 			})}, func(a *app) {
 				a.runs("h1")
 				a.pass(20 * time.Second)
-				assert.Len(t, a.Take(), 1, "nothing but the first words")
+				assert.Len(t, a.Take(), 1, "only the first failure is reported")
 				a.pass(2 * time.Second)
 				notices := a.Take()
 				require.Len(t, notices, 2)
@@ -215,7 +215,7 @@ func TestAChildThatDoesNotStartIsEndedWithTheProbesOwnGrace(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeProbedDoesNotCount(t *testing.T) {
+func TestUnknownOutcomeDoesNotCount(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
 		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
 		a.runs("h1")
@@ -225,7 +225,7 @@ func TestWhatCannotBeProbedDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestAFailureWhileTheChildSettlesDoesNotCount(t *testing.T) {
+func TestFailureWhileTheChildSettlesDoesNotCount(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) { p.FailureThreshold = 1 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(500 * time.Millisecond)
@@ -238,21 +238,21 @@ func TestAFailureWhileTheChildSettlesDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestReadinessIsDrivenUntilItPassesAndThenLearntFromTheKubelet(t *testing.T) {
+func TestKubeletTakesOverReadinessAfterItsFirstSuccess(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(2500 * time.Millisecond)
-		assert.Equal(t, []float64{0, 1, 2}, a.times("readiness"), "more often than declared")
+		assert.Equal(t, []float64{0, 1, 2}, a.times("readiness"), "a container that is not ready is probed more often than declared")
 		assert.False(t, a.Ready())
 		a.answer("readiness", passes)
 		a.kubelet("readiness")
 		a.pass(time.Second)
-		assert.False(t, a.Ready(), "the threshold is two, and the kubelet's call is not one of them")
+		assert.False(t, a.Ready(), "the kubelet's request must not count towards the threshold of two")
 		a.pass(time.Second)
 		assert.True(t, a.Ready())
 		asked := len(a.times("readiness"))
 		a.pass(time.Hour)
-		assert.Len(t, a.times("readiness"), asked, "from here on the kubelet drives")
+		assert.Len(t, a.times("readiness"), asked, "the agent must not probe after the first success")
 
 		a.answer("readiness", fails)
 		for i := range 3 {
@@ -262,7 +262,7 @@ func TestReadinessIsDrivenUntilItPassesAndThenLearntFromTheKubelet(t *testing.T)
 			}
 			a.pass(10 * time.Second)
 		}
-		assert.False(t, a.Ready(), "at the third, however often it was asked")
+		assert.False(t, a.Ready(), "the third failure must count, however many requests came")
 		a.answer("readiness", passes)
 		a.kubelet("readiness")
 		assert.False(t, a.Ready())
@@ -272,7 +272,7 @@ func TestReadinessIsDrivenUntilItPassesAndThenLearntFromTheKubelet(t *testing.T)
 	})
 }
 
-func TestAnAgentThatResumesBelievesThatWhatServedServes(t *testing.T) {
+func TestResumedAgentCountsAServingChildAsReady(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
 		a.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1", Age: time.Hour, Serving: true}})
@@ -284,7 +284,7 @@ func TestAnAgentThatResumesBelievesThatWhatServedServes(t *testing.T) {
 			a.kubelet("readiness")
 			a.pass(10 * time.Second)
 		}
-		assert.False(t, a.Ready(), "until a probe fails")
+		assert.False(t, a.Ready(), "a failed probe must count")
 	})
 	bubble(t, probes, func(a *app) {
 		a.answer("startup", passes)
@@ -292,15 +292,15 @@ func TestAnAgentThatResumesBelievesThatWhatServedServes(t *testing.T) {
 		a.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1", Age: time.Hour}})
 		assert.False(t, a.Ready())
 		a.pass(time.Millisecond)
-		assert.True(t, a.Ready(), "one that did not serve is asked at once")
+		assert.True(t, a.Ready(), "a child that did not serve must be probed at once")
 	})
 }
 
 // compat: probes/timings carried
-func TestTheInitialDelayCountsFromTheStartOfTheChild(t *testing.T) {
+func TestInitialDelayCountsFromTheStartOfTheChild(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())
-		assert.True(t, a.Ready(), "there is nothing to wait for")
+		assert.True(t, a.Ready(), "without probes the pod is ready")
 		a.pass(time.Hour)
 		a.runs("h1")
 		a.pass(19 * time.Second)
@@ -310,7 +310,7 @@ func TestTheInitialDelayCountsFromTheStartOfTheChild(t *testing.T) {
 	})
 }
 
-func TestTheKubeletHearsTheApplicationItself(t *testing.T) {
+func TestKubeletGetsTheApplicationsOwnAnswer(t *testing.T) {
 	teapot := Result{Outcome: Failure, Status: 418, Output: "HTTP probe failed with statuscode: 418"}
 	host := []api.HTTPHeader{{Name: "host", Value: "shop.example"}}
 	for _, tt := range []struct {
@@ -351,13 +351,13 @@ func TestTheKubeletHearsTheApplicationItself(t *testing.T) {
 					assert.Equal(t, tt.code, w.Code)
 					assert.Equal(t, tt.location, w.Header().Get("Location"))
 				}
-				assert.Equal(t, tt.notices, a.notices(), "not said twice")
+				assert.Equal(t, tt.notices, a.notices(), "a failure must not be reported twice")
 			})
 		})
 	}
 }
 
-func TestAChildThatStopsWhileItIsAskedIsNotHeldAgainstTheStandby(t *testing.T) {
+func TestProbeOfAStoppedChildPasses(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("live", func(p *api.Probe) {
 		p.Handler = api.Handler{TCPSocket: &api.TCPSocketAction{Port: 1}}
 	})}, func(a *app) {
@@ -372,8 +372,8 @@ func TestAChildThatStopsWhileItIsAskedIsNotHeldAgainstTheStandby(t *testing.T) {
 	})
 }
 
-// Anybody may ask who reaches the pod.
-func TestHoweverManyAskAtOnceTheApplicationIsAskedOnce(t *testing.T) {
+// Anybody who reaches the pod may request a probe.
+func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)
 		a.runs("h1")
@@ -399,33 +399,33 @@ func TestHoweverManyAskAtOnceTheApplicationIsAskedOnce(t *testing.T) {
 		}
 		assert.Len(t, a.times("x"), before+1)
 		ask()
-		assert.Len(t, a.times("x"), before+2, "who comes later is not answered from memory")
+		assert.Len(t, a.times("x"), before+2, "a later request must cause a new probe")
 	})
 }
 
-func TestTheKubeletHasTimeLeftToMeetTheSilenceItself(t *testing.T) {
+func TestHangingProbeIsRedirectedBeforeItsTimeout(t *testing.T) {
 	other := func(p *api.Probe) { p.HTTPGet.Host = "10.9.9.9" }
 	bubble(t, api.Probes{Readiness: declared("x", nil), Liveness: declared("x", other)}, func(a *app) {
 		a.answer("x", passes)
 		a.runs("h1")
 		a.pass(time.Second)
-		assert.Equal(t, time.Second, a.patience, "nobody waits for it")
+		assert.Equal(t, time.Second, a.patience, "no kubelet waits, so the probe gets its whole timeout")
 		a.kubelet("readiness")
 		assert.Equal(t, time.Second-handBack, a.patience)
 		a.kubelet("liveness")
-		assert.Equal(t, time.Second, a.patience, "there it could not go")
+		assert.Equal(t, time.Second, a.patience, "a gRPC probe has no redirect, so it gets its whole timeout")
 	})
 }
 
-func TestAnExecProbeRunsInItsContainer(t *testing.T) {
+func TestExecProbeRunsInItsContainer(t *testing.T) {
 	command := func(p *api.Probe) { p.Handler = api.Handler{Exec: &api.ExecAction{Command: []string{"ping", "me"}}} }
 	bubble(t, api.Probes{Readiness: declared("", command), Liveness: declared("", command)}, func(a *app) {
 		a.answer("ping me", passes)
 		a.runs("h1")
 		a.pass(time.Second)
 		assert.True(t, a.Ready())
-		assert.Equal(t, []Child{{Shim: "s1", Hold: "h1"}}, a.ran, "until it has passed, by order")
-		assert.Equal(t, http.StatusNotFound, a.kubelet("liveness").Code, "not by HTTP, which anybody may ask by")
+		assert.Equal(t, []Child{{Shim: "s1", Hold: "h1"}}, a.ran, "the agent must run the command until it has passed")
+		assert.Equal(t, http.StatusNotFound, a.kubelet("liveness").Code, "no HTTP request may run a command")
 		assert.Equal(t, http.StatusNotFound, a.kubelet("readiness").Code)
 		assert.Len(t, a.ran, 1)
 		assert.Empty(t, a.notices())
@@ -441,7 +441,7 @@ func TestAnExecProbeRunsInItsContainer(t *testing.T) {
 		for range 5 {
 			report("s1/h0", "false")
 		}
-		assert.True(t, a.Ready(), "of another child")
+		assert.True(t, a.Ready(), "another child's result must not count")
 		report(w.Header().Get(ChildHeader), "false")
 		report(w.Header().Get(ChildHeader), "false")
 		assert.True(t, a.Ready())
@@ -450,19 +450,19 @@ func TestAnExecProbeRunsInItsContainer(t *testing.T) {
 	})
 }
 
-func TestOnANodesNetworkTheVerdictIsByExec(t *testing.T) {
+func TestHostNetworkProbeIsAnsweredThroughExec(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		a.runs("h1")
 		w := a.exec("liveness")
 		assert.Equal(t, StatusFail, w.Code)
-		assert.Equal(t, "refused", w.Body.String(), "the kubelet's words, and no more")
+		assert.Equal(t, "refused", w.Body.String(), "the body must contain only the failure")
 		a.answer("liveness", passes)
 		assert.Equal(t, StatusPass, a.exec("liveness").Code)
-		assert.Empty(t, a.notices(), "the kubelet says it")
+		assert.Empty(t, a.notices(), "the kubelet reports this failure itself")
 	})
 }
 
-func TestNobodyAsksForAProbeThatThereIsNot(t *testing.T) {
+func TestUndeclaredProbeIsNotFound(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		for _, path := range []string{"/probe/app/readiness", "/probe/app/startup", "/probe/other/liveness", "/probe/", "/"} {
 			assert.Equal(t, 404, a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, path, nil)).Code, path)

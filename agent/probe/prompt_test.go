@@ -13,20 +13,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The kubelet asks a startup probe once a period, then the readiness probe at once.
-// It starts to count at any instant within a period; the agent at the child's start.
+// The kubelet runs a startup probe once a period, and the readiness probe right
+// after it. The kubelet starts at any instant within a period, the agent at the
+// child's start.
 func TestHolderIsReadyAsSoonAsWithoutUs(t *testing.T) {
 	for name, tt := range map[string]struct {
 		delay, period int
 		up, latest    time.Duration
 	}{
-		"at once":                 {0, 10, 0, 0},
-		"while it settles":        {0, 10, 800 * time.Millisecond, time.Second},
-		"after a while":           {0, 5, 12 * time.Second, 17 * time.Second},
-		"before its delay":        {20, 5, 12 * time.Second, 20 * time.Second},
-		"after its delay":         {7, 5, 12500 * time.Millisecond, 17500 * time.Millisecond},
-		"with a short period":     {0, 1, 24300 * time.Millisecond, 25300 * time.Millisecond},
-		"after a delay, a second": {10, 1, 24300 * time.Millisecond, 25300 * time.Millisecond},
+		"served at once":                   {0, 10, 0, 0},
+		"served while settling":            {0, 10, 800 * time.Millisecond, time.Second},
+		"served late":                      {0, 5, 12 * time.Second, 17 * time.Second},
+		"served before the delay ends":     {20, 5, 12 * time.Second, 20 * time.Second},
+		"served after the delay ends":      {7, 5, 12500 * time.Millisecond, 17500 * time.Millisecond},
+		"served late, short period":        {0, 1, 24300 * time.Millisecond, 25300 * time.Millisecond},
+		"served late, short period, delay": {10, 1, 24300 * time.Millisecond, 25300 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			probes := api.Probes{
@@ -45,7 +46,7 @@ func TestHolderIsReadyAsSoonAsWithoutUs(t *testing.T) {
 				}
 				a.runs("h1")
 				a.pass(tt.up)
-				assert.Equal(t, http.StatusOK, a.kubelet(api.ReadinessProbe).Code, "containerStatuses tell nothing of a child that is starting")
+				assert.Equal(t, http.StatusOK, a.kubelet(api.ReadinessProbe).Code, "a container counts as ready while its child starts")
 				ups()
 				a.pass(tt.latest - tt.up)
 				assert.True(t, a.Ready())

@@ -13,32 +13,32 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// How the agent answers "agent probe", which an exec probe has become.
+// How the agent answers "agent probe", the command that replaces an exec probe.
 const (
-	// StatusPass and StatusFail are the verdict; the latter's words are the
-	// body.
+	// StatusPass and StatusFail are the result. The body of StatusFail explains
+	// it.
 	StatusPass = http.StatusOK
 	StatusFail = http.StatusServiceUnavailable
-	// StatusRun: the command is to be run there. ChildHeader is to be sent
-	// back with what came of it.
+	// StatusRun means that "agent probe" must run the command itself. It returns
+	// the result with the same ChildHeader.
 	StatusRun   = http.StatusAccepted
 	ChildHeader = "Metaparticle-Child"
-	// PassedParameter is what came of it: "true" or "false".
+	// PassedParameter is the command's result: "true" or "false".
 	PassedParameter = "passed"
 )
 
-// handBack is left of the kubelet's patience when a probe that hangs is handed
-// back to it, so that it meets the silence itself and says so in its own words.
-// A probe's timeout is a second at least.
+// handBack is the time before the kubelet's timeout at which the agent redirects
+// a hanging probe to the application. The kubelet then meets the silence itself,
+// and reports it in its own words. A probe's timeout is at least a second.
 const handBack = 100 * time.Millisecond
 
-// slack is what an answer may take longer than the probe that it is about.
+// slack is the additional time for an answer after the probe's own timeout.
 const slack = time.Second
 
-// Handler answers the kubelet, on the agent's port. Others may ask there too:
-// they get no command run.
+// Handler answers the kubelet on the agent's port. It runs no commands, because
+// other clients can reach that port.
 func (m *Monitor) Handler() http.Handler {
-	return m.handler(func(w http.ResponseWriter, r *http.Request, a asked) {
+	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		if a.probe.Exec != nil {
 			http.NotFound(w, r)
 			return
@@ -62,21 +62,21 @@ func (m *Monitor) Handler() http.Handler {
 			http.Redirect(w, r, to.String(), http.StatusTemporaryRedirect)
 		default:
 			m.mu.Lock()
-			m.say(a.container, a.life, a.name, result)
+			m.say(a.container, a.state, a.name, result)
 			m.mu.Unlock()
 			http.Error(w, result.Output, http.StatusServiceUnavailable)
 		}
 	})
 }
 
-// ProbeHandler answers exec probes, on the agent's socket in the shared volume.
+// ProbeHandler answers exec probes on the agent's socket in the shared volume.
 func (m *Monitor) ProbeHandler() http.Handler {
-	return m.handler(func(w http.ResponseWriter, r *http.Request, a asked) {
-		child := a.life.child.Shim + "/" + a.life.child.Hold
+	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
+		child := a.state.child.Shim + "/" + a.state.child.Hold
 		switch {
 		case r.Method == http.MethodPost:
 			if r.Header.Get(ChildHeader) == child && a.name == api.ReadinessProbe {
-				m.observe(a.container, a.life, outcomeOf(r.URL.Query().Get(PassedParameter) == "true"))
+				m.observe(a.container, a.state, outcomeOf(r.URL.Query().Get(PassedParameter) == "true"))
 			}
 		case a.probe.Exec != nil:
 			w.Header().Set(ChildHeader, child)
@@ -97,16 +97,16 @@ func outcomeOf(passed bool) Outcome {
 	return Failure
 }
 
-// asked is a probe that is to be answered by a child.
-type asked struct {
+// probeRequest is a probe that a child must answer.
+type probeRequest struct {
 	container *container
 	name      string
 	probe     *api.Probe
-	life      *life
+	state     *childState
 }
 
-// handler answers for what stands by, and lets serve answer for a child.
-func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, asked)) http.Handler {
+// handler answers for a standby, and calls serve for a child.
+func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
 		c := m.containers[name]
@@ -115,11 +115,11 @@ func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, asked))
 			return
 		}
 		m.meet(r)
-		a := asked{container: c, name: probe, probe: c.probe(probe)}
+		a := probeRequest{container: c, name: probe, probe: c.probe(probe)}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.probe.Timeout() + slack))
 		m.mu.Lock()
 		due := c.due(a.probe)
-		a.life = c.life
+		a.state = c.state
 		m.mu.Unlock()
 		if !due {
 			_, _ = io.WriteString(w, "the application does not run, or is starting\n")
@@ -139,65 +139,64 @@ func (c *container) probe(name string) *api.Probe {
 	return nil
 }
 
-// due: there is a child, and the kubelet would ask it by now if it had started
-// with its container.
+// due reports whether a child runs whose initial delay is over.
 func (c *container) due(p *api.Probe) bool {
-	return c.life != nil && c.life.started && time.Since(c.life.began) >= p.InitialDelay()
+	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
-// flight is a probe that is under way, for all who ask for it meanwhile. Anybody
-// may ask who reaches the pod, but of each probe that is declared only one at a
+// pendingProbe is a probe in progress, shared by all clients that request it
+// meanwhile. Anybody who reaches the pod may request a probe, but only one at a
 // time reaches the application.
-type flight struct {
-	landed chan struct{}
+type pendingProbe struct {
+	done   chan struct{}
 	result Result
 }
 
-// standing is what is left of a child that was stopped meanwhile: a standby.
+// standing is the result if the child was stopped meanwhile: a standby passes.
 var standing = Result{Outcome: Success}
 
-// ask asks the application while the kubelet waits.
-func (m *Monitor) ask(a asked) Result {
+// ask probes the application while the kubelet waits.
+func (m *Monitor) ask(a probeRequest) Result {
 	m.mu.Lock()
-	if a.container.life != a.life {
+	if a.container.state != a.state {
 		m.mu.Unlock()
 		return standing
 	}
-	f := a.life.flights[a.name]
+	f := a.state.pending[a.name]
 	if f == nil {
-		f = &flight{landed: make(chan struct{})}
-		a.life.flights[a.name] = f
-		m.group.Go(func() { m.fly(a, f) })
+		f = &pendingProbe{done: make(chan struct{})}
+		a.state.pending[a.name] = f
+		m.group.Go(func() { m.carryOut(a, f) })
 	}
 	m.mu.Unlock()
-	<-f.landed
+	<-f.done
 	return f.result
 }
 
-// fly carries the probe out. It ends with its timeout or with the child, and not
-// when one of those who ask is gone.
-func (m *Monitor) fly(a asked, f *flight) {
-	defer close(f.landed)
+// carryOut runs the probe. It ends with the timeout or with the child, but not
+// when a client disconnects.
+func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
+	defer close(f.done)
 	timeout := a.probe.Timeout()
 	if m.redirect(a.probe) != nil {
 		timeout -= handBack
 	}
-	f.result = m.config.Do(m.asKubelet(a.life.ctx), a.probe.Handler, m.config.Address, timeout)
+	f.result = m.config.Do(m.asKubelet(a.state.ctx), a.probe.Handler, m.config.Address, timeout)
 	m.mu.Lock()
-	delete(a.life.flights, a.name)
-	over := a.container.life != a.life
+	delete(a.state.pending, a.name)
+	over := a.container.state != a.state
 	m.mu.Unlock()
 	switch {
 	case over:
 		f.result = standing
 	case a.name == api.ReadinessProbe:
-		m.observe(a.container, a.life, f.result.Outcome)
+		m.observe(a.container, a.state, f.result.Outcome)
 	}
 }
 
-// redirect is where the kubelet can meet the application itself: nil where it
-// would not follow, as to another host than the pod's, or could not ask, as by
-// gRPC. Without a scheme a redirect keeps the Host header.
+// redirect returns the URL at which the kubelet can reach the application itself.
+// It returns nil for another host, to which the kubelet would not follow, and for
+// gRPC. A redirect without a scheme keeps the Host header.
 func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	switch {
 	case p.HTTPGet != nil && p.HTTPGet.Host == "":
@@ -212,8 +211,8 @@ func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	return nil
 }
 
-// lostOnRedirect: the probe names a virtual host, which a redirect from HTTP to
-// HTTPS would lose.
+// lostOnRedirect reports whether the probe names a virtual host that a redirect
+// from HTTP to HTTPS would lose.
 func lostOnRedirect(action *api.HTTPGetAction) bool {
 	if !strings.EqualFold(action.Scheme, "https") {
 		return false

@@ -10,17 +10,17 @@ import (
 	"regexp"
 )
 
-// userAgent begins as the kubelet's. The agent uses this name until the kubelet has
-// asked for the first time.
+// userAgent is the agent's User-Agent before the kubelet's first request.
+// Applications may recognize probes by its beginning.
 const userAgent = "kube-probe/metaparticle"
 
-// kubeletsAgent matches the name by which a kubelet asks. Strangers can reach the
-// agent's port as well, and put no other text into an application's log.
+// kubeletsAgent matches a kubelet's User-Agent. Other clients can reach the
+// agent's port, and must not put other text into an application's log.
 var kubeletsAgent = regexp.MustCompile(`^kube-probe/[0-9]{1,3}\.[0-9]{1,3}\+?$`)
 
 type userAgentKey struct{}
 
-// meet learns the name by which the node's kubelet asks.
+// meet stores the User-Agent of the node's kubelet.
 func (m *Monitor) meet(r *http.Request) {
 	name := r.UserAgent()
 	if !kubeletsAgent.MatchString(name) {
@@ -31,14 +31,14 @@ func (m *Monitor) meet(r *http.Request) {
 	m.kubelet = name
 }
 
-// asKubelet makes the probes under ctx bear the kubelet's name.
+// asKubelet gives the probes under ctx the kubelet's User-Agent.
 func (m *Monitor) asKubelet(ctx context.Context) context.Context {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return context.WithValue(ctx, userAgentKey{}, m.kubelet)
 }
 
-// userAgentOf returns the name that a probe under ctx bears.
+// userAgentOf returns the User-Agent of a probe under ctx.
 func userAgentOf(ctx context.Context) string {
 	name, _ := ctx.Value(userAgentKey{}).(string)
 	return cmp.Or(name, userAgent)

@@ -14,18 +14,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Applications leave the kubelet out of their logs by its exact name.
+// Applications exclude the kubelet's requests from their logs by its exact
+// User-Agent.
 func TestApplicationSeesTheKubeletsUserAgent(t *testing.T) {
 	for name, tt := range map[string]struct {
 		own         []api.HTTPHeader
 		asked, want string
 	}{
-		"the kubelet's":        {nil, "kube-probe/1.37", "kube-probe/1.37"},
-		"a vendor's":           {nil, "kube-probe/1.37+", "kube-probe/1.37+"},
-		"a stranger's":         {nil, "curl/8.5.0", "kube-probe/metaparticle"},
-		"somebody's like it":   {nil, "kube-probe/1.37 (and more)", "kube-probe/metaparticle"},
-		"too long to be one":   {nil, "kube-probe/1.37373737", "kube-probe/metaparticle"},
-		"the probe's own name": {[]api.HTTPHeader{{Name: "user-agent", Value: "me"}}, "me", "me"},
+		"kubelet":               {nil, "kube-probe/1.37", "kube-probe/1.37"},
+		"vendor's kubelet":      {nil, "kube-probe/1.37+", "kube-probe/1.37+"},
+		"other client":          {nil, "curl/8.5.0", "kube-probe/metaparticle"},
+		"kubelet with a suffix": {nil, "kube-probe/1.37 (and more)", "kube-probe/metaparticle"},
+		"version too long":      {nil, "kube-probe/1.37373737", "kube-probe/metaparticle"},
+		"declared header":       {[]api.HTTPHeader{{Name: "user-agent", Value: "me"}}, "me", "me"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := make(chan *http.Request, 10)
@@ -36,18 +37,18 @@ func TestApplicationSeesTheKubeletsUserAgent(t *testing.T) {
 			m := New(Config{Address: loopback, Probes: map[string]api.Probes{"app": {Readiness: p}}})
 			defer m.Close()
 
-			// The kubelet asks a standby first.
+			// The kubelet probes a standby first.
 			request := httptest.NewRequest(http.MethodGet, api.ProbePath("app", api.ReadinessProbe), nil)
 			request.Header.Set("User-Agent", tt.asked)
 			m.Handler().ServeHTTP(httptest.NewRecorder(), request)
 			require.Empty(t, seen)
 			m.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1"}})
 			driven := <-seen
-			assert.Equal(t, tt.want, driven.UserAgent(), "a probe that the agent drives")
+			assert.Equal(t, tt.want, driven.UserAgent(), "a probe that the agent starts")
 			<-m.News()
 			m.Handler().ServeHTTP(httptest.NewRecorder(), request)
 			asked := <-seen
-			assert.Equal(t, tt.want, asked.UserAgent(), "a probe that the kubelet drives")
+			assert.Equal(t, tt.want, asked.UserAgent(), "a probe that the kubelet starts")
 			assert.Empty(t, asked.Referer())
 		})
 	}

@@ -1,32 +1,32 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package standin has the gates that are not in the application's containers.
-// Where a shim would report and be granted, one stand-in does so for the whole
-// pod; the agent's loop is the same.
+// Package standin contains the gates outside of the application's containers. One
+// stand-in acts for the whole pod, where a shim would receive grants and report.
+// The agent's loop is the same.
 //
-// # What each guarantees
+// # What each gate guarantees
 //
-// [Pod]: the application's containers start only after the slot was granted.
-// When it is lost, yielded, or was not renewed until the drain has to begin, the
-// agent's process ends with a code on which the kubelet restarts every container
-// of the pod. What was granted is never said to be over: nothing here sees the
-// application, so nothing proves that it is dead, and the slot expires. A hold
-// that an earlier agent process began goes on only if the note of it is there.
+// [Pod]: the application's containers start only after the grant of the slot. The
+// agent's process ends if the slot is lost or yielded, or is not renewed until
+// the drain must begin. On its exit code the kubelet restarts every container of
+// the pod. The stand-in never reports a hold as over: it does not see the
+// application, so nothing proves that the application is dead. The slot expires.
+// A new agent process resumes a hold only if the note of that hold exists.
 //
-// [Readiness]: a hold is over when the API server has stored that the pod is not
-// Ready, and not before. A new agent process holds nothing, and takes nothing for
-// over, until that is stored.
+// [Readiness]: a hold is over once the API server has stored that the pod is not
+// Ready. Until that is stored, a new agent process holds no slot, and reports no
+// earlier hold as over.
 //
 // # What they do not guarantee
 //
-// Nothing in the pod enforces the deadline. With [Pod] the kubelet does what it
-// is asked to, in its own time (seconds, between the drain's beginning and the
-// end of the lease); a kubelet that is dead or slow lets the application run on.
-// With [Readiness] the application runs on anyway, and who has learnt the pod's
-// address goes on talking to it.
+// Nothing in the pod enforces the deadline. With [Pod] the kubelet restarts the
+// containers in its own time. That takes seconds, between the beginning of the
+// drain and the end of the lease. A dead or slow kubelet lets the application run
+// on. With [Readiness] the application runs on anyway, and serves clients that
+// know the pod's address.
 //
 // # Clock
 //
-// CLOCK_BOOTTIME, as in package gate.
+// The clock is CLOCK_BOOTTIME, as in package gate.
 package standin

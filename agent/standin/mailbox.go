@@ -10,19 +10,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Container is the name under which a stand-in reports: it is no container's,
-// which cannot have a dot.
+// Container is the name under which a stand-in reports. No container has this
+// name, because a container's name cannot contain a dot.
 const Container = "pod.all"
 
-// mailbox carries the last report to a reader who may be late: fewer reports
-// then, never older ones.
+// mailbox delivers the last report to a reader that may be late. The reader may
+// miss reports, but never gets an older one after a newer one.
 type mailbox struct {
 	reports chan gate.Report
 	news    chan struct{}
 
 	mu   sync.Mutex
 	last gate.Report
-	// put and taken count reports.
+	// puts and taken count the reports.
 	puts, taken int
 }
 
@@ -41,7 +41,7 @@ func (m *mailbox) put(r gate.Report) {
 	}
 }
 
-// deliver hands reports out until ctx ends.
+// deliver passes on reports until ctx ends.
 func (m *mailbox) deliver(ctx context.Context) {
 	for {
 		m.mu.Lock()

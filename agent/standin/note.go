@@ -15,32 +15,31 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The notes in the shared directory. They are not synced to the disk: what they
-// are about does not outlive the kernel whose page cache holds them. A machine
-// that crashed may leave half of one behind: of that it is known that something
-// ran, and nothing more.
+// The names of the notes in the shared directory. The notes are not synced to
+// disk: the processes that they describe end with the kernel whose page cache
+// holds them. A crashed machine may leave half a note. Then the pod knows only
+// that a container may have run.
 const (
-	// letStart: since this was written the application's containers may run.
+	// letStart is the note before which no application container may start.
 	letStart = "let-start"
-	// before: the let-start of containers that the kubelet has restarted since,
-	// by its own word. That is no proof.
+	// before is the earlier letStart note. The kubelet has restarted those
+	// containers since, which does not prove that the earlier processes are dead.
 	before = "let-start.before"
 )
 
-// note is under which hold the application's containers were let start.
+// note records the hold under which the application's containers were started.
 type note struct {
 	Shim  gate.ShimID      `json:"shim"`
 	Hold  string           `json:"hold"`
 	Slots []gate.SlotToken `json:"slots"`
-	// Leave is the CLOCK_BOOTTIME instant at which the drain begins, unless
-	// the hold was renewed since.
+	// Leave is the CLOCK_BOOTTIME instant at which the drain begins, unless the
+	// hold was renewed since.
 	Leave  time.Duration `json:"leave"`
 	BootID string        `json:"bootID"`
 }
 
-// Turn is done once before each round of the pod's containers, by an init
-// container in front of the agent: what was let start before is of an earlier
-// round from here on.
+// Turn runs before each round of the pod's containers, in an init container in
+// front of the agent. It marks the note of the previous round as an earlier one.
 func Turn(dir string) error {
 	err := os.Rename(filepath.Join(dir, letStart), filepath.Join(dir, before))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -49,7 +48,8 @@ func Turn(dir string) error {
 	return nil
 }
 
-// readNote reads a note; nil if there is none. An error says that there is one.
+// readNote reads a note, and returns nil if there is none. An error means that a
+// note exists and is unreadable.
 func readNote(dir, name string) (*note, error) {
 	b, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -68,7 +68,7 @@ func readNote(dir, name string) (*note, error) {
 	return n, nil
 }
 
-// write replaces the note: a reader finds the old one or the new one.
+// write replaces the note atomically: a reader finds the old note or the new one.
 func (n *note) write(dir string) error {
 	b, err := json.Marshal(n)
 	if err != nil {

@@ -17,23 +17,25 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// ErrRestart: all containers of the pod have to be restarted. The process ends
-// with the code that asks the kubelet to.
+// ErrRestart means that all containers of the pod must be restarted. The process
+// then ends with the exit code that makes the kubelet do so.
 var ErrRestart = errors.New("the pod's containers have to be restarted")
 
-// PodConfig says where the agent's end lives.
+// PodConfig configures a [Pod].
 type PodConfig struct {
-	// Dir is the shared directory; it exists.
+	// Dir is the shared directory, which must exist.
 	Dir string
-	// OwnKernel: the pod may run in a virtual machine of its own, so a note of
-	// another boot stays unproven.
+	// OwnKernel means that the pod may run in a virtual machine of its own. Then
+	// a note of another boot stays unproven.
 	OwnKernel bool
 	Log       *slog.Logger
 }
 
-// Pod is the gate before the kubelet's start of the application's containers.
+// Pod is the gate that makes the kubelet wait before it starts the application's
+// containers.
 type Pod struct {
 	cfg      PodConfig
 	bootID   string
@@ -46,13 +48,13 @@ type Pod struct {
 	mu     sync.Mutex
 	report gate.Report
 	leave  time.Duration
-	// waiter is the connection of the init container that waits.
+	// waiter is the connection of the waiting init container.
 	waiter  net.Conn
 	stopped bool
 }
 
-// OpenPod waits until no other agent process acts for the pod, reads what may
-// run, and opens the socket for "agent wait".
+// OpenPod waits until no other agent process acts for the pod. It then reads the
+// notes, and opens the socket for "agent wait".
 func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -69,7 +71,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 		p.alarm, err = gate.NewAlarm()
 	}
 	if err == nil {
-		p.listener, err = gate.Socket("unix", filepath.Join(cfg.Dir, "wait.sock"), 0o755)
+		p.listener, err = gate.Socket("unix", filepath.Join(cfg.Dir, api.WaitSocketName), 0o755)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.lock.Close())
@@ -77,7 +79,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	return p, nil
 }
 
-// recall works out from the notes where an earlier agent process was.
+// recall derives the state of an earlier agent process from the notes.
 func (p *Pod) recall() error {
 	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: gate.Now()}
 	last, err := readNote(p.cfg.Dir, before)
@@ -91,7 +93,7 @@ func (p *Pod) recall() error {
 	running, err := readNote(p.cfg.Dir, letStart)
 	switch {
 	case err != nil:
-		// Something may run, and nobody knows until when it may.
+		// A container may run, but its deadline is unknown.
 		return fmt.Errorf("%w: %w", ErrRestart, err)
 	case running == nil || p.over(running):
 		return nil
@@ -102,20 +104,20 @@ func (p *Pod) recall() error {
 	}
 	p.leave = running.Leave
 	if running.BootID != p.bootID {
-		p.leave = 0 // of another clock
+		p.leave = 0 // the instant belongs to another clock
 	}
 	return nil
 }
 
-// over: another boot has ended whatever ran then.
+// over reports whether a reboot has ended the note's containers.
 func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKernel }
 
 // Reports implements the agent's gate.
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
-// Run serves until ctx ends, or until the pod's containers have to be restarted
-// ([ErrRestart]), or until stop is closed while they may run: the kubelet says
-// that they have ended, and the slot expires.
+// Run serves until ctx ends, or until the pod's containers must be restarted
+// ([ErrRestart]). It also returns if stop is closed while the containers may run.
+// Then only the kubelet knows when they end, and the slot expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -155,7 +157,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// Close gives up the socket and the lock of a gate that does not Run.
+// Close releases the socket and the lock of a gate that does not run.
 func (p *Pod) Close() error {
 	return errors.Join(ignoreClosed(p.listener.Close()), ignoreClosed(p.alarm.Close()), ignoreClosed(p.lock.Close()))
 }
@@ -167,7 +169,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// stop starts nothing from here on, and tells whether something may run.
+// stop refuses all further grants, and reports whether a container may run.
 func (p *Pod) stop() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,8 +177,8 @@ func (p *Pod) stop() bool {
 	return p.report.Phase == gate.Running
 }
 
-// ring is the watchdog: an agent that heard nothing of its Lease in time, or
-// that has just begun and cannot read it, must not let the application run on.
+// ring is the watchdog. It ends the containers if the agent did not renew in
+// time, or has just started and cannot read the Lease.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +191,7 @@ func (p *Pod) ring() {
 	}
 }
 
-// restartAll is asked for once; the process is about to end.
+// restartAll requests the restart once, because the process ends afterwards.
 func (p *Pod) restartAll(reason string) {
 	select {
 	case p.restart <- reason:
@@ -197,8 +199,8 @@ func (p *Pod) restartAll(reason string) {
 	}
 }
 
-// Grant lets the application's containers start, or moves the deadline of those
-// that were. The note is written first.
+// Grant lets the application's containers start, or moves the deadline of running
+// ones. It writes the note before it lets them start.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -217,8 +219,8 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	}
 	n := p.note(g)
 	if gate.Now() >= n.Leave {
-		// This process stood still since it acquired; the kubelet would start
-		// what it has to restart at once, maybe beside the next holder.
+		// This process was frozen since it acquired. The kubelet would start
+		// containers that it must restart at once, maybe beside the next holder.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
 	if err := n.write(p.cfg.Dir); err != nil {
@@ -230,7 +232,7 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.report.Since, p.report.Unproven, p.report.Connected = gate.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
-		// It comes again, which is noticed.
+		// The init container connects again, and welcome notices that.
 		p.cfg.Log.Warn("not told to go on", "err", err)
 	}
 	return nil
@@ -239,14 +241,14 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 func (p *Pod) note(g gate.Grant) *note {
 	return &note{
 		Shim: p.report.Shim, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
-		// Killing is the kubelet's, who takes a few seconds: it is asked when
-		// the drain would begin.
+		// The kubelet needs a few seconds to kill, so the agent leaves when the
+		// drain would begin.
 		Leave: g.Deadline - g.Kill - g.Drain,
 	}
 }
 
-// extend moves the instant at which to leave. Where that cannot be noted, a
-// process that comes after this one leaves earlier.
+// extend moves the instant of leaving. If the note cannot be written, a later
+// agent process leaves earlier.
 func (p *Pod) extend(g gate.Grant) {
 	n := p.note(g)
 	p.leave = n.Leave
@@ -256,8 +258,8 @@ func (p *Pod) extend(g gate.Grant) {
 	}
 }
 
-// Drain ends the process where something may run: there is no gentler way to
-// stop containers that are not ours. Nothing is ever said to be over then.
+// Drain ends the process if a container may run, because the agent has no gentler
+// way to stop other containers. It never reports the hold as over.
 func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -270,7 +272,7 @@ func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	return nil
 }
 
-// accept hears the init container.
+// accept takes the init container's connections.
 func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	for {
 		c, err := p.listener.Accept()
@@ -286,13 +288,13 @@ func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	}
 }
 
-// welcome takes the connection of the init container.
+// welcome takes a connection of the init container.
 func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet begins again what it had been let go on with. Whether
-		// anything runs nobody knows; from a fresh start all is clear.
+		// The kubelet runs the init container again, although it had been let go.
+		// Whether a container runs is unknown, so all of them start afresh.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false
@@ -306,7 +308,7 @@ func (p *Pod) welcome(c net.Conn) bool {
 	return true
 }
 
-// listenTo reads until the init container's end: it has nothing to say.
+// listenTo waits for the end of the init container, which sends nothing.
 func (p *Pod) listenTo(c net.Conn) {
 	_, _ = io.Copy(io.Discard, c)
 	p.mu.Lock()

@@ -19,11 +19,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// patience bounds every wait: far beyond what anything takes, so that only a
-// bug meets it.
+// patience bounds every wait, far above the longest regular one.
 const patience = 20 * time.Second
 
-// served is a gate that runs, as one agent process has it.
+// served is a running gate, as in one agent process.
 type served struct {
 	*Pod
 	t      *testing.T
@@ -44,7 +43,7 @@ func serve(t *testing.T, dir string) *served {
 	return s
 }
 
-// kill ends the process as SIGKILL would: nothing is said or written.
+// kill ends the process as SIGKILL would, without a message or a write.
 func (s *served) kill() {
 	s.cancel()
 	select {
@@ -55,7 +54,7 @@ func (s *served) kill() {
 	}
 }
 
-// ended is what Run returned.
+// ended returns the result of Run.
 func (s *served) ended() error {
 	s.t.Helper()
 	select {
@@ -68,7 +67,7 @@ func (s *served) ended() error {
 	}
 }
 
-// next is the next report.
+// next returns the next report.
 func (s *served) next() gate.Report {
 	s.t.Helper()
 	select {
@@ -80,7 +79,7 @@ func (s *served) next() gate.Report {
 	}
 }
 
-// reported is how many reports there were.
+// reported returns the number of reports.
 func (s *served) reported() int {
 	s.box.mu.Lock()
 	defer s.box.mu.Unlock()
@@ -109,7 +108,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// letGo is a gate that has let the application start under the hold.
+// letGo returns a gate that has let the application start under the hold.
 func letGo(t *testing.T, dir, hold string, leave time.Duration) (*served, gate.Report) {
 	t.Helper()
 	s := serve(t, dir)
@@ -187,8 +186,8 @@ func TestAgentRestartedAloneResumesWhatRuns(t *testing.T) {
 	assert.True(t, after.Connected)
 }
 
-// The kubelet's word that it has restarted all containers is no proof that the
-// earlier ones are dead.
+// The kubelet restarts all containers, but that does not prove that the earlier
+// ones are dead.
 func TestWhatRanBeforeARestartOfAllIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
@@ -264,7 +263,8 @@ func TestUnrenewedAllContainersAreRestartedInTime(t *testing.T) {
 	assert.Less(t, gate.Now(), extended.Deadline, "and early, because killing is the kubelet's")
 }
 
-// Nobody else enforces the deadline of what an earlier process let start.
+// No other process enforces the deadline of containers that an earlier agent
+// started.
 func TestAgentThatHearsNothingAfterItsRestartKeepsTheDeadline(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
@@ -300,7 +300,7 @@ func TestStoppedWhileItWaitsItStartsNothing(t *testing.T) {
 	in := s.wait()
 	r := s.next()
 	close(s.stop)
-	// It takes it in by itself; until then a grant may be given, as before.
+	// The gate notices the stop by itself; until then it may accept a grant.
 	for !s.isStopped() {
 		runtime.Gosched()
 	}
@@ -329,8 +329,8 @@ func TestNoteThatCannotBeWrittenLetsNobodyStart(t *testing.T) {
 	require.Error(t, err, "it was not told to go on")
 }
 
-// A machine that crashed leaves such notes behind. They keep the pod from nothing
-// but what is unproven.
+// A crashed machine leaves such notes behind. They keep the pod only from
+// resuming an unproven hold.
 func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
@@ -350,7 +350,7 @@ func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
 	}
 }
 
-// Something may run, and no agent process would watch over it.
+// A container may run, and no agent process would enforce its deadline.
 func TestUnreadableNoteOfWhatRunsHasAllContainersRestarted(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
@@ -372,8 +372,8 @@ func TestOneAgentProcessActs(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// As a shim refuses it: an agent that was frozen since it acquired may say so
-// when somebody else holds already.
+// An agent that was frozen after it acquired may grant when another pod already
+// holds the slot.
 func TestNobodyIsLetStartUnderAGrantThatIsAsGoodAsOver(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()

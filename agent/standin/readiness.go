@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Readiness is the gate of an application that runs everywhere: what is granted
-// is to be Ready.
+// Readiness is the gate of an application that runs everywhere. Its grant permits
+// the pod to be Ready.
 type Readiness struct {
 	box *mailbox
 
@@ -21,9 +21,9 @@ type Readiness struct {
 	report gate.Report
 }
 
-// NewReadiness makes the gate. It says nothing before it was shown that the pod
-// is not Ready: an earlier process may have stored that it is, and who waits for
-// a grant says that no hold of before goes on.
+// NewReadiness makes the gate. The gate reports nothing until the API server has
+// stored that the pod is not Ready. An earlier process may have stored the
+// opposite, and a waiting report would claim that the earlier hold is over.
 func NewReadiness() *Readiness {
 	r := &Readiness{box: newMailbox()}
 	r.report = gate.Report{
@@ -36,7 +36,7 @@ func NewReadiness() *Readiness {
 // Reports implements the agent's gate.
 func (r *Readiness) Reports() <-chan gate.Report { return r.box.reports }
 
-// Run hands out reports until ctx ends.
+// Run passes on reports until ctx ends.
 func (r *Readiness) Run(ctx context.Context) error {
 	r.box.deliver(ctx)
 	return nil
@@ -50,7 +50,7 @@ func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
 	case id != r.report.Shim:
 		return gate.ErrUnknown
 	case r.report.Phase != gate.Waiting && r.report.Hold == g.Hold:
-		return nil // a later deadline: the loop keeps it
+		return nil // the loop keeps the later deadline
 	case r.report.Phase != gate.Waiting, r.report.Hold == g.Hold:
 		return gate.ErrOver
 	}
@@ -59,7 +59,8 @@ func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
 	return nil
 }
 
-// Drain asks that the pod be Ready no more. It is over when that is stored.
+// Drain withdraws the permission to be Ready. The drain is over once the API
+// server has stored that.
 func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +73,7 @@ func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	return nil
 }
 
-// Shown is told what the API server has stored of the pod's readiness.
+// Shown takes the pod's readiness as the API server has stored it.
 func (r *Readiness) Shown(ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

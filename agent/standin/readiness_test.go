@@ -17,7 +17,7 @@ func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 	r := NewReadiness()
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
-	r.Shown(true) // by an earlier process
+	r.Shown(true) // an earlier process stored this
 	assert.Empty(t, last(), "nothing is known")
 	r.Shown(false)
 	assert.Equal(t, gate.Waiting, last().Phase, "the application runs anyway")
@@ -26,7 +26,7 @@ func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	assert.Equal(t, gate.Running, last().Phase)
 	assert.Equal(t, "h1", last().Hold)
-	r.Shown(false) // of before the grant
+	r.Shown(false) // this was stored before the grant
 	assert.Equal(t, gate.Running, last().Phase)
 	r.Shown(true)
 	require.NoError(t, r.Grant(id, granting("h1", 2*time.Hour)))
@@ -34,7 +34,7 @@ func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 
 	require.NoError(t, r.Drain(id, "Yielded", 0))
 	assert.Equal(t, gate.Draining, last().Phase)
-	r.Shown(true) // a write that was under way
+	r.Shown(true) // this write was in flight
 	assert.Equal(t, gate.Draining, last().Phase)
 	r.Shown(false)
 	assert.Equal(t, gate.Waiting, last().Phase)
@@ -60,7 +60,7 @@ func TestReportsAreNeverOlderThanTheLast(t *testing.T) {
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	require.NoError(t, r.Drain(id, "", 0))
 	r.Shown(false)
-	// However many it sees, the last word comes, and nothing older after it.
+	// The reader may miss reports, but gets the last one, and none out of order.
 	var last gate.Report
 	for last.Phase != gate.Waiting || last.Hold != "h1" {
 		select {

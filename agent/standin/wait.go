@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// goOn is what the agent says to the one that waits.
+// goOn is the agent's message to the waiting init container.
 const goOn = "go on\n"
 
-// again is the pause between two attempts to reach the agent, which starts a
-// moment before, or is restarted.
+// again is the pause between two attempts to connect. The agent starts a moment
+// earlier than the init container, or is restarting.
 const again = 100 * time.Millisecond
 
-// Wait returns nil when the agent says that the slot is held. However often the
-// agent comes and goes, nothing else lets it return but the end of ctx.
+// Wait returns nil once the agent reports that the slot is held. Restarts of the
+// agent do not end it; only the end of ctx does.
 func Wait(ctx context.Context, socket string) error {
 	for {
 		if told(ctx, socket) {
@@ -32,7 +32,7 @@ func Wait(ctx context.Context, socket string) error {
 	}
 }
 
-// told waits on one connection.
+// told waits for the message on one connection.
 func told(ctx context.Context, socket string) bool {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", socket)

@@ -6,11 +6,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -21,64 +18,49 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func execCommand(_ context.Context, args []string) (int, error) {
-	// Its memory counts in the application's limit, and it does next to
-	// nothing: little garbage, few threads. Two, because one may hang in the
+	// The shim's memory counts in the application's limit, and the shim does next to
+	// nothing: little garbage, few threads. Two threads, because one may hang in the
 	// application's exec, and the watchdog must not.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
 
 	cfg, err := execConfig(args)
 	if err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	return gate.Exec(cfg), nil
 }
 
 func execConfig(args []string) (gate.ShimConfig, error) {
-	flags := flag.NewFlagSet("agent exec", flag.ContinueOnError)
-	container := flags.String("container", "", "name of this container")
-	socket := flags.String("socket", api.Socket, "the agent's socket")
-	onLoss := flags.String("on-loss", string(api.OnLossStandby), "after a lost slot: standby, restart or end")
-	stop := flags.String("stop-signal", "", "what asks the child to stop, by name or number; SIGTERM, if nobody says")
-	platforms := flags.String("platforms", "", "what the image runs on each architecture, as JSON, before COMMAND")
-	grace := flags.Duration("grace", agent.DefaultGrace, "what the application and its preStop hook have to stop in")
-	postStart := flags.String("post-start", "", "what to do when the application has started, as JSON")
-	preStop := flags.String("pre-stop", "", "what to do before the application is asked to stop, as JSON")
-	flags.SetOutput(io.Discard) // the error is shown once
-	if err := flags.Parse(args); err != nil {
+	e, child, err := api.ParseExecArgs(args)
+	if err != nil {
 		return gate.ShimConfig{}, err
 	}
-	image, err := onThisPlatform(*platforms)
+	image, err := onThisPlatform(e.Platforms)
 	if err != nil {
 		return gate.ShimConfig{}, err
 	}
 	cfg := gate.ShimConfig{
-		Container: *container,
-		Socket:    *socket,
-		Command:   append(image.Command, flags.Args()...),
-		Env:       environment,
-		Grace:     *grace,
+		Container: e.Container,
+		Socket:    e.Socket,
+		Command:   append(image.Command, child...),
+		// The kubelet tells restart from end: it starts the container again, or does not.
+		StandBy: e.OnLoss == api.OnLossStandby,
+		Env:     environment,
+		Grace:   e.Grace,
 	}
-	switch *onLoss {
-	case string(api.OnLossStandby):
-		cfg.StandBy = true
-	case string(api.OnLossRestart), "end": // the kubelet makes the difference
-	default:
-		return cfg, fmt.Errorf("agent exec: -on-loss %q", *onLoss)
-	}
-	if cfg.StopSignal, err = stopSignal(cmp.Or(*stop, image.StopSignal, "SIGTERM")); err != nil {
+	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
 	}
-	if cfg.PostStart, err = hook("post-start", *postStart); err != nil {
+	if cfg.PostStart, err = hook("post-start", e.PostStart); err != nil {
 		return cfg, err
 	}
-	if cfg.PreStop, err = hook("pre-stop", *preStop); err != nil {
+	if cfg.PreStop, err = hook("pre-stop", e.PreStop); err != nil {
 		return cfg, err
 	}
 	if cfg.Container == "" || len(cfg.Command) == 0 {
@@ -87,35 +69,24 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 	return cfg, nil
 }
 
-// onThisPlatform picks from what an image runs on several.
-func onThisPlatform(platforms string) (api.PlatformCommand, error) {
-	if platforms == "" {
-		return api.PlatformCommand{}, nil
-	}
-	all, err := api.ParsePlatforms(platforms)
-	if err != nil {
-		return api.PlatformCommand{}, fmt.Errorf("agent exec: -platforms: %w", err)
-	}
+// onThisPlatform picks from what an image runs on several architectures.
+func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	image, ok := all.For(runtime.GOARCH)
-	if !ok {
+	if !ok && all != nil {
 		return api.PlatformCommand{}, fmt.Errorf("agent exec: the image has no command for %s", runtime.GOARCH)
 	}
 	return image, nil
 }
 
-// hook is a command of the container's, or else one of this program's.
-func hook(name, text string) (*gate.Hook, error) {
-	if text == "" {
+// hook returns the command of a hook: the container's own, or else one of this program's.
+// No hook has no command.
+func hook(name string, h *api.Handler) (*gate.Hook, error) {
+	switch {
+	case h == nil:
 		return nil, nil
-	}
-	var h api.Handler
-	if err := json.Unmarshal([]byte(text), &h); err != nil {
-		return nil, fmt.Errorf("agent exec: -%s: %w", name, err)
-	}
-	if h.Exec != nil {
-		if len(h.Exec.Command) == 0 {
-			return nil, fmt.Errorf("agent exec: -%s: no command", name)
-		}
+	case h.Exec != nil && len(h.Exec.Command) == 0:
+		return nil, fmt.Errorf("agent exec: -%s: no command", name)
+	case h.Exec != nil:
 		return &gate.Hook{Command: h.Exec.Command}, nil
 	}
 	self, err := os.Executable()
@@ -123,14 +94,14 @@ func hook(name, text string) (*gate.Hook, error) {
 		return nil, fmt.Errorf("agent exec: %w", err)
 	}
 	return &gate.Hook{
-		Command: []string{self, "handle", text},
+		Command: []string{self, api.HandleRole, h.String()},
 		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
 	}, nil
 }
 
-// stopSignal reads what an image's STOPSIGNAL and lifecycle.stopSignal may say. Not
-// to be told of a signal is found out here, not when the application is not asked
-// to stop: Go's runtime keeps some for itself, and SIGCHLD tells of the child.
+// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal, and refuses signals
+// of which the shim is not told. Go's runtime keeps some for itself, and SIGCHLD tells of
+// the child. Without the refusal the application would not be asked to stop.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {
@@ -175,7 +146,7 @@ func parseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }
 
-// environment is what the application finds in its environment while it holds.
+// environment returns the variables that an application finds while its pod holds.
 func environment(slots []gate.SlotToken) []string {
 	var names, tokens []string
 	for _, s := range slots {

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// opened is a gate, and how it is served and closed.
+// opened is a gate, with what serves and closes it.
 type opened struct {
 	agent.Gate
 	run   func(ctx context.Context) error
@@ -28,7 +28,7 @@ type opened struct {
 // openGate opens the gate. An agent that is stopped while it waits for another
 // one of its pod to end has nothing to do: no gate, without an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
-	if s.gate == api.GateReadiness {
+	if s.Gate == api.GateReadiness {
 		g := standin.NewReadiness()
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
@@ -42,7 +42,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 		}
 	}()
 	open := s.openShims
-	if s.gate == api.GatePod {
+	if s.Gate == api.GatePod {
 		open = s.openPod
 	}
 	g, err := open(ctx, stop, log)
@@ -53,7 +53,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 }
 
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.runDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
+	g, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
 	if err != nil {
 		return opened{}, err
 	}
@@ -61,7 +61,7 @@ func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog
 }
 
 func (s runSettings) openPod(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := standin.OpenPod(ctx, standin.PodConfig{Dir: s.runDir, OwnKernel: s.config.OwnKernel, Log: log})
+	g, err := standin.OpenPod(ctx, standin.PodConfig{Dir: s.RunDir, OwnKernel: s.config.OwnKernel, Log: log})
 	if err != nil {
 		return opened{}, err
 	}

@@ -1,12 +1,18 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command agent is what the webhook puts into a pod: "run" holds the lease,
-// "install" copies it into the shared volume, "exec" is the parent of a gated
-// container's application, "handle" carries out a lifecycle hook for it, "probe"
-// is its exec probe. "turn" and "wait" are the init containers in front of
-// applications that can have no such parent. "yield" asks a running agent to hand
-// over.
+// Command agent is the binary that the webhook puts into a pod. Its first argument is a
+// role:
+//
+//   - run holds the slots, in the sidecar.
+//   - install copies the binary into the shared volume.
+//   - exec is the shim, the parent of a gated container's application.
+//   - handle carries out a lifecycle hook for the shim.
+//   - probe is an exec probe of a gated container.
+//   - turn and wait are the init containers in front of an application without a shim.
+//   - yield asks a running agent to hand over.
+//
+// Package api has the arguments of each role that the webhook writes.
 package main
 
 import (
@@ -14,6 +20,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // version is stamped by tools/images.
@@ -21,29 +29,26 @@ var version = "dev"
 
 // commands return the exit code, and an error to be shown, if any.
 var commands = map[string]func(ctx context.Context, args []string) (int, error){
-	"install": installCommand,
-	"run":     runCommand,
-	"exec":    execCommand,
-	"handle":  handleCommand,
-	"probe":   probeCommand,
-	"yield":   yieldCommand,
-	"turn":    turnCommand,
-	"wait":    waitCommand,
+	api.InstallRole: installCommand,
+	api.RunRole:     runCommand,
+	api.ExecRole:    execCommand,
+	api.HandleRole:  handleCommand,
+	api.ProbeRole:   probeCommand,
+	api.YieldRole:   yieldCommand,
+	api.TurnRole:    turnCommand,
+	api.WaitRole:    waitCommand,
 }
 
 func main() {
-	// Nobody reads a profile; its table alone is a megabyte and a half.
+	// Nobody reads a profile, and the table of one is a megabyte and a half.
 	runtime.MemProfileRate = 0
 	os.Exit(run(context.Background(), os.Args[1:]))
 }
 
-// exitUsage is for arguments that make no sense. Only the webhook writes them.
-const exitUsage = 2
-
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|yield [flags]")
-		return exitUsage
+		return api.ExitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])
 	if err != nil {

@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -23,11 +21,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// probePatience is what an agent has to say that the command is to be run. It
-// does nothing else first, and the shortest probe has a second for it all.
+// probePatience is the time that an agent has to say that the command is to be run. The
+// agent does nothing else first, and the shortest probe has a second for all.
 const probePatience = 500 * time.Millisecond
 
-// asker is an exec probe, as the kubelet runs it in a gated container.
+// asker is an exec probe, as the kubelet runs one in a gated container.
 type asker struct {
 	probe   string
 	path    string
@@ -35,14 +33,14 @@ type asker struct {
 	command []string
 }
 
-// probeCommand asks the agent, and then runs the application's own command if
-// that is what it says. The exit code and the output are the kubelet's.
+// probeCommand asks the agent, and runs the application's own command if the agent says
+// so. The kubelet gets the exit code and the output.
 func probeCommand(ctx context.Context, args []string) (int, error) {
-	// It counts in the application's limits, once a period.
+	// The probe counts in the application's limits, once a period.
 	runtime.GOMAXPROCS(1)
 	a, err := parseProbe(args)
 	if err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	response, err := a.ask(ctx)
 	if err != nil {
@@ -65,26 +63,16 @@ func probeCommand(ctx context.Context, args []string) (int, error) {
 }
 
 func parseProbe(args []string) (*asker, error) {
-	usage := errors.New("usage: agent probe liveness|readiness -container NAME [flags] [-- COMMAND [ARGUMENTS]]")
-	if len(args) == 0 || args[0] != api.LivenessProbe && args[0] != api.ReadinessProbe {
-		return nil, usage
-	}
-	flags := flag.NewFlagSet("agent probe", flag.ContinueOnError)
-	container := flags.String("container", "", "name of this container")
-	socket := flags.String("socket", api.ProbeSocket, "the agent's socket for probes")
-	flags.SetOutput(io.Discard) // the error is shown once
-	if err := flags.Parse(args[1:]); err != nil {
+	p, command, err := api.ParseProbeArgs(args)
+	if err != nil {
 		return nil, err
-	}
-	if *container == "" {
-		return nil, usage
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", *socket)
+		return d.DialContext(ctx, "unix", p.Socket)
 	}
 	return &asker{
-		probe: args[0], path: "http://agent" + api.ProbePath(*container, args[0]), command: flags.Args(),
+		probe: p.Probe, path: "http://agent" + api.ProbePath(p.Container, p.Probe), command: command,
 		client: http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
 	}, nil
 }
@@ -102,8 +90,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered: nobody knows whether there is a child. None is killed for that;
-// the shim has a watchdog. And none is shown to Services for it.
+// unanswered judges a probe without an answer: nobody knows whether there is a child. The
+// kubelet kills no child for that, because the shim has a watchdog. Nor does a Service
+// send requests there.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil
@@ -150,7 +139,7 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 		return code, err
 	}
 	request.Header.Set(probe.ChildHeader, child)
-	// An agent that does not hear it hears the next one.
+	// An agent that does not hear this result hears the next one.
 	if response, err := a.client.Do(request); err == nil {
 		response.Body.Close()
 	}

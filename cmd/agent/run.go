@@ -6,10 +6,7 @@ package main
 import (
 	"context"
 	crand "crypto/rand"
-	"encoding/json"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -18,8 +15,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/metaparticle-io/metaparticle/agent"
@@ -30,30 +25,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// runSettings are the flags of the run role; the webhook writes them.
+// runSettings are the arguments of the run role, and what follows from them and from
+// the environment.
 type runSettings struct {
-	config      agent.Config
-	namespace   string
-	runDir      string
-	install     string
-	credentials string
-	listen      string
-	gate        api.Gate
-	verbose     bool
+	api.RunArgs
+	namespace string
+	config    agent.Config
 }
 
 func runCommand(ctx context.Context, args []string) (int, error) {
 	s, err := parseRun(args, os.Getenv)
 	if err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
-	// It waits most of the time, next to every gated pod: little garbage, and
-	// no threads for a parallelism that it does not have.
+	// The agent waits most of the time, next to every gated pod. So garbage is collected
+	// early, and one thread runs Go.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 
-	// SIGTERM, which a sidecar gets after the application's containers have
-	// ended, asks to leave as soon as that is proven. A second one asks no more.
+	// SIGTERM, which a sidecar gets after the application's containers have ended, asks
+	// the agent to leave as soon as their end is proven. A second signal asks no more.
 	stop := make(chan struct{})
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -71,74 +62,27 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 }
 
 func parseRun(args []string, env func(string) string) (runSettings, error) {
-	s := runSettings{namespace: env(api.PodNamespaceEnv)}
-	c := &s.config
-	c.PodName, c.PodUID, c.PodIP = env(api.PodNameEnv), env(api.PodUIDEnv), env(api.PodIPEnv)
-	flags := flag.NewFlagSet("agent run", flag.ContinueOnError)
-	slots := flags.String("slots", "", "Leases to hold, comma-separated, in the order of acquisition")
-	containers := flags.String("containers", "", "gated containers, comma-separated")
-	inits := flags.String("init-containers", "", "gated init containers, comma-separated")
-	ports := flags.String("ports", "", "TCP ports to forward to the holder, comma-separated")
-	probes := flags.String("probes", "", "probes of the gated containers, by container, as JSON")
-	readiness := flags.String("readiness", string(api.ReadinessForward), "how a standby looks: forward or holder")
-	flags.StringVar(&c.Workload, "workload", "", "the pod's workload, as Kind/name")
-	flags.DurationVar(&c.LeaseDuration, "lease-duration", api.DefaultLeaseDuration, "how long a holder that vanished blocks the others")
-	flags.DurationVar(&c.Grace, "grace", agent.DefaultGrace, "what a yield leaves the application to stop in")
-	flags.BoolVar(&c.OwnKernel, "own-kernel", false, "the pod may run in a virtual machine of its own: another boot id proves nothing")
-	flags.StringVar(&s.runDir, "run", api.RunPath, "directory of the agent's socket, lock and notes")
-	flags.StringVar(&s.install, "install", "", "where the binary is copied to, for gated containers; empty: nowhere")
-	flags.StringVar(&s.credentials, "credentials", api.CredentialsPath, "directory of the service account's token and the cluster's CA")
-	flags.StringVar(&s.listen, "listen", ":"+strconv.Itoa(api.AgentPort), "where /metrics and /healthz are served; empty: nowhere")
-	gateName := flags.String("gate", string(api.GateContainer), "what holds the application back: container, pod or readiness")
-	flags.BoolVar(&s.verbose, "verbose", false, "log what is of no consequence, too")
-	if err := flags.Parse(args); err != nil {
-		return s, err
+	r, err := api.ParseRunArgs(args)
+	c := agent.Config{
+		PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
+		Slots: r.Slots, Containers: r.Containers, InitContainers: r.InitContainers,
+		LeaseDuration: r.LeaseDuration, Grace: r.Grace, Readiness: r.Readiness,
+		Workload: r.Workload, Ports: r.Ports, Probes: r.Probes, OwnKernel: r.OwnKernel,
 	}
-	if flags.NArg() > 0 {
-		return s, fmt.Errorf("agent run: unexpected arguments %q", flags.Args())
-	}
-	c.Slots, c.Containers, c.Readiness = list(*slots), list(*containers), api.Readiness(*readiness)
-	c.InitContainers = list(*inits)
-	if c.Readiness != api.ReadinessForward && c.Readiness != api.ReadinessHolder {
-		return s, fmt.Errorf("agent run: -readiness %q", *readiness)
-	}
-	if *probes != "" {
-		if err := json.Unmarshal([]byte(*probes), &c.Probes); err != nil {
-			return s, fmt.Errorf("agent run: -probes: %w", err)
-		}
-	}
-	switch s.gate = api.Gate(*gateName); s.gate {
-	case api.GateContainer:
-	case api.GatePod, api.GateReadiness:
+	if r.Gate != api.GateContainer {
 		c.Containers = []string{standin.Container}
-		c.KubeletStops = s.gate == api.GatePod
-	default:
-		return s, fmt.Errorf("agent run: -gate %q", *gateName)
+		c.KubeletStops = r.Gate == api.GatePod
 	}
-	for _, port := range list(*ports) {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
-			return s, fmt.Errorf("agent run: -ports %q", *ports)
-		}
-		c.Ports = append(c.Ports, int(n))
-	}
-	return s, nil
+	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
 }
 
-func list(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.Split(s, ",")
-}
-
-// run puts the agent together. The first part that ends, ends all.
+// run puts the agent together. The end of one part ends all parts.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log, out := s.logger(os.Stderr)
-	// What cannot be written now is lost: there is nobody to be told.
+	// Lines that cannot be written now are lost: there is nobody to be told.
 	defer func() { _ = out.flush() }()
-	if s.gate != api.GateReadiness {
-		if err := prepare(s.runDir, s.install); err != nil {
+	if s.Gate != api.GateReadiness {
+		if err := prepare(s.RunDir, s.Install); err != nil {
 			return err
 		}
 	}
@@ -147,8 +91,8 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		Namespace: s.namespace,
 		Host:      os.Getenv("KUBERNETES_SERVICE_HOST"),
 		Port:      os.Getenv("KUBERNETES_SERVICE_PORT"),
-		TokenFile: filepath.Join(s.credentials, "token"),
-		CAFile:    filepath.Join(s.credentials, "ca.crt"),
+		TokenFile: filepath.Join(s.Credentials, "token"),
+		CAFile:    filepath.Join(s.Credentials, "ca.crt"),
 		Version:   version,
 	})
 	if err != nil {
@@ -165,15 +109,15 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	_, _ = crand.Read(seed[:]) // never fails
 	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
 	c.Clock, c.Log, c.Reconnect = gate.Now, log, client.Close
-	if s.gate != api.GateContainer {
-		// Where there are no shims to tell of it.
+	if s.Gate != api.GateContainer {
+		// No shim tells this agent of leaps.
 		leaps := gate.NewLeaps()
 		defer leaps.Close()
 		c.Leaps = leaps.Watch(ctx)
 	}
 	c.Random = rand.NewChaCha8(seed)
-	// By itself the runtime waits for a megabyte of garbage. What it then has in
-	// use mostly stays so: what is alive is spread over it.
+	// By itself the runtime waits for a megabyte of garbage. Most of that memory would
+	// stay in use, because living objects are spread over it.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
@@ -206,7 +150,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 
 // passYields asks the agent to yield whenever somebody asks for it, until ctx ends.
 func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
-	if s.gate != api.GateReadiness {
+	if s.Gate != api.GateReadiness {
 		stop = nil // there, the end of the application is what counts
 	}
 	for {
@@ -225,7 +169,7 @@ func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan
 // logger returns a log that holds up nobody, and what it goes through.
 func (s runSettings) logger(to io.Writer) (*slog.Logger, *lines) {
 	level := slog.LevelInfo
-	if s.verbose {
+	if s.Verbose {
 		level = slog.LevelDebug
 	}
 	out := newLines(to)

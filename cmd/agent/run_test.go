@@ -10,12 +10,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
+func TestRunReadsArgumentsAndEnvironment(t *testing.T) {
 	env := map[string]string{
 		api.PodNameEnv: "biller-1", api.PodUIDEnv: "u", api.PodIPEnv: "10.0.0.1", api.PodNamespaceEnv: "shop",
 	}
@@ -37,15 +36,10 @@ func TestRunTakesWhatTheWebhookWrites(t *testing.T) {
 	assert.Equal(t, time.Minute, s.config.LeaseDuration)
 	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
 	assert.Equal(t, "biller-1", s.config.PodName)
-	assert.Equal(t, api.RunPath, s.runDir)
+	assert.Equal(t, api.RunPath, s.RunDir)
 }
 
-// The webhook judges restart rules by it, and may not import the gate.
-func TestALostSlotsExitCodeIsTheOneThatIsPromised(t *testing.T) {
-	assert.Equal(t, api.ExitLost, gate.ExitLost)
-}
-
-func TestGateOutsideOfTheContainersReportsForThePod(t *testing.T) {
+func TestGateWithoutShimsReportsForThePod(t *testing.T) {
 	for _, name := range []string{"pod", "readiness"} {
 		s, err := parseRun([]string{"-slots=a", "-containers=app,helper", "-gate=" + name}, func(string) string { return "" })
 		require.NoError(t, err)
@@ -54,11 +48,4 @@ func TestGateOutsideOfTheContainersReportsForThePod(t *testing.T) {
 	s, err := parseRun([]string{"-slots=a", "-containers=app,helper"}, func(string) string { return "" })
 	require.NoError(t, err)
 	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
-}
-
-func TestRunRefusesWhatMakesNoSense(t *testing.T) {
-	for _, arg := range []string{"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "more"} {
-		_, err := parseRun([]string{"-slots=a", arg}, func(string) string { return "" })
-		assert.Error(t, err, arg)
-	}
 }

@@ -30,13 +30,13 @@ const (
 // ends. Where that cannot be, it costs the metrics and the probes, never the
 // slot.
 func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger) {
-	if s.listen != "" {
+	if s.Listen != "" {
 		mux := http.NewServeMux()
 		mux.Handle("/", a.Metrics().Handler())
 		mux.Handle("/probe/", a.Probes())
 		// A port may be taken: the application may listen where it likes.
 		var listen net.ListenConfig
-		if l, err := listen.Listen(ctx, "tcp", s.listen); err != nil {
+		if l, err := listen.Listen(ctx, "tcp", s.Listen); err != nil {
 			log.Error("no metrics, nor answers to probes", "err", err)
 		} else {
 			serveHTTP(ctx, l, mux)
@@ -45,7 +45,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 	if len(s.config.Probes) == 0 {
 		return
 	}
-	if l, err := gate.Socket("unix", filepath.Join(s.runDir, filepath.Base(api.ProbeSocket)), 0o777); err != nil {
+	if l, err := gate.Socket("unix", filepath.Join(s.RunDir, api.ProbeSocketName), 0o777); err != nil {
 		log.Warn("no exec probes", "err", err)
 	} else {
 		serveHTTP(ctx, l, a.ExecProbes())

@@ -14,20 +14,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // yieldSignal asks an agent to yield: to drain the application with its whole
 // grace, to release, and to stand by.
 const yieldSignal = syscall.SIGUSR1
 
-// yieldCommand is for a person who wants another pod to hold:
+// yieldCommand lets a person ask for another holder:
 //
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
 func yieldCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent yield", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the error is shown once
 	if err := flags.Parse(args); err != nil {
-		return exitUsage, err
+		return api.ExitUsage, err
 	}
 	pid, err := neighbour("/proc")
 	if err == nil {
@@ -39,8 +41,8 @@ func yieldCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// neighbour is the process of this container that is its agent. That is PID 1,
-// unless the pod's containers share a process namespace, or have the node's.
+// neighbour returns the agent's process in this container. That is PID 1, unless the
+// pod's containers share a process namespace, or have the node's.
 func neighbour(proc string) (pid int, err error) {
 	here, err := os.Readlink(filepath.Join(proc, "self", "ns", "mnt"))
 	if err != nil {
@@ -52,7 +54,7 @@ func neighbour(proc string) (pid int, err error) {
 	}
 	for _, dir := range found {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != "run" {
+		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != api.RunRole {
 			continue // another process, or none any more
 		}
 		if there, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil && there == here {

@@ -66,7 +66,8 @@ func plainPod(name string, annotations map[string]string) *corev1.Pod {
 func gatedPod(name string, ready corev1.ConditionStatus, reason, message string) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.SingletonAnnotation: "true", api.SlotsAnnotation: slot})
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
-	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer}}
+	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
+	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
 	p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: ready, Reason: reason, Message: message}}
 	return p
 }

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // webhookName is that of our MutatingWebhookConfiguration.
@@ -256,8 +257,7 @@ func (e *explainer) effective() map[string]string {
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }
 
-// gated: the webhook was here.
+// gated reports whether the webhook has gated the pod.
 func gated(pod corev1.Pod) bool {
-	return pod.Labels[api.GatedLabel] == api.Gated && slices.ContainsFunc(pod.Spec.InitContainers,
-		func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
 }

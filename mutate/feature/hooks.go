@@ -4,10 +4,7 @@
 package feature
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,20 +14,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// The flags of the shim that carry the hooks; cmd/agent owns them.
-const (
-	postStartFlag = "-post-start="
-	preStopFlag   = "-pre-stop="
-	graceFlag     = "-grace="
-)
-
 // maxGrace bounds a grace, in seconds, to the range of a duration.
 const maxGrace = 1 << 30
 
-// hook is one hook of a container, with the name of its field and the shim's flag.
+// hook is one hook of a container, with the name of its field and the shim's argument.
 type hook struct {
-	field, flag string
-	handler     *corev1.LifecycleHandler
+	field   string
+	handler *corev1.LifecycleHandler
+	arg     func(*api.ExecArgs) **api.Handler
 }
 
 // hooksOf returns the two hooks of a container, each with or without a handler.
@@ -39,7 +30,10 @@ func hooksOf(c *corev1.Container) []hook {
 	if c.Lifecycle != nil {
 		l = *c.Lifecycle
 	}
-	return []hook{{"postStart", postStartFlag, l.PostStart}, {"preStop", preStopFlag, l.PreStop}}
+	return []hook{
+		{"postStart", l.PostStart, func(e *api.ExecArgs) **api.Handler { return &e.PostStart }},
+		{"preStop", l.PreStop, func(e *api.ExecArgs) **api.Handler { return &e.PreStop }},
+	}
 }
 
 // judgeHooks refuses a hook that the shim cannot run in the kubelet's stead.
@@ -106,37 +100,25 @@ func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to
 	return to, problem
 }
 
-// hookFlags returns the shim's flags for the hooks of a container. The flags of an earlier
-// pass count until another injector adds a new hook: that pass has taken the pod's own
-// hooks out of the container.
-func (p *Pod) hookFlags(c *corev1.Container, before []string) []string {
-	var flags []string
+// carryHooks gives the shim the hooks of its container, and the time of their end. A hook of
+// an earlier pass counts until another injector adds a new one: that pass has taken the
+// pod's own hooks out of the container.
+func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
+		*h.arg(exec) = *h.arg(&before)
 		if h.handler != nil {
-			flags = append(flags, h.flag+literal(p.handlerText(c, h.handler)))
-		} else if earlier := flagOf(before, h.flag); earlier != "" {
-			flags = append(flags, h.flag+earlier)
+			to, _ := p.carryHook(c, h.handler) // judgeHooks has refused a hook with a problem
+			*h.arg(exec) = &to
 		}
 	}
-	if len(flags) == 0 {
-		return nil
+	if exec.PostStart == nil && exec.PreStop == nil {
+		return
 	}
 	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
 	if own := p.Spec.TerminationGracePeriodSeconds; own != nil {
 		seconds = min(max(*own, 0), maxGrace)
 	}
-	return append(flags, graceFlag+(time.Duration(seconds)*time.Second).String())
-}
-
-// handlerText returns the hook as the shim reads it. The pod was judged, so the hook has
-// no problem.
-func (p *Pod) handlerText(c *corev1.Container, from *corev1.LifecycleHandler) string {
-	to, _ := p.carryHook(c, from)
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false) // people read the text, too
-	_ = encoder.Encode(to)       // strings and numbers
-	return strings.TrimSpace(text.String())
+	exec.Grace = time.Duration(seconds) * time.Second
 }
 
 // patchHooks takes the hooks of the gated containers from the kubelet: the shim runs them.

@@ -88,7 +88,7 @@ func needsSignal(c *corev1.Container) bool {
 		return false
 	}
 	_, before := unshim(c.Command)
-	return flagOf(before, stopSignalFlag) == "" && flagOf(before, platformsFlag) == ""
+	return before.StopSignal == "" && before.Platforms == nil
 }
 
 // isKnown reports whether the images remember an image, so that no look-up waits.

@@ -5,7 +5,6 @@ package feature
 
 import (
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -25,15 +24,15 @@ var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start
 // setting.
 func judgeLowPorts(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
-	if port := p.lowPort(); port != "" && p.Spec.HostNetwork {
-		refusals.Add(reason.HostNetwork, "the pod sets hostNetwork and declares port %s", port)
+	if port := p.lowPort(); port != 0 && p.Spec.HostNetwork {
+		refusals.Add(reason.HostNetwork, "the pod sets hostNetwork and declares port %d", port)
 	}
 	return refusals
 }
 
 // patchLowPorts opens low ports to the agent, unless the pod has the setting of its own.
 func patchLowPorts(p *Pod, d *patch.Document) {
-	if p.lowPort() == "" {
+	if p.lowPort() == 0 {
 		return
 	}
 	own := func(s corev1.Sysctl) bool { return s.Name == unprivilegedPorts.Name }
@@ -42,12 +41,12 @@ func patchLowPorts(p *Pod, d *patch.Document) {
 	}
 }
 
-// lowPort returns a port below 1024 that a standby would forward, or an empty text.
-func (p *Pod) lowPort() string {
+// lowPort returns a port below 1024 that a standby would forward, or zero.
+func (p *Pod) lowPort() int {
 	for _, port := range p.ports() {
-		if n, err := strconv.Atoi(port); err == nil && n < 1024 && p.Request.Standbys() != api.ReadinessHolder {
+		if port < 1024 && p.Request.Standbys() != api.ReadinessHolder {
 			return port
 		}
 	}
-	return ""
+	return 0
 }

@@ -21,8 +21,8 @@ func judgeMarks(p *Pod) reason.Refusals {
 	if p.isTemplate() {
 		return nil
 	}
-	if p.Request.Singleton && p.Workload.Name == "" {
-		refusals.Add(reason.PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
+	if claim, ok := p.Request.Within(api.ScopeWorkload); ok && p.Workload.Name == "" {
+		refusals.Add(reason.PodWithoutName, "the pod claims %s", claim.Kind.Key)
 	}
 	if of := p.copied(); of != "" {
 		refusals.Add(reason.Leftover, "the pod has no controller, and was gated for %s, whose holder it would run beside (without the annotation %s it is a group of its own)", of, api.SlotsAnnotation)

@@ -5,7 +5,6 @@ package feature
 
 import (
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -28,27 +27,23 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 // ports returns the TCP ports that gated containers declare. A standby forwards them. The
 // pods of a StatefulSet have addresses of their own, because its Service is headless. So
 // pod-1 answers as pod-0 only if the readiness annotation says so.
-func (p *Pod) ports() []string {
+func (p *Pod) ports() []int {
 	if !p.Request.Shims() {
 		return nil
 	}
 	if p.Workload.Group == "apps" && p.Workload.Kind == "StatefulSet" && p.Request.Readiness == "" {
 		return nil
 	}
-	var numbers []int32
+	var ports []int
 	for _, i := range p.gated {
 		for _, port := range p.Spec.Containers[i].Ports {
 			if isTCP(port) {
-				numbers = append(numbers, port.ContainerPort)
+				ports = append(ports, int(port.ContainerPort))
 			}
 		}
 	}
-	slices.Sort(numbers)
-	var ports []string
-	for _, n := range slices.Compact(numbers) {
-		ports = append(ports, strconv.Itoa(int(n)))
-	}
-	return ports
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 func isTCP(p corev1.ContainerPort) bool { return p.Protocol == "" || p.Protocol == corev1.ProtocolTCP }

@@ -5,10 +5,8 @@ package feature
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
+	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -16,12 +14,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
-)
-
-// The agent's role and flag for probes; cmd/agent owns them.
-const (
-	probeRole  = "probe"
-	probesFlag = "-probes="
 )
 
 // carriedProbe is a probe of a gated container, and its form for the agent.
@@ -36,7 +28,7 @@ type carriedProbe struct {
 }
 
 // carryProbes carries the probes of the gated containers over: those that the containers
-// declare, and the startup probes that an earlier pass has put into the agent's flag.
+// declare, and the startup probes that an earlier pass has put into the agent's arguments.
 func carryProbes(f Facts, gated []int) []carriedProbe {
 	before := recordedProbes(f.Pod)
 	var all []carriedProbe
@@ -60,19 +52,13 @@ func carryProbes(f Facts, gated []int) []carriedProbe {
 	return all
 }
 
-// recordedProbes returns the probes in the flag of the pod's agent, by container. The
-// kubelet expands $(NAME) in the flag, so the dollars of the flag are doubled.
+// recordedProbes returns the probes in the arguments of the pod's agent, by container. The
+// last pass has written them.
 func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, c := range pod.Spec.InitContainers {
-		if !isInjected(pod, c.Name) {
-			continue
-		}
-		for _, arg := range c.Args {
-			if value, ok := strings.CutPrefix(arg, probesFlag); ok {
-				// A flag that is no JSON records nothing.
-				_ = json.Unmarshal([]byte(strings.ReplaceAll(value, "$$", "$")), &all)
-			}
+		if isInjected(pod, c.Name) {
+			maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
 		}
 	}
 	return all
@@ -160,7 +146,7 @@ func patchProbes(p *Pod, d *patch.Document) {
 	}
 }
 
-// probesByContainer returns the probes for the agent's flag.
+// probesByContainer returns the probes for the agent's arguments.
 func (p *Pod) probesByContainer() map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, probe := range p.probes {
@@ -169,15 +155,6 @@ func (p *Pod) probesByContainer() map[string]api.Probes {
 		all[probe.container.Name] = its
 	}
 	return all
-}
-
-// probesArg returns the agent's flag.
-func probesArg(all map[string]api.Probes) string {
-	value, err := json.Marshal(all)
-	if err != nil {
-		panic(fmt.Sprintf("marshal probes: %v", err)) // numbers and strings
-	}
-	return probesFlag + literal(string(value))
 }
 
 // unaim reports whether a probe asks the agent already, and returns the probe's own
@@ -204,5 +181,5 @@ func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aim
 
 // probeCommand returns the command with which the kubelet asks the agent.
 func probeCommand(container, name string) []string {
-	return []string{api.AgentBinary, probeRole, name, "-container=" + container}
+	return append([]string{api.AgentBinary}, api.ProbeArgs{Probe: name, Container: container}.Args()...)
 }

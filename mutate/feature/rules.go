@@ -12,23 +12,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// onLossEnd makes the shim end after a lost slot. Nothing restarts a container whose
-// restart policy is Never, so the child may not start again either.
-const onLossEnd = "end"
-
-// onLoss returns what the shim of a container does after a lost slot.
-func (p *Pod) onLoss(c *corev1.Container) string {
+// onLoss returns what the shim of a container does after a lost slot. Nothing restarts a
+// container whose restart policy is Never, so its child may not start again either.
+func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
 	never := p.Spec.RestartPolicy == corev1.RestartPolicyNever
 	if c.RestartPolicy != nil {
 		never = *c.RestartPolicy == corev1.ContainerRestartPolicyNever
 	}
 	switch asked := api.OnLoss(p.Annotations[api.OnLossAnnotation]); {
 	case never:
-		return onLossEnd
+		return api.OnLossEnd
 	case asked == "":
-		return string(api.OnLossStandby)
+		return api.OnLossStandby
 	default:
-		return string(asked)
+		return asked
 	}
 }
 
@@ -38,7 +35,7 @@ func (p *Pod) onLoss(c *corev1.Container) string {
 func judgeRules(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c := p.container(at)
-	if !p.getsShim(at) || p.onLoss(c) == string(api.OnLossStandby) {
+	if !p.getsShim(at) || p.onLoss(c) == api.OnLossStandby {
 		return nil
 	}
 	for i, rule := range c.RestartPolicyRules {

@@ -16,13 +16,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// The flags of the agent's exec role; cmd/agent owns them.
-const (
-	execRole       = "exec"
-	stopSignalFlag = "-stop-signal="
-	platformsFlag  = "-platforms="
-)
-
 // keptSignals, without "SIG", are the signals that Go's runtime keeps for itself. The shim
 // never sees them, and could not pass them on.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
@@ -35,10 +28,11 @@ type shim struct {
 
 // child is what the shim of a container starts, by the container or by its image.
 type child struct {
-	args              []string
-	signal, platforms string
-	// before are the flags of the shim that an earlier pass has put there.
-	before []string
+	args      []string
+	signal    string
+	platforms api.Platforms
+	// before are the arguments of the shim that an earlier pass has put there.
+	before api.ExecArgs
 }
 
 // newShim returns the shim of the container at a place, or the refusal of the container.
@@ -48,7 +42,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 	if len(refusals) > 0 {
 		return shim{}, refusals
 	}
-	if len(its.args) == 0 && its.platforms == "" {
+	if len(its.args) == 0 && its.platforms == nil {
 		refusals.Add(reason.NoCommand, "container %q, image %q", c.Name, c.Image)
 		return shim{}, refusals
 	}
@@ -64,18 +58,12 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 
 // shimCommand returns the command that starts the shim of the container at a place.
 func (p *Pod) shimCommand(at place, its child) []string {
-	c := p.container(at)
-	command := []string{api.AgentBinary, execRole, "-container=" + c.Name, "-on-loss=" + p.onLoss(c)}
-	if its.signal != "" {
-		command = append(command, stopSignalFlag+its.signal)
-	}
-	if its.platforms != "" {
-		command = append(command, platformsFlag+its.platforms)
-	}
+	c, exec := p.container(at), api.DefaultExecArgs()
+	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
 	if at.list == mainContainers {
-		command = append(command, p.hookFlags(c, its.before)...)
+		p.carryHooks(&exec, c, its.before)
 	}
-	return append(command, "--")
+	return append([]string{api.AgentBinary}, exec.Args()...)
 }
 
 // childOf returns the child of a container. An explicit command counts before the image's.
@@ -84,7 +72,7 @@ func childOf(c *corev1.Container, read lookUp) (child, reason.Refusals) {
 		args, before := unshim(slices.Concat(c.Command, c.Args))
 		its := child{
 			args: args, before: before,
-			signal: flagOf(before, stopSignalFlag), platforms: flagOf(before, platformsFlag),
+			signal: before.StopSignal, platforms: before.Platforms,
 		}
 		if needsSignal(c) {
 			its.signal = read.signal()
@@ -120,7 +108,7 @@ func imageArgs(c *corev1.Container, command image.Command) []string {
 // imagePlatforms returns the image's commands by architecture, where they differ. The
 // container's args stay words of their own, behind the command that the shim picks, because
 // the kubelet expands args only.
-func imagePlatforms(c *corev1.Container, command image.Command) string {
+func imagePlatforms(c *corev1.Container, command image.Command) api.Platforms {
 	all := api.Platforms{}
 	some := len(c.Args) > 0
 	for arch, its := range command.Platforms {
@@ -132,9 +120,9 @@ func imagePlatforms(c *corev1.Container, command image.Command) string {
 		all[arch] = api.PlatformCommand{Command: words, StopSignal: its.StopSignal}
 	}
 	if len(all) == 0 || !some {
-		return ""
+		return nil
 	}
-	return literal(all.String())
+	return all
 }
 
 // patchShims puts the shims in front of the commands of the gated containers.
@@ -148,45 +136,30 @@ func patchShims(p *Pod, d *patch.Document) {
 }
 
 // hasShim reports whether the command of a container starts with a shim.
-func hasShim(c *corev1.Container) bool { return startsShim(c.Command) }
+func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
 
-func startsShim(words []string) bool {
-	return len(words) > 1 && words[0] == api.AgentBinary && words[1] == execRole
-}
-
-// unshim returns a command without its shim, and the flags of that shim. The shim is the
-// first program, or stands behind one that another injector has put before it. A shim
-// behind a shim is no PID 1 and would wait for ever, while the pod holds the slot.
-func unshim(words []string) (own, flags []string) {
+// unshim returns a command without its shim, and the arguments of that shim. After an earlier
+// pass only the arguments have the hooks, and they save a second look-up of the stop signal.
+//
+// The shim is the first program, or stands behind one that another injector has put before
+// it. A shim behind a shim is no PID 1 and would wait for ever, while the pod holds the slot.
+func unshim(words []string) (own []string, before api.ExecArgs) {
 	for i := range words {
-		if !startsShim(words[i:]) {
+		if !api.IsShim(words[i:]) {
 			continue
 		}
 		if n := slices.Index(words[i:], "--"); n > 0 {
-			return slices.Concat(words[:i], words[i+n+1:]), words[i : i+n]
+			return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
 		}
 	}
-	return words, nil
+	return words, api.ExecArgs{}
 }
 
-// flagOf returns the value of a flag of a shim's command. After an earlier pass the flag is
-// the only place that has the hooks, and saves a second look-up of the stop signal.
-func flagOf(command []string, flag string) string {
-	for _, word := range command {
-		if value, ok := strings.CutPrefix(word, flag); ok {
-			return value
-		}
-	}
-	return ""
-}
-
-// literal doubles the dollars of a word: the kubelet expands $(NAME) and $$ in a command.
-func literal(word string) string { return strings.ReplaceAll(word, "$", "$$") }
-
+// literals doubles the dollars of words: the kubelet expands $(NAME) and $$ in a command.
 func literals(words []string) []string {
 	out := make([]string, len(words))
 	for i, word := range words {
-		out[i] = literal(word)
+		out[i] = strings.ReplaceAll(word, "$", "$$")
 	}
 	return out
 }

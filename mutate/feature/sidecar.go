@@ -6,7 +6,6 @@ package feature
 import (
 	"cmp"
 	"math"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,8 +48,8 @@ func (p *Pod) injected() []corev1.Container {
 	// The first runs once before the pod's containers start, and again before all of
 	// them are started anew: so the agent tells that from a restart of its own. The
 	// last ends when the agent holds the slot; then the kubelet starts the application.
-	turn := p.helper(api.TurnContainer, "turn", false)
-	wait := p.helper(api.WaitContainer, "wait", true)
+	turn := p.helper(api.TurnContainer, api.TurnRole, false)
+	wait := p.helper(api.WaitContainer, api.WaitRole, true)
 	return []corev1.Container{turn, p.agent(), wait}
 }
 
@@ -101,48 +100,32 @@ func (p *Pod) installs() *corev1.Lifecycle {
 		return nil
 	}
 	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, "install"}},
+		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, api.InstallRole}},
 	}}
 }
 
-// agentArgs returns the arguments of the agent's run role; cmd/agent owns the flags.
+// agentArgs returns the arguments of the agent.
 func (p *Pod) agentArgs() []string {
-	var containers []string
+	args := api.DefaultRunArgs()
+	args.Slots = p.slots()
+	args.LeaseDuration = cmp.Or(p.Request.LeaseDuration, api.DefaultLeaseDuration)
+	args.Readiness, args.Grace, args.Workload = p.Request.Standbys(), p.grace(), p.workloadName()
 	for _, i := range p.gated {
-		containers = append(containers, p.Spec.Containers[i].Name)
+		args.Containers = append(args.Containers, p.Spec.Containers[i].Name)
 	}
-	args := []string{
-		"run",
-		"-slots=" + strings.Join(p.slots(), ","),
-		"-lease-duration=" + cmp.Or(p.Request.LeaseDuration, api.DefaultLeaseDuration).String(),
-		"-readiness=" + string(p.Request.Standbys()),
-		"-grace=" + p.grace().String(),
-		"-containers=" + strings.Join(containers, ","),
-		"-workload=" + p.workloadName(),
-	}
-	if names := p.initNames(); len(names) > 0 {
-		args = append(args, "-init-containers="+strings.Join(names, ","))
-	}
+	args.InitContainers, args.Ports, args.Probes = p.initNames(), p.ports(), p.probesByContainer()
 	if p.Request.Shims() {
-		args = append(args, "-install="+api.AgentBinary)
+		args.Install = api.AgentBinary
 	} else {
-		args = append(args, "-gate="+string(p.Request.Gate))
-	}
-	if ports := p.ports(); len(ports) > 0 {
-		args = append(args, "-ports="+strings.Join(ports, ","))
-	}
-	if probes := p.probesByContainer(); len(probes) > 0 {
-		args = append(args, probesArg(probes))
+		args.Gate = p.Request.Gate
 	}
 	if p.Spec.HostNetwork {
 		// The ports of the node belong to no pod.
-		args = append(args, "-listen=")
+		args.Listen = ""
 	}
-	if p.Spec.RuntimeClassName != nil {
-		// A runtime class may run pods in virtual machines, and its name does not say.
-		args = append(args, "-own-kernel")
-	}
-	return args
+	// A runtime class may run pods in virtual machines, and its name does not say.
+	args.OwnKernel = p.Spec.RuntimeClassName != nil
+	return args.Args()
 }
 
 // grace returns the time that a deletion of the pod would leave the application to stop. A

@@ -63,6 +63,8 @@ func gatedPod(i int) *corev1.Pod {
 		}
 		return c
 	}
+	agent := container(api.AgentContainer)
+	agent.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: fmt.Sprintf("worker-%05d", i),
@@ -75,7 +77,7 @@ func gatedPod(i int) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: "worker", NodeName: "node-1",
-			InitContainers: []corev1.Container{container(api.AgentContainer)},
+			InitContainers: []corev1.Container{agent},
 			Containers:     []corev1.Container{container("app", api.AgentBinary, "exec", "--", "/app"), container("proxy")},
 		},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1"},

@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
+)
+
+// orders sends grants and drains to the shims, each once on each connection.
+type orders struct {
+	gate   Gate
+	asides Asides
+	proof  *proof.Shims
+	log    *slog.Logger
+	sent   map[gate.ShimID]*sent
+}
+
+// sent is what the agent has sent to one shim on its connection.
+type sent struct {
+	// until is the deadline of the last grant.
+	until time.Duration
+	// answered is the shim's leap that the last grant answered.
+	answered int
+	// drained is the hold whose drain was asked for; killed is the hold whose child was
+	// to be killed at once; ended is the hold with whose child the container was to end.
+	drained, killed, ended string
+	// leaps counts the leaps that the agent had heard of by the shim's last one. The
+	// count outlasts the connection.
+	leaps int
+}
+
+func newOrders(c Config, p *proof.Shims) *orders {
+	return &orders{gate: c.Gate, asides: c.Asides, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
+}
+
+// to returns what was sent to the shim.
+func (o *orders) to(id gate.ShimID) sent {
+	if s := o.sent[id]; s != nil {
+		return *s
+	}
+	return sent{}
+}
+
+// note takes in a shim's report, which follows the report last.
+func (o *orders) note(last, r gate.Report) {
+	switch s := o.sent[r.Shim]; {
+	case r.Dead:
+		delete(o.sent, r.Shim)
+	case s == nil:
+		o.sent[r.Shim] = &sent{}
+	case r.Connected && !last.Connected:
+		// The orders of the old connection may not have arrived.
+		*s = sent{leaps: s.leaps}
+	}
+}
+
+// leapt notes that the agent had heard of so many leaps by the shim's last one.
+func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
+
+// grant sends a grant to the shim. From here on the shim may have a child of it,
+// whatever becomes of the connection. The error says that the gate has not even tried
+// to send a first grant: then the shim has none.
+func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
+	granted := o.proof.Granted(g.Hold, id)
+	o.proof.Grant(g.Hold, id)
+	s := o.sent[id]
+	s.until, s.answered = g.Deadline, g.Leap
+	err := o.gate.Grant(id, g)
+	if err == nil {
+		return nil
+	}
+	o.log.Warn("grant was not sent", "shim", id, "err", err)
+	if granted || !errors.Is(err, gate.ErrNotNoted) && !errors.Is(err, gate.ErrUnproven) {
+		return nil
+	}
+	o.proof.Clear(g.Hold, id)
+	return err
+}
+
+// drain asks a shim to drain. A shim drops a grant of the hold that it has not used.
+func (o *orders) drain(r gate.Report, hold, reason string, grace time.Duration) {
+	s := o.sent[r.Shim]
+	if !r.Connected || s.drained == hold {
+		return
+	}
+	s.drained = hold
+	if grace == 0 {
+		s.killed = hold
+	}
+	if err := o.gate.Drain(r.Shim, reason, grace); err != nil {
+		o.log.Warn("drain was not sent", "shim", r.Shim, "err", err)
+	}
+}
+
+// end asks a shim to drain, and to end its container with the child's exit code.
+func (o *orders) end(r gate.Report, hold, reason string, grace time.Duration) {
+	s := o.sent[r.Shim]
+	if !r.Connected || s.ended == hold {
+		return
+	}
+	s.drained, s.ended = hold, hold
+	if grace == 0 {
+		s.killed = hold
+	}
+	if err := o.asides.End(r.Shim, reason, grace); err != nil {
+		o.log.Warn("drain was not sent", "shim", r.Shim, "err", err)
+	}
+}
+
+// kill makes a shim kill its child at once, also in the middle of a drain that left
+// the child more time.
+func (o *orders) kill(r gate.Report, reason string) {
+	s := o.sent[r.Shim]
+	if !r.Connected || s.killed == r.Hold {
+		return
+	}
+	s.drained, s.killed = r.Hold, r.Hold
+	if err := o.gate.Drain(r.Shim, reason, 0); err != nil {
+		o.log.Warn("drain was not sent", "shim", r.Shim, "err", err)
+	}
+}

@@ -1,0 +1,33 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proof judges from the reports of a pod's shims whether a hold is over.
+// The package is pure: it sends nothing, reads no clock, and starts no goroutine.
+//
+// # The guarantee
+//
+// A hold is proven to be over only when no child of it can be alive. Any of these
+// facts is proof for one shim:
+//   - The shim names the hold in a Waiting or Ended report: it reaped everything.
+//   - The shim has Ended: it starts nothing more, whatever it was granted.
+//   - The shim is Dead: its pidfd was readable, and the shim was PID 1.
+//
+// A hold that this agent process began, and granted to no shim, is proven as well.
+//
+// This agent process does not know the grants of an earlier agent process. Each
+// gated container's fresh shim then accounts for the shims before it, by a report
+// that is not Unproven. Until every container has reported, nothing is proven. An
+// init container that has succeeded never has a fresh shim: the notes of grants
+// account for it, if there is none.
+//
+// # What is not proof
+//
+// These facts prove nothing: a connection that ended, a silent shim, a container
+// without a shim, and a waiting shim whose grant may be on its way. A doubt that a
+// shim reported outlives that shim.
+//
+// # What is not guaranteed
+//
+// The package believes the reports. The package knows neither Leases nor time: an
+// expired hold without proof stays unproven.
+package proof

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proof
+
+import (
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// Last returns the shim's last report; false for a shim that is unknown or dead.
+func (s *Shims) Last(id gate.ShimID) (gate.Report, bool) {
+	if at := s.index(id); at >= 0 {
+		return s.list[at], true
+	}
+	return gate.Report{}, false
+}
+
+// Reports returns the last report of each shim, the shim that started first at first.
+func (s *Shims) Reports() []gate.Report { return slices.Clone(s.list) }
+
+// Begun returns how many holds of this process the package remembers.
+func (s *Shims) Begun() int { return len(s.begun) }
+
+// Proven reports whether no child of the hold can be alive.
+func (s *Shims) Proven(hold string) bool {
+	switch {
+	case hold == "" || s.Outstanding(hold) || s.Doubted(hold):
+		return false
+	case s.begun[hold]:
+		return true
+	}
+	// An earlier process gave the grants. Each container's fresh shim accounts for
+	// those before it; a silent container accounts for nothing.
+	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
+}
+
+// accounted reports whether the container's earlier shims have no child of the hold.
+// The kubelet does not start an init container again after its success, so no fresh
+// shim reports; the notes of grants account for it instead.
+func (s *Shims) accounted(container, hold string) bool {
+	if s.heard[container] {
+		return true
+	}
+	return slices.Contains(s.inits, container) && s.granted != nil && !s.granted(container, hold)
+}
+
+// Doubted reports whether an earlier shim, which is not connected, may have a child of
+// the hold. A connected earlier shim reports for itself: the agent drains it when a
+// fresher shim comes.
+func (s *Shims) Doubted(hold string) bool {
+	for container, d := range s.doubts {
+		if hold != "" && s.mayMean(d.hold, hold) && !s.connected(hold, container) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayMean reports whether a note that names the one hold may mean the other. A note
+// that cannot be read means no hold that this process itself began.
+func (s *Shims) mayMean(noted, hold string) bool {
+	return noted == hold || noted == gate.Unreadable && !s.begun[hold]
+}
+
+// connected reports whether a connected shim of the container may have a child of the
+// hold.
+func (s *Shims) connected(hold, container string) bool {
+	return slices.ContainsFunc(s.outstanding[hold], func(id gate.ShimID) bool {
+		last, known := s.Last(id)
+		return known && last.Connected && last.Container == container
+	})
+}
+
+// Outstanding reports whether a shim may have a child of the hold by a grant, or a
+// report, that this process knows.
+func (s *Shims) Outstanding(hold string) bool { return len(s.outstanding[hold]) > 0 }
+
+// Granted reports whether the shim may have a child of the hold.
+func (s *Shims) Granted(hold string, id gate.ShimID) bool {
+	return slices.Contains(s.outstanding[hold], id)
+}
+
+// Grantees returns the last reports of the shims that may have a child of the hold.
+func (s *Shims) Grantees(hold string) []gate.Report {
+	var found []gate.Report
+	for _, id := range s.outstanding[hold] {
+		if last, known := s.Last(id); known {
+			found = append(found, last)
+		}
+	}
+	return found
+}
+
+// Supported reports whether a connected shim may have a child of the hold. Without
+// one, the agent renews for nothing. After the success of an init container, the next
+// container is on its way, and no child is forgotten.
+func (s *Shims) Supported(hold string) bool {
+	return s.Succeeded(hold) || slices.ContainsFunc(s.Grantees(hold), func(r gate.Report) bool { return r.Connected })
+}
+
+// Succeeded reports whether an init container has succeeded under the hold, and no
+// grant has followed.
+func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.succeeded == hold }
+
+// Running reports whether the application, a child of the hold, runs undrained. An
+// init container is no application: it serves no client.
+func (s *Shims) Running(hold string) bool {
+	return slices.ContainsFunc(s.list, func(r gate.Report) bool {
+		return r.Phase == gate.Running && r.Hold == hold && !slices.Contains(s.inits, r.Container)
+	})
+}
+
+// Alive reports whether any connected shim has a child, of whatever hold.
+func (s *Shims) Alive() bool {
+	return slices.ContainsFunc(s.list, func(r gate.Report) bool { return r.Connected && HasChild(r) })
+}
+
+// HasChild reports whether the shim has, or may have, a child.
+func HasChild(r gate.Report) bool { return r.Phase == gate.Running || r.Phase == gate.Draining }
+
+// Waiting returns the shims that would take a grant: connected, not frozen, and the
+// freshest of their container.
+func (s *Shims) Waiting() []gate.Report {
+	var found []gate.Report
+	for i, r := range s.list {
+		if r.Connected && !r.Silent && r.Phase == gate.Waiting && !s.fresher(i) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// Superseded returns the shims with a child whose container has a fresher shim.
+func (s *Shims) Superseded() []gate.Report {
+	var found []gate.Report
+	for i, r := range s.list {
+		if HasChild(r) && s.fresher(i) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// fresher reports whether a connected shim of the same container started later than
+// the shim at the index.
+func (s *Shims) fresher(i int) bool {
+	return slices.ContainsFunc(s.list[i+1:], func(other gate.Report) bool {
+		return other.Container == s.list[i].Container && other.Connected
+	})
+}
+
+// Grantable returns the waiting shims that may have a grant of the hold now.
+func (s *Shims) Grantable(hold string) []gate.Report {
+	if s.Doubted(hold) {
+		return nil
+	}
+	return slices.DeleteFunc(s.Waiting(), func(r gate.Report) bool {
+		// A shim that names the hold was drained of it: that part of the hold is over.
+		return r.Hold == hold || s.occupied(hold, r)
+	})
+}
+
+// occupied reports whether another shim of the same container may have a child of the
+// hold.
+func (s *Shims) occupied(hold string, r gate.Report) bool {
+	return slices.ContainsFunc(s.outstanding[hold], func(id gate.ShimID) bool {
+		other, known := s.Last(id)
+		return id != r.Shim && (!known || other.Container == r.Container)
+	})
+}
+
+// Drained reports whether a shim that had a child of the hold waits again: the shim
+// drained by itself. Its part of the hold is over, and so is the whole hold.
+func (s *Shims) Drained(hold string) bool {
+	return slices.ContainsFunc(s.list, func(r gate.Report) bool {
+		return r.Connected && r.Phase == gate.Waiting && r.Hold == hold
+	})
+}

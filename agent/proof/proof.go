@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proof
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// Config names the gated containers of a pod.
+type Config struct {
+	// Containers are the gated containers.
+	Containers []string
+	// InitContainers are the gated init containers.
+	InitContainers []string
+	// Granted reports whether a note names a grant of the hold to a shim of the init
+	// container. Nil means that any shim may have had one.
+	Granted func(container, hold string) bool
+}
+
+// Shims are the shims of one pod, as this agent process knows them from their
+// reports.
+type Shims struct {
+	// containers are all gated containers of the pod, the init containers too.
+	containers []string
+	// inits are the gated init containers.
+	inits []string
+	// granted reads the notes of grants; nil where there are none to read.
+	granted func(container, hold string) bool
+	// list has the last report of each shim, in the order in which the shims started.
+	// After a restart of this agent the shims connect in any order.
+	list []gate.Report
+	// outstanding has, for each hold, the shims that may have a child of it: the shim
+	// had a grant, or reported a child, and is not proven dead since.
+	outstanding map[string][]gate.ShimID
+	// begun are the holds that this process itself began: no other process can have
+	// given a grant of one.
+	begun map[string]bool
+	// heard are the containers from which a shim connected to this process.
+	heard map[string]bool
+	// doubts has, for each container, the doubt of its fresh shim.
+	doubts map[string]doubt
+	// succeeded is the hold under which an init container of the pod succeeded last.
+	// It is empty once a grant has followed.
+	succeeded string
+}
+
+// doubt is a fresh shim's report that an earlier shim may have a child of a hold.
+type doubt struct {
+	shim gate.ShimID
+	hold string
+}
+
+// New returns the shims of a pod before any of them has reported.
+func New(c Config) *Shims {
+	return &Shims{
+		containers:  slices.Concat(c.InitContainers, c.Containers),
+		inits:       c.InitContainers,
+		granted:     c.Granted,
+		outstanding: map[string][]gate.ShimID{},
+		begun:       map[string]bool{},
+		heard:       map[string]bool{},
+		doubts:      map[string]doubt{},
+	}
+}
+
+// Begin notes that this agent process draws the number of a hold.
+func (s *Shims) Begin(hold string) { s.begun[hold] = true }
+
+// Forget drops the holds that no Lease names and no shim may have a child of. No
+// decision asks for their proof any more. A late write may still store such a hold:
+// that hold is then proven like one of an earlier process, or waited out.
+func (s *Shims) Forget(named func(hold string) bool) {
+	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.Outstanding(hold) && !named(hold) })
+}
+
+// Grant notes that a grant of the hold is sent to the shim. From now on the shim may
+// have a child of it.
+func (s *Shims) Grant(hold string, id gate.ShimID) {
+	if s.succeeded == hold {
+		s.succeeded = ""
+	}
+	if !slices.Contains(s.outstanding[hold], id) {
+		s.outstanding[hold] = append(s.outstanding[hold], id)
+	}
+}
+
+// Clear notes that the shim has no child of the hold, and starts none.
+func (s *Shims) Clear(hold string, id gate.ShimID) {
+	left := slices.DeleteFunc(s.outstanding[hold], func(other gate.ShimID) bool { return other == id })
+	if len(left) == 0 {
+		delete(s.outstanding, hold)
+		return
+	}
+	s.outstanding[hold] = left
+}
+
+// Note takes in a report.
+func (s *Shims) Note(r gate.Report) {
+	last, known := s.Last(r.Shim)
+	if r.Dead {
+		// The death of this shim proves nothing about an earlier shim: a doubt stays.
+		s.clearAll(r.Shim)
+		if !known || last.Phase != gate.Ended {
+			s.success(r)
+		}
+		s.list = slices.DeleteFunc(s.list, func(k gate.Report) bool { return k.Shim == r.Shim })
+		return
+	}
+	s.put(r)
+	if r.Connected {
+		s.heard[r.Container] = true
+	}
+	s.doubt(r)
+	switch r.Phase {
+	case gate.Running, gate.Draining:
+		s.Grant(r.Hold, r.Shim)
+	case gate.Waiting:
+		// The child of that hold is dead, and a shim uses a hold only once. A grant of
+		// another hold may be on its way.
+		s.Clear(r.Hold, r.Shim)
+	case gate.Ended:
+		// The container ends: the shim starts nothing more, whatever it was granted.
+		s.clearAll(r.Shim)
+		s.success(r)
+	}
+}
+
+// put replaces the shim's last report. A new shim comes behind those that started
+// before it.
+func (s *Shims) put(r gate.Report) {
+	if at := s.index(r.Shim); at >= 0 {
+		s.list[at] = r
+		return
+	}
+	at := slices.IndexFunc(s.list, func(k gate.Report) bool { return k.Began > r.Began })
+	if at < 0 {
+		at = len(s.list)
+	}
+	s.list = slices.Insert(s.list, at, r)
+}
+
+// success notes that an init container has succeeded, if no other shim may have a
+// child of its hold. An agent may hear of a success only with the shim's death.
+func (s *Shims) success(r gate.Report) {
+	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && !s.Outstanding(r.Hold) {
+		s.succeeded = r.Hold
+	}
+}
+
+// doubt notes the earlier hold that a fresh shim cannot account for. Only that shim,
+// or a fresher one, can take its doubt back.
+func (s *Shims) doubt(r gate.Report) {
+	before, ok := s.doubts[r.Container]
+	switch {
+	case r.Unproven != "":
+		s.doubts[r.Container] = doubt{shim: r.Shim, hold: r.Unproven}
+	case ok && s.index(r.Shim) >= s.index(before.shim):
+		delete(s.doubts, r.Container)
+	}
+}
+
+// clearAll clears a shim from all holds.
+func (s *Shims) clearAll(id gate.ShimID) {
+	for hold := range s.outstanding {
+		s.Clear(hold, id)
+	}
+}
+
+// index returns the shim's place in the order of starts; -1 for one that is gone.
+func (s *Shims) index(id gate.ShimID) int {
+	return slices.IndexFunc(s.list, func(k gate.Report) bool { return k.Shim == id })
+}

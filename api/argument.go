@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// argument is one row of the table of a role's arguments: the name, the meaning,
+// and how a T writes and reads the value.
+type argument[T any] struct {
+	name, meaning string
+	// flag marks an argument that is written without a value.
+	flag bool
+	// expands marks a value in which the kubelet is to expand $(NAME).
+	expands bool
+	// where reports whether the argument is written; nil means always.
+	where func(T) bool
+	text  func(T) string
+	// read changes nothing if it fails.
+	read func(*T, string) error
+}
+
+// written returns the row with a condition.
+func (a argument[T]) written(where func(T) bool) argument[T] {
+	a.where = where
+	return a
+}
+
+// expanded returns the row as one whose value the kubelet expands.
+func (a argument[T]) expanded() argument[T] {
+	a.expands = true
+	return a
+}
+
+// arguments is the table of one role, in the order in which the words are written.
+type arguments[T any] []argument[T]
+
+// words returns the arguments as a pod's spec has them. The kubelet expands $(NAME)
+// there, and makes one dollar of two. So words doubles the dollars of a value.
+func (all arguments[T]) words(of T) []string {
+	var words []string
+	for _, a := range all {
+		switch {
+		case a.where != nil && !a.where(of):
+		case a.flag:
+			words = append(words, "-"+a.name)
+		case a.expands:
+			words = append(words, "-"+a.name+"="+a.text(of))
+		default:
+			words = append(words, "-"+a.name+"="+strings.ReplaceAll(a.text(of), "$", "$$"))
+		}
+	}
+	return words
+}
+
+// parse reads the arguments as a process gets them, and returns the words that
+// follow. An argument that is unknown or malformed is an error.
+func (all arguments[T]) parse(role string, into *T, words []string) ([]string, error) {
+	var usage strings.Builder
+	flags := flag.NewFlagSet("agent "+role, flag.ContinueOnError)
+	flags.SetOutput(&usage)
+	for _, a := range all {
+		read := func(value string) error { return a.read(into, value) }
+		if a.flag {
+			flags.BoolFunc(a.name, a.meaning, read)
+		} else {
+			flags.Func(a.name, a.meaning, read)
+		}
+	}
+	switch err := flags.Parse(words); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil, fmt.Errorf("%w\n%s", err, usage.String())
+	case err != nil:
+		return nil, fmt.Errorf("agent %s: %w", role, err)
+	}
+	return flags.Args(), nil
+}
+
+// recall reads the arguments back from a pod's spec, and passes over all other words:
+// another version of the webhook may have written them.
+func (all arguments[T]) recall(into *T, words []string) {
+	for _, word := range words {
+		name, value, valued := strings.Cut(word, "=")
+		i := slices.IndexFunc(all, func(a argument[T]) bool { return name == "-"+a.name && valued != a.flag })
+		if i < 0 {
+			continue
+		}
+		switch {
+		case all[i].flag:
+			value = "true"
+		case !all[i].expands:
+			value = strings.ReplaceAll(value, "$$", "$")
+		}
+		_ = all[i].read(into, value)
+	}
+}
+
+// textArg returns the row of a text, or of one text out of a few.
+func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed ...S) argument[T] {
+	return argument[T]{
+		name: name, meaning: meaning,
+		text: func(of T) string { return string(*field(&of)) },
+		read: func(into *T, value string) error {
+			if len(allowed) > 0 && !slices.Contains(allowed, S(value)) {
+				return fmt.Errorf("write one of %q", allowed)
+			}
+			*field(into) = S(value)
+			return nil
+		},
+	}
+}
+
+// namesArg returns the row of a list of names, none of which has a comma.
+func namesArg[T any](name, meaning string, field func(*T) *[]string) argument[T] {
+	return argument[T]{
+		name: name, meaning: meaning,
+		text: func(of T) string { return strings.Join(*field(&of), ",") },
+		read: func(into *T, value string) error {
+			*field(into) = split(value)
+			return nil
+		},
+	}
+}
+
+// durationArg returns the row of a duration.
+func durationArg[T any](name, meaning string, field func(*T) *time.Duration) argument[T] {
+	return argument[T]{
+		name: name, meaning: meaning,
+		text: func(of T) string { return field(&of).String() },
+		read: func(into *T, value string) error {
+			d, err := time.ParseDuration(value)
+			if err == nil {
+				*field(into) = d
+			}
+			return err
+		},
+	}
+}
+
+// optionArg returns the row of an argument that is there or is not.
+func optionArg[T any](name, meaning string, field func(*T) *bool) argument[T] {
+	return argument[T]{
+		name: name, meaning: meaning, flag: true,
+		where: func(of T) bool { return *field(&of) },
+		read: func(into *T, value string) error {
+			on, err := strconv.ParseBool(value)
+			if err == nil {
+				*field(into) = on
+			}
+			return err
+		},
+	}
+}
+
+// split returns the elements of a comma-separated list.
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}

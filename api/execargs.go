@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "time"
+
+// ExecArgs are the arguments of the shim. The child's own command follows them. A
+// writer begins with [DefaultExecArgs].
+type ExecArgs struct {
+	// Container is the name of the container that the shim is in.
+	Container string
+	OnLoss    OnLoss
+	// StopSignal asks the child to stop, by name or number; empty means that the
+	// image's counts, and SIGTERM where the image names none.
+	StopSignal string
+	// Platforms is what the image runs on each architecture, where that differs.
+	Platforms Platforms
+	// PostStart and PreStop are the container's hooks; nil for none.
+	PostStart, PreStop *Handler
+	// Grace is what the child and its PreStop have to stop in. The webhook knows
+	// the pod's own only where a hook has made it look.
+	Grace time.Duration
+
+	// Socket is the agent's. Tests set it.
+	Socket string
+}
+
+// DefaultExecArgs returns the arguments that hold where no word says otherwise.
+func DefaultExecArgs() ExecArgs {
+	return ExecArgs{OnLoss: OnLossStandby, Grace: DefaultGrace, Socket: Socket}
+}
+
+// IsShim reports whether a container's command is the shim. The policies compare
+// the same two words.
+func IsShim(command []string) bool {
+	return len(command) > 1 && command[0] == AgentBinary && command[1] == ExecRole
+}
+
+// Args returns the words behind the binary, as a container's command has them. The
+// last one ends the shim's arguments: the child's command follows.
+func (e ExecArgs) Args() []string {
+	return append(append([]string{ExecRole}, execArguments.words(e)...), endOfArgs)
+}
+
+// endOfArgs ends the arguments of a role.
+const endOfArgs = "--"
+
+// ParseExecArgs reads the words that follow the role, as the kubelet has expanded
+// them, and returns the child's command.
+func ParseExecArgs(words []string) (e ExecArgs, child []string, err error) {
+	e = DefaultExecArgs()
+	child, err = execArguments.parse(ExecRole, &e, words)
+	return e, child, err
+}
+
+// RecallExecArgs reads back what a container's command has of [ExecArgs.Args], and passes
+// over all other words.
+func RecallExecArgs(words []string) ExecArgs {
+	e := DefaultExecArgs()
+	execArguments.recall(&e, words)
+	return e
+}
+
+var execArguments = arguments[ExecArgs]{
+	textArg("container", "name of this container",
+		func(e *ExecArgs) *string { return &e.Container }),
+	textArg("on-loss", "after a lost slot: standby, restart or end",
+		func(e *ExecArgs) *OnLoss { return &e.OnLoss }, OnLossStandby, OnLossRestart, OnLossEnd),
+	textArg("stop-signal", "what asks the child to stop, by name or number; SIGTERM, if nobody says",
+		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
+	{
+		name: "platforms", meaning: "what the image runs on each architecture, as JSON, before COMMAND",
+		where: func(e ExecArgs) bool { return len(e.Platforms) > 0 },
+		text:  func(e ExecArgs) string { return e.Platforms.String() },
+		read: func(e *ExecArgs, value string) error {
+			platforms, err := ParsePlatforms(value)
+			if err == nil {
+				e.Platforms = platforms
+			}
+			return err
+		},
+	},
+	hookArg("post-start", "what to do when the application has started, as JSON",
+		func(e *ExecArgs) **Handler { return &e.PostStart }),
+	hookArg("pre-stop", "what to do before the application is asked to stop, as JSON",
+		func(e *ExecArgs) **Handler { return &e.PreStop }),
+	durationArg("grace", "what the application and its preStop hook have to stop in",
+		func(e *ExecArgs) *time.Duration { return &e.Grace }).
+		written(func(e ExecArgs) bool { return e.PostStart != nil || e.PreStop != nil || e.Grace != DefaultGrace }),
+	textArg("socket", "the agent's socket",
+		func(e *ExecArgs) *string { return &e.Socket }).written(func(e ExecArgs) bool { return e.Socket != Socket }),
+}
+
+// hookArg returns the row of a hook.
+func hookArg(name, meaning string, field func(*ExecArgs) **Handler) argument[ExecArgs] {
+	return argument[ExecArgs]{
+		name: name, meaning: meaning,
+		where: func(e ExecArgs) bool { return *field(&e) != nil },
+		text:  func(e ExecArgs) string { return (*field(&e)).String() },
+		read: func(e *ExecArgs, value string) error {
+			hook, err := ParseHandler(value)
+			if err == nil {
+				*field(e) = &hook
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package podspec recognises in the spec of a pod what the webhook puts there.
+//
+// The API server lets nobody change these parts of a living pod, so an answer holds
+// as long as the pod lives. Labels and annotations say nothing here: a person may
+// write them. An answer does not say that the parts work, or who wrote them.
+//
+// The policy on marks answers [HasGate] as well, in the API server's own process.
+// testdata/pods.yaml holds both to the same answers.
+package podspec
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// HasGate reports whether the pod has the agent as a sidecar, and a part that waits for
+// the agent. That part is a shim, the init container of the gate "pod", or the pod's
+// readiness gate.
+//
+// An ordinary init container is no agent, whatever its name: it has ended before the
+// kubelet starts the application, and then no agent renews.
+func HasGate(spec *corev1.PodSpec) bool {
+	return slices.ContainsFunc(spec.InitContainers, isAgent) &&
+		(slices.ContainsFunc(spec.Containers, isShim) || slices.ContainsFunc(spec.InitContainers, waits) || showsReadiness(spec))
+}
+
+func isAgent(c corev1.Container) bool {
+	return c.Name == api.AgentContainer && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+func isShim(c corev1.Container) bool { return api.IsShim(c.Command) }
+
+func waits(c corev1.Container) bool { return c.Name == api.WaitContainer }
+
+// showsReadiness reports whether the pod's readiness is its gate.
+func showsReadiness(spec *corev1.PodSpec) bool {
+	return slices.ContainsFunc(spec.InitContainers, toldReadiness) && slices.ContainsFunc(spec.ReadinessGates, isReady)
+}
+
+func toldReadiness(c corev1.Container) bool {
+	return c.Name == api.AgentContainer && slices.Contains(c.Args, api.ReadinessGateArg)
+}
+
+func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
+
+// Strip returns a spec that has nothing but what [HasGate] reads, and the service
+// account. A cache of ten thousand pods keeps stripped specs.
+func Strip(spec *corev1.PodSpec) corev1.PodSpec {
+	return corev1.PodSpec{
+		ServiceAccountName: spec.ServiceAccountName,
+		InitContainers:     strip(spec.InitContainers),
+		Containers:         strip(spec.Containers),
+		ReadinessGates:     slices.DeleteFunc(slices.Clone(spec.ReadinessGates), func(g corev1.PodReadinessGate) bool { return !isReady(g) }),
+	}
+}
+
+// Stripped containers share these values, which nobody changes.
+var (
+	always        = corev1.ContainerRestartPolicyAlways
+	shimCommand   = []string{api.AgentBinary, api.ExecRole}
+	readinessArgs = []string{api.ReadinessGateArg}
+)
+
+func strip(containers []corev1.Container) []corev1.Container {
+	kept := make([]corev1.Container, len(containers))
+	for i, c := range containers {
+		kept[i].Name = c.Name
+		if isAgent(c) {
+			kept[i].RestartPolicy = &always
+		}
+		if isShim(c) {
+			kept[i].Command = shimCommand
+		}
+		if toldReadiness(c) {
+			kept[i].Args = readinessArgs
+		}
+	}
+	return kept
+}

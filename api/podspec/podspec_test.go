@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package podspec
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+type row struct {
+	Name string
+	Gate bool
+	Spec corev1.PodSpec
+}
+
+func rows(t *testing.T) []row {
+	t.Helper()
+	text, err := os.ReadFile("testdata/pods.yaml")
+	require.NoError(t, err)
+	var all []row
+	require.NoError(t, yaml.UnmarshalStrict(text, &all))
+	require.NotEmpty(t, all)
+	return all
+}
+
+func TestHasGateAnswersForOddPods(t *testing.T) {
+	for _, r := range rows(t) {
+		t.Run(r.Name, func(t *testing.T) {
+			assert.Equal(t, r.Gate, HasGate(&r.Spec))
+			stripped := Strip(&r.Spec)
+			assert.Equal(t, r.Gate, HasGate(&stripped), "as the cache keeps the pod")
+		})
+	}
+}
+
+func TestHasGateKnowsArgumentsOfEveryGate(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	for gate, want := range map[api.Gate]bool{api.GateContainer: false, api.GatePod: false, api.GateReadiness: true} {
+		args := api.DefaultRunArgs()
+		args.Gate = gate
+		assert.Equal(t, want, HasGate(&corev1.PodSpec{
+			InitContainers: []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always, Args: args.Args()}},
+			ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
+		}), gate)
+	}
+	assert.True(t, HasGate(&corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always}},
+		Containers:     []corev1.Container{{Command: append([]string{api.AgentBinary}, api.DefaultExecArgs().Args()...)}},
+	}))
+}
+
+// The webhook's own pods, as the golden files have them.
+func TestGoldenPodsHaveGatesAndKnownArguments(t *testing.T) {
+	files, err := filepath.Glob("../../mutate/testdata/*.txtar")
+	require.NoError(t, err)
+	gates, shims := 0, 0
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		require.NoError(t, err)
+		i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "patched.yaml" })
+		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // written by hand
+			continue
+		}
+		var pod corev1.Pod
+		require.NoError(t, yaml.Unmarshal(archive.Files[i].Data, &pod))
+		if pod.Kind != "Pod" || pod.Labels[api.GatedLabel] == "" {
+			continue
+		}
+		gates++
+		assert.True(t, HasGate(&pod.Spec), file)
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+			if isAgent(c) {
+				assert.Equal(t, c.Args, api.RecallRunArgs(c.Args).Args(), file)
+			}
+			if isShim(c) {
+				shims++
+				assert.Equal(t, c.Command[1:], api.RecallExecArgs(c.Command).Args(), file)
+			}
+		}
+	}
+	assert.Greater(t, gates, 40)
+	assert.Greater(t, shims, 40)
+}
+
+// mixed draws a spec from the parts that a gate has, and from parts like them.
+func mixed(r *rand.Rand) *corev1.PodSpec {
+	always, never := corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever
+	containers := func() []corev1.Container {
+		var all []corev1.Container
+		for range r.IntN(3) {
+			all = append(all, corev1.Container{
+				Name:          []string{api.AgentContainer, api.WaitContainer, api.TurnContainer, "app"}[r.IntN(4)],
+				Image:         "x",
+				RestartPolicy: []*corev1.ContainerRestartPolicy{nil, &always, &never}[r.IntN(3)],
+				Command:       [][]string{nil, {api.AgentBinary}, {api.AgentBinary, api.ExecRole, "--"}, {"sh", api.AgentBinary, api.ExecRole}}[r.IntN(4)],
+				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}}[r.IntN(3)],
+			})
+		}
+		return all
+	}
+	spec := &corev1.PodSpec{ServiceAccountName: "till", NodeName: "n", InitContainers: containers(), Containers: containers()}
+	for range r.IntN(3) {
+		spec.ReadinessGates = append(spec.ReadinessGates, corev1.PodReadinessGate{
+			ConditionType: []corev1.PodConditionType{api.ReadyCondition, "example.com/ready"}[r.IntN(2)],
+		})
+	}
+	return spec
+}
+
+func FuzzStrip(f *testing.F) {
+	for seed := range uint64(500) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		spec := mixed(rand.New(rand.NewPCG(seed, 0)))
+		before := spec.DeepCopy()
+		stripped := Strip(spec)
+		require.Equal(t, before, spec, "the pod itself stays as it is")
+		require.Equal(t, HasGate(spec), HasGate(&stripped))
+		require.Equal(t, stripped, Strip(&stripped))
+		require.Equal(t, "till", stripped.ServiceAccountName)
+		require.Empty(t, stripped.NodeName)
+	})
+}
+
+// CEL can parse no arguments, so the policies on marks and gates compare words.
+func TestPoliciesLookForTheSameWords(t *testing.T) {
+	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
+	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,
+		o.spec.?initContainers.orValue([]).exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `') &&
+		(o.spec.containers.exists(c, ` + shim + `) ||
+		o.spec.initContainers.exists(c, c.name == '` + api.WaitContainer + `') ||
+		o.spec.initContainers.exists(c, c.name == '` + api.AgentContainer + `' && '` + api.ReadinessGateArg + `' in c.?args.orValue([])) &&
+		o.spec.?readinessGates.orValue([]).exists(g, g.conditionType == '` + api.ReadyCondition + `')))`
+	assert.Contains(t, words(t, "marks"), strings.Join(strings.Fields(marks), " "))
+	gate := words(t, "gate")
+	for _, part := range []string{
+		"variables.inits.filter(c, c.name == '" + api.AgentContainer + "' && c.?restartPolicy.orValue('') == '" + string(corev1.ContainerRestartPolicyAlways) + "')",
+		"!(" + shim + ")", "object.spec.containers.exists(c, " + shim + ")",
+		"variables.agents.exists(c, '" + api.ReadinessGateArg + "' in c.?args.orValue([]))",
+	} {
+		assert.Contains(t, gate, part)
+	}
+}
+
+// words returns a policy with one blank between words.
+func words(t *testing.T, policy string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../manifests/policies/" + policy + ".yaml")
+	require.NoError(t, err)
+	return strings.Join(strings.Fields(string(text)), " ")
+}

@@ -1,0 +1,45 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "fmt"
+
+// ProbeArgs are the arguments of an exec probe of a gated container. The command
+// of the application's own probe follows them.
+type ProbeArgs struct {
+	// Probe is [LivenessProbe] or [ReadinessProbe].
+	Probe     string
+	Container string
+
+	// Socket is where the agent answers. Tests set it.
+	Socket string
+}
+
+// Args returns the words behind the binary, as a probe's command has them. Where
+// the application's own command follows, the writer puts "--" in between.
+func (p ProbeArgs) Args() []string {
+	return append([]string{ProbeRole, p.Probe}, probeArguments.words(p)...)
+}
+
+// ParseProbeArgs reads the words that follow the role, and returns the command of
+// the application's own probe, if there is one.
+func ParseProbeArgs(words []string) (p ProbeArgs, command []string, err error) {
+	p = ProbeArgs{Socket: ProbeSocket}
+	if len(words) > 0 && (words[0] == LivenessProbe || words[0] == ReadinessProbe) {
+		p.Probe = words[0]
+		if command, err = probeArguments.parse(ProbeRole, &p, words[1:]); err != nil {
+			return p, nil, err
+		}
+	}
+	if p.Probe == "" || p.Container == "" {
+		return p, nil, fmt.Errorf("usage: agent %s %s|%s -container NAME [flags] [-- COMMAND [ARGUMENTS]]", ProbeRole, LivenessProbe, ReadinessProbe)
+	}
+	return p, command, nil
+}
+
+var probeArguments = arguments[ProbeArgs]{
+	textArg("container", "name of this container", func(p *ProbeArgs) *string { return &p.Container }),
+	textArg("socket", "the agent's socket for probes", func(p *ProbeArgs) *string { return &p.Socket }).
+		written(func(p ProbeArgs) bool { return p.Socket != "" && p.Socket != ProbeSocket }),
+}

@@ -1,0 +1,175 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
+const DefaultGrace = 30 * time.Second
+
+// RunArgs are the arguments of the agent's sidecar. The webhook writes all but the last
+// three, which tests set. A writer begins with [DefaultRunArgs].
+type RunArgs struct {
+	// Slots are the Leases to hold, in the order in which they are acquired.
+	Slots         []string
+	LeaseDuration time.Duration
+	Readiness     Readiness
+	// Grace is what a yield leaves the application to stop in.
+	Grace time.Duration
+	// Containers are the gated containers.
+	Containers []string
+	// Workload is the pod's, as Kind/name. The kubelet expands $(NAME) in it: the
+	// webhook does not know the name of a pod with generateName.
+	Workload string
+	// InitContainers are the gated init containers.
+	InitContainers []string
+	// Install is where the agent copies its binary to; empty means nowhere.
+	Install string
+	Gate    Gate
+	// Ports are the TCP ports that a standby forwards to the holder.
+	Ports []int
+	// Probes are those of the gated containers, by container.
+	Probes map[string]Probes
+	// Listen is where the agent serves metrics and probes; empty means nowhere.
+	Listen string
+	// OwnKernel marks a pod that may run in a virtual machine of its own: another
+	// boot id then proves nothing.
+	OwnKernel bool
+
+	// RunDir has the agent's sockets, its lock and its notes.
+	RunDir string
+	// Credentials has the service account's token and the cluster's CA.
+	Credentials string
+	Verbose     bool
+}
+
+// DefaultRunArgs returns the arguments that hold where no word says otherwise.
+func DefaultRunArgs() RunArgs {
+	return RunArgs{
+		LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward, Grace: DefaultGrace, Gate: GateContainer,
+		Listen: defaultListen, RunDir: RunPath, Credentials: CredentialsPath,
+	}
+}
+
+// defaultListen is every address of the pod.
+var defaultListen = ":" + strconv.Itoa(AgentPort)
+
+// ReadinessGateArg is the argument by which a pod's readiness is its gate. CEL can parse
+// no arguments, so the policies and podspec.HasGate compare words. A spelling that the
+// webhook never writes does not count.
+const ReadinessGateArg = "-gate=" + string(GateReadiness)
+
+// Args returns the words of the agent's container, as a pod's spec has them.
+func (r RunArgs) Args() []string { return append([]string{RunRole}, runArguments.words(r)...) }
+
+// ParseRunArgs reads the words that follow the role, as the kubelet has expanded them.
+func ParseRunArgs(words []string) (RunArgs, error) {
+	r := DefaultRunArgs()
+	rest, err := runArguments.parse(RunRole, &r, words)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("agent %s: unexpected arguments %q", RunRole, rest)
+	}
+	return r, err
+}
+
+// RecallRunArgs reads back what a pod's spec has of [RunArgs.Args], and passes over all
+// other words.
+func RecallRunArgs(words []string) RunArgs {
+	r := DefaultRunArgs()
+	runArguments.recall(&r, words)
+	return r
+}
+
+var runArguments = arguments[RunArgs]{
+	namesArg("slots", "Leases to hold, comma-separated, in the order of acquisition",
+		func(r *RunArgs) *[]string { return &r.Slots }),
+	durationArg("lease-duration", "how long a holder that vanished blocks the others",
+		func(r *RunArgs) *time.Duration { return &r.LeaseDuration }),
+	textArg("readiness", "how a standby looks: forward or holder",
+		func(r *RunArgs) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
+	durationArg("grace", "what a yield leaves the application to stop in",
+		func(r *RunArgs) *time.Duration { return &r.Grace }),
+	namesArg("containers", "gated containers, comma-separated",
+		func(r *RunArgs) *[]string { return &r.Containers }),
+	textArg("workload", "the pod's workload, as Kind/name",
+		func(r *RunArgs) *string { return &r.Workload }).expanded(),
+	namesArg("init-containers", "gated init containers, comma-separated",
+		func(r *RunArgs) *[]string { return &r.InitContainers }).written(func(r RunArgs) bool { return len(r.InitContainers) > 0 }),
+	textArg("install", "where the binary is copied to, for gated containers; empty: nowhere",
+		func(r *RunArgs) *string { return &r.Install }).written(func(r RunArgs) bool { return r.Install != "" }),
+	textArg("gate", "what holds the application back: container, pod or readiness",
+		func(r *RunArgs) *Gate { return &r.Gate }, GateContainer, GatePod, GateReadiness).
+		written(func(r RunArgs) bool { return r.Gate != GateContainer }),
+	{
+		name: "ports", meaning: "TCP ports to forward to the holder, comma-separated",
+		where: func(r RunArgs) bool { return len(r.Ports) > 0 },
+		text:  func(r RunArgs) string { return joinPorts(r.Ports) },
+		read: func(r *RunArgs, value string) error {
+			ports, err := parsePorts(value)
+			if err == nil {
+				r.Ports = ports
+			}
+			return err
+		},
+	},
+	{
+		name: "probes", meaning: "probes of the gated containers, by container, as JSON",
+		where: func(r RunArgs) bool { return len(r.Probes) > 0 },
+		text:  func(r RunArgs) string { return mustJSON(r.Probes) },
+		read: func(r *RunArgs, value string) error {
+			var probes map[string]Probes
+			err := json.Unmarshal([]byte(value), &probes)
+			if err == nil {
+				r.Probes = probes
+			}
+			return err
+		},
+	},
+	textArg("listen", "where /metrics and /healthz are served; empty: nowhere",
+		func(r *RunArgs) *string { return &r.Listen }).written(func(r RunArgs) bool { return r.Listen != defaultListen }),
+	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
+		func(r *RunArgs) *bool { return &r.OwnKernel }),
+	textArg("run", "directory of the agent's socket, lock and notes",
+		func(r *RunArgs) *string { return &r.RunDir }).written(func(r RunArgs) bool { return r.RunDir != RunPath }),
+	textArg("credentials", "directory of the service account's token and the cluster's CA",
+		func(r *RunArgs) *string { return &r.Credentials }).written(func(r RunArgs) bool { return r.Credentials != CredentialsPath }),
+	optionArg("verbose", "log what is of no consequence, too",
+		func(r *RunArgs) *bool { return &r.Verbose }),
+}
+
+func joinPorts(ports []int) string {
+	var words []string
+	for _, port := range ports {
+		words = append(words, strconv.Itoa(port))
+	}
+	return strings.Join(words, ",")
+}
+
+func parsePorts(list string) ([]int, error) {
+	var ports []int
+	for _, word := range split(list) {
+		n, err := strconv.ParseUint(word, 10, 16)
+		if err != nil || n == 0 {
+			return nil, errors.New("write port numbers, separated by commas")
+		}
+		ports = append(ports, int(n))
+	}
+	return ports, nil
+}
+
+// mustJSON marshals strings and numbers, which always can be.
+func mustJSON(of any) string {
+	text, err := json.Marshal(of)
+	if err != nil {
+		panic(fmt.Sprintf("marshal %T: %v", of, err))
+	}
+	return string(text)
+}

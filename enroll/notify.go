@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// NotGated is the reason of the Event on a workload that claims while its pods
+// have no gate.
+const NotGated = "NotGated"
+
+// notified remembers, by namespace, the objects that have an Event already. It
+// forgets objects that no longer exist.
+type notified struct {
+	mu  sync.Mutex
+	all map[string]map[types.UID]bool
+}
+
+// in returns the notified objects of a namespace. The map does not change later.
+func (n *notified) in(namespace string) map[types.UID]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.all[namespace]
+}
+
+// set replaces the notified objects of a namespace.
+func (n *notified) set(namespace string, uids map[types.UID]bool) {
+	if len(uids) == 0 {
+		n.forget(namespace)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.all == nil {
+		n.all = map[string]map[types.UID]bool{}
+	}
+	n.all[namespace] = uids
+}
+
+func (n *notified) forget(namespace string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.all, namespace)
+}
+
+// notifyNotGated writes an Event on each workload that claims and is not gated,
+// because it was annotated before the namespace opted in. Only its owner may restart
+// it. Each process notifies a workload once, and again if the namespace opts in again.
+func (r *Reconciler) notifyNotGated(ctx context.Context, s store, seen *snapshot) error {
+	if r.Events == nil {
+		return nil
+	}
+	already := r.notGated.in(seen.namespace)
+	claimed := map[types.UID]bool{}
+	var fresh []workload
+	for _, w := range seen.workloads {
+		if !claiming(w.effective()) {
+			continue
+		}
+		claimed[w.object.GetUID()] = true
+		if !already[w.object.GetUID()] {
+			fresh = append(fresh, w)
+		}
+	}
+	ungated, err := s.ungatedWorkloads(ctx, seen.namespace, fresh)
+	if err != nil {
+		return err
+	}
+	r.notGated.set(seen.namespace, claimed)
+	for _, w := range ungated {
+		r.Events.Eventf(w.object, nil, corev1.EventTypeWarning, NotGated, "Enroll",
+			"This %s claims a slot, but was annotated before the namespace opted in: its pods run without a gate. %s",
+			w.group.Kind, w.remedy())
+	}
+	return nil
+}
+
+// ungatedWorkloads returns the workloads that claim and have pods without a gate.
+// Either the workload webhook did not exist yet, so the template lacks the
+// annotation. Or the pods were created before the policy that refuses them.
+func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads []workload) ([]workload, error) {
+	var (
+		ungated, unsure []workload
+		selectors       []labels.Selector
+	)
+	for _, w := range workloads {
+		switch {
+		case !claiming(w.template.Annotations):
+			ungated = append(ungated, w)
+		case w.selector != nil:
+			selector, err := metav1.LabelSelectorAsSelector(w.selector)
+			if err != nil {
+				return nil, fmt.Errorf("selector of %s: %w", w.group, err)
+			}
+			unsure, selectors = append(unsure, w), append(selectors, selector)
+		}
+	}
+	if len(unsure) == 0 {
+		return ungated, nil
+	}
+	pods, err := s.ungatedPods(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range unsure {
+		if slices.ContainsFunc(pods, selectors[i].Matches) {
+			ungated = append(ungated, w)
+		}
+	}
+	return ungated, nil
+}
+
+// remedy returns the instruction by which the workload's next pods get a gate.
+func (w workload) remedy() string {
+	name := strings.ToLower(w.group.Kind) + "/" + w.group.Name
+	if w.selector == nil {
+		return fmt.Sprintf("Any change to it gates its next Jobs: take its claim off and put it on again, with kubectl -n %s edit %s",
+			w.object.GetNamespace(), name)
+	}
+	return fmt.Sprintf("kubectl -n %s rollout restart %s", w.object.GetNamespace(), name)
+}
+
+// notifyTooMany writes an Event for each slot for which a service account has no
+// room. Each process notifies the first claimant of the slot once.
+func (r *Reconciler) notifyTooMany(seen *snapshot, left []string) {
+	if r.Events == nil {
+		return
+	}
+	already := r.tooMany.in(seen.namespace)
+	waiting := map[types.UID]bool{}
+	for _, slot := range left {
+		first := seen.wanted[slot].first
+		if !already[first.GetUID()] && !waiting[first.GetUID()] {
+			r.Events.Eventf(first, nil, corev1.EventTypeWarning, TooManySlots, "Enroll",
+				"Slot %s waits: its service account claims more than %d slots in this namespace. "+
+					"Give workloads service accounts of their own, or delete what is not needed.",
+				slot, maxSlotsPerRole*maxRolesPerAccount)
+		}
+		waiting[first.GetUID()] = true
+	}
+	r.tooMany.set(seen.namespace, waiting)
+}

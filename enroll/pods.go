@@ -1,0 +1,98 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// podsPerPage bounds the memory of a list of whole pods, which take some 10 KB each.
+const podsPerPage = 500
+
+// cachedPods adds the claims of the gated pods that the cache knows.
+func (s store) cachedPods(ctx context.Context, namespace string, optedIn bool, wanted claims) error {
+	var pods corev1.PodList
+	if err := s.client.List(ctx, &pods, append(gatedIn(namespace), client.UnsafeDisableDeepCopy)...); err != nil {
+		return fmt.Errorf("list gated pods: %w", err)
+	}
+	for i := range pods.Items {
+		wanted.addPod(&pods.Items[i], optedIn)
+	}
+	return nil
+}
+
+// livePods returns the claims of all gated pods by a consistent list, whether or
+// not their namespace is opted in.
+func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
+	wanted := claims{}
+	var pods corev1.PodList
+	err := eachPage(ctx, s.reader, &pods, func() {
+		for i := range pods.Items {
+			wanted.addPod(&pods.Items[i], true)
+		}
+	}, gatedIn(namespace)...)
+	if err != nil {
+		return nil, fmt.Errorf("list gated pods: %w", err)
+	}
+	return wanted, nil
+}
+
+func gatedIn(namespace string) []client.ListOption {
+	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
+}
+
+// ungatedPods returns the labels of the pods that claim and have no gate. They are
+// few: only pods from before the installation.
+func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labels, error) {
+	without, err := labels.NewRequirement(api.GatedLabel, selection.DoesNotExist, nil)
+	if err != nil {
+		return nil, fmt.Errorf("select pods without a gate: %w", err)
+	}
+	var (
+		pods    metav1.PartialObjectMetadataList
+		claimed []labels.Labels
+	)
+	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	err = eachPage(ctx, s.reader, &pods, func() {
+		for i := range pods.Items {
+			if claiming(pods.Items[i].Annotations) {
+				claimed = append(claimed, labels.Set(pods.Items[i].Labels))
+			}
+		}
+	}, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: labels.NewSelector().Add(*without)})
+	if err != nil {
+		return nil, fmt.Errorf("list pods without a gate: %w", err)
+	}
+	return claimed, nil
+}
+
+// eachPage lists pods page by page; all pages show one instant. It empties the list
+// before it decodes the next page, so that no field of an earlier pod stays.
+func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
+	for next := ""; ; {
+		page := append(slices.Clone(options), client.Limit(podsPerPage), client.Continue(next))
+		if err := from.List(ctx, list, page...); err != nil {
+			return err
+		}
+		visit()
+		if next = list.GetContinue(); next == "" {
+			return nil
+		}
+		list.SetContinue("")
+		if err := meta.SetList(list, nil); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// snapshot is the state of a namespace as the caches know it.
+type snapshot struct {
+	namespace string
+	optedIn   bool
+	wanted    claims
+	workloads []workload
+	// leases are the Leases that enroll made, by name.
+	leases   map[string]*coordinationv1.Lease
+	roles    *agentRoles
+	bindings []rbacv1.RoleBinding
+}
+
+// snapshot reads the state of a namespace from the caches. In an ungated namespace,
+// one whose pods no webhook gates, pods claim nothing.
+func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
+	seen := &snapshot{namespace: namespace, optedIn: optedIn, wanted: claims{}}
+	if !ungated {
+		if err := s.cachedPods(ctx, namespace, optedIn, seen.wanted); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if optedIn {
+		if seen.workloads, err = s.workloads(ctx, namespace); err != nil {
+			return nil, err
+		}
+		seen.wanted.addWorkloads(seen.workloads)
+	}
+	if seen.leases, err = s.leases(ctx, namespace); err != nil {
+		return nil, err
+	}
+	if seen.roles, err = s.cachedRoles(ctx, namespace); err != nil {
+		return nil, err
+	}
+	if seen.bindings, err = s.bindings(ctx, namespace); err != nil {
+		return nil, err
+	}
+	seen.roles.markBound(seen.bindings)
+	return seen, nil
+}
+
+// incomplete returns the claimed slots that lack a Lease, or a right on it.
+func (s *snapshot) incomplete() []string {
+	var slots []string
+	for slot := range s.wanted {
+		if lease := s.leases[slot]; lease == nil || !s.complete(lease) {
+			slots = append(slots, slot)
+		}
+	}
+	slices.Sort(slots)
+	return slots
+}
+
+// complete reports whether each account that claims the Lease has a Role that is
+// bound, names this very Lease, and remembers the longest duration of all.
+func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
+	c := s.wanted[lease.Name]
+	m := memory{Seconds: max(s.roles.longest[lease.Name], seconds(c.duration)), UID: lease.UID}
+	for key := range c.accounts {
+		at := s.roles.of(key, lease.Name)
+		if len(at) == 0 || slices.ContainsFunc(at, func(known *agentRole) bool {
+			return !known.sound || !known.bound || known.memories[lease.Name] != m
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// unclaimed returns the Leases that nobody claims, including those that are gone.
+// If others claim a Lease, it returns the rights of the accounts that no longer do.
+func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
+	unclaimed := map[right]*coordinationv1.Lease{}
+	for name, lease := range s.leases {
+		if s.wanted[name] == nil {
+			unclaimed[right{lease: name}] = lease
+		}
+	}
+	for _, known := range s.roles.all {
+		for name := range known.memories {
+			c := s.wanted[name]
+			switch {
+			case c == nil:
+				unclaimed[right{lease: name}] = s.leases[name]
+			case c.accounts[known.key] == "":
+				unclaimed[right{lease: name, role: known.role.Name}] = nil
+			}
+		}
+	}
+	return unclaimed
+}
+
+// sweepAfter returns the time for which a Lease must not change before enroll sweeps
+// it. A holder that has not renewed for that long has stopped the application.
+func (s *snapshot) sweepAfter(name string) time.Duration {
+	d := s.roles.duration(name)
+	if lease := s.leases[name]; lease != nil {
+		d = max(d, time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second)
+	}
+	if d == 0 {
+		return api.DefaultLeaseDuration
+	}
+	return d
+}

@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Unknown is the holder that a new Lease is created with. No pod has this
+// identity, because a pod's identity contains an underscore.
+const Unknown = "unknown"
+
+// managed is the value of the label on each object that enroll makes.
+const managed = "true"
+
+// store reads and writes the objects of a namespace. It decides nothing.
+type store struct {
+	// client writes. Its lists come from the cache, which may be behind.
+	client client.Client
+	// reader reads from the API server.
+	reader client.Reader
+}
+
+// leases lists the Leases that enroll made, from the cache, by name.
+func (s store) leases(ctx context.Context, namespace string) (map[string]*coordinationv1.Lease, error) {
+	var list coordinationv1.LeaseList
+	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	leases := make(map[string]*coordinationv1.Lease, len(list.Items))
+	for i := range list.Items {
+		if lease := &list.Items[i]; ours(lease) {
+			leases[lease.Name] = lease
+		}
+	}
+	return leases, nil
+}
+
+// bindings lists the RoleBindings that enroll made, from the cache.
+func (s store) bindings(ctx context.Context, namespace string) ([]rbacv1.RoleBinding, error) {
+	var list rbacv1.RoleBindingList
+	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("list role bindings: %w", err)
+	}
+	return list.Items, nil
+}
+
+// cachedRoles lists the Roles that enroll made, from the cache.
+func (s store) cachedRoles(ctx context.Context, namespace string) (*agentRoles, error) {
+	return listRoles(ctx, s.client, namespace)
+}
+
+// liveRoles lists the Roles that enroll made, consistently.
+func (s store) liveRoles(ctx context.Context, namespace string) (*agentRoles, error) {
+	return listRoles(ctx, s.reader, namespace)
+}
+
+func listRoles(ctx context.Context, from client.Reader, namespace string) (*agentRoles, error) {
+	var list rbacv1.RoleList
+	err := from.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("list roles: %w", err)
+	}
+	roles := &agentRoles{byKey: map[string][]*agentRole{}, longest: map[string]int32{}}
+	for i := range list.Items {
+		role := &list.Items[i]
+		memories := remembered(role)
+		roles.add(&agentRole{
+			role: role, key: keyOf(role.Name), memories: memories,
+			sound: reflect.DeepEqual(role.Rules, rules(memories)),
+		})
+	}
+	return roles, nil
+}
+
+// lease reads a Lease from the API server.
+func (s store) lease(ctx context.Context, namespace, slot string) (*coordinationv1.Lease, error) {
+	lease := new(coordinationv1.Lease)
+	if err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, lease); err != nil {
+		return nil, fmt.Errorf("read lease %s: %w", slot, err)
+	}
+	return lease, nil
+}
+
+// createLease creates a Lease whose holder is [Unknown]. If another process or
+// program has created the Lease already, createLease reads it.
+func (s store) createLease(ctx context.Context, namespace, slot string, duration time.Duration, at time.Time) (*coordinationv1.Lease, error) {
+	now := metav1.NewMicroTime(at)
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace,
+			Name:      slot,
+			Labels:    map[string]string{api.ManagedLabel: managed},
+		},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity:       new(Unknown),
+			LeaseDurationSeconds: new(seconds(duration)),
+			AcquireTime:          &now,
+			RenewTime:            &now,
+			LeaseTransitions:     new(int32),
+		},
+	}
+	err := s.client.Create(ctx, lease)
+	if apierrors.IsAlreadyExists(err) {
+		return s.lease(ctx, namespace, slot)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create lease %s: %w", slot, err)
+	}
+	return lease, nil
+}
+
+// requireAbsent fails if the API server has a Lease that enroll made and the cache
+// does not know. A Lease that another program made counts as absent, and stays.
+func (s store) requireAbsent(ctx context.Context, namespace, slot string) error {
+	lease, err := s.lease(ctx, namespace, slot)
+	if err == nil && ours(lease) {
+		return errAgain
+	}
+	return client.IgnoreNotFound(err)
+}
+
+// writeRole creates or updates a Role.
+func (s store) writeRole(ctx context.Context, role *rbacv1.Role) error {
+	if role.UID != "" {
+		return s.client.Update(ctx, role)
+	}
+	err := s.client.Create(ctx, role)
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	var there rbacv1.Role
+	if s.reader.Get(ctx, client.ObjectKeyFromObject(role), &there) == nil && there.Labels[api.ManagedLabel] == "" {
+		return fmt.Errorf("role %s: %w", role.Name, ErrForeign)
+	}
+	return err
+}
+
+func holder(lease *coordinationv1.Lease) string { return ptr.Deref(lease.Spec.HolderIdentity, "") }
+
+// ours reports whether enroll made the Lease.
+func ours(lease *coordinationv1.Lease) bool { return lease.Labels[api.ManagedLabel] == managed }
+
+// unchanged restricts a deletion to the version of the object that enroll read.
+func unchanged(object client.Object) client.Preconditions {
+	return client.Preconditions{
+		UID:             new(object.GetUID()),
+		ResourceVersion: new(object.GetResourceVersion()),
+	}
+}

@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enrolled
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	cachepkg "sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll"
+	"github.com/metaparticle-io/metaparticle/sim/world"
+)
+
+// kubeClient is controller-runtime's client over the simulated API server. It has the
+// methods that enroll uses, and panics at all others.
+type kubeClient struct {
+	client.Client
+	to *world.Enroller
+	// cached: what is read may be old.
+	cached bool
+}
+
+func kindOf(o any) string {
+	return strings.TrimSuffix(reflect.TypeOf(o).Elem().Name(), "List")
+}
+
+// Get implements client.Reader.
+func (k *kubeClient) Get(ctx context.Context, at client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	kind := kindOf(into)
+	if kind == "Namespace" {
+		into.SetName(at.Name)
+		if !k.to.OptedOut() {
+			into.SetLabels(map[string]string{api.InjectionLabel: api.InjectionEnabled})
+		}
+		return nil
+	}
+	if k.cached {
+		raw, err := k.to.Cached(kind, at.Name)
+		if err != nil {
+			return translate(kind, at.Name, err)
+		}
+		if err := json.Unmarshal(raw, into); err != nil {
+			return err
+		}
+		return stripped(into)
+	}
+	raw, err := k.to.Get(ctx, kind, at.Name)
+	if err != nil {
+		return translate(kind, at.Name, err)
+	}
+	return json.Unmarshal(raw, into)
+}
+
+// List implements client.Reader.
+func (k *kubeClient) List(ctx context.Context, into client.ObjectList, opts ...client.ListOption) error {
+	var options client.ListOptions
+	options.ApplyOptions(opts)
+	selects := func(set map[string]string) bool {
+		return options.LabelSelector == nil || options.LabelSelector.Matches(labels.Set(set))
+	}
+	kind := kindOf(into)
+	if k.cached {
+		raw, err := k.to.ListCached(kind, selects)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(raw, into); err != nil {
+			return err
+		}
+		return apimeta.EachListItem(into, stripped)
+	}
+	raw, err := k.to.List(ctx, kind, selects)
+	if err != nil {
+		return translate(kind, "", err)
+	}
+	return json.Unmarshal(raw, into)
+}
+
+// stripped does to an object what the manager's cache does.
+func stripped(o runtime.Object) error {
+	for of, by := range transforms {
+		if reflect.TypeOf(of) == reflect.TypeOf(o) && by.Transform != nil {
+			_, err := by.Transform(o)
+			return err
+		}
+	}
+	return nil
+}
+
+var transforms = func() map[client.Object]cachepkg.ByObject {
+	all, err := enroll.Cache()
+	if err != nil {
+		panic(err)
+	}
+	return all
+}()
+
+// Create implements client.Writer.
+func (k *kubeClient) Create(ctx context.Context, o client.Object, _ ...client.CreateOption) error {
+	return k.write(ctx, o, k.to.Create)
+}
+
+// Update implements client.Writer.
+func (k *kubeClient) Update(ctx context.Context, o client.Object, _ ...client.UpdateOption) error {
+	return k.write(ctx, o, k.to.Update)
+}
+
+func (k *kubeClient) write(ctx context.Context, o client.Object,
+	send func(ctx context.Context, kind, name string, body []byte) ([]byte, error),
+) error {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	raw, err := send(ctx, kindOf(o), o.GetName(), body)
+	if err != nil {
+		return translate(kindOf(o), o.GetName(), err)
+	}
+	return json.Unmarshal(raw, o)
+}
+
+// Delete implements client.Writer.
+func (k *kubeClient) Delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
+	var options client.DeleteOptions
+	options.ApplyOptions(opts)
+	uid, rv := "", ""
+	if p := options.Preconditions; p != nil {
+		if p.UID != nil {
+			uid = string(*p.UID)
+		}
+		if p.ResourceVersion != nil {
+			rv = *p.ResourceVersion
+		}
+	}
+	kind, name := kindOf(o), o.GetName()
+	return translate(kind, name, k.to.Delete(ctx, kind, name, uid, rv))
+}
+
+// translate makes of our server's errors those of client-go.
+func translate(kind, name string, err error) error {
+	var s *kube.StatusError
+	if !errors.As(err, &s) {
+		return err
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: int32(s.Code), Reason: metav1.StatusReason(s.Reason),
+		Message: kind + " " + name + ": " + s.Message,
+	}}
+}

@@ -1,0 +1,30 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enrolled
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/enroll"
+	"github.com/metaparticle-io/metaparticle/sim/play"
+	"github.com/metaparticle-io/metaparticle/sim/world"
+)
+
+func TestSimulation(t *testing.T) { play.Seeds(t, realEnroll) }
+
+func TestPlanted(t *testing.T) { play.Planted(t) }
+
+// realEnroll returns an enroll.Reconciler whose requests go through the world's network.
+func realEnroll(e *world.Enroller) world.Reconciler {
+	return &enroll.Reconciler{Client: &kubeClient{to: e, cached: true}, Reader: &kubeClient{to: e}, Now: time.Now}
+}
+
+// The world knows enroll by these names alone, because it must not link enroll.
+func TestWorldNamesThingsAsEnrollDoes(t *testing.T) {
+	assert.Equal(t, enroll.Unknown, world.Unknown)
+	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
+}

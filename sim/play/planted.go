@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package play
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var planting = flag.Bool("planted", true, "show that the simulation catches planted bugs")
+
+// plant is one bug: places in the source, what they become, and the invariants that
+// have to catch the bug. Each plant is a txtar file of the folder planted/: a comment, a
+// line "caught by: NAME …", then for each edit a pair of "PATH was" and "PATH is". A
+// path begins at the module's root.
+type plant struct {
+	name   string
+	caught []string
+	edits  []edit
+}
+
+type edit struct{ path, was, is string }
+
+// mostSeeds is within how many seeds a planted bug has to be caught.
+const mostSeeds = 150
+
+// caught is what a violation prints.
+var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): (.*)`)
+
+// Planted shows that TestSimulation of the test's own package catches each bug of the
+// folder planted/. Planted compiles the package once more with all the bugs in it, and
+// switches on one at a time. Go build's overlay replaces the sources, so nothing in the
+// product knows of this.
+func Planted(t *testing.T) {
+	if !*planting || *seed != 0 {
+		t.Skip("not asked for")
+	}
+	plants := readPlants(t)
+	binary := compile(t, plants)
+	t.Run("none", func(t *testing.T) {
+		out, err := simulate(t, binary, "", 10)
+		require.NoError(t, err, "the same binary with no bug switched on:\n%s", out)
+	})
+	for _, p := range plants {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			out, err := simulate(t, binary, p.name, mostSeeds)
+			require.Error(t, err, "not caught by %d seeds", mostSeeds)
+			found := caught.FindStringSubmatch(out)
+			require.NotNil(t, found, "no invariant has caught it:\n%s", out)
+			assert.Contains(t, p.caught, found[2], "caught by another invariant:\n%s", out)
+			t.Logf("seed %s: %s: %s", found[1], found[2], found[3])
+		})
+	}
+}
+
+func readPlants(t *testing.T) []plant {
+	files, err := filepath.Glob("planted/*.txtar")
+	require.NoError(t, err)
+	var plants []plant
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		require.NoError(t, err)
+		p := plant{name: strings.TrimSuffix(filepath.Base(file), ".txtar")}
+		if _, names, ok := strings.Cut(string(archive.Comment), "caught by:"); ok {
+			p.caught = strings.Fields(names)
+		}
+		require.NotEmpty(t, p.caught, "%s: no line \"caught by: …\"", file)
+		require.Zero(t, len(archive.Files)%2, "%s: pairs of was and is", file)
+		for pair := range slices.Chunk(archive.Files, 2) {
+			path, was := strings.CutSuffix(pair[0].Name, " was")
+			require.True(t, was && pair[1].Name == path+" is", "%s: %q and %q", file, pair[0].Name, pair[1].Name)
+			p.edits = append(p.edits, edit{path: path, was: string(pair[0].Data), is: string(pair[1].Data)})
+		}
+		plants = append(plants, p)
+	}
+	return plants
+}
+
+// switchFile is added to each package with a bug in it.
+const switchFile = `package %s
+
+import "os"
+
+var plantedBug = os.Getenv("SIM_PLANTED")
+`
+
+// compile writes the edited sources beside the real ones and builds the
+// simulation from them. In an edit's text, PLANTED stands for "this bug is
+// switched on".
+func compile(t *testing.T, plants []plant) string {
+	root, dir := moduleRoot(t), t.TempDir()
+	sources := map[string]string{}
+	for _, p := range plants {
+		for _, e := range p.edits {
+			source, ok := sources[e.path]
+			if !ok {
+				b, err := os.ReadFile(filepath.Join(root, e.path))
+				require.NoError(t, err)
+				source = string(b)
+			}
+			require.Equal(t, 1, strings.Count(source, e.was),
+				"%s: the source has changed, and the plant has to follow: in %s, once:\n%s", p.name, e.path, e.was)
+			is := strings.ReplaceAll(e.is, "PLANTED", fmt.Sprintf("(plantedBug == %q)", p.name))
+			sources[e.path] = strings.Replace(source, e.was, is, 1)
+		}
+	}
+	overlay := map[string]string{}
+	for path, source := range sources {
+		overlay[filepath.Join(root, path)] = write(t, dir, path, source)
+		folder := filepath.Dir(path)
+		name := filepath.Base(folder)
+		const suffix = "planted_switch.go"
+		overlay[filepath.Join(root, folder, suffix)] = write(t, dir, filepath.Join(folder, suffix), fmt.Sprintf(switchFile, name))
+	}
+	description, err := json.Marshal(map[string]any{"Replace": overlay})
+	require.NoError(t, err)
+	binary := filepath.Join(dir, "sim.test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", write(t, dir, "overlay.json", string(description)), "-o", binary, ".")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return binary
+}
+
+func moduleRoot(t *testing.T) string {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	require.NoError(t, err)
+	return strings.TrimSpace(string(out))
+}
+
+func write(t *testing.T, dir, path, text string) string {
+	full := filepath.Join(dir, path)
+	require.NoError(t, os.MkdirAll(filepath.Dir(full), 0o755))
+	require.NoError(t, os.WriteFile(full, []byte(text), 0o644))
+	return full
+}
+
+// simulate runs the simulation with one bug switched on, until it is caught.
+func simulate(t *testing.T, binary, bug string, seeds int) (string, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	run := exec.CommandContext(ctx, binary, "-test.run=^TestSimulation$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
+	run.Env = append(os.Environ(), "SIM_PLANTED="+bug)
+	out, err := run.CombinedOutput()
+	return string(out), err
+}

@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package play is what the packages of the simulation have in common as tests: the
+// seeds, and the planted bugs. The package guarantees that a planted bug is in no
+// binary but the one that it compiles.
+package play
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/metaparticle-io/metaparticle/sim/world"
+)
+
+var (
+	seeds = flag.Int("seeds", 20, "how many seeds to simulate")
+	seed  = flag.Uint64("seed", 0, "the one seed to replay; with -v, its history is printed")
+)
+
+// shown is how much of the history of a failed seed is printed.
+const shown = 60
+
+// Seeds plays the seeds that the flags ask for, with such an enroll.
+func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	from, to := uint64(1), uint64(*seeds)
+	if *seed != 0 {
+		from, to = *seed, *seed
+	}
+	for n := from; n <= to; n++ {
+		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { play(t, n, enroll) })
+	}
+}
+
+// play runs the story of one seed in a bubble and reports what the world found.
+func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler) {
+	var w *world.World
+	synctest.Test(t, func(t *testing.T) {
+		w = world.New(t.Context(), n, enroll)
+		w.Play()
+	})
+	if *seed != 0 && testing.Verbose() {
+		t.Log("\n" + w.History())
+	}
+	if verdict, at := w.Verdict(); verdict != "" {
+		t.Errorf("seed %d at %v: %s\nIts whole history: make sim SEED=%d\n%s", n, at, verdict, n, w.Tail(shown))
+	}
+}

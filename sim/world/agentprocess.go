@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// agentProcess is one process of the agent's container.
+type agentProcess struct {
+	*process
+	*clientOf
+	pod     *pod
+	name    string
+	gateway *gateway
+	agent   *agent.Agent
+	stop    chan struct{}
+	stopped bool
+	frozen  bool
+	// blocked is not nil while the agent's loop stands still, and nothing else of it.
+	blocked chan struct{}
+}
+
+func (p *pod) startAgent() {
+	if p.gone || !p.node.up {
+		return
+	}
+	p.agentRuns++
+	proc := p.w.newProcess()
+	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{})}
+	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
+	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
+	a.clientOf.name = p.identity()
+	a.clientOf.allowed, a.clientOf.pod = p.allowed, p
+	p.agents = append(p.agents, a)
+	p.w.note(a.name, "agent starts")
+	if p.node.frozen {
+		a.freeze()
+	}
+	p.relock()
+}
+
+// relock gives a free flock to the first process that waits for it.
+func (p *pod) relock() {
+	if p.lock != nil && !p.lock.process.dead {
+		return
+	}
+	for _, a := range p.agents {
+		if !a.process.dead {
+			p.lock = a
+			a.begin()
+			return
+		}
+	}
+}
+
+func (a *agentProcess) begin() {
+	p, w := a.pod, a.pod.w
+	a.gateway = newGateway(a)
+	config := agent.Config{
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
+		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
+		InitContainers: p.inits, Granted: a.gateway.granted,
+		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
+		API: a.clientOf, Gate: a.gateway, Clock: a.clock,
+		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
+		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
+	}
+	w.group.Go(a.gateway.deliver)
+	w.group.Go(func() {
+		made, err := agent.New(config)
+		must(err)
+		w.do(func() { a.agent = made })
+		err = made.Run(a.process.ctx, a.stop)
+		w.do(func() { a.exited(err) })
+	})
+}
+
+// clock is the node's, read by this process's loop: not while it is frozen or
+// blocked.
+func (a *agentProcess) clock() time.Duration {
+	for a.enter() {
+		blocked, now := a.blocked, a.pod.node.now()
+		a.process.w.mu.Unlock()
+		if blocked == nil {
+			return now
+		}
+		select {
+		case <-blocked:
+		case <-a.process.ctx.Done():
+		}
+	}
+	a.process.w.mu.Lock()
+	defer a.process.w.mu.Unlock()
+	return a.pod.node.now()
+}
+
+// block stops the loop alone for a while: whatever it called does not return.
+func (a *agentProcess) block(last time.Duration) {
+	if a.blocked != nil {
+		return
+	}
+	a.process.w.note(a.name, "the loop is blocked for %v", last)
+	a.blocked = make(chan struct{})
+	a.process.w.after(last, a.unblock)
+}
+
+func (a *agentProcess) unblock() {
+	if a.blocked != nil {
+		close(a.blocked)
+		a.blocked = nil
+	}
+}
+
+func (a *agentProcess) enter() bool { return a.process.enter() }
+
+// exited is the end of the process, for whatever reason.
+func (a *agentProcess) exited(err error) {
+	p := a.pod
+	if !a.process.dead {
+		p.w.note(a.name, "agent exits: %v", err)
+		a.kill()
+		if !p.stopping {
+			p.restartAgent()
+		}
+	}
+}
+
+// kill ends the process at once.
+func (a *agentProcess) kill() {
+	if a.process.dead {
+		return
+	}
+	p := a.pod
+	a.die()
+	p.w.note(a.name, "agent is dead")
+	for _, c := range p.containers {
+		for _, s := range c.shims {
+			if s.link != nil && s.link.gateway == a.gateway {
+				s.link.close()
+			}
+		}
+	}
+	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
+	p.relock()
+	p.tidy()
+}
+
+func (p *pod) restartAgent() {
+	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
+		if !p.stopping && len(p.agents) == 0 {
+			p.startAgent()
+		}
+	})
+}
+
+// terminate is SIGTERM to the agent.
+func (a *agentProcess) terminate() {
+	if !a.stopped {
+		a.stopped = true
+		a.process.w.note(a.name, "agent is told to stop")
+		close(a.stop)
+	}
+}
+
+func (a *agentProcess) freezeAlone() {
+	a.frozen = true
+	a.process.w.note(a.name, "agent is frozen")
+	a.freeze()
+}
+
+func (a *agentProcess) thawAlone() {
+	if a.frozen {
+		a.frozen = false
+		a.process.w.note(a.name, "agent thaws")
+		if !a.pod.node.frozen {
+			a.thaw()
+		}
+	}
+}

@@ -1,0 +1,195 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+)
+
+// clock is the CLOCK_BOOTTIME of a node. Its rate changes as a time daemon slews
+// it, and a machine that is paused from outside has a clock that stands still.
+type clock struct {
+	w *World
+	// read is what it showed at the instant at, in true time; from then on it goes
+	// at the rate.
+	read, at time.Duration
+	rate     float64
+	stands   bool
+	alarms   []*alarm
+}
+
+// alarm rings when the clock shows the instant, however its rate has changed
+// until then.
+type alarm struct {
+	instant time.Duration
+	ring    func()
+	set     int
+}
+
+// start sets the clock, as a boot does: earlier alarms are void.
+func (c *clock) start(read time.Duration) {
+	c.read, c.at, c.stands, c.alarms = read, c.w.now(), false, nil
+}
+
+func (c *clock) now() time.Duration {
+	if c.stands {
+		return c.read
+	}
+	return c.read + time.Duration(c.rate*float64(c.w.now()-c.at))
+}
+
+// change lets the clock go on at another rate, or stand still.
+func (c *clock) change(rate float64, stands bool) {
+	c.read, c.at = c.now(), c.w.now()
+	c.rate, c.stands = rate, stands
+	for _, a := range c.alarms {
+		c.arm(a)
+	}
+}
+
+// ring runs f when the clock shows the instant.
+func (c *clock) ring(instant time.Duration, f func()) {
+	a := &alarm{instant: instant, ring: f}
+	c.alarms = append(c.alarms, a)
+	c.arm(a)
+}
+
+func (c *clock) arm(a *alarm) {
+	a.set++
+	if c.stands {
+		return
+	}
+	set := a.set
+	c.w.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
+		// Its number is not what it was once another rate has armed it anew.
+		if i := slices.Index(c.alarms, a); i >= 0 && a.set == set {
+			c.alarms = slices.Delete(c.alarms, i, i+1)
+			a.ring()
+		}
+	})
+}
+
+// slew changes the rate of the node's clock: a time daemon corrects it.
+func (n *node) slew() {
+	n.change(n.anyRate(), n.stands)
+	n.w.note(n.name, "its clock goes at %.3f", n.rate)
+}
+
+// step sets the node's wall clock, forwards or back. No CLOCK_BOOTTIME sees that;
+// shims notice.
+func (n *node) step(by time.Duration) {
+	n.wallOff += by
+	n.w.note(n.name, "its wall clock is off by %v", n.wallOff)
+	if by.Abs() < leastLeap {
+		return
+	}
+	for _, p := range n.pods() {
+		for _, c := range p.containers {
+			for _, s := range slices.Clone(c.shims) {
+				s.whenThawed(s.leapt)
+			}
+		}
+	}
+}
+
+// anyStep is one that a time daemon, or a person, may take.
+func (n *node) anyStep() time.Duration { return between(n.rng, -2*time.Hour, 2*time.Hour) }
+
+// setRight is within what time after a pause the wall clock of the machine is set
+// right, by the hypervisor or by a time daemon.
+const setRight = 5 * time.Second
+
+// pause stops the machine from outside, as a hypervisor does: nothing on it goes
+// on, its clock neither.
+func (n *node) pause() {
+	if n.paused || n.frozen || !n.up {
+		return
+	}
+	n.w.note(n.name, "is paused, and its clock stands still")
+	n.paused = true
+	n.change(n.rate, true)
+	n.stop()
+}
+
+// unpause lets the machine go on. Its wall clock is behind.
+func (n *node) unpause() {
+	if !n.paused {
+		return
+	}
+	lost := n.w.now() - n.at
+	n.w.note(n.name, "goes on after a pause of %v", lost)
+	n.paused = false
+	n.wallOff -= lost
+	n.wokeAt = n.w.now()
+	n.w.after(between(n.rng, 0, setRight), func() { n.step(lost) })
+	n.change(n.rate, false)
+	for _, c := range slices.Clone(n.w.ledger.alive) {
+		if c.pod().node == n {
+			c.excused = c.excused || c.unwatched() // nothing is there to stop the child
+			n.w.lingers(c)
+		}
+	}
+	n.goOn()
+	n.catchUp()
+}
+
+// catchUp is the kubelet doing what came up while the machine stood still.
+func (n *node) catchUp() {
+	due := n.due
+	n.due = nil
+	for _, f := range due {
+		f()
+	}
+}
+
+// whenUnpaused runs f now, or as soon as the machine goes on: the kubelet is on it.
+func (n *node) whenUnpaused(f func()) {
+	if n.paused {
+		n.due = append(n.due, f)
+		return
+	}
+	f()
+}
+
+// lingering bounds how long a child whose machine was paused past its deadline runs
+// on after the machine has woken: until the wall clock is set right, and its shim,
+// which wakes for that, has stopped it.
+const lingering = setRight + quick
+
+// absent reports whether the child counts for nobody's exclusivity: it is excused
+// for good; it stands still, alone or with its machine; or its machine has woken from
+// a pause that was longer than its slot, and has not had the time to notice.
+func (w *World) absent(c *child, slot string) bool {
+	n := c.pod().node
+	if c.excused || n.paused || c.still {
+		return true
+	}
+	r, ok := w.ledger.renewals[key(slot, c.pod().identity(), c.hold)]
+	return ok && n.wokeAt > r.at && w.now() > r.free() && w.now() <= n.wokeAt+lingering
+}
+
+// lingers looks, once its time to notice is over, whether a child of a machine that
+// has just woken runs though it has outlived its slot.
+func (w *World) lingers(c *child) {
+	w.after(lingering+time.Millisecond, func() {
+		if c.alive {
+			w.checkOutlived(c)
+		}
+	})
+}
+
+// goesOn is called when a child that stood still goes on.
+func (w *World) goesOn(c *child) {
+	w.checkOutlived(c)
+	for _, t := range c.slots {
+		for _, other := range w.ledger.alive {
+			together := other.pod() == c.pod() && other.hold == c.hold
+			if other.has(t.Slot) && !together && !w.absent(other, t.Slot) && !c.excused {
+				w.violate(twoAtOnce, "%s of %s goes on while %s of %s lives, both under %s",
+					c.name, c.where, other.name, other.where, t.Slot)
+			}
+		}
+	}
+}

@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package world is all that surrounds agents in the simulation: an API server, nodes,
+// kubelets, shims and children, in one process and one synctest bubble. The world is out
+// to break the agents, and judges what happens by invariants (check.go). Packages sim
+// and sim/enrolled play its seeds as tests.
+//
+// # What is real and what is not
+//
+// Real: agent.Agent with agent/lease, agent/kube's Lease. Package sim/enrolled adds
+// enroll.Reconciler; package sim has a model of enroll instead (model.go), because
+// enroll links controller-runtime, which takes minutes to compile.
+//
+// Modelled: the API server (PUT, GET and watch of one namespace), the network,
+// the kubelet, and agent/gate, whose server and shim are mirrored state by
+// state, because the real ones need a kernel.
+//
+// # Clocks
+//
+// True time is the bubble's. Each node has a clock of its own, up to a twelfth too
+// fast or too slow (the clock is slewed now and then). The agent and the shims read
+// that clock, and the shims' alarms ring by it. (The agent's own timers run by true
+// time: they only wake it.)
+//
+// A machine that is paused from outside stands still with its clock, and so do the
+// agents, shims and children on it. Within seconds of its waking its wall clock is
+// set right, which its shims notice. A child that wakes after its slot has run out
+// counts for nobody's exclusivity until then (lingering), and as soon as it stands
+// still; releases, and tokens of those that run, are judged as ever.
+//
+// # Liveness
+//
+// While something is wrong for a time, safety and the number of requests are judged.
+// When that is over, each slot that a pod can have is in use within a bound that is a
+// sum of parts (bounds.go). What may be wrong for ever (watches that are cut,
+// refused, silent) is a seed's climate, in which the same is asked.
+//
+// # Dice
+//
+// Each actor draws from a random source of its own, made from the seed and the
+// actor's name, so that what one does moves nobody else's dice; all delays are
+// random to the nanosecond, so that no two events of different actors fall on
+// one instant and are ordered by chance.
+//
+// # What the world does not judge
+//
+// What docs/guarantees.md does not promise: a child of a node, container or
+// shim that is frozen past its deadline is excused from exclusivity (never from
+// the rule that a release needs proof), and so is one in uninterruptible sleep.
+//
+// The gates "pod" and "readiness" are only what enroll sees of pods: the agents of
+// all pods have shims.
+package world

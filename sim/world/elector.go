@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// elector is a program that uses client-go's leader election (0.30 or later) on
+// the Lease of a slot, and that releases only when its work has ended.
+type elector struct {
+	*clientOf
+	name    string
+	slot    string
+	working bool
+	paused  bool // it does not compete
+}
+
+// What client-go's documentation recommends.
+const (
+	electorLease = 15 * time.Second
+	electorRenew = 10 * time.Second
+	electorRetry = 2 * time.Second
+)
+
+func (w *World) newElector(name, slot string) *elector {
+	proc := w.newProcess()
+	e := &elector{clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
+	w.electors = append(w.electors, e)
+	w.group.Go(e.run)
+	return e
+}
+
+func (e *elector) run() {
+	r := e.w.source(e.name)
+	var seen *kube.Lease
+	var since, renewed time.Duration
+	for {
+		pause := electorRetry + between(r, 0, electorRetry/5)
+		select {
+		case <-time.After(pause):
+		case <-e.ctx.Done():
+			return
+		}
+		e.w.mu.Lock()
+		paused, now := e.paused, e.w.now()
+		if e.working && (paused || now-renewed > electorRenew) {
+			e.w.note(e.name, "stops working")
+			e.working = false
+		}
+		e.w.mu.Unlock()
+		ctx, cancel := context.WithTimeout(e.ctx, electorRetry)
+		lease, err := e.GetLease(ctx, e.slot)
+		if err == nil {
+			if seen == nil || seen.ResourceVersion != lease.ResourceVersion {
+				seen, since = lease, e.now()
+			}
+			if renewed, err = e.try(ctx, lease, since, paused, renewed); err == nil {
+				seen = nil
+			}
+		}
+		cancel()
+	}
+}
+
+func (e *elector) now() time.Duration {
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	return e.w.now()
+}
+
+// try renews, acquires or releases, as client-go does: identity and spec alone,
+// whatever stands in annotations.
+func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duration, paused bool, renewed time.Duration) (time.Duration, error) {
+	mine := lease.Holder == e.name
+	expired := lease.Holder == "" || e.now()-since > time.Duration(lease.DurationSeconds)*time.Second
+	if paused && !mine || !mine && !expired {
+		return renewed, context.Canceled
+	}
+	next := lease.Clone()
+	sent := e.now()
+	next.RenewTime = time.Now()
+	switch {
+	case paused:
+		next.Holder, next.DurationSeconds = "", 1
+	case !mine:
+		next.Holder, next.AcquireTime, next.DurationSeconds = e.name, time.Now(), int(electorLease/time.Second)
+		next.Transitions++
+	default:
+		next.DurationSeconds = int(electorLease / time.Second)
+	}
+	if _, err := e.UpdateLease(ctx, next); err != nil {
+		return renewed, err
+	}
+	e.w.do(func() {
+		if !paused && !e.working {
+			e.begins()
+		}
+	})
+	return sent, nil
+}
+
+// begins checks that nobody else is at work.
+func (e *elector) begins() {
+	e.w.note(e.name, "works under %s", e.slot)
+	e.working = true
+	if c := e.w.holder(e.slot); c != nil && !e.w.absent(c, e.slot) {
+		e.w.violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.where)
+	}
+}

@@ -1,0 +1,215 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Namespace is the only namespace of the world.
+const Namespace = "shop"
+
+// RoleName is the name of the Role, and of its binding, of the account of all pods.
+const RoleName = "metaparticle:" + account
+
+// account is the service account of all pods.
+const account = "default"
+
+// Unknown is the holder that enroll creates a Lease with, where the Lease may have
+// had a holder before.
+const Unknown = "unknown"
+
+// Reconciler makes the namespace be as its pods need it: enroll.Reconciler, or the
+// model of it.
+type Reconciler interface {
+	// Namespace does what is to be done now, and returns after what time it is to be
+	// called again.
+	Namespace(ctx context.Context, name string) (time.Duration, error)
+}
+
+// Enroller is one process of the webhook that runs a Reconciler, with its way to the
+// API server and its cache.
+type Enroller struct {
+	*process
+	client *clientOf
+	name   string
+	rng    *rand.Rand
+	wake   chan struct{}
+	cache  cache
+	// nudged is when something changed last: the informers tell of that change when
+	// they see it.
+	nudged time.Duration
+}
+
+// cache is how far behind an Enroller's informers are. It never goes back.
+type cache struct {
+	at time.Duration
+	// pinned: it stays as it is.
+	pinned bool
+}
+
+func (w *World) newEnroller(name string) *Enroller {
+	p := w.newProcess()
+	e := &Enroller{process: p, client: w.newClient(p, name, nil), name: name, rng: w.source(name), wake: make(chan struct{}, 1)}
+	r := w.reconciler(e)
+	w.enrolls = append(w.enrolls, e)
+	w.api.dirty = append(w.api.dirty, e.nudge)
+	w.note(name, "starts")
+	w.group.Go(func() { e.run(r) })
+	return e
+}
+
+func (e *Enroller) nudge() {
+	e.nudged = e.w.now()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run reconciles whenever something has changed, when it asked to be called
+// again, and after an error.
+func (e *Enroller) run(r Reconciler) {
+	for {
+		var from time.Duration
+		e.w.do(func() { from = e.cache.at })
+		ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
+		again, err := r.Namespace(ctx, Namespace)
+		cancel()
+		pause := 30 * time.Second
+		if again > 0 {
+			pause = min(pause, again)
+		}
+		if err != nil {
+			pause = between(e.rng, 50*time.Millisecond, time.Second)
+		}
+		e.w.do(func() {
+			if from < e.nudged && !e.cache.pinned {
+				pause = min(pause, between(e.rng, 50*time.Millisecond, time.Second))
+			}
+		})
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-e.wake:
+			// Informers and the queue take a moment.
+			select {
+			case <-time.After(between(e.rng, time.Millisecond, 300*time.Millisecond)):
+			case <-e.ctx.Done():
+			}
+		case <-e.ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// retire ends the process for good.
+func (e *Enroller) retire() {
+	e.w.note(e.name, "is dead")
+	e.die()
+	e.w.enrolls = slices.DeleteFunc(e.w.enrolls, func(other *Enroller) bool { return other == e })
+}
+
+// OptedOut reports whether the namespace has lost its label.
+func (e *Enroller) OptedOut() bool {
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	return e.w.optedOut
+}
+
+// Get reads an object consistently.
+func (e *Enroller) Get(ctx context.Context, kind, name string) ([]byte, error) {
+	return e.client.do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.api.get(kind, name) })
+}
+
+// Cached reads an object from the cache.
+func (e *Enroller) Cached(kind, name string) ([]byte, error) {
+	if !e.enter() {
+		return nil, errDead
+	}
+	defer e.w.mu.Unlock()
+	if v := e.w.api.object(kind, name).asOf(e.lag()); v.body != nil {
+		return v.raw, nil
+	}
+	return nil, status(404, "NotFound", name)
+}
+
+// List reads all objects of a kind with such labels consistently, as a list's JSON.
+func (e *Enroller) List(ctx context.Context, kind string, selects func(labels map[string]string) bool) ([]byte, error) {
+	return e.client.do(ctx, "list "+kind, func() ([]byte, error) { return e.w.api.list(kind, selects, (*object).last), nil })
+}
+
+// ListCached does from the cache what [Enroller.List] does.
+func (e *Enroller) ListCached(kind string, selects func(labels map[string]string) bool) ([]byte, error) {
+	if !e.enter() {
+		return nil, errDead
+	}
+	defer e.w.mu.Unlock()
+	at := e.lag()
+	return e.w.api.list(kind, selects, func(o *object) version { return o.asOf(at) }), nil
+}
+
+// lag returns the instant as of which the cache is.
+func (e *Enroller) lag() time.Duration {
+	if e.cache.pinned {
+		return e.cache.at
+	}
+	behind := between(e.rng, 0, 50*time.Millisecond)
+	if chance(e.rng, e.w.weather.slow) {
+		behind = between(e.rng, 0, 30*time.Second)
+	}
+	e.cache.at = max(e.cache.at, e.w.now()-behind)
+	return e.cache.at
+}
+
+// Create writes a new object.
+func (e *Enroller) Create(ctx context.Context, kind, name string, body []byte) ([]byte, error) {
+	return e.client.do(ctx, "create "+kind+name, func() ([]byte, error) { return e.w.api.create(e.name, kind, name, body) })
+}
+
+// Update replaces an object.
+func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) ([]byte, error) {
+	return e.client.do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.api.put(e.name, kind, name, body) })
+}
+
+// Delete deletes an object that has the uid and the resourceVersion; an empty one
+// matches any.
+func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
+	_, err := e.client.do(ctx, "delete "+kind+name, func() ([]byte, error) {
+		err := e.w.api.remove(e.name, kind, name, uid, rv)
+		if err == nil && kind == "Lease" {
+			e.w.checkSwept(name)
+		}
+		return nil, err
+	})
+	return err
+}
+
+// list returns the objects of a kind in the states that at returns, as a list's JSON.
+func (s *server) list(kind string, selects func(labels map[string]string) bool, at func(*object) version) []byte {
+	items := []json.RawMessage{}
+	for _, name := range s.names {
+		o := s.objects[name]
+		if v := at(o); o.kind == kind && v.body != nil && selects(labelsOf(v.body)) {
+			items = append(items, v.raw)
+		}
+	}
+	return encode(map[string]any{"items": items})
+}
+
+func labelsOf(body map[string]any) map[string]string {
+	set := map[string]string{}
+	if all, ok := metadata(body)["labels"].(map[string]any); ok {
+		for key, value := range all {
+			set[key], _ = value.(string)
+		}
+	}
+	return set
+}

@@ -1,0 +1,146 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+)
+
+// What can happen to a node. All are called with the mutex held.
+
+// cut takes the network away, one way or both.
+func (n *node) cut(out, in bool) {
+	n.cutOut, n.cutIn = out, in
+	n.w.note(n.name, "is cut off (out %v, in %v)", out, in)
+	n.w.api.severed()
+}
+
+// heal undoes everything that was done to the node.
+func (n *node) heal() {
+	if n.cutOut || n.cutIn {
+		n.w.note(n.name, "is healed")
+	}
+	n.cutOut, n.cutIn = false, false
+	n.unpause()
+	n.thaw()
+	if !n.up {
+		n.reboot()
+	}
+}
+
+func (n *node) pods() []*pod {
+	return slices.DeleteFunc(slices.Clone(n.w.pods), func(p *pod) bool { return p.node != n })
+}
+
+// freeze suspends the node: its clock goes on.
+func (n *node) freeze() {
+	if n.frozen || !n.up {
+		return
+	}
+	n.w.note(n.name, "is suspended")
+	n.stop()
+}
+
+// stop stops every process of the node.
+func (n *node) stop() {
+	n.frozen = true
+	for _, p := range n.pods() {
+		for _, c := range n.w.ledger.alive {
+			if c.pod() == p {
+				c.drainBy = 0 // nobody is there to see to it
+			}
+		}
+		for _, a := range p.agents {
+			a.freeze()
+		}
+	}
+}
+
+func (n *node) thaw() {
+	if !n.frozen || n.paused {
+		return
+	}
+	n.w.note(n.name, "wakes")
+	n.goOn()
+}
+
+// goOn is the undoing of stop.
+func (n *node) goOn() {
+	n.frozen = false
+	for _, p := range n.pods() {
+		for _, c := range p.containers {
+			for _, s := range slices.Clone(c.shims) {
+				s.resume()
+			}
+		}
+		for _, a := range slices.Clone(p.agents) {
+			if !a.frozen {
+				a.thaw()
+			}
+		}
+	}
+}
+
+// crash ends every process of the node at once.
+func (n *node) crash() {
+	if !n.up {
+		return
+	}
+	n.w.note(n.name, "crashes")
+	n.up, n.frozen, n.paused = false, false, false
+	for _, p := range n.pods() {
+		for _, c := range p.containers {
+			for _, s := range c.shims {
+				s.dead = true
+				if s.child != nil {
+					s.child.dies()
+				}
+			}
+			c.shims, c.pending, c.done = nil, false, false
+		}
+		agents := p.agents
+		p.agents = nil
+		for _, a := range agents {
+			a.die()
+		}
+		if p.stopping {
+			p.tidy()
+		}
+	}
+	n.w.api.severed()
+}
+
+func (n *node) reboot() {
+	n.w.note(n.name, "boots")
+	n.bootUp()
+	for _, p := range n.pods() {
+		n.w.after(between(n.rng, 500*time.Millisecond, 3*time.Second), p.startAll)
+	}
+	n.catchUp()
+}
+
+// forget is a forced deletion: the object goes, the processes do not. Its
+// successor starts somewhere else.
+func (p *pod) forget() {
+	if !p.object {
+		return
+	}
+	p.w.note(p.name, "pod object is deleted by force")
+	p.unregister()
+}
+
+// apiDown takes the API server away, apiUp brings it back.
+func (w *World) apiDown() {
+	w.note("API", "goes away")
+	w.api.away = true
+	w.api.severed()
+}
+
+func (w *World) apiUp() {
+	if w.api.away {
+		w.note("API", "is back")
+		w.api.away = false
+	}
+}

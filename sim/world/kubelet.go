@@ -1,0 +1,333 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// template is what pods are made from.
+type template struct {
+	workload   string
+	slots      []string
+	duration   time.Duration
+	grace      time.Duration
+	containers []string
+	// inits are gated init containers, which come first.
+	inits   []string
+	standBy bool
+	// keepsName: a StatefulSet's pod, whose successor has its name.
+	keepsName bool
+	// restless children end by themselves after about that long; 0: never.
+	restless time.Duration
+	// obedient children stop at once.
+	obedient bool
+	// lateReader is how late an agent hears of its shims, at most.
+	lateReader time.Duration
+	// gate is how enroll tells the pods.
+	gate api.Gate
+}
+
+// gates are those that a pod may have.
+var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
+
+// pod is one pod on its node.
+type pod struct {
+	template
+	w          *World
+	name, uid  string
+	node       *node
+	rng        *rand.Rand
+	containers []*container
+	agents     []*agentProcess
+	lock       *agentProcess // who has the flock
+	notes      map[string]note
+	agentRuns  int
+	// stopping: the kubelet ends it. object: it is in the API.
+	stopping, object, gone bool
+}
+
+type container struct {
+	pod    *pod
+	name   string
+	shims  []*shim // the last one is the current one
+	starts int
+	// failures in a row, for the back-off; pending: a start is due.
+	failures int
+	pending  bool
+	// init: it comes before the others, one at a time, until it is done; prepared
+	// is the hold under which that was, and since the instant.
+	init, done bool
+	prepared   string
+	since      time.Duration
+}
+
+func (w *World) newPod(t template, n *node) *pod {
+	w.serial++
+	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string]note{}}
+	if !t.keepsName {
+		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
+	}
+	p.rng = w.source(p.name + p.uid)
+	for _, name := range t.inits {
+		p.containers = append(p.containers, &container{pod: p, name: name, init: true})
+	}
+	for _, name := range t.containers {
+		p.containers = append(p.containers, &container{pod: p, name: name})
+	}
+	p.register()
+	w.pods = append(w.pods, p)
+	w.note(p.name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.name, n.rate, p.duration, p.slots)
+	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.startAll)
+	return p
+}
+
+func (p *pod) identity() string { return api.Identity(p.name, p.uid) }
+
+func (p *pod) startAll() {
+	if p.gone || p.stopping || !p.node.up {
+		return
+	}
+	if p.agent() == nil {
+		p.startAgent()
+	}
+	for _, c := range p.containers {
+		if c.init && c.done {
+			continue
+		}
+		if !c.known() && !c.pending {
+			c.startShim()
+		}
+		if c.init {
+			return // what comes after it waits
+		}
+	}
+}
+
+// known reports whether the kubelet knows of a shim of the container.
+func (c *container) known() bool {
+	return slices.ContainsFunc(c.shims, func(s *shim) bool { return !s.forgotten })
+}
+
+// complete is the success of an init container: the next one is started, when
+// its image is there.
+func (c *container) complete(s *shim) {
+	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
+	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
+}
+
+// register puts the pod's object into the API, for enroll.
+func (p *pod) register() {
+	p.object = true
+	p.w.api.object("Pod", p.name)
+	body := map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{
+			"name": p.name, "namespace": Namespace, "labels": map[string]any{api.GatedLabel: api.Gated},
+			"annotations": map[string]any{
+				api.SlotsAnnotation: strings.Join(p.slots, ","), api.LeaseDurationAnnotation: p.duration.String(),
+			},
+		},
+		"spec": p.spec(),
+	}
+	_, err := p.w.api.put("kubelet", "Pod", p.name, encode(body))
+	if err != nil {
+		_, err = p.w.api.create("kubelet", "Pod", p.name, encode(body))
+	}
+	must(err)
+}
+
+// spec is what the webhook makes of a pod with such a gate, as far as enroll looks.
+func (p *pod) spec() map[string]any {
+	agent := map[string]any{"name": api.AgentContainer, "restartPolicy": "Always", "args": []string{api.RunRole, "-gate=" + string(p.gate)}}
+	inits := []any{agent}
+	app := map[string]any{"name": "app", "command": []string{"serve"}}
+	spec := map[string]any{"serviceAccountName": account, "nodeName": p.node.name}
+	switch p.gate {
+	case api.GatePod:
+		inits = append(inits, map[string]any{"name": api.WaitContainer, "command": []string{api.AgentBinary, "wait"}})
+	case api.GateReadiness:
+		spec["readinessGates"] = []any{map[string]any{"conditionType": api.ReadyCondition}}
+	default:
+		app["command"] = []string{api.AgentBinary, "exec"}
+	}
+	spec["initContainers"], spec["containers"] = inits, []any{app}
+	return spec
+}
+
+// unregister takes the object out, unless a successor has the name by now.
+func (p *pod) unregister() {
+	if !p.object {
+		return
+	}
+	p.object = false
+	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
+		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
+	}
+}
+
+// agent is the process that has the flock, if one has.
+func (p *pod) agent() *agentProcess {
+	if p.lock != nil && !p.lock.process.dead {
+		return p.lock
+	}
+	return nil
+}
+
+// listening is where shims can connect.
+func (p *pod) listening() *gateway {
+	if a := p.agent(); a != nil {
+		return a.gateway
+	}
+	return nil
+}
+
+// allowed is the API server's authorization.
+func (p *pod) allowed(verb, lease string) error {
+	if !p.object {
+		return status(401, "Unauthorized", "the token's pod is gone")
+	}
+	if !p.w.api.granted(verb, lease) {
+		return status(403, "Forbidden", verb+" "+lease)
+	}
+	return nil
+}
+
+// shimGone: a container has come to its end.
+func (c *container) shimGone(s *shim) {
+	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
+	c.shims = slices.DeleteFunc(c.shims, func(other *shim) bool { return other == s })
+	p := c.pod
+	if p.stopping || p.gone {
+		p.tidy()
+		return
+	}
+	switch {
+	case !current || !p.node.up || c.done:
+	case c.init && s.completed:
+		c.complete(s)
+	default:
+		c.restart()
+	}
+}
+
+// mostBackOff is the longest back-off here; the kubelet's goes to five minutes.
+const mostBackOff = 40 * time.Second
+
+func (c *container) restart() {
+	c.pending = true
+	p := c.pod
+	pause := between(p.rng, 300*time.Millisecond, time.Second)
+	if c.failures > 0 {
+		pause += min(mostBackOff, 10*time.Second<<min(c.failures-1, 5))
+	}
+	c.failures++
+	n := c.starts
+	p.w.after(pause, func() {
+		c.pending = false
+		if c.starts == n && !p.stopping && !p.gone && p.node.up && !c.known() {
+			c.startShim()
+		}
+	})
+}
+
+// stop is the kubelet's end of a pod: SIGTERM, its grace, SIGKILL. The agent, a
+// sidecar, is told to stop after the others have ended, or the time is up.
+func (p *pod) stop() {
+	if p.node.paused {
+		p.node.whenUnpaused(p.stop)
+		return
+	}
+	if p.stopping {
+		return
+	}
+	p.stopping = true
+	p.w.note(p.name, "pod is being stopped, grace %v", p.grace)
+	for _, c := range p.containers {
+		for _, s := range c.shims {
+			s.terminate()
+		}
+	}
+	p.w.after(p.grace, func() {
+		p.node.whenUnpaused(func() {
+			for _, c := range p.containers {
+				for _, s := range slices.Clone(c.shims) {
+					s.exit()
+				}
+			}
+			p.stopAgents()
+		})
+	})
+	p.tidy()
+}
+
+// left is what the kubelet leaves a sidecar when the grace has run out.
+const left = 2 * time.Second
+
+func (p *pod) stopAgents() {
+	for _, a := range p.agents {
+		a.terminate()
+	}
+	p.w.after(left, func() {
+		p.node.whenUnpaused(func() {
+			for _, a := range slices.Clone(p.agents) {
+				a.kill()
+			}
+		})
+	})
+}
+
+// tidy goes on with the end of a pod as its processes end.
+func (p *pod) tidy() {
+	if !p.stopping || p.gone {
+		return
+	}
+	for _, c := range p.containers {
+		if len(c.shims) > 0 {
+			return
+		}
+	}
+	if len(p.agents) > 0 {
+		for _, a := range p.agents {
+			if !a.stopped {
+				a.terminate()
+			}
+		}
+		return
+	}
+	p.gone = true
+	p.w.note(p.name, "pod is gone")
+	p.unregister()
+	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
+}
+
+// stops is how long a child takes to stop; negative if it ignores SIGTERM.
+func (p *pod) stops(r *rand.Rand) time.Duration {
+	switch n := r.IntN(10); {
+	case p.obedient, n < 5:
+		return between(r, time.Millisecond, 300*time.Millisecond)
+	case n < 7:
+		return between(r, time.Second, 5*time.Second)
+	case n < 9:
+		return between(r, 5*time.Second, p.grace+5*time.Second)
+	}
+	return -1
+}
+
+// live makes a restless child end by itself.
+func (p *pod) live(c *child) {
+	if p.restless > 0 {
+		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
+			if !p.w.calm {
+				c.ends("ends by itself")
+			}
+		})
+	}
+}

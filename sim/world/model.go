@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// model does what package enroll guarantees, in one step and from no cache: each slot
+// that a pod claims has a Lease, and the account of the pods has the right to the
+// Lease. Package sim/enrolled has the real enroll in its place.
+type model struct{ *Enroller }
+
+// ModelOfEnroll returns the model, for a world without the real enroll.
+func ModelOfEnroll(e *Enroller) Reconciler { return model{e} }
+
+// remembered are the slots that had a Lease before, each with the longest duration
+// that a pod ever claimed.
+type remembered map[string]time.Duration
+
+// Namespace implements Reconciler.
+func (m model) Namespace(context.Context, string) (time.Duration, error) {
+	if !m.enter() {
+		return 0, errDead
+	}
+	defer m.w.mu.Unlock()
+	if m.w.api.away {
+		return 0, errUnreachable
+	}
+	var slots []string
+	for _, p := range m.w.pods {
+		if p.object {
+			slots = append(slots, p.slots...)
+		}
+	}
+	slices.Sort(slots)
+	slots = slices.Compact(slots)
+	for _, slot := range slots {
+		m.present(slot)
+	}
+	m.grant(slots)
+	return 0, nil
+}
+
+// present creates the slot's Lease if there is none. A Lease that had no holder yet is
+// free. Otherwise all pods wait for the longest duration.
+func (m model) present(slot string) {
+	before, known := m.w.remembered[slot]
+	longest := before
+	for _, p := range m.w.pods {
+		if p.object && slices.Contains(p.slots, slot) {
+			longest = max(longest, p.duration)
+		}
+	}
+	m.w.remembered[slot] = longest
+	if _, ok := m.w.api.lease(slot); ok {
+		return
+	}
+	holder := ""
+	if known {
+		holder = Unknown
+	}
+	m.create("Lease", slot, map[string]any{"spec": map[string]any{
+		"holderIdentity": holder, "leaseDurationSeconds": int(longest / time.Second), "leaseTransitions": 0,
+	}})
+}
+
+// grant makes a Role name all slots that a pod ever claimed, and binds the Role.
+func (m model) grant(slots []string) {
+	missing := func(slot string) bool {
+		return !m.w.api.granted("get", slot)
+	}
+	if !slices.ContainsFunc(slots, missing) {
+		return
+	}
+	names := slots
+	for slot := range m.w.remembered {
+		names = append(names, slot)
+	}
+	slices.Sort(names)
+	role := map[string]any{"rules": []rule{{
+		APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"},
+		ResourceNames: slices.Compact(names), Verbs: []string{"get", "watch", "update"},
+	}}}
+	m.create("Role", RoleName, role)
+	m.create("RoleBinding", RoleName, map[string]any{})
+}
+
+// create stores an object, in the place of another one of that name.
+func (m model) create(kind, name string, body map[string]any) {
+	body["kind"] = kind
+	metadata(body)["labels"] = map[string]any{api.ManagedLabel: "true"}
+	raw := encode(body)
+	_, err := m.w.api.create(m.name, kind, name, raw)
+	if err != nil {
+		_, err = m.w.api.put(m.name, kind, name, raw)
+	}
+	must(err)
+}

@@ -1,0 +1,239 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+var (
+	errDead        = errors.New("this process is dead")
+	errUnreachable = errors.New("connection refused")
+	errBroken      = errors.New("connection reset")
+	errDropped     = errors.New("lost on the way")
+)
+
+// client is one process's way to the API server.
+type clientOf struct {
+	*process
+	name    string
+	node    *node // nil: beside the API server
+	pod     *pod  // whose agent it is; nil: no agent
+	sources map[string]*rand.Rand
+	// allowed judges a request for a Lease: get, watch, update.
+	allowed func(verb, lease string) error
+	// sent counts the requests, watches and those for people included.
+	sent map[string]int
+	// recent are those of the last minute, by what they are about.
+	recent map[string]*minute
+}
+
+func (w *World) newClient(p *process, name string, n *node) *clientOf {
+	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
+}
+
+// source: one for each kind of request, because those of one process race.
+func (c *clientOf) source(op string) *rand.Rand {
+	r := c.sources[op]
+	if r == nil {
+		r = c.w.source(c.name + " " + op)
+		c.sources[op] = r
+	}
+	return r
+}
+
+// out and in: what the client sends arrives; what the server sends arrives.
+func (c *clientOf) out() bool { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutOut) }
+func (c *clientOf) in() bool  { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutIn) }
+
+type answer struct {
+	raw []byte
+	err error
+}
+
+// do sends one request, whose effect happens when, and if, it arrives.
+func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, error)) ([]byte, error) {
+	if !c.enter() {
+		return nil, errDead
+	}
+	r, f := c.source(op), c.w.weather
+	c.sent[op]++
+	c.count(op)
+	reply := make(chan answer, 1)
+	tell := func(a answer, after time.Duration) {
+		c.w.after(after, func() {
+			if c.in() {
+				reply <- a
+			} else {
+				c.w.after(between(r, 0, noticed), func() { reply <- answer{err: errBroken} })
+			}
+		})
+	}
+	lost, late, refused, replyLost := chance(r, f.lost), chance(r, f.late), chance(r, f.refused), chance(r, f.replyLost)
+	there, back := trip(r, f), trip(r, f)
+	if strings.HasPrefix(op, "put ") {
+		replyLost = replyLost || f.unanswered
+	} else if f.unanswered {
+		lost = true
+	}
+	abrupt, code, before := chance(r, .5), r.IntN(len(refusals)), chance(r, .5)
+	if late {
+		there += between(r, time.Second, c.w.latest)
+	}
+	broken := c.broken(op)
+	lost = lost || broken == unheard
+	// A watch has no deadline of its own; that its path is cut is noticed.
+	silence := func() {
+		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
+			pause := back
+			if watching {
+				pause += between(r, 0, noticed)
+			}
+			c.w.after(pause, func() { reply <- answer{err: errUnreachable} })
+		}
+	}
+	c.w.after(there, func() {
+		switch {
+		case lost || !c.out():
+			silence()
+			return
+		case refused && (before || refusals[code].code < 500):
+			tell(answer{err: refusals[code].err()}, back)
+			return
+		case broken != sound:
+			tell(answer{err: broken.err()}, back)
+			return
+		}
+		raw, err := effect()
+		switch {
+		case replyLost || !c.in() || errors.Is(err, errDropped):
+			silence()
+		case refused:
+			tell(answer{err: refusals[code].err()}, back)
+		default:
+			tell(answer{raw, err}, back)
+		}
+	})
+	tick := between(r, 1, time.Microsecond)
+	c.w.mu.Unlock()
+	return c.await(ctx, reply, tick)
+}
+
+// await is a tick late with the end of ctx: requests of two slots that were sent in
+// one instant would time out in one, too.
+func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
+	var a answer
+	select {
+	case a = <-reply:
+	case <-ctx.Done():
+		<-time.After(tick)
+		a.err = ctx.Err()
+	}
+	if !c.enter() {
+		return nil, errDead
+	}
+	c.w.mu.Unlock()
+	return a.raw, a.err
+}
+
+// latest is how long after its sending a request may yet arrive, at least: longer
+// than a lease of half a minute is renewed without. With longer leases it is the
+// longest of them.
+const latest = 25 * time.Second
+
+// trip is one way.
+func trip(r *rand.Rand, f weather) time.Duration {
+	d := between(r, 200*time.Microsecond, 4*time.Millisecond)
+	if chance(r, f.slow) {
+		d += between(r, 0, time.Second)
+	}
+	return d
+}
+
+// noticed is within what time a client notices that its path is cut (agent/kube
+// promises 8 s).
+const noticed = 8 * time.Second
+
+// GetLease implements agent.API.
+func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	raw, err := c.do(ctx, "get "+name, func() ([]byte, error) {
+		if err := c.may("get", name); err != nil {
+			return nil, err
+		}
+		return c.w.api.get("Lease", name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return leaseFrom(raw), nil
+}
+
+// UpdateLease implements agent.API, with agent/kube's own check of the answer
+// left to the programs under test.
+func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
+	body, err := lease.MarshalJSON()
+	must(err)
+	sent := c.w.now()
+	raw, err := c.do(ctx, "put "+lease.Name, func() ([]byte, error) {
+		if err := c.may("update", lease.Name); err != nil {
+			return nil, err
+		}
+		switch f := c.w.weather; {
+		case f.deaf == lease.Name:
+			return nil, status(403, "Forbidden", lease.Name)
+		case f.unstored && lease.ResourceVersion == text(c.w.api.object("Lease", lease.Name).last().rv):
+			return nil, errDropped // what is refused is answered
+		}
+		c.w.api.sent = sent
+		return c.w.api.put(c.name, "Lease", lease.Name, body)
+	})
+	if err != nil {
+		return nil, err
+	}
+	stored := leaseFrom(raw)
+	if stored.ResourceVersion == lease.ResourceVersion {
+		return nil, kube.ErrUnchanged
+	}
+	return stored, nil
+}
+
+// PatchPodStatus and CreateEvent are for people: they only count, but the answer
+// says that the pod is being deleted.
+func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) (is kube.Pod, err error) {
+	raw, err := c.do(ctx, "patch", func() ([]byte, error) {
+		return json.Marshal(kube.Pod{ResourceVersion: strconv.Itoa(c.sent["patch"]), Deleted: c.pod.stopping})
+	})
+	if err == nil {
+		must(json.Unmarshal(raw, &is))
+	}
+	return is, err
+}
+
+func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
+	_, err := c.do(ctx, "event", func() ([]byte, error) { return nil, nil })
+	return err
+}
+
+func (c *clientOf) may(verb, lease string) error {
+	if c.allowed == nil {
+		return nil
+	}
+	return c.allowed(verb, lease)
+}
+
+func text(version int64) string { return strconv.FormatInt(version, 10) }
+
+func number(version string) int64 {
+	n, err := strconv.ParseInt(version, 10, 64)
+	must(err)
+	return n
+}

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+)
+
+// process is what a client runs in: it can be frozen and killed at any of its
+// requests.
+type process struct {
+	w      *World
+	ctx    context.Context
+	cancel context.CancelFunc
+	dead   bool
+	thawed chan struct{} // not nil while frozen
+	// deferred is what arrived while it was frozen.
+	deferred []func()
+}
+
+func (w *World) newProcess() *process {
+	p := &process{w: w}
+	p.ctx, p.cancel = context.WithCancel(w.ctx)
+	return p
+}
+
+// die makes everything that the process still does have no effect. Called with
+// the mutex held.
+func (p *process) die() {
+	p.dead = true
+	p.cancel()
+	p.thaw()
+}
+
+func (p *process) freeze() {
+	if p.thawed == nil && !p.dead {
+		p.thawed = make(chan struct{})
+	}
+}
+
+func (p *process) thaw() {
+	if p.thawed == nil {
+		return
+	}
+	close(p.thawed)
+	p.thawed = nil
+	due := p.deferred
+	p.deferred = nil
+	for _, f := range due {
+		p.whenThawed(f)
+	}
+}
+
+// whenThawed runs f now, or as soon as the process is no longer frozen.
+func (p *process) whenThawed(f func()) {
+	switch {
+	case p.dead:
+	case p.thawed != nil:
+		p.deferred = append(p.deferred, f)
+	default:
+		f()
+	}
+}
+
+// enter takes the mutex for a living process that is not frozen; false for a
+// dead one, without the mutex.
+func (p *process) enter() bool {
+	for {
+		p.w.mu.Lock()
+		thawed := p.thawed
+		switch {
+		case p.dead:
+			p.w.mu.Unlock()
+			return false
+		case thawed == nil:
+			return true
+		}
+		p.w.mu.Unlock()
+		<-thawed
+	}
+}

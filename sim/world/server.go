@@ -1,0 +1,265 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// server is the API server and its storage: the objects of one namespace, with
+// the semantics of the real one where the agent leans on them.
+type server struct {
+	w       *World
+	rng     *rand.Rand
+	rv      int64
+	names   []string // of all keys that ever were, in the order of creation
+	objects map[string]*object
+	changes []change // for watches
+	// compacted is the version before which no watch resumes.
+	compacted int64
+	away      bool
+	watches   []*watch
+	dirty     []func() // told of changes that are no renewals
+	rights    rights
+	// sent is when the request left that is being carried out, if it is an agent's
+	// write of a Lease.
+	sent time.Duration
+}
+
+// object is one key with all its states; the last one counts.
+type object struct {
+	kind, name string
+	versions   []version
+}
+
+// version is one state of an object; no body means that it does not exist.
+type version struct {
+	at   time.Duration
+	uid  string
+	rv   int64
+	body map[string]any
+	// canon are the bytes without the resourceVersion, to compare.
+	canon []byte
+	raw   []byte
+	// lease is what the bytes say, of a Lease.
+	lease *kube.Lease
+}
+
+type change struct {
+	rv   int64
+	kind kube.WatchType
+	name string
+	raw  []byte
+}
+
+func newServer(w *World) *server {
+	// Tokens are compared as numbers: 998 and 1002 tell those who do not.
+	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}}
+}
+
+func (s *server) object(kind, name string) *object {
+	key := kind + "/" + name
+	o := s.objects[key]
+	if o == nil {
+		o = &object{kind: kind, name: name}
+		s.objects[key] = o
+		s.names = append(s.names, key)
+	}
+	return o
+}
+
+// last is the state now.
+func (o *object) last() version {
+	if len(o.versions) == 0 {
+		return version{}
+	}
+	return o.versions[len(o.versions)-1]
+}
+
+// asOf is the state at an earlier instant.
+func (o *object) asOf(at time.Duration) version {
+	for _, v := range slices.Backward(o.versions) {
+		if v.at <= at {
+			return v
+		}
+	}
+	return version{}
+}
+
+// get is a consistent read.
+func (s *server) get(kind, name string) ([]byte, error) {
+	v := s.object(kind, name).last()
+	if v.body == nil {
+		return nil, status(404, "NotFound", kind+" "+name)
+	}
+	return v.raw, nil
+}
+
+// create fails if the object exists.
+func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
+	o := s.object(kind, name)
+	if o.last().body != nil {
+		return nil, status(409, "AlreadyExists", kind+" "+name)
+	}
+	s.w.serial++
+	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.serial)), nil
+}
+
+// put replaces an object as the real server does: what the body names of uid
+// and resourceVersion is compared, what it does not name is not; with neither
+// it creates a missing Lease. Equal bytes are answered, not stored.
+func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
+	o, body := s.object(kind, name), decode(raw)
+	before := o.last()
+	uid, rv := meta(body, "uid"), meta(body, "resourceVersion")
+	switch {
+	case before.body == nil && kind == "Lease" && uid == "":
+		s.w.serial++
+		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.w.serial)), nil
+	case before.body == nil && uid != "":
+		return nil, status(409, "Conflict", "uid of an object that is gone")
+	case before.body == nil:
+		return nil, status(404, "NotFound", kind+" "+name)
+	case uid != "" && uid != before.uid:
+		return nil, status(409, "Conflict", "another uid")
+	case rv != "" && rv != strconv.FormatInt(before.rv, 10):
+		return nil, status(409, "Conflict", "another resourceVersion")
+	}
+	metadata(body)["uid"] = before.uid
+	if bytes.Equal(canonical(body), before.canon) {
+		return before.raw, nil
+	}
+	return s.store(by, o, body, before.uid), nil
+}
+
+// remove deletes what matches; empty matches anything.
+func (s *server) remove(by, kind, name, uid, rv string) error {
+	o := s.object(kind, name)
+	before := o.last()
+	switch {
+	case before.body == nil:
+		return status(404, "NotFound", kind+" "+name)
+	case uid != "" && uid != before.uid, rv != "" && rv != strconv.FormatInt(before.rv, 10):
+		return status(409, "Conflict", "another object")
+	}
+	s.next()
+	last := decode(before.raw)
+	metadata(last)["resourceVersion"] = strconv.FormatInt(s.rv, 10)
+	o.versions = append(o.versions, version{at: s.w.now(), rv: s.rv})
+	s.w.note(by, "deletes %s %s", kind, name)
+	s.changed(kube.Deleted, o, encode(last))
+	return nil
+}
+
+// store makes the body the object's state.
+func (s *server) store(by string, o *object, body map[string]any, uid string) []byte {
+	s.next()
+	m := metadata(body)
+	m["uid"], m["resourceVersion"], m["name"] = uid, strconv.FormatInt(s.rv, 10), o.name
+	before, how := o.last(), kube.Modified
+	if before.body == nil {
+		how = kube.Added
+	}
+	v := version{at: s.w.now(), uid: uid, rv: s.rv, body: body, canon: canonical(body), raw: encode(body)}
+	if o.kind == "Lease" {
+		v.lease = leaseFrom(v.raw)
+	}
+	o.versions = append(o.versions, v)
+	if o.kind == "Lease" {
+		s.w.leaseStored(by, o.name, before, v)
+	}
+	s.changed(how, o, v.raw)
+	return v.raw
+}
+
+// next is the next resourceVersion; other objects of the cluster use up some.
+func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
+
+func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
+	if o.kind != "Lease" || how != kube.Modified {
+		for _, f := range s.dirty {
+			f()
+		}
+	}
+	if o.kind != "Lease" {
+		return
+	}
+	c := change{rv: s.rv, kind: how, name: o.name, raw: raw}
+	s.changes = append(s.changes, c)
+	for _, watch := range s.watches {
+		watch.offer(c)
+	}
+}
+
+// lease is the state of a Lease now; false if there is none.
+func (s *server) lease(name string) (*kube.Lease, bool) {
+	v := s.object("Lease", name).last()
+	if v.body == nil {
+		return nil, false
+	}
+	return v.lease, true
+}
+
+func leaseFrom(raw []byte) *kube.Lease {
+	l := new(kube.Lease)
+	must(l.UnmarshalJSON(raw))
+	return l
+}
+
+func status(code int, reason, message string) error {
+	return &kube.StatusError{Code: code, Reason: reason, Message: message}
+}
+
+func decode(raw []byte) map[string]any {
+	var body map[string]any
+	must(json.Unmarshal(raw, &body))
+	return body
+}
+
+func encode(body any) []byte {
+	raw, err := json.Marshal(body)
+	must(err)
+	return raw
+}
+
+func metadata(body map[string]any) map[string]any {
+	m, ok := body["metadata"].(map[string]any)
+	if !ok {
+		m = map[string]any{}
+		body["metadata"] = m
+	}
+	return m
+}
+
+func meta(body map[string]any, key string) string {
+	value, _ := metadata(body)[key].(string)
+	return value
+}
+
+// canonical are the bytes but for the resourceVersion.
+func canonical(body map[string]any) []byte {
+	m := metadata(body)
+	rv, ok := m["resourceVersion"]
+	delete(m, "resourceVersion")
+	raw := encode(body)
+	if ok {
+		m["resourceVersion"] = rv
+	}
+	return raw
+}
+
+// must is for what cannot fail but by a mistake of the simulation.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

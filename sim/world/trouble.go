@@ -1,0 +1,231 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// troubles are what can happen now, one of which does.
+func (c *chaos) troubles() []func() {
+	all := []func(){
+		c.shift, c.shift, c.apiTrouble, c.verbTrouble, c.watchTrouble, c.enrollTrouble, c.optingOut,
+		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
+	}
+	if c.takesLeases {
+		all = append(all, c.takeLease)
+	}
+	if c.takesRoles {
+		all = append(all, c.takeRole)
+	}
+	if c.elector != nil {
+		all = append(all, func() { c.elector.paused = !c.elector.paused })
+	}
+	if len(c.pods) > 0 {
+		all = append(all, c.podTrouble, c.podTrouble, c.processTrouble, c.processTrouble, c.processTrouble, c.processTrouble)
+	}
+	return all
+}
+
+// shift changes the weather.
+func (c *chaos) shift() {
+	if c.weather == c.climate && chance(c.rng, .7) {
+		c.weather = foul
+		c.weather.watches, c.weather.idle, c.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
+		c.note("script", "foul weather")
+		return
+	}
+	c.weather = c.climate
+	c.note("script", "fair weather")
+}
+
+// verbTrouble is one kind of request that fails while the others work.
+func (c *chaos) verbTrouble() {
+	which, what := c.rng.IntN(3), pick(c.rng, []fault{busy, forbidden, failing, unheard})
+	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
+	*of(&c.weather) = what
+	c.note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
+	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), func() {
+		*of(&c.weather) = *of(&c.climate)
+	})
+}
+
+// optingOut takes the namespace's label, or puts it back.
+func (c *chaos) optingOut() {
+	c.optedOut = !c.optedOut
+	c.note("script", "namespace is opted out: %v", c.optedOut)
+	for _, e := range c.enrolls {
+		e.nudge()
+	}
+}
+
+// clockTrouble is what happens to clocks while machines run.
+func (c *chaos) clockTrouble() {
+	n := pick(c.rng, c.nodes)
+	if chance(c.rng, .5) {
+		n.step(n.anyStep())
+		return
+	}
+	n.slew()
+}
+
+func (c *chaos) apiTrouble() {
+	if c.api.away {
+		return
+	}
+	c.apiDown()
+	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.apiUp)
+}
+
+func (c *chaos) watchTrouble() {
+	orderly := chance(c.rng, .5)
+	if chance(c.rng, .5) {
+		c.note("script", "history is compacted")
+		c.api.compacted = c.api.rv
+	}
+	c.note("script", "all watches end (orderly %v)", orderly)
+	for _, s := range slices.Clone(c.api.watches) {
+		if orderly {
+			s.finish(nil)
+		} else {
+			s.finish(errBroken)
+		}
+	}
+}
+
+func (c *chaos) enrollTrouble() {
+	if len(c.enrolls) > 0 && chance(c.rng, .6) {
+		pick(c.rng, c.enrolls).retire()
+		return
+	}
+	c.serial++
+	c.newEnroller(fmt.Sprintf("enroll-%d", c.serial))
+}
+
+func (c *chaos) takeLease() {
+	slot := pick(c.rng, c.slots)
+	if _, ok := c.api.lease(slot); ok {
+		must(c.api.remove("somebody", "Lease", slot, "", ""))
+	}
+}
+
+func (c *chaos) takeRole() {
+	kind := pick(c.rng, []string{"Role", "RoleBinding"})
+	name := RoleName
+	if c.api.object(kind, name).last().raw != nil {
+		must(c.api.remove("somebody", kind, name, "", ""))
+	}
+}
+
+func (c *chaos) nodeTrouble() {
+	n := pick(c.rng, c.nodes)
+	last := between(c.rng, 100*time.Millisecond, 2*c.longest)
+	switch c.rng.IntN(9) {
+	case 8:
+		n.pause()
+		c.after(last, n.unpause)
+	case 0:
+		n.crash()
+		c.after(last, func() {
+			if !n.up {
+				n.reboot()
+			}
+		})
+	case 1:
+		n.freeze()
+		c.after(last, n.thaw)
+	default:
+		way := c.rng.IntN(3)
+		n.cut(way != 0, way != 1)
+		c.after(last, func() { n.cutOut, n.cutIn = false, false; c.note(n.name, "is connected again") })
+	}
+}
+
+func (c *chaos) podTrouble() {
+	p := pick(c.rng, c.pods)
+	if !p.object || p.stopping {
+		return
+	}
+	// What happens later draws no dice of the script's.
+	t, n := p.template, pick(c.rng, c.nodes)
+	respawn := func() {
+		if c.count(t.workload) < c.replicas[t.workload] {
+			c.newPod(t, n)
+		}
+	}
+	switch c.rng.IntN(3) {
+	case 0:
+		p.forget()
+		c.after(between(c.rng, 0, 30*time.Second)+time.Millisecond, p.stop)
+	default:
+		p.stop()
+	}
+	pause := between(c.rng, 10*time.Millisecond, 2*time.Second)
+	if chance(c.rng, .2) {
+		pause += c.longest // scaled down, and up again
+	}
+	c.after(pause, respawn)
+}
+
+// processTrouble happens to one of the processes of a pod.
+func (c *chaos) processTrouble() {
+	p := pick(c.rng, c.pods)
+	if !p.node.up {
+		return
+	}
+	r := c.rng
+	pause := between(r, 100*time.Millisecond, c.longest)
+	a := p.agent()
+	var s *shim
+	if k := pick(r, p.containers); len(k.shims) > 0 {
+		s = pick(r, k.shims)
+	}
+	forgotten := chance(r, .5)
+	switch n := r.IntN(15); {
+	case n == 0 && a != nil:
+		a.kill()
+		p.restartAgent()
+	case n == 1 && a != nil: // in back-off
+		a.kill()
+		c.after(pause, p.restartAgent)
+	case n == 2 && s != nil:
+		s.exit()
+	case n == 3 && a != nil && s != nil:
+		s.exit()
+		a.kill()
+		p.restartAgent()
+	case n == 4 && a != nil && !a.frozen:
+		a.freezeAlone()
+		c.after(pause, a.thawAlone)
+	case n == 5 && s != nil && !s.dead:
+		s.freeze()
+		c.after(pause, s.thaw)
+	case n == 6: // the runtime's shim is gone, the agent is not
+		p.startAgent()
+	case n == 7 && s != nil && len(s.container.shims) == 1:
+		s.forgotten = forgotten
+		s.container.startShim()
+	case n == 8 && a != nil && a.agent != nil:
+		c.note(p.name, "yield")
+		a.agent.Yield()
+	case n == 9 && s != nil && s.child != nil:
+		s.child.stuck, s.child.excused = c.now()+pause, true
+		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
+	case n == 10 && a != nil: // as by kill 1 in its container
+		a.terminate()
+	case n == 11 && a != nil:
+		a.block(pause)
+	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet, and a new agent
+		s.forgotten = true
+		s.container.startShim()
+		if a != nil {
+			a.kill()
+			p.restartAgent()
+		}
+	case s != nil && s.child != nil:
+		s.child.ends("crashes")
+	}
+}

@@ -1,0 +1,215 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// watch is one stream. Its events arrive in order, whenever they do.
+type watch struct {
+	c       *clientOf
+	rng     *rand.Rand
+	name    string
+	queue   []change // on their way
+	moving  bool
+	moves   int
+	sounds  int // what came, for whoever cuts what is idle
+	arrived []change
+	// mute: nothing comes any more, though the stream is open.
+	mute  bool
+	ended bool
+	err   error
+	wake  chan struct{}
+}
+
+// WatchLease implements agent.API.
+func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
+	s := &watch{c: c, name: name, wake: make(chan struct{}, 1)}
+	defer c.close(s)
+	_, err := c.do(ctx, "watch "+name, func() ([]byte, error) {
+		if err := c.may("watch", name); err != nil {
+			return nil, err
+		}
+		return nil, c.w.api.open(s, resourceVersion)
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		if !c.enter() {
+			return errDead
+		}
+		arrived, ended, err := s.arrived, s.ended, s.err
+		s.arrived = nil
+		c.w.mu.Unlock()
+		for _, e := range arrived {
+			fn(eventOf(e))
+		}
+		if ended {
+			return err
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func eventOf(c change) kube.WatchEvent {
+	lease := leaseFrom(c.raw)
+	return kube.WatchEvent{Type: c.kind, Lease: lease, ResourceVersion: lease.ResourceVersion}
+}
+
+// open begins a stream after the version.
+func (s *server) open(w *watch, resourceVersion string) error {
+	w.rng = w.c.source("stream " + w.name)
+	if resourceVersion == "" {
+		// From now on, and the state of now first.
+		if v := s.object("Lease", w.name).last(); v.body != nil {
+			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.raw})
+		}
+		s.watches = append(s.watches, w)
+		w.idles()
+		return nil
+	}
+	from := number(resourceVersion)
+	if from < s.compacted {
+		return status(410, "Expired", "too old resource version")
+	}
+	since, _ := slices.BinarySearchFunc(s.changes, from+1, func(c change, rv int64) int { return cmp.Compare(c.rv, rv) })
+	for _, change := range s.changes[since:] {
+		w.offer(change)
+	}
+	s.watches = append(s.watches, w)
+	w.idles()
+	return nil
+}
+
+func (c *clientOf) close(s *watch) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	s.ended = true
+	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
+}
+
+// offer puts a change on its way.
+func (s *watch) offer(c change) {
+	s.mute = s.mute || s.c.w.weather.silent
+	if c.name == s.name && !s.ended && !s.mute {
+		s.queue = append(s.queue, c)
+		s.move()
+	}
+}
+
+// move brings the first event on its way to the client, and then the next.
+func (s *watch) move() {
+	if s.moving || s.ended || len(s.queue) == 0 {
+		return
+	}
+	s.moving = true
+	f := s.c.w.weather
+	delay := trip(s.rng, f)
+	if chance(s.rng, f.stall) {
+		delay += between(s.rng, 0, max(time.Minute, s.c.w.latest))
+	}
+	closing, orderly := chance(s.rng, f.close), chance(s.rng, .5)
+	mute := chance(s.rng, f.mute) || f.farewell && s.queue[0].kind == kube.Deleted
+	moves := s.moves
+	s.c.w.after(delay, func() {
+		if s.moves == moves {
+			s.arrive(closing, orderly)
+			s.mute = s.mute || mute
+		}
+	})
+}
+
+// hurry brings what is held up, because the weather has become fair.
+func (s *watch) hurry() {
+	if s.moving {
+		s.moving = false
+		s.moves++
+		s.move()
+	}
+}
+
+func (s *watch) arrive(closing, orderly bool) {
+	if s.ended {
+		return
+	}
+	if !s.c.in() {
+		// Packets are sent again until the path is back, or it is given up.
+		moves := s.moves
+		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
+			if s.moves == moves {
+				s.arrive(closing, orderly)
+			}
+		})
+		return
+	}
+	if s.mute {
+		return
+	}
+	s.idles()
+	s.arrived = append(s.arrived, s.queue[0])
+	s.queue, s.moving = s.queue[1:], false
+	switch {
+	case closing && orderly:
+		s.finish(nil)
+	case closing:
+		s.finish(errBroken)
+	}
+	s.signal()
+	s.move()
+}
+
+// idles lets a load balancer end the stream, unless something comes in time.
+func (s *watch) idles() {
+	s.sounds++
+	idle, sounds := s.c.w.weather.idle, s.sounds
+	if idle == 0 {
+		return
+	}
+	s.c.w.after(idle, func() {
+		if s.sounds == sounds && s.c.w.weather.idle != 0 {
+			s.finish(errBroken)
+		}
+	})
+}
+
+// finish ends the stream; what arrived is still seen.
+func (s *watch) finish(err error) {
+	if !s.ended {
+		s.ended, s.err = true, err
+		s.signal()
+	}
+}
+
+func (s *watch) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// severed lets the clients notice that their streams may be cut. Called when
+// something was cut.
+func (s *server) severed() {
+	for _, stream := range s.watches {
+		if !stream.c.in() {
+			s.w.after(between(stream.rng, 0, noticed), func() {
+				if !stream.c.in() {
+					stream.finish(errBroken)
+				}
+			})
+		}
+	}
+}

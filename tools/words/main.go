@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command words measures the language of comments, documents and test names.
+//
+// Without arguments the command prints how often each folder breaks each rule.
+// With folders as arguments the command prints the sentences:
+//
+//	go run ./tools/words agent/gate docs
+//
+// The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The
+// command finds the bad sentence, not the good one: a text that breaks no rule may
+// still be hard to read. Generated documents are left out, because their sentences
+// come from the code. The table limits.txt holds an upper limit for each folder.
+// With -lower the command takes the limits down to what it counted.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/tools/limit"
+)
+
+func main() {
+	root := flag.String("root", ".", "the repository")
+	lower := flag.Bool("lower", false, "lower the limits to what is counted")
+	flag.Parse()
+	if err := run(os.Stdout, *root, *lower, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "words:", err)
+		os.Exit(1)
+	}
+}
+
+func run(w io.Writer, root string, lower bool, folders []string) error {
+	findings, err := measure(root)
+	if err != nil {
+		return err
+	}
+	counts := count(findings)
+	if lower {
+		file := filepath.Join(root, "tools/words/limits.txt")
+		limits, err := limit.Read(file)
+		if err != nil {
+			return err
+		}
+		limits.Lower(counts, limit.Sum)
+		return limits.Write(file)
+	}
+	if len(folders) > 0 {
+		printSentences(w, findings, folders)
+		return nil
+	}
+	printCounts(w, counts)
+	return nil
+}
+
+// count returns the number of findings of each rule, by folder.
+func count(findings []finding) limit.Counts {
+	counts := limit.Counts{}
+	for _, f := range findings {
+		if counts[f.folder()] == nil {
+			counts[f.folder()] = make([]int, len(rules))
+		}
+		counts[f.folder()][slices.Index(rules, f.rule)]++
+	}
+	return counts
+}
+
+func printCounts(w io.Writer, counts limit.Counts) {
+	sums := make([]int, len(rules))
+	fmt.Fprintf(w, "%-32s", "folder")
+	for _, rule := range rules {
+		fmt.Fprintf(w, " %8s", rule)
+	}
+	for _, folder := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(w, "\n%-32s", folder)
+		for i, n := range counts[folder] {
+			fmt.Fprintf(w, " %8d", n)
+			sums[i] += n
+		}
+	}
+	fmt.Fprintf(w, "\n%-32s", "all")
+	for _, n := range sums {
+		fmt.Fprintf(w, " %8d", n)
+	}
+	fmt.Fprint(w, "\n\nThe sentences of a folder: make words PKG=agent/gate\n")
+}
+
+// printSentences prints what is found in the folders and below them.
+func printSentences(w io.Writer, findings []finding, folders []string) {
+	for _, f := range findings {
+		if slices.ContainsFunc(folders, func(folder string) bool {
+			folder = filepath.Clean(folder)
+			return f.file == folder || f.folder() == folder || strings.HasPrefix(f.file, folder+"/")
+		}) {
+			fmt.Fprintf(w, "%s:%d: %s: %s\n", f.file, f.line, f.rule, f.text)
+		}
+	}
+}

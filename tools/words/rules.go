@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// The rules, by the names that the tables use.
+const (
+	// long: a sentence of more than 25 words.
+	long = "long"
+	// subject: a sentence that begins with who, what, one or it. Its subject is no
+	// word of the vocabulary.
+	subject = "subject"
+	// noun: a function whose comment says what the function is, not what it does:
+	// "startsBy is …" instead of "startsBy returns …".
+	noun = "noun"
+	// name: the name of a test with more than eight words.
+	name = "name"
+)
+
+// rules are the columns of the tables, in their order.
+var rules = []string{long, subject, noun, name}
+
+const (
+	mostWords     = 25
+	mostNameWords = 8
+)
+
+// finding is one place that breaks one rule.
+type finding struct {
+	file string // from the root of the repository
+	line int
+	rule string
+	text string
+}
+
+func (f finding) folder() string { return path.Dir(f.file) }
+
+// judge returns the rules that a sentence breaks.
+func judge(s sentence) []string {
+	var broken []string
+	if s.words() > mostWords {
+		broken = append(broken, long)
+	}
+	if s.hidesItsSubject() {
+		broken = append(broken, subject)
+	}
+	return broken
+}
+
+// hidesItsSubject reports whether the sentence begins with who, what, one or it.
+// Questions may, and so may "one" as the number of something: "One pod holds …".
+func (s sentence) hidesItsSubject() bool {
+	if strings.HasSuffix(s.text, "?") {
+		return false
+	}
+	fields := strings.Fields(s.text)
+	switch bare(fields[0]) {
+	case "who", "what", "it", "it's":
+		return true
+	case "one":
+		return strings.HasSuffix(fields[0], ",") || len(fields) > 1 && slices.Contains(afterPronoun, fields[1])
+	}
+	return false
+}
+
+// afterPronoun are words that follow "one" where it stands for something else.
+var afterPronoun = strings.Fields("of that who which whose is was has had can may must might will would does did and or " +
+	"for in on with without from at by to than as made put taken found")
+
+// bare returns the word in lower case, without what surrounds it.
+func bare(word string) string {
+	return strings.ToLower(strings.TrimFunc(word, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }))
+}
+
+// describesByNoun reports whether the comment of a function says what the function is.
+func describesByNoun(function, comment string) bool {
+	fields := strings.Fields(comment)
+	return len(fields) > 1 && fields[0] == function &&
+		slices.Contains([]string{"is", "are", "was", "were"}, strings.Trim(fields[1], ",:"))
+}
+
+// nameWords splits a CamelCase name into its words: "APIServer" has two.
+func nameWords(name string) []string {
+	var words []string
+	runes := []rune(name)
+	start := 0
+	for i := 1; i < len(runes); i++ {
+		upper := unicode.IsUpper(runes[i])
+		begins := upper && !unicode.IsUpper(runes[i-1]) ||
+			upper && i+1 < len(runes) && unicode.IsLower(runes[i+1])
+		if runes[i] == '_' || begins {
+			words = append(words, strings.Trim(string(runes[start:i]), "_"))
+			start = i
+		}
+	}
+	words = append(words, strings.Trim(string(runes[start:]), "_"))
+	return slices.DeleteFunc(words, func(word string) bool { return word == "" })
+}

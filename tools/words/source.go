@@ -1,0 +1,135 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// measure returns all findings of the repository, in the order of files and lines.
+func measure(root string) ([]finding, error) {
+	var all []finding
+	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if file != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "out") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		inspect := map[string]func([]byte) ([]finding, error){".go": inspectSource, ".md": inspectDocument}[filepath.Ext(file)]
+		if inspect == nil {
+			return nil
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		found, err := inspect(text)
+		for i := range found {
+			found[i].file, _ = filepath.Rel(root, file)
+		}
+		all = append(all, found...)
+		return err
+	})
+	return all, err
+}
+
+// inspectDocument judges the sentences of a Markdown file that people write.
+func inspectDocument(text []byte) ([]finding, error) {
+	if bytes.HasPrefix(text, []byte("<!-- Generated")) {
+		return nil, nil
+	}
+	var lines []line
+	number := 0
+	for l := range strings.Lines(string(text)) {
+		number++
+		lines = append(lines, line{number, strings.TrimRight(l, "\n")})
+	}
+	return inspectSentences(sentences(lines)), nil
+}
+
+// inspectSource judges the comments and the names of the tests of a Go file.
+func inspectSource(text []byte) ([]finding, error) {
+	set := token.NewFileSet()
+	file, err := parser.ParseFile(set, "", text, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var found []finding
+	for _, group := range file.Comments {
+		found = append(found, inspectSentences(sentences(commentLines(set, group)))...)
+	}
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		at := finding{line: set.Position(f.Pos()).Line, text: f.Name.Name}
+		if its, isTest := testName(f); isTest {
+			if len(nameWords(its)) > mostNameWords {
+				at.rule = name
+				found = append(found, at)
+			}
+		} else if describesByNoun(f.Name.Name, f.Doc.Text()) {
+			at.rule = noun
+			found = append(found, at)
+		}
+	}
+	return found, nil
+}
+
+func inspectSentences(all []sentence) []finding {
+	var found []finding
+	for _, s := range all {
+		for _, rule := range judge(s) {
+			found = append(found, finding{line: s.line, rule: rule, text: s.text})
+		}
+	}
+	return found
+}
+
+// testName returns the name of a test without its prefix.
+func testName(f *ast.FuncDecl) (string, bool) {
+	for _, prefix := range []string{"Test", "Fuzz", "Benchmark"} {
+		if its, ok := strings.CutPrefix(f.Name.Name, prefix); ok && f.Recv == nil && its != "" {
+			return its, true
+		}
+	}
+	return "", false
+}
+
+// order matches comments that are for programs.
+var order = regexp.MustCompile(`^//(?:[a-z]+:|nolint| SPDX-| compat: |line )`)
+
+// commentLines returns the lines of a comment, without the slashes.
+func commentLines(set *token.FileSet, group *ast.CommentGroup) []line {
+	var lines []line
+	for _, c := range group.List {
+		number := set.Position(c.Pos()).Line
+		if text, isBlock := strings.CutPrefix(c.Text, "/*"); isBlock {
+			for l := range strings.Lines(strings.TrimSuffix(text, "*/")) {
+				lines = append(lines, line{number, strings.TrimSpace(l)})
+				number++
+			}
+			continue
+		}
+		text := strings.TrimPrefix(strings.TrimPrefix(c.Text, "//"), " ")
+		if order.MatchString(c.Text) {
+			text = ""
+		}
+		lines = append(lines, line{number, text})
+	}
+	return lines
+}
