@@ -56,6 +56,19 @@ var features = []feature{
 	{name: "marks", judge: judgeMarks, patch: patchMarks},
 }
 
+// NewPod returns the pod of the facts, or the refusal of a pod that is too large to judge.
+func NewPod(f Facts) (*Pod, reason.Refusals) {
+	if refusals := judgeNumber(f.Pod); len(refusals) > 0 {
+		return nil, refusals
+	}
+	p := &Pod{Facts: f}
+	p.gated, p.inits = gatedContainers(f), gatedInits(f)
+	if f.Request.Shims() {
+		p.probes = carryProbes(f, p.gated)
+	}
+	return p, nil
+}
+
 // Judge returns everything against gating the pod. People repair a pod container by
 // container, so neighbours in the list that judge containers take turns.
 func (p *Pod) Judge() reason.Refusals {

@@ -36,18 +36,3 @@ func judgeGate(p *Pod) reason.Refusals {
 	}
 	return refusals
 }
-
-// restartRules returns the agent's rules. With the gate "pod" the application may be a
-// process that only the kubelet can signal, so the kubelet restarts all containers.
-func (p *Pod) restartRules() []corev1.ContainerRestartRule {
-	if p.Request.Gate != api.GatePod {
-		return nil
-	}
-	return []corev1.ContainerRestartRule{{
-		Action: corev1.ContainerRestartRuleActionRestartAllContainers,
-		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{
-			Operator: corev1.ContainerRestartRuleOnExitCodesOpIn,
-			Values:   []int32{api.RestartCode},
-		},
-	}}
-}

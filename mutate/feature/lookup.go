@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/mutate/image"
-	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // maxLookUps bounds the look-ups of one pod at once. Pods have few containers, and a pod
@@ -22,24 +21,6 @@ const maxLookUps = 8
 type lookUp struct {
 	command image.Command
 	err     error
-}
-
-// LookUp reads the images whose commands or stop signals the pod does not write out, and
-// works out the shims. The refusals are in the order of the pod's containers.
-func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
-	places := p.places()
-	if len(places) == 0 {
-		return nil
-	}
-	answers := p.readImages(ctx, places, images)
-	shims := make([]shim, len(places))
-	var refusals reason.Refusals
-	for i, at := range places {
-		its, refused := p.newShim(at, answers[i])
-		shims[i], refusals = its, append(refusals, refused...)
-	}
-	p.shims = shims
-	return refusals
 }
 
 // readImages reads the images of the containers at the places, a few at once.

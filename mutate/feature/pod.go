@@ -10,7 +10,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
-	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // Facts is everything that the webhook knows of a pod that claims, or of a pod template
@@ -49,17 +48,21 @@ type Pod struct {
 	shims []shim
 }
 
-// NewPod returns the pod of the facts, or the refusal of a pod that is too large to judge.
-func NewPod(f Facts) (*Pod, reason.Refusals) {
-	if refusals := judgeNumber(f.Pod); len(refusals) > 0 {
-		return nil, refusals
-	}
-	p := &Pod{Facts: f}
-	p.gated, p.inits = gatedContainers(f), gatedInits(f)
-	if f.Request.Shims() {
-		p.probes = carryProbes(f, p.gated)
-	}
-	return p, nil
+// carriedProbe is a probe of a gated container, and its form for the agent.
+type carriedProbe struct {
+	place     place
+	container *corev1.Container
+	kind      probeKind
+	// declared is nil if an earlier pass has taken the probe off the container.
+	declared *corev1.Probe
+	carried  *api.Probe
+	problem  string
+}
+
+// shim is the new command of a gated container.
+type shim struct {
+	place
+	command, args []string
 }
 
 // isTemplate reports whether the pod is a pod template of a workload.

@@ -16,17 +16,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// carriedProbe is a probe of a gated container, and its form for the agent.
-type carriedProbe struct {
-	place     place
-	container *corev1.Container
-	kind      probeKind
-	// declared is nil if an earlier pass has taken the probe off the container.
-	declared *corev1.Probe
-	carried  *api.Probe
-	problem  string
-}
-
 // carryProbes carries the probes of the gated containers over: those that the containers
 // declare, and the startup probes that an earlier pass has put into the agent's arguments.
 func carryProbes(f Facts, gated []int) []carriedProbe {

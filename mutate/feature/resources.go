@@ -26,12 +26,12 @@ var (
 	}
 )
 
-// resources returns the resources with which the pod stays in its QoS class and within the
+// resourcesOf returns the resources with which the pod stays in its QoS class and within the
 // quotas of its namespace. The containers of a BestEffort pod have none. In a Guaranteed pod
 // limits equal requests. In a Burstable pod there are small requests and a limit of memory.
 // A quota demands a resource of every container, so an injected container states each
 // resource that all containers of the pod state.
-func (p *Pod) resources() corev1.ResourceRequirements {
+func resourcesOf(p *Pod) corev1.ResourceRequirements {
 	var containers []*corev1.Container
 	for _, at := range p.own() {
 		containers = append(containers, p.container(at))

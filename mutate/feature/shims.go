@@ -4,6 +4,7 @@
 package feature
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -20,12 +21,6 @@ import (
 // never sees them, and could not pass them on.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
-// shim is the new command of a gated container.
-type shim struct {
-	place
-	command, args []string
-}
-
 // child is what the shim of a container starts, by the container or by its image.
 type child struct {
 	args      []string
@@ -33,6 +28,24 @@ type child struct {
 	platforms api.Platforms
 	// before are the arguments of the shim that an earlier pass has put there.
 	before api.ExecArgs
+}
+
+// LookUp reads the images whose commands or stop signals the pod does not write out, and
+// works out the shims. The refusals are in the order of the pod's containers.
+func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
+	places := p.places()
+	if len(places) == 0 {
+		return nil
+	}
+	answers := p.readImages(ctx, places, images)
+	shims := make([]shim, len(places))
+	var refusals reason.Refusals
+	for i, at := range places {
+		its, refused := p.newShim(at, answers[i])
+		shims[i], refusals = its, append(refusals, refused...)
+	}
+	p.shims = shims
+	return refusals
 }
 
 // newShim returns the shim of the container at a place, or the refusal of the container.
@@ -133,26 +146,6 @@ func patchShims(p *Pod, d *patch.Document) {
 			d.Set(s.args, s.path("args")...)
 		}
 	}
-}
-
-// hasShim reports whether the command of a container starts with a shim.
-func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
-
-// unshim returns a command without its shim, and the arguments of that shim. After an earlier
-// pass only the arguments have the hooks, and they save a second look-up of the stop signal.
-//
-// The shim is the first program, or stands behind one that another injector has put before
-// it. A shim behind a shim is no PID 1 and would wait for ever, while the pod holds the slot.
-func unshim(words []string) (own []string, before api.ExecArgs) {
-	for i := range words {
-		if !api.IsShim(words[i:]) {
-			continue
-		}
-		if n := slices.Index(words[i:], "--"); n > 0 {
-			return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
-		}
-	}
-	return words, api.ExecArgs{}
 }
 
 // literals doubles the dollars of words: the kubelet expands $(NAME) and $$ in a command.

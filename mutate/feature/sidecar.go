@@ -24,10 +24,14 @@ const nobody int64 = 65532
 // (kubernetes#137146).
 var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
+// sidecar makes the injected containers of a pod.
+type sidecar struct{ *Pod }
+
 // patchSidecar adds the injected containers, and keeps them as the webhook makes them.
 func patchSidecar(p *Pod, d *patch.Document) {
-	for _, c := range p.injected() {
-		p.put(d, c)
+	s := sidecar{p}
+	for _, c := range s.containers() {
+		s.put(d, c)
 		i, _ := d.Index("name", c.Name, "spec", "initContainers")
 		for _, field := range foreign {
 			d.Remove("spec", "initContainers", i, field)
@@ -40,54 +44,54 @@ func patchSidecar(p *Pod, d *patch.Document) {
 	}
 }
 
-// injected returns the containers that the gate needs, in their order.
-func (p *Pod) injected() []corev1.Container {
-	if p.Request.Gate != api.GatePod {
-		return []corev1.Container{p.agent()}
+// containers returns the containers that the gate needs, in their order.
+func (s sidecar) containers() []corev1.Container {
+	if s.Request.Gate != api.GatePod {
+		return []corev1.Container{s.agent()}
 	}
 	// The first runs once before the pod's containers start, and again before all of
 	// them are started anew: so the agent tells that from a restart of its own. The
 	// last ends when the agent holds the slot; then the kubelet starts the application.
-	turn := p.helper(api.TurnContainer, api.TurnRole, false)
-	wait := p.helper(api.WaitContainer, api.WaitRole, true)
-	return []corev1.Container{turn, p.agent(), wait}
+	turn := s.helper(api.TurnContainer, api.TurnRole, false)
+	wait := s.helper(api.WaitContainer, api.WaitRole, true)
+	return []corev1.Container{turn, s.agent(), wait}
 }
 
 // helper returns an injected container that runs a small role of the agent and ends.
-func (p *Pod) helper(name, role string, readOnly bool) corev1.Container {
+func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
 	return corev1.Container{
 		Name:            name,
-		Image:           p.AgentImage,
+		Image:           s.AgentImage,
 		Args:            []string{role},
-		Resources:       p.resources(),
-		SecurityContext: p.security(),
+		Resources:       resourcesOf(s.Pod),
+		SecurityContext: s.security(),
 		VolumeMounts:    []corev1.VolumeMount{sharedMount(readOnly)},
 	}
 }
 
 // agent returns the sidecar that holds the slot. The sidecar has no probes; the shim waits
 // for the agent instead.
-func (p *Pod) agent() corev1.Container {
+func (s sidecar) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	mounts := []corev1.VolumeMount{{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true}}
-	if p.Request.Gate != api.GateReadiness {
+	if s.Request.Gate != api.GateReadiness {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
 	return corev1.Container{
 		Name:               api.AgentContainer,
-		Lifecycle:          p.installs(),
-		Image:              p.AgentImage,
-		Args:               p.agentArgs(),
+		Lifecycle:          s.installs(),
+		Image:              s.AgentImage,
+		Args:               s.agentArgs(),
 		RestartPolicy:      &always,
-		RestartPolicyRules: p.restartRules(),
+		RestartPolicyRules: s.restartRules(),
 		Env: []corev1.EnvVar{
 			fromField(api.PodNameEnv, "metadata.name"),
 			fromField(api.PodUIDEnv, "metadata.uid"),
 			fromField(api.PodNamespaceEnv, "metadata.namespace"),
 			fromField(api.PodIPEnv, "status.podIP"),
 		},
-		Resources:       p.resources(),
-		SecurityContext: p.security(),
+		Resources:       resourcesOf(s.Pod),
+		SecurityContext: s.security(),
 		VolumeMounts:    mounts,
 	}
 }
@@ -95,8 +99,8 @@ func (p *Pod) agent() corev1.Container {
 // installs returns the hook that copies the agent's binary to the gated containers. The
 // kubelet starts no further container before the hook has ended. An init container would
 // do as well, but the kubelet takes a second to see its end.
-func (p *Pod) installs() *corev1.Lifecycle {
-	if !p.Request.Shims() {
+func (s sidecar) installs() *corev1.Lifecycle {
+	if !s.Request.Shims() {
 		return nil
 	}
 	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
@@ -105,34 +109,34 @@ func (p *Pod) installs() *corev1.Lifecycle {
 }
 
 // agentArgs returns the arguments of the agent.
-func (p *Pod) agentArgs() []string {
+func (s sidecar) agentArgs() []string {
 	args := api.DefaultRunArgs()
-	args.Slots = p.slots()
-	args.LeaseDuration = cmp.Or(p.Request.LeaseDuration, api.DefaultLeaseDuration)
-	args.Readiness, args.Grace, args.Workload = p.Request.Standbys(), p.grace(), p.workloadName()
-	for _, i := range p.gated {
-		args.Containers = append(args.Containers, p.Spec.Containers[i].Name)
+	args.Slots = s.slots()
+	args.LeaseDuration = cmp.Or(s.Request.LeaseDuration, api.DefaultLeaseDuration)
+	args.Readiness, args.Grace, args.Workload = s.Request.Standbys(), s.grace(), s.workloadName()
+	for _, i := range s.gated {
+		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)
 	}
-	args.InitContainers, args.Ports, args.Probes = p.initNames(), p.ports(), p.probesByContainer()
-	if p.Request.Shims() {
+	args.InitContainers, args.Ports, args.Probes = s.initNames(), s.ports(), s.probesByContainer()
+	if s.Request.Shims() {
 		args.Install = api.AgentBinary
 	} else {
-		args.Gate = p.Request.Gate
+		args.Gate = s.Request.Gate
 	}
-	if p.Spec.HostNetwork {
+	if s.Spec.HostNetwork {
 		// The ports of the node belong to no pod.
 		args.Listen = ""
 	}
 	// A runtime class may run pods in virtual machines, and its name does not say.
-	args.OwnKernel = p.Spec.RuntimeClassName != nil
+	args.OwnKernel = s.Spec.RuntimeClassName != nil
 	return args.Args()
 }
 
 // grace returns the time that a deletion of the pod would leave the application to stop. A
 // yield leaves as much. Zero would mean the agent's default.
-func (p *Pod) grace() time.Duration {
+func (s sidecar) grace() time.Duration {
 	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
-	if own := p.Spec.TerminationGracePeriodSeconds; own != nil {
+	if own := s.Spec.TerminationGracePeriodSeconds; own != nil {
 		seconds = max(*own, 1)
 	}
 	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
@@ -140,8 +144,8 @@ func (p *Pod) grace() time.Duration {
 
 // workloadName returns the workload whose holder the agent forwards ports to. A bare pod
 // with generateName has no fellows; the kubelet fills its name in.
-func (p *Pod) workloadName() string {
-	w := p.Workload
+func (s sidecar) workloadName() string {
+	w := s.Workload
 	if w.Name == "" {
 		w.Name = "$(" + api.PodNameEnv + ")"
 	}
@@ -152,10 +156,10 @@ func (p *Pod) workloadName() string {
 // containers, so they run when they ran before. The kubelet stops sidecars in the reverse
 // order of their start, so a mesh's proxy still carries the agent's last write. A gated
 // init container has to find the agent, and the agent has to find the note turned.
-func (p *Pod) put(d *patch.Document, c corev1.Container) {
+func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
-	after := p.initNames()
+	after := s.initNames()
 	if c.Name == api.TurnContainer {
 		after = append(after, api.AgentContainer)
 	}
@@ -177,8 +181,23 @@ func (p *Pod) put(d *patch.Document, c corev1.Container) {
 	d.Ensure("name", c, list...)
 }
 
+// restartRules returns the agent's rules. With the gate "pod" the application may be a
+// process that only the kubelet can signal, so the kubelet restarts all containers.
+func (s sidecar) restartRules() []corev1.ContainerRestartRule {
+	if s.Request.Gate != api.GatePod {
+		return nil
+	}
+	return []corev1.ContainerRestartRule{{
+		Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{
+			Operator: corev1.ContainerRestartRuleOnExitCodesOpIn,
+			Values:   []int32{api.RestartCode},
+		},
+	}}
+}
+
 // security returns a security context for the Pod Security standard "restricted".
-func (p *Pod) security() *corev1.SecurityContext {
+func (s sidecar) security() *corev1.SecurityContext {
 	yes, no := true, false
 	context := &corev1.SecurityContext{
 		AllowPrivilegeEscalation: &no,
@@ -187,7 +206,7 @@ func (p *Pod) security() *corev1.SecurityContext {
 		RunAsNonRoot:             &yes,
 		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
-	if of := p.Spec.SecurityContext; of != nil && of.RunAsUser != nil && *of.RunAsUser == 0 {
+	if of := s.Spec.SecurityContext; of != nil && of.RunAsUser != nil && *of.RunAsUser == 0 {
 		user := nobody
 		context.RunAsUser = &user
 	}

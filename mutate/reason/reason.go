@@ -52,13 +52,3 @@ type Explanation struct {
 	// WarnOnly is true for a reason that never refuses an object.
 	WarnOnly bool
 }
-
-// explain returns the explanation of a reason.
-func explain(r Reason) Explanation {
-	for _, e := range All {
-		if e.Reason == r {
-			return e
-		}
-	}
-	return Explanation{Reason: r}
-}

@@ -39,6 +39,16 @@ func (r Refusal) Error() string {
 	return text
 }
 
+// explain returns the explanation of a reason.
+func explain(r Reason) Explanation {
+	for _, e := range All {
+		if e.Reason == r {
+			return e
+		}
+	}
+	return Explanation{Reason: r}
+}
+
 // Refusals holds everything against an object.
 type Refusals []Refusal
 

@@ -35,30 +35,3 @@ func ParseMirror(s string) (Mirror, error) {
 	}
 	return m, nil
 }
-
-// places are the references under which an image can be found, mirrors first.
-func (r *Resolver) places(named string) ([]name.Reference, error) {
-	if len(named) > maxName {
-		return nil, errNameSize // before anything looks at it
-	}
-	origin, err := r.parse(named)
-	if err != nil {
-		return nil, err
-	}
-	var all []name.Reference
-	for _, m := range r.options.Mirrors {
-		if m.from != origin.Context().RegistryStr() {
-			continue
-		}
-		separator := ":"
-		if _, exact := origin.(name.Digest); exact {
-			separator = "@"
-		}
-		ref, err := r.parse(m.to + "/" + origin.Context().RepositoryStr() + separator + origin.Identifier())
-		if err != nil {
-			return nil, fmt.Errorf("mirror of %s: %w", m.from, err)
-		}
-		all = append(all, ref)
-	}
-	return append(all, origin), nil
-}

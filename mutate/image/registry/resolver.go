@@ -6,10 +6,9 @@ package registry
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -19,27 +18,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
-
-// Options configure a Resolver. The zero value asks as nobody, over TLS.
-type Options struct {
-	// Secrets reads pull secrets; nil means that there are none.
-	Secrets Secrets
-	// PlainHTTP are the registries, as host or host:port, that may be spoken
-	// to without TLS.
-	PlainHTTP []string
-	// Mirrors are asked before the registries whose images they have, in order.
-	Mirrors []Mirror
-	// CAs verify registries; nil means the system's.
-	CAs *x509.CertPool
-	// Budget bounds one look-up; zero means 2.5 s.
-	Budget time.Duration
-	// Networks may be reached although they are not public: those of token
-	// services and of what registries lead to, and of registries on loopback.
-	Networks []netip.Prefix
-	// Failed, if set, is told why an image could not be read. The cause may have
-	// words of the registry, which the error for the pod's author has not.
-	Failed func(namespace, image string, cause error)
-}
 
 // Resolver answers what images run. It implements [image.Images].
 type Resolver struct {
@@ -199,6 +177,33 @@ func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (im
 }
 
 func commandKey(scope string, exact name.Digest) string { return scope + " " + exact.String() }
+
+// places returns the references of an image, those at mirrors first.
+func (r *Resolver) places(named string) ([]name.Reference, error) {
+	if len(named) > maxName {
+		return nil, errNameSize // before anything looks at it
+	}
+	origin, err := r.parse(named)
+	if err != nil {
+		return nil, err
+	}
+	var all []name.Reference
+	for _, m := range r.options.Mirrors {
+		if m.from != origin.Context().RegistryStr() {
+			continue
+		}
+		separator := ":"
+		if _, exact := origin.(name.Digest); exact {
+			separator = "@"
+		}
+		ref, err := r.parse(m.to + "/" + origin.Context().RepositoryStr() + separator + origin.Identifier())
+		if err != nil {
+			return nil, fmt.Errorf("mirror of %s: %w", m.from, err)
+		}
+		all = append(all, ref)
+	}
+	return append(all, origin), nil
+}
 
 // parse reads a reference as the container runtimes do: short names are Docker
 // Hub's, the tag is latest where there is none.
