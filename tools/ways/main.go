@@ -53,7 +53,7 @@ import (
 var ways = []way{
 	{"renewal", "agent.(*Agent).renewAll"},
 	{"grant", "agent.(*Agent).grant"},
-	{"pod", "mutate.(podHandler).Handle"},
+	{"pod", "mutate/admit.(podHandler).Handle"},
 }
 
 func main() {
