@@ -3,7 +3,10 @@
 
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // way is a thing that happens, followed from the function in which it begins.
 type way struct{ name, from string }
@@ -18,6 +21,8 @@ type walk struct {
 	// circles counts those of them that lead to a function that has not returned:
 	// the function comes back to itself.
 	circles int
+	// up counts the calls that go up inside a package.
+	up int
 }
 
 // follow visits each function that a way may lead to, once. The walk goes down
@@ -51,6 +56,18 @@ func (g *graph) follow(w way) (walk, error) {
 		}
 	}
 	return found, fmt.Errorf("the way of %s begins in %s, which does not exist", w.name, w.from)
+}
+
+// countUp counts the calls of the walk that go up in the best order of the files.
+func (w *walk) countUp(packages []figures) {
+	for _, f := range w.functions {
+		its := packages[slices.IndexFunc(packages, func(p figures) bool { return p.folder == f.in.folder })]
+		for _, to := range f.calls {
+			if to.in == f.in && slices.Contains(its.calls.up, [2]string{stem(f.file), stem(to.file)}) {
+				w.up++
+			}
+		}
+	}
 }
 
 // packages returns the number of packages of the walk.

@@ -144,11 +144,13 @@ func TestOutputNamesPackagesAndWays(t *testing.T) {
 	g := newGraph(p)
 	away, err := g.follow(way{"away", "p.a"})
 	require.NoError(t, err)
-	m := measured{packages: figuresOf(p, g), walks: []walk{away}}
+	m := measured{packages: figuresOf(p, g)}
+	away.countUp(m.packages)
+	m.walks = []walk{away}
 	var out strings.Builder
 	m.print(&out)
 	assert.Regexp(t, `(?m)^p +2 +1/2 +1/2`, out.String())
-	assert.Regexp(t, `(?m)^away +p\.a +2 +1 +2 +1 +1$`, out.String())
+	assert.Regexp(t, `(?m)^away +p\.a +2 +1 +2 +1 +1 +1$`, out.String())
 	assert.True(t, m.printOne(&out, "p"))
 	assert.Contains(t, out.String(), "goes up: b ─▶ a (a)")
 	assert.True(t, m.printOne(&out, "away"))
