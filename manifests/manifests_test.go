@@ -113,7 +113,7 @@ func texts(t *testing.T) map[string]string {
 	return found
 }
 
-func TestEveryNameIsOneThatTheProgramsKnow(t *testing.T) {
+func TestManifestsUseKnownNamesAlone(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
 		api.WorkloadAnnotation, api.ManagedLabel, api.Prefix,
@@ -128,7 +128,7 @@ func TestEveryNameIsOneThatTheProgramsKnow(t *testing.T) {
 	}
 }
 
-func TestGatePolicyLooksForWhatIsInjected(t *testing.T) {
+func TestGatePolicyFindsInjectedParts(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
@@ -143,7 +143,7 @@ func TestGatePolicyLooksForWhatIsInjected(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
 }
 
-func TestMarksPolicyIsOfTheMarksThatEnrollReads(t *testing.T) {
+func TestMarksPolicyCoversTheMarksOfEnroll(t *testing.T) {
 	marks := texts(t)["policies/marks.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'",
@@ -179,10 +179,10 @@ func TestMarksPolicyIsOfTheMarksThatEnrollReads(t *testing.T) {
 // everywhere are the policies that hold in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
+func TestGatePolicyKnowsKeysThatClaimNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
-		if !a.Claim {
+		if a.Kind == nil {
 			nothing = append(nothing, a.Key)
 		}
 	}
@@ -197,7 +197,7 @@ func TestGatePolicyKnowsWhatClaimsNothing(t *testing.T) {
 	}
 }
 
-func TestStatusPolicyLetsAnAgentWriteWhatItWrites(t *testing.T) {
+func TestStatusPolicyAllowsTheAgentsOwnWrites(t *testing.T) {
 	status := texts(t)["policies/status.yaml"]
 	assert.Contains(t, status, "k == '"+api.RoleLabel+"' ?\n          variables.newLabels[k] == '"+api.RoleHolder+"'")
 	assert.Contains(t, status, "k == '"+api.DeletionCostAnnotation+"'")

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
+func TestLeftoverPolicyFindsInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -26,24 +26,79 @@ func TestLeftoverPolicyLooksForWhatIsInjected(t *testing.T) {
 	} {
 		assert.Contains(t, leftover, name)
 	}
-	for _, slot := range []string{
-		api.LockLease("x"), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, ""), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, "main"),
-	} {
+	shown := expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`)
+	for _, slot := range slots(t) {
 		for _, flag := range []string{"-slots=", "--slots=", "-slots\x00", "--slots\x00"} {
-			assert.Regexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00run\x00"+flag+slot)
+			assert.Regexp(t, shown, "\x00run\x00"+flag+slot.lease)
 		}
 	}
 	for _, other := range []string{"-slots=4", "\n-slots=lock.x", "sh\x00# -slots=lock.x", "-slots=lockx", "-slots"} {
-		assert.NotRegexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00"+other)
+		assert.NotRegexp(t, shown, "\x00"+other)
 	}
-	own := api.SingletonLease(api.Workload{Kind: "Pod", Name: "solo"}, "main")
-	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot, as the policy knows it: %s", own)
-	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
-	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
+	args := api.DefaultRunArgs()
+	args.Slots = []string{api.LockLease("x"), api.LockLease("y")}
+	assert.Regexp(t, shown, "\x00"+strings.Join(args.Args(), "\x00"), "as the webhook writes the arguments")
 }
 
-// expression is the first regular expression that a policy has at a place. Of CEL's
-// escapes a policy uses two: a byte that is zero, and the backslash.
+// A pod without a controller may compete for the slots of its namespace, and for those
+// of its own workload: the pod itself.
+func TestLeftoverPolicyKnowsSlotsOfBarePods(t *testing.T) {
+	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
+		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
+	require.Len(t, found, 3)
+	own := func(pod string) *regexp.Regexp {
+		return regexp.MustCompile("^" + strings.ReplaceAll(found[1]+regexp.QuoteMeta(pod)+found[2], `\\`, `\`) + "$")
+	}
+	for _, slot := range slots(t) {
+		if slot.kind.Scope == api.ScopeNamespace {
+			assert.Regexp(t, own("solo.1"), slot.lease)
+			continue
+		}
+		if slot.of.Kind == "Pod" && slot.of.Group == "" {
+			assert.Regexp(t, own(slot.of.Name), slot.lease, "its own, or a shortened name")
+		}
+		if len(slot.lease) < 200 {
+			assert.NotRegexp(t, own("other"), slot.lease)
+		}
+	}
+}
+
+// claimed is a Lease that a claim of a pod of the workload names.
+type claimed struct {
+	lease string
+	kind  *api.Kind
+	of    api.Workload
+}
+
+// slots returns the Leases of the examples of every kind of claim, by several workloads.
+func slots(t *testing.T) []claimed {
+	t.Helper()
+	long := strings.Repeat("x", 253)
+	var all []claimed
+	for _, a := range api.Annotations {
+		if a.Kind == nil {
+			continue
+		}
+		for _, value := range a.Examples {
+			r, err := api.Parse(map[string]string{a.Key: value})
+			require.NoError(t, err)
+			for _, of := range []api.Workload{
+				{Kind: "Pod", Name: "solo.1"}, {Kind: "Pod", Name: long}, {Group: "apps", Kind: "Deployment", Name: "a.b"},
+				{Group: "my-group.example.com", Kind: "Rollout", Name: "1"}, {Group: long, Kind: "Pod", Name: "x"},
+			} {
+				for _, lease := range r.Slots(of) {
+					require.True(t, api.IsSlot(lease), lease)
+					all = append(all, claimed{lease, a.Kind, of})
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, all)
+	return all
+}
+
+// expression returns the first regular expression that a policy has at a place. A policy
+// uses two of CEL's escapes: a byte that is zero, and the backslash.
 func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	t.Helper()
 	found := regexp.MustCompile(place).FindStringSubmatch(policy)
@@ -52,7 +107,7 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 }
 
 // A comprehension's cost is quadratic, and arguments have no bound but an object's.
-func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
+func TestPoliciesReadArgumentsAsOneText(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
 			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
@@ -63,16 +118,8 @@ func TestNoPolicyGoesThroughArgumentsOneByOne(t *testing.T) {
 func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
 	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
 	slot := expression(t, policy, `"'(\^.*?)'"`)
-	long := strings.Repeat("x", 253)
-	for _, lease := range []string{
-		api.LockLease("x"), api.LockLease("1.a-b"),
-		api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: "a.b"}, ""),
-		api.SingletonLease(api.Workload{Group: "my-group.example.com", Kind: "Rollout", Name: "1"}, "main-2"),
-		api.SingletonLease(api.Workload{Kind: "Pod", Name: long}, strings.Repeat("y", 63)),
-		api.SingletonLease(api.Workload{Group: long, Kind: "Pod", Name: "x"}, ""),
-	} {
-		require.True(t, api.IsSlot(lease), lease)
-		assert.Regexp(t, slot, lease)
+	for _, known := range slots(t) {
+		assert.Regexp(t, slot, known.lease)
 	}
 	for _, lease := range []string{
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
@@ -83,13 +130,13 @@ func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
 	}
 }
 
-func TestImagePolicyKnowsWhatIsInjected(t *testing.T) {
+func TestImagePolicyKnowsInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
-	names := fmt.Sprintf("name in ['%s', '%s', '%s']", api.AgentContainer, api.TurnContainer, api.WaitContainer)
+	names := "name in ['" + strings.Join(api.Injected, "', '") + "']"
 	assert.Equal(t, 2, strings.Count(policy, names), "whether a pod is looked at, and what must not change")
 }
 
-func TestCarriedPolicyJudgesWhatTheWebhookIsAskedAbout(t *testing.T) {
+func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)
