@@ -140,6 +140,7 @@ func (m measured) lower(folder string) error {
 		if err != nil {
 			return err
 		}
+		limits.Split(counts)
 		limits.Lower(counts, limit.Max)
 		if err := limits.Write(file); err != nil {
 			return err
