@@ -60,8 +60,8 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 	return index, nil
 }
 
-// compile returns the program, built so that nothing of the building machine
-// is in it: no paths, no time, no state of a checkout, no C library.
+// compile returns the program. Nothing of the building machine is in the program: no
+// paths, no time, no state of a checkout, no C library.
 func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "images-")
 	if err != nil {
@@ -79,7 +79,7 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 		"-o", file, p.source)
 	build.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
-		// What would make another program of the same sources.
+		// With these set, the same sources would make another program.
 		"GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)
@@ -124,8 +124,8 @@ func (p product) image(program []byte, version string, platform v1.Platform) (v1
 	})
 }
 
-// archive is a file system of one program, which everybody may run and nobody
-// may change: a gated container of any user runs the agent.
+// archive returns a file system of one program. All users may run the program, since
+// gated containers of any user run the agent. No user may change the program.
 func archive(name string, program []byte) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)

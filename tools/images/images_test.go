@@ -144,7 +144,7 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 }
 
 // The webhook has the agent's hook run by its path in the image.
-func TestTheAgentIsWhereTheWebhookSaysThatItIs(t *testing.T) {
+func TestAgentImageHasItsBinaryWhereTheWebhookExpects(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)

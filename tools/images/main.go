@@ -6,14 +6,14 @@
 //
 //	go run ./tools/images -out out/images [-push HOST/PREFIX [-insecure]] [-version V]
 //
-// It leaves each image as an OCI layout (out/images/agent) and as a tarball of
-// that (out/images/agent.tar), and pushes it to HOST/PREFIX/agent:V if asked
-// to, with the credentials that `docker login` left.
+// The command leaves each image as an OCI layout (out/images/agent) and as a tarball
+// of that (out/images/agent.tar). With -push the command also pushes each image to
+// HOST/PREFIX/agent:V, with the credentials that `docker login` left.
 //
 // Equal sources, version and Go release make equal digests, wherever and
-// whenever they are built. An image contains one static program, to be run by
-// a user that is not root, and nothing else: no shell, no certificates (a
-// program that needs the world's CAs links them).
+// whenever they are built. An image contains one static program and nothing else, as
+// a shell. A program that needs the world's CAs links them. The image's user is not
+// root.
 package main
 
 import (
@@ -108,8 +108,9 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// describe adds the lines of one image to the table: the digest of all of it,
-// and of each platform the digest and what a node has to fetch.
+// describe adds the lines of one image to the table. The first line has the digest of
+// the whole image. Each platform's line has its digest, and the bytes that a node
+// fetches.
 func describe(w io.Writer, name string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 )
 
 // write leaves the index as an OCI layout in the directory, and as a tarball
-// beside it. What was there before is replaced as a whole.
+// beside it. The new layout replaces an earlier one as a whole.
 func write(directory, version string, index v1.ImageIndex) error {
 	fresh := directory + ".new"
 	if err := os.RemoveAll(fresh); err != nil {

@@ -82,8 +82,8 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
 }
 
-// answers tries a pod that claims, as a dry run in a namespace of its own: the
-// API server trusts the certificate, reaches the webhook, and gets a gate.
+// answers creates a pod that claims, as a dry run in a namespace of its own. The pod
+// gets a gate only if the API server trusts the certificate and reaches the webhook.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "metaparticle-install-",

@@ -41,7 +41,7 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 			return err
 		}
 	}
-	// One may have been on its way.
+	// A gated pod may have been on its way.
 	if err := refuseGated(ctx, c, out); err != nil {
 		for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 			err = errors.Join(err, apply(ctx, c, object))
