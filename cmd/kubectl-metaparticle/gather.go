@@ -25,43 +25,43 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// webhookName is that of our MutatingWebhookConfiguration.
+// webhookName is the name of our MutatingWebhookConfiguration.
 const webhookName = "metaparticle"
 
-// explainer gathers what is to be said about one pod or workload.
+// explainer gathers the facts about one pod or workload.
 type explainer struct {
 	cluster   cluster
 	namespace string
 	now       time.Time
 
 	labels map[string]string
-	// missing: there is no webhook in the cluster.
+	// missing reports that the cluster has no webhook.
 	missing bool
-	// asked is the pod that was asked about, or nil.
+	// asked is the pod that the user named, or nil.
 	asked *corev1.Pod
-	// workload is the top-most of a kind that is known here, or nil. group is
-	// the top-most of all.
+	// workload is the top-most controller of a known kind, or nil. group is the
+	// top-most controller of any kind.
 	workload *unstructured.Unstructured
 	raw      []byte
 	template corev1.PodTemplateSpec
 	group    api.Workload
-	// owners are the uids of the group's pods' controllers.
+	// owners are the uids of the controllers of the group's pods.
 	owners map[types.UID]bool
 	pods   []corev1.Pod // of the group
 	others map[string]string
 	slots  []string
-	// leases are those that are there, or nil where there is none.
+	// leases are the Leases of the slots. The value of a missing Lease is nil.
 	leases map[string]*coordinationv1.Lease
 	events []corev1.Event
-	// unread is what could not be read, for people without the right.
+	// unread are the reads that failed, for users without the right.
 	unread []string
 
 	verdict string
 	reasons []string
 }
 
-// look reads everything. What says no more than "who" may be unreadable.
-func (e *explainer) look(ctx context.Context, kind, name string) error {
+// gather reads everything. Leases and Events may be unreadable.
+func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	var namespace corev1.Namespace
 	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {
 		return fmt.Errorf("read namespace: %w", err)
@@ -75,10 +75,10 @@ func (e *explainer) look(ctx context.Context, kind, name string) error {
 			return err
 		}
 		e.group = api.Workload{Kind: kind, Name: name}
-		if err := e.above(ctx, metav1.GetControllerOf(e.asked)); err != nil {
+		if err := e.followControllers(ctx, metav1.GetControllerOf(e.asked)); err != nil {
 			return err
 		}
-	} else if err := e.above(ctx, &metav1.OwnerReference{APIVersion: kinds[kind], Kind: kind, Name: name}); err != nil {
+	} else if err := e.followControllers(ctx, &metav1.OwnerReference{APIVersion: kinds[kind], Kind: kind, Name: name}); err != nil {
 		return err
 	}
 	if err := e.readTemplate(); err != nil {
@@ -99,8 +99,8 @@ func (e *explainer) get(ctx context.Context, name string, object client.Object) 
 	return nil
 }
 
-// above follows controllers to the top-most.
-func (e *explainer) above(ctx context.Context, at *metav1.OwnerReference) error {
+// followControllers follows the controllers up to the top-most one.
+func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerReference) error {
 	for at != nil {
 		version, err := schema.ParseGroupVersion(at.APIVersion)
 		if err != nil {
@@ -108,7 +108,7 @@ func (e *explainer) above(ctx context.Context, at *metav1.OwnerReference) error 
 		}
 		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
 		if kinds[at.Kind] != at.APIVersion {
-			return nil // its own annotations mean nothing to us
+			return nil // enroll ignores the annotations of unknown kinds
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(at.APIVersion)
@@ -145,7 +145,7 @@ func (e *explainer) readTemplate() error {
 	return json.Unmarshal(text, &e.template)
 }
 
-// readPods finds the group's pods among the namespace's.
+// readPods finds the group's pods in the namespace.
 func (e *explainer) readPods(ctx context.Context) error {
 	e.owners = map[types.UID]bool{}
 	if e.workload != nil {
@@ -190,7 +190,8 @@ func (e *explainer) readPods(ctx context.Context) error {
 	return nil
 }
 
-// readLeases reads the slots that the pods claim, and those that the next would.
+// readLeases reads the slots that the pods claim, and those that the next pods
+// will claim.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
 		if claimed := pod.Annotations[api.SlotsAnnotation]; gated(pod) && claimed != "" {
@@ -217,8 +218,9 @@ func (e *explainer) readLeases(ctx context.Context) {
 	}
 }
 
-// readEvents finds what was said about the workload, its controllers and its
-// pods. Events outlive what they are about, so uids are compared as well.
+// readEvents finds the Events about the workload, its controllers and its pods.
+// It compares uids, because an Event may be about an earlier object of the same
+// name.
 func (e *explainer) readEvents(ctx context.Context) {
 	about := map[types.UID]bool{}
 	for uid := range e.owners {
@@ -243,7 +245,7 @@ func (e *explainer) readEvents(ctx context.Context) {
 	slices.SortFunc(e.events, func(a, b corev1.Event) int { return last(b).Compare(last(a)) })
 }
 
-// effective are the annotations that the next pods will have.
+// effective returns the annotations that the next pods will have.
 func (e *explainer) effective() map[string]string {
 	if e.workload == nil {
 		if e.asked != nil {
@@ -252,7 +254,7 @@ func (e *explainer) effective() map[string]string {
 		return nil
 	}
 	if metav1.GetControllerOf(e.workload) != nil {
-		return e.template.Annotations // its own are not carried
+		return e.template.Annotations // annotations of a controlled workload are not carried
 	}
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }
