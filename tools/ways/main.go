@@ -53,9 +53,9 @@ import (
 
 // ways are what a reader follows first.
 var ways = []way{
-	{"renewal", "agent.(*Agent).renewAll"},
-	{"grant", "agent.(*Agent).grant"},
-	{"pod", "mutate.(podHandler).Handle"},
+	{"renewal", "agent", "(*hold).renew"},
+	{"grant", "agent", "(*hold).grant"},
+	{"pod", "mutate", "(podHandler).Handle"},
 }
 
 func main() {
@@ -157,7 +157,7 @@ func (m measured) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n%-10s %-30s %9s %8s %6s %6s %6s %8s\n", "way", "from", "functions", "packages", "calls", "again", "up", "circles")
 	for _, k := range m.walks {
-		fmt.Fprintf(w, "%-10s %-30s %9d %8d %6d %6d %6d %8d\n", k.name, k.from, len(k.functions), k.packages(), k.calls, k.again, k.up, k.circles)
+		fmt.Fprintf(w, "%-10s %-30s %9d %8d %6d %6d %6d %8d\n", k.name, k.functions[0].name, len(k.functions), k.packages(), k.calls, k.again, k.up, k.circles)
 	}
 	fmt.Fprint(w, "\nThe files of a package, or the functions of a way: make ways PKG=agent\n")
 }

@@ -6,10 +6,11 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
-// way is a thing that happens, followed from the function in which it begins.
-type way struct{ name, from string }
+// way is a thing that happens. A way begins in a function of the folder, or below.
+type way struct{ name, folder, from string }
 
 // walk is what is met on a way.
 type walk struct {
@@ -50,12 +51,13 @@ func (g *graph) follow(w way) (walk, error) {
 		delete(open, f)
 	}
 	for _, f := range g.functions {
-		if f.name == w.from {
+		below := f.in.folder == w.folder || strings.HasPrefix(f.in.folder, w.folder+"/")
+		if below && f.name == f.in.folder+"."+w.from {
 			visit(f)
 			return found, nil
 		}
 	}
-	return found, fmt.Errorf("the way of %s begins in %s, which does not exist", w.name, w.from)
+	return found, fmt.Errorf("the way of %s begins in %s of %s, which does not exist", w.name, w.from, w.folder)
 }
 
 // countUp counts the calls of the walk that go up in the best order of the files.
