@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -41,7 +42,7 @@ type Pod struct {
 	bootID   string
 	lock     *os.File
 	listener *net.UnixListener
-	alarm    *gate.Alarm
+	alarm    *host.Alarm
 	box      *mailbox
 	restart  chan string
 
@@ -61,17 +62,17 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	}
 	p := &Pod{cfg: cfg, box: newMailbox(), restart: make(chan string, 1)}
 	var err error
-	if p.bootID, err = gate.BootID(); err != nil {
+	if p.bootID, err = host.BootID(); err != nil {
 		return nil, err
 	}
-	if p.lock, err = gate.Lock(ctx, filepath.Join(cfg.Dir, gate.LockName), cfg.Log); err != nil {
+	if p.lock, err = host.Lock(ctx, filepath.Join(cfg.Dir, gate.LockName), cfg.Log); err != nil {
 		return nil, err
 	}
 	if err = p.recall(); err == nil {
-		p.alarm, err = gate.NewAlarm()
+		p.alarm, err = host.NewAlarm()
 	}
 	if err == nil {
-		p.listener, err = gate.Socket("unix", filepath.Join(cfg.Dir, api.WaitSocketName), 0o755)
+		p.listener, err = host.Socket("unix", filepath.Join(cfg.Dir, api.WaitSocketName), 0o755)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.lock.Close())
@@ -81,7 +82,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 
 // recall derives the state of an earlier agent process from the notes.
 func (p *Pod) recall() error {
-	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: gate.Now()}
+	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: host.Now()}
 	last, err := readNote(p.cfg.Dir, before)
 	switch {
 	case err != nil:
@@ -100,7 +101,7 @@ func (p *Pod) recall() error {
 	}
 	p.report = gate.Report{
 		Shim: running.Shim, Container: Container, Phase: gate.Running, Hold: running.Hold,
-		Slots: running.Slots, Since: gate.Now(), Connected: true,
+		Slots: running.Slots, Since: host.Now(), Connected: true,
 	}
 	p.leave = running.Leave
 	if running.BootID != p.bootID {
@@ -184,7 +185,7 @@ func (p *Pod) ring() {
 	defer p.mu.Unlock()
 	switch {
 	case p.report.Phase != gate.Running:
-	case gate.Now() >= p.leave:
+	case host.Now() >= p.leave:
 		p.restartAll("the slot was not renewed in time")
 	default:
 		p.alarm.Set(p.leave)
@@ -218,7 +219,7 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 		return gate.ErrUnproven
 	}
 	n := p.note(g)
-	if gate.Now() >= n.Leave {
+	if host.Now() >= n.Leave {
 		// This process was frozen since it acquired. The kubelet would start
 		// containers that it must restart at once, maybe beside the next holder.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
@@ -229,7 +230,7 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.leave = n.Leave
 	p.alarm.Set(p.leave)
 	p.report.Phase, p.report.Hold, p.report.Slots = gate.Running, g.Hold, g.Slots
-	p.report.Since, p.report.Unproven, p.report.Connected = gate.Now(), "", true
+	p.report.Since, p.report.Unproven, p.report.Connected = host.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
 		// The init container connects again, and welcome notices that.

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // patience bounds every wait, far above the longest regular one.
@@ -99,7 +100,7 @@ func (s *served) wait() *bufio.Reader {
 func granting(hold string, leave time.Duration) gate.Grant {
 	return gate.Grant{
 		Hold: hold, Slots: []gate.SlotToken{{Slot: "lock.a", Token: "7"}},
-		Deadline: gate.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
+		Deadline: host.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
 	}
 }
 
@@ -223,7 +224,7 @@ func TestAnotherBootIsProofWhereTheKernelIsTheNodes(t *testing.T) {
 	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: gate.Now() + time.Hour}).write(dir))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(dir))
 			require.NoError(t, Turn(dir))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
@@ -258,9 +259,9 @@ func TestUnrenewedAllContainersAreRestartedInTime(t *testing.T) {
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
 	require.ErrorIs(t, s.ended(), ErrRestart)
-	early := gate.Now() - (extended.Deadline - extended.Drain - extended.Kill)
+	early := host.Now() - (extended.Deadline - extended.Drain - extended.Kill)
 	assert.GreaterOrEqual(t, early, time.Duration(0), "not before what the renewal allows")
-	assert.Less(t, gate.Now(), extended.Deadline, "and early, because killing is the kubelet's")
+	assert.Less(t, host.Now(), extended.Deadline, "and early, because killing is the kubelet's")
 }
 
 // No other process enforces the deadline of containers that an earlier agent
@@ -279,7 +280,7 @@ func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
 	s.kill()
 	n, err := readNote(dir, letStart)
 	require.NoError(t, err)
-	assert.InDelta(t, time.Hour, n.Leave-gate.Now(), float64(time.Minute/2))
+	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
 }
 
 func TestInitContainerThatRunsAgainHasAllRestarted(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // Readiness is the gate of an application that runs everywhere. Its grant permits
@@ -28,7 +29,7 @@ func NewReadiness() *Readiness {
 	r := &Readiness{box: newMailbox()}
 	r.report = gate.Report{
 		Shim: gate.ShimID(rand.Text()), Container: Container,
-		Phase: gate.Waiting, Since: gate.Now(),
+		Phase: gate.Waiting, Since: host.Now(),
 	}
 	return r
 }
@@ -88,6 +89,6 @@ func (r *Readiness) Shown(ready bool) {
 }
 
 func (r *Readiness) enter(p gate.Phase) {
-	r.report.Phase, r.report.Since = p, gate.Now()
+	r.report.Phase, r.report.Since = p, host.Now()
 	r.box.put(r.report)
 }

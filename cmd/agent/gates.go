@@ -9,7 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -53,7 +53,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 }
 
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
+	g, err := desk.Listen(ctx, desk.Config{Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
 	if err != nil {
 		return opened{}, err
 	}

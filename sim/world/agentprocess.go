@@ -19,11 +19,15 @@ type agentProcess struct {
 	*clientOf
 	pod     *pod
 	name    string
-	gateway *gateway
+	gateway *gateway // nil until the process listens
 	agent   *agent.Agent
 	stop    chan struct{}
 	stopped bool
 	frozen  bool
+	// backlog are connections that wait to be accepted.
+	backlog    []*link
+	connected  signal
+	unlistened bool
 	// blocked is not nil while the agent's loop stands still, and nothing else of it.
 	blocked chan struct{}
 }
@@ -34,7 +38,7 @@ func (p *pod) startAgent() {
 	}
 	p.agentRuns++
 	proc := p.w.newProcess()
-	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{})}
+	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{}), connected: newSignal()}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.clientOf.name = p.identity()
@@ -62,25 +66,32 @@ func (p *pod) relock() {
 }
 
 func (a *agentProcess) begin() {
+	a.pod.w.group.Go(func() {
+		g, err := openGateway(a)
+		if err != nil {
+			return // it is dead already
+		}
+		a.process.w.do(func() { a.gateway = g })
+		a.run(g)
+	})
+}
+
+func (a *agentProcess) run(g *gateway) {
 	p, w := a.pod, a.pod.w
-	a.gateway = newGateway(a)
 	config := agent.Config{
 		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
-		InitContainers: p.inits, Granted: a.gateway.granted,
+		InitContainers: p.inits, Granted: g.granted,
 		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
-		API: a.clientOf, Gate: a.gateway, Clock: a.clock,
+		API: a.clientOf, Gate: g, Clock: a.clock,
 		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
 		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
 	}
-	w.group.Go(a.gateway.deliver)
-	w.group.Go(func() {
-		made, err := agent.New(config)
-		must(err)
-		w.do(func() { a.agent = made })
-		err = made.Run(a.process.ctx, a.stop)
-		w.do(func() { a.exited(err) })
-	})
+	made, err := agent.New(config)
+	must(err)
+	w.do(func() { a.agent = made })
+	err = made.Run(a.process.ctx, a.stop)
+	w.do(func() { a.exited(err) })
 }
 
 // clock is the node's, read by this process's loop: not while it is frozen or
@@ -143,7 +154,7 @@ func (a *agentProcess) kill() {
 	p.w.note(a.name, "agent is dead")
 	for _, c := range p.containers {
 		for _, s := range c.shims {
-			if s.link != nil && s.link.gateway == a.gateway {
+			if s.link != nil && s.link.agent == a {
 				s.link.close()
 			}
 		}

@@ -6,6 +6,8 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
 // clock is the CLOCK_BOOTTIME of a node. Its rate changes as a time daemon slews
@@ -50,10 +52,16 @@ func (c *clock) change(rate float64, stands bool) {
 }
 
 // ring runs f when the clock shows the instant.
-func (c *clock) ring(instant time.Duration, f func()) {
+func (c *clock) ring(instant time.Duration, f func()) *alarm {
 	a := &alarm{instant: instant, ring: f}
 	c.alarms = append(c.alarms, a)
 	c.arm(a)
+	return a
+}
+
+// cancel takes an alarm back, if there is one.
+func (c *clock) cancel(a *alarm) {
+	c.alarms = slices.DeleteFunc(c.alarms, func(other *alarm) bool { return other == a })
 }
 
 func (c *clock) arm(a *alarm) {
@@ -81,14 +89,12 @@ func (n *node) slew() {
 // shims notice.
 func (n *node) step(by time.Duration) {
 	n.wallOff += by
+	n.set += by
 	n.w.note(n.name, "its wall clock is off by %v", n.wallOff)
-	if by.Abs() < leastLeap {
-		return
-	}
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
-				s.whenThawed(s.leapt)
+				s.push(shim.ClockSet{})
 			}
 		}
 	}

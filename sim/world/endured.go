@@ -145,7 +145,7 @@ func (t *table) blockedBriefly(c *child) {
 // another; the pod's agent is new, too. What the kubelet does not know of is drained,
 // and what it does know of runs.
 func (t *table) forgotten() {
-	var fresh *shim
+	var fresh *shimProcess
 	t.once(func(c *child) {
 		c.shim.forgotten = true
 		c.pod().agent().kill()

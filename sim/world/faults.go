@@ -69,6 +69,11 @@ func (n *node) thaw() {
 // goOn is the undoing of stop.
 func (n *node) goOn() {
 	n.frozen = false
+	deferred := n.deferred
+	n.deferred = nil
+	for _, f := range deferred {
+		f()
+	}
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
@@ -83,20 +88,26 @@ func (n *node) goOn() {
 	}
 }
 
+// whenAwake runs f now, or as soon as the node goes on.
+func (n *node) whenAwake(f func()) {
+	if n.frozen {
+		n.deferred = append(n.deferred, f)
+		return
+	}
+	f()
+}
+
 // crash ends every process of the node at once.
 func (n *node) crash() {
 	if !n.up {
 		return
 	}
 	n.w.note(n.name, "crashes")
-	n.up, n.frozen, n.paused = false, false, false
+	n.up, n.frozen, n.paused, n.deferred = false, false, false, nil
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range c.shims {
-				s.dead = true
-				if s.child != nil {
-					s.child.dies()
-				}
+				s.crashes()
 			}
 			c.shims, c.pending, c.done = nil, false, false
 		}

@@ -48,7 +48,7 @@ type pod struct {
 	containers []*container
 	agents     []*agentProcess
 	lock       *agentProcess // who has the flock
-	notes      map[string]note
+	notes      map[string][]byte
 	agentRuns  int
 	// stopping: the kubelet ends it. object: it is in the API.
 	stopping, object, gone bool
@@ -57,7 +57,7 @@ type pod struct {
 type container struct {
 	pod    *pod
 	name   string
-	shims  []*shim // the last one is the current one
+	shims  []*shimProcess // the last one is the current one
 	starts int
 	// failures in a row, for the back-off; pending: a start is due.
 	failures int
@@ -71,7 +71,7 @@ type container struct {
 
 func (w *World) newPod(t template, n *node) *pod {
 	w.serial++
-	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string]note{}}
+	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
 	if !t.keepsName {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
@@ -113,12 +113,12 @@ func (p *pod) startAll() {
 
 // known reports whether the kubelet knows of a shim of the container.
 func (c *container) known() bool {
-	return slices.ContainsFunc(c.shims, func(s *shim) bool { return !s.forgotten })
+	return slices.ContainsFunc(c.shims, func(s *shimProcess) bool { return !s.forgotten })
 }
 
 // complete is the success of an init container: the next one is started, when
 // its image is there.
-func (c *container) complete(s *shim) {
+func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
 	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
 }
@@ -182,9 +182,9 @@ func (p *pod) agent() *agentProcess {
 }
 
 // listening is where shims can connect.
-func (p *pod) listening() *gateway {
-	if a := p.agent(); a != nil {
-		return a.gateway
+func (p *pod) listening() *agentProcess {
+	if a := p.agent(); a != nil && a.gateway != nil {
+		return a
 	}
 	return nil
 }
@@ -201,9 +201,9 @@ func (p *pod) allowed(verb, lease string) error {
 }
 
 // shimGone: a container has come to its end.
-func (c *container) shimGone(s *shim) {
+func (c *container) shimGone(s *shimProcess) {
 	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
-	c.shims = slices.DeleteFunc(c.shims, func(other *shim) bool { return other == s })
+	c.shims = slices.DeleteFunc(c.shims, func(other *shimProcess) bool { return other == s })
 	p := c.pod
 	if p.stopping || p.gone {
 		p.tidy()
@@ -211,7 +211,7 @@ func (c *container) shimGone(s *shim) {
 	}
 	switch {
 	case !current || !p.node.up || c.done:
-	case c.init && s.completed:
+	case c.init && s.ended && s.code == 0:
 		c.complete(s)
 	default:
 		c.restart()
@@ -326,7 +326,7 @@ func (p *pod) live(c *child) {
 	if p.restless > 0 {
 		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
 			if !p.w.calm {
-				c.ends("ends by itself")
+				c.exits("ends by itself", 1)
 			}
 		})
 	}

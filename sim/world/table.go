@@ -133,7 +133,7 @@ func (t *table) ready() bool {
 	return t.pass(between(t.rng, time.Second, time.Second+t.budget.Renew))
 }
 
-func (c *child) crash() { c.ends("crashes") }
+func (c *child) crash() { c.exits("crashes", 1) }
 func (c *child) yield() { c.pod().agent().agent.Yield() }
 
 func (t *table) killAgent(c *child) {

@@ -167,6 +167,11 @@ func (w *World) end() {
 			for _, a := range p.agents {
 				a.die()
 			}
+			for _, c := range p.containers {
+				for _, s := range c.shims {
+					s.die()
+				}
+			}
 		}
 		for _, e := range w.enrolls {
 			e.die()
