@@ -33,8 +33,8 @@ const (
 // account has no room for its slot.
 const TooManySlots = "TooManySlots"
 
-// grant lets the accounts that claim compete for Leases that exist. It writes each
-// Role once, whatever the number of Leases.
+// grant lets the accounts that claim compete for Leases that exist. grant writes
+// each Role once, whatever the number of Leases.
 func (a *admission) grant(ctx context.Context, roles *agentRoles, leases []*coordinationv1.Lease) error {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
@@ -77,9 +77,9 @@ type assignment struct {
 	changed bool
 }
 
-// assign adds each Lease to a Role of the account: to the Role that names it
-// already, to the first Role with room, or to a new Role. It returns those Roles,
-// and the slots for which the account has no room.
+// assign adds each Lease to a Role of the account. The Role either names the
+// Lease already, or is the first with room, or is new. The results are those
+// Roles, and the slots for which the account has no room.
 func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coordinationv1.Lease) ([]*assignment, []string) {
 	var (
 		assignments []*assignment
@@ -111,8 +111,9 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 	return assignments, left
 }
 
-// makeRoom returns a Role of the account that can name another slot, and adds a new
-// Role if none can. It returns nil if the account has as many Roles as it may have.
+// makeRoom returns a Role of the account that can name another slot, and adds a
+// new Role if none can. makeRoom returns nil if the account has as many Roles as
+// it may have.
 func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 	roles := rs.byKey[key]
 	for _, r := range roles {

@@ -25,8 +25,8 @@ type admission struct {
 	left []string
 }
 
-// admit creates the Leases and lets their claimants compete for them. It is safe
-// because of the order of its steps:
+// admit creates the Leases and lets their claimants compete for them. The order
+// of the steps makes that safe:
 //
 //  1. Each Lease exists, and its holder is [Unknown]. After a crash here, no agent
 //     may write a Lease that no Role names. Agents wait for a Lease that a Role
@@ -94,8 +94,8 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	return leases, errs
 }
 
-// find reads a Lease that may exist, and returns nil if it does not. It sends no
-// request for a Lease that neither the cache nor a Role knows.
+// find reads a Lease that may exist, and returns nil if it does not. For a Lease
+// that neither the cache nor a Role knows, find sends no request.
 func (a *admission) find(ctx context.Context, slot string) (*coordinationv1.Lease, error) {
 	if a.seen.leases[slot] == nil && !a.seen.roles.named(slot) {
 		return nil, nil

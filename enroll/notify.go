@@ -20,8 +20,8 @@ import (
 // have no gate.
 const NotGated = "NotGated"
 
-// notified remembers, by namespace, the objects that have an Event already. It
-// forgets objects that no longer exist.
+// notified remembers, by namespace, the objects that have an Event already.
+// Objects that no longer exist are forgotten.
 type notified struct {
 	mu  sync.Mutex
 	all map[string]map[types.UID]bool

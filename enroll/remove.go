@@ -26,9 +26,10 @@ type removal struct {
 	errs       []error
 }
 
-// remove deletes Leases, then removes their names from the Roles. It returns the
-// rights that need no further sweep. A crash in between leaves a name without a
-// Lease: new pods wait for a duration, and a later sweep removes the name after one.
+// remove deletes Leases, then removes their names from the Roles. remove returns
+// the rights that need no further sweep. A crash in between leaves a name without
+// a Lease: new pods wait for a duration, and a later sweep removes the name after
+// one.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.

@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rules returns the rules for the Leases in a Role's memory. It leaves out names
-// that no slot can have: a user who may only annotate a Role must not choose which
-// Leases the Role names.
+// rules returns the rules for the Leases in a Role's memory. Names that no slot
+// can have are left out. A user who may only annotate a Role must not choose
+// which Leases the Role names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)

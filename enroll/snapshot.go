@@ -68,8 +68,9 @@ func (s *snapshot) incomplete() []string {
 	return slots
 }
 
-// complete reports whether each account that claims the Lease has a Role that is
-// bound, names this very Lease, and remembers the longest duration of all.
+// complete reports whether each account that claims the Lease has its right. Its
+// Role must be bound, name this very Lease, and remember the longest duration of
+// all.
 func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	c := s.wanted[lease.Name]
 	m := memory{Seconds: max(s.roles.longest[lease.Name], seconds(c.duration)), UID: lease.UID}

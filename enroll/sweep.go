@@ -86,10 +86,10 @@ type expired struct {
 // expired returns the observed rights that have not changed for a whole duration,
 // and the time until the next one expires.
 //
-// A holder that does not renew for a whole duration has stopped the application, so
-// its Lease may be deleted. If others claim the Lease, an account that no longer does
-// loses only its right, after the same time: an agent without a pod cannot have
-// renewed since.
+// A holder that does not renew for a whole duration has stopped the application,
+// so its Lease may be deleted. If others claim the Lease, an account that no
+// longer does loses only its right, after the same time. An agent without a pod
+// cannot have renewed since.
 func (s *snapshot) expired(seen map[right]observation, now time.Time) (expired, time.Duration) {
 	e := expired{leases: map[string]bool{}, rights: map[right]bool{}}
 	var again time.Duration

@@ -109,7 +109,7 @@ func TestRenewTimeAlwaysDiffersInMicroseconds(t *testing.T) {
 	}
 }
 
-func TestTokenIsTheAcquiringVersionForTheWholeHold(t *testing.T) {
+func TestTokenStaysTheAcquiringVersion(t *testing.T) {
 	h := held(t)
 	assert.Equal(t, "2", h.Token())
 	for _, version := range []string{"3", "4"} {
@@ -151,7 +151,8 @@ func TestLostReplyCountsFromTheEarliestUnansweredAttempt(t *testing.T) {
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
 	third := h.Renew(at(107), wall.Add(2*time.Second), notes)
-	// One of them was stored, but the read cannot show which answer was lost.
+	// The API server stored a single attempt, but the read cannot show which
+	// answer was lost.
 	for _, one := range []Attempt{first, second, third} {
 		h := *h
 		require.NoError(t, h.Read(stored(one.Record, "3")))

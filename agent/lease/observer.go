@@ -33,7 +33,7 @@ type Observer struct {
 // cost a holder its hold.
 const headStart = 6
 
-// Record returns the record that was last seen. It returns false if none was
+// Record returns the record that was last seen. Record returns false if none was
 // seen, or if the Lease was gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
@@ -47,11 +47,11 @@ func (o *Observer) Read(now time.Duration, r Record) {
 	o.heard = now
 }
 
-// giveHeadStart delays a takeover after a gap in which an outage may hide. It
-// only serves fairness: if the holder renewed in the gap, the version has
-// changed. This standby then waits again, or its write is refused. So the holder
-// gets one head start after its record has expired. Otherwise a server that
-// breaks every watch would delay a takeover for ever.
+// giveHeadStart delays a takeover after a gap in which an outage may hide. The
+// head start only serves fairness: if the holder renewed in the gap, the version
+// has changed. This standby then waits again, or its write is refused. So the
+// holder gets one head start after its record has expired. Otherwise a server
+// that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
 	if o.headStartGiven || now-o.heard < start {
@@ -91,9 +91,9 @@ func (o *Observer) IsBlind() bool { return o.blind }
 // Heard returns the instant of the last read or watch event.
 func (o *Observer) Heard() time.Duration { return o.heard }
 
-// FreeAt returns the instant from which this standby may acquire the slot. It
-// returns false while the state of the Lease is unknown. If the Lease contains no
-// duration, the standby waits for fallback.
+// FreeAt returns the instant from which this standby may acquire the slot. While
+// the state of the Lease is unknown, FreeAt returns false. If the Lease contains
+// no duration, the standby waits for fallback.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
 	case o.record.UID == "" || o.blind:

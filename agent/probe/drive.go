@@ -77,8 +77,8 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 	}
 }
 
-// startup runs the startup probe once. It returns false when no further run is
-// needed.
+// startup runs the startup probe once. startup returns false when no further run
+// is needed.
 func (m *Monitor) startup(ctx context.Context, c *container, l *childState, count *counter, counts bool) bool {
 	p := c.probes.Startup
 	r := m.run(ctx, l, p)
@@ -118,7 +118,7 @@ const startup = "startup"
 // names are the probes' names in the kubelet's Events.
 var names = map[string]string{startup: "Startup", api.LivenessProbe: "Liveness", api.ReadinessProbe: "Readiness"}
 
-// say reports a failure in an Event, in the kubelet's words. It reports the same
+// say reports a failure in an Event, in the kubelet's words. say reports the same
 // message only once. The caller holds the mutex.
 func (m *Monitor) say(c *container, l *childState, probe string, r Result) {
 	message := names[probe] + " probe failed: " + r.Output

@@ -149,8 +149,8 @@ func TestTCPProbeOpensAConnection(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer is a gRPC server on net/http. It answers a known service with
-// status, and an unknown one with trailers alone.
+// healthServer is a gRPC server on net/http. healthServer answers a known service
+// with status, and an unknown one with trailers alone.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -219,8 +219,8 @@ func (e *explainer) readLeases(ctx context.Context) {
 }
 
 // readEvents finds the Events about the workload, its controllers and its pods.
-// It compares uids, because an Event may be about an earlier object of the same
-// name.
+// readEvents compares uids, because an Event may be about an earlier object of
+// the same name.
 func (e *explainer) readEvents(ctx context.Context) {
 	about := map[types.UID]bool{}
 	for uid := range e.owners {
