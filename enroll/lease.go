@@ -57,8 +57,8 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 			return false
 		}
 		lease.Spec.HolderIdentity = new("")
-		// Update sends uid and resourceVersion. Without the uid it would create
-		// the Lease again if it is gone.
+		// Update sends uid and resourceVersion. Without the uid, the API server
+		// would create a missing Lease again.
 		if err := a.client.Update(ctx, lease); err != nil {
 			errs = append(errs, fmt.Errorf("free new lease %s: %w", lease.Name, err))
 			return true

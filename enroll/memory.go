@@ -23,8 +23,9 @@ const LeasesAnnotation = api.Prefix + "leases"
 type memory struct {
 	// Seconds is the longest duration ever claimed under the name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the Lease that last had the name. A new UID changes the Role,
-	// so the compare-and-swap fails of a sweep that judged an earlier Lease.
+	// UID belongs to the Lease that last had the name. A new UID changes the
+	// Role. So a sweep that judged an earlier Lease fails at its
+	// compare-and-swap.
 	UID types.UID `json:"uid"`
 }
 

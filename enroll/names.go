@@ -48,7 +48,7 @@ func roleKey(account string) string {
 }
 
 // keyOf returns the key in a Role's name. keyOf returns an empty key for a name
-// that [roleName] never makes, such as a name by an earlier version.
+// that [roleName] never makes, such as a name from an earlier version.
 func keyOf(role string) string {
 	key, ok := strings.CutPrefix(role, rolePrefix)
 	if !ok {

@@ -42,13 +42,13 @@ type Reconciler struct {
 	Home string
 
 	observations observations
-	// notGated are the workloads, and tooMany the claimants without room, that have
-	// an Event already.
+	// notGated are the workloads that have an Event NotGated. tooMany are the
+	// claimants that have an Event TooManySlots.
 	notGated, tooMany notified
 }
 
-// foreignRecheck is the time after which enroll reads a Lease again that another
-// program made. The caches have no such Lease, so no event reports its deletion. Pods
+// foreignRecheck is the time after which enroll reads another program's Lease
+// again. The caches have no such Lease, so no event reports its deletion. Pods
 // wait for a deleted Lease for its duration anyway, 30 s by default.
 const foreignRecheck = api.DefaultLeaseDuration
 

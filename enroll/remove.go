@@ -16,7 +16,8 @@ type removal struct {
 	store
 	seen    *snapshot
 	expired expired
-	// live are the claims of pods, and roles the Roles, by consistent lists.
+	// live are the claims of pods, and roles are the Roles. Both come from
+	// consistent lists.
 	live  claims
 	roles *agentRoles
 	// gone are the Leases that are deleted or were absent, and kept those whose

@@ -101,8 +101,8 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// On a connection that was used before, the transport could take the broken
-	// connection for an idle one that the server closed, and send again.
+	// The connection was used before. So the transport could take it for an idle
+	// one that the server closed, and send again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
 	_, err = client.UpdateLease(t.Context(), lease)

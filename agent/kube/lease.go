@@ -92,7 +92,8 @@ func (r *reader) read(from object, key string, target any) {
 }
 
 // MarshalJSON encodes the object as it was read, with the fields of l replaced.
-// Like client-go, it writes an empty holderIdentity into a released Lease.
+// Like client-go, MarshalJSON writes an empty holderIdentity into a released
+// Lease.
 func (l *Lease) MarshalJSON() ([]byte, error) {
 	w := writer{}
 	metadata := w.over(l.metadata, map[string]any{

@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// replace replaces the first text of each pair by the second. The first must
-// occur.
+// replace replaces the first text of each pair by the second. The text must
+// contain the first.
 func replace(t *testing.T, text string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {

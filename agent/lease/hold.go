@@ -38,8 +38,8 @@ type Attempt struct {
 }
 
 // Begin starts a hold from the answer to an acquiring write. For a hold of an
-// earlier agent process, it takes the first renewal by this process instead. An
-// empty token means a new hold, whose token is the version of the answer.
+// earlier agent process, Begin takes the first renewal by this process instead.
+// An empty token means a new hold, whose token is the version of the answer.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:

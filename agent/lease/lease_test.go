@@ -258,21 +258,21 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 		at    time.Duration
 		never bool
 	}{
-		"never read":                     {do: func(*Observer) {}, never: true},
-		"released":                       {do: func(o *Observer) { o.Read(at(5), free()) }, at: at(5)},
-		"shorter than ours":              {do: func(o *Observer) { o.Read(at(5), held(10*time.Second)) }, at: at(15)},
-		"longer than ours":               {do: func(o *Observer) { o.Read(at(5), held(time.Hour)) }, at: at(3605)},
-		"no duration written":            {do: func(o *Observer) { o.Read(at(5), held(0)) }, at: at(35)},
-		"released with one second":       {do: func(o *Observer) { o.Read(at(5), Record{UID: "u", Version: "1", Duration: released}) }, at: at(5)},
-		"read again unchanged":           {do: func(o *Observer) { o.Read(at(5), held(own)); o.Read(at(20), held(own)) }, at: at(35)},
-		"changed":                        {do: func(o *Observer) { o.Read(at(5), held(own)); o.Watched(at(20), stored(held(own), "2")) }, at: at(50)},
-		"old event":                      {do: func(o *Observer) { o.Read(at(5), stored(held(own), "2")); o.Watched(at(6), held(own)) }, at: at(36)},
-		"deleted and recreated":          {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone(); o.Read(at(20), held(own)) }, at: at(50)},
-		"deleted":                        {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone() }, never: true},
-		"blind":                          {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind() }, never: true},
-		"blind, then read before expiry": {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(10), held(own)) }, at: at(35)},
-		"blind past expiry":              {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), held(own)) }, at: at(95)},
-		"watch broken repeatedly": {do: func(o *Observer) {
+		"never read":                            {do: func(*Observer) {}, never: true},
+		"released":                              {do: func(o *Observer) { o.Read(at(5), free()) }, at: at(5)},
+		"shorter than ours":                     {do: func(o *Observer) { o.Read(at(5), held(10*time.Second)) }, at: at(15)},
+		"longer than ours":                      {do: func(o *Observer) { o.Read(at(5), held(time.Hour)) }, at: at(3605)},
+		"no duration written":                   {do: func(o *Observer) { o.Read(at(5), held(0)) }, at: at(35)},
+		"released with one second":              {do: func(o *Observer) { o.Read(at(5), Record{UID: "u", Version: "1", Duration: released}) }, at: at(5)},
+		"read again unchanged":                  {do: func(o *Observer) { o.Read(at(5), held(own)); o.Read(at(20), held(own)) }, at: at(35)},
+		"changed":                               {do: func(o *Observer) { o.Read(at(5), held(own)); o.Watched(at(20), stored(held(own), "2")) }, at: at(50)},
+		"old event":                             {do: func(o *Observer) { o.Read(at(5), stored(held(own), "2")); o.Watched(at(6), held(own)) }, at: at(36)},
+		"deleted and recreated":                 {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone(); o.Read(at(20), held(own)) }, at: at(50)},
+		"deleted":                               {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone() }, never: true},
+		"watch broken":                          {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind() }, never: true},
+		"watch broken, then read before expiry": {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(10), held(own)) }, at: at(35)},
+		"watch broken past expiry":              {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), held(own)) }, at: at(95)},
+		"watch broken often": {do: func(o *Observer) {
 			o.Read(at(0), held(time.Minute))
 			for i := range 20 {
 				o.Blind()
@@ -306,10 +306,10 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 			o.Blind()
 			o.Read(at(70), stored(held(own), "2"))
 		}, at: at(90)},
-		"above the longest duration": {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
-		"blind, then changed":        {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
-		"blind, then released":       {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(free(), "2")) }, at: at(90)},
-		"blind, with later events":   {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
+		"above the longest duration":      {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
+		"watch broken, then changed":      {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
+		"watch broken, then released":     {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(free(), "2")) }, at: at(90)},
+		"watch broken, with later events": {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var o Observer

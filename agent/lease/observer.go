@@ -26,11 +26,12 @@ type Observer struct {
 	headStartGiven bool
 }
 
-// headStart divides the lease duration into the time that a standby leaves the
-// holder after an outage, one renewal period. An outage that kept this standby
-// from reading may have kept the holder from renewing. The previous holder, if it
-// has proof of its child's death, starts again first. A shorter outage cannot
-// cost a holder its hold.
+// headStart is the divisor of the lease duration that gives the holder's head
+// start, one renewal period. After an outage, a standby waits for that time
+// before it takes over. An outage that kept this standby from reading may have
+// kept the holder from renewing. The previous holder, if it has proof of its
+// child's death, starts again first. A shorter outage cannot cost a holder its
+// hold.
 const headStart = 6
 
 // Record returns the record that was last seen. Record returns false if none was
@@ -105,9 +106,9 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 }
 
 // ExpiresAt returns the instant at which the last seen hold expires, unless a
-// renewal is seen before it. Unlike FreeAt, it also answers while this standby is
-// blind. No pod may claim more than the longest duration. So ExpiresAt waits no
-// longer than that, whatever another program has written into the Lease.
+// renewal is seen before it. Unlike FreeAt, ExpiresAt also works while the watch
+// is broken. No pod may claim more than the longest duration. So ExpiresAt waits
+// no longer than that, whatever another program has written into the Lease.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

@@ -12,8 +12,8 @@ import (
 )
 
 // settling is the time in which a new child may open its port. Until then no
-// failed probe counts, because the kubelet looks at the runtime once a second and
-// notices a new container about as late.
+// failed probe counts. The kubelet notices a new container about as late, because
+// it looks at the runtime once a second.
 const settling = time.Second
 
 // drive runs a child's startup probe, then its readiness probe until it has
@@ -139,8 +139,8 @@ func (m *Monitor) grace(p *api.Probe) time.Duration {
 	return m.config.Grace
 }
 
-// observe counts a result of the kubelet's readiness probe. Further callers
-// cannot make it count faster than declared.
+// observe counts a result of the kubelet's readiness probe. Requests by other
+// clients do not make the probe count faster than declared.
 func (m *Monitor) observe(c *container, l *childState, o Outcome) {
 	p := c.probes.Readiness
 	m.mu.Lock()

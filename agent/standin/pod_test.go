@@ -19,7 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// patience bounds every wait, far above the longest regular one.
+// patience bounds every wait. The bound is far above the longest wait of a
+// passing test.
 const patience = 20 * time.Second
 
 // served is a running gate, as in one agent process.

@@ -139,7 +139,7 @@ func apply(raw []byte, made []operation) ([]byte, error) {
 	return result, nil
 }
 
-// operation is one operation of the webhook's answer.
+// operation is one JSON patch operation of the webhook's answer.
 type operation = operations.Operation
 
 // same reports whether the text and the JSON have the same content.

@@ -53,7 +53,7 @@ type explainer struct {
 	// leases are the Leases of the slots. The value of a missing Lease is nil.
 	leases map[string]*coordinationv1.Lease
 	events []corev1.Event
-	// unread are the reads that failed, for users without the right.
+	// unread are the errors of reads for which the user has no right.
 	unread []string
 
 	verdict string

@@ -65,8 +65,8 @@ func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *co
 	return o.workload, o.template, nil
 }
 
-// podOf returns a pod that the workload would create, as the API server would
-// receive it, and its owner.
+// podOf returns a pod of the workload, as the API server would receive it, and
+// the pod's owner.
 func podOf(d document, raw []byte) (document, owner, error) {
 	var w shape
 	if err := json.Unmarshal(raw, &w); err != nil {

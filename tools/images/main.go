@@ -108,8 +108,8 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// describe adds the lines of one image to the table. They show the digest of the
-// index, and for each platform the digest and the size of a node's download.
+// describe adds the lines of one image to the table. The lines show the digest of
+// the index, and for each platform the digest and the size of a node's download.
 func describe(w io.Writer, name string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {
