@@ -51,7 +51,21 @@ test: ## Every test: lint, unit (race detector), simulation, end to end on the r
 	$(MAKE) e2e
 	$(MAKE) lab
 
-##@ Parts of the test
+##@ Between two edits, in seconds
+
+.PHONY: check
+check: $(CACHE)/golangci-lint ## Vet, lint, race and tests of PKG=agent/lease, and tests of what depends on it.
+	@./tools/check "$(PKG)" $(CACHE)/golangci-lint
+
+.PHONY: words
+words: ## How often the language breaks its rules; PKG=folder prints the sentences.
+	@go run ./tools/words $(PKG)
+
+.PHONY: ways
+ways: ## How the code is followed: calls that go up, sizes; PKG=folder prints the arrows.
+	@go run ./tools/ways $(PKG)
+
+##@ Parts of the test, before a commit
 
 .PHONY: unit
 unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
@@ -87,10 +101,6 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	$(CACHE)/golangci-lint run ./...
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --config ../../../.golangci.yaml ./...
-
-.PHONY: words
-words: ## How often the language breaks its rules; PKG=folder prints the sentences.
-	@go run ./tools/words $(PKG)
 
 .PHONY: bench
 bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -155,4 +165,4 @@ $(CACHE)/golangci-lint: tools/lint/go.mod
 
 .PHONY: help
 help:
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile

@@ -56,6 +56,13 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
+// Both programs link the contract, and the agent pays for each megabyte once a pod.
+func TestContractImportsTheStandardLibraryAlone(t *testing.T) {
+	for _, d := range dependencies(t, module+"api") {
+		assert.True(t, standard(d), "api imports %s", d)
+	}
+}
+
 // The core decides who may run. It is told what time it is and asks nobody, so
 // that a simulation can drive it and nothing hides in it.
 func TestTheCoreImportsTheContractAlone(t *testing.T) {

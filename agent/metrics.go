@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -63,35 +64,74 @@ func resultOf(err error) string {
 	return "unanswered"
 }
 
-// Text is the exposition.
+// family is a metric. A metric without a label has a value, another one has a count
+// for each value of its label. docs/metrics.md is made from this table.
+type family struct {
+	name, kind, label, help string
+
+	value  func(*Metrics) string
+	counts func(*Metrics) map[string]int
+}
+
+var families = []family{
+	{
+		name: "metaparticle_holding", kind: "gauge",
+		help: "1 while this pod holds all of its slots.",
+		value: func(m *Metrics) string {
+			if m.deadline == 0 {
+				return "0"
+			}
+			return "1"
+		},
+	},
+	{
+		name: "metaparticle_deadline_seconds", kind: "gauge",
+		help: "Time until the child must be dead, unless a renewal succeeds; 0 while nothing is held.",
+		value: func(m *Metrics) string {
+			if m.deadline == 0 {
+				return "0.000"
+			}
+			return fmt.Sprintf("%.3f", (m.deadline - m.clock()).Seconds())
+		},
+	},
+	{
+		name: "metaparticle_transitions_total", kind: "counter",
+		help:  "Times that this pod acquired its slots.",
+		value: func(m *Metrics) string { return strconv.Itoa(m.holds) },
+	},
+	{
+		name: "metaparticle_holds_ended_total", kind: "counter", label: "reason",
+		help:   "Holds that ended, by reason.",
+		counts: func(m *Metrics) map[string]int { return m.ended },
+	},
+	{
+		name: "metaparticle_renewals_total", kind: "counter", label: "result",
+		help:   "Renewals of Leases, by what became of them.",
+		counts: func(m *Metrics) map[string]int { return m.renewals },
+	},
+	{
+		name: "metaparticle_writes_total", kind: "counter", label: "result",
+		help:   "Acquiring and releasing writes of Leases, by what became of them.",
+		counts: func(m *Metrics) map[string]int { return m.writes },
+	},
+}
+
+// Text returns the exposition.
 func (m *Metrics) Text() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var b strings.Builder
-	family := func(name, kind, help string) {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
-	}
-	counts := func(name, label string, by map[string]int) {
+	for _, f := range families {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", f.name, f.help, f.name, f.kind)
+		if f.value != nil {
+			fmt.Fprintf(&b, "%s %s\n", f.name, f.value(m))
+			continue
+		}
+		by := f.counts(m)
 		for _, value := range slices.Sorted(maps.Keys(by)) {
-			fmt.Fprintf(&b, "%s{%s=%q} %d\n", name, label, value, by[value])
+			fmt.Fprintf(&b, "%s{%s=%q} %d\n", f.name, f.label, value, by[value])
 		}
 	}
-	holding, left := 0, 0.0
-	if m.deadline != 0 {
-		holding, left = 1, (m.deadline - m.clock()).Seconds()
-	}
-	family("metaparticle_holding", "gauge", "1 while this pod holds all of its slots.")
-	fmt.Fprintf(&b, "metaparticle_holding %d\n", holding)
-	family("metaparticle_deadline_seconds", "gauge", "Time until the child must be dead, unless a renewal succeeds; 0 while nothing is held.")
-	fmt.Fprintf(&b, "metaparticle_deadline_seconds %.3f\n", left)
-	family("metaparticle_transitions_total", "counter", "Times that this pod acquired its slots.")
-	fmt.Fprintf(&b, "metaparticle_transitions_total %d\n", m.holds)
-	family("metaparticle_holds_ended_total", "counter", "Holds that ended, by reason.")
-	counts("metaparticle_holds_ended_total", "reason", m.ended)
-	family("metaparticle_renewals_total", "counter", "Renewals of Leases, by what became of them.")
-	counts("metaparticle_renewals_total", "result", m.renewals)
-	family("metaparticle_writes_total", "counter", "Acquiring and releasing writes of Leases, by what became of them.")
-	counts("metaparticle_writes_total", "result", m.writes)
 	return b.String()
 }
 

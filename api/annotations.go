@@ -9,9 +9,7 @@ import (
 	"strings"
 )
 
-// Annotation describes one annotation that a person writes. The parser's
-// known names, the nearest-name hints and docs/annotations.md all come from
-// [Annotations].
+// Annotation describes one annotation that a person writes.
 type Annotation struct {
 	Key string
 	// Value is the syntax, as the documentation shows it.
@@ -20,41 +18,62 @@ type Annotation struct {
 	Default string
 	// Meaning is one sentence for people.
 	Meaning string
-	// Claim: the annotation asks for slots. The others modify a claim.
-	Claim bool
+	// Examples are values that parse; the tests of the policies start from them.
+	Examples []string
+	// Kind is the kind of the claims that the annotation makes. A setting, which modifies
+	// the claims of the pod, has none.
+	Kind *Kind
+	// Alone marks a setting that means something without a claim.
+	Alone bool
+
+	// set reads the value of a setting into a request, and returns what is wrong with the
+	// value, if something is.
+	set func(r *Request, value string) string
 }
 
-// Annotations are all that this version carries out, in the order in which the
-// documentation lists them.
-var Annotations = []Annotation{
+// table is a list of annotations, in the order in which the documentation has them.
+type table []Annotation
+
+// Annotations are all that this version carries out. Parsing, hints for a misspelt key,
+// docs/annotations.md and the tests of the policies come from this table. A new
+// annotation is one row here, and its meaning to the webhook or the agent.
+var Annotations = table{
 	{
-		Key: SingletonAnnotation, Value: "`\"true\"` or a name", Default: "no claim", Claim: true,
+		Key: SingletonAnnotation, Value: "`\"true\"` or a name", Default: "no claim", Kind: Singleton,
 		Meaning: "Of all pods of this workload, one runs. " +
 			"A name instead of `true` makes a slot of its own; `\"false\"` claims nothing.",
+		Examples: []string{"true", "writer", "main-2", strings.Repeat("y", maxLabel)},
 	},
 	{
-		Key: LockAnnotation, Value: "`name[,name…]`", Default: "no claim", Claim: true,
+		Key: LockAnnotation, Value: "`name[,name…]`", Default: "no claim", Kind: Lock,
 		Meaning: "Of all pods in the namespace that name the lock, whatever their workload, one runs. " +
 			"Several locks are taken in one global order, so there is no deadlock.",
+		Examples: []string{"nightly", "a,b.c", "1.a-b"},
 	},
 	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; where that is not known, all but those of well-known proxies",
-		Meaning: "Which containers wait for the slot, ordinary init containers too if they are named; the others run at once.",
+		Meaning:  "Which containers wait for the slot, ordinary init containers too if they are named; the others run at once.",
+		Examples: []string{"app", "app,migrate"}, set: setContainers,
 	},
 	{
 		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`",
 		Meaning: "How long a holder that vanished without a word blocks the others. " +
 			"Whole seconds, from `10s` to `1h`.",
+		Examples: []string{"30s", "2m"}, set: setLeaseDuration,
 	},
 	{
 		Key: OnLossAnnotation, Value: "`standby` or `restart`", Default: "`standby`",
-		Meaning: "After a lost slot: stand by in the same container, or in a fresh one.",
+		Meaning:  "After a lost slot: stand by in the same container, or in a fresh one.",
+		Examples: []string{"standby", "restart"},
+		set:      oneOf(func(r *Request) *OnLoss { return &r.OnLoss }, OnLossStandby, OnLossRestart),
 	},
 	{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
 		Meaning: "With `forward` a standby is Ready while the slot is in good hands, and forwards its declared " +
 			"TCP ports to the holder; a StatefulSet's standbys forward only if this is written out. " +
 			"With `holder` the holder alone is Ready.",
+		Examples: []string{"forward", "holder"},
+		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
 	},
 	{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
@@ -63,15 +82,18 @@ var Annotations = []Annotation{
 			"is changed; all of them start only once the slot is held, and are all restarted when it is lost " +
 			"(for images that must be PID 1; Kubernetes 1.36). `readiness`: the application runs everywhere, and the " +
 			"holder alone is Ready. The last two guarantee less: see docs/guarantees.md.",
+		Examples: []string{"container", "pod", "readiness"},
+		set:      oneOf(func(r *Request) *Gate { return &r.Gate }, GateContainer, GatePod, GateReadiness),
 	},
 	{
-		Key: InjectAnnotation, Value: "`\"true\"` or `\"false\"`", Default: "`\"true\"`",
-		Meaning: "`\"false\"` opts a pod out. Together with a claim it is an error.",
+		Key: InjectAnnotation, Value: "`\"true\"` or `\"false\"`", Default: "`\"true\"`", Alone: true,
+		Meaning:  "`\"false\"` opts a pod out. Together with a claim it is an error.",
+		Examples: []string{"true", "false"}, set: setInject,
 	},
 }
 
-// planned are annotations that this version knows of and does not carry out.
-// They are refused by name: each would silently do nothing otherwise.
+// planned are annotations that this version refuses by name. Without that a person
+// would take them for carried out.
 var planned = []string{
 	Prefix + "barrier",
 	Prefix + "once",
@@ -80,27 +102,28 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that our own programs write on pods. They are no
-// mistake on a pod that comes by again, and nothing is read from them here:
-// what a person puts into them has no effect on the claims. The policy on gates
-// knows the same names.
+// written are annotations that our own programs write on pods. A pod that comes by
+// again has them, and no claim is read from them. The policy on gates knows the same
+// names.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
-// Written: the annotation is one that our own programs write.
+// Written reports whether our own programs write the annotation.
 func Written(key string) bool { return slices.Contains(written, key) }
 
-// Known: this version carries the annotation out.
-func Known(key string) bool {
-	return slices.ContainsFunc(Annotations, func(a Annotation) bool { return a.Key == key })
+// Known reports whether this version carries the annotation out.
+func Known(key string) bool { return Annotations.known(key) }
+
+func (all table) known(key string) bool {
+	return slices.ContainsFunc(all, func(a Annotation) bool { return a.Key == key })
 }
 
-// Carried: the annotation is a person's, so that from a workload it is carried
-// to the pod template. One that nobody knows is carried as well: the pods are
-// then refused instead of running ungated.
+// Carried reports whether the webhook carries the annotation from a workload to the
+// pod template. An unknown key of ours is carried, too: the pods are then refused
+// instead of running without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
-// Effective are the annotations of a workload's next pods: the template's own,
-// and those that are carried to it. Where both speak the template counts.
+// Effective returns the annotations of a workload's next pods: the template's own,
+// and those that are carried to it. Where both have a key the template counts.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// expand does with words what the kubelet does with those of a container: two
-// dollars become one, and a reference to a variable becomes its value.
+// expand treats words as the kubelet treats those of a container. Two dollars become
+// one, and a reference to a variable becomes its value.
 func expand(words []string, variables map[string]string) []string {
 	var out []string
 	for _, word := range words {
@@ -36,8 +36,8 @@ func expand(words []string, variables map[string]string) []string {
 	return out
 }
 
-// source draws arguments: most are absent, and texts have what words, JSON and the
-// kubelet treat in a special way.
+// source draws arguments: most are absent. Its texts are of characters that the flag
+// package, JSON and the kubelet treat in a special way.
 type source struct{ *rand.Rand }
 
 func (s source) some() bool { return s.IntN(3) == 0 }

@@ -84,8 +84,8 @@ func (all arguments[T]) parse(role string, into *T, words []string) ([]string, e
 	return flags.Args(), nil
 }
 
-// recall reads the arguments back from a pod's spec. It passes over all words that
-// it cannot read: another version of the webhook may have written them.
+// recall reads the arguments back from a pod's spec, and passes over all other words:
+// another version of the webhook may have written them.
 func (all arguments[T]) recall(into *T, words []string) {
 	for _, word := range words {
 		name, value, valued := strings.Cut(word, "=")
@@ -103,7 +103,7 @@ func (all arguments[T]) recall(into *T, words []string) {
 	}
 }
 
-// textArg is the row of a text, or of one text out of a few.
+// textArg returns the row of a text, or of one text out of a few.
 func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed ...S) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,
@@ -118,7 +118,7 @@ func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed 
 	}
 }
 
-// namesArg is the row of a list of names, none of which has a comma.
+// namesArg returns the row of a list of names, none of which has a comma.
 func namesArg[T any](name, meaning string, field func(*T) *[]string) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,
@@ -130,7 +130,7 @@ func namesArg[T any](name, meaning string, field func(*T) *[]string) argument[T]
 	}
 }
 
-// durationArg is the row of a duration.
+// durationArg returns the row of a duration.
 func durationArg[T any](name, meaning string, field func(*T) *time.Duration) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,
@@ -145,7 +145,7 @@ func durationArg[T any](name, meaning string, field func(*T) *time.Duration) arg
 	}
 }
 
-// optionArg is the row of an argument that is there or is not.
+// optionArg returns the row of an argument that is there or is not.
 func optionArg[T any](name, meaning string, field func(*T) *bool) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning, flag: true,

@@ -9,12 +9,12 @@ import "strings"
 // Kubernetes allows has 79 bytes: the prefix, and a name of 63.
 const mostShown = 80
 
-// cutMark ends what was cut.
+// cutMark ends a text that was cut.
 const cutMark = "…"
 
-// Brief cuts text to at most so many bytes, with a mark at its end, and never
-// inside of a character. Webhooks see objects before the API server has
-// validated them, so a name may be as long as a request.
+// Brief cuts text to at most so many bytes, with a mark at its end, and never inside
+// of a character. A webhook sees an object before the API server has validated it, so
+// a name may be as long as a request.
 func Brief(text string, most int) string {
 	if len(text) <= most {
 		return text

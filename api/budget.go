@@ -11,8 +11,8 @@ import (
 // Bounds of a lease duration.
 const (
 	DefaultLeaseDuration = 30 * time.Second
-	// MinLeaseDuration is the shortest one whose budget rides out an outage of
-	// two seconds and still leaves two seconds to stop in.
+	// MinLeaseDuration is the shortest duration whose budget rides out an outage of two
+	// seconds and still leaves two seconds to stop in.
 	MinLeaseDuration = 10 * time.Second
 	// MaxLeaseDuration bounds how long a vanished holder can block the others.
 	MaxLeaseDuration = time.Hour
@@ -24,10 +24,10 @@ const (
 //	|—— RenewDeadline ——|—— Drain ——|—— Kill ——|—— Margin ——|
 //	sent                drain       SIGKILL     deadline     others may acquire
 //
-// The sum is exactly the duration. A child is dead at the deadline; standbys,
-// which count from the moment they saw that renewal (not before it was sent),
-// start theirs a Margin later at the earliest. The Margin pays for two clocks
-// that run at different rates and for a watchdog that is scheduled late.
+// The sum is exactly the duration. A child is dead at the deadline. A standby counts
+// from the moment at which it saw that renewal, which is not before the sending. So a
+// standby starts its child a Margin later at the earliest. The Margin pays for two
+// clocks that run at different rates, and for a watchdog that is scheduled late.
 type Budget struct {
 	// Duration is the lease duration, as written into the Lease.
 	Duration time.Duration
@@ -55,16 +55,16 @@ const kill = time.Second
 // minMargin covers scheduling delays of a starved watchdog where leases are short.
 const minMargin = 2 * time.Second
 
-// marginPart is the part of a duration that pays for the rates of two clocks.
-// chronyd slews a clock by at most a twelfth, up or down (maxslewrate 83333 ppm).
+// marginPart is the part of a duration that pays for the rates of two clocks. The
+// daemon chronyd slews a clock by at most a twelfth, up or down (maxslewrate 83333 ppm).
 // A child that counts slowly and a standby that counts fast then drift apart by
 // 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more; the rest, a
 // seventy-eighth, is for scheduling and grows with the duration.
 const marginPart = 6
 
-// NewBudget derives every duration from the lease duration d. It fails if d is
-// outside of [MinLeaseDuration, MaxLeaseDuration] or no whole number of
-// seconds, which is all that a Lease can say.
+// NewBudget derives every duration from the lease duration d. A d outside of
+// [MinLeaseDuration, MaxLeaseDuration] is an error. So is a d that is no whole number of
+// seconds: a Lease can say no other.
 func NewBudget(d time.Duration) (Budget, error) {
 	switch {
 	case d < MinLeaseDuration || d > MaxLeaseDuration:
@@ -85,10 +85,10 @@ func NewBudget(d time.Duration) (Budget, error) {
 	return b, nil
 }
 
-// Deadline is how long after the sending of the last successful renewal every
+// Deadline returns how long after the sending of the last successful renewal every
 // child must be dead.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
-// Outage is how long the API server may be away, whenever that begins, before
-// a holder begins to drain.
+// Outage returns how long the API server may be away, whenever that begins, before a
+// holder begins to drain.
 func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

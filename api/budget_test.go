@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBudgetIsTheDocumentedTable holds the code to the table that the documentation
+// TestBudgetMatchesTheDocumentedTable holds the code to the table that the documentation
 // shows.
-func TestBudgetIsTheDocumentedTable(t *testing.T) {
+func TestBudgetMatchesTheDocumentedTable(t *testing.T) {
 	const s = time.Second
 	tests := []struct {
 		duration, renew, renewDeadline, drain, margin, outage time.Duration
@@ -42,7 +42,7 @@ func TestBudgetOfEverySecondAddsUp(t *testing.T) {
 	}
 }
 
-func TestDurationsWithoutABudgetAreRefused(t *testing.T) {
+func TestNewBudgetRefusesOddDurations(t *testing.T) {
 	for _, d := range []time.Duration{0, -time.Minute, MinLeaseDuration - 1, MinLeaseDuration + 1, MaxLeaseDuration + time.Second} {
 		_, err := NewBudget(d)
 		assert.Error(t, err, d)

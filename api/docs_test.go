@@ -41,7 +41,7 @@ func annotationsDoc(t *testing.T) string {
 	}{{"Claims", true}, {"Settings of a claim", false}} {
 		fmt.Fprintf(&b, "## %s\n\n| annotation | value | default | what it does |\n|---|---|---|---|\n", part.title)
 		for _, a := range Annotations {
-			if a.Claim == part.claim {
+			if (a.Kind != nil) == part.claim {
 				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a.Key, a.Value, a.Default, a.Meaning)
 			}
 		}

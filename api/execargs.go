@@ -5,8 +5,8 @@ package api
 
 import "time"
 
-// ExecArgs are the arguments of the shim. The child's own command follows them.
-// [DefaultExecArgs] is where a writer begins.
+// ExecArgs are the arguments of the shim. The child's own command follows them. A
+// writer begins with [DefaultExecArgs].
 type ExecArgs struct {
 	// Container is the name of the container that the shim is in.
 	Container string
@@ -54,8 +54,8 @@ func ParseExecArgs(words []string) (e ExecArgs, child []string, err error) {
 	return e, child, err
 }
 
-// RecallExecArgs reads back what a container's command has of [ExecArgs.Args]. It
-// passes over all words that it does not understand.
+// RecallExecArgs reads back what a container's command has of [ExecArgs.Args], and passes
+// over all other words.
 func RecallExecArgs(words []string) ExecArgs {
 	e := DefaultExecArgs()
 	execArguments.recall(&e, words)
@@ -92,7 +92,7 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) *string { return &e.Socket }).written(func(e ExecArgs) bool { return e.Socket != Socket }),
 }
 
-// hookArg is the row of a hook.
+// hookArg returns the row of a hook.
 func hookArg(name, meaning string, field func(*ExecArgs) **Handler) argument[ExecArgs] {
 	return argument[ExecArgs]{
 		name: name, meaning: meaning,

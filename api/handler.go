@@ -8,15 +8,14 @@ import (
 	"strings"
 )
 
-// Handler is what a probe or a lifecycle hook does: one of its fields is set.
-// Its JSON is the part of Kubernetes' own (corev1.ProbeHandler and
-// corev1.LifecycleHandler) that the agent carries out; the webhook has made
-// each port a number.
+// Handler is what a probe or a lifecycle hook does: one of its fields is set. Its JSON
+// is the part of Kubernetes' own (corev1.ProbeHandler, corev1.LifecycleHandler) that the
+// agent carries out. The webhook has made each port a number.
 type Handler struct {
 	Exec      *ExecAction      `json:"exec,omitempty"`
 	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`
 	TCPSocket *TCPSocketAction `json:"tcpSocket,omitempty"`
-	// GRPC is for probes alone, Sleep for hooks alone.
+	// GRPC is of probes alone, Sleep of hooks alone.
 	GRPC  *GRPCAction  `json:"grpc,omitempty"`
 	Sleep *SleepAction `json:"sleep,omitempty"`
 }
@@ -63,11 +62,11 @@ type TCPSocketAction struct {
 	Host string `json:"host,omitempty"`
 }
 
-// GRPCAction asks for a service's health.
+// GRPCAction asks for the health of a service.
 type GRPCAction struct {
 	Port    int    `json:"port"`
 	Service string `json:"service,omitempty"`
-	// TLS, without a look at the certificate.
+	// TLS encrypts the connection, without a look at the certificate.
 	TLS bool `json:"tls,omitempty"`
 }
 

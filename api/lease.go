@@ -6,7 +6,6 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
 	"strings"
 )
 
@@ -15,8 +14,8 @@ const (
 	singletonPrefix = "singleton"
 )
 
-// Workload is the top-most controller of a pod, or the pod itself if it has
-// none: the group within which a singleton is single.
+// Workload is the top-most controller of a pod, or the pod itself if it has no
+// controller: the group within which a singleton is single.
 type Workload struct {
 	// Group of the API, without its version; empty for the core group.
 	Group string
@@ -24,7 +23,7 @@ type Workload struct {
 	Name  string
 }
 
-// String is Kind/name, with the group for kinds that Kubernetes does not have.
+// String returns Kind/name, with the group for kinds that Kubernetes does not have.
 func (w Workload) String() string {
 	if w.builtin() {
 		return w.Kind + "/" + w.Name
@@ -36,35 +35,34 @@ func (w Workload) builtin() bool {
 	return w.Group == "" || w.Group == "apps" || w.Group == "batch"
 }
 
-// Valid: an object of the API server can be of that kind and have that name. A
-// pod's owner references may hold anything, and the workload becomes a part of
-// the Lease's name, of a flag and of a list.
+// Valid reports whether an object of the API server can have that kind and that name. A
+// pod's owner references may hold anything, and the workload becomes a part of the
+// Lease's name, of an argument and of a list.
 func (w Workload) Valid() bool {
 	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))
 	return group && isKind(w.Kind) && len(w.Name) <= maxName && isSubdomain(w.Name)
 }
 
-// LockLease is the name of the Lease of a lock.
+// LockLease returns the name of the Lease of a lock.
 func LockLease(name string) string { return lockPrefix + name }
 
-// SingletonLease is the name of the Lease of a workload's singleton; name is
-// empty for the plain one.
+// SingletonLease returns the name of the Lease of a workload's singleton; name is empty
+// for the plain singleton.
 //
 // Two singletons have the same Lease only if they are the same:
-//   - the first dot ends "singleton" or "singleton-<name>" (a name is a DNS
-//     label), so it gives the name back and tells a singleton from a lock;
-//   - the second dot ends the kind; what follows is the workload's name, which
-//     may have dots of its own;
-//   - within the kind's part the first single dash separates kind and group,
-//     because dashes of either are doubled, and every other single dash is a
-//     dot of the group. (Both begin and end with a letter or digit, as do the
-//     parts of a group, so a run of dashes is never made of two origins.)
-//     Kinds of Kubernetes' own groups have no group appended; their names are
-//     all different;
-//   - a name that is too long ends in the hash of the whole, as [ShortName] does it.
+//   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label.
+//     That part gives the name back, and tells a singleton from a lock.
+//   - The second dot ends the kind. The workload's name follows, which may have dots
+//     of its own.
+//   - In the kind's part dashes of the kind and of the group are doubled. So the first
+//     single dash separates the two, and every other single dash is a dot of the group.
+//   - Kind, group and the parts of a group begin and end with a letter or digit. So a
+//     run of dashes never has two origins.
+//   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
+//   - A name that is too long ends in the hash of the whole, by [ShortName].
 //
-// Kinds are written in lower case: two kinds of one group that differ in case
-// alone would share a slot, which excludes too much and never too little.
+// Kinds are written in lower case. Two kinds of one group that differ in case alone
+// share a slot, which excludes too much and never too little.
 func SingletonLease(group Workload, name string) string {
 	var b strings.Builder
 	b.WriteString(singletonPrefix)
@@ -80,38 +78,24 @@ func SingletonLease(group Workload, name string) string {
 	return ShortName(b.String())
 }
 
-// hashMark stands before the hash that ends a shortened name. It is a word of its
+// hashMark stands before the hash that ends a shortened name. The mark is a word of its
 // own, whatever the cut left: neither a dash nor a dot may end a part of a name.
 const hashMark = "x-"
 
-// hashBytes of a SHA-256 are enough: nobody finds two names of one hash of 128 bits
-// by chance, and whoever looks for them may as well create the pods of one workload.
+// hashBytes of a SHA-256 are enough: nobody finds two names of one hash of 128 bits by
+// chance. A person who looks for two may as well create the pods of one workload.
 const hashBytes = 16
 
-// cutLength is what is left of a shortened name before its mark and hash.
+// cutLength is the length of a shortened name before its mark and hash.
 const cutLength = maxName - len(hashMark) - 2*hashBytes
 
 // ShortName keeps a name within the limit for objects, by the hash of the whole. A
-// shortened name has exactly the most bytes, and every name that has as many is
-// shortened: so no name is another one's shortened form.
+// shortened name has exactly as many bytes as the limit, and ShortName shortens every
+// name of so many bytes. So no name is the shortened form of another name.
 func ShortName(name string) string {
 	if len(name) < maxName {
 		return name
 	}
 	sum := sha256.Sum256([]byte(name))
 	return name[:cutLength] + hashMark + hex.EncodeToString(sum[:hashBytes])
-}
-
-// Slots are the names of the Leases that a pod of the workload claims, in the
-// order in which they are acquired: sorted, the same for everybody.
-func (r Request) Slots(of Workload) []string {
-	var slots []string
-	if r.Singleton {
-		slots = append(slots, SingletonLease(of, r.SingletonName))
-	}
-	for _, name := range r.Locks {
-		slots = append(slots, LockLease(name))
-	}
-	slices.Sort(slots)
-	return slots
 }

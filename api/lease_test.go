@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLeasesAreNamedAfterWhatTheyAreAbout(t *testing.T) {
+func TestLeaseNamesShowClaimAndWorkload(t *testing.T) {
 	tests := []struct {
 		workload Workload
 		name     string
@@ -60,15 +60,15 @@ func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	}
 }
 
-func TestSlotsAreAcquiredInOneOrder(t *testing.T) {
-	r := Request{Singleton: true, SingletonName: "a", Locks: []string{"z", "b"}}
+func TestSlotsAreSortedForEveryAgent(t *testing.T) {
+	r := Request{Claimed: claimed(named("a"), lock("b"), lock("z"))}
 	assert.Equal(t,
 		[]string{"lock.b", "lock.z", "singleton-a.deployment.x"},
 		r.Slots(Workload{"apps", "Deployment", "x"}))
 	assert.Empty(t, Request{}.Slots(Workload{"apps", "Deployment", "x"}))
 }
 
-func TestWorkloadIsReadable(t *testing.T) {
+func TestWorkloadPrintsKindAndName(t *testing.T) {
 	assert.Equal(t, "Deployment/x", Workload{"apps", "Deployment", "x"}.String())
 	assert.Equal(t, "Rollout.example.com/x", Workload{"example.com", "Rollout", "x"}.String())
 }

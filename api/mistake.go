@@ -15,14 +15,14 @@ type Mistake struct {
 	// Key of the annotation, with its prefix.
 	Key   string
 	Value string
-	// Problem says what is wrong and what to do, and reads on after the key.
+	// Problem says what is wrong and what to do. A message has it right after the key.
 	Problem string
 }
 
 func (m Mistake) Error() string { return brief(m.Key) + " " + m.Problem }
 
-// Mistakes are all that is wrong with a set of annotations, sorted by key. It
-// is the only error that [Parse] returns.
+// Mistakes are all that is wrong with a set of annotations, sorted by key. [Parse]
+// returns no other error.
 type Mistakes []Mistake
 
 func (m Mistakes) Error() string {
@@ -39,28 +39,28 @@ func (m Mistakes) sort() {
 	})
 }
 
-// unknown describes the mistake of a key that nobody knows.
-func unknown(key string) string {
+// unknown describes the mistake of a key that the table does not have.
+func (all table) unknown(key string) string {
 	if key == InjectionLabel {
 		return fmt.Sprintf("is a label of the namespace, not an annotation: kubectl label namespace NAME %s=%s",
 			InjectionLabel, InjectionEnabled)
 	}
-	if known, ok := nearest(key); ok {
+	if known, ok := all.nearest(key); ok {
 		return fmt.Sprintf("is not known: did you mean %s?", known)
 	}
 	return "is not known: remove it"
 }
 
-// nearest is the annotation whose name takes the fewest edits to get from key,
-// if those are few enough for a slip of the hand: two, or a third of the name.
-func nearest(key string) (string, bool) {
+// nearest returns the annotation whose name is the fewest edits away from the key. More
+// than two edits, or than a third of the name, are no slip of the hand.
+func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
-		// No annotation is as long, and comparing takes as long as the key is.
+		// No annotation is as long, and the time to compare grows with the key.
 		return "", false
 	}
 	name := strings.ToLower(strings.TrimPrefix(key, Prefix))
 	best, least := "", 0
-	for _, a := range Annotations {
+	for _, a := range all {
 		known := strings.TrimPrefix(a.Key, Prefix)
 		d := distance(name, known)
 		if d > max(2, len(known)/3) || d >= len(known) {

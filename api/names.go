@@ -12,7 +12,7 @@ const (
 	InjectionEnabled = "enabled"
 )
 
-// What a person writes on a workload or on its pod template.
+// The annotations that a person writes on a workload or on its pod template.
 const (
 	SingletonAnnotation     = Prefix + "singleton"
 	LockAnnotation          = Prefix + "lock"
@@ -24,39 +24,39 @@ const (
 	InjectAnnotation        = Prefix + "inject"
 )
 
-// What the webhook puts into a pod.
+// The parts that the webhook puts into a pod.
 const (
-	// AgentContainer is the native sidecar that holds the lease. It puts its
-	// own binary into the shared volume before gated containers start.
+	// AgentContainer is the native sidecar that holds the slots. Before gated containers
+	// start, the agent puts its own binary into the shared volume.
 	AgentContainer = "metaparticle-agent"
-	// TurnContainer is the init container in front of the agent in a pod with
-	// the gate "pod": where it runs, the pod's containers begin anew.
+	// TurnContainer is the init container in front of the agent in a pod with the gate
+	// "pod". Its run shows that the pod's containers begin anew.
 	TurnContainer = "metaparticle-turn"
-	// WaitContainer is the last init container of a pod with the gate "pod": it
-	// ends when the slot is held, and the kubelet goes on to the application.
+	// WaitContainer is the last init container of a pod with the gate "pod". Its end,
+	// once the slot is held, lets the kubelet go on to the application.
 	WaitContainer = "metaparticle-wait"
 
-	// Volume is the emptyDir that all of them share. Gated containers mount it
-	// read-only; a socket can be connected to all the same.
+	// Volume is the emptyDir that the agent and the gated containers share. The latter
+	// mount it read-only; a process can connect to a socket there all the same.
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
 
-	// CredentialsVolume holds the service account's token and the cluster's
-	// CA. It is mounted in the agent's container alone.
+	// CredentialsVolume holds the service account's token and the cluster's CA. The
+	// agent's container alone mounts it.
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-	// ImageBinary is where the agent is in its own image.
+	// ImageBinary is the path of the binary in the agent's own image.
 	ImageBinary = "/agent"
-	// AgentBinary is where gated containers find the agent.
+	// AgentBinary is the path of the binary in gated containers.
 	AgentBinary = MountPath + "/bin/agent"
-	// RunPath is where the agent keeps its socket, its lock and its notes.
+	// RunPath is the directory of the agent's sockets, its lock and its notes.
 	RunPath = MountPath + "/run"
-	// Socket is where shims connect to the agent.
+	// Socket is the socket of the shims.
 	Socket = RunPath + "/" + SocketName
-	// WaitSocket is where "agent wait" connects to the agent.
+	// WaitSocket is the socket of "agent wait".
 	WaitSocket = RunPath + "/" + WaitSocketName
-	// ProbeSocket is where exec probes ask the agent, by HTTP.
+	// ProbeSocket is the socket of exec probes, which speak HTTP.
 	ProbeSocket = RunPath + "/" + ProbeSocketName
 
 	// SocketName, WaitSocketName and ProbeSocketName are the sockets' names in the
@@ -70,44 +70,43 @@ const (
 	AgentPort = 13132
 )
 
-// Injected are the names of all the containers that the webhook puts into pods.
+// Injected are the names of the containers that the webhook puts into pods.
 var Injected = []string{AgentContainer, TurnContainer, WaitContainer}
 
-// What the agent writes to its own pod, through pods/status.
+// The words that the agent writes to its own pod, through pods/status.
 const (
 	// ReadyCondition is the pod's readiness gate.
 	ReadyCondition = Prefix + "ready"
 	// RoleLabel marks the holder's pod.
 	RoleLabel  = Prefix + "role"
 	RoleHolder = "holder"
-	// DeletionCostAnnotation makes the holder's pod the last that a
-	// ReplicaSet deletes (KEP-2255).
+	// DeletionCostAnnotation makes the holder's pod the last one that a ReplicaSet
+	// deletes (KEP-2255).
 	DeletionCostAnnotation = "controller.kubernetes.io/pod-deletion-cost"
 	HolderDeletionCost     = "2147483647"
 )
 
-// What the webhook writes on a pod for the agent and for people.
+// The marks that the webhook writes on a gated pod.
 const (
-	// SlotsAnnotation names the Leases that the pod claims, comma-separated,
-	// in the order in which they are acquired. Written by the webhook alone;
-	// enroll makes Leases and roles from it.
+	// SlotsAnnotation names the Leases that the pod claims, comma-separated, in the order
+	// in which the agent acquires them. enroll makes Leases and Roles from it.
 	SlotsAnnotation = Prefix + "slots"
-	// GatedLabel marks the pods that the webhook gated, so that who looks for
-	// them (enroll, uninstall) watches and lists no others.
+	// GatedLabel marks the pods that the webhook gated, so that enroll and the uninstaller
+	// watch and list no others.
 	GatedLabel = Prefix + "gated"
 	Gated      = "true"
 )
 
-// What enroll and the agents write on Leases.
+// The words that enroll and the agents write on Leases.
 const (
 	// ManagedLabel marks the Leases and Roles that enroll made.
 	ManagedLabel = Prefix + "managed"
 
-	// HoldAnnotation is a random number that names one hold of a slot; a new
-	// agent process resumes a hold only if its shims report the same one.
+	// HoldAnnotation is a random number that names one hold of a slot. A new agent
+	// process resumes a hold only if its shims report the same number.
 	HoldAnnotation = Prefix + "hold"
-	// TokenAnnotation is the fencing token of the hold (from the first renewal
-	// on: the acquiring write cannot know its own resourceVersion).
+	// TokenAnnotation is the fencing token of the hold, from the first renewal on: the
+	// acquiring write cannot know its own resourceVersion.
 	TokenAnnotation = Prefix + "token"
 	// BootAnnotation is the boot id of the holder's kernel. After a reboot no
 	// child of the hold can be alive.
@@ -117,22 +116,21 @@ const (
 	// WorkloadAnnotation is the workload of the holder's pod, as Kind/name.
 	// Standbys of another workload do not forward to it.
 	WorkloadAnnotation = Prefix + "workload"
-	// ServingAnnotation is since when (RFC 3339) the holder's application runs.
-	// Absent while it does not.
+	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
+	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"
 )
 
-// What the application finds in its environment while it holds.
+// The environment of the application while its pod holds.
 const (
-	// FencingTokenEnv is the fencing token of the hold: a decimal number that
-	// only grows. With several slots, one token each, comma-separated in the
-	// order of SlotEnv.
+	// FencingTokenEnv is the fencing token of the hold: a decimal number that only grows.
+	// Several slots have one token each, comma-separated in the order of SlotEnv.
 	FencingTokenEnv = "METAPARTICLE_FENCING_TOKEN"
 	// SlotEnv names the Leases held, comma-separated.
 	SlotEnv = "METAPARTICLE_SLOT"
 )
 
-// What the webhook hands to the agent's container (downward API).
+// The environment of the agent's container (downward API).
 const (
 	PodNameEnv      = "METAPARTICLE_POD_NAME"
 	PodUIDEnv       = "METAPARTICLE_POD_UID"
@@ -140,6 +138,6 @@ const (
 	PodNamespaceEnv = "METAPARTICLE_POD_NAMESPACE"
 )
 
-// Identity is what a pod writes into holderIdentity: the name alone would take
-// a StatefulSet's new pod for its predecessor.
+// Identity returns the holderIdentity of a pod. The name alone would take a
+// StatefulSet's new pod for its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }

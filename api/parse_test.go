@@ -14,19 +14,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestParse(t *testing.T) {
+var plain = Claim{Kind: Singleton, Size: 1}
+
+func named(name string) Claim { return Claim{Kind: Singleton, Name: name, Size: 1} }
+
+func lock(name string) Claim { return Claim{Kind: Lock, Name: name, Size: 1} }
+
+func claimed(all ...Claim) []Claim { return all }
+
+func TestParseReadsEveryAnnotation(t *testing.T) {
 	tests := map[string]struct {
 		annotations map[string]string
 		want        Request
 	}{
 		"nothing":              {nil, Request{}},
 		"others' annotations":  {map[string]string{"example.com/singleton": "x", "metaparticle.ioo/x": ""}, Request{}},
-		"singleton":            {map[string]string{SingletonAnnotation: "true"}, Request{Singleton: true}},
+		"singleton":            {map[string]string{SingletonAnnotation: "true"}, Request{Claimed: claimed(plain)}},
 		"singleton off":        {map[string]string{SingletonAnnotation: "false"}, Request{}},
-		"named singleton":      {map[string]string{SingletonAnnotation: "writer"}, Request{Singleton: true, SingletonName: "writer"}},
-		"lock":                 {map[string]string{LockAnnotation: "a"}, Request{Locks: []string{"a"}}},
-		"locks are sorted":     {map[string]string{LockAnnotation: "b, a.c ,b,a"}, Request{Locks: []string{"a", "a.c", "b"}}},
-		"both":                 {map[string]string{LockAnnotation: "a", SingletonAnnotation: "true"}, Request{Singleton: true, Locks: []string{"a"}}},
+		"named singleton":      {map[string]string{SingletonAnnotation: "writer"}, Request{Claimed: claimed(named("writer"))}},
+		"lock":                 {map[string]string{LockAnnotation: "a"}, Request{Claimed: claimed(lock("a"))}},
+		"locks are sorted":     {map[string]string{LockAnnotation: "b, a.c ,b,a"}, Request{Claimed: claimed(lock("a"), lock("a.c"), lock("b"))}},
+		"both":                 {map[string]string{LockAnnotation: "a", SingletonAnnotation: "true"}, Request{Claimed: claimed(plain, lock("a"))}},
 		"injection wanted":     {map[string]string{InjectAnnotation: "true"}, Request{}},
 		"opted out":            {map[string]string{InjectAnnotation: "false"}, Request{OptOut: true}},
 		"what we write itself": {map[string]string{SlotsAnnotation: "forged", WorkloadAnnotation: "Pod/x"}, Request{}},
@@ -48,13 +56,13 @@ func TestParse(t *testing.T) {
 				OnLossAnnotation: "restart", ReadinessAnnotation: "holder", InjectAnnotation: "true",
 			},
 			Request{
-				Singleton: true, Containers: []string{"a", "b"}, LeaseDuration: 90 * time.Second,
+				Claimed: claimed(plain), Containers: []string{"a", "b"}, LeaseDuration: 90 * time.Second,
 				OnLoss: OnLossRestart, Readiness: ReadinessHolder,
 			},
 		},
 		"defaults written out": {
 			map[string]string{LockAnnotation: "a", OnLossAnnotation: "standby", ReadinessAnnotation: "forward"},
-			Request{Locks: []string{"a"}, OnLoss: OnLossStandby, Readiness: ReadinessForward},
+			Request{Claimed: claimed(lock("a")), OnLoss: OnLossStandby, Readiness: ReadinessForward},
 		},
 	}
 	for name, test := range tests {
@@ -66,8 +74,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestMistakesWordForWord is what people read, so each word counts.
-func TestMistakesWordForWord(t *testing.T) {
+// TestMistakesKeepTheirWords is what people read, so each word counts.
+func TestMistakesKeepTheirWords(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)
 	tests := []struct {
@@ -140,7 +148,7 @@ func TestMistakesWordForWord(t *testing.T) {
 }
 
 // A gate that is not in the containers cannot do everything that one in them can.
-func TestWhatAGateCannotDoIsAMistake(t *testing.T) {
+func TestSettingsThatAGateIgnoresAreMistakes(t *testing.T) {
 	tests := []struct {
 		gate, key, value, want string
 	}{
@@ -170,7 +178,7 @@ func TestWhatAGateCannotDoIsAMistake(t *testing.T) {
 	}
 }
 
-func TestStandbysOfAGateOutsideOfTheContainersAreNotReady(t *testing.T) {
+func TestStandbysWithoutShimsAreNotReady(t *testing.T) {
 	assert.Equal(t, ReadinessForward, Request{}.Standbys())
 	assert.Equal(t, ReadinessForward, Request{Gate: GateContainer}.Standbys())
 	assert.Equal(t, ReadinessHolder, Request{Readiness: ReadinessHolder}.Standbys())
@@ -178,7 +186,7 @@ func TestStandbysOfAGateOutsideOfTheContainersAreNotReady(t *testing.T) {
 	assert.Equal(t, ReadinessHolder, Request{Gate: GateReadiness}.Standbys())
 }
 
-func TestAllMistakesAreReportedAtOnceAndInOrder(t *testing.T) {
+func TestParseReportsAllMistakesInOrder(t *testing.T) {
 	_, err := Parse(map[string]string{
 		LockAnnotation:          "A",
 		OnLossAnnotation:        "x",
@@ -194,7 +202,7 @@ func TestAllMistakesAreReportedAtOnceAndInOrder(t *testing.T) {
 	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "shards"}, keys)
 }
 
-func TestMisspeltClaimIsNotAlsoAMissingOne(t *testing.T) {
+func TestMisspeltClaimIsOneMistake(t *testing.T) {
 	_, err := Parse(map[string]string{Prefix + "singelton": "true", OnLossAnnotation: "restart"})
 	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
 }
@@ -246,18 +254,19 @@ func FuzzParse(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		if !slices.IsSorted(got.Locks) || len(slices.Compact(slices.Clone(got.Locks))) != len(got.Locks) {
-			t.Fatalf("locks %q", got.Locks)
+		slots := got.Slots(Workload{Group: "apps", Kind: "Deployment", Name: strings.Repeat("n", 253)})
+		if !slices.IsSorted(slots) || len(slices.Compact(slices.Clone(slots))) != len(slots) {
+			t.Fatalf("slots %q", slots)
 		}
-		for _, slot := range got.Slots(Workload{Group: "apps", Kind: "Deployment", Name: strings.Repeat("n", 253)}) {
-			if len(slot) > 253 || !isSubdomain(slot) {
+		for _, slot := range slots {
+			if len(slot) > 253 || !isSubdomain(slot) || !IsSlot(slot) {
 				t.Fatalf("slot %q", slot)
 			}
 		}
 	})
 }
 
-func TestWhatAWorkloadsPodsWillHave(t *testing.T) {
+func TestEffectivePrefersTheTemplate(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

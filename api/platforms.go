@@ -8,15 +8,15 @@ import (
 	"fmt"
 )
 
-// Platforms is what an image runs on each architecture, where that differs: the
-// webhook does not know the node yet, so the shim picks at its start.
+// Platforms is what an image runs on each architecture, where that differs. The webhook
+// does not know the node yet, so the shim picks a command at its start.
 type Platforms map[string]PlatformCommand
 
 // PlatformCommand is what an image runs on one architecture.
 type PlatformCommand struct {
-	// Command comes before the words that the shim has of the container's own.
+	// Command stands before the child's words in the shim's arguments.
 	Command []string `json:"command"`
-	// StopSignal is the image's, or empty.
+	// StopSignal is the image's own, or empty.
 	StopSignal string `json:"stopSignal,omitempty"`
 }
 
@@ -29,18 +29,13 @@ func ParsePlatforms(s string) (Platforms, error) {
 	return p, nil
 }
 
-func (p Platforms) String() string {
-	b, err := json.Marshal(p)
-	if err != nil {
-		panic(err) // strings can be marshalled
-	}
-	return string(b)
-}
+// String returns the JSON.
+func (p Platforms) String() string { return mustJSON(p) }
 
-// also is whose images an architecture runs too, as container runtimes have it.
+// also is the other architecture whose images a container runtime takes.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
-// For is what the image runs on the architecture, by Go's name for it.
+// For returns what the image runs on the architecture, by Go's name for it.
 func (p Platforms) For(arch string) (PlatformCommand, bool) {
 	if c, ok := p[arch]; ok {
 		return c, true

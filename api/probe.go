@@ -14,34 +14,34 @@ type Probe struct {
 	PeriodSeconds       int `json:"periodSeconds"`
 	SuccessThreshold    int `json:"successThreshold"`
 	FailureThreshold    int `json:"failureThreshold"`
-	// TerminationGracePeriodSeconds is nil where the pod's own counts.
+	// TerminationGracePeriodSeconds is nil where that of the pod counts.
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
 }
 
-// InitialDelay is from the start of the child to the first probe.
+// InitialDelay returns the time from the start of the child to the first probe.
 func (p *Probe) InitialDelay() time.Duration { return seconds(p.InitialDelaySeconds) }
 
-// Timeout is how long one probe may take.
+// Timeout returns the time that one probe may take.
 func (p *Probe) Timeout() time.Duration { return seconds(p.TimeoutSeconds) }
 
-// Period is from one probe to the next.
+// Period returns the time from one probe to the next.
 func (p *Probe) Period() time.Duration { return seconds(p.PeriodSeconds) }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
-// Probes are those of one gated container; nil where there is none.
+// Probes are the probes of one gated container. A field is nil for no probe.
 type Probes struct {
 	Startup   *Probe `json:"startup,omitempty"`
 	Readiness *Probe `json:"readiness,omitempty"`
 	Liveness  *Probe `json:"liveness,omitempty"`
 }
 
-// The probes that the kubelet goes on to drive, as they are called in the
-// agent's paths and commands.
+// The probes that the kubelet goes on to drive, by their names in the agent's paths and
+// commands.
 const (
 	LivenessProbe  = "liveness"
 	ReadinessProbe = "readiness"
 )
 
-// ProbePath is where the agent answers for a container's probe.
+// ProbePath returns the path at which the agent answers a container's probe.
 func ProbePath(container, probe string) string { return "/probe/" + container + "/" + probe }

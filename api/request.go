@@ -3,18 +3,18 @@
 
 package api
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// Request is what the annotations of a pod ask for. The zero value asks for
-// nothing.
+// Request is what the annotations of a pod ask for. The zero value asks for nothing.
 type Request struct {
-	// Singleton: of all pods of this workload, one runs. SingletonName is
-	// empty for "true".
-	Singleton     bool
-	SingletonName string
-	// Locks are the names of locks, sorted and without doubles.
-	Locks []string
-	// Containers are the gated containers by name; empty means the default.
+	// Claimed are the claims, in the order of [Annotations]. Those of one annotation
+	// are sorted by name, without doubles.
+	Claimed []Claim
+	// Containers are the gated containers by name; empty means the default. One
+	// annotation names them for all claims of the pod.
 	Containers []string
 	// LeaseDuration is zero where the annotation is absent.
 	LeaseDuration time.Duration
@@ -27,8 +27,17 @@ type Request struct {
 	OptOut bool
 }
 
-// Claims: the request asks for at least one slot.
-func (r Request) Claims() bool { return r.Singleton || len(r.Locks) > 0 }
+// Claims reports whether the request asks for at least one slot.
+func (r Request) Claims() bool { return len(r.Claimed) > 0 }
+
+// Within returns the first claim of the scope, if there is one.
+func (r Request) Within(scope Scope) (Claim, bool) {
+	i := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind.Scope == scope })
+	if i < 0 {
+		return Claim{}, false
+	}
+	return r.Claimed[i], true
+}
 
 // OnLoss is what becomes of a container whose slot was lost or yielded.
 type OnLoss string
@@ -47,10 +56,10 @@ const (
 type Readiness string
 
 const (
-	// ReadinessForward (the default): a standby is Ready while the slot is in
-	// good hands, and forwards its declared TCP ports to the holder.
+	// ReadinessForward (the default) makes a standby Ready while the slot is in good
+	// hands; the standby forwards its declared TCP ports to the holder.
 	ReadinessForward Readiness = "forward"
-	// ReadinessHolder: the holder alone is Ready.
+	// ReadinessHolder makes the holder alone Ready.
 	ReadinessHolder Readiness = "holder"
 )
 
@@ -58,23 +67,25 @@ const (
 type Gate string
 
 const (
-	// GateContainer (the default): a shim in each gated container.
+	// GateContainer (the default) is a shim in each gated container.
 	GateContainer Gate = "container"
-	// GatePod: the kubelet starts the pod's containers when the slot is held,
-	// and restarts them all when it is lost.
+	// GatePod has the kubelet start the pod's containers when the slot is held, and
+	// restart them all when it is lost.
 	GatePod Gate = "pod"
-	// GateReadiness: nothing is held back; the holder alone is Ready.
+	// GateReadiness holds nothing back; the holder alone is Ready.
 	GateReadiness Gate = "readiness"
 )
 
-// Shims: the gate is in the containers themselves.
+// Shims reports whether the gate is in the containers themselves.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
-// Standbys is how standbys look. Where no shim waits in their containers there
-// is no standby that could be Ready: it has not started, or it must not serve.
+// Standbys returns how standbys look. A standby without a shim in its containers
+// cannot be Ready: its application has not started, or must not serve. A standby of a
+// claim with several holders has no single address to forward to.
 func (r Request) Standbys() Readiness {
+	several := slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Forwards })
 	switch {
-	case !r.Shims():
+	case several || !r.Shims():
 		return ReadinessHolder
 	case r.Readiness == "":
 		return ReadinessForward

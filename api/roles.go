@@ -26,9 +26,9 @@ const (
 const (
 	// ExitUsage ends a role whose arguments make no sense.
 	ExitUsage = 2
-	// ExitLost ends a container that a lost or yielded slot ended (EX_TEMPFAIL: try
-	// again), so that a person can tell that from the application's own end. A shim
-	// also ends with it to kill by the end of PID 1 what it could not kill otherwise.
+	// ExitLost ends a container after a lost or yielded slot (EX_TEMPFAIL: try again). A
+	// person can tell that end from the application's own. A shim also ends so to kill,
+	// by the end of PID 1, processes that no signal has killed.
 	ExitLost = 75
 	// RestartCode is the exit code by which the agent asks the kubelet to restart
 	// all containers of a pod with the gate "pod". Nothing else that ends an agent

@@ -15,8 +15,8 @@ import (
 // DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
 const DefaultGrace = 30 * time.Second
 
-// RunArgs are the arguments of the agent's sidecar. The webhook writes all but the
-// last three, which tests set. [DefaultRunArgs] is where a writer begins.
+// RunArgs are the arguments of the agent's sidecar. The webhook writes all but the last
+// three, which tests set. A writer begins with [DefaultRunArgs].
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots         []string
@@ -62,11 +62,9 @@ func DefaultRunArgs() RunArgs {
 // defaultListen is every address of the pod.
 var defaultListen = ":" + strconv.Itoa(AgentPort)
 
-// ReadinessGateArg is the argument by which a pod's readiness is its gate. The
-// policies and [podspec.HasGate] compare words with it, because CEL can parse no
-// arguments; a spelling that the webhook never writes does not count.
-//
-// [podspec.HasGate]: https://pkg.go.dev/github.com/metaparticle-io/metaparticle/api/podspec#HasGate
+// ReadinessGateArg is the argument by which a pod's readiness is its gate. CEL can parse
+// no arguments, so the policies and podspec.HasGate compare words. A spelling that the
+// webhook never writes does not count.
 const ReadinessGateArg = "-gate=" + string(GateReadiness)
 
 // Args returns the words of the agent's container, as a pod's spec has them.
@@ -82,8 +80,8 @@ func ParseRunArgs(words []string) (RunArgs, error) {
 	return r, err
 }
 
-// RecallRunArgs reads back what a pod's spec has of [RunArgs.Args]. It passes over
-// all words that it does not understand.
+// RecallRunArgs reads back what a pod's spec has of [RunArgs.Args], and passes over all
+// other words.
 func RecallRunArgs(words []string) RunArgs {
 	r := DefaultRunArgs()
 	runArguments.recall(&r, words)

@@ -8,12 +8,15 @@ import (
 	"strings"
 )
 
-// IsSlot: a claim can name the Lease. Rights are given on no other Lease. Of a
-// shortened name, only what the hash left of it can be judged.
-func IsSlot(lease string) bool {
-	if name, ok := strings.CutPrefix(lease, lockPrefix); ok {
-		return isLock(name)
-	}
+// isLockSlot reports whether a lock can have the Lease.
+func isLockSlot(lease string) bool {
+	name, ok := strings.CutPrefix(lease, lockPrefix)
+	return ok && isLock(name)
+}
+
+// isSingletonSlot reports whether a singleton can have the Lease. Of a shortened name
+// only what stands before the hash can be judged.
+func isSingletonSlot(lease string) bool {
 	if len(lease) != maxName {
 		return len(lease) < maxName && isSingletonLease(lease)
 	}
@@ -22,9 +25,9 @@ func IsSlot(lease string) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
 }
 
-// endings complete the name of a singleton's Lease, wherever it was cut: in or
-// after the workload's name, in the kind's part, between its two dashes, or
-// before its end.
+// endings complete the name of a singleton's Lease, wherever the name was cut. The cut
+// may be in or after the workload's name, in the kind's part, between two dashes there,
+// or before the end of that part.
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
 // isSingletonLease reads back what [SingletonLease] writes, but for the hash.
@@ -72,19 +75,19 @@ func readKind(part string) (Workload, bool) {
 	return read, read.Kind == strings.ToLower(read.Kind) && (at == 0 || !read.builtin())
 }
 
-// isLock: a lock can have the name.
+// isLock reports whether a lock can have the name.
 func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name) }
 
-// isSingletonName: a singleton can have the name.
+// isSingletonName reports whether a singleton can have the name.
 func isSingletonName(name string) bool {
 	return len(name) <= maxLabel && isLabel(name) && !ambiguous(name)
 }
 
-// isKind: an API can have the kind (RFC 1035, in any case).
+// isKind reports whether an API can have the kind (RFC 1035, in any case).
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // a letter may be an ASCII one in lower case
+			return false // some letters have an ASCII letter as their lower case
 		}
 	}
 	lower := strings.ToLower(kind)

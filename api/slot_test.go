@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSlotsAreWhatClaimsCanName(t *testing.T) {
+func TestIsSlotTakesNamesOfClaimsAlone(t *testing.T) {
 	long := strings.Repeat("l", 253)
 	for lease, want := range map[string]bool{
 		"lock.a": true, "lock.a.b-c.0": true, "lock." + long[:248]: true, "singleton.deployment.biller": true,
@@ -37,7 +37,7 @@ func TestSlotsAreWhatClaimsCanName(t *testing.T) {
 	}
 }
 
-func TestValidWorkloadsAreObjectsThatCanExist(t *testing.T) {
+func TestWorkloadIsValidIfItCanExist(t *testing.T) {
 	for w, want := range map[Workload]bool{
 		{"apps", "Deployment", "biller"}:                        true,
 		{"", "Pod", "a.b"}:                                      true,
@@ -59,7 +59,7 @@ func TestValidWorkloadsAreObjectsThatCanExist(t *testing.T) {
 }
 
 // A name that looks like the shortened form of another one is shortened, too.
-func TestShortenedNamesAreNobodyElses(t *testing.T) {
+func TestShortenedNamesCollideWithNoName(t *testing.T) {
 	for length := 200; length <= 253; length++ {
 		for _, end := range []string{"", "-", "--------", "."} {
 			name := strings.Repeat("n", length-len(end)-1) + end + "m"
@@ -80,8 +80,8 @@ func TestShortenedNamesAreNobodyElses(t *testing.T) {
 	}
 }
 
-// FuzzSingletonsAndTheirLeases looks for two workloads that share a Lease, for a
-// claim's Lease that is taken for none, and for a slot that no claim can name.
+// FuzzSingletonsAndTheirLeases looks for two workloads that share a Lease. The fuzzer
+// also looks for a claim's Lease that is no slot, and for a slot without a claim.
 func FuzzSingletonsAndTheirLeases(f *testing.F) {
 	long := strings.Repeat("n", 240)
 	f.Add("apps", "Deployment", "biller", "", "batch", "Job", "biller", "writer", "singleton.a--b-c-d.x")
@@ -123,7 +123,7 @@ func FuzzSingletonsAndTheirLeases(f *testing.F) {
 	})
 }
 
-// canonical is equal for workloads that are meant to share a slot.
+// canonical returns equal values for workloads that are meant to share a slot.
 func canonical(w Workload) Workload {
 	w.Kind = strings.ToLower(w.Kind)
 	if w.builtin() {

@@ -54,7 +54,7 @@ func strip(in any) (any, error) {
 	object.SetManagedFields(nil)
 	switch o := object.(type) {
 	case *corev1.Pod:
-		o.Spec = podspec.Outline(&o.Spec)
+		o.Spec = podspec.Strip(&o.Spec)
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
 	case *appsv1.Deployment:
 		o.Spec = appsv1.DeploymentSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}

@@ -71,7 +71,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 // ask is all of a pod that its claims depend on.
 type ask struct {
 	account, slots, duration string
-	// ended: the pod asks for nothing any more. One that is about to end still does.
+	// ended is set for a pod that asks for nothing any more. A pod that is about to end
+	// still asks.
 	ended bool
 	gate  bool
 }
@@ -86,8 +87,8 @@ func asks(pod *corev1.Pod) ask {
 	}
 }
 
-// addWorkloads adds what workloads will ask for as soon as they have pods, so
-// that a first pod finds its Lease, and that one between two Jobs stays.
+// addWorkloads adds what workloads will ask for as soon as they have pods. So a first pod
+// finds its Lease, and a Lease stays between two Jobs of a CronJob.
 func (c claims) addWorkloads(workloads []workload) {
 	for _, w := range workloads {
 		request, err := api.Parse(w.effective())

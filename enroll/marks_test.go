@@ -36,22 +36,46 @@ func TestMarksGrantOnlySlots(t *testing.T) {
 }
 
 func TestEveryClaimableNameIsASlot(t *testing.T) {
-	request := api.Request{Singleton: true, Locks: []string{"x"}}
-	named := api.Request{Singleton: true, SingletonName: "writer"}
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
-	for _, slot := range append(request.Slots(of), named.Slots(of)...) {
-		assert.True(t, api.IsSlot(slot), slot)
+	for _, a := range api.Annotations {
+		for _, value := range a.Examples {
+			if a.Kind == nil {
+				continue
+			}
+			request, err := api.Parse(map[string]string{a.Key: value})
+			require.NoError(t, err)
+			require.NotEmpty(t, request.Slots(of), "%s: %s", a.Key, value)
+			for _, slot := range request.Slots(of) {
+				assert.True(t, api.IsSlot(slot), slot)
+			}
+		}
 	}
 }
 
-func TestUngatedMarksGrantNothingAfterOptOut(t *testing.T) {
-	w := newWorld(t, marked("a", "till", "lock.x"))
-	w.optOut()
-	w.settle(w.process())
-	assert.Zero(t, w.writes)
-	w.create(gated("b", "till", "lock.y"))
-	w.settle(w.process())
-	assert.Equal(t, []string{"lock.y"}, w.role("till").Rules[0].ResourceNames, "the gated pod started before its namespace opted out")
+// A namespace that has opted out gates no new pod; gated pods from before live on there.
+func TestUngatedMarksGrantNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		pod      *corev1.Pod
+		optedOut bool
+		granted  []string
+	}{
+		"marks alone, opted out":      {marked("a", "till", "lock.x"), true, nil},
+		"marks and a gate, opted out": {gated("a", "till", "lock.x"), true, []string{"lock.x"}},
+		"marks alone, opted in":       {marked("a", "till", "lock.x"), false, []string{"lock.x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, test.pod)
+			if test.optedOut {
+				w.optOut()
+			}
+			w.settle(w.process())
+			if test.granted == nil {
+				assert.Zero(t, w.writes)
+				return
+			}
+			assert.Equal(t, test.granted, w.role("till").Rules[0].ResourceNames)
+		})
+	}
 }
 
 func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {

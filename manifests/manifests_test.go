@@ -113,7 +113,7 @@ func texts(t *testing.T) map[string]string {
 	return found
 }
 
-func TestEveryNameIsKnownToThePrograms(t *testing.T) {
+func TestManifestsUseKnownNamesAlone(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
 		api.WorkloadAnnotation, api.ManagedLabel, api.Prefix,
@@ -128,7 +128,7 @@ func TestEveryNameIsKnownToThePrograms(t *testing.T) {
 	}
 }
 
-func TestGatePolicyRecognizesInjectedGates(t *testing.T) {
+func TestGatePolicyFindsInjectedParts(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
@@ -143,7 +143,7 @@ func TestGatePolicyRecognizesInjectedGates(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
 }
 
-func TestMarksPolicyCoversTheMarksThatEnrollReads(t *testing.T) {
+func TestMarksPolicyCoversTheMarksOfEnroll(t *testing.T) {
 	marks := texts(t)["policies/marks.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'",
@@ -179,10 +179,10 @@ func TestMarksPolicyCoversTheMarksThatEnrollReads(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyIgnoresAnnotationsThatClaimNothing(t *testing.T) {
+func TestGatePolicyKnowsKeysThatClaimNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
-		if !a.Claim {
+		if a.Kind == nil {
 			nothing = append(nothing, a.Key)
 		}
 	}
@@ -197,7 +197,7 @@ func TestGatePolicyIgnoresAnnotationsThatClaimNothing(t *testing.T) {
 	}
 }
 
-func TestStatusPolicyAllowsTheAgentsWrites(t *testing.T) {
+func TestStatusPolicyAllowsTheAgentsOwnWrites(t *testing.T) {
 	status := texts(t)["policies/status.yaml"]
 	assert.Contains(t, status, "k == '"+api.RoleLabel+"' ?\n          variables.newLabels[k] == '"+api.RoleHolder+"'")
 	assert.Contains(t, status, "k == '"+api.DeletionCostAnnotation+"'")

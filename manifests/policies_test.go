@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestLeftoverPolicyRecognizesInjectedParts(t *testing.T) {
+func TestLeftoverPolicyFindsInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -26,20 +26,75 @@ func TestLeftoverPolicyRecognizesInjectedParts(t *testing.T) {
 	} {
 		assert.Contains(t, leftover, name)
 	}
-	for _, slot := range []string{
-		api.LockLease("x"), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, ""), api.SingletonLease(api.Workload{Kind: "Pod", Name: "x"}, "main"),
-	} {
+	shown := expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`)
+	for _, slot := range slots(t) {
 		for _, flag := range []string{"-slots=", "--slots=", "-slots\x00", "--slots\x00"} {
-			assert.Regexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00run\x00"+flag+slot)
+			assert.Regexp(t, shown, "\x00run\x00"+flag+slot.lease)
 		}
 	}
 	for _, other := range []string{"-slots=4", "\n-slots=lock.x", "sh\x00# -slots=lock.x", "-slots=lockx", "-slots"} {
-		assert.NotRegexp(t, expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`), "\x00"+other)
+		assert.NotRegexp(t, shown, "\x00"+other)
 	}
-	own := api.SingletonLease(api.Workload{Kind: "Pod", Name: "solo"}, "main")
-	assert.True(t, strings.HasSuffix(own, ".pod.solo"), "a bare pod's slot must end as the policy expects: %s", own)
-	long := api.SingletonLease(api.Workload{Kind: "Pod", Name: strings.Repeat("x", 253)}, "main")
-	assert.Regexp(t, `\.pod\..*-[0-9a-f]{32}$`, long)
+	args := api.DefaultRunArgs()
+	args.Slots = []string{api.LockLease("x"), api.LockLease("y")}
+	assert.Regexp(t, shown, "\x00"+strings.Join(args.Args(), "\x00"), "the policy must match the arguments that the webhook writes")
+}
+
+// A pod without a controller may compete for the slots of its namespace, and for those
+// of its own workload: the pod itself.
+func TestLeftoverPolicyKnowsSlotsOfBarePods(t *testing.T) {
+	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
+		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
+	require.Len(t, found, 3)
+	own := func(pod string) *regexp.Regexp {
+		return regexp.MustCompile("^" + strings.ReplaceAll(found[1]+regexp.QuoteMeta(pod)+found[2], `\\`, `\`) + "$")
+	}
+	for _, slot := range slots(t) {
+		if slot.kind.Scope == api.ScopeNamespace {
+			assert.Regexp(t, own("solo.1"), slot.lease)
+			continue
+		}
+		if slot.of.Kind == "Pod" && slot.of.Group == "" {
+			assert.Regexp(t, own(slot.of.Name), slot.lease, "a pod's own slot must match, also a shortened one")
+		}
+		if len(slot.lease) < 200 {
+			assert.NotRegexp(t, own("other"), slot.lease)
+		}
+	}
+}
+
+// claimed is a Lease that a pod of the workload can claim.
+type claimed struct {
+	lease string
+	kind  *api.Kind
+	of    api.Workload
+}
+
+// slots returns the Leases that several workloads claim by the examples of each kind.
+func slots(t *testing.T) []claimed {
+	t.Helper()
+	long := strings.Repeat("x", 253)
+	var all []claimed
+	for _, a := range api.Annotations {
+		if a.Kind == nil {
+			continue
+		}
+		for _, value := range a.Examples {
+			r, err := api.Parse(map[string]string{a.Key: value})
+			require.NoError(t, err)
+			for _, of := range []api.Workload{
+				{Kind: "Pod", Name: "solo.1"}, {Kind: "Pod", Name: long}, {Group: "apps", Kind: "Deployment", Name: "a.b"},
+				{Group: "my-group.example.com", Kind: "Rollout", Name: "1"}, {Group: long, Kind: "Pod", Name: "x"},
+			} {
+				for _, lease := range r.Slots(of) {
+					require.True(t, api.IsSlot(lease), lease)
+					all = append(all, claimed{lease, a.Kind, of})
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, all)
+	return all
 }
 
 // expression returns the first regular expression after a place in a policy. The
@@ -51,9 +106,9 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-// The cost of a comprehension is quadratic, and only the size of the object
-// bounds the number of arguments.
-func TestNoPolicyIteratesOverArguments(t *testing.T) {
+// The cost of a comprehension is quadratic, and only the size of the object bounds the
+// number of arguments.
+func TestPoliciesReadArgumentsAsOneText(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
 			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
@@ -64,16 +119,8 @@ func TestNoPolicyIteratesOverArguments(t *testing.T) {
 func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
 	slot := expression(t, policy, `"'(\^.*?)'"`)
-	long := strings.Repeat("x", 253)
-	for _, lease := range []string{
-		api.LockLease("x"), api.LockLease("1.a-b"),
-		api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: "a.b"}, ""),
-		api.SingletonLease(api.Workload{Group: "my-group.example.com", Kind: "Rollout", Name: "1"}, "main-2"),
-		api.SingletonLease(api.Workload{Kind: "Pod", Name: long}, strings.Repeat("y", 63)),
-		api.SingletonLease(api.Workload{Group: long, Kind: "Pod", Name: "x"}, ""),
-	} {
-		require.True(t, api.IsSlot(lease), lease)
-		assert.Regexp(t, slot, lease)
+	for _, known := range slots(t) {
+		assert.Regexp(t, slot, known.lease)
 	}
 	for _, lease := range []string{
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
@@ -84,13 +131,13 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	}
 }
 
-func TestImagePolicyRecognizesInjectedContainers(t *testing.T) {
+func TestImagePolicyKnowsInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
-	names := fmt.Sprintf("name in ['%s', '%s', '%s']", api.AgentContainer, api.TurnContainer, api.WaitContainer)
+	names := "name in ['" + strings.Join(api.Injected, "', '") + "']"
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestCarriedPolicyMatchesTheWorkloadWebhook(t *testing.T) {
+func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)

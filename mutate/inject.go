@@ -75,8 +75,8 @@ func Inject(ctx context.Context, s Subject, agentImage string, images Images) ([
 		gated: gated, inits: gatedInits(pod, request), image: agentImage, limits: s.Limits,
 	}
 	refusals = append(refusals, parts.judge(s.Raw, s.Kubernetes)...)
-	if request.Singleton && s.Workload.Name == "" {
-		refusals.add(PodWithoutName, "the pod claims %s", api.SingletonAnnotation)
+	if claim, ok := request.Within(api.ScopeWorkload); ok && s.Workload.Name == "" {
+		refusals.add(PodWithoutName, "the pod claims %s", claim.Kind.Key)
 	}
 	if of := parts.copied(); of != "" {
 		refusals.add(Leftover, "the pod has no controller, and was gated for %s, whose holder it would run beside (without the annotation %s it is a group of its own)", of, api.SlotsAnnotation)

@@ -13,7 +13,7 @@ import (
 )
 
 func TestTokenWarningNeedsAllOfItsCauses(t *testing.T) {
-	claim := func(gate api.Gate) api.Request { return api.Request{Singleton: true, Gate: gate} }
+	claim := func(gate api.Gate) api.Request { return api.Request{Claimed: []api.Claim{{Kind: api.Singleton, Size: 1}}, Gate: gate} }
 	for name, test := range map[string]struct {
 		spec    corev1.PodSpec
 		request api.Request

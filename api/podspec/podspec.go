@@ -19,8 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// HasGate reports whether the pod has the agent as a sidecar, and a part that waits
-// for the agent: a shim, the init container of the gate "pod", or the readiness gate.
+// HasGate reports whether the pod has the agent as a sidecar, and a part that waits for
+// the agent. That part is a shim, the init container of the gate "pod", or the pod's
+// readiness gate.
 //
 // An ordinary init container is no agent, whatever its name: it has ended before the
 // kubelet starts the application, and then no agent renews.
@@ -48,25 +49,25 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Outline returns a spec that has nothing but what [HasGate] reads, and the service
-// account. A cache of ten thousand pods keeps outlines instead of specs.
-func Outline(spec *corev1.PodSpec) corev1.PodSpec {
+// Strip returns a spec that has nothing but what [HasGate] reads, and the service
+// account. A cache of ten thousand pods keeps stripped specs.
+func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	return corev1.PodSpec{
 		ServiceAccountName: spec.ServiceAccountName,
-		InitContainers:     outlines(spec.InitContainers),
-		Containers:         outlines(spec.Containers),
+		InitContainers:     strip(spec.InitContainers),
+		Containers:         strip(spec.Containers),
 		ReadinessGates:     slices.DeleteFunc(slices.Clone(spec.ReadinessGates), func(g corev1.PodReadinessGate) bool { return !isReady(g) }),
 	}
 }
 
-// What outlines share.
+// Stripped containers share these values, which nobody changes.
 var (
 	always        = corev1.ContainerRestartPolicyAlways
 	shimCommand   = []string{api.AgentBinary, api.ExecRole}
 	readinessArgs = []string{api.ReadinessGateArg}
 )
 
-func outlines(containers []corev1.Container) []corev1.Container {
+func strip(containers []corev1.Container) []corev1.Container {
 	kept := make([]corev1.Container, len(containers))
 	for i, c := range containers {
 		kept[i].Name = c.Name

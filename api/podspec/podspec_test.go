@@ -6,9 +6,12 @@ package podspec
 import (
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -37,13 +40,12 @@ func TestHasGateAnswersForOddPods(t *testing.T) {
 	for _, r := range rows(t) {
 		t.Run(r.Name, func(t *testing.T) {
 			assert.Equal(t, r.Gate, HasGate(&r.Spec))
-			outline := Outline(&r.Spec)
-			assert.Equal(t, r.Gate, HasGate(&outline), "as the cache keeps the pod")
+			stripped := Strip(&r.Spec)
+			assert.Equal(t, r.Gate, HasGate(&stripped), "as the cache keeps the pod")
 		})
 	}
 }
 
-// Between the webhook and HasGate are the arguments alone.
 func TestHasGateKnowsArgumentsOfEveryGate(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	for gate, want := range map[api.Gate]bool{api.GateContainer: false, api.GatePod: false, api.GateReadiness: true} {
@@ -58,6 +60,39 @@ func TestHasGateKnowsArgumentsOfEveryGate(t *testing.T) {
 		InitContainers: []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always}},
 		Containers:     []corev1.Container{{Command: append([]string{api.AgentBinary}, api.DefaultExecArgs().Args()...)}},
 	}))
+}
+
+// The webhook's own pods, as the golden files have them.
+func TestGoldenPodsHaveGatesAndKnownArguments(t *testing.T) {
+	files, err := filepath.Glob("../../mutate/testdata/*.txtar")
+	require.NoError(t, err)
+	gates, shims := 0, 0
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		require.NoError(t, err)
+		i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "patched.yaml" })
+		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // written by hand
+			continue
+		}
+		var pod corev1.Pod
+		require.NoError(t, yaml.Unmarshal(archive.Files[i].Data, &pod))
+		if pod.Kind != "Pod" || pod.Labels[api.GatedLabel] == "" {
+			continue
+		}
+		gates++
+		assert.True(t, HasGate(&pod.Spec), file)
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+			if isAgent(c) {
+				assert.Equal(t, c.Args, api.RecallRunArgs(c.Args).Args(), file)
+			}
+			if isShim(c) {
+				shims++
+				assert.Equal(t, c.Command[1:], api.RecallExecArgs(c.Command).Args(), file)
+			}
+		}
+	}
+	assert.Greater(t, gates, 40)
+	assert.Greater(t, shims, 40)
 }
 
 // mixed draws a spec from the parts that a gate has, and from parts like them.
@@ -85,23 +120,23 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-func FuzzOutline(f *testing.F) {
+func FuzzStrip(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		spec := mixed(rand.New(rand.NewPCG(seed, 0)))
 		before := spec.DeepCopy()
-		outline := Outline(spec)
+		stripped := Strip(spec)
 		require.Equal(t, before, spec, "the pod itself stays as it is")
-		require.Equal(t, HasGate(spec), HasGate(&outline))
-		require.Equal(t, outline, Outline(&outline))
-		require.Equal(t, "till", outline.ServiceAccountName)
-		require.Empty(t, outline.NodeName)
+		require.Equal(t, HasGate(spec), HasGate(&stripped))
+		require.Equal(t, stripped, Strip(&stripped))
+		require.Equal(t, "till", stripped.ServiceAccountName)
+		require.Empty(t, stripped.NodeName)
 	})
 }
 
-// The policies on marks and gates compare words, because CEL can parse no arguments.
+// CEL can parse no arguments, so the policies on marks and gates compare words.
 func TestPoliciesLookForTheSameWords(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,

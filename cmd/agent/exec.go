@@ -23,8 +23,8 @@ import (
 )
 
 func execCommand(_ context.Context, args []string) (int, error) {
-	// Its memory counts in the application's limit, and it does next to
-	// nothing: little garbage, few threads. Two, because one may hang in the
+	// The shim's memory counts in the application's limit, and the shim does next to
+	// nothing: little garbage, few threads. Two threads, because one may hang in the
 	// application's exec, and the watchdog must not.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
@@ -49,7 +49,7 @@ func execConfig(args []string) (gate.ShimConfig, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// Between the other two the kubelet makes the difference.
+		// The kubelet tells restart from end: it starts the container again, or does not.
 		StandBy: e.OnLoss == api.OnLossStandby,
 		Env:     environment,
 		Grace:   e.Grace,
@@ -78,8 +78,8 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the container's own, or else one of this
-// program's. It returns nil for no hook.
+// hook returns the command of a hook: the container's own, or else one of this program's.
+// No hook has no command.
 func hook(name string, h *api.Handler) (*gate.Hook, error) {
 	switch {
 	case h == nil:
@@ -99,9 +99,9 @@ func hook(name string, h *api.Handler) (*gate.Hook, error) {
 	}, nil
 }
 
-// stopSignal reads what an image's STOPSIGNAL and lifecycle.stopSignal may say. Not
-// to be told of a signal is found out here, not when the application is not asked
-// to stop: Go's runtime keeps some for itself, and SIGCHLD tells of the child.
+// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal, and refuses signals
+// of which the shim is not told. Go's runtime keeps some for itself, and SIGCHLD tells of
+// the child. Without the refusal the application would not be asked to stop.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {
@@ -146,7 +146,7 @@ func parseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }
 
-// environment is what the application finds in its environment while it holds.
+// environment returns the variables that an application finds while its pod holds.
 func environment(slots []gate.SlotToken) []string {
 	var names, tokens []string
 	for _, s := range slots {

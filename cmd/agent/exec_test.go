@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestAStopSignalIsANameOrANumber(t *testing.T) {
+func TestStopSignalIsANameOrANumber(t *testing.T) {
 	for text, want := range map[string]syscall.Signal{
 		"SIGQUIT": syscall.SIGQUIT, "QUIT": syscall.SIGQUIT, "sigquit": syscall.SIGQUIT, "3": syscall.SIGQUIT,
 		"SIGRTMIN+3": 37, "RTMIN+0": 34, "RTMIN+30": 64, "64": 64,
@@ -26,7 +26,7 @@ func TestAStopSignalIsANameOrANumber(t *testing.T) {
 	}
 }
 
-func TestAStopSignalThatNobodyIsToldOfIsRefused(t *testing.T) {
+func TestStopSignalOfTheRuntimeIsRefused(t *testing.T) {
 	for _, name := range []string{"SIGCHLD", "CLD", "17", "SIGURG", "SIGPROF", "27", "32", "33", "SIGRTMIN", "RTMIN+0", "34"} {
 		_, err := stopSignal(name)
 		assert.ErrorContains(t, err, "cannot be passed on", name)

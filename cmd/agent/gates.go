@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// opened is a gate, and how it is served and closed.
+// opened is a gate, with what serves and closes it.
 type opened struct {
 	agent.Gate
 	run   func(ctx context.Context) error

@@ -22,9 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// handleCommand carries out one lifecycle hook that is no command of the
-// container's, as the kubelet does, which knows the pod's address. It is a
-// process of its own, so that the shim neither waits nor grows.
+// handleCommand carries out one lifecycle hook that is no command of the container, as
+// the kubelet would. The hook has a process of its own, so that the shim neither waits
+// nor grows.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {
@@ -60,8 +60,8 @@ func handle(ctx context.Context, h api.Handler, podIP string) error {
 // hookBody bounds what is read of an answer, as the kubelet does.
 const hookBody = 10 << 10
 
-// httpHook is done when there is an answer, whatever it says. The certificate
-// is not looked at, and a redirect to another host not followed.
+// httpHook sends a request and waits for an answer, whatever the answer says. A
+// certificate is not checked, and a redirect to another host not followed.
 func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 	host := cmp.Or(get.Host, podIP)
 	if host == "" {

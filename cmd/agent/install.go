@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// installCommand is the agent's postStart hook: no gated container is started
-// before it has ended.
+// installCommand carries out the agent's postStart hook. The kubelet starts no gated
+// container before the hook has ended.
 func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
 	to := flags.String("to", api.AgentBinary, "where the binary is copied to")
@@ -32,9 +32,9 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// prepare makes what the gate needs of the shared volume. The hook does it, for
-// which the kubelet waits, and so does the agent: a kubelet that was restarted
-// before the hook never runs it. Done by both at once it is done once.
+// prepare makes what the gate needs of the shared volume. The kubelet waits for the hook,
+// which calls prepare. The agent calls prepare, too: a kubelet that was restarted before
+// the hook never runs the hook. Two calls at once do the work once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
 		return err
@@ -46,7 +46,8 @@ func prepare(runDir, binary string) error {
 	if _, absent := os.Stat(binary); absent != nil {
 		return err
 	}
-	// Another version of it serves, and who ended here would give up a slot.
+	// Another version of the binary serves, and an agent that ended here would give up a
+	// slot.
 	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
 	return nil
 }

@@ -1,12 +1,18 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command agent is what the webhook puts into a pod: "run" holds the lease,
-// "install" copies it into the shared volume, "exec" is the parent of a gated
-// container's application, "handle" carries out a lifecycle hook for it, "probe"
-// is its exec probe. "turn" and "wait" are the init containers in front of
-// applications that can have no such parent. "yield" asks a running agent to hand
-// over.
+// Command agent is the binary that the webhook puts into a pod. Its first argument is a
+// role:
+//
+//   - run holds the slots, in the sidecar.
+//   - install copies the binary into the shared volume.
+//   - exec is the shim, the parent of a gated container's application.
+//   - handle carries out a lifecycle hook for the shim.
+//   - probe is an exec probe of a gated container.
+//   - turn and wait are the init containers in front of an application without a shim.
+//   - yield asks a running agent to hand over.
+//
+// Package api has the arguments of each role that the webhook writes.
 package main
 
 import (
@@ -34,7 +40,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 }
 
 func main() {
-	// Nobody reads a profile; its table alone is a megabyte and a half.
+	// Nobody reads a profile, and the table of one is a megabyte and a half.
 	runtime.MemProfileRate = 0
 	os.Exit(run(context.Background(), os.Args[1:]))
 }

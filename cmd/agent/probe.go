@@ -21,11 +21,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// probePatience is what an agent has to say that the command is to be run. It
-// does nothing else first, and the shortest probe has a second for it all.
+// probePatience is the time that an agent has to say that the command is to be run. The
+// agent does nothing else first, and the shortest probe has a second for all.
 const probePatience = 500 * time.Millisecond
 
-// asker is an exec probe, as the kubelet runs it in a gated container.
+// asker is an exec probe, as the kubelet runs one in a gated container.
 type asker struct {
 	probe   string
 	path    string
@@ -33,10 +33,10 @@ type asker struct {
 	command []string
 }
 
-// probeCommand asks the agent, and then runs the application's own command if
-// that is what it says. The exit code and the output are the kubelet's.
+// probeCommand asks the agent, and runs the application's own command if the agent says
+// so. The kubelet gets the exit code and the output.
 func probeCommand(ctx context.Context, args []string) (int, error) {
-	// It counts in the application's limits, once a period.
+	// The probe counts in the application's limits, once a period.
 	runtime.GOMAXPROCS(1)
 	a, err := parseProbe(args)
 	if err != nil {
@@ -90,8 +90,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered: nobody knows whether there is a child. None is killed for that;
-// the shim has a watchdog. And none is shown to Services for it.
+// unanswered judges a probe without an answer: nobody knows whether there is a child. The
+// kubelet kills no child for that, because the shim has a watchdog. Nor does a Service
+// send requests there.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil
@@ -138,7 +139,7 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 		return code, err
 	}
 	request.Header.Set(probe.ChildHeader, child)
-	// An agent that does not hear it hears the next one.
+	// An agent that does not hear this result hears the next one.
 	if response, err := a.client.Do(request); err == nil {
 		response.Body.Close()
 	}

@@ -38,13 +38,13 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	// It waits most of the time, next to every gated pod: little garbage, and
-	// no threads for a parallelism that it does not have.
+	// The agent waits most of the time, next to every gated pod. So garbage is collected
+	// early, and one thread runs Go.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 
-	// SIGTERM, which a sidecar gets after the application's containers have
-	// ended, asks to leave as soon as that is proven. A second one asks no more.
+	// SIGTERM, which a sidecar gets after the application's containers have ended, asks
+	// the agent to leave as soon as their end is proven. A second signal asks no more.
 	stop := make(chan struct{})
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -76,10 +76,10 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
 }
 
-// run puts the agent together. The first part that ends, ends all.
+// run puts the agent together. The end of one part ends all parts.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log, out := s.logger(os.Stderr)
-	// What cannot be written now is lost: there is nobody to be told.
+	// Lines that cannot be written now are lost: there is nobody to be told.
 	defer func() { _ = out.flush() }()
 	if s.Gate != api.GateReadiness {
 		if err := prepare(s.RunDir, s.Install); err != nil {
@@ -110,14 +110,14 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
 	c.Clock, c.Log, c.Reconnect = gate.Now, log, client.Close
 	if s.Gate != api.GateContainer {
-		// Where there are no shims to tell of it.
+		// No shim tells this agent of leaps.
 		leaps := gate.NewLeaps()
 		defer leaps.Close()
 		c.Leaps = leaps.Watch(ctx)
 	}
 	c.Random = rand.NewChaCha8(seed)
-	// By itself the runtime waits for a megabyte of garbage. What it then has in
-	// use mostly stays so: what is alive is spread over it.
+	// By itself the runtime waits for a megabyte of garbage. Most of that memory would
+	// stay in use, because living objects are spread over it.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})

@@ -18,15 +18,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waitNotice is how long it waits before it says so: who gets the slot at once
-// has nothing to read.
+// waitNotice is the time after which a waiting pod says so. A pod that gets its slot at
+// once has nothing to say.
 const waitNotice = 10 * time.Second
 
-// exitTerminated is what a shell makes of SIGTERM.
+// exitTerminated is the exit code of a shell after SIGTERM.
 const exitTerminated = 128 + int(syscall.SIGTERM)
 
-// waitCommand is the last init container of a pod whose containers the kubelet
-// starts. It ends well when the slot is held.
+// waitCommand runs in the last init container of a pod whose containers the kubelet
+// starts, and ends well when the slot is held.
 func waitCommand(ctx context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent wait", flag.ContinueOnError)
 	socket := flags.String("socket", api.WaitSocket, "the agent's socket")

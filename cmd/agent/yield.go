@@ -22,7 +22,7 @@ import (
 // grace, to release, and to stand by.
 const yieldSignal = syscall.SIGUSR1
 
-// yieldCommand is for a person who wants another pod to hold:
+// yieldCommand lets a person ask for another holder:
 //
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
 func yieldCommand(_ context.Context, args []string) (int, error) {
@@ -41,8 +41,8 @@ func yieldCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// neighbour is the process of this container that is its agent. That is PID 1,
-// unless the pod's containers share a process namespace, or have the node's.
+// neighbour returns the agent's process in this container. That is PID 1, unless the
+// pod's containers share a process namespace, or have the node's.
 func neighbour(proc string) (pid int, err error) {
 	here, err := os.Readlink(filepath.Join(proc, "self", "ns", "mnt"))
 	if err != nil {

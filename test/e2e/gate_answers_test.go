@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// The policy on marks and podspec.HasGate must agree: enroll would otherwise give a
-// right for a pod that the policy lets nobody create, or none for one that it does.
+// The policy on marks and podspec.HasGate must agree. Otherwise enroll would give rights
+// for pods that the policy refuses, or none for pods that the policy admits.
 func TestMarksPolicyAnswersAsHasGate(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../api/podspec/testdata/pods.yaml")

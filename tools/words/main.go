@@ -11,7 +11,12 @@
 // The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The
 // command finds the bad sentence, not the good one: a text that breaks no rule may
 // still be hard to read. Generated documents are left out, because their sentences
-// come from the code. The table limits.txt holds an upper limit for each folder.
+// come from the code.
+//
+// The command also prints the words of exported types that are neither in the table of
+// docs/architecture.md nor in plain.txt, the list of words that need no explanation.
+//
+// The table limits.txt holds an upper limit for each folder.
 // With -lower the command takes the limits down to what it counted.
 package main
 
@@ -58,7 +63,9 @@ func run(w io.Writer, root string, lower bool, folders []string) error {
 		return nil
 	}
 	printCounts(w, counts)
-	return nil
+	words, err := readVocabulary(root)
+	words.print(w)
+	return err
 }
 
 // count returns the number of findings of each rule, by folder.

@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Claim is one thing that a pod asks for by annotation.
+type Claim struct {
+	Kind *Kind
+	// Name tells claims of one kind apart. The plain singleton has none.
+	Name string
+	// Size is how many pods may hold at once: the claim has as many slots, of which
+	// a pod needs one.
+	Size int
+}
+
+// Slots returns the names of the Leases of a claim by a pod of the workload.
+func (c Claim) Slots(of Workload) []string { return c.Kind.slots(c, of) }
+
+// Scope is the group of pods within which claims of one name mean the same slots.
+type Scope string
+
+const (
+	// ScopeWorkload is the pods of one workload.
+	ScopeWorkload Scope = "workload"
+	// ScopeNamespace is all pods of the namespace.
+	ScopeNamespace Scope = "namespace"
+)
+
+// Kind is one kind of claim. The row of a kind in [Annotations] is all that
+// parsing, documents, rights and policies' tests know of it.
+type Kind struct {
+	// Key is that of the annotation.
+	Key string
+	// Ask is what a message tells a person to write.
+	Ask   string
+	Scope Scope
+	// Forwards marks a kind whose standbys can forward ports: it has one holder.
+	Forwards bool
+
+	// parse reads an annotation's value, and returns the claims but for their Kind. If
+	// something is wrong with the value, parse says what.
+	parse func(value string) ([]Claim, string)
+	slots func(c Claim, of Workload) []string
+	// isSlot reports whether slots may return the name. Rights end there.
+	isSlot func(lease string) bool
+}
+
+// claims returns what an annotation's value claims, and what is wrong with the value,
+// if something is.
+func (k *Kind) claims(value string) ([]Claim, string) {
+	claims, problem := k.parse(value)
+	for i := range claims {
+		claims[i].Kind = k
+	}
+	return claims, problem
+}
+
+// The kinds of claims.
+var (
+	// Singleton is a slot for one pod of a workload.
+	Singleton = &Kind{
+		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true,
+		parse:  parseSingleton,
+		slots:  func(c Claim, of Workload) []string { return []string{SingletonLease(of, c.Name)} },
+		isSlot: isSingletonSlot,
+	}
+	// Lock is a slot for one pod of a namespace.
+	Lock = &Kind{
+		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true,
+		parse:  parseLocks,
+		slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
+		isSlot: isLockSlot,
+	}
+)
+
+func parseSingleton(value string) ([]Claim, string) {
+	switch {
+	case value == "true":
+		return []Claim{{Size: 1}}, ""
+	case value == "false":
+		return nil, ""
+	case len(value) <= maxLabel && ambiguous(value):
+		return nil, `write "true" or "false"`
+	case !isSingletonName(value):
+		return nil, `write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`
+	}
+	return []Claim{{Name: value, Size: 1}}, ""
+}
+
+// ambiguous reports whether a person may mean the value as a boolean. As the name of
+// a singleton, "no" would claim.
+func ambiguous(value string) bool {
+	return slices.Contains([]string{"0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes"}, strings.ToLower(value))
+}
+
+func parseLocks(value string) ([]Claim, string) {
+	names, problem := list(value, "lock", func(name string) string {
+		if !isLock(name) {
+			return fmt.Sprintf("a lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxLock)
+		}
+		return ""
+	})
+	var locks []Claim
+	for _, name := range names {
+		locks = append(locks, Claim{Name: name, Size: 1})
+	}
+	return locks, problem
+}
+
+// Slots returns the names of the Leases that a pod of the workload claims, in the
+// order in which every agent acquires them.
+func (r Request) Slots(of Workload) []string {
+	var slots []string
+	for _, c := range r.Claimed {
+		slots = append(slots, c.Slots(of)...)
+	}
+	slices.Sort(slots)
+	return slots
+}
+
+// IsSlot reports whether a claim can name the Lease. enroll gives rights on no other
+// Lease. A shortened name counts by what the hash has left of it.
+func IsSlot(lease string) bool { return Annotations.isSlot(lease) }
+
+func (all table) isSlot(lease string) bool {
+	return slices.ContainsFunc(all, func(a Annotation) bool { return a.Kind != nil && a.Kind.isSlot(lease) })
+}

@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// maxLabel bounds names that are one DNS label: containers, and the name of a
+	// singleton.
+	maxLabel = 63
+	// maxName bounds the name of a Lease, as of every object.
+	maxName = 253
+	// maxLock leaves room for the prefix of the Lease's name.
+	maxLock = maxName - len(lockPrefix)
+	// maxListed bounds a list. The whole of a pod's annotations may be 256 KiB; a pod
+	// with hundreds of slots is a mistake.
+	maxListed = 32
+)
+
+func setContainers(r *Request, value string) (problem string) {
+	r.Containers, problem = list(value, "container", func(name string) string {
+		switch {
+		case slices.Contains(Injected, name):
+			return fmt.Sprintf("%s is injected and cannot wait for itself", name)
+		case len(name) > maxLabel || !isLabel(name):
+			return fmt.Sprintf("%q cannot be a container's name", brief(name))
+		}
+		return ""
+	})
+	return problem
+}
+
+// list splits a comma-separated list, sorts it, drops doubles, and says what is wrong
+// with the first element that is.
+func list(value, noun string, problem func(string) string) ([]string, string) {
+	var names []string
+	for name := range strings.SplitSeq(value, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			return nil, fmt.Sprintf("name at least one %s, and none empty, separated by commas", noun)
+		}
+		if wrong := problem(name); wrong != "" {
+			return nil, wrong
+		}
+		if slices.Contains(names, name) {
+			continue
+		}
+		if len(names) == maxListed {
+			return nil, fmt.Sprintf("name at most %d", maxListed)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, ""
+}
+
+func setLeaseDuration(r *Request, value string) string {
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil && digits(value):
+		return fmt.Sprintf("write %ss", value)
+	case err != nil:
+		return `write a duration like "30s" or "2m"`
+	}
+	if _, err := NewBudget(d); err != nil {
+		return err.Error()
+	}
+	r.LeaseDuration = d
+	return ""
+}
+
+// digits reports whether a number lacks nothing but its unit. A number too long to be
+// seconds is better answered with an example.
+func digits(s string) bool {
+	return s != "" && len(s) <= 6 && strings.Trim(s, "0123456789") == ""
+}
+
+func setInject(r *Request, value string) string {
+	switch value {
+	case "false":
+		r.OptOut = true
+	case "true":
+	default:
+		return `write "true" or "false"`
+	}
+	return ""
+}
+
+// oneOf returns what sets a field to one of a few words.
+func oneOf[S ~string](field func(*Request) *S, words ...S) func(*Request, string) string {
+	return func(r *Request, value string) string {
+		if slices.Contains(words, S(value)) {
+			*field(r) = S(value)
+			return ""
+		}
+		return "write " + choice(words)
+	}
+}
+
+// choice joins words to a choice: "a", "b" or "c".
+func choice[S ~string](words []S) string {
+	var b strings.Builder
+	for i, word := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", word)
+	}
+	return b.String()
+}
+
+// isLabel reports whether s is a DNS label (RFC 1123), of any length. With package regexp
+// the agent next to every pod would grow for this alone.
+func isLabel(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return s != "" && s[0] != '-' && s[len(s)-1] != '-'
+}
+
+// isSubdomain reports whether s is DNS labels, joined by dots (RFC 1123).
+func isSubdomain(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if !isLabel(part) {
+			return false
+		}
+	}
+	return true
+}

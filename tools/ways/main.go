@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command ways counts, from the code, how easily the product is followed from
+// function to function.
+//
+// Inside a package, calls should go one way, as between packages. So the command
+// puts the files of each package into an order, callers on top. An arrow leads from
+// one file to another one. The arrow goes up if the order has its target above it.
+//
+//	loop.go:  func (a *Agent) run()  { a.renew() }    loop ─▶ renew
+//	renew.go: func (a *Agent) renew() { a.wakeAt() }  renew ─▶ loop, as wakeAt is in
+//	loop.go:  func (a *Agent) wakeAt() {}             loop.go: goes up
+//
+// There are two kinds of arrows. With "calls", a file calls a function of the other
+// one, or hands it on. With "uses", a file names anything that the other one
+// declares: a function, a type, a constant, a field. A type with methods in many
+// files has many of those arrows that go up. In the example renew.go uses Agent, and
+// loop.go uses renew.go.
+//
+// Of all orders the command takes one with the fewest arrows that go up. The figure
+// "5/64" means: of 64 arrows, 5 go up in the best of all orders. Without a circle of
+// files there is none. The other columns of the table show the type with most
+// methods, the longest function and the longest file, in lines.
+//
+// A way begins in the function in which something happens, such as a renewal. The way
+// leads to all functions that are called from there, also through interfaces of the
+// product. The column "again" counts calls of functions that were visited before. The
+// column "circles" counts those among them whose function has not returned yet.
+//
+// With a package or way as an argument the command prints its files or functions:
+//
+//	go run ./tools/ways agent renewal
+//
+// The tables packages.txt and ways.txt hold limits, which only fall. With -lower the
+// command takes them down to what it counted.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/tools/limit"
+)
+
+// ways are what a reader follows first.
+var ways = []way{
+	{"renewal", "agent.(*Agent).renewAll"},
+	{"grant", "agent.(*Agent).grant"},
+	{"pod", "mutate.(podHandler).Handle"},
+}
+
+func main() {
+	root := flag.String("root", ".", "the repository")
+	lower := flag.Bool("lower", false, "lower the limits to what is counted")
+	flag.Parse()
+	if err := run(os.Stdout, *root, *lower, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "ways:", err)
+		os.Exit(1)
+	}
+}
+
+func run(w io.Writer, root string, lower bool, chosen []string) error {
+	m, err := measure(root)
+	switch {
+	case err != nil:
+		return err
+	case lower:
+		return m.lower(filepath.Join(root, "tools/ways"))
+	case len(chosen) > 0:
+		for _, name := range chosen {
+			if !m.printOne(w, filepath.Clean(name)) {
+				return fmt.Errorf("%s is neither a package of the product nor a way", name)
+			}
+		}
+		return nil
+	}
+	m.print(w)
+	return nil
+}
+
+// measured is all that is counted.
+type measured struct {
+	packages []figures
+	walks    []walk
+}
+
+func measure(root string) (measured, error) {
+	p, err := load(root)
+	if err != nil {
+		return measured{}, err
+	}
+	g := newGraph(p)
+	m := measured{packages: figuresOf(p, g)}
+	for _, w := range ways {
+		walk, err := g.follow(w)
+		if err != nil {
+			return m, err
+		}
+		m.walks = append(m.walks, walk)
+	}
+	return m, nil
+}
+
+const (
+	packageLimits = "packages.txt"
+	wayLimits     = "ways.txt"
+)
+
+// counts returns what the tables of limits are about, by the names of the tables.
+// Sizes count where they are above the rules.
+func (m measured) counts() map[string]limit.Counts {
+	packages, walks := limit.Counts{}, limit.Counts{}
+	for _, f := range m.packages {
+		methods := f.methods
+		if methods <= mostMethods {
+			methods = 0
+		}
+		packages[f.folder] = []int{len(f.calls.up), len(f.uses.up), methods, len(f.long), len(f.large)}
+	}
+	for _, w := range m.walks {
+		walks[w.name] = []int{len(w.functions), w.again, w.circles}
+	}
+	return map[string]limit.Counts{packageLimits: packages, wayLimits: walks}
+}
+
+func (m measured) lower(folder string) error {
+	for file, counts := range m.counts() {
+		file = filepath.Join(folder, file)
+		limits, err := limit.Read(file)
+		if err != nil {
+			return err
+		}
+		limits.Lower(counts, limit.Max)
+		if err := limits.Write(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m measured) print(w io.Writer) {
+	fmt.Fprintf(w, "%-26s %5s %9s %9s   %-22s %-6s %s\n", "package", "files", "calls up", "uses up", "most methods", "lines", "of function, of file")
+	for _, f := range m.packages {
+		fmt.Fprintf(w, "%-26s %5d %9s %9s   %-22s %6d %d\n", f.folder, f.files, f.calls, f.uses,
+			fmt.Sprintf("%d %s", f.methods, f.largest), f.lines, f.length)
+	}
+	fmt.Fprintf(w, "\n%-10s %-30s %9s %8s %6s %6s %8s\n", "way", "from", "functions", "packages", "calls", "again", "circles")
+	for _, k := range m.walks {
+		fmt.Fprintf(w, "%-10s %-30s %9d %8d %6d %6d %8d\n", k.name, k.from, len(k.functions), k.packages(), k.calls, k.again, k.circles)
+	}
+	fmt.Fprint(w, "\nThe files of a package, or the functions of a way: make ways PKG=agent\n")
+}
+
+// printOne prints the files of a package or the functions of a way.
+func (m measured) printOne(w io.Writer, name string) bool {
+	if i := slices.IndexFunc(m.packages, func(f figures) bool { return f.folder == name }); i >= 0 {
+		f := m.packages[i]
+		fmt.Fprintf(w, "%s: the longest function is %s, the type with most methods %s.\n", name, f.longest, f.largest)
+		for _, long := range slices.Concat(f.long, f.large) {
+			fmt.Fprintf(w, "too long: %s\n", long)
+		}
+		f.calls.print(w, "calls")
+		f.uses.print(w, "uses")
+		return true
+	}
+	if i := slices.IndexFunc(m.walks, func(k walk) bool { return k.name == name }); i >= 0 {
+		for _, f := range m.walks[i].functions {
+			fmt.Fprintf(w, "%s (%s:%d)\n", f.name, f.file, f.line)
+		}
+		return true
+	}
+	return false
+}
+
+// print prints the files in their order, and the names behind each arrow that goes up.
+func (l layers) print(w io.Writer, kind string) {
+	fmt.Fprintf(w, "%s, from the top: %s\n", kind, strings.Join(l.order, " "))
+	for _, pair := range l.up {
+		names := slices.Sorted(maps.Keys(l.names[pair]))
+		fmt.Fprintf(w, "  goes up: %s ─▶ %s (%s)\n", pair[0], pair[1], strings.Join(names, ", "))
+	}
+}

@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "fmt"
+
+// way is a thing that happens, followed from the function in which it begins.
+type way struct{ name, from string }
+
+// walk is what is met on a way.
+type walk struct {
+	way
+	functions []*function // in the order of their first visit
+	calls     int
+	// again counts the calls that lead to a function that was visited before.
+	again int
+	// circles counts those of them that lead to a function that has not returned:
+	// the function comes back to itself.
+	circles int
+}
+
+// follow visits each function that a way may lead to, once. The walk goes down
+// first: the calls of a function follow each other in the order of the source.
+func (g *graph) follow(w way) (walk, error) {
+	found := walk{way: w}
+	open := map[*function]bool{}
+	visited := map[*function]bool{}
+	var visit func(f *function)
+	visit = func(f *function) {
+		visited[f], open[f] = true, true
+		found.functions = append(found.functions, f)
+		for _, to := range f.calls {
+			found.calls++
+			switch {
+			case open[to]:
+				found.circles++
+				found.again++
+			case visited[to]:
+				found.again++
+			default:
+				visit(to)
+			}
+		}
+		delete(open, f)
+	}
+	for _, f := range g.functions {
+		if f.name == w.from {
+			visit(f)
+			return found, nil
+		}
+	}
+	return found, fmt.Errorf("the way of %s begins in %s, which does not exist", w.name, w.from)
+}
+
+// packages returns the number of packages of the walk.
+func (w walk) packages() int {
+	met := map[*pkg]bool{}
+	for _, f := range w.functions {
+		met[f.in] = true
+	}
+	return len(met)
+}
