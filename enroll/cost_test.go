@@ -55,7 +55,7 @@ func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
 			r := w.process()
 			w.settle(r)
 			assert.Equal(t, map[string]int{
-				"create Lease": n, "update Lease": n, // made, and freed
+				"create Lease": n, "update Lease": n, // each Lease is created, then freed
 				"list Role": 2, "create Role": 1, "create RoleBinding": 1,
 			}, w.requests)
 			assert.Zero(t, w.returned, "the list of Roles was empty")

@@ -296,7 +296,7 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 		"late notice of a broken watch": {do: func(o *Observer) {
 			o.Read(at(0), held(own))
 			o.Watched(at(5), stored(held(own), "2"))
-			o.Blind() // noticed at 90
+			o.Blind() // the agent notices the broken watch at 90
 			o.Read(at(91), stored(held(own), "2"))
 		}, at: at(96)},
 		"renewed during a gap": {do: func(o *Observer) {
@@ -330,7 +330,7 @@ func TestDeadlinePassesBeforeAnyStandbyMayBegin(t *testing.T) {
 		b, err := api.NewBudget(d)
 		require.NoError(t, err)
 		h := Hold{self: Self{Budget: b}, from: at(100)}
-		slow := float64(h.Deadline()-at(100)) / (1 - 1./12) // true time until a slow clock shows it
+		slow := float64(h.Deadline()-at(100)) / (1 - 1./12) // the true time that passes until a slow clock shows the deadline
 		fast := float64(h.ExpiresAt()-at(100)) / (1 + 1./12)
 		require.LessOrEqual(t, h.DrainAt()+b.Drain+b.Kill, h.Deadline(), "%v: the drain does not fit before the deadline", d)
 		require.Less(t, h.RenewAt()+b.RequestTimeout, h.DrainAt(), "%v: a renewal may time out only after the drain", d)

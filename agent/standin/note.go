@@ -38,9 +38,8 @@ type note struct {
 	BootID string        `json:"bootID"`
 }
 
-// Turn runs before each round of the pod's containers, in an init container in
-// front of the agent. Turn marks the note of the previous round as an earlier
-// one.
+// Turn runs in an init container in front of the agent, each time that the pod's
+// containers start. Turn marks the note of the previous round as an earlier one.
 func Turn(dir string) error {
 	err := os.Rename(filepath.Join(dir, letStart), filepath.Join(dir, before))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -23,7 +23,7 @@ import (
 // passing test.
 const patience = 20 * time.Second
 
-// served is a running gate, as in one agent process.
+// served is a running gate of one agent process.
 type served struct {
 	*Pod
 	t      *testing.T

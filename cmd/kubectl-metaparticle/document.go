@@ -72,7 +72,7 @@ func open(text []byte) ([]document, error) {
 	}
 	d := document{text: text, raw: raw}
 	if string(raw) == "null" {
-		return []document{d}, nil // comments only
+		return []document{d}, nil // the document has only comments
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return nil, err

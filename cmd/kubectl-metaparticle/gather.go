@@ -47,7 +47,7 @@ type explainer struct {
 	group    api.Workload
 	// owners are the uids of the controllers of the group's pods.
 	owners map[types.UID]bool
-	pods   []corev1.Pod // of the group
+	pods   []corev1.Pod // the pods of the group
 	others map[string]string
 	slots  []string
 	// leases are the Leases of the slots. The value of a missing Lease is nil.
@@ -108,7 +108,7 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 		}
 		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
 		if kinds[at.Kind] != at.APIVersion {
-			return nil // enroll ignores the annotations of unknown kinds
+			return nil // the webhook carries no annotations of this kind
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(at.APIVersion)

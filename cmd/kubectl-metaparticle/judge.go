@@ -156,7 +156,7 @@ func (e *explainer) ungated(claims bool) []string {
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":
-			continue // JobImmutable
+			continue // the reason JobImmutable covers this pod
 		default:
 			reasons = append(reasons, policyReason("NotGated"))
 		}
