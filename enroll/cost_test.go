@@ -133,7 +133,7 @@ func TestRecreatedWorkloadIsNotifiedAgain(t *testing.T) {
 	assert.Len(t, w.events, 2)
 	w.remove(again)
 	w.settle(r)
-	assert.Empty(t, r.notGated.all, "enroll remembers a deleted workload")
+	assert.Empty(t, r.notifier.notGated.all, "enroll remembers a deleted workload")
 }
 
 // A list of all pods at once could exceed the webhook's memory limit.

@@ -35,39 +35,39 @@ const TooManySlots = "TooManySlots"
 
 // grant lets the accounts that claim compete for Leases that exist. grant writes
 // each Role once, whatever the number of Leases.
-func (a *admission) grant(ctx context.Context, roles *agentRoles, leases []*coordinationv1.Lease) error {
+func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
 	for _, lease := range leases {
-		for key, account := range a.seen.wanted[lease.Name].accounts {
+		for key, account := range seen.wanted[lease.Name].accounts {
 			claimed[key] = append(claimed[key], lease)
 			accounts[key] = account
 		}
 	}
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(claimed)) {
-		assignments, left := roles.assign(key, accounts[key], a.seen, claimed[key])
-		a.left = append(a.left, left...)
+		assignments, without := roles.assign(key, accounts[key], seen, claimed[key])
+		left = append(left, without...)
 		for _, to := range assignments {
-			if err := a.grantRole(ctx, to, accounts[key]); err != nil {
+			if err := s.grantRole(ctx, to, accounts[key]); err != nil {
 				errs = append(errs, err)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
 
 // grantRole writes a Role, if it has changed, and binds it.
-func (a *admission) grantRole(ctx context.Context, to *assignment, account string) error {
+func (s store) grantRole(ctx context.Context, to *assignment, account string) error {
 	if to.changed {
 		if err := to.remember(); err != nil {
 			return err
 		}
-		if err := a.writeRole(ctx, to.role); err != nil {
+		if err := s.writeRole(ctx, to.role); err != nil {
 			return fmt.Errorf("grant leases to %s: %w", account, err)
 		}
 	}
-	return a.bindRole(ctx, to.agentRole, account)
+	return s.bindRole(ctx, to.agentRole, account)
 }
 
 // assignment is a Role that is to name Leases.

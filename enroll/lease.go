@@ -65,7 +65,8 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		}
 		return false
 	})
-	return errors.Join(append(errs, a.grant(ctx, roles, leases))...)
+	a.left, err = a.grant(ctx, a.seen, roles, leases)
+	return errors.Join(append(errs, err)...)
 }
 
 // ensure reads the Leases, and creates those that do not exist.

@@ -6,6 +6,7 @@ package enroll
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -130,6 +131,15 @@ func (r *agentRole) remember() error {
 	r.role.Annotations[LeasesAnnotation] = string(text)
 	r.role.Rules = rules(r.memories)
 	return nil
+}
+
+// rules returns the rules for the Leases in a Role's memory. Names that no slot
+// can have are left out. A user who may only annotate a Role must not choose
+// which Leases the Role names.
+func rules(memories map[string]memory) []rbacv1.PolicyRule {
+	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
+		return !api.IsSlot(name)
+	})...)
 }
 
 // seconds rounds up, because a Lease stores whole seconds.

@@ -12,17 +12,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// Recorder writes Events. The reason is CamelCase, the note a sentence.
-type Recorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
 
 // Reconciler gives the pods and workloads of a namespace their Leases and Roles.
 type Reconciler struct {
@@ -42,9 +36,7 @@ type Reconciler struct {
 	Home string
 
 	observations observations
-	// notGated are the workloads that have an Event NotGated. tooMany are the
-	// claimants that have an Event TooManySlots.
-	notGated, tooMany notified
+	notifier     notifier
 }
 
 // foreignRecheck is the time after which enroll reads another program's Lease
@@ -86,8 +78,8 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	}
 	errs = append(errs, s.pullSecrets(ctx, r.PullSecrets, seen), s.unbindOrphans(ctx, seen.roles, seen.bindings))
 	again, err := r.sweep(ctx, s, seen)
-	errs = append(errs, err, r.notifyNotGated(ctx, s, seen))
-	r.notifyTooMany(seen, a.left)
+	errs = append(errs, err, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
+	r.notifier.notifyTooMany(r.Events, seen, a.left)
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}
@@ -98,7 +90,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 // duration. sweep returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()
-	expired, again := seen.expired(r.observations.observe(seen.namespace, seen.unclaimed(), now), now)
+	expired, again := expire(seen, r.observations.observe(seen.namespace, seen.unclaimed(), now), now)
 	if expired.empty() {
 		return again, nil
 	}
@@ -110,8 +102,7 @@ func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.D
 // forget drops everything that this process remembers of a namespace that is gone.
 func (r *Reconciler) forget(namespace string) {
 	r.observations.forget(namespace)
-	r.notGated.forget(namespace)
-	r.tooMany.forget(namespace)
+	r.notifier.forget(namespace)
 }
 
 func (r *Reconciler) now() time.Time {

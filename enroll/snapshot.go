@@ -15,6 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
+// right is a Role's right on a Lease. Without a Role it is the Lease itself, with
+// every right on it.
+type right struct{ lease, role string }
+
 // snapshot is the state of a namespace as the caches know it.
 type snapshot struct {
 	namespace string
