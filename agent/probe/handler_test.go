@@ -82,8 +82,8 @@ func application(t *testing.T) http.Handler {
 	return mux
 }
 
-// A probe of a deaf server fails after short. All other probes may take long,
-// however busy the machine is.
+// short is the timeout for probes of a deaf server. long is the timeout for all
+// other probes, because the machine may be busy.
 const (
 	short = 300 * time.Millisecond
 	long  = 10 * time.Second
