@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package show
 
 import (
 	"errors"
@@ -17,10 +17,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Metrics are an agent's, in Prometheus' text format. They are written by hand:
-// the client library alone is larger than the agent.
+// Metrics are an agent's, in Prometheus' text format. This package writes the format by
+// hand: the client library alone is larger than the agent.
 type Metrics struct {
 	clock func() time.Duration
+
+	// longest is the longest time between two looks of the loop.
+	longest time.Duration
 
 	mu       sync.Mutex
 	deadline time.Duration // zero while nothing is held
@@ -31,9 +34,10 @@ type Metrics struct {
 	writes   map[string]int
 }
 
-func newMetrics(clock func() time.Duration) *Metrics {
+// NewMetrics returns metrics that the loop reaches within longest, time after time.
+func NewMetrics(clock func() time.Duration, longest time.Duration) *Metrics {
 	return &Metrics{
-		clock: clock, last: clock(),
+		clock: clock, last: clock(), longest: longest,
 		ended: map[string]int{}, renewals: map[string]int{}, writes: map[string]int{},
 	}
 }
@@ -44,14 +48,25 @@ func (m *Metrics) change(f func()) {
 	f()
 }
 
-func (m *Metrics) looked()                        { m.change(func() { m.last = m.clock() }) }
-func (m *Metrics) acquired()                      { m.change(func() { m.holds++ }) }
-func (m *Metrics) holding(deadline time.Duration) { m.change(func() { m.deadline = deadline }) }
-func (m *Metrics) ends(reason string)             { m.change(func() { m.ended[reason]++ }) }
-func (m *Metrics) renewed(err error)              { m.change(func() { m.renewals[resultOf(err)]++ }) }
-func (m *Metrics) wrote(err error)                { m.change(func() { m.writes[resultOf(err)]++ }) }
+// Looked notes that the loop looks at the clock.
+func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
 
-// resultOf a write, for people: what is proven about it.
+// Acquired counts a hold that begins.
+func (m *Metrics) Acquired() { m.change(func() { m.holds++ }) }
+
+// Holding notes the deadline of the hold; zero for none.
+func (m *Metrics) Holding(deadline time.Duration) { m.change(func() { m.deadline = deadline }) }
+
+// Ends counts a hold that ends for the reason.
+func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
+
+// Renewed counts a renewal, by its answer.
+func (m *Metrics) Renewed(err error) { m.change(func() { m.renewals[resultOf(err)]++ }) }
+
+// Wrote counts an acquiring or releasing write, by its answer.
+func (m *Metrics) Wrote(err error) { m.change(func() { m.writes[resultOf(err)]++ }) }
+
+// resultOf returns what is proven about a write, in a word for people.
 func resultOf(err error) string {
 	switch {
 	case err == nil:
@@ -135,12 +150,12 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still looks at the clock. It does every 10 s
-// at least; three times that is no hiccup.
+// Healthy reports whether the loop still looks at the clock. Three times the longest
+// time between two looks is no hiccup.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.clock()-m.last < 3*longest
+	return m.clock()-m.last < 3*m.longest
 }
 
 // Handler serves /metrics and /healthz.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package show
 
 import (
 	"context"
@@ -15,43 +15,31 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
-// Reasons of the Events on the pod, beside those of a hold's end.
-const (
-	eventAcquired    = "Acquired"
-	eventReleased    = "Released"
-	eventNotReleased = "NotReleased"
-	eventShimSilent  = "ShimSilent"
-	eventKilling     = "Killing" // as the kubelet calls it
-)
-
-// events tells people what happens to the pod, beside the loop. What cannot be
+// Events tells people what happens to the pod, beside the loop. An Event that cannot be
 // written soon is dropped: the log has it too.
-type events struct {
-	config  Config
-	timeout time.Duration
-	queue   chan kube.Event
-	// news: something was queued since the last look.
+type Events struct {
+	config Config
+	queue  chan kube.Event
+	// news: an Event was queued since the last look.
 	news chan struct{}
-	// sending is full while somebody sends.
+	// sending is full while a goroutine sends.
 	sending chan struct{}
 }
 
-// queued is how many Events may wait: those of a few holds. More than that come
-// only while nothing can be written anyway.
+// queued is how many Events may wait: those of a few holds. More come only while the
+// API server takes none anyway.
 const queued = 16
 
-func newEvents(config Config, timeout time.Duration) *events {
-	return &events{
-		config: config, timeout: timeout, queue: make(chan kube.Event, queued),
+// NewEvents returns Events of which none is written before Run.
+func NewEvents(config Config) *Events {
+	return &Events{
+		config: config, queue: make(chan kube.Event, queued),
 		news: make(chan struct{}, 1), sending: make(chan struct{}, 1),
 	}
 }
 
-// calm is how long what is only for people's eyes waits: a handover is over by
-// then, and neither the API server nor a small machine was kept from it.
-const calm = 100 * time.Millisecond
-
-func (e *events) run(ctx context.Context) {
+// Run writes the Events until ctx ends.
+func (e *Events) Run(ctx context.Context) {
 	for {
 		select {
 		case <-e.news:
@@ -59,7 +47,7 @@ func (e *events) run(ctx context.Context) {
 			return
 		}
 		select {
-		case <-time.After(calm):
+		case <-time.After(Calm):
 		case <-ctx.Done():
 			return
 		}
@@ -68,19 +56,19 @@ func (e *events) run(ctx context.Context) {
 	}
 }
 
-// parting bounds what a stopping agent, which is to leave quickly, waits for its
-// last Events: the time of a retry.
+// parting bounds how long a stopping agent waits for its last Events: the time of a
+// retry.
 const parting = time.Second
 
-// flush sends what is queued, at the end of an agent that was asked to stop, and
-// lets what is being sent arrive.
-func (e *events) flush(ctx context.Context) {
+// Flush sends the queued Events, at the end of an agent that was asked to stop, and
+// lets an Event that is being sent arrive.
+func (e *Events) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, parting)
 	defer cancel()
 	e.sendAll(ctx)
 }
 
-func (e *events) sendAll(ctx context.Context) {
+func (e *Events) sendAll(ctx context.Context) {
 	select {
 	case e.sending <- struct{}{}:
 	case <-ctx.Done():
@@ -97,20 +85,20 @@ func (e *events) sendAll(ctx context.Context) {
 	}
 }
 
-func (e *events) send(ctx context.Context, event kube.Event) {
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+func (e *Events) send(ctx context.Context, event kube.Event) {
+	ctx, cancel := context.WithTimeout(ctx, e.config.Timeout)
 	defer cancel()
 	if err := e.config.API.CreateEvent(ctx, event); err != nil {
 		e.config.Log.Log(ctx, slog.LevelDebug, "no event", "reason", event.Reason, "err", err)
 	}
 }
 
-func (e *events) add(kind kube.EventType, reason, message string) {
+func (e *Events) add(kind kube.EventType, reason, message string) {
 	e.put(kube.Event{Type: kind, Reason: reason, Message: message})
 }
 
-// probed tells what a probe brought, as the kubelet would.
-func (e *events) probed(n probe.Notice) {
+// Probed tells the result of a probe, as the kubelet would.
+func (e *Events) Probed(n probe.Notice) {
 	kind := kube.Normal
 	if n.Warning {
 		kind = kube.Warning
@@ -118,7 +106,7 @@ func (e *events) probed(n probe.Notice) {
 	e.put(kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: n.Message})
 }
 
-func (e *events) put(event kube.Event) {
+func (e *Events) put(event kube.Event) {
 	event.PodName, event.PodUID, event.Time = e.config.PodName, e.config.PodUID, e.config.Wall()
 	select {
 	case e.queue <- event:
@@ -130,7 +118,8 @@ func (e *events) put(event kube.Event) {
 	}
 }
 
-func (e *events) acquired(tokens []gate.SlotToken) {
+// Acquired tells that a hold begins.
+func (e *Events) Acquired(tokens []gate.SlotToken) {
 	var parts []string
 	for _, t := range tokens {
 		parts = append(parts, fmt.Sprintf("%s (token %s)", t.Slot, t.Token))
@@ -138,48 +127,51 @@ func (e *events) acquired(tokens []gate.SlotToken) {
 	e.add(kube.Normal, eventAcquired, "this pod holds "+strings.Join(parts, ", "))
 }
 
-func (e *events) released(slot string) {
+// Released tells that a slot is free again.
+func (e *Events) Released(slot string) {
 	e.add(kube.Normal, eventReleased, slot+" is free again")
 }
 
-// ends tells why a hold ends. The child's own end is the container's, which
-// Kubernetes tells.
-func (e *events) ends(reason string, slots []string) {
+// Ends tells why a hold ends. Kubernetes itself tells of the child's own end, which is
+// the container's.
+func (e *Events) Ends(reason string, slots []string) {
 	names := strings.Join(slots, ", ")
 	switch reason {
-	case reasonYield:
+	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
-	case reasonPodDeleted:
+	case ReasonPodDeleted:
 		e.add(kube.Normal, reason, "draining to hand over "+names+": this pod is being deleted")
-	case reasonLost:
+	case ReasonLost:
 		e.add(kube.Warning, reason, "draining: somebody else wrote into "+names)
-	case reasonCutOff:
+	case ReasonCutOff:
 		e.add(kube.Warning, reason, "draining: "+names+" could not be renewed in time")
-	case reasonUnproven:
+	case ReasonUnproven:
 		e.add(kube.Warning, reason, "draining: a shim that is gone may still run under "+names)
-	case reasonNotGranted:
+	case ReasonNotGranted:
 		e.add(kube.Warning, reason, "giving up "+names+": the application cannot be started here, see the agent's log")
-	case reasonNotStarted:
-		e.add(kube.Warning, reason, "giving up "+names+": the init container succeeded, and for "+startsWithin.String()+" nothing that is to run after it has started")
-	case reasonDrained:
+	case ReasonNotStarted:
+		e.add(kube.Warning, reason, "giving up "+names+": the init container succeeded, and for "+e.config.StartsWithin.String()+" nothing that is to run after it has started")
+	case ReasonDrained:
 		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
 	}
 }
 
-func (e *events) notReleased(slots []string) {
+// NotReleased tells that the slots have to expire.
+func (e *Events) NotReleased(slots []string) {
 	e.add(kube.Warning, eventNotReleased,
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
 }
 
-// trouble tells what the kubelet tells of its own hooks.
-func (e *events) trouble(t gate.Trouble) {
+// Trouble tells of a hook's failure, as the kubelet tells of its own hooks.
+func (e *Events) Trouble(t gate.Trouble) {
 	e.add(kube.Warning, t.Reason, t.Message)
 	if t.Reason == gate.ReasonPostStart {
 		e.add(kube.Normal, eventKilling, t.Reason)
 	}
 }
 
-func (e *events) silent(container string) {
+// Silent tells that a shim sends no heartbeats.
+func (e *Events) Silent(container string) {
 	e.add(kube.Warning, eventShimSilent,
 		"the shim of container "+container+" sends no heartbeats: it is frozen or starved and guards no deadline")
 }
