@@ -15,15 +15,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The names of the notes in the shared directory. The notes are not synced to
-// disk: the processes that they describe end with the kernel whose page cache
-// holds them. A crashed machine may leave half a note. Then the pod knows only
-// that a container may have run.
+// These are the names of the notes in the shared directory. The notes are not
+// synced to disk: the processes that they describe end with the kernel whose page
+// cache holds them. A crashed machine may leave half a note. Then the pod knows
+// only that a container may have run.
 const (
 	// letStart is the note before which no application container may start.
 	letStart = "let-start"
-	// before is the earlier letStart note. The kubelet has restarted those
-	// containers since, which does not prove that the earlier processes are dead.
+	// before is the letStart note of the previous round. The kubelet has
+	// restarted the containers since. That does not prove that the earlier
+	// processes are dead.
 	before = "let-start.before"
 )
 

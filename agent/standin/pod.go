@@ -219,8 +219,8 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	}
 	n := p.note(g)
 	if gate.Now() >= n.Leave {
-		// This process was frozen since it acquired. The kubelet would start
-		// containers that it must restart at once, maybe beside the next holder.
+		// This process was frozen since it acquired. A grant now would start
+		// containers that must stop at once, maybe beside the next holder.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
 	if err := n.write(p.cfg.Dir); err != nil {
@@ -293,8 +293,9 @@ func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although it had been let go.
-		// Whether a container runs is unknown, so all of them start afresh.
+		// The kubelet runs the init container again, although that had already
+		// ended. Nobody knows whether a container runs, so all of them start
+		// afresh.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false
