@@ -63,13 +63,18 @@ func TestContractImportsTheStandardLibraryAlone(t *testing.T) {
 	}
 }
 
-// The core decides who may run. It is told what time it is and asks nobody, so
-// that a simulation can drive it and nothing hides in it.
-func TestTheCoreImportsTheContractAlone(t *testing.T) {
-	for _, d := range dependencies(t, module+"agent/lease") {
-		assert.True(t, standard(d) || d == module+"api", "agent/lease imports %s", d)
-		for _, io := range []string{"net", "net/http", "os/exec", "math/rand", "math/rand/v2"} {
-			assert.NotEqual(t, io, d, "agent/lease reaches %s", d)
+// The core decides which pod may run. It is told what time it is and asks no other
+// program, so that a simulation and a fuzz test can drive it and nothing hides in it.
+func TestCoreImportsTheContractAlone(t *testing.T) {
+	for core, allowed := range map[string][]string{
+		"agent/lease": {"api"},
+		"agent/claim": {"api", "agent/lease"},
+	} {
+		for _, d := range dependencies(t, module+core) {
+			assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "%s imports %s", core, d)
+			for _, io := range []string{"net", "net/http", "log/slog", "context", "os/exec", "math/rand", "math/rand/v2"} {
+				assert.NotEqual(t, io, d, "%s reaches %s", core, d)
+			}
 		}
 	}
 }
@@ -99,6 +104,7 @@ func TestTheCoreAndTheGateDoNotKnowEachOther(t *testing.T) {
 		assert.NotContains(t, dependencies(t, module+"agent/lease"), end)
 		assert.NotContains(t, dependencies(t, end), module+"agent/lease")
 	}
+	assert.NotContains(t, dependencies(t, module+"agent/claim"), module+"agent/proof")
 }
 
 // The contract is data. Both ends run in a simulation only if nothing between them

@@ -21,7 +21,7 @@ import (
 
 const securityPage = "security.md"
 
-// rowsOf are the cells of the page's table rows, without the heads.
+// rowsOf returns the cells of the page's table rows, without the heads.
 func rowsOf(t *testing.T, file string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -40,7 +40,8 @@ func rowsOf(t *testing.T, file string) [][]string {
 
 var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 
-// TestSecurityNamesTestsThatExist: each row about who can do what has a test.
+// TestSecurityNamesTestsThatExist checks that each row about an actor names a
+// test.
 func TestSecurityNamesTestsThatExist(t *testing.T) {
 	exist := tests(t)
 	threats := 0
@@ -58,12 +59,12 @@ func TestSecurityNamesTestsThatExist(t *testing.T) {
 	assert.NotZero(t, threats)
 }
 
-// packages are where the constants of the page are.
+// packages are the packages whose constants the page names.
 var packages = map[string]string{
 	"api": "../api", "mutate": "../mutate", "image": "../mutate/image", "webhook": "../cmd/webhook",
 }
 
-// constants are those of the packages, by package and name.
+// constants returns the constants of the packages, by package and name.
 func constants(t *testing.T) map[string]constant.Value {
 	t.Helper()
 	found := map[string]constant.Value{}
@@ -80,8 +81,8 @@ func constants(t *testing.T) map[string]constant.Value {
 			require.NoError(t, err)
 			files = append(files, file)
 		}
-		// What is imported is not looked for, but for the units of time: so the
-		// rest of the package has errors.
+		// Of the imports, only package time is loaded, for its units. So the rest
+		// of the package has type errors.
 		config := types.Config{Importer: clock{}, Error: func(error) {}, IgnoreFuncBodies: true}
 		checked, _ := config.Check(name, fset, files, nil)
 		for _, its := range checked.Scope().Names() {
@@ -116,7 +117,7 @@ var (
 	units     = map[string]float64{"": 1, "%": 1, "ms": 1e6, "s": 1e9, "h": 3600e9, "KiB": 1 << 10, "MiB": 1 << 20}
 )
 
-// written is what a cell says, in bytes, nanoseconds or numbers.
+// written returns the amount in a cell, in bytes, nanoseconds or numbers.
 func written(t *testing.T, cell string) float64 {
 	t.Helper()
 	match := amount.FindStringSubmatch(cell)
@@ -126,8 +127,8 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestSecurityNumbersAreThoseOfTheCode: each bound, and each sum of bounds.
-func TestSecurityNumbersAreThoseOfTheCode(t *testing.T) {
+// TestSecurityNumbersMatchTheCode checks each bound, and each sum of bounds.
+func TestSecurityNumbersMatchTheCode(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
 	for _, row := range rowsOf(t, securityPage) {
@@ -144,7 +145,7 @@ func TestSecurityNumbersAreThoseOfTheCode(t *testing.T) {
 		}
 		formula := strings.Trim(row[1], "`")
 		if strings.Contains(formula, "`") {
-			continue // words
+			continue // the cell contains only words
 		}
 		derived++
 		formula = qualified.ReplaceAllStringFunc(formula, func(name string) string {

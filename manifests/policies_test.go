@@ -115,7 +115,7 @@ func TestPoliciesReadArgumentsAsOneText(t *testing.T) {
 	}
 }
 
-func TestEnrollPolicyKnowsTheNamesOfSlots(t *testing.T) {
+func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
 	slot := expression(t, policy, `"'(\^.*?)'"`)
 	for _, known := range slots(t) {
@@ -153,7 +153,7 @@ func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
 	assert.Equal(t, webhooks[j].Rules, rules)
 	for _, condition := range webhooks[j].MatchConditions {
 		if condition.Name != "annotated" {
-			assert.Contains(t, spec.MatchConditions, admissionv1.MatchCondition(condition), "both leave the same alone")
+			assert.Contains(t, spec.MatchConditions, admissionv1.MatchCondition(condition), "policy and webhook must skip the same objects")
 		}
 	}
 	for _, list := range regexp.MustCompile(`k in \[(.*?)\]`).FindAllStringSubmatch(texts(t)["policies/carried.yaml"], -1) {
@@ -164,7 +164,7 @@ func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
 	}
 }
 
-func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
+func TestEnrollPolicyAllowsAgentRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	for _, given := range enroll.AgentRules("lock.x") {
 		require.Len(t, given.APIGroups, 1)
@@ -178,6 +178,6 @@ func TestEnrollPolicyLetsAgentsRightsPass(t *testing.T) {
 	}
 }
 
-func TestLeaseLongerThanAnyClaimIsRefused(t *testing.T) {
+func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }

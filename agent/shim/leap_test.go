@@ -173,8 +173,9 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
-	// Of a deletion, the kubelet and the agent both ask: it hears of it once.
-	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour}}))
+	// In a deletion the kubelet and the agent both ask: the child hears one signal. The
+	// order ends the container, for the kubelet's signal may reach the shim last.
+	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
 	a.until(gate.Draining, "h1")
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
 	stand(t, true, pid)

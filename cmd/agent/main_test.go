@@ -74,7 +74,10 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
 	// Lower than what the Go runtime makes of it for itself.
-	files := syscall.Rlimit{Cur: 1000, Max: 4000}
+	var before syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
+	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
+	files := syscall.Rlimit{Cur: 1000, Max: before.Max}
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -76,6 +77,7 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"stands": stands,
 	"exits":  exits,
 	"alive":  alive,
+	"dies":   dies,
 	"intime": func(ts *testscript.TestScript, _ bool, args []string) {
 		if late := host.Now() - worldOf(ts).grants[args[0]]; late > 0 {
 			ts.Fatalf("%v past the deadline", late)
@@ -261,5 +263,22 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func alive(ts *testscript.TestScript, neg bool, args []string) {
 	if pids := worldOf(ts).alive(args[0]); (len(pids) > 0) == neg {
 		ts.Fatalf("alive of %s: %v", args[0], pids)
+	}
+}
+
+// dies waits until the kernel has torn down what the shim killed with its last act. A
+// shim that is PID 1 ends after that; another one may end before.
+func dies(ts *testscript.TestScript, _ bool, args []string) {
+	for _, pid := range worldOf(ts).alive(args[0]) {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		ts.Check(err)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience/time.Millisecond))
+		ts.Check(errors.Join(err, unix.Close(fd)))
+		if n == 0 {
+			ts.Fatalf("%s is alive: %d", args[0], pid)
+		}
 	}
 }

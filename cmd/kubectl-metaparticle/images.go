@@ -21,10 +21,11 @@ var (
 	errNotInManifest = errors.New("not in the manifest")
 )
 
-// everywhere is where this program may ask: a person runs it in their own name.
+// everywhere allows all networks, because a person runs the plugin with their own
+// rights.
 var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
-// offline implements [mutate.Images] and knows nothing.
+// offline implements [mutate.Images] without reading any image.
 type offline struct{}
 
 // For implements [mutate.Images].
@@ -35,7 +36,8 @@ func (offline) Command(context.Context, string) (mutate.Command, error) {
 	return mutate.Command{}, errOffline
 }
 
-// manifest implements [image.Secrets] with what stands beside the pods.
+// manifest implements [image.Secrets] with the Secrets and ServiceAccounts of the
+// manifest.
 type manifest []document
 
 var _ image.Secrets = manifest(nil)

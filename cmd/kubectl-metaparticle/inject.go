@@ -22,9 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// patience is how long a registry may take. Nobody's pod waits here, so it is
-// longer than the webhook's 2.5 s; a person waits.
-const patience = 10 * time.Second
+// registryTimeout bounds the requests to a registry. It is longer than the
+// webhook's 2.5 s, because no pod waits for the answer.
+const registryTimeout = 10 * time.Second
 
 const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations
 carried to its pod template, a bare pod its gate; all else passes unchanged.
@@ -46,7 +46,7 @@ type injector struct {
 	file    string
 	written bool
 	refused bool
-	// unread: an image could not be read.
+	// unread reports that an image could not be read.
 	unread bool
 }
 
@@ -95,7 +95,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	i.images = offline{}
 	if !noRegistry {
 		i.images = image.New(image.Options{
-			Secrets: all, PlainHTTP: plainHTTP, Budget: patience, Networks: everywhere,
+			Secrets: all, PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: everywhere,
 			Failed: func(_, image string, cause error) { fmt.Fprintf(i.std.err, "image %s: %v\n", image, cause) },
 		})
 	}
@@ -171,7 +171,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	}
 	its := i.askAboutPod(ctx, pod, of)
 	for _, warning := range answer.Warnings {
-		// What is refused is not also warned about.
+		// A refusal must not appear as a warning, too.
 		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(mutate.BadAnnotation)+": ")) {
 			fmt.Fprintf(i.std.err, "warning: %s: %s\n", d, warning)
 		}
@@ -186,7 +186,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	return i.showPod(d, pod, its.Patches)
 }
 
-// showPod shows a pod that nobody wrote: there is no text to keep to.
+// showPod shows a generated pod, for which no text exists.
 func (i *injector) showPod(d, pod document, patches []operation) error {
 	if pod.raw, _ = ownerless(pod.raw); pod.raw == nil {
 		return fmt.Errorf("%s: its pod cannot be written", d)
@@ -229,7 +229,7 @@ func (i *injector) show(what string, c change) error {
 	return err
 }
 
-// refuse says no in the webhook's own words.
+// refuse reports a refusal in the webhook's words.
 func (i *injector) refuse(what string, answer admission.Response) {
 	i.refused = true
 	i.unread = i.unread || strings.Contains(answer.Result.Message, string(mutate.ImageUnreadable)+": ")
@@ -239,8 +239,8 @@ func (i *injector) refuse(what string, answer admission.Response) {
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
 	handler := mutate.NewPodHandler(mutate.Options{
 		AgentImage: i.agentImage, Images: i.images, Owners: of, Kubernetes: i.minor,
-		// As many images as the pod has are asked at once.
-		Timeout: patience + time.Second,
+		// The webhook reads all images of the pod at once.
+		Timeout: registryTimeout + time.Second,
 	})
 	return handler.Handle(ctx, request(d))
 }

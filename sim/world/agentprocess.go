@@ -69,7 +69,7 @@ func (a *agentProcess) begin() {
 	a.pod.w.group.Go(func() {
 		g, err := openGateway(a)
 		if err != nil {
-			return // it is dead already
+			return // the process is dead already
 		}
 		a.process.w.do(func() { a.gateway = g })
 		a.run(g)

@@ -1,0 +1,287 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Bare is a pod of nobody, that need not run: admission is what is tested.
+func Bare(s *space.Space, name string, annotations map[string]string) *corev1.Pod {
+	a := App{Name: name, Template: annotations}
+	template := Template(s, a)
+	return &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.Namespace, Labels: template.Labels, Annotations: annotations},
+		Spec:       template.Spec,
+	}
+}
+
+// App is a workload of the unchanged application.
+type App struct {
+	Name string
+	// record is the name that the application must be alone under; empty: name.
+	Record string
+	// replicas is 3 if zero: one on each node.
+	Replicas int32
+	// annotations of the workload.
+	Annotations map[string]string
+	// template holds annotations of the pod template.
+	Template map[string]string
+	Args     []string
+	// grace is the pods' grace period in seconds; 30 if zero.
+	Grace int64
+	// edit is the last word on the pod template.
+	Edit func(*corev1.PodTemplateSpec)
+}
+
+// Singleton is a three-replica application of which one runs.
+func Singleton(name string) App {
+	return App{Name: name, Annotations: Claim(api.SingletonAnnotation, "true")}
+}
+
+// Lasting is a singleton that keeps its slot on a machine that stalls.
+func Lasting(name string) App {
+	a := Singleton(name)
+	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
+	return a
+}
+
+// Locked is an application that shares a lock.
+func Locked(name, lock string) App {
+	return App{Name: name, Record: lock, Replicas: 1, Annotations: Claim(api.LockAnnotation, lock)}
+}
+
+// Claim is one claim, with the shortest lease.
+func Claim(key, value string) map[string]string {
+	return map[string]string{key: value, api.LeaseDurationAnnotation: lease.Short.String()}
+}
+
+func (a App) RecordName() string {
+	if a.Record != "" {
+		return a.Record
+	}
+	return a.Name
+}
+
+func Template(s *space.Space, a App) corev1.PodTemplateSpec {
+	if a.Grace == 0 {
+		a.Grace = 30
+	}
+	args := []string{"-listen=:8080", "-alone=" + a.RecordName()}
+	container := corev1.Container{
+		Name: "app", Image: cluster.Image, ImagePullPolicy: corev1.PullIfNotPresent,
+		Args: append(args, a.Args...),
+		// A pod of no requests starves on a machine that is busy, and its stamps with it.
+		Resources: corev1.ResourceRequirements{Requests: Quantities("20m", "16Mi")},
+		Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+		Env: []corev1.EnvVar{field("POD_NAME", "metadata.name"), field("POD_UID", "metadata.uid"),
+			field("NODE_NAME", "spec.nodeName")},
+	}
+	template := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": a.Name}, Annotations: a.Template},
+		Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: &a.Grace,
+			// One pod on each node, as long as there are nodes.
+			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
+				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.Name}},
+			}},
+		},
+	}
+	if s.Dir != "" {
+		container.Args = append([]string{"-record=/record"}, container.Args...)
+		container.VolumeMounts = []corev1.VolumeMount{{Name: "record", MountPath: "/record"}}
+		directory := corev1.HostPathDirectory
+		template.Spec.Volumes = []corev1.Volume{{Name: "record", VolumeSource: corev1.VolumeSource{
+			HostPath: &corev1.HostPathVolumeSource{Path: s.Mount(), Type: &directory},
+		}}}
+	}
+	template.Spec.Containers = []corev1.Container{container}
+	if a.Edit != nil {
+		a.Edit(&template)
+	}
+	return template
+}
+
+func field(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
+		FieldRef: &corev1.ObjectFieldSelector{FieldPath: path},
+	}}
+}
+
+func Meta(s *space.Space, a App) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: a.Name, Namespace: s.Namespace, Annotations: maps.Clone(a.Annotations),
+		Labels: map[string]string{"app": a.Name}}
+}
+
+func (a App) Selector() *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.Name}}
+}
+
+func (a App) Count() *int32 {
+	if a.Replicas == 0 {
+		a.Replicas = 3
+	}
+	return &a.Replicas
+}
+
+func Deployment(s *space.Space, a App) *appsv1.Deployment {
+	return &appsv1.Deployment{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
+		ObjectMeta: Meta(s, a),
+		Spec:       appsv1.DeploymentSpec{Replicas: a.Count(), Selector: a.Selector(), Template: Template(s, a)},
+	}
+}
+
+func StatefulSet(s *space.Space, a App) *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"},
+		ObjectMeta: Meta(s, a),
+		Spec: appsv1.StatefulSetSpec{Replicas: a.Count(), Selector: a.Selector(), Template: Template(s, a),
+			ServiceName: a.Name, PodManagementPolicy: appsv1.ParallelPodManagement},
+	}
+}
+
+func Job(s *space.Space, a App) batchv1.JobTemplateSpec {
+	template := Template(s, a)
+	template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+	return batchv1.JobTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": a.Name}},
+		Spec:       batchv1.JobSpec{Template: template},
+	}
+}
+
+func CronJob(s *space.Space, a App) *batchv1.CronJob {
+	return &batchv1.CronJob{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "CronJob"},
+		ObjectMeta: Meta(s, a),
+		Spec: batchv1.CronJobSpec{Schedule: "* * * * *", ConcurrencyPolicy: batchv1.AllowConcurrent,
+			JobTemplate: Job(s, a)},
+	}
+}
+
+// Service is in front of an application's pods, whichever are Ready.
+func Service(s *space.Space, a App) *corev1.Service {
+	service, err := s.Client.CoreV1().Services(s.Namespace).Create(s.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: a.Name},
+		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": a.Name},
+			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http")}}},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	return service
+}
+
+// Deploy creates a Deployment and waits until all its pods stand and one runs.
+func Deploy(s *space.Space, a App) *appsv1.Deployment {
+	s.Helper()
+	d := Create(s, a)
+	AwaitGated(s, a)
+	AwaitRunning(s, a, space.StartTimeout)
+	return d
+}
+
+// Create makes the application's Deployment, and waits for nothing.
+func Create(s *space.Space, a App) *appsv1.Deployment {
+	s.Helper()
+	var d *appsv1.Deployment
+	var err error
+	// A node that was cut off a moment ago may have taken the API server's
+	// connection to the webhook with it, which it finds out after half a minute. A
+	// webhook that now and then does not answer shall be seen all the same.
+	tries, said := 0, ""
+	s.Within(space.StartTimeout, func() bool {
+		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})
+		tries++
+		// The policy "carried" says the same in other words: workloads pass without
+		// the webhook, and what the webhook had to carry is refused.
+		if !apierrors.IsInternalError(err) && (err == nil || !strings.Contains(err.Error(), "NotCarried: ")) {
+			return true
+		}
+		if err.Error() != said {
+			said = err.Error()
+			s.Remark("create %s, try %d: %s", a.Name, tries, said)
+		}
+		return false
+	})
+	require.NoError(s, err)
+	return d
+}
+
+// AwaitGated waits until as many gated pods as replicas have all their
+// containers running.
+func AwaitGated(s *space.Space, a App) {
+	s.Helper()
+	s.Await(space.StartTimeout, "all pods of "+a.Name+" up", func() bool {
+		var up int32
+		for _, pod := range s.Pods(a.Name) {
+			if pod.DeletionTimestamp == nil && pod.Labels[api.GatedLabel] == api.Gated && status.ContainersRun(pod) {
+				up++
+			}
+		}
+		return up == *a.Count()
+	})
+}
+
+// AwaitRunning waits until one of a's pods runs the application.
+func AwaitRunning(s *space.Space, a App, timeout time.Duration) (now *record.Process) {
+	s.Helper()
+	s.Await(timeout, a.Name+" runs", func() bool { now = s.Running(a.RecordName()); return now != nil })
+	return now
+}
+
+// Restarts sums up the restart counts of all gated containers of a's pods.
+func Restarts(s *space.Space, a App) (sum int32) {
+	for _, pod := range s.Pods(a.Name) {
+		for _, status := range pod.Status.ContainerStatuses {
+			sum += status.RestartCount
+		}
+	}
+	return sum
+}
+
+func Scale(s *space.Space, a App, replicas int32) {
+	s.Helper()
+	// A patch, as kubectl scale sends: the Deployment's controller writes, too.
+	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+	_, err := s.Client.AppsV1().Deployments(s.Namespace).Patch(s.Context(), a.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+	require.NoError(s, err)
+}
+
+// Suffering is a singleton of which a fault takes the slot.
+func Suffering(name string) App {
+	a := Singleton(name)
+	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()
+	return a
+}
+
+func Quantities(cpu, memory string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+}
+
+func DeletePod(s *space.Space, pod *corev1.Pod) {
+	s.Helper()
+	err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), pod.Name, metav1.DeleteOptions{})
+	require.NoError(s, err)
+}

@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"slices"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Vacant tells, while somebody else holds the slot, whether no application is
+// there any more.
+func Vacant(s *space.Space, name string) bool {
+	s.Helper()
+	vacant, err := record.Vacant(s.Dir, name)
+	require.NoError(s, err)
+	return vacant
+}
+
+// HandsOver deletes the holder of a group of pods and wants another start of
+// the application, by a release. The kubelet may hear of the deletion late, so what
+// counts is for how long nobody ran. The lease has to be a lasting one.
+func HandsOver(s *space.Space, a App) {
+	s.Helper()
+	require.Equal(s, lease.Lasting.String(), a.Annotations[api.LeaseDurationAnnotation])
+	before := AwaitRunning(s, a, space.StartTimeout)
+	DeletePod(s, s.Pod(before.Pod))
+	s.Await(space.StartTimeout, a.Name+" runs again", func() bool { return After(s, a, before) != nil })
+	assert.Less(s, VacancyAfter(s, a, before), lease.Released, "%s: by a release", a.Name)
+}
+
+// After is the application that runs now, if it is another than before.
+func After(s *space.Space, a App, before *record.Process) *record.Process {
+	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
+		return now
+	}
+	return nil
+}
+
+// VacancyAfter is how long nobody ran between a process and the next; its
+// descendants count as part of it.
+func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
+	r := s.Record(a.RecordName())
+	next := slices.IndexFunc(r, func(p record.Process) bool { return p.Parent == "" && p.Start > before.Start })
+	if next < 0 {
+		return 0
+	}
+	last := before.Start
+	for _, p := range r[:next] {
+		last = max(last, p.Last)
+	}
+	return r[next].Start - last
+}
+
+// Standby is the pod of a two-replica application that does not hold.
+func Standby(s *space.Space, a App) *corev1.Pod {
+	holder := s.Holder(lease.OfDeployment(a.Name))
+	for _, pod := range s.Pods(a.Name) {
+		if holder != nil && pod.UID != holder.UID && pod.DeletionTimestamp == nil {
+			return pod
+		}
+	}
+	return nil
+}
+
+// AwaitStandby waits for the pod that does not hold.
+func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
+	s.Helper()
+	s.Await(space.Soon, "a standby of "+a.Name, func() bool {
+		standby = Standby(s, a)
+		return standby != nil
+	})
+	return standby
+}
+
+// Yields has the holder hand over, and returns the pod that holds then, and how
+// often it had to be asked: who yields waits a second, and on a machine that stalls
+// has the slot back before a standby has seen that it is free.
+func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
+	s.Helper()
+	slot := lease.OfDeployment(a.Name)
+	before := s.AwaitHolder(slot)
+	hold := ""
+	s.Await(space.StartTimeout, "a handover", func() bool {
+		lease := s.Lease(slot) // once: who holds, and in which hold
+		if now = s.Named(lease); now != nil && now.UID != before.UID {
+			return true
+		}
+		if now != nil && lease.Annotations[api.HoldAnnotation] != hold {
+			hold = lease.Annotations[api.HoldAnnotation]
+			kubectl.Must(s, "", "exec", before.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
+			asked++
+		}
+		return false
+	})
+	return now, asked
+}
