@@ -95,6 +95,10 @@ func (p *pod) startAll() {
 	if p.gone || p.stopping || !p.node.up {
 		return
 	}
+	if p.node.paused {
+		p.node.whenUnpaused(p.startAll)
+		return
+	}
 	if p.agent() == nil {
 		p.startAgent()
 	}
@@ -230,12 +234,13 @@ func (c *container) restart() {
 	}
 	c.failures++
 	n := c.starts
-	p.w.after(pause, func() {
+	again := func() {
 		c.pending = false
 		if c.starts == n && !p.stopping && !p.gone && p.node.up && !c.known() {
 			c.startShim()
 		}
-	})
+	}
+	p.w.after(pause, func() { p.node.whenUnpaused(again) })
 }
 
 // stop is the kubelet's end of a pod: SIGTERM, its grace, SIGKILL. The agent, a
