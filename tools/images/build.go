@@ -60,8 +60,8 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 	return index, nil
 }
 
-// compile returns the compiled program. It contains nothing of the building
-// machine: no paths, no time, no state of a checkout, no C library.
+// compile returns the compiled program. The program contains nothing of the
+// building machine: no paths, no time, no state of a checkout, no C library.
 func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "images-")
 	if err != nil {
