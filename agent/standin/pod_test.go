@@ -128,7 +128,7 @@ func TestNobodyIsLetStartBeforeTheSlotIsHeld(t *testing.T) {
 	done := make(chan error, 1)
 	noted := false
 	go func() {
-		err := Wait(t.Context(), filepath.Join(s.dir, "wait.sock"))
+		err := Wait(t.Context(), Socket(filepath.Join(s.dir, "wait.sock")))
 		noted = exists(filepath.Join(s.dir, letStart))
 		done <- err
 	}()
@@ -153,7 +153,7 @@ func TestNobodyIsLetStartBeforeTheSlotIsHeld(t *testing.T) {
 func TestWaitingOutlivesTheAgentsProcess(t *testing.T) {
 	dir := t.TempDir()
 	done := make(chan error, 1)
-	go func() { done <- Wait(t.Context(), filepath.Join(dir, "wait.sock")) }()
+	go func() { done <- Wait(t.Context(), Socket(filepath.Join(dir, "wait.sock"))) }()
 	first := serve(t, dir)
 	first.next()
 	first.kill()
@@ -166,7 +166,7 @@ func TestWaitEndsWithItsContainer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
-	go func() { done <- Wait(ctx, filepath.Join(s.dir, "wait.sock")) }()
+	go func() { done <- Wait(ctx, Socket(filepath.Join(s.dir, "wait.sock"))) }()
 	r := s.next()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
@@ -193,7 +193,7 @@ func TestWhatRanBeforeARestartOfAllIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
-	require.NoError(t, Turn(dir))
+	require.NoError(t, Turn(Dir(dir)))
 	for range 2 { // the agent alone may be restarted once more
 		s = serve(t, dir)
 		assert.Zero(t, s.reported(), "nothing runs, and nobody waits yet")
@@ -213,8 +213,8 @@ func TestWhatRanBeforeARestartOfAllIsUnproven(t *testing.T) {
 
 func TestTurnWithNothingToTurn(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, Turn(dir))
-	require.NoError(t, Turn(filepath.Join(dir, "not there yet")))
+	require.NoError(t, Turn(Dir(dir)))
+	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
 }
 
 func TestAnotherBootIsProofWhereTheKernelIsTheNodes(t *testing.T) {
@@ -224,8 +224,8 @@ func TestAnotherBootIsProofWhereTheKernelIsTheNodes(t *testing.T) {
 	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(dir))
-			require.NoError(t, Turn(dir))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(Dir(dir)))
+			require.NoError(t, Turn(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
 			defer p.Close()
@@ -278,7 +278,7 @@ func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
 	s, r := letGo(t, dir, "h1", time.Minute)
 	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
 	s.kill()
-	n, err := readNote(dir, letStart)
+	n, err := readNote(Dir(dir), letStart)
 	require.NoError(t, err)
 	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
 }
@@ -344,7 +344,7 @@ func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
 		require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)))
 		assert.Empty(t, s.next().Unproven, "another hold was acquired by everybody's rules")
 		s.kill()
-		require.NoError(t, Turn(dir))
+		require.NoError(t, Turn(Dir(dir)))
 		s = serve(t, dir)
 		s.wait()
 		assert.Equal(t, "h2", s.next().Unproven)
@@ -358,7 +358,7 @@ func TestUnreadableNoteOfWhatRunsHasAllContainersRestarted(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
 		_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
 		require.ErrorIs(t, err, ErrRestart)
-		require.NoError(t, Turn(dir))
+		require.NoError(t, Turn(Dir(dir)))
 		s := serve(t, dir)
 		s.wait()
 		assert.Equal(t, gate.Unreadable, s.next().Unproven)

@@ -55,7 +55,7 @@ import (
 var ways = []way{
 	{"renewal", "agent", "(*hold).renew"},
 	{"grant", "agent", "(*hold).grant"},
-	{"pod", "mutate", "(podHandler).Handle"},
+	{"pod", "mutate/admit", "(podHandler).Handle"},
 }
 
 func main() {
