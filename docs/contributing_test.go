@@ -37,12 +37,6 @@ var (
 	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
 )
 
-// featuresAreFolders reports whether package mutate is split into packages.
-func featuresAreFolders() bool {
-	_, err := os.Stat(filepath.Join(root, "mutate/feature"))
-	return err == nil
-}
-
 func TestContributorsAreSentToFilesThatExist(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)
@@ -57,9 +51,6 @@ func TestContributorsAreSentToFilesThatExist(t *testing.T) {
 		for _, match := range path.FindAllStringSubmatch(string(text), -1) {
 			paths++
 			pattern := match[1]
-			if strings.HasPrefix(pattern, "mutate/") && !featuresAreFolders() {
-				continue
-			}
 			if filepath.Ext(pattern) != ".md" {
 				pattern = placeholder.ReplaceAllString(pattern, "*")
 			}
