@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // delete is somebody's kubectl delete: no answer before it said so.
@@ -31,7 +32,7 @@ func TestAHoldThatBeginsInAPodThatIsBeingDeletedIsHandedOver(t *testing.T) {
 		b.gates.end("s2")
 		w.within(time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
-		assert.Equal(t, []string{reasonPodDeleted + " 30s"}, a.gates.told(), "the container ends, with the child's own exit code")
+		assert.Equal(t, []string{show.ReasonPodDeleted + " 30s"}, a.gates.told(), "the container ends, with the child's own exit code")
 		w.pass(20 * time.Second)
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "the whole grace, as if the kubelet had asked")
 		w.within(6*time.Second, "released", func() bool { return w.holder() == "" })
@@ -56,7 +57,7 @@ func TestChildThatStartsUnheardEndsItsContainer(t *testing.T) {
 		granted := a.gates.given()[0].Hold
 		a.gates.report("s1", func(r *gate.Report) { r.Phase, r.Hold = gate.Draining, granted })
 		w.pass(time.Second)
-		assert.Equal(t, []string{reasonPodDeleted, reasonPodDeleted + " 30s"}, a.gates.told())
+		assert.Equal(t, []string{show.ReasonPodDeleted, show.ReasonPodDeleted + " 30s"}, a.gates.told())
 	})
 }
 
@@ -83,9 +84,9 @@ func TestAHoldFromBeforeItsPodWasDeletedGoesOn(t *testing.T) {
 				a.delete()
 				a = again(w, a)
 				w.pass(time.Second)
-				a.agent.status.show(appearance{Hold: a.gates.hold("s1"), Reason: "Changed"})
+				a.agent.unit.status.Show(show.Appearance{Hold: a.gates.hold("s1"), Reason: "Changed"})
 				w.pass(time.Minute)
-				require.True(t, a.agent.leaving, "it has heard of the deletion")
+				require.True(t, a.agent.unit.deletion.known, "it has heard of the deletion")
 				assert.True(t, a.running("s1"))
 				assert.Empty(t, a.gates.told())
 				a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
@@ -111,7 +112,7 @@ func TestAHoldThatHasLastedIsNotGivenBackForALateAnswer(t *testing.T) {
 		a.delete()
 		a.link.set(func(l *link) { l.noStatus = false })
 		w.pass(time.Minute)
-		require.True(t, a.agent.leaving, "it has heard of the deletion")
+		require.True(t, a.agent.unit.deletion.known, "it has heard of the deletion")
 		assert.True(t, a.running("s1"))
 	})
 }
@@ -121,9 +122,9 @@ func TestOnlyTheHoldThatBeganTooLateIsGivenBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.agent.answered(w.t.Context(), "another hold", true)
+		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.note("another hold", true) })
 		w.pass(0)
-		a.agent.leaving = false // or it would begin none
+		a.agent.unit.deletion.known = false // or it would begin none
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Minute)
@@ -142,7 +143,7 @@ func TestAHoldIsKeptInADeletedPodWhoseKubeletAloneCanStopIt(t *testing.T) {
 		a.delete()
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
-		require.True(t, a.agent.leaving)
+		require.True(t, a.agent.unit.deletion.known)
 		a.agent.Yield()
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"))

@@ -5,83 +5,91 @@ package agent
 
 import (
 	"context"
+	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// drain stops the children of a hold, and returns when all of them are proven
-// dead, or when the deadline has passed without proof. It goes on renewing
-// where that gives them their grace, and is not cancelled by a renewal that
-// succeeds.
-func (a *Agent) drain(ctx context.Context, h *hold) error {
-	h.drains = a.now
-	// Before they are told: no probe may meet a child that stops.
-	a.probes.Follow(nil)
-	for !a.shims.Proven(h.id) && a.now < a.deadline() {
+// drain is the state of an agent whose hold ends.
+type drain struct {
+	*hold
+	ending
+	// began is when the drain did.
+	began time.Duration
+}
+
+// stopsAtOnce is how long the standbys are not told that the application serves no more.
+// A child that stops at once is no news of its own, and a write under way would only
+// delay the release.
+const stopsAtOnce = 100 * time.Millisecond
+
+// run stops the children of the hold. It returns when all of them are proven dead, or
+// when the deadline has passed without proof. It goes on renewing where that gives them
+// their grace. A renewal that succeeds does not cancel it.
+func (d *drain) run(ctx context.Context) error {
+	u := d.unit
+	// Before the children are told: no probe may meet a child that stops.
+	u.probes.Follow(nil)
+	for {
+		state, now := u.claim.State(), d.loop.now
+		if u.shims.Proven(d.id) || now >= state.Deadline {
+			return nil
+		}
 		// First: where readiness is all there is, what is stored after the
 		// gate was told is the answer.
-		a.showDraining(h)
-		taken := a.taken()
-		for _, r := range a.shims.Grantees(h.id) {
-			a.stopChild(h, r)
-			if taken && r.Phase == gate.Draining {
-				a.orders.kill(r, reasonLost)
-			}
+		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began)))
+		d.stop(state)
+		if d.renews() {
+			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}
-		if h.renews() {
-			a.renewAll(ctx, h)
-			a.extend(h)
-		}
-		a.wakeAt(a.deadline())
-		if err := a.wait(ctx); err != nil {
+		if err := d.loop.wait(ctx, wake); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
-// renews reports whether the hold is renewed while it drains. Not one that is
-// lost in part, nor one that nobody can vouch for: the sooner they expire, the
-// sooner somebody goes on.
-func (h *hold) renews() bool {
-	return h.reason != reasonLost && h.reason != reasonUnproven
+// stop asks the shims of the hold to drain. It has a draining child killed once another
+// pod may run under a slot of the hold.
+func (d *drain) stop(s claim.State) {
+	for _, r := range d.unit.shims.Grantees(d.id) {
+		d.stopChild(r)
+		if s.Taken && r.Phase == gate.Draining {
+			d.unit.orders.kill(r, show.ReasonLost)
+		}
+	}
 }
 
-// stopChild asks a shim to drain. A shim drops a grant that it has not used yet. In a
-// pod that is being deleted the container ends with the child's own exit code. A shim
-// that stood by again would end as if the kubelet's signal had killed the application.
-func (a *Agent) stopChild(h *hold, r gate.Report) {
-	if h.reason == reasonPodDeleted && proof.HasChild(r) && a.config.Asides != nil {
-		a.orders.end(r, h.id, h.reason, h.grace)
+// stopChild asks a shim to drain. In a pod that is being deleted the container ends with
+// the child's own exit code. A shim that stood by again would end as if the kubelet's
+// signal had killed the application.
+func (d *drain) stopChild(r gate.Report) {
+	if d.reason == show.ReasonPodDeleted && proof.HasChild(r) && d.unit.config.Asides != nil {
+		d.unit.orders.end(r, d.id, d.reason, d.grace)
 		return
 	}
-	a.orders.drain(r, h.id, h.reason, h.grace)
+	d.unit.orders.drain(r, d.id, d.reason, d.grace)
 }
 
-// letGo ends a hold: what it held is, from here on, a standby's affair,
-// which releases what is proven (at once, if it does not want it back) and
-// waits out what is not.
-func (a *Agent) letGo(h *hold) {
-	a.metrics.holding(0)
-	a.probes.Follow(nil)
-	switch {
-	case !a.shims.Proven(h.id):
-		a.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
-		a.events.notReleased(a.config.Slots)
-	case h.reason == reasonYield:
-		// Those that stand by act within milliseconds; one whose watch has
-		// ended is back after a retry.
-		a.owes, a.aside = true, a.self.Budget.Retry
-	case h.reason == reasonNotGranted:
-		// The disk is no better in a moment. Whoever has a good one goes first,
-		// and if nobody is there, this pod writes no more than a holder does.
-		a.owes, a.aside = true, a.self.Budget.Renew
-	case h.reason == reasonEnded, h.reason == reasonNotStarted:
-		a.owes = true
+// renews reports whether the hold is renewed while it drains. A hold that is lost in
+// part, or that no shim accounts for, is not: the sooner it expires, the sooner another
+// pod goes on.
+func (d *drain) renews() bool {
+	return d.reason != show.ReasonLost && d.reason != show.ReasonUnproven
+}
+
+// renewOn renews the hold while its children stop, and extends their grants. It returns
+// the instant of the next renewal.
+func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
+	wake := claim.Never
+	switch soon := d.began + stopsAtOnce; {
+	case !d.needed(s):
+	case !d.serves() && d.loop.now < soon:
+		wake = soon
+	default:
+		d.noteServing(s)
 	}
-	for _, s := range a.slots {
-		a.leaveBy = max(a.leaveBy, s.held.ExpiresAt())
-		a.drop(s)
-	}
+	return min(wake, d.renew(ctx, s, false))
 }

@@ -5,230 +5,210 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/lease"
-)
-
-// Why a hold ends, as it appears in logs, in Events and at the shims.
-const (
-	reasonEnded    = "Ended"
-	reasonYield    = "Yielded"
-	reasonLost     = "Lost"
-	reasonCutOff   = "RenewDeadlinePassed"
-	reasonUnproven = "EarlierShimUnproven"
-	reasonDrained  = "ShimDrained"
-	// reasonPodDeleted: when it began, nobody here knew that the pod was about to end.
-	reasonPodDeleted = "PodDeleted"
-	// reasonNotGranted: no child can be started here. To hold on would keep the
-	// slot from those who can.
-	reasonNotGranted = "NotGranted"
-	// reasonNotStarted: after an init container nothing else asked for a grant.
-	reasonNotStarted = "NotStarted"
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // startsWithin bounds how long a hold is kept between a gated init container
-// and what comes after it. The kubelet's pauses between two pulls of an image
+// and the container after it. The kubelet's pauses between two pulls of an image
 // grow to five minutes: a container that has not started by then has failed for
 // long enough to let others have their turn.
 const startsWithin = 5 * time.Minute
 
-// hold is all slots, held together under one number.
+// hold is the state of an agent that holds all slots, under one number.
 type hold struct {
+	unit *unit
+	loop *loop
+
 	id    string
 	since time.Duration
 	// serving is since when its children are known to run and to pass their
 	// probes; served: they did under an earlier agent process.
 	serving time.Time
 	served  bool
-	// reason is why it ends; empty while it lasts.
-	reason string
 	// resumed: an earlier agent process began it.
 	resumed bool
-	// grace is what its children have to stop in.
-	grace time.Duration
-	// drains is since when it drains, zero while it does not.
-	drains time.Duration
 	// refused: the last grant of a first child could not even be noted.
 	refused bool
-	// between is since when it waits for what comes after an init container,
-	// zero while it does not.
-	between time.Duration
+	// gap is since when it waits for the container after an init container, zero while
+	// it does not.
+	gap time.Duration
 }
 
-// begin makes the hold of the slots that were acquired.
-func (a *Agent) begin() *hold {
-	h := &hold{id: a.bid.id, since: a.now, resumed: a.bid.resume}
+// newHold returns the hold of the slots that were acquired.
+func newHold(u *unit, l *loop, s claim.State) *hold {
+	h := &hold{unit: u, loop: l, id: s.Hold, since: l.now, resumed: s.Resumed}
 	if h.resumed {
-		h.serving = a.slots[0].held.Record().Notes.Serving
+		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		a.asked = h.id // by the process that began it
+		u.deletion.asked = h.id // by the process that began it
 	}
-	a.bid = bid{}
-	// One that was asked for before there was anything to yield is over.
-	a.yielding = false
+	// A yield that was asked for before there was anything to yield is over.
+	u.yielding = false
 	return h
 }
 
-// hold grants, renews and watches over the children until something ends that;
-// then the children are drained, and only when all of them are dead is the
-// slot released.
-func (a *Agent) hold(ctx context.Context, h *hold) error {
-	// Whatever happens here: the release is the last thing, and has to be
-	// proven.
-	defer a.letGo(h)
-	a.closePorts()
+// run grants, renews and watches over the children until something ends the hold. It
+// returns what that was.
+func (h *hold) run(ctx context.Context) (ending, error) {
+	u := h.unit
+	state := u.claim.State()
+	u.readiness.Close()
 	if h.resumed {
-		a.config.Log.Info("resumed", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
+		u.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
 	} else {
-		a.metrics.acquired()
-		a.config.Log.Info("acquired", "hold", h.id, "slots", a.tokens(), "deadline", a.deadline())
-		a.events.acquired(a.tokens())
+		u.metrics.Acquired()
+		u.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
+		u.events.Acquired(slotTokens(state))
 	}
 	for {
-		a.metrics.holding(a.deadline())
-		if h.reason, h.grace = a.endOf(h); h.reason != "" {
-			break
+		state = u.claim.State()
+		u.metrics.Holding(state.Deadline)
+		h.noteGap()
+		end, wake := h.ends(state)
+		if end.reason != "" {
+			h.tellEnd(state, end)
+			return end, nil
 		}
-		a.grant(h)
-		a.follow(h)
-		a.renewAll(ctx, h)
-		a.guard(ctx)
-		a.showHolder(h)
-		if err := a.wait(ctx); err != nil {
-			return err
+		wake = min(wake, h.grant(state))
+		h.follow()
+		if h.needed(state) {
+			h.noteServing(state)
+		}
+		wake = min(wake, h.renew(ctx, state, true), h.appear(ctx))
+		if err := h.loop.wait(ctx, wake); err != nil {
+			return ending{}, err
 		}
 	}
-	a.config.Log.Info("hold ends", "hold", h.id, "reason", h.reason)
-	a.metrics.ends(h.reason)
-	a.events.ends(h.reason, a.config.Slots)
-	return a.drain(ctx, h)
 }
 
-// endOf says why the hold has to end now, if it has to, and what grace that
-// leaves its children.
-func (a *Agent) endOf(h *hold) (reason string, grace time.Duration) {
-	drain := a.self.Budget.Drain
-	if !a.shims.Succeeded(h.id) {
-		h.between = 0
+// tellEnd tells people why the hold ends.
+func (h *hold) tellEnd(state claim.State, end ending) {
+	u := h.unit
+	if state.Lost != nil {
+		u.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
-	for _, s := range a.slots {
-		if s.lost != nil {
-			a.config.Log.Warn("slot is lost", "lease", s.name, "hold", h.id, "err", s.lost)
-			return reasonLost, a.lostGrace(s.lost)
-		}
-	}
+	u.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
+	u.metrics.Ends(end.reason)
+	u.events.Ends(end.reason, u.config.Slots)
+}
+
+// ending is why a hold ends, and what grace that leaves its children.
+type ending struct {
+	reason string
+	grace  time.Duration
+}
+
+// ends returns why the hold has to end now, or the instant at which it may have to.
+func (h *hold) ends(s claim.State) (ending, time.Duration) {
+	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
+	wake := s.DrainAt
 	switch {
-	case a.now >= a.drainAt():
-		return reasonCutOff, drain
-	case a.shims.Doubted(h.id):
-		return reasonUnproven, drain
-	case a.shims.Drained(h.id):
-		return reasonDrained, drain
-	case !a.shims.Outstanding(h.id) && h.refused:
-		return reasonNotGranted, drain
-	case a.belated == h.id && a.now < h.since+a.self.Budget.Duration:
-		return reasonPodDeleted, a.config.Grace
-	case a.shims.Succeeded(h.id) && !a.stopping && !a.leaving && !a.yielding:
-		if a.now >= a.startsBy(h) {
-			return reasonNotStarted, drain
+	case s.Taken:
+		// A grace would be a time in which two may run.
+		return ending{show.ReasonLost, 0}, 0
+	case s.Lost != nil:
+		return ending{show.ReasonLost, drain}, 0
+	case now >= s.DrainAt:
+		return ending{show.ReasonCutOff, drain}, 0
+	case u.shims.Doubted(h.id):
+		return ending{show.ReasonUnproven, drain}, 0
+	case u.shims.Drained(h.id):
+		return ending{show.ReasonDrained, drain}, 0
+	case !u.shims.Outstanding(h.id) && h.refused:
+		return ending{show.ReasonNotGranted, drain}, 0
+	case h.deletedEarly():
+		return ending{show.ReasonPodDeleted, u.config.Grace}, 0
+	case u.shims.Succeeded(h.id) && u.stays() && !u.yielding:
+		startsBy := h.gap + startsWithin
+		if now >= startsBy {
+			return ending{show.ReasonNotStarted, drain}, 0
 		}
-		a.wakeAt(a.startsBy(h))
-	case !a.shims.Outstanding(h.id) && (a.stopping || a.leaving || len(a.grantable(h.id)) == 0):
-		return reasonEnded, drain
-	case a.yielding && (!a.leaving || !a.config.KubeletStops):
-		return reasonYield, a.config.Grace
+		wake = min(wake, startsBy)
+	case !u.shims.Outstanding(h.id) && (!u.stays() || len(h.grantable()) == 0):
+		return ending{show.ReasonEnded, drain}, 0
+	case u.yielding && (!u.deletion.known || !u.config.KubeletStops):
+		return ending{show.ReasonYield, u.config.Grace}, 0
 	}
-	a.wakeAt(a.drainAt())
-	return "", 0
+	return ending{}, wake
 }
 
-// startsBy is until when the hold is kept for what comes after an init container.
-func (a *Agent) startsBy(h *hold) time.Duration {
-	if h.between == 0 {
-		h.between = a.now
-	}
-	return h.between + startsWithin
+// deletedEarly reports whether the hold began just before the agent learned that the pod
+// is being deleted. With the gate "pod" the kubelet alone can stop the application, and
+// restarts nothing any more: to give the slot back would leave the application running.
+func (h *hold) deletedEarly() bool {
+	u := h.unit
+	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
 }
 
-// grant gives every waiting shim of the pod a grant, and extends those that
-// were given, as far as the renewals allow.
-func (a *Agent) grant(h *hold) {
-	h.refused = false
-	if !a.stopping && !a.leaving {
-		for _, r := range a.grantable(h.id) {
-			if r.Leap == 0 || a.answers(r) != 0 {
-				a.give(h, r)
-			}
+// noteGap notes since when the hold waits for the container after an init container.
+func (h *hold) noteGap() {
+	switch {
+	case !h.unit.shims.Succeeded(h.id):
+		h.gap = 0
+	case h.gap == 0:
+		h.gap = h.loop.now
+	}
+}
+
+// needed reports whether there is a child, or a grant, to renew for.
+func (h *hold) needed(s claim.State) bool {
+	return h.unit.shims.Supported(h.id) || h.unanswered(s)
+}
+
+// renew has the slots renewed whose time has come, as long as the hold is needed. It
+// returns the instant of the next renewal.
+func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
+	f := h.unit.facts()
+	f.Renew, f.Guard = h.needed(s), guard
+	f.Notes.Serving = h.serving
+	return h.loop.act(ctx, f)
+}
+
+// noteServing notes since when the application serves.
+func (h *hold) noteServing(s claim.State) {
+	switch {
+	case !h.serves():
+		h.serving = time.Time{}
+	case h.serving.IsZero():
+		h.serving = h.unit.config.Wall()
+		if h.serving.Before(s.Acquired) {
+			h.serving = s.Acquired // a wall clock that was set back
 		}
 	}
-	a.extend(h)
-	for _, r := range a.shims.Superseded() {
-		a.orders.drain(r, r.Hold, reasonUnproven, a.self.Budget.Drain)
-	}
 }
 
-// extend tells the shims of the hold the deadline, where it has moved or answers a
-// leap.
-func (a *Agent) extend(h *hold) {
-	for _, r := range a.shims.Grantees(h.id) {
-		if !r.Connected {
-			continue
-		}
-		last := a.orders.to(r.Shim)
-		if leap := a.answers(r); last.until != a.deadline() || leap != 0 && leap != last.answered {
-			a.give(h, r)
-		}
-	}
+// appear makes the pod look as a holder does.
+func (h *hold) appear(ctx context.Context) time.Duration {
+	u := h.unit
+	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
+		Hold: h.id, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(),
+	}))
 }
 
-// grantable returns the shims that may have a grant of the hold now. A shim that was
-// drained of the hold gets none.
-func (a *Agent) grantable(hold string) []gate.Report {
-	return slices.DeleteFunc(a.shims.Grantable(hold), func(r gate.Report) bool { return a.orders.to(r.Shim).drained == hold })
-}
-
-// give sends a grant that lasts until the deadline of now.
-func (a *Agent) give(h *hold, r gate.Report) {
-	b := a.self.Budget
-	err := a.orders.grant(r.Shim, gate.Grant{
-		Hold:     h.id,
-		Slots:    a.tokens(),
-		Deadline: a.deadline(),
-		BootID:   a.self.BootID,
-		Drain:    b.Drain,
-		Kill:     b.Kill,
-		PodIP:    a.config.PodIP,
-		Leap:     a.answers(r),
-	})
-	if err != nil {
-		h.refused = h.refused || errors.Is(err, gate.ErrNotNoted)
-		a.wakeAt(a.now + b.Retry)
+// letGo ends the hold. The claim is a standby's again: it releases at once what is
+// proven, if the pod does not want it back, and waits out what is not.
+func (h *hold) letGo(reason string) {
+	u, budget := h.unit, h.unit.self.Budget
+	u.metrics.Holding(0)
+	u.probes.Follow(nil)
+	giveBack, headStart := false, time.Duration(0)
+	switch {
+	case !u.shims.Proven(h.id):
+		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
+		u.events.NotReleased(u.config.Slots)
+	case reason == show.ReasonYield:
+		// Standbys act within milliseconds; one whose watch has ended is back after a
+		// retry.
+		giveBack, headStart = true, budget.Retry
+	case reason == show.ReasonNotGranted:
+		// The disk is no better in a moment. A pod with a good one goes first, and if
+		// there is none, this pod writes no more than a holder does.
+		giveBack, headStart = true, budget.Renew
+	case reason == show.ReasonEnded, reason == show.ReasonNotStarted:
+		giveBack = true
 	}
-}
-
-// tokens are the slots and their fencing tokens, in the order of acquisition.
-func (a *Agent) tokens() []gate.SlotToken {
-	var all []gate.SlotToken
-	for _, s := range a.slots {
-		all = append(all, gate.SlotToken{Slot: s.name, Token: s.held.Token()})
-	}
-	return all
-}
-
-// deadline of several slots is the earliest.
-func (a *Agent) deadline() time.Duration { return a.earliest((*lease.Hold).Deadline) }
-
-// drainAt of several slots is the earliest.
-func (a *Agent) drainAt() time.Duration { return a.earliest((*lease.Hold).DrainAt) }
-
-func (a *Agent) earliest(of func(*lease.Hold) time.Duration) time.Duration {
-	at := of(a.slots[0].held)
-	for _, s := range a.slots[1:] {
-		at = min(at, of(s.held))
-	}
-	return at
+	u.claim.LetGo(h.loop.now, giveBack, headStart)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -85,7 +86,7 @@ func TestAnApplicationThatNeverComesUpAfterItsInitContainerKeepsNoSlot(t *testin
 		assert.False(t, b.running("s9"))
 		w.within(2*time.Second, "given up", func() bool { return b.running("s9") })
 		w.pass(time.Second)
-		assert.Contains(t, w.server.told(), reasonNotStarted)
+		assert.Contains(t, w.server.told(), show.ReasonNotStarted)
 	})
 }
 

@@ -160,7 +160,7 @@ func TestALostReplyCountsFromTheEarliestAttempt(t *testing.T) {
 		stored := w.clock()
 		grants := len(a.gates.given())
 		w.within(4*time.Second, "read", func() bool { return len(a.gates.given()) > grants })
-		b := a.agent.self.Budget
+		b := a.agent.unit.self.Budget
 		assert.LessOrEqual(t, a.gates.given()[grants].Deadline, stored+b.Deadline(), "not from the attempt that was refused")
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -50,7 +51,7 @@ func TestLostSlotGivesNoGraceBesideAnotherHolder(t *testing.T) {
 				w.edit(c.change)
 				w.within(10*time.Millisecond, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
 				took := w.within(drain+time.Second, "child is dead", a.stopped)
-				assert.Equal(t, []string{reasonLost}, a.gates.told())
+				assert.Equal(t, []string{show.ReasonLost}, a.gates.told())
 				assert.Equal(t, []time.Duration{c.grace}, a.gates.left())
 				assert.InDelta(t, c.grace.Seconds(), took.Seconds(), .02)
 			})

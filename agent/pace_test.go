@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -50,7 +51,7 @@ func TestRequestsAreBoundedInEveryWeather(t *testing.T) {
 						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 						w.pass(time.Minute)
 						for range 3 {
-							assert.LessOrEqual(t, a.requested(time.Minute), perMinute+burst)
+							assert.LessOrEqual(t, a.requested(time.Minute), claim.PerMinute+claim.Burst)
 						}
 					})
 				})
@@ -76,7 +77,7 @@ func TestHolderOfABusyLeaseBoundsItsRequests(t *testing.T) {
 				w.server.put(&l)
 			}
 		})
-		assert.LessOrEqual(t, a.requested(time.Minute), perMinute+burst)
+		assert.LessOrEqual(t, a.requested(time.Minute), claim.PerMinute+claim.Burst)
 	})
 }
 

@@ -5,7 +5,6 @@ package agent
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -33,42 +32,37 @@ func newProbes(c Config) *probe.Monitor {
 	})
 }
 
-// Probes answers the kubelet's probes, on a port.
-func (a *Agent) Probes() http.Handler { return a.probes.Handler() }
-
-// ExecProbes answers exec probes, on a socket in the shared volume.
-func (a *Agent) ExecProbes() http.Handler { return a.probes.ProbeHandler() }
-
-// follow says whose probes count: those of the hold's children, once the
-// postStart hook is over and while they are not drained.
-func (a *Agent) follow(h *hold) {
+// follow names the children whose probes count: those of the hold, once the postStart
+// hook is over and while they are not drained.
+func (h *hold) follow() {
+	u := h.unit
 	children := map[string]probe.Child{}
-	for _, r := range a.shims.Reports() {
+	for _, r := range u.shims.Reports() {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
 			continue
 		}
 		children[r.Container] = probe.Child{
-			Shim: string(r.Shim), Hold: r.Hold, Age: max(a.now-r.Since, 0),
+			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
 			Serving: h.served && r.Since < h.since,
 		}
 	}
-	a.probes.Follow(children)
+	u.probes.Follow(children)
 }
 
-// serves reports whether the hold's children do what they are there for.
-func (a *Agent) serves(h *hold) bool { return a.shims.Running(h.id) && a.probes.Ready() }
+// serves reports whether the hold's children run and pass their readiness probes.
+func (h *hold) serves() bool { return h.unit.shims.Running(h.id) && h.unit.probes.Ready() }
 
-// noticed takes in what the probes brought.
-func (a *Agent) noticed() {
-	for _, n := range a.probes.Take() {
-		a.events.probed(n)
-		r, _ := a.shims.Last(gate.ShimID(n.Child.Shim))
+// noticed takes in the results of probes.
+func (u *unit) noticed() {
+	for _, n := range u.probes.Take() {
+		u.events.Probed(n)
+		r, _ := u.shims.Last(gate.ShimID(n.Child.Shim))
 		if !n.End || r.Phase != gate.Running || r.Hold != n.Child.Hold {
 			continue
 		}
-		a.config.Log.Warn("child has not started in time", "shim", r.Shim, "hold", r.Hold)
-		if err := a.config.Asides.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
-			a.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
+		u.config.Log.Warn("child has not started in time", "shim", r.Shim, "hold", r.Hold)
+		if err := u.config.Asides.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
+			u.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
 		}
 	}
 }

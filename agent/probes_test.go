@@ -18,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -149,7 +150,7 @@ func TestTheHolderIsReadyWhenItsApplicationIsAndStandbysFollow(t *testing.T) {
 		assert.Equal(t, "False ApplicationNotReady", a.ready())
 		assert.False(t, w.serving())
 		assert.Equal(t, "True HandingOver", b.ready())
-		w.pass(handover(a.agent.self.Budget))
+		w.pass(show.Handover(a.agent.unit.self.Budget))
 		assert.Equal(t, "False HolderNotServing", b.ready())
 		assert.Equal(t, a.identity(), w.holder(), "not Ready is not dead")
 
@@ -174,7 +175,7 @@ func TestAStandbyThatBecomesTheHolderIsNotReadyBeforeItsApplication(t *testing.T
 		assert.Equal(t, "True StandingBy", b.ready())
 		a.gates.end("s1")
 		w.within(time.Second, "handover", func() bool { return w.holder() == b.identity() })
-		w.pass(calm)
+		w.pass(show.Calm)
 		assert.Equal(t, "False ApplicationNotReady", b.ready())
 	})
 	simulate(t, func(w *world) {
@@ -183,7 +184,7 @@ func TestAStandbyThatBecomesTheHolderIsNotReadyBeforeItsApplication(t *testing.T
 		a.gates.slow = true
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
-		w.pass(calm)
+		w.pass(show.Calm)
 		assert.Equal(t, "False Starting", a.ready())
 	})
 }
@@ -283,7 +284,7 @@ func TestARestartedAgentDoesNotFlap(t *testing.T) {
 		a.gates.connect(a.gates.shim("s1").report)
 		w.pass(10 * time.Second)
 		for _, patch := range a.link.patches {
-			assert.NotContains(t, patch, readyNotReady)
+			assert.NotContains(t, patch, show.ReadyNotReady)
 		}
 		assert.Equal(t, "True Holding", a.ready())
 		assert.True(t, w.serving())

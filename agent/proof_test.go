@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -130,7 +131,7 @@ func TestAChildWhoseLeaseIsNoLongerItsOwnIsDrainedByANewProcess(t *testing.T) {
 		a = w.start("a")
 		a.gates.connect(a.gates.shim("s1").report)
 		w.within(time.Second, "drained", func() bool { return a.gates.phase("s1") == gate.Waiting })
-		assert.Equal(t, []string{reasonLost}, a.gates.told())
+		assert.Equal(t, []string{show.ReasonLost}, a.gates.told())
 	})
 }
 
@@ -222,6 +223,6 @@ func TestHoldsThatAreOverAreForgotten(t *testing.T) {
 			a.agent.Yield()
 			w.within(5*time.Second, "drained", func() bool { return !a.running("s1") })
 		}
-		assert.LessOrEqual(t, a.agent.shims.Begun(), 2)
+		assert.LessOrEqual(t, a.agent.unit.shims.Begun(), 2)
 	})
 }

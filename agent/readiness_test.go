@@ -17,6 +17,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -307,18 +308,18 @@ func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server, loseStatus: false}
 		s := l.status(w)
-		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
-		s.show(standing)
+		standing := show.Appearance{Reason: show.ReadyStandingBy, Message: "b holds it"}
+		s.Show(standing)
 		w.pass(time.Second)
 		require.Len(t, l.patches, 1)
 		l.set(func(l *link) { l.loseStatus = true })
-		s.show(appearance{Ready: true, Hold: "h", Reason: readyHolding})
+		s.Show(show.Appearance{Ready: true, Hold: "h", Reason: show.ReadyHolding})
 		w.pass(time.Millisecond)
 		require.Len(t, l.patches, 2, "stored, as nobody here knows")
-		s.show(standing)
+		s.Show(standing)
 		w.pass(time.Second)
 		require.Len(t, l.patches, 3)
-		assert.Contains(t, l.patches[2], readyStandingBy)
+		assert.Contains(t, l.patches[2], show.ReadyStandingBy)
 	})
 }
 
@@ -328,17 +329,17 @@ func TestAStatusThatArrivesLateDoesNotComeTrue(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
-		standing := appearance{Reason: readyStandingBy, Message: "b holds it"}
-		s.show(standing)
+		standing := show.Appearance{Reason: show.ReadyStandingBy, Message: "b holds it"}
+		s.Show(standing)
 		w.pass(time.Second)
 		l.set(func(l *link) { l.lateStatus = true })
-		s.show(appearance{Ready: true, Hold: "h", Reason: readyHolding})
+		s.Show(show.Appearance{Ready: true, Hold: "h", Reason: show.ReadyHolding})
 		w.pass(time.Millisecond)
-		s.show(standing)
+		s.Show(standing)
 		w.pass(2 * time.Second)
 		require.NotEmpty(t, l.late)
 		l.set(func(l *link) { _, _ = l.store(l.late) })
-		assert.Contains(t, l.patches[len(l.patches)-1], readyStandingBy)
+		assert.Contains(t, l.patches[len(l.patches)-1], show.ReadyStandingBy)
 	})
 }
 

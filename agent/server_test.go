@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // server is an API server in memory: one namespace, whose Leases are compared
@@ -328,7 +329,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	l.server.patches++
-	switch asks := string(patch) == string(anything); {
+	switch asks := string(patch) == string(show.Anything); {
 	case !asks && l.lateStatus:
 		l.lateStatus, l.late = false, patch
 		return kube.Pod{}, context.DeadlineExceeded

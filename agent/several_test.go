@@ -4,7 +4,6 @@
 package agent
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
 var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
@@ -136,24 +134,5 @@ func TestAStoppedAgentTriesToReleaseUntilTheSlotHasExpiredAnyway(t *testing.T) {
 		assert.Empty(t, b.done)
 		w.pass(7 * time.Second)
 		assert.Len(t, b.done, 1, "not for ever")
-	})
-}
-
-func TestThePodThatHeldReadsAgainSoonerThanItsStandbys(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a").agent
-		s := &slot{misses: 20}
-		worst := func() (d time.Duration) {
-			for range 100 {
-				d = max(d, a.backoff(s, errors.New("no route")))
-			}
-			return d
-		}
-		b := a.self.Budget
-		assert.Greater(t, worst(), b.Renew/2)
-		assert.LessOrEqual(t, worst(), b.Renew)
-		s.view.Read(1, lease.Record{UID: "u", Version: "1", Holder: a.self.Identity})
-		assert.LessOrEqual(t, worst()+b.RequestTimeout, b.Renew, "within what they leave it")
 	})
 }

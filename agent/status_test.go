@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"testing"
@@ -12,14 +13,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// status is the status of a pod alone, without an agent around it.
-func (l *link) status(w *world) *status {
-	config := Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
-	s := newStatus(config, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-	go s.run(w.t.Context())
+// status runs the status of a pod without an agent.
+func (l *link) status(w *world) *show.Status {
+	c := Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
+	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+	shown.Asked = func(context.Context, string, bool) {}
+	s := show.NewStatus(shown)
+	go s.Run(w.t.Context())
 	return s
 }
 
@@ -28,7 +32,7 @@ func TestTheFirstStatusIsWrittenAtOnceAndIsOfNow(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
-		s.show(appearance{Reason: readyStandingBy})
+		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
 		w.pass(0)
 		require.Len(t, l.patches, 1)
 		assert.Contains(t, l.patches[0], time.Now().UTC().Format(time.RFC3339))
@@ -40,10 +44,10 @@ func TestAHoldThatLooksLikeTheLastOneIsNotStoredAnew(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
-		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "first"})
+		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "first"})
 		w.pass(time.Minute)
 		require.Len(t, l.patches, 1)
-		s.show(appearance{Ready: true, Reason: readyHolding, Hold: "second"})
+		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "second"})
 		w.pass(time.Minute)
 		assert.Len(t, l.patches, 1)
 		assert.Equal(t, 4, w.server.patched(), "two for each hold")

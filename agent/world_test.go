@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -131,3 +132,6 @@ func (w *world) holder() string { return w.server.lease(theSlot).Holder }
 
 // running reports whether the shim has a child.
 func (p *pod) running(id gate.ShimID) bool { return p.gates.phase(id) == gate.Running }
+
+// slowest is the longest pause of a standby between two looks.
+var slowest = claim.Backoff(10)

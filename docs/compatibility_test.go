@@ -22,32 +22,32 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 var update = flag.Bool("update", false, "rewrite generated documents")
 
-// directive is what a test says of itself, on a line of its comment:
+// A directive in a test's comment names the rows that the test shows:
 //
 //	compat: lifecycle/exit-codes lifecycle/crash-loop carried
 //	compat: pod/host-pid refused SharedProcesses
 var directive = regexp.MustCompile(`(?m)^(?:// |# )?compat: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|refused ([A-Z]\w+))$`)
 
-// mention finds directives that are none, by a slip of the pen.
+// mention finds misspelt directives.
 var mention = regexp.MustCompile(`(?m)^(?:// |# )?compat:`)
 
 // evidence is one test of one row.
 type evidence struct{ row, how, test string }
 
-// archives are txtar files that are a test each.
+// archives are txtar files, each of which counts as a test.
 var archives = map[string]string{
 	"../mutate/testdata/*.txtar":    "TestGolden/",
 	"../cmd/agent/testdata/*.txtar": "TestScripts/",
 }
 
-// TestCompatibilityIsGeneratedFromTheTests: docs/compatibility.md lists every
-// row with the tests that name it. -update rewrites it.
-func TestCompatibilityIsGeneratedFromTheTests(t *testing.T) {
+// TestCompatibilityIsGeneratedFromTests checks that docs/compatibility.md
+// lists every row with its tests. -update rewrites the document.
+func TestCompatibilityIsGeneratedFromTests(t *testing.T) {
 	const file = "compatibility.md"
 	found := append(ofFunctions(t), ofArchives(t)...)
 	text, missing := compatibility(t, found)
@@ -68,10 +68,10 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	}
 	var b strings.Builder
 	b.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
-		"What a pod did before the annotation it does after it, one at a time; or it is refused at admission, with a\n" +
-		"[reason](reasons.md) that names the field and the way out. Each row names the tests that show it: those of\n" +
-		"`test/e2e` run on the real cluster, `TestGolden/…` are pods before and after admission (`mutate/testdata`),\n" +
-		"`TestScripts/…` run the real binary (`cmd/agent/testdata`).\n")
+		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
+		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Each\n" +
+		"row names its tests. Tests of `test/e2e` run on the real cluster. `TestGolden/…` are pods before and after\n" +
+		"admission (`mutate/testdata`). `TestScripts/…` run the real binary (`cmd/agent/testdata`).\n")
 	known := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(sections)) {
 		number, name, _ := strings.Cut(key, " ")
@@ -93,7 +93,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	return b.String(), missing
 }
 
-// verdict is what the tests of a row say together.
+// verdict returns the common result of a row's tests.
 func verdict(found []evidence) (how string, tests []string) {
 	var hows []string
 	for _, e := range found {
@@ -108,7 +108,7 @@ func verdict(found []evidence) (how string, tests []string) {
 	return strings.Join(slices.Compact(hows), ", "), slices.Compact(tests)
 }
 
-// ofFunctions are the directives above test functions.
+// ofFunctions returns the directives above test functions.
 func ofFunctions(t *testing.T) (found []evidence) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -137,13 +137,13 @@ func ofFunctions(t *testing.T) (found []evidence) {
 				}
 			}
 		}
-		assert.Len(t, mention.FindAll(text, -1), seen, "%s: a directive that is above no test", path)
+		assert.Len(t, mention.FindAll(text, -1), seen, "%s: a directive is not above a test", path)
 		return nil
 	}))
 	return found
 }
 
-// ofArchives are the directives in the comments of txtar files.
+// ofArchives returns the directives in the comments of txtar files.
 func ofArchives(t *testing.T) (found []evidence) {
 	t.Helper()
 	for pattern, test := range archives {
@@ -163,11 +163,11 @@ func ofArchives(t *testing.T) (found []evidence) {
 func read(t *testing.T, file, comment, test string) (found []evidence) {
 	t.Helper()
 	all := directive.FindAllStringSubmatch(comment, -1)
-	assert.Len(t, all, len(mention.FindAllString(comment, -1)), "%s: a directive that cannot be read, of %s", file, test)
+	assert.Len(t, all, len(mention.FindAllString(comment, -1)), "%s: a malformed directive of %s", file, test)
 	for _, m := range all {
 		how := m[2]
 		if m[3] != "" {
-			assert.True(t, slices.ContainsFunc(slices.Concat(mutate.Reasons, mutate.Elsewhere), func(e mutate.Explanation) bool { return string(e.Reason) == m[3] }),
+			assert.True(t, slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere), func(e reason.Explanation) bool { return string(e.Reason) == m[3] }),
 				"%s: %s is no reason", file, m[3])
 			how = "refused: `" + m[3] + "`"
 		}

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs holds the documents to the repository: links lead somewhere,
-// and each guarantee names tests that exist.
+// Package docs checks the documents against the repository: links have targets,
+// and guarantees name tests that exist.
 package docs
 
 import (
@@ -41,7 +41,7 @@ func parse(t *testing.T, file string) ast.Node {
 	return markdown.Parse(text, parser.NewWithExtensions(parser.CommonExtensions))
 }
 
-func TestLinksLeadSomewhere(t *testing.T) {
+func TestLinksHaveTargets(t *testing.T) {
 	for _, file := range documents(t) {
 		ast.WalkFunc(parse(t, file), func(node ast.Node, entering bool) ast.WalkStatus {
 			link, ok := node.(*ast.Link)
@@ -59,7 +59,8 @@ func TestLinksLeadSomewhere(t *testing.T) {
 
 var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 
-// TestGuaranteesNameTestsThatExist: a guarantee is an item of a numbered list.
+// TestGuaranteesNameTestsThatExist checks each item of a numbered list, which is
+// a guarantee.
 func TestGuaranteesNameTestsThatExist(t *testing.T) {
 	exist := tests(t)
 	items := 0
@@ -106,7 +107,7 @@ func tests(t *testing.T) map[string]bool {
 	return found
 }
 
-// TestArchitectureStaysShort: it is read by everybody who opens the repository.
+// TestArchitectureStaysShort bounds the document that every newcomer reads first.
 func TestArchitectureStaysShort(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	require.NoError(t, err)

@@ -9,14 +9,14 @@ type section struct {
 	rows  []row
 }
 
-// row is one thing that a pod may have. Tests name it by section and ID:
+// row is one feature of pods. Tests refer to it by section and ID:
 // "lifecycle/exit-codes".
 type row struct{ id, text string }
 
-// notShown is how many rows have no test. It only ever gets smaller.
+// notShown is the number of rows without a test. The number may only decrease.
 const notShown = 0
 
-// sections are everything that is looked at: a closed list.
+// sections are the closed list of all rows.
 var sections = map[string]section{
 	"1 command": {"Where the command comes from", []row{
 		{"command", "`command`"},
@@ -25,19 +25,19 @@ var sections = map[string]section{
 		{"cmd", "the image's cmd"},
 		{"shell-form", "shell form"},
 		{"expansion", "`$(VAR)` and `$$`"},
-		{"path", "a name found by PATH"},
+		{"path", "a command found through PATH"},
 		{"working-dir", "`workingDir`"},
 		{"environment", "the environment"},
-		{"tag", "an image by tag"},
-		{"digest", "an image by digest"},
+		{"tag", "an image named by tag"},
+		{"digest", "an image named by digest"},
 		{"platforms", "an index whose platforms run different commands"},
 		{"secret-of-pod", "a private registry, with the pod's pull secret"},
 		{"secret-of-account", "… with the service account's"},
-		{"no-secret", "… with none"},
+		{"no-secret", "… without credentials"},
 		{"mirror", "a registry mirror"},
 		{"private-ca", "a private CA"},
-		{"pull-always", "`imagePullPolicy: Always`, and a tag that moves"},
-		{"registry-away", "a registry that is away or slow"},
+		{"pull-always", "`imagePullPolicy: Always` and a moving tag"},
+		{"registry-away", "an unreachable or slow registry"},
 	}},
 	"2 lifecycle": {"Lifecycle", []row{
 		{"image-stop-signal", "the image's STOPSIGNAL"},
@@ -53,15 +53,15 @@ var sections = map[string]section{
 		{"pre-stop-http", "… httpGet"},
 		{"pre-stop-tcp", "… tcpSocket"},
 		{"pre-stop-sleep", "… sleep"},
-		{"hooks-of-a-standby", "hooks run when the child runs, not on a standby"},
+		{"hooks-of-a-standby", "hooks run with the child, not in a standby"},
 		{"term-of-a-standby", "SIGTERM to a standby ends it at once"},
 		{"daemonises", "an application that daemonises"},
 		{"double-forks", "… double-forks"},
 		{"ignores-term", "… ignores SIGTERM"},
 		{"drops-user", "… drops its user (gosu, su-exec), without the capability KILL"},
-		{"takes-user", "… takes a user by a setuid program: it is killed, and cannot be asked to stop (`SignalNotPermitted`)"},
+		{"takes-user", "… changes its user by a setuid program: the shim can kill it, but not signal it (`SignalNotPermitted`)"},
 		{"orphans", "… leaves orphans"},
-		{"other-signals", "SIGHUP, SIGUSR1 and the like reach the application alone"},
+		{"other-signals", "SIGHUP, SIGUSR1 and similar signals reach only the application"},
 		{"restart-always", "`restartPolicy: Always`"},
 		{"restart-on-failure", "… OnFailure"},
 		{"restart-never", "… Never"},
@@ -69,7 +69,7 @@ var sections = map[string]section{
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},
 		{"termination-messages", "termination messages"},
-		{"out-of-memory", "a child killed for memory"},
+		{"out-of-memory", "a child killed for lack of memory"},
 	}},
 	"3 probes": {"Probes", []row{
 		{"liveness-exec", "liveness exec"}, {"liveness-http", "… httpGet"}, {"liveness-tcp", "… tcpSocket"}, {"liveness-grpc", "… grpc"},
@@ -77,9 +77,9 @@ var sections = map[string]section{
 		{"startup-exec", "startup exec"}, {"startup-http", "… httpGet"}, {"startup-tcp", "… tcpSocket"}, {"startup-grpc", "… grpc"},
 		{"named-port", "httpGet to a named port"}, {"headers", "… with headers"}, {"host", "… to another host"}, {"https", "… by HTTPS"},
 		{"timings", "timings and thresholds"},
-		{"standby", "a standby is not dead, not started, not serving"},
-		{"startup-anew", "the startup probe counts anew after each start of the child"},
-		{"message", "what the probe says reaches the kubelet unchanged"},
+		{"standby", "a standby passes its probes without serving"},
+		{"startup-anew", "the startup probe counts anew for each child"},
+		{"message", "the probe's message reaches the kubelet unchanged"},
 	}},
 	"4 pod": {"The pod around it", []row{
 		{"several", "several gated containers"},
@@ -137,16 +137,16 @@ var sections = map[string]section{
 	}},
 	"7 gates": {"Images that must be PID 1, and other gates", []row{
 		{"pid-1", "an image that must be PID 1: `metaparticle.io/gate: pod`"},
-		{"unknown-command", "a command that cannot be known: `metaparticle.io/gate: pod`"},
+		{"unknown-command", "an unknown command: `metaparticle.io/gate: pod`"},
 		{"loss-restarts-all", "a lost slot restarts all containers"},
-		{"too-old", "… on a cluster that is too old for it"},
+		{"too-old", "… on a cluster that is too old"},
 		{"readiness", "`metaparticle.io/gate: readiness`"},
 	}},
 	"8 impossible": {"What cannot be done", []row{
 		{"windows", "Windows"},
-		{"names", "names that the injected parts need"},
-		{"mounts", "mounts where the gate's binary goes"},
-		{"ports", "the port of the agent"},
+		{"names", "names of the injected parts"},
+		{"mounts", "mounts at the path of the agent's binary"},
+		{"ports", "the agent's port"},
 		{"generate-name", "a bare pod's own singleton under `generateName`"},
 		{"no-command", "a container without any command"},
 		{"static", "static pods"},

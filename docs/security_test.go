@@ -21,7 +21,7 @@ import (
 
 const securityPage = "security.md"
 
-// rowsOf are the cells of the page's table rows, without the heads.
+// rowsOf returns the cells of the page's table rows, without the heads.
 func rowsOf(t *testing.T, file string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -40,7 +40,8 @@ func rowsOf(t *testing.T, file string) [][]string {
 
 var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 
-// TestSecurityNamesTestsThatExist: each row about who can do what has a test.
+// TestSecurityNamesTestsThatExist checks that each row about an actor names a
+// test.
 func TestSecurityNamesTestsThatExist(t *testing.T) {
 	exist := tests(t)
 	threats := 0
@@ -58,12 +59,13 @@ func TestSecurityNamesTestsThatExist(t *testing.T) {
 	assert.NotZero(t, threats)
 }
 
-// packages are where the constants of the page are.
+// packages are the packages whose constants the page names.
 var packages = map[string]string{
-	"api": "../api", "mutate": "../mutate", "image": "../mutate/image", "webhook": "../cmd/webhook",
+	"api": "../api", "admit": "../mutate/admit", "feature": "../mutate/feature", "load": "../mutate/load",
+	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "webhook": "../cmd/webhook",
 }
 
-// constants are those of the packages, by package and name.
+// constants returns the constants of the packages, by package and name.
 func constants(t *testing.T) map[string]constant.Value {
 	t.Helper()
 	found := map[string]constant.Value{}
@@ -80,8 +82,8 @@ func constants(t *testing.T) map[string]constant.Value {
 			require.NoError(t, err)
 			files = append(files, file)
 		}
-		// What is imported is not looked for, but for the units of time: so the
-		// rest of the package has errors.
+		// Of the imports, only package time is loaded, for its units. So the rest
+		// of the package has type errors.
 		config := types.Config{Importer: clock{}, Error: func(error) {}, IgnoreFuncBodies: true}
 		checked, _ := config.Check(name, fset, files, nil)
 		for _, its := range checked.Scope().Names() {
@@ -111,12 +113,12 @@ func (clock) Import(path string) (*types.Package, error) {
 }
 
 var (
-	qualified = regexp.MustCompile(`\b(?:api|mutate|image|webhook)\.\w+\b`)
+	qualified = regexp.MustCompile(`\b(?:api|admit|feature|load|reason|registry|webhook)\.\w+\b`)
 	amount    = regexp.MustCompile(`^([\d.]+) ?(ms|s|h|KiB|MiB|%)?$`)
 	units     = map[string]float64{"": 1, "%": 1, "ms": 1e6, "s": 1e9, "h": 3600e9, "KiB": 1 << 10, "MiB": 1 << 20}
 )
 
-// written is what a cell says, in bytes, nanoseconds or numbers.
+// written returns the amount in a cell, in bytes, nanoseconds or numbers.
 func written(t *testing.T, cell string) float64 {
 	t.Helper()
 	match := amount.FindStringSubmatch(cell)
@@ -126,8 +128,8 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestSecurityNumbersAreThoseOfTheCode: each bound, and each sum of bounds.
-func TestSecurityNumbersAreThoseOfTheCode(t *testing.T) {
+// TestSecurityNumbersMatchTheCode checks each bound, and each sum of bounds.
+func TestSecurityNumbersMatchTheCode(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
 	for _, row := range rowsOf(t, securityPage) {
@@ -144,7 +146,7 @@ func TestSecurityNumbersAreThoseOfTheCode(t *testing.T) {
 		}
 		formula := strings.Trim(row[1], "`")
 		if strings.Contains(formula, "`") {
-			continue // words
+			continue // the cell contains only words
 		}
 		derived++
 		formula = qualified.ReplaceAllStringFunc(formula, func(name string) string {
@@ -158,7 +160,7 @@ func TestSecurityNumbersAreThoseOfTheCode(t *testing.T) {
 	}
 	assert.NotZero(t, derived)
 	for name := range all {
-		if its, ok := strings.CutPrefix(name, "image."); ok && regexp.MustCompile(`^(most|max)[A-Z]`).MatchString(its) {
+		if its, ok := strings.CutPrefix(name, "registry."); ok && regexp.MustCompile(`^max[A-Z]`).MatchString(its) {
 			assert.True(t, named[name], "security.md lacks the bound %s", name)
 		}
 	}

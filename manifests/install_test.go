@@ -19,7 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestPoliciesComeBeforeTheWebhook: an upgrade applies the objects in their order.
+// TestPoliciesComeBeforeTheWebhook checks the order, in which an upgrade applies
+// the objects.
 func TestPoliciesComeBeforeTheWebhook(t *testing.T) {
 	var kinds []string
 	for _, object := range build(t, ".") {
@@ -35,7 +36,7 @@ func TestPoliciesComeBeforeTheWebhook(t *testing.T) {
 	assert.Less(t, webhook, configuration)
 }
 
-// webhookPods is the template of the webhook's pods.
+// webhookPods returns the template of the webhook's pods.
 func webhookPods(t *testing.T) corev1.PodTemplateSpec {
 	t.Helper()
 	deployments := all[*appsv1.Deployment](t)
@@ -47,7 +48,7 @@ func TestWebhookRunsOnLinuxNodes(t *testing.T) {
 	assert.Equal(t, map[string]string{corev1.LabelOSStable: string(corev1.Linux)}, webhookPods(t).Spec.NodeSelector)
 }
 
-func TestQuotaAdmitsThePriorityClassOfTheWebhook(t *testing.T) {
+func TestQuotaAdmitsTheWebhooksPriorityClass(t *testing.T) {
 	pods, quotas := webhookPods(t), all[*corev1.ResourceQuota](t)
 	require.Len(t, quotas, 1)
 	assert.Equal(t, namespace, quotas[0].Namespace)
@@ -56,7 +57,7 @@ func TestQuotaAdmitsThePriorityClassOfTheWebhook(t *testing.T) {
 		ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{pods.Spec.PriorityClassName},
 	}}, quotas[0].Spec.ScopeSelector.MatchExpressions)
 	most := quotas[0].Spec.Hard[corev1.ResourcePods]
-	assert.Greater(t, most.Value(), int64(1000), "the quota limits nothing")
+	assert.Greater(t, most.Value(), int64(1000), "the quota must not limit pods")
 }
 
 // with builds the manifests with a component.
@@ -73,7 +74,7 @@ func with(t *testing.T, component string) []client.Object {
 	return build(t, directory)
 }
 
-func TestNetworkPolicyNeverLocksTheAPIServerOut(t *testing.T) {
+func TestNetworkPolicyNeverExcludesTheAPIServer(t *testing.T) {
 	pods := webhookPods(t)
 	named := map[string]bool{}
 	for _, port := range pods.Spec.Containers[0].Ports {
@@ -92,7 +93,7 @@ func TestNetworkPolicyNeverLocksTheAPIServerOut(t *testing.T) {
 		assert.Equal(t, value, pods.Labels[key])
 	}
 	assert.NotEmpty(t, spec.PodSelector.MatchLabels)
-	assert.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, spec.PolicyTypes, "the registries' addresses are not known")
+	assert.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, spec.PolicyTypes, "egress must stay open, because the registries' addresses are unknown")
 	open := map[string]bool{}
 	for _, rule := range spec.Ingress {
 		for _, port := range rule.Ports {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifests_test holds the manifests to the types of the Kubernetes
-// API and to the names that the programs use. That the policies' expressions
-// do what they say is shown by test/e2e, on a real API server.
+// Package manifests_test checks the manifests against the types of the Kubernetes
+// API and against the names in the programs. The tests in test/e2e show, on a
+// real API server, that the policies' expressions work.
 package manifests_test
 
 import (
@@ -38,8 +38,8 @@ const (
 	account   = "metaparticle-webhook"
 )
 
-// build is what "kubectl apply -k" would apply, each object decoded into its
-// type with no field left over.
+// build returns the objects of "kubectl apply -k", decodes each into its type, and
+// fails on unknown fields.
 func build(t *testing.T, directory string) []client.Object {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -61,7 +61,7 @@ func build(t *testing.T, directory string) []client.Object {
 	return objects
 }
 
-// all are the built objects of one type.
+// all returns the built objects of one type.
 func all[T client.Object](t *testing.T) []T {
 	t.Helper()
 	var of []T
@@ -74,7 +74,7 @@ func all[T client.Object](t *testing.T) []T {
 	return of
 }
 
-func TestEveryManifestIsStrictlyOfItsType(t *testing.T) {
+func TestEveryManifestDecodesStrictly(t *testing.T) {
 	assert.NotEmpty(t, build(t, "."))
 }
 
@@ -98,7 +98,7 @@ func TestComponentsApply(t *testing.T) {
 	}
 }
 
-// texts are the manifests as written, without comments.
+// texts returns the manifests as text, without comments.
 func texts(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -176,7 +176,7 @@ func TestMarksPolicyCoversTheMarksOfEnroll(t *testing.T) {
 	}
 }
 
-// everywhere are the policies that hold in every namespace.
+// everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
 func TestGatePolicyKnowsKeysThatClaimNothing(t *testing.T) {
@@ -204,14 +204,14 @@ func TestStatusPolicyAllowsTheAgentsOwnWrites(t *testing.T) {
 	assert.Contains(t, status, "c.type != '"+api.ReadyCondition+"'")
 }
 
-func TestLeasePolicyKnowsTheLongestLeaseAndIdentities(t *testing.T) {
+func TestLeasePolicyContainsMaximumDurationAndIdentity(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	assert.Contains(t, lease, fmt.Sprintf("<= %d\n", int(api.MaxLeaseDuration.Seconds())))
 	assert.Equal(t, "p_u", api.Identity("p", "u"))
 	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
 }
 
-func TestEnrollHasOneName(t *testing.T) {
+func TestEnrollUsesOneNameEverywhere(t *testing.T) {
 	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
 		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
 	}
@@ -231,7 +231,7 @@ func TestEnrollHasOneName(t *testing.T) {
 	assert.Equal(t, account, all[*corev1.ServiceAccount](t)[0].Name)
 }
 
-func TestWebhooksFailClosedAndNarrow(t *testing.T) {
+func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	for _, configuration := range all[*admissionv1.MutatingWebhookConfiguration](t) {
 		assert.Equal(t, namespace+"/"+account, configuration.Annotations["cert-manager.io/inject-ca-from"])
 		for _, w := range configuration.Webhooks {
@@ -246,15 +246,16 @@ func TestWebhooksFailClosedAndNarrow(t *testing.T) {
 	}
 }
 
-// failures are what becomes of a request while the webhook does not answer. A
-// workload is let through, because a policy refuses what would have to be carried.
+// failures are the failure policies, for requests while a webhook does not
+// answer. Workloads pass, because a policy refuses changes that must be carried.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,
 	"marks.metaparticle.io":     admissionv1.Fail,
 }
 
-// neverOurs: what runs the cluster, and what gates pods, is never gated.
+// neverOurs excludes the namespaces of the cluster and of the webhook, where no
+// pod is ever gated.
 var neverOurs = []metav1.LabelSelectorRequirement{{
 	Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", namespace},
 }}
@@ -274,15 +275,15 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 			}
 		}
 		for _, v := range p.Spec.Validations {
-			// A message on one line; the expression's, if there is one, wins.
+			// A message has one line; a message expression takes precedence.
 			assert.NotContains(t, v.Message, "\n", p.Name)
 			assert.NotEmpty(t, v.Message, p.Name)
 		}
 	}
 }
 
-// enroll can give only what it has.
-func TestWebhookHasEveryRightThatEnrollGives(t *testing.T) {
+// Enroll can grant only rights that it has itself.
+func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 	roles := all[*rbacv1.ClusterRole](t)
 	i := slices.IndexFunc(roles, func(r *rbacv1.ClusterRole) bool { return r.Name == account })
 	for _, given := range enroll.AgentRules("lock.x") {
@@ -301,11 +302,11 @@ func TestWebhookHasEveryRightThatEnrollGives(t *testing.T) {
 	}
 }
 
-// The policies judge who has our Role, and nobody else.
-func TestPoliciesKnowAgentsByTheirRole(t *testing.T) {
+// The policies apply only to users with the agents' Role.
+func TestPoliciesRecognizeAgentsByTheirRole(t *testing.T) {
 	given := enroll.AgentRules("lock.x")
 	marker := given[len(given)-1]
-	require.Empty(t, marker.ResourceNames, "the policies ask about no name")
+	require.Empty(t, marker.ResourceNames, "the policies check the right without a name")
 	check := fmt.Sprintf("authorizer.group('%s').resource('%s').namespace(request.namespace).check('%s').allowed()",
 		marker.APIGroups[0], marker.Resources[0], marker.Verbs[0])
 	for _, path := range []string{"policies/lease.yaml", "policies/status.yaml"} {

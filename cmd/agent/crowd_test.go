@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -93,14 +94,17 @@ func TestThousandsOfConnectionsKeepNoProbeOut(t *testing.T) {
 			assert.Equal(t, http.StatusOK, status)
 			// A connection here and 12 KiB there, of which 64 are left.
 			assert.Less(t, inUse()-before, 16<<20)
-			open := 0
-			for _, c := range all {
-				_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
-				if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
-					open++
-				}
+			// The agent hangs up before it serves the next one; the client's kernel may
+			// learn of it a moment later.
+			open := all
+			for by := time.Now().Add(headerTimeout / 2); len(open) > mostConnections && time.Now().Before(by); {
+				open = slices.DeleteFunc(open, func(c net.Conn) bool {
+					_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+					_, err := c.Read(make([]byte, 1))
+					return !errors.Is(err, os.ErrDeadlineExceeded)
+				})
 			}
-			assert.LessOrEqual(t, open, mostConnections)
+			assert.LessOrEqual(t, len(open), mostConnections)
 		})
 	}
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // What the scripts can say besides testscript's own commands:
@@ -75,13 +77,14 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"stands": stands,
 	"exits":  exits,
 	"alive":  alive,
+	"dies":   dies,
 	"intime": func(ts *testscript.TestScript, _ bool, args []string) {
-		if late := gate.Now() - worldOf(ts).grants[args[0]]; late > 0 {
+		if late := host.Now() - worldOf(ts).grants[args[0]]; late > 0 {
 			ts.Fatalf("%v past the deadline", late)
 		}
 	},
 	"past": func(ts *testscript.TestScript, _ bool, args []string) {
-		<-time.After(worldOf(ts).grants[args[0]] - gate.Now())
+		<-time.After(worldOf(ts).grants[args[0]] - host.Now())
 	},
 	"hang": hang,
 }
@@ -154,7 +157,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		d[i], err = time.ParseDuration(args[2+i])
 		ts.Check(err)
 	}
-	g := gate.Grant{Hold: args[1], Deadline: gate.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
+	g := gate.Grant{Hold: args[1], Deadline: host.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
 	for _, a := range args[5:] {
 		slot, token, _ := strings.Cut(a, "=")
 		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})
@@ -260,5 +263,22 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func alive(ts *testscript.TestScript, neg bool, args []string) {
 	if pids := worldOf(ts).alive(args[0]); (len(pids) > 0) == neg {
 		ts.Fatalf("alive of %s: %v", args[0], pids)
+	}
+}
+
+// dies waits until the kernel has torn down what the shim killed with its last act. A
+// shim that is PID 1 ends after that; another one may end before.
+func dies(ts *testscript.TestScript, _ bool, args []string) {
+	for _, pid := range worldOf(ts).alive(args[0]) {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		ts.Check(err)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience/time.Millisecond))
+		ts.Check(errors.Join(err, unix.Close(fd)))
+		if n == 0 {
+			ts.Fatalf("%s is alive: %d", args[0], pid)
+		}
 	}
 }

@@ -23,14 +23,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// errPath: an edit leads where the text has nothing that could be edited.
+// errPath means that an operation's path cannot be edited in the text.
 var errPath = errors.New("no such place in the text")
 
 // document is one object of a manifest.
 type document struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
-	// text is as it was written, raw the same as JSON.
+	// text is the object as the author wrote it, raw the same as JSON.
 	text, raw []byte
 }
 
@@ -42,7 +42,7 @@ func (d document) String() string {
 	return d.Kind + "/" + name
 }
 
-// read splits a manifest. A List is as good as its items.
+// read splits a manifest into documents, and a List into its items.
 func read(in io.Reader) ([]document, error) {
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(in))
 	var all []document
@@ -72,7 +72,7 @@ func open(text []byte) ([]document, error) {
 	}
 	d := document{text: text, raw: raw}
 	if string(raw) == "null" {
-		return []document{d}, nil // comments only
+		return []document{d}, nil // the document has only comments
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return nil, err
@@ -101,11 +101,11 @@ func open(text []byte) ([]document, error) {
 	return items, nil
 }
 
-// change is a document before and after, both written the same way.
+// change contains a document before and after, in the same style.
 type change struct{ before, after string }
 
-// patch applies operations. Comments, order and indentation stay as they were
-// written, where the text can be edited; else the object is written anew.
+// patch applies operations. If the text can be edited, comments, order and
+// indentation stay. Otherwise the object is encoded anew.
 func (d document) patch(made []operation) (change, error) {
 	result, err := apply(d.raw, made)
 	if err != nil {
@@ -122,7 +122,7 @@ func (d document) patch(made []operation) (change, error) {
 	return change{string(before), string(after)}, err
 }
 
-// apply is the object with the operations made.
+// apply returns the object after the operations.
 func apply(raw []byte, made []operation) ([]byte, error) {
 	encoded, err := json.Marshal(made)
 	if err != nil {
@@ -139,10 +139,10 @@ func apply(raw []byte, made []operation) ([]byte, error) {
 	return result, nil
 }
 
-// operation is what the webhook answers with.
+// operation is one JSON patch operation of the webhook's answer.
 type operation = operations.Operation
 
-// same: the text says the same as the JSON.
+// same reports whether the text and the JSON have the same content.
 func same(text, raw []byte) bool {
 	var a, b any
 	is, err := yaml.YAMLToJSON(text)
@@ -209,7 +209,7 @@ func editOne(at *kyaml.Node, o operation) error {
 	return nil
 }
 
-// find is the place, in the node's content, of a member's value.
+// find returns the index of a member's value in the node's content.
 func find(at *kyaml.Node, step string) (int, bool) {
 	switch at.Kind {
 	case kyaml.MappingNode:
@@ -221,12 +221,12 @@ func find(at *kyaml.Node, step string) (int, bool) {
 	case kyaml.SequenceNode:
 		i, err := strconv.Atoi(step)
 		return i, err == nil && i >= 0 && i < len(at.Content)
-	default: // a scalar has nothing in it; an alias stands for another place
+	default: // a scalar has no members; an alias stands for another place
 	}
 	return 0, false
 }
 
-// node is a value as people write it.
+// node returns a value in the usual YAML style.
 func node(value any) (*kyaml.Node, error) {
 	raw, err := json.Marshal(value)
 	if err != nil {
@@ -243,7 +243,7 @@ func node(value any) (*kyaml.Node, error) {
 	return root.Content[0], nil
 }
 
-// diff is the change as a unified diff.
+// diff returns the change as a unified diff.
 func (c change) diff(name, made string) (string, error) {
 	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
 		A: lines(c.before), FromFile: name, B: lines(c.after), ToFile: made, Context: 3,

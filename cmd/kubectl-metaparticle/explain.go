@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 const explainUsage = `Says why a pod or workload is, or is not, gated, and who holds its slots.
@@ -27,8 +27,8 @@ or cronjob, or kubectl's short name of it.
   kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
 `
 
-// answering is how long all reads together may take: a person waits.
-const answering = 30 * time.Second
+// readTimeout bounds the time of all reads, because a person waits.
+const readTimeout = 30 * time.Second
 
 func explainCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
@@ -65,50 +65,51 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	if err != nil {
 		return exitError, fmt.Errorf("reach the cluster: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answering)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	return exitOK, explain(ctx, cluster{Reader: reader, minor: minor(connection)}, std.out, namespace, kind, name, time.Now())
 }
 
-// cluster is what is read, and its minor version of Kubernetes 1.
+// cluster is the API server to read from, and its minor version of Kubernetes 1.
 type cluster struct {
 	client.Reader
 	minor int
 }
 
-// minor is the cluster's minor version of Kubernetes 1. One that does not tell
-// is not held against a pod here: the webhook does.
+// minor returns the cluster's minor version of Kubernetes 1. If the version is
+// unknown, explain assumes that every gate works. The webhook refuses such pods
+// itself.
 func minor(connection *rest.Config) int {
 	discover, err := discovery.NewDiscoveryClientForConfig(connection)
 	if err != nil {
-		return mutate.RestartsAll
+		return feature.RestartsAll
 	}
 	info, err := discover.ServerVersion()
 	if err != nil {
-		return mutate.RestartsAll
+		return feature.RestartsAll
 	}
-	n, err := mutate.MinorVersion(info)
+	n, err := feature.MinorVersion(info)
 	if err != nil {
-		return mutate.RestartsAll
+		return feature.RestartsAll
 	}
 	return n
 }
 
-// kindsByName are the kinds by what people call them.
+// kindsByName maps the names that kubectl accepts to kinds.
 var kindsByName = map[string]string{
 	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
 	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",
 	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "cronjob": "CronJob", "cj": "CronJob",
 }
 
-// target reads KIND/NAME, or KIND NAME as with kubectl.
+// target parses KIND/NAME, or KIND NAME as kubectl does.
 func target(args []string) (kind, name string, err error) {
 	written := strings.Join(args, "/")
 	kind, name, ok := strings.Cut(written, "/")
 	if !ok || name == "" || strings.Contains(name, "/") {
 		return "", "", fmt.Errorf("%q: write KIND/NAME, as deployment/biller", strings.Join(args, " "))
 	}
-	// deployments.apps is a deployment.
+	// For example, deployments.apps is a deployment.
 	short, _, _ := strings.Cut(strings.ToLower(kind), ".")
 	known := kindsByName[short]
 	if known == "" {
@@ -120,10 +121,10 @@ func target(args []string) (kind, name string, err error) {
 	return known, name, nil
 }
 
-// explain reads what there is to know, and writes it down.
+// explain reads the cluster's state and writes the answer.
 func explain(ctx context.Context, c cluster, out io.Writer, namespace, kind, name string, now time.Time) error {
 	e := &explainer{cluster: c, namespace: namespace, now: now}
-	if err := e.look(ctx, kind, name); err != nil {
+	if err := e.gather(ctx, kind, name); err != nil {
 		return err
 	}
 	e.judge()

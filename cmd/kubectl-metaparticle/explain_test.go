@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -45,7 +45,7 @@ func owned(m metav1.ObjectMeta, version, kind, by string) metav1.ObjectMeta {
 	return m
 }
 
-// deployment is biller and its ReplicaSet.
+// deployment returns the Deployment biller and its ReplicaSet.
 func deployment(on, onTemplate map[string]string) []client.Object {
 	d := &appsv1.Deployment{ObjectMeta: meta("biller", on)}
 	d.Spec.Template = corev1.PodTemplateSpec{
@@ -55,14 +55,14 @@ func deployment(on, onTemplate map[string]string) []client.Object {
 	return []client.Object{d, &appsv1.ReplicaSet{ObjectMeta: owned(meta("biller-1", nil), "apps/v1", "Deployment", "biller")}}
 }
 
-// plainPod is biller's without a gate.
+// plainPod returns a pod of biller without a gate.
 func plainPod(name string, annotations map[string]string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: owned(meta(name, annotations), "apps/v1", "ReplicaSet", "biller-1")}
 	p.Status.Phase = corev1.PodRunning
 	return p
 }
 
-// gatedPod is biller's with a gate.
+// gatedPod returns a pod of biller with a gate.
 func gatedPod(name string, ready corev1.ConditionStatus, reason, message string) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.SingletonAnnotation: "true", api.SlotsAnnotation: slot})
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
@@ -105,7 +105,7 @@ func objects(lists ...any) []client.Object {
 	return all
 }
 
-// answer is what explain says in a namespace that opted in, or not.
+// answer returns explain's answer, in a namespace that opted in or did not.
 func answer(t *testing.T, optedIn bool, target string, there ...client.Object) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{}}}
@@ -116,11 +116,11 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
 	kind, name, _ := strings.Cut(target, "/")
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: mutate.RestartsAll}, &out, "shop", kind, name, noon))
+	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", kind, name, noon))
 	return out.String()
 }
 
-func TestWhoHoldsAndWhoStandsBy(t *testing.T) {
+func TestAnswerNamesHolderAndStandbys(t *testing.T) {
 	there := objects(deployment(claim, claim), leaseOf("a"),
 		gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
 		gatedPod("b", corev1.ConditionFalse, "HolderUnreachable", "nothing answers"))
@@ -136,7 +136,8 @@ pods:
   b  stands by                          not Ready  HolderUnreachable: nothing answers
 `, answer(t, true, "Deployment/biller", there...))
 
-	// The ReplicaSet's answer is its Deployment's, and a pod's is about itself.
+	// The answer about a ReplicaSet is that about its Deployment. The answer
+	// about a pod is about the pod alone.
 	assert.Equal(t, answer(t, true, "Deployment/biller", there...), answer(t, true, "ReplicaSet/biller-1", there...))
 	one := answer(t, true, "Pod/b", there...)
 	assert.Contains(t, one, "Pod/b (of Deployment/biller) in shop: gated\n")
@@ -145,7 +146,7 @@ pods:
 	assert.NotContains(t, one, "Holding")
 }
 
-func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
+func TestAnswerNamesEachReasonForAnUngatedPod(t *testing.T) {
 	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
 	job := &batchv1.Job{ObjectMeta: meta("once", claim)}
 	for name, c := range map[string]struct {
@@ -163,7 +164,7 @@ func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
 			true, "Deployment/biller", objects(deployment(nil, map[string]string{api.InjectAnnotation: "false"}), plainPod("a", nil)),
 			[]string{"claim nothing, and opt out by metaparticle.io/inject"}, []string{"annotate it"},
 		},
-		"namespace": {
+		"namespace not opted in": {
 			false, "Deployment/biller", objects(deployment(claim, nil), plainPod("a", nil)),
 			[]string{"NamespaceNotOptedIn: ", "kubectl label namespace shop metaparticle.io/injection=enabled", "the template lacks metaparticle.io/singleton"},
 			nil,
@@ -173,12 +174,12 @@ func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
 			[]string{"the template lacks metaparticle.io/singleton", "NotGated: ", "on the workload, not on its template", "has no Lease yet"},
 			[]string{"NamespaceNotOptedIn"},
 		},
-		"rolling": {
+		"rollout in progress": {
 			true, "Deployment/biller",
 			objects(deployment(claim, claim), plainPod("a", nil), gatedPod("b", corev1.ConditionTrue, "Holding", ""), leaseOf("b")),
 			[]string{"gated in part, 1 of 2 pods", "from before the annotation", "a  not gated"}, []string{"NotGated"},
 		},
-		"mistake, word for word": {
+		"mistake in an annotation": {
 			true, "Deployment/biller", objects(deployment(misspelt, misspelt),
 				event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: …`),
 				event("ReplicaSet", "biller-1", "FailedMount", "of no concern")),
@@ -193,7 +194,7 @@ func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
 			objects(deployment(misspelt, misspelt), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
 			[]string{"gated, 1 pod; of those to come:\n  - BadAnnotation: ", "held by a, "}, []string{"NotGated"},
 		},
-		"gated before the claim was taken off": {
+		"gated before the claim was removed": {
 			true, "Deployment/biller",
 			objects(deployment(nil, nil), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
 			[]string{"gated, 1 pod; of those to come:\n  - it and its template claim nothing", "held by a, "}, []string{"not gated"},
@@ -202,10 +203,10 @@ func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
 			true, "Deployment/biller", objects(deployment(claim, map[string]string{api.SingletonAnnotation: "false"}), plainPod("a", nil)),
 			[]string{`TemplateDiffers: metaparticle.io/singleton is "true" here and "false" in the template`}, nil,
 		},
-		"a Job is too late": {
+		"Job annotated too late": {
 			true, "Job/once", objects(job), []string{"JobImmutable: metaparticle.io/singleton does not reach"}, []string{"the template lacks"},
 		},
-		"nobody injected": {
+		"not injected": {
 			true, "Pod/a", objects(deployment(claim, claim), plainPod("a", claim)),
 			[]string{"Pod/a (of Deployment/biller) in shop: not gated", "NotInjected: "}, nil,
 		},
@@ -226,7 +227,7 @@ func TestEachReasonWhyAPodIsNotGated(t *testing.T) {
 	}
 }
 
-func TestAHolderThatIsGoneIsSaidToBe(t *testing.T) {
+func TestAnswerNamesAVanishedHolder(t *testing.T) {
 	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
 	there := objects(deployment(claim, claim), standby)
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
@@ -238,8 +239,8 @@ func TestAHolderThatIsGoneIsSaidToBe(t *testing.T) {
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf(""))...), slot+"  free\n")
 }
 
-// Who may not read Leases or Events learns the rest.
-func TestWhatMayNotBeReadIsNamed(t *testing.T) {
+// A user without the right to read Leases or Events gets all other facts.
+func TestAnswerNamesUnreadableObjects(t *testing.T) {
 	forbid := func(resource string) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", nil)
 	}
@@ -263,7 +264,7 @@ func TestWhatMayNotBeReadIsNamed(t *testing.T) {
 		},
 	}).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: mutate.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
 	assert.Contains(t, out.String(), "Ready  Holding: it is")
 	assert.Contains(t, out.String(), "not readable:\n  read "+slot+": leases")
 	assert.Contains(t, out.String(), "read events: events")
@@ -271,16 +272,16 @@ func TestWhatMayNotBeReadIsNamed(t *testing.T) {
 	assert.NotContains(t, out.String(), "not installed")
 }
 
-func TestNothingInstalledIsSaid(t *testing.T) {
+func TestAnswerNamesAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: mutate.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
 	assert.Contains(t, out.String(), "Metaparticle is not installed")
 }
 
-// A StatefulSet's new pod of the same name is not the holder.
-func TestAPodOfTheHoldersNameIsNotTheHolder(t *testing.T) {
+// A new StatefulSet pod with the holder's name is not the holder.
+func TestNewPodWithTheHoldersNameStandsBy(t *testing.T) {
 	again := gatedPod("a", corev1.ConditionFalse, "NoHolder", "")
 	again.UID = "another"
 	got := answer(t, true, "Deployment/biller", objects(deployment(claim, claim), leaseOf("a"), again)...)

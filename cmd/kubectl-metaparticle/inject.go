@@ -18,13 +18,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// patience is how long a registry may take. Nobody's pod waits here, so it is
-// longer than the webhook's 2.5 s; a person waits.
-const patience = 10 * time.Second
+// registryTimeout bounds the requests to a registry. registryTimeout is longer
+// than the webhook's 2.5 s, because no pod waits for the answer.
+const registryTimeout = 10 * time.Second
 
 const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations
 carried to its pod template, a bare pod its gate; all else passes unchanged.
@@ -40,13 +43,13 @@ type injector struct {
 	pods       bool
 	agentImage string
 	kubernetes int
-	images     mutate.Images
+	images     image.Images
 	std        stdio
 
 	file    string
 	written bool
 	refused bool
-	// unread: an image could not be read.
+	// unread reports that an image could not be read.
 	unread bool
 }
 
@@ -68,7 +71,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.BoolVar(&i.pods, "pods", false, "show also what a pod of each workload would look like")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
 	flags.BoolVar(&noRegistry, "offline", false, "ask no registry what an image runs; a container without a command is then refused")
-	flags.IntVar(&i.kubernetes, "kubernetes", mutate.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
+	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		plainHTTP = append(plainHTTP, value)
 		return nil
@@ -94,8 +97,8 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	}
 	i.images = offline{}
 	if !noRegistry {
-		i.images = image.New(image.Options{
-			Secrets: all, PlainHTTP: plainHTTP, Budget: patience, Networks: everywhere,
+		i.images = registry.New(registry.Options{
+			Secrets: all, PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: everywhere,
 			Failed: func(_, image string, cause error) { fmt.Fprintf(i.std.err, "image %s: %v\n", image, cause) },
 		})
 	}
@@ -153,7 +156,7 @@ func (i *injector) barePod(ctx context.Context, d document) error {
 }
 
 func (i *injector) workload(ctx context.Context, d document) error {
-	answer := mutate.NewWorkloadHandler(mutate.Options{Kubernetes: i.minor}).Handle(ctx, request(d))
+	answer := admit.NewWorkloadHandler(admit.Options{Kubernetes: i.minor}).Handle(ctx, request(d))
 	if !answer.Allowed {
 		i.refuse(d.String(), answer)
 		return nil
@@ -171,8 +174,8 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	}
 	its := i.askAboutPod(ctx, pod, of)
 	for _, warning := range answer.Warnings {
-		// What is refused is not also warned about.
-		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(mutate.BadAnnotation)+": ")) {
+		// A refusal must not appear as a warning, too.
+		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(reason.BadAnnotation)+": ")) {
 			fmt.Fprintf(i.std.err, "warning: %s: %s\n", d, warning)
 		}
 	}
@@ -186,7 +189,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	return i.showPod(d, pod, its.Patches)
 }
 
-// showPod shows a pod that nobody wrote: there is no text to keep to.
+// showPod shows a generated pod, for which no text exists.
 func (i *injector) showPod(d, pod document, patches []operation) error {
 	if pod.raw, _ = ownerless(pod.raw); pod.raw == nil {
 		return fmt.Errorf("%s: its pod cannot be written", d)
@@ -229,18 +232,18 @@ func (i *injector) show(what string, c change) error {
 	return err
 }
 
-// refuse says no in the webhook's own words.
+// refuse reports a refusal in the webhook's words.
 func (i *injector) refuse(what string, answer admission.Response) {
 	i.refused = true
-	i.unread = i.unread || strings.Contains(answer.Result.Message, string(mutate.ImageUnreadable)+": ")
+	i.unread = i.unread || strings.Contains(answer.Result.Message, string(reason.ImageUnreadable)+": ")
 	fmt.Fprintf(i.std.err, "refused: %s: %s\n", what, answer.Result.Message)
 }
 
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
-	handler := mutate.NewPodHandler(mutate.Options{
+	handler := admit.NewPodHandler(admit.Options{
 		AgentImage: i.agentImage, Images: i.images, Owners: of, Kubernetes: i.minor,
-		// As many images as the pod has are asked at once.
-		Timeout: patience + time.Second,
+		// The webhook reads all images of the pod at once.
+		Timeout: registryTimeout + time.Second,
 	})
 	return handler.Handle(ctx, request(d))
 }

@@ -11,12 +11,13 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judge comes to a verdict: what holds for the pods that are there, and what
-// would for the next ones.
+// judge sets the verdict on the existing pods, and the reasons that concern the
+// next ones.
 func (e *explainer) judge() {
-	e.reasons = e.speaksAgainst()
+	e.reasons = e.obstacles()
 	request, err := api.Parse(e.effective())
 	claims := err == nil && request.Claims()
 	n := 0
@@ -61,24 +62,24 @@ func count(n int) string {
 	return fmt.Sprintf("%d pods", n)
 }
 
-// speaksAgainst is everything that keeps the next pods from being gated.
-func (e *explainer) speaksAgainst() []string {
+// obstacles returns everything that keeps the next pods from being gated.
+func (e *explainer) obstacles() []string {
 	var reasons []string
 	annotations := e.effective()
 	request, err := api.Parse(annotations)
 	mistakes, mistaken := errors.AsType[api.Mistakes](err)
 	if mistaken || request.Claims() {
-		reasons = e.namespaceAgainst()
+		reasons = e.namespaceObstacles()
 	}
 	if e.workload == nil {
 		for _, m := range mistakes {
-			reasons = append(reasons, mutate.Refusal{Reason: mutate.BadAnnotation, Detail: m.Error()}.Error())
+			reasons = append(reasons, reason.Refusal{Reason: reason.BadAnnotation, Detail: m.Error()}.Error())
 		}
 		return reasons
 	}
 	var old []byte
 	if e.workload.GetKind() == "Job" {
-		old = e.raw // it is there, and its template cannot change
+		old = e.raw // an existing Job's template cannot change
 	}
 	missing, warnings, err := mutate.Carry(e.cluster.minor, e.workload.GetKind(), e.raw, old)
 	if err != nil {
@@ -90,13 +91,13 @@ func (e *explainer) speaksAgainst() []string {
 	if len(missing) > 0 {
 		reasons = append(reasons, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
 			" or while nothing was installed. Any change of the %s carries it; kubectl rollout restart is one",
-			strings.Join(e.lacking(), ", "), e.workload.GetKind()))
+			strings.Join(e.missingAnnotations(), ", "), e.workload.GetKind()))
 	}
 	return reasons
 }
 
-// lacking are the workload's annotations that its template has not.
-func (e *explainer) lacking() []string {
+// missingAnnotations returns the workload's annotations that its template lacks.
+func (e *explainer) missingAnnotations() []string {
 	var keys []string
 	for key := range e.effective() {
 		if _, ok := e.template.Annotations[key]; !ok {
@@ -107,8 +108,8 @@ func (e *explainer) lacking() []string {
 	return keys
 }
 
-// namespaceAgainst is what speaks against any claim in this namespace.
-func (e *explainer) namespaceAgainst() []string {
+// namespaceObstacles returns everything that prevents gating in this namespace.
+func (e *explainer) namespaceObstacles() []string {
 	var reasons []string
 	if e.missing {
 		reasons = append(reasons, "Metaparticle is not installed: there is no MutatingWebhookConfiguration "+webhookName)
@@ -116,7 +117,7 @@ func (e *explainer) namespaceAgainst() []string {
 	if e.namespace == "kube-system" || e.namespace == "metaparticle-system" {
 		reasons = append(reasons, "nothing is ever injected in "+e.namespace)
 	} else if !e.optedIn() {
-		reasons = append(reasons, elsewhere("NamespaceNotOptedIn")+
+		reasons = append(reasons, policyReason("NamespaceNotOptedIn")+
 			fmt.Sprintf(" (kubectl label namespace %s %s=%s)", e.namespace, api.InjectionLabel, api.InjectionEnabled))
 	}
 	return reasons
@@ -135,8 +136,8 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
 }
 
-// ungated says why pods that are there have no gate: by what they claim
-// themselves, as the admission policies tell cases apart.
+// ungated returns the reasons why existing pods have no gate. Like the admission
+// policies, ungated distinguishes the cases by each pod's own claim.
 func (e *explainer) ungated(claims bool) []string {
 	var reasons []string
 	template, err := api.Parse(e.template.Annotations)
@@ -148,29 +149,29 @@ func (e *explainer) ungated(claims bool) []string {
 		request, err := api.Parse(pod.Annotations)
 		switch {
 		case err != nil:
-			continue // its mistakes are the template's
+			continue // the template has the same mistakes
 		case request.Claims() && e.optedIn():
-			reasons = append(reasons, elsewhere("NotInjected"))
+			reasons = append(reasons, policyReason("NotInjected"))
 		case request.Claims() || !claims:
-			continue // said already
+			continue // another reason covers this pod
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":
-			continue // JobImmutable
+			continue // the reason JobImmutable covers this pod
 		default:
-			reasons = append(reasons, elsewhere("NotGated"))
+			reasons = append(reasons, policyReason("NotGated"))
 		}
 	}
 	slices.Sort(reasons)
 	return slices.Compact(reasons)
 }
 
-// elsewhere is a reason of the policies or of enroll, with its sentence.
-func elsewhere(reason mutate.Reason) string {
-	for _, e := range mutate.Elsewhere {
-		if e.Reason == reason {
+// policyReason returns a reason of the policies or of enroll, with its sentence.
+func policyReason(name reason.Reason) string {
+	for _, e := range reason.Elsewhere {
+		if e.Reason == name {
 			return fmt.Sprintf("%s: %s: %s", e.Reason, strings.TrimSuffix(strings.TrimPrefix(e.Meaning, "An Event: "), "."), e.Do)
 		}
 	}
-	return string(reason)
+	return string(name)
 }

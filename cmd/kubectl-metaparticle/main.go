@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubectl-metaparticle is a plugin of kubectl. "inject" shows, without
-// a cluster, what the webhook would make of a manifest; "explain" says why a
-// pod or workload of a cluster is, or is not, gated. Both let the webhook's own
-// code decide, so that the words are the webhook's.
+// Command kubectl-metaparticle is a plugin of kubectl. Its command "inject"
+// shows, without a cluster, the webhook's changes to a manifest. The command
+// "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
+// run the webhook's own code, so that their messages are the webhook's.
 //
-// Not guaranteed by inject: what a cluster adds. Its defaults, LimitRanges,
-// namespace labels and other webhooks are not known to a manifest.
+// Not guaranteed by inject: the changes by a cluster. A manifest does not contain
+// the cluster's defaults, LimitRanges, namespace labels and other webhooks.
 package main
 
 import (
@@ -24,9 +24,9 @@ import (
 // Exit codes.
 const (
 	exitOK = iota
-	// exitRefused: a pod would not get in.
+	// exitRefused means that the webhook would refuse a pod.
 	exitRefused
-	// exitError: there is no answer.
+	// exitError means that the command could not answer.
 	exitError
 )
 
@@ -73,7 +73,8 @@ func run(ctx context.Context, args []string, std stdio) int {
 	return code
 }
 
-// parse reads flags wherever they stand, as kubectl does, and returns the rest.
+// parse reads flags before and after the arguments, as kubectl does. parse
+// returns the arguments.
 func parse(flags *flag.FlagSet, args []string) ([]string, error) {
 	var rest []string
 	for {

@@ -34,13 +34,14 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
 }
 
-// TestInject runs the scripts of testdata with the program itself: input,
-// arguments, both outputs and the exit code. -update rewrites the outputs.
+// TestInject runs the scripts of testdata with the program itself. Each contains
+// the input, the arguments, both outputs and the exit code. -update rewrites the
+// outputs.
 //
-//	exits CODE ARGUMENT…   runs the program, which is to end with the code
+// exits CODE ARGUMENT…   runs the program and requires the exit code
 //
-// $REGISTRY, which is registry.example in asks.yaml and in all outputs, has the
-// image app, which runs "/app --all" by itself.
+// The registry $REGISTRY contains the image app, whose command is "/app --all".
+// In asks.yaml and in all outputs the registry is called registry.example.
 func TestInject(t *testing.T) {
 	images := serve(t)
 	testscript.Run(t, testscript.Params{
@@ -54,7 +55,7 @@ func TestInject(t *testing.T) {
 	})
 }
 
-// exits runs the program within the test, so that cmp sees what it wrote.
+// exits runs the program within the test, so that cmp sees its output.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: exits CODE ARGUMENT…")
@@ -80,7 +81,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ask makes a script's asks.yaml name the registry.
+// ask puts the registry's address into a script's asks.yaml.
 func ask(dir, images string) error {
 	file := filepath.Join(dir, "asks.yaml")
 	text, err := os.ReadFile(file)
@@ -108,7 +109,7 @@ func serve(t *testing.T) string {
 	return host
 }
 
-func TestUsageIsAnErrorUnlessAskedFor(t *testing.T) {
+func TestMissingCommandPrintsUsageAndFails(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		code int
@@ -127,7 +128,7 @@ func TestUsageIsAnErrorUnlessAskedFor(t *testing.T) {
 	}
 }
 
-func TestKindsAreNamedAsWithKubectl(t *testing.T) {
+func TestKindsAcceptTheNamesOfKubectl(t *testing.T) {
 	for _, args := range [][]string{
 		{"deploy/x"}, {"deployment", "x"}, {"deployments/x"}, {"deployments.apps/x"}, {"Deployment/x"},
 	} {

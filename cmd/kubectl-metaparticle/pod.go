@@ -16,10 +16,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errOtherController: a pod that somebody copied from a cluster.
+// errOtherController refuses a pod with a controller, as copied from a cluster.
 var errOtherController = errors.New("inject reads no cluster; ask explain about a pod that runs")
 
-// kinds are the workloads whose annotations are carried, by API version.
+// kinds maps the kinds of workloads whose annotations are carried to their API
+// version.
 var kinds = map[string]string{
 	"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "ReplicaSet": "apps/v1",
 	"Job": "batch/v1", "CronJob": "batch/v1",
@@ -29,8 +30,8 @@ func (d document) workload() bool { return d.APIVersion != "" && kinds[d.Kind] =
 
 func (d document) pod() bool { return d.APIVersion == "v1" && d.Kind == "Pod" }
 
-// shape is what all workloads have in common, as it was written: fields that
-// this build does not know are kept.
+// shape contains the fields that all workloads share. Maps keep the fields that
+// this build does not know.
 type shape struct {
 	Spec struct {
 		Template    template `json:"template"`
@@ -50,14 +51,13 @@ type template struct {
 	Spec     map[string]any `json:"spec"`
 }
 
-// owner implements the webhook's view on what a pod belongs to: known, because
-// the pod was made here from its workload's template.
+// owner implements admit.Owners for a generated pod, whose workload is known.
 type owner struct {
 	workload api.Workload
 	template *corev1.PodSpec
 }
 
-// Workload implements mutate.Owners.
+// Workload implements admit.Owners.
 func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	if o.template == nil {
 		return api.Workload{}, nil, errOtherController
@@ -65,8 +65,8 @@ func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *co
 	return o.workload, o.template, nil
 }
 
-// podOf is a pod that a workload would make, raw as the API server would get
-// it, and who owns it.
+// podOf returns a pod of the workload, as the API server would receive it, and
+// the pod's owner.
 func podOf(d document, raw []byte) (document, owner, error) {
 	var w shape
 	if err := json.Unmarshal(raw, &w); err != nil {
@@ -116,7 +116,7 @@ func podOf(d document, raw []byte) (document, owner, error) {
 	return made, o, nil
 }
 
-// claim adds the volumes that a StatefulSet's controller makes.
+// claim adds the volumes that the StatefulSet's controller would add.
 func (t template) claim(w shape, name string) {
 	for _, c := range w.Spec.VolumeClaimTemplates {
 		volumes, _ := t.Spec["volumes"].([]any)
@@ -127,7 +127,7 @@ func (t template) claim(w shape, name string) {
 	}
 }
 
-// ownerless is the pod as it is shown: its owner's uid is made up.
+// ownerless returns the pod without its owner reference, whose uid is invented.
 func ownerless(raw []byte) ([]byte, error) {
 	var pod struct {
 		APIVersion string         `json:"apiVersion"`

@@ -17,13 +17,13 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// mostEvents keeps the answer on one screen; older ones say the same.
-const mostEvents = 5
+// maxEvents keeps the answer on one screen; older Events repeat the same.
+const maxEvents = 5
 
-// report is the answer. Ages are by this machine's clock.
+// report returns the answer. Ages follow this machine's clock.
 func (e *explainer) report() string {
 	var b strings.Builder
 	subject := e.group.String()
@@ -91,7 +91,7 @@ func (e *explainer) slotLines() []string {
 	for _, slot := range e.slots {
 		lease, read := e.leases[slot]
 		if !read {
-			continue // said under what is not readable
+			continue // reported in the section "not readable"
 		}
 		if lease == nil {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")
@@ -102,7 +102,7 @@ func (e *explainer) slotLines() []string {
 	return lines
 }
 
-// holding says who holds a slot.
+// holding returns the line about a slot's holder.
 func (e *explainer) holding(lease *coordinationv1.Lease) string {
 	identity := ptr.Deref(lease.Spec.HolderIdentity, "")
 	if identity == "" {
@@ -186,15 +186,15 @@ func (e *explainer) heldBy(pod corev1.Pod) []string {
 
 func (e *explainer) eventLines() []string {
 	var lines []string
-	said := map[string]bool{}
+	seen := map[string]bool{}
 	for _, event := range e.events {
-		// ReplicaSets that are refused say so of many pods, which differ in name.
+		// A ReplicaSet repeats a refusal for pods that differ in name.
 		text := fmt.Sprintf("%s/%s: %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Reason,
 			strings.TrimSpace(event.Message))
-		if said[text] || len(lines) == mostEvents {
+		if seen[text] || len(lines) == maxEvents {
 			continue
 		}
-		said[text] = true
+		seen[text] = true
 		lines = append(lines, fmt.Sprintf("%s ago\t%s", e.age(last(event)), text))
 	}
 	return lines
@@ -202,7 +202,7 @@ func (e *explainer) eventLines() []string {
 
 func (e *explainer) age(at time.Time) string { return duration.HumanDuration(max(0, e.now.Sub(at))) }
 
-// refusal: the Event is about a pod that did not get in or has no gate.
+// refusal reports whether the Event is about a refused or ungated pod.
 func refusal(event corev1.Event) bool {
 	if event.Type != corev1.EventTypeWarning {
 		return false
@@ -211,11 +211,11 @@ func refusal(event corev1.Event) bool {
 		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
 			strings.Contains(event.Message, "metaparticle-")
 	}
-	return slices.ContainsFunc(slices.Concat(mutate.Reasons, mutate.Elsewhere),
-		func(known mutate.Explanation) bool { return string(known.Reason) == event.Reason })
+	return slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere),
+		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
 }
 
-// last is when an Event was seen last; which field says so depends on who wrote it.
+// last returns the last instant of an Event. The field depends on its author.
 func last(event corev1.Event) time.Time {
 	at := event.CreationTimestamp.Time
 	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {

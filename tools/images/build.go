@@ -22,28 +22,28 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// product is one program that is shipped as an image.
+// product is a program that is shipped as an image.
 type product struct {
-	name   string // of the image, and of the program in it
-	source string // the package of its main
+	name   string // name of the image, and of the program in it
+	source string // package of its main function
 	tags   string // build tags, separated by commas
-	// small: no inlining, and functions packed more closely, for a program that
-	// waits most of its life and is mapped next to every pod.
+	// small saves memory next to every pod: no inlining, and densely packed
+	// functions. The program waits most of its life.
 	small bool
 }
 
-// user is a number, because Kubernetes cannot check a name for being root, and
-// the one that minimal images have agreed on.
+// user is a number, because Kubernetes cannot check whether a name is root.
+// Minimal images commonly use this number.
 const user = "65532:65532"
 
-// created is the same at each build, or the digests would not be.
+// created is constant, so that equal builds have equal digests.
 var created = v1.Time{Time: time.Unix(0, 0).UTC()}
 
 // index builds the product for each platform.
 func (p product) index(ctx context.Context, version string, platforms []v1.Platform) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, platform := range platforms {
-		// The first time, this takes minutes for the webhook.
+		// The first compilation of the webhook takes minutes.
 		fmt.Fprintf(os.Stderr, "compiling %s for %s\n", p.name, platform)
 		program, err := p.compile(ctx, version, platform)
 		if err != nil {
@@ -60,8 +60,8 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 	return index, nil
 }
 
-// compile returns the program, built so that nothing of the building machine
-// is in it: no paths, no time, no state of a checkout, no C library.
+// compile returns the compiled program. The program contains nothing of the
+// building machine: no paths, no time, no state of a checkout, no C library.
 func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "images-")
 	if err != nil {
@@ -79,7 +79,7 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 		"-o", file, p.source)
 	build.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
-		// What would make another program of the same sources.
+		// These variables would change the program for the same sources.
 		"GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)
@@ -87,7 +87,7 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 	return os.ReadFile(file)
 }
 
-// image makes the image of a compiled program.
+// image returns the image of a compiled program.
 func (p product) image(program []byte, version string, platform v1.Platform) (v1.Image, error) {
 	content, err := archive(p.name, program)
 	if err != nil {
@@ -124,8 +124,8 @@ func (p product) image(program []byte, version string, platform v1.Platform) (v1
 	})
 }
 
-// archive is a file system of one program, which everybody may run and nobody
-// may change: a gated container of any user runs the agent.
+// archive returns a file system with one program, executable by all and writable
+// by nobody. Gated containers run the agent as any user.
 func archive(name string, program []byte) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)

@@ -32,7 +32,8 @@ import (
 
 var hello = []product{{name: "hello", source: "./testdata/hello"}}
 
-// build builds the test's product and returns where.
+// build builds the test's product, and returns the directory and the printed
+// table.
 func build(t *testing.T, args ...string) (directory, table string) {
 	t.Helper()
 	directory = t.TempDir()
@@ -41,7 +42,7 @@ func build(t *testing.T, args ...string) (directory, table string) {
 	return directory, out.String()
 }
 
-// open returns the one index of a layout, after a look at every byte of it.
+// open returns the only index of a layout, after verifying every byte of it.
 func open(t *testing.T, directory string) v1.ImageIndex {
 	t.Helper()
 	top, err := layout.ImageIndexFromPath(directory)
@@ -132,9 +133,9 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 		file, err := elf.NewFile(bytes.NewReader(data))
 		require.NoError(t, err)
 		assert.Equal(t, machines[entry.Platform.String()], file.Machine)
-		assert.Nil(t, file.Section(".interp"), "a static program needs no loader")
+		assert.Nil(t, file.Section(".interp"), "the program must be static")
 		assert.Nil(t, file.Section(".symtab"), "stripped")
-		assert.NotContains(t, string(data), here, "a path of this machine")
+		assert.NotContains(t, string(data), here, "the program contains a path of this machine")
 		assert.Contains(t, table, entry.Digest.String())
 	}
 	digest, err := index.Digest()
@@ -143,8 +144,8 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 	assert.Contains(t, table, " MB")
 }
 
-// The webhook has the agent's hook run by its path in the image.
-func TestTheAgentIsWhereTheWebhookSaysThatItIs(t *testing.T) {
+// The webhook writes the agent's path in the image into a hook.
+func TestAgentHasThePathThatTheWebhookWrites(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
@@ -166,14 +167,15 @@ func TestVersionIsStamped(t *testing.T) {
 	assert.Equal(t, "hello v1.2.3\n", string(output))
 }
 
-// Another directory, another place of the sources, another time: one digest.
-func TestEqualSourcesMakeEqualBytes(t *testing.T) {
+// Neither the output directory nor the place of the sources nor the time may
+// change the digest.
+func TestEqualSourcesMakeEqualDigests(t *testing.T) {
 	first, _ := build(t)
 
 	sources := t.TempDir()
 	source, err := os.ReadFile("testdata/hello/main.go")
 	require.NoError(t, err)
-	// The module's name is part of the program, its place is not.
+	// The program contains the module's name, but not its place.
 	place := filepath.Join(sources, "tools/images/testdata/hello")
 	require.NoError(t, os.MkdirAll(place, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(place, "main.go"), source, 0o600))
@@ -206,7 +208,7 @@ func TestSecondBuildReplacesTheFirst(t *testing.T) {
 	assert.Len(t, entries, 2, "the layout and its tarball")
 }
 
-func TestTarballIsTheLayout(t *testing.T) {
+func TestTarballContainsTheLayout(t *testing.T) {
 	directory, _ := build(t, "-platforms", "linux/amd64")
 	f, err := os.Open(filepath.Join(directory, "hello.tar"))
 	require.NoError(t, err)
@@ -231,7 +233,7 @@ func TestTarballIsTheLayout(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestPushedIsWhatWasBuilt(t *testing.T) {
+func TestPushedIndexEqualsTheBuiltOne(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
@@ -248,18 +250,18 @@ func TestPushedIsWhatWasBuilt(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestMistakesAreTold(t *testing.T) {
+func TestMistakesAreReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
 		want string
 	}{
-		"no platform":   {[]string{"-platforms", ""}, "is not of the form"},
-		"half of one":   {[]string{"-platforms", "linux"}, "is not of the form"},
-		"unknown one":   {[]string{"-platforms", "linux/abacus"}, "unsupported GOOS/GOARCH"},
-		"bad reference": {[]string{"-platforms", "linux/amd64", "-push", "UPPER/case"}, "push UPPER/case/hello:dev"},
-		"unknown flag":  {[]string{"-colour"}, "colour"},
-		"unknown image": {[]string{"-only", "hullo"}, `no image is called "hullo"`},
-		"surplus words": {[]string{"now"}, "now"},
+		"empty platform":      {[]string{"-platforms", ""}, "is not of the form"},
+		"incomplete platform": {[]string{"-platforms", "linux"}, "is not of the form"},
+		"unknown platform":    {[]string{"-platforms", "linux/abacus"}, "unsupported GOOS/GOARCH"},
+		"bad reference":       {[]string{"-platforms", "linux/amd64", "-push", "UPPER/case"}, "push UPPER/case/hello:dev"},
+		"unknown flag":        {[]string{"-colour"}, "colour"},
+		"unknown image":       {[]string{"-only", "hullo"}, `no image is called "hullo"`},
+		"surplus argument":    {[]string{"now"}, "now"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := run(t.Context(), append([]string{"-out", t.TempDir()}, c.args...), hello, io.Discard)

@@ -1,19 +1,18 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command images builds the product's container images without a container
-// engine, each for every platform:
+// Command images builds the product's container images for each platform, without
+// a container engine:
 //
 //	go run ./tools/images -out out/images [-push HOST/PREFIX [-insecure]] [-version V]
 //
-// It leaves each image as an OCI layout (out/images/agent) and as a tarball of
-// that (out/images/agent.tar), and pushes it to HOST/PREFIX/agent:V if asked
-// to, with the credentials that `docker login` left.
+// The command writes each image as an OCI layout (out/images/agent) and as a tarball of
+// the layout (out/images/agent.tar). With -push the command pushes to
+// HOST/PREFIX/agent:V, with the credentials from `docker login`.
 //
-// Equal sources, version and Go release make equal digests, wherever and
-// whenever they are built. An image contains one static program, to be run by
-// a user that is not root, and nothing else: no shell, no certificates (a
-// program that needs the world's CAs links them).
+// Equal sources, version and Go release make equal digests, on any machine and at
+// any time. An image contains only one static program, whose user is not root. The
+// image has no shell and no certificates; a program that needs public CAs links them.
 package main
 
 import (
@@ -32,11 +31,11 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// products are what is built from this repository.
+// products are the programs of this repository.
 var products = []product{
 	{name: "webhook", source: "./cmd/webhook"},
-	// The agent speaks HTTP/1.1 alone (see agent/kube): without HTTP/2 it is
-	// 0.4 MB smaller, in every gated container.
+	// The agent uses only HTTP/1.1 (see agent/kube). Without HTTP/2 it is 0.4 MB
+	// smaller, in every gated container.
 	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2", small: true},
 }
 
@@ -95,7 +94,7 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 	return table.Flush()
 }
 
-// parsePlatforms reads a list such as linux/amd64,linux/arm64.
+// parsePlatforms parses a list such as linux/amd64,linux/arm64.
 func parsePlatforms(list string) ([]v1.Platform, error) {
 	var platforms []v1.Platform
 	for text := range strings.SplitSeq(list, ",") {
@@ -108,8 +107,8 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// describe adds the lines of one image to the table: the digest of all of it,
-// and of each platform the digest and what a node has to fetch.
+// describe adds the lines of one image to the table. The first has the index's digest;
+// each platform's line has its digest and the size of a node's download.
 func describe(w io.Writer, name string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {

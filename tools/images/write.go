@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// write leaves the index as an OCI layout in the directory, and as a tarball
-// beside it. What was there before is replaced as a whole.
+// write replaces the contents of the directory by an OCI layout of the index.
+// write also replaces the tarball beside the directory.
 func write(directory, version string, index v1.ImageIndex) error {
 	fresh := directory + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
@@ -29,7 +29,7 @@ func write(directory, version string, index v1.ImageIndex) error {
 	if err != nil {
 		return fmt.Errorf("write layout: %w", err)
 	}
-	// The name by which other tools find an image in a layout.
+	// Other tools find the image in the layout by this name.
 	reference := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})
 	if err := path.AppendIndex(index, reference); err != nil {
 		return fmt.Errorf("write layout: %w", err)
@@ -43,7 +43,7 @@ func write(directory, version string, index v1.ImageIndex) error {
 	return os.Rename(fresh, directory)
 }
 
-// pack makes a tarball of a layout, the same for the same layout.
+// pack writes a tarball of a layout. Equal layouts make equal tarballs.
 func pack(directory, file string) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
@@ -55,7 +55,7 @@ func pack(directory, file string) (err error) {
 		}
 	}()
 	w := tar.NewWriter(f)
-	// WalkDir goes in lexical order.
+	// WalkDir visits files in lexical order.
 	err = filepath.WalkDir(directory, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -84,7 +84,7 @@ func pack(directory, file string) (err error) {
 	return w.Close()
 }
 
-// push puts the index and all its images into a registry.
+// push pushes the index and all its images to a registry.
 func push(ctx context.Context, reference string, insecure bool, index v1.ImageIndex) error {
 	var options []name.Option
 	if insecure {

@@ -22,10 +22,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// fieldOwner owns what is applied.
+// fieldOwner is the field manager of the applied objects.
 const fieldOwner = client.FieldOwner("metaparticle-install")
 
-// pause lies between two looks at something that takes seconds.
+// pause is the time between two reads of a state that takes seconds to change.
 const pause = 200 * time.Millisecond
 
 var (
@@ -36,7 +36,7 @@ var (
 // install applies the objects and waits until the webhook has gated a pod.
 func install(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
 	for _, object := range objects {
-		// Its own webhook may still be starting, if cert-manager has just come.
+		// cert-manager's own webhook may still be starting.
 		err := retry(ctx, func() error { return apply(ctx, c, object) })
 		if err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
@@ -67,7 +67,7 @@ func apply(ctx context.Context, c client.Client, object *unstructured.Unstructur
 	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object.DeepCopy()), fieldOwner, client.ForceOwnership)
 }
 
-// rolledOut: every pod is of the present template and available.
+// rolledOut returns nil once every pod has the current template and is available.
 func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) error {
 	var d appsv1.Deployment
 	if err := c.Get(ctx, key, &d); err != nil {
@@ -82,8 +82,9 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
 }
 
-// answers tries a pod that claims, as a dry run in a namespace of its own: the
-// API server trusts the certificate, reaches the webhook, and gets a gate.
+// answers creates a pod that claims, as a dry run in a temporary namespace. The
+// pod is created once the API server trusts the certificate, reaches the webhook, and
+// receives a gate.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "metaparticle-install-",
@@ -93,7 +94,7 @@ func answers(ctx context.Context, c client.Client) error {
 		return fmt.Errorf("make a namespace to try a pod in: %w", err)
 	}
 	defer func() {
-		// Also if we were interrupted.
+		// The namespace is deleted even after an interrupt.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		_ = c.Delete(ctx, namespace)
@@ -105,7 +106,7 @@ func answers(ctx context.Context, c client.Client) error {
 				Name:        "try",
 				Annotations: map[string]string{api.LockAnnotation: "try"},
 			},
-			// With a command no registry is asked.
+			// With a command, the webhook does not read the image.
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{
 				Name: "try", Image: "try", Command: []string{"/try"},
 			}}},
@@ -120,9 +121,9 @@ func answers(ctx context.Context, c client.Client) error {
 	})
 }
 
-// whole: the webhook configuration has kept its conditions. A cainjector that
-// is older than them writes it back without; a webhook that is down then stops
-// unannotated pods, too.
+// whole checks that the webhook configuration still has its matchConditions. An
+// old cainjector writes the configuration back without them. Then a stopped
+// webhook also blocks unannotated pods.
 func whole(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
 	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 		var there admissionv1.MutatingWebhookConfiguration
@@ -138,8 +139,8 @@ func whole(ctx context.Context, c client.Client, objects []*unstructured.Unstruc
 	return nil
 }
 
-// retry repeats what fails until the context ends, and then returns how it
-// failed last.
+// retry repeats a failing function until the context ends, and then returns the
+// last error.
 func retry(ctx context.Context, do func() error) error {
 	ticker := time.NewTicker(pause)
 	defer ticker.Stop()

@@ -1,10 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command install applies manifests/ to the cluster that KUBECONFIG names,
-// with the images it is told, and waits until the webhook gates a pod. With
-// -uninstall it takes everything away again, unless gated pods exist: it lists
-// those and does nothing.
+// Command install applies manifests/ with the given images to the cluster of
+// KUBECONFIG, and waits until the webhook gates a pod. With -uninstall it removes
+// everything. If gated pods exist, it lists them and removes nothing.
 //
 //	go run ./tools/install -webhook-image HOST/webhook:TAG -agent-image HOST/agent:TAG
 //	go run ./tools/install -uninstall
@@ -35,7 +34,7 @@ func main() {
 	}
 }
 
-// settings are the flags.
+// settings are the values of the flags.
 type settings struct {
 	manifests    string
 	webhookImage string
@@ -63,7 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	})
 	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
 	flags.BoolVar(&s.render, "render", false, "print what would be applied")
-	// A cold node pulls two images and starts a pod in less.
+	// A new node pulls two images and starts a pod in less time.
 	flags.DurationVar(&s.wait, "wait", 3*time.Minute, "how long to wait for the webhook")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// render builds the manifests with the settings, as "kubectl apply -k" would
-// build an overlay that says the same.
+// render builds the manifests with the settings, as "kubectl apply -k" builds an
+// equivalent overlay.
 func render(s settings) ([]*unstructured.Unstructured, error) {
 	directory, err := overlay(s)
 	if err != nil {
@@ -58,7 +58,7 @@ func overlay(s settings) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make overlay: %w", err)
 	}
-	// kustomize wants relative paths, and means real ones.
+	// Kustomize requires relative paths, and resolves symbolic links.
 	base, err := filepath.EvalSymlinks(directory)
 	if err != nil {
 		return "", fmt.Errorf("make overlay: %w", err)
@@ -79,7 +79,7 @@ func overlay(s settings) (string, error) {
 			kustomization.Images = append(kustomization.Images, image(name, reference))
 		}
 	}
-	// The variable of the agent's image is an image, too.
+	// The value of the variable for the agent's image is an image, too.
 	kustomization.Configurations = []string{filepath.Join(relative, "images.yaml")}
 	for _, registry := range s.plainHTTP {
 		kustomization.Patches = append(kustomization.Patches, types.Patch{
@@ -95,12 +95,12 @@ func overlay(s settings) (string, error) {
 	return directory, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), text, 0o600)
 }
 
-// image splits a reference as kustomize wants it.
+// image splits a reference into kustomize's fields.
 func image(name, reference string) types.Image {
 	if repository, digest, ok := strings.Cut(reference, "@"); ok {
 		return types.Image{Name: name, NewName: repository, Digest: digest}
 	}
-	// A colon after the last slash is a tag's, one before it a port's.
+	// A colon after the last slash precedes a tag, an earlier one a port.
 	if at := strings.LastIndex(reference, ":"); at > strings.LastIndex(reference, "/") {
 		return types.Image{Name: name, NewName: reference[:at], NewTag: reference[at+1:]}
 	}

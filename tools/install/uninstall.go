@@ -23,32 +23,34 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errGated: there are gated pods; without us they would lose their Leases.
+// errGated refuses to uninstall, because gated pods would lose their Leases.
 var errGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
 
-// gone bounds the end of one object: that of a namespace takes the longest.
-const gone = time.Minute
+// goneTimeout bounds the deletion of one object. A namespace takes the longest.
+const goneTimeout = time.Minute
 
-// uninstall deletes all that was installed and all that enroll made, in an
-// order that leaves no gated pod without its Lease at any time.
+// uninstall deletes all installed objects and all objects that enroll made. The
+// order keeps the Lease of every gated pod at all times.
 func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
 	if err := refuseGated(ctx, c, out); err != nil {
 		return err
 	}
-	// First what gates pods. From here on the policy refuses those that claim.
+	// The webhook configuration goes first. From here on the policy refuses pods
+	// that claim.
 	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 		if err := remove(ctx, c, object); err != nil {
 			return err
 		}
 	}
-	// One may have been on its way.
+	// A pod may have been admitted in between.
 	if err := refuseGated(ctx, c, out); err != nil {
 		for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 			err = errors.Join(err, apply(ctx, c, object))
 		}
 		return err
 	}
-	// Then enroll, so that nothing is made anew, and the policies on Leases.
+	// Then enroll ends, so that it recreates nothing, and the policies on Leases
+	// go.
 	if err := removeKinds(ctx, c, objects, "Deployment"); err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func removeKinds(ctx context.Context, c client.Client, objects []*unstructured.U
 
 // remove deletes an object and waits until it is gone.
 func remove(ctx context.Context, c client.Client, object client.Object) error {
-	ctx, cancel := context.WithTimeout(ctx, gone)
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
 	err := retry(ctx, func() error {
 		err := c.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
@@ -132,7 +134,7 @@ func remove(ctx context.Context, c client.Client, object client.Object) error {
 
 // noWebhookPods waits until the webhook's pods have ended.
 func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
-	ctx, cancel := context.WithTimeout(ctx, gone)
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
 	for _, object := range ofKind(objects, "Deployment") {
 		selector, _, err := unstructured.NestedStringMap(object.Object, "spec", "selector", "matchLabels")
@@ -154,8 +156,8 @@ func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured
 	return nil
 }
 
-// removeMade deletes what enroll made, in all namespaces. The policy on held
-// Leases may take a moment to be gone everywhere; remove tries again.
+// removeMade deletes the objects that enroll made, in all namespaces. The policy
+// on held Leases may stay in effect for a moment, so remove tries again.
 func removeMade(ctx context.Context, c client.Client) (int, error) {
 	made := 0
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
@@ -173,7 +175,7 @@ func removeMade(ctx context.Context, c client.Client) (int, error) {
 				return made, fmt.Errorf("kind of %s: %w", object.GetName(), err)
 			}
 			object.GetObjectKind().SetGroupVersionKind(gvk)
-			// As it is now, or as it will be then.
+			// Without a version, the deletion applies to any state of the object.
 			object.SetResourceVersion("")
 			if err := remove(ctx, c, object); err != nil {
 				return made, err

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command hello stands for a product in tests.
+// Command hello is the product that tests build.
 package main
 
 import "os"

@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Agent holds the slots of one pod. One goroutine, that of [Agent.Run], decides
+// everything; the others carry requests and bring answers.
+type Agent struct {
+	loop *loop
+	unit *unit
+}
+
+// New makes an agent. It starts nothing.
+func New(config Config) (*Agent, error) {
+	config, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	budget, err := api.NewBudget(config.LeaseDuration)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	posts := make(posts)
+	unit := newUnit(config, budget, posts)
+	return &Agent{loop: newLoop(config, unit, posts), unit: unit}, nil
+}
+
+// Run stands by, holds and drains until stop is closed and everything that ran
+// under this agent's grants is proven dead; it then releases, and returns nil.
+// The end of ctx is a hard stop: nothing is released, shims drain by
+// themselves at their deadline.
+func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer a.loop.group.Wait()
+	defer cancel()
+	defer a.unit.probes.Close()
+	a.loop.begin(stop)
+	a.loop.group.Go(func() { a.unit.status.Run(ctx) })
+	a.loop.group.Go(func() { a.unit.events.Run(ctx) })
+	for {
+		h, err := standby{unit: a.unit, loop: a.loop}.run(ctx)
+		if h == nil || err != nil {
+			a.unit.events.Flush(ctx)
+			return err
+		}
+		if err := a.hold(ctx, h); err != nil {
+			return err
+		}
+	}
+}
+
+// hold runs the hold until something ends it, and then drains it. Whatever happens, the
+// release is the last thing, and has to be proven.
+func (a *Agent) hold(ctx context.Context, h *hold) error {
+	end := ending{}
+	defer func() { h.letGo(end.reason) }()
+	var err error
+	if end, err = h.run(ctx); err != nil {
+		return err
+	}
+	return (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
+}
+
+// Yield makes the agent drain its child with the pod's whole grace, release,
+// and compete again, after those that stand by already.
+func (a *Agent) Yield() {
+	select {
+	case a.loop.yields <- struct{}{}:
+	default:
+	}
+}
+
+// Metrics returns the agent's metrics.
+func (a *Agent) Metrics() *show.Metrics { return a.unit.metrics }
+
+// Probes answers the kubelet's probes, on a port.
+func (a *Agent) Probes() http.Handler { return a.unit.probes.Handler() }
+
+// ExecProbes answers exec probes, on a socket in the shared volume.
+func (a *Agent) ExecProbes() http.Handler { return a.unit.probes.ProbeHandler() }

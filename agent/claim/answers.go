@@ -1,0 +1,235 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// current reports whether the action is the slot's look that is under way.
+func (a Action) current() bool { return a.slot.look.on && a.look == a.slot.look.number }
+
+// Read takes in what a look has read; a watch comes next.
+func (a Action) Read(now time.Duration, r lease.Record) {
+	if !a.current() {
+		return
+	}
+	s := a.slot
+	s.pace.spend(now) // for the watch
+	s.unread = ""
+	if s.held != nil {
+		s.guarded(now, r)
+		return
+	}
+	s.view.Read(now, r)
+}
+
+// WatchSent notes that the look sends another watch: the API server has forgotten the
+// version from which the first was to go on.
+func (a Action) WatchSent(now time.Duration) {
+	if a.current() {
+		a.slot.pace.spend(now)
+	}
+}
+
+// Watched takes in an event of a look's watch.
+func (a Action) Watched(now time.Duration, r lease.Record) {
+	switch {
+	case !a.current():
+	case a.slot.held != nil:
+		a.slot.guarded(now, r)
+	default:
+		a.slot.view.Watched(now, r)
+	}
+}
+
+// Gone takes in a look's event that the Lease is deleted. The event proves nothing about
+// the holder.
+func (a Action) Gone(now time.Duration) {
+	switch {
+	case !a.current():
+	case a.slot.held != nil:
+		a.slot.guarded(now, lease.Record{})
+	default:
+		a.slot.view.Gone()
+		// No write of a standby finds out that this watch has fallen silent: there is
+		// nothing to take. So the standby reads the Lease until it is back.
+		a.slot.lookAgain(now, 0)
+	}
+}
+
+// guarded takes in what a look has seen of a held Lease. The event may be an old one, so
+// the claim only reads because of it. A renewal that is due finds out as well, and is not
+// put off for ever.
+func (s *slot) guarded(now time.Duration, r lease.Record) {
+	if !s.Self.Holds(r, s.held.ID()) {
+		s.reread, s.tryAt = s.reread || now < s.held.RenewAt(), now
+	}
+}
+
+// LookEnded takes in the end of a look. A watch that ended in good order goes on from the
+// version; after an error there is a time of which the standby knows nothing.
+func (a Action) LookEnded(now time.Duration, version string, end Answer) {
+	s := a.slot
+	switch {
+	case !a.current():
+	case end.Err == nil:
+		s.look.on, s.look.from = false, version
+		// Not faster than holders try, whatever a server does with watches.
+		s.look.at = max(now, s.look.began+s.Self.Budget.Retry)
+	default:
+		if end.Missing {
+			s.view.Gone()
+		}
+		s.lookAgain(now, end.RetryAfter)
+	}
+}
+
+// Answered takes in the answer to a read or a write, which may come late. It returns the
+// reason why the answer does not count; nil also if another answer has come before.
+func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
+	s := a.slot
+	hold := a.Record.Hold
+	if i := slices.Index(s.writing, hold); i >= 0 {
+		s.writing = slices.Delete(s.writing, i, i+1)
+	}
+	switch a.Kind {
+	case Acquire:
+		return c.acquired(now, a, answer)
+	case Release:
+		return s.released(now, a, answer)
+	case Renew:
+		err := s.renewed(now, a, answer)
+		s.confirm(now, a, answer)
+		return err
+	case Read:
+		return s.readAgain(now, a, answer)
+	default: // no other request has an answer
+		return nil
+	}
+}
+
+// acquired takes in the answer to an acquiring write. A lost answer needs no care beyond
+// reading again: nothing is granted yet. A Lease that turns out to be of this campaign is
+// proof that no child of it is alive.
+func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
+	s := a.slot
+	if answer.Err == nil {
+		held, err := s.Self.Begin(a.attempt, answer.Record, a.campaign.token(s.name))
+		if err == nil {
+			s.obtain(now, held)
+			s.confirmed = a.leaps
+			if c.campaign.hold == a.campaign.hold {
+				c.campaign.since = now
+			}
+			return nil
+		}
+		answer = Answer{Err: err}
+	}
+	return s.missed(now, a, answer)
+}
+
+// released takes in the answer to a releasing write.
+func (s *slot) released(now time.Duration, a Action, answer Answer) error {
+	if answer.Err != nil {
+		return s.missed(now, a, answer)
+	}
+	s.look.misses = 0
+	s.view.Read(now, answer.Record)
+	// The pod that takes the slot now should not have to share the API server's, or the
+	// machine's, attention with our next look.
+	s.look.at = now + quick
+	return nil
+}
+
+// missed takes in the failure of a standby's write. A conflict means that another pod was
+// faster, and the watch is about to say which. After any other failure the standby does not
+// know what was stored, nor for how long it could have seen nothing.
+func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
+	if answer.Conflict {
+		s.refused = a.Record.Version
+		s.tryAt = now + max(s.jitter(s.Self.Budget.Retry), s.backoff(now, answer.RetryAfter))
+		return answer.Err
+	}
+	if answer.Missing {
+		s.view.Gone() // there is nothing to write over, until the Lease is read again
+	} else if a.Kind == Acquire {
+		s.unread = a.Record.Hold
+	}
+	s.lookAgain(now, answer.RetryAfter)
+	return answer.Err
+}
+
+// renewed takes in the answer to a renewal.
+func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
+	err := answer.Err
+	if s.held != a.held {
+		// The hold has ended since. What was stored is what a release has to replace.
+		if err == nil && s.held == nil {
+			s.view.Watched(now, answer.Record)
+		}
+		return nil
+	}
+	if err == nil {
+		err = s.settle(now, answer.Record, func(r lease.Record) error { return s.held.Answered(a.attempt, r) })
+	}
+	switch {
+	case err == nil:
+		return nil
+	case a.Record.Version != s.held.Record().Version:
+		return nil // an attempt beside this one has settled it
+	case answer.Conflict, answer.Missing:
+		// Only a read can tell what stands there; at once, for it may be ours.
+		s.reread, s.tryAt = true, now
+	}
+	return err
+}
+
+// confirm notes that a renewal was stored which was sent after so many leaps. Where more
+// have come since, another renewal follows at once.
+func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
+	if answer.Err != nil || s.held != a.held || s.lost != nil || s.held.Record().Version != answer.Record.Version {
+		return
+	}
+	if a.leaps < s.leaps {
+		s.tryAt = now
+	}
+	s.confirmed = max(s.confirmed, a.leaps)
+}
+
+// readAgain takes in the read that follows a refused renewal. Where it finds a new
+// version, and the hold still there, the next renewal is sent at once.
+func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
+	version := a.attempt.Record.Version
+	switch {
+	case s.held != a.held || version != s.held.Record().Version:
+		return nil // settled in the meantime
+	case answer.Err != nil:
+		return answer.Err
+	}
+	s.reread = false
+	if s.settle(now, answer.Record, s.held.Read) == nil && answer.Record.Version != version {
+		s.tryAt = now
+	}
+	return nil
+}
+
+// settle hands an answer to the hold. A slot that the hold calls lost stays lost,
+// whatever comes later.
+func (s *slot) settle(now time.Duration, r lease.Record, take func(lease.Record) error) error {
+	err := take(r)
+	switch {
+	case errors.Is(err, lease.ErrLost):
+		s.lost = err
+		s.view.Read(now, r)
+	case err == nil && s.held.Record().Version == r.Version:
+		s.reread = false
+		s.view.Read(now, r)
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// campaign is a hold in the making. Nothing is granted under its number before all of
+// its slots are held.
+type campaign struct {
+	hold string
+	// resumed: an earlier agent process began the hold, and a child of it runs.
+	resumed bool
+	// slots are those that the campaign needs, in the order of acquisition.
+	slots slots
+	// tokens are those of a resumed hold.
+	tokens []Token
+	// since is when the campaign began, or acquired a slot last.
+	since time.Duration
+}
+
+// token returns the slot's token of a resumed hold.
+func (c campaign) token(slot string) string {
+	for _, t := range c.tokens {
+		if t.Slot == slot {
+			return t.Token
+		}
+	}
+	return ""
+}
+
+// handback is what the claim leaves to the others after a hold.
+type handback struct {
+	// due: the slots of the last hold are to be released before any is taken.
+	due bool
+	// headStart is how long after the release the others alone compete; competeAt is
+	// when that ends.
+	headStart, competeAt time.Duration
+}
+
+// take sends the acquiring write of one slot when its time has come; it reports false if
+// the slot is not free.
+func (c campaign) take(p *plan, s *slot) bool {
+	r, ok := s.view.Record()
+	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
+		return true // an answer is on its way
+	}
+	if !c.resumed && !s.proven(p.facts, r) {
+		if at, _ := s.view.FreeAt(s.Self.Budget.Duration); p.now < at {
+			p.wakeAt(at)
+			return false
+		}
+	}
+	tryAt := s.pace.nextAt()
+	if s.refused == r.Version {
+		tryAt = max(tryAt, s.tryAt)
+	}
+	if p.now < tryAt {
+		p.wakeAt(tryAt)
+		return true
+	}
+	if s.refused == r.Version {
+		// What was refused as old is still all there is to see: the watch is late or
+		// silent.
+		s.refused = ""
+		s.endLook()
+		s.view.Blind()
+		p.wakeAt(p.now)
+		return true
+	}
+	c.acquire(p, s, r)
+	return true
+}
+
+// acquire sends the write that begins, or resumes, the hold of one slot.
+func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
+	self, notes := s.Self, p.facts.Notes
+	var next lease.Record
+	var err error
+	if c.resumed {
+		notes.Serving = r.Notes.Serving
+		next, err = self.Resume(r, c.hold, c.token(s.name), notes, p.facts.Wall)
+	} else {
+		next, err = self.Acquire(r, c.hold, notes, p.facts.Wall)
+	}
+	if err != nil {
+		s.lookAgain(p.now, 0) // the record names no object to replace
+		return
+	}
+	s.send(p, Action{
+		Kind: Acquire, Record: next, campaign: c, Resumed: c.resumed,
+		attempt: lease.Attempt{Sent: p.now, Record: next},
+	}, next.Hold)
+}
+
+// patientUntil returns the instant until which slots are kept while the next cannot be
+// had: a lease duration after the last of them was acquired. Another pod was faster
+// there, and may be done soon, or the API server refuses the write. A hold of an earlier
+// agent process is kept until its child is dead.
+func (c campaign) patientUntil(duration time.Duration) time.Duration {
+	if c.resumed {
+		return Never
+	}
+	return c.since + duration
+}

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// Config says what is claimed, and by which pod.
+type Config struct {
+	// Slots are the names of the Leases, in the order in which they are acquired.
+	Slots []string
+	// Any: one of the slots is enough, whichever it is. Otherwise all are needed.
+	Any bool
+	// Self is the pod.
+	Self lease.Self
+	// OwnKernel: the pod may run in a virtual machine of its own. Another boot id is
+	// then no proof that the children of the earlier boot are dead.
+	OwnKernel bool
+	// Random is the source of all that is random.
+	Random interface{ Uint64() uint64 }
+}
+
+// Stage says where a claim stands.
+type Stage int
+
+const (
+	// Waiting: the claim is a standby's, or its campaign is under way.
+	Waiting Stage = iota
+	// Held: every slot that the claim needs is held.
+	Held
+	// Done: a stopped claim has nothing left to release.
+	Done
+)
+
+// Claim decides about the Leases of one claim.
+type Claim struct {
+	need     need
+	stage    Stage
+	campaign campaign
+	handback handback
+	// stopping: the claim ends. leaveBy is the instant at which its last slots have
+	// expired: then there is nothing left to release.
+	stopping bool
+	leaveBy  time.Duration
+}
+
+// New returns the claim of an agent process that begins now, and has seen nothing yet.
+func New(c Config, now time.Duration) *Claim {
+	shared := &terms{Config: c}
+	claim := &Claim{need: need{terms: shared, began: now}}
+	for _, name := range c.Slots {
+		claim.need.slots = append(claim.need.slots, &slot{terms: shared, name: name})
+	}
+	return claim
+}
+
+// Next returns what to do now, and the instant of the next decision if no answer comes
+// before it.
+func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
+	p := &plan{now: now, facts: f, wake: Never}
+	switch c.stage {
+	case Waiting:
+		c.wait(p)
+	case Held:
+		c.keep(p)
+	case Done:
+	}
+	return append(c.need.slots.endedLooks(), p.actions...), p.wake
+}
+
+// Stop ends the claim: it begins no hold any more, and releases what is proven.
+func (c *Claim) Stop(now time.Duration) {
+	c.stopping = true
+	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
+}
+
+// LetGo ends a hold. The claim, a standby's again, releases the slots if the caller has
+// proof that every child is dead. With giveBack it competes for none before all of them
+// are released, and then leaves the others the head start.
+func (c *Claim) LetGo(now time.Duration, giveBack bool, headStart time.Duration) {
+	if giveBack {
+		c.handback = handback{due: true, headStart: headStart}
+	}
+	for _, s := range c.need.slots {
+		if s.held != nil {
+			c.leaveBy = max(c.leaveBy, s.held.ExpiresAt())
+		}
+	}
+	c.need.slots.drop(now)
+	c.campaign, c.stage = campaign{}, Waiting
+}
+
+// Leapt notes that the wall clock leapt, and returns how many leaps there were. The
+// claim renews at once: a pause of the machine may have outlasted the Lease.
+func (c *Claim) Leapt(now time.Duration) int {
+	c.need.leaps++
+	for _, s := range c.need.slots {
+		// Each shim of the pod reports the same leap: one attempt is for all.
+		if s.leaptAt == 0 || now >= s.leaptAt+c.need.Self.Budget.Retry {
+			s.leaptAt, s.tryAt = now, now
+		}
+	}
+	return c.need.leaps
+}

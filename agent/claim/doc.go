@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package claim decides what an agent does about the Leases of one claim. The package
+// is pure: it sends nothing, starts no goroutine, and takes the time as an argument.
+//
+// The agent's loop asks [Claim.Next] what to do, and carries the actions out. The loop
+// hands the answers of a look to its action: [Action.Read], [Action.Watched],
+// [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered].
+// [Claim.State] tells where the claim stands.
+//
+// A standby looks at each slot (a read, and then a watch). A campaign acquires the slots
+// one after the other, in the order of the configuration, under the number of one hold.
+// The claim is held once the campaign has all of its slots. The caller then renews, and
+// ends the hold with [Claim.LetGo].
+//
+// # The need
+//
+// A claim needs all of its slots, or any one of them. A claim of several slots begins a
+// campaign only when all of them can be had, and gives back what it took if the next slot
+// cannot be had within a lease duration. A claim of any one slot begins a campaign for one
+// slot at a time, chosen at random from the free ones. Each of these campaigns has a
+// number of its own: a slot that a lost write took is released under its own number.
+//
+// # The guarantee
+//
+// A claim is held only while every slot of its campaign is held by the rules of package
+// lease. Its deadline is the earliest of these slots. The claim releases a slot, or takes
+// its own slot back before it has expired, only if the caller proves that no child of the
+// slot's hold is alive. For each slot the claim sends at most [PerMinute] requests a
+// minute in the long run, and [Burst] more at once.
+//
+// # Clocks
+//
+// Every instant is of one clock that goes on while the machine sleeps. The caller reads
+// the clock after it has received an answer, and before it sends an action: an action's
+// request counts from the instant of the Next that returned it.
+//
+// # What is not guaranteed
+//
+// The claim knows neither shims nor children: the caller states as [Facts] what is proven.
+// Nobody holds while the API server is away.
+package claim

@@ -1,0 +1,225 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"flag"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// script is a schedule: each byte makes one choice. A script that has ended chooses the
+// first of all.
+type script struct {
+	bytes []byte
+	at    int
+}
+
+func (s *script) choose(n int) int {
+	if s.at >= len(s.bytes) {
+		return 0
+	}
+	s.at++
+	return int(s.bytes[s.at-1]) % n
+}
+
+// pauses are how long a schedule lets pass.
+var pauses = []time.Duration{
+	10 * time.Millisecond, 300 * time.Millisecond, time.Second, 3 * time.Second, 6 * time.Second, 12 * time.Second,
+	25 * time.Second, 40 * time.Second,
+}
+
+// events are what may happen to a pod, or to a Lease.
+var events = []func(m *model, p *modelPod, l *modelLease){
+	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
+	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
+	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
+	func(m *model, p *modelPod, _ *modelLease) { p.link = link(m.script.choose(int(links))) },
+	func(m *model, p *modelPod, _ *modelLease) { p.link = link(m.script.choose(int(links))) },
+	func(_ *model, p *modelPod, _ *modelLease) { p.link = up },
+	func(m *model, p *modelPod, _ *modelLease) { p.endWatches(m.script.choose(2) == 0) },
+	func(m *model, _ *modelPod, l *modelLease) { m.remove(l) },
+	func(m *model, _ *modelPod, l *modelLease) { m.meddle(l) },
+	func(_ *model, p *modelPod, _ *modelLease) { p.restart() },
+	func(_ *model, p *modelPod, _ *modelLease) { p.heard = true },
+	func(_ *model, p *modelPod, _ *modelLease) { p.yield() },
+	func(_ *model, p *modelPod, _ *modelLease) { p.end() },
+	func(_ *model, p *modelPod, _ *modelLease) { p.waiting = !p.waiting },
+	func(_ *model, p *modelPod, _ *modelLease) { p.frozen = !p.frozen },
+	func(_ *model, p *modelPod, _ *modelLease) { p.claim.Leapt(p.local()) },
+	func(_ *model, p *modelPod, _ *modelLease) { p.stop() },
+	func(_ *model, p *modelPod, _ *modelLease) { p.quick = !p.quick },
+}
+
+func (p *modelPod) endWatches(inOrder bool) {
+	for _, l := range append([]*modelLook(nil), p.looks...) {
+		end := Answer{}
+		if !inOrder {
+			end.Err = errCut
+		}
+		if l.watching {
+			p.endLook(l, end)
+		}
+	}
+}
+
+// restart starts a new agent process beside the child.
+func (p *modelPod) restart() {
+	if !p.leaving {
+		p.model.note("%s: restarts", p.name)
+		p.start()
+	}
+}
+
+// yield asks for the end of the hold; the child stops at once.
+func (p *modelPod) yield() {
+	if p.hold != "" && p.drains == 0 {
+		p.drain()
+		if p.child != nil {
+			p.die("as asked")
+		}
+	}
+}
+
+// end is the child's own end.
+func (p *modelPod) end() {
+	if p.child != nil {
+		p.die("by itself")
+	}
+}
+
+// stop asks the agent to end; the child stops at once.
+func (p *modelPod) stop() {
+	p.leaving = true
+	p.end()
+	p.claim.Stop(p.local())
+}
+
+// play plays a schedule to its end. Where the schedule says so, all faults then end, and
+// every slot that a pod could have is held in time.
+func play(s *script, self func(string) lease.Self, traced bool) *model {
+	heals := s.choose(8) == 7
+	m := newModel(s, self)
+	m.traced = traced
+	m.settle()
+	for s.at < len(s.bytes) && m.broken == "" {
+		p := m.pods[s.choose(len(m.pods))]
+		l := m.leases[s.choose(len(m.leases))]
+		events[s.choose(len(events))](m, p, l)
+		if !p.frozen {
+			p.step()
+		}
+		m.settle()
+	}
+	if heals && m.broken == "" {
+		m.heal()
+	}
+	return m
+}
+
+// inTime bounds how long slots are without a holder after the last fault: an expired
+// Lease is waited for, with its head start; a pause may pass between two looks before and
+// after; and a campaign that was begun in vain is given up after a lease duration.
+const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
+
+// heal ends all faults, and judges that the slots are held in time.
+func (m *model) heal() {
+	m.note("all faults end")
+	for _, l := range m.leases {
+		if !l.exists {
+			m.remove(l)
+		}
+	}
+	stay := 0
+	for _, p := range m.pods {
+		p.link, p.frozen, p.waiting, p.heard = up, false, true, true
+		if !p.leaving {
+			stay++
+		}
+	}
+	for _, p := range m.pods {
+		p.endWatches(false)
+		p.step()
+	}
+	m.settle()
+	m.advance(inTime)
+	holders := 0
+	for _, p := range m.pods {
+		if p.child != nil {
+			holders++
+		}
+	}
+	want := min(stay, 1)
+	if m.pods[0].any {
+		want = min(stay, len(m.leases))
+	}
+	if holders < want {
+		m.violate("%d pods run, of %d that could", holders, want)
+	}
+}
+
+// identities returns the pods' identities. Pods may ask for different lease durations.
+func identities(t testing.TB) func(string) lease.Self {
+	known := map[string]lease.Self{}
+	for i, name := range []string{"a", "b", "c", "d", "e"} {
+		known[name] = self(t, name, []time.Duration{api.DefaultLeaseDuration, api.DefaultLeaseDuration / 2}[i%2])
+	}
+	return func(name string) lease.Self { return known[name] }
+}
+
+// judge fails the test with the trace of a schedule that breaks an invariant.
+func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
+	if m := play(&script{bytes: bytes}, self, false); m.broken != "" {
+		m = play(&script{bytes: bytes}, self, true)
+		require.FailNow(t, m.broken, "schedule %x:\n%s", bytes, strings.Join(m.trace, "\n"))
+	}
+}
+
+var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaims plays")
+
+// TestClaims plays random schedules, most of them short, without a bubble. Each processor
+// plays its share.
+func TestClaims(t *testing.T) {
+	workers := runtime.GOMAXPROCS(0)
+	for worker := range workers {
+		t.Run(strconv.Itoa(worker), func(t *testing.T) {
+			t.Parallel()
+			self, random := identities(t), modelRandom(worker) //nolint:gosec // a seed
+			for range *schedules / workers {
+				judge(t, random.schedule(), self)
+			}
+		})
+	}
+}
+
+// schedule returns random choices.
+func (r *modelRandom) schedule() []byte {
+	length := 8 + r.Uint64()%64
+	if r.Uint64()%16 == 0 {
+		length = 400
+	}
+	bytes := make([]byte, length)
+	for i := range bytes {
+		bytes[i] = byte(r.Uint64() >> 11) //nolint:gosec // any byte
+	}
+	return bytes
+}
+
+func FuzzClaims(f *testing.F) {
+	self := identities(f)
+	f.Add([]byte("no fault at all"))
+	f.Fuzz(func(t *testing.T, bytes []byte) {
+		if len(bytes) <= 512 {
+			judge(t, bytes, self)
+		}
+	})
+}

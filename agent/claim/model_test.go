@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// model is an API server with a few Leases, and the pods that claim them, without a
+// goroutine. Time passes only when the schedule says so.
+type model struct {
+	now     time.Duration
+	began   time.Time
+	version int
+	leases  []*modelLease
+	pods    []*modelPod
+	script  *script
+	// broken is the first violation of an invariant.
+	broken string
+	// trace has what happened; it is kept only where traced.
+	traced bool
+	trace  []string
+}
+
+// modelLease is one Lease, and all that a watch may tell of it.
+type modelLease struct {
+	exists bool
+	record lease.Record
+	events []modelEvent
+	// token is the latest fencing token that was granted.
+	token int
+}
+
+type modelEvent struct {
+	version int
+	record  lease.Record
+	gone    bool
+}
+
+// link says how a pod's requests fare.
+type link int
+
+const (
+	up      link = iota // each is answered at once
+	cut                 // none arrives
+	deaf                // each arrives, and its answer is lost
+	late                // each arrives at once, and its answer comes later
+	refused             // each is refused at once
+	mute                // each is answered at once, and no watch tells anything
+	links
+)
+
+// violate notes the first violation.
+func (m *model) violate(format string, args ...any) {
+	if m.broken == "" {
+		m.broken = fmt.Sprintf("at %v: ", m.now) + fmt.Sprintf(format, args...)
+	}
+}
+
+func (m *model) note(format string, args ...any) {
+	if m.traced {
+		m.trace = append(m.trace, fmt.Sprintf("%v ", m.now)+fmt.Sprintf(format, args...))
+	}
+}
+
+// newModel returns the pods of a schedule: pods that need any one of the Leases, or all.
+func newModel(s *script, self func(name string) lease.Self) *model {
+	m := &model{script: s, began: time.Now()}
+	slots := 1 + s.choose(3)
+	names := make([]string, slots)
+	for i := range names {
+		names[i] = "slot-" + strconv.Itoa(i)
+		l := &modelLease{}
+		m.leases = append(m.leases, l)
+		m.store(l, lease.Record{UID: "uid-" + names[i]})
+	}
+	any := slots > 1 && s.choose(2) == 0
+	for i := range 2 + s.choose(2) {
+		p := &modelPod{
+			model: m, name: string(rune('a' + i)), waiting: true, rate: time.Duration(11 + s.choose(3)), fresh: i == 0,
+			skew: time.Duration(s.choose(3)-1) * 45 * time.Second, names: names, any: any, boot: time.Duration(i) * time.Hour,
+		}
+		p.self = self(p.name)
+		if !any && slots > 1 && s.choose(4) == 0 {
+			p.names = names[s.choose(slots):] // another set of locks
+		}
+		m.pods = append(m.pods, p)
+		p.start()
+	}
+	return m
+}
+
+// store stores a record under a new version.
+func (m *model) store(l *modelLease, r lease.Record) lease.Record {
+	m.version++
+	r.Version = strconv.Itoa(m.version)
+	l.exists, l.record = true, r
+	l.events = append(l.events, modelEvent{version: m.version, record: r})
+	return r
+}
+
+// put does what the API server does with a write: it compares, and swaps.
+func (m *model) put(l *modelLease, r lease.Record) Answer {
+	switch {
+	case !l.exists:
+		return Answer{Err: errMissing, Missing: true}
+	case l.record.UID != r.UID || l.record.Version != r.Version:
+		return Answer{Err: errConflict, Conflict: true}
+	}
+	return Answer{Record: m.store(l, r)}
+}
+
+func (m *model) get(l *modelLease) Answer {
+	if !l.exists {
+		return Answer{Err: errMissing, Missing: true}
+	}
+	return Answer{Record: l.record}
+}
+
+// remove deletes a Lease; enroll makes it anew, as held by someone unknown.
+func (m *model) remove(l *modelLease) {
+	if l.exists {
+		m.version++
+		l.exists = false
+		l.events = append(l.events, modelEvent{version: m.version, gone: true})
+		m.note("deleted")
+		return
+	}
+	m.note("made anew")
+	m.store(l, lease.Record{UID: "uid-" + strconv.Itoa(m.version), Holder: "unknown", Duration: api.DefaultLeaseDuration})
+}
+
+// meddle is another elector, which takes what is free and vanishes, or writes a note into
+// a Lease that others hold.
+func (m *model) meddle(l *modelLease) {
+	r := l.record
+	if r.Holder == "" {
+		r.Holder, r.Duration, r.Hold, r.RenewTime = "stranger", api.DefaultLeaseDuration, "", m.began.Add(m.now)
+	}
+	m.note("stranger writes, holder %q", r.Holder)
+	if l.exists {
+		m.store(l, r)
+	}
+}
+
+// advance lets time pass, and each instant come that a pod waits for.
+func (m *model) advance(d time.Duration) {
+	for end := m.now + d; ; {
+		next := end
+		for _, p := range m.pods {
+			next = min(next, p.next())
+		}
+		m.now = max(m.now, next)
+		for _, p := range m.pods {
+			p.pass()
+		}
+		if next >= end || m.broken != "" {
+			return
+		}
+	}
+}
+
+// settle delivers what can be delivered.
+func (m *model) settle() {
+	for again := true; again && m.broken == ""; {
+		again = false
+		for _, p := range m.pods {
+			again = p.deliver() || again
+		}
+	}
+}

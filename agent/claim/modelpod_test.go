@@ -1,0 +1,321 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+var (
+	errConflict = errors.New("conflict")
+	errMissing  = errors.New("not found")
+	errRefused  = errors.New("refused")
+	errTimeout  = errors.New("timeout")
+	errCut      = errors.New("watch is cut")
+)
+
+// modelPod is a pod: its node's clock, its agent process, its child.
+type modelPod struct {
+	model *model
+	name  string
+	names []string
+	any   bool
+	self  lease.Self
+	// rate is how many twelfths of a second its clock counts in a second; skew is how
+	// wrong its wall clock is, boot what its clock has counted before.
+	rate, skew, boot time.Duration
+	// fresh: after a restart of the agent a fresh shim waits, though the process has not
+	// heard from the child's shim.
+	fresh bool
+	// frozen: the agent process stands still, and the shim does not.
+	frozen bool
+
+	link  link
+	claim *Claim
+	// processes counts the agent processes of the pod.
+	processes uint64
+	random    modelRandom
+	wake      time.Duration
+	requests  []*modelRequest
+	looks     []*modelLook
+	sent      map[string][]time.Duration
+
+	// waiting: a shim waits for a grant. child is the application, nil while there is
+	// none. heard: the agent process has heard from the child's shim.
+	waiting, heard bool
+	child          *modelChild
+	// begun are the holds that this process began.
+	begun []string
+	// hold is the hold of the claim, drains since when it drains.
+	hold   string
+	drains time.Duration
+	// quick: the child stops as soon as it is asked to.
+	quick, leaving bool
+	// stored has, for each slot, when the write was sent that the store had last of the
+	// hold.
+	stored map[string]time.Duration
+}
+
+// modelChild is an application that runs under slots until its deadline.
+type modelChild struct {
+	hold     string
+	tokens   []Token
+	deadline time.Duration
+}
+
+// modelRandom is a source that costs little.
+type modelRandom uint64
+
+// Uint64 returns the next number (splitmix64).
+func (r *modelRandom) Uint64() uint64 {
+	*r += 0x9e3779b97f4a7c15
+	z := uint64(*r)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// local returns the clock of the pod's node.
+func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12 }
+
+// at returns the true instant at which the clock shows the local one.
+func (p *modelPod) at(local time.Duration) time.Duration {
+	if local == Never {
+		return Never
+	}
+	return ((local-p.boot)*12 + p.rate - 1) / p.rate
+}
+
+// start starts an agent process; whatever an earlier one knew is gone.
+func (p *modelPod) start() {
+	p.processes++
+	p.random = modelRandom(p.processes*1000 + uint64(p.name[0])) //nolint:gosec // a seed
+	p.claim = New(Config{Slots: p.names, Any: p.any, Self: p.self, Random: &p.random}, p.local())
+	p.requests, p.looks, p.begun, p.hold, p.drains = nil, nil, nil, "", 0
+	p.sent, p.stored = map[string][]time.Duration{}, map[string]time.Duration{}
+	p.heard = p.child == nil
+	p.wake = p.local()
+}
+
+// next returns the true instant of what comes next.
+func (p *modelPod) next() time.Duration {
+	next := Never
+	if p.child != nil {
+		next = p.at(p.child.deadline)
+	}
+	if p.frozen {
+		return next
+	}
+	next = min(next, p.at(p.wake))
+	for _, r := range p.requests {
+		next = min(next, p.at(p.answerAt(r)))
+	}
+	for _, l := range p.looks {
+		if !l.watching {
+			next = min(next, p.at(l.sent+p.self.Budget.RequestTimeout))
+		}
+	}
+	return next
+}
+
+// answerAt returns when the request is answered, or given up.
+func (p *modelPod) answerAt(r *modelRequest) time.Duration {
+	if r.arrived && !r.lost {
+		return min(r.answerAt, r.sent+p.self.Budget.RequestTimeout)
+	}
+	return r.sent + p.self.Budget.RequestTimeout
+}
+
+// pass lets happen what is due.
+func (p *modelPod) pass() {
+	now := p.local()
+	died := p.child != nil && now >= p.child.deadline
+	if died {
+		p.die("at its deadline")
+	}
+	if p.frozen {
+		return
+	}
+	due := died || slices.ContainsFunc(p.requests, func(r *modelRequest) bool { return now >= p.answerAt(r) }) ||
+		slices.ContainsFunc(p.looks, func(l *modelLook) bool { return !l.watching && now >= l.sent+p.self.Budget.RequestTimeout })
+	if due {
+		p.answerDue(now)
+	}
+	if due || now >= p.wake {
+		p.step()
+	}
+	p.model.settle()
+}
+
+// answerDue answers what is due, and gives up what had no answer in time.
+func (p *modelPod) answerDue(now time.Duration) {
+	for _, r := range slices.Clone(p.requests) {
+		if now < p.answerAt(r) {
+			continue
+		}
+		answer := r.answer
+		if !r.arrived || r.lost || now >= r.sent+p.self.Budget.RequestTimeout {
+			answer = Answer{Err: errTimeout}
+		}
+		p.answered(r, answer)
+	}
+	for _, l := range slices.Clone(p.looks) {
+		if !l.watching && now >= l.sent+p.self.Budget.RequestTimeout {
+			p.endLook(l, Answer{Err: errTimeout})
+		}
+	}
+}
+
+// die ends the child.
+func (p *modelPod) die(why string) {
+	p.model.note("%s: child of %s dies %s", p.name, p.child.hold, why)
+	p.child = nil
+}
+
+// lease returns the Lease of that name.
+func (p *modelPod) lease(name string) *modelLease {
+	return p.model.leases[int(name[len(name)-1]-'0')]
+}
+
+// facts returns what the agent process knows.
+func (p *modelPod) facts() Facts {
+	alive := p.child != nil && p.heard
+	f := Facts{
+		Wall:    p.model.began.Add(p.model.now + p.skew),
+		Compete: p.waiting && !p.leaving && (p.heard || p.fresh), Alive: alive,
+		Proven: p.proven, Notes: lease.Notes{Workload: "w"},
+		Renew: p.child != nil, Guard: p.drains == 0,
+	}
+	if alive {
+		f.Children = []Child{{Hold: p.child.hold, Tokens: p.child.tokens}}
+	}
+	return f
+}
+
+// proven reports whether the agent process knows that no child of the hold is alive. A
+// process that has not heard from the shim knows nothing of the holds before it.
+func (p *modelPod) proven(hold string) bool {
+	if p.child != nil && p.child.hold == hold {
+		return false
+	}
+	return p.heard || slices.Contains(p.begun, hold)
+}
+
+// step lets the agent decide until it has nothing more to do at this instant.
+func (p *modelPod) step() {
+	for range 20 {
+		p.keep()
+		actions, wake := p.claim.Next(p.local(), p.facts())
+		for _, a := range actions {
+			p.carry(a)
+		}
+		p.wake = wake
+		switch state := p.claim.State(); {
+		case state.Stage == Held && p.hold != state.Hold:
+		case state.Stage == Done:
+			p.wake = Never
+			return
+		case wake > p.local():
+			return
+		}
+	}
+	p.model.violate("%s: the claim decides twenty times at one instant", p.name)
+}
+
+// keep does what an agent does with a held claim: it grants, extends, drains, lets go.
+func (p *modelPod) keep() {
+	s, now := p.claim.State(), p.local()
+	if s.Stage != Held {
+		return
+	}
+	if p.hold != s.Hold {
+		p.begin(s)
+	}
+	p.judge(s)
+	switch {
+	case p.drains != 0 && (p.child == nil || now >= s.Deadline):
+		p.letGo(p.child == nil && s.Lost == nil)
+	case s.Taken:
+		if p.child != nil {
+			p.die("as its slot is taken")
+		}
+		p.letGo(false)
+	case p.drains != 0:
+	case s.Lost != nil || now >= s.DrainAt:
+		p.drain()
+		if p.child == nil {
+			p.letGo(s.Lost == nil)
+		}
+	case p.child == nil && p.waiting && !p.leaving && now < s.Deadline:
+		p.child = &modelChild{hold: s.Hold, tokens: s.Tokens, deadline: s.Deadline}
+		p.run(s)
+	case p.child == nil:
+		p.letGo(true)
+	default:
+		p.child.deadline = s.Deadline
+	}
+}
+
+func (p *modelPod) begin(s State) {
+	p.model.note("%s: holds %s, %v, until %v", p.name, s.Hold, s.Tokens, s.Deadline)
+	p.hold, p.drains = s.Hold, 0
+	if p.child != nil && p.child.hold != s.Hold {
+		p.model.violate("%s holds %s beside a child of %s", p.name, s.Hold, p.child.hold)
+	}
+	for _, t := range s.Tokens {
+		l := p.lease(t.Slot)
+		token, _ := strconv.Atoi(t.Token)
+		if token < l.token {
+			p.model.violate("%s: token %d of %s, after %d", p.name, token, t.Slot, l.token)
+		}
+		l.token = token
+	}
+	if need := len(p.names); p.any && len(s.Tokens) != 1 || !p.any && len(s.Tokens) != need {
+		p.model.violate("%s holds %v", p.name, s.Tokens)
+	}
+}
+
+// judge compares the deadline with what the store knows: a hold counts at most from the
+// instant at which its last stored write was sent.
+func (p *modelPod) judge(s State) {
+	for _, t := range s.Tokens {
+		if most := p.stored[t.Slot] + p.self.Budget.Deadline(); s.Deadline > most {
+			p.model.violate("%s: the deadline is %v, but %s was renewed for %v at most", p.name, s.Deadline, t.Slot, most)
+		}
+	}
+}
+
+// run begins a child: no other child may be alive under its slots.
+func (p *modelPod) run(s State) {
+	for _, o := range p.model.pods {
+		if o == p || o.child == nil || o.local() >= o.child.deadline {
+			continue
+		}
+		for _, t := range s.Tokens {
+			if slices.ContainsFunc(o.child.tokens, func(u Token) bool { return u.Slot == t.Slot }) {
+				p.model.violate("%s and %s run under %s", p.name, o.name, t.Slot)
+			}
+		}
+	}
+}
+
+func (p *modelPod) drain() {
+	p.model.note("%s: drains %s", p.name, p.hold)
+	p.drains = p.local()
+	if p.child != nil && p.quick {
+		p.die("soon")
+	}
+}
+
+func (p *modelPod) letGo(giveBack bool) {
+	p.model.note("%s: lets go of %s", p.name, p.hold)
+	p.claim.LetGo(p.local(), giveBack, p.self.Budget.Retry)
+	p.hold, p.drains = "", 0
+	clear(p.stored)
+}

@@ -1,0 +1,252 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// terms are what all slots of a claim share.
+type terms struct {
+	Config
+	// leaps counts the leaps of the wall clock that the claim was told of.
+	leaps int
+}
+
+// jitter returns a duration between half of d and d, so that agents that failed
+// together do not return together.
+func (t *terms) jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(t.Random.Uint64()%uint64(d/2+1)) //nolint:gosec // d is positive
+}
+
+// proven reports whether the Lease is this pod's own and no child of its hold can be
+// alive. The slot may then be taken back at once, or released.
+func (t *terms) proven(f Facts, r lease.Record) bool {
+	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
+	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
+}
+
+// slot is one Lease, as this claim sees and holds it.
+type slot struct {
+	*terms
+	name string
+	view lease.Observer
+	// held is nil while the slot is not held. lost says that the Lease was seen not to
+	// be of the hold any more.
+	held *lease.Hold
+	lost error
+
+	look look
+	pace pace
+
+	// writing has an entry for each request under way that is no look: the hold of an
+	// acquiring write or a renewal, and an empty one for a release or a read.
+	writing []string
+	// tryAt is when the next write may begin. refused is the version that a write was
+	// refused to replace.
+	tryAt   time.Duration
+	refused string
+	// reread: a refused renewal calls for a consistent read.
+	reread bool
+	// unread is the hold of an acquiring write whose answer was lost, until the Lease
+	// is read.
+	unread string
+	// confirmed counts the leaps of the wall clock before the last stored renewal was
+	// sent. leaptAt is the instant at which a leap last caused an attempt.
+	confirmed int
+	leaptAt   time.Duration
+}
+
+// look is a standby's read and watch of a slot.
+type look struct {
+	// on: a look is under way. ended: the caller does not know yet that it has ended.
+	on, ended bool
+	// number tells the late answers of a look from those of its successor.
+	number int
+	// from is where a watch that ended in good order goes on.
+	from string
+	// at is when the next look may begin, began when the last one did.
+	at, began time.Duration
+	// misses counts the failures since the last success.
+	misses int
+}
+
+// record returns what the slot's next write replaces.
+func (s *slot) record() lease.Record {
+	if s.held != nil {
+		return s.held.Record()
+	}
+	r, _ := s.view.Record()
+	return r
+}
+
+// endLook ends the slot's look; its late answers change nothing.
+func (s *slot) endLook() {
+	s.look.ended = s.look.ended || s.look.on
+	s.look.on = false
+	s.look.number++
+	s.look.from, s.look.at = "", 0
+}
+
+// drop turns a held slot into a standby's. Its watch has ended, so the slot is not free
+// before it was read again.
+func (s *slot) drop(now time.Duration) {
+	s.view.Read(now, s.held.Record())
+	s.view.Blind()
+	s.held, s.lost, s.reread, s.refused, s.tryAt = nil, nil, false, "", 0
+	s.endLook()
+}
+
+// obtain makes the hold the slot's.
+func (s *slot) obtain(now time.Duration, held *lease.Hold) {
+	s.held, s.lost, s.reread, s.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
+	s.view.Read(now, held.Record())
+}
+
+// backoff returns the pause after another miss of the slot, and counts the miss. Only a
+// stored write, or a look that lasted, makes the pauses short again. The pod that the
+// Lease names returns within the time that the others leave it: a request may time out,
+// and the next has a quarter of a renewal's period left.
+func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
+	budget := s.Self.Budget
+	bound := min(slowest, budget.Renew)
+	if r, ok := s.view.Record(); ok && s.Self.Mine(r) && s.held == nil {
+		bound = min(budget.Retry, budget.Renew/4)
+	}
+	if now-s.look.began >= lasts {
+		s.look.misses = 0
+	}
+	pause := min(Backoff(s.look.misses), bound)
+	s.look.misses++
+	return s.jitter(max(pause, min(retryAfter, bound)))
+}
+
+// obtainableAt returns the instant from which the slot may be taken, as far as is seen.
+// The pod that held it counts on it still: after an outage it is to be the first to begin.
+func (s *slot) obtainableAt(p *plan) time.Duration {
+	r, ok := s.view.Record()
+	duration := s.Self.Budget.Duration
+	at, sees := s.view.FreeAt(duration)
+	// Where watches are refused an agent sees one slot for moments, and never all of
+	// them at one: what it read of the others within a duration has to do. Before a
+	// slot is taken it is read again.
+	recent := p.now < s.view.Heard()+duration
+	if !sees && r.Holder != "" {
+		at = s.view.ExpiresAt(duration)
+	}
+	switch {
+	case ok && s.proven(p.facts, r):
+		return p.now
+	case !ok || !sees && !recent:
+		return Never
+	}
+	return at
+}
+
+// choosableAt returns the instant from which a campaign may choose the slot: it is seen
+// free, no request for it is under way, and no write was refused just now.
+func (s *slot) choosableAt(p *plan) time.Duration {
+	r, ok := s.view.Record()
+	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
+	switch {
+	case !ok || !sees || len(s.writing) > 0:
+		return Never
+	case s.proven(p.facts, r):
+		at = p.now
+	}
+	if s.refused == r.Version {
+		at = max(at, s.tryAt)
+	}
+	return at
+}
+
+// beginLook begins a look of the slot, when its time has come.
+func (s *slot) beginLook(p *plan) {
+	if at := max(s.look.at, s.pace.spareAt()); p.now < at {
+		p.wakeAt(at)
+		return
+	}
+	s.look.on, s.look.began = true, p.now
+	s.look.number++
+	s.pace.spend(p.now)
+	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
+}
+
+// lookAgain ends a look that shows nothing any more, and puts the next one off.
+func (s *slot) lookAgain(now, retryAfter time.Duration) {
+	s.endLook()
+	s.view.Blind()
+	s.look.at = now + s.backoff(now, retryAfter)
+}
+
+// send adds an action to the plan, and notes its request. A write is of the hold.
+func (s *slot) send(p *plan, a Action, hold string) {
+	a.slot, a.leaps = s, s.leaps
+	s.writing = append(s.writing, hold)
+	s.pace.spend(p.now)
+	p.add(a)
+}
+
+// slots are some slots of a claim, in the order of acquisition.
+type slots []*slot
+
+// endedLooks returns the actions that end the looks which the claim gave up.
+func (all slots) endedLooks() []Action {
+	var actions []Action
+	for _, s := range all {
+		if s.look.ended {
+			s.look.ended = false
+			actions = append(actions, Action{Kind: EndLook, Slot: s.name, slot: s})
+		}
+	}
+	return actions
+}
+
+// lookAll keeps the slots in sight that are not held. While a write is under way, its
+// answer is the better news.
+func (all slots) lookAll(p *plan) {
+	for _, s := range all {
+		switch {
+		case s.held != nil:
+			// Its watch goes on.
+		case s.look.on || len(s.writing) > 0:
+		default:
+			s.beginLook(p)
+		}
+	}
+}
+
+// drop drops the slots that are held.
+func (all slots) drop(now time.Duration) {
+	for _, s := range all {
+		if s.held != nil {
+			s.drop(now)
+		}
+	}
+}
+
+// earliest returns the earliest instant of held slots.
+func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
+	at := of(all[0].held)
+	for _, s := range all[1:] {
+		at = min(at, of(s.held))
+	}
+	return at
+}
+
+// mineProven reports whether any slot is this pod's own without need.
+func (all slots) mineProven(f Facts) bool {
+	return slices.ContainsFunc(all, func(s *slot) bool {
+		r, ok := s.view.Record()
+		return ok && s.proven(f, r)
+	})
+}
+
+// requested reports whether a request is under way that is no look.
+func (all slots) requested() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.writing) > 0 })
+}

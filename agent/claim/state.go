@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// State is where a claim stands.
+type State struct {
+	Stage Stage
+	// Hold is the hold's number; while the claim waits, that of its campaign. Resumed:
+	// an earlier agent process began it.
+	Hold    string
+	Resumed bool
+	// The rest is about a held claim.
+
+	// Tokens are the slots and their fencing tokens, in the order of acquisition.
+	Tokens []Token
+	// DrainAt and Deadline are the earliest of all slots.
+	DrainAt, Deadline time.Duration
+	// Lost is the first slot that was lost; nil for none. Taken: another pod may have
+	// one of the slots.
+	Lost  *Loss
+	Taken bool
+	// Confirmed counts the leaps that a renewal has followed in every slot.
+	Confirmed int
+	// Acquired and Serving are what the Lease of the first slot says, for people.
+	Acquired, Serving time.Time
+}
+
+// Loss is the loss of a slot.
+type Loss struct {
+	Slot string
+	Err  error
+}
+
+// State returns where the claim stands.
+func (c *Claim) State() State {
+	s := State{Stage: c.stage, Hold: c.campaign.hold, Resumed: c.campaign.resumed}
+	if c.stage != Held {
+		return s
+	}
+	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
+	s.Confirmed = c.campaign.slots[0].confirmed
+	first := c.campaign.slots[0].held.Record()
+	s.Acquired, s.Serving = first.AcquireTime, first.Notes.Serving
+	for _, slot := range c.campaign.slots {
+		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
+		s.Confirmed = min(s.Confirmed, slot.confirmed)
+		if slot.lost == nil {
+			continue
+		}
+		if s.Lost == nil {
+			s.Lost = &Loss{Slot: slot.name, Err: slot.lost}
+		}
+		s.Taken = s.Taken || slot.taken()
+	}
+	return s
+}
+
+// taken reports whether another pod may run under a slot that was lost. A Lease of
+// another pod, or of nobody, may have another child already. A Lease that still names
+// this pod lets no other pod begin.
+func (s *slot) taken() bool {
+	lost, ok := errors.AsType[*lease.LostError](s.lost)
+	return !ok || lost.Holder != s.Self.Identity
+}
+
+// View is one slot as the claim sees it.
+type View struct {
+	Slot string
+	// Record is what was seen last. Known is false for a Lease that was not read, or is
+	// gone.
+	Record lease.Record
+	Known  bool
+	// Mine: the Lease names this pod.
+	Mine bool
+	// ExpiresAt is the instant from which its holder is known to be one no more.
+	ExpiresAt time.Duration
+}
+
+// Views returns the slots as the claim sees them.
+func (c *Claim) Views() []View {
+	var views []View
+	for _, s := range c.need.slots {
+		r, ok := s.view.Record()
+		views = append(views, View{
+			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r),
+			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration),
+		})
+	}
+	return views
+}
+
+// Record returns what the slot's next write replaces.
+func (c *Claim) Record(name string) lease.Record {
+	for _, s := range c.need.slots {
+		if s.name == name {
+			return s.record()
+		}
+	}
+	return lease.Record{}
+}
+
+// Named reports whether a Lease, as far as is seen or under way, is of the hold.
+func (c *Claim) Named(hold string) bool {
+	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
+		return s.record().Hold == hold || s.unread == hold || slices.Contains(s.writing, hold)
+	})
+}
+
+// Lost reports whether the hold of a child is seen to be over: a Lease that the child
+// needs is not of the hold. Taken: another pod may have that Lease.
+func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -1,0 +1,99 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+)
+
+// grant gives every waiting shim of the pod a grant, and extends those that were given,
+// as far as the renewals allow. It returns the instant at which to try again.
+func (h *hold) grant(s claim.State) time.Duration {
+	h.refused = false
+	wake := claim.Never
+	if h.unit.stays() {
+		for _, r := range h.grantable() {
+			if r.Leap == 0 || h.answers(s, r) != 0 {
+				wake = min(wake, h.give(s, r))
+			}
+		}
+	}
+	wake = min(wake, h.extend(s))
+	for _, r := range h.unit.shims.Superseded() {
+		h.unit.orders.drain(r, r.Hold, show.ReasonUnproven, h.unit.self.Budget.Drain)
+	}
+	return wake
+}
+
+// extend tells the shims of the hold the deadline, where it has moved or answers a leap.
+func (h *hold) extend(s claim.State) time.Duration {
+	wake := claim.Never
+	for _, r := range h.unit.shims.Grantees(h.id) {
+		if !r.Connected {
+			continue
+		}
+		last := h.unit.orders.to(r.Shim)
+		if leap := h.answers(s, r); last.until != s.Deadline || leap != 0 && leap != last.answered {
+			wake = min(wake, h.give(s, r))
+		}
+	}
+	return wake
+}
+
+// grantable returns the shims that may have a grant of the hold now. A shim that was
+// drained of the hold gets none.
+func (h *hold) grantable() []gate.Report {
+	return slices.DeleteFunc(h.unit.shims.Grantable(h.id), func(r gate.Report) bool {
+		return h.unit.orders.to(r.Shim).drained == h.id
+	})
+}
+
+// give sends a grant. It returns the instant at which to try again, if the gate refuses
+// a first grant.
+func (h *hold) give(s claim.State, r gate.Report) time.Duration {
+	b := h.unit.self.Budget
+	err := h.unit.orders.grant(r.Shim, gate.Grant{
+		Hold:     h.id,
+		Slots:    slotTokens(s),
+		Deadline: s.Deadline,
+		BootID:   h.unit.self.BootID,
+		Drain:    b.Drain,
+		Kill:     b.Kill,
+		PodIP:    h.unit.config.PodIP,
+		Leap:     h.answers(s, r),
+	})
+	if err == nil {
+		return claim.Never
+	}
+	h.refused = h.refused || errors.Is(err, gate.ErrNotNoted)
+	return h.loop.now + b.Retry
+}
+
+// answers returns the leap of the shim that a grant may answer now; zero for none.
+func (h *hold) answers(s claim.State, r gate.Report) int {
+	if s.Confirmed < h.unit.orders.to(r.Shim).leaps {
+		return 0
+	}
+	return r.Leap
+}
+
+// unanswered reports whether a grant is held back until a leap is answered.
+func (h *hold) unanswered(s claim.State) bool {
+	return slices.ContainsFunc(h.grantable(), func(r gate.Report) bool { return r.Leap != 0 && h.answers(s, r) == 0 })
+}
+
+// slotTokens returns the slots and their fencing tokens, in the order of acquisition.
+func slotTokens(s claim.State) []gate.SlotToken {
+	var all []gate.SlotToken
+	for _, t := range s.Tokens {
+		all = append(all, gate.SlotToken{Slot: t.Slot, Token: t.Token})
+	}
+	return all
+}

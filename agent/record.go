@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// recordOf returns what the Lease says.
+func recordOf(l *kube.Lease) lease.Record {
+	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
+	// An elector that does not know our annotations leaves them standing: the pod
+	// that has served since before the Lease was acquired is not the holder.
+	if err != nil || serving.Before(l.AcquireTime) {
+		serving = time.Time{}
+	}
+	return lease.Record{
+		UID:         l.UID,
+		Version:     l.ResourceVersion,
+		Holder:      l.Holder,
+		Duration:    time.Duration(l.DurationSeconds) * time.Second,
+		AcquireTime: l.AcquireTime,
+		RenewTime:   l.RenewTime,
+		Transitions: l.Transitions,
+		Hold:        l.Annotations[api.HoldAnnotation],
+		Token:       l.Annotations[api.TokenAnnotation],
+		BootID:      l.Annotations[api.BootAnnotation],
+		Notes: lease.Notes{
+			Address:  l.Annotations[api.AddressAnnotation],
+			Workload: l.Annotations[api.WorkloadAnnotation],
+			Serving:  serving,
+		},
+	}
+}
+
+// leaseOf returns the Lease base with what r says: a write keeps what it does not know.
+func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
+	l := base.Clone()
+	l.UID, l.ResourceVersion = r.UID, r.Version
+	l.Holder = r.Holder
+	l.DurationSeconds = int(r.Duration / time.Second)
+	l.AcquireTime, l.RenewTime = r.AcquireTime, r.RenewTime
+	l.Transitions = r.Transitions
+	annotations := maps.Clone(l.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	set := func(key, value string) {
+		if value == "" {
+			delete(annotations, key)
+			return
+		}
+		annotations[key] = value
+	}
+	serving := ""
+	if !r.Notes.Serving.IsZero() {
+		serving = r.Notes.Serving.UTC().Format(time.RFC3339Nano)
+	}
+	set(api.HoldAnnotation, r.Hold)
+	set(api.TokenAnnotation, r.Token)
+	set(api.BootAnnotation, r.BootID)
+	set(api.AddressAnnotation, r.Notes.Address)
+	set(api.WorkloadAnnotation, r.Notes.Workload)
+	set(api.ServingAnnotation, serving)
+	l.Annotations = annotations
+	return l
+}
+
+// answerOf returns the answer to a request, as the claim reads it.
+func answerOf(l *kube.Lease, err error) claim.Answer {
+	if err == nil && l != nil {
+		return claim.Answer{Record: recordOf(l)}
+	}
+	a := claim.Answer{Err: err, Conflict: errors.Is(err, kube.ErrConflict), Missing: errors.Is(err, kube.ErrNotFound)}
+	if status, ok := errors.AsType[*kube.StatusError](err); ok {
+		a.RetryAfter = status.RetryAfter
+	}
+	return a
+}

@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// Machine is the machine that a shim runs on: the kernel in the product ([Exec]), a
+// model of one in the simulation. Only the shim's one goroutine calls a Machine.
+type Machine interface {
+	// Now returns the time since boot.
+	Now() time.Duration
+	// Leapt reports whether the wall clock leapt since the last Settle.
+	Leapt() bool
+	Settle()
+
+	// Next waits for the next input. While a child is being started, the machine holds
+	// all inputs back but Start, Beat and Rang.
+	Next(starting bool) Input
+	// Wake asks for Rang at the instant, at once if that has passed, and takes back
+	// the instant that was asked for before.
+	Wake(at time.Duration)
+	// Say writes a line for people, into the container's log. Say never waits for that
+	// log: a runtime that does not read the log must not stop the watchdog.
+	Say(line string)
+
+	// Start starts a command. The exec may hang; the input Start tells of its outcome.
+	Start(c *Command)
+	// Reap takes one process that has ended. Without one it returns a process id of
+	// 0, and tells whether nothing is left that descends from the shim.
+	Reap() (pid int, status unix.WaitStatus, none bool)
+	// Signal sends a signal to a process, or to a process group if pid is negative.
+	Signal(pid int, sig syscall.Signal) error
+	// Descendants returns all that descends from the shim, parents first.
+	Descendants() ([]host.Process, error)
+	// Find returns the process of that number, if there is one.
+	Find(pid int) (host.Process, bool)
+	// Expects tells whether the process has decided what becomes of the signal. Where
+	// the machine cannot know, the answer is yes.
+	Expects(pid int, sig syscall.Signal) bool
+	// TakeTerminal takes back the terminal that a child had.
+	TakeTerminal()
+}
+
+// Command is what the machine starts: a child, or a command beside the child.
+type Command struct {
+	// Path is the executable; empty to look for Argv[0] in PATH.
+	Path      string
+	Argv, Env []string
+	// Child gets the shim's own standard files and the terminal. Any other command has
+	// no input, and the machine keeps the beginning of its output.
+	Child bool
+}
+
+// Output is that of a command beside the child.
+type Output interface {
+	// End tells the machine that the shim reaped the command's process. The machine
+	// answers with a Result.
+	End()
+}
+
+// Input is what Next returns: a Tick, a Start, a Result, a Connection, or a
+// syscall.Signal or gate.Order for the shim.
+type Input any
+
+// Tick is an input that has nothing to say but its kind.
+type Tick int
+
+const (
+	// Ended tells that a process has ended, and may be reaped.
+	Ended Tick = iota
+	// Rang tells that an instant has come. Rang may be late, or left over from an
+	// instant that was taken back. No Rang is ever missing.
+	Rang
+	// Beat comes each gate.BeatEvery.
+	Beat
+	// ClockSet tells that the wall clock was set. A machine may miss that.
+	ClockSet
+)
+
+// Start tells that a command was started, or could not be.
+type Start struct {
+	Command *Command
+	PID     int
+	Output  Output // nil for a child
+	Err     error
+}
+
+// Result brings the output of a command beside the child.
+type Result struct {
+	Command *Command
+	Output  []byte
+}
+
+// Connection tells of a new connection to the agent's end; without a Conn, of the end of
+// one. No order of an old connection comes after a new one.
+type Connection struct{ Conn Conn }
+
+// Conn is the connection to the agent's end.
+type Conn interface {
+	// Send never waits for the agent's end. With the first message goes the shim's
+	// pidfd.
+	Send(message []byte) error
+}
+
+// Identity names a shim to the agent's end.
+type Identity struct {
+	Shim   gate.ShimID
+	BootID string
+	// PID1: the shim is the first process of its PID namespace.
+	PID1 bool
+}

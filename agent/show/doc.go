@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package show tells people, Services and rollouts what an agent does: by the pod's
+// condition, label and deletion cost, by Events, and by metrics.
+//
+// # The guarantee
+//
+// Nothing here delays a renewal. The status and the Events are written beside the
+// agent's loop, late if need be. With the gate "readiness" the pod's condition is the
+// gate: the status is then written over the version that was read just before, so no
+// late write comes true.
+//
+// # Clocks
+//
+// [Readiness] takes the instant of each decision as an argument. Wall clocks are
+// written for people alone.
+//
+// # What is not guaranteed
+//
+// An Event may be dropped: the log has it too. A condition may be old while the API
+// server is away.
+package show
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// API is the part of the API server to which this package writes.
+type API interface {
+	// PatchPodStatus returns the pod as it is then.
+	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
+	CreateEvent(ctx context.Context, event kube.Event) error
+}
+
+// Config says for which pod, and through what, this package writes.
+type Config struct {
+	PodName, PodUID string
+	API             API
+	// Timeout bounds one request.
+	Timeout time.Duration
+	// Backoff returns the pause after so many misses.
+	Backoff func(misses int) time.Duration
+	// StartsWithin is the time that a hold waits for what follows an init container.
+	StartsWithin time.Duration
+	// Stored is called with each readiness that the API server has stored.
+	Stored func(ready bool)
+	// Asked is called with each answer about the pod: the hold that the pod had when
+	// the request was sent, empty for a standby, and whether the pod is being deleted.
+	Asked func(ctx context.Context, hold string, deleted bool)
+	// Calm is called after each writing for people.
+	Calm func()
+	Wall func() time.Time
+	Log  *slog.Logger
+}
+
+// Calm is how long a message for people waits. A handover is over by then: neither
+// the API server nor a small machine was kept from it.
+const Calm = 100 * time.Millisecond

@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
+)
+
+// Events tells people what happens to the pod, beside the loop. An Event that cannot be
+// written soon is dropped: the log has it too.
+type Events struct {
+	config Config
+	queue  chan kube.Event
+	// news: an Event was queued since the last look.
+	news chan struct{}
+	// sending is full while a goroutine sends.
+	sending chan struct{}
+}
+
+// queued is how many Events may wait: those of a few holds. More come only while the
+// API server takes none anyway.
+const queued = 16
+
+// NewEvents returns Events of which none is written before Run.
+func NewEvents(config Config) *Events {
+	return &Events{
+		config: config, queue: make(chan kube.Event, queued),
+		news: make(chan struct{}, 1), sending: make(chan struct{}, 1),
+	}
+}
+
+// Run writes the Events until ctx ends.
+func (e *Events) Run(ctx context.Context) {
+	for {
+		select {
+		case <-e.news:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(Calm):
+		case <-ctx.Done():
+			return
+		}
+		e.sendAll(ctx)
+		e.config.Calm()
+	}
+}
+
+// parting bounds how long a stopping agent waits for its last Events: the time of a
+// retry.
+const parting = time.Second
+
+// Flush sends the queued Events, at the end of an agent that was asked to stop, and
+// lets an Event that is being sent arrive.
+func (e *Events) Flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, parting)
+	defer cancel()
+	e.sendAll(ctx)
+}
+
+func (e *Events) sendAll(ctx context.Context) {
+	select {
+	case e.sending <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-e.sending }()
+	for ctx.Err() == nil {
+		select {
+		case event := <-e.queue:
+			e.send(ctx, event)
+		default:
+			return
+		}
+	}
+}
+
+func (e *Events) send(ctx context.Context, event kube.Event) {
+	ctx, cancel := context.WithTimeout(ctx, e.config.Timeout)
+	defer cancel()
+	if err := e.config.API.CreateEvent(ctx, event); err != nil {
+		e.config.Log.Log(ctx, slog.LevelDebug, "no event", "reason", event.Reason, "err", err)
+	}
+}
+
+func (e *Events) add(kind kube.EventType, reason, message string) {
+	e.put(kube.Event{Type: kind, Reason: reason, Message: message})
+}
+
+// Probed tells the result of a probe, as the kubelet would.
+func (e *Events) Probed(n probe.Notice) {
+	kind := kube.Normal
+	if n.Warning {
+		kind = kube.Warning
+	}
+	e.put(kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: n.Message})
+}
+
+func (e *Events) put(event kube.Event) {
+	event.PodName, event.PodUID, event.Time = e.config.PodName, e.config.PodUID, e.config.Wall()
+	select {
+	case e.queue <- event:
+	default:
+	}
+	select {
+	case e.news <- struct{}{}:
+	default:
+	}
+}
+
+// Acquired tells that a hold begins.
+func (e *Events) Acquired(tokens []gate.SlotToken) {
+	var parts []string
+	for _, t := range tokens {
+		parts = append(parts, fmt.Sprintf("%s (token %s)", t.Slot, t.Token))
+	}
+	e.add(kube.Normal, eventAcquired, "this pod holds "+strings.Join(parts, ", "))
+}
+
+// Released tells that a slot is free again.
+func (e *Events) Released(slot string) {
+	e.add(kube.Normal, eventReleased, slot+" is free again")
+}
+
+// Ends tells why a hold ends. Kubernetes itself tells of the child's own end, which is
+// the container's.
+func (e *Events) Ends(reason string, slots []string) {
+	names := strings.Join(slots, ", ")
+	switch reason {
+	case ReasonYield:
+		e.add(kube.Normal, reason, "draining to hand over "+names)
+	case ReasonPodDeleted:
+		e.add(kube.Normal, reason, "draining to hand over "+names+": this pod is being deleted")
+	case ReasonLost:
+		e.add(kube.Warning, reason, "draining: somebody else wrote into "+names)
+	case ReasonCutOff:
+		e.add(kube.Warning, reason, "draining: "+names+" could not be renewed in time")
+	case ReasonUnproven:
+		e.add(kube.Warning, reason, "draining: a shim that is gone may still run under "+names)
+	case ReasonNotGranted:
+		e.add(kube.Warning, reason, "giving up "+names+": the application cannot be started here, see the agent's log")
+	case ReasonNotStarted:
+		e.add(kube.Warning, reason, "giving up "+names+": the init container succeeded, and for "+e.config.StartsWithin.String()+" nothing that is to run after it has started")
+	case ReasonDrained:
+		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
+	}
+}
+
+// NotReleased tells that the slots have to expire.
+func (e *Events) NotReleased(slots []string) {
+	e.add(kube.Warning, eventNotReleased,
+		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
+}
+
+// Trouble tells of a hook's failure, as the kubelet tells of its own hooks.
+func (e *Events) Trouble(t gate.Trouble) {
+	e.add(kube.Warning, t.Reason, t.Message)
+	if t.Reason == gate.ReasonPostStart {
+		e.add(kube.Normal, eventKilling, t.Reason)
+	}
+}
+
+// Silent tells that a shim sends no heartbeats.
+func (e *Events) Silent(container string) {
+	e.add(kube.Warning, eventShimSilent,
+		"the shim of container "+container+" sends no heartbeats: it is frozen or starved and guards no deadline")
+}

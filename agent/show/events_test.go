@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// slowly is an API server that answers an Event late.
+type slowly struct {
+	API
+	takes time.Duration
+	asked chan struct{}
+	seen  []string
+}
+
+func (s *slowly) CreateEvent(ctx context.Context, e kube.Event) error {
+	s.asked <- struct{}{}
+	select {
+	case <-time.After(s.takes):
+		s.seen = append(s.seen, e.Reason)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// The last Events of an application often come when the agent is asked to stop.
+func TestFlushWaitsForAnEventUnderWay(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes time.Duration
+		want  []string
+	}{
+		"in time":             {parting / 4, []string{"first"}},
+		"no longer than that": {10 * parting, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				api := &slowly{takes: tt.takes, asked: make(chan struct{})}
+				ctx, cancel := context.WithCancel(t.Context())
+				e := NewEvents(Config{API: api, Timeout: time.Minute, Wall: time.Now, Log: slog.New(slog.DiscardHandler), Calm: func() {}})
+				go e.Run(ctx)
+				e.add(kube.Normal, "first", "")
+				<-api.asked
+				stopped := time.Now()
+				e.Flush(ctx)
+				cancel()
+				synctest.Wait()
+				assert.LessOrEqual(t, time.Since(stopped), parting)
+				assert.Equal(t, tt.want, api.seen)
+			})
+		})
+	}
+}

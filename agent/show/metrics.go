@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// Metrics are an agent's, in Prometheus' text format. This package writes the format by
+// hand: the client library alone is larger than the agent.
+type Metrics struct {
+	clock func() time.Duration
+
+	// longest is the longest time between two looks of the loop.
+	longest time.Duration
+
+	mu       sync.Mutex
+	deadline time.Duration // zero while nothing is held
+	last     time.Duration // when the loop last looked
+	holds    int
+	ended    map[string]int
+	renewals map[string]int
+	writes   map[string]int
+}
+
+// NewMetrics returns metrics that the loop reaches within longest, time after time.
+func NewMetrics(clock func() time.Duration, longest time.Duration) *Metrics {
+	return &Metrics{
+		clock: clock, last: clock(), longest: longest,
+		ended: map[string]int{}, renewals: map[string]int{}, writes: map[string]int{},
+	}
+}
+
+func (m *Metrics) change(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+// Looked notes that the loop looks at the clock.
+func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
+
+// Acquired counts a hold that begins.
+func (m *Metrics) Acquired() { m.change(func() { m.holds++ }) }
+
+// Holding notes the deadline of the hold; zero for none.
+func (m *Metrics) Holding(deadline time.Duration) { m.change(func() { m.deadline = deadline }) }
+
+// Ends counts a hold that ends for the reason.
+func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
+
+// Renewed counts a renewal, by its answer.
+func (m *Metrics) Renewed(err error) { m.change(func() { m.renewals[resultOf(err)]++ }) }
+
+// Wrote counts an acquiring or releasing write, by its answer.
+func (m *Metrics) Wrote(err error) { m.change(func() { m.writes[resultOf(err)]++ }) }
+
+// resultOf returns what is proven about a write, in a word for people.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return "stored"
+	case errors.Is(err, kube.ErrConflict):
+		return "conflict"
+	case kube.Refused(err):
+		return "refused"
+	}
+	return "unanswered"
+}
+
+// family is a metric. A metric without a label has a value, another one has a count
+// for each value of its label. docs/metrics.md is made from this table.
+type family struct {
+	name, kind, label, help string
+
+	value  func(*Metrics) string
+	counts func(*Metrics) map[string]int
+}
+
+var families = []family{
+	{
+		name: "metaparticle_holding", kind: "gauge",
+		help: "1 while this pod holds all of its slots.",
+		value: func(m *Metrics) string {
+			if m.deadline == 0 {
+				return "0"
+			}
+			return "1"
+		},
+	},
+	{
+		name: "metaparticle_deadline_seconds", kind: "gauge",
+		help: "Time until the child must be dead, unless a renewal succeeds; 0 while nothing is held.",
+		value: func(m *Metrics) string {
+			if m.deadline == 0 {
+				return "0.000"
+			}
+			return fmt.Sprintf("%.3f", (m.deadline - m.clock()).Seconds())
+		},
+	},
+	{
+		name: "metaparticle_transitions_total", kind: "counter",
+		help:  "Times that this pod acquired its slots.",
+		value: func(m *Metrics) string { return strconv.Itoa(m.holds) },
+	},
+	{
+		name: "metaparticle_holds_ended_total", kind: "counter", label: "reason",
+		help:   "Holds that ended, by reason.",
+		counts: func(m *Metrics) map[string]int { return m.ended },
+	},
+	{
+		name: "metaparticle_renewals_total", kind: "counter", label: "result",
+		help:   "Renewals of Leases, by what became of them.",
+		counts: func(m *Metrics) map[string]int { return m.renewals },
+	},
+	{
+		name: "metaparticle_writes_total", kind: "counter", label: "result",
+		help:   "Acquiring and releasing writes of Leases, by what became of them.",
+		counts: func(m *Metrics) map[string]int { return m.writes },
+	},
+}
+
+// Text returns the exposition.
+func (m *Metrics) Text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b strings.Builder
+	for _, f := range families {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", f.name, f.help, f.name, f.kind)
+		if f.value != nil {
+			fmt.Fprintf(&b, "%s %s\n", f.name, f.value(m))
+			continue
+		}
+		by := f.counts(m)
+		for _, value := range slices.Sorted(maps.Keys(by)) {
+			fmt.Fprintf(&b, "%s{%s=%q} %d\n", f.name, f.label, value, by[value])
+		}
+	}
+	return b.String()
+}
+
+// Healthy reports whether the loop still looks at the clock. Three times the longest
+// time between two looks is no hiccup.
+func (m *Metrics) Healthy() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clock()-m.last < 3*m.longest
+}
+
+// Handler serves /metrics and /healthz.
+func (m *Metrics) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_, _ = w.Write([]byte(m.Text()))
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if !m.Healthy() {
+			http.Error(w, "the loop stands still", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return mux
+}

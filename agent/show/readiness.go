@@ -1,0 +1,325 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Forwarder forwards the ports of the gated containers to the holder. No method of it
+// blocks.
+type Forwarder interface {
+	Open() error
+	SetTarget(address string)
+	Close()
+}
+
+// ReadinessConfig says how a pod is to look.
+type ReadinessConfig struct {
+	Slots []string
+	// Workload is the pod's, as Kind/name.
+	Workload string
+	// Mode is the rule for standbys.
+	Mode   api.Readiness
+	Budget api.Budget
+	// Ports are what the gated containers declare.
+	Ports []int
+	// Forwarder is nil where nothing is to be forwarded.
+	Forwarder Forwarder
+	// Gate: the readiness of the pod is all that its gate holds back.
+	Gate bool
+}
+
+// Readiness decides how a pod looks to Services and rollouts. It sends no request: the
+// caller shows the appearance, and asks the holder's pod.
+type Readiness struct {
+	config ReadinessConfig
+	// served: one pod of this workload served with all slots at the last look.
+	served bool
+	// until is the instant until which a standby stays Ready after that has ended.
+	until time.Duration
+	// open: the ports are listened on.
+	open bool
+	// target is the holder that the ports are forwarded to.
+	target target
+}
+
+// target is the pod to which a standby forwards. The agent asks it once for each
+// holder and not again, because a question is a connection to the application, and an
+// idle standby costs the application nothing.
+type target struct {
+	address string
+	asking  bool
+	reached bool
+	err     error
+	// askAt is when a pod that did not answer is asked again.
+	askAt time.Duration
+}
+
+// NewReadiness returns the readiness of a pod that has seen nothing yet.
+func NewReadiness(c ReadinessConfig) *Readiness { return &Readiness{config: c} }
+
+// Look says how the pod is to look.
+type Look struct {
+	Appearance
+	// Keep: the pod keeps its last appearance.
+	Keep bool
+	// Ask is the address of the pod that is to be asked; empty for none.
+	Ask string
+	// Wake is the instant of the next look; [Never] for none.
+	Wake time.Duration
+}
+
+// Never is the instant that does not come.
+const Never = time.Duration(math.MaxInt64)
+
+// keep returns a look that changes nothing until the instant.
+func keep(until time.Duration) Look { return Look{Keep: true, Wake: until} }
+
+func look(ready bool, reason, message string) Look {
+	return Look{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: Never}
+}
+
+// Handover is how long a standby stays Ready without a holder that serves. A holder
+// that vanished blocks the slot for a lease duration, and its successor has the period
+// of a renewal to start in. A longer time is an outage, and Services may know.
+func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
+
+// Slot is one slot as a standby sees it.
+type Slot struct {
+	Name string
+	// Record is what was seen last; Known is false where nothing was, or the Lease
+	// was gone.
+	Record lease.Record
+	Known  bool
+	// Mine: the Lease names this pod.
+	Mine bool
+	// ExpiresAt is the instant from which the holder is known to be one no more.
+	ExpiresAt time.Duration
+}
+
+// holders says which pods have the slots.
+type holders struct {
+	// known: every slot was seen.
+	known bool
+	// serving: one pod of this workload holds all of them and serves at address.
+	serving bool
+	address string
+	// foreign: a pod of another workload holds one of them.
+	foreign bool
+	// stranger: that Lease names no workload.
+	stranger bool
+	// holder is the pod, slot the Lease, that the message is about.
+	holder, slot string
+	// until is the instant until which this holds if nothing is seen.
+	until time.Duration
+}
+
+// holders returns which pods have the slots.
+func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
+	h := holders{known: true, serving: true, until: Never}
+	for _, s := range slots {
+		if !s.Known {
+			return holders{until: Never}
+		}
+		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
+			h.holder, h.slot = podOf(s.Record), s.Name
+		}
+		switch {
+		case s.Record.Holder == "" || s.Mine:
+			h.serving = false
+		case s.Record.Notes.Workload != r.config.Workload || r.config.Workload == "":
+			h.serving, h.foreign = false, true
+			h.stranger = s.Record.Notes.Workload == ""
+			h.holder, h.slot = podOf(s.Record), s.Name
+			return h
+		case s.Record.Notes.Serving.IsZero(), now >= s.ExpiresAt:
+			// In the latter case its address may be another pod's by now.
+			h.serving = false
+		default:
+			h.until = min(h.until, s.ExpiresAt)
+		}
+		h.address = s.Record.Notes.Address
+	}
+	return h
+}
+
+// podOf returns the holder's pod, or another elector's identity as it is.
+func podOf(r lease.Record) string {
+	if i := strings.LastIndex(r.Holder, "_"); i > 0 && r.Hold != "" {
+		return r.Holder[:i]
+	}
+	return r.Holder
+}
+
+// Standby returns how a standby looks that sees the slots so. Childless is false while
+// a child of an earlier hold is left.
+func (r *Readiness) Standby(now time.Duration, slots []Slot, childless bool) Look {
+	h := r.holders(now, slots)
+	switch {
+	case !h.known && r.config.Gate:
+		// An earlier process may have stored that the pod is Ready.
+		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
+	case !h.known:
+		return keep(Never) // the last appearance is the best there is
+	case r.config.Mode == api.ReadinessHolder:
+		return look(false, ReadyStandingBy, h.message()).by(h.until)
+	}
+	r.note(now, h.serving)
+	return r.standby(now, h, childless).by(h.until)
+}
+
+// standby returns how a standby looks that forwards.
+func (r *Readiness) standby(now time.Duration, h holders, childless bool) Look {
+	switch {
+	case !childless:
+		return look(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
+	case h.foreign && len(r.config.Ports) == 0:
+		return look(true, ReadyOther, h.message())
+	case h.foreign && !h.stranger:
+		r.Close()
+		return look(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
+	case h.serving:
+		return r.forward(now, h.address, look(true, ReadyStandingBy, h.message()))
+	case now < r.until:
+		return r.forward(now, "", look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves")).by(r.until)
+	case h.holder == "":
+		r.Close()
+		return look(false, ReadyNoHolder, h.message())
+	}
+	r.Close()
+	return look(false, ReadyNotServing, h.message()+", and does not serve")
+}
+
+// by returns the look, to be renewed at the instant at the latest.
+func (l Look) by(at time.Duration) Look {
+	l.Wake = min(l.Wake, at)
+	return l
+}
+
+// note notes whether the slots are served, and from when a handover counts.
+func (r *Readiness) note(now time.Duration, serving bool) {
+	if r.served && !serving {
+		r.until = now + Handover(r.config.Budget)
+	}
+	r.served = serving
+}
+
+func (h holders) message() string {
+	if h.holder == "" {
+		return "nobody holds " + h.slot
+	}
+	return h.holder + " holds " + h.slot
+}
+
+// forward opens the ports and names their target; an empty address means that there is
+// none at the moment. It returns the look if the ports answer in the holder's stead.
+func (r *Readiness) forward(now time.Duration, address string, ready Look) Look {
+	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
+		return ready
+	}
+	if err := r.config.Forwarder.Open(); err != nil {
+		return look(false, ReadyPortsInUse, err.Error()).by(now + r.config.Budget.Retry)
+	}
+	r.open = true
+	r.config.Forwarder.SetTarget(address)
+	if address == "" {
+		return ready
+	}
+	return r.reach(now, address, ready)
+}
+
+// reach returns the look if the pod at the address answers, and says when to ask it.
+// While it does not answer, it is asked again every renewal period: the path that is
+// missing may come.
+func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
+	if r.target.address != address {
+		r.target = target{address: address}
+	}
+	t := &r.target
+	if t.reached {
+		return ready
+	}
+	next := keep(Never) // the first answer takes milliseconds
+	if t.err != nil {
+		next = look(false, ReadyUnreachable, ready.Message+", and does not answer: "+t.err.Error())
+	}
+	switch {
+	case t.asking:
+	case t.err == nil || now >= t.askAt:
+		t.asking, next.Ask = true, address
+	default:
+		next.Wake = t.askAt
+	}
+	return next
+}
+
+// Reached takes in the answer of the pod at the address. One that has not answered is
+// asked again at askAt.
+func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
+	if t := &r.target; t.address == address {
+		t.asking, t.reached, t.err, t.askAt = false, err == nil, err, askAt
+	}
+}
+
+// Close gives the ports back. It returns when they are free, so that a child may be
+// granted.
+func (r *Readiness) Close() {
+	if r.config.Forwarder != nil && r.open {
+		r.config.Forwarder.Close()
+		r.open = false
+	}
+}
+
+// Holder is what the readiness of a holder depends on.
+type Holder struct {
+	Hold string
+	// Since is the instant at which the hold began.
+	Since time.Duration
+	// Running: the application runs. Serves: it passes its readiness probes, too.
+	Running, Serves bool
+	// Waits: a probe delays the application's readiness.
+	Waits bool
+}
+
+// Holder returns how a holder looks. Its own child is what serves, so a handover begins
+// when that child ends.
+func (r *Readiness) Holder(now time.Duration, h Holder) Look {
+	soon := h.Since + r.config.Budget.Retry
+	switch holds := "this pod holds " + r.names(); {
+	case h.Serves:
+		r.served = true
+		return look(true, ReadyHolding, holds).of(h.Hold)
+	case h.Running:
+		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
+	case now < soon && !h.Waits:
+		// A child starts within milliseconds. To be not Ready for so long, and Ready
+		// again, would only make Services flap.
+		return keep(soon)
+	default:
+		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
+	}
+}
+
+// Draining returns how a pod looks whose child is being stopped since that instant.
+func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
+	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
+		// Most children stop within that, and the pod is a standby then.
+		return keep(soon)
+	}
+	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
+}
+
+// of returns the look of a pod that has the hold.
+func (l Look) of(hold string) Look {
+	l.Hold = hold
+	return l
+}
+
+func (r *Readiness) names() string { return strings.Join(r.config.Slots, ", ") }

@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+// Reasons why a hold ends, as they appear in logs, in Events, in metrics and at the
+// shims.
+const (
+	ReasonEnded    = "Ended"
+	ReasonYield    = "Yielded"
+	ReasonLost     = "Lost"
+	ReasonCutOff   = "RenewDeadlinePassed"
+	ReasonUnproven = "EarlierShimUnproven"
+	ReasonDrained  = "ShimDrained"
+	// ReasonPodDeleted: the hold began before the agent knew that the pod was about
+	// to end.
+	ReasonPodDeleted = "PodDeleted"
+	// ReasonNotGranted: no child can be started here. To hold on would keep the slot
+	// from pods that can start one.
+	ReasonNotGranted = "NotGranted"
+	// ReasonNotStarted: no container asked for a grant after an init container.
+	ReasonNotStarted = "NotStarted"
+)
+
+// Reasons of the pod's condition.
+const (
+	ReadyHolding      = "Holding"
+	ReadyStarting     = "Starting"
+	ReadyNotReady     = "ApplicationNotReady"
+	ReadyDraining     = "Draining"
+	ReadyStandingBy   = "StandingBy"
+	ReadyHandingOver  = "HandingOver"
+	ReadyNoHolder     = "NoHolder"
+	ReadyNotServing   = "HolderNotServing"
+	ReadyOther        = "OtherWorkloadHolds"
+	ReadyPortsInUse   = "PortsInUse"
+	ReadyUnreachable  = "HolderUnreachable"
+	ReadyChildRunning = "ChildOfEarlierHold"
+)
+
+// Reasons of the Events on the pod, beside those of a hold's end.
+const (
+	eventAcquired    = "Acquired"
+	eventReleased    = "Released"
+	eventNotReleased = "NotReleased"
+	eventShimSilent  = "ShimSilent"
+	eventKilling     = "Killing" // as the kubelet calls it
+)

@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Appearance is how the pod looks to Services, rollouts and people.
+type Appearance struct {
+	// Ready, Reason and Message are our condition.
+	Ready           bool
+	Reason, Message string
+	// Hold is the hold that the pod has; empty for none. A pod with a hold has the
+	// label, and costs most to delete.
+	Hold string
+}
+
+// Status writes the appearance into the pod's status, beside the loop: the last one
+// wins, and a renewal never waits for it.
+type Status struct {
+	config  Config
+	changed chan struct{}
+
+	mu   sync.Mutex
+	want Appearance
+	some bool
+}
+
+// NewStatus returns a status that writes nothing before Run.
+func NewStatus(config Config) *Status {
+	return &Status{config: config, changed: make(chan struct{}, 1)}
+}
+
+// Show asks for an appearance.
+func (s *Status) Show(want Appearance) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.some && s.want == want {
+		return
+	}
+	s.want, s.some = want, true
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Status) wanted() Appearance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want
+}
+
+// Run writes the appearance that was asked for last, until ctx ends.
+func (s *Status) Run(ctx context.Context) {
+	var written Appearance
+	var since time.Time // of written.Ready
+	// unsure: another appearance may be stored, by a write whose answer was lost, or
+	// by an earlier process.
+	unsure := true
+	misses := 0
+	retry := time.NewTimer(0)
+	<-retry.C
+	for {
+		select {
+		case <-s.changed:
+			if !unsure && s.wanted().Ready == written.Ready {
+				// Only words have changed, and may change again at once.
+				retry.Reset(Calm)
+				continue
+			}
+		case <-retry.C:
+		case <-ctx.Done():
+			retry.Stop()
+			return
+		}
+		want := s.wanted()
+		if !unsure && want == written {
+			s.config.Stored(written.Ready)
+			continue
+		}
+		at := since
+		if unsure || want.Ready != written.Ready {
+			at = s.config.Wall()
+		}
+		// Another hold may look like the last one: what is stored is right then.
+		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
+			s.config.Log.Debug("status is not written", "err", err)
+			unsure = unsure || !errors.Is(err, kube.ErrConflict)
+			retry.Reset(s.config.Backoff(misses))
+			misses++
+			continue
+		}
+		written, since, misses, unsure = want, at, 0, false
+		s.config.Stored(written.Ready)
+		s.config.Calm()
+	}
+}
+
+// Anything is a patch that asks for the pod's version: the agent may patch its pod, not
+// read it.
+var Anything = []byte("{}")
+
+// write stores the appearance over the version that the pod has now. An earlier write
+// without an answer was to replace a version that is past then: it cannot come true any
+// more. For that, this write has to store a change.
+func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
+	pod, err := s.send(ctx, Anything)
+	if err != nil {
+		return err
+	}
+	s.config.Asked(ctx, want.Hold, pod.Deleted)
+	patch, err := want.patch(pod.ResourceVersion, since)
+	if err != nil {
+		return err
+	}
+	stored, err := s.send(ctx, patch)
+	if err == nil && stored.ResourceVersion == pod.ResourceVersion {
+		return kube.ErrUnchanged
+	}
+	return err
+}
+
+// send sends one patch. Each has the time of a renewal: a server that is slow, but
+// lets a pod hold, lets it be Ready too.
+func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
+}
+
+// patch is a strategic merge patch: conditions are merged by their type, null
+// takes a key away.
+func (a Appearance) patch(version string, since time.Time) ([]byte, error) {
+	value := func(v string) any {
+		if a.Hold == "" {
+			return nil
+		}
+		return v
+	}
+	ready := "False"
+	if a.Ready {
+		ready = "True"
+	}
+	return json.Marshal(map[string]any{
+		"metadata": map[string]any{
+			"resourceVersion": version,
+			"labels":          map[string]any{api.RoleLabel: value(api.RoleHolder)},
+			"annotations":     map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)},
+		},
+		"status": map[string]any{"conditions": []any{map[string]any{
+			"type":               api.ReadyCondition,
+			"status":             ready,
+			"reason":             a.Reason,
+			"message":            a.Message,
+			"lastTransitionTime": since.UTC().Format(time.RFC3339),
+		}}},
+	})
+}

@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// unit is what an agent knows of its pod: the claim, the shims and what they prove, and
+// how the pod looks. It sends no request and waits for nothing.
+type unit struct {
+	config Config
+	self   lease.Self
+	random *rand.Rand
+
+	claim  *claim.Claim
+	shims  *proof.Shims
+	orders *orders
+	probes *probe.Monitor
+
+	readiness *show.Readiness
+	status    *show.Status
+	events    *show.Events
+	metrics   *show.Metrics
+
+	deletion deletion
+	// stopping: the agent ends. yielding: the hold that lasts is to end.
+	stopping, yielding bool
+}
+
+func newUnit(c Config, b api.Budget, p posts) *unit {
+	u := &unit{
+		config: c,
+		self:   lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
+		random: rand.New(c.Random),
+		shims:  proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted}),
+		probes: newProbes(c),
+	}
+	u.orders = newOrders(c, u.shims)
+	u.claim = claim.New(claim.Config{Slots: c.Slots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
+	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
+	shown.Asked = func(ctx context.Context, hold string, deleted bool) {
+		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
+	}
+	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)
+	u.readiness = show.NewReadiness(readinessConfig(c, b))
+	u.metrics = show.NewMetrics(c.Clock, longest)
+	return u
+}
+
+// showConfig returns for which pod, and through what, package show writes.
+func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
+	return show.Config{
+		PodName: c.PodName, PodUID: c.PodUID, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
+		Backoff: func(misses int) time.Duration { return jitter(random, claim.Backoff(misses)) },
+		Stored: func(ready bool) {
+			if g, ok := c.Gate.(Showing); ok {
+				g.Shown(ready)
+			}
+		},
+		Calm: c.Calm, Wall: c.Wall, Log: c.Log,
+	}
+}
+
+func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
+	_, gate := c.Gate.(Showing)
+	r := show.ReadinessConfig{Slots: c.Slots, Workload: c.Workload, Mode: c.Readiness, Budget: b, Ports: c.Ports, Gate: gate}
+	if c.Forwarder != nil {
+		r.Forwarder = c.Forwarder
+	}
+	return r
+}
+
+// reported takes in a shim's report.
+func (u *unit) reported(now time.Duration, r gate.Report) {
+	last, known := u.shims.Last(r.Shim)
+	if r.Silent && !last.Silent {
+		u.events.Silent(r.Container)
+	}
+	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble {
+		u.events.Trouble(r.Trouble)
+	}
+	u.shims.Note(r)
+	u.orders.note(last, r)
+	if tellsOfLeap(last, known, r) {
+		u.orders.leapt(r.Shim, u.leapt(now))
+	}
+}
+
+// tellsOfLeap reports whether the report tells of a leap that no report has told of
+// before on its connection.
+func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
+	return r.Leap != 0 && !r.Dead && (!known || last.Leap != r.Leap || r.Connected && !last.Connected)
+}
+
+// leapt notes a leap of the wall clock, and returns its number.
+//
+// A leap may be the trace of a pause, during which the deadline of the hold did not come
+// nearer and the Lease ran out. A read that finds the Lease its own proves little: a
+// standby may be about to take what has run out. So the agent renews at once. Only a
+// stored renewal that was sent after the agent had heard of the leap answers it. Every
+// standby then waits anew.
+func (u *unit) leapt(now time.Duration) int {
+	u.config.Log.Info("the clock was set: renewing at once")
+	// The peers of its connections may have given them up meanwhile.
+	u.config.Reconnect()
+	return u.claim.Leapt(now)
+}
+
+// stop notes that the agent ends.
+func (u *unit) stop(now time.Duration) {
+	u.stopping = true
+	u.claim.Stop(now)
+}
+
+// stays reports whether the pod may begin anything.
+func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
+
+// facts returns what the claim's next decision depends on.
+func (u *unit) facts() claim.Facts {
+	return claim.Facts{
+		Wall:     u.config.Wall(),
+		Compete:  u.stays() && len(u.shims.Waiting()) > 0,
+		Alive:    u.shims.Alive(),
+		Children: u.resumable(),
+		Proven:   u.shims.Proven,
+		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload},
+	}
+}
+
+// resumable returns the children whose hold this agent may resume.
+func (u *unit) resumable() []claim.Child {
+	var children []claim.Child
+	for _, r := range u.shims.Reports() {
+		if r.Connected && proof.HasChild(r) && u.orders.to(r.Shim).drained != r.Hold && !u.shims.Doubted(r.Hold) {
+			children = append(children, childOf(r))
+		}
+	}
+	return children
+}
+
+// childOf returns the shim's child, as the claim knows it.
+func childOf(r gate.Report) claim.Child {
+	c := claim.Child{Hold: r.Hold}
+	for _, t := range r.Slots {
+		c.Tokens = append(c.Tokens, claim.Token{Slot: t.Slot, Token: t.Token})
+	}
+	return c
+}
+
+// jitter returns a duration between half of d and d.
+func (u *unit) jitter(d time.Duration) time.Duration { return jitter(u.random, d) }
+
+func jitter(random *rand.Rand, d time.Duration) time.Duration {
+	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
+}
+
+// deletion is what the API server has answered about the pod's deletion.
+//
+// A kubelet ends its containers by itself. But a signal that comes before the process
+// exists is lost, and then the container stays until the grace is over. So a pod that
+// knows of its deletion begins no hold. A hold that began just before is given back; one
+// that has lasted for longer goes on.
+type deletion struct {
+	// known: the pod is being deleted.
+	known bool
+	// asked is the hold under which the API server answered last.
+	asked string
+	// seen is the hold under which its first answer reported the deletion.
+	seen string
+}
+
+// note takes in an answer that the agent asked for under the hold, empty for none.
+func (d *deletion) note(hold string, deleted bool) {
+	d.known = d.known || deleted
+	if hold == "" || hold == d.asked {
+		return
+	}
+	d.asked = hold
+	if deleted {
+		d.seen = hold
+	}
+}

@@ -1,0 +1,265 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
+)
+
+// webhookName is the name of our MutatingWebhookConfiguration.
+const webhookName = "metaparticle"
+
+// explainer gathers the facts about one pod or workload.
+type explainer struct {
+	cluster   cluster
+	namespace string
+	now       time.Time
+
+	labels map[string]string
+	// missing reports that the cluster has no webhook.
+	missing bool
+	// asked is the pod that the user named, or nil.
+	asked *corev1.Pod
+	// workload is the top-most controller of a known kind, or nil. group is the
+	// top-most controller of any kind.
+	workload *unstructured.Unstructured
+	raw      []byte
+	template corev1.PodTemplateSpec
+	group    api.Workload
+	// owners are the uids of the controllers of the group's pods.
+	owners map[types.UID]bool
+	pods   []corev1.Pod // the pods of the group
+	others map[string]string
+	slots  []string
+	// leases are the Leases of the slots. The value of a missing Lease is nil.
+	leases map[string]*coordinationv1.Lease
+	events []corev1.Event
+	// unread are the errors of reads for which the user has no right.
+	unread []string
+
+	verdict string
+	reasons []string
+}
+
+// gather reads everything. Leases and Events may be unreadable.
+func (e *explainer) gather(ctx context.Context, kind, name string) error {
+	var namespace corev1.Namespace
+	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {
+		return fmt.Errorf("read namespace: %w", err)
+	}
+	e.labels = namespace.Labels
+	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
+	e.missing = apierrors.IsNotFound(e.cluster.Get(ctx, types.NamespacedName{Name: webhookName}, configuration))
+	if kind == "Pod" {
+		e.asked = new(corev1.Pod)
+		if err := e.get(ctx, name, e.asked); err != nil {
+			return err
+		}
+		e.group = api.Workload{Kind: kind, Name: name}
+		if err := e.followControllers(ctx, metav1.GetControllerOf(e.asked)); err != nil {
+			return err
+		}
+	} else if err := e.followControllers(ctx, &metav1.OwnerReference{APIVersion: kinds[kind], Kind: kind, Name: name}); err != nil {
+		return err
+	}
+	if err := e.readTemplate(); err != nil {
+		return err
+	}
+	if err := e.readPods(ctx); err != nil {
+		return err
+	}
+	e.readLeases(ctx)
+	e.readEvents(ctx)
+	return nil
+}
+
+func (e *explainer) get(ctx context.Context, name string, object client.Object) error {
+	if err := e.cluster.Get(ctx, types.NamespacedName{Namespace: e.namespace, Name: name}, object); err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	return nil
+}
+
+// followControllers follows the controllers up to the top-most one.
+func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerReference) error {
+	for at != nil {
+		version, err := schema.ParseGroupVersion(at.APIVersion)
+		if err != nil {
+			return fmt.Errorf("owner's version: %w", err)
+		}
+		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
+		if kinds[at.Kind] != at.APIVersion {
+			return nil // the webhook carries no annotations of this kind
+		}
+		w := &unstructured.Unstructured{}
+		w.SetAPIVersion(at.APIVersion)
+		w.SetKind(at.Kind)
+		if err := e.get(ctx, at.Name, w); err != nil {
+			return err
+		}
+		e.workload = w
+		at = metav1.GetControllerOf(e.workload)
+	}
+	return nil
+}
+
+func (e *explainer) readTemplate() error {
+	if e.workload == nil {
+		return nil
+	}
+	var err error
+	if e.raw, err = e.workload.MarshalJSON(); err != nil {
+		return fmt.Errorf("read %s: %w", e.group, err)
+	}
+	path := []string{"spec", "template"}
+	if e.workload.GetKind() == "CronJob" {
+		path = []string{"spec", "jobTemplate", "spec", "template"}
+	}
+	found, _, err := unstructured.NestedMap(e.workload.Object, path...)
+	if err != nil {
+		return fmt.Errorf("read template of %s: %w", e.group, err)
+	}
+	text, err := json.Marshal(found)
+	if err != nil {
+		return fmt.Errorf("read template of %s: %w", e.group, err)
+	}
+	return json.Unmarshal(text, &e.template)
+}
+
+// readPods finds the group's pods in the namespace.
+func (e *explainer) readPods(ctx context.Context) error {
+	e.owners = map[types.UID]bool{}
+	if e.workload != nil {
+		e.owners[e.workload.GetUID()] = true
+	}
+	between := ""
+	if e.workload != nil {
+		between = map[string]string{"Deployment": "ReplicaSet", "CronJob": "Job"}[e.workload.GetKind()]
+	}
+	if between != "" {
+		list := &unstructured.UnstructuredList{}
+		list.SetAPIVersion(kinds[between])
+		list.SetKind(between + "List")
+		if err := e.cluster.List(ctx, list, client.InNamespace(e.namespace)); err != nil {
+			return fmt.Errorf("read %ss: %w", between, err)
+		}
+		for _, item := range list.Items {
+			if metav1.IsControlledBy(&item, e.workload) {
+				e.owners[item.GetUID()] = true
+			}
+		}
+	}
+	if e.asked != nil {
+		if of := metav1.GetControllerOf(e.asked); of != nil {
+			e.owners[of.UID] = true
+		}
+	}
+	var pods corev1.PodList
+	if err := e.cluster.List(ctx, &pods, client.InNamespace(e.namespace)); err != nil {
+		return fmt.Errorf("read pods: %w", err)
+	}
+	e.others = map[string]string{}
+	for _, pod := range pods.Items {
+		e.others[api.Identity(pod.Name, string(pod.UID))] = pod.Name
+		of := metav1.GetControllerOf(&pod)
+		ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+		if e.asked != nil && pod.UID == e.asked.UID || of != nil && e.owners[of.UID] && !ended {
+			e.pods = append(e.pods, pod)
+		}
+	}
+	slices.SortFunc(e.pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
+
+// readLeases reads the slots that the pods claim, and those that the next pods
+// will claim.
+func (e *explainer) readLeases(ctx context.Context) {
+	for _, pod := range e.pods {
+		if claimed := pod.Annotations[api.SlotsAnnotation]; gated(pod) && claimed != "" {
+			e.slots = append(e.slots, strings.Split(claimed, ",")...)
+		}
+	}
+	if request, err := api.Parse(e.effective()); err == nil && e.group.Name != "" {
+		e.slots = append(e.slots, request.Slots(e.group)...)
+	}
+	slices.Sort(e.slots)
+	e.slots = slices.Compact(e.slots)
+	e.leases = map[string]*coordinationv1.Lease{}
+	for _, slot := range e.slots {
+		lease := new(coordinationv1.Lease)
+		err := e.get(ctx, slot, lease)
+		switch {
+		case err == nil:
+			e.leases[slot] = lease
+		case apierrors.IsNotFound(err):
+			e.leases[slot] = nil
+		default:
+			e.unread = append(e.unread, err.Error())
+		}
+	}
+}
+
+// readEvents finds the Events about the workload, its controllers and its pods.
+// readEvents compares uids, because an Event may be about an earlier object of
+// the same name.
+func (e *explainer) readEvents(ctx context.Context) {
+	about := map[types.UID]bool{}
+	for uid := range e.owners {
+		about[uid] = true
+	}
+	for _, pod := range e.pods {
+		about[pod.UID] = true
+	}
+	if e.asked != nil {
+		about = map[types.UID]bool{e.asked.UID: true}
+	}
+	var events corev1.EventList
+	if err := e.cluster.List(ctx, &events, client.InNamespace(e.namespace)); err != nil {
+		e.unread = append(e.unread, fmt.Sprintf("read events: %v", err))
+		return
+	}
+	for _, event := range events.Items {
+		if about[event.InvolvedObject.UID] && refusal(event) {
+			e.events = append(e.events, event)
+		}
+	}
+	slices.SortFunc(e.events, func(a, b corev1.Event) int { return last(b).Compare(last(a)) })
+}
+
+// effective returns the annotations that the next pods will have.
+func (e *explainer) effective() map[string]string {
+	if e.workload == nil {
+		if e.asked != nil {
+			return e.asked.Annotations
+		}
+		return nil
+	}
+	if metav1.GetControllerOf(e.workload) != nil {
+		return e.template.Annotations // annotations of a controlled workload are not carried
+	}
+	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
+}
+
+// gated reports whether the webhook has gated the pod.
+func gated(pod corev1.Pod) bool {
+	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
+}
