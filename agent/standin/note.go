@@ -18,8 +18,9 @@ import (
 const (
 	// letStart is the note before which no application container may start.
 	letStart = "let-start"
-	// before is the earlier letStart note. The kubelet has restarted those
-	// containers since, which does not prove that the earlier processes are dead.
+	// before is the letStart note of the previous round. The kubelet has
+	// restarted the containers since. That does not prove that the earlier
+	// processes are dead.
 	before = "let-start.before"
 )
 

@@ -54,8 +54,8 @@ type Pod struct {
 	stopped bool
 }
 
-// OpenPod waits until no other agent process acts for the pod. It then reads the
-// notes, and opens the socket for "agent wait".
+// OpenPod waits until no other agent process acts for the pod. OpenPod then reads
+// the notes, and opens the socket for "agent wait".
 func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -120,8 +120,8 @@ func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKern
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
 // Run serves until ctx ends, or until the pod's containers must be restarted
-// ([ErrRestart]). It also returns if stop is closed while the containers may run.
-// Then only the kubelet knows when they end, and the slot expires.
+// ([ErrRestart]). Run also returns if stop is closed while the containers may
+// run. Then only the kubelet knows when they end, and the slot expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -181,8 +181,8 @@ func (p *Pod) stop() bool {
 	return p.report.Phase == gate.Running
 }
 
-// ring is the watchdog. It ends the containers if the agent did not renew in
-// time, or has just started and cannot read the Lease.
+// ring acts as the watchdog. If the agent did not renew in time, ring restarts
+// the containers. The same happens if a new agent cannot read the Lease.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -204,7 +204,7 @@ func (p *Pod) restartAll(reason string) {
 }
 
 // Grant lets the application's containers start, or moves the deadline of running
-// ones. It writes the note before it lets them start.
+// ones. Grant writes the note before it lets them start.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -263,7 +263,7 @@ func (p *Pod) extend(g gate.Grant) {
 }
 
 // Drain ends the process if a container may run, because the agent has no gentler
-// way to stop other containers. It never reports the hold as over.
+// way to stop other containers. Drain never reports the hold as over.
 func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -297,8 +297,9 @@ func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although it had been let go.
-		// Whether a container runs is unknown, so all of them start afresh.
+		// The kubelet runs the init container again, although that had already
+		// ended. Nobody knows whether a container runs, so all of them start
+		// afresh.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false

@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// registryTimeout bounds the requests to a registry. It is longer than the
-// webhook's 2.5 s, because no pod waits for the answer.
+// registryTimeout bounds the requests to a registry. registryTimeout is longer
+// than the webhook's 2.5 s, because no pod waits for the answer.
 const registryTimeout = 10 * time.Second
 
 const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations

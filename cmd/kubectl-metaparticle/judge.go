@@ -136,8 +136,8 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
 }
 
-// ungated returns the reasons why existing pods have no gate. It looks at each
-// pod's own claim and tells cases apart as the admission policies do.
+// ungated returns the reasons why existing pods have no gate. Like the admission
+// policies, ungated distinguishes the cases by each pod's own claim.
 func (e *explainer) ungated(claims bool) []string {
 	var reasons []string
 	template, err := api.Parse(e.template.Annotations)
@@ -157,7 +157,7 @@ func (e *explainer) ungated(claims bool) []string {
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":
-			continue // JobImmutable
+			continue // the reason JobImmutable covers this pod
 		default:
 			reasons = append(reasons, policyReason("NotGated"))
 		}

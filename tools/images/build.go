@@ -125,7 +125,7 @@ func (p product) image(program []byte, version string, platform v1.Platform) (v1
 }
 
 // archive returns a file system with one program, executable by all and writable
-// by nobody. The user of a gated container runs the agent.
+// by nobody. Gated containers run the agent as any user.
 func archive(name string, program []byte) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)
