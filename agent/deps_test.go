@@ -50,7 +50,7 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 		for _, heavy := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"} {
 			assert.False(t, strings.HasPrefix(d, heavy), "cmd/agent links %s", d)
 		}
-		assert.NotEqual(t, "os/exec", d, "40 kB for a second way to start a process: agent/gate has the first")
+		assert.NotEqual(t, "os/exec", d, "40 kB for a second way to start a process: agent/host has the first")
 		assert.True(t, standard(d) || strings.HasPrefix(d, module) || strings.HasPrefix(d, "golang.org/x/sys/"),
 			"cmd/agent links %s: each megabyte is paid for once a pod", d)
 	}
@@ -99,9 +99,41 @@ func TestProbesImportTheContractAlone(t *testing.T) {
 // What proves a death and what a Lease says are joined in package agent alone:
 // neither side can take the other's word by mistake.
 func TestTheCoreAndTheGateDoNotKnowEachOther(t *testing.T) {
-	assert.NotContains(t, dependencies(t, module+"agent/lease"), module+"agent/gate")
+	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
+	for _, end := range ends {
+		assert.NotContains(t, dependencies(t, module+"agent/lease"), end)
+		assert.NotContains(t, dependencies(t, end), module+"agent/lease")
+	}
 	assert.NotContains(t, dependencies(t, module+"agent/claim"), module+"agent/proof")
-	assert.NotContains(t, dependencies(t, module+"agent/gate"), module+"agent/lease")
+}
+
+// The contract is data. Both ends run in a simulation only if nothing between them
+// reaches for a kernel.
+func TestGateReachesNoMachine(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/gate") {
+		assert.True(t, standard(d), "agent/gate imports %s", d)
+		for _, io := range []string{"net", "os/exec", "os/signal"} {
+			assert.NotEqual(t, io, d, "agent/gate reaches %s", d)
+		}
+	}
+}
+
+// Each end knows the contract and the machine beneath it. An end that imported the
+// other could skip the connection between the two.
+func TestEndsOfTheGateMeetInTheContract(t *testing.T) {
+	for _, end := range []string{"agent/desk", "agent/shim"} {
+		for _, d := range dependencies(t, module+end) {
+			ours := []string{module + "agent/gate", module + "agent/host", module + "api"}
+			assert.True(t, !strings.HasPrefix(d, module) || slices.Contains(ours, d), "%s imports %s", end, d)
+		}
+	}
+}
+
+// The machine knows no slot, no grant and no child: it decides nothing.
+func TestHostImportsNothingOfOurs(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/host") {
+		assert.False(t, strings.HasPrefix(d, module), "agent/host imports %s", d)
+	}
 }
 
 // Two programs, one contract: what one of them needs of the other goes through
@@ -114,5 +146,36 @@ func TestTheTwoProgramsMeetInTheContractAlone(t *testing.T) {
 	}
 	for _, d := range dependencies(t, module+"cmd/webhook", module+"mutate/...", module+"enroll/...") {
 		assert.False(t, strings.HasPrefix(d, module+"agent"), "the webhook imports %s", d)
+	}
+}
+
+// A pod goes down through mutate. A feature decides by facts: no judgement waits for a
+// network, and the answer to a call is apart from the decision.
+func TestAdmissionPackagesPointDownwards(t *testing.T) {
+	own := func(pkg string) (all []string) {
+		for _, d := range dependencies(t, module+pkg) {
+			if name, ok := strings.CutPrefix(d, module); ok {
+				all = append(all, name)
+			}
+		}
+		return all
+	}
+	for pkg, want := range map[string][]string{
+		"mutate/patch":   nil,
+		"mutate/load":    nil,
+		"mutate/image":   nil,
+		"mutate/reason":  {"api"},
+		"mutate/feature": {"api", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate":         {"api", "mutate/feature", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate/admit": {
+			"api", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
+		},
+		"mutate/image/registry": {"mutate/image"},
+	} {
+		assert.ElementsMatch(t, want, own(pkg), pkg)
+	}
+	for _, d := range dependencies(t, module+"mutate") {
+		assert.NotContains(t, d, "go-containerregistry", "only image/registry asks registries")
+		assert.False(t, strings.HasPrefix(d, "sigs.k8s.io/controller-runtime"), "only admit answers calls")
 	}
 }

@@ -182,3 +182,17 @@ func TestEnrollPolicyAllowsAgentRights(t *testing.T) {
 func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
+
+// The policy on gates takes the gated containers from the agent's arguments.
+func TestGatePolicyReadsContainersFromArguments(t *testing.T) {
+	found := regexp.MustCompile(`t\.matches\('([^']*)' \+ c\.name \+ '([^']*)'\)`).FindStringSubmatch(texts(t)["policies/gate.yaml"])
+	require.Len(t, found, 3)
+	args := api.DefaultRunArgs()
+	args.Slots, args.Workload = []string{"lock.other"}, "Pod/other"
+	args.Containers, args.InitContainers = []string{"app", "helper"}, []string{"migrate"}
+	told := "\x00" + strings.Join(args.Args(), "\x00") + "\x00"
+	for name, gated := range map[string]bool{"app": true, "helper": true, "migrate": true, "other": false, "help": false, "elper": false} {
+		named := regexp.MustCompile(strings.ReplaceAll(found[1]+name+found[2], `\x00`, "\x00"))
+		assert.Equal(t, gated, named.MatchString(told), name)
+	}
+}

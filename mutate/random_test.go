@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package mutate
+package mutate_test
 
 import (
 	"encoding/json"
@@ -19,6 +19,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // randomPod makes a raw pod that means something often enough, with fields
@@ -183,23 +188,23 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	raw, err := json.Marshal(random.pod())
 	require.NoError(t, err)
 	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: RestartsAll}
-	images := facts{Images: map[string]fakeImage{
-		"a:1": {Command: Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
+	subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: feature.RestartsAll}
+	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
+		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},
-		"c:1": {Command: Command{Platforms: map[string]Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
+		"c:1": {Command: image.Command{Platforms: map[string]image.Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
 	}}
-	ops, err := Inject(t.Context(), subject, agentImage, images)
+	ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
 	if err != nil {
 		var mistakes api.Mistakes
-		var refusals Refusals
+		var refusals reason.Refusals
 		require.True(t, errors.As(err, &mistakes) || errors.As(err, &refusals), "%v, %s", err, said)
 		require.Empty(t, ops, said)
 		return false
 	}
-	once := apply(t, raw, ops)
+	once := mutatetest.Apply(t, raw, ops)
 	subject.Raw = once
-	again, err := Inject(t.Context(), subject, agentImage, images)
+	again, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
 	require.NoError(t, err, said)
 	require.Empty(t, again, said)
 	checkSurvival(t, raw, once, said)
@@ -280,7 +285,7 @@ func withoutOurs(list []any) []any {
 func withoutOurSysctl(before, after map[string]any) {
 	security, _ := after["securityContext"].(map[string]any)
 	list, _ := security["sysctls"].([]any)
-	ours := map[string]any{"name": unprivilegedPorts.Name, "value": unprivilegedPorts.Value}
+	ours := map[string]any{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 	was, _ := before["securityContext"].(map[string]any)
 	wasList, _ := was["sysctls"].([]any)
 	if len(list) != len(wasList)+1 || !reflect.DeepEqual(list[len(list)-1], any(ours)) {
@@ -336,13 +341,13 @@ func FuzzInject(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"containers":[{"name":"a","command":["x"]}],"initContainers":[null],"volumes":[null]}}`))
 	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"},"labels":null},"spec":null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Kind: "Pod", Name: "p"}}
-		ops, err := Inject(t.Context(), subject, agentImage, facts{})
+		subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Kind: "Pod", Name: "p"}}
+		ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, mutatetest.Facts{})
 		if err != nil || len(ops) == 0 {
 			return
 		}
-		subject.Raw = apply(t, raw, ops)
-		again, err := Inject(t.Context(), subject, agentImage, facts{})
+		subject.Raw = mutatetest.Apply(t, raw, ops)
+		again, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, mutatetest.Facts{})
 		require.NoError(t, err)
 		require.Empty(t, again)
 	})
@@ -356,11 +361,11 @@ func FuzzCarry(f *testing.F) {
 	f.Add("CronJob", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":null}`), []byte(nil))
 	f.Add("Job", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"metadata":null}}}`), []byte(`{}`))
 	f.Fuzz(func(t *testing.T, kind string, raw, old []byte) {
-		ops, _, err := Carry(RestartsAll, kind, raw, old)
+		ops, _, err := mutate.Carry(feature.RestartsAll, kind, raw, old)
 		if err != nil || len(ops) == 0 {
 			return
 		}
-		again, _, err := Carry(RestartsAll, kind, apply(t, raw, ops), old)
+		again, _, err := mutate.Carry(feature.RestartsAll, kind, mutatetest.Apply(t, raw, ops), old)
 		require.NoError(t, err)
 		require.Empty(t, again)
 	})

@@ -160,8 +160,9 @@ func (c *Claim) anyOne(p *plan) []*slot {
 	return free[i : i+1]
 }
 
-// soleAt returns the instant from which this pod can have no child under any slot: an
-// earlier agent process may have had one, under a slot that was not seen yet.
+// soleAt returns the instant from which this pod can have no child under any slot. An
+// earlier agent process may have had one, under a slot that was not seen yet, or whose
+// Lease was made anew meanwhile: no agent has written such a record.
 func (c *Claim) soleAt(p *plan) time.Duration {
 	duration, at := c.config.Self.Budget.Duration, time.Duration(0)
 	for _, s := range c.slots {
@@ -170,6 +171,8 @@ func (c *Claim) soleAt(p *plan) time.Duration {
 			at = max(at, c.began+duration)
 		case c.config.Self.Mine(r) && !c.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
+		case r.Holder != "" && r.Hold == "":
+			at = max(at, min(s.view.ExpiresAt(duration), c.began+duration))
 		}
 	}
 	return at

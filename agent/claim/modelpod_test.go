@@ -369,6 +369,7 @@ func (p *modelPod) carry(a Action) {
 		p.ordered(a)
 	case Release:
 		p.released(a)
+	default: // a renewal, or a read
 	}
 	p.count(a, now)
 	if a.Kind != Look {
@@ -418,11 +419,9 @@ func (p *modelPod) deliver() bool {
 			return true
 		}
 	}
-	for _, l := range p.looks {
-		if p.see(l) {
-			p.step()
-			return true
-		}
+	if slices.ContainsFunc(p.looks, p.see) {
+		p.step()
+		return true
 	}
 	return false
 }

@@ -3,9 +3,12 @@
 
 package gate
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
-// ShimID names one shim process: a random number that it draws at its start.
+// ShimID names one shim process: a random number that the shim draws at its start.
 type ShimID string
 
 // Grant is the permission to run the child. It exists only on the live
@@ -33,6 +36,27 @@ type Grant struct {
 	Leap int `json:"leap,omitempty"`
 }
 
+// DrainAt returns the instant at which the child gets its stop signal.
+func (g *Grant) DrainAt() time.Duration { return g.Deadline - g.Kill - g.Drain }
+
+// KillAt returns the instant at which everything gets SIGKILL.
+func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
+
+// LastResort returns the instant at which the shim ends itself. Two fifths of Kill
+// are left to the kernel for the processes that die with PID 1.
+func (g *Grant) LastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
+
+// Check refuses a grant that names nothing, or whose instants could overflow.
+func (g *Grant) Check() error {
+	switch {
+	case g.Hold == "" || g.BootID == "":
+		return fmt.Errorf("%w: grant without hold or boot id", ErrMessage)
+	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > Longest || g.Kill > Longest:
+		return fmt.Errorf("%w: grant until %v, drain %v, kill %v", ErrMessage, g.Deadline, g.Drain, g.Kill)
+	}
+	return nil
+}
+
 // SlotToken is one slot (a Lease's name) and the fencing token of its hold.
 type SlotToken struct {
 	Slot  string `json:"slot"`
@@ -49,7 +73,7 @@ const (
 	Running Phase = "running"
 	// Draining: the child has been told to stop and lives (or may live) on.
 	Draining Phase = "draining"
-	// Ended: the child came to its own end, everything that descended from it
+	// Ended: the child came to its own end, everything that descended from the child
 	// is dead and reaped, and the container is about to end. No grant wanted.
 	Ended Phase = "ended"
 )
@@ -89,9 +113,9 @@ type Report struct {
 	Completed bool
 	// Connected: the connection is up; grants and drains reach the shim.
 	Connected bool
-	// Dead: the shim's pidfd became readable. It was PID 1 of its namespace, so
+	// Dead: the shim's pidfd became readable. The shim was PID 1 of its namespace, so
 	// everything in it is dead; or it was not, and had nothing alive (tests).
-	// The last Report of a shim; Phase and Hold are what it said last.
+	// The last Report of a shim; Phase and Hold are what the shim said last.
 	Dead bool
 	// Silent: the connection is up but heartbeats stopped; the shim is frozen
 	// or starved.
@@ -106,3 +130,33 @@ type Report struct {
 // Unreadable stands for the hold in a note that cannot be read. It may be any
 // that was granted before this agent process began.
 const Unreadable = "unreadable"
+
+// Trouble is something that people should hear of: an Event on the pod.
+type Trouble struct {
+	// Serial tells two of one shim apart; zero if there was none.
+	Serial  int    `json:"serial"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// Reasons of Trouble. Those of hooks are the kubelet's own names.
+const (
+	ReasonPostStart = "FailedPostStartHook"
+	ReasonPreStop   = "FailedPreStopHook"
+	// ReasonNotPermitted names a signal that the kernel does not let the shim send.
+	ReasonNotPermitted = "SignalNotPermitted"
+)
+
+// Result is the outcome of a command that was run beside the child.
+type Result struct {
+	// Code is its exit code, 128+n after a signal.
+	Code int
+	// Output is what the command wrote to both its outputs, as far as that was kept.
+	Output []byte
+	// TimedOut: the shim killed the command because its time was up.
+	TimedOut bool
+}
+
+// LockName is the file in the shared directory that is locked by the one agent
+// process that acts for the pod.
+const LockName = "agent.lock"

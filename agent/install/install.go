@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 var (
@@ -78,7 +78,7 @@ func alone(dir string, f func() error) error {
 		return err
 	}
 	defer lock.Close()
-	if err := gate.Flock(int(lock.Fd())); err != nil {
+	if err := host.Flock(int(lock.Fd())); err != nil {
 		return &os.PathError{Op: "lock", Path: dir, Err: err}
 	}
 	return f()

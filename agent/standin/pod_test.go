@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // patience bounds every wait. The bound is far above the longest wait of a
@@ -100,7 +101,7 @@ func (s *served) wait() *bufio.Reader {
 func granting(hold string, leave time.Duration) gate.Grant {
 	return gate.Grant{
 		Hold: hold, Slots: []gate.SlotToken{{Slot: "lock.a", Token: "7"}},
-		Deadline: gate.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
+		Deadline: host.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
 	}
 }
 
@@ -128,7 +129,7 @@ func TestApplicationStartsOnlyAfterTheGrant(t *testing.T) {
 	done := make(chan error, 1)
 	noted := false
 	go func() {
-		err := Wait(t.Context(), filepath.Join(s.dir, "wait.sock"))
+		err := Wait(t.Context(), Socket(filepath.Join(s.dir, "wait.sock")))
 		noted = exists(filepath.Join(s.dir, letStart))
 		done <- err
 	}()
@@ -153,7 +154,7 @@ func TestApplicationStartsOnlyAfterTheGrant(t *testing.T) {
 func TestWaitSurvivesARestartOfTheAgent(t *testing.T) {
 	dir := t.TempDir()
 	done := make(chan error, 1)
-	go func() { done <- Wait(t.Context(), filepath.Join(dir, "wait.sock")) }()
+	go func() { done <- Wait(t.Context(), Socket(filepath.Join(dir, "wait.sock"))) }()
 	first := serve(t, dir)
 	first.next()
 	first.kill()
@@ -166,7 +167,7 @@ func TestWaitEndsWithItsContainer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
-	go func() { done <- Wait(ctx, filepath.Join(s.dir, "wait.sock")) }()
+	go func() { done <- Wait(ctx, Socket(filepath.Join(s.dir, "wait.sock"))) }()
 	r := s.next()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
@@ -193,7 +194,7 @@ func TestHoldBeforeAFullRestartIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
-	require.NoError(t, Turn(dir))
+	require.NoError(t, Turn(Dir(dir)))
 	for range 2 { // the agent alone may be restarted once more
 		s = serve(t, dir)
 		assert.Zero(t, s.reported(), "nothing runs, and nobody waits yet")
@@ -213,8 +214,8 @@ func TestHoldBeforeAFullRestartIsUnproven(t *testing.T) {
 
 func TestTurnWithoutANoteDoesNothing(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, Turn(dir))
-	require.NoError(t, Turn(filepath.Join(dir, "not there yet")))
+	require.NoError(t, Turn(Dir(dir)))
+	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
 }
 
 func TestRebootProvesDeathOnTheNodesKernel(t *testing.T) {
@@ -224,8 +225,8 @@ func TestRebootProvesDeathOnTheNodesKernel(t *testing.T) {
 	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: gate.Now() + time.Hour}).write(dir))
-			require.NoError(t, Turn(dir))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(Dir(dir)))
+			require.NoError(t, Turn(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
 			defer p.Close()
@@ -259,9 +260,9 @@ func TestContainersRestartInTimeWithoutARenewal(t *testing.T) {
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
 	require.ErrorIs(t, s.ended(), ErrRestart)
-	early := gate.Now() - (extended.Deadline - extended.Drain - extended.Kill)
+	early := host.Now() - (extended.Deadline - extended.Drain - extended.Kill)
 	assert.GreaterOrEqual(t, early, time.Duration(0), "not before what the renewal allows")
-	assert.Less(t, gate.Now(), extended.Deadline, "and early, because killing is the kubelet's")
+	assert.Less(t, host.Now(), extended.Deadline, "and early, because killing is the kubelet's")
 }
 
 // No other process enforces the deadline of containers that an earlier agent
@@ -278,9 +279,9 @@ func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
 	s, r := letGo(t, dir, "h1", time.Minute)
 	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
 	s.kill()
-	n, err := readNote(dir, letStart)
+	n, err := readNote(Dir(dir), letStart)
 	require.NoError(t, err)
-	assert.InDelta(t, time.Hour, n.Leave-gate.Now(), float64(time.Minute/2))
+	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
 }
 
 func TestRepeatedInitContainerRestartsAllContainers(t *testing.T) {
@@ -344,7 +345,7 @@ func TestUnreadableNoteLeavesHoldsUnproven(t *testing.T) {
 		require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)))
 		assert.Empty(t, s.next().Unproven, "another hold was acquired by everybody's rules")
 		s.kill()
-		require.NoError(t, Turn(dir))
+		require.NoError(t, Turn(Dir(dir)))
 		s = serve(t, dir)
 		s.wait()
 		assert.Equal(t, "h2", s.next().Unproven)
@@ -358,7 +359,7 @@ func TestUnreadableRunningNoteRestartsAllContainers(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
 		_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
 		require.ErrorIs(t, err, ErrRestart)
-		require.NoError(t, Turn(dir))
+		require.NoError(t, Turn(Dir(dir)))
 		s := serve(t, dir)
 		s.wait()
 		assert.Equal(t, gate.Unreadable, s.next().Unproven)

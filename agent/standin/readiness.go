@@ -15,6 +15,7 @@ import (
 // Readiness is the gate of an application that runs everywhere. Its grant permits
 // the pod to be Ready.
 type Readiness struct {
+	now func() time.Duration
 	box *mailbox
 
 	mu     sync.Mutex
@@ -23,13 +24,13 @@ type Readiness struct {
 
 // NewReadiness makes the gate. The gate reports nothing until the API server has
 // stored that the pod is not Ready. An earlier process may have stored that it is
-// Ready. A waiting report would then claim too early that the earlier hold is
-// over.
-func NewReadiness() *Readiness {
-	r := &Readiness{box: newMailbox()}
+// Ready. A waiting report would then claim too early that the earlier hold is over.
+// The clock is CLOCK_BOOTTIME.
+func NewReadiness(now func() time.Duration) *Readiness {
+	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{
 		Shim: gate.ShimID(rand.Text()), Container: Container,
-		Phase: gate.Waiting, Since: gate.Now(),
+		Phase: gate.Waiting, Since: now(),
 	}
 	return r
 }
@@ -89,6 +90,6 @@ func (r *Readiness) Shown(ready bool) {
 }
 
 func (r *Readiness) enter(p gate.Phase) {
-	r.report.Phase, r.report.Since = p, gate.Now()
+	r.report.Phase, r.report.Since = p, r.now()
 	r.box.put(r.report)
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 func TestReadinessHoldEndsOnceNotReadyIsStored(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
 	r.Shown(true) // an earlier process stored this
@@ -47,13 +48,13 @@ func TestReadinessHoldEndsOnceNotReadyIsStored(t *testing.T) {
 }
 
 func TestReadinessRefusesOtherShims(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
 func TestReportsNeverGoBack(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)
 	go func() { _ = r.Run(t.Context()) }()

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -33,19 +34,19 @@ func execCommand(_ context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	return gate.Exec(cfg), nil
+	return shim.Exec(cfg), nil
 }
 
-func execConfig(args []string) (gate.ShimConfig, error) {
+func execConfig(args []string) (shim.Config, error) {
 	e, child, err := api.ParseExecArgs(args)
 	if err != nil {
-		return gate.ShimConfig{}, err
+		return shim.Config{}, err
 	}
 	image, err := onThisPlatform(e.Platforms)
 	if err != nil {
-		return gate.ShimConfig{}, err
+		return shim.Config{}, err
 	}
-	cfg := gate.ShimConfig{
+	cfg := shim.Config{
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
@@ -80,20 +81,20 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 
 // hook returns the command of a hook: the container's own, or else one of this program's.
 // No hook has no command.
-func hook(name string, h *api.Handler) (*gate.Hook, error) {
+func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
 		return nil, nil
 	case h.Exec != nil && len(h.Exec.Command) == 0:
 		return nil, fmt.Errorf("agent exec: -%s: no command", name)
 	case h.Exec != nil:
-		return &gate.Hook{Command: h.Exec.Command}, nil
+		return &shim.Hook{Command: h.Exec.Command}, nil
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("agent exec: %w", err)
 	}
-	return &gate.Hook{
+	return &shim.Hook{
 		Command: []string{self, api.HandleRole, h.String()},
 		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
 	}, nil

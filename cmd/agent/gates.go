@@ -9,7 +9,8 @@ import (
 	"log/slog"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -29,7 +30,7 @@ type opened struct {
 // one of its pod to end has nothing to do: no gate, without an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
-		g := standin.NewReadiness()
+		g := standin.NewReadiness(host.Now)
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -53,7 +54,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 }
 
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := gate.Listen(ctx, gate.ServerConfig{Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
+	g, err := desk.Listen(ctx, desk.Config{Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Log: log})
 	if err != nil {
 		return opened{}, err
 	}

@@ -11,7 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -36,7 +36,7 @@ func installCommand(_ context.Context, args []string) (int, error) {
 // which calls prepare. The agent calls prepare, too: a kubelet that was restarted before
 // the hook never runs the hook. Two calls at once do the work once.
 func prepare(runDir, binary string) error {
-	if err := install.Dirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
+	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
 	err := install.Binary(binary)

@@ -17,7 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
 // The scripts run the real program. Children are small programs of the system
@@ -43,13 +44,13 @@ func agentOfScripts() {
 		panic(err)
 	}
 	cfg.Leaps = leapsOf(leaps)
-	os.Exit(gate.Exec(cfg))
+	os.Exit(shim.Exec(cfg))
 }
 
 // leapsOf are those of a wall clock that each line of the file sets.
-func leapsOf(path string) *gate.Leaps {
+func leapsOf(path string) *host.Leaps {
 	var ahead atomic.Int64
-	l := gate.LeapsOf(func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
+	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
 	go func() {
 		f, err := os.Open(path)
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -102,7 +102,7 @@ func (a *asker) unanswered(err error) (int, error) {
 
 // become runs the command in this process's stead.
 func (a *asker) become() (int, error) {
-	path, err := gate.LookPath(a.command[0], os.Getenv("PATH"))
+	path, err := host.LookPath(a.command[0], os.Getenv("PATH"))
 	if err == nil {
 		err = fmt.Errorf("start %s: %w", path, syscall.Exec(path, a.command, os.Environ()))
 	}
@@ -114,7 +114,7 @@ func (a *asker) become() (int, error) {
 func (a *asker) run(ctx context.Context, child string) (int, error) {
 	// The kubelet's patience ends with a kill of this process alone.
 	runtime.LockOSThread()
-	path, err := gate.LookPath(a.command[0], os.Getenv("PATH"))
+	path, err := host.LookPath(a.command[0], os.Getenv("PATH"))
 	if err != nil {
 		return 1, err
 	}

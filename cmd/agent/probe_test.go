@@ -10,7 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -60,7 +60,7 @@ var commandsOfProbes = map[string]func(ts *testscript.TestScript, neg bool, args
 		}
 	},
 	"silence": func(ts *testscript.TestScript, _ bool, args []string) {
-		l, err := gate.Socket("unix", ts.MkAbs(args[0]), 0o777)
+		l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
 		ts.Check(err)
 		ts.Defer(func() { l.Close() })
 	},
@@ -88,7 +88,7 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 			return o.verdict
 		},
 	})
-	l, err := gate.Socket("unix", ts.MkAbs(args[0]), 0o777)
+	l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
 	ts.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	serveHTTP(ctx, l, o.monitor.ProbeHandler())

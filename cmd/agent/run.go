@@ -19,7 +19,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -108,10 +108,10 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
 	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
-	c.Clock, c.Log, c.Reconnect = gate.Now, log, client.Close
+	c.Clock, c.Log, c.Reconnect = host.Now, log, client.Close
 	if s.Gate != api.GateContainer {
 		// No shim tells this agent of leaps.
-		leaps := gate.NewLeaps()
+		leaps := host.NewLeaps()
 		defer leaps.Close()
 		c.Leaps = leaps.Watch(ctx)
 	}
@@ -122,7 +122,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
 	}
-	if c.BootID, err = gate.BootID(); err != nil {
+	if c.BootID, err = host.BootID(); err != nil {
 		return errors.Join(err, server.close())
 	}
 	a, err := agent.New(c)
@@ -135,17 +135,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	signal.Notify(yields, yieldSignal)
 	defer signal.Stop(yields)
 	go s.passYields(ctx, a, stop, yields)
-	go gate.Trim(ctx)
+	go host.Trim(ctx)
 
-	ended := make(chan error, 2)
-	go func() { ended <- server.run(ctx) }()
-	go func() { ended <- a.Run(ctx, stop) }()
-	err = <-ended
-	cancel()
-	if other := <-ended; err == nil && !errors.Is(other, context.Canceled) {
-		err = other
-	}
-	return err
+	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
 }
 
 // passYields asks the agent to yield whenever somebody asks for it, until ctx ends.

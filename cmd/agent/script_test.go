@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // What the scripts can say besides testscript's own commands:
@@ -78,12 +79,12 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"alive":  alive,
 	"dies":   dies,
 	"intime": func(ts *testscript.TestScript, _ bool, args []string) {
-		if late := gate.Now() - worldOf(ts).grants[args[0]]; late > 0 {
+		if late := host.Now() - worldOf(ts).grants[args[0]]; late > 0 {
 			ts.Fatalf("%v past the deadline", late)
 		}
 	},
 	"past": func(ts *testscript.TestScript, _ bool, args []string) {
-		<-time.After(worldOf(ts).grants[args[0]] - gate.Now())
+		<-time.After(worldOf(ts).grants[args[0]] - host.Now())
 	},
 	"hang": hang,
 }
@@ -156,7 +157,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		d[i], err = time.ParseDuration(args[2+i])
 		ts.Check(err)
 	}
-	g := gate.Grant{Hold: args[1], Deadline: gate.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
+	g := gate.Grant{Hold: args[1], Deadline: host.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
 	for _, a := range args[5:] {
 		slot, token, _ := strings.Cut(a, "=")
 		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})

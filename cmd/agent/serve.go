@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -45,7 +45,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 	if len(s.config.Probes) == 0 {
 		return
 	}
-	if l, err := gate.Socket("unix", filepath.Join(s.RunDir, api.ProbeSocketName), 0o777); err != nil {
+	if l, err := host.Socket("unix", filepath.Join(s.RunDir, api.ProbeSocketName), 0o777); err != nil {
 		log.Warn("no exec probes", "err", err)
 	} else {
 		serveHTTP(ctx, l, a.ExecProbes())

@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
@@ -46,7 +47,7 @@ type world struct {
 
 type agentEnd struct {
 	name   string
-	server *gate.Server
+	server *desk.Server
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -110,7 +111,7 @@ func (w *world) startAgent(name string) {
 	w.mu.Unlock()
 	go func() {
 		defer close(a.done)
-		server, err := gate.Listen(ctx, gate.ServerConfig{Dir: w.run, Silence: 2500 * time.Millisecond})
+		server, err := desk.Listen(ctx, desk.Config{Dir: w.run, Silence: 2500 * time.Millisecond})
 		if err != nil {
 			return
 		}

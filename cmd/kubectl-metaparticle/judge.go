@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // judge sets the verdict on the existing pods, and the reasons that concern the
@@ -72,7 +73,7 @@ func (e *explainer) obstacles() []string {
 	}
 	if e.workload == nil {
 		for _, m := range mistakes {
-			reasons = append(reasons, mutate.Refusal{Reason: mutate.BadAnnotation, Detail: m.Error()}.Error())
+			reasons = append(reasons, reason.Refusal{Reason: reason.BadAnnotation, Detail: m.Error()}.Error())
 		}
 		return reasons
 	}
@@ -166,11 +167,11 @@ func (e *explainer) ungated(claims bool) []string {
 }
 
 // policyReason returns a reason of the policies or of enroll, with its sentence.
-func policyReason(reason mutate.Reason) string {
-	for _, e := range mutate.Elsewhere {
-		if e.Reason == reason {
+func policyReason(name reason.Reason) string {
+	for _, e := range reason.Elsewhere {
+		if e.Reason == name {
 			return fmt.Sprintf("%s: %s: %s", e.Reason, strings.TrimSuffix(strings.TrimPrefix(e.Meaning, "An Event: "), "."), e.Do)
 		}
 	}
-	return string(reason)
+	return string(name)
 }

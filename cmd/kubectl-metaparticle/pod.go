@@ -51,13 +51,13 @@ type template struct {
 	Spec     map[string]any `json:"spec"`
 }
 
-// owner implements mutate.Owners for a generated pod, whose workload is known.
+// owner implements admit.Owners for a generated pod, whose workload is known.
 type owner struct {
 	workload api.Workload
 	template *corev1.PodSpec
 }
 
-// Workload implements mutate.Owners.
+// Workload implements admit.Owners.
 func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	if o.template == nil {
 		return api.Workload{}, nil, errOtherController

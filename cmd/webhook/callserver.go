@@ -31,11 +31,11 @@ const (
 	greetingTime = callTime / 2
 	// idleTime is as long as the API server's client keeps an idle connection.
 	idleTime = 90 * time.Second
-	// mostHeader is far above what the API server sends, which is about 1 KiB.
-	mostHeader = 16 << 10
-	// mostConnections is far above what a few API servers open. As many idle ones
+	// maxHeader is far above what the API server sends, which is about 1 KiB.
+	maxHeader = 16 << 10
+	// maxConnections is far above what a few API servers open. As many idle ones
 	// take about 40 MiB, less than a tenth of the webhook's memory limit.
-	mostConnections = 1000
+	maxConnections = 1000
 )
 
 var errNotStarted = errors.New("the server does not listen yet")
@@ -50,9 +50,9 @@ type callServer struct {
 	certDir  string
 	clientCA string
 
-	greeting, call  time.Duration
-	mostConnections int
-	listens         atomic.Bool
+	greeting, call time.Duration
+	maxConnections int
+	listens        atomic.Bool
 }
 
 func newCallServer(s settings) *callServer {
@@ -60,7 +60,7 @@ func newCallServer(s settings) *callServer {
 	return &callServer{
 		Server: webhook.NewServer(webhook.Options{WebhookMux: mux}), mux: mux,
 		port: s.port, certDir: s.certDir, clientCA: s.clientCA,
-		greeting: greetingTime, call: callTime, mostConnections: mostConnections,
+		greeting: greetingTime, call: callTime, maxConnections: maxConnections,
 	}
 }
 
@@ -90,14 +90,14 @@ func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	crowd := newCrowd(listener, s.mostConnections)
+	crowd := newCrowd(listener, s.maxConnections)
 	answering := &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: s.greeting,
 		ReadTimeout:       s.call,
 		WriteTimeout:      s.call,
 		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    mostHeader,
+		MaxHeaderBytes:    maxHeader,
 		ConnState:         crowd.follow,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}

@@ -15,7 +15,7 @@ import (
 // peer that has most of them loses one, so that no peer keeps the API server out.
 type crowd struct {
 	net.Listener
-	most int
+	max int
 
 	mu sync.Mutex
 	// guests are in the order in which they came.
@@ -39,8 +39,8 @@ type guest struct {
 	served bool
 }
 
-func newCrowd(listener net.Listener, most int) *crowd {
-	return &crowd{Listener: listener, most: most, peers: map[string]*peer{}}
+func newCrowd(listener net.Listener, limit int) *crowd {
+	return &crowd{Listener: listener, max: limit, peers: map[string]*peer{}}
 }
 
 // Accept implements [net.Listener].
@@ -67,7 +67,7 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	from.all++
 	from.greeting++
 	c.greeting++
-	if len(c.guests) > c.most {
+	if len(c.guests) > c.max {
 		worst := c.worst()
 		_ = worst.Conn.Close()
 		c.remove(worst)
@@ -78,7 +78,7 @@ func (c *crowd) enter(connection net.Conn) *guest {
 // worst returns the guest that has to go. More than half of the places are never for
 // guests that still greet: a peer without a client's certificate stays one of them.
 func (c *crowd) worst() *guest {
-	crowded := c.greeting > (c.most+1)/2
+	crowded := c.greeting > (c.max+1)/2
 	return slices.MaxFunc(c.guests, func(a, b *guest) int {
 		switch {
 		case crowded && a.greeting != b.greeting:

@@ -19,7 +19,7 @@ import (
 
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
 )
 
 func main() {
@@ -43,7 +43,7 @@ type settings struct {
 	imageTimeout    time.Duration
 	plainHTTP       []string
 	registryCA      string
-	mirrors         []image.Mirror
+	mirrors         []registry.Mirror
 	networks        []netip.Prefix
 	bindPullSecrets bool
 	webhookAccount  string
@@ -73,7 +73,7 @@ func parse(args []string, output io.Writer) (settings, error) {
 	})
 	flags.StringVar(&s.registryCA, "registry-ca", "", "file of certificates that registries are trusted by, beside the system's")
 	flags.Func("registry-mirror", "REGISTRY=MIRROR that has its images and is asked first, as on the nodes; may be repeated", func(value string) error {
-		mirror, err := image.ParseMirror(value)
+		mirror, err := registry.ParseMirror(value)
 		s.mirrors = append(s.mirrors, mirror)
 		return err
 	})

@@ -29,7 +29,7 @@ var (
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [mutate.Owners] with one live GET per pod. A cache could be
+// owners implements [admit.Owners] with one live GET per pod. A cache could be
 // behind: a ReplicaSet that was orphaned is a group of its own.
 //
 // Owner references hold whatever a pod's creator wrote. A reference to a kind of
@@ -58,7 +58,7 @@ var known = []schema.GroupVersionKind{
 	{Version: "v1", Kind: "Pod"},
 }
 
-// Workload implements [mutate.Owners].
+// Workload implements [admit.Owners].
 func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
@@ -202,10 +202,10 @@ func workload(owner *metav1.OwnerReference) api.Workload {
 	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
 }
 
-// limits implements [mutate.Limits] from the cache.
+// limits implements [admit.Limits] from the cache.
 type limits struct{ cached client.Reader }
 
-// LimitRanges implements [mutate.Limits].
+// LimitRanges implements [admit.Limits].
 func (l limits) LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error) {
 	var ranges corev1.LimitRangeList
 	if err := l.cached.List(ctx, &ranges, client.InNamespace(namespace)); err != nil {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
 )
 
 // admissions counts what became of requests, and why.
@@ -35,9 +35,9 @@ const waiting = 100
 
 const (
 	refusedNote = "A pod was refused: %s"
-	// mostNote is how many bytes the API server takes in the note of an Event. A
+	// maxNote is how many bytes the API server takes in the note of an Event. A
 	// longer one would be no Event at all.
-	mostNote = 1024
+	maxNote = 1024
 )
 
 // reporter counts outcomes, and tells the workload of a refused pod: its
@@ -45,15 +45,15 @@ const (
 type reporter struct {
 	reader  client.Reader
 	events  enroll.Recorder
-	refused chan mutate.Outcome
+	refused chan admit.Outcome
 }
 
 func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
-	return &reporter{reader: reader, events: events, refused: make(chan mutate.Outcome, waiting)}
+	return &reporter{reader: reader, events: events, refused: make(chan admit.Outcome, waiting)}
 }
 
 // observe is called by the handlers, and does not block.
-func (r *reporter) observe(o mutate.Outcome) {
+func (r *reporter) observe(o admit.Outcome) {
 	result := "unchanged"
 	switch {
 	case o.Denied:
@@ -88,14 +88,14 @@ func (r *reporter) Start(ctx context.Context) error {
 		case o := <-r.refused:
 			if workload := r.above(ctx, o); workload != nil {
 				r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
-					refusedNote, api.Brief(o.Message, mostNote-len(refusedNote)))
+					refusedNote, api.Brief(o.Message, maxNote-len(refusedNote)))
 			}
 		}
 	}
 }
 
 // above is the workload above the controller of a refused pod, if there is one.
-func (r *reporter) above(ctx context.Context, o mutate.Outcome) *metav1.PartialObjectMetadata {
+func (r *reporter) above(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
 	var owner client.Object
 	switch o.Owner.Kind {
 	case "ReplicaSet":

@@ -27,7 +27,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
 // shutdown is the time that calls in flight are left: longer than any takes.
@@ -124,7 +125,7 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if err := m.Add(version); err != nil {
 		return fmt.Errorf("add version: %w", err)
 	}
-	options := mutate.Options{
+	options := admit.Options{
 		AgentImage: s.agentImage,
 		Images:     images,
 		Owners:     owners{reader: m.GetAPIReader(), cached: m.GetClient()},
@@ -134,9 +135,9 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 		Observe:    reporter.observe,
 		Log:        log,
 	}
-	load := new(mutate.Load) // both handlers share the process's memory
-	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options), load))
-	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options), load))
+	load := new(load.Limit) // both handlers share the process's memory
+	m.GetWebhookServer().Register("/pods", admit.Serve(admit.NewPodHandler(options), load))
+	m.GetWebhookServer().Register("/workloads", admit.Serve(admit.NewWorkloadHandler(options), load))
 	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}

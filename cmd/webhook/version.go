@@ -11,7 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/version"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 const (
@@ -36,7 +36,7 @@ type kubernetes struct {
 	known  atomic.Int64
 }
 
-// minor implements [mutate.Options.Kubernetes].
+// minor implements [admit.Options.Kubernetes].
 func (k *kubernetes) minor() int { return int(k.known.Load()) }
 
 // NeedLeaderElection: every replica answers.
@@ -64,7 +64,7 @@ func (k *kubernetes) read() error {
 	if err != nil {
 		return err
 	}
-	n, err := mutate.MinorVersion(info)
+	n, err := feature.MinorVersion(info)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,16 @@
 package world
 
 import (
+	"fmt"
+	"slices"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
 // child is an application with all that descends from it.
@@ -14,16 +21,23 @@ type child struct {
 	container *container
 	// where is the name of the container's process in the history.
 	where string
-	// shim is the parent process of the child.
-	shim  *shim
+	// shim is the parent process of the child; nil where a pod has no shims.
+	shim  *shimProcess
 	name  string
 	hold  string
 	slots []gate.SlotToken
+	// grant is the last one that the shim took for the child.
+	grant gate.Grant
 	alive bool
+	// processes are the main process and one that descends from it, until each is
+	// reaped. The second one lives until somebody kills it.
+	processes []*containerProcess
 	// excused from exclusivity: frozen at its deadline, or uninterruptible.
 	excused bool
 	// still: its shim has stopped it, as with SIGSTOP.
 	still bool
+	// later is what waits until the child goes on.
+	later []func()
 	// stuck until then: not even SIGKILL ends it.
 	stuck time.Duration
 	// stops is how long it takes to stop when it is asked to; never, if
@@ -35,20 +49,153 @@ type child struct {
 	drainBy time.Duration
 }
 
-// ends is the end of the child's main process, if it still lives.
-func (c *child) ends(how string) {
+// containerProcess is one process of a child.
+type containerProcess struct {
+	pid                   int
+	alive, stopped, dying bool
+	status                unix.WaitStatus
+}
+
+// seen is the process as the kernel shows it.
+func (p *containerProcess) seen() host.Process {
+	return host.Process{PID: p.pid, Parent: 1, Zombie: !p.alive, Stopped: p.stopped}
+}
+
+// bear makes a child of the shim, under the grant that the shim took last.
+func (s *shimProcess) bear(slots []gate.SlotToken) *child {
+	p := s.container.pod
+	s.w.serial += 2
+	s.hold = s.told.Hold
+	c := &child{
+		container: s.container, where: s.name, shim: s, name: fmt.Sprintf("child-%d", s.w.serial),
+		hold: s.hold, slots: slots, alive: true, began: s.w.now(), stops: p.stops(s.rng),
+		processes: []*containerProcess{{pid: s.w.serial, alive: true}, {pid: s.w.serial + 1, alive: true}},
+	}
+	s.child = c
+	s.watches(c, s.told)
+	s.w.childBegins(c)
+	if s.container.init {
+		c.prepares()
+	} else {
+		p.live(c)
+	}
+	return c
+}
+
+// main is the process that a signal of the shim is for.
+func (c *child) main() *containerProcess { return c.processes[0] }
+
+// prepares is what an init container does: it comes to its end soon, and mostly
+// with success.
+func (c *child) prepares() {
 	s := c.shim
-	s.whenThawed(func() {
-		if !c.alive || s.child != c || s.dead {
-			return
+	code := 0
+	if !s.w.calm && chance(s.rng, .2) {
+		code = 1
+	}
+	s.w.after(between(s.rng, 100*time.Millisecond, 3*time.Second), func() {
+		if !c.asked && c.drainBy == 0 {
+			c.exits("has prepared", code)
 		}
-		if s.stands() {
-			s.later = append(s.later, func() { c.ends(how) })
-			return
-		}
-		s.w.note(s.name, "%s %s", c.name, how)
-		s.killAll()
 	})
+}
+
+// gets is the arrival of a signal.
+func (c *child) gets(p *containerProcess, sig syscall.Signal) {
+	w := c.shim.w
+	switch sig {
+	case unix.SIGSTOP:
+		p.stopped = true
+		if !c.still && c.stands() {
+			c.still = true
+			w.note(c.where, "%s stands still: the clock was set", c.name)
+		}
+	case unix.SIGCONT:
+		p.stopped = false
+		if c.still {
+			c.goesOn()
+		}
+	case unix.SIGKILL:
+		if !p.dying {
+			p.dying = true
+			w.after(c.slowed(c.shim.killTime()), func() {
+				c.pod().node.whenAwake(func() { c.loses(p, unix.WaitStatus(unix.SIGKILL)) })
+			})
+		}
+	default:
+		if p == c.main() && !c.asked && c.stops >= 0 {
+			c.asked = true
+			w.after(c.stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
+		}
+	}
+}
+
+// stands reports whether all that lives of the child is stopped.
+func (c *child) stands() bool {
+	for _, p := range c.processes {
+		if p.alive && !p.stopped {
+			return false
+		}
+	}
+	return c.alive
+}
+
+func (c *child) goesOn() {
+	c.shim.w.note(c.where, "%s goes on", c.name)
+	c.still = false
+	c.shim.w.goesOn(c)
+	later := c.later
+	c.later = nil
+	for _, do := range later {
+		do()
+	}
+}
+
+// slowed is how long SIGKILL takes, of which something in uninterruptible sleep does
+// not hear.
+func (c *child) slowed(took time.Duration) time.Duration {
+	return max(c.stuck-c.shim.w.now(), 0) + took
+}
+
+// exits is the end of the child's main process by itself.
+func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
+
+// ends is the end of the child's main process, if it still lives and can.
+func (c *child) ends(how string, status unix.WaitStatus) {
+	if c.shim == nil {
+		c.endsAlone(how)
+		return
+	}
+	n := c.pod().node
+	n.whenAwake(func() {
+		w := c.shim.w
+		again := func() { c.ends(how, status) }
+		switch {
+		case !c.alive || len(c.processes) < 2 || !c.main().alive:
+		case c.still:
+			c.later = append(c.later, again)
+		case c.stuck > w.now():
+			w.after(c.stuck-w.now(), again)
+		default:
+			w.note(c.where, "%s %s", c.name, how)
+			c.loses(c.main(), status)
+		}
+	})
+}
+
+// loses is the death of one process.
+func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
+	if !p.alive || !c.alive {
+		return
+	}
+	p.alive, p.status = false, status
+	c.shim.push(shim.Ended{})
+	for _, other := range c.processes {
+		if other.alive {
+			return
+		}
+	}
+	c.dies()
 }
 
 func (c *child) dies() {
@@ -59,10 +206,26 @@ func (c *child) dies() {
 	c.pod().w.childEnds(c)
 }
 
+// drainWithin notes until when the child has to be dead.
+func (c *child) drainWithin(grace time.Duration) {
+	until := c.pod().node.now() + grace
+	if c.drainBy == 0 {
+		c.drainBy = until
+		c.shim.w.note(c.where, "drains %s of %s within %v", c.name, c.hold, grace)
+	}
+	c.drainBy = min(c.drainBy, until)
+}
+
 // current reports whether the kubelet knows of the child's container process, and of
 // none that is fresher.
-func (c *child) current() bool { return c.shim.current() }
+func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
 // unwatched reports whether the process that enforces the child's deadline stands
 // still.
-func (c *child) unwatched() bool { return c.shim.frozen }
+func (c *child) unwatched() bool {
+	if c.shim == nil {
+		// Where there is no shim, the agent has to hear of the leap in time.
+		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.expired(c, t.Slot) })
+	}
+	return c.shim.frozen
+}

@@ -6,6 +6,9 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // clock is the CLOCK_BOOTTIME of a node. Its rate changes as a time daemon slews
@@ -50,10 +53,16 @@ func (c *clock) change(rate float64, stands bool) {
 }
 
 // ring runs f when the clock shows the instant.
-func (c *clock) ring(instant time.Duration, f func()) {
+func (c *clock) ring(instant time.Duration, f func()) *alarm {
 	a := &alarm{instant: instant, ring: f}
 	c.alarms = append(c.alarms, a)
 	c.arm(a)
+	return a
+}
+
+// cancel takes an alarm back, if there is one.
+func (c *clock) cancel(a *alarm) {
+	c.alarms = slices.DeleteFunc(c.alarms, func(other *alarm) bool { return other == a })
 }
 
 func (c *clock) arm(a *alarm) {
@@ -81,15 +90,16 @@ func (n *node) slew() {
 // shims notice.
 func (n *node) step(by time.Duration) {
 	n.wallOff += by
+	n.set += by
 	n.w.note(n.name, "its wall clock is off by %v", n.wallOff)
-	if by.Abs() < leastLeap {
-		return
-	}
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
-				s.whenThawed(s.leapt)
+				s.push(shim.ClockSet{})
 			}
+		}
+		for _, a := range p.agents {
+			a.leapt()
 		}
 	}
 }
@@ -160,14 +170,25 @@ const lingering = setRight + quick
 
 // absent reports whether the child counts for nobody's exclusivity: it is excused
 // for good; it stands still, alone or with its machine; or its machine has woken from
-// a pause that was longer than its slot, and has not had the time to notice.
+// a pause that was longer than its slot, and has not had the time to notice; or it is
+// an endpoint that could not be taken out, as docs/guarantees.md has it.
 func (w *World) absent(c *child, slot string) bool {
 	n := c.pod().node
 	if c.excused || n.paused || c.still {
 		return true
 	}
+	if !w.expired(c, slot) {
+		return false
+	}
+	r := w.ledger.renewals[key(slot, c.pod().identity(), c.hold)]
+	return n.wokeAt > r.at && w.now() <= n.wokeAt+lingering ||
+		c.pod().gate == api.GateReadiness && c.pod().unstorable()
+}
+
+// expired reports whether the fastest clock lets a standby take the child's slot.
+func (w *World) expired(c *child, slot string) bool {
 	r, ok := w.ledger.renewals[key(slot, c.pod().identity(), c.hold)]
-	return ok && n.wokeAt > r.at && w.now() > r.free() && w.now() <= n.wokeAt+lingering
+	return ok && w.now() > r.free()
 }
 
 // lingers looks, once its time to notice is over, whether a child of a machine that

@@ -6,6 +6,8 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // What can happen to a node. All are called with the mutex held.
@@ -55,6 +57,9 @@ func (n *node) stop() {
 		for _, a := range p.agents {
 			a.freeze()
 		}
+		if p.waiter != nil {
+			p.waiter.freeze()
+		}
 	}
 }
 
@@ -69,6 +74,11 @@ func (n *node) thaw() {
 // goOn is the undoing of stop.
 func (n *node) goOn() {
 	n.frozen = false
+	deferred := n.deferred
+	n.deferred = nil
+	for _, f := range deferred {
+		f()
+	}
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
@@ -80,7 +90,19 @@ func (n *node) goOn() {
 				a.thaw()
 			}
 		}
+		if p.waiter != nil {
+			p.waiter.thaw()
+		}
 	}
+}
+
+// whenAwake runs f now, or as soon as the node goes on.
+func (n *node) whenAwake(f func()) {
+	if n.frozen {
+		n.deferred = append(n.deferred, f)
+		return
+	}
+	f()
 }
 
 // crash ends every process of the node at once.
@@ -89,16 +111,16 @@ func (n *node) crash() {
 		return
 	}
 	n.w.note(n.name, "crashes")
-	n.up, n.frozen, n.paused = false, false, false
+	n.up, n.frozen, n.paused, n.deferred = false, false, false, nil
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range c.shims {
-				s.dead = true
-				if s.child != nil {
-					s.child.dies()
-				}
+				s.crashes()
 			}
 			c.shims, c.pending, c.done = nil, false, false
+		}
+		if p.gate == api.GatePod {
+			p.killAll()
 		}
 		agents := p.agents
 		p.agents = nil

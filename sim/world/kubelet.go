@@ -41,6 +41,8 @@ var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 // pod is one pod on its node.
 type pod struct {
 	template
+	inOrder
+	shown      shown
 	w          *World
 	name, uid  string
 	node       *node
@@ -48,7 +50,7 @@ type pod struct {
 	containers []*container
 	agents     []*agentProcess
 	lock       *agentProcess // who has the flock
-	notes      map[string]note
+	notes      map[string][]byte
 	agentRuns  int
 	// stopping: the kubelet ends it. object: it is in the API.
 	stopping, object, gone bool
@@ -57,8 +59,10 @@ type pod struct {
 type container struct {
 	pod    *pod
 	name   string
-	shims  []*shim // the last one is the current one
+	shims  []*shimProcess // the last one is the current one
 	starts int
+	// app is the application's process where the kubelet starts it.
+	app *child
 	// failures in a row, for the back-off; pending: a start is due.
 	failures int
 	pending  bool
@@ -71,12 +75,15 @@ type container struct {
 
 func (w *World) newPod(t template, n *node) *pod {
 	w.serial++
-	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string]note{}}
+	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
 	if !t.keepsName {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
 	p.rng = w.source(p.name + p.uid)
-	for _, name := range t.inits {
+	if p.volume = (volume{}); p.gate != api.GateContainer {
+		p.inits = nil // they are the user's, and not gated
+	}
+	for _, name := range p.inits {
 		p.containers = append(p.containers, &container{pod: p, name: name, init: true})
 	}
 	for _, name := range t.containers {
@@ -95,8 +102,15 @@ func (p *pod) startAll() {
 	if p.gone || p.stopping || !p.node.up {
 		return
 	}
+	if p.gate == api.GatePod {
+		p.startInOrder()
+		return
+	}
 	if p.agent() == nil {
 		p.startAgent()
+	}
+	if p.gate == api.GateReadiness {
+		return // the application runs everywhere
 	}
 	for _, c := range p.containers {
 		if c.init && c.done {
@@ -113,12 +127,12 @@ func (p *pod) startAll() {
 
 // known reports whether the kubelet knows of a shim of the container.
 func (c *container) known() bool {
-	return slices.ContainsFunc(c.shims, func(s *shim) bool { return !s.forgotten })
+	return slices.ContainsFunc(c.shims, func(s *shimProcess) bool { return !s.forgotten })
 }
 
 // complete is the success of an init container: the next one is started, when
 // its image is there.
-func (c *container) complete(s *shim) {
+func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
 	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
 }
@@ -171,6 +185,7 @@ func (p *pod) unregister() {
 	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
 		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
 	}
+	p.setReady(false)
 }
 
 // agent is the process that has the flock, if one has.
@@ -182,9 +197,9 @@ func (p *pod) agent() *agentProcess {
 }
 
 // listening is where shims can connect.
-func (p *pod) listening() *gateway {
-	if a := p.agent(); a != nil {
-		return a.gateway
+func (p *pod) listening() *agentProcess {
+	if a := p.agent(); a != nil && a.gateway != nil {
+		return a
 	}
 	return nil
 }
@@ -201,9 +216,9 @@ func (p *pod) allowed(verb, lease string) error {
 }
 
 // shimGone: a container has come to its end.
-func (c *container) shimGone(s *shim) {
+func (c *container) shimGone(s *shimProcess) {
 	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
-	c.shims = slices.DeleteFunc(c.shims, func(other *shim) bool { return other == s })
+	c.shims = slices.DeleteFunc(c.shims, func(other *shimProcess) bool { return other == s })
 	p := c.pod
 	if p.stopping || p.gone {
 		p.tidy()
@@ -211,7 +226,7 @@ func (c *container) shimGone(s *shim) {
 	}
 	switch {
 	case !current || !p.node.up || c.done:
-	case c.init && s.completed:
+	case c.init && s.ended && s.code == 0:
 		c.complete(s)
 	default:
 		c.restart()
@@ -232,7 +247,11 @@ func (c *container) restart() {
 	n := c.starts
 	p.w.after(pause, func() {
 		c.pending = false
-		if c.starts == n && !p.stopping && !p.gone && p.node.up && !c.known() {
+		switch {
+		case c.starts != n || p.stopping || p.gone || !p.node.up:
+		case p.gate == api.GatePod:
+			p.startAll()
+		case !c.known():
 			c.startShim()
 		}
 	})
@@ -254,12 +273,19 @@ func (p *pod) stop() {
 		for _, s := range c.shims {
 			s.terminate()
 		}
+		if c.app != nil {
+			c.app.terminate()
+		}
 	}
+	p.endWait()
 	p.w.after(p.grace, func() {
 		p.node.whenUnpaused(func() {
 			for _, c := range p.containers {
 				for _, s := range slices.Clone(c.shims) {
 					s.exit()
+				}
+				if c.app != nil {
+					c.app.killed()
 				}
 			}
 			p.stopAgents()
@@ -290,7 +316,7 @@ func (p *pod) tidy() {
 		return
 	}
 	for _, c := range p.containers {
-		if len(c.shims) > 0 {
+		if len(c.shims) > 0 || c.app != nil {
 			return
 		}
 	}
@@ -326,7 +352,7 @@ func (p *pod) live(c *child) {
 	if p.restless > 0 {
 		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
 			if !p.w.calm {
-				c.ends("ends by itself")
+				c.exits("ends by itself", 1)
 			}
 		})
 	}

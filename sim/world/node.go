@@ -21,6 +21,10 @@ type node struct {
 	cutOut  bool
 	cutIn   bool
 	wallOff time.Duration
+	// set is by how much the wall clock was set in all.
+	set time.Duration
+	// deferred is what came up while the processes of the node stood still.
+	deferred []func()
 	// paused: the machine stands still, with its clock. wokeAt is the true time at
 	// which it last went on, due is what its kubelet does then.
 	paused bool

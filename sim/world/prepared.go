@@ -33,10 +33,7 @@ func (t *table) unprepared() {
 	}
 	t.handover(func(c *child) { c.pod().stop() })
 	t.handover(func(c *child) {
-		if c.container.init {
-			c.shim.completed = false
-		}
-		c.ends("fails")
+		c.exits("fails", 1)
 	})
 }
 

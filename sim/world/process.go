@@ -3,9 +3,7 @@
 
 package world
 
-import (
-	"context"
-)
+import "context"
 
 // process is what a client runs in: it can be frozen and killed at any of its
 // requests.
@@ -79,4 +77,35 @@ func (p *process) enter() bool {
 		p.w.mu.Unlock()
 		<-thawed
 	}
+}
+
+// await waits until a process that lives and is not frozen finds the condition true; false
+// for a dead one. The condition, and what it does, has the mutex.
+func (p *process) await(changed *signal, ready func() bool) bool {
+	for p.enter() {
+		ok, next := ready(), changed.next()
+		p.w.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-next:
+		case <-p.ctx.Done():
+		}
+	}
+	return false
+}
+
+// signal wakes all that wait for a change. It is used with the mutex held.
+type signal struct{ given chan struct{} }
+
+func newSignal() signal { return signal{make(chan struct{})} }
+
+// next is closed at the next change.
+func (s *signal) next() <-chan struct{} { return s.given }
+
+// give tells of a change.
+func (s *signal) give() {
+	close(s.given)
+	s.given = make(chan struct{})
 }

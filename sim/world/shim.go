@@ -6,64 +6,128 @@ package world
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// shim mirrors gate.Exec: PID 1 of its container, parent of the child, and the
-// watchdog of its grant.
-type shim struct {
+// shimProcess is the real shim on a modelled machine: PID 1 of its container, parent of
+// the child, and the watchdog of its grant.
+type shimProcess struct {
 	w         *World
 	id        gate.ShimID
 	container *container
 	rng       *rand.Rand
 	name      string
+	boot      string
 
-	phase gate.Phase
-	hold  string
-	slots []gate.SlotToken
-	since time.Duration
-	began time.Duration
-	grant gate.Grant
-	child *child
-	until time.Duration // of the drain, on the node's clock
+	child *child // until it is reaped
+	// hold is that of the last child, and told is the last grant that the shim took.
+	hold string
+	told gate.Grant
+	link *link // the last one
 
-	link     *link
-	stopping bool
-	killing  bool
-	// completed: the child came to its own end, and that was a success.
-	completed bool
-	dead      bool
+	inputs  []shim.Input // not yet taken
+	changed signal
+	alarm   *alarm
+	rings   time.Duration // the alarm's instant
+	// late is by how much its alarms are: those of two containers with one
+	// deadline would fall on one instant.
+	late time.Duration
+
+	// code is the exit code of a shim that has ended by itself.
+	code  int
+	ended bool
+	dead  bool
+	// empty is closed when nothing in the PID namespace lives.
+	empty chan struct{}
 	// forgotten: the kubelet does not know of it any more, and will not end it.
 	forgotten bool
 	frozen    bool
 	deferred  []func()
-	alarms    int // the number of the alarm that counts
-	frost
-	// late is by how much its alarms are: those of two containers with one
-	// deadline would fall on one instant.
-	late time.Duration
 }
 
 func (c *container) startShim() {
-	w := c.pod.w
+	w, p := c.pod.w, c.pod
 	w.serial++
-	s := &shim{
-		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.serial)), phase: gate.Waiting,
-		since: c.pod.node.now(), began: c.pod.node.now(),
+	s := &shimProcess{
+		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.serial)), boot: p.node.boot,
+		changed: newSignal(), empty: make(chan struct{}),
 	}
 	c.starts++
-	s.name = fmt.Sprintf("%s/%s#%d", c.pod.name, c.name, c.starts)
-	s.rng = w.source(s.name + c.pod.uid)
+	s.name = fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts)
+	s.rng = w.source(s.name + p.uid)
 	s.late = between(s.rng, 0, time.Microsecond)
 	c.shims = append(c.shims, s)
 	w.note(s.name, "shim starts")
+	cfg := shim.Config{
+		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
+	}
+	w.group.Go(func() {
+		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
+		w.do(func() {
+			if !s.dead {
+				s.code, s.ended = code, true
+				s.exit()
+			}
+		})
+	})
+	s.beat(between(s.rng, 0, p.beat()))
 	s.dial()
 }
 
+// environment is what a child finds: each slot with its token.
+func environment(slots []gate.SlotToken) (env []string) {
+	for _, t := range slots {
+		env = append(env, t.Slot+"="+t.Token)
+	}
+	return env
+}
+
+func slotsOf(env []string) (slots []gate.SlotToken) {
+	for _, e := range env {
+		slot, token, _ := strings.Cut(e, "=")
+		slots = append(slots, gate.SlotToken{Slot: slot, Token: token})
+	}
+	return slots
+}
+
+// beat is how often a shim repeats its state. With longer leases it is longer too, for
+// the time that a simulation takes.
+func (p *pod) beat() time.Duration {
+	return gate.BeatEvery * max(1, p.duration/(30*time.Second))
+}
+
+func (s *shimProcess) beat(pause time.Duration) {
+	s.w.after(pause, func() {
+		if !s.dead {
+			s.push(shim.Beat{})
+			s.beat(s.container.pod.beat())
+		}
+	})
+}
+
+// push adds an input. The kernel merges those that are equal, but for orders.
+func (s *shimProcess) push(in shim.Input) {
+	if s.dead {
+		return
+	}
+	switch in.(type) {
+	case shim.Ended, shim.Rang, shim.Beat, shim.ClockSet, syscall.Signal:
+		if slices.Contains(s.inputs, in) {
+			return
+		}
+	}
+	s.inputs = append(s.inputs, in)
+	s.changed.give()
+}
+
 // whenThawed runs f now, or as soon as the shim is no longer frozen.
-func (s *shim) whenThawed(f func()) {
+func (s *shimProcess) whenThawed(f func()) {
 	switch {
 	case s.dead:
 	case s.isFrozen():
@@ -74,23 +138,19 @@ func (s *shim) whenThawed(f func()) {
 }
 
 // current reports whether the kubelet knows of the shim, and of none that is fresher.
-func (s *shim) current() bool {
+func (s *shimProcess) current() bool {
 	all := s.container.shims
 	return len(all) > 0 && all[len(all)-1] == s && !s.forgotten
 }
 
-func (s *shim) isFrozen() bool { return s.frozen || s.container.pod.node.frozen }
+func (s *shimProcess) isFrozen() bool { return s.frozen || s.container.pod.node.frozen }
 
 // dial connects as soon as an agent process listens.
-func (s *shim) dial() {
+func (s *shimProcess) dial() {
 	s.w.after(between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenThawed(func() {
-			if s.link != nil || s.dead || s.phase == gate.Ended {
-				return
-			}
-			if g := s.container.pod.listening(); g != nil {
-				s.link = &link{gateway: g, shim: s, up: true}
-				s.tell()
+			if a := s.container.pod.listening(); a != nil {
+				s.connect(a)
 				return
 			}
 			s.dial()
@@ -98,267 +158,112 @@ func (s *shim) dial() {
 	})
 }
 
-func (s *shim) lostLink(l *link) {
-	if s.link != l {
+// takes notes what the shim takes from its queue, for the world's own judgement.
+func (s *shimProcess) takes(in shim.Input) {
+	switch in := in.(type) {
+	case shim.Disconnected:
+		s.dial()
+	case gate.Order:
+		if in.Grant != nil {
+			s.told = *in.Grant
+			s.extends(s.child, in.Grant)
+		}
+		if d := in.Drain; d != nil && s.child != nil && s.child.hold == d.Hold {
+			s.child.drainWithin(d.Grace)
+		}
+	}
+}
+
+// extends follows the deadline of a child, after which a frozen shim is excused.
+func (s *shimProcess) extends(c *child, g *gate.Grant) {
+	if c == nil || c.hold != g.Hold || g.Deadline <= c.grant.Deadline {
 		return
 	}
-	s.link = nil
-	if s.phase == gate.Ended {
-		s.exit()
-		return
-	}
-	s.dial()
+	s.w.checkExtended(c, g)
+	s.watches(c, *g)
 }
 
-func (s *shim) tell() {
-	if s.link != nil && s.link.up {
-		s.link.toAgent(state{
-			id: s.id, container: s.container.name, phase: s.phase, hold: s.hold, slots: s.slots, since: s.since,
-			completed: s.completed, leap: s.leap, began: s.began,
-		})
-	}
-}
-
-func (s *shim) enter(p gate.Phase) {
-	s.phase, s.since = p, s.container.pod.node.now()
-	s.tell()
-}
-
-// take does what the agent's end orders, as the phase has it.
-func (s *shim) take(o order) {
-	switch s.phase {
-	case gate.Waiting:
-		if o.grant == nil {
-			s.over(o.hold)
-		} else if s.admits(o.grant) {
-			s.grant = *o.grant
-			s.answer(o.grant)
-			s.start()
-		}
-	case gate.Running, gate.Draining:
-		s.extend(o.grant)
-		if o.grant == nil && o.hold == s.hold {
-			s.drain(o.grace)
-		}
-	case gate.Ended:
-	}
-}
-
-func (s *shim) over(hold string) {
-	s.hold, s.slots, s.completed = hold, nil, false
-	s.enter(gate.Waiting)
-}
-
-func (s *shim) admits(g *gate.Grant) bool {
+// watches excuses the child if its shim is frozen when the child ought to be killed:
+// that is out of what is promised, until the child is dead.
+func (s *shimProcess) watches(c *child, g gate.Grant) {
+	c.grant = g
 	n := s.container.pod.node
-	return g.BootID == n.boot && g.Hold != s.hold && (s.leap == 0 || g.Leap == s.leap) && n.now() < g.Deadline-g.Kill-g.Drain
-}
-
-func (s *shim) extend(g *gate.Grant) {
-	if g == nil || g.Hold != s.grant.Hold {
-		return
-	}
-	if g.Deadline > s.grant.Deadline {
-		s.w.checkExtended(s.child, g)
-		s.grant = *g
-		s.watchdog()
-	}
-	s.answer(g)
-}
-
-func (s *shim) start() {
-	s.hold, s.slots = s.grant.Hold, s.grant.Slots
-	p := s.container.pod
-	s.w.serial++
-	s.child = &child{
-		container: s.container, where: s.name, shim: s, name: fmt.Sprintf("child-%d", s.w.serial), hold: s.hold, slots: s.slots,
-		alive: true, began: s.w.now(), stops: p.stops(s.rng),
-	}
-	s.w.childBegins(s.child)
-	s.enter(gate.Running)
-	s.watchdog()
-	if s.container.init {
-		s.prepare(s.child)
-		return
-	}
-	p.live(s.child)
-}
-
-// watchdog sets the alarm for the next instant of the grant.
-func (s *shim) watchdog() {
-	if s.child == nil {
-		return
-	}
-	at := s.grant.Deadline - s.grant.Kill - s.grant.Drain
-	if s.phase == gate.Draining {
-		at = min(s.until, s.grant.Deadline-s.grant.Kill)
-	}
-	s.alarms++
-	alarm, c := s.alarms, s.child
-	n := s.container.pod.node
-	n.ring(at+s.late, func() {
-		if s.alarms != alarm || s.dead || s.child != c {
-			return
-		}
-		s.excuseIfFrozen(c)
-		s.whenThawed(func() {
-			switch {
-			case s.alarms != alarm || s.child != c:
-			case s.phase == gate.Running:
-				s.drain(s.grant.Drain)
-			default:
-				s.killAll()
-			}
-		})
-	})
-}
-
-// excuseIfFrozen: whoever is still frozen when its child ought to be killed is
-// out of what is promised, until the child is dead.
-func (s *shim) excuseIfFrozen(c *child) {
-	if !s.isFrozen() {
-		return
-	}
-	s.container.pod.node.ring(s.grant.Deadline-s.grant.Kill, func() {
-		if s.child == c && s.isFrozen() {
+	n.ring(g.KillAt(), func() {
+		if c.alive && c.grant.Deadline == g.Deadline && s.isFrozen() {
 			c.excused = true
 		}
 	})
 }
 
-// drain asks the child to stop; nothing cancels that.
-func (s *shim) drain(grace time.Duration) {
-	until := s.container.pod.node.now() + grace
-	if s.phase == gate.Draining {
-		s.until = min(s.until, until)
-		s.watchdog()
-		return
+// tells reads what the shim says: a drain that it begins by itself is judged as well.
+func (s *shimProcess) tells(message []byte) {
+	st, answer, err := gate.DecodeMessage(message)
+	must(err)
+	if c := s.child; answer == nil && st.Phase == gate.Draining && c != nil && c.hold == st.Hold && c.drainBy == 0 && !s.frozen {
+		c.drainWithin(c.grant.Drain)
 	}
-	s.until = until
-	s.child.drainBy = until
-	s.enter(gate.Draining)
-	s.w.note(s.name, "drains %s of %s within %v", s.child.name, s.hold, grace)
-	if grace > 0 {
-		s.stopChild()
-	}
-	s.watchdog()
 }
 
-// stopChild gives the child its stop signal.
-func (s *shim) stopChild() {
-	c := s.child
-	if c == nil || c.asked || c.stops < 0 {
-		return
-	}
-	if s.stands() {
-		s.later = append(s.later, s.stopChild)
-		return
-	}
-	c.asked = true
-	s.w.after(c.stops, func() { c.ends("stops") })
-}
-
-// killAll kills what is left, reaps it, and goes on as the phase has it.
-func (s *shim) killAll() {
-	if s.killing || s.child == nil {
-		return
-	}
-	s.killing = true
-	c, took := s.child, s.killTime()
-	if c.stuck > s.w.now() {
-		// Its own end may be the better means; not for what is in
-		// uninterruptible sleep.
-		s.w.after(min(took, 600*time.Millisecond), func() { s.whenThawed(s.exit) })
-		return
-	}
-	s.w.after(took, func() {
-		s.whenThawed(func() {
-			if s.child != c {
-				return
-			}
-			c.dies()
-			s.child, s.killing, s.later = nil, false, nil
-			s.reaped()
-		})
-	})
-}
-
-func (s *shim) killTime() time.Duration {
+// killTime is how long SIGKILL takes.
+func (s *shimProcess) killTime() time.Duration {
 	if chance(s.rng, .1) {
 		return between(s.rng, time.Millisecond, 550*time.Millisecond)
 	}
 	return between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
 }
 
-// reaped mirrors lost and ended.
-func (s *shim) reaped() {
-	if s.phase == gate.Draining && !s.stopping && s.container.pod.standBy {
-		s.over(s.hold)
-		return
-	}
-	s.end()
-}
-
-func (s *shim) end() {
-	s.enter(gate.Ended)
-	s.w.after(between(s.rng, 500*time.Millisecond, 510*time.Millisecond), func() { s.whenThawed(s.exit) })
-	if s.link == nil {
-		s.exit()
-	}
-}
-
 // terminate is SIGTERM from outside.
-func (s *shim) terminate() {
-	s.whenThawed(func() {
-		s.stopping = true
-		if s.phase == gate.Waiting {
-			s.end()
-			return
-		}
-		s.stopChild()
-	})
-}
+func (s *shimProcess) terminate() { s.push(syscall.SIGTERM) }
 
 // exit is the end of PID 1, by itself or by SIGKILL: the kernel kills what is
 // in the namespace, and then its pidfd becomes readable.
-func (s *shim) exit() {
+func (s *shimProcess) exit() {
 	if s.dead {
 		return
 	}
-	s.dead = true
-	s.alarms++
+	s.die()
 	s.w.note(s.name, "shim exits")
-	l := s.link
-	if l != nil {
-		l.close()
+	if s.link != nil {
+		s.link.hangUp()
 	}
 	took := between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
-	if c := s.child; c != nil {
-		took = s.killTime()
-		if c.stuck > s.w.now() {
-			took = c.stuck - s.w.now() + took
-		}
+	if c := s.child; c != nil && c.alive {
+		took = c.slowed(s.killTime())
 	}
-	s.w.after(took, s.emptied)
+	s.w.after(took, func() { s.container.pod.node.whenAwake(s.emptied) })
+}
+
+// die ends the shim's own goroutine.
+func (s *shimProcess) die() {
+	s.dead = true
+	s.container.pod.node.cancel(s.alarm)
+	s.changed.give()
 }
 
 // emptied: nothing in the namespace lives.
-func (s *shim) emptied() {
+func (s *shimProcess) emptied() {
 	if s.child != nil {
 		s.child.dies()
 		s.child = nil
 	}
 	s.w.note(s.name, "container is empty")
-	if a := s.container.pod.agent(); a != nil && a.gateway != nil {
-		s.w.after(between(s.rng, instant+time.Millisecond, 5*time.Millisecond), func() {
-			a.whenThawed(func() { a.gateway.bury(s.id) })
-		})
-	}
+	s.w.after(between(s.rng, 50*time.Microsecond, instant), func() { close(s.empty) })
 	s.container.shimGone(s)
 }
 
+// crashes is the end of the shim and its child with their machine.
+func (s *shimProcess) crashes() {
+	s.die()
+	if s.link != nil {
+		s.link.hangUp()
+	}
+	if s.child != nil {
+		s.child.dies()
+	}
+}
+
 // freeze stops the shim alone; its child runs on.
-func (s *shim) freeze() {
+func (s *shimProcess) freeze() {
 	if s.dead {
 		return
 	}
@@ -367,26 +272,19 @@ func (s *shim) freeze() {
 		s.child.drainBy = 0 // nobody is there to see to it
 	}
 	s.w.note(s.name, "shim is frozen")
-	s.w.after(between(s.rng, 2500*time.Millisecond, 3*time.Second), func() {
-		if s.frozen && s.link != nil && !s.dead {
-			g := s.link.gateway
-			g.agent.whenThawed(func() { g.silent(s.id) })
-		}
-	})
 }
 
-func (s *shim) thaw() {
+func (s *shimProcess) thaw() {
 	if !s.frozen {
 		return
 	}
 	s.frozen = false
 	s.w.note(s.name, "shim thaws")
 	s.resume()
-	s.tell()
 }
 
 // resume does what fell due while the shim could not.
-func (s *shim) resume() {
+func (s *shimProcess) resume() {
 	if s.isFrozen() {
 		return
 	}
@@ -395,16 +293,5 @@ func (s *shim) resume() {
 	for _, f := range due {
 		s.whenThawed(f)
 	}
-}
-
-// prepare is what an init container does: it comes to its end soon, and mostly
-// with success.
-func (s *shim) prepare(c *child) {
-	fails := !s.w.calm && chance(s.rng, .2)
-	s.w.after(between(s.rng, 100*time.Millisecond, 3*time.Second), func() {
-		if s.child == c && s.phase == gate.Running && !s.killing && !s.dead {
-			s.completed = !fails
-			c.ends("has prepared")
-		}
-	})
+	s.changed.give()
 }

@@ -92,11 +92,15 @@ const played = 30
 
 // run plays rows in a random order.
 func (t *table) run() {
-	rows := t.rows()
+	rows, most := t.rows(), played
 	maps.Copy(rows, t.endured())
+	if gate := t.templates[0].gate; gate != api.GateContainer {
+		rows = t.unguarded(gate)
+		most = len(rows)
+	}
 	names := slices.Sorted(maps.Keys(rows))
 	t.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names[:played] {
+	for _, name := range names[:most] {
 		if !t.ready() {
 			return
 		}
@@ -133,7 +137,7 @@ func (t *table) ready() bool {
 	return t.pass(between(t.rng, time.Second, time.Second+t.budget.Renew))
 }
 
-func (c *child) crash() { c.ends("crashes") }
+func (c *child) crash() { c.exits("crashes", 1) }
 func (c *child) yield() { c.pod().agent().agent.Yield() }
 
 func (t *table) killAgent(c *child) {

@@ -179,7 +179,7 @@ func (c *chaos) processTrouble() {
 	r := c.rng
 	pause := between(r, 100*time.Millisecond, c.longest)
 	a := p.agent()
-	var s *shim
+	var s *shimProcess
 	if k := pick(r, p.containers); len(k.shims) > 0 {
 		s = pick(r, k.shims)
 	}
@@ -211,7 +211,7 @@ func (c *chaos) processTrouble() {
 	case n == 8 && a != nil && a.agent != nil:
 		c.note(p.name, "yield")
 		a.agent.Yield()
-	case n == 9 && s != nil && s.child != nil:
+	case n == 9 && s != nil && s.child != nil && s.child.alive:
 		s.child.stuck, s.child.excused = c.now()+pause, true
 		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
 	case n == 10 && a != nil: // as by kill 1 in its container
@@ -226,6 +226,12 @@ func (c *chaos) processTrouble() {
 			p.restartAgent()
 		}
 	case s != nil && s.child != nil:
-		s.child.ends("crashes")
+		s.child.crash()
+	case n < 4 && p.containers[0].app != nil:
+		p.containers[0].app.crash()
+	case n < 6 && p.waiter != nil: // its container fails, and is started again
+		c.note(p.name, "agent wait fails")
+		p.endWait()
+		p.soon()
 	}
 }

@@ -2,22 +2,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package e2e tests what a user sees, on a real cluster: workloads of an
-// application that knows nothing of Metaparticle (test/app), annotated, and
-// whatever can go wrong done to them.
+// application that knows nothing of Metaparticle (test/app), annotated, while the
+// tests break pods, nodes and the cluster.
 //
-// The evidence is the application's own record (package record): one clock and
-// one kernel for all nodes of the test cluster. Whatever a test is about, no
-// test passes in whose namespace two applications ran at once.
+// # Where things are
 //
-// A test that harms only its own pods is parallel. One that harms the cluster
-// (a node, the control plane, the webhook) is not: Go runs those first, one
-// after the other.
+// The tests are in folders, by what each folder protects; each folder's package
+// document says it. The folders are ordinary packages, and e2e_test.go starts all
+// their tests in one binary ("make golden" writes the file). So one scheduler
+// orders all tests, RUN selects across folders, and client-go is linked once.
+// Package harness and below have no tests; package record is the evidence.
 //
-// The machine may let any process wait for seconds. A test that is not about
-// losses gives its application a lease that rides that out (lasting), and one that
-// is, a lease as short as it can wait for. What the cluster tells late (a status, an
-// Event, a stream's answer) is waited for (soon); where the truth matters at an
-// instant, the API server or the kernel is asked.
+// # Order
+//
+// A test that harms only its own pods calls t.Parallel. A test that harms the
+// cluster (a node, the control plane, the webhook) does not: Go runs these first,
+// one after the other, and the parallel tests afterwards.
+//
+// # Time
+//
+// The machine may stall any process for seconds. Package lease says which lease
+// rides out a stall. Where the truth matters at an instant, tests ask the API
+// server or the kernel instead of a watch.
 //
 // On a cluster of the user's own (KUBECONFIG) the tests that need the test
 // cluster's one kernel or its faults are skipped, and say so.

@@ -55,11 +55,11 @@ func TestPausedMachine(t *testing.T) {
 	assert.Contains(t, said.String(), "--- PASS: TestPausedMachine")
 }
 
-// boot starts a machine whose first and only program is the tests of agent/gate.
+// boot starts a machine whose first and only program is the tests of agent/shim.
 func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Writer) {
 	t.Helper()
 	program := filepath.Join(dir, "init")
-	build := exec.Command("go", "test", "-c", "-o", program, "./agent/gate")
+	build := exec.Command("go", "test", "-c", "-o", program, "./agent/shim")
 	build.Dir = "../.." // another module
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()

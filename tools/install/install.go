@@ -83,8 +83,8 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 }
 
 // answers creates a pod that claims, as a dry run in a temporary namespace. The
-// dry run succeeds once the API server trusts the certificate, reaches the
-// webhook, and receives a gate.
+// pod is created once the API server trusts the certificate, reaches the webhook, and
+// receives a gate.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "metaparticle-install-",

@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command install applies manifests/ with the given images to the cluster of
-// KUBECONFIG. The command waits until the webhook gates a pod. With -uninstall
-// the command removes everything, unless gated pods exist: then it only lists
-// them.
+// KUBECONFIG, and waits until the webhook gates a pod. With -uninstall it removes
+// everything. If gated pods exist, it lists them and removes nothing.
 //
 //	go run ./tools/install -webhook-image HOST/webhook:TAG -agent-image HOST/agent:TAG
 //	go run ./tools/install -uninstall

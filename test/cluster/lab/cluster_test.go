@@ -18,6 +18,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
 // TestClusterLeavesNothingBehind brings a second cluster up, beside whatever
@@ -44,9 +49,9 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	require.NoError(t, c.AddMetrics(t.Context()), "twice is harmless")
 	members := membersOf(t, c)
 	require.NotEmpty(t, members)
-	runs := c.PID(ControlPlane, "apiserver")
+	runs := c.PID(state.ControlPlane, "apiserver")
 	require.NoError(t, c.Up(t.Context()), "twice is harmless")
-	assert.Equal(t, runs, c.PID(ControlPlane, "apiserver"))
+	assert.Equal(t, runs, c.PID(state.ControlPlane, "apiserver"))
 
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
@@ -77,14 +82,14 @@ func nothingLeft(t *testing.T, c *Cluster, members map[string]bool) {
 	}
 	for _, file := range glob(t, "/proc/[0-9]*/cmdline") {
 		words, _ := os.ReadFile(file)
-		assert.NotContains(t, string(words), c.path("bin"), file)
+		assert.NotContains(t, string(words), c.Path("bin"), file)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	require.NoError(t, err)
-	assert.NotContains(t, string(mounts), c.dir)
-	assert.Empty(t, glob(t, "/sys/fs/cgroup/*/"+c.cgroup()))
-	assert.Empty(t, glob(t, "/sys/fs/cgroup/"+c.cgroup()))
-	left, err := os.ReadDir(c.dir)
+	assert.NotContains(t, string(mounts), c.Root)
+	assert.Empty(t, glob(t, "/sys/fs/cgroup/*/"+c.Cgroup()))
+	assert.Empty(t, glob(t, "/sys/fs/cgroup/"+c.Cgroup()))
+	left, err := os.ReadDir(c.Root)
 	require.NoError(t, err)
 	for _, entry := range left {
 		assert.Contains(t, []string{"lock", "log"}, entry.Name())
@@ -95,7 +100,7 @@ func breakEverything(t *testing.T, c *Cluster) {
 	ctx := t.Context()
 	ready := func(node, want string) {
 		t.Helper()
-		require.NoError(t, c.kubectl(ctx, nil, "wait", "--timeout=60s", "--for=condition=Ready="+want, "node/"+node))
+		require.NoError(t, kubectl.Run(ctx, c.Lab, nil, "wait", "--timeout=60s", "--for=condition=Ready="+want, "node/"+node))
 	}
 	is := func(node, want string) {
 		t.Helper()
@@ -109,8 +114,8 @@ func breakEverything(t *testing.T, c *Cluster) {
 	}
 
 	// Every component is killed and started; the API server's address stays.
-	for _, node := range []string{ControlPlane, "n1"} {
-		for _, component := range Components(node) {
+	for _, node := range []string{state.ControlPlane, "n1"} {
+		for _, component := range daemon.Components(node) {
 			before := c.PID(node, component)
 			require.NotZero(t, before, component)
 			require.NoError(t, c.Kill(ctx, node, component))
@@ -146,14 +151,14 @@ func breakEverything(t *testing.T, c *Cluster) {
 	require.NoError(t, c.Boot(ctx, "n2"))
 	is("n2", "up")
 	ready("n2", "True")
-	require.NoError(t, c.kubectl(ctx, nil, "-n", "kube-system", "rollout", "status", "--timeout=60s", "daemonset/coredns"))
+	require.NoError(t, kubectl.Run(ctx, c.Lab, nil, "-n", "kube-system", "rollout", "status", "--timeout=60s", "daemonset/coredns"))
 }
 
 // dialFrom opens a connection from a node to the API server.
 func dialFrom(t *testing.T, c *Cluster, node string) error {
 	var out bytes.Buffer
 	return c.Exec(t.Context(), node, nil, &out, &out,
-		"timeout", "2", "bash", "-c", fmt.Sprintf("true >/dev/tcp/%s/6443", controlAddress))
+		"timeout", "2", "bash", "-c", fmt.Sprintf("true >/dev/tcp/%s/6443", state.ControlAddress))
 }
 
 // membersOf are the processes in namespaces that only the cluster's are in. The
@@ -161,9 +166,9 @@ func dialFrom(t *testing.T, c *Cluster, node string) error {
 // of those that are gone.
 func membersOf(t *testing.T, c *Cluster) map[string]bool {
 	all, mine := everyNamespace(t), map[string]bool{}
-	for _, name := range append([]string{ControlPlane}, c.Nodes()...) {
-		for _, component := range append(c.components(name), holderName) {
-			for link := range all[identify(c.pid(name, component))] {
+	for _, name := range append([]string{state.ControlPlane}, c.Nodes()...) {
+		for _, component := range append(daemon.Of(c.Lab, name), state.Holder) {
+			for link := range all[identify(process.PID(c.Lab, name, component))] {
 				mine[link] = true
 			}
 		}
@@ -184,7 +189,7 @@ func membersOf(t *testing.T, c *Cluster) map[string]bool {
 // identify tells a process from a later one of its number; empty: it has ended, and
 // may wait for the host's init to notice.
 func identify(pid int) string {
-	started, err := startTime(pid)
+	started, err := process.StartTime(pid)
 	if err != nil {
 		return ""
 	}

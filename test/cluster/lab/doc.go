@@ -8,18 +8,32 @@
 // # What runs
 //
 // Node "cp" is the control plane: etcd, API server (apiserver), controller
-// manager (kcm), scheduler, an image registry, two forwarders, the way in from
-// the host, and metrics-server (metrics) once it was added. Each worker (n1, n2, …) has containerd
-// with runc, a kubelet and kube-proxy in nftables mode. In the cluster run
-// CoreDNS and cert-manager.
+// manager (kcm), scheduler, an image registry, two forwarders for clients on the
+// host, and metrics-server (metrics) after [Cluster.AddMetrics]. Each worker (n1,
+// n2, …) has containerd with runc, a kubelet and kube-proxy in nftables mode.
+// CoreDNS and cert-manager run in pods.
+//
+// # Where things are
+//
+// [Cluster] is the whole; the packages below do the parts. Imports point downward:
+//
+//	lab                 Up, Down, Status
+//	fault               cut, crash, freeze, kill, and the opposite of each
+//	control addons      the control plane; what runs in pods
+//	worker              a node's way to its kubelet
+//	daemon build        the components and their command lines; their programs
+//	network             the bridge and the links
+//	process             start, find and end a process
+//	cgroup config kubectl
+//	state wait          the state directory; waiting
 //
 // # How it is kept apart
 //
-// The lab is one process, its holder, that is PID 1 of private PID, mount,
-// network, UTS and IPC namespaces; a worker is a holder of the same kind,
-// nested in the lab's, linked to the lab's bridge by a veth pair. Killing a
-// worker's holder is the crash of a node; killing the lab's ends everything
-// and frees every mount and link. The host sees processes, one cgroup
+// The lab has one first process, its holder: PID 1 of private PID, mount, network,
+// UTS and IPC namespaces. A worker is a holder of the same kind, nested in the
+// lab's, with a veth pair to the lab's bridge. The death of a worker's holder is
+// the crash of a node. The death of the lab's holder ends everything and frees
+// every mount and link. The host sees processes, one cgroup
 // directory, and two listeners on 127.0.0.1. Any number of labs run side by
 // side, each in a state directory of its own.
 //
@@ -35,8 +49,8 @@
 //
 // # What it is not
 //
-// Not safe: the programs run as the host's root. Not fast to fail over as a
-// product's cluster would be set up, but faster: a node is NotReady after 10 s.
-// Not a network with delay or loss: the link of a node is up or down. And the
-// cluster reaches nothing outside itself, so images come from its registry.
+// The lab is not safe: the programs run as the host's root. Its failover is faster
+// than a product's: a node is NotReady after 10 s. Its network has neither delay nor
+// loss: the link of a node is up or down. The cluster reaches nothing outside itself,
+// so images come from its registry.
 package lab

@@ -7,6 +7,10 @@ import (
 	"context"
 	"errors"
 	"os"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/cgroup"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
 // Down ends the cluster and removes everything of it but its logs: processes,
@@ -20,39 +24,39 @@ func (c *Cluster) Down(ctx context.Context) error {
 	if err := c.clear(ctx); err != nil {
 		return err
 	}
-	c.say("the cluster is down")
+	c.Say("the cluster is down")
 	return nil
 }
 
-// clear leaves the lock and the logs; the logs of an earlier run go when the
-// next one starts.
+// clear ends all processes and removes all files but the lock and the logs. The next
+// start removes the logs.
 func (c *Cluster) clear(ctx context.Context) error {
-	groups, err := openCgroups()
+	groups, err := cgroup.Open()
 	if err != nil {
 		return err
 	}
-	if err := c.recall(); err != nil {
+	if err := process.Recall(c.Lab); err != nil {
 		return err
 	}
 	// A frozen process cannot even be killed.
-	thaw := groups.thawAll(ctx, c.cgroup())
-	if err := errors.Join(thaw, c.end(ctx, ControlPlane, holderName)); err != nil {
+	thaw := groups.ThawAll(ctx, c.Cgroup())
+	if err := errors.Join(thaw, process.End(ctx, c.Lab, state.ControlPlane, state.Holder)); err != nil {
 		return err
 	}
-	if err := groups.drop(ctx, c.cgroup()); err != nil {
+	if err := groups.Drop(ctx, c.Cgroup()); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(c.dir)
+	entries, err := os.ReadDir(c.Root)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
 		if name := entry.Name(); name != "lock" && name != "log" {
-			if err := os.RemoveAll(c.path(name)); err != nil {
+			if err := os.RemoveAll(c.Path(name)); err != nil {
 				return err
 			}
 		}
 	}
-	c.state = state{}
+	c.Saved = state.Saved{}
 	return nil
 }

@@ -3,7 +3,17 @@
 
 package lab
 
-import "context"
+import (
+	"context"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/build"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/config"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
+)
 
 // AddMetrics adds metrics-server to a cluster that is up, from source where
 // needed, and returns when the API server answers with metrics. Up leaves it
@@ -14,36 +24,36 @@ func (c *Cluster) AddMetrics(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if err := c.load(); err != nil {
+	if err := c.Load(); err != nil {
 		return err
 	}
-	if c.pid(ControlPlane, holderName) == 0 {
-		return ErrDown
+	if process.PID(c.Lab, state.ControlPlane, state.Holder) == 0 {
+		return state.ErrDown
 	}
-	if c.state.Metrics {
-		c.say("the cluster has metrics already")
+	if c.Saved.Metrics {
+		c.Say("the cluster has metrics already")
 		return nil
 	}
-	if err := c.build(ctx, []program{metricsServer}); err != nil {
+	if err := build.Make(ctx, c.Lab, []build.Program{build.MetricsServer}); err != nil {
 		return err
 	}
-	manifest, err := render("metrics.yaml", c.values(node{}))
+	manifest, err := config.Render("metrics.yaml", config.Values(c.Lab, state.Node{}))
 	if err != nil {
 		return err
 	}
 	// The control plane bound its rights before the nodes came.
-	if err := c.startComponent(ctx, node{Name: ControlPlane}, metrics); err != nil {
+	if err := daemon.Start(ctx, c.Lab, state.Node{Name: state.ControlPlane}, daemon.Metrics); err != nil {
 		return err
 	}
-	if err := c.kubectl(ctx, manifest, "apply", "--server-side", "--validate=false", "-f", "-"); err != nil {
+	if err := kubectl.Run(ctx, c.Lab, manifest, "apply", "--server-side", "--validate=false", "-f", "-"); err != nil {
 		return err
 	}
-	err = c.kubectl(ctx, nil, "wait", "--for=condition=Available", "--timeout="+readyLimit.String(),
+	err = kubectl.Run(ctx, c.Lab, nil, "wait", "--for=condition=Available", "--timeout="+wait.ReadyLimit.String(),
 		"apiservice/v1beta1.metrics.k8s.io")
 	if err != nil {
 		return err
 	}
-	c.state.Metrics = true
-	c.say("the cluster has metrics")
-	return c.save()
+	c.Saved.Metrics = true
+	c.Say("the cluster has metrics")
+	return c.Save()
 }

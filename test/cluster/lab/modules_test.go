@@ -12,13 +12,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
 // A package that two programs share is compiled once only if all modules below
 // it have the same versions, too. One version apart in golang.org/x/sys, and the
 // first demo on a machine compiles client-go once more.
 func TestModulesAgreeOnWhatTheyShare(t *testing.T) {
-	root, err := repository()
+	root, err := state.Repository()
 	require.NoError(t, err)
 	versions := map[string]map[string][]string{}
 	for _, dir := range []string{

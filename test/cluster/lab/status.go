@@ -5,12 +5,15 @@ package lab
 
 import (
 	"context"
-	"fmt"
-	"os/exec"
-	"strings"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/cgroup"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/network"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// Status is what there is and how it does.
+// Status describes the nodes of a cluster and the state of each.
 type Status struct {
 	Up                bool         `json:"up"`
 	Kubernetes        string       `json:"kubernetes"`
@@ -23,7 +26,7 @@ type Status struct {
 	Nodes             []NodeStatus `json:"nodes"`
 }
 
-// NodeStatus is how a node does, the control plane first among them.
+// NodeStatus describes a node; the control plane comes first.
 type NodeStatus struct {
 	Name       string         `json:"name"`
 	Address    string         `json:"address"`
@@ -31,77 +34,46 @@ type NodeStatus struct {
 	Components map[string]int `json:"components"` // PIDs on the host; 0 does not run
 }
 
-// Status looks at the processes, links and cgroups; it asks nobody.
+// Status looks at the processes, links and cgroups of the host, and asks no server.
 func (c *Cluster) Status(ctx context.Context) (Status, error) {
-	if err := c.load(); err != nil {
+	if err := c.Load(); err != nil {
 		return Status{}, err
 	}
-	if c.pid(ControlPlane, holderName) == 0 {
+	if process.PID(c.Lab, state.ControlPlane, state.Holder) == 0 {
 		return Status{}, nil
 	}
-	groups, err := openCgroups()
+	groups, err := cgroup.Open()
 	if err != nil {
 		return Status{}, err
 	}
-	cut, err := c.cutLinks(ctx)
+	cut, err := network.CutLinks(ctx, c.Lab)
 	if err != nil {
 		return Status{}, err
 	}
 	status := Status{
-		Up: c.complete(), Kubernetes: c.state.Kubernetes,
-		Kubeconfig: c.Kubeconfig(), Kubectl: c.path("bin", "kubectl"),
-		Registry: c.Registry(), RegistryInCluster: RegistryInCluster,
-		Shared: c.SharedDir(), SharedMount: SharedMount,
+		Up: c.complete(), Kubernetes: c.Saved.Kubernetes,
+		Kubeconfig: c.Kubeconfig(), Kubectl: c.Path("bin", "kubectl"),
+		Registry: c.Registry(), RegistryInCluster: state.RegistryInCluster,
+		Shared: c.SharedDir(), SharedMount: state.SharedMount,
 	}
-	for _, name := range append([]string{ControlPlane}, c.Nodes()...) {
-		n, err := c.node(name)
+	for _, name := range append([]string{state.ControlPlane}, c.Nodes()...) {
+		n, err := c.Node(name)
 		if err != nil {
 			return Status{}, err
 		}
-		node := NodeStatus{Name: name, Address: n.address(), State: "up", Components: map[string]int{}}
+		node := NodeStatus{Name: name, Address: n.Address(), State: "up", Components: map[string]int{}}
 		switch {
-		case c.pid(name, holderName) == 0:
+		case process.PID(c.Lab, name, state.Holder) == 0:
 			node.State = "down"
-		case groups.isFrozen(c.nodeCgroup(name)):
+		case groups.IsFrozen(c.NodeCgroup(name)):
 			node.State = "frozen"
-		case cut[n.link()]:
+		case cut[n.Link()]:
 			node.State = "cut"
 		}
-		for _, component := range c.components(name) {
-			node.Components[component] = c.pid(name, component)
+		for _, component := range daemon.Of(c.Lab, name) {
+			node.Components[component] = process.PID(c.Lab, name, component)
 		}
 		status.Nodes = append(status.Nodes, node)
 	}
 	return status, nil
-}
-
-// cutLinks are the names of the workers' links that are down.
-func (c *Cluster) cutLinks(ctx context.Context) (map[string]bool, error) {
-	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(c.pid(ControlPlane, holderName)), "-n", "--",
-		"ip", "-oneline", "link", "show", "type", "veth")
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	return parseCutLinks(string(out)), nil
-}
-
-// parseCutLinks reads lines such as
-//
-//	4: vn1@if2: <BROADCAST,MULTICAST> mtu 1500 …
-func parseCutLinks(out string) map[string]bool {
-	cut := map[string]bool{}
-	for line := range strings.Lines(out) {
-		fields := strings.Fields(line)
-		if len(fields) < 3 {
-			continue
-		}
-		name, _, _ := strings.Cut(strings.TrimSuffix(fields[1], ":"), "@")
-		up := false
-		for flag := range strings.SplitSeq(strings.Trim(fields[2], "<>"), ",") {
-			up = up || flag == "UP"
-		}
-		cut[name] = !up
-	}
-	return cut
 }

@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// served runs a Server in dir until the test, or the returned end, ends it.
+func served(t *testing.T, cfg Config) (s *Server, end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Listen(ctx, cfg)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		assert.NoError(t, s.Run(ctx))
+	}()
+	end = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(end)
+	return s, end
+}
+
+// fakeShim says what a test wants to the agent's end.
+type fakeShim struct {
+	t *testing.T
+	*host.Conn
+	gate.State
+	orders chan gate.Order
+}
+
+func joined(t *testing.T, dir string, st gate.State, fds ...int) *fakeShim {
+	t.Helper()
+	f := &fakeShim{t: t, State: st}
+	f.BootID, _ = host.BootID()
+	f.connect(dir, fds...)
+	return f
+}
+
+func (f *fakeShim) connect(dir string, fds ...int) {
+	f.t.Helper()
+	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(f.t, err)
+	f.t.Cleanup(func() { u.Close() })
+	f.Conn, err = host.NewConn(u, gate.MaxMessage)
+	require.NoError(f.t, err)
+	f.orders = make(chan gate.Order, 10)
+	c, orders := f.Conn, f.orders
+	go func() {
+		defer close(orders)
+		for {
+			b, _, err := c.Receive()
+			if err != nil {
+				return
+			}
+			o, err := gate.DecodeOrder(b)
+			assert.NoError(f.t, err)
+			orders <- o
+		}
+	}()
+	require.NoError(f.t, f.send(f.State, fds...))
+}
+
+func (f *fakeShim) send(message any, fds ...int) error {
+	b, err := gate.Encode(message)
+	require.NoError(f.t, err)
+	return f.Send(b, fds...)
+}
+
+func (f *fakeShim) is(p gate.Phase, hold string) {
+	f.t.Helper()
+	f.Phase, f.Hold = p, hold
+	require.NoError(f.t, f.send(f.State))
+}
+
+func (f *fakeShim) order() gate.Order {
+	f.t.Helper()
+	select {
+	case o, ok := <-f.orders:
+		require.True(f.t, ok, "hung up")
+		return o
+	case <-time.After(patience):
+		f.t.Fatal("no order")
+		return gate.Order{}
+	}
+}
+
+func (f *fakeShim) hungUp() {
+	f.t.Helper()
+	select {
+	case _, ok := <-f.orders:
+		require.False(f.t, ok)
+	case <-time.After(patience):
+		f.t.Fatal("not hung up")
+	}
+}
+
+// reported waits for a report that the condition holds of.
+func reported(t *testing.T, s *Server, cond func(gate.Report) bool) gate.Report {
+	t.Helper()
+	late := time.After(patience)
+	var last gate.Report
+	for {
+		select {
+		case last = <-s.Reports():
+			if cond(last) {
+				return last
+			}
+		case <-late:
+			t.Fatalf("last report: %+v", last)
+		}
+	}
+}
+
+func waiting(id string) gate.State {
+	return gate.State{Shim: gate.ShimID(id), Container: "app", PID1: true, Phase: gate.Waiting}
+}
+
+func grantOf(hold string) gate.Grant {
+	return gate.Grant{Hold: hold, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
+}
+
+// ofSleeper starts a process whose pidfd stands for a shim's.
+func ofSleeper(t *testing.T) (pidfd int, kill func()) {
+	t.Helper()
+	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+	require.NoError(t, err)
+	pidfd, err = unix.PidfdOpen(p.Pid, 0)
+	require.NoError(t, err)
+	kill = func() {
+		_ = p.Kill()
+		_, _ = p.Wait()
+	}
+	t.Cleanup(func() {
+		kill()
+		unix.Close(pidfd)
+	})
+	return pidfd, kill
+}
+
+func (f *fakeShim) hungUpAfter(do func()) {
+	f.t.Helper()
+	do()
+	f.hungUp()
+}

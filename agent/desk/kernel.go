@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// socket is the kernel's Listener.
+type socket struct {
+	*net.UnixListener
+	oldKernel bool
+}
+
+func (s socket) Accept() (Conn, error) {
+	u, err := s.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	c, err := host.NewConn(u, gate.MaxMessage)
+	if err != nil {
+		u.Close()
+		return nil, err
+	}
+	return &socketConn{Conn: c, oldKernel: s.oldKernel}, nil
+}
+
+// socketConn is the kernel's Conn.
+type socketConn struct {
+	*host.Conn
+	oldKernel bool
+	passed    *os.File // came with the first message
+	begun     bool
+}
+
+func (c *socketConn) Send(message []byte) error { return c.Conn.Send(message) }
+
+func (c *socketConn) Receive() ([]byte, error) {
+	b, file, err := c.Conn.Receive()
+	switch {
+	case file == nil:
+	case c.begun:
+		file.Close()
+	default:
+		c.passed = file
+	}
+	c.begun = true
+	return b, err
+}
+
+// Process decides which pidfd to watch: the kernel's own word on the process that
+// connected, where there is one, else the one that the shim passed. The latter cannot
+// be checked against the peer: in our PID namespace the shim's process has no number.
+func (c *socketConn) Process() (Process, error) {
+	if !c.oldKernel {
+		if peer, err := c.PeerPidfd(); err == nil {
+			if c.passed != nil {
+				c.passed.Close()
+			}
+			return pidfd{peer}, nil
+		}
+	}
+	if c.passed == nil {
+		return nil, fmt.Errorf("%w: no pidfd", gate.ErrMessage)
+	}
+	if !host.IsPidfd(c.passed) {
+		c.passed.Close()
+		return nil, fmt.Errorf("%w: not a pidfd", gate.ErrMessage)
+	}
+	return pidfd{c.passed}, nil
+}
+
+// pidfd is the kernel's Process.
+type pidfd struct{ *os.File }
+
+func (p pidfd) AwaitDeath(ctx context.Context) error { return host.AwaitDeath(ctx, p.File) }
+
+// directory keeps each note in a file.
+type directory string
+
+func (d directory) Read() (map[string][]byte, error) {
+	if err := os.MkdirAll(string(d), 0o777); err != nil {
+		return nil, err
+	}
+	files, err := os.ReadDir(string(d))
+	if err != nil {
+		return nil, err
+	}
+	notes := map[string][]byte{}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), fresh) && !f.IsDir() {
+			notes[f.Name()], _ = os.ReadFile(filepath.Join(string(d), f.Name()))
+		}
+	}
+	return notes, nil
+}
+
+// fresh is the suffix of a note that is being written. No container's name has it.
+const fresh = ".new"
+
+func (d directory) Write(name string, note []byte) error {
+	path := filepath.Join(string(d), name)
+	if err := os.WriteFile(path+fresh, note, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+fresh, path)
+}
+
+func (d directory) Remove(name string) error {
+	if err := os.Remove(filepath.Join(string(d), name)); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

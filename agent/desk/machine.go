@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"time"
+)
+
+// Machine is what a Server runs on: the kernel in the product ([Listen]), a model of
+// one in the simulation.
+type Machine struct {
+	// BootID names the boot that Now counts from.
+	BootID string
+	// Now returns the time since boot. The server holds no lock while it asks.
+	Now   func() time.Duration
+	Shims Listener
+	Notes Notes
+}
+
+// Listener is the socket to which shims connect.
+type Listener interface {
+	// Accept waits for the next connection, or for Close.
+	Accept() (Conn, error)
+	Close() error
+}
+
+// Conn is a connection to one shim. It carries whole messages.
+type Conn interface {
+	// Send never waits for the shim.
+	Send(message []byte) error
+	// Receive returns the next message, valid until the next call. At the end of
+	// the connection it returns io.EOF.
+	Receive() ([]byte, error)
+	// Process returns the process that connected. It is called once, after the
+	// first message.
+	Process() (Process, error)
+	Close() error
+}
+
+// Process is the process of a shim, whose end needs no connection to be seen.
+type Process interface {
+	// AwaitDeath returns nil once the process is dead, and all of its PID namespace
+	// if it was PID 1 there. The end of ctx is an error.
+	AwaitDeath(ctx context.Context) error
+	Close() error
+}
+
+// Notes are small files that outlive an agent process, but not the pod.
+type Notes interface {
+	// Read returns all notes by name; nil for one that cannot be read.
+	Read() (map[string][]byte, error)
+	Write(name string, note []byte) error
+	// Remove does nothing if there is no such note.
+	Remove(name string) error
+}

@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// outbox keeps the last Report of each shim until the reader takes it, so that
+// a slow reader holds up nobody.
+type outbox struct {
+	mu      sync.Mutex
+	last    map[gate.ShimID]gate.Report // as last put, to tell a change
+	waiting []gate.ShimID               // in the order in which they changed
+	changed chan struct{}
+}
+
+func newOutbox() *outbox {
+	return &outbox{last: map[gate.ShimID]gate.Report{}, changed: make(chan struct{}, 1)}
+}
+
+// put queues the report if anything in it is new.
+func (o *outbox) put(r gate.Report) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last, known := o.last[r.Shim]; known && same(last, r) {
+		return
+	}
+	o.last[r.Shim] = r
+	if !slices.Contains(o.waiting, r.Shim) {
+		o.waiting = append(o.waiting, r.Shim)
+	}
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+}
+
+func same(a, b gate.Report) bool {
+	slots := slices.Equal(a.Slots, b.Slots)
+	a.Slots, b.Slots = nil, nil
+	return slots && a.Shim == b.Shim && a.Container == b.Container && a.Phase == b.Phase &&
+		a.Hold == b.Hold && a.Began == b.Began && a.Since == b.Since && a.Completed == b.Completed &&
+		a.Leap == b.Leap && a.Connected == b.Connected &&
+		a.Starting == b.Starting && a.Trouble == b.Trouble && a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
+}
+
+func (o *outbox) deliver(ctx context.Context, to chan<- gate.Report) {
+	for {
+		r, some := o.first()
+		out := to
+		if !some {
+			out = nil
+		}
+		select {
+		case out <- r:
+			o.taken(r)
+		case <-o.changed: // maybe the one that is on offer
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (o *outbox) first() (gate.Report, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.waiting) == 0 {
+		return gate.Report{}, false
+	}
+	return o.last[o.waiting[0]], true
+}
+
+// taken drops the report from the queue, unless it changed in that instant.
+func (o *outbox) taken(r gate.Report) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !same(o.last[r.Shim], r) {
+		return
+	}
+	o.waiting = o.waiting[1:]
+	if r.Dead {
+		delete(o.last, r.Shim)
+	}
+}

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// peer is what the agent's end knows of one shim.
+type peer struct {
+	report  gate.Report
+	pid1    bool
+	conn    Conn          // nil while there is none
+	hungUp  chan struct{} // closed when the last conn was read to its end
+	heard   time.Duration
+	granted string // the last hold granted to it
+	drain   *pendingDrain
+}
+
+// pendingDrain is a drain that the shim has not answered.
+type pendingDrain struct {
+	hold, reason string
+	until        time.Duration
+	end          bool
+}
+
+// over tells whether the shim said that nothing lives under the hold, nor ever will.
+func (p *peer) over(hold string) bool {
+	return p.report.Phase == gate.Ended || p.report.Phase == gate.Waiting && p.report.Hold == hold
+}
+
+// empty tells whether by the shim's own word nothing lives, and nothing granted can
+// have come after that word.
+func (p *peer) empty() bool {
+	return p.over(p.granted) || p.report.Phase == gate.Waiting && p.granted == ""
+}
+
+// holdToDrain returns the hold whose child the shim has, or may yet start.
+func (p *peer) holdToDrain() string {
+	if p.report.Phase == gate.Running || p.report.Phase == gate.Draining {
+		return p.report.Hold
+	}
+	return p.granted
+}
+
+// keep keeps a drain until the shim has answered it. Of two drains of one hold the
+// earlier end counts, and a drain that ends the container stays one.
+func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
+	until := now + min(max(ask.Grace, 0), gate.Longest)
+	if p.drain == nil || p.drain.hold != hold {
+		p.drain = &pendingDrain{hold: hold, reason: ask.Reason, until: until, end: ask.End}
+		return
+	}
+	if until < p.drain.until {
+		p.drain.reason, p.drain.until = ask.Reason, until
+	}
+	p.drain.end = p.drain.end || ask.End
+}
+
+// sendDrain repeats the drain that is kept.
+func (p *peer) sendDrain(now time.Duration) error {
+	d := p.drain
+	err := p.send(gate.Order{Drain: &gate.Drain{
+		Hold: d.hold, Reason: d.reason, Grace: max(d.until-now, 0), End: d.end,
+	}})
+	if err != nil {
+		return fmt.Errorf("send drain: %w", err)
+	}
+	return nil
+}
+
+func (p *peer) send(o gate.Order) error {
+	b, err := gate.Encode(o)
+	if err != nil {
+		return err
+	}
+	return p.conn.Send(b)
+}

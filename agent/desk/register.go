@@ -1,0 +1,131 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// register is what the agent's end knows of all shims of its pod. The server holds its
+// mutex for each call.
+type register struct {
+	peers  []*peer
+	ledger *ledger
+	outbox *outbox
+	runs   runs
+	log    *slog.Logger
+}
+
+// find returns the shim of that id, or nil.
+func (r *register) find(id gate.ShimID) *peer {
+	for _, p := range r.peers {
+		if p.report.Shim == id {
+			return p
+		}
+	}
+	return nil
+}
+
+// meet takes a shim's first message on a connection. It tells whether the shim was not
+// known before.
+func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unknown bool, err error) {
+	p = r.find(st.Shim)
+	switch {
+	case p == nil:
+		unknown = true
+		p = &peer{pid1: st.PID1}
+		if e := r.ledger.entries[st.Container]; e.Shim == st.Shim {
+			p.granted = e.Hold
+		}
+		r.peers = append(r.peers, p)
+	case p.report.Container != st.Container:
+		return nil, false, fmt.Errorf("%w: shim of %q says %q", gate.ErrMessage, p.report.Container, st.Container)
+	case p.conn != nil:
+		p.conn.Close()
+		r.runs.unanswered(p)
+	}
+	p.conn, p.hungUp = c, make(chan struct{})
+	r.learn(p, st, now)
+	if p.drain != nil {
+		// A failure shows as the end of the connection.
+		_ = p.sendDrain(now)
+	}
+	return p, unknown, nil
+}
+
+// learn makes the shim's state known.
+func (r *register) learn(p *peer, st gate.State, now time.Duration) {
+	p.heard = now
+	p.report = gate.Report{
+		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
+		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting,
+		Trouble: st.Trouble, Completed: st.Completed, Leap: st.Leap, Connected: true,
+	}
+	if p.drain != nil && p.over(p.drain.hold) {
+		p.drain = nil
+	}
+	r.settle(p)
+	r.report(p)
+	r.review(st.Container)
+}
+
+// hangUp makes the end of a connection known, unless the shim has another by now.
+func (r *register) hangUp(p *peer, c Conn) {
+	if p.conn != c {
+		return
+	}
+	close(p.hungUp)
+	p.conn = nil
+	r.runs.unanswered(p)
+	p.report.Connected, p.report.Silent = false, false
+	r.report(p)
+}
+
+// bury reports the shim dead, if its end proves that nothing of it lives.
+func (r *register) bury(p *peer) {
+	if !p.pid1 && !p.empty() {
+		r.log.Warn("shim ended, which proves nothing: it was not PID 1 of its namespace",
+			"shim", p.report.Shim, "container", p.report.Container)
+		return
+	}
+	p.report.Dead = true
+	r.settle(p)
+	r.peers = slices.DeleteFunc(r.peers, func(other *peer) bool { return other == p })
+	r.report(p)
+	r.review(p.report.Container)
+}
+
+// settle clears the ledger's note about the shim if its hold is over.
+func (r *register) settle(p *peer) {
+	e := r.ledger.entries[p.report.Container]
+	if e.Shim != p.report.Shim || !p.report.Dead && !p.over(e.Hold) {
+		return
+	}
+	if err := r.ledger.clear(p.report.Container); err != nil {
+		r.log.Warn("note of a grant stays", "container", p.report.Container, "err", err)
+	}
+}
+
+// review reports every shim of the container anew whose Unproven changed.
+func (r *register) review(container string) {
+	for _, p := range r.peers {
+		if p.report.Container == container {
+			r.report(p)
+		}
+	}
+}
+
+// report hands the shim's state to the reader, with what the ledger says of it.
+func (r *register) report(p *peer) {
+	report := p.report
+	if !report.Dead {
+		report.Unproven = r.ledger.unproven(report.Container, report.Shim)
+	}
+	r.outbox.put(report)
+}

@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+func TestTheAgentsEndHearsWhatBecameOfACommand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pidfd, _ := ofSleeper(t)
+	s, _ := served(t, Config{Dir: dir})
+	f := joined(t, dir, gate.State{Shim: "s", Container: "app", Phase: gate.Waiting}, pidfd)
+	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Waiting })
+
+	_, err := s.RunAside(t.Context(), "s", []string{"true"}, time.Second)
+	require.ErrorIs(t, err, gate.ErrNotRunning)
+	_, err = s.RunAside(t.Context(), "other", []string{"true"}, time.Second)
+	require.ErrorIs(t, err, gate.ErrUnknown)
+	_, err = s.RunAside(t.Context(), "s", nil, time.Second)
+	require.ErrorIs(t, err, gate.ErrMessage)
+
+	f.is(gate.Running, "h")
+	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Running })
+	type answer struct {
+		gate.Result
+		error
+	}
+	ask := func(ctx context.Context) chan answer {
+		answers := make(chan answer, 1)
+		go func() {
+			r, err := s.RunAside(ctx, "s", []string{"check", "it"}, time.Minute)
+			answers <- answer{r, err}
+		}()
+		return answers
+	}
+
+	answers := ask(t.Context())
+	o := f.order()
+	assert.Equal(t, []string{"check", "it"}, o.Run.Command)
+	assert.Equal(t, time.Minute, o.Run.Timeout)
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Ran{ID: "another"}}))
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Ran{ID: o.Run.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
+	assert.Equal(t, answer{gate.Result{Code: 2, Output: []byte("no"), TimedOut: true}, nil}, <-answers)
+
+	answers = ask(t.Context())
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Ran{ID: f.order().Run.ID, Error: "not found"}}))
+	assert.ErrorIs(t, (<-answers).error, gate.ErrNotRun)
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	answers = ask(ctx)
+	f.order()
+	cancel(errors.New("enough"))
+	assert.ErrorContains(t, (<-answers).error, "enough")
+
+	answers = ask(t.Context())
+	f.order()
+	require.NoError(t, f.Close())
+	assert.ErrorIs(t, (<-answers).error, gate.ErrNotConnected)
+	assert.Empty(t, s.register.runs)
+}
+
+func TestAnEndIsRepeatedAndOutlivesADrain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pidfd, _ := ofSleeper(t)
+	s, _ := served(t, Config{Dir: dir})
+	f := joined(t, dir, gate.State{Shim: "s", Container: "app", Phase: gate.Running, Hold: "h"}, pidfd)
+	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Running })
+	require.NoError(t, s.End("s", "probe", time.Minute))
+	assert.True(t, f.order().Drain.End)
+	require.NoError(t, s.Drain("s", "yield", time.Second))
+	o := f.order()
+	assert.True(t, o.Drain.End)
+	assert.LessOrEqual(t, o.Drain.Grace, time.Second)
+	f.connect(dir, pidfd)
+	assert.True(t, f.order().Drain.End)
+	f.is(gate.Waiting, "h")
+	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Waiting })
+	require.NoError(t, s.End("s", "probe", time.Minute))
+	assert.Empty(t, f.orders, "nothing runs that could end")
+}

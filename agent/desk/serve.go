@@ -1,0 +1,145 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+var errNotPID1 = errors.New("the shim is not PID 1 of its namespace: is it shared?")
+
+// serve reads one connection to its end.
+func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	log := s.cfg.Log
+	p, process, err := s.welcome(c)
+	if errors.Is(err, io.EOF) {
+		// A shim connects anew as soon as it was hung up on, and may then end.
+		log.Debug("shim left before its first word")
+		return
+	}
+	if err != nil {
+		log.Warn("shim refused", "err", err)
+		return
+	}
+	if process != nil {
+		tasks.Go(func() { s.watch(ctx, p, process) })
+	}
+	for s.wants(p, c) {
+		b, err := c.Receive()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = s.hear(p, c, b)
+		}
+		if err != nil {
+			log.Info("shim hung up on", "err", err)
+			break
+		}
+	}
+	c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.register.hangUp(p, c)
+}
+
+// wants tells whether the connection has more to say: not if the shim has
+// another by now, nor after its last word. The shim knows by the end of the
+// connection that its last word was heard.
+func (s *Server) wants(p *peer, c Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.conn == c && p.report.Phase != gate.Ended
+}
+
+// welcome takes the first message of a connection. The process is returned for a
+// shim that was not known before.
+func (s *Server) welcome(c Conn) (*peer, Process, error) {
+	b, err := c.Receive()
+	if err != nil {
+		return nil, nil, err
+	}
+	process, err := c.Process()
+	if err != nil {
+		return nil, nil, err
+	}
+	p, unknown, err := s.meet(c, b)
+	if err != nil || !unknown {
+		process.Close() // not needed, or of a process that is watched already
+		return p, nil, err
+	}
+	return p, process, nil
+}
+
+func (s *Server) meet(c Conn, b []byte) (p *peer, unknown bool, err error) {
+	st, _, err := gate.DecodeMessage(b)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case st.BootID != s.machine.BootID:
+		return nil, false, fmt.Errorf("%w: boot id %q", gate.ErrMessage, st.BootID)
+	case s.cfg.RequirePID1 && !st.PID1:
+		return nil, false, errNotPID1
+	}
+	now := s.machine.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.register.meet(c, st, now)
+}
+
+// hear takes a later message.
+func (s *Server) hear(p *peer, c Conn, b []byte) error {
+	st, answer, err := gate.DecodeMessage(b)
+	if err != nil {
+		return err
+	}
+	now := s.machine.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if answer != nil {
+		s.register.runs.answered(p, answer)
+		return nil
+	}
+	if st.Shim != p.report.Shim || st.Container != p.report.Container {
+		return fmt.Errorf("%w: shim of %q says %q", gate.ErrMessage, p.report.Container, st.Container)
+	}
+	if p.conn == c {
+		s.register.learn(p, st, now)
+	}
+	return nil
+}
+
+// watch waits for the shim's death, which needs no connection to be seen.
+func (s *Server) watch(ctx context.Context, p *peer, process Process) {
+	defer process.Close()
+	err := process.AwaitDeath(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
+		return
+	}
+	// Its last words may still be in the socket; nothing is added to them.
+	s.mu.Lock()
+	hungUp := p.hungUp
+	s.mu.Unlock()
+	select {
+	case <-hungUp:
+	case <-ctx.Done():
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.register.bury(p)
+}

@@ -1,0 +1,229 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// GrantedDir is the directory, in the shared one, of the notes of what was granted and
+// is not proven over.
+const GrantedDir = "granted"
+
+// Config says how the agent's end behaves.
+type Config struct {
+	// Dir is the shared directory; it exists. Only Listen needs it.
+	Dir string
+	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its
+	// end would not be the end of what it started. Only tests do without.
+	RequirePID1 bool
+	// OwnKernel: the pod may run in a virtual machine of its own, so a note of
+	// another boot stays unproven.
+	OwnKernel bool
+	// Silence is after how long without a word a shim is reported Silent; zero
+	// means two beats and a half.
+	Silence time.Duration
+	Log     *slog.Logger
+
+	oldKernel bool // as before Linux 6.5, in tests
+}
+
+// Server is the agent's end of the grant: every shim of the pod reports to it, and
+// to no other agent process while it holds the lock.
+type Server struct {
+	cfg     Config
+	machine Machine
+	lock    io.Closer // nil: none
+	outbox  *outbox
+	reports chan gate.Report
+
+	mu       sync.Mutex
+	register register
+}
+
+// Listen waits until no other agent process acts for the pod (a killed one may
+// take a moment to die), then opens the socket for the shims.
+func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	cfg = cfg.withDefaults()
+	bootID, err := host.BootID()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := host.Lock(ctx, filepath.Join(cfg.Dir, gate.LockName), cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	m := Machine{BootID: bootID, Now: host.Now, Notes: directory(filepath.Join(cfg.Dir, GrantedDir))}
+	s, err := New(cfg, m)
+	if err == nil {
+		var l *net.UnixListener
+		l, err = host.Socket(host.Network, filepath.Join(cfg.Dir, api.SocketName), 0o777)
+		if err == nil {
+			s.machine.Shims, s.lock = socket{l, cfg.oldKernel}, lock
+			return s, nil
+		}
+	}
+	lock.Close()
+	return nil, err
+}
+
+// New makes a Server on the machine. The caller has seen to it that no other agent
+// process acts for the pod.
+func New(cfg Config, m Machine) (*Server, error) {
+	cfg = cfg.withDefaults()
+	s := &Server{cfg: cfg, machine: m, outbox: newOutbox(), reports: make(chan gate.Report)}
+	s.register = register{outbox: s.outbox, runs: runs{}, log: cfg.Log}
+	var err error
+	s.register.ledger, err = openLedger(m.Notes, m.BootID, cfg.OwnKernel)
+	return s, err
+}
+
+func (c Config) withDefaults() Config {
+	if c.Silence == 0 {
+		c.Silence = silence
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Reports yields the last Report of each shim that changed. A reader that is
+// late sees fewer, never older ones, and holds up nothing.
+func (s *Server) Reports() <-chan gate.Report { return s.reports }
+
+// Run serves until ctx ends, then hangs up on every shim and gives up the lock.
+// A child whose shim was hung up on runs on until its grant runs out.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { s.machine.Shims.Close() })
+	defer stop()
+
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel()
+	tasks.Go(func() { s.outbox.deliver(ctx, s.reports) })
+	tasks.Go(func() { s.listenForSilence(ctx) })
+	for {
+		c, err := s.machine.Shims.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if c != nil {
+				c.Close()
+			}
+			return nil
+		case err != nil:
+			// Out of files, say. Without shims there is nothing to hold for: a
+			// new process does better than this one.
+			return fmt.Errorf("accept a shim: %w", err)
+		}
+		tasks.Go(func() { s.serve(ctx, &tasks, c) })
+	}
+}
+
+// Close gives up the socket and the lock of a Server that does not Run.
+func (s *Server) Close() error {
+	err := ignoreClosed(s.machine.Shims.Close())
+	if s.lock != nil {
+		err = errors.Join(err, ignoreClosed(s.lock.Close()))
+	}
+	return err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Granted tells whether a shim of the container may have been granted the hold,
+// by this agent process or an earlier one, and is not known to be dead.
+func (s *Server) Granted(container, hold string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.register.ledger.granted(container, hold)
+}
+
+// Grant permits the shim to run its child, or moves the deadline of the one
+// that runs. The note in the ledger is written first.
+func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
+	if g.BootID == "" {
+		g.BootID = s.machine.BootID
+	}
+	if err := g.Check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.register
+	p := r.find(id)
+	switch {
+	case p == nil:
+		return gate.ErrUnknown
+	case p.conn == nil:
+		return gate.ErrNotConnected
+	case r.ledger.unproven(p.report.Container, id) == g.Hold:
+		return gate.ErrUnproven
+	case p.over(g.Hold):
+		return gate.ErrOver
+	}
+	if err := r.ledger.record(p.report.Container, id, g.Hold); err != nil {
+		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
+	}
+	p.granted = g.Hold
+	r.review(p.report.Container)
+	if err := p.send(gate.Order{Grant: &g}); err != nil {
+		return fmt.Errorf("send grant: %w", err)
+	}
+	return nil
+}
+
+// Drain asks the shim to stop its child, within grace or by the deadline,
+// whichever comes first, and to start nothing under that hold any more. Once
+// asked it is not taken back, and it is repeated to a shim that reconnects. The
+// Report with that Hold over is the answer.
+func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
+	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
+}
+
+// End asks for what Drain does, of a shim that has a child; but then the
+// container ends with the child's exit code, instead of standing by again.
+func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
+	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
+}
+
+func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
+	now := s.machine.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.register.find(id)
+	if p == nil {
+		return gate.ErrUnknown
+	}
+	hold := p.holdToDrain()
+	if hold == "" || p.over(hold) || ask.End && p.report.Phase == gate.Waiting {
+		return nil // nothing was granted or runs, or it is over already
+	}
+	p.keep(hold, ask, now)
+	if p.conn == nil {
+		return nil
+	}
+	return p.sendDrain(now)
+}

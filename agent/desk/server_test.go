@@ -1,0 +1,365 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// patience is met by a bug only.
+const patience = 10 * time.Second
+
+func TestNoteIsOnDiskBeforeTheGrantIsSent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir})
+	shim := joined(t, dir, waiting("one"))
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	require.NoError(t, s.Grant("one", grantOf("h1")))
+	assert.Equal(t, "h1", shim.order().Grant.Hold)
+	var e entry
+	b, err := os.ReadFile(filepath.Join(dir, "granted", "app"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &e))
+	assert.Equal(t, entry{Shim: "one", Hold: "h1", BootID: s.machine.BootID}, e)
+
+	// No note, no grant.
+	require.NoError(t, os.Remove(filepath.Join(dir, "granted", "app")))
+	require.NoError(t, os.Remove(filepath.Join(dir, "granted")))
+	err = s.Grant("one", grantOf("h2"))
+	assert.ErrorIs(t, err, gate.ErrNotNoted)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, s.Grant("one", grantOf("h1")))
+	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
+}
+
+func TestNotesSayWhatIsUnproven(t *testing.T) {
+	t.Parallel()
+	boot, err := host.BootID()
+	require.NoError(t, err)
+	for name, test := range map[string]struct {
+		note, unproven string
+		ownKernel      bool
+	}{
+		"another shim":        {note: `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, unproven: "h1"},
+		"the same shim":       {note: `{"shim":"one","hold":"h1","bootID":"` + boot + `"}`, unproven: ""},
+		"of another boot":     {note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: ""},
+		"cannot be read":      {note: `{"shim":"o`, unproven: gate.Unreadable},
+		"empty":               {note: ``, unproven: gate.Unreadable},
+		"of no boot":          {note: `{"shim":"old","hold":"h1"}`, unproven: "h1"},
+		"of another boot, no": {note: `{"shim":"old","bootID":"other"}`, unproven: gate.Unreadable},
+		"of a machine of the pod's own": {
+			note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: "h1", ownKernel: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "granted"), 0o777))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "granted", "app"), []byte(test.note), 0o644))
+			s, _ := served(t, Config{Dir: dir, OwnKernel: test.ownKernel})
+			shim := joined(t, dir, waiting("one"))
+			r := reported(t, s, func(r gate.Report) bool { return r.Connected })
+			assert.Equal(t, test.unproven, r.Unproven)
+			if test.unproven != "" {
+				assert.ErrorIs(t, s.Grant("one", grantOf(test.unproven)), gate.ErrUnproven)
+			}
+			require.NoError(t, s.Grant("one", grantOf("h2")), "another hold needs no proof")
+			assert.Equal(t, "h2", shim.order().Grant.Hold)
+			reported(t, s, func(r gate.Report) bool { return r.Unproven == "" })
+		})
+	}
+}
+
+// A shim that ends connects once more, and ends before it says so.
+func TestShimThatLeavesSilentlyIsNoTrouble(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	dir := t.TempDir()
+	_, end := served(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(t, err)
+	require.NoError(t, u.Close())
+	strange, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(t, err)
+	defer strange.Close()
+	_, err = strange.Write([]byte("{}"))
+	require.NoError(t, err)
+	_, err = strange.Read(make([]byte, 1))
+	require.Error(t, err, "the agent's end has hung up on a stranger, and so has heard both")
+	end()
+	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
+}
+
+// A note is of one hold, unless it cannot be read.
+func TestNotesSayWhichHoldMayHaveBeenGranted(t *testing.T) {
+	t.Parallel()
+	boot, err := host.BootID()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "granted"), 0o777))
+	for container, text := range map[string]string{"migrate": `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, "seed": "{"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "granted", container), []byte(text), 0o644))
+	}
+	s, _ := served(t, Config{Dir: dir})
+	assert.True(t, s.Granted("migrate", "h1"))
+	assert.False(t, s.Granted("migrate", "h2"))
+	assert.True(t, s.Granted("seed", "h2"), "it may be any")
+	assert.False(t, s.Granted("app", "h1"))
+}
+
+func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir})
+	shim := joined(t, dir, waiting("one"))
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	require.NoError(t, s.Drain("one", "nothing is granted", time.Hour), "nothing to drain")
+	require.NoError(t, s.Grant("one", grantOf("h1")))
+	shim.order()
+
+	shim.Close()
+	reported(t, s, func(r gate.Report) bool { return !r.Connected })
+	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), gate.ErrNotConnected)
+	require.NoError(t, s.Drain("one", "yield", time.Minute))
+	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
+	require.NoError(t, s.Drain("one", "longer", time.Hour))
+
+	// It never saw the grant: it is asked to rule it out.
+	shim.connect(dir)
+	d := shim.order().Drain
+	require.NotNil(t, d)
+	assert.Equal(t, "h1", d.Hold)
+	assert.Equal(t, "in a hurry", d.Reason)
+	assert.LessOrEqual(t, d.Grace, time.Second)
+	shim.is(gate.Waiting, "h1")
+	reported(t, s, func(r gate.Report) bool { return r.Hold == "h1" })
+	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), gate.ErrOver)
+	assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
+
+	// What was asked of h1 does not meet h2.
+	require.NoError(t, s.Grant("one", grantOf("h2")))
+	assert.Equal(t, "h2", shim.order().Grant.Hold)
+	shim.is(gate.Running, "h2")
+	shim.connect(dir)
+	require.NoError(t, s.Drain("one", "again", time.Second))
+	assert.Equal(t, "h2", shim.order().Drain.Hold)
+}
+
+func TestASlowReaderSeesTheLastReportOfEachShim(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir})
+	one := joined(t, dir, waiting("one"))
+	two := joined(t, dir, waiting("two"))
+	for range 100 {
+		one.is(gate.Running, "h1")
+		two.is(gate.Running, "h2")
+		one.is(gate.Waiting, "h1")
+		two.is(gate.Draining, "h2")
+	}
+	one.is(gate.Ended, "h1")
+	one.hungUp()
+	last := map[gate.ShimID]gate.Report{}
+	for last["one"].Phase != gate.Ended || last["one"].Connected || last["two"].Phase != gate.Draining {
+		r := reported(t, s, func(gate.Report) bool { return true })
+		assert.False(t, last[r.Shim].Phase == gate.Ended && r.Phase != gate.Ended, "older after newer")
+		last[r.Shim] = r
+	}
+}
+
+func TestSilenceIsNoDeath(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir, Silence: 200 * time.Millisecond})
+	st := waiting("one")
+	st.Phase, st.Hold = gate.Running, "h1"
+	shim := joined(t, dir, st)
+	r := reported(t, s, func(r gate.Report) bool { return r.Silent })
+	assert.True(t, r.Connected)
+	assert.False(t, r.Dead)
+	shim.is(gate.Running, "h1")
+	reported(t, s, func(r gate.Report) bool { return !r.Silent })
+}
+
+func TestAStrangeShimIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir, RequirePID1: true})
+	st := waiting("one")
+	st.PID1 = false
+	joined(t, dir, st).hungUp()
+
+	st = waiting("two")
+	st.Container = "../../etc/passwd"
+	joined(t, dir, st).hungUp()
+
+	known := joined(t, dir, waiting("three"))
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	known.Container = "other"
+	known.is(gate.Waiting, "")
+	known.hungUp()
+	reported(t, s, func(r gate.Report) bool { return r.Shim == "three" && !r.Connected })
+
+	rebooted := joined(t, dir, waiting("four"))
+	rebooted.hungUpAfter(func() { rebooted.BootID = "other"; rebooted.connect(dir) })
+	assert.ErrorIs(t, s.Grant("nobody", grantOf("h1")), gate.ErrUnknown)
+	assert.ErrorIs(t, s.Drain("nobody", "", 0), gate.ErrUnknown)
+}
+
+func TestASecondAgentProcessWaitsForTheFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, end := served(t, Config{Dir: dir})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := Listen(ctx, Config{Dir: dir})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	second := make(chan *Server)
+	go func() {
+		s, err := Listen(t.Context(), Config{Dir: dir})
+		assert.NoError(t, err)
+		second <- s
+	}()
+	end()
+	select {
+	case s := <-second:
+		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(), "twice is once")
+	case <-time.After(patience):
+		t.Fatal("the lock is not free")
+	}
+}
+
+func TestEverybodyMayConnect(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.sock"), nil, 0o600), "a stale one")
+	_, _ = served(t, Config{Dir: dir})
+	info, err := os.Stat(filepath.Join(dir, "agent.sock"))
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeSocket|0o777, info.Mode())
+}
+
+func TestAnEndedShimIsDeadOnlyIfThatIsProven(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		pid1    bool
+		granted string
+		phase   gate.Phase
+		hold    string
+		dead    bool
+	}{
+		"PID 1 of a running child":       {pid1: true, granted: "h1", phase: gate.Running, hold: "h1", dead: true},
+		"PID 1 with a grant on its way":  {pid1: true, granted: "h1", phase: gate.Waiting, dead: true},
+		"no PID 1, child running":        {granted: "h1", phase: gate.Running, hold: "h1"},
+		"no PID 1, child draining":       {granted: "h1", phase: gate.Draining, hold: "h1"},
+		"no PID 1, grant on its way":     {granted: "h2", phase: gate.Waiting, hold: "h1"},
+		"no PID 1, never granted":        {phase: gate.Waiting, dead: true},
+		"no PID 1, hold is over":         {granted: "h1", phase: gate.Waiting, hold: "h1", dead: true},
+		"no PID 1, came to its end":      {granted: "h1", phase: gate.Ended, hold: "h1", dead: true},
+		"no PID 1, hold is not this one": {phase: gate.Running, hold: "h1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s, _ := served(t, Config{Dir: dir, oldKernel: true})
+			pidfd, kill := ofSleeper(t)
+			st := waiting("one")
+			st.PID1 = test.pid1
+			shim := joined(t, dir, st, pidfd)
+			heir := joined(t, dir, waiting("two"), pidfdOfSelf(t))
+			reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && r.Connected })
+			if test.granted != "" {
+				require.NoError(t, s.Grant("one", grantOf(test.granted)))
+				reported(t, s, func(r gate.Report) bool { return r.Shim == "two" && r.Unproven == test.granted })
+			}
+			shim.is(test.phase, test.hold)
+			reported(t, s, func(r gate.Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
+			kill()
+			shim.Close() // the kernel does, for a shim
+			r := reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
+			if test.dead {
+				if !r.Dead {
+					reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && r.Dead })
+				}
+				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
+				return
+			}
+			// Whatever comes of it comes before this.
+			heir.is(gate.Draining, "h9")
+			reported(t, s, func(r gate.Report) bool {
+				assert.False(t, r.Dead)
+				return r.Shim == "two" && r.Phase == gate.Draining
+			})
+		})
+	}
+}
+
+func pidfdOfSelf(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func TestDeathIsNotSeenBeforeTheLastWord(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir, oldKernel: true})
+	pidfd, kill := ofSleeper(t)
+	shim := joined(t, dir, waiting("one"), pidfd)
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	// Whatever is left unread by the shim makes the kernel report a reset.
+	for range 100 {
+		require.NoError(t, s.Grant("one", grantOf("h1")))
+	}
+	kill()
+	shim.is(gate.Running, "h1")
+	shim.is(gate.Ended, "h1")
+	shim.Close()
+	r := reported(t, s, func(r gate.Report) bool { return r.Dead })
+	assert.Equal(t, gate.Ended, r.Phase)
+	assert.False(t, r.Connected)
+}
+
+func TestWithoutAPidfdAShimIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, _ = served(t, Config{Dir: dir, oldKernel: true})
+	joined(t, dir, waiting("one")).hungUp()
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	joined(t, dir, waiting("two"), int(null.Fd())).hungUp()
+}
+
+func TestAReportTellsWhenTheShimStarted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir})
+	st := waiting("one")
+	st.Began = time.Minute
+	joined(t, dir, st)
+	r := reported(t, s, func(r gate.Report) bool { return r.Connected })
+	assert.Equal(t, time.Minute, r.Began)
+}

@@ -1,0 +1,46 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// silence is how long a shim may say nothing before it is reported Silent: two
+// beats and a half.
+const silence = 5 * gate.BeatEvery / 2
+
+// listenForSilence marks the shims whose beats stopped. If this process was
+// frozen itself, the shims get the time to be heard first.
+func (s *Server) listenForSilence(ctx context.Context) {
+	every := s.cfg.Silence / 5
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	last := s.machine.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := s.machine.Now()
+		awake := now-last < 2*every
+		last = now
+		s.mu.Lock()
+		for _, p := range s.register.peers {
+			switch {
+			case p.conn == nil:
+			case !awake:
+				p.heard = now
+			case now-p.heard > s.cfg.Silence && !p.report.Silent:
+				p.report.Silent = true
+				s.register.report(p)
+			}
+		}
+		s.mu.Unlock()
+	}
+}

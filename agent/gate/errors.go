@@ -1,0 +1,32 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import "errors"
+
+// Errors of orders to a shim. An order that returns one had no effect.
+var (
+	// ErrUnknown means that there is no such shim, or that it is dead.
+	ErrUnknown = errors.New("unknown shim")
+	// ErrNotConnected means that the shim cannot be reached now. The agent's end
+	// keeps a drain for the shim's next connection, but no grant.
+	ErrNotConnected = errors.New("shim is not connected")
+	// ErrOver means that the shim drained under that hold, or that its container
+	// ends. The shim starts nothing under that hold any more.
+	ErrOver = errors.New("the hold is over for this shim")
+	// ErrUnproven means that an earlier shim of the container was granted that
+	// hold, and that nothing proves that shim dead.
+	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
+	// ErrNotNoted means that the ledger cannot be written, because the disk is
+	// full or read-only. The grant was not sent.
+	ErrNotNoted = errors.New("the grant could not be noted")
+	// ErrNotRunning means that the shim has no child, or an ending one, beside
+	// which a command could run.
+	ErrNotRunning = errors.New("the application does not run")
+	// ErrNotRun means that the command could not be started, or that its exit code
+	// is unknown.
+	ErrNotRun = errors.New("the command was not run")
+	// ErrMessage means that neither end of the contract sends such a message.
+	ErrMessage = errors.New("malformed message")
+)

@@ -1,0 +1,40 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Now returns the instant of CLOCK_BOOTTIME: the time since boot, suspend included.
+func Now() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic(fmt.Sprintf("CLOCK_BOOTTIME: %v", err)) // Linux has had it since 2.6.39
+	}
+	return time.Duration(t.Nano())
+}
+
+// Wall returns the instant of CLOCK_REALTIME: the time since 1970.
+func Wall() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &t); err != nil {
+		panic(fmt.Sprintf("CLOCK_REALTIME: %v", err)) // there is no Linux without it
+	}
+	return time.Duration(t.Nano())
+}
+
+// BootID returns the name of the boot that Now counts from.
+func BootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrTruncated means that a message was longer than a connection carries.
+var ErrTruncated = errors.New("truncated message")
+
+// Network is the kind of socket that carries whole messages (SOCK_SEQPACKET).
+const Network = "unixpacket"
+
+// Conn carries whole messages, and files with them.
+type Conn struct {
+	*net.UnixConn
+	raw syscall.RawConn
+	in  []byte
+}
+
+// NewConn makes a Conn of messages of that many bytes at most.
+func NewConn(c *net.UnixConn, most int) (*Conn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{UnixConn: c, raw: raw, in: make([]byte, most+1)}, nil
+}
+
+// Send never blocks: an end that does not read (frozen) must not hold up the
+// other. It raises no SIGPIPE, which a shim would pass on to its child.
+func (c *Conn) Send(message []byte, fds ...int) (err error) {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	errWrite := c.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendmsg(int(fd), message, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		return true
+	})
+	return errors.Join(errWrite, err)
+}
+
+// Receive returns the next message, valid until the next call, and the file
+// that came with it, if any.
+func (c *Conn) Receive() (message []byte, file *os.File, err error) {
+	oob := make([]byte, unix.CmsgSpace(4*4))
+	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other end is gone and had not read all that was sent to it. The
+		// kernel says so once, before it hands out the last words.
+		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	file = firstFile(oob[:oobn])
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || n == len(c.in) {
+		if file != nil {
+			file.Close()
+		}
+		return nil, nil, fmt.Errorf("%w: more than %d bytes", ErrTruncated, len(c.in)-1)
+	}
+	return c.in[:n], file, nil
+}
+
+// PeerPidfd returns a pidfd of the process that connected (SO_PEERPIDFD, Linux 6.5).
+func (c *Conn) PeerPidfd() (*os.File, error) {
+	var fd int
+	var err error
+	errControl := c.raw.Control(func(socket uintptr) {
+		fd, err = unix.GetsockoptInt(int(socket), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	})
+	if err = errors.Join(err, errControl); err != nil {
+		return nil, err
+	}
+	unix.CloseOnExec(fd)
+	_ = unix.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// firstFile takes the first passed file and closes any others.
+func firstFile(oob []byte) *os.File {
+	var first *os.File
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			if first != nil {
+				unix.Close(fd)
+				continue
+			}
+			// Non-blocking, so that the runtime's poller takes it.
+			_ = unix.SetNonblock(fd, true)
+			first = os.NewFile(uintptr(fd), "pidfd")
+		}
+	}
+	return first
+}

@@ -1,0 +1,26 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package host is what the agent and the shim ask of the kernel beneath them:
+// clocks and timers, locks, sockets, processes and signals. It knows no slot, no
+// grant and no child. Who asks for what, and when, is decided in agent/desk,
+// agent/shim and agent/standin.
+//
+// # What it guarantees
+//
+// A function returns what the kernel said. No function waits for another process,
+// but for those that are documented to wait ([Lock], [Flock], [Fork]).
+//
+// # Clock
+//
+// [Now] is CLOCK_BOOTTIME, and an [Alarm] rings by that clock: both go on in suspend,
+// where the timers of the Go runtime stop. [Leaps] compares the wall clock with it,
+// and decides nothing else by the wall clock.
+//
+// # What it does not guarantee
+//
+//   - A machine that is paused cannot see that its clocks stood still. [Leaps] sees
+//     that somebody has set the wall clock right afterwards, if anybody does.
+//   - A process id names a process only until that process is reaped. The caller of
+//     [Signal] has to be the process that reaps.
+package host

@@ -1,0 +1,37 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"runtime/debug"
+	"sync"
+	"syscall"
+)
+
+// forks is held during a fork, which may hang: a second fork waits, and so does Trim.
+var forks sync.Mutex
+
+// Fork calls syscall.ForkExec in a program that must go on if that hangs, as it does
+// on a volume that does not answer. A fork that hangs keeps its thread, and with
+// it one of the Go scheduler's processors: that is why the shim has two. A garbage
+// collection would wait for both of them: that is why there is none meanwhile.
+func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	forks.Lock()
+	defer forks.Unlock()
+	uncollected(func() { pid, err = syscall.ForkExec(path, argv, attr) })
+	return pid, err
+}
+
+// heapLimit is far above what a shim ever has, and below the gigabyte from which
+// on the Go runtime gives its own tables huge pages.
+const heapLimit = 256 << 20
+
+// uncollected calls f while nothing collects garbage, nor begins to. Without the
+// limit, a collection that is let end with none to follow takes the heap for
+// endless: two megabytes go to the first page of each table.
+func uncollected(f func()) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapLimit))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	f()
+}

@@ -1,0 +1,42 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A shim of two megabytes had four after some starts of its child.
+func TestStartsTakeNoHugePages(t *testing.T) {
+	// hg: the mapping is advised to be of huge pages, whether or not this kernel
+	// has one to give.
+	huge := func() int {
+		maps, err := os.ReadFile("/proc/self/smaps")
+		require.NoError(t, err)
+		return strings.Count(string(maps), " hg")
+	}
+	before := huge()
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		for range 30 {
+			runtime.GC()
+		}
+	}()
+	for running := true; running; {
+		uncollected(func() {})
+		select {
+		case <-collected:
+			running = false
+		default:
+		}
+	}
+	assert.Equal(t, before, huge())
+}

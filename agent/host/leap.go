@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leap is the shortest change of the wall clock that is taken for the trace of a
+// pause: a quarter of the least margin (2 s). Clocks that are a thousandth off take
+// 20 ms of that margin, a watchdog that is late has the rest. The margin does not
+// pay for an unseen pause and for two clocks at chronyd's full rate at once: those
+// alone take 1.8 s of a lease of 12 s (api.Budget).
+const leap = 500 * time.Millisecond
+
+// Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
+//
+// A machine that is paused cannot see that: all of its own clocks stand still. The
+// wall clock alone is set right afterwards, by the hypervisor or by a time server.
+// A clock that was set for another reason looks the same. Slewing changes both
+// clocks alike and is no leap; nor is suspend, in which both go on.
+type Leaps struct {
+	// C yields a value after the wall clock was set.
+	C         chan struct{}
+	now, wall func() time.Duration
+	base      window
+	file      *os.File // the timer that the kernel cancels; nil without one
+}
+
+// window bounds the distance of the wall clock from CLOCK_BOOTTIME: the two cannot be
+// read at one instant.
+type window struct{ low, high time.Duration }
+
+// NewLeaps begins to compare the two clocks. Where the kernel does not tell that
+// the wall clock was set (gVisor), C never yields: comparing at each beat is left.
+func NewLeaps() *Leaps {
+	l := LeapsOf(Now, Wall)
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return l
+	}
+	// The timer itself is never to expire: it is armed for the year 2262.
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(math.MaxInt64)}
+	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &spec, nil); err != nil {
+		unix.Close(fd)
+		return l
+	}
+	l.file = os.NewFile(uintptr(fd), "wall clock")
+	l.Settle() // not before the timer: nothing is missed between the two
+	return l
+}
+
+// LeapsOf compares a wall clock with a clock that nobody sets. The owner of the wall
+// clock writes to C after having set it.
+func LeapsOf(now, wall func() time.Duration) *Leaps {
+	l := &Leaps{C: make(chan struct{}, 1), now: now, wall: wall}
+	l.Settle()
+	return l
+}
+
+// Run passes on to C that the wall clock was set, until Close.
+func (l *Leaps) Run() {
+	if l.file != nil {
+		l.pass(l.file.Read)
+	}
+}
+
+// pass passes on each cancellation of the timer. The kernel answers the read after
+// one with ECANCELED, and the timer stays armed.
+func (l *Leaps) pass(read func([]byte) (int, error)) {
+	var expirations [8]byte
+	for {
+		if _, err := read(expirations[:]); err != nil && !errors.Is(err, unix.ECANCELED) {
+			return
+		}
+		select {
+		case l.C <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Watch tells of each leap, until ctx ends.
+func (l *Leaps) Watch(ctx context.Context) <-chan struct{} {
+	leapt := make(chan struct{})
+	go l.Run()
+	go func() {
+		for {
+			select {
+			case <-l.C:
+			case <-ctx.Done():
+				return
+			}
+			if !l.Leapt() {
+				continue
+			}
+			l.Settle()
+			select {
+			case leapt <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return leapt
+}
+
+// Close ends Run.
+func (l *Leaps) Close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
+
+// Leapt reports whether the wall clock leapt since the last Settle. Steps that are
+// too small to count add up.
+func (l *Leaps) Leapt() bool {
+	now := l.read()
+	return now.low-l.base.high >= leap || l.base.low-now.high >= leap
+}
+
+// Settle takes the clocks as they are.
+func (l *Leaps) Settle() { l.base = l.read() }
+
+// narrow is the width of a good reading of both clocks: two system calls
+// that nothing interrupts take a microsecond.
+const narrow = time.Millisecond
+
+// read reads both clocks, in as narrow a window as it gets in a few attempts. A
+// thread that is interrupted each time reads a wider one, in which Leapt sees less.
+func (l *Leaps) read() window {
+	best := window{high: math.MaxInt64}
+	for range 5 {
+		before := l.now()
+		wall := l.wall()
+		after := l.now()
+		if after-before < best.high-best.low {
+			best = window{low: wall - after, high: wall - before}
+		}
+		if after-before < narrow {
+			break
+		}
+	}
+	return best
+}

@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock makes this process the only agent of its pod: it waits until no other one
+// has the file locked. The lock ends with the process.
+func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the pod: %w", err)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return f, nil
+	}
+	log.Info("waiting for another agent process of this pod to end")
+	locked := make(chan error, 1)
+	go func() { locked <- Flock(int(f.Fd())) }()
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		// The kernel's wait cannot be called off. Whenever it ends, the lock
+		// goes at once.
+		go func() { _, _ = <-locked, f.Close() }()
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the pod: %w", err)
+	}
+	return f, nil
+}
+
+// Flock waits for an exclusive lock on an open file, whatever signals come.
+func Flock(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

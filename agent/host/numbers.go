@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"runtime"
+	"sync"
+	"syscall"
+)
+
+// A pid file on a volume outlives its writer. PostgreSQL, like others, does not
+// start while a process of that number and of its user lives, other than
+// itself and its parent. A container's first process always found itself. The
+// shim's child might find a thread of the shim, which the kernel lets pass for a
+// process. So the numbers of threads and of children are kept apart, in every
+// container alike: first all threads, then a gap, then children.
+const (
+	// threads are as many as a shim comes to have within its first seconds.
+	threads = 7
+	// gap is wider than the few numbers that one container's threads begin
+	// later than another's: the runtime that starts a container takes some.
+	gap = 32
+)
+
+// SpreadNumbers makes the threads, then the gap. A thread that cannot be started for
+// lack of a right or of memory leaves the numbers as they come.
+func SpreadNumbers() {
+	var ready, given sync.WaitGroup
+	ready.Add(threads)
+	release := make(chan struct{})
+	for range threads {
+		given.Go(func() {
+			// A locked goroutine has a thread to itself; given back, it idles.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ready.Done()
+			<-release
+		})
+	}
+	ready.Wait()
+	close(release)
+	// An idle thread is taken for what follows; none that is still held is.
+	given.Wait()
+	for range gap {
+		// A fork of its own number, whose exec finds nothing. It shares the
+		// shim's memory until then, so that all of them take 3 ms.
+		if _, err := syscall.ForkExec("", []string{""}, &syscall.ProcAttr{}); err != syscall.ENOENT {
+			return
+		}
+	}
+}

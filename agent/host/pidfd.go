@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// AwaitDeath returns when the pidfd's process is dead, or with an error. The end of
+// ctx is such an error.
+func AwaitDeath(ctx context.Context, pidfd *os.File) error {
+	stop := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := pidfd.SyscallConn()
+	if err == nil {
+		err = raw.Read(readable)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// readable tells whether a pidfd's process is dead (to the runtime's poller,
+// which calls again when the file may have become readable).
+func readable(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
+}
+
+// IsPidfd tells whether the file is a pidfd.
+func IsPidfd(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var link string
+	errControl := raw.Control(func(fd uintptr) {
+		link, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	})
+	// anon_inode:[pidfd], and pidfd:[inode] since Linux 6.9.
+	return errors.Join(err, errControl) == nil && strings.Contains(link, "pidfd") && !strings.HasPrefix(link, "/")
+}

@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a process as /proc shows it.
+type Process struct {
+	PID, Parent int
+	// Zombie: the process has ended, or at least its first thread has.
+	Zombie bool
+	// Stopped: a signal has stopped the process. What a debugger stops goes on
+	// whenever the debugger likes.
+	Stopped bool
+}
+
+// Reap takes one process that has ended. Without one it returns a process id of 0,
+// and tells whether no child process is left at all. It must be the only function
+// of the program that waits for processes.
+func Reap() (pid int, status unix.WaitStatus, none bool) {
+	for {
+		// __WALL: also those that a clone with another signal made.
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WALL, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, 0, errors.Is(err, unix.ECHILD)
+		default:
+			return pid, status, false
+		}
+	}
+}
+
+// FindProcess returns the process of that number, if there is one.
+func FindProcess(pid int) (Process, bool) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return Process{}, false
+	}
+	return ParseStat(stat)
+}
+
+// OwnDescendants returns every process that descends from this one.
+func OwnDescendants() ([]Process, error) {
+	all, err := ReadProcesses()
+	return Descendants(all, os.Getpid()), err
+}
+
+// ReadProcesses reads what /proc shows. A process that ends meanwhile is left out.
+func ReadProcesses() ([]Process, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("read processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("read processes: %w", err)
+	}
+	var all []Process
+	for _, name := range names {
+		if name[0] < '1' || name[0] > '9' {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue
+		}
+		if p, ok := ParseStat(stat); ok {
+			all = append(all, p)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("read processes: %w", os.ErrNotExist)
+	}
+	return all, nil
+}
+
+// ParseStat reads "pid (name) state parent …"; the name may contain anything.
+func ParseStat(stat []byte) (Process, bool) {
+	open, end := bytes.IndexByte(stat, ' '), bytes.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return Process{}, false
+	}
+	fields := bytes.Fields(stat[end+1:])
+	if len(fields) < 2 {
+		return Process{}, false
+	}
+	pid, errPid := strconv.Atoi(string(stat[:open]))
+	parent, errParent := strconv.Atoi(string(fields[1]))
+	if errPid != nil || errParent != nil {
+		return Process{}, false
+	}
+	state := fields[0][0]
+	return Process{
+		PID: pid, Parent: parent,
+		Zombie: state == 'Z' || state == 'X', Stopped: state == 'T',
+	}, true
+}
+
+// Descendants returns the children of root, their children, and so on, parents
+// first.
+func Descendants(all []Process, root int) []Process {
+	byParent := map[int][]Process{}
+	for _, p := range all {
+		byParent[p.Parent] = append(byParent[p.Parent], p)
+	}
+	var found []Process
+	for next := byParent[root]; len(next) > 0; {
+		found = append(found, next...)
+		var children []Process
+		for _, p := range next {
+			children = append(children, byParent[p.PID]...)
+			delete(byParent, p.PID) // what is read while it changes could go in circles
+		}
+		next = children
+	}
+	return found
+}

@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestProcessesAreReadWhateverTheirNames(t *testing.T) {
+	t.Parallel()
+	for stat, want := range map[string]Process{
+		"12 (sh) S 1 12 12 0":          {PID: 12, Parent: 1},
+		"13 (a) Z 9 (b) R 12 0":        {PID: 13, Parent: 12},
+		"14 () Z 12 0":                 {PID: 14, Parent: 12, Zombie: true},
+		"15 (x\n16 (y) S 3) D 13 13 0": {PID: 15, Parent: 13},
+	} {
+		got, ok := ParseStat([]byte(stat))
+		assert.True(t, ok, stat)
+		assert.Equal(t, want, got, stat)
+	}
+	for _, stat := range []string{"", "1", "1 (x", "1 (x)", "1 (x) S", "x (x) S 1 1", "1 (x) S y 1", ") (1"} {
+		_, ok := ParseStat([]byte(stat))
+		assert.False(t, ok, stat)
+	}
+}
+
+func TestDescendantsAreFoundThroughEveryGeneration(t *testing.T) {
+	t.Parallel()
+	all := []Process{
+		{PID: 1}, {PID: 5, Parent: 4}, {PID: 3, Parent: 1}, {PID: 4, Parent: 3}, {PID: 9, Parent: 0}, {PID: 10, Parent: 9},
+		// Read while process ids passed on: a circle.
+		{PID: 20, Parent: 21}, {PID: 21, Parent: 20}, {PID: 20, Parent: 1},
+	}
+	var pids []int
+	for _, p := range Descendants(all, 1) {
+		pids = append(pids, p.PID)
+	}
+	assert.ElementsMatch(t, []int{3, 4, 5, 20, 21, 20}, pids)
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add([]byte("15 (x\n16 (y) S 3) D 13 13 0"))
+	f.Fuzz(func(_ *testing.T, stat []byte) { ParseStat(stat) })
+}
+
+// A process that a debugger has stopped goes on when the debugger lets go.
+func TestTracedProcessIsNotTakenForStopped(t *testing.T) {
+	for state, stopped := range map[string]bool{"T": true, "t": false, "S": false} {
+		p, ok := ParseStat([]byte("7 (x) " + state + " 1 7 7 0 -1 0"))
+		require.True(t, ok)
+		assert.Equal(t, stopped, p.Stopped, state)
+	}
+}

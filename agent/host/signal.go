@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"errors"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Signal sends a signal to a process, or to a process group if pid is negative. An
+// entrypoint may have dropped its user (gosu, su-exec, setpriv) in a container
+// without the capability KILL. Such a container has the capability SETUID, since
+// its entrypoint used that; then Signal sends the signal as the process's user.
+func Signal(pid int, sig syscall.Signal) error {
+	err := unix.Kill(pid, sig)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	status, errRead := ReadStatus(max(pid, -pid))
+	if errRead != nil {
+		return err
+	}
+	if errAs := signalAs(status.UID, pid, sig); !errors.Is(errAs, unix.EPERM) {
+		return errAs
+	}
+	return err
+}
+
+// signalAs sends a signal from a thread that has the user for that instant. Linux
+// keeps users for each thread; a process of its own would need a fork, which may
+// hang or be refused. The real and the saved user stay what they were: so the
+// other user gains no right over the thread, and the thread gets its own one back.
+func signalAs(uid, pid int, sig syscall.Signal) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		own := unix.Geteuid()
+		dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+		err := setThreadUser(uid)
+		if err == nil {
+			err = unix.Kill(pid, sig)
+			if errBack := setThreadUser(own); errBack != nil {
+				// The thread ends with its goroutine, which has locked it.
+				done <- errors.Join(err, errBack)
+				return
+			}
+			if dumpable == 1 {
+				// The kernel takes that away from whatever changes its user, and
+				// with it /proc/1/fd/1, to which the application may write.
+				_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+			}
+		}
+		runtime.UnlockOSThread()
+		done <- err
+	}()
+	return <-done
+}
+
+// setThreadUser sets the effective user of this thread alone. The wrapper of
+// syscall sets that of every thread.
+func setThreadUser(uid int) error {
+	const unchanged = ^uintptr(0)
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

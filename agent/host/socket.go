@@ -1,0 +1,34 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+)
+
+// Socket binds beside the path and moves the socket there once it is ready, so
+// that a stale socket is replaced at once and no caller meets one that refuses. Gated
+// containers run as any user; mode says who may connect.
+func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	l, err := net.ListenUnix(network, &net.UnixAddr{Name: fresh, Net: network})
+	if err != nil {
+		return nil, fmt.Errorf("open socket %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false) // it might be a successor's by then
+	if err = os.Chmod(fresh, mode); err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	return l, nil
+}

@@ -1,0 +1,45 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Terminal is the container's terminal, if it has one, while this process leads the
+// session that the terminal controls.
+type Terminal struct {
+	FD int // -1: none
+}
+
+// FindTerminal returns the terminal among the standard files.
+func FindTerminal() Terminal {
+	own, err := unix.Getsid(0)
+	if err != nil || own != os.Getpid() {
+		return Terminal{FD: -1}
+	}
+	for fd := range 3 {
+		// The session that the terminal controls: ours, or an error.
+		if sid, err := unix.IoctlGetInt(fd, unix.TIOCGSID); err == nil && sid == own {
+			return Terminal{FD: fd}
+		}
+	}
+	return Terminal{FD: -1}
+}
+
+// Give gives the terminal up, so that the child can lead the session that the
+// terminal controls: job control and keys then work as they did for PID 1. The
+// kernel sends SIGHUP and SIGCONT to the foreground group, which is this process.
+func (t Terminal) Give() bool {
+	return t.FD >= 0 && unix.IoctlSetInt(t.FD, unix.TIOCNOTTY, 0) == nil
+}
+
+// Take takes the terminal back, so that a person can interrupt a standby.
+func (t Terminal) Take() {
+	if t.FD >= 0 {
+		_ = unix.IoctlSetInt(t.FD, unix.TIOCSCTTY, 0)
+	}
+}

@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// aside is a command that runs beside the child: a hook, or what the agent
+// orders. It descends from the shim as the child does, so whatever kills the
+// child's descendants kills it too. Nothing waits for it.
+type aside struct {
+	Command
+	// until is the instant at which the shim kills the command, zero for never.
+	until time.Duration
+	// done gets the outcome, once.
+	done func(outcome)
+
+	pid    int  // 0 while it is not known, and when it was reaped
+	late   bool // it was killed because its time was up
+	status unix.WaitStatus
+	output Output
+}
+
+// outcome is what became of an aside.
+type outcome struct {
+	code   int
+	output []byte
+	late   bool
+	err    error // it could not be run, or not to its end
+}
+
+// problem is nil for a success.
+func (o outcome) problem() error {
+	switch {
+	case o.err != nil:
+		return o.err
+	case o.late:
+		return errors.New("killed, because its time was up")
+	case o.code != 0:
+		return fmt.Errorf("exit code %d: %s", o.code, o.output)
+	}
+	return nil
+}
+
+// errChildEnded is the outcome of a command that the end of the child cut short.
+var errChildEnded = errors.New("the application has ended")
+
+// asides are the commands beside one child.
+type asides struct {
+	machine  Machine
+	all      []*aside
+	spawning int                     // of them, whose process id is not known yet
+	strays   map[int]unix.WaitStatus // reaped meanwhile
+}
+
+// launch starts an aside. Its exec may hang, as the child's may; the shim goes on, and
+// notes what it reaps meanwhile (strays).
+func (s *asides) launch(a *aside) {
+	s.all = append(s.all, a)
+	s.spawning++
+	s.machine.Start(&a.Command)
+}
+
+// started takes in the outcome of a start.
+func (s *asides) started(in Started) {
+	s.spawning--
+	if a := s.find(in.Command); in.Err != nil {
+		s.settle(a, outcome{err: in.Err})
+	} else if a != nil {
+		a.pid, a.output = in.PID, in.Output
+		if status, ok := s.strays[in.PID]; ok {
+			a.reaped(status)
+		}
+	} else if _, ok := s.strays[in.PID]; ok {
+		in.Output.End()
+	}
+	if s.spawning == 0 {
+		clear(s.strays)
+	}
+}
+
+// reaped notes the end of a process that is not the child: of an aside, of
+// one whose process id is not known yet, or of an orphan.
+func (s *asides) reaped(pid int, status unix.WaitStatus) {
+	for _, a := range s.all {
+		if a.pid == pid {
+			a.reaped(status)
+			return
+		}
+	}
+	if s.spawning > 0 {
+		s.strays[pid] = status
+	}
+}
+
+func (a *aside) reaped(status unix.WaitStatus) {
+	a.pid, a.status = 0, status
+	a.output.End()
+}
+
+// finished takes in the output of an aside that has ended. An exit code after the
+// shim's own SIGKILL says nothing about the application.
+func (s *asides) finished(in Finished, killing bool) {
+	switch a := s.find(in.Command); {
+	case a == nil:
+	case killing:
+		s.settle(a, outcome{err: errChildEnded})
+	default:
+		s.settle(a, outcome{code: exitCode(a.status), output: in.Output, late: a.late})
+	}
+}
+
+// find returns the aside of a command, unless it was given up.
+func (s *asides) find(c *Command) *aside {
+	for _, a := range s.all {
+		if &a.Command == c {
+			return a
+		}
+	}
+	return nil
+}
+
+// settle tells the outcome, unless the aside was given up before.
+func (s *asides) settle(a *aside, o outcome) {
+	if i := slices.Index(s.all, a); i >= 0 {
+		s.all = slices.Delete(s.all, i, i+1)
+		a.done(o)
+	}
+}
+
+// giveUp settles what is left when the child and all beside it are dead.
+func (s *asides) giveUp() {
+	for len(s.all) > 0 {
+		s.settle(s.all[0], outcome{err: errChildEnded})
+	}
+}
+
+// due returns the instant at which the next aside has to be killed, or at if that
+// comes first.
+func (s *asides) due(at time.Duration) time.Duration {
+	for _, a := range s.all {
+		if a.killable() {
+			at = min(at, a.until)
+		}
+	}
+	return at
+}
+
+// killLate kills the asides whose time is up, with all that stayed in their
+// process group.
+func (s *asides) killLate() {
+	for _, a := range s.all {
+		if a.killable() && s.machine.Now() >= a.until {
+			a.late = true
+			_ = s.machine.Signal(-a.pid, unix.SIGKILL)
+		}
+	}
+}
+
+// killable tells whether the aside runs, and has an end.
+func (a *aside) killable() bool { return a.until != 0 && !a.late && a.pid != 0 }

@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// runs orders a command, and returns what became of it.
+func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Ran {
+	a.t.Helper()
+	require.NoError(a.t, a.send(gate.Order{Run: &gate.Run{ID: "r", Command: command, Timeout: timeout}}))
+	late := time.After(patience)
+	for {
+		select {
+		case r := <-a.answers:
+			require.Equal(a.t, "r", r.ID)
+			return r
+		case <-a.states: // beats
+		case <-late:
+			a.t.Fatal("no answer")
+		}
+	}
+}
+
+func TestACommandRunsBesideTheChildOnly(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	assert.Contains(t, a.runs(time.Minute, "true").Error, gate.ErrNotRunning.Error())
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	assert.Equal(t, gate.Ran{ID: "r"}, a.runs(time.Minute, "true"))
+	assert.Equal(t, gate.Ran{ID: "r", Code: 3, Output: []byte("out\nerr\n")},
+		a.runs(time.Minute, "sh", "-c", "echo out; echo err >&2; exit 3"))
+	assert.Equal(t, gate.Ran{ID: "r", Code: 137}, a.runs(time.Minute, "sh", "-c", "kill -9 $$$$"))
+	assert.Contains(t, a.runs(time.Minute, "no-such-program").Error, "not found")
+	assert.Equal(t, "no input\n", string(a.runs(time.Minute, "sh", "-c", "read x || echo no input").Output))
+	assert.Equal(t, "in $HOME $(NONE) app\n",
+		string(a.runs(time.Minute, "echo", "in", "$$HOME", "$(NONE)", "$(GATE_TEST)").Output))
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+	assert.Contains(t, a.runs(time.Minute, "true").Error, gate.ErrNotRunning.Error())
+}
+
+func TestACommandIsKilledWhenItsTimeIsUp(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	began := host.Now()
+	r := a.runs(300*time.Millisecond, "sh", "-c", "trap '' TERM; echo begun; sleep 1000; sleep 1000")
+	assert.Equal(t, gate.Ran{ID: "r", Code: 137, Output: []byte("begun\n"), TimedOut: true}, r)
+	assert.GreaterOrEqual(t, host.Now()-began, 300*time.Millisecond)
+	// The child did not notice.
+	assert.Equal(t, gate.Ran{ID: "r"}, a.runs(time.Minute, "true"))
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+}
+
+func TestOfACommandsOutputOnlyTheBeginningIsKept(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	r := a.runs(time.Minute, "sh", "-c", "head -c 1000000 /dev/zero; exit 4")
+	assert.Equal(t, 4, r.Code)
+	assert.Equal(t, make([]byte, gate.MostOutput), r.Output)
+	// What a command leaves behind keeps its output, and is not waited for.
+	r = a.runs(time.Minute, "sh", "-c", "echo first; (sleep 1000; echo last) &")
+	assert.Equal(t, gate.Ran{ID: "r", Output: []byte("first\n")}, r)
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+}
+
+func TestTheEndOfTheChildCutsACommandShort(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	require.NoError(t, a.send(gate.Order{Run: &gate.Run{ID: "first", Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
+	for i := range 2 * mostOrdered {
+		require.NoError(t, a.send(gate.Order{Run: &gate.Run{ID: fmt.Sprint(i), Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
+	}
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+	for range 2*mostOrdered + 1 {
+		assert.NotEmpty(t, (<-a.answers).Error)
+	}
+}
+
+func TestAnEndIsADrainThatEndsTheContainer(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	a.deaf()
+	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Minute, End: true}}))
+	a.until(gate.Draining, "h1")
+	a.until(gate.Ended, "h1")
+	require.NoError(t, a.Close())
+	a.exits(5)
+}
+
+func TestDollarsAreExpandedAsTheKubeletDoes(t *testing.T) {
+	t.Parallel()
+	values := map[string]string{"A": "a", "EMPTY": "", "B": "$(A)"}
+	for word, want := range map[string]string{
+		"":              "",
+		"plain":         "plain",
+		"$(A)":          "a",
+		"x$(A)y$(A)z":   "xayaz",
+		"$(B)":          "$(A)",
+		"$(EMPTY)":      "",
+		"$(NONE)":       "$(NONE)",
+		"$$(A)":         "$(A)",
+		"$$$(A)":        "$a",
+		"$$$$(A)":       "$$(A)",
+		"$A ${A}":       "$A ${A}",
+		"$":             "$",
+		"$(A":           "$(A",
+		"$(A$(A)":       "$(A$(A)",
+		"cost: 5$":      "cost: 5$",
+		"$()":           "$()",
+		"é$(A)é$é":      "éaé$é",
+		"$($(A))":       "$($(A))",
+		"foo$((A))bar":  "foo$((A))bar",
+		"$$x$$(A)$$$$A": "$x$(A)$$A",
+	} {
+		assert.Equal(t, want, expand(word, values), word)
+	}
+}

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// child is the application's process, and the grant that it runs under.
+type child struct {
+	grant  gate.Grant
+	pid    int // 0 if none lives
+	status unix.WaitStatus
+	// began is the instant at which the child started. A child that was frozen began
+	// later by that time, because it did not grow older meanwhile.
+	began time.Duration
+	// killing: everything that is left is being killed.
+	killing bool
+	environ []string // the shim's own
+	ours    func([]gate.SlotToken) []string
+}
+
+// env returns the shim's own environment with the grant's variables instead of
+// any of the same name (of two, most programs see the first).
+func (c *child) env() []string {
+	if c.ours == nil {
+		return c.environ
+	}
+	return override(c.environ, c.ours(c.grant.Slots))
+}
+
+// override puts ours before the environment, instead of any of the same name.
+func override(environ, ours []string) []string {
+	env := ours
+	for _, v := range environ {
+		name, _, _ := strings.Cut(v, "=")
+		if !has(ours, name) {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func has(env []string, name string) bool {
+	for _, v := range env {
+		if n, _, _ := strings.Cut(v, "="); n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// startCode returns the exit code for a child that could not be started.
+func startCode(err error) int {
+	if errors.Is(err, fs.ErrNotExist) {
+		return api.ExitNotFound
+	}
+	return api.ExitNotExecutable
+}
+
+// exitCode returns the child's own; 128+n for one that died of signal n.
+func exitCode(status unix.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}

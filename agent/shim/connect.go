@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// A shim that cannot connect tries again at once when a socket appears, and
+// otherwise after redialFirst, doubling up to redialMost: the former is what a
+// process takes to start, the latter what a pod's start may lose if the
+// directory cannot be watched.
+const (
+	redialFirst = 50 * time.Millisecond
+	redialMost  = 2 * time.Second
+)
+
+// socketConn is the kernel's Conn.
+type socketConn struct {
+	*host.Conn
+	pidfds []int // for the first message
+}
+
+func (c *socketConn) Send(message []byte) error {
+	fds := c.pidfds
+	c.pidfds = nil
+	return c.Conn.Send(message, fds...)
+}
+
+// connect keeps a connection to the agent's end for as long as the process
+// lives, and brings what comes of it in order.
+func connect(socket string, pidfd int, inputs chan<- Input) {
+	pause := redialFirst
+	for {
+		c := dial(socket, &pause)
+		began := host.Now()
+		up := &socketConn{Conn: c}
+		if pidfd >= 0 {
+			up.pidfds = []int{pidfd}
+		}
+		inputs <- Connected{up}
+		for {
+			o, err := receive(c)
+			if err != nil {
+				break
+			}
+			inputs <- o
+		}
+		inputs <- Disconnected{}
+		c.Close()
+		if host.Now()-began > redialMost {
+			pause = redialFirst
+		} else {
+			// It was hung up on soon: do not storm the agent's end.
+			pauseFor(nil, &pause)
+		}
+	}
+}
+
+func receive(c *host.Conn) (gate.Order, error) {
+	b, file, err := c.Receive()
+	if file != nil {
+		file.Close()
+	}
+	if err != nil {
+		return gate.Order{}, err
+	}
+	return gate.DecodeOrder(b)
+}
+
+// dial returns when it is connected.
+func dial(socket string, pause *time.Duration) *host.Conn {
+	watch := watchDir(filepath.Dir(socket)) // before the first try
+	if watch != nil {
+		defer watch.Close()
+	}
+	for {
+		u, err := net.DialUnix(host.Network, nil, &net.UnixAddr{Name: socket, Net: host.Network})
+		if err == nil {
+			c, err := host.NewConn(u, gate.MaxMessage)
+			if err == nil {
+				return c
+			}
+			u.Close()
+		}
+		pauseFor(watch, pause)
+	}
+}
+
+// watchDir watches for a socket that is moved into the directory; nil if it
+// cannot be watched (a node has a limited number of watches).
+func watchDir(dir string) *os.File {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MOVED_TO); err != nil {
+		unix.Close(fd)
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "inotify")
+}
+
+// pauseFor waits for the pause, or for something new in the watched directory
+// if there is one, and doubles the pause.
+func pauseFor(watch *os.File, pause *time.Duration) {
+	wait := *pause
+	*pause = min(2*wait, redialMost)
+	if watch != nil {
+		var events [4096]byte
+		if watch.SetReadDeadline(time.Now().Add(wait)) == nil {
+			if _, err := watch.Read(events[:]); err == nil || os.IsTimeout(err) {
+				return
+			}
+		}
+	}
+	<-time.After(wait)
+}

@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package shim is the container's end of the contract in agent/gate: [Exec] is the
+// parent of the application in its container, PID 1 there, and the watchdog of the
+// grant.
+//
+// # What it guarantees
+//
+// A child runs only under a grant, and is dead at the grant's deadline, whether
+// or not the agent lives, is frozen or is cut off. The shim kills everything that
+// descends from it until the kernel answers that nothing is left. Where the shim
+// cannot, it exits: the kernel then kills every process of the PID namespace that
+// the shim was PID 1 of.
+//
+// The shim says that a hold is over ([gate.Waiting] or [gate.Ended], naming the hold)
+// only when nothing lives under that hold, and starts nothing under it afterwards.
+//
+// # Clock
+//
+// Every instant is CLOCK_BOOTTIME, which goes on while the machine is
+// suspended and is the same for all containers of one kernel. A grant of another boot
+// is refused. The watchdog's timer is a timerfd on that clock, because timers of the
+// Go runtime stop in suspend. The wall clock decides nothing: its leap is a reason to
+// ask the agent.
+//
+// # What it does not guarantee
+//
+//   - A machine, container or shim that is frozen past the deadline kills as
+//     soon as it runs again, not before.
+//   - A machine that is paused does not see its clocks go on. Its shims freeze
+//     the child once the wall clock is set right (host.Leaps), until the agent has
+//     renewed. Where nobody sets that clock, the agent's next renewal or its watch
+//     tells of the loss.
+//   - A process in uninterruptible sleep is not dead, and is not said to be.
+//   - A child of another user gets no signal in a container that has neither the
+//     capability KILL nor SETUID. At the deadline the shim ends, which kills the child.
+//   - A process that entered the container from outside (kubectl exec) is not the
+//     child: the shim leaves it alone until it is orphaned, which makes it the shim's.
+//   - Dispositions that the runtime had set to "ignore" before the shim started
+//     are passed on for SIGHUP and SIGINT alone; the Go runtime replaces others
+//     before it can be asked. runc, itself in Go, does the same.
+package shim

@@ -1,0 +1,179 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// event is what next brought: at most one of signal, grant and drain; none if
+// only time has passed, a process has ended, or the connection has changed.
+type event struct {
+	signal syscall.Signal
+	grant  *gate.Grant
+	drain  *gate.Drain
+}
+
+// next waits for an event. What is the same in every state (reaping, beats, the
+// connection) is done here.
+func (s *shim) next() event {
+	e := s.take(s.machine.Next(false))
+	s.frost.mindLeaps()
+	return e
+}
+
+// take does what an input asks for in every state.
+func (s *shim) take(in Input) event {
+	switch in := in.(type) {
+	case syscall.Signal:
+		return event{signal: in}
+	case Ended:
+		s.reap()
+	case Started:
+		s.asides.started(in)
+	case Finished:
+		s.asides.finished(in, s.child.killing)
+	case Rang:
+		s.asides.killLate()
+		if !s.frost.on() {
+			s.signals.giveEarly()
+		}
+	case Beat:
+		s.link.tell()
+	case Connected:
+		// The state is told first on each connection: a grant sent before the agent's
+		// end heard it is void.
+		s.link.conn = in.Conn
+		s.link.tell()
+	case Disconnected:
+		s.link.conn = nil
+	case gate.Order:
+		return s.order(in)
+	}
+	return event{}
+}
+
+// order takes an order, unless its connection has ended.
+func (s *shim) order(o gate.Order) event {
+	switch {
+	case s.link.conn == nil:
+		return event{}
+	case o.Run != nil:
+		s.obey(o.Run)
+		return event{}
+	}
+	return event{grant: o.Grant, drain: o.Drain}
+}
+
+// mostOrdered bounds how many commands run at once on the agent's order: each
+// of a container's probes, twice over.
+const mostOrdered = 6
+
+// obey runs a command beside the child.
+func (s *shim) obey(r *gate.Run) {
+	answer := func(o outcome) {
+		s.ordered--
+		ran := gate.Ran{ID: r.ID, Code: o.code, Output: o.output, TimedOut: o.late}
+		if o.err != nil {
+			ran.Error = o.err.Error()
+		}
+		s.link.answer(ran)
+	}
+	s.ordered++
+	switch {
+	case s.child.pid == 0 || s.link.state.Phase != gate.Running || s.frost.on():
+		answer(outcome{err: gate.ErrNotRunning})
+	case s.ordered > mostOrdered:
+		answer(outcome{err: errors.New("too much runs beside the application already")})
+	default:
+		env := s.child.env()
+		command := Command{Argv: expandAll(r.Command, env), Env: env}
+		s.asides.launch(&aside{Command: command, until: s.machine.Now() + r.Timeout, done: answer})
+	}
+}
+
+// wakeAt sets the alarm, and no later than an aside has to be killed or a signal
+// that is held back has to be looked at.
+func (s *shim) wakeAt(at time.Duration) {
+	at = s.asides.due(at)
+	if !s.frost.on() {
+		at = s.signals.due(at)
+	}
+	s.machine.Wake(at)
+}
+
+// reap takes every process that has ended, and tells whether none is left:
+// neither child nor, since orphans become the shim's, any descendant. Nothing else
+// reaps, so a process id that was not reaped here is still that process's.
+func (s *shim) reap() (none bool) {
+	for {
+		pid, status, none := s.machine.Reap()
+		switch pid {
+		case 0:
+			return none
+		case s.child.pid:
+			s.child.pid, s.child.status = 0, status
+		default:
+			s.asides.reaped(pid, status)
+		}
+	}
+}
+
+// killDescendants kills everything that descends from the shim, once. An
+// error means that something may not be killed from here, or not even seen.
+func (s *shim) killDescendants() error {
+	processes, err := s.machine.Descendants()
+	if err != nil {
+		return err
+	}
+	var denied error
+	for _, p := range processes {
+		// A process id could have passed to another process since it was read,
+		// but only to one that started in this container in that instant, after
+		// all the other numbers had been used.
+		err := s.machine.Signal(p.PID, unix.SIGKILL)
+		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
+			denied = fmt.Errorf("kill process %d: %w", p.PID, err)
+		}
+	}
+	return denied
+}
+
+// stop gives the child a stop signal, once neither hook nor child stands still. If the
+// child does not stop, the shim kills it at killAt.
+func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
+	if s.frost.on() {
+		s.frost.keep(sig, killAt)
+		return
+	}
+	s.hooks.stop(sig, killAt)
+}
+
+// answer lets the child go on under a grant that was made after the last leap.
+func (s *shim) answer(g *gate.Grant) {
+	if s.link.state.Leap == 0 || g.Leap != s.link.state.Leap {
+		return
+	}
+	s.link.state.Leap = 0
+	for _, l := range s.frost.thaw() {
+		s.stop(l.signal, l.killAt)
+	}
+	s.link.tell()
+}
+
+// noChild ends what was around the child.
+func (s *shim) noChild() {
+	s.child.killing = false
+	s.hooks.reset()
+	s.signals.reset()
+	s.frost.reset()
+	s.asides.giveUp()
+}

@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// frost holds the processes that a shim stopped after a leap of the wall clock. The
+// machine may have been paused, and another pod may hold the slot by now. The agent
+// finds out: only a grant that answers the leap lets the child go on.
+type frost struct {
+	machine Machine
+	link    *link
+	child   *child
+	leaps   int   // so far
+	pids    []int // what was stopped, parents first
+	// since is the instant of the freeze; zero while nothing is frozen.
+	since time.Duration
+	// denied says that a process may not be frozen from here, and that people know.
+	denied bool
+	// later are the stop signals that wait for the thaw.
+	later []stopLater
+}
+
+// stopLater is a stop signal, and the instant at which a child that does not stop is
+// killed.
+type stopLater struct {
+	signal syscall.Signal
+	killAt time.Duration
+}
+
+// reset forgets the processes of a child that is dead.
+func (f *frost) reset() { f.pids, f.later, f.denied, f.since = nil, nil, false, 0 }
+
+// on reports whether the child has to stand still until the agent answers.
+func (f *frost) on() bool {
+	return f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
+}
+
+// keep keeps a stop signal until the thaw. A second one of the kind says nothing new.
+func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
+	if !slices.ContainsFunc(f.later, func(l stopLater) bool { return l.signal == sig }) {
+		f.later = append(f.later, stopLater{sig, killAt})
+	}
+}
+
+// mindLeaps freezes the child where the wall clock leapt. It is called after each
+// wait, before the state looks at the event.
+func (f *frost) mindLeaps() {
+	if f.machine.Leapt() {
+		f.machine.Settle()
+		f.leaps++
+		f.link.state.Leap = f.leaps
+		f.freeze()
+		f.link.tell()
+		return
+	}
+	f.freeze() // what was started meanwhile
+}
+
+// freezeRounds bounds how often the shim looks for processes that were forked while
+// it stopped the others. A process that is stopped forks no more, so two rounds are
+// the rule; what forks faster than that is stopped at the next beat.
+const freezeRounds = 10
+
+// freeze stops everything that descends from this process, if the child has to stand
+// still, but for what somebody has stopped before.
+func (f *frost) freeze() {
+	if !f.on() {
+		return
+	}
+	if len(f.pids) == 0 {
+		f.since = f.machine.Now()
+		// First what is known without a look at all processes.
+		if p, ok := f.machine.Find(f.child.pid); ok {
+			_, _ = f.freezeAll([]host.Process{p})
+		}
+		f.link.say("the clock was set: the application stands still until the slot is known to be its own")
+	}
+	for range freezeRounds {
+		if fresh, err := f.freezeDescendants(); err != nil && !f.denied {
+			f.link.say("the application cannot be frozen here: %v", err)
+			f.denied = true
+		} else if fresh == 0 {
+			return
+		}
+	}
+}
+
+// freezeDescendants freezes what runs, once, and returns how many processes that were.
+func (f *frost) freezeDescendants() (fresh int, denied error) {
+	processes, err := f.machine.Descendants()
+	if err != nil {
+		return 0, err
+	}
+	return f.freezeAll(processes)
+}
+
+func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
+	for _, p := range processes {
+		// A first thread that has ended hides whether the others are stopped. What
+		// somebody has let go on meanwhile is stopped again.
+		if p.Stopped {
+			continue
+		}
+		switch err := f.machine.Signal(p.PID, unix.SIGSTOP); {
+		case err == nil:
+			if !slices.Contains(f.pids, p.PID) {
+				f.pids = append(f.pids, p.PID)
+				fresh++
+			}
+		case !errors.Is(err, unix.ESRCH) && !p.Zombie:
+			denied = fmt.Errorf("freeze process %d: %w", p.PID, err)
+		}
+	}
+	return fresh, denied
+}
+
+// thaw lets go on what was frozen: children first, so that no parent sees a child
+// that is stopped. It returns the stop signals that have waited for that.
+func (f *frost) thaw() (later []stopLater) {
+	for _, pid := range slices.Backward(f.pids) {
+		_ = f.machine.Signal(pid, unix.SIGCONT)
+	}
+	// The child did not grow older meanwhile.
+	if f.since != 0 {
+		f.child.began += f.machine.Now() - f.since
+	}
+	later = f.later
+	f.reset()
+	return later
+}

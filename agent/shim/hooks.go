@@ -1,0 +1,160 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// Hook is a command that belongs to the child's start or stop, as Kubernetes'
+// lifecycle hooks belong to the container's.
+type Hook struct {
+	Command []string
+	// Env returns what the hook finds in its environment besides what the child finds,
+	// for a pod of that address; nil for nothing.
+	Env func(podIP string) []string
+}
+
+// The kubelet's own words. They do not say what went wrong, because
+// that could be a secret; the container's log does.
+const (
+	postStartFailed = "PostStartHook failed"
+	preStopFailed   = "PreStopHook failed"
+)
+
+// leastStop is the time that a preStop hook leaves the child to stop in: the kubelet's
+// own minimum.
+const leastStop = 2 * time.Second
+
+// hooks are the commands around one child, and the stop signal that waits for them.
+type hooks struct {
+	machine    Machine
+	link       *link
+	child      *child
+	asides     *asides
+	signals    *passing
+	stopSignal syscall.Signal
+	onStart    *Hook
+	onStop     *Hook
+
+	postStart, preStop *aside // while they run
+	stopState
+}
+
+// stopState is how far the stop of one child has come.
+type stopState struct {
+	// failed: the child is to be stopped, because postStart failed.
+	failed bool
+	// asked is the signal that the child was last asked to stop with, at askedAt,
+	// zero if nobody has; began is the instant of the first time, since preStop
+	// runs only once. drained: by us, and not from outside as well.
+	asked          syscall.Signal
+	askedAt, began time.Duration
+	drained        bool
+	// held is the stop signal that waits for preStop, zero if none does.
+	held syscall.Signal
+}
+
+// reset forgets the hooks of a child that is dead.
+func (h *hooks) reset() {
+	h.postStart, h.preStop, h.stopState = nil, nil, stopState{}
+	h.link.state.Starting = false
+}
+
+// run starts a hook beside the child.
+func (h *hooks) run(hook *Hook, done func(*aside, outcome)) *aside {
+	env := h.child.env()
+	if hook.Env != nil {
+		env = override(env, hook.Env(h.child.grant.PodIP))
+	}
+	a := &aside{Command: Command{Argv: hook.Command, Env: env}}
+	a.done = func(o outcome) { done(a, o) }
+	h.asides.launch(a)
+	return a
+}
+
+// start runs postStart when the child has started.
+func (h *hooks) start() {
+	if h.onStart == nil {
+		return
+	}
+	h.link.state.Starting = true
+	h.postStart = h.run(h.onStart, h.postStartEnds)
+}
+
+func (h *hooks) postStartEnds(a *aside, o outcome) {
+	if h.postStart != a {
+		return
+	}
+	h.postStart, h.link.state.Starting = nil, false
+	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
+		h.failed = true
+		h.link.say("the postStart hook failed: %v", err)
+		h.link.trouble(gate.ReasonPostStart, postStartFailed)
+		return
+	}
+	h.link.tell()
+}
+
+// stop gives the child a stop signal, after its preStop hook. If the child does not
+// stop, the shim kills it at killAt.
+func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
+	if h.child.pid == 0 {
+		return
+	}
+	first := h.asked == 0
+	h.asked, h.askedAt = sig, h.machine.Now()
+	if first {
+		h.began = h.askedAt
+		if h.onStop != nil && killAt > h.began {
+			h.preStop = h.run(h.onStop, h.preStopEnds)
+		}
+	}
+	switch {
+	case h.preStop == nil:
+		h.signals.give(sig)
+	case h.held == 0, sig == h.stopSignal:
+		h.held = sig
+	}
+}
+
+func (h *hooks) preStopEnds(a *aside, o outcome) {
+	if h.preStop != a {
+		return // it was not waited for
+	}
+	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
+		h.link.say("the preStop hook failed: %v", err)
+		h.link.trouble(gate.ReasonPreStop, preStopFailed)
+	}
+	h.letStop()
+}
+
+// letStop lets the stop signal go. A hook that is still running may run on.
+func (h *hooks) letStop() {
+	sig := h.held
+	h.preStop, h.held = nil, 0
+	if sig != 0 {
+		h.signals.give(sig)
+	}
+}
+
+// hurry lets the stop signal go once the hook has had its time.
+func (h *hooks) hurry(killAt time.Duration) {
+	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
+		h.link.say("the preStop hook takes too long: stopping")
+		h.letStop()
+	}
+}
+
+// lookAt returns the instant at which the hook has had its time, so that the child,
+// which is killed at killAt, has some as well. Without a hook that is killAt.
+func (h *hooks) lookAt(killAt time.Duration) time.Duration {
+	if h.preStop == nil {
+		return killAt
+	}
+	return killAt - min(leastStop, max(killAt-h.began, 0)/2)
+}

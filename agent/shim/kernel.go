@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// kernel is the Machine of the product.
+type kernel struct {
+	*host.Leaps
+	lines   chan string // for the container's log
+	written chan struct{}
+	tty     host.Terminal
+	ignored []os.Signal // of SIGHUP and SIGINT, as found
+	alarm   *host.Alarm
+	beat    *time.Ticker
+
+	signals  chan os.Signal
+	children chan os.Signal
+	started  chan Started
+	finished chan Finished
+	links    chan Input
+}
+
+// newKernel makes a machine that can only Say.
+func newKernel(log io.Writer) *kernel {
+	k := &kernel{lines: make(chan string, 16), written: make(chan struct{})}
+	go func() {
+		defer close(k.written)
+		for line := range k.lines {
+			_, _ = io.WriteString(log, line)
+		}
+	}()
+	return k
+}
+
+// open makes the process the parent of all that descends from it, and begins to
+// listen.
+func (k *kernel) open(cfg Config) (id Identity, err error) {
+	id = Identity{Shim: gate.ShimID(rand.Text()), PID1: os.Getpid() == 1}
+	if id.BootID, err = host.BootID(); err != nil {
+		return id, err
+	}
+	if id.PID1 {
+		host.SpreadNumbers()
+	} else {
+		// Orphans become ours, as they do become PID 1's.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return id, fmt.Errorf("become the reaper: %w", err)
+		}
+	}
+	if k.alarm, err = host.NewAlarm(); err != nil {
+		return id, err
+	}
+	if k.Leaps = cfg.Leaps; k.Leaps == nil {
+		k.Leaps = host.NewLeaps()
+	}
+	// Without it (Linux before 5.3) the agent's end may still find it out by
+	// itself, or else refuses the shim and says so.
+	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		pidfd = -1
+	}
+	k.beat = time.NewTicker(gate.BeatEvery)
+	k.links = make(chan Input)
+	// Room for a burst of different signals; the kernel merges equal ones too.
+	k.signals = make(chan os.Signal, 64)
+	k.children = make(chan os.Signal, 1)
+	k.started = make(chan Started)
+	k.finished = make(chan Finished)
+	k.tty = host.FindTerminal()
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT} {
+		if signal.Ignored(sig) {
+			k.ignored = append(k.ignored, sig)
+		}
+	}
+	signal.Notify(k.children, unix.SIGCHLD)
+	catch(k.signals)
+	go k.alarm.Run()
+	go k.Leaps.Run()
+	go host.Trim(context.Background())
+	go connect(cfg.Socket, pidfd, k.links)
+	return id, nil
+}
+
+// catch brings every signal that can be caught, but for SIGCHLD, which is the
+// reaper's, and SIGURG, by which the Go runtime interrupts its own threads: a
+// child behind the shim never gets these two from outside.
+func catch(c chan os.Signal) {
+	for n := syscall.Signal(1); n <= 64; n++ {
+		switch n {
+		case unix.SIGCHLD, unix.SIGURG, unix.SIGKILL, unix.SIGSTOP:
+		default:
+			signal.Notify(c, n)
+		}
+	}
+}
+
+func (k *kernel) Now() time.Duration { return host.Now() }
+
+func (k *kernel) Wake(at time.Duration) { k.alarm.Set(at) }
+
+func (k *kernel) Next(starting bool) Input {
+	if starting {
+		select {
+		case in := <-k.started:
+			return in
+		case <-k.beat.C:
+			return Beat{}
+		case <-k.alarm.C:
+			return Rang{}
+		}
+	}
+	select {
+	case sig := <-k.signals:
+		return sig.(syscall.Signal)
+	case <-k.children:
+		return Ended{}
+	case in := <-k.started:
+		return in
+	case in := <-k.finished:
+		return in
+	case <-k.alarm.C:
+		return Rang{}
+	case <-k.Leaps.C:
+		return ClockSet{}
+	case <-k.beat.C:
+		return Beat{}
+	case in := <-k.links:
+		return in
+	}
+}
+
+func (k *kernel) Say(line string) {
+	select {
+	case k.lines <- line:
+	default:
+	}
+}
+
+// lastWords is how long the end waits for what was said to be written: pipes
+// take it at once or not at all.
+const lastWords = 50 * time.Millisecond
+
+func (k *kernel) finishWriting() {
+	close(k.lines)
+	select {
+	case <-k.written:
+	case <-time.After(lastWords):
+	}
+}

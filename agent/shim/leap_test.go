@@ -1,0 +1,223 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// testLeaps are those of a wall clock that each line of the file sets. What a
+// machine sees that was paused is just this: its wall clock leaps.
+func testLeaps(path string) *host.Leaps {
+	if path == "" {
+		return nil
+	}
+	var ahead atomic.Int64
+	l := host.LeapsOf(host.Now, func() time.Duration { return host.Wall() + time.Duration(ahead.Load()) })
+	go func() {
+		f, err := os.Open(path)
+		if err != nil {
+			panic(err)
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			by, err := time.ParseDuration(lines.Text())
+			if err != nil {
+				panic(err)
+			}
+			ahead.Add(int64(by))
+			l.C <- struct{}{}
+		}
+	}()
+	return l
+}
+
+// leapt sets the shim's wall clock and waits until the shim says so.
+func (a *fakeAgent) leapt(by time.Duration) (leap int, took time.Duration) {
+	a.t.Helper()
+	began := host.Now()
+	_, err := fmt.Fprintln(a.leaps, by)
+	require.NoError(a.t, err)
+	st := a.next()
+	for late := host.Now() + patience; st.Leap == 0; st = a.next() {
+		require.Less(a.t, host.Now(), late)
+	}
+	return st.Leap, host.Now() - began
+}
+
+func (a *fakeAgent) confirms(hold string, leap int) {
+	a.t.Helper()
+	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
+		Hold: hold, BootID: a.boot, Deadline: host.Now() + time.Hour, Drain: 100 * time.Millisecond, Kill: kill, Leap: leap,
+	}}))
+}
+
+// family is a child that starts two more and says who all are: the first of them is
+// the child itself, the last has stopped itself.
+var family = []string{"sh", "-c", `sleep 1000 & a=$!; sh -c 'kill -STOP $$' & echo $$ $a $!; wait`}
+
+func (a *fakeAgent) pids(n int) []int {
+	a.t.Helper()
+	line, err := bufio.NewReader(a.stdout).ReadString('\n')
+	require.NoError(a.t, err)
+	var pids []int
+	for word := range strings.FieldsSeq(line) {
+		pid, err := strconv.Atoi(word)
+		require.NoError(a.t, err)
+		pids = append(pids, pid)
+	}
+	require.Len(a.t, pids, n)
+	return pids
+}
+
+// stands reports whether the process is stopped; false if there is none.
+func stands(pid int) bool {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	p, ok := host.ParseStat(stat)
+	return ok && p.Stopped
+}
+
+func stand(t *testing.T, stand bool, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		require.Eventually(t, func() bool { return stands(pid) == stand }, patience, time.Millisecond, "%d", pid)
+		require.NoError(t, syscall.Kill(pid, 0), "%d lives", pid)
+	}
+}
+
+func TestLeapFreezesTheChildUntilItIsAnswered(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, family...)
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	pids := a.pids(3)
+	stand(t, true, pids[2])
+
+	leap, took := a.leapt(time.Minute)
+	stand(t, true, pids...)
+	t.Logf("the clock was set, and %v later everything was frozen and the agent told", took.Round(10*time.Microsecond))
+
+	a.grants("h1", 2*time.Hour)
+	a.confirms("h1", leap+100)
+	second, _ := a.leapt(-time.Minute)
+	assert.Greater(t, second, leap)
+	a.confirms("h1", leap)
+	for range 2 { // beats
+		assert.Equal(t, second, a.next().Leap, "no other answer counts")
+	}
+	stand(t, true, pids...)
+
+	a.confirms("h1", second)
+	stand(t, false, pids[:2]...)
+	stand(t, true, pids[2])
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+}
+
+func TestFrozenChildIsKilledWhereTheSlotIsLost(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, family...)
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	pids := a.pids(3)
+	a.leapt(time.Minute)
+	began := host.Now()
+	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "Lost"}}))
+	a.until(gate.Waiting, "h1")
+	t.Logf("told that the slot is lost, and %v later nothing lived", (host.Now() - began).Round(10*time.Microsecond))
+	for _, pid := range pids {
+		assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
+	}
+}
+
+// asked is a child that says when it is asked to stop, and stops. It starts nothing
+// meanwhile: who has called vfork(2) stands still for another reason.
+var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
+
+func TestFrozenChildIsKilledAtTheDeadlineUnasked(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, asked...)
+	a.grants("h1", kill+time.Second)
+	a.until(gate.Running, "h1")
+	out := bufio.NewReader(a.stdout)
+	_, err := out.ReadString('\n')
+	require.NoError(t, err)
+	a.leapt(time.Minute)
+	a.until(gate.Waiting, "h1")
+	require.NoError(t, a.cmd.Process.Kill())
+	_, err = out.ReadString('\n')
+	assert.Error(t, err, "nothing was said, for the application stood still")
+}
+
+func TestStopSignalWaitsForTheThaw(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, asked...)
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	pid := a.pids(1)[0]
+	leap, _ := a.leapt(time.Minute)
+	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
+	// In a deletion the kubelet and the agent both ask: the child hears one signal. The
+	// order ends the container, for the kubelet's signal may reach the shim last.
+	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
+	a.until(gate.Draining, "h1")
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
+	stand(t, true, pid)
+	a.confirms("h1", leap)
+	line, err := bufio.NewReader(a.stdout).ReadString('\n')
+	require.NoError(t, err)
+	assert.Equal(t, "asked\n", line)
+	rest, _ := io.ReadAll(a.stdout)
+	assert.Empty(t, rest)
+	a.exits(0)
+}
+
+func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	leap, _ := a.leapt(time.Minute)
+	a.grants("h1", time.Hour)
+	a.confirms("h2", leap)
+	st := a.next()
+	for ; st.Phase == gate.Waiting; st = a.next() {
+	}
+	assert.Equal(t, "h2", st.Hold)
+	a.drains("h2")
+	a.until(gate.Waiting, "h2")
+}
+
+// A container that is frozen alone needs no wall clock: CLOCK_BOOTTIME goes on.
+func TestContainerFrozenPastItsDeadlineKillsWhenItWakes(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, os.Args[0], "quiet")
+	killAt := host.Now() + 500*time.Millisecond
+	a.grants("h1", killAt+kill-host.Now())
+	a.until(gate.Running, "h1")
+	pid := a.pids(1)[0]
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGSTOP))
+	require.NoError(t, syscall.Kill(pid, unix.SIGSTOP))
+	<-time.After(killAt - host.Now())
+	assert.NoError(t, syscall.Kill(pid, 0))
+	woken := host.Now()
+	require.NoError(t, syscall.Kill(pid, unix.SIGCONT))
+	require.NoError(t, a.cmd.Process.Signal(unix.SIGCONT))
+	a.until(gate.Waiting, "h1")
+	t.Logf("the container ran again, and %v later nothing lived", (host.Now() - woken).Round(10*time.Microsecond))
+	assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
+}

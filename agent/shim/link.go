@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"fmt"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// link is what the shim says: its state to the agent's end, and lines to people.
+type link struct {
+	machine Machine
+	state   gate.State
+	conn    Conn // nil while there is none
+}
+
+// tell repeats the state. What cannot be sent now is made good for by the next
+// beat or the next connection.
+func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
+
+// answer sends the outcome of a command that the agent ordered.
+func (l *link) answer(r gate.Ran) { l.send(gate.Message{Ran: &r}) }
+
+func (l *link) send(m gate.Message) {
+	if l.conn == nil {
+		return
+	}
+	if b, err := gate.Encode(m); err == nil {
+		_ = l.conn.Send(b)
+	}
+}
+
+// enter changes the phase, and tells so.
+func (l *link) enter(p gate.Phase) {
+	l.state.Phase, l.state.Since = p, l.machine.Now()
+	l.tell()
+}
+
+// trouble has the agent make an Event.
+func (l *link) trouble(reason, message string) {
+	l.state.Trouble = gate.Trouble{Serial: l.state.Trouble.Serial + 1, Reason: reason, Message: message}
+	l.tell()
+}
+
+// say tells a person, who reads the container's log.
+func (l *link) say(format string, args ...any) {
+	l.machine.Say(fmt.Sprintf("metaparticle: "+format+"\n", args...))
+}

@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// inMachine runs the tests as the first process of a virtual machine, which
+// test/pause starts, and ends the machine.
+func inMachine(m *testing.M) {
+	for dir, kind := range map[string]string{"/proc": "proc", "/tmp": "tmpfs", "/dev": "devtmpfs"} {
+		if err := unix.Mount(kind, dir, kind, 0, ""); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Printf("exit code %d\n", m.Run())
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// quiet is a child that says its process id and no more.
+func quiet() {
+	fmt.Println(os.Getpid())
+	_ = unix.Pause()
+}
+
+// TestPausedMachine sets the clock of the machine, as a time server does after a
+// pause: it runs in a virtual machine of its own alone.
+func TestPausedMachine(t *testing.T) {
+	if os.Getenv("GATE_MACHINE") == "" {
+		t.Skip("test/pause runs this in a virtual machine")
+	}
+	from := bufio.NewReader(os.Stdin)
+	for _, taken := range []bool{false, true, false, true} {
+		a := supervised(t, os.Stderr, os.Args[0], "quiet")
+		pause(t, a, from, taken)
+	}
+}
+
+// pause has the host pause the machine, and sets the clock after that.
+func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	pid := a.pids(1)[0]
+	before, wallBefore := host.Now(), host.Wall()
+	fmt.Println("pause me")
+	line, err := from.ReadString('\n')
+	require.NoError(t, err)
+	woken, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+	require.NoError(t, err)
+	missing := time.Duration(woken) - host.Wall()
+	require.Greater(t, missing, 4*time.Second, "the wall clock stood still for the pause")
+	t.Logf("CLOCK_BOOTTIME went on by %v, CLOCK_REALTIME by %v, and the pause is missing: %v",
+		(host.Now() - before).Round(time.Millisecond), (host.Wall() - wallBefore).Round(time.Millisecond), missing.Round(time.Millisecond))
+	require.False(t, stands(pid), "nothing tells of the pause before the clock is set")
+
+	set := host.Now()
+	now := unix.NsecToTimespec(woken)
+	require.NoError(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))
+	// Nothing is polled for: it would take the machine's only processor.
+	st := a.next()
+	for ; st.Leap == 0; st = a.next() {
+	}
+	told := host.Now() - set
+	stand(t, true, pid)
+	if taken {
+		require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "Lost"}}))
+		a.until(gate.Waiting, "h1")
+		assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
+		t.Logf("clock set → child stopped and agent told %v, → child killed, of another holder at once, %v", told, host.Now()-set)
+		return
+	}
+	a.confirms("h1", st.Leap)
+	for ; st.Leap != 0; st = a.next() {
+	}
+	t.Logf("clock set → child stopped and agent told %v, → child goes on, answered at once, %v", told, host.Now()-set)
+	stand(t, false, pid)
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+}
+
+// machineLeaps is where a shim finds its wall clock: nowhere in a machine of its
+// own, whose clock may be set.
+func machineLeaps(t *testing.T) string {
+	if os.Getenv("GATE_MACHINE") != "" {
+		return ""
+	}
+	path := filepath.Join(t.TempDir(), "leaps")
+	require.NoError(t, unix.Mkfifo(path, 0o600))
+	return path
+}

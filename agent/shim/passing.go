@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+const notPermitted = "the application did not get a signal: it runs as another user, " +
+	"and its container may not signal other users' processes; add the capability KILL"
+
+// A child counts as young for youngFor after its start. The shim holds
+// back a signal that would only end a young child, because the child's handler is
+// still to come. With ten processes ready to run on each processor, a Python program
+// that loads large libraries first had its handler after 1.3 s. A child has four
+// times as much. The kernel drops such a signal for a first process, which then runs
+// until its grace is over; no child runs on for longer than that either.
+const youngFor = 5 * time.Second
+
+// A handler of a child cannot be awaited: the kernel tells of it only to a tracer,
+// which would change the child. So the shim looks, while a signal is held back and
+// at no other time. The first pause is as long as a small program takes to set its
+// handlers; the longest adds a fiftieth to the wait that the kernel would impose.
+const (
+	lookFirst = 5 * time.Millisecond
+	lookMost  = 100 * time.Millisecond
+)
+
+// passing passes signals on to one child.
+type passing struct {
+	machine Machine
+	link    *link
+	child   *child
+	// early are the signals that are held back, until the shim looks again at
+	// lookAt, and then after a pause.
+	early  []syscall.Signal
+	lookAt time.Duration
+	pause  time.Duration
+	// denied: people know already that the kernel refused a signal.
+	denied bool
+}
+
+// reset forgets the signals of a child that is dead.
+func (p *passing) reset() { p.early, p.denied = nil, false }
+
+// give gives the child a signal, once the child is ready for that signal.
+func (p *passing) give(sig syscall.Signal) {
+	switch {
+	case p.child.pid == 0 || slices.Contains(p.early, sig):
+	case p.tooEarly(sig):
+		if len(p.early) == 0 {
+			p.pause = lookFirst
+			p.lookAt = p.machine.Now() + p.pause
+		}
+		p.early = append(p.early, sig)
+	default:
+		p.send(sig)
+	}
+}
+
+// giveEarly gives the child those signals for which it has become ready.
+func (p *passing) giveEarly() {
+	if len(p.early) == 0 || p.machine.Now() < p.lookAt {
+		return
+	}
+	held := p.early
+	p.early = nil
+	for _, sig := range held {
+		if p.tooEarly(sig) {
+			p.early = append(p.early, sig)
+		} else {
+			p.send(sig)
+		}
+	}
+	p.pause = min(2*p.pause, lookMost)
+	p.lookAt = p.machine.Now() + p.pause
+}
+
+// due returns the instant at which the shim looks at the signals that are held back,
+// or at if that comes first.
+func (p *passing) due(at time.Duration) time.Duration {
+	if len(p.early) > 0 {
+		return min(at, p.lookAt)
+	}
+	return at
+}
+
+// harmless are the signals that end no process by default.
+var harmless = []syscall.Signal{unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG}
+
+// tooEarly tells whether the signal would end the child only because the child is
+// young. A child that blocks a signal may be about to take it by sigwait(3).
+func (p *passing) tooEarly(sig syscall.Signal) bool {
+	if slices.Contains(harmless, sig) || p.child.pid == 0 || p.machine.Now() >= p.child.began+youngFor {
+		return false
+	}
+	return !p.machine.Expects(p.child.pid, sig)
+}
+
+// send sends the child a signal. People hear once of a child that cannot be asked.
+func (p *passing) send(sig syscall.Signal) {
+	if p.child.pid == 0 {
+		return
+	}
+	err := p.machine.Signal(p.child.pid, sig)
+	if errors.Is(err, unix.EPERM) && !p.denied {
+		p.denied = true
+		p.link.say("%s: %s: %v", cmp.Or(unix.SignalName(sig), sig.String()), notPermitted, err)
+		p.link.trouble(gate.ReasonNotPermitted, notPermitted)
+	}
+}

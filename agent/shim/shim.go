@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Config is what a shim runs, and how.
+type Config struct {
+	// Container is the name of the container that it is in.
+	Container string
+	// Command is the child's, as the container runtime would have run it, and Path is
+	// its executable. Exec looks for Path.
+	Command []string
+	Path    string
+	// StandBy: after a loss, stand by again instead of ending.
+	StandBy bool
+	// StopSignal asks the child to stop; zero means SIGTERM.
+	StopSignal syscall.Signal
+	// PostStart is run when the child has started, and PreStop before it is
+	// asked to stop; nil for none.
+	PostStart, PreStop *Hook
+	// Grace is what the child and its PreStop have to stop in where nobody says
+	// otherwise: the pod's own.
+	Grace time.Duration
+	// Env returns what the child finds in its environment, as name=value, besides
+	// Environ, which is what the shim found in its own; nil for nothing.
+	Env     func([]gate.SlotToken) []string
+	Environ []string
+
+	// The rest is for Exec alone.
+
+	// Socket is the agent's.
+	Socket string
+	// Leaps tells that the wall clock leapt; nil for the machine's own.
+	Leaps *host.Leaps
+	// Stderr is where the shim says what it must; nil for the process's own.
+	Stderr io.Writer
+}
+
+// Exec runs the command as often as it is granted, and returns the exit code
+// for the container. The process must end with it at once: as PID 1 its end is
+// what kills whatever could not be killed otherwise.
+func Exec(cfg Config) (code int) {
+	if cfg.Stderr == nil {
+		cfg.Stderr = os.Stderr
+	}
+	cfg.Environ = os.Environ()
+	k := newKernel(cfg.Stderr)
+	defer k.finishWriting()
+	said := link{machine: k}
+	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
+	if err != nil {
+		// Now rather than when it holds: such a pod needs no slot.
+		said.say("%v", err)
+		return startCode(err)
+	}
+	cfg.Path = path
+	id, err := k.open(cfg)
+	if err != nil {
+		said.say("%v", err)
+		return api.ExitBroken
+	}
+	return Run(cfg, id, k)
+}
+
+// Run is Exec on any machine. The machine's processes must not outlive Run's end.
+func Run(cfg Config, id Identity, m Machine) (code int) {
+	s := newShim(cfg, id, m)
+	for do := s.wait; do != nil; {
+		do, code = do()
+	}
+	return code
+}
+
+// shim supervises one child at a time. Everything happens in one goroutine, which
+// waits in next; the machine only brings inputs. The parts below it act on the child,
+// and know nothing of the states.
+type shim struct {
+	cfg     Config
+	machine Machine
+	link    link
+	child   child
+	asides  asides
+	signals passing
+	hooks   hooks
+	frost   frost
+
+	ordered int // of the asides, by the agent
+	// stopping: the container is being stopped from outside. Whatever the
+	// child ends with then is the container's end.
+	stopping bool
+	refused  string // the hold whose grant was said to be too short
+}
+
+func newShim(cfg Config, id Identity, m Machine) *shim {
+	if cfg.StopSignal == 0 {
+		cfg.StopSignal = unix.SIGTERM
+	}
+	s := &shim{cfg: cfg, machine: m}
+	now := m.Now()
+	s.link = link{machine: m, state: gate.State{
+		Shim: id.Shim, Container: cfg.Container, BootID: id.BootID, PID1: id.PID1,
+		Phase: gate.Waiting, Began: now, Since: now,
+	}}
+	s.child = child{environ: cfg.Environ, ours: cfg.Env}
+	s.asides = asides{machine: m, strays: map[int]unix.WaitStatus{}}
+	s.signals = passing{machine: m, link: &s.link, child: &s.child}
+	s.frost = frost{machine: m, link: &s.link, child: &s.child}
+	s.hooks = hooks{
+		machine: m, link: &s.link, child: &s.child, asides: &s.asides, signals: &s.signals,
+		stopSignal: cfg.StopSignal, onStart: cfg.PostStart, onStop: cfg.PreStop,
+	}
+	return s
+}

@@ -1,0 +1,372 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// A shim is a process of its own: these tests start themselves as one, and play
+// the agent's end, orders that a Server would not give included. What a shim
+// does with a Server is tested in cmd/agent.
+func TestMain(m *testing.M) {
+	switch socket := os.Getenv("GATE_SHIM"); {
+	case len(os.Args) == 2 && os.Args[1] == "quiet":
+		quiet()
+	case len(os.Args) == 2 && os.Args[1] == "headless":
+		headless()
+	case socket != "":
+		os.Exit(Exec(Config{
+			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
+		}))
+	case os.Getenv("GATE_MACHINE") != "":
+		inMachine(m)
+	}
+	os.Exit(m.Run())
+}
+
+type fakeAgent struct {
+	t        *testing.T
+	listener *net.UnixListener
+	*host.Conn
+	boot   string
+	states chan gate.State
+	// answers has room for all of a test.
+	answers chan gate.Ran
+	cmd     *exec.Cmd
+	stdout  *os.File // of the child
+	leaps   *os.File // each line sets the shim's wall clock, by so much
+}
+
+// patience is met by a bug only.
+const patience = 10 * time.Second
+
+// deaf is a child that ignores SIGTERM from the moment on that it says so.
+var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}
+
+func (a *fakeAgent) deaf() {
+	a.t.Helper()
+	line := make([]byte, 5)
+	_, err := a.stdout.Read(line)
+	require.NoError(a.t, err)
+	require.Equal(a.t, "deaf\n", string(line))
+}
+
+// supervised starts a shim of the command, and hears its first word.
+func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := host.Socket("unixpacket", socket, 0o777)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	cmd := exec.Command(os.Args[0], command...)
+	leaps := machineLeaps(t)
+	cmd.Env = append(os.Environ(), "GATE_SHIM="+socket, "GATE_LEAPS="+leaps, "GATE_TEST=app")
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { r.Close() })
+	defer w.Close()
+	cmd.Stdout, cmd.Stderr = w, stderr
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		// Its child has ended, or ends here.
+		processes, _ := host.ReadProcesses()
+		for _, p := range host.Descendants(processes, cmd.Process.Pid) {
+			_ = unix.Kill(p.PID, unix.SIGKILL)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
+	// Opened for both ways, so that neither end waits for the other.
+	if leaps != "" {
+		a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { a.leaps.Close() })
+	}
+	a.boot, err = host.BootID()
+	require.NoError(t, err)
+	a.accept()
+	return a
+}
+
+// exits waits for the shim's end.
+func (a *fakeAgent) exits(code int) {
+	a.t.Helper()
+	_ = a.cmd.Wait()
+	assert.Equal(a.t, code, a.cmd.ProcessState.ExitCode())
+}
+
+func (a *fakeAgent) accept() {
+	a.t.Helper()
+	require.NoError(a.t, a.listener.SetDeadline(time.Now().Add(patience)))
+	u, err := a.listener.AcceptUnix()
+	require.NoError(a.t, err)
+	a.t.Cleanup(func() { u.Close() })
+	a.Conn, err = host.NewConn(u, gate.MaxMessage)
+	require.NoError(a.t, err)
+	states := make(chan gate.State)
+	a.states, a.answers = states, make(chan gate.Ran, 100)
+	c, done := a.Conn, a.t.Context().Done()
+	go func() {
+		defer close(states)
+		for {
+			b, file, err := c.Receive()
+			if err != nil {
+				return
+			}
+			if file != nil {
+				file.Close()
+			}
+			st, answer, err := gate.DecodeMessage(b)
+			assert.NoError(a.t, err)
+			if answer != nil {
+				a.answers <- *answer
+				continue
+			}
+			select {
+			case states <- st:
+			case <-done:
+				return
+			}
+		}
+	}()
+}
+
+func (a *fakeAgent) send(message any) error {
+	b, err := gate.Encode(message)
+	require.NoError(a.t, err)
+	return a.Send(b)
+}
+
+func (a *fakeAgent) next() gate.State {
+	a.t.Helper()
+	select {
+	case st, ok := <-a.states:
+		require.True(a.t, ok, "hung up")
+		return st
+	case <-time.After(patience):
+		a.t.Fatal("nothing is heard")
+		return gate.State{}
+	}
+}
+
+// until skips what is repeated.
+func (a *fakeAgent) until(p gate.Phase, hold string) {
+	a.t.Helper()
+	late := host.Now() + patience
+	for st := a.next(); st.Phase != p || st.Hold != hold; st = a.next() {
+		require.Less(a.t, host.Now(), late, "last state: %+v", st)
+	}
+}
+
+// kill is what a busy machine may take to see a killed child's end.
+const kill = 3 * time.Second
+
+func (a *fakeAgent) grants(hold string, within time.Duration) {
+	a.t.Helper()
+	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
+		Hold: hold, BootID: a.boot, Deadline: host.Now() + within, Drain: 100 * time.Millisecond, Kill: kill,
+	}}))
+}
+
+func (a *fakeAgent) drains(hold string) {
+	a.t.Helper()
+	require.NoError(a.t, a.send(gate.Order{Drain: &gate.Drain{Hold: hold, Reason: "test", Grace: time.Second}}))
+}
+
+// starts tells which of the holds a child is started under, of those granted
+// before another, which is.
+func (a *fakeAgent) starts() (holds []string) {
+	a.t.Helper()
+	a.grants("last", time.Hour)
+	late := host.Now() + patience
+	for st := a.next(); ; st = a.next() {
+		require.Less(a.t, host.Now(), late, "last state: %+v", st)
+		if st.Phase == gate.Running && !slices.Contains(holds, st.Hold) {
+			holds = append(holds, st.Hold)
+			if st.Hold == "last" {
+				a.drains("last")
+				a.until(gate.Waiting, "last")
+				return holds
+			}
+			a.drains(st.Hold)
+			a.grants("last", time.Hour)
+		}
+	}
+}
+
+func TestAGrantThatComesAfterTheEndOfItsHoldStartsNothing(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	a.drains("h1")
+	a.grants("h1", time.Hour) // crossed the end on its way
+	a.until(gate.Waiting, "h1")
+	a.grants("h1", time.Hour)
+	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestAHoldIsNotSaidToBeOverBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", time.Hour)
+	st := a.next()
+	for ; st.Phase == gate.Waiting; st = a.next() {
+		require.Empty(t, st.Hold)
+	}
+	assert.Equal(t, gate.Running, st.Phase)
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+}
+
+func TestADrainBeforeItsGrantRulesItOut(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.drains("h1")
+	a.grants("h1", time.Hour)
+	a.until(gate.Waiting, "h1")
+	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestOrdersOfAnEndedConnectionAreVoid(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	assert.Equal(t, gate.Waiting, a.next().Phase)
+	require.NoError(t, a.Close())
+	a.accept()
+	first := a.next()
+	assert.Equal(t, gate.Waiting, first.Phase, "the state is repeated first")
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	require.NoError(t, a.Close())
+	a.accept()
+	st := a.next()
+	assert.Equal(t, first.Shim, st.Shim)
+	assert.Positive(t, first.Began)
+	assert.Equal(t, first.Began, st.Began, "the shim started once")
+	assert.Equal(t, gate.Running, st.Phase, "a child does not mind the agent's end")
+	assert.Equal(t, "h1", st.Hold)
+	a.drains("h1")
+	a.until(gate.Waiting, "h1")
+}
+
+func TestNoChildIsStartedThatCouldNotStopInTime(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("short", 250*time.Millisecond)
+	a.grants("past", -time.Second)
+	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "other boot", BootID: "other", Deadline: host.Now() + time.Hour}}))
+	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	a.grants("h1", kill+time.Second)
+	deadline := host.Now() + kill + time.Second
+	a.until(gate.Running, "h1")
+	a.grants("h2", time.Hour)
+	a.drains("h2")
+	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "h1", BootID: "other", Deadline: host.Now() + time.Hour}}))
+	a.until(gate.Waiting, "h1")
+	assert.Less(t, host.Now(), deadline)
+
+	// Never back, either.
+	a.grants("h3", kill+3*time.Second)
+	early := host.Now() + 2*time.Second
+	a.until(gate.Running, "h3")
+	a.grants("h3", 500*time.Millisecond)
+	a.until(gate.Draining, "h3")
+	assert.Greater(t, host.Now(), early)
+	a.until(gate.Waiting, "h3")
+}
+
+func TestARenewalDuringADrainPutsOffTheDeadlineAlone(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, deaf...)
+	a.grants("h1", kill+2*time.Second)
+	a.until(gate.Running, "h1")
+	a.deaf()
+	began := host.Now()
+	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "slow", Grace: 3 * time.Second}}))
+	a.grants("h1", time.Hour)
+	a.until(gate.Waiting, "h1")
+	took := host.Now() - began
+	assert.GreaterOrEqual(t, took, 3*time.Second, "the deadline cut the grace that renewals had made room for")
+	assert.Less(t, took, 6*time.Second, "the renewal called the drain off")
+}
+
+func TestADeadlineThatComesNearerCutsTheGrace(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, deaf...)
+	deadline := host.Now() + kill + 2*time.Second
+	a.grants("h1", kill+2*time.Second)
+	a.until(gate.Running, "h1")
+	a.deaf()
+	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "slow", Grace: time.Minute}}))
+	a.until(gate.Waiting, "h1")
+	assert.Less(t, host.Now(), deadline)
+}
+
+func TestALogThatNobodyReadsDoesNotStopTheWatchdog(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	// Full, so that the first word already would wait.
+	fd := int(w.Fd())
+	require.NoError(t, unix.SetNonblock(fd, true))
+	for err == nil {
+		_, err = unix.Write(fd, bytes.Repeat([]byte("x"), 4096))
+	}
+	require.NoError(t, unix.SetNonblock(fd, false))
+	a := supervised(t, w, "sleep", "1000")
+	w.Close()
+	a.grants("h1", kill+time.Second)
+	deadline := host.Now() + kill + time.Second
+	a.until(gate.Running, "h1")
+	a.until(gate.Waiting, "h1")
+	assert.Less(t, host.Now(), deadline)
+}
+
+func TestABrokenLogDoesNotReachTheChild(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	a := supervised(t, w, deaf...)
+	w.Close()
+	r.Close()
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	a.deaf()
+	began := host.Now()
+	a.drains("h1") // says so, and gets SIGPIPE; the child has a second
+	a.until(gate.Waiting, "h1")
+	assert.GreaterOrEqual(t, host.Now()-began, time.Second)
+}
+
+func TestAMessageThatMakesNoSenseIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	require.NoError(t, a.send(strings.Repeat("x", 100)))
+	a.accept()
+	assert.Equal(t, gate.Waiting, a.next().Phase)
+}

@@ -1,0 +1,293 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// A step is a state of the shim: the function that the shim is in. It returns the
+// next one, or nil and the exit code.
+type step func() (step, int)
+
+// standbyNotice is after how long a standby says what it waits for: a first start, with
+// no other holder, is over by then.
+const standbyNotice = 10 * time.Second
+
+// heardWithin bounds the wait for the agent's end to have heard that the child
+// came to its end. The agent's end answers within a few milliseconds unless it is
+// starved; after that the pidfd tells it the same.
+const heardWithin = 500 * time.Millisecond
+
+// killPatience bounds a kill where the deadline is far: a process of 16 GB is
+// torn down within it (1.5 GB took 0.33 s). Then the end of PID 1, which stops
+// even what forks faster than it is killed, is the better means.
+const killPatience = 5 * time.Second
+
+// killAgain is how long after a round of SIGKILL the next one comes, for what
+// was forked in between.
+const killAgain = 10 * time.Millisecond
+
+// wait is the closed gate.
+func (s *shim) wait() (step, int) {
+	notice, said := s.machine.Now()+standbyNotice, false
+	s.machine.Wake(notice)
+	for {
+		e := s.next()
+		switch {
+		case s.ends(e.signal):
+			s.link.enter(gate.Ended)
+			return nil, 128 + int(e.signal)
+		case e.drain != nil:
+			// A grant of it may be on its way, or was refused.
+			s.over(e.drain.Hold)
+		case e.grant != nil && s.admits(e.grant):
+			s.child.grant = *e.grant
+			s.answer(e.grant)
+			return s.start, 0
+		case !said && s.machine.Now() >= notice:
+			s.sayStandby()
+			said = true
+		}
+	}
+}
+
+func (s *shim) sayStandby() {
+	if s.link.conn == nil {
+		s.link.say("standing by: waiting for the agent's container to answer")
+	} else {
+		s.link.say("standing by: the application starts here when this pod gets the slot")
+	}
+}
+
+// ends tells whether the signal is one that ends a standby.
+func (s *shim) ends(sig syscall.Signal) bool {
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
+		return true
+	default:
+		return sig != 0 && sig == s.cfg.StopSignal
+	}
+}
+
+// over reports that nothing lives under the hold, nor ever will in this shim.
+func (s *shim) over(hold string) {
+	s.noChild()
+	s.link.state.Hold, s.link.state.Slots = hold, nil
+	s.link.enter(gate.Waiting)
+}
+
+// admits tells whether a child may be started under the grant.
+func (s *shim) admits(g *gate.Grant) bool {
+	self := &s.link.state
+	switch {
+	case g.BootID != self.BootID:
+		s.link.say("grant refused: its deadline is of another boot")
+		return false
+	case g.Hold == self.Hold:
+		return false // over; the agent had not heard it yet
+	case self.Leap != 0 && g.Leap != self.Leap:
+		return false // from before the leap; the agent makes another
+	case s.machine.Now() >= g.DrainAt():
+		if s.refused != g.Hold {
+			s.link.say("grant refused: less is left of it than the child has to stop in")
+		}
+		s.refused = g.Hold
+		return false
+	}
+	return true
+}
+
+// start opens the gate. The child may hang in its exec, on an image or volume
+// that does not answer; the watchdog must not hang with it. Above all nothing is
+// reaped while the child's process id is not known.
+func (s *shim) start() (step, int) {
+	grant, self := &s.child.grant, &s.link.state
+	s.machine.Start(&Command{Path: s.cfg.Path, Argv: s.cfg.Command, Env: s.child.env(), Child: true})
+	s.machine.Wake(grant.KillAt())
+	for {
+		switch in := s.machine.Next(true).(type) {
+		case Started:
+			// Not before: while it waits, the hold that it names is over.
+			self.Hold, self.Slots = grant.Hold, grant.Slots
+			if in.Err != nil {
+				s.link.say("%v", in.Err)
+				return s.end(startCode(in.Err))
+			}
+			s.child.pid, s.child.began = in.PID, s.machine.Now()
+			s.hooks.start()
+			s.link.enter(gate.Running)
+			s.reap()
+			return s.run, 0
+		case Beat:
+			s.link.tell()
+		case Rang:
+			if s.machine.Now() >= grant.KillAt() {
+				s.link.say("ending the container, because the application has not started in time")
+				return nil, api.ExitLost
+			}
+		}
+	}
+}
+
+// run lasts while the child runs and the grant is extended in time.
+func (s *shim) run() (step, int) {
+	for s.child.pid != 0 {
+		grant := &s.child.grant
+		switch {
+		case s.machine.Now() >= grant.DrainAt():
+			s.link.say("the slot was not renewed in time: stopping")
+			return s.drain(grant.Drain)
+		case s.hooks.failed && !s.stopping:
+			s.stopping = true
+			return s.drain(s.cfg.Grace)
+		}
+		at := grant.DrainAt()
+		if s.hooks.preStop != nil {
+			killAt := s.hooks.began + s.cfg.Grace
+			s.hooks.hurry(killAt)
+			at = min(at, s.hooks.lookAt(killAt))
+		}
+		s.wakeAt(at)
+		e := s.next()
+		s.pass(e.signal)
+		s.extend(e.grant)
+		if e.drain != nil && e.drain.Hold == s.link.state.Hold {
+			s.link.say("stopping: %s", e.drain.Reason)
+			s.stopping = s.stopping || e.drain.End
+			return s.drain(e.drain.Grace)
+		}
+	}
+	return s.ended, 0
+}
+
+// pass gives a signal to the child alone, as the kernel gave it to PID 1 alone.
+func (s *shim) pass(sig syscall.Signal) {
+	switch {
+	case sig == 0 || sig == unix.SIGPIPE:
+		// The latter only tells that the reader of the shim's own log is gone.
+	case sig == unix.SIGCONT && s.frost.on():
+		// A SIGCONT would let the child go on; the thaw does that.
+	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
+		// The kubelet stops the container: its grace covers hook and stop.
+		s.stopping = true
+		if s.hooks.drained && sig == s.hooks.asked {
+			s.hooks.drained = false // a child that is stopping already is not asked twice
+			return
+		}
+		s.stop(sig, s.machine.Now()+s.cfg.Grace)
+	default:
+		s.signals.give(sig)
+	}
+}
+
+// extend moves the deadline forward: never back, never under another hold.
+func (s *shim) extend(g *gate.Grant) {
+	if g == nil || g.Hold != s.child.grant.Hold || g.BootID != s.link.state.BootID {
+		return
+	}
+	if g.Deadline > s.child.grant.Deadline {
+		s.child.grant = *g
+	}
+	s.answer(g)
+}
+
+// drain asks the child to stop, if the kubelet has not just done so: many take a
+// second signal for an order to drop everything. Grants go on to move the
+// deadline, nothing cancels the drain.
+func (s *shim) drain(grace time.Duration) (step, int) {
+	now := s.machine.Now()
+	until := now + grace
+	s.link.enter(gate.Draining)
+	// Without grace nothing is asked: the holder of the slot may be another.
+	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || now >= s.hooks.askedAt+s.cfg.Grace) {
+		s.hooks.drained = true
+		s.stop(s.cfg.StopSignal, min(until, s.child.grant.KillAt()))
+	}
+	for s.child.pid != 0 {
+		killAt := min(until, s.child.grant.KillAt())
+		if s.machine.Now() >= killAt {
+			break
+		}
+		s.hooks.hurry(killAt)
+		s.wakeAt(s.hooks.lookAt(killAt))
+		e := s.next()
+		s.pass(e.signal)
+		s.extend(e.grant)
+		if e.drain != nil && e.drain.Hold == s.link.state.Hold {
+			until = min(until, s.machine.Now()+e.drain.Grace)
+			s.stopping = s.stopping || e.drain.End
+		}
+	}
+	return s.lost, 0
+}
+
+// lost closes the gate after a drain.
+func (s *shim) lost() (step, int) {
+	if !s.killAll() {
+		return nil, api.ExitLost
+	}
+	if s.stopping {
+		return s.end(exitCode(s.child.status))
+	}
+	if !s.cfg.StandBy {
+		return s.end(api.ExitLost)
+	}
+	s.machine.TakeTerminal()
+	s.over(s.link.state.Hold)
+	return s.wait, 0
+}
+
+// ended is the child's own end, and with it the container's.
+func (s *shim) ended() (step, int) {
+	code := exitCode(s.child.status)
+	if !s.killAll() {
+		return nil, code
+	}
+	s.link.state.Completed = code == 0
+	return s.end(code)
+}
+
+// end reports that nothing is left, and waits a moment until that was heard:
+// the agent's end hangs up.
+func (s *shim) end(code int) (step, int) {
+	s.noChild()
+	s.link.enter(gate.Ended)
+	until := s.machine.Now() + heardWithin
+	for s.link.conn != nil && s.machine.Now() < until {
+		s.machine.Wake(until)
+		s.next()
+	}
+	return nil, code
+}
+
+// killAll kills until the machine says that nothing is left. It gives up, to let the
+// end of PID 1 do it, where the shim may not kill or time is up.
+func (s *shim) killAll() bool {
+	patience := s.machine.Now() + killPatience
+	s.child.killing = true
+	for !s.reap() || s.asides.spawning > 0 {
+		err := s.killDescendants()
+		last := min(patience, s.child.grant.LastResort())
+		if err != nil {
+			s.link.say("ending the container, because this may not be done here: %v", err)
+			return false
+		}
+		if s.machine.Now() >= last {
+			s.link.say("ending the container, because killing what is left in it took too long")
+			return false
+		}
+		s.wakeAt(min(last, s.machine.Now()+killAgain))
+		e := s.next()
+		s.pass(e.signal)
+		s.extend(e.grant)
+	}
+	return true
+}

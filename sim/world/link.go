@@ -1,0 +1,188 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
+)
+
+// instant bounds the way of a message between two processes of a machine.
+const instant = 2 * time.Millisecond
+
+// link is one connection between a shim and an agent process. Messages arrive
+// in order, a little later; a message that is on its way when its receiver closes the
+// connection is lost.
+type link struct {
+	agent *agentProcess
+	shim  *shimProcess
+	// hungUp: one end has closed the connection. noticed: the shim knows that.
+	hungUp, noticed bool
+	// closed: the agent's end has closed the connection. ended: the agent's end has
+	// come to the end of what the shim sent.
+	closed, ended bool
+	arrived       [][]byte // not yet read by the agent's end
+	changed       signal
+	// toAgent and toShim are the instants at which the last message arrives.
+	toAgent, toShim time.Duration
+}
+
+// connect makes a connection that the agent's end has yet to accept.
+func (s *shimProcess) connect(a *agentProcess) {
+	s.link = &link{agent: a, shim: s, changed: newSignal()}
+	a.backlog = append(a.backlog, s.link)
+	a.connected.give()
+	s.push(shim.Connected{Conn: shimEnd{s.link}})
+}
+
+// trip draws how long the next message takes. It is drawn for the instant, not in a
+// row: the goroutines of one instant have no order.
+func (l *link) trip(way string) time.Duration {
+	return between(l.dice(way), 50*time.Microsecond, instant)
+}
+
+func (l *link) dice(way string) *rand.Rand {
+	return l.shim.w.source(fmt.Sprint(l.shim.name, way, l.shim.w.now()))
+}
+
+// later runs f after a trip, and after all that is on the way already.
+func (l *link) later(way string, last *time.Duration, f func()) {
+	w := l.shim.w
+	*last = max(*last+1, w.now()+l.trip(way))
+	w.after(*last-w.now(), f)
+}
+
+// hangUp ends the connection; each end notices that by itself.
+func (l *link) hangUp() {
+	if l.hungUp {
+		return
+	}
+	l.hungUp = true
+	l.later("down", &l.toShim, func() {
+		l.noticed = true
+		l.shim.push(shim.Disconnected{})
+	})
+	l.later("up", &l.toAgent, func() {
+		l.ended = true
+		l.changed.give()
+	})
+}
+
+// shimEnd is the shim's end of a link.
+type shimEnd struct{ *link }
+
+// Send implements shim.Conn.
+func (l shimEnd) Send(message []byte) error {
+	w := l.shim.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.hungUp || l.shim.dead {
+		return errBroken
+	}
+	l.shim.tells(message)
+	l.later("up", &l.toAgent, func() {
+		l.arrived = append(l.arrived, message)
+		l.changed.give()
+	})
+	return nil
+}
+
+// agentEnd is the agent's end of a link.
+type agentEnd struct{ *link }
+
+// Send implements desk.Conn.
+func (l agentEnd) Send(message []byte) error {
+	w := l.shim.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case l.agent.process.dead:
+		return errDead
+	case l.hungUp:
+		return errBroken
+	}
+	message = bytes.Clone(message)
+	l.later("down", &l.toShim, func() {
+		if l.noticed {
+			return
+		}
+		o, err := gate.DecodeOrder(message)
+		must(err)
+		l.shim.push(o)
+	})
+	return nil
+}
+
+// Receive implements desk.Conn. The last words of a shim that is dead may still be on
+// the way.
+func (l agentEnd) Receive() (message []byte, err error) {
+	ready := func() bool {
+		switch {
+		case l.closed:
+			err = net.ErrClosed
+		case len(l.arrived) > 0:
+			message, l.arrived = l.arrived[0], l.arrived[1:]
+		case l.ended:
+			err = io.EOF
+		default:
+			return false
+		}
+		return true
+	}
+	if !l.agent.process.await(&l.changed, ready) {
+		return nil, errDead
+	}
+	return message, err
+}
+
+// Process implements desk.Conn.
+func (l agentEnd) Process() (desk.Process, error) { return pidfd{l.agent, l.shim}, nil }
+
+// Close implements desk.Conn.
+func (l agentEnd) Close() error {
+	w := l.shim.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l.close()
+	return nil
+}
+
+// close is the end of the connection by the agent's end.
+func (l *link) close() {
+	l.hangUp()
+	l.closed = true
+	l.changed.give()
+}
+
+// pidfd is what an agent process has of a shim's process.
+type pidfd struct {
+	agent *agentProcess
+	shim  *shimProcess
+}
+
+// AwaitDeath implements desk.Process.
+func (p pidfd) AwaitDeath(ctx context.Context) error {
+	select {
+	case <-p.shim.empty:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if !p.agent.enter() {
+		return errDead
+	}
+	p.agent.process.w.mu.Unlock()
+	return nil
+}
+
+// Close implements desk.Process.
+func (pidfd) Close() error { return nil }

@@ -1,0 +1,191 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
+)
+
+// machine is what a shim runs on: the clocks of its node, and the processes of its
+// container. Only the shim's goroutine calls it, without the mutex.
+type machine struct {
+	*host.Leaps
+	*shimProcess
+}
+
+// newMachine compares the node's clocks by the product's own rule. A clock that is slewed
+// takes the wall clock with it.
+func newMachine(s *shimProcess) machine {
+	n := s.container.pod.node
+	locked := func(read func() time.Duration) func() time.Duration {
+		return func() time.Duration {
+			s.w.mu.Lock()
+			defer s.w.mu.Unlock()
+			return read()
+		}
+	}
+	return machine{host.LeapsOf(locked(n.now), locked(func() time.Duration { return n.now() + n.set })), s}
+}
+
+// Now implements shim.Clock.
+func (m machine) Now() time.Duration {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	return m.container.pod.node.now()
+}
+
+// Next implements shim.Machine. A frozen shim stands still here, and a dead one ends.
+func (m machine) Next(starting bool) shim.Input {
+	for {
+		m.w.mu.Lock()
+		if m.dead {
+			m.w.mu.Unlock()
+			runtime.Goexit()
+		}
+		in, ok := m.take(starting)
+		next := m.changed.next()
+		m.w.mu.Unlock()
+		if ok {
+			return in
+		}
+		<-next
+	}
+}
+
+// take returns the first input that the shim looks at, unless it is frozen.
+func (m machine) take(starting bool) (shim.Input, bool) {
+	i := slices.IndexFunc(m.inputs, func(in shim.Input) bool {
+		switch in.(type) {
+		case shim.Started, shim.Beat, shim.Rang:
+			return true
+		}
+		return !starting
+	})
+	if i < 0 || m.isFrozen() {
+		return nil, false
+	}
+	in := m.inputs[i]
+	m.inputs = slices.Delete(m.inputs, i, i+1)
+	m.takes(in)
+	return in, true
+}
+
+// Wake implements shim.Machine.
+func (m machine) Wake(at time.Duration) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	s, n := m.shimProcess, m.container.pod.node
+	if s.dead || s.alarm != nil && s.rings == at {
+		return
+	}
+	n.cancel(s.alarm)
+	s.rings = at
+	s.alarm = n.ring(at+s.late, func() {
+		s.alarm = nil
+		s.push(shim.Rang{})
+	})
+}
+
+// Say implements shim.Machine.
+func (m machine) Say(line string) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	m.w.note(m.name, "%s", strings.TrimSpace(line))
+}
+
+// Start implements shim.Processes. Only the world's own commands are started: children.
+func (m machine) Start(c *shim.Command) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	s := m.shimProcess
+	if s.dead {
+		return
+	}
+	born := s.bear(slotsOf(c.Env))
+	s.w.after(between(s.rng, 50*time.Microsecond, instant), func() {
+		s.push(shim.Started{Command: c, PID: born.main().pid})
+	})
+}
+
+// Reap implements shim.Processes.
+func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if m.child == nil {
+		return 0, 0, true
+	}
+	for i, p := range m.child.processes {
+		if !p.alive {
+			m.child.processes = slices.Delete(m.child.processes, i, i+1)
+			if len(m.child.processes) == 0 {
+				m.child = nil
+			}
+			return p.pid, p.status, false
+		}
+	}
+	return 0, 0, false
+}
+
+// Signal implements shim.Processes.
+func (m machine) Signal(pid int, sig syscall.Signal) error {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	p := m.process(pid)
+	switch {
+	case p == nil || m.dead:
+		return unix.ESRCH
+	case p.alive:
+		m.child.gets(p, sig)
+	}
+	return nil
+}
+
+// Descendants implements shim.Processes.
+func (m machine) Descendants() (all []host.Process, err error) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if m.child != nil {
+		for _, p := range m.child.processes {
+			all = append(all, p.seen())
+		}
+	}
+	return all, nil
+}
+
+// Find implements shim.Processes.
+func (m machine) Find(pid int) (host.Process, bool) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if p := m.process(pid); p != nil {
+		return p.seen(), true
+	}
+	return host.Process{}, false
+}
+
+func (m machine) process(pid int) *containerProcess {
+	if m.child == nil {
+		return nil
+	}
+	for _, p := range m.child.processes {
+		if p.pid == pid {
+			return p
+		}
+	}
+	return nil
+}
+
+// Expects implements shim.Processes: children have their handlers at once.
+func (machine) Expects(int, syscall.Signal) bool { return true }
+
+// TakeTerminal implements shim.Processes.
+func (machine) TakeTerminal() {}

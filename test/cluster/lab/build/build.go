@@ -1,0 +1,319 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/config"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
+)
+
+// Program is a module below programs/, with the way to build it.
+type Program struct {
+	name    string
+	module  string   // the module that gives it its version; "" is this repository
+	version string   // which version it must be; "" is any
+	target  string   // "." or "tool": the module's own main package, or its tool lines
+	flags   []string // of go build
+	ldflags string
+	inputs  []string                                                          // what else the result depends on
+	after   func(ctx context.Context, l *state.Lab, source, dir string) error // what to make beside the programs
+}
+
+// Programs returns the programs in the order of their builds. The long build is last, so
+// that a mistake in a short one shows early. All modules but cert-manager's require the
+// same versions of shared packages, so that each package is compiled once.
+func Programs() []Program {
+	major, minor, _ := strings.Cut(strings.TrimPrefix(state.KubernetesVersion, "v"), ".")
+	minor, _, _ = strings.Cut(minor, ".")
+	var versions strings.Builder
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		fmt.Fprintf(&versions, " -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s",
+			pkg, state.KubernetesVersion, major, minor)
+	}
+	return []Program{
+		{name: "node", target: "."},
+		{
+			name: "containerd", module: "github.com/containerd/containerd/v2", target: "tool",
+			flags: []string{"-tags=no_btrfs,no_devmapper,no_zfs,no_aufs"},
+		},
+		{name: "chart", module: "helm.sh/helm/v3", target: "."},
+		{
+			name: "certmanager", module: "github.com/cert-manager/cert-manager", version: state.CertManagerVersion, target: "tool",
+			inputs: []string{state.RegistryInCluster, config.CertManagerValues()}, after: renderCertManager,
+		},
+		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
+		{name: "coredns", module: "github.com/coredns/coredns", version: state.CoreDNSVersion, target: "."},
+		{
+			name: "kubernetes", module: "k8s.io/kubernetes", version: state.KubernetesVersion, target: ".",
+			ldflags: versions.String(),
+		},
+	}
+}
+
+// MetricsServer is built only for those who ask for metrics: a demo does not.
+var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
+
+// Make builds each program that the cache lacks, and links all into the state
+// directory's bin.
+func Make(ctx context.Context, l *state.Lab, list []Program) error {
+	cache, err := cacheDir()
+	if err != nil {
+		return err
+	}
+	stop := download(ctx, l, cache, list)
+	defer stop()
+	for i, p := range list {
+		dir, err := cached(ctx, l, cache, p, fmt.Sprintf("%d of %d", i+1, len(list)))
+		if err != nil {
+			return fmt.Errorf("build %s: %w", p.name, err)
+		}
+		if err := link(l, dir); err != nil {
+			return err
+		}
+	}
+	return linkNames(l)
+}
+
+// download fetches the modules of the programs that the cache lacks, while the first
+// program compiles. So the compiler waits for no network. The returned function ends the
+// download. An error shows at the program's own build.
+func download(ctx context.Context, l *state.Lab, cache string, list []Program) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var over sync.WaitGroup
+	over.Go(func() {
+		for _, p := range list {
+			source := filepath.Join(l.Sources, p.name)
+			if key, err := p.key(source); err != nil || exists(filepath.Join(cache, key)) {
+				continue
+			}
+			_ = goCommand(ctx, source, append(append([]string{"list", "-deps", "-f="}, p.flags...), p.target)...).Run()
+		}
+	})
+	return func() { cancel(); over.Wait() }
+}
+
+// cacheDir returns the cache that all checkouts share.
+func cacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "metaparticle")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// cached returns the directory of a program's files, and builds them first where no
+// checkout has.
+func cached(ctx context.Context, l *state.Lab, cache string, p Program, step string) (string, error) {
+	source := filepath.Join(l.Sources, p.name)
+	key, err := p.key(source)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, key)
+	if exists(dir) {
+		return dir, nil
+	}
+	// One builds, the others wait: two cold builds at once take twice as long.
+	unlock, err := wait.Lock(ctx, dir+".lock", func() { l.Say("%s is being built for another checkout, waiting", key) })
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if exists(dir) {
+		return dir, nil
+	}
+	temp, err := os.MkdirTemp(cache, key+".new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(temp)
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return "", err
+	}
+	if err := compile(ctx, l, p, source, temp, step); err != nil {
+		return "", err
+	}
+	if p.after != nil {
+		if err := p.after(ctx, l, source, temp); err != nil {
+			return "", err
+		}
+	}
+	return dir, os.Rename(temp, dir)
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+// key returns the name of a build, made from everything that decides its outcome.
+func (p Program) key(source string) (string, error) {
+	gomod, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	version := "local"
+	if p.module != "" {
+		found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(p.module) + ` (v\S+)`).FindSubmatch(gomod)
+		if found == nil {
+			return "", fmt.Errorf("%s/go.mod does not require %s", source, p.module)
+		}
+		version = string(found[1])
+	}
+	if p.version != "" && p.version != version {
+		return "", fmt.Errorf("%s/go.mod requires %s %s, but this is for %s", source, p.module, version, p.version)
+	}
+	files, err := filepath.Glob(filepath.Join(source, "*"))
+	if err != nil {
+		return "", err
+	}
+	slices.Sort(files)
+	sum := sha256.New()
+	fmt.Fprintln(sum, p.target, p.flags, p.ldflags, p.inputs, runtime.GOARCH)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(sum, filepath.Base(file), len(data))
+		sum.Write(data)
+	}
+	return fmt.Sprintf("%s-%s-%.6x", p.name, version, sum.Sum(nil)), nil
+}
+
+// goCommand returns a command of the go tool in a program's module. The caller's
+// settings do not change its outcome.
+func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GO111MODULE=on")
+	// Killed, it would leave its compilers running.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// compile builds a program's files into a directory.
+func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step string) error {
+	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.flags...)
+	title := fmt.Sprintf("building %s (%s, once for this machine)", strings.TrimSpace(p.name+" "+p.version), step)
+	bar := newProgress(l, title)
+	defer bar.stop()
+
+	// This is also where modules are downloaded.
+	list := goCommand(ctx, source, append(append([]string{"list", "-deps", "-f={{if .Stale}}{{.ImportPath}}{{end}}"}, shared...), p.target)...)
+	stale, err := bar.run(list, "downloading modules")
+	if err != nil {
+		return err
+	}
+	bar.total = len(strings.Fields(string(stale)))
+	build := goCommand(ctx, source, append(append([]string{"build", "-v", "-o", dir + "/"}, shared...), p.target)...)
+	_, err = bar.run(build, "packages compiled")
+	return err
+}
+
+// link makes the files of a cached build reachable in bin.
+func link(l *state.Lab, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := relink(filepath.Join(dir, entry.Name()), l.Path("bin", entry.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkNames adds runc, and a name for each program of a file that is several.
+func linkNames(l *state.Lab) error {
+	names := map[string]string{}
+	for _, name := range []string{
+		"etcd", "kubeadm", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl",
+	} {
+		names[name] = "kubernetes"
+	}
+	for _, name := range []string{"holder", "pause", "registry", "forward"} {
+		names[name] = "node"
+	}
+	for name, file := range names {
+		if err := relink(file, l.Path("bin", name)); err != nil {
+			return err
+		}
+	}
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		return err
+	}
+	return relink(runc, l.Path("bin", "runc"))
+}
+
+func relink(to, name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(to, name)
+}
+
+// renderCertManager renders the chart that is in cert-manager's own module.
+func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) error {
+	out, err := goCommand(ctx, source, "list", "-m", "-f={{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+	if err != nil {
+		return fmt.Errorf("find cert-manager's module: %w", err)
+	}
+	module, chart := strings.TrimSpace(string(out)), filepath.Join(dir, "chart.tmp")
+	if err := os.CopyFS(chart, os.DirFS(filepath.Join(module, "deploy", "charts", "cert-manager"))); err != nil {
+		return err
+	}
+	defer os.RemoveAll(chart)
+	// A release of the chart is made just so.
+	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
+		return err
+	}
+	crds, err := filepath.Glob(filepath.Join(module, "deploy", "crds", "*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, crd := range crds {
+		data, err := os.ReadFile(crd)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(chart, "templates", filepath.Base(crd)), data, 0o644); err != nil {
+			return err
+		}
+	}
+	settings := filepath.Join(chart, "settings.yaml")
+	if err := config.RenderTo(l, settings, "certmanager-values.yaml", config.Values(l, state.Node{})); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, l.Path("bin", "chart"), chart, "cert-manager", "cert-manager",
+		state.CertManagerVersion, state.KubernetesVersion, settings)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	manifests, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("render cert-manager's chart: %w: %s", err, errs.String())
+	}
+	return os.WriteFile(filepath.Join(dir, "certmanager.yaml"), manifests, 0o644)
+}

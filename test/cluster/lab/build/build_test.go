@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+)
+
+// The versions that this package names are those that are built.
+func TestProgramsHaveTheVersionsThatAreNamed(t *testing.T) {
+	l, err := state.Open(t.TempDir())
+	require.NoError(t, err)
+	for _, p := range Programs() {
+		key, err := p.key(filepath.Join(l.Sources, p.name))
+		require.NoError(t, err, p.name)
+		assert.Contains(t, key, p.version, p.name)
+	}
+}
+
+func TestKeyChangesWithWhatIsBuilt(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, data string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
+	}
+	write("go.mod", "module x\n\nrequire (\n\texample.com/m v1.2.3\n)\n")
+	write("main.go", "package main")
+	p := Program{name: "x", module: "example.com/m", version: "v1.2.3"}
+	first, err := p.key(dir)
+	require.NoError(t, err)
+	assert.Regexp(t, `^x-v1\.2\.3-[0-9a-f]{12}$`, first)
+
+	again, err := p.key(dir)
+	require.NoError(t, err)
+	assert.Equal(t, first, again)
+
+	flagged := p
+	flagged.flags = []string{"-tags=y"}
+	changed, err := flagged.key(dir)
+	require.NoError(t, err)
+	assert.NotEqual(t, first, changed)
+
+	write("main.go", "package main // changed")
+	changed, err = p.key(dir)
+	require.NoError(t, err)
+	assert.NotEqual(t, first, changed)
+
+	p.version = "v1.2.4"
+	_, err = p.key(dir)
+	assert.ErrorContains(t, err, "requires example.com/m v1.2.3, but this is for v1.2.4")
+}
+
+func TestProgressLine(t *testing.T) {
+	p := &progress{title: "building x", what: "packages compiled", done: 7}
+	assert.Equal(t, "building x: 7 packages compiled, 65 s", p.line(65*time.Second))
+	p.total = 9
+	assert.Equal(t, "building x: 7 of 9 packages compiled, 65 s", p.line(65*time.Second))
+	p.done = 9
+	assert.Equal(t, "building x: 9 of 9 packages compiled, linking, 65 s", p.line(65*time.Second))
+}

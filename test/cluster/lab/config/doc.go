@@ -1,0 +1,6 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config renders the configuration files and manifests of the cluster from
+// its templates.
+package config

@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/cgroup"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/config"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/network"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/worker"
+)
+
+// Start starts etcd, the registry and the API server, and the workers beside, up to
+// their container runtimes.
+func Start(ctx context.Context, l *state.Lab) error {
+	if err := os.RemoveAll(l.Path("log")); err != nil {
+		return err
+	}
+	for _, dir := range []string{"log", "run", "conf", "pki", "registry", "shared"} {
+		if err := os.MkdirAll(l.Path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	// Pods of any user write there.
+	if err := os.Chmod(l.SharedDir(), 0o777); err != nil {
+		return err
+	}
+	groups, err := cgroup.Open()
+	if err != nil {
+		return err
+	}
+	if err := groups.Make(l.NodeCgroup(state.ControlPlane) + "/system"); err != nil {
+		return err
+	}
+	err = process.Start(ctx, l, process.Process{Node: state.ControlPlane, Name: state.Holder, Unshare: true, Command: []string{
+		l.Path("bin", "holder"), "-hostname", state.ControlPlane, "-report", l.RecordFile(state.ControlPlane, state.Holder) + ".sock",
+	}})
+	if err != nil {
+		return err
+	}
+	if err := network.Bridge(ctx, l); err != nil {
+		return err
+	}
+	cp := state.Node{Name: state.ControlPlane}
+	if err := config.RenderTo(l, l.AuditPolicy(), "audit.yaml", config.Values(l, cp)); err != nil {
+		return err
+	}
+	if err := config.RenderTo(l, l.AdmissionConfig(), "admission.yaml", config.Values(l, cp)); err != nil {
+		return err
+	}
+	for _, name := range []string{"etcd", "registry", "api-forward", "registry-forward"} {
+		if err := daemon.Start(ctx, l, cp, name); err != nil {
+			return err
+		}
+	}
+	if err := l.Save(); err != nil {
+		return err
+	}
+	if err := issueCertificates(ctx, l); err != nil {
+		return err
+	}
+	jobs := []func() error{
+		func() error { return daemon.Start(ctx, l, cp, "apiserver") },
+		func() error { return issueKubeconfigs(ctx, l) },
+		func() error { return allowPlainHTTP(l, cp, state.RegistryInCluster, state.PrivateRegistry) },
+	}
+	for _, name := range l.Nodes() {
+		n, err := l.Node(name)
+		if err != nil {
+			return err
+		}
+		jobs = append(jobs, func() error { return worker.Power(ctx, l, n) })
+	}
+	if err := wait.Together(jobs...); err != nil {
+		return err
+	}
+	return writeKubeconfig(l)
+}
+
+// allowPlainHTTP tells the nodes' containerd of registries without TLS.
+func allowPlainHTTP(l *state.Lab, cp state.Node, registries ...string) error {
+	for _, registry := range registries {
+		values := config.Values(l, cp)
+		values.Registry = registry
+		if err := config.RenderTo(l, l.Path("conf", "certs.d", registry, "hosts.toml"), "hosts.toml", values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeKubeconfig makes the administrator's kubeconfig usable from the host.
+func writeKubeconfig(l *state.Lab) error {
+	conf, err := os.ReadFile(l.Path("conf", "admin.conf"))
+	if err != nil {
+		return err
+	}
+	inner, outer := "https://"+state.ControlAddress+":6443", fmt.Sprintf("https://127.0.0.1:%d", l.Saved.APIPort)
+	return os.WriteFile(l.Kubeconfig(), []byte(strings.ReplaceAll(string(conf), inner, outer)), 0o600)
+}
+
+// StartControllers starts the rest of the control plane, and binds the rights that
+// kubeadm would have bound.
+func StartControllers(ctx context.Context, l *state.Lab) error {
+	cp := state.Node{Name: state.ControlPlane}
+	return wait.Together(
+		func() error { return daemon.Start(ctx, l, cp, "kcm") },
+		func() error { return daemon.Start(ctx, l, cp, "scheduler") },
+		func() error {
+			manifest, err := config.Render("rbac.yaml", config.Values(l, cp))
+			if err != nil {
+				return err
+			}
+			// The administrator's own rights are among these, so somebody else must bind them.
+			return kubectl.Run(ctx, l, manifest, "--kubeconfig", l.Path("conf", "super-admin.conf"),
+				"--server", fmt.Sprintf("https://127.0.0.1:%d", l.Saved.APIPort), "create", "--validate=false", "-f", "-")
+		},
+	)
+}

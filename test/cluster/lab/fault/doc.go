@@ -1,0 +1,9 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fault breaks the nodes of a cluster that is up, and repairs them: a cut
+// link, a crash, a freeze, a killed component.
+//
+// A fault leaves no trace to its victims, and nothing repairs it but the opposite
+// call or the end of the cluster.
+package fault

@@ -1,0 +1,150 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fault
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/cgroup"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/network"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/worker"
+)
+
+// Injector breaks the nodes of a cluster that is up, and repairs them.
+type Injector struct{ *state.Lab }
+
+// Cut takes a worker's network away: its daemons and pods run on, nothing
+// crosses its link in either direction.
+func (i Injector) Cut(ctx context.Context, name string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	return network.IP(ctx, i.Lab, state.ControlPlane, "link set "+n.Link()+" down")
+}
+
+// Heal gives a worker its network back.
+func (i Injector) Heal(ctx context.Context, name string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	return network.IP(ctx, i.Lab, state.ControlPlane, "link set "+n.Link()+" up")
+}
+
+// Crash ends a worker at once, as a power failure does; its disk stays.
+func (i Injector) Crash(ctx context.Context, name string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	groups, err := cgroup.Open()
+	if err != nil {
+		return err
+	}
+	if groups.IsFrozen(i.NodeCgroup(n.Name)) {
+		if err := groups.Freeze(ctx, i.NodeCgroup(n.Name), false); err != nil {
+			return err
+		}
+	}
+	return process.End(ctx, i.Lab, n.Name, state.Holder)
+}
+
+// Boot starts a worker that crashed.
+func (i Injector) Boot(ctx context.Context, name string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	if process.PID(i.Lab, n.Name, state.Holder) != 0 {
+		return nil
+	}
+	if err := worker.Power(ctx, i.Lab, n); err != nil {
+		return err
+	}
+	return worker.Serve(ctx, i.Lab, n)
+}
+
+// Kill ends a component with SIGKILL and returns when it is dead. Nothing
+// starts it again but Start.
+func (i Injector) Kill(ctx context.Context, name, component string) error {
+	n, err := i.Component(name, component)
+	if err != nil {
+		return err
+	}
+	groups, err := cgroup.Open()
+	if err != nil {
+		return err
+	}
+	if groups.IsFrozen(i.NodeCgroup(n.Name)) {
+		return fmt.Errorf("node %s is frozen: no process of it can end", name)
+	}
+	return process.End(ctx, i.Lab, n.Name, component)
+}
+
+// Start starts a component that does not run.
+func (i Injector) Start(ctx context.Context, name, component string) error {
+	n, err := i.Component(name, component)
+	if err != nil {
+		return err
+	}
+	return daemon.Start(ctx, i.Lab, n, component)
+}
+
+// Freeze stops every process of a node, pods included, without a trace to
+// them, and returns when all stand still.
+func (i Injector) Freeze(ctx context.Context, name string) error { return i.setFrozen(ctx, name, true) }
+
+// Thaw lets the processes of a node go on.
+func (i Injector) Thaw(ctx context.Context, name string) error { return i.setFrozen(ctx, name, false) }
+
+// setFrozen freezes or thaws a node that is up.
+func (i Injector) setFrozen(ctx context.Context, name string, frozen bool) error {
+	n, err := i.Node(name)
+	if err != nil {
+		return err
+	}
+	if process.PID(i.Lab, n.Name, state.Holder) == 0 {
+		return fmt.Errorf("node %s is down", name)
+	}
+	groups, err := cgroup.Open()
+	if err != nil {
+		return err
+	}
+	return groups.Freeze(ctx, i.NodeCgroup(n.Name), frozen)
+}
+
+// worker finds a worker by name.
+func (i Injector) worker(name string) (state.Node, error) {
+	if process.PID(i.Lab, state.ControlPlane, state.Holder) == 0 {
+		return state.Node{}, state.ErrDown
+	}
+	n, err := i.Node(name)
+	if err == nil && n.Number == 0 {
+		err = fmt.Errorf("not possible with the control plane: kill its components instead (%s)",
+			strings.Join(daemon.Of(i.Lab, state.ControlPlane), ", "))
+	}
+	return n, err
+}
+
+// Component returns the node that has a component, or an error.
+func (i Injector) Component(name, component string) (state.Node, error) {
+	if process.PID(i.Lab, state.ControlPlane, state.Holder) == 0 {
+		return state.Node{}, state.ErrDown
+	}
+	n, err := i.Node(name)
+	if err != nil {
+		return n, err
+	}
+	if have := daemon.Of(i.Lab, name); !slices.Contains(have, component) {
+		return n, fmt.Errorf("node %s has no component %q, but %s", name, component, strings.Join(have, ", "))
+	}
+	return n, nil
+}

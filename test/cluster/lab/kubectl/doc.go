@@ -1,0 +1,5 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubectl runs the cluster's own kubectl, as administrator.
+package kubectl

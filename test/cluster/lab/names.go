@@ -1,0 +1,26 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+)
+
+// The names that users of a cluster need; package state says what each one means.
+const (
+	KubernetesVersion = state.KubernetesVersion
+	ControlPlane      = state.ControlPlane
+	SharedMount       = state.SharedMount
+	RegistryInCluster = state.RegistryInCluster
+	PrivateRegistry   = state.PrivateRegistry
+	PrivateUser       = state.PrivateUser
+	PrivatePassword   = state.PrivatePassword
+)
+
+// ErrDown is the answer to a request that needs a running cluster.
+var ErrDown = state.ErrDown
+
+// Components returns the names that Kill and Start know on a node.
+func Components(node string) []string { return daemon.Components(node) }

@@ -1,0 +1,95 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+)
+
+// IP runs commands of ip(8) in a node's network namespace.
+func IP(ctx context.Context, l *state.Lab, name string, commands ...string) error {
+	pid := process.PID(l, name, state.Holder)
+	if pid == 0 {
+		return fmt.Errorf("node %s is down", name)
+	}
+	// Only the network is entered, so PIDs in the commands are the host's.
+	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(pid), "-n", "--", "ip", "-batch", "-")
+	cmd.Env = l.Environment()
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip on %s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+// Bridge makes the network that all nodes share.
+func Bridge(ctx context.Context, l *state.Lab) error {
+	return IP(ctx, l, state.ControlPlane,
+		"link set lo up",
+		"link add br0 type bridge",
+		"addr add "+state.ControlAddress+"/24 dev br0",
+		"link set br0 up")
+}
+
+// Connect links a worker to the bridge, and sets the routes to pods on both ends.
+func Connect(ctx context.Context, l *state.Lab, n state.Node) error {
+	// The kernel removes a dead node's link in its own time.
+	_ = IP(ctx, l, state.ControlPlane, "link del "+n.Link())
+	err := IP(ctx, l, state.ControlPlane,
+		fmt.Sprintf("link add %s type veth peer name eth0 netns %d", n.Link(), process.PID(l, n.Name, state.Holder)),
+		"link set "+n.Link()+" master br0 up",
+		"route replace "+n.Subnet()+" via "+n.Address()+" dev br0 onlink")
+	if err != nil {
+		return err
+	}
+	commands := []string{
+		"link set lo up",
+		"addr add " + n.Address() + "/24 dev eth0",
+		"link set eth0 up",
+		"route add default via " + state.ControlAddress,
+	}
+	for _, name := range l.Nodes() {
+		if other, _ := l.Node(name); other.Name != n.Name {
+			commands = append(commands, "route add "+other.Subnet()+" via "+other.Address())
+		}
+	}
+	return IP(ctx, l, n.Name, commands...)
+}
+
+// CutLinks returns for each link of a worker whether the link is down.
+func CutLinks(ctx context.Context, l *state.Lab) (map[string]bool, error) {
+	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(process.PID(l, state.ControlPlane, state.Holder)), "-n", "--",
+		"ip", "-oneline", "link", "show", "type", "veth")
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	return parseCutLinks(string(out)), nil
+}
+
+// parseCutLinks reads lines such as
+//
+//	4: vn1@if2: <BROADCAST,MULTICAST> mtu 1500 …
+func parseCutLinks(out string) map[string]bool {
+	cut := map[string]bool{}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 3 {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimSuffix(fields[1], ":"), "@")
+		up := false
+		for flag := range strings.SplitSeq(strings.Trim(fields[2], "<>"), ",") {
+			up = up || flag == "UP"
+		}
+		cut[name] = !up
+	}
+	return cut
+}

@@ -1,0 +1,9 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package process starts the processes of the cluster, finds them again, and ends
+// them.
+//
+// A process outlives the command that started it. A file in the state directory
+// records its PID and start time, so no later process is taken for it.
+package process

@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package state
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Nodes returns the names of the workers.
+func (l *Lab) Nodes() []string {
+	names := make([]string, l.Saved.Workers)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d", i+1)
+	}
+	return names
+}
+
+// Node finds a node by name; number 0 is the control plane.
+func (l *Lab) Node(name string) (Node, error) {
+	if name == ControlPlane {
+		return Node{Name: name}, nil
+	}
+	if i := slices.Index(l.Nodes(), name); i >= 0 {
+		return Node{Name: name, Number: i + 1}, nil
+	}
+	return Node{}, fmt.Errorf("no node %q: there are %s and %s", name, ControlPlane, strings.Join(l.Nodes(), ", "))
+}
+
+// Node is a worker, or with number 0 the control plane.
+type Node struct {
+	Name   string
+	Number int
+}
+
+// Address returns the node's IP address.
+func (n Node) Address() string {
+	if n.Number == 0 {
+		return ControlAddress
+	}
+	return fmt.Sprintf("10.213.0.%d", 10+n.Number)
+}
+
+// Subnet returns the network of the node's pods.
+func (n Node) Subnet() string { return fmt.Sprintf("10.214.%d.0/24", n.Number) }
+
+// Link returns the name of the control plane's end of a worker's link.
+func (n Node) Link() string { return "v" + n.Name }
+
+// NodeCgroup returns the cgroup of a node's pods and, below in "system", of its daemons.
+func (l *Lab) NodeCgroup(name string) string { return l.Cgroup() + "/" + name }
+
+// RecordFile returns the file that identifies a process of a node.
+func (l *Lab) RecordFile(node, name string) string { return l.Path("run", node+"-"+name) }
+
+// LogFile returns the file with the output of a process of a node.
+func (l *Lab) LogFile(node, name string) string {
+	return l.Path("log", node+"-"+name+".log")
+}
+
+// Environment returns the environment of every process of the cluster.
+func (l *Lab) Environment() []string {
+	return []string{
+		"PATH=" + l.Path("bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root",
+	}
+}

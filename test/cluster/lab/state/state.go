@@ -1,0 +1,202 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// KubernetesVersion is the version of every Kubernetes program in the cluster.
+// The build refuses a programs/kubernetes/go.mod that says otherwise.
+const KubernetesVersion = "v1.37.1"
+
+// CertManagerVersion is the last version with all programs in cert-manager's module.
+// Later versions have theirs in nested modules, which no proxy serves. The cainjector
+// alone is of a later version (programs/cainjector says why).
+const CertManagerVersion = "v1.11.5"
+
+// CoreDNSVersion is the tag of CoreDNS and of its image.
+const CoreDNSVersion = "v1.14.7"
+
+// FeatureGates differ from the version's defaults, in the API server and in the
+// kubelets alike. Users of other clusters may set lifecycle.stopSignal; without its
+// gate the API server drops the field.
+const FeatureGates = "--feature-gates=ContainerStopSignals=true"
+
+// Addresses within the cluster. No other network sees them.
+const (
+	ControlAddress = "10.213.0.1"
+	PodNetwork     = "10.214.0.0/16"
+	ServiceNetwork = "10.215.0.0/16"
+	DNSAddress     = "10.215.0.10"
+	MetricsPort    = "4443"
+
+	// RegistryInCluster is the image registry's name in image references of pods.
+	RegistryInCluster = ControlAddress + ":5000"
+
+	// PrivateRegistry is the same registry for pulls with a login, and no others.
+	PrivateRegistry = ControlAddress + ":5001"
+	PrivateUser     = "puller"
+	PrivatePassword = "open-sesame"
+)
+
+// ControlPlane is the node that runs the control plane.
+const ControlPlane = "cp"
+
+// Holder is the first process of a node, which holds the node's namespaces.
+const Holder = "holder"
+
+// SharedMount is where every worker has the host's directory [Lab.SharedDir].
+const SharedMount = "/var/lib/shared"
+
+// maxDir bounds the state directory's name. The name of a socket has at most 107 bytes,
+// and the longest below the directory is /run/cp-registry-forward.sock.
+const maxDir = 107 - 29
+
+// ErrDown is the answer to a request that needs a running cluster.
+var ErrDown = errors.New("the cluster is not up")
+
+// Lab is a state directory with the known facts of its cluster.
+type Lab struct {
+	// Workers is the number of worker nodes that Up makes; 0 means 3.
+	Workers int
+	// Progress gets a line for each step; nil means none.
+	Progress io.Writer
+
+	Root    string // state directory, absolute
+	Sources string // this repository's test/cluster/programs
+	Began   time.Time
+	Saved   Saved
+}
+
+// Saved holds the facts that a later process must know of a running cluster.
+type Saved struct {
+	Workers      int    `json:"workers"`
+	Kubernetes   string `json:"kubernetes"`
+	APIPort      int    `json:"apiPort"`
+	RegistryPort int    `json:"registryPort"`
+	Metrics      bool   `json:"metrics"` // AddMetrics has added them
+}
+
+// Open returns the lab of a state directory. An empty dir means the environment's
+// METAPARTICLE_CLUSTER_DIR, or else .cluster in the repository around the working
+// directory.
+func Open(dir string) (*Lab, error) {
+	root, err := Repository()
+	if err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		dir = os.Getenv("METAPARTICLE_CLUSTER_DIR")
+	}
+	if dir == "" {
+		dir = filepath.Join(root, ".cluster")
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	// The nodes mount over these, and would lose sight of the state.
+	for _, hidden := range []string{"/run", "/var/lib", "/var/log", "/proc", "/sys"} {
+		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
+			return nil, fmt.Errorf("state directory %s: must not be below %s", dir, hidden)
+		}
+	}
+	if len(dir) > maxDir {
+		return nil, fmt.Errorf("state directory %s: longer than %d bytes, so that sockets in it have too long names", dir, maxDir)
+	}
+	l := &Lab{Root: dir, Sources: filepath.Join(root, "test", "cluster", "programs"), Began: time.Now()}
+	if err := l.Load(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Repository finds the checkout around the working directory.
+func Repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "test", "cluster", "programs")); err == nil {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("%s is not in a checkout of this repository", dir)
+		}
+	}
+}
+
+// Load reads the saved facts; without a file there are none.
+func (l *Lab) Load() error {
+	data, err := os.ReadFile(l.Path("cluster.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, &l.Saved)
+}
+
+// Save writes the facts for later processes.
+func (l *Lab) Save() error {
+	data, err := json.MarshalIndent(l.Saved, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.Path("cluster.json"), data, 0o644)
+}
+
+// Path returns a path in the state directory.
+func (l *Lab) Path(elem ...string) string {
+	return filepath.Join(append([]string{l.Root}, elem...)...)
+}
+
+// Cgroup returns the name, below each hierarchy's root, of the cgroup that holds the
+// whole cluster. Each state directory has its own.
+func (l *Lab) Cgroup() string {
+	return fmt.Sprintf("metaparticle-%x", sha256.Sum256([]byte(l.Root)))[:len("metaparticle-")+8]
+}
+
+// Dir returns the state directory.
+func (l *Lab) Dir() string { return l.Root }
+
+// Kubeconfig returns the file that makes any client on this host administrator of the cluster.
+func (l *Lab) Kubeconfig() string { return l.Path("kubeconfig") }
+
+// SharedDir returns the directory that every worker mounts at [SharedMount].
+func (l *Lab) SharedDir() string { return l.Path("shared") }
+
+// Registry returns the image registry's address on this host.
+func (l *Lab) Registry() string {
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(l.Saved.RegistryPort))
+}
+
+// AuditLog returns the file with the API server's record of the requests that pods made, one JSON
+// object (audit.k8s.io/v1 Event) a line.
+func (l *Lab) AuditLog() string { return l.Path("log", "audit.log") }
+
+// AuditPolicy returns the file that tells the API server which requests to record.
+func (l *Lab) AuditPolicy() string { return l.Path("conf", "audit.yaml") }
+
+// AdmissionConfig returns the file that limits the system's priority classes, as some clusters do.
+func (l *Lab) AdmissionConfig() string { return l.Path("conf", "admission.yaml") }
+
+// Say reports a step to the person who waits.
+func (l *Lab) Say(format string, args ...any) {
+	if l.Progress != nil {
+		fmt.Fprintf(l.Progress, "[%6.2f s] %s\n", time.Since(l.Began).Seconds(), fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package exclusive
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Soak is the time for which pods are deleted and killed.
+var Soak = 2 * time.Minute
+
+// Three replicas on three nodes suffer one fault after the other. At its end the space
+// looks for two applications at once in the whole record.
+func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
+	cluster.NeedLab(t, "it kills processes of pods")
+	t.Parallel()
+	s := space.New(t)
+	a := app.Singleton("steady")
+	// The application has an orphan in a session of its own, which ignores SIGTERM. The
+	// orphan is a part of the child.
+	a.Args = []string{"-grandchild", "-stop-delay=200ms"}
+	app.Deploy(s, a)
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, seed))
+	worst := map[string]time.Duration{}
+	counts := map[string]int{}
+	for end := time.Now().Add(Soak); time.Now().Before(end); {
+		// All faults in turn, in another order every time.
+		all := fault.OfPods()
+		for _, i := range random.Perm(len(all)) {
+			worst[all[i].Name] = max(worst[all[i].Name], endure(s, a, all[i]))
+			counts[all[i].Name]++
+		}
+	}
+	for _, b := range fault.OfPods() {
+		t.Logf("%-26s %3d times, nobody for %v at most", b.Name, counts[b.Name], worst[b.Name].Round(time.Millisecond))
+	}
+}
+
+// endure injects a fault into the holder, waits until a pod runs the application again,
+// and returns the time in which none did.
+func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
+	s.Helper()
+	before := app.AwaitRunning(s, a, lease.Takeover)
+	victim := s.Pod(before.Pod)
+	require.NotNil(s, victim)
+	killed := process.Find(victim, process.Agent)
+	b.Strike(s, victim)
+	struck := time.Now() // what the killed agent renewed, it renewed before
+	what := fmt.Sprintf("one runs again after %s in %s", b.Name, victim.Name)
+	survived := false
+	s.Await(b.Vacancy+lease.Takeover, what, func() bool {
+		survived = b.Survivable && resumed(s, a, before, killed, struck)
+		return survived || app.After(s, a, before) != nil
+	})
+	if survived {
+		return 0
+	}
+	vacancy := app.VacancyAfter(s, a, before)
+	assert.LessOrEqual(s, vacancy, b.Vacancy, what)
+	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Handover).Pod != victim.Name {
+		// A killed container waits in a growing back-off; a fresh pod has none.
+		s.Await(space.StartTimeout, victim.Name+" can be asked to stop", func() bool {
+			now := s.Pod(victim.Name)
+			return now == nil || now.DeletionTimestamp != nil || process.Hears(process.Find(now, process.Shim), unix.SIGTERM)
+		})
+		err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), victim.Name, metav1.DeleteOptions{})
+		require.NoError(s, space.IgnoreNotFound(err))
+	}
+	app.AwaitGated(s, a)
+	app.AwaitRunning(s, a, lease.Takeover)
+	return vacancy
+}
+
+// resumed tells whether a new agent process has renewed the hold of an application that
+// runs on. The old process may live a little longer than containerd's shim, under
+// another parent.
+func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
+	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))
+	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {
+		return false
+	}
+	fresh := process.Find(holder, process.Agent)
+	return fresh != nil && killed != nil && fresh.PID != killed.PID && s.Lease(lease.OfDeployment(a.Name)).Spec.RenewTime.After(since)
+}

@@ -1,0 +1,280 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gates
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// rebuilt bounds the restart of all containers of a pod: the grace of 30 s for a container
+// that ignores its stop signal, and the kubelet's own rounds, once a second.
+const rebuilt = 30*time.Second + space.Soon
+
+// insistent returns an application of two replicas behind a gate. The application ends at
+// once unless it is PID 1. The shortest lease would leave the kubelet of a busy machine
+// only five seconds.
+func insistent(name string, gate api.Gate) app.App {
+	a := app.Suffering(name)
+	a.Replicas = 2
+	a.Annotations[api.GateAnnotation] = string(gate)
+	a.Args = []string{"-pid1"}
+	return a
+}
+
+// deployInFront creates the Deployment, and waits until one pod runs the application and
+// the others wait in their init containers.
+func deployInFront(t *testing.T, a app.App) holder.Holder {
+	t.Helper()
+	l := cluster.NeedLab(t, "it signals processes of pods")
+	s := space.New(t)
+	app.Create(s, a)
+	h := holder.Holder{Space: s, App: a, Lab: l, Before: app.AwaitRunning(s, a, space.StartTimeout)}
+	awaitInFront(&h)
+	return h
+}
+
+// awaitInFront waits until one pod runs the application and all others wait. That pod is
+// the holder's new victim.
+func awaitInFront(h *holder.Holder) {
+	h.Helper()
+	h.Await(space.StartTimeout, "one runs, the others wait", func() bool {
+		waiting := 0
+		for _, pod := range h.Pods(h.App.Name) {
+			if pod.DeletionTimestamp == nil && process.Find(pod, process.Waiter) != nil {
+				waiting++
+			}
+		}
+		h.Before = h.Running(h.App.Name)
+		return h.Before != nil && waiting == int(*h.App.Count())-1
+	})
+	h.Victim = h.Pod(h.Before.Pod)
+	require.NotNil(h, h.Victim)
+}
+
+// agentRestarts returns the number of restarts of a pod's agent.
+func agentRestarts(pod *corev1.Pod) int32 {
+	for _, status := range pod.Status.InitContainerStatuses {
+		if status.Name == api.AgentContainer {
+			return status.RestartCount
+		}
+	}
+	return 0
+}
+
+// The image's entrypoint has to be PID 1. Its slot is yielded and stolen, and its pod
+// deleted. At its end the space looks for two applications at once in the whole record.
+//
+// compat: gates/pid-1 gates/loss-restarts-all carried
+func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
+	t.Parallel()
+	h := deployInFront(t, insistent("insistent", api.GatePod))
+	slot := lease.OfDeployment(h.App.Name)
+	h.Await(space.Soon, "the holder is Ready", func() bool { return status.Condition(h.Pod(h.Victim.Name), corev1.PodReady) })
+
+	for _, c := range h.Victim.Spec.Containers {
+		assert.Empty(t, c.Command, "nothing of the application is changed")
+		assert.NotContains(t, c.VolumeMounts, api.Volume)
+	}
+
+	var first, next *record.Process
+	var yielded time.Duration
+	// A yielded slot has to expire. The standbys count from the last renewal. The yielding
+	// pod's new agent starts to count two or three seconds later, when the application is
+	// dead; a machine may stall the standbys for as long. If the yielding pod has waited for
+	// its whole lease and still was first, the test asks again.
+	for range 3 {
+		awaitInFront(&h)
+		first = h.Before
+		process.MustSignal(h.Space, h.Victim, process.Agent, unix.SIGUSR1)
+		yielded = record.Now()
+		h.Await(lease.Fault+space.Soon, "another takes over", func() bool { next = app.After(h.Space, h.App, first); return next != nil })
+		if next.Pod != first.Pod {
+			break
+		}
+		waited := next.Start - h.Process(first.ID).Last
+		require.GreaterOrEqual(t, waited, lease.Fault, "the yielder contends as if it had waited with the others")
+		h.Remark("the yielder had its slot back after %v: those who waited were stalled", waited)
+	}
+	assert.NotEqual(t, first.Pod, next.Pod, "it has yielded to those who waited")
+	assert.GreaterOrEqual(t, next.Start-h.Process(first.ID).Last, time.Duration(0))
+	t.Logf("dead %v after the yield, the next one started %v after it",
+		(h.Process(first.ID).Last - yielded).Round(time.Millisecond), (next.Start - yielded).Round(time.Millisecond))
+	h.Await(rebuilt, "all containers of the pod restarted", func() bool {
+		pod := h.Pod(h.Victim.Name)
+		return pod != nil && agentRestarts(pod) > 0 && process.Find(pod, process.Waiter) != nil
+	})
+	assert.Equal(t, h.Victim.UID, h.Pod(h.Victim.Name).UID, "the pod is the same")
+
+	awaitInFront(&h)
+	lease.Steal(h.Space, slot)
+	// The wait ends before a standby counts the thief's slot as expired.
+	h.Await(lease.Fault, "the holder's application is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
+	lease.GiveBack(h.Space, slot)
+	h.Await(lease.Fault+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
+
+	awaitInFront(&h)
+	app.DeletePod(h.Space, h.Victim)
+	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
+	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
+}
+
+// The kubelet restarts a killed agent alone, and the hold goes on. The kubelet restarts a
+// crashed application in its own container, under the same hold.
+func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
+	t.Parallel()
+	a := insistent("alone", api.GatePod)
+	// The test is not about losses. A kubelet once took twelve seconds to start the agent
+	// again, too late for a short lease, and all containers restarted.
+	a.Annotations[api.LeaseDurationAnnotation] = "1m"
+	h := deployInFront(t, a)
+	slot := lease.OfDeployment(h.App.Name)
+	hold := lease.Hold(h.Space, slot)
+	require.NotEmpty(t, hold)
+	process.MustSignal(h.Space, h.Victim, process.Agent, unix.SIGKILL)
+	h.Await(rebuilt, "the agent is restarted", func() bool {
+		pod := h.Pod(h.Victim.Name)
+		return agentRestarts(pod) == 1 && process.Find(pod, process.Agent) != nil
+	})
+	renewed := h.Lease(slot).Spec.RenewTime.Time
+	h.Await(space.Soon, "it renews", func() bool { return h.Lease(slot).Spec.RenewTime.After(renewed) })
+	h.Never(lease.Fault, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
+	assert.Equal(t, hold, lease.Hold(h.Space, slot), "the same hold")
+
+	process.MustSignal(h.Space, h.Victim, process.Child, unix.SIGKILL)
+	var next *record.Process
+	h.Await(rebuilt, "the application is restarted", func() bool {
+		next = app.After(h.Space, h.App, h.Before)
+		return next != nil
+	})
+	assert.Equal(t, h.Before.Pod, next.Pod)
+	assert.Equal(t, hold, lease.Hold(h.Space, slot), "the same hold")
+	assert.Equal(t, int32(1), agentRestarts(h.Pod(h.Victim.Name)))
+}
+
+// A crash of the machine may leave half a note. From that a new agent process cannot know
+// until when the application may run.
+func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
+	t.Parallel()
+	h := deployInFront(t, insistent("unreadable", api.GatePod))
+	a := process.Find(h.Victim, process.Agent)
+	require.NotNil(t, a)
+	require.True(t, a.Signal(unix.SIGSTOP), "each renewal writes the note")
+	note := fmt.Sprintf("/proc/%d/root%s/let-start", a.PID, api.RunPath)
+	require.NoError(t, os.Truncate(note, 10))
+	require.True(t, a.Signal(unix.SIGKILL))
+	h.Await(rebuilt, "the application is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
+	h.Await(rebuilt, "the pod stands by", func() bool { return process.Find(h.Victim, process.Waiter) != nil })
+	h.Await(lease.Fault+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
+	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), time.Duration(0))
+	awaitInFront(&h)
+}
+
+// The kubelet enforces the deadline of this gate, and needs no API server to do so.
+func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) {
+	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
+	var heal func()
+	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
+	var next *record.Process
+	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
+	old := h.Process(h.Before.ID)
+	t.Logf("dead %v after the cut, the next one started %v after it",
+		(old.Last - h.At).Round(time.Millisecond), (next.Start - h.At).Round(time.Millisecond))
+	assert.GreaterOrEqual(t, next.Start, h.Seen+lease.Fault, "nobody starts before the lease has run out")
+	heal()
+	h.Await(space.StartTimeout, "the old pod waits", func() bool {
+		pod := h.Pod(h.Victim.Name)
+		return pod == nil || process.Find(pod, process.Waiter) != nil && process.Find(pod, process.Child) == nil
+	})
+	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the healed pod disturbs nobody")
+}
+
+// The application runs in every pod, and one pod serves.
+//
+// compat: gates/readiness carried
+func TestGateReadinessLetsOnePodServe(t *testing.T) {
+	cluster.NeedLab(t, "it signals processes of pods")
+	t.Parallel()
+	s := space.New(t)
+	a := insistent("serving", api.GateReadiness)
+	a.Record = "$(POD_NAME)" // each is alone under its own name
+	// A pod that loses its slot cannot always write its condition before the next holder.
+	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
+	app.Create(s, a)
+	service := app.Service(s, a)
+	slot := lease.OfDeployment(a.Name)
+	app.AwaitGated(s, a)
+	asked := func() string {
+		body, err := s.Client.CoreV1().Services(s.Namespace).ProxyGet("http", service.Name, "80", "/", nil).DoRaw(t.Context())
+		var meta record.Meta
+		if err != nil || json.Unmarshal(body, &meta) != nil {
+			return ""
+		}
+		return meta.Pod
+	}
+	// shown returns the pods whose condition lets them serve. The conditions that wait call
+	// shown at each change of the namespace.
+	shown := func() (names []string) {
+		for _, pod := range s.Pods(a.Name) {
+			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {
+				names = append(names, pod.Name)
+			}
+		}
+		assert.LessOrEqual(s, len(names), 1, "two may serve: %v", names)
+		return names
+	}
+	serving := func(other string) *corev1.Pod {
+		t.Helper()
+		var holder *corev1.Pod
+		s.Await(space.StartTimeout, "the Service answers from the holder alone", func() bool {
+			names := shown()
+			holder = s.Holder(slot)
+			return holder != nil && len(names) == 1 && names[0] == holder.Name && holder.Name != other &&
+				slices.Equal(app.Endpoints(s, service), []string{holder.Name}) && asked() == holder.Name
+		})
+		// The kubelet has followed the condition, and the endpoints the kubelet. From here
+		// on the proxies know the holder alone.
+		s.Never(time.Second, "an answer from a standby", func() bool {
+			answer := asked()
+			shown()
+			return answer != holder.Name && answer != ""
+		})
+		return holder
+	}
+	first := serving("")
+	for _, pod := range s.Pods(a.Name) {
+		s.Await(space.Soon, "it runs in each pod", func() bool { return process.Find(pod, process.Child) != nil })
+		assert.Len(t, pod.Spec.InitContainers, 1, "nothing but the agent")
+	}
+	process.MustSignal(s, first, process.Agent, unix.SIGUSR1)
+	second := serving(first.Name)
+	app.DeletePod(s, second)
+	serving(second.Name)
+	for _, pod := range s.Pods(a.Name) {
+		if pod.UID == first.UID {
+			assert.Zero(t, agentRestarts(pod))
+		}
+	}
+	assert.Zero(t, app.Restarts(s, a), "nothing was stopped")
+}

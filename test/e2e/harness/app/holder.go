@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"slices"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Vacant tells whether no process of a record lives. Ask only while no pod can start.
+func Vacant(s *space.Space, name string) bool {
+	s.Helper()
+	vacant, err := record.Vacant(s.Dir, name)
+	require.NoError(s, err)
+	return vacant
+}
+
+// HandsOver deletes the holder of an application with a lasting lease, and demands a
+// takeover by a release. The kubelet may learn of the deletion late, so the vacancy of
+// the slot counts.
+func HandsOver(s *space.Space, a App) {
+	s.Helper()
+	require.Equal(s, lease.Lasting.String(), a.Annotations[api.LeaseDurationAnnotation])
+	before := AwaitRunning(s, a, space.StartTimeout)
+	DeletePod(s, s.Pod(before.Pod))
+	s.Await(space.StartTimeout, a.Name+" runs again", func() bool { return After(s, a, before) != nil })
+	assert.Less(s, VacancyAfter(s, a, before), lease.Released, "%s: by a release", a.Name)
+}
+
+// After returns the application that runs now, or nil if it is still the earlier one.
+func After(s *space.Space, a App, before *record.Process) *record.Process {
+	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
+		return now
+	}
+	return nil
+}
+
+// VacancyAfter returns the time between the end of a process and the next start. The
+// descendants of the process count as the process.
+func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
+	r := s.Record(a.RecordName())
+	next := slices.IndexFunc(r, func(p record.Process) bool { return p.Parent == "" && p.Start > before.Start })
+	if next < 0 {
+		return 0
+	}
+	last := before.Start
+	for _, p := range r[:next] {
+		last = max(last, p.Last)
+	}
+	return r[next].Start - last
+}
+
+// Standby returns the standby of an application of two replicas, or nil.
+func Standby(s *space.Space, a App) *corev1.Pod {
+	holder := s.Holder(lease.OfDeployment(a.Name))
+	for _, pod := range s.Pods(a.Name) {
+		if holder != nil && pod.UID != holder.UID && pod.DeletionTimestamp == nil {
+			return pod
+		}
+	}
+	return nil
+}
+
+// AwaitStandby waits for the standby of an application of two replicas.
+func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
+	s.Helper()
+	s.Await(space.Soon, "a standby of "+a.Name, func() bool {
+		standby = Standby(s, a)
+		return standby != nil
+	})
+	return standby
+}
+
+// Yields asks the holder to hand over, and returns the next holder and the number of
+// requests. A pod that yields waits for a second. On a machine that stalls the pod may
+// have its slot back before a standby has seen the release.
+func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
+	s.Helper()
+	slot := lease.OfDeployment(a.Name)
+	before := s.AwaitHolder(slot)
+	hold := ""
+	s.Await(space.StartTimeout, "a handover", func() bool {
+		lease := s.Lease(slot) // one reading of holder and hold
+		if now = s.Named(lease); now != nil && now.UID != before.UID {
+			return true
+		}
+		if now != nil && lease.Annotations[api.HoldAnnotation] != hold {
+			hold = lease.Annotations[api.HoldAnnotation]
+			kubectl.Must(s, "", "exec", before.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
+			asked++
+		}
+		return false
+	})
+	return now, asked
+}

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+)
+
+// What the tests run on, once [Connect] has found it.
+var (
+	Config *rest.Config
+	Client kubernetes.Interface
+	// Lab injects faults and shares its clock; nil on a cluster of the user's own.
+	Lab *lab.Cluster
+	// Kubeconfig is the file for kubectl.
+	Kubeconfig string
+)
+
+// Connect finds the cluster (that of KUBECONFIG, or the checkout's own) and pushes the
+// test application's images to its registry.
+func Connect(ctx context.Context, registry string) error {
+	own, err := lab.Open("")
+	if err != nil {
+		return err
+	}
+	Kubeconfig = own.Kubeconfig()
+	if named := os.Getenv("KUBECONFIG"); named != "" {
+		Kubeconfig = named
+	}
+	if same(Kubeconfig, own.Kubeconfig()) {
+		Lab = own
+	}
+	Config, err = clientcmd.BuildConfigFromFlags("", Kubeconfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no cluster: make cluster, make install, or set KUBECONFIG: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	// The tests must not wait for their own rate limit.
+	Config.QPS = -1
+	Config.WarningHandler = rest.NoWarnings{}
+	if Client, err = kubernetes.NewForConfig(Config); err != nil {
+		return err
+	}
+	switch {
+	case registry != "":
+		return pushApp(ctx, registry, registry)
+	case Lab == nil:
+		return errors.New("on a cluster of your own, name a registry that its nodes pull from: REGISTRY=host/prefix")
+	}
+	return pushApp(ctx, Lab.Registry(), lab.RegistryInCluster)
+}
+
+// same tells whether two names mean one file.
+func same(a, b string) bool {
+	a, errA := filepath.EvalSymlinks(a)
+	b, errB := filepath.EvalSymlinks(b)
+	return errA == nil && errB == nil && a == b
+}
+
+// NeedLab skips a test on any cluster but the test cluster, and gives the reason.
+func NeedLab(t *testing.T, reason string) *lab.Cluster {
+	t.Helper()
+	if Lab == nil {
+		t.Skipf("only on the test cluster (make cluster): %s", reason)
+	}
+	return Lab
+}

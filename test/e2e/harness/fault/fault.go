@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fault
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+)
+
+// Component kills a component of a node. The component starts again when up is called,
+// or when the test ends.
+func Component(t *testing.T, l *lab.Cluster, node, component string) (up func()) {
+	t.Helper()
+	require.NoError(t, l.Kill(t.Context(), node, component))
+	started := false
+	up = func() {
+		if !started {
+			started = true
+			assert.NoError(t, l.Start(context.Background(), node, component))
+		}
+	}
+	t.Cleanup(func() {
+		up()
+		AwaitAPI(t)
+	})
+	return up
+}
+
+// AwaitAPI waits until the API server answers.
+func AwaitAPI(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), NodeTimeout)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		one, stop := context.WithTimeout(ctx, time.Second)
+		_, err := cluster.Client.CoreV1().Namespaces().Get(one, "default", metav1.GetOptions{})
+		stop()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			require.NoError(t, err, "the API server answers")
+		}
+	}
+}
+
+// NodeTimeout bounds the return of a node or of the API server. A kubelet asks a lost
+// API server less and less often, up to once a minute. Its next report comes 10 s later,
+// and 5 s later the node loses its taints. The rest is for a machine that is busy.
+const NodeTimeout = 2 * time.Minute
+
+// Node injects a fault into a node, and repairs the node when undone is called, or when
+// the test ends.
+func Node(t *testing.T, node string, do, undo func(context.Context, string) error) (undone func()) {
+	t.Helper()
+	require.NoError(t, do(t.Context(), node))
+	done := false
+	undone = func() {
+		if !done {
+			done = true
+			assert.NoError(t, undo(context.Background(), node))
+			AwaitNode(t, node)
+		}
+	}
+	t.Cleanup(undone)
+	return undone
+}
+
+// startsWithin bounds the life of a component that fails at its start.
+const startsWithin = 2 * time.Second
+
+// revive starts the dead components of a node, as an init system would, and tells
+// whether there was any. All nodes share the inotify instances of one machine, and a
+// kubelet or kube-proxy that gets none ends at its start. A node without kube-proxy is
+// Ready, but no agent there reaches the API server.
+func revive(ctx context.Context, node string) (ended bool) {
+	for _, component := range lab.Components(node) {
+		if cluster.Lab.PID(node, component) == 0 {
+			ended = true
+			_ = cluster.Lab.Start(ctx, node, component)
+		}
+	}
+	return ended
+}
+
+// AwaitNode waits until a node is Ready and nothing keeps pods from it.
+func AwaitNode(t *testing.T, name string) {
+	t.Helper()
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), NodeTimeout)
+	defer cancel()
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if revive(ctx, name) {
+			started = time.Now()
+		}
+		node, err := cluster.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		if err == nil && len(node.Spec.Taints) == 0 && nodeReady(node) && time.Since(started) > startsWithin {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			assert.Fail(t, "node is not Ready again", "%s: %v", name, err)
+			return
+		}
+	}
+}
+
+// nodeReady tells whether a node is Ready.
+func nodeReady(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fault
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+// Fault harms the pod that holds a slot.
+type Fault struct {
+	Name string
+	// Vacancy is the longest time in which no pod runs the application afterwards.
+	Vacancy time.Duration
+	Strike  func(*space.Space, *corev1.Pod)
+	// Survivable tells that the application may run on.
+	Survivable bool
+}
+
+// OfPods returns the faults that harm one pod and nothing else.
+func OfPods() []Fault {
+	kill := func(roles ...process.Role) func(*space.Space, *corev1.Pod) {
+		return func(s *space.Space, pod *corev1.Pod) {
+			for _, r := range roles {
+				process.Signal(s, pod, r, unix.SIGKILL)
+			}
+		}
+	}
+	return []Fault{
+		{"pod deleted", lease.Handover, app.DeletePod, false},
+		{"child killed", lease.Handover, kill(process.Child), false},
+		{"shim killed", lease.Handover, kill(process.Shim), false},
+		// A new agent resumes the hold, unless it sits in a back-off.
+		{"agent killed", lease.Takeover, kill(process.Agent), true},
+		{"agent and shim killed", lease.Takeover, kill(process.Agent, process.Shim), false},
+		// containerd's shim is above both containers, so the agent may die with the child.
+		{"containerd's shim killed", lease.Takeover, kill(process.RuntimeShim), true},
+	}
+}

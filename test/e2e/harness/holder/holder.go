@@ -1,0 +1,99 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package holder
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Holder is a deployed singleton with the pod that held its slot at the beginning.
+type Holder struct {
+	*space.Space
+	App app.App
+	Lab *lab.Cluster
+	// Before is the process of the application at the beginning, Victim its pod.
+	Before *record.Process
+	Victim *corev1.Pod
+	// Seen is the instant of the last renewal that was read before the fault, and At the
+	// instant after the fault. The holder's very last renewal is between them.
+	Seen, At time.Duration
+}
+
+// Deploy deploys a singleton and waits until one pod runs the application. The reason
+// tells why the test needs the test cluster.
+func Deploy(t *testing.T, a app.App, reason string) Holder {
+	t.Helper()
+	l := cluster.NeedLab(t, reason)
+	s := space.New(t)
+	app.Deploy(s, a)
+	h := Holder{Space: s, App: a, Lab: l, Before: app.AwaitRunning(s, a, space.Soon)}
+	h.Victim = s.Pod(h.Before.Pod)
+	require.NotNil(t, h.Victim)
+	return h
+}
+
+// Suffers injects a fault, and notes the instants before and after the last renewal.
+func (h *Holder) Suffers(do func()) {
+	h.Helper()
+	h.Seen = lease.Renewed(h.Space, lease.OfDeployment(h.App.Name))
+	do()
+	h.At = record.Now()
+}
+
+// TakenOver waits for the next application. The old application must be dead at its
+// deadline, and the next one may start only after the expiry, but soon.
+func (h *Holder) TakenOver() *record.Process {
+	h.Helper()
+	b := lease.Budget(h.T, lease.Fault)
+	var next *record.Process
+	h.Await(b.Duration+space.Soon, "another takes over", func() bool {
+		next = app.After(h.Space, h.App, h.Before)
+		return next != nil
+	})
+	old := h.Process(h.Before.ID)
+	assert.LessOrEqual(h, old.Last, h.At+b.Deadline(), "the child is dead at the deadline")
+	assert.GreaterOrEqual(h, next.Start, h.Seen+b.Duration, "nobody starts before the lease has run out")
+	assert.LessOrEqual(h, next.Start, h.At+b.Duration+b.Duration/2, "somebody starts when the lease has run out")
+	assert.NotEqual(h, h.Victim.Spec.NodeName, next.Node)
+	h.Logf("child dead %v after the fault, the next one started %v after it",
+		(old.Last - h.At).Round(time.Millisecond), (next.Start - h.At).Round(time.Millisecond))
+	return next
+}
+
+// Process returns a process from the record, as the record is now.
+func (h Holder) Process(id string) record.Process {
+	h.Helper()
+	for _, p := range h.Record(h.App.RecordName()) {
+		if p.ID == id {
+			return p
+		}
+	}
+	require.FailNow(h, "not in the record: "+id)
+	return record.Process{}
+}
+
+// StandsBy waits until the pod that lost its slot stands by.
+func (h Holder) StandsBy() {
+	h.Helper()
+	h.Await(space.StartTimeout, "the old pod stands by", func() bool {
+		pod := h.Pod(h.Victim.Name)
+		return pod != nil && status.ContainersRun(pod) && process.Find(pod, process.Shim) != nil && process.Find(pod, process.Child) == nil &&
+			pod.Labels[api.RoleLabel] == ""
+	})
+}

@@ -1,0 +1,9 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lease has the lease durations of the tests, with the reason of each, and
+// changes Leases as an administrator can.
+//
+// A machine may stall any process for seconds. A test that is not about losses
+// takes [Lasting], so that a stall costs no slot. A test of losses takes [Fault].
+package lease

@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Short is the shortest lease: 4.67 s to renew, 1.33 s to stop (plus 1 s to be
+// killed), 2 s of margin.
+const Short = 10 * time.Second
+
+const (
+	// Lasting survives 9 s in which a starved machine renews nothing.
+	Lasting = 30 * time.Second
+	// Released separates a release from an expiry under a lasting lease. At a loss the
+	// last renewal is about 5 s old, so an expiry takes 25 s more.
+	Released = Lasting / 2
+)
+
+// OfDeployment returns the name of the Lease of a Deployment's singleton.
+func OfDeployment(name string) string {
+	return api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: name}, "")
+}
+
+// Long survives 39 s without the API server, which is longer than the API server takes
+// to start again on any machine.
+const Long = 2 * time.Minute
+
+// Hold returns the hold that a slot's Lease names. The API server is asked, because a
+// watch may be late.
+func Hold(s *space.Space, slot string) string {
+	s.Helper()
+	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})
+	require.NoError(s, err)
+	return lease.Annotations[api.HoldAnnotation]
+}
+
+// Write changes a Lease as an administrator can.
+func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
+	s.Helper()
+	leases := s.Client.CoordinationV1().Leases(s.Namespace)
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		lease, err := leases.Get(s.Context(), slot, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(lease)
+		_, err = leases.Update(s.Context(), lease, metav1.UpdateOptions{})
+		return err
+	})
+	require.NoError(s, err)
+}
+
+// Steal makes a stranger, no pod, the holder of a slot.
+func Steal(s *space.Space, slot string) {
+	s.Helper()
+	thief, now := "thief", metav1.NowMicro()
+	Write(s, slot, func(lease *coordinationv1.Lease) {
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime, lease.Spec.AcquireTime = &thief, &now, &now
+	})
+}
+
+// GiveBack frees a slot that was stolen.
+func GiveBack(s *space.Space, slot string) {
+	s.Helper()
+	nobody := ""
+	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
+}
+
+// Fault is the lease for tests of losses. It survives 5.6 s without renewal, while a
+// busy machine stalls for 3 s. It is no longer, because the tests wait for its expiry.
+const Fault = 20 * time.Second
+
+// Budget returns the division of a lease.
+func Budget(t *testing.T, d time.Duration) api.Budget {
+	b, err := api.NewBudget(d)
+	require.NoError(t, err)
+	return b
+}
+
+// Renewed returns the instant of a slot's last renewal, on the record's clock. The API
+// server is asked, because a watch may be late.
+func Renewed(s *space.Space, slot string) time.Duration {
+	s.Helper()
+	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})
+	require.NoError(s, err)
+	require.NotNil(s, lease.Spec.RenewTime)
+	return record.Now() - time.Since(lease.Spec.RenewTime.Time)
+}
+
+const (
+	// Handover bounds a release, its watch event and an acquisition. They take tens of
+	// milliseconds; the rest is for a machine that five tests share.
+	Handover = 5 * time.Second
+	// Takeover bounds an expiry of a short lease and the acquisition that follows.
+	Takeover = Short + Handover
+)

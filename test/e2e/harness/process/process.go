@@ -1,0 +1,245 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package process
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+// Waiter is the last init container of the gate "pod".
+const Waiter Role = "waiter"
+
+// Role tells the part of a process in its pod. Each name of a program that is none of
+// ours is a role, too.
+type Role string
+
+const (
+	// Child is the test application, by the name of its program.
+	Child Role = "app"
+	// Shim is the first process of the application's container.
+	Shim Role = "shim"
+	// Agent is the sidecar.
+	Agent Role = "agent"
+	// passing is a short-lived process of the agent's binary: a hook, a probe, or a fork
+	// of the shim, which has the shim's command line until it becomes the child.
+	passing Role = "passing"
+	// RuntimeShim is containerd's process above the pod.
+	RuntimeShim Role = "containerd-shim"
+)
+
+// Process is a process of a pod, as it was found.
+type Process struct {
+	PID, parent int
+	// started is the start time, which tells the process from a later one of its number.
+	started string
+	Role    Role
+}
+
+// Of returns the processes of a pod, children in the order of their start.
+func Of(pod *corev1.Pod) []Process {
+	var found []Process
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		groups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if err != nil || !strings.Contains(string(groups), "pod"+string(pod.UID)) {
+			continue
+		}
+		if p, ok := read(dir); ok && p.Role != passing {
+			found = append(found, p)
+		}
+	}
+	for _, p := range found {
+		if p.Role == Shim || p.Role == Agent {
+			known := func(other Process) bool { return other.PID == p.parent }
+			if above, ok := read(fmt.Sprintf("/proc/%d", p.parent)); ok && above.Role == RuntimeShim &&
+				!slices.ContainsFunc(found, known) {
+				found = append(found, above)
+			}
+		}
+	}
+	return found
+}
+
+// read reads a process from its directory in /proc.
+func read(dir string) (Process, bool) {
+	pid, err := strconv.Atoi(filepath.Base(dir))
+	if err != nil {
+		return Process{}, false
+	}
+	cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil || len(cmdline) == 0 {
+		return Process{}, false
+	}
+	parent, started, ok := born(dir)
+	if !ok {
+		return Process{}, false
+	}
+	p := Process{PID: pid, parent: parent, started: started, Role: roleOf(strings.Split(string(cmdline), "\x00"))}
+	if p.Role == Shim && !first(dir) {
+		p.Role = passing
+	}
+	return p, true
+}
+
+// born returns the parent of a process and the instant of its start.
+func born(dir string) (parent int, started string, ok bool) {
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return 0, "", false
+	}
+	// The name of a program may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	parent, err = strconv.Atoi(fields[1])
+	return parent, fields[19], err == nil
+}
+
+// first tells whether a process is the first of its container.
+func first(dir string) bool {
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			return strings.HasSuffix(strings.TrimSpace(numbers), "\t1")
+		}
+	}
+	return false
+}
+
+// roleOf returns the role of a command line.
+func roleOf(args []string) Role {
+	name := filepath.Base(args[0])
+	switch {
+	case name == "agent" && slices.Contains(args, "exec"):
+		return Shim
+	case name == "agent" && slices.Contains(args, "run"):
+		return Agent
+	case name == "agent" && slices.Contains(args, "wait"):
+		return Waiter
+	case name == "agent":
+		return passing
+	case strings.HasPrefix(name, "containerd-shim"):
+		return RuntimeShim
+	}
+	return Role(name)
+}
+
+// Find returns a pod's process in a role, or nil.
+func Find(pod *corev1.Pod, r Role) *Process {
+	for _, p := range Of(pod) {
+		if p.Role == r {
+			return &p
+		}
+	}
+	return nil
+}
+
+// Signal sends a signal to a pod's process in a role, and tells whether there was one.
+func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
+	s.Helper()
+	p := Find(pod, r)
+	if p == nil {
+		return false
+	}
+	return p.Signal(signal)
+}
+
+// Signal sends a signal to a process, and tells whether the process was still there.
+func (p *Process) Signal(signal unix.Signal) bool {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	// Another process may have got the number before the pidfd was opened. Only the start
+	// time identifies a process: an exec changes the command line, the parent's death the
+	// parent.
+	if _, started, ok := born(fmt.Sprintf("/proc/%d", p.PID)); !ok || started != p.started {
+		return false
+	}
+	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
+}
+
+// MustSignal is Signal where the process has to be there.
+func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
+	s.Helper()
+	require.NotNil(s, pod)
+	require.True(s, Signal(s, pod, r, signal), "no %s in %s", r, pod.Name)
+}
+
+// Freeze stops a process until thaw is called, or until the test ends.
+func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
+	s.Helper()
+	p := Find(pod, r)
+	require.NotNil(s, p, "no %s in %s", r, pod.Name)
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	require.NoError(s, err)
+	require.NoError(s, unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0))
+	thawed := false
+	thaw = func() {
+		if !thawed {
+			thawed = true
+			if err := unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0); err != unix.ESRCH {
+				assert.NoError(s, err)
+			}
+			_ = unix.Close(fd)
+		}
+	}
+	s.Cleanup(thaw)
+	return thaw
+}
+
+// Main returns the application's first process, or nil: in a gated pod the shim's
+// child, otherwise the first process of the container.
+func Main(pod *corev1.Pod) *Process {
+	all := Of(pod)
+	for _, p := range all {
+		above, ok := read(filepath.Join("/proc", fmt.Sprint(p.parent)))
+		if !ok || p.Role == "pause" || p.Role == Shim || p.Role == Agent {
+			continue
+		}
+		gated := pod.Labels[api.GatedLabel] == api.Gated
+		if (gated && above.Role == Shim) || (!gated && above.Role == RuntimeShim) {
+			return &p
+		}
+	}
+	return nil
+}
+
+// SignalMain signals the application's first process, which has to be there.
+func SignalMain(s *space.Space, pod *corev1.Pod, signal unix.Signal) {
+	s.Helper()
+	p := Main(pod)
+	require.NotNil(s, p, "no application in %s", pod.Name)
+	require.True(s, p.Signal(signal), "no application in %s", pod.Name)
+}
+
+// Hears tells whether a process handles a signal. The kernel drops signals that a
+// container's first process does not handle. So a pod that is asked to stop right after
+// its start uses up its whole grace, gated or not.
+func Hears(p *Process, signal unix.Signal) bool {
+	if p == nil {
+		return false
+	}
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	_, caught, _ := strings.Cut(string(status), "SigCgt:\t")
+	caught, _, _ = strings.Cut(caught, "\n")
+	mask, err := strconv.ParseUint(caught, 16, 64)
+	return err == nil && mask&(1<<(signal-1)) != 0
+}

@@ -1,0 +1,332 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package software
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+)
+
+// logged is a log that was read up to its end, or why it was not.
+type logged struct {
+	text string
+	err  error
+}
+
+// life is what a person sees of one run of a container.
+type life struct {
+	Log    string
+	Code   int32
+	Reason string
+}
+
+// Specimen is one pod of two that are done the same things to.
+type Specimen struct {
+	*space.Space
+	w     Software
+	Name  string
+	log   chan logged // of the last run
+	Final chan corev1.PodStatus
+	Lives []life
+}
+
+// pairs is how many pairs of pods have to differ before that is called ours. Real
+// applications differ by themselves, too: gunicorn's handler of SIGCHLD logs, and
+// cannot where a log line is being written.
+const pairs = 3
+
+// compare does the same things to the same pod with and without the annotation
+// and shows the difference, which must be none: in how they end each time, and in
+// what they log in one pair of a few.
+func (w Software) compare(t *testing.T) {
+	for n := range pairs {
+		differ := w.pair(t)
+		if len(differ) == 0 || t.Failed() {
+			return
+		}
+		t.Logf("the logs of pair %d differ: %q", n+1, differ)
+	}
+	assert.Fail(t, "the logs differ", "each of %d pairs does", pairs)
+}
+
+// pair compares two pods, and returns in what their logs differ.
+func (w Software) pair(t *testing.T) (differ []string) {
+	s := space.New(t)
+	template := w.Template(t, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
+	// Nothing here is about losses, which a starved machine must not add.
+	claim := map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "1m"}
+	plain, gated := NewSpecimen(s, w, "plain", nil, template), NewSpecimen(s, w, "gated", claim, template)
+	done := w.live(plain, gated)
+	for i, how := range done {
+		before, after := plain.Lives[i], gated.Lives[i]
+		t.Logf("%s: exit code %d (%s), %d lines", how, before.Code, before.Reason, strings.Count(before.Log, "\n"))
+		if w.Deaf && how == "deleted" {
+			assert.EqualValues(t, 128+unix.SIGKILL, before.Code, "after its whole grace")
+			before.Code = 128 + int32(unix.SIGTERM)
+		}
+		assert.Equal(t, before.Code, after.Code, how)
+		assert.Equal(t, before.Reason, after.Reason, how)
+		for _, line := range difference(w.comparable(before.Log), w.comparable(after.Log)) {
+			differ = append(differ, how+": "+line)
+		}
+	}
+	if t.Failed() || len(differ) > 0 {
+		t.Logf("without the annotation: %+v", plain.Lives)
+		t.Logf("with it: %+v", gated.Lives)
+	}
+	return differ
+}
+
+// live leads two pods through the same lives, and returns how each of them ended.
+func (w Software) live(plain, gated *Specimen) (done []string) {
+	both := func(do func(*Specimen)) {
+		do(plain)
+		do(gated)
+	}
+	both((*Specimen).Start)
+	if w.Reloaded != "" {
+		both(func(p *Specimen) {
+			kubectl.Must(p.Space, "", "exec", p.Name, "-c", "app", "--", "sh", "-c", "kill -HUP 1")
+		})
+		both((*Specimen).awaitReloaded)
+	}
+	if !w.Deaf {
+		done = append(done, "kubectl exec kill 1")
+		// The shell may die with the container that it ends. Whether it ends is seen next.
+		both(func(p *Specimen) {
+			if out, err := kubectl.Run(p.Space, "", "exec", p.Name, "-c", "app", "--", "sh", "-c", "kill 1"); err != nil {
+				p.Logf("kubectl exec kill 1 in %s: %v: %s", p.Name, err, out)
+			}
+		})
+		both((*Specimen).awaitEnd)
+		both((*Specimen).Start)
+	}
+	both(func(p *Specimen) { process.SignalMain(p.Space, p.Pod(p.Name), unix.SIGKILL) })
+	both((*Specimen).awaitEnd)
+	both((*Specimen).Start)
+	both((*Specimen).FollowLog)
+	both(func(p *Specimen) { app.DeletePod(p.Space, p.Pod(p.Name)) })
+	both((*Specimen).AwaitDeleted)
+	return append(done, "killed", "deleted")
+}
+
+// difference is what one log has and the other has not, or has less often; or
+// that the same lines come in another order.
+func difference(before, after []string) []string {
+	lines := map[string]int{}
+	for _, line := range before {
+		lines[line]--
+	}
+	for _, line := range after {
+		lines[line]++
+	}
+	differ := []string{}
+	for line, more := range lines {
+		switch {
+		case more < 0:
+			differ = append(differ, "only without the annotation: "+line)
+		case more > 0:
+			differ = append(differ, "only with it: "+line)
+		}
+	}
+	if len(differ) == 0 && !slices.Equal(before, after) {
+		differ = append(differ, "another order")
+	}
+	slices.Sort(differ)
+	return differ
+}
+
+func NewSpecimen(s *space.Space, w Software, name string, annotations map[string]string, edit func(*corev1.PodTemplateSpec)) *Specimen {
+	s.Helper()
+	template := app.Template(s, app.App{Name: name, Edit: edit, Template: annotations, Grace: 10})
+	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+	pod.Name = name
+	_, err := s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{})
+	require.NoError(s, err)
+	p := &Specimen{Space: s, w: w, Name: name, log: make(chan logged, 1), Final: make(chan corev1.PodStatus, 1)}
+	go p.follow()
+	return p
+}
+
+// follow keeps the last status of a pod: it is in the event of its deletion.
+func (p *Specimen) follow() {
+	w, err := p.Client.CoreV1().Pods(p.Space.Namespace).Watch(p.Context(), metav1.ListOptions{
+		FieldSelector: "metadata.name=" + p.Name, ResourceVersion: "0",
+	})
+	if err != nil {
+		return // the test has ended, or misses the status
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		if pod, ok := event.Object.(*corev1.Pod); ok && event.Type == watch.Deleted {
+			p.Final <- pod.Status
+			return
+		}
+	}
+}
+
+// Start waits until the next run of the container serves.
+func (p *Specimen) Start() {
+	p.Helper()
+	what := fmt.Sprintf("%s of %s serves in run %d", p.Name, p.w.Name, len(p.Lives)+1)
+	p.Await(space.StartTimeout+ServeTimeout, what, func() bool {
+		pod := p.Pod(p.Name)
+		if pod == nil {
+			return false
+		}
+		c := status.Container(pod.Status, "app")
+		return c.State.Running != nil && int(c.RestartCount) == len(p.Lives) && process.Main(pod) != nil && p.w.Serves(p.Space, pod)
+	})
+	p.awaitLogged(1, p.w.Started, p.w.Boots)
+}
+
+// notTheLog is what a kubelet that cannot read a log ends the answer with, whose
+// status was good: the runtime was too slow to tell where it is, or there is no
+// inotify left (one machine has all the nodes).
+var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
+
+// readLog reads the log of a run as far as it is.
+func (p *Specimen) readLog(previous bool) (string, error) {
+	log, err := p.Client.CoreV1().Pods(p.Space.Namespace).
+		GetLogs(p.Name, &corev1.PodLogOptions{Container: "app", Previous: previous}).DoRaw(p.Context())
+	if err == nil && notTheLog.Match(log) {
+		err = fmt.Errorf("read the log of %s: %s", p.Name, notTheLog.Find(log))
+	}
+	return string(log), err
+}
+
+// FollowLog follows the log of a run to its end, which nobody can read later: the
+// pod is about to be deleted.
+func (p *Specimen) FollowLog() {
+	p.Helper()
+	follow := func() (io.ReadCloser, error) {
+		return p.Client.CoreV1().Pods(p.Space.Namespace).
+			GetLogs(p.Name, &corev1.PodLogOptions{Container: "app", Follow: true}).Stream(p.Context())
+	}
+	stream, err := follow()
+	require.NoError(p, err)
+	go func() {
+		again := time.NewTicker(time.Second)
+		defer again.Stop()
+		for {
+			all, err := io.ReadAll(stream)
+			_ = stream.Close()
+			if err != nil || !notTheLog.Match(all) {
+				p.log <- logged{string(all), err}
+				return
+			}
+			<-again.C
+			if stream, err = follow(); err != nil {
+				p.log <- logged{err: err}
+				return
+			}
+		}
+	}()
+}
+
+// awaitLogged waits until the present run has logged something so many times.
+func (p *Specimen) awaitLogged(runs int, what string, each int) {
+	p.Helper()
+	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {
+		log, err := p.readLog(false)
+		return err == nil && (what == "" || strings.Count(log, what) >= runs*each)
+	})
+}
+
+// awaitReloaded waits until the application has reloaded, and what it starts
+// anew has started.
+func (p *Specimen) awaitReloaded() {
+	p.Helper()
+	p.awaitLogged(1, p.w.Reloaded, 1)
+	if p.w.Boots > 1 {
+		p.awaitLogged(2, p.w.Started, p.w.Boots)
+	}
+	p.Await(ServeTimeout, p.Name+" serves after its reload", func() bool { return p.w.Serves(p.Space, p.Pod(p.Name)) })
+}
+
+// awaitEnd waits until the present run has ended and the next one has begun: from
+// then on its log is the previous one, whole. Followed, a log's end may be missed
+// on a starved machine.
+func (p *Specimen) awaitEnd() {
+	p.Helper()
+	var end *corev1.ContainerStateTerminated
+	var log string
+	p.Await(space.StartTimeout, fmt.Sprintf("%s of %s ends run %d", p.Name, p.w.Name, len(p.Lives)+1), func() bool {
+		c := status.Container(p.Pod(p.Name).Status, "app")
+		if end = c.LastTerminationState.Terminated; end == nil || int(c.RestartCount) != len(p.Lives)+1 {
+			return false
+		}
+		var err error
+		log, err = p.readLog(true)
+		return err == nil
+	})
+	p.Lives = append(p.Lives, life{log, end.ExitCode, end.Reason})
+}
+
+func (p *Specimen) AwaitDeleted() {
+	p.Helper()
+	select {
+	case last := <-p.Final:
+		end := status.Container(last, "app").State.Terminated
+		require.NotNil(p, end, "the last status says how it ended")
+		select {
+		case log := <-p.log:
+			require.NoError(p, log.err)
+			p.Lives = append(p.Lives, life{log.text, end.ExitCode, end.Reason})
+		case <-time.After(space.StartTimeout):
+			require.FailNow(p, "the log of "+p.Name+" does not end")
+		}
+	case <-time.After(space.StartTimeout):
+		require.FailNow(p, p.Name+" is not deleted")
+	}
+}
+
+// What differs between any two runs: addresses in hexadecimal, and numbers,
+// which are times, process ids, sizes and durations.
+var (
+	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
+	// The kernel names no sender of a signal that comes from outside of the
+	// container; the gate passes it on from inside.
+	sender  = regexp.MustCompile(` from [0-9]+\b`)
+	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
+	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)
+	spaces  = regexp.MustCompile(` +`)
+)
+
+// comparable is a log without what differs between any two runs, and without
+// what we add to it.
+func (w Software) comparable(log string) []string {
+	lines := []string{}
+	for line := range strings.Lines(log) {
+		line = strings.TrimRight(line, "\n")
+		if strings.HasPrefix(line, "metaparticle: ") || (w.Noise != nil && w.Noise.MatchString(line)) {
+			continue
+		}
+		line = number.ReplaceAllString(hexadecimal.ReplaceAllString(sender.ReplaceAllString(line, ""), "X"), "N")
+		lines = append(lines, spaces.ReplaceAllString(weekday.ReplaceAllString(line, "D"), " "))
+	}
+	if w.Unordered {
+		slices.Sort(lines)
+	}
+	return lines
+}

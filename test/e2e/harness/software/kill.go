@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package software
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// Trial is a software that is being killed, again and again.
+type Trial struct {
+	*families
+	w    Software
+	a    app.App
+	slot string
+	// hangUp ends the client that writes to the journal.
+	hangUp func()
+}
+
+// ends are the ways in which it is killed: more than ten.
+func (t *Trial) ends() []fault.Fault {
+	// Asked to stop, a server may wait for its clients (PostgreSQL does).
+	polite := func(strike func(*space.Space, *corev1.Pod)) func(*space.Space, *corev1.Pod) {
+		return func(s *space.Space, pod *corev1.Pod) {
+			strike(s, pod)
+			t.hangUp()
+		}
+	}
+	main := func(signal unix.Signal) func(*space.Space, *corev1.Pod) {
+		return func(s *space.Space, pod *corev1.Pod) { process.SignalMain(s, pod, signal) }
+	}
+	// The test application's child is known by the name of its program, which no other has.
+	others := slices.DeleteFunc(fault.OfPods(), func(f fault.Fault) bool { return f.Name == "child killed" })
+	add := func(name string, vacancy time.Duration, strike func(*space.Space, *corev1.Pod)) {
+		others = append(others, fault.Fault{Name: name, Vacancy: vacancy, Strike: strike})
+	}
+	add("asked to stop", lease.Handover, polite(main(unix.SIGTERM)))
+	add("main process killed", lease.Handover, main(unix.SIGKILL))
+	add("kubectl exec kill 1", lease.Handover, polite(func(s *space.Space, pod *corev1.Pod) {
+		kubectl.Must(s, "", "exec", pod.Name, "-c", "app", "--", "sh", "-c", "kill 1")
+	}))
+	add("slot stolen", lease.Handover, t.lose)
+	add("yield", lease.Handover, func(s *space.Space, pod *corev1.Pod) { process.MustSignal(s, pod, process.Agent, unix.SIGUSR1) })
+	// The agent's token ends with the pod object, so no agent can release.
+	add("deleted by force", lease.Takeover, func(s *space.Space, pod *corev1.Pod) {
+		now := int64(0)
+		err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+		require.NoError(s, err)
+	})
+	return others
+}
+
+// lose takes the slot away, and gives it back when the application is dead.
+func (t *Trial) lose(*space.Space, *corev1.Pod) {
+	lease.Steal(t.Space, t.slot)
+	t.Await(lease.Takeover, "nothing of "+t.w.Name+" lives", func() bool {
+		family, _ := t.Living()
+		return family == nil
+	})
+	lease.GiveBack(t.Space, t.slot)
+}
+
+// survives deploys two replicas and kills whatever there is to kill, in an
+// order that is another one every time.
+func (w Software) survives(t *testing.T) {
+	s := space.New(t)
+	var volume corev1.VolumeSource
+	if w.Data != "" {
+		volume = claimVolume(s, w)
+	}
+	a := app.App{Name: w.Name, Replicas: 2, Annotations: app.Claim(api.SingletonAnnotation, "true"), Edit: w.Template(t, volume)}
+	tr := &Trial{families: newFamilies(s, w.Name), w: w, a: a, slot: lease.OfDeployment(w.Name)}
+	app.Create(s, a)
+	tr.awaitServing("it was deployed", nil)
+	app.AwaitGated(s, a)
+	tr.w.Journal.begin(tr)
+
+	ends := tr.ends()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	for _, i := range rand.New(rand.NewPCG(seed, seed)).Perm(len(ends)) {
+		tr.endure(ends[i])
+	}
+	if w.Check != nil {
+		w.Check(tr)
+	}
+	tr.neverTwo()
+	families := tr.all()
+	t.Logf("%d families, of %v", len(families), families[len(families)-1].Programs)
+	require.Greater(t, len(families), 10)
+}
+
+// awaitServing waits until one runs and serves; another than before.
+func (t *Trial) awaitServing(what string, before *witness.Family) {
+	t.Helper()
+	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {
+		now, pod := t.Living()
+		return now != nil && pod != nil && (before == nil || now.Start != before.Start) && t.w.Serves(t.Space, pod)
+	})
+}
+
+// endure deals a blow to the holder and waits until one runs again, serves, and
+// has lost nothing.
+func (t *Trial) endure(b fault.Fault) {
+	t.Helper()
+	before, victim := t.busy()
+	killed := process.Find(victim, process.Agent)
+	b.Strike(t.Space, victim)
+	struck := time.Now() // what the killed agent renewed, it renewed before
+	what := fmt.Sprintf("%s in %s", b.Name, victim.Name)
+	survived := false
+	t.Await(ServeTimeout, "one runs again after "+what, func() bool {
+		survived = b.Survivable && t.runsOn(before, victim, killed, struck)
+		now, _ := t.Living()
+		return survived || (now != nil && now.Start != before.Start)
+	})
+	if survived {
+		before = nil
+	}
+	t.awaitServing(what, before)
+	t.hangUp()
+	t.w.Journal.check(t)
+	if before != nil {
+		t.Logf("%-24s nobody for %v", b.Name, t.vacancyAfter(before).Round(time.Millisecond))
+	}
+	// What was killed comes back after a back-off that grows; a fresh pod has none.
+	if _, holder := t.Living(); holder != nil && holder.UID != victim.UID {
+		err := t.Client.CoreV1().Pods(t.Namespace).Delete(t.Context(), victim.Name, metav1.DeleteOptions{})
+		require.NoError(t, space.IgnoreNotFound(err))
+	}
+	app.AwaitGated(t.Space, t.a)
+	t.awaitServing(what, nil)
+}
+
+// busy is the application that lives, with a client that writes to its journal.
+// A machine that starves may take the slot from it at any time; then it is the
+// next one.
+func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
+	t.Helper()
+	t.Await(ServeTimeout, t.w.Name+" serves a client", func() bool {
+		var ok bool
+		if family, pod = t.Living(); pod != nil {
+			t.hangUp, ok = t.w.Journal.write(t.Space, pod)
+		}
+		return ok
+	})
+	return family, pod
+}
+
+// runsOn tells whether another agent than the killed one renewed the hold of a
+// family that lives.
+func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *process.Process, since time.Time) bool {
+	now, holder := t.Living()
+	if now == nil || now.Start != before.Start || holder == nil || t.Holder(t.slot) == nil {
+		return false
+	}
+	fresh := process.Find(victim, process.Agent)
+	return fresh != nil && killed != nil && fresh.PID != killed.PID && t.Lease(t.slot).Spec.RenewTime.After(since)
+}
+
+// vacancyAfter is how long nobody ran between a family and the next.
+func (t *Trial) vacancyAfter(before *witness.Family) time.Duration {
+	all := t.all()
+	i := slices.IndexFunc(all, func(f witness.Family) bool { return f.Start == before.Start })
+	if i < 0 || i+1 == len(all) {
+		return 0
+	}
+	return all[i+1].Start - all[i].End
+}

@@ -1,0 +1,240 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package software
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/image/apps"
+	"github.com/metaparticle-io/metaparticle/test/image/oci"
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// Software is one of the images of test/image/apps, and how people deploy it.
+type Software struct {
+	Name string
+	// port that it serves on; 0: none.
+	Port int32
+	// data is where its volume goes; empty: it has none.
+	Data string
+	// group is the volume's, for an image that is not root's.
+	Group int64
+	// edit is the last word on the pod template.
+	Edit func(*corev1.PodTemplateSpec)
+	// serves tells whether the application of a pod does its work.
+	Serves func(*space.Space, *corev1.Pod) bool
+	// journal writes what must never be lost; nil: it keeps nothing.
+	Journal *Journal
+	// started is what it logs once it has started, by as many as boots; it may
+	// serve before that. Empty: it serves only then.
+	Started string
+	Boots   int
+	// reloaded is what it logs once SIGHUP has had its effect; empty: it is not asked to.
+	Reloaded string
+	// check is what has to be true of what it did, at the end.
+	Check func(*Trial)
+	// unordered: several processes log at once.
+	Unordered bool
+	// noise matches what it logs of those who look whether it serves yet, and
+	// what no two runs of it log equally often; nil: nothing.
+	Noise *regexp.Regexp
+	// deaf: it does not handle SIGTERM. The kernel spared it as PID 1; behind
+	// a gate it ends: the one difference that there is.
+	Deaf bool
+}
+
+// ServeTimeout is for a start until it serves: a JVM takes five seconds, one of
+// five on a small machine several times that.
+const ServeTimeout = 90 * time.Second
+
+// Test runs both halves of what is promised for real applications.
+func (w Software) Test(t *testing.T) {
+	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
+	t.Parallel()
+	t.Run("one at a time, whatever is killed", func(t *testing.T) {
+		t.Parallel()
+		w.survives(t)
+	})
+	t.Run("the same as without the annotation", func(t *testing.T) {
+		t.Parallel()
+		w.compare(t)
+	})
+}
+
+// shelf are the references of the images in the cluster's registry, made once.
+var shelf sync.Map
+
+// reference makes an image and pushes it.
+func (w Software) reference(t *testing.T) string {
+	once, _ := shelf.LoadOrStore(w.Name, sync.OnceValues(func() (string, error) {
+		img, err := apps.Image(context.Background(), w.Name, oci.Uncompressed)
+		if err != nil {
+			return "", err
+		}
+		digest, err := img.Digest()
+		if err != nil {
+			return "", err
+		}
+		err = oci.Push(context.Background(), cluster.Lab.Registry()+"/e2e/"+w.Name+":latest", img)
+		return lab.RegistryInCluster + "/e2e/" + w.Name + "@" + digest.String(), err
+	}))
+	reference, err := once.(func() (string, error))()
+	require.NoError(t, err)
+	return reference
+}
+
+// Template changes the test application's pods to those of the software.
+func (w Software) Template(t *testing.T, volume corev1.VolumeSource) func(*corev1.PodTemplateSpec) {
+	reference := w.reference(t)
+	return func(p *corev1.PodTemplateSpec) {
+		p.Spec.Volumes = nil
+		c := corev1.Container{
+			Name: "app", Image: reference, ImagePullPolicy: corev1.PullIfNotPresent,
+			Resources: corev1.ResourceRequirements{Requests: app.Quantities("20m", "32Mi")},
+		}
+		if w.Port != 0 {
+			c.Ports = []corev1.ContainerPort{{Name: "app", ContainerPort: w.Port}}
+		}
+		if w.Data != "" {
+			p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: volume}}
+			c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: w.Data}}
+		}
+		if w.Group != 0 {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &w.Group}
+		}
+		p.Spec.Containers = []corev1.Container{c}
+		if w.Edit != nil {
+			w.Edit(p)
+		}
+	}
+}
+
+// claimVolume makes a volume on one node, and the claim that pods name: what
+// people have who keep their data on a machine's own disk.
+func claimVolume(s *space.Space, w Software) corev1.VolumeSource {
+	s.Helper()
+	dir := filepath.Join(s.Dir, "data")
+	require.NoError(s, os.MkdirAll(dir, 0o777))
+	require.NoError(s, os.Chmod(dir, 0o777), "whatever the umask")
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	modes, none := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, ""
+	volumes := s.Client.CoreV1().PersistentVolumes()
+	_, err := volumes.Create(s.Context(), &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Namespace},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity: size, AccessModes: modes,
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{
+				Local: &corev1.LocalVolumeSource{Path: filepath.Join(s.Mount(), "data")},
+			},
+			ClaimRef: &corev1.ObjectReference{Namespace: s.Namespace, Name: w.Name},
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
+					Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: cluster.Lab.Nodes()[:1],
+				}}}},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	s.Cleanup(func() {
+		assert.NoError(s, volumes.Delete(context.Background(), s.Namespace, metav1.DeleteOptions{}))
+	})
+	_, err = s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Create(s.Context(), &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: modes, StorageClassName: &none, VolumeName: s.Namespace,
+			Resources: corev1.VolumeResourceRequirements{Requests: size},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.Name}}
+}
+
+// kernel hears of every application that a gate starts, once for all tests.
+var kernel = sync.OnceValues(func() (*witness.Families, error) {
+	families, err := witness.ListenToFamilies()
+	if err == nil {
+		go families.Run(context.Background())
+	}
+	return families, err
+})
+
+// families are those of all pods that were ever seen.
+type families struct {
+	*space.Space
+	heard *witness.Families
+	app   string
+	pods  map[string]string // names by UID
+}
+
+func newFamilies(s *space.Space, app string) *families {
+	heard, err := kernel()
+	require.NoError(s, err)
+	return &families{Space: s, heard: heard, app: app, pods: map[string]string{}}
+}
+
+// all are the families so far.
+func (f *families) all() []witness.Family {
+	uids := []string{}
+	for _, pod := range f.Space.Pods(f.app) {
+		f.pods[string(pod.UID)] = pod.Name
+	}
+	for uid := range f.pods {
+		uids = append(uids, uid)
+	}
+	all, err := f.heard.Of(uids...)
+	require.NoError(f, err)
+	return all
+}
+
+// Living is the last family that lives, with its pod; or nil.
+func (f *families) Living() (*witness.Family, *corev1.Pod) {
+	for _, family := range slices.Backward(f.all()) {
+		if family.End == 0 {
+			return &family, f.Pod(f.pods[family.Pod])
+		}
+	}
+	return nil, nil
+}
+
+// neverTwo holds the whole record to the promise: all of one application is
+// dead before anything of the next one starts.
+func (f *families) neverTwo() {
+	all := f.all()
+	for i, next := range all {
+		for _, before := range all[:i] {
+			require.True(f, before.End > 0 && before.End <= next.Start, "two at once: %v and %v", before, next)
+		}
+	}
+}
+
+// Contains is a software's answer over HTTP.
+func Contains(path, text string) func(*space.Space, *corev1.Pod) bool {
+	return func(s *space.Space, pod *corev1.Pod) bool {
+		port := fmt.Sprint(pod.Spec.Containers[0].Ports[0].ContainerPort)
+		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second) // for one that accepts and does not answer yet
+		defer cancel()
+		body, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, port, path, nil).DoRaw(ctx)
+		return err == nil && strings.Contains(string(body), text)
+	}
+}

@@ -1,0 +1,363 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package space
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	coordinationlisters "k8s.io/client-go/listers/coordination/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Said returns the messages of a pod's Events of a reason, without the pod's address.
+func (s *Space) Said(pod *corev1.Pod, reason string) []string {
+	var all []string
+	for _, e := range s.Events() {
+		if e.InvolvedObject.UID == pod.UID && e.Reason == reason {
+			all = append(all, strings.ReplaceAll(e.Message, pod.Status.PodIP, "IP"))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+const (
+	// StartTimeout bounds a first start: an image to pull, three pods to schedule, all
+	// on a machine that five tests share. After a restart of the API server, scheduler
+	// and kubelets reconnect less and less often, up to a minute late.
+	StartTimeout = 3 * time.Minute
+	// Soon bounds what comes by itself and has no promised time: a status, an Event, the
+	// answer of a stream. A machine that stalls may delay each of them for seconds.
+	Soon = 30 * time.Second
+	// Turn is the interval at which a condition is checked again if nothing changed in
+	// the namespace: records are files, which send no events.
+	Turn = 10 * time.Millisecond
+	// Fresh is the greatest age of a running application's last stamp, on a machine
+	// that is busy.
+	Fresh = 300 * time.Millisecond
+)
+
+// Keep tells to keep the namespaces of failed tests.
+var Keep bool
+
+// Space is a namespace of a test's own, with a watch on its objects.
+type Space struct {
+	*testing.T
+	Namespace string
+	Client    kubernetes.Interface
+	// Dir is the host's directory of the namespace's records; empty on a cluster of the
+	// user's own.
+	Dir string
+	// Tolerate tells which overlaps the test's fault makes unavoidable.
+	Tolerate func(record.Overlap) bool
+
+	change chan struct{}
+	pods   corelisters.PodNamespaceLister
+	leases coordinationlisters.LeaseNamespaceLister
+	events corelisters.EventNamespaceLister
+}
+
+// New makes a namespace that opted in, unless change says otherwise. At the end of the
+// test New's cleanup fails the test if two applications of the namespace ran at once.
+func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "e2e-" + shortName(t.Name()) + "-",
+		Labels:       map[string]string{api.InjectionLabel: api.InjectionEnabled, "e2e": "true"},
+	}}
+	for _, f := range change {
+		f(namespace)
+	}
+	namespace, err := cluster.Client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	require.NoError(t, err)
+	since := time.Now()
+	s := &Space{T: t, Namespace: namespace.Name, Client: cluster.Client, change: make(chan struct{}, 1)}
+	// t.Context ends before the cleanup, which still reads the lists.
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(func() {
+		judge(s)
+		if t.Failed() {
+			dump(s)
+		}
+		stop()
+		if !t.Failed() || !Keep {
+			remove(s)
+		}
+		if !t.Failed() && !testing.Verbose() {
+			// A person who waits sees the progress; go test itself prints the failures.
+			fmt.Printf("passed %s %.0fs\n", t.Name(), time.Since(since).Seconds())
+		}
+	})
+	if cluster.Lab != nil {
+		s.Dir = filepath.Join(cluster.Lab.SharedDir(), s.Namespace)
+		require.NoError(t, os.MkdirAll(s.Dir, 0o777))
+		require.NoError(t, os.Chmod(s.Dir, 0o777), "whatever the umask, pods of every user record here")
+	}
+	watch(s, ctx)
+	// Without the account no pod is admitted.
+	s.Await(StartTimeout, "the namespace's service account", func() bool {
+		_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	})
+	return s
+}
+
+// shortName returns a test's name as a part of a namespace's name.
+func shortName(test string) string {
+	test, _, _ = strings.Cut(strings.TrimPrefix(test, "Test"), "/")
+	var b strings.Builder
+	for i, r := range test {
+		if i > 0 && r >= 'A' && r <= 'Z' {
+			b.WriteByte('-')
+		}
+		b.WriteString(strings.ToLower(string(r)))
+	}
+	return strings.Trim(b.String()[:min(b.Len(), 40)], "-")
+}
+
+// watch keeps lists of the namespace's pods, Leases and Events.
+func watch(s *Space, ctx context.Context) {
+	factory := informers.NewSharedInformerFactoryWithOptions(s.Client, 0, informers.WithNamespace(s.Namespace))
+	core, coordination := factory.Core().V1(), factory.Coordination().V1()
+	for _, informer := range []cache.SharedIndexInformer{
+		core.Pods().Informer(), core.Events().Informer(), coordination.Leases().Informer(),
+	} {
+		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { s.Changed() },
+			UpdateFunc: func(any, any) { s.Changed() },
+			DeleteFunc: func(any) { s.Changed() },
+		})
+		require.NoError(s, err)
+	}
+	s.pods = core.Pods().Lister().Pods(s.Namespace)
+	s.events = core.Events().Lister().Events(s.Namespace)
+	s.leases = coordination.Leases().Lister().Leases(s.Namespace)
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+}
+
+// Changed wakes the conditions that wait.
+func (s *Space) Changed() {
+	select {
+	case s.change <- struct{}{}:
+	default:
+	}
+}
+
+// Await waits until the condition holds, or fails the test.
+func (s *Space) Await(timeout time.Duration, what string, condition func() bool) {
+	s.Helper()
+	if !s.Within(timeout, condition) {
+		require.FailNow(s, "not within "+timeout.String()+": "+what)
+	}
+}
+
+// Never fails the test if the condition holds within d.
+func (s *Space) Never(d time.Duration, what string, condition func() bool) {
+	s.Helper()
+	if s.Within(d, condition) {
+		require.FailNow(s, "must not be: "+what)
+	}
+}
+
+// Within waits until the condition holds, and tells whether it did in time.
+func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	ticker := time.NewTicker(Turn)
+	defer ticker.Stop()
+	for {
+		if condition() {
+			return true
+		}
+		select {
+		case <-s.change:
+		case <-ticker.C:
+		case <-deadline.C:
+			return condition()
+		case <-s.Context().Done():
+			return false
+		}
+	}
+}
+
+// Remark prints a message even if the test passes, when go test prints no log.
+func (s *Space) Remark(format string, args ...any) {
+	s.Helper()
+	s.Logf(format, args...)
+	if !testing.Verbose() {
+		fmt.Printf("%s: "+format+"\n", append([]any{s.Name()}, args...)...)
+	}
+}
+
+// Pods returns the pods of a workload: those with the label app=name.
+func (s *Space) Pods(app string) []*corev1.Pod {
+	pods, err := s.pods.List(labels.SelectorFromSet(labels.Set{"app": app}))
+	require.NoError(s, err)
+	return pods
+}
+
+// Pod returns the pod of that name, or nil.
+func (s *Space) Pod(name string) *corev1.Pod {
+	pod, err := s.pods.Get(name)
+	if err != nil {
+		return nil
+	}
+	return pod
+}
+
+// Lease returns the Lease of a slot, or an empty Lease.
+func (s *Space) Lease(slot string) *coordinationv1.Lease {
+	lease, err := s.leases.Get(slot)
+	if err != nil {
+		return &coordinationv1.Lease{}
+	}
+	return lease
+}
+
+// Identity returns the holderIdentity of a slot's Lease; empty means no holder.
+func (s *Space) Identity(slot string) string { return IdentityOf(s.Lease(slot)) }
+
+// IdentityOf returns the holderIdentity of a Lease; empty means no holder.
+func IdentityOf(lease *coordinationv1.Lease) string {
+	if holder := lease.Spec.HolderIdentity; holder != nil {
+		return *holder
+	}
+	return ""
+}
+
+// Holder returns the pod that a slot's Lease names, or nil.
+func (s *Space) Holder(slot string) *corev1.Pod { return s.Named(s.Lease(slot)) }
+
+// Named returns the pod that a Lease names, or nil.
+func (s *Space) Named(lease *coordinationv1.Lease) *corev1.Pod {
+	name, uid, _ := strings.Cut(IdentityOf(lease), "_")
+	if pod := s.Pod(name); pod != nil && string(pod.UID) == uid {
+		return pod
+	}
+	return nil
+}
+
+// AwaitHolder waits for the pod that a slot's Lease names. The record may show the
+// application before the watch shows the Lease.
+func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
+	s.Helper()
+	s.Await(Soon, "a holder of "+slot, func() bool {
+		holder = s.Holder(slot)
+		return holder != nil
+	})
+	return holder
+}
+
+// Record returns the record of a name, or skips the test where there are no records.
+func (s *Space) Record(name string) record.Record {
+	s.Helper()
+	if s.Dir == "" {
+		s.Skip("only on the test cluster (make cluster): the record needs nodes that share one kernel")
+	}
+	r, err := record.Read(s.Dir, name)
+	require.NoError(s, err)
+	return r
+}
+
+// Running returns the application that runs under a name now, or nil.
+func (s *Space) Running(name string) *record.Process {
+	running := s.Record(name).Mains().Running(Fresh)
+	if len(running) == 0 {
+		return nil
+	}
+	return &running[len(running)-1]
+}
+
+// judge fails the test if a record of the namespace breaks the promise.
+func judge(s *Space) {
+	if s.Dir == "" {
+		return
+	}
+	files, err := filepath.Glob(filepath.Join(s.Dir, "*.jsonl"))
+	assert.NoError(s, err)
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
+		r, err := record.Read(s.Dir, name)
+		if !assert.NoError(s, err) {
+			continue
+		}
+		tolerated := map[string]bool{}
+		for _, o := range r.Overlaps() {
+			tolerated[o.B.ID] = s.Tolerate != nil && s.Tolerate(o)
+			assert.True(s, tolerated[o.B.ID], "two at once under %s: %v", name, o)
+		}
+		for _, p := range r.Contended() {
+			assert.True(s, tolerated[p.ID], "two at once under %s: %v met another's lock", name, p)
+		}
+		assert.NoError(s, r.TokensGrow(), name)
+	}
+}
+
+// remove deletes the namespace, and its records if the test passed.
+func remove(s *Space) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	now := metav1.DeletePropagationBackground
+	err := s.Client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{PropagationPolicy: &now})
+	assert.NoError(s, IgnoreNotFound(err))
+	if s.Dir != "" && !s.Failed() {
+		// An application that is still stopping may write a file meanwhile. That file
+		// ends with the cluster.
+		_ = os.RemoveAll(s.Dir)
+	}
+}
+
+// IgnoreNotFound returns no error for an object that is gone.
+func IgnoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// Mount returns the workers' directory of the namespace's records.
+func (s *Space) Mount() string { return filepath.Join(lab.SharedMount, s.Namespace) }
+
+// Events returns all Events of the namespace.
+func (s *Space) Events() []*corev1.Event {
+	events, err := s.events.List(everything)
+	require.NoError(s, err)
+	return events
+}
+
+// Event returns an Event about an object, or nil.
+func (s *Space) Event(kind, name, reason string) *corev1.Event {
+	for _, e := range s.Events() {
+		if e.InvolvedObject.Kind == kind && e.InvolvedObject.Name == name && e.Reason == reason {
+			return e
+		}
+	}
+	return nil
+}
+
+// everything selects all objects of the namespace.
+var everything = labels.Everything()

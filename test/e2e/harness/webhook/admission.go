@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"strings"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+// DryRun makes a request change nothing; admission is the same.
+var DryRun = []string{metav1.DryRunAll}
+
+// Try proposes a pod to the API server by dry run.
+func Try(s *space.Space, pod *corev1.Pod) (*corev1.Pod, error) {
+	return s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+}
+
+// Refused proposes a pod and demands a refusal with a message. A busy API server may
+// fail to ask the webhook, and is then asked again.
+func Refused(s *space.Space, pod *corev1.Pod, message string) {
+	s.Helper()
+	var err error
+	s.Within(space.Soon, func() bool {
+		_, err = Try(s, pod)
+		return err == nil || apierrors.IsForbidden(err) || strings.Contains(err.Error(), message)
+	})
+	if assert.Error(s, err) {
+		assert.True(s, apierrors.IsForbidden(err) || apierrors.IsInternalError(err), "%v", err)
+		assert.ErrorContains(s, err, message)
+	}
+}
+
+// Claims are the annotations of a singleton.
+var Claims = map[string]string{api.SingletonAnnotation: "true"}
+
+// AwaitGating waits until the API server calls the webhook again.
+func AwaitGating(s *space.Space) {
+	require.Eventually(s, func() bool {
+		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(context.Background(), app.Bare(s, "probe", Claims),
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err == nil && pod.Labels[api.GatedLabel] == api.Gated
+	}, space.StartTimeout, 10*space.Turn)
+}

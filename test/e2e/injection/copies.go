@@ -1,0 +1,241 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injection
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// leftover is the reason for which a copy is refused.
+const leftover = "Leftover: "
+
+// copies returns ways in which people copy a pod: the flags of kubectl debug.
+func copies() map[string][]string {
+	return map[string][]string{
+		"a container beside":                   {"--image=" + cluster.Image, "--container=look", "--", "/app"},
+		"a container beside, shared processes": {"--image=" + cluster.Image, "--container=look", "--share-processes=true", "--", "/app"},
+		"a container beside, own processes":    {"--image=" + cluster.Image, "--container=look", "--share-processes=false", "--", "/app"},
+		"another image":                        {"--image=" + cluster.Image, "--container=app", "--share-processes=false"},
+		"another image by name":                {"--set-image=app=" + cluster.Image, "--share-processes=false"},
+		"another image in every container":     {"--set-image=*=" + cluster.Image, "--share-processes=false"},
+		"another command":                      {"--container=app", "--share-processes=false", "--", "/app"},
+		"no init containers":                   {"--set-image=app=" + cluster.Image, "--share-processes=false", "--keep-init-containers=false"},
+		"its labels":                           {"--set-image=app=" + cluster.Image, "--share-processes=false", "--keep-labels"},
+		"its annotations":                      {"--set-image=app=" + cluster.Image, "--share-processes=false", "--keep-annotations"},
+		"labels and annotations":               {"--set-image=app=" + cluster.Image, "--share-processes=false", "--keep-labels", "--keep-annotations"},
+		"the same node":                        {"--set-image=app=" + cluster.Image, "--same-node", "--share-processes=false"},
+	}
+}
+
+// compat: impossible/copies refused Leftover
+func TestCopyOfAGatedPodIsRefused(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	a := app.Lasting("copied")
+	a.Replicas = 2
+	h := holder.Deploy(t, a, "it needs the record")
+	for way, flags := range copies() {
+		t.Run(way, func(t *testing.T) {
+			out, err := kubectl.Run(h.Space, "", append([]string{"debug", h.Victim.Name, "--copy-to=copy"}, flags...)...)
+			assert.Error(t, err)
+			assert.Regexp(t, leftover+"|MarksForged: ", out)
+			_, err = h.Client.CoreV1().Pods(h.Namespace).Get(t.Context(), "copy", metav1.GetOptions{})
+			if !assert.True(t, apierrors.IsNotFound(err), "%v", err) {
+				kubectl.Must(h.Space, "", "delete", "pod", "copy", "--now")
+			}
+		})
+	}
+	t.Run("the ways out", func(t *testing.T) {
+		kubectl.Debug(h.Space, h.Victim)
+		kubectl.Must(h.Space, "", "debug", h.Victim.Name, "--copy-to=shell", "--keep-init-containers=false", "--container=app",
+			"--", "/app", "-run-for=1ms", "-exit-code=5")
+		h.Await(space.StartTimeout, "the copy runs what it is told", func() bool {
+			pod := h.Pod("shell")
+			return pod != nil && len(pod.Status.ContainerStatuses) == 1 && endedWith(pod.Status.ContainerStatuses[0], 5)
+		})
+		kubectl.Must(h.Space, "", "delete", "pod", "shell", "--now")
+	})
+	// No copy has taken the slot of the deleted pod.
+	app.DeletePod(h.Space, h.Victim)
+	var next *record.Process
+	h.Await(lease.Released, "a pod of the workload takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
+	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
+}
+
+// endedWith tells whether a run of a container ended with a code.
+func endedWith(status corev1.ContainerStatus, code int32) bool {
+	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
+		if state.Terminated != nil && state.Terminated.ExitCode == code {
+			return true
+		}
+	}
+	return false
+}
+
+// anonymous returns a pod with the same spec and no labels or annotations.
+func anonymous(pod *corev1.Pod) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "copy"}, Spec: *pod.Spec.DeepCopy()}
+}
+
+// noInits removes a pod's init containers.
+func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
+
+// respelled leaves only the agent gated, and spells its flag of the slots otherwise: the
+// last word stands before their names.
+func respelled(words ...string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		for i := range pod.Spec.Containers {
+			pod.Spec.Containers[i].Command = []string{"/app"}
+		}
+		agent := initContainer(pod, api.AgentContainer)
+		i := slices.IndexFunc(agent.Args, func(arg string) bool { return strings.HasPrefix(arg, "-slots=") })
+		value := strings.TrimPrefix(agent.Args[i], "-slots=")
+		last := len(words) - 1
+		agent.Args = slices.Replace(agent.Args, i, i+1, append(slices.Clone(words[:last]), words[last]+value)...)
+	}
+}
+
+// The policies refuse each copy by its command, in every namespace, and no other pod.
+func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
+	in := func(namespace string, pod *corev1.Pod) error {
+		pod.Namespace = namespace
+		_, err := cluster.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+	for gate := range missingOf {
+		complete := complete(s, gate)
+		for what, test := range map[string]struct {
+			take    func(*corev1.Pod)
+			refused bool
+		}{
+			"everything that runs": {func(*corev1.Pod) {}, true},
+			"an agent alone": {func(pod *corev1.Pod) {
+				for i := range pod.Spec.Containers {
+					pod.Spec.Containers[i].Command = []string{"/app"}
+				}
+			}, true},
+			"an agent alone, its flag with two dashes": {respelled("--slots="), true},
+			"an agent alone, its flag in two words":    {respelled("-slots", ""), true},
+			// With the gate "readiness" the application runs in all pods anyway.
+			"no init containers": {noInits, gate != api.GateReadiness},
+			"a shell in the gate's volume": {func(pod *corev1.Pod) {
+				noInits(pod)
+				for i := range pod.Spec.Containers {
+					pod.Spec.Containers[i].Command = []string{"/app"}
+				}
+			}, gate == api.GatePod},
+		} {
+			t.Run(string(gate)+" "+what, func(t *testing.T) {
+				for _, namespace := range []string{s.Namespace, elsewhere.Namespace, metav1.NamespaceSystem} {
+					pod := anonymous(complete)
+					test.take(pod)
+					err := in(namespace, pod)
+					if !test.refused {
+						assert.NoError(t, err, namespace)
+						continue
+					}
+					assert.True(t, apierrors.IsForbidden(err), "%s: %v", namespace, err)
+					assert.ErrorContains(t, err, leftover, namespace)
+					assert.ErrorContains(t, err, "kubectl debug -it POD --image=IMAGE --target=CONTAINER", namespace)
+				}
+			})
+		}
+	}
+	t.Run("somebody else's flags", func(t *testing.T) {
+		pod := app.Bare(s, "stranger", nil)
+		pod.Spec.Containers[0].Command, pod.Spec.Containers[0].Args = []string{"/metaparticle/agent", "exec"}, []string{"run", "-slots=4", "-slots", "4", "# -slots=lock.x", "\n-slots=lock.x"}
+		for _, namespace := range []string{s.Namespace, elsewhere.Namespace, metav1.NamespaceSystem} {
+			assert.NoError(t, in(namespace, pod.DeepCopy()), namespace)
+		}
+	})
+}
+
+// No webhook sees this copy with all marks. The copy has no controller, so a Deployment's
+// slots are not its own.
+func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	a := app.Lasting("marked")
+	a.Replicas = 1
+	app.Deploy(s, a)
+	original := s.AwaitHolder(lease.OfDeployment(a.Name))
+	own := app.Bare(s, "own", webhook.Claims)
+	var gated *corev1.Pod
+	s.Within(space.StartTimeout, func() (ok bool) {
+		var err error
+		gated, err = webhook.Try(s, own)
+		return err == nil
+	})
+	require.NotNil(t, gated)
+	f := forge(s)
+	made := func(pod *corev1.Pod) *corev1.Pod {
+		made := anonymous(pod)
+		made.Labels, made.Annotations = pod.Labels, pod.Annotations
+		return made
+	}
+	_, err := webhook.Try(f.Space, made(original))
+	assert.True(t, apierrors.IsForbidden(err), "%v", err)
+	assert.ErrorContains(t, err, leftover+"container metaparticle-agent competes for the slots of a workload that the pod does not belong to")
+	for what, words := range map[string][]string{"two dashes": {"--slots="}, "two words": {"--slots", ""}, "two flags": {"-slots=lock.x", "-slots="}} {
+		other := made(original)
+		respelled(words...)(other)
+		for i := range other.Spec.Containers {
+			other.Spec.Containers[i].Command = original.Spec.Containers[i].Command
+		}
+		_, err = webhook.Try(f.Space, other)
+		assert.ErrorContains(t, err, leftover+"container metaparticle-agent competes for the slots", what)
+	}
+	same := made(gated)
+	same.Name = gated.Name
+	_, err = webhook.Try(f.Space, same)
+	assert.NoError(t, err, "a bare pod with its own slot")
+	_, err = webhook.Try(f.Space, made(gated))
+	assert.ErrorContains(t, err, leftover, "under another name")
+	s.Never(time.Second, "anything came of it", func() bool { return s.Pod("copy") != nil })
+}
+
+// A pod with 50,000 arguments costs the policies little more than a pod with one long one.
+func TestArgumentsCostPoliciesLittle(t *testing.T) {
+	t.Parallel()
+	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
+	fastest := func(args ...string) time.Duration {
+		pod := app.Bare(s, "wordy", nil)
+		pod.Spec.Containers[0].Args = args
+		best := time.Duration(math.MaxInt64)
+		for range 3 {
+			began := time.Now()
+			_, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: webhook.DryRun})
+			require.NoError(t, err)
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	const many = 50_000
+	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
+	// A CEL comprehension over the arguments took a hundred times as long.
+	assert.Less(t, all, 40*one)
+}

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injection
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
+)
+
+// The creator of a pod writes its owner references, so they prove nothing.
+func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	set, err := s.Client.AppsV1().StatefulSets(s.Namespace).Create(t.Context(), &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "db"},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(0)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "db"}},
+				Spec:       app.Bare(s, "db", nil).Spec,
+			},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	owned := func(kind, name string, uid types.UID) *corev1.Pod {
+		pod := app.Bare(s, "x", webhook.Claims)
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, UID: uid, Controller: new(true)}}
+		return pod
+	}
+	// The webhook answers at once, although its cache may not have the workload yet.
+	pod, err := webhook.Try(s, owned("StatefulSet", "db", set.UID))
+	require.NoError(t, err)
+	assert.Equal(t, "singleton.statefulset.db", pod.Annotations[api.SlotsAnnotation])
+
+	webhook.Refused(s, owned("StatefulSet", "db", "another"), "WorkloadUnknown: ")
+	webhook.Refused(s, owned("StatefulSet", "none", set.UID), "WorkloadUnknown: ")
+	webhook.Refused(s, owned("statefulset", "db", set.UID), "WorkloadUnknown: ")
+	webhook.Refused(s, owned("StatefulSet", "db,lock.nightly", set.UID), "BadOwner: ")
+}
+
+func TestStaticPodThatClaimsIsRefused(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	mirror := app.Bare(s, "static-node", maps.Clone(webhook.Claims))
+	mirror.Annotations[corev1.MirrorPodAnnotationKey] = "5d41402abc4b2a76b9719d911017c592"
+	mirror.Spec.NodeName, mirror.Spec.ServiceAccountName = "node", ""
+	mirror.Spec.AutomountServiceAccountToken = nil
+	webhook.Refused(s, mirror, "StaticPod: ")
+}
+
+func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})
+	require.NoError(t, err)
+	slots := pod.Annotations[api.SlotsAnnotation]
+	require.NotEmpty(t, slots)
+	replace := func(path string, value map[string]string) (*corev1.Pod, error) {
+		patch, err := json.Marshal([]map[string]any{{"op": "replace", "path": path, "value": value}})
+		require.NoError(t, err)
+		return s.Client.CoreV1().Pods(s.Namespace).Patch(t.Context(), pod.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
+	}
+	now, err := replace("/metadata/labels", map[string]string{"app": "alone", "quarantine": "true"})
+	require.NoError(t, err)
+	assert.Equal(t, api.Gated, now.Labels[api.GatedLabel])
+	assert.Equal(t, "true", now.Labels["quarantine"])
+	now, err = replace("/metadata/annotations", map[string]string{"a": "b"})
+	require.NoError(t, err)
+	assert.Equal(t, slots, now.Annotations[api.SlotsAnnotation])
+
+	_, err = replace("/metadata/labels", map[string]string{api.GatedLabel: "false"})
+	assert.ErrorContains(t, err, "MarksChanged: ")
+	_, err = replace("/metadata/annotations", map[string]string{api.SlotsAnnotation: "lock.theirs"})
+	assert.ErrorContains(t, err, "MarksChanged: ")
+}
+
+// The shim has the command of the old image, and no request changes a living container's
+// command.
+//
+// compat: impossible/image-in-place refused ImageChangedInPlace
+func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})
+	require.NoError(t, err)
+	changed := func(pod *corev1.Pod, op, path string, value any) error {
+		patch, err := json.Marshal([]map[string]any{{"op": op, "path": "/spec/" + path, "value": value}})
+		require.NoError(t, err)
+		_, err = s.Client.CoreV1().Pods(s.Namespace).Patch(t.Context(), pod.Name, types.JSONPatchType, patch,
+			metav1.PatchOptions{DryRun: webhook.DryRun})
+		return err
+	}
+	change := func(op, path string, value any) error { return changed(pod, op, "containers/0/"+path, value) }
+	assert.ErrorContains(t, change("replace", "image", "another:1"), "ImageChangedInPlace: ")
+	assert.ErrorContains(t, change("add", "args/-", "another"), "pod updates may not change fields other than")
+	for gate := range missingOf {
+		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "with-"+string(gate), map[string]string{
+			api.LockAnnotation: "with-" + string(gate), api.GateAnnotation: string(gate),
+		}), metav1.CreateOptions{})
+		require.NoError(t, err)
+		for i, injected := range pod.Spec.InitContainers {
+			assert.ErrorContains(t, changed(pod, "replace", fmt.Sprintf("initContainers/%d/image", i), "another:1"),
+				"ImageChangedInPlace: container "+injected.Name, gate)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/software"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+)
+
+// Agent and kubelet may learn of the pod's deletion in the same instant. Both then stop an
+// application that is milliseconds old.
+//
+// compat: lifecycle/exit-codes carried
+func TestPodDeletedAtStartEndsAsItsApplication(t *testing.T) {
+	cluster.NeedLab(t, "it kills processes of pods")
+	t.Parallel()
+	s := space.New(t)
+	const code = 9
+	var all []*software.Specimen
+	for i := range 6 {
+		name := fmt.Sprintf("brief-%d", i)
+		claim := map[string]string{api.LockAnnotation: name, api.LeaseDurationAnnotation: lease.Lasting.String()}
+		all = append(all, software.NewSpecimen(s, software.Software{Name: "app", Serves: begun}, name, claim, func(p *corev1.PodTemplateSpec) {
+			p.Spec.Containers[0].Args = append(p.Spec.Containers[0].Args, fmt.Sprintf("-stop-code=%d", code))
+		}))
+	}
+	for _, p := range all {
+		p.Start()
+		pod := p.Pod(p.Name)
+		first := process.Main(pod)
+		process.SignalMain(p.Space, pod, unix.SIGKILL)
+		p.Await(space.StartTimeout, p.Name+" starts anew", func() bool {
+			now := process.Main(pod)
+			return now != nil && now.PID != first.PID
+		})
+		app.DeletePod(p.Space, pod)
+		select {
+		case last := <-p.Final:
+			end := status.Container(last, "app")
+			require.NotNil(t, end.State.Terminated, p.Name)
+			assert.EqualValues(t, code, end.State.Terminated.ExitCode, p.Name)
+			assert.EqualValues(t, 1, end.RestartCount, p.Name)
+		case <-time.After(space.StartTimeout):
+			require.FailNow(t, p.Name+" is not deleted")
+		}
+	}
+}

@@ -1,0 +1,355 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+)
+
+// eagerly returns a probe for each second, of which the first failure counts. Its timeout
+// is longer than the 3 s for which a machine may stall.
+func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
+	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+// thrice lets only the third failure in a row count.
+func thrice(p *corev1.Probe) { p.FailureThreshold = 3 }
+
+// byHTTP, byExec, byTCP, byGRPC and byHTTPS return handlers that ask the application.
+func byHTTP(name string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health/" + name, Port: intstr.FromString("http")}}
+}
+
+func byExec(name string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "-check", name}}}
+}
+
+func byTCP(port int32) corev1.ProbeHandler {
+	return corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)}}
+}
+
+func byGRPC(service string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000, Service: &service}}
+}
+
+// probed returns an edit that gives the application probes; nil is none.
+func probed(startup, readiness, liveness *corev1.Probe) func(*corev1.PodTemplateSpec) {
+	return func(t *corev1.PodTemplateSpec) {
+		c := &t.Spec.Containers[0]
+		c.StartupProbe, c.ReadinessProbe, c.LivenessProbe = startup, readiness, liveness
+	}
+}
+
+// set makes the application answer a probe with a code.
+func set(s *space.Space, pod *corev1.Pod, probe string, code int) {
+	s.Helper()
+	_, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "set",
+		map[string]string{"probe": probe, "code": strconv.Itoa(code)}).DoRaw(s.Context())
+	require.NoError(s, err)
+}
+
+// twins creates a pair, and returns its pods once both are Ready and answer.
+func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated *corev1.Pod) {
+	s.Helper()
+	asItIs, annotated := pair(s, name, edit, args...)
+	pod := func(a app.App) (found *corev1.Pod) {
+		s.Await(space.StartTimeout, a.Name+" is Ready", func() bool {
+			pods := s.Pods(a.Name)
+			// Without a readiness probe a pod is Ready before its application listens.
+			if len(pods) == 1 && status.Ready(pods[0]) && app.Ask(s, pods[0]) == pods[0].Name {
+				found = pods[0]
+			}
+			return found != nil
+		})
+		return found
+	}
+	return pod(asItIs), pod(annotated)
+}
+
+// A standby stands by for longer than its startup probe allows. Each start of the child
+// counts the probe anew, in the same container too.
+//
+// compat: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
+func TestProbesCountAnewWithEachStart(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	a := app.Lasting("slow")
+	a.Replicas, a.Args = 2, []string{"-start-delay=6s"}
+	const allowed = 15 // seconds, more than twice the delay
+	a.Edit = probed(
+		eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = allowed }),
+		// The agent may send the kubelet on to a child that stops, at the instant of a yield.
+		eagerly(byHTTP("ready")), eagerly(byHTTP("live"), thrice))
+	app.Create(s, a)
+	app.AwaitGated(s, a)
+	s.Await(space.StartTimeout, "both Ready", func() bool {
+		pods := s.Pods(a.Name)
+		return len(pods) == 2 && status.Ready(pods[0]) && status.Ready(pods[1])
+	})
+	standby := app.AwaitStandby(s, a)
+	s.Never((allowed+5)*time.Second, "a standby that fails", func() bool {
+		return len(s.Said(standby, "Unhealthy")) > 0 || status.Restarted(s, standby) > 0
+	})
+	first := s.AwaitHolder(lease.OfDeployment(a.Name))
+
+	for range 2 {
+		began := time.Now()
+		holder, _ := app.Yields(s, a)
+		s.Await(space.Soon, "not Ready while it starts", func() bool { return !status.Ready(s.Pod(holder.Name)) })
+		s.Await(space.StartTimeout, "Ready when it has started", func() bool { return status.Ready(s.Pod(holder.Name)) })
+		assert.Greater(t, time.Since(began), 5*time.Second)
+		s.Await(space.StartTimeout, "the other one stands by, Ready", func() bool {
+			other := app.Standby(s, a)
+			return other != nil && status.Ready(other)
+		})
+	}
+	assert.Equal(t, first.UID, s.AwaitHolder(lease.OfDeployment(a.Name)).UID, "there and back")
+	assert.Zero(t, app.Restarts(s, a))
+	for _, pod := range s.Pods(a.Name) {
+		for _, message := range s.Said(pod, "Unhealthy") {
+			// The agent may send the kubelet on to a child that stops, at the instant of a yield.
+			assert.Regexp(t, "dial tcp IP:8080: connect: connection refused|: EOF$|connection reset by peer", message)
+		}
+	}
+}
+
+// compat: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
+func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	for name, tt := range map[string]struct {
+		handler corev1.ProbeHandler
+		code    int
+		message string
+	}{
+		"status":  {byHTTP("live"), 500, "Liveness probe failed: HTTP probe failed with statuscode: 500"},
+		"silence": {byHTTP("live"), 0, `Liveness probe failed: Get "http://IP:8080/health/live": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`},
+		"command": {byExec("live"), 500, "Liveness probe failed: live is 500\n"},
+	} {
+		grace := int64(3)
+		edit := probed(nil, nil, eagerly(tt.handler, thrice, func(p *corev1.Probe) {
+			p.TerminationGracePeriodSeconds = &grace
+			if tt.code == 0 {
+				p.TimeoutSeconds = 1
+			}
+		}))
+		plain, gated := twins(s, name, edit, "-ignore-term")
+		began := time.Now()
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			set(s, pod, "live", tt.code)
+		}
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			var last *corev1.ContainerStateTerminated
+			s.Await(space.StartTimeout, "restarted: "+pod.Name, func() bool {
+				last = status.LastEnd(s, pod)
+				return last != nil && status.Restarted(s, pod) == 1
+			})
+			assert.Equal(t, int32(137), last.ExitCode, "the probe's own grace was too short for it")
+			assert.Less(t, last.FinishedAt.Sub(began), 30*time.Second, "that of the pod would have been longer")
+		}
+		s.Within(space.Soon, func() bool { // Events come beside the status
+			return slices.Equal([]string{tt.message}, unhealthy(s, plain)) &&
+				slices.Equal(unhealthy(s, plain), unhealthy(s, gated)) &&
+				slices.Equal(s.Said(plain, "Killing"), s.Said(gated, "Killing"))
+		})
+		assert.Equal(t, []string{tt.message}, unhealthy(s, plain))
+		assert.Equal(t, unhealthy(s, plain), unhealthy(s, gated))
+		assert.Equal(t, s.Said(plain, "Killing"), s.Said(gated, "Killing"))
+	}
+}
+
+// compat: probes/startup-exec probes/message lifecycle/exit-codes carried
+func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	// The application never serves.
+	edit := probed(eagerly(byExec("start"), thrice), nil, nil)
+	one := app.Lasting("late")
+	one.Replicas, one.Edit, one.Args = 1, edit, []string{"-start-delay=1h", "-stop-code=9"}
+	other := app.App{Name: "late-plain", Replicas: 1, Edit: edit, Args: one.Args}
+	messages := map[string][]string{}
+	for _, a := range []app.App{other, one} {
+		app.Create(s, a)
+	}
+	for _, a := range []app.App{other, one} {
+		s.Await(space.StartTimeout, a.Name+" is restarted", func() bool {
+			pods := s.Pods(a.Name)
+			return len(pods) == 1 && status.Restarted(s, pods[0]) >= 1
+		})
+		pod := s.Pods(a.Name)[0]
+		endsWith(s, pod, 9, a.Name+" was asked to stop")
+		s.Await(space.Soon, "it is said", func() bool {
+			return len(s.Said(pod, "Unhealthy")) > 0 && len(s.Said(pod, "Killing")) > 0
+		})
+		messages[a.Name] = slices.Compact(append(s.Said(pod, "Unhealthy"), s.Said(pod, "Killing")...))
+		assert.False(t, status.Ready(pod))
+	}
+	assert.Equal(t, messages[other.Name], messages[one.Name])
+}
+
+// The output of the probe's command reaches the Event unchanged. While the holder is not
+// Ready, its standbys are not Ready either.
+//
+// compat: probes/readiness-exec probes/message probes/standby carried
+func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	a := app.Lasting("moody")
+	a.Replicas = 2
+	a.Edit = probed(nil, eagerly(byExec("ready")), nil)
+	app.Create(s, a)
+	both := func(want bool) func() bool {
+		return func() bool {
+			pods := s.Pods(a.Name)
+			return len(pods) == 2 && status.Ready(pods[0]) == want && status.Ready(pods[1]) == want
+		}
+	}
+	s.Await(space.StartTimeout, "both Ready", both(true))
+	holder, standby := s.AwaitHolder(lease.OfDeployment(a.Name)), app.AwaitStandby(s, a)
+	set(s, holder, "ready", 503)
+	s.Await(space.StartTimeout, "the holder says so", func() bool { return !status.Ready(s.Pod(holder.Name)) })
+	s.Await(space.StartTimeout, "the Lease says so", func() bool {
+		return s.Lease(lease.OfDeployment(a.Name)).Annotations[api.ServingAnnotation] == ""
+	})
+	s.Await(space.StartTimeout, "none Ready", both(false))
+	s.Within(space.Soon, func() bool { return len(unhealthy(s, holder)) > 0 }) // Events come beside the status
+	assert.Equal(t, []string{"Readiness probe failed: ready is 503\n"}, unhealthy(s, holder))
+	assert.Empty(t, unhealthy(s, standby))
+	assert.Zero(t, app.Restarts(s, a))
+	assert.Equal(t, holder.UID, s.AwaitHolder(lease.OfDeployment(a.Name)).UID, "not Ready is not dead")
+	set(s, holder, "ready", 200)
+	s.Await(space.StartTimeout, "both Ready again", both(true))
+}
+
+// ofKind holds the probes of one kind: startup, readiness and liveness.
+type ofKind struct {
+	startup, readiness, liveness corev1.ProbeHandler
+	args                         []string
+}
+
+// host makes an HTTP probe ask for a virtual host, and makes the application demand it.
+func host(h corev1.ProbeHandler) corev1.ProbeHandler {
+	h.HTTPGet.Path += "?host=shop.example"
+	h.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Host", Value: "shop.example"}}
+	return h
+}
+
+func byHTTPS(name string) corev1.ProbeHandler {
+	h := byHTTP(name)
+	h.HTTPGet.Scheme, h.HTTPGet.Port = corev1.URISchemeHTTPS, intstr.FromInt32(9443)
+	return h
+}
+
+// Each kind of probe delays the start, takes the pod out of its Services and restarts the
+// container, as without the gate and with the same messages.
+//
+// compat: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
+// compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
+// compat: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
+// compat: probes/named-port probes/headers probes/https probes/timings probes/message carried
+func TestProbesOfEachKindReachTheApplication(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	for name, tt := range map[string]ofKind{
+		"exec":  {byExec("start"), byExec("ready"), byExec("live"), nil},
+		"http":  {byHTTP("start"), host(byHTTP("ready")), host(byHTTP("live")), nil},
+		"https": {host(byHTTPS("start")), host(byHTTPS("ready")), host(byHTTPS("live")), []string{"-https=:9443"}},
+		"tcp": {byTCP(9001), byTCP(9002), byTCP(9003),
+			[]string{"-tcp=start=:9001,ready=:9002,live=:9003"}},
+		"grpc": {byGRPC("start"), byGRPC("ready"), byGRPC("live"), []string{"-grpc=:9000"}},
+	} {
+		edit := probed(eagerly(tt.startup, func(p *corev1.Probe) { p.FailureThreshold = 30 }),
+			eagerly(tt.readiness), eagerly(tt.liveness, thrice))
+		plain, gated := twins(s, name, edit, append(tt.args, "-start-delay=3s")...)
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			assert.Zero(t, status.Restarted(s, pod), "%s starts slowly", name)
+			set(s, pod, "ready", 500)
+			s.Await(space.StartTimeout, name+" is not Ready: "+pod.Name, func() bool { return !status.Ready(s.Pod(pod.Name)) })
+			set(s, pod, "ready", 200)
+			s.Await(space.StartTimeout, name+" is Ready again: "+pod.Name, func() bool { return status.Ready(s.Pod(pod.Name)) })
+			assert.Zero(t, status.Restarted(s, pod))
+			set(s, pod, "live", 500)
+		}
+		for _, pod := range []*corev1.Pod{plain, gated} {
+			s.Await(space.StartTimeout, name+" is restarted: "+pod.Name, func() bool { return status.Restarted(s, pod) == 1 })
+		}
+		sameWords(s, name, plain, gated, "Readiness")
+		sameWords(s, name, plain, gated, "Liveness")
+		s.Within(space.Soon, func() bool {
+			return len(s.Said(plain, "Killing")) > 0 && slices.Equal(s.Said(plain, "Killing"), s.Said(gated, "Killing"))
+		})
+		assert.NotEmpty(t, s.Said(plain, "Killing"), name)
+		assert.Equal(t, s.Said(plain, "Killing"), s.Said(gated, "Killing"), name)
+		for _, workload := range []string{name, name + "-plain"} {
+			assert.NoError(t, s.Client.AppsV1().Deployments(s.Namespace).Delete(t.Context(), workload, metav1.DeleteOptions{}))
+		}
+	}
+}
+
+// sameWords waits for equal messages of a failed probe on both pods. Of a gated pod the
+// kubelet asks by HTTP even for TCP, so a prefix differs. For gRPC the agent writes an
+// Event of its own beside the kubelet's.
+func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
+	s.Helper()
+	words := func(pod *corev1.Pod) (all []string) {
+		for _, message := range s.Said(pod, "Unhealthy") {
+			if said, ok := strings.CutPrefix(message, probe+" probe failed: "); ok {
+				all = append(all, said)
+			}
+		}
+		return all
+	}
+	s.Await(space.Soon, name+": "+probe+" is said to have failed of the same", func() bool {
+		return slices.ContainsFunc(words(plain), func(want string) bool {
+			return slices.ContainsFunc(words(gated), func(got string) bool {
+				return got == want || name == "tcp" && strings.HasSuffix(got, want)
+			})
+		})
+	})
+}
+
+// On the host network an agent opens no port, and the kubelet asks by exec.
+//
+// compat: pod/host-network carried
+func TestProbesWorkOnTheHostNetwork(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	a := app.Lasting("node")
+	a.Replicas = 1
+	edit := probed(eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = 30 }), eagerly(byTCP(8080)), eagerly(byHTTP("live"), thrice))
+	a.Edit = func(t *corev1.PodTemplateSpec) {
+		edit(t)
+		t.Spec.HostNetwork = true
+	}
+	app.Create(s, a)
+	s.Await(space.StartTimeout, "Ready", func() bool {
+		pods := s.Pods(a.Name)
+		return len(pods) == 1 && status.Ready(pods[0])
+	})
+	pod := s.Pods(a.Name)[0]
+	set(s, pod, "live", 500)
+	s.Await(space.StartTimeout, "restarted", func() bool { return status.Restarted(s, pod) == 1 })
+	s.Within(space.Soon, func() bool { return len(unhealthy(s, pod)) > 0 }) // Events come beside the status
+	assert.Contains(t, s.Said(pod, "Unhealthy"), "Liveness probe failed: HTTP probe failed with statuscode: 500")
+}

@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+// stoppedBy returns an edit that sets the image and a stop signal of the pod's own.
+func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
+	return func(t *corev1.PodTemplateSpec) {
+		// A pod must name its OS to name a signal.
+		t.Spec.OS = &corev1.PodOS{Name: corev1.Linux}
+		c := &t.Spec.Containers[0]
+		c.Image = image
+		if own != "" {
+			c.Lifecycle = &corev1.Lifecycle{StopSignal: &own}
+		}
+	}
+}
+
+// The application gets its own stop signal, once, and no other signal: from the kubelet
+// as without the gate, and from the shim at a yield.
+//
+// compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
+func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
+	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
+	t.Parallel()
+	s := space.New(t)
+	for name, tt := range map[string]struct {
+		image string
+		own   corev1.Signal
+		want  string
+	}{
+		"of-the-pod":   {cluster.Image, corev1.SIGUSR1, "SIGUSR1"},
+		"of-the-image": {cluster.QuitImage, "", "SIGQUIT"},
+		// A signal without a name has a number only.
+		"of-both": {cluster.QuitImage, corev1.SIGRTMAXMINUS3, "61"},
+	} {
+		gated := app.Lasting(name)
+		gated.Grace = patient
+		// The delay lets another signal come after the first.
+		gated.Replicas, gated.Edit, gated.Args = 2, stoppedBy(tt.image, tt.own), []string{"-signals", "-stop-delay=1s"}
+		plain := app.App{Name: name + "-plain", Replicas: 1, Edit: gated.Edit, Args: gated.Args}
+		app.Create(s, plain)
+		app.Deploy(s, gated)
+		app.AwaitRunning(s, plain, space.StartTimeout)
+		var asItIs *corev1.Pod
+		s.Await(space.Soon, "its pod", func() bool {
+			if pods := s.Pods(plain.Name); len(pods) == 1 {
+				asItIs = pods[0]
+			}
+			return asItIs != nil
+		})
+		assert.Equal(t, tt.own, stopSignal(asItIs), "the API server has kept it")
+		undeployed(s, asItIs)
+		assert.Equal(t, []string{tt.want}, notes(s, asItIs), asItIs.Name)
+
+		first := s.AwaitHolder(lease.OfDeployment(name))
+		second, asked := app.Yields(s, gated)
+		assert.Equal(t, tt.own, stopSignal(second))
+		told := slices.Repeat([]string{tt.want}, asked)
+		assert.Equal(t, told, notes(s, first), "%s yields", first.Name)
+		// The pod stands by now, and its shim takes the signal as its own end.
+		assert.Less(t, gone(s, first), atOnce, "a standby ends at once")
+		assert.Equal(t, told, notes(s, first), "%s is gone", first.Name)
+		app.AwaitRunning(s, gated, space.Soon)
+		undeployed(s, second)
+		assert.Equal(t, []string{tt.want}, notes(s, second), second.Name)
+	}
+}
+
+// stopSignal returns the stop signal in a pod's spec; empty means none.
+func stopSignal(pod *corev1.Pod) corev1.Signal {
+	if l := pod.Spec.Containers[0].Lifecycle; l != nil && l.StopSignal != nil {
+		return *l.StopSignal
+	}
+	return ""
+}

@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package operations
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
+)
+
+// install runs the command behind make install and make uninstall.
+func install(t *testing.T, args ...string) (output string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(context.Background(), "go", append([]string{"run", "./tools/install"}, args...)...)
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+cluster.Kubeconfig)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// gatedPods returns all gated pods of the cluster.
+func gatedPods(t *testing.T) []corev1.Pod {
+	t.Helper()
+	pods, err := cluster.Client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: api.GatedLabel + "=" + api.Gated})
+	require.NoError(t, err)
+	return pods.Items
+}
+
+func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
+	h := holder.Deploy(t, app.Lasting("in-use"), "it needs the record")
+	out, err := install(t, "-uninstall")
+	require.Error(t, err, out)
+	for _, pod := range h.Pods(h.App.Name) {
+		assert.Contains(t, out, pod.Name, "it lists them")
+	}
+	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), webhook.Configuration, metav1.GetOptions{})
+	assert.NoError(t, err, "nothing was taken away")
+	webhook.Deployment(t)
+	h.Never(lease.Handover, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
+}
+
+func TestUninstallLeavesNothingBehind(t *testing.T) {
+	cluster.NeedLab(t, "it uninstalls")
+	s := space.New(t)
+	// enroll makes Leases and Roles in this namespace.
+	app.Deploy(s, app.Singleton("passing"))
+	kubectl.Must(s, "", "delete", "deployment", "passing")
+	s.Await(space.StartTimeout, "no gated pods of the tests", func() bool {
+		for _, pod := range gatedPods(t) {
+			if strings.HasPrefix(pod.Namespace, "e2e-") {
+				return false
+			}
+		}
+		return true
+	})
+	if others := gatedPods(t); len(others) > 0 {
+		t.Skipf("somebody else uses this cluster: %s/%s is gated", others[0].Namespace, others[0].Name)
+	}
+	again := installArguments(t)
+	out, err := install(t, "-uninstall")
+	t.Cleanup(func() {
+		out, err := install(t, again...)
+		require.NoError(t, err, out)
+		webhook.AwaitGating(s)
+	})
+	require.NoError(t, err, out)
+	assert.Empty(t, leftBehind(t))
+	_, err = webhook.Try(s, app.Bare(s, "plain", nil))
+	assert.NoError(t, err)
+}
+
+// installArguments returns the arguments of the present installation.
+func installArguments(t *testing.T) []string {
+	t.Helper()
+	container := webhook.Deployment(t).Spec.Template.Spec.Containers[0]
+	arguments := []string{"-webhook-image", container.Image}
+	for _, env := range container.Env {
+		if env.Name == "AGENT_IMAGE" {
+			arguments = append(arguments, "-agent-image", env.Value)
+		}
+	}
+	for _, arg := range container.Args {
+		if registry, ok := strings.CutPrefix(arg, "--plain-http-registry="); ok {
+			arguments = append(arguments, "-plain-http-registry", registry)
+		}
+	}
+	return arguments
+}
+
+// leftBehind returns all objects of any kind with our labels.
+func leftBehind(t *testing.T) (found []string) {
+	t.Helper()
+	lists, err := cluster.Client.Discovery().ServerPreferredResources()
+	require.NoError(t, err)
+	client, err := dynamic.NewForConfig(cluster.Config)
+	require.NoError(t, err)
+	listable := discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, lists)
+	resources, err := discovery.GroupVersionResources(listable)
+	require.NoError(t, err)
+	for resource := range resources {
+		if resource.Resource == "events" {
+			continue
+		}
+		for _, selector := range []string{"app.kubernetes.io/part-of=metaparticle", api.ManagedLabel} {
+			list, err := client.Resource(resource).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+			if err != nil {
+				continue
+			}
+			for _, item := range list.Items {
+				found = append(found, item.GetKind()+" "+item.GetNamespace()+"/"+item.GetName())
+			}
+		}
+	}
+	return found
+}

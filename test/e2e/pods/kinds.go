@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pods
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// fresher tells whether the application runs in a newer pod, which is not being deleted.
+func fresher(s *space.Space, a app.App, before *record.Process) bool {
+	now := app.After(s, a, before)
+	if now == nil {
+		return false
+	}
+	pod := s.Pod(now.Pod)
+	return pod != nil && pod.DeletionTimestamp == nil && string(pod.UID) != before.UID
+}
+
+// All workloads share one namespace, and each is alone under its own name.
+//
+// compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
+func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	ctx := t.Context()
+	two := func(name string) app.App { a := app.Lasting(name); a.Replicas = 2; return a }
+	set, recreate, ordered, parallel, daemon := two("set"), two("recreate"), two("ordered"), two("parallel"), app.Lasting("daemon")
+
+	_, err := s.Client.AppsV1().ReplicaSets(s.Namespace).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: app.Meta(s, set),
+		Spec: appsv1.ReplicaSetSpec{Replicas: set.Count(), Selector: set.Selector(), Template: app.Template(s, set)}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	deployment := app.Deployment(s, recreate)
+	deployment.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
+	_, err = s.Client.AppsV1().Deployments(s.Namespace).Create(ctx, deployment, metav1.CreateOptions{})
+	require.NoError(t, err)
+	one := app.StatefulSet(s, ordered)
+	one.Spec.PodManagementPolicy = appsv1.OrderedReadyPodManagement
+	for _, stateful := range []*appsv1.StatefulSet{one, app.StatefulSet(s, parallel)} {
+		_, err = s.Client.AppsV1().StatefulSets(s.Namespace).Create(ctx, stateful, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	_, err = s.Client.AppsV1().DaemonSets(s.Namespace).Create(ctx, &appsv1.DaemonSet{ObjectMeta: app.Meta(s, daemon),
+		Spec: appsv1.DaemonSetSpec{Selector: daemon.Selector(), Template: app.Template(s, daemon)}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+
+	all := []app.App{set, recreate, ordered, parallel, daemon}
+	for _, a := range all {
+		app.AwaitGated(s, a)
+	}
+	rolls := map[string]string{"recreate": "deployment", "ordered": "statefulset", "parallel": "statefulset", "daemon": "daemonset"}
+	before := map[string]*record.Process{}
+	for _, a := range all {
+		before[a.Name] = app.AwaitRunning(s, a, space.StartTimeout)
+		if kind := rolls[a.Name]; kind != "" {
+			kubectl.Must(s, "", "rollout", "restart", kind+"/"+a.Name)
+		}
+	}
+	app.HandsOver(s, set)
+	for _, a := range all[1:] {
+		kubectl.Must(s, "", "rollout", "status", rolls[a.Name]+"/"+a.Name, kubectl.RolloutTimeout)
+		s.Await(space.StartTimeout, a.Name+" runs in a new pod", func() bool { return fresher(s, a, before[a.Name]) })
+	}
+}
+
+// short creates a Job whose application comes to its end by itself.
+func short(s *space.Space, name string, edit func(*batchv1.JobSpec), args ...string) app.App {
+	s.Helper()
+	a := app.Lasting(name)
+	a.Args = args
+	job := &batchv1.Job{ObjectMeta: app.Meta(s, a), Spec: app.Job(s, a).Spec}
+	edit(&job.Spec)
+	_, err := s.Client.BatchV1().Jobs(s.Namespace).Create(s.Context(), job, metav1.CreateOptions{})
+	require.NoError(s, err)
+	return a
+}
+
+// jobNow returns a Job from the API server.
+func jobNow(s *space.Space, name string) *batchv1.Job {
+	job, err := s.Client.BatchV1().Jobs(s.Namespace).Get(s.Context(), name, metav1.GetOptions{})
+	require.NoError(s, err)
+	return job
+}
+
+// compat: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
+func TestJobsEndNormallyOneAtATime(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	three, two, yes, indexed := int32(3), int32(2), true, batchv1.IndexedCompletion
+	parallel := short(s, "parallel", func(j *batchv1.JobSpec) { j.Completions, j.Parallelism = &three, &three }, "-run-for=300ms")
+	index := short(s, "indexed", func(j *batchv1.JobSpec) {
+		j.Completions, j.Parallelism, j.CompletionMode = &three, &two, &indexed
+	}, "-run-for=300ms")
+	short(s, "fails", func(j *batchv1.JobSpec) {
+		j.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+		j.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{
+			Action: batchv1.PodFailurePolicyActionFailJob,
+			OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{
+				Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{42}},
+		}}}
+	}, "-run-for=100ms", "-exit-code=42")
+	suspended := short(s, "suspended", func(j *batchv1.JobSpec) { j.Suspend = &yes }, "-stop-delay=100ms")
+
+	for _, a := range []app.App{parallel, index} {
+		s.Await(space.StartTimeout, a.Name+" is complete", func() bool { return status.Complete(jobNow(s, a.Name)) })
+		assert.Len(t, s.Record(a.Name), 3)
+	}
+	assert.Equal(t, "0-2", jobNow(s, "indexed").Status.CompletedIndexes)
+
+	s.Await(space.StartTimeout, "the failure policy has ended the Job", func() bool {
+		for _, c := range jobNow(s, "fails").Status.Conditions {
+			if c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue {
+				return assert.Equal(t, batchv1.JobReasonPodFailurePolicy, c.Reason)
+			}
+		}
+		return false
+	})
+	assert.Len(t, s.Record("fails"), 1, "tried once")
+
+	suspend := func(is bool) {
+		patch := fmt.Appendf(nil, `{"spec":{"suspend":%v}}`, is)
+		_, err := s.Client.BatchV1().Jobs(s.Namespace).Patch(t.Context(), suspended.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		require.NoError(t, err)
+	}
+	assert.Empty(t, s.Pods(suspended.Name))
+	suspend(false)
+	first := app.AwaitRunning(s, suspended, space.StartTimeout)
+	suspend(true)
+	s.Await(space.StartTimeout, "its pod is gone", func() bool { return len(s.Pods(suspended.Name)) == 0 })
+	suspend(false)
+	s.Await(space.StartTimeout, "it runs again", func() bool { return app.After(s, suspended, first) != nil })
+}
+
+// The owner is of a kind that this project does not know, a CustomResourceDefinition. The
+// test creates its pods.
+//
+// compat: kinds/custom carried
+func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	group := s.Namespace + ".example.com"
+	definition := fmt.Sprintf(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"robots.%[1]s"},
+		"spec":{"group":"%[1]s","scope":"Namespaced","names":{"plural":"robots","singular":"robot","kind":"Robot"},
+		"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]}}`, group)
+	kubectl.Must(s, definition, "apply", "-f", "-")
+	t.Cleanup(func() {
+		path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/robots." + group
+		assert.NoError(t, cluster.Client.CoreV1().RESTClient().Delete().AbsPath(path).Do(context.Background()).Error())
+	})
+	kubectl.Must(s, "", "wait", "--for=condition=Established", "customresourcedefinition/robots."+group, kubectl.RolloutTimeout)
+	robot := fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Robot","metadata":{"name":"marvin"}}`, group)
+	// kubectl discovers an established kind a moment later.
+	s.Await(space.Soon, "a robot", func() bool { _, err := kubectl.Run(s, robot, "apply", "-f", "-"); return err == nil })
+	uid := kubectl.Must(s, "", "get", "robots."+group, "marvin", "-o", "jsonpath={.metadata.uid}")
+
+	a := app.Lasting("marvin")
+	a.Replicas = 2
+	yes := true
+	for _, name := range []string{"marvin-a", "marvin-b"} {
+		pod := app.Bare(s, name, a.Annotations)
+		pod.Labels["app"] = a.Name
+		template := app.Template(s, a)
+		pod.Spec = template.Spec
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: group + "/v1", Kind: "Robot", Name: "marvin", UID: types.UID(uid), Controller: &yes}}
+		_, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	app.AwaitGated(s, a)
+	before := app.AwaitRunning(s, a, space.StartTimeout)
+	slot := api.SingletonLease(api.Workload{Group: group, Kind: "Robot", Name: "marvin"}, "")
+	assert.Equal(t, before.Pod, s.AwaitHolder(slot).Name, "the slot is named after the owner")
+	app.HandsOver(s, a)
+}

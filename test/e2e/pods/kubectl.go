@@ -1,0 +1,155 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pods
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// People use kubectl on the holder and on a standby. No command names a container: the
+// application's is the default.
+//
+// compat: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
+func TestKubectlWorksOnHolderAndStandby(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	a := app.Lasting("used")
+	a.Replicas = 2
+	a.Args = []string{"-echo"}
+	a.Edit = func(template *corev1.PodTemplateSpec) { template.Spec.Containers[0].Stdin = true }
+	app.Deploy(s, a)
+	before := app.AwaitRunning(s, a, space.Soon)
+	for _, pod := range s.Pods(a.Name) {
+		name := "standby"
+		if pod.Name == before.Pod {
+			name = "holder"
+		}
+		t.Run(name+" exec", func(t *testing.T) {
+			// A stalling machine may break a stream, or lose its first line. The test asks
+			// again until the answer is whole.
+			answers := func(stdin, want string, args ...string) {
+				var out string
+				s.Within(kubectl.Timeout, func() bool {
+					out, _ = kubectl.Run(s, stdin, append([]string{"exec", "-i", pod.Name, "--", "/app"}, args...)...)
+					if out != want {
+						s.Remark("%s: kubectl exec says %q", name, out)
+					}
+					return out == want
+				})
+				assert.Equal(t, want, out)
+			}
+			answers("", "command terminated with exit code 7\n", "-run-for=1ms", "-exit-code=7")
+			answers("through and back", "through and back", "-echo") // as kubectl cp does with tar
+		})
+		t.Run(name+" logs", func(t *testing.T) {
+			out := kubectl.Must(s, "", "logs", pod.Name)
+			assert.NotContains(t, out, `"level"`, "the agent's log is not the default")
+			if name == "standby" {
+				s.Await(space.StartTimeout, "it says what it waits for", func() bool {
+					return strings.Contains(kubectl.Must(s, "", "logs", pod.Name), "metaparticle: standing by: ")
+				})
+			}
+		})
+		t.Run(name+" port-forward", func(t *testing.T) {
+			var answered, problem string
+			s.Within(space.StartTimeout, func() bool {
+				answered, problem = forwarded(s, pod)
+				return answered == before.Pod
+			})
+			assert.Equal(t, before.Pod, answered, problem)
+		})
+		t.Run(name+" debug", func(t *testing.T) { kubectl.Debug(s, pod) })
+	}
+	t.Run("attach", func(t *testing.T) { attach(s, before.Pod) })
+	assert.Equal(t, before.ID, app.AwaitRunning(s, a, space.Soon).ID, "none of it has disturbed the application")
+	assert.Zero(t, app.Restarts(s, a))
+}
+
+// begin runs kubectl until end is called; lines is its output.
+func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanner, end func()) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), space.StartTimeout)
+	cmd := kubectl.Command(ctx, s.Namespace, args...)
+	stdin, err := cmd.StdinPipe()
+	require.NoError(s, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(s, err)
+	require.NoError(s, cmd.Start())
+	return stdin, bufio.NewScanner(out), func() { cancel(); _ = cmd.Wait() }
+}
+
+// forwarded returns the pod that answers at the end of a port-forward, or the problem.
+func forwarded(s *space.Space, pod *corev1.Pod) (name, problem string) {
+	s.Helper()
+	_, lines, end := begin(s, "port-forward", pod.Name, ":8080", "--address=127.0.0.1")
+	defer end()
+	if !lines.Scan() {
+		return "", "kubectl does not say where"
+	}
+	_, address, _ := strings.Cut(lines.Text(), "from ")
+	address, _, _ = strings.Cut(address, " ")
+	ctx, cancel := context.WithTimeout(s.Context(), space.Soon)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)
+	require.NoError(s, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", lines.Text() + ": " + err.Error()
+	}
+	defer response.Body.Close()
+	var meta record.Meta
+	if err := json.NewDecoder(response.Body).Decode(&meta); err != nil {
+		return "", err.Error()
+	}
+	return meta.Pod, ""
+}
+
+// attach types into the application's standard input.
+func attach(s *space.Space, pod string) {
+	s.Helper()
+	stdin, lines, end := begin(s, "attach", "-i", pod)
+	typing, stop := context.WithCancel(s.Context())
+	typist := make(chan struct{})
+	defer func() { stop(); end(); <-typist }()
+	go func() {
+		defer close(typist)
+		// The stream back may open later, and lines before that are lost.
+		again := time.NewTicker(time.Second)
+		defer again.Stop()
+		for {
+			if _, err := io.WriteString(stdin, "hello in there\n"); err != nil {
+				return // the end of it
+			}
+			select {
+			case <-again.C:
+			case <-typing.Done():
+				return
+			}
+		}
+	}()
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "hello in there") {
+			return
+		}
+	}
+	assert.Fail(s, "nothing came back")
+}

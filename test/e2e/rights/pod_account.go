@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rights
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+// as returns a client with the rights of a pod. Its token is bound to the pod, as are the
+// tokens of the agent and of the application.
+func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
+	s.Helper()
+	account := pod.Spec.ServiceAccountName
+	request, err := s.Client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(s.Context(), account,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
+		}}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	config := rest.AnonymousClientConfig(cluster.Config)
+	config.BearerToken = request.Status.Token
+	client, err := kubernetes.NewForConfig(config)
+	require.NoError(s, err)
+	return client
+}
+
+// rights has a standby's client, and the pods and Leases that the standby attacks.
+type rights struct {
+	*space.Space
+	client          kubernetes.Interface
+	holder, standby *corev1.Pod
+	slot, foreign   string
+	// elsewhere is another namespace with a slot of the same name.
+	elsewhere *space.Space
+}
+
+func TestPodsRightsEndAtItself(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s, elsewhere := space.New(t), space.New(t)
+	a, other := app.Lasting("rights"), app.Lasting("foreign")
+	other.Replicas = 1
+	other.Edit = func(template *corev1.PodTemplateSpec) { template.Spec.ServiceAccountName = "foreign" }
+	_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).
+		Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "foreign"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	app.Deploy(s, a)
+	app.Deploy(s, other)
+	single := a
+	single.Replicas = 1
+	app.Deploy(elsewhere, single)
+	r := rights{Space: s, slot: lease.OfDeployment(a.Name), foreign: lease.OfDeployment(other.Name), elsewhere: elsewhere}
+	r.holder = s.AwaitHolder(r.slot)
+	for _, pod := range s.Pods(a.Name) {
+		if pod.Name != r.holder.Name {
+			r.standby = pod
+		}
+	}
+	r.client = as(s, r.standby)
+	for name, test := range r.attempts() {
+		t.Run(name, func(t *testing.T) {
+			// The holder may renew between the reading and the writing.
+			err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return test.attempt(t.Context()) })
+			require.Error(t, err)
+			assert.True(t, apierrors.IsForbidden(err), "%v", err)
+			assert.ErrorContains(t, err, test.message)
+		})
+	}
+	before := app.AwaitRunning(s, a, space.Soon)
+	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
+}
+
+// attempt is a forbidden request with the API server's answer.
+type attempt struct {
+	attempt func(context.Context) error
+	message string
+}
+
+// attempts lists the requests that a pod must not make.
+func (r rights) attempts() map[string]attempt {
+	me := api.Identity(r.standby.Name, string(r.standby.UID))
+	identity := func(namespace, slot, identity string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			lease, err := cluster.Client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			lease.Spec.HolderIdentity = &identity
+			_, err = r.client.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+			return err
+		}
+	}
+	status := func(namespace string, pod *corev1.Pod, patch string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := r.client.CoreV1().Pods(namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, []byte(patch),
+				metav1.PatchOptions{}, "status")
+			return err
+		}
+	}
+	ready := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"True"}]}}`, api.ReadyCondition)
+	role := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, api.RoleLabel, api.RoleHolder)
+	const notYours, none = "NotYours", "cannot"
+	return map[string]attempt{
+		"take a slot in another's name":        {identity(r.Namespace, r.slot, api.Identity("ghost", "1")), "NotYourIdentity"},
+		"free another's slot":                  {identity(r.Namespace, r.slot, ""), "NotYourIdentity"},
+		"a Lease that is not its workload's":   {identity(r.Namespace, r.foreign, me), none},
+		"a Lease of another namespace":         {identity(r.elsewhere.Namespace, r.slot, me), none},
+		"delete a Lease":                       {r.deleteLease, none},
+		"create a Lease":                       {r.createLease, none},
+		"list Leases":                          {r.listLeases, none},
+		"read pods":                            {r.readPods, none},
+		"another pod's condition":              {status(r.Namespace, r.holder, ready), "NotYourself"},
+		"read another pod by changing nothing": {status(r.Namespace, r.holder, `{}`), "NotYourself"},
+		"another pod's label":                  {status(r.Namespace, r.holder, role), "NotYourself"},
+		"another namespace's pod":              {status(r.elsewhere.Namespace, r.elsewhere.Pods("rights")[0], ready), none},
+		"a label of its own that is not ours":  {status(r.Namespace, r.standby, `{"metadata":{"labels":{"app":"other"}}}`), notYours},
+		"an annotation of its own, not ours":   {status(r.Namespace, r.standby, `{"metadata":{"annotations":{"a":"b"}}}`), notYours},
+		"a condition of its own, not ours":     {status(r.Namespace, r.standby, `{"status":{"conditions":[{"type":"Initialized","status":"False"}]}}`), notYours},
+		"the rest of its own status":           {status(r.Namespace, r.standby, `{"status":{"message":"hello"}}`), notYours},
+		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
+		"a label of a Lease":                   {r.labelLease, ""},
+		"a Secret, a Role, another's token":    {r.readSecrets, none},
+		"the spec of itself":                   {r.patchSelf, none},
+	}
+}
+
+func (r rights) deleteLease(ctx context.Context) error {
+	return r.client.CoordinationV1().Leases(r.Namespace).Delete(ctx, r.slot, metav1.DeleteOptions{})
+}
+
+func (r rights) createLease(ctx context.Context) error {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "new"}}
+	_, err := r.client.CoordinationV1().Leases(r.Namespace).Create(ctx, lease, metav1.CreateOptions{})
+	return err
+}
+
+func (r rights) listLeases(ctx context.Context) error {
+	_, err := r.client.CoordinationV1().Leases(r.Namespace).List(ctx, metav1.ListOptions{})
+	return err
+}
+
+func (r rights) readPods(ctx context.Context) error {
+	_, err := r.client.CoreV1().Pods(r.Namespace).Get(ctx, r.holder.Name, metav1.GetOptions{})
+	return err
+}
+
+func (r rights) readSecrets(ctx context.Context) error {
+	_, err := r.client.CoreV1().Secrets(r.Namespace).List(ctx, metav1.ListOptions{})
+	return err
+}
+
+func (r rights) patchSelf(ctx context.Context) error {
+	_, err := r.client.CoreV1().Pods(r.Namespace).Patch(ctx, r.standby.Name, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"app":"other"}}}`), metav1.PatchOptions{})
+	return err
+}
+
+// labelLease removes the label by which the policies know a Lease.
+func (r rights) labelLease(ctx context.Context) error {
+	lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	delete(lease.Labels, api.ManagedLabel)
+	_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
+	return err
+}

@@ -1,0 +1,268 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rights
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
+)
+
+// thief is a stranger with the token of the webhook's service account.
+type thief struct {
+	*space.Space
+	client kubernetes.Interface
+	// slot and role name a Lease and a Role that enroll made. The binding of the Role has
+	// the same name.
+	slot, role string
+}
+
+// stealAccount returns a thief of this space.
+func stealAccount(s *space.Space) thief {
+	s.Helper()
+	request, err := s.Client.CoreV1().ServiceAccounts(webhook.Namespace).CreateToken(s.Context(), webhook.Name,
+		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	config := rest.AnonymousClientConfig(cluster.Config)
+	config.BearerToken = request.Status.Token
+	client, err := kubernetes.NewForConfig(config)
+	require.NoError(s, err)
+	return thief{Space: s, client: client}
+}
+
+// labelled returns metadata as enroll writes it, or without our label.
+func labelled(name string, ours bool) metav1.ObjectMeta {
+	meta := metav1.ObjectMeta{Name: name}
+	if ours {
+		meta.Labels = map[string]string{api.ManagedLabel: "true"}
+	}
+	return meta
+}
+
+// agentsRole returns a Role as enroll makes it.
+func agentsRole(name string, ours bool) *rbacv1.Role {
+	return &rbacv1.Role{ObjectMeta: labelled(name, ours), Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{"lock.x"}, Verbs: []string{"get", "watch", "update"}},
+		{APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}},
+		{APIGroups: []string{"metaparticle.io"}, Resources: []string{"agents"}, Verbs: []string{"be"}},
+	}}
+}
+
+// binding returns a RoleBinding as enroll makes it.
+func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		ObjectMeta: labelled(name, ours), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: th.Namespace, Name: "default"}},
+	}
+}
+
+// A stranger with the token of the webhook's account can do the work of enroll and nothing
+// else. The stranger reaches no node, no control plane and no other program.
+func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	ctx := t.Context()
+	th := stealAccount(s)
+	const others = "metaparticle-others"
+	_, err := s.Client.CoordinationV1().Leases(s.Namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: labelled(others, false)}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = s.Client.RbacV1().Roles(s.Namespace).Create(ctx, agentsRole(others, false), metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = s.Client.RbacV1().RoleBindings(s.Namespace).Create(ctx, th.binding(others, false), metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = s.Client.CoreV1().Pods(s.Namespace).Create(ctx, app.Bare(s, "victim", nil), metav1.CreateOptions{})
+	require.NoError(t, err)
+	// enroll makes a Lease, a Role and a binding for these pods.
+	a := app.Lasting("worked")
+	a.Replicas = 1
+	app.Deploy(s, a)
+	roles, err := s.Client.RbacV1().Roles(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: api.ManagedLabel})
+	require.NoError(t, err)
+	require.NotEmpty(t, roles.Items)
+	th.slot, th.role = lease.OfDeployment(a.Name), roles.Items[0].Name
+	for what, attempt := range th.attempts() {
+		t.Run(what, func(t *testing.T) {
+			err := attempt(t.Context())
+			require.Error(t, err)
+			assert.True(t, apierrors.IsForbidden(err), "%v", err)
+			// The API server names only one of the policies that refuse a request.
+			assert.Regexp(t, "NotYours: |NotYourself: ", err.Error())
+		})
+	}
+	for what, work := range th.work() {
+		t.Run(what, func(t *testing.T) { assert.NoError(t, work(t.Context())) })
+	}
+}
+
+// attempts lists the requests that the policies must refuse.
+func (th thief) attempts() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"a pod's status":              th.patchStatus(th.Namespace, "victim"),
+		"a node's heartbeat":          th.node(func(name string) error { return th.updateLease(corev1.NamespaceNodeLease, name) }),
+		"a node's heartbeat, deleted": th.node(func(name string) error { return th.deleteLease(corev1.NamespaceNodeLease, name) }),
+		"a Lease of the control plane": func(ctx context.Context) error {
+			return th.createLease(ctx, metav1.NamespaceSystem, "kube-scheduler", true)
+		},
+		"a Lease beside the election's": func(ctx context.Context) error { return th.createLease(ctx, webhook.Namespace, "lock.x", true) },
+		"the election's Lease elsewhere": func(ctx context.Context) error {
+			return th.createLease(ctx, th.Namespace, "metaparticle-enroll", false)
+		},
+		// Another controller's election may be in any namespace.
+		"another's election, made first": func(ctx context.Context) error {
+			return th.createLease(ctx, metav1.NamespaceDefault, "cert-manager-controller", true)
+		},
+		"a name that only resembles a slot": func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "singleton-elector", true) },
+		"a Role for another's election": func(ctx context.Context) error {
+			role := agentsRole("metaparticle-x", true)
+			role.Rules[0].ResourceNames = []string{"lock.x", "cert-manager-controller"}
+			return th.createRole(ctx, th.Namespace, role)
+		},
+		"a Lease without our label":         func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "new", false) },
+		"another's Lease, labelled as ours": func(context.Context) error { return th.updateLease(th.Namespace, "metaparticle-others") },
+		"another's Lease, deleted":          func(context.Context) error { return th.deleteLease(th.Namespace, "metaparticle-others") },
+		"another's Role, deleted": func(ctx context.Context) error {
+			return th.client.RbacV1().Roles(th.Namespace).Delete(ctx, "metaparticle-others", metav1.DeleteOptions{DryRun: webhook.DryRun})
+		},
+		"another's binding, deleted": func(ctx context.Context) error {
+			return th.client.RbacV1().RoleBindings(th.Namespace).Delete(ctx, "metaparticle-others", metav1.DeleteOptions{DryRun: webhook.DryRun})
+		},
+		"a Role in kube-system": func(ctx context.Context) error {
+			return th.createRole(ctx, metav1.NamespaceSystem, agentsRole("metaparticle-x", true))
+		},
+		"a Role of its own": func(ctx context.Context) error {
+			return th.createRole(ctx, webhook.Namespace, agentsRole("metaparticle-x", true))
+		},
+		"a Role with its own rights": func(ctx context.Context) error {
+			role := agentsRole("metaparticle-x", true)
+			role.Rules[0].ResourceNames = nil
+			return th.createRole(ctx, th.Namespace, role)
+		},
+		"a Role with more verbs": func(ctx context.Context) error {
+			role := agentsRole("metaparticle-x", true)
+			role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}})
+			return th.createRole(ctx, th.Namespace, role)
+		},
+		"a binding to another namespace's account": func(ctx context.Context) error {
+			binding := th.binding(th.role, true)
+			binding.Name, binding.Subjects[0].Namespace = "metaparticle-new", metav1.NamespaceDefault
+			_, err := th.client.RbacV1().RoleBindings(th.Namespace).Create(ctx, binding, metav1.CreateOptions{DryRun: webhook.DryRun})
+			return err
+		},
+	}
+}
+
+// work lists the requests of enroll.
+func (th thief) work() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"makes a Lease": func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "lock.x", true) },
+		"makes a Lease of a singleton": func(ctx context.Context) error {
+			return th.createLease(ctx, th.Namespace, api.SingletonLease(api.Workload{Group: "example.com", Kind: "Rollout", Name: "a.b"}, "main"), true)
+		},
+		"makes a Lease anew where the namespace opted out": func(ctx context.Context) error {
+			return th.createLease(ctx, metav1.NamespaceDefault, "lock.x", true)
+		},
+		"makes a Role without rules": func(ctx context.Context) error {
+			role := agentsRole("metaparticle-x", true)
+			role.Rules = nil
+			return th.createRole(ctx, th.Namespace, role)
+		},
+		"frees a Lease":  func(context.Context) error { return th.updateLease(th.Namespace, th.slot) },
+		"sweeps a Lease": func(context.Context) error { return th.deleteLease(th.Namespace, th.slot) },
+		"makes a Role": func(ctx context.Context) error {
+			return th.createRole(ctx, th.Namespace, agentsRole("metaparticle-x", true))
+		},
+		"sweeps a Role": func(ctx context.Context) error {
+			return th.client.RbacV1().Roles(th.Namespace).Delete(ctx, th.role, metav1.DeleteOptions{DryRun: webhook.DryRun})
+		},
+		"binds a Role": th.bind,
+		"is elected":   func(context.Context) error { return th.updateLease(webhook.Namespace, "metaparticle-enroll") },
+		"unbinds a Role": func(ctx context.Context) error {
+			return th.client.RbacV1().RoleBindings(th.Namespace).Delete(ctx, th.role, metav1.DeleteOptions{DryRun: webhook.DryRun})
+		},
+	}
+}
+
+// patchStatus returns a request that changes a pod's status.
+func (th thief) patchStatus(namespace, pod string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := th.client.CoreV1().Pods(namespace).Patch(ctx, pod, types.StrategicMergePatchType,
+			[]byte(`{"status":{"podIP":"192.0.2.1"}}`), metav1.PatchOptions{DryRun: webhook.DryRun}, "status")
+		return err
+	}
+}
+
+// node returns a request about the heartbeat Lease of a node.
+func (th thief) node(do func(name string) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		leases, err := th.Space.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).List(ctx, metav1.ListOptions{})
+		require.NoError(th, err)
+		require.NotEmpty(th, leases.Items)
+		return do(leases.Items[0].Name)
+	}
+}
+
+// updateLease takes a Lease over, and gives it our label.
+func (th thief) updateLease(namespace, name string) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		lease, err := th.Space.Client.CoordinationV1().Leases(namespace).Get(th.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if lease.Labels == nil {
+			lease.Labels = map[string]string{}
+		}
+		if name != "metaparticle-enroll" {
+			lease.Labels[api.ManagedLabel] = "true"
+		}
+		lease.Spec.HolderIdentity = new("thief")
+		_, err = th.client.CoordinationV1().Leases(namespace).Update(th.Context(), lease, metav1.UpdateOptions{DryRun: webhook.DryRun})
+		return err
+	})
+}
+
+// deleteLease deletes a Lease.
+func (th thief) deleteLease(namespace, name string) error {
+	return th.client.CoordinationV1().Leases(namespace).Delete(th.Context(), name, metav1.DeleteOptions{DryRun: webhook.DryRun})
+}
+
+// createLease creates a Lease with our label or without.
+func (th thief) createLease(ctx context.Context, namespace, name string, ours bool) error {
+	_, err := th.client.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: labelled(name, ours)},
+		metav1.CreateOptions{DryRun: webhook.DryRun})
+	return err
+}
+
+// createRole creates a Role.
+func (th thief) createRole(ctx context.Context, namespace string, role *rbacv1.Role) error {
+	_, err := th.client.RbacV1().Roles(namespace).Create(ctx, role, metav1.CreateOptions{DryRun: webhook.DryRun})
+	return err
+}
+
+// bind creates a second binding of a bound Role.
+func (th thief) bind(ctx context.Context) error {
+	binding := th.binding(th.role, true)
+	binding.Name = "metaparticle-new"
+	_, err := th.client.RbacV1().RoleBindings(th.Namespace).Create(ctx, binding, metav1.CreateOptions{DryRun: webhook.DryRun})
+	return err
+}

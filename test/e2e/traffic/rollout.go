@@ -1,0 +1,208 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package traffic
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// underWay bounds the requests of one client that a handover may lose. One request reaches
+// the old application just before its end. A second reaches its pod's agent just before
+// that ends. A third is under way when the standby's connection there breaks.
+const underWay = 3
+
+// A Deployment of three replicas rolls out after each of the README's two commands.
+//
+// compat: kinds/deployment carried
+func TestAnnotationRollsOutOnAndOff(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	// The slot is exclusive from the end of the last ungated pod until the start of the
+	// next one.
+	ungated := func(p record.Process) bool { return p.Slot == "" }
+	s.Tolerate = func(o record.Overlap) bool { return ungated(o.A) || ungated(o.B) }
+	a := app.App{Name: "biller"}
+	app.Create(s, a)
+	kubectl.Must(s, "", "rollout", "status", "deployment/biller", kubectl.RolloutTimeout)
+	s.Await(space.StartTimeout, "all three run", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 3 })
+
+	kubectl.Must(s, "", "annotate", "deployment/biller", api.SingletonAnnotation+"=true", api.LeaseDurationAnnotation+"="+lease.Lasting.String())
+	kubectl.Must(s, "", "rollout", "status", "deployment/biller", kubectl.RolloutTimeout)
+	s.Await(space.StartTimeout, "one runs, and only one", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 1 })
+	s.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(s.Pods(a.Name)) == 3 })
+	first := app.AwaitRunning(s, a, space.Soon)
+	// A starved process has late stamps, and lives all the same.
+	s.Never(lease.Handover, "an end of it, or another beside it", func() bool {
+		return holder.Holder{Space: s, App: a}.Process(first.ID).Ended || app.After(s, a, first) != nil
+	})
+	holder := s.AwaitHolder(lease.OfDeployment(a.Name))
+	s.Await(space.Soon, "every pod is Ready and answers with the holder's application", func() bool {
+		for _, pod := range s.Pods(a.Name) {
+			marked := pod.Labels[api.RoleLabel] == api.RoleHolder
+			if !status.Ready(pod) || app.Ask(s, pod) != holder.Name || marked != (pod.Name == holder.Name) {
+				return false
+			}
+		}
+		return true
+	})
+
+	kubectl.Must(s, "", "annotate", "deployment/biller", api.SingletonAnnotation+"-", api.LeaseDurationAnnotation+"-")
+	kubectl.Must(s, "", "rollout", "status", "deployment/biller", kubectl.RolloutTimeout)
+	s.Await(space.StartTimeout, "all three run", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 3 })
+	for _, pod := range s.Pods(a.Name) {
+		if pod.DeletionTimestamp == nil {
+			assert.Empty(t, pod.Labels[api.GatedLabel])
+		}
+	}
+}
+
+func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("plainly")
+	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)
+	h := holder.Deploy(t, a, "it needs the record")
+	onlyHolder := func() bool {
+		holder := h.Holder(lease.OfDeployment(a.Name))
+		for _, pod := range h.Pods(a.Name) {
+			if pod.DeletionTimestamp == nil && status.Ready(pod) != (holder != nil && pod.Name == holder.Name) {
+				return false
+			}
+		}
+		return holder != nil
+	}
+	h.Await(space.StartTimeout, "the holder alone is Ready", onlyHolder)
+	app.DeletePod(h.Space, h.Victim)
+	h.Await(space.StartTimeout, "the next holder alone is Ready", func() bool {
+		return app.After(h.Space, a, h.Before) != nil && h.Pod(h.Victim.Name) == nil && onlyHolder()
+	})
+}
+
+// answers collects the answers to one client.
+type answers struct {
+	mu sync.Mutex
+	// pods has the pods that answered, each change once, and lost the errors.
+	pods, lost []string
+}
+
+// add adds an answer or an error.
+func (a *answers) add(pod string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err != nil:
+		a.lost = append(a.lost, err.Error())
+	case len(a.pods) == 0 || a.pods[len(a.pods)-1] != pod:
+		a.pods = append(a.pods, pod)
+	}
+}
+
+// heard returns the answers and errors until now.
+func (a *answers) heard() (pods, lost []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.pods), slices.Clone(a.lost)
+}
+
+// keepAsking sends one request after the other to a pod, until the returned function is
+// called.
+func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	heard, done := &answers{}, make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(space.Turn)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			name, err := app.AskOnce(s, ctx, pod)
+			if ctx.Err() == nil {
+				heard.add(name, err)
+			}
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	stop := func() { cancel(); <-done }
+	s.Cleanup(stop)
+	return heard, stop
+}
+
+// A standby holds new requests during a handover, and the next holder answers them. Only
+// requests that were under way to the old holder may be lost. Afterwards the Service
+// answers as before.
+func TestServiceAnswersThroughAHandover(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("served")
+	a.Args = []string{"-start-delay=3s"} // so that there is a meanwhile
+	h := holder.Deploy(t, a, "it needs the record")
+	service := app.Service(h.Space, h.App)
+	kubectl.Must(h.Space, "", "rollout", "status", "deployment/served", kubectl.RolloutTimeout)
+	asked := func() string {
+		body, err := h.Client.CoreV1().Services(h.Namespace).ProxyGet("http", service.Name, "80", "/", nil).DoRaw(t.Context())
+		var meta record.Meta
+		if err != nil || json.Unmarshal(body, &meta) != nil {
+			return ""
+		}
+		return meta.Pod
+	}
+	h.Await(space.StartTimeout, "the Service answers", func() bool { return asked() == h.Before.Pod })
+	heard := map[string]*answers{}
+	for _, pod := range h.Pods(h.App.Name) {
+		if pod.Name != h.Victim.Name {
+			h.Await(space.Soon, "a standby answers", func() bool { return app.Ask(h.Space, pod) == h.Before.Pod })
+			all, stop := keepAsking(h.Space, pod)
+			defer stop()
+			h.Await(space.Soon, "the holder answers those who keep asking", func() bool {
+				pods, _ := all.heard()
+				return len(pods) > 0
+			})
+			heard[pod.Name] = all
+		}
+	}
+	app.DeletePod(h.Space, h.Victim)
+	var next *record.Process
+	h.Await(space.StartTimeout, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
+	// The new holder took its port over from its agent, and for a moment no process listened.
+	delete(heard, next.Pod)
+	require.NotEmpty(t, heard)
+	for standby, all := range heard {
+		h.Await(space.Soon, "the next holder answers in "+standby, func() bool {
+			pods, _ := all.heard()
+			return slices.Contains(pods, next.Pod)
+		})
+		pods, lost := all.heard()
+		assert.Equal(t, []string{h.Before.Pod, next.Pod}, pods)
+		t.Logf("%s: lost %q", standby, lost)
+		assert.LessOrEqual(t, len(lost), underWay)
+		assert.NotContains(t, strings.Join(lost, "\n"), "connection refused")
+	}
+	h.Await(space.Soon, "the Service answers with the next holder", func() bool { return asked() == next.Pod })
+	// The cluster's proxies may send requests to an ended pod for a while.
+	h.Await(space.StartTimeout, "the Service has forgotten the old one", func() bool {
+		return h.Pod(h.Victim.Name) == nil && !slices.Contains(app.Endpoints(h.Space, service), h.Victim.Name)
+	})
+	h.Never(lease.Handover, "a request that nobody answers", func() bool { return asked() == "" })
+}
