@@ -71,8 +71,8 @@ type Forwarder struct {
 
 	mu      sync.Mutex
 	session *session      // nil while closed
-	route   *route // the route of the last target; nil before the first
-	holding bool // reports that new connections have no target
+	route   *route        // the route of the last target; nil before the first
+	holding bool          // reports that new connections have no target
 	changed chan struct{} // closed at the next change of route or holding
 }
 
