@@ -118,8 +118,8 @@ func foresee(template feature.Facts) reason.Refusals {
 	return append(p.Judge(), p.Warn()...)
 }
 
-// maxUnknown bounds the unknown annotations that are carried. One is enough to have the pods
-// refused; a workload on its way in may have a hundred thousand.
+// maxUnknown bounds the unknown annotations that are carried. One unknown annotation has
+// the pods refused, and a workload on its way in may have a hundred thousand.
 const maxUnknown = 20
 
 // merge returns the annotations that the template is to have.

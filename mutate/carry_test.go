@@ -17,7 +17,7 @@ import (
 )
 
 // Pods must be refused all the same: what nobody knows may be a claim, misspelt.
-func TestWorkloadOfManyUnknownAnnotationsCostsLittle(t *testing.T) {
+func TestUnknownAnnotationsAreCarriedUpToABound(t *testing.T) {
 	var all []string
 	for i := range 20_000 {
 		all = append(all, fmt.Sprintf(`"metaparticle.io/x%d":"1"`, i))

@@ -25,10 +25,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestGolden runs every archive of testdata: object.yaml (a pod or a workload),
-// old.yaml (the workload before an update), mutatetest.Facts.yaml; expected are the
-// patched object, and what is said against it. Each is applied twice, and the
-// second time nothing may change. -update rewrites what is expected.
+// TestGolden runs every archive of testdata: object.yaml (a pod or a workload), old.yaml
+// (the workload before an update) and facts.yaml. The archive expects the patched object,
+// and the warnings or the refusal. The webhook answers twice, and the second answer changes
+// nothing. -update rewrites the expectations.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)

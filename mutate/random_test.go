@@ -26,8 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// randomPod makes a raw pod that means something often enough, with fields
-// that no version of Kubernetes has, anywhere.
+// randomPod makes raw pods that mean something often enough, with fields, anywhere, that no
+// version of Kubernetes has.
 type randomPod struct{ *rand.Rand }
 
 func (r randomPod) chance(percent int) bool { return r.IntN(100) < percent }
@@ -86,7 +86,7 @@ func (r randomPod) container(name string) map[string]any {
 	return c
 }
 
-// action is what a hook or a probe does.
+// action returns the action of a hook or a probe.
 func (r randomPod) action(hook bool) map[string]any {
 	all := []any{
 		map[string]any{"exec": map[string]any{"command": []any{"$(X)", "$$", "--"}}},
@@ -164,9 +164,8 @@ func (r randomPod) pod() map[string]any {
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "unknown": 1.0}
 }
 
-// TestRandomPods holds for any pod: it is refused for a reason or gated, a
-// second application changes nothing, what this build does not know survives
-// where it was, and the QoS class is what it was.
+// The webhook refuses any pod for a reason, or gates it. A second pass changes nothing,
+// unknown fields survive in their places, and the QoS class stays.
 func TestRandomPods(t *testing.T) {
 	gated := 0
 	for seed := range uint64(600) {
@@ -227,8 +226,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	return true
 }
 
-// checkSurvival: members that are not ours to change are as they were, in the
-// same place.
+// checkSurvival requires that members of the pod's own are as they were, in the same place.
 func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	t.Helper()
 	var before, after map[string]any
@@ -272,7 +270,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	same(before, after, "metadata", "spec")
 }
 
-// withoutOurs leaves the injected containers out, which may come first.
+// withoutOurs returns a list without the injected containers, which may come first.
 func withoutOurs(list []any) []any {
 	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
 		name := element.(map[string]any)["name"]
@@ -280,8 +278,8 @@ func withoutOurs(list []any) []any {
 	})
 }
 
-// withoutOurSysctl takes the one setting that a pod may get besides its own out
-// of what is compared, and what was made to hold it.
+// withoutOurSysctl takes the injected sysctl out of the comparison, with the objects that
+// the patch made for it.
 func withoutOurSysctl(before, after map[string]any) {
 	security, _ := after["securityContext"].(map[string]any)
 	list, _ := security["sysctls"].([]any)
@@ -300,8 +298,8 @@ func withoutOurSysctl(before, after map[string]any) {
 	}
 }
 
-// classOf is the QoS class by the words of Kubernetes' documentation, written
-// without a look at resources.go.
+// classOf returns the QoS class by the words of Kubernetes' documentation. The function was
+// written without a look at resources.go.
 func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	all := append(append([]corev1.Container{}, pod.Spec.Containers...), pod.Spec.InitContainers...)
 	value := func(list corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return list[name] }
@@ -330,7 +328,7 @@ func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	return corev1.PodQOSBurstable
 }
 
-// FuzzInject: bytes that are hardly a pod are refused, and never panic.
+// Bytes that are hardly a pod are refused, and never panic.
 func FuzzInject(f *testing.F) {
 	for seed := range uint64(20) {
 		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())
@@ -353,7 +351,7 @@ func FuzzInject(f *testing.F) {
 	})
 }
 
-// FuzzCarry: the same for workloads.
+// Bytes that are hardly a workload never panic, and a second pass changes nothing.
 func FuzzCarry(f *testing.F) {
 	f.Add("Deployment",
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package desk is the agent's end of the contract in agent/gate: a [Server] accepts
-// the pod's shims, reports what each of them does, and sends them the agent's orders.
+// Package desk is the agent's end of the contract in agent/gate. A [Server] accepts
+// the pod's shims, reports what each shim does, and sends the agent's orders.
 //
 // # What it guarantees
 //
-// A shim is reported dead, or its hold over, only on proof: its own word that
-// it reaped everything ([gate.Waiting] or [gate.Ended], naming the hold), or the end
-// of its process. The end of a connection proves nothing, and nothing on disk is a
+// The server reports a shim dead, or its hold over, only on proof. One proof is the
+// shim's word that it reaped everything ([gate.Waiting] or [gate.Ended], naming the
+// hold). The other proof is the end of the shim's process. The end of a connection proves nothing, and nothing on disk is a
 // grant; the notes in [GrantedDir] only say what is not yet proven. A grant leaves
 // only after its note was written.
 //
@@ -17,17 +17,17 @@
 // # Clock
 //
 // The server reads the clock that [Machine] hands in, CLOCK_BOOTTIME in the product.
-// It goes on while the machine is suspended. A shim's silence is counted by that clock,
+// That clock goes on while the machine is suspended. A shim's silence is counted by that clock,
 // but for the time in which this process did not run itself.
 //
 // # What it does not guarantee
 //
-//   - With a PID namespace that the shim is not PID 1 of, its end proves
-//     nothing about its descendants: such a shim is reported dead only if its
-//     last word was that nothing lives.
+//   - The end of a shim that is not PID 1 of its namespace proves nothing about its
+//     descendants. The server reports such a shim dead only if its last word was
+//     that nothing lives.
 //   - The application shares the socket with its shim and could lie about
-//     itself. It cannot lie about other containers' processes where the kernel
-//     names the peer (SO_PEERPIDFD, Linux 6.5).
+//     itself. An application cannot lie about other containers' processes where the
+//     kernel names the peer (SO_PEERPIDFD, Linux 6.5).
 //   - A note is not synced to the disk. Its subject does not outlive the kernel whose
 //     page cache holds the note.
 package desk

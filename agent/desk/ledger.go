@@ -11,8 +11,7 @@ import (
 )
 
 // ledger remembers, over the agent's restarts, which shim of each container was
-// last granted which hold and is not yet proven dead. It is a note of what is
-// unproven, never a grant.
+// last granted which hold and is not yet proven dead. A note is never a grant.
 type ledger struct {
 	notes   Notes
 	bootID  string
@@ -81,8 +80,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold that keeps the shim from a grant of it: granted to
-// another shim of the container that is not known to be dead.
+// unproven returns the hold of which the shim gets no grant: another shim of the
+// container was granted that hold, and is not known to be dead.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {

@@ -26,14 +26,14 @@ type Listener interface {
 	Close() error
 }
 
-// Conn is a connection to one shim. It carries whole messages.
+// Conn is a connection to one shim, which carries whole messages.
 type Conn interface {
 	// Send never waits for the shim.
 	Send(message []byte) error
 	// Receive returns the next message, valid until the next call. At the end of
 	// the connection it returns io.EOF.
 	Receive() ([]byte, error)
-	// Process returns the process that connected. It is called once, after the
+	// Process returns the process that connected. The server asks once, after the
 	// first message.
 	Process() (Process, error)
 	Close() error

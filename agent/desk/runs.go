@@ -19,17 +19,17 @@ type runs map[string]run
 // run is a command whose answer is awaited.
 type run struct {
 	peer   *peer
-	answer chan gate.Ran // has room for the only one
+	answer chan gate.Outcome // has room for the only one
 }
 
 // answerSlack is how long after a command's time the answer may come. The shim kills
-// the command at once and reaps it within a few milliseconds, unless the shim is
-// starved; then its beats are late as well.
+// the command at once and reaps it within a few milliseconds. A shim that is starved
+// takes longer, and its beats are late as well.
 const answerSlack = silence
 
-// RunAside runs a command beside the shim's child, as the child's user in its
-// place, with $(NAME) expanded from its environment; without input, and killed
-// when its time is up. An error means that there is no exit code.
+// RunAside runs a command beside the shim's child, as the child's user and in its
+// place, with $(NAME) expanded from its environment. The command has no input, and is
+// killed when its time is up. An error means that there is no exit code.
 func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string, timeout time.Duration) (gate.Result, error) {
 	o := gate.Run{ID: rand.Text(), Command: command, Timeout: timeout}
 	if err := o.Check(); err != nil {
@@ -75,13 +75,13 @@ func (s *Server) orderRun(id gate.ShimID, o *gate.Run) (run, error) {
 	if err := p.send(gate.Order{Run: o}); err != nil {
 		return run{}, fmt.Errorf("send command: %w", err)
 	}
-	r := run{peer: p, answer: make(chan gate.Ran, 1)}
+	r := run{peer: p, answer: make(chan gate.Outcome, 1)}
 	s.register.runs[o.ID] = r
 	return r, nil
 }
 
 // answered hands on the outcome of a command.
-func (r runs) answered(p *peer, a *gate.Ran) {
+func (r runs) answered(p *peer, a *gate.Outcome) {
 	if run, ok := r[a.ID]; ok && run.peer == p {
 		delete(r, a.ID)
 		run.answer <- *a

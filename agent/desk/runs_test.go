@@ -49,12 +49,12 @@ func TestTheAgentsEndHearsWhatBecameOfACommand(t *testing.T) {
 	o := f.order()
 	assert.Equal(t, []string{"check", "it"}, o.Run.Command)
 	assert.Equal(t, time.Minute, o.Run.Timeout)
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Ran{ID: "another"}}))
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Ran{ID: o.Run.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: "another"}}))
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: o.Run.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
 	assert.Equal(t, answer{gate.Result{Code: 2, Output: []byte("no"), TimedOut: true}, nil}, <-answers)
 
 	answers = ask(t.Context())
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Ran{ID: f.order().Run.ID, Error: "not found"}}))
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: f.order().Run.ID, Error: "not found"}}))
 	assert.ErrorIs(t, (<-answers).error, gate.ErrNotRun)
 
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -42,8 +42,8 @@ type Config struct {
 	oldKernel bool // as before Linux 6.5, in tests
 }
 
-// Server is the agent's end of the grant: every shim of the pod reports to it, and
-// to no other agent process while it holds the lock.
+// Server is the agent's end of the grant. Every shim of the pod reports to the server
+// of the agent process that holds the lock.
 type Server struct {
 	cfg     Config
 	machine Machine
@@ -55,8 +55,8 @@ type Server struct {
 	register register
 }
 
-// Listen waits until no other agent process acts for the pod (a killed one may
-// take a moment to die), then opens the socket for the shims.
+// Listen waits until no other agent process acts for the pod, then opens the socket for
+// the shims. A killed agent process may take a moment to die.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	bootID, err := host.BootID()
@@ -153,8 +153,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Granted tells whether a shim of the container may have been granted the hold,
-// by this agent process or an earlier one, and is not known to be dead.
+// Granted tells whether a shim of the container, not known to be dead, may have been
+// granted the hold by this agent process or an earlier one.
 func (s *Server) Granted(container, hold string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,15 +196,15 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 }
 
 // Drain asks the shim to stop its child, within grace or by the deadline,
-// whichever comes first, and to start nothing under that hold any more. Once
-// asked it is not taken back, and it is repeated to a shim that reconnects. The
-// Report with that Hold over is the answer.
+// whichever comes first. The shim starts nothing under that hold any more. The server
+// takes no drain back, and repeats it to a shim that reconnects. The Report with that
+// Hold over is the answer.
 func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
 }
 
-// End asks for what Drain does, of a shim that has a child; but then the
-// container ends with the child's exit code, instead of standing by again.
+// End asks a shim that has a child for what Drain asks. Then the container ends with the
+// child's exit code, instead of standing by again.
 func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// BeatEvery is how often a shim repeats its state: half of the least margin
-// (2 s), so that the next beat makes up for a lost one within that margin.
+// BeatEvery is how often a shim repeats its state. Half of the least margin (2 s) lets
+// the next beat make up for a lost one within that margin.
 const BeatEvery = time.Second
 
 // MaxMessage bounds a message: a hundred slots of the longest name (253 bytes)
@@ -28,7 +28,7 @@ const Longest = 365 * 24 * time.Hour
 // Message is what a shim sends: its state, or an answer.
 type Message struct {
 	*State
-	Ran *Ran `json:"ran,omitempty"`
+	Ran *Outcome `json:"ran,omitempty"`
 }
 
 // State is all there is to say about a shim. The shim sends its state whenever it
@@ -50,8 +50,8 @@ type State struct {
 	Leap      int           `json:"leap,omitempty"`
 }
 
-// Ran answers a Run. Error is empty if there is an exit code.
-type Ran struct {
+// Outcome answers a Run. Error is empty if there is an exit code.
+type Outcome struct {
 	ID       string `json:"id"`
 	Code     int    `json:"code"`
 	Output   []byte `json:"output,omitempty"`
@@ -96,7 +96,7 @@ func Encode(message any) ([]byte, error) {
 }
 
 // DecodeMessage returns a state, or an answer with no state.
-func DecodeMessage(b []byte) (State, *Ran, error) {
+func DecodeMessage(b []byte) (State, *Outcome, error) {
 	m := Message{State: new(State)}
 	if err := json.Unmarshal(b, &m); err != nil {
 		return State{}, nil, fmt.Errorf("%w: %w", ErrMessage, err)

@@ -23,7 +23,7 @@ func TestMessagesThatNoEndSendsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	_, answer, err := DecodeMessage([]byte(goodAnswer))
 	require.NoError(t, err)
-	assert.Equal(t, &Ran{ID: "r", Code: 1, Output: []byte("out")}, answer)
+	assert.Equal(t, &Outcome{ID: "r", Code: 1, Output: []byte("out")}, answer)
 	for name, message := range map[string]string{
 		"no JSON":                   `{`,
 		"nothing":                   ``,

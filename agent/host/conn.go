@@ -36,7 +36,7 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 }
 
 // Send never blocks: an end that does not read (frozen) must not hold up the
-// other. It raises no SIGPIPE, which a shim would pass on to its child.
+// other. Send raises no SIGPIPE, which a shim would pass on to its child.
 func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	var oob []byte
 	if len(fds) > 0 {

@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package host is what the agent and the shim ask of the kernel beneath them:
-// clocks and timers, locks, sockets, processes and signals. It knows no slot, no
-// grant and no child. Who asks for what, and when, is decided in agent/desk,
-// agent/shim and agent/standin.
+// clocks and timers, locks, sockets, processes and signals. The package knows no slot, no
+// grant and no child: agent/desk, agent/shim and agent/standin decide.
 //
 // # What it guarantees
 //

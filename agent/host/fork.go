@@ -28,8 +28,8 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 const heapLimit = 256 << 20
 
 // uncollected calls f while nothing collects garbage, nor begins to. Without the
-// limit, a collection that is let end with none to follow takes the heap for
-// endless: two megabytes go to the first page of each table.
+// limit, a last collection takes the heap for endless: the first page of each table
+// then gets two megabytes.
 func uncollected(f func()) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapLimit))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

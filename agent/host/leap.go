@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leap is the shortest change of the wall clock that is taken for the trace of a
-// pause: a quarter of the least margin (2 s). Clocks that are a thousandth off take
+// leap is the shortest change of the wall clock that counts as the trace of a pause: a
+// quarter of the least margin (2 s). Clocks that are a thousandth off take
 // 20 ms of that margin, a watchdog that is late has the rest. The margin does not
-// pay for an unseen pause and for two clocks at chronyd's full rate at once: those
+// pay for an unseen pause and for two clocks at chronyd's full rate at once. Those clocks
 // alone take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 

@@ -43,7 +43,7 @@ func SpreadNumbers() {
 	// An idle thread is taken for what follows; none that is still held is.
 	given.Wait()
 	for range gap {
-		// A fork of its own number, whose exec finds nothing. It shares the
+		// A fork of its own number, whose exec finds nothing. The fork shares the
 		// shim's memory until then, so that all of them take 3 ms.
 		if _, err := syscall.ForkExec("", []string{""}, &syscall.ProcAttr{}); err != syscall.ENOENT {
 			return

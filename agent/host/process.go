@@ -18,14 +18,14 @@ type Process struct {
 	PID, Parent int
 	// Zombie: the process has ended, or at least its first thread has.
 	Zombie bool
-	// Stopped: a signal has stopped the process. What a debugger stops goes on
-	// whenever the debugger likes.
+	// Stopped: a signal has stopped the process. A process that a debugger stopped
+	// goes on whenever the debugger likes, and is not Stopped.
 	Stopped bool
 }
 
 // Reap takes one process that has ended. Without one it returns a process id of 0,
-// and tells whether no child process is left at all. It must be the only function
-// of the program that waits for processes.
+// and tells whether no child process is left at all. No other function of the program
+// may wait for processes.
 func Reap() (pid int, status unix.WaitStatus, none bool) {
 	for {
 		// __WALL: also those that a clone with another signal made.
@@ -120,7 +120,7 @@ func Descendants(all []Process, root int) []Process {
 		var children []Process
 		for _, p := range next {
 			children = append(children, byParent[p.PID]...)
-			delete(byParent, p.PID) // what is read while it changes could go in circles
+			delete(byParent, p.PID) // a tree that changes meanwhile could have circles
 		}
 		next = children
 	}

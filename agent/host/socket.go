@@ -10,8 +10,8 @@ import (
 	"os"
 )
 
-// Socket binds beside the path and moves the socket there once it is ready, so
-// that a stale socket is replaced at once and no caller meets one that refuses. Gated
+// Socket binds beside the path, and moves the socket there once it listens. So a stale
+// socket is replaced at once, and no caller meets one that refuses. Gated
 // containers run as any user; mode says who may connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	fresh := path + ".new"
@@ -22,7 +22,7 @@ func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false) // it might be a successor's by then
+	l.SetUnlinkOnClose(false) // the path might be a successor's by then
 	if err = os.Chmod(fresh, mode); err == nil {
 		err = os.Rename(fresh, path)
 	}

@@ -9,14 +9,13 @@ import (
 	"time"
 )
 
-// trimEvery is how often memory is given back: a few milliseconds of work that the
-// Go runtime, which thinks of larger programs, does not get to by itself.
+// trimEvery is how often memory is given back. That is a few milliseconds of work to which
+// the Go runtime, made for larger programs, does not get by itself.
 const trimEvery = time.Minute
 
-// Trim gives back, until ctx ends, the memory that busy moments have left: most of
-// an agent's and a shim's life is waiting, next to somebody else's application. It
-// does nothing during a fork: a collection would wait for one that hangs, and
-// everybody else for the collection.
+// Trim gives back, until ctx ends, the memory that busy moments have left. An agent and
+// a shim mostly wait, next to somebody else's application. Trim does nothing during a
+// fork: a collection would wait for a fork that hangs, and all else for the collection.
 func Trim(ctx context.Context) {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()

@@ -13,8 +13,8 @@ import (
 )
 
 // aside is a command that runs beside the child: a hook, or what the agent
-// orders. It descends from the shim as the child does, so whatever kills the
-// child's descendants kills it too. Nothing waits for it.
+// orders. An aside descends from the shim as the child does, so whatever kills the
+// child's descendants kills the aside too. Nothing waits for an aside.
 type aside struct {
 	Command
 	// until is the instant at which the shim kills the command, zero for never.
@@ -23,7 +23,7 @@ type aside struct {
 	done func(outcome)
 
 	pid    int  // 0 while it is not known, and when it was reaped
-	late   bool // it was killed because its time was up
+	late   bool // killed because its time was up
 	status unix.WaitStatus
 	output Output
 }
@@ -33,10 +33,10 @@ type outcome struct {
 	code   int
 	output []byte
 	late   bool
-	err    error // it could not be run, or not to its end
+	err    error // not run, or not to its end
 }
 
-// problem is nil for a success.
+// problem returns nil for a success.
 func (o outcome) problem() error {
 	switch {
 	case o.err != nil:
@@ -69,7 +69,7 @@ func (s *asides) launch(a *aside) {
 }
 
 // started takes in the outcome of a start.
-func (s *asides) started(in Started) {
+func (s *asides) started(in Start) {
 	s.spawning--
 	if a := s.find(in.Command); in.Err != nil {
 		s.settle(a, outcome{err: in.Err})
@@ -86,8 +86,8 @@ func (s *asides) started(in Started) {
 	}
 }
 
-// reaped notes the end of a process that is not the child: of an aside, of
-// one whose process id is not known yet, or of an orphan.
+// reaped notes the end of an aside or an orphan. The process id of an aside may still be
+// unknown.
 func (s *asides) reaped(pid int, status unix.WaitStatus) {
 	for _, a := range s.all {
 		if a.pid == pid {
@@ -107,7 +107,7 @@ func (a *aside) reaped(status unix.WaitStatus) {
 
 // finished takes in the output of an aside that has ended. An exit code after the
 // shim's own SIGKILL says nothing about the application.
-func (s *asides) finished(in Finished, killing bool) {
+func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
 	case killing:

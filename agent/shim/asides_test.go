@@ -17,7 +17,7 @@ import (
 )
 
 // runs orders a command, and returns what became of it.
-func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Ran {
+func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Run: &gate.Run{ID: "r", Command: command, Timeout: timeout}}))
 	late := time.After(patience)
@@ -39,10 +39,10 @@ func TestACommandRunsBesideTheChildOnly(t *testing.T) {
 	assert.Contains(t, a.runs(time.Minute, "true").Error, gate.ErrNotRunning.Error())
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
-	assert.Equal(t, gate.Ran{ID: "r"}, a.runs(time.Minute, "true"))
-	assert.Equal(t, gate.Ran{ID: "r", Code: 3, Output: []byte("out\nerr\n")},
+	assert.Equal(t, gate.Outcome{ID: "r"}, a.runs(time.Minute, "true"))
+	assert.Equal(t, gate.Outcome{ID: "r", Code: 3, Output: []byte("out\nerr\n")},
 		a.runs(time.Minute, "sh", "-c", "echo out; echo err >&2; exit 3"))
-	assert.Equal(t, gate.Ran{ID: "r", Code: 137}, a.runs(time.Minute, "sh", "-c", "kill -9 $$$$"))
+	assert.Equal(t, gate.Outcome{ID: "r", Code: 137}, a.runs(time.Minute, "sh", "-c", "kill -9 $$$$"))
 	assert.Contains(t, a.runs(time.Minute, "no-such-program").Error, "not found")
 	assert.Equal(t, "no input\n", string(a.runs(time.Minute, "sh", "-c", "read x || echo no input").Output))
 	assert.Equal(t, "in $HOME $(NONE) app\n",
@@ -59,10 +59,10 @@ func TestACommandIsKilledWhenItsTimeIsUp(t *testing.T) {
 	a.until(gate.Running, "h1")
 	began := host.Now()
 	r := a.runs(300*time.Millisecond, "sh", "-c", "trap '' TERM; echo begun; sleep 1000; sleep 1000")
-	assert.Equal(t, gate.Ran{ID: "r", Code: 137, Output: []byte("begun\n"), TimedOut: true}, r)
+	assert.Equal(t, gate.Outcome{ID: "r", Code: 137, Output: []byte("begun\n"), TimedOut: true}, r)
 	assert.GreaterOrEqual(t, host.Now()-began, 300*time.Millisecond)
 	// The child did not notice.
-	assert.Equal(t, gate.Ran{ID: "r"}, a.runs(time.Minute, "true"))
+	assert.Equal(t, gate.Outcome{ID: "r"}, a.runs(time.Minute, "true"))
 	a.drains("h1")
 	a.until(gate.Waiting, "h1")
 }
@@ -77,7 +77,7 @@ func TestOfACommandsOutputOnlyTheBeginningIsKept(t *testing.T) {
 	assert.Equal(t, make([]byte, gate.MostOutput), r.Output)
 	// What a command leaves behind keeps its output, and is not waited for.
 	r = a.runs(time.Minute, "sh", "-c", "echo first; (sleep 1000; echo last) &")
-	assert.Equal(t, gate.Ran{ID: "r", Output: []byte("first\n")}, r)
+	assert.Equal(t, gate.Outcome{ID: "r", Output: []byte("first\n")}, r)
 	a.drains("h1")
 	a.until(gate.Waiting, "h1")
 }

@@ -16,9 +16,8 @@ import (
 )
 
 // A shim that cannot connect tries again at once when a socket appears, and
-// otherwise after redialFirst, doubling up to redialMost: the former is what a
-// process takes to start, the latter what a pod's start may lose if the
-// directory cannot be watched.
+// otherwise after redialFirst, doubling up to redialMost. A process takes redialFirst to
+// start. A pod's start may lose redialMost if the directory cannot be watched.
 const (
 	redialFirst = 50 * time.Millisecond
 	redialMost  = 2 * time.Second
@@ -47,7 +46,7 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 		if pidfd >= 0 {
 			up.pidfds = []int{pidfd}
 		}
-		inputs <- Connected{up}
+		inputs <- Connection{up}
 		for {
 			o, err := receive(c)
 			if err != nil {
@@ -55,12 +54,12 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 			}
 			inputs <- o
 		}
-		inputs <- Disconnected{}
+		inputs <- Connection{}
 		c.Close()
 		if host.Now()-began > redialMost {
 			pause = redialFirst
 		} else {
-			// It was hung up on soon: do not storm the agent's end.
+			// The agent's end has hung up soon: do not storm it.
 			pauseFor(nil, &pause)
 		}
 	}

@@ -1,20 +1,19 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package shim is the container's end of the contract in agent/gate: [Exec] is the
-// parent of the application in its container, PID 1 there, and the watchdog of the
-// grant.
+// Package shim is the container's end of the contract in agent/gate. [Exec] is the
+// parent of the application, PID 1 of its container, and the watchdog of the grant.
 //
 // # What it guarantees
 //
-// A child runs only under a grant, and is dead at the grant's deadline, whether
-// or not the agent lives, is frozen or is cut off. The shim kills everything that
+// A child runs only under a grant, and is dead at the grant's deadline. The agent may
+// be dead, frozen or cut off by then. The shim kills everything that
 // descends from it until the kernel answers that nothing is left. Where the shim
 // cannot, it exits: the kernel then kills every process of the PID namespace that
 // the shim was PID 1 of.
 //
 // The shim says that a hold is over ([gate.Waiting] or [gate.Ended], naming the hold)
-// only when nothing lives under that hold, and starts nothing under it afterwards.
+// only when nothing lives under that hold. Afterwards the shim starts nothing under it.
 //
 // # Clock
 //
@@ -36,8 +35,8 @@
 //   - A child of another user gets no signal in a container that has neither the
 //     capability KILL nor SETUID. At the deadline the shim ends, which kills the child.
 //   - A process that entered the container from outside (kubectl exec) is not the
-//     child: the shim leaves it alone until it is orphaned, which makes it the shim's.
-//   - Dispositions that the runtime had set to "ignore" before the shim started
-//     are passed on for SIGHUP and SIGINT alone; the Go runtime replaces others
-//     before it can be asked. runc, itself in Go, does the same.
+//     child. The shim leaves that process alone until its parent has ended.
+//   - Of signals that the container runtime had set to "ignore", the child ignores
+//     SIGHUP and SIGINT alone. The Go runtime replaces others before the shim can
+//     ask. runc, itself in Go, does the same.
 package shim

@@ -14,16 +14,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// event is what next brought: at most one of signal, grant and drain; none if
-// only time has passed, a process has ended, or the connection has changed.
+// event is at most one of signal, grant and drain. An empty event means that time has
+// passed, a process has ended, or the connection has changed.
 type event struct {
 	signal syscall.Signal
 	grant  *gate.Grant
 	drain  *gate.Drain
 }
 
-// next waits for an event. What is the same in every state (reaping, beats, the
-// connection) is done here.
+// next waits for an input, and does what every state does with that: reaping, beats, the
+// connection. The rest is an event for the state.
 func (s *shim) next() event {
 	e := s.take(s.machine.Next(false))
 	s.frost.mindLeaps()
@@ -33,14 +33,29 @@ func (s *shim) next() event {
 // take does what an input asks for in every state.
 func (s *shim) take(in Input) event {
 	switch in := in.(type) {
+	case Tick:
+		s.tick(in)
 	case syscall.Signal:
 		return event{signal: in}
+	case Start:
+		s.asides.started(in)
+	case Result:
+		s.asides.finished(in, s.child.killing)
+	case Connection:
+		// The state is told first on each connection: a grant sent before the agent's
+		// end heard it is void.
+		s.link.conn = in.Conn
+		s.link.tell()
+	case gate.Order:
+		return s.order(in)
+	}
+	return event{}
+}
+
+func (s *shim) tick(t Tick) {
+	switch t {
 	case Ended:
 		s.reap()
-	case Started:
-		s.asides.started(in)
-	case Finished:
-		s.asides.finished(in, s.child.killing)
 	case Rang:
 		s.asides.killLate()
 		if !s.frost.on() {
@@ -48,17 +63,8 @@ func (s *shim) take(in Input) event {
 		}
 	case Beat:
 		s.link.tell()
-	case Connected:
-		// The state is told first on each connection: a grant sent before the agent's
-		// end heard it is void.
-		s.link.conn = in.Conn
-		s.link.tell()
-	case Disconnected:
-		s.link.conn = nil
-	case gate.Order:
-		return s.order(in)
+	case ClockSet: // next minds the leaps after each input
 	}
-	return event{}
 }
 
 // order takes an order, unless its connection has ended.
@@ -81,7 +87,7 @@ const mostOrdered = 6
 func (s *shim) obey(r *gate.Run) {
 	answer := func(o outcome) {
 		s.ordered--
-		ran := gate.Ran{ID: r.ID, Code: o.code, Output: o.output, TimedOut: o.late}
+		ran := gate.Outcome{ID: r.ID, Code: o.code, Output: o.output, TimedOut: o.late}
 		if o.err != nil {
 			ran.Error = o.err.Error()
 		}
@@ -100,8 +106,8 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm, and no later than an aside has to be killed or a signal
-// that is held back has to be looked at.
+// wakeAt sets the alarm. An aside that has to be killed, or a signal that is held back,
+// sets it earlier.
 func (s *shim) wakeAt(at time.Duration) {
 	at = s.asides.due(at)
 	if !s.frost.on() {
@@ -136,9 +142,8 @@ func (s *shim) killDescendants() error {
 	}
 	var denied error
 	for _, p := range processes {
-		// A process id could have passed to another process since it was read,
-		// but only to one that started in this container in that instant, after
-		// all the other numbers had been used.
+		// Another process could have got this process id meanwhile: one that started
+		// in this container in that instant, after all other numbers had been used.
 		err := s.machine.Signal(p.PID, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.PID, err)

@@ -23,7 +23,7 @@ type frost struct {
 	link    *link
 	child   *child
 	leaps   int   // so far
-	pids    []int // what was stopped, parents first
+	pids    []int // of the stopped processes, parents first
 	// since is the instant of the freeze; zero while nothing is frozen.
 	since time.Duration
 	// denied says that a process may not be frozen from here, and that people know.
@@ -54,7 +54,7 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 	}
 }
 
-// mindLeaps freezes the child where the wall clock leapt. It is called after each
+// mindLeaps freezes the child where the wall clock leapt. The shim calls it after each
 // wait, before the state looks at the event.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
@@ -65,7 +65,7 @@ func (f *frost) mindLeaps() {
 		f.link.tell()
 		return
 	}
-	f.freeze() // what was started meanwhile
+	f.freeze() // a process may have started meanwhile
 }
 
 // freezeRounds bounds how often the shim looks for processes that were forked while
@@ -108,8 +108,8 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 
 func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
-		// A first thread that has ended hides whether the others are stopped. What
-		// somebody has let go on meanwhile is stopped again.
+		// A first thread that has ended hides whether the others are stopped. A process
+		// that somebody has let go on meanwhile is stopped again.
 		if p.Stopped {
 			continue
 		}
@@ -127,7 +127,7 @@ func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 }
 
 // thaw lets go on what was frozen: children first, so that no parent sees a child
-// that is stopped. It returns the stop signals that have waited for that.
+// that is stopped. The stop signals that have waited for the thaw are returned.
 func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)

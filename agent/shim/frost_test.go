@@ -109,7 +109,7 @@ func TestFrozenChildGrowsNoOlder(t *testing.T) {
 	s.child.pid, s.child.began = os.Getpid(), now-11*time.Second
 	s.link.state.Leap, s.frost.since = 1, now-10*time.Second
 	s.signals.early = []syscall.Signal{unix.SIGURG}
-	s.take(Rang{})
+	s.take(Rang)
 	assert.NotEmpty(t, s.signals.early, "a frozen child is asked nothing")
 	s.frost.thaw()
 	age := host.Now() - s.child.began

@@ -49,9 +49,9 @@ type hooks struct {
 type stopState struct {
 	// failed: the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the signal that the child was last asked to stop with, at askedAt,
-	// zero if nobody has; began is the instant of the first time, since preStop
-	// runs only once. drained: by us, and not from outside as well.
+	// asked is the signal that the child was last asked to stop with, at askedAt;
+	// zero means that nobody has asked. began is the instant of the first time, since
+	// preStop runs only once. drained: the shim has asked, and nobody outside has.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
@@ -124,7 +124,7 @@ func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 
 func (h *hooks) preStopEnds(a *aside, o outcome) {
 	if h.preStop != a {
-		return // it was not waited for
+		return // nothing waits for this hook
 	}
 	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
 		h.link.say("the preStop hook failed: %v", err)

@@ -31,8 +31,8 @@ type kernel struct {
 
 	signals  chan os.Signal
 	children chan os.Signal
-	started  chan Started
-	finished chan Finished
+	started  chan Start
+	finished chan Result
 	links    chan Input
 }
 
@@ -80,8 +80,8 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	// Room for a burst of different signals; the kernel merges equal ones too.
 	k.signals = make(chan os.Signal, 64)
 	k.children = make(chan os.Signal, 1)
-	k.started = make(chan Started)
-	k.finished = make(chan Finished)
+	k.started = make(chan Start)
+	k.finished = make(chan Result)
 	k.tty = host.FindTerminal()
 	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT} {
 		if signal.Ignored(sig) {
@@ -97,9 +97,9 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	return id, nil
 }
 
-// catch brings every signal that can be caught, but for SIGCHLD, which is the
-// reaper's, and SIGURG, by which the Go runtime interrupts its own threads: a
-// child behind the shim never gets these two from outside.
+// catch brings every signal that can be caught, but for SIGCHLD and SIGURG. The former
+// is the reaper's; by the latter the Go runtime interrupts its own threads. A child
+// behind the shim never gets these two from outside.
 func catch(c chan os.Signal) {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		switch n {
@@ -120,26 +120,26 @@ func (k *kernel) Next(starting bool) Input {
 		case in := <-k.started:
 			return in
 		case <-k.beat.C:
-			return Beat{}
+			return Beat
 		case <-k.alarm.C:
-			return Rang{}
+			return Rang
 		}
 	}
 	select {
 	case sig := <-k.signals:
 		return sig.(syscall.Signal)
 	case <-k.children:
-		return Ended{}
+		return Ended
 	case in := <-k.started:
 		return in
 	case in := <-k.finished:
 		return in
 	case <-k.alarm.C:
-		return Rang{}
+		return Rang
 	case <-k.Leaps.C:
-		return ClockSet{}
+		return ClockSet
 	case <-k.beat.C:
-		return Beat{}
+		return Beat
 	case in := <-k.links:
 		return in
 	}

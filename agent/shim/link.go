@@ -16,12 +16,12 @@ type link struct {
 	conn    Conn // nil while there is none
 }
 
-// tell repeats the state. What cannot be sent now is made good for by the next
-// beat or the next connection.
+// tell repeats the state. The next beat or the next connection makes good for a state
+// that cannot be sent now.
 func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
 
 // answer sends the outcome of a command that the agent ordered.
-func (l *link) answer(r gate.Ran) { l.send(gate.Message{Ran: &r}) }
+func (l *link) answer(r gate.Outcome) { l.send(gate.Message{Ran: &r}) }
 
 func (l *link) send(m gate.Message) {
 	if l.conn == nil {

@@ -13,33 +13,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// Machine is what a shim runs on: the kernel in the product ([Exec]), a model of one in
-// the simulation. Only the shim's one goroutine calls a Machine.
+// Machine is the machine that a shim runs on: the kernel in the product ([Exec]), a
+// model of one in the simulation. Only the shim's one goroutine calls a Machine.
 type Machine interface {
-	Clock
-	Processes
-	// Next waits for the next input. While a child is being started, the machine holds
-	// all inputs back but Started, Beat and Rang.
-	Next(starting bool) Input
-	// Wake asks for Rang at the instant, at once if that has passed, and takes back
-	// what was asked before.
-	Wake(at time.Duration)
-	// Say writes a line for people, into the container's log. It never waits for that
-	// log: a runtime that does not read it must not stop the watchdog.
-	Say(line string)
-}
-
-// Clock is the time since boot, and what the wall clock shows beside that.
-type Clock interface {
+	// Now returns the time since boot.
 	Now() time.Duration
 	// Leapt reports whether the wall clock leapt since the last Settle.
 	Leapt() bool
 	Settle()
-}
 
-// Processes are the shim's child, and all that descends from the shim.
-type Processes interface {
-	// Start starts a command. Its exec may hang; Started tells of the outcome.
+	// Next waits for the next input. While a child is being started, the machine holds
+	// all inputs back but Start, Beat and Rang.
+	Next(starting bool) Input
+	// Wake asks for Rang at the instant, at once if that has passed, and takes back
+	// the instant that was asked for before.
+	Wake(at time.Duration)
+	// Say writes a line for people, into the container's log. Say never waits for that
+	// log: a runtime that does not read the log must not stop the watchdog.
+	Say(line string)
+
+	// Start starts a command. The exec may hang; the input Start tells of its outcome.
 	Start(c *Command)
 	// Reap takes one process that has ended. Without one it returns a process id of
 	// 0, and tells whether nothing is left that descends from the shim.
@@ -50,8 +43,8 @@ type Processes interface {
 	Descendants() ([]host.Process, error)
 	// Find returns the process of that number, if there is one.
 	Find(pid int) (host.Process, bool)
-	// Expects tells whether the process has decided what becomes of the signal. It is
-	// true where that cannot be known.
+	// Expects tells whether the process has decided what becomes of the signal. Where
+	// the machine cannot know, the answer is yes.
 	Expects(pid int, sig syscall.Signal) bool
 	// TakeTerminal takes back the terminal that a child had.
 	TakeTerminal()
@@ -69,46 +62,52 @@ type Command struct {
 
 // Output is that of a command beside the child.
 type Output interface {
-	// End tells the machine that the command's process was reaped. Finished follows.
+	// End tells the machine that the shim reaped the command's process. The machine
+	// answers with a Result.
 	End()
 }
 
-// Input is what Next returns: a syscall.Signal or a gate.Order that came in, or one of
-// the types below.
+// Input is what Next returns: a Tick, a Start, a Result, a Connection, or a
+// syscall.Signal or gate.Order for the shim.
 type Input any
 
-type (
+// Tick is an input that has nothing to say but its kind.
+type Tick int
+
+const (
 	// Ended tells that a process has ended, and may be reaped.
-	Ended struct{}
-	// Started tells that a command was started, or could not be.
-	Started struct {
-		Command *Command
-		PID     int
-		Output  Output // nil for a child
-		Err     error
-	}
-	// Finished brings the output of a command beside the child.
-	Finished struct {
-		Command *Command
-		Output  []byte
-	}
-	// Rang tells that an instant has come. It may be late, or left over from one that
-	// was taken back; it is never missing.
-	Rang struct{}
+	Ended Tick = iota
+	// Rang tells that an instant has come. Rang may be late, or left over from an
+	// instant that was taken back. No Rang is ever missing.
+	Rang
 	// Beat comes each gate.BeatEvery.
-	Beat struct{}
+	Beat
 	// ClockSet tells that the wall clock was set. A machine may miss that.
-	ClockSet struct{}
-	// Connected and Disconnected tell of the connection to the agent's end. Inputs of
-	// an old connection never come after Connected.
-	Connected    struct{ Conn Conn }
-	Disconnected struct{}
+	ClockSet
 )
+
+// Start tells that a command was started, or could not be.
+type Start struct {
+	Command *Command
+	PID     int
+	Output  Output // nil for a child
+	Err     error
+}
+
+// Result brings the output of a command beside the child.
+type Result struct {
+	Command *Command
+	Output  []byte
+}
+
+// Connection tells of a new connection to the agent's end; without a Conn, of the end of
+// one. No order of an old connection comes after a new one.
+type Connection struct{ Conn Conn }
 
 // Conn is the connection to the agent's end.
 type Conn interface {
-	// Send never waits for the agent's end. The first message takes the shim's pidfd
-	// with it.
+	// Send never waits for the agent's end. With the first message goes the shim's
+	// pidfd.
 	Send(message []byte) error
 }
 

@@ -23,13 +23,13 @@ const notPermitted = "the application did not get a signal: it runs as another u
 // still to come. With ten processes ready to run on each processor, a Python program
 // that loads large libraries first had its handler after 1.3 s. A child has four
 // times as much. The kernel drops such a signal for a first process, which then runs
-// until its grace is over; no child runs on for longer than that either.
+// until its grace is over. No child runs on for longer than that either.
 const youngFor = 5 * time.Second
 
 // A handler of a child cannot be awaited: the kernel tells of it only to a tracer,
 // which would change the child. So the shim looks, while a signal is held back and
-// at no other time. The first pause is as long as a small program takes to set its
-// handlers; the longest adds a fiftieth to the wait that the kernel would impose.
+// at no other time. A small program takes as long as the first pause to set its
+// handlers. The longest pause adds a fiftieth to the wait that the kernel would impose.
 const (
 	lookFirst = 5 * time.Millisecond
 	lookMost  = 100 * time.Millisecond

@@ -36,23 +36,22 @@ func (k *kernel) Start(c *Command) {
 	go func() {
 		if c.Child {
 			pid, err := k.startChild(c)
-			k.started <- Started{Command: c, PID: pid, Err: err}
+			k.started <- Start{Command: c, PID: pid, Err: err}
 			return
 		}
 		pid, out, err := startAside(c)
 		if err != nil {
-			k.started <- Started{Command: c, Err: err}
+			k.started <- Start{Command: c, Err: err}
 			return
 		}
-		k.started <- Started{Command: c, PID: pid, Output: out}
-		out.read(func(kept []byte) { k.finished <- Finished{Command: c, Output: kept} })
+		k.started <- Start{Command: c, PID: pid, Output: out}
+		out.read(func(kept []byte) { k.finished <- Result{Command: c, Output: kept} })
 	}()
 }
 
 // startChild starts the child as the container runtime would have: with the shim's
-// own standard files, directory, identity and limits (syscall.ForkExec gives it
-// back the limit on open files that the Go runtime raised for itself), in a
-// session of its own, as PID 1 was.
+// own standard files, directory, identity and limits, in a session of its own, as PID 1
+// was. syscall.ForkExec gives back the limit on open files that the Go runtime raised.
 func (k *kernel) startChild(c *Command) (pid int, err error) {
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,
@@ -82,7 +81,7 @@ func (k *kernel) giveTerminal() bool {
 }
 
 // ignoreAsFound ignores what was ignored when the shim started (nohup), while
-// the child is forked, since it inherits that. It returns the undo.
+// the child is forked, since the child inherits that. The undo is returned.
 func (k *kernel) ignoreAsFound() (undo func()) {
 	for _, sig := range k.ignored {
 		signal.Ignore(sig)
@@ -129,7 +128,7 @@ type output struct {
 	kept  []byte
 }
 
-// End implements Output. It wakes the reader.
+// End implements Output, and wakes the reader.
 func (o *output) End() {
 	close(o.ended)
 	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))

@@ -75,7 +75,8 @@ func Exec(cfg Config) (code int) {
 	return Run(cfg, id, k)
 }
 
-// Run is Exec on any machine. The machine's processes must not outlive Run's end.
+// Run does on any machine what Exec does on the kernel. The machine's processes must not
+// outlive Run's end.
 func Run(cfg Config, id Identity, m Machine) (code int) {
 	s := newShim(cfg, id, m)
 	for do := s.wait; do != nil; {

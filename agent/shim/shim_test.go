@@ -48,7 +48,7 @@ type fakeAgent struct {
 	boot   string
 	states chan gate.State
 	// answers has room for all of a test.
-	answers chan gate.Ran
+	answers chan gate.Outcome
 	cmd     *exec.Cmd
 	stdout  *os.File // of the child
 	leaps   *os.File // each line sets the shim's wall clock, by so much
@@ -122,7 +122,7 @@ func (a *fakeAgent) accept() {
 	a.Conn, err = host.NewConn(u, gate.MaxMessage)
 	require.NoError(a.t, err)
 	states := make(chan gate.State)
-	a.states, a.answers = states, make(chan gate.Ran, 100)
+	a.states, a.answers = states, make(chan gate.Outcome, 100)
 	c, done := a.Conn, a.t.Context().Done()
 	go func() {
 		defer close(states)

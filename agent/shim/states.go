@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A step is a state of the shim: the function that the shim is in. It returns the
+// A step is a state of the shim: the function that the shim is in. A step returns the
 // next one, or nil and the exit code.
 type step func() (step, int)
 
@@ -35,7 +35,7 @@ const killPatience = 5 * time.Second
 // was forked in between.
 const killAgain = 10 * time.Millisecond
 
-// wait is the closed gate.
+// wait keeps the gate closed.
 func (s *shim) wait() (step, int) {
 	notice, said := s.machine.Now()+standbyNotice, false
 	s.machine.Wake(notice)
@@ -114,7 +114,7 @@ func (s *shim) start() (step, int) {
 	s.machine.Wake(grant.KillAt())
 	for {
 		switch in := s.machine.Next(true).(type) {
-		case Started:
+		case Start:
 			// Not before: while it waits, the hold that it names is over.
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
@@ -126,10 +126,10 @@ func (s *shim) start() (step, int) {
 			s.link.enter(gate.Running)
 			s.reap()
 			return s.run, 0
-		case Beat:
-			s.link.tell()
-		case Rang:
-			if s.machine.Now() >= grant.KillAt() {
+		case Tick:
+			if in == Beat {
+				s.link.tell()
+			} else if s.machine.Now() >= grant.KillAt() {
 				s.link.say("ending the container, because the application has not started in time")
 				return nil, api.ExitLost
 			}
@@ -245,7 +245,7 @@ func (s *shim) lost() (step, int) {
 	return s.wait, 0
 }
 
-// ended is the child's own end, and with it the container's.
+// ended follows the child's own end, which is the container's.
 func (s *shim) ended() (step, int) {
 	code := exitCode(s.child.status)
 	if !s.killAll() {
@@ -268,8 +268,8 @@ func (s *shim) end(code int) (step, int) {
 	return nil, code
 }
 
-// killAll kills until the machine says that nothing is left. It gives up, to let the
-// end of PID 1 do it, where the shim may not kill or time is up.
+// killAll kills until the machine says that nothing is left. Where the shim may not kill,
+// or time is up, killAll gives up: the end of PID 1 does the rest.
 func (s *shim) killAll() bool {
 	patience := s.machine.Now() + killPatience
 	s.child.killing = true

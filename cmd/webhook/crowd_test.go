@@ -73,7 +73,7 @@ func TestStrangersKeepNoCallerOut(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
+func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 	s := newCallServer(settings{})
 	s.maxConnections = 2
 	address := listening(t, s)

@@ -26,9 +26,9 @@ var (
 	errNoCertificates = errors.New("no certificate in it")
 	errMayNotRead     = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
-	// errNone is the same for whatever is wrong with a pull secret or a service
-	// account. Whoever may create a pod, or may reach the webhook, reads the answer
-	// and need not have the right to know which Secrets there are.
+	// errNone is the same for every problem with a pull secret or a service account. The
+	// author of a pod, or a caller of the webhook, reads the answer, and may have no right
+	// to know which Secrets exist.
 	errNone = errors.New("no pull secret that can be read")
 )
 
@@ -51,7 +51,7 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 		if err != nil {
 			return nil, fmt.Errorf("read registry CA: %w", err)
 		}
-		// Beside the system's: one private registry does not make the public
+		// The system's certificates stay: one private registry does not make the public
 		// ones untrusted.
 		if options.CAs, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("read system's certificates: %w", err)
@@ -63,8 +63,8 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 	return registry.New(options), nil
 }
 
-// secrets implements [registry.Secrets] with live reads, each of one object by
-// its name. What is wrong with one is in the log alone.
+// secrets implements [registry.Secrets] with live reads, each of one object by its name.
+// Only the log has the problem of an object.
 type secrets struct {
 	reader client.Reader
 	log    *slog.Logger
@@ -90,7 +90,7 @@ func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Se
 	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
 	switch {
 	case apierrors.IsForbidden(err):
-		// That depends on the namespace, and not on the Secret.
+		// The right depends on the namespace, and not on the Secret.
 		return nil, errMayNotRead
 	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
 		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)

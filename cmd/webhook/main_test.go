@@ -97,7 +97,7 @@ func TestDefaultsFitTheManifests(t *testing.T) {
 	assert.Contains(t, string(manifest), "serviceAccountName: "+s.webhookAccount)
 }
 
-func TestSecretThatMayNotBeReadSaysWhatToDo(t *testing.T) {
+func TestForbiddenSecretErrorSaysWhatToDo(t *testing.T) {
 	c := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
 		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
 			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "pull", nil)
@@ -155,7 +155,7 @@ func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string,
 	r <- regarding.GetObjectKind().GroupVersionKind().Kind + "/" + regarding.(client.Object).GetName() + " " + reason + " " + args[0].(string)
 }
 
-func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
+func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 10)
@@ -183,7 +183,7 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 	})
 }
 
-func TestForgedOwnerGetsNoEventOfARefusedPod(t *testing.T) {
+func TestForgedOwnerGetsNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		set.UID = "the ReplicaSet's own"
@@ -235,7 +235,7 @@ func TestEventOfALongRefusalIsCut(t *testing.T) {
 	})
 }
 
-func TestEveryReasonHasOneNameInTheEventAndTheMetric(t *testing.T) {
+func TestEventAndMetricNameTheSameReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admissions.Reset()
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
@@ -258,7 +258,7 @@ func TestEveryReasonHasOneNameInTheEventAndTheMetric(t *testing.T) {
 	})
 }
 
-func TestAFloodOfRefusalsBlocksNobodyAndIsCounted(t *testing.T) {
+func TestRefusalFloodIsCountedAndBlocksNothing(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {

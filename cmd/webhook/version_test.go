@@ -61,7 +61,7 @@ func TestVersionIsReadSoonAndFollowsAnUpgrade(t *testing.T) {
 }
 
 // compat: gates/too-old refused KubernetesTooOld
-func TestGatePodIsRefusedUntilTheClusterIsKnownToBeNewEnough(t *testing.T) {
+func TestGatePodNeedsAKnownClusterVersion(t *testing.T) {
 	k := &kubernetes{log: slog.New(slog.DiscardHandler)}
 	handler := admit.NewPodHandler(admit.Options{AgentImage: "agent:1", Kubernetes: k.minor})
 	ask := func() admission.Response {

@@ -35,17 +35,17 @@ func allocated(t *testing.T, handler admission.Handler, body string) (bytes int6
 	return int64(after.TotalAlloc - before.TotalAlloc), w.Code
 }
 
-// repeated is a list, without its brackets, of about so many bytes.
+// repeated returns a list, without its brackets, of about so many bytes.
 func repeated(element string, bytes int) string {
 	return strings.TrimSuffix(strings.Repeat(element, bytes/len(element)), ",")
 }
 
-// claiming is an object of which most is in its spec.
+// claiming returns an object that claims, with its spec.
 func claiming(spec string) string {
 	return `{"metadata":{"name":"a","annotations":{"metaparticle.io/lock":"a"}},"spec":{` + spec + `}}`
 }
 
-// hollow are objects whose text is far smaller than what becomes of them.
+// hollow returns objects whose text is far smaller than their memory.
 func hollow(bytes int) (pods, workloads map[string]string) {
 	var keys strings.Builder
 	for i := 0; keys.Len() < bytes; i++ {
@@ -68,8 +68,8 @@ func hollow(bytes int) (pods, workloads map[string]string) {
 	return pods, workloads
 }
 
-// A list that grows leaves its copies to the collector: what is allocated in all is
-// up to three times what is held at once. The estimate is of the latter.
+// A list that grows leaves its copies to the collector. All allocations are up to three
+// times the memory at once, which the estimate is about.
 func TestEstimateHoldsForHollowObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
@@ -94,7 +94,7 @@ func TestEstimateHoldsForHollowObjects(t *testing.T) {
 	measure("workload", NewWorkloadHandler(o), workloads)
 }
 
-func TestHollowObjectsAreRefusedBeforeTheyAreDecoded(t *testing.T) {
+func TestHollowObjectsAreRefusedBeforeDecoding(t *testing.T) {
 	pods, workloads := hollow(2 << 20)
 	for _, objects := range []map[string]string{pods, workloads} {
 		for name, object := range objects {

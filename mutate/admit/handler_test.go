@@ -45,15 +45,15 @@ func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 	return nil, nil
 }
 
-func TestNothingIsAskedAboutPodsThatClaimNothing(t *testing.T) {
+func TestUnclaimingPodCausesNoQuestion(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
 		NewPodHandler(o).Handle(t.Context(), mutatetest.Request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
 	}
 }
 
-// A kubelet shows its static pods by mirrors; one that is refused shows nothing.
-func TestMirrorOfAStaticPodThatClaimsNothingPasses(t *testing.T) {
+// A kubelet shows its static pods by mirror pods. A refused mirror pod shows nothing.
+func TestUnclaimingMirrorPodPasses(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},
 		"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}]},"spec":{"containers":[{"name":"etcd"}]}}`
@@ -64,7 +64,7 @@ func TestMirrorOfAStaticPodThatClaimsNothingPasses(t *testing.T) {
 	}
 }
 
-func TestNobodyIsAskedAboutAnOwnerThatCannotBe(t *testing.T) {
+func TestImpossibleOwnerIsNeverRead(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	for _, owner := range []string{
 		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"a,b","uid":"1","controller":true}`,
@@ -122,7 +122,7 @@ func TestOutcomesAreObserved(t *testing.T) {
 	}, seen[2])
 }
 
-func TestLimitsThatCannotBeReadDoNotRefuse(t *testing.T) {
+func TestUnreadableLimitsRefuseNothing(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: noLimits{}}
 	assert.True(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)
@@ -170,7 +170,7 @@ func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
 	assert.Len(t, response.Warnings, 2)
 }
 
-func TestWorkloadsSubresourcesAreLeftAlone(t *testing.T) {
+func TestWorkloadSubresourcesAreLeftAlone(t *testing.T) {
 	r := mutatetest.Request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}}}`)
 	r.SubResource = "scale"
 	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// living is a pod as the webhook made it in a golden pair.
+// living returns the patched pod of a golden pair.
 func living(t *testing.T, pair string) *corev1.Pod {
 	t.Helper()
 	archive, err := txtar.ParseFile("../testdata/" + pair + ".txtar")
@@ -36,7 +36,7 @@ func living(t *testing.T, pair string) *corev1.Pod {
 	return nil
 }
 
-// updated is the answer to an update, and the pod that comes of it.
+// updated returns the answer to an update, and the updated pod.
 func updated(t *testing.T, before, now *corev1.Pod) (admission.Response, *corev1.Pod) {
 	t.Helper()
 	old, err := json.Marshal(before)
@@ -54,7 +54,7 @@ func updated(t *testing.T, before, now *corev1.Pod) (admission.Response, *corev1
 }
 
 // compat: pod/labels-replaced carried
-func TestMarksOfAGatedPodSurviveAReplacedMap(t *testing.T) {
+func TestGatedPodKeepsItsMarks(t *testing.T) {
 	for _, pair := range []string{"deployment-pod", "gate-pod", "gate-readiness"} {
 		before := living(t, pair)
 		slots := before.Annotations[api.SlotsAnnotation]
@@ -80,7 +80,7 @@ func TestMarksOfAGatedPodSurviveAReplacedMap(t *testing.T) {
 	}
 }
 
-func TestOnlyMissingMarksOfAGateComeBack(t *testing.T) {
+func TestOnlyMissingMarksComeBack(t *testing.T) {
 	gated := living(t, "deployment-pod")
 	marks := func(label, slots string) *corev1.Pod {
 		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}

@@ -87,8 +87,8 @@ func TestOverloadedWebhookIsAskedAgain(t *testing.T) {
 	})
 }
 
-// mostObjects is the number of objects whose estimate is the bound of one call.
-const mostObjects = 64 << 20 / (2 << 10)
+// maxObjects is the number of objects whose estimate is the bound of one call.
+const maxObjects = 64 << 20 / (2 << 10)
 
 // enough calls are far more than a webhook has memory for.
 const enough = 1000
@@ -132,7 +132,7 @@ func TestFloodIsTurnedAwayWithinTheMemoryLimit(t *testing.T) {
 	}{
 		"ordinary pods": {review(t, mutatetest.Request(ownedPod)), 200, 512},
 		"long names":    {pod(`{"name":"` + strings.Repeat("x", 128<<10) + `"}`), 100, 200},
-		"many objects":  {pod(strings.Repeat("{},", mostObjects/2) + "{}"), 2, 4},
+		"many objects":  {pod(strings.Repeat("{},", maxObjects/2) + "{}"), 2, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			limit := new(load.Limit)
@@ -150,7 +150,7 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	limit := new(load.Limit)
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,
-		mutatetest.Request(`{"spec":{"containers":[`+strings.Repeat("{},", mostObjects)+`{}]}}`))))
+		mutatetest.Request(`{"spec":{"containers":[`+strings.Repeat("{},", maxObjects)+`{}]}}`))))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	Serve(handler, limit).ServeHTTP(w, r)
@@ -159,7 +159,7 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	assert.Zero(t, limit.Used())
 }
 
-// silent is a body of which nothing arrives until the call is over.
+// silent is a body of which nothing arrives before the call is over.
 type silent struct{ asked, over chan struct{} }
 
 func (s silent) Read([]byte) (int, error) {
@@ -239,7 +239,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// unread is a body that nobody may read.
+// unread is a body that no reader may touch.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// defaultTimeout bounds the handling of one pod: 2.5 s for images and as much again for two
-// reads of owners, within the 10 s that the API server waits.
+// defaultTimeout bounds the handling of one pod: 2.5 s for images, and as much again for
+// two reads of owners. The API server waits 10 s.
 const defaultTimeout = 5 * time.Second
 
 // Owners finds the workloads of pods.

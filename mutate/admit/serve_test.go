@@ -31,7 +31,7 @@ func call(t *testing.T, handler admission.Handler, contentType, body string) *ht
 	return answer
 }
 
-// review is what the API server would send about an object.
+// review returns the API server's text of a request.
 func review(t *testing.T, r admission.Request) string {
 	t.Helper()
 	r.UID = "705ab4f5"
@@ -42,7 +42,7 @@ func review(t *testing.T, r admission.Request) string {
 	return string(text)
 }
 
-func TestServedAnswersAreThoseOfTheHandler(t *testing.T) {
+func TestServedAnswerIsTheHandlers(t *testing.T) {
 	f := mutatetest.Facts{Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Entrypoint: []string{"/bin/app", "<é>"}}}}}
 	const pod = `{"metadata":{"name":"a","annotations":{"metaparticle.io/singleton":"true"}},"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
@@ -63,7 +63,7 @@ func TestServedAnswersAreThoseOfTheHandler(t *testing.T) {
 	assert.JSONEq(t, string(operations), string(got.Response.Patch))
 }
 
-func TestWhatIsNoReviewIsRefused(t *testing.T) {
+func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	whole := review(t, mutatetest.Request(`{}`))
 	for name, c := range map[string]struct{ contentType, body string }{
@@ -82,7 +82,7 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 }
 
 // A panic must refuse one object, and end nothing.
-func TestPanicIsAnAnswer(t *testing.T) {
+func TestHandlerPanicBecomesAnAnswer(t *testing.T) {
 	panics := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("oh") })
 	var got admissionv1.AdmissionReview
 	require.NoError(t, json.Unmarshal(call(t, panics, "application/json", review(t, mutatetest.Request(`{}`))).Body.Bytes(), &got))

@@ -100,9 +100,9 @@ func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to
 	return to, problem
 }
 
-// carryHooks gives the shim the hooks of its container, and the time of their end. A hook of
-// an earlier pass counts until another injector adds a new one: that pass has taken the
-// pod's own hooks out of the container.
+// carryHooks gives the shim the hooks of its container, and the time of their end. An
+// earlier pass has taken the pod's own hooks out of the container. The hooks of that pass
+// count until another injector adds new ones.
 func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
 		*h.arg(exec) = *h.arg(&before)

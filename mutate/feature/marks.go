@@ -30,8 +30,8 @@ func judgeMarks(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchMarks writes the marks by which enroll and the policies know a gated pod, and takes
-// off the marks of a holder: the copy of a holder holds nothing.
+// patchMarks writes the marks by which enroll and the policies know a gated pod. patchMarks
+// takes off the marks of a holder, because the copy of a holder holds nothing.
 func patchMarks(p *Pod, d *patch.Document) {
 	d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
 	d.Set(api.Gated, "metadata", "labels", api.GatedLabel)

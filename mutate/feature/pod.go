@@ -68,7 +68,7 @@ type shim struct {
 // isTemplate reports whether the pod is a pod template of a workload.
 func (f Facts) isTemplate() bool { return len(f.Path) > 0 }
 
-// field returns the value of a field of the pod's own JSON text, which has fields that the
+// field returns the value of a field of the pod's JSON text. The text has fields that the
 // Go types of this build do not know.
 func (f Facts) field(path ...any) any { return f.Document.Get(slices.Concat(f.Path, path)...) }
 

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// carryProbes carries the probes of the gated containers over: those that the containers
-// declare, and the startup probes that an earlier pass has put into the agent's arguments.
+// carryProbes carries the probes of the gated containers over. The containers declare some
+// of the probes. The arguments of the agent have the startup probes of an earlier pass.
 func carryProbes(f Facts, gated []int) []carriedProbe {
 	before := recordedProbes(f.Pod)
 	var all []carriedProbe

@@ -30,8 +30,8 @@ func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
 }
 
 // judgeRules refuses a restart rule that takes the shim's end after a lost slot for the
-// application's: a rule that names the exit code, or does not restart on codes like it. A
-// rule that restarts on all codes but some does what a loss asks for.
+// application's. Such a rule names the exit code, or does not restart on codes like it. A
+// rule that restarts on all codes but some is welcome.
 func judgeRules(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c := p.container(at)

@@ -49,9 +49,9 @@ func (s sidecar) containers() []corev1.Container {
 	if s.Request.Gate != api.GatePod {
 		return []corev1.Container{s.agent()}
 	}
-	// The first runs once before the pod's containers start, and again before all of
-	// them are started anew: so the agent tells that from a restart of its own. The
-	// last ends when the agent holds the slot; then the kubelet starts the application.
+	// The first runs before the pod's containers start, and again before the kubelet
+	// restarts all of them. So the agent can tell that from a restart of its own. The last
+	// ends when the agent holds the slot, and then the kubelet starts the application.
 	turn := s.helper(api.TurnContainer, api.TurnRole, false)
 	wait := s.helper(api.WaitContainer, api.WaitRole, true)
 	return []corev1.Container{turn, s.agent(), wait}

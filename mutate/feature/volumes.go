@@ -22,8 +22,8 @@ var volumeSize = resource.MustParse("64Mi")
 // kubelet renews the token long before its end.
 const tokenSeconds int64 = 3607
 
-// judgeMounts refuses a container that mounts an injected volume without a shim, and a gated
-// container that mounts something in the place of the shared volume.
+// judgeMounts refuses a container that mounts an injected volume without a shim. A gated
+// container may mount nothing in the place of the shared volume.
 func judgeMounts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, gated := p.container(at), p.getsShim(at)

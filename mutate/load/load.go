@@ -22,20 +22,20 @@ import (
 // body. An empty object or a zero takes a byte or two of text, and several hundred bytes as
 // a decoded container.
 const (
-	// perCall is what a call takes besides, once its body has arrived: buffers, and
-	// looking up images. Before that a call holds its connection, which is bounded too.
+	// perCall is the further memory of a call whose body has arrived: buffers, and the
+	// look-ups of images. Before that a call holds its connection, which is bounded too.
 	perCall = 256 << 10
 	// perByte counts the body, the objects that are cut out of the body, the patch, and
 	// room that the collector has not yet taken back.
 	perByte = 4
-	// perObject is what decoding an empty container takes, with the growth of its
-	// list: 1.7 KB were measured, the most of all types in a pod.
+	// perObject is the memory of a decoded empty container, with the growth of its list.
+	// The measured maximum of all types in a pod was 1.7 KB.
 	perObject = 2 << 10
-	// perMember is what a member takes in the maps that a decoder makes, and in the
-	// nodes that a patch is made from, while both grow: 390 bytes were measured.
+	// perMember is the memory of a member in the maps of a decoder, and in the nodes of a
+	// patch, while both grow. The measured maximum was 390 bytes.
 	perMember = 512
-	// perWord is what a short argument takes, decoded, joined to the agent's own and
-	// written into a patch: 93 bytes were measured.
+	// perWord is the memory of a short argument: decoded, joined to the agent's own, and
+	// written into a patch. The measured maximum was 93 bytes.
 	perWord = 128
 	// maxDecoded is half of the default load. A workload of 20 containers with 50
 	// variables each, with its managed fields, before and after an update, takes less

@@ -39,7 +39,7 @@ func TestBodyWeighsWhatIsInIt(t *testing.T) {
 	}
 }
 
-// Ordinary pods are small. Those who send large ones must not keep them out.
+// Ordinary pods are small, and the senders of large ones must not keep them out.
 func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	limit := new(Limit)
 	arrive := func(length int) (*Share, error) {
@@ -63,7 +63,7 @@ func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 		require.NoError(t, err, "small call %d", n)
 		require.NoError(t, s.Decode([]byte(strings.Repeat("{", 50))), "small call %d", n)
 	}
-	// What a small body turns out to hold may make a large call of it.
+	// The content of a small body may make a large call of it.
 	hollow, err := arrive(smallCall)
 	require.NoError(t, err)
 	require.ErrorIs(t, hollow.Decode([]byte(strings.Repeat("{", smallCall/2))), ErrOverloaded)

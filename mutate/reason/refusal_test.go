@@ -15,7 +15,7 @@ import (
 
 // The error at a pod, the warning at its workload, and the outcome that Events
 // and the metric are made from.
-func TestEveryReasonIsSaidByTheSameNameEverywhere(t *testing.T) {
+func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	seen := map[Reason]bool{}
 	for _, e := range All {
 		assert.False(t, seen[e.Reason], "%s is listed once", e.Reason)

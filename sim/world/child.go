@@ -36,7 +36,7 @@ type child struct {
 	excused bool
 	// still: its shim has stopped it, as with SIGSTOP.
 	still bool
-	// later is what waits until the child goes on.
+	// later waits until the child goes on.
 	later []func()
 	// stuck until then: not even SIGKILL ends it.
 	stuck time.Duration
@@ -56,7 +56,7 @@ type containerProcess struct {
 	status                unix.WaitStatus
 }
 
-// seen is the process as the kernel shows it.
+// seen returns the process as the kernel shows it.
 func (p *containerProcess) seen() host.Process {
 	return host.Process{PID: p.pid, Parent: 1, Zombie: !p.alive, Stopped: p.stopped}
 }
@@ -82,11 +82,10 @@ func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	return c
 }
 
-// main is the process that a signal of the shim is for.
+// main returns the process for which the signals of the shim are meant.
 func (c *child) main() *containerProcess { return c.processes[0] }
 
-// prepares is what an init container does: it comes to its end soon, and mostly
-// with success.
+// prepares lets an init container come to its end soon, and mostly with success.
 func (c *child) prepares() {
 	s := c.shim
 	code := 0
@@ -100,7 +99,7 @@ func (c *child) prepares() {
 	})
 }
 
-// gets is the arrival of a signal.
+// gets lets a signal arrive.
 func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	w := c.shim.w
 	switch sig {
@@ -151,16 +150,15 @@ func (c *child) goesOn() {
 	}
 }
 
-// slowed is how long SIGKILL takes, of which something in uninterruptible sleep does
-// not hear.
+// slowed returns how long SIGKILL takes. A process in uninterruptible sleep gets it late.
 func (c *child) slowed(took time.Duration) time.Duration {
 	return max(c.stuck-c.shim.w.now(), 0) + took
 }
 
-// exits is the end of the child's main process by itself.
+// exits lets the child's main process end by itself.
 func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
 
-// ends is the end of the child's main process, if it still lives and can.
+// ends lets the child's main process end, if that still lives and can.
 func (c *child) ends(how string, status unix.WaitStatus) {
 	if c.shim == nil {
 		c.endsAlone(how)
@@ -183,13 +181,13 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 	})
 }
 
-// loses is the death of one process.
+// loses lets one process die.
 func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
 	if !p.alive || !c.alive {
 		return
 	}
 	p.alive, p.status = false, status
-	c.shim.push(shim.Ended{})
+	c.shim.push(shim.Ended)
 	for _, other := range c.processes {
 		if other.alive {
 			return

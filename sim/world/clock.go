@@ -95,7 +95,7 @@ func (n *node) step(by time.Duration) {
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
-				s.push(shim.ClockSet{})
+				s.push(shim.ClockSet)
 			}
 		}
 		for _, a := range p.agents {

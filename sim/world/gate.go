@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// gateway is the real desk of an agent process, on a modelled machine. It stands between
-// the agent's loop and the desk only to hold up a process that is frozen or dead.
+// gateway is the real desk of an agent process, on a modelled machine. A gateway holds up
+// the orders of a process that is frozen or dead.
 type gateway struct {
 	agent  *agentProcess
 	server *desk.Server
@@ -92,7 +92,7 @@ func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) erro
 	return g.server.Drain(id, reason, grace)
 }
 
-// granted is the agent's question for what is noted.
+// granted answers the agent's question for what is noted.
 func (g *gateway) granted(container, hold string) bool {
 	return !g.agent.runs() || g.server.Granted(container, hold)
 }
@@ -106,7 +106,7 @@ func (a *agentProcess) runs() bool {
 	return true
 }
 
-// now is the node's clock, read by any goroutine of the process but the loop.
+// now returns the node's clock, to any goroutine of the process but the loop.
 func (a *agentProcess) now() time.Duration {
 	if !a.enter() {
 		a.process.w.mu.Lock()

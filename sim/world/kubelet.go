@@ -102,6 +102,10 @@ func (p *pod) startAll() {
 	if p.gone || p.stopping || !p.node.up {
 		return
 	}
+	if p.node.paused {
+		p.node.whenUnpaused(p.startAll)
+		return
+	}
 	if p.gate == api.GatePod {
 		p.startInOrder()
 		return
@@ -245,7 +249,7 @@ func (c *container) restart() {
 	}
 	c.failures++
 	n := c.starts
-	p.w.after(pause, func() {
+	again := func() {
 		c.pending = false
 		switch {
 		case c.starts != n || p.stopping || p.gone || !p.node.up:
@@ -254,7 +258,8 @@ func (c *container) restart() {
 		case !c.known():
 			c.startShim()
 		}
-	})
+	}
+	p.w.after(pause, func() { p.node.whenUnpaused(again) })
 }
 
 // stop is the kubelet's end of a pod: SIGTERM, its grace, SIGKILL. The agent, a

@@ -42,11 +42,11 @@ func (s *shimProcess) connect(a *agentProcess) {
 	s.link = &link{agent: a, shim: s, changed: newSignal()}
 	a.backlog = append(a.backlog, s.link)
 	a.connected.give()
-	s.push(shim.Connected{Conn: shimEnd{s.link}})
+	s.push(shim.Connection{Conn: shimEnd{s.link}})
 }
 
-// trip draws how long the next message takes. It is drawn for the instant, not in a
-// row: the goroutines of one instant have no order.
+// trip draws how long the next message takes. The dice are of the instant, because the
+// goroutines of one instant have no order.
 func (l *link) trip(way string) time.Duration {
 	return between(l.dice(way), 50*time.Microsecond, instant)
 }
@@ -70,7 +70,7 @@ func (l *link) hangUp() {
 	l.hungUp = true
 	l.later("down", &l.toShim, func() {
 		l.noticed = true
-		l.shim.push(shim.Disconnected{})
+		l.shim.push(shim.Connection{})
 	})
 	l.later("up", &l.toAgent, func() {
 		l.ended = true
@@ -157,7 +157,7 @@ func (l agentEnd) Close() error {
 	return nil
 }
 
-// close is the end of the connection by the agent's end.
+// close ends the connection from the agent's end.
 func (l *link) close() {
 	l.hangUp()
 	l.closed = true

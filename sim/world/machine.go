@@ -65,11 +65,8 @@ func (m machine) Next(starting bool) shim.Input {
 // take returns the first input that the shim looks at, unless it is frozen.
 func (m machine) take(starting bool) (shim.Input, bool) {
 	i := slices.IndexFunc(m.inputs, func(in shim.Input) bool {
-		switch in.(type) {
-		case shim.Started, shim.Beat, shim.Rang:
-			return true
-		}
-		return !starting
+		_, started := in.(shim.Start)
+		return !starting || started || in == shim.Beat || in == shim.Rang
 	})
 	if i < 0 || m.isFrozen() {
 		return nil, false
@@ -92,7 +89,7 @@ func (m machine) Wake(at time.Duration) {
 	s.rings = at
 	s.alarm = n.ring(at+s.late, func() {
 		s.alarm = nil
-		s.push(shim.Rang{})
+		s.push(shim.Rang)
 	})
 }
 
@@ -113,7 +110,7 @@ func (m machine) Start(c *shim.Command) {
 	}
 	born := s.bear(slotsOf(c.Env))
 	s.w.after(between(s.rng, 50*time.Microsecond, instant), func() {
-		s.push(shim.Started{Command: c, PID: born.main().pid})
+		s.push(shim.Start{Command: c, PID: born.main().pid})
 	})
 }
 

@@ -96,12 +96,12 @@ func (p *process) await(changed *signal, ready func() bool) bool {
 	return false
 }
 
-// signal wakes all that wait for a change. It is used with the mutex held.
+// signal wakes all that wait for a change. Its user has the mutex.
 type signal struct{ given chan struct{} }
 
 func newSignal() signal { return signal{make(chan struct{})} }
 
-// next is closed at the next change.
+// next returns what is closed at the next change.
 func (s *signal) next() <-chan struct{} { return s.given }
 
 // give tells of a change.

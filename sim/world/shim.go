@@ -45,7 +45,7 @@ type shimProcess struct {
 	dead  bool
 	// empty is closed when nothing in the PID namespace lives.
 	empty chan struct{}
-	// forgotten: the kubelet does not know of it any more, and will not end it.
+	// forgotten: the kubelet does not know of the shim any more, and will not end it.
 	forgotten bool
 	frozen    bool
 	deferred  []func()
@@ -80,7 +80,7 @@ func (c *container) startShim() {
 	s.dial()
 }
 
-// environment is what a child finds: each slot with its token.
+// environment returns what a child finds: each slot with its token.
 func environment(slots []gate.SlotToken) (env []string) {
 	for _, t := range slots {
 		env = append(env, t.Slot+"="+t.Token)
@@ -96,7 +96,7 @@ func slotsOf(env []string) (slots []gate.SlotToken) {
 	return slots
 }
 
-// beat is how often a shim repeats its state. With longer leases it is longer too, for
+// beat returns how often a shim repeats its state. Longer leases have longer beats, for
 // the time that a simulation takes.
 func (p *pod) beat() time.Duration {
 	return gate.BeatEvery * max(1, p.duration/(30*time.Second))
@@ -105,7 +105,7 @@ func (p *pod) beat() time.Duration {
 func (s *shimProcess) beat(pause time.Duration) {
 	s.w.after(pause, func() {
 		if !s.dead {
-			s.push(shim.Beat{})
+			s.push(shim.Beat)
 			s.beat(s.container.pod.beat())
 		}
 	})
@@ -117,7 +117,7 @@ func (s *shimProcess) push(in shim.Input) {
 		return
 	}
 	switch in.(type) {
-	case shim.Ended, shim.Rang, shim.Beat, shim.ClockSet, syscall.Signal:
+	case shim.Tick, syscall.Signal:
 		if slices.Contains(s.inputs, in) {
 			return
 		}
@@ -161,8 +161,10 @@ func (s *shimProcess) dial() {
 // takes notes what the shim takes from its queue, for the world's own judgement.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
-	case shim.Disconnected:
-		s.dial()
+	case shim.Connection:
+		if in.Conn == nil {
+			s.dial()
+		}
 	case gate.Order:
 		if in.Grant != nil {
 			s.told = *in.Grant
@@ -183,8 +185,8 @@ func (s *shimProcess) extends(c *child, g *gate.Grant) {
 	s.watches(c, *g)
 }
 
-// watches excuses the child if its shim is frozen when the child ought to be killed:
-// that is out of what is promised, until the child is dead.
+// watches excuses the child if its shim is frozen when the child ought to be killed.
+// Nothing is promised of such a child until the child is dead.
 func (s *shimProcess) watches(c *child, g gate.Grant) {
 	c.grant = g
 	n := s.container.pod.node
@@ -204,7 +206,7 @@ func (s *shimProcess) tells(message []byte) {
 	}
 }
 
-// killTime is how long SIGKILL takes.
+// killTime draws how long SIGKILL takes.
 func (s *shimProcess) killTime() time.Duration {
 	if chance(s.rng, .1) {
 		return between(s.rng, time.Millisecond, 550*time.Millisecond)
@@ -212,11 +214,11 @@ func (s *shimProcess) killTime() time.Duration {
 	return between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
 }
 
-// terminate is SIGTERM from outside.
+// terminate sends SIGTERM from outside.
 func (s *shimProcess) terminate() { s.push(syscall.SIGTERM) }
 
-// exit is the end of PID 1, by itself or by SIGKILL: the kernel kills what is
-// in the namespace, and then its pidfd becomes readable.
+// exit ends PID 1, by itself or by SIGKILL. The kernel kills what is in the namespace,
+// and then its pidfd becomes readable.
 func (s *shimProcess) exit() {
 	if s.dead {
 		return
@@ -240,7 +242,7 @@ func (s *shimProcess) die() {
 	s.changed.give()
 }
 
-// emptied: nothing in the namespace lives.
+// emptied ends what is left in the namespace.
 func (s *shimProcess) emptied() {
 	if s.child != nil {
 		s.child.dies()
@@ -251,7 +253,7 @@ func (s *shimProcess) emptied() {
 	s.container.shimGone(s)
 }
 
-// crashes is the end of the shim and its child with their machine.
+// crashes ends the shim and its child with their machine.
 func (s *shimProcess) crashes() {
 	s.die()
 	if s.link != nil {

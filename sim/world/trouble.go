@@ -173,7 +173,7 @@ func (c *chaos) podTrouble() {
 // processTrouble happens to one of the processes of a pod.
 func (c *chaos) processTrouble() {
 	p := pick(c.rng, c.pods)
-	if !p.node.up {
+	if !p.node.up || p.node.paused {
 		return
 	}
 	r := c.rng

@@ -82,8 +82,8 @@ func TestThawedChildDiesWithinSeconds(t *testing.T) { exclusive.TestThawedChildD
 func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
 	exclusive.TestCrashedNodeLosesItsSlotAndStandsBy(t)
 }
-func TestShimDrainsInTimeWhileTheAgentIsFrozen(t *testing.T) {
-	exclusive.TestShimDrainsInTimeWhileTheAgentIsFrozen(t)
+func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
+	exclusive.TestShimDrainsInTimeWhileAgentIsFrozen(t)
 }
 func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
@@ -124,8 +124,8 @@ func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	injection.TestMarkedCopyIsRefusedWithoutTheWebhook(t)
 }
 func TestArgumentsCostPoliciesLittle(t *testing.T) { injection.TestArgumentsCostPoliciesLittle(t) }
-func TestClaimThatLacksPartOfItsGateIsRefused(t *testing.T) {
-	injection.TestClaimThatLacksPartOfItsGateIsRefused(t)
+func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
+	injection.TestClaimWithoutItsWholeGateIsRefused(t)
 }
 func TestMarksPolicyAnswersAsHasGate(t *testing.T) { injection.TestMarksPolicyAnswersAsHasGate(t) }
 func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
@@ -220,9 +220,7 @@ func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
 
 // Tests of package pods.
 
-func TestNativeSidecarStartsBeforeTheGateInEveryPod(t *testing.T) {
-	pods.TestNativeSidecarStartsBeforeTheGateInEveryPod(t)
-}
+func TestNativeSidecarStartsBeforeTheGate(t *testing.T) { pods.TestNativeSidecarStartsBeforeTheGate(t) }
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
 }

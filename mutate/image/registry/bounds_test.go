@@ -71,7 +71,7 @@ func TestHugeCommandIsRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// busy is a registry that answers nobody and counts requests at once.
+// busy is a registry that never answers, and counts the requests at once.
 type busy struct {
 	*httptest.Server
 	now, most, all atomic.Int32
@@ -222,7 +222,7 @@ func TestPullSecretsAreReadOnlyWithinTheBudget(t *testing.T) {
 	assert.Equal(t, 1, int(store.asked.Load()), "the first one used up the budget")
 }
 
-// leaky is a registry whose every answer has a secret in it.
+// leaky returns a registry with a secret in every answer.
 func leaky(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, self string)) string {
 	t.Helper()
 	var self string
@@ -332,7 +332,7 @@ func TestAbandonedLookUpLeavesNoConnection(t *testing.T) {
 	require.NoError(t, err, "the connection is closed in the middle of its handshake")
 }
 
-func TestProxyIsAskedForNoAddressOutOfReach(t *testing.T) {
+func TestProxyGetsNoForbiddenAddress(t *testing.T) {
 	g := newTransport(Options{})
 	g.proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.corp:3128") }
 	for host, allowed := range map[string]bool{"registry.example": true, "8.8.8.8": true, "10.0.0.1": false, "169.254.169.254": false, "[::1]": false} {

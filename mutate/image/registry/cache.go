@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// entryCost is what an entry costs beside its key and value: a list element,
-// an entry, and its place in the map.
+// entryCost counts the bytes of an entry beside its key and value: a list element, an
+// entry, and its place in the map.
 const entryCost = 256
 
-// cache keeps the entries that were used last, as many as fit into its bytes.
+// cache keeps the most recently used entries, as many as fit into its bytes.
 type cache[V any] struct {
 	mu  sync.Mutex
 	max int
@@ -34,7 +34,7 @@ func newCache[V any](limit int, cost func(V) int) *cache[V] {
 	return &cache[V]{max: limit, cost: cost, order: list.New(), entries: map[string]*list.Element{}}
 }
 
-// get is the value under a key, and when it was put there.
+// get returns the value of a key, and the time of its put.
 func (c *cache[V]) get(key string) (value V, at time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,7 +47,7 @@ func (c *cache[V]) get(key string) (value V, at time.Time, ok bool) {
 	return e.value, e.at, true
 }
 
-// put keeps a value, in place of those that were used longest ago.
+// put adds a value, and drops the least recently used values.
 func (c *cache[V]) put(key string, value V, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

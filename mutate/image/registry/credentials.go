@@ -23,30 +23,31 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// Secrets reads what a pod may pull images with. Only secrets that the pod or
-// its service account names are ever asked for.
+// Secrets reads the pull secrets of a pod. The package reads only secrets that the pod or
+// its service account names.
 type Secrets interface {
-	// PullSecrets are the names of a service account's pull secrets.
+	// PullSecrets returns the names of a service account's pull secrets.
 	PullSecrets(ctx context.Context, namespace, serviceAccount string) ([]string, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 }
 
-// keyring has what one pod may pull images with. It is filled once, for all of
-// the pod's images.
+// keyring has the credentials of one pod. The first look-up that needs credentials fills
+// the keyring for all images of the pod.
 type keyring struct {
 	once sync.Once
 	all  []credential
-	// unread says what could not be read, for the case that nothing else helps.
+	// unread is the error of a secret that could not be read. The error counts only if no
+	// other credential helps.
 	unread error
 }
 
-// fill reads the pull secrets, one after the other, until the context ends.
-// Like the kubelet it goes on without a secret that cannot be read.
+// fill reads the pull secrets one after the other, until the context ends. Like the
+// kubelet, fill skips an unreadable secret.
 func (k *keyring) fill(ctx context.Context, from Secrets, rights image.PullRights) {
 	var unread []error
 	names := rights.Secrets
 	if len(names) == 0 {
-		// Admission has copied them to the pod as a rule.
+		// Usually the API server's admission has copied the account's secrets to the pod.
 		var err error
 		account := cmp.Or(rights.ServiceAccount, "default")
 		if names, err = from.PullSecrets(ctx, rights.Namespace, account); err != nil {
@@ -83,7 +84,7 @@ func readOne(ctx context.Context, from Secrets, namespace, name string) ([]crede
 	return readSecret(secret)
 }
 
-// fitting are the credentials that fit a repository, the most specific first.
+// fitting returns the credentials that fit a repository, the most specific first.
 func (k *keyring) fitting(repository name.Repository) []authn.AuthConfig {
 	var fitting []credential
 	for _, c := range k.all {
@@ -136,14 +137,14 @@ func readSecret(secret *corev1.Secret) ([]credential, error) {
 		host, path := splitKey(key)
 		credentials = append(credentials, credential{host: host, path: path, auth: auth})
 	}
-	// Maps have no order, and which credential is tried first must not vary.
+	// A map has no order, but the order in which credentials are tried must not vary.
 	slices.SortFunc(credentials, func(a, b credential) int {
 		return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.path, b.path))
 	})
 	return credentials, nil
 }
 
-// unreadable hides what the decoder found: it may quote the secret.
+// unreadable hides the decoder's error, which may quote the secret.
 func unreadable(error) error { return errors.New("is not the JSON of a pull secret") }
 
 // splitKey reads the key of an entry: host, host/path, or the URL of an API.
@@ -156,7 +157,7 @@ func splitKey(key string) (host, prefix string) {
 	if prefix == "v1" || prefix == "v2" {
 		prefix = ""
 	}
-	// Docker Hub has several names; the library knows them.
+	// Docker Hub has several names, which the library knows.
 	if registry, err := name.NewRegistry(host); err == nil && host != "" {
 		host = registry.RegistryStr()
 	}
@@ -168,7 +169,8 @@ func (c credential) fits(repository name.Repository) bool {
 		(c.path == "" || c.path == repository.RepositoryStr() || strings.HasPrefix(repository.RepositoryStr(), c.path+"/"))
 }
 
-// fitsHost compares part by part: a "*" stands for one part or some of it.
+// fitsHost compares a pattern and a host part by part. A "*" stands for one part, or for
+// some letters of a part.
 func fitsHost(pattern, host string) bool {
 	patterns, parts := strings.Split(pattern, "."), strings.Split(host, ".")
 	if len(patterns) != len(parts) {
@@ -182,7 +184,7 @@ func fitsHost(pattern, host string) bool {
 	return true
 }
 
-// scope names a set of credentials without giving them away.
+// scope names a set of credentials without revealing them.
 func scope(credentials []authn.AuthConfig) string {
 	if len(credentials) == 0 {
 		return ""

@@ -65,7 +65,7 @@ func pullSecret(t *testing.T, key, password string) *corev1.Secret {
 }
 
 // compat: command/secret-of-pod command/secret-of-account carried
-func TestPullSecretsOfThePodOrItsAccountOpenAPrivateImage(t *testing.T) {
+func TestPullSecretsOpenAPrivateImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	digest := f.push(t, "private/app:1", redis)
@@ -164,7 +164,7 @@ func TestLookUpsOfTwoTenantsAreNeverJoined(t *testing.T) {
 	wait.Wait()
 }
 
-func TestNoSecretIsReadThatNobodyNames(t *testing.T) {
+func TestOnlyNamedSecretsAreRead(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{secrets: map[string]*corev1.Secret{"shop/pull": pullSecret(t, f.host(), "x")}}
@@ -173,7 +173,7 @@ func TestNoSecretIsReadThatNobodyNames(t *testing.T) {
 	assert.Zero(t, store.asked.Load())
 }
 
-func TestKeysOfPullSecretsAreReadAsTheKubeletDoes(t *testing.T) {
+func TestPullSecretKeysMatchAsInTheKubelet(t *testing.T) {
 	tests := []struct {
 		key, image string
 		fits       bool
@@ -253,7 +253,7 @@ func TestCredentialsOfAPodAreBounded(t *testing.T) {
 }
 
 // None of the namespace's secrets can be read then, whether they exist or not.
-func TestMissingRightToSecretsIsTold(t *testing.T) {
+func TestMissingRightToSecretsIsReported(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	f.push(t, "private/app:1", redis)

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// descriptor is what a manifest or an index says about something else. Only
-// what is needed is decoded: the rest may be as long as the answer.
+// descriptor names other content in a manifest or an index. Only the needed fields are
+// decoded: the rest may be as long as the answer.
 type descriptor struct {
 	MediaType types.MediaType `json:"mediaType"`
 	Digest    string          `json:"digest"`
@@ -28,8 +28,8 @@ type platform struct {
 	Architecture string `json:"architecture"`
 }
 
-// descriptors are those of an index, one decoded after the other: a few bytes
-// of text become a hundred in memory.
+// descriptors are those of an index. They are decoded one after the other, because a few
+// bytes of text become a hundred in memory.
 type descriptors []descriptor
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -47,12 +47,12 @@ func (d *descriptors) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// words are those of a command.
+// words are the words of a command.
 type words []string
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (w *words) UnmarshalJSON(text []byte) error {
-	// Of a key that comes twice the last one counts, and nothing else is kept.
+	// The last of two equal keys counts, and the words of the first are dropped.
 	*w = nil
 	cost := 0
 	return each(text, func(decoder *json.Decoder) error {
@@ -89,7 +89,7 @@ func each(text []byte, element func(*json.Decoder) error) error {
 	return nil
 }
 
-// configuration is what an image's configuration says about its command.
+// configuration has the fields of an image's configuration that concern its command.
 type configuration struct {
 	Config struct {
 		Entrypoint words
@@ -110,7 +110,7 @@ func costOf(c image.Command) int {
 	return cost
 }
 
-// decode reads what a registry wrote.
+// decode decodes the text of a registry.
 func decode(text []byte, into any) error {
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%w: %w", errNotImage, err)

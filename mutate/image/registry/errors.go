@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// The classes of failure. A refusal holds one of them and no text of a
-// registry, by which a pod's author could read what the webhook can reach.
+// The classes of failure. A refusal holds a class and no text of a registry: such a text
+// would show a pod's author what the webhook can reach.
 var (
 	errName      = errors.New("not the name of an image")
 	errNameSize  = fmt.Errorf("a name of more than %d bytes", maxName)
@@ -32,24 +32,23 @@ var (
 	errPlainHTTP = errors.New("plain HTTP is not allowed for this registry (--plain-http-registry)")
 	errAddress   = errors.New("the registry, or where it leads to, is at an address that is not allowed (--registry-network)")
 	errBusy      = errors.New("no answer: too many images of this namespace are looked up")
-	// errTooMany adds to a failure.
+	// errTooMany adds a hint to a failure.
 	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries were tried", maxSecrets, maxSecretBytes, maxCredentials)
 )
 
-// classes are told as they are, the most telling first.
+// classes are in the order of their meaning for the pod's author, the clearest first.
 var classes = []error{
 	image.ErrPlatforms, errPlatform, errName, errNameSize, errCommand, errSize, errPlainHTTP, errAddress,
 	errBusy, errNotImage, errDenied, errAbsent, errAway,
 }
 
-// MayNotRead is what [Secrets] fail with that have no right to a namespace's
-// secrets, and says what to do. It is told to the pod's author, because it says
-// nothing about any one secret.
+// MayNotRead is the error of [Secrets] without the right to a namespace's secrets. Its text
+// tells the pod's author what to do, and nothing about any secret.
 type MayNotRead string
 
 func (m MayNotRead) Error() string { return string(m) }
 
-// late is the class of what took longer than it may.
+// late is the class of a look-up that took too long.
 type late struct{ after fmt.Stringer }
 
 func (l late) Error() string { return fmt.Sprintf("no answer within %v", l.after) }
@@ -59,12 +58,12 @@ type statusError int
 
 func (e statusError) Error() string { return http.StatusText(int(e)) }
 
-// failure is an error whose text is ours alone.
+// failure is an error whose text has no word of a registry.
 type failure struct {
 	class error
-	// hints are further texts of ours.
+	// hints are further texts of this package.
 	hints []error
-	// cause may hold text of a registry. It is for the webhook's own log.
+	// cause may hold text of a registry. Only the webhook's own log gets the cause.
 	cause error
 }
 
@@ -76,10 +75,10 @@ func (f *failure) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// Unwrap does not lead to the cause: nobody must print it by mistake.
+// Unwrap returns the class, and not the cause, which no caller may print by mistake.
 func (f *failure) Unwrap() error { return f.class }
 
-// classify finds the class of an error.
+// classify returns the class of an error.
 func classify(err error) error {
 	if its, ok := errors.AsType[late](err); ok {
 		return its
@@ -106,7 +105,7 @@ func classify(err error) error {
 	}
 }
 
-// fail makes a failure of an error and of what went wrong with pull secrets.
+// fail returns the failure of an error, with the problem of the pull secrets.
 func fail(err, unread error) *failure {
 	f := &failure{class: classify(err), cause: errors.Join(err, unread)}
 	if errors.Is(f.class, errDenied) || errors.Is(f.class, errAbsent) || errors.Is(f.class, errAway) {
@@ -120,7 +119,7 @@ func fail(err, unread error) *failure {
 	return f
 }
 
-// joined is the failure of all places in which an image could have been.
+// joined returns one failure for all places that could have had the image.
 func joined(failed []*failure) error {
 	all := &failure{class: failed[len(failed)-1].class}
 	for _, f := range failed {
@@ -134,13 +133,13 @@ func joined(failed []*failure) error {
 	return all
 }
 
-// denied: the registry does not let these credentials read.
+// denied reports whether the registry does not let the credentials read.
 func denied(err error) bool {
 	status := statusOf(err)
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// away: no answer, or one that is no verdict on the reference.
+// away reports whether there was no answer, or none that judges the reference.
 func away(err error) bool {
 	status := statusOf(err)
 	return status == 0 || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError

@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// flights joins look-ups of the same image: one look-up asks for all callers that
-// wait. A look-up ends when its last caller has left.
+// flights joins look-ups of the same image. One look-up asks for all callers that wait, and
+// ends when its last caller has left.
 type flights struct {
 	mu    sync.Mutex
 	going map[string]*flight
@@ -28,7 +28,7 @@ type flight struct {
 
 type lookUp func(context.Context) (image.Command, error)
 
-// join waits for the look-up of this key, and begins it if there is none.
+// join waits for the look-up of a key, and begins it if there is none.
 func (f *flights) join(ctx context.Context, key string, budget time.Duration, begin lookUp) (image.Command, error) {
 	one := f.enter(ctx, key, budget, begin)
 	select {
@@ -45,7 +45,7 @@ func (f *flights) enter(ctx context.Context, key string, budget time.Duration, b
 	defer f.mu.Unlock()
 	one, ok := f.going[key]
 	if !ok {
-		// Whoever comes first may give up; the others still wait.
+		// The first caller may give up while the others wait.
 		its, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), budget, late{budget})
 		one = &flight{cancel: cancel, done: make(chan struct{})}
 		if f.going == nil {
@@ -78,7 +78,7 @@ func (f *flights) end(key string, one *flight) {
 	f.close(key, one)
 }
 
-// close lets nobody join any more. The lock is held.
+// close ends the joining of a look-up. The caller holds the lock.
 func (f *flights) close(key string, one *flight) {
 	if f.going[key] == one {
 		delete(f.going, key)

@@ -10,11 +10,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// Mirror is a registry that has the images of another one, as the nodes'
-// container runtime has it configured. It is asked first.
+// Mirror is a registry that has the images of another one, as the container runtime of the
+// nodes is configured. A look-up asks the mirror first.
 type Mirror struct {
 	from string
-	// to is a host, and maybe the beginning of a path.
+	// to is a host, with an optional beginning of a path.
 	to string
 }
 

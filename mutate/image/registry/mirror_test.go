@@ -15,7 +15,7 @@ import (
 )
 
 // compat: command/mirror carried
-func TestAMirrorIsAskedFirstAndTheRegistryWhereItCannotHelp(t *testing.T) {
+func TestMirrorIsAskedBeforeTheRegistry(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	for name, c := range map[string]struct {
@@ -51,7 +51,7 @@ func TestAMirrorIsAskedFirstAndTheRegistryWhereItCannotHelp(t *testing.T) {
 	}
 }
 
-func TestAMirrorHasTheImagesByDigestToo(t *testing.T) {
+func TestMirrorServesImagesByDigest(t *testing.T) {
 	m, origin := newRegistry(t, false), newRegistry(t, false)
 	redisImage := imageOf(t, "linux", "amd64", redis)
 	digest, err := redisImage.Digest()

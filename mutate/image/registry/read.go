@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// command reads what an image runs: for an index, what all of its platforms
-// run. Which node a pod will meet is not known yet.
+// command reads the command of an image. For an index, command reads all platforms: the
+// webhook does not know the pod's node yet.
 func (r *repository) command(ctx context.Context, digest string) (image.Command, error) {
 	var its manifest
 	if err := r.content(ctx, "manifests", descriptor{Digest: digest}, its.read); err != nil {
@@ -37,7 +37,7 @@ func (r *repository) command(ctx context.Context, digest string) (image.Command,
 	return command, nil
 }
 
-// manifest is what is needed of an image's manifest, or of an index.
+// manifest has the needed fields of an image's manifest, or of an index.
 type manifest struct {
 	Config    descriptor  `json:"config"`
 	Manifests descriptors `json:"manifests"`
@@ -52,7 +52,7 @@ func (m *manifest) read(text []byte, mediaType types.MediaType) error {
 	return decode(text, m)
 }
 
-// image reads what the image of one platform runs.
+// image reads the command of the image of one platform.
 func (r *repository) image(ctx context.Context, its manifest) (image.Command, error) {
 	var file configuration
 	err := r.content(ctx, "blobs", its.Config, func(text []byte, _ types.MediaType) error { return decode(text, &file) })
@@ -66,7 +66,7 @@ func (r *repository) image(ctx context.Context, its manifest) (image.Command, er
 	return command, nil
 }
 
-// index reads what the images of all platforms run, a few at once.
+// index reads the commands of all platforms, a few at once.
 func (r *repository) index(ctx context.Context, entries []descriptor) (image.Command, error) {
 	platforms := slices.DeleteFunc(entries, func(d descriptor) bool { return !runnable(d) })
 	switch {
@@ -86,7 +86,7 @@ func (r *repository) index(ctx context.Context, entries []descriptor) (image.Com
 			defer func() { <-turns }()
 			var err error
 			if commands[i], err = r.platform(ctx, d); err != nil {
-				cancel(err) // one that fails is enough
+				cancel(err) // one failure is enough
 			}
 		})
 	}
@@ -106,8 +106,8 @@ func (r *repository) platform(ctx context.Context, d descriptor) (image.Command,
 	return r.image(ctx, its)
 }
 
-// join makes one command of those of all platforms: by architecture, if they
-// differ. Variants of one architecture cannot be told apart by who runs there.
+// join joins the commands of all platforms into one command, by architecture if they
+// differ. The shim cannot tell variants of one architecture apart.
 func join(platforms []descriptor, commands []image.Command) (image.Command, error) {
 	if !slices.ContainsFunc(commands, func(c image.Command) bool { return !same(commands[0], c) }) {
 		return commands[0], nil
@@ -126,8 +126,8 @@ func join(platforms []descriptor, commands []image.Command) (image.Command, erro
 	return image.Command{Platforms: all}, nil
 }
 
-// runnable: an image for Linux, or one that does not say what it is for.
-// Attestations say "unknown".
+// runnable reports whether a descriptor is an image for Linux, or names no platform.
+// Attestations name the platform "unknown".
 func runnable(d descriptor) bool {
 	return d.MediaType.IsImage() && (d.Platform == nil || d.Platform.OS == "" || d.Platform.OS == "linux")
 }

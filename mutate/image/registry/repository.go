@@ -23,28 +23,28 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// errNoDigest: not every registry answers HEAD, or with a digest.
+// errNoDigest reports that a registry did not answer HEAD with a digest. Some registries
+// never do.
 var errNoDigest = errors.New("no digest in the answer")
 
-// accepted are the media types of what an image may be.
+// accepted are the media types of images and indexes.
 var accepted = strings.Join([]string{
 	string(types.DockerManifestSchema2), string(types.OCIManifestSchema1),
 	string(types.DockerManifestList), string(types.OCIImageIndex),
 }, ",")
 
-// repository speaks with a registry about one of its repositories. The login
-// is the library's; what is read is read here, where it can be bounded.
+// repository asks a registry about one of its repositories. The library logs in, and this
+// package reads the answers within their bounds.
 type repository struct {
 	name      name.Repository
 	who       authn.Authenticator
 	transport http.RoundTripper
 	large     chan struct{}
-	// client is there after the first request, and then used by several.
+	// client exists after the first request. Several requests then use it at once.
 	client *http.Client
 }
 
-// login is part of the first request. A registry that stumbles is asked three
-// times.
+// login logs in as part of the first request, and tries three times if connections break.
 func (r *repository) login(ctx context.Context) error {
 	patient := transport.NewRetry(r.transport,
 		transport.WithRetryBackoff(transport.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 3}),
@@ -64,7 +64,7 @@ func (r *repository) login(ctx context.Context) error {
 	return nil
 }
 
-// broken reports whether a connection broke, after which the next one may not.
+// broken reports whether a connection broke. The next one may hold.
 func broken(err error) bool {
 	if temporary, ok := errors.AsType[interface {
 		error
@@ -83,7 +83,7 @@ func (r *repository) ask(ctx context.Context, method, kind, identifier string) (
 			return nil, err
 		}
 	}
-	// The name was parsed, and needs no escapes.
+	// The name is parsed, and needs no escapes.
 	url := fmt.Sprintf("%s://%s/v2/%s/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), kind, identifier)
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
@@ -103,8 +103,7 @@ func (r *repository) ask(ctx context.Context, method, kind, identifier string) (
 	return response, nil
 }
 
-// head asks for the digest of a tag by a request that registries do not count
-// as a pull.
+// head asks for the digest of a tag by a request that does not count as a pull.
 func (r *repository) head(ctx context.Context, tag string) (v1.Hash, error) {
 	response, err := r.ask(ctx, http.MethodHead, "manifests", tag)
 	if err != nil {
@@ -118,7 +117,7 @@ func (r *repository) head(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, nil
 }
 
-// get asks for the digest of a tag by reading what it names.
+// get asks for the digest of a tag by reading the content of the tag.
 func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	var digest v1.Hash
 	err := r.fetch(ctx, "manifests", tag, func(body []byte, _ types.MediaType) (err error) {
@@ -128,10 +127,10 @@ func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, err
 }
 
-// use takes what was read. It is not kept: few large answers may be in memory.
+// use takes the text of an answer and keeps none of it: few large answers may be in memory.
 type use func(body []byte, mediaType types.MediaType) error
 
-// content reads what a descriptor is about, which may be written out in it.
+// content reads the content of a descriptor, which the descriptor may have within itself.
 func (r *repository) content(ctx context.Context, kind string, d descriptor, use use) error {
 	digest, err := v1.NewHash(d.Digest)
 	if err != nil {

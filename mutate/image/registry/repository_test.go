@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// loopback is where the fake registries are.
+// loopback is the network of the fake registries.
 var loopback = prefixes("127.0.0.0/8", "::1/128")
 
 // fakeRegistry is a registry that can ask for a password, hang and go away.
@@ -120,7 +120,7 @@ func (f *fakeRegistry) host() string {
 	return host
 }
 
-// seen are the requests since the last call.
+// seen returns the requests since the last call.
 func (f *fakeRegistry) seen(prefix string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

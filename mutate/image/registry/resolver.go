@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// Resolver answers what images run. It implements [image.Images].
+// Resolver implements [image.Images] by asking registries.
 type Resolver struct {
 	options   Options
 	transport http.RoundTripper
@@ -27,7 +27,7 @@ type Resolver struct {
 	turns     *turns
 	// large holds a place for each large answer in memory.
 	large chan struct{}
-	// references are image names as they were written, read.
+	// references are the parsed names of images, by their text.
 	references *cache[name.Reference]
 	digests    *cache[v1.Hash]
 	commands   *cache[image.Command]
@@ -36,7 +36,7 @@ type Resolver struct {
 
 var _ image.Images = (*Resolver)(nil)
 
-// New makes a Resolver.
+// New returns a Resolver.
 func New(o Options) *Resolver {
 	o.Budget = cmp.Or(o.Budget, defaultBudget)
 	return &Resolver{
@@ -44,7 +44,7 @@ func New(o Options) *Resolver {
 		transport: newTransport(o),
 		turns:     newTurns(maxAtOnce, maxOfNamespace, maxWaiting),
 		large:     make(chan struct{}, maxLarge),
-		// What is parsed consists of parts of the name, and says it again.
+		// A parsed reference has parts of the name, and the name once more.
 		references: newCache(referenceBytes, func(ref name.Reference) int { return 2 * len(ref.String()) }),
 		digests:    newCache(digestBytes, func(h v1.Hash) int { return len(h.Hex) }),
 		commands:   newCache(commandBytes, costOf),
@@ -79,7 +79,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	}
 	var failed []*failure
 	for i, ref := range places {
-		// A mirror is left half of the time, so that the rest can go on without.
+		// A mirror gets half of the time, so that the next place has the rest.
 		within := r.options.Budget
 		if i < len(places)-1 {
 			within >>= i + 1
@@ -109,7 +109,7 @@ func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Durati
 	if command, ok := r.known(ref, credentials); ok {
 		return command, nil
 	}
-	// Callers of one namespace alone join: a flight waits for its namespace's turn.
+	// Only callers of one namespace join: a flight waits for its namespace's turn.
 	command, err := r.flights.join(ctx, r.rights.Namespace+" "+scope(credentials)+" "+ref.String(), r.options.Budget,
 		func(ctx context.Context) (image.Command, error) {
 			giveBack, err := r.turns.take(ctx, r.rights.Namespace)
@@ -125,8 +125,8 @@ func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Durati
 	return command, err
 }
 
-// readSecrets reads the pod's pull secrets the first time that an image needs
-// them. It takes a turn, as a look-up does: secrets may be large.
+// readSecrets reads the pod's pull secrets when the first image needs them. Like a look-up,
+// the reading takes a turn, because secrets may be large.
 func (r *reader) readSecrets(ctx context.Context) {
 	if r.options.Secrets == nil {
 		return
@@ -142,8 +142,8 @@ func (r *reader) readSecrets(ctx context.Context) {
 	})
 }
 
-// Known is the command of an image by digest that anybody may read, and that
-// was read before: nobody has to be asked about it.
+// Known returns the command of an image by digest, if an earlier look-up read it without
+// credentials. No registry has to be asked.
 func (r *Resolver) Known(named string) (image.Command, bool) {
 	places, err := r.places(named)
 	if err != nil {
@@ -157,8 +157,8 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 	return image.Command{}, false
 }
 
-// known is what was read of a digest before, with one of these credentials, or
-// by nobody in particular if there are none. It is the same for ever.
+// known returns the command of a digest that an earlier look-up read with one of the
+// credentials, or without any. The command of a digest never changes.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {
@@ -205,8 +205,8 @@ func (r *Resolver) places(named string) ([]name.Reference, error) {
 	return append(all, origin), nil
 }
 
-// parse reads a reference as the container runtimes do: short names are Docker
-// Hub's, the tag is latest where there is none.
+// parse parses a reference as the container runtimes do. Short names are Docker Hub's, and
+// the default tag is latest.
 func (r *Resolver) parse(named string) (name.Reference, error) {
 	if ref, _, ok := r.references.get(named); ok {
 		return ref, nil
@@ -256,8 +256,8 @@ func (r *Resolver) lookUpAs(ctx context.Context, ref name.Reference, who authn.A
 	return command, nil
 }
 
-// resolve is the digest that a reference names: of a tag by a HEAD request,
-// which registries do not count as a pull.
+// resolve returns the digest of a reference. For a tag, resolve sends a HEAD request, which
+// registries do not count as a pull.
 func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name.Reference, scope string) (v1.Hash, error) {
 	if exact, ok := ref.(name.Digest); ok {
 		return v1.NewHash(exact.DigestStr())
@@ -267,7 +267,7 @@ func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name
 	remembered = remembered && r.now().Sub(at) < tagMemory
 	asking := ctx
 	if remembered {
-		// A registry that hangs must leave the time to answer from memory.
+		// A hanging registry must leave the time to answer from memory.
 		var cancel context.CancelFunc
 		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
 		defer cancel()

@@ -35,7 +35,7 @@ func TestCommandIsTheImagesOwn(t *testing.T) {
 }
 
 // compat: command/pull-always command/tag carried
-func TestTagThatMovedIsResolvedAnew(t *testing.T) {
+func TestMovedTagIsResolvedAnew(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:latest", redis)
@@ -48,7 +48,7 @@ func TestTagThatMovedIsResolvedAnew(t *testing.T) {
 	assert.Equal(t, []string{"other"}, second.Entrypoint)
 }
 
-func TestTagThatStayedCostsOneHead(t *testing.T) {
+func TestUnmovedTagCostsOneHead(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:1", redis)
@@ -72,7 +72,7 @@ func TestTagThatStayedCostsOneHead(t *testing.T) {
 }
 
 // compat: command/digest carried
-func TestPublicDigestThatWasReadIsKnownWithoutAQuestion(t *testing.T) {
+func TestPublicDigestIsKnownAfterOneLookUp(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	public, private := f.push(t, "shop/app:1", redis), f.push(t, "private/app:1", redis)
@@ -104,7 +104,7 @@ func TestPublicDigestThatWasReadIsKnownWithoutAQuestion(t *testing.T) {
 	assert.False(t, known, "a tag may have moved")
 }
 
-func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
+func TestRegistryWithoutHeadIsAskedByGet(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	f.noHead.Store(true)
@@ -114,7 +114,7 @@ func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestWhatWasReadIsRememberedWhileARegistryIsAway(t *testing.T) {
+func TestLastAnswerCountsWhileTheRegistryIsAway(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	digest := f.push(t, "app:1", redis)
@@ -140,7 +140,7 @@ func TestWhatWasReadIsRememberedWhileARegistryIsAway(t *testing.T) {
 	require.Error(t, err, "and not if it never was")
 }
 
-func TestTagThatIsGoneIsNotRemembered(t *testing.T) {
+func TestGoneTagIsForgotten(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:1", redis)
@@ -166,7 +166,7 @@ func TestSlowRegistryIsGivenUpWithinTheBudget(t *testing.T) {
 	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
-func TestRegistryThatHangsLeavesTimeToRemember(t *testing.T) {
+func TestHangingRegistryLeavesTimeForMemory(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: time.Second})
 	f.push(t, "app:1", redis)
@@ -181,7 +181,7 @@ func TestRegistryThatHangsLeavesTimeToRemember(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestIndexOfPlatformsThatAgreeHasOneCommand(t *testing.T) {
+func TestAgreeingPlatformsHaveOneCommand(t *testing.T) {
 	f := newRegistry(t, false)
 	at := f.pushIndex(t, "app:1",
 		imageOf(t, "linux", "amd64", redis),
@@ -194,7 +194,7 @@ func TestIndexOfPlatformsThatAgreeHasOneCommand(t *testing.T) {
 }
 
 // compat: command/platforms carried
-func TestIndexOfPlatformsThatDifferHasACommandForEach(t *testing.T) {
+func TestDifferingPlatformsEachHaveACommand(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
 		"entrypoint": {Entrypoint: []string{"other"}, Cmd: redis.Cmd, StopSignal: redis.StopSignal},
@@ -215,7 +215,7 @@ func TestIndexOfPlatformsThatDifferHasACommandForEach(t *testing.T) {
 }
 
 // compat: command/platforms refused ImagePlatforms
-func TestIndexOfOneArchitecturesVariantsThatDifferIsRefused(t *testing.T) {
+func TestDifferingVariantsOfAnArchitectureAreRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
 	for name, at := range map[string]string{
@@ -242,7 +242,7 @@ func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 }
 
 // compat: command/private-ca carried
-func TestAPrivateCAIsTrustedWhereItIsNamed(t *testing.T) {
+func TestNamedPrivateCAIsTrusted(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)
 	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})
@@ -254,7 +254,7 @@ func TestAPrivateCAIsTrustedWhereItIsNamed(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestManyAtOnceAskOnce(t *testing.T) {
+func TestConcurrentLookUpsShareOneRequest(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 10 * time.Second})
 	f.push(t, "app:1", redis)
@@ -262,7 +262,7 @@ func TestManyAtOnceAskOnce(t *testing.T) {
 	const pods = 50
 	var wait sync.WaitGroup
 	errs := make(chan error, pods)
-	// One of them gives up while the registry hangs; the others must not.
+	// One caller gives up while the registry hangs, and the others must not.
 	impatient, giveUp := context.WithCancel(t.Context())
 	wait.Go(func() {
 		_, err := r.Command(impatient, f.host()+"/app:1", image.PullRights{})

@@ -19,13 +19,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// question is the look-up that a request belongs to.
+// question is the look-up of a request.
 type question struct {
-	// lasts ends with the look-up.
+	// lasts is a context that ends with the look-up.
 	lasts context.Context
-	// registry is the host, with its port, that the image's name leads to.
+	// registry is the host, with its port, of the image's name.
 	registry string
-	// left are the bytes that may still be read.
+	// left is the number of bytes that the look-up may still read.
 	left atomic.Int64
 }
 
@@ -42,15 +42,14 @@ func questionOf(ctx context.Context) *question {
 	return q
 }
 
-// guarded is a transport that keeps to TLS, except with the registries that
-// are listed, to addresses that a look-up may reach, and to answers of a
-// reasonable size. The library would fall back to plain HTTP for private
-// addresses by itself.
+// guarded is a transport with three limits. The transport uses TLS, but for the registries
+// of a list. Requests reach only the addresses of a look-up. Answers have a bounded size.
+// The library alone would use plain HTTP for private addresses.
 type guarded struct {
-	// by has a transport for each reach: a connection that was allowed to one
-	// request is never used for another that may not go so far.
+	// by has a transport for each reach. A connection of one reach never serves a request
+	// of a smaller one.
 	by map[reach]http.RoundTripper
-	// proxied goes by the proxy of the environment, whose rules then count.
+	// proxied uses the proxy of the environment, whose rules then count.
 	proxied  http.RoundTripper
 	proxy    func(*http.Request) (*url.URL, error)
 	plain    []string
@@ -80,7 +79,7 @@ func newInner(o Options, r reach) *http.Transport {
 		tls:    &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12},
 	}
 	protocols := new(http.Protocols)
-	// Of HTTP/2 each stream may have 4 MB in buffers that nobody has read.
+	// With HTTP/2 each stream may have 4 MB of unread bytes in buffers.
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		DialContext:            d.plain,
@@ -96,8 +95,8 @@ func newInner(o Options, r reach) *http.Transport {
 	}
 }
 
-// dialer ends what it began with the look-up that it was for. The standard
-// library's client goes on, in case that another request can use it.
+// dialer ends its dialling with the look-up. The standard library's client goes on, because
+// another request might use the connection.
 type dialer struct {
 	net.Dialer
 	tls *tls.Config
@@ -126,7 +125,7 @@ func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn,
 	return secured, nil
 }
 
-// whileAsked is a context that ends with its look-up.
+// whileAsked returns a context that ends with its look-up.
 func whileAsked(ctx context.Context) (context.Context, context.CancelFunc) {
 	q := questionOf(ctx)
 	if q == nil {
@@ -157,8 +156,8 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// inner chooses what carries a request. A proxy dials itself; so of what it is
-// asked for, only an address can be judged here.
+// inner returns the transport of a request. A proxy dials itself, so inner can judge only
+// an address in the request.
 func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 	proxy, err := g.proxy(r)
 	if err != nil {
@@ -173,8 +172,8 @@ func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 	return g.proxied, nil
 }
 
-// reach says how far a request to a host may go, in a look-up at a registry.
-// Other ports of a registry's host are the registry's, too.
+// reach returns the reach of a request to a host, in a look-up at a registry. All ports of
+// a registry's host belong to the registry.
 func (g *guarded) reach(host, registry string) reach {
 	switch {
 	case slices.Contains(g.named, host):
@@ -186,7 +185,7 @@ func (g *guarded) reach(host, registry string) reach {
 	}
 }
 
-// hostname is a host without its port.
+// hostname returns a host without its port.
 func hostname(host string) string {
 	host = strings.ToLower(host)
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -195,7 +194,7 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// bounded is an answer that ends with an error where it is too large.
+// bounded is an answer that ends with an error beyond its size.
 type bounded struct {
 	io.ReadCloser
 	own int64

@@ -9,9 +9,9 @@ import (
 	"sync"
 )
 
-// turns bounds what is done at once, in all and in one namespace's name. A
-// turn goes to the namespace that has the fewest, whatever it has waiting: a
-// namespace cannot keep the others from theirs.
+// turns bounds the look-ups at once, in all and in the name of one namespace. The next turn
+// goes to the namespace with the fewest running look-ups. So a namespace with many waiting
+// look-ups delays no other.
 type turns struct {
 	max, each, queue int
 
@@ -43,7 +43,7 @@ func (t *turns) take(ctx context.Context, namespace string) (giveBack func(), er
 	case <-ctx.Done():
 	}
 	if !t.leave(mine) {
-		giveBack() // it was given in the same instant
+		giveBack() // the turn was given in the same instant
 	}
 	return nil, context.Cause(ctx)
 }
@@ -66,7 +66,7 @@ func (t *turns) enter(namespace string) (*turn, error) {
 	return mine, nil
 }
 
-// leave takes a turn out of those that wait. It is false if none waits.
+// leave takes a turn out of the queue, and reports whether the turn was there.
 func (t *turns) leave(mine *turn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,7 +88,7 @@ func (t *turns) giveBack(namespace string) {
 	t.give()
 }
 
-// give hands turns out as long as there are any.
+// give gives turns out as long as there are any.
 func (t *turns) give() {
 	for t.taken < t.max {
 		next := -1

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// One outage hits two workloads. It lasts longer than the budget of the first workload,
-// and shorter than the budget of the second.
+// One outage hits two workloads. The outage is longer than the budget of the first, and
+// shorter than the budget of the second.
 func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer

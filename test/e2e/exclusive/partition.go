@@ -81,7 +81,7 @@ func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the booted node disturbs nobody")
 }
 
-func TestShimDrainsInTimeWhileTheAgentIsFrozen(t *testing.T) {
+func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Suffering("agent-frozen"), "it freezes a process")
 	var thaw func()

@@ -65,7 +65,7 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	require.NotNil(s, victim)
 	killed := process.Find(victim, process.Agent)
 	b.Strike(s, victim)
-	struck := time.Now() // what the killed agent renewed, it renewed before
+	struck := time.Now() // the killed agent renewed only before
 	what := fmt.Sprintf("one runs again after %s in %s", b.Name, victim.Name)
 	survived := false
 	s.Await(b.Vacancy+lease.Takeover, what, func() bool {

@@ -28,8 +28,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// rebuilt bounds the restart of all containers of a pod: the grace of 30 s for a container
-// that ignores its stop signal, and the kubelet's own rounds, once a second.
+// rebuilt bounds the restart of all containers of a pod. A container that ignores its stop
+// signal takes the grace of 30 s; the kubelet makes a round once a second.
 const rebuilt = 30*time.Second + space.Soon
 
 // insistent returns an application of two replicas behind a gate. The application ends at
@@ -102,7 +102,7 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	var yielded time.Duration
 	// A yielded slot has to expire. The standbys count from the last renewal. The yielding
 	// pod's new agent starts to count two or three seconds later, when the application is
-	// dead; a machine may stall the standbys for as long. If the yielding pod has waited for
+	// dead. A machine may stall the standbys for as long. If the yielding pod has waited for
 	// its whole lease and still was first, the test asks again.
 	for range 3 {
 		awaitInFront(&h)

@@ -263,7 +263,7 @@ func initWithoutShim(pod *corev1.Pod) {
 
 // A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of its
 // gate is admitted. A pod that lacks one part would run beside the holder.
-func TestClaimThatLacksPartOfItsGateIsRefused(t *testing.T) {
+func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

@@ -31,7 +31,7 @@ import (
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 
-// notLoggedIn is the webhook's word for the registry's answer. It is the same for all pull
+// notLoggedIn is the webhook's word for the registry's answer. The words are the same for all pull
 // secrets, so that no answer tells which secrets a namespace has.
 const notLoggedIn = "denied: the registry lets none of the pod's pull secrets read it"
 

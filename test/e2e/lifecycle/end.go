@@ -33,7 +33,7 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 
 // unhealthy returns the messages of a pod's failed probes without two kinds. A slow
 // application may not listen yet. A stalled agent may miss the half second of a command
-// that asks it; an agent that never answers would never let its pod be Ready.
+// that asks it. An agent that never answers would never let its pod be Ready.
 func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
 		return strings.Contains(message, ":8080: connect: connection refused") ||

@@ -79,8 +79,8 @@ const (
 	atOnce = patient * time.Second / 2
 )
 
-// undeployed deletes the Deployment of a pod instead of the pod, so that no successor runs
-// beside it, and returns the time until the pod was gone.
+// undeployed deletes the Deployment of a pod, and returns the time until the pod was gone.
+// So no successor runs beside the pod.
 func undeployed(s *space.Space, pod *corev1.Pod) time.Duration {
 	s.Helper()
 	began := time.Now()

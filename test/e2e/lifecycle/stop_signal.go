@@ -29,8 +29,8 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	}
 }
 
-// The application gets its own stop signal, once, and no other signal: from the kubelet
-// as without the gate, and from the shim at a yield.
+// The application gets its own stop signal, once, and no other signal. The kubelet sends it as
+// without the gate, and the shim sends it at a yield.
 //
 // compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
 func TestStopSignalIsTheApplicationsOwn(t *testing.T) {

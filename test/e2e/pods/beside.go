@@ -22,7 +22,7 @@ import (
 )
 
 // compat: pod/native-sidecars pod/ungated carried
-func TestNativeSidecarStartsBeforeTheGateInEveryPod(t *testing.T) {
+func TestNativeSidecarStartsBeforeTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -98,8 +98,8 @@ func withoutOurs(t *testing.T, env []string) []string {
 	return rest
 }
 
-// layered pushes images of Debian with the test program at /opt/bin/app, in their PATH, and
-// returns their references by tag and, under the name with "@", by digest.
+// layered pushes images of Debian with the test program at /opt/bin/app, in their PATH. Each
+// name maps to the reference by tag, and the name with "@" to the reference by digest.
 func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	s.Helper()
 	base, err := oci.Debian(s.Context(), nil, oci.Config{}, oci.Uncompressed)

@@ -217,9 +217,8 @@ func Create(s *space.Space, a App) *appsv1.Deployment {
 	s.Helper()
 	var d *appsv1.Deployment
 	var err error
-	// A node that was cut off a moment ago may have cut the API server's connection to
-	// the webhook, which the API server notices after half a minute. Remarks show each
-	// call that the webhook did not answer.
+	// A cut node may have cut the API server's connection to the webhook. The API server
+	// notices that after half a minute. Remarks show each call without an answer.
 	tries, said := 0, ""
 	s.Within(space.StartTimeout, func() bool {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})

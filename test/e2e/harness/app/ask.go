@@ -42,7 +42,7 @@ func Ask(s *space.Space, pod *corev1.Pod) string {
 	return name
 }
 
-// AskOnce is Ask with the reason of a missing answer.
+// AskOnce sends one request to a pod, and returns the error of a missing answer.
 func AskOnce(s *space.Space, ctx context.Context, pod *corev1.Pod) (string, error) {
 	body, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(ctx)
 	if err != nil {

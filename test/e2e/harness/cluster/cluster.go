@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 )
 
-// What the tests run on, once [Connect] has found it.
+// The cluster of the tests, after [Connect].
 var (
 	Config *rest.Config
 	Client kubernetes.Interface

@@ -45,7 +45,7 @@ func Command(ctx context.Context, namespace string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "kubectl", args...)
 }
 
-// Must is Run where kubectl has to succeed.
+// Must runs kubectl and fails the test if kubectl fails.
 func Must(s *space.Space, stdin string, args ...string) string {
 	s.Helper()
 	out, err := Run(s, stdin, args...)

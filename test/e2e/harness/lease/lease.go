@@ -79,8 +79,9 @@ func GiveBack(s *space.Space, slot string) {
 	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
 }
 
-// Fault is the lease for tests of losses. It survives 5.6 s without renewal, while a
-// busy machine stalls for 3 s. It is no longer, because the tests wait for its expiry.
+// Fault is the lease for tests of losses. A holder survives 5.6 s without
+// renewal, while a busy machine stalls for 3 s. The tests wait for the expiry, so the lease
+// is no longer than that takes.
 const Fault = 20 * time.Second
 
 // Budget returns the division of a lease.

@@ -35,8 +35,8 @@ const (
 	Shim Role = "shim"
 	// Agent is the sidecar.
 	Agent Role = "agent"
-	// passing is a short-lived process of the agent's binary: a hook, a probe, or a fork
-	// of the shim, which has the shim's command line until it becomes the child.
+	// passing is a short-lived process of the agent's binary: a hook, a probe, or a fork of
+	// the shim. A fork has the shim's command line until its exec.
 	passing Role = "passing"
 	// RuntimeShim is containerd's process above the pod.
 	RuntimeShim Role = "containerd-shim"
@@ -176,7 +176,7 @@ func (p *Process) Signal(signal unix.Signal) bool {
 	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
 }
 
-// MustSignal is Signal where the process has to be there.
+// MustSignal sends a signal to a pod's process, which has to be there.
 func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
 	s.Helper()
 	require.NotNil(s, pod)
