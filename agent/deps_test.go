@@ -98,7 +98,7 @@ func TestProbesImportTheContractAlone(t *testing.T) {
 
 // What proves a death and what a Lease says are joined in package agent alone:
 // neither side can take the other's word by mistake.
-func TestTheCoreAndTheGateDoNotKnowEachOther(t *testing.T) {
+func TestCoreAndGateImportNothingOfEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {
 		assert.NotContains(t, dependencies(t, module+"agent/lease"), end)
