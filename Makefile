@@ -70,7 +70,7 @@ ways: ## How the code is followed: calls that go up, sizes; PKG=folder prints th
 .PHONY: unit
 unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
 	go test -race -timeout 20m -skip TestPlanted ./...
-	cd test && go test -race -timeout 15m $$(go list ./... | grep -v /e2e)
+	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
 .PHONY: sim
 sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
@@ -92,7 +92,7 @@ lab: packages ## The test cluster itself: a second one, broken in every way, lea
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./cmd/kubectl-metaparticle ./docs -update
+	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.

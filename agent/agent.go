@@ -52,10 +52,22 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 			a.unit.events.Flush(ctx)
 			return err
 		}
-		if err := h.run(ctx); err != nil {
+		if err := a.hold(ctx, h); err != nil {
 			return err
 		}
 	}
+}
+
+// hold runs the hold until something ends it, and then drains it. Whatever happens, the
+// release is the last thing, and has to be proven.
+func (a *Agent) hold(ctx context.Context, h *hold) error {
+	end := ending{}
+	defer func() { h.letGo(end.reason) }()
+	var err error
+	if end, err = h.run(ctx); err != nil {
+		return err
+	}
+	return (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
 }
 
 // Yield makes the agent drain its child with the pod's whole grace, release,

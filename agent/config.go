@@ -152,6 +152,10 @@ func (c Config) check() (Config, error) {
 	if c.Readiness == "" {
 		c.Readiness = api.ReadinessForward
 	}
+	if _, showing := c.Gate.(Showing); showing {
+		// A boot ends processes. It does not take the pod out of the endpoints.
+		c.OwnKernel = true
+	}
 	if c.Calm == nil {
 		c.Calm = func() {}
 	}

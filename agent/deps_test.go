@@ -148,3 +148,34 @@ func TestTheTwoProgramsMeetInTheContractAlone(t *testing.T) {
 		assert.False(t, strings.HasPrefix(d, module+"agent"), "the webhook imports %s", d)
 	}
 }
+
+// A pod goes down through mutate. A feature decides by facts: no judgement waits for a
+// network, and the answer to a call is apart from the decision.
+func TestAdmissionPackagesPointDownwards(t *testing.T) {
+	own := func(pkg string) (all []string) {
+		for _, d := range dependencies(t, module+pkg) {
+			if name, ok := strings.CutPrefix(d, module); ok {
+				all = append(all, name)
+			}
+		}
+		return all
+	}
+	for pkg, want := range map[string][]string{
+		"mutate/patch":   nil,
+		"mutate/load":    nil,
+		"mutate/image":   nil,
+		"mutate/reason":  {"api"},
+		"mutate/feature": {"api", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate":         {"api", "mutate/feature", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate/admit": {
+			"api", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
+		},
+		"mutate/image/registry": {"mutate/image"},
+	} {
+		assert.ElementsMatch(t, want, own(pkg), pkg)
+	}
+	for _, d := range dependencies(t, module+"mutate") {
+		assert.NotContains(t, d, "go-containerregistry", "only image/registry asks registries")
+		assert.False(t, strings.HasPrefix(d, "sigs.k8s.io/controller-runtime"), "only admit answers calls")
+	}
+}

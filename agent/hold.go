@@ -50,14 +50,11 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	return h
 }
 
-// run grants, renews and watches over the children until something ends the hold. Then
-// it drains the children. Only when all of them are dead are the slots released.
-func (h *hold) run(ctx context.Context) error {
+// run grants, renews and watches over the children until something ends the hold. It
+// returns what that was.
+func (h *hold) run(ctx context.Context) (ending, error) {
 	u := h.unit
 	state := u.claim.State()
-	// Whatever happens here: the release is the last thing, and has to be proven.
-	end := ending{}
-	defer func() { h.letGo(end.reason) }()
 	u.readiness.Close()
 	if h.resumed {
 		u.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
@@ -70,9 +67,10 @@ func (h *hold) run(ctx context.Context) error {
 		state = u.claim.State()
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
-		var wake time.Duration
-		if end, wake = h.ends(state); end.reason != "" {
-			break
+		end, wake := h.ends(state)
+		if end.reason != "" {
+			h.tellEnd(state, end)
+			return end, nil
 		}
 		wake = min(wake, h.grant(state))
 		h.follow()
@@ -81,16 +79,20 @@ func (h *hold) run(ctx context.Context) error {
 		}
 		wake = min(wake, h.renew(ctx, state, true), h.appear(ctx))
 		if err := h.loop.wait(ctx, wake); err != nil {
-			return err
+			return ending{}, err
 		}
 	}
+}
+
+// tellEnd tells people why the hold ends.
+func (h *hold) tellEnd(state claim.State, end ending) {
+	u := h.unit
 	if state.Lost != nil {
 		u.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
 	u.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
 	u.metrics.Ends(end.reason)
 	u.events.Ends(end.reason, u.config.Slots)
-	return (&drain{hold: h, ending: end, began: h.loop.now}).run(ctx)
 }
 
 // ending is why a hold ends, and what grace that leaves its children.

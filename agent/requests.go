@@ -140,12 +140,12 @@ func (q *requests) look(ctx context.Context, a claim.Action) {
 		if errors.Is(err, kube.ErrGone) && a.From == "" {
 			// The Lease was written so long ago that the server has forgotten its
 			// version. A watch from now on begins with the Lease as it is.
-			q.posts.post(ctx, func(now time.Duration) { q.unit.claim.WatchSent(now, a) })
+			q.posts.post(ctx, func(now time.Duration) { a.WatchSent(now) })
 			err = watch("")
 		}
 		q.posts.post(ctx, func(now time.Duration) {
 			cancel()
-			q.unit.claim.LookEnded(now, a, version, answerOf(nil, err))
+			a.LookEnded(now, version, answerOf(nil, err))
 			if err != nil {
 				q.unit.config.Log.Debug("lease is out of sight", "lease", a.Slot, "err", err)
 			}
@@ -162,7 +162,7 @@ func (q *requests) read(ctx context.Context, a claim.Action) (version string, er
 		return "", err
 	}
 	q.posts.post(ctx, func(now time.Duration) {
-		q.unit.claim.Read(now, a, recordOf(l))
+		a.Read(now, recordOf(l))
 		q.keep(a.Slot, l)
 	})
 	return l.ResourceVersion, nil
@@ -174,9 +174,9 @@ func (q *requests) watched(now time.Duration, a claim.Action, e kube.WatchEvent)
 	case e.Lease == nil:
 	case e.Type == kube.Deleted:
 		q.unit.config.Log.Warn("lease is gone", "lease", a.Slot)
-		q.unit.claim.Gone(now, a)
+		a.Gone(now)
 	default:
-		q.unit.claim.Watched(now, a, recordOf(e.Lease))
+		a.Watched(now, recordOf(e.Lease))
 		q.keep(a.Slot, e.Lease)
 	}
 }

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 
 // serving starts a pod of the gate "readiness".
 func serving(w *world, name string, change ...func(c *Config)) *pod {
-	r := standin.NewReadiness()
+	r := standin.NewReadiness(w.clock)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	p := w.start(name, append(change, func(c *Config) {
 		c.Gate, c.Asides, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}
@@ -112,6 +113,31 @@ func TestReadinessGateRestartedProvesNothingBeforeItIsStoredAsNotReady(t *testin
 		a.link.set(func(l *link) { l.noStatus = false })
 		w.within(15*time.Second, "released", func() bool { return w.server.lease("zebra").Holder == "" })
 		assert.False(t, a.shown())
+	})
+}
+
+// Another boot proves processes dead. The API server goes on saying that the pod is
+// Ready.
+func TestReadinessGateRebootedReleasesNothingBeforeItIsStoredAsNotReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := serving(w, "a")
+		w.within(2*time.Second, "a is Ready", a.shown)
+		a.kill()
+		a.link.set(func(l *link) { l.noStatus = true })
+		a = serving(w, "a", func(c *Config) { c.BootID = "another boot" })
+		b := serving(w, "b")
+		w.pass(20 * time.Second)
+		assert.True(t, a.shown())
+		assert.Equal(t, a.identity(), w.holder(), "it is not released while the pod is Ready")
+		before := len(a.patches)
+		a.link.set(func(l *link) { l.noStatus = false })
+		w.within(15*time.Second, "it is stored that a is not Ready", func() bool {
+			assert.False(t, a.shown() && b.shown(), "two are Ready")
+			a.link.mu.Lock()
+			defer a.link.mu.Unlock()
+			return slices.ContainsFunc(a.patches[before:], func(patch string) bool { return strings.Contains(patch, `"status":"False"`) })
+		})
 	})
 }
 

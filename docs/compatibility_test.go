@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 var update = flag.Bool("update", false, "rewrite generated documents")
@@ -167,7 +167,7 @@ func read(t *testing.T, file, comment, test string) (found []evidence) {
 	for _, m := range all {
 		how := m[2]
 		if m[3] != "" {
-			assert.True(t, slices.ContainsFunc(slices.Concat(mutate.Reasons, mutate.Elsewhere), func(e mutate.Explanation) bool { return string(e.Reason) == m[3] }),
+			assert.True(t, slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere), func(e reason.Explanation) bool { return string(e.Reason) == m[3] }),
 				"%s: %s is no reason", file, m[3])
 			how = "refused: `" + m[3] + "`"
 		}

@@ -55,6 +55,9 @@ func TestEndToEndTestsAreAllStarted(t *testing.T) {
 			require.NoError(t, err)
 			found := testFunction.FindAllSubmatch(text, -1)
 			assert.True(t, len(found) > 0 || filepath.Base(file) == "doc.go", "%s: no test; helpers of several files belong into the harness", file)
+			for _, other := range testFolders(t) {
+				assert.NotContains(t, string(text), `/test/e2e/`+other+`"`, "%s: helpers of several folders belong into the harness", file)
+			}
 			for _, match := range found {
 				fmt.Fprintf(&starts, "func %[1]s(t *testing.T) { %[2]s.%[1]s(t) }\n", match[1], folder)
 			}

@@ -73,8 +73,8 @@ var programs = []struct {
 	},
 }
 
-// TestMetricsAreDocumented: docs/metrics.md lists all metrics that the code
-// declares. -update rewrites it.
+// TestMetricsAreDocumented checks that docs/metrics.md lists all metrics in the
+// code. -update rewrites it.
 func TestMetricsAreDocumented(t *testing.T) {
 	const file = "metrics.md"
 	var b strings.Builder

@@ -13,7 +13,7 @@ type section struct {
 // "lifecycle/exit-codes".
 type row struct{ id, text string }
 
-// notShown is the number of rows without a test. It may only decrease.
+// notShown is the number of rows without a test. The number may only decrease.
 const notShown = 0
 
 // sections are the closed list of all rows.

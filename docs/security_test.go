@@ -61,7 +61,8 @@ func TestSecurityNamesTestsThatExist(t *testing.T) {
 
 // packages are the packages whose constants the page names.
 var packages = map[string]string{
-	"api": "../api", "mutate": "../mutate", "image": "../mutate/image", "webhook": "../cmd/webhook",
+	"api": "../api", "admit": "../mutate/admit", "feature": "../mutate/feature", "load": "../mutate/load",
+	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "webhook": "../cmd/webhook",
 }
 
 // constants returns the constants of the packages, by package and name.
@@ -112,7 +113,7 @@ func (clock) Import(path string) (*types.Package, error) {
 }
 
 var (
-	qualified = regexp.MustCompile(`\b(?:api|mutate|image|webhook)\.\w+\b`)
+	qualified = regexp.MustCompile(`\b(?:api|admit|feature|load|reason|registry|webhook)\.\w+\b`)
 	amount    = regexp.MustCompile(`^([\d.]+) ?(ms|s|h|KiB|MiB|%)?$`)
 	units     = map[string]float64{"": 1, "%": 1, "ms": 1e6, "s": 1e9, "h": 3600e9, "KiB": 1 << 10, "MiB": 1 << 20}
 )
@@ -159,7 +160,7 @@ func TestSecurityNumbersMatchTheCode(t *testing.T) {
 	}
 	assert.NotZero(t, derived)
 	for name := range all {
-		if its, ok := strings.CutPrefix(name, "image."); ok && regexp.MustCompile(`^(most|max)[A-Z]`).MatchString(its) {
+		if its, ok := strings.CutPrefix(name, "registry."); ok && regexp.MustCompile(`^max[A-Z]`).MatchString(its) {
 			assert.True(t, named[name], "security.md lacks the bound %s", name)
 		}
 	}

@@ -17,16 +17,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-const roleKind = "Role"
-
-func roleRef(role string) rbacv1.RoleRef {
-	return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: roleKind, Name: role}
-}
-
-func subject(namespace, account string) rbacv1.Subject {
-	return rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}
-}
-
 // bindRole binds a Role to its account.
 func (s store) bindRole(ctx context.Context, l *agentRole, account string) error {
 	return s.bind(ctx, &rbacv1.RoleBinding{

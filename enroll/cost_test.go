@@ -55,7 +55,7 @@ func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
 			r := w.process()
 			w.settle(r)
 			assert.Equal(t, map[string]int{
-				"create Lease": n, "update Lease": n, // made, and freed
+				"create Lease": n, "update Lease": n, // each Lease is created, then freed
 				"list Role": 2, "create Role": 1, "create RoleBinding": 1,
 			}, w.requests)
 			assert.Zero(t, w.returned, "the list of Roles was empty")
@@ -133,7 +133,7 @@ func TestRecreatedWorkloadIsNotifiedAgain(t *testing.T) {
 	assert.Len(t, w.events, 2)
 	w.remove(again)
 	w.settle(r)
-	assert.Empty(t, r.notGated.all, "enroll remembers a deleted workload")
+	assert.Empty(t, r.notifier.notGated.all, "enroll remembers a deleted workload")
 }
 
 // A list of all pods at once could exceed the webhook's memory limit.

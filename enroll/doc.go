@@ -5,17 +5,17 @@
 // Leases, and Roles that name them. Each service account has one Role, and a further
 // one for each 500 slots.
 //
-// Guarantee: enroll never frees a slot that an agent may hold. It creates every Lease
-// with the holder [Unknown] and the longest duration ever claimed under its name, so
-// that all pods wait that long. It frees a new Lease at once only if no Role ever
-// named it: then no agent can have held it. A consistent list of the Roles, made
-// after the Lease exists, proves that.
+// Guarantee: enroll never frees a slot that an agent may hold. Enroll creates
+// every Lease with the holder [Unknown] and the longest duration ever claimed
+// under its name. So all pods wait that long. Enroll frees a new Lease at once
+// only if no Role ever named it: then no agent can have held it. A consistent
+// list of the Roles, made after the Lease exists, proves that.
 //
-// Sweep: enroll deletes an unclaimed Lease once this process has seen it unchanged
-// for a whole duration. It deletes the Lease before it removes the name from the
-// Roles. An account that no longer claims a Lease loses its right after a duration,
-// too. While others claim the Lease, some Role remembers the Lease and its longest
-// duration.
+// Sweep: enroll deletes an unclaimed Lease once this process has seen it
+// unchanged for a whole duration. Enroll deletes the Lease before it removes the
+// name from the Roles. An account that no longer claims a Lease loses its right
+// after a duration, too. While others claim the Lease, some Role remembers the
+// Lease and its longest duration.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
@@ -25,8 +25,9 @@
 // not opt in, the marks of a pod without a gate count for nothing. A user who may
 // annotate pods must not choose the rights of their service accounts.
 //
-// Clock model: enroll compares no time of another machine. It measures durations on
-// the clock of the [Reconciler], from when this process first saw the Lease's version.
+// Clock model: enroll compares no time of another machine. Enroll measures
+// durations on the clock of the [Reconciler], from when this process first saw
+// the Lease's version.
 //
 // Safety needs no state in memory: any step may be the last one of the process, and
 // two processes may run at once. Each write is a compare-and-swap or a creation. The

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 )
 
-// watch is a kind of object, with the changes after which enroll acts.
+// watch is a kind of object, and the changes of it that matter to enroll.
 type watch struct {
 	kind    client.Object
 	changes predicate.Predicate

@@ -33,41 +33,42 @@ const (
 // account has no room for its slot.
 const TooManySlots = "TooManySlots"
 
-// grant lets the accounts that claim compete for Leases that exist. It writes each
-// Role once, whatever the number of Leases.
-func (a *admission) grant(ctx context.Context, roles *agentRoles, leases []*coordinationv1.Lease) error {
+// grant lets the accounts that claim compete for Leases that exist. Each Role is
+// written once, whatever the number of Leases. The results are the slots for
+// which an account has no room.
+func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
 	for _, lease := range leases {
-		for key, account := range a.seen.wanted[lease.Name].accounts {
+		for key, account := range seen.wanted[lease.Name].accounts {
 			claimed[key] = append(claimed[key], lease)
 			accounts[key] = account
 		}
 	}
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(claimed)) {
-		assignments, left := roles.assign(key, accounts[key], a.seen, claimed[key])
-		a.left = append(a.left, left...)
+		assignments, without := roles.assign(key, accounts[key], seen, claimed[key])
+		left = append(left, without...)
 		for _, to := range assignments {
-			if err := a.grantRole(ctx, to, accounts[key]); err != nil {
+			if err := s.grantRole(ctx, to, accounts[key]); err != nil {
 				errs = append(errs, err)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
 
 // grantRole writes a Role, if it has changed, and binds it.
-func (a *admission) grantRole(ctx context.Context, to *assignment, account string) error {
+func (s store) grantRole(ctx context.Context, to *assignment, account string) error {
 	if to.changed {
 		if err := to.remember(); err != nil {
 			return err
 		}
-		if err := a.writeRole(ctx, to.role); err != nil {
+		if err := s.writeRole(ctx, to.role); err != nil {
 			return fmt.Errorf("grant leases to %s: %w", account, err)
 		}
 	}
-	return a.bindRole(ctx, to.agentRole, account)
+	return s.bindRole(ctx, to.agentRole, account)
 }
 
 // assignment is a Role that is to name Leases.
@@ -77,9 +78,9 @@ type assignment struct {
 	changed bool
 }
 
-// assign adds each Lease to a Role of the account: to the Role that names it
-// already, to the first Role with room, or to a new Role. It returns those Roles,
-// and the slots for which the account has no room.
+// assign adds each Lease to a Role of the account. The Role either names the
+// Lease already, or is the first with room, or is new. The results are those
+// Roles, and the slots for which the account has no room.
 func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coordinationv1.Lease) ([]*assignment, []string) {
 	var (
 		assignments []*assignment
@@ -111,8 +112,9 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 	return assignments, left
 }
 
-// makeRoom returns a Role of the account that can name another slot, and adds a new
-// Role if none can. It returns nil if the account has as many Roles as it may have.
+// makeRoom returns a Role of the account that can name another slot, and adds a
+// new Role if none can. makeRoom returns nil if the account has as many Roles as
+// it may have.
 func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 	roles := rs.byKey[key]
 	for _, r := range roles {

@@ -25,8 +25,8 @@ type admission struct {
 	left []string
 }
 
-// admit creates the Leases and lets their claimants compete for them. It is safe
-// because of the order of its steps:
+// admit creates the Leases and lets their claimants compete for them. The order
+// of the steps makes that safe:
 //
 //  1. Each Lease exists, and its holder is [Unknown]. After a crash here, no agent
 //     may write a Lease that no Role names. Agents wait for a Lease that a Role
@@ -57,15 +57,16 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 			return false
 		}
 		lease.Spec.HolderIdentity = new("")
-		// Update sends uid and resourceVersion. Without the uid it would create
-		// the Lease again if it is gone.
+		// Update sends uid and resourceVersion. Without the uid, the API server
+		// would create a missing Lease again.
 		if err := a.client.Update(ctx, lease); err != nil {
 			errs = append(errs, fmt.Errorf("free new lease %s: %w", lease.Name, err))
 			return true
 		}
 		return false
 	})
-	return errors.Join(append(errs, a.grant(ctx, roles, leases))...)
+	a.left, err = a.grant(ctx, a.seen, roles, leases)
+	return errors.Join(append(errs, err)...)
 }
 
 // ensure reads the Leases, and creates those that do not exist.
@@ -94,8 +95,8 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	return leases, errs
 }
 
-// find reads a Lease that may exist, and returns nil if it does not. It sends no
-// request for a Lease that neither the cache nor a Role knows.
+// find reads a Lease that may exist, and returns nil if it does not. For a Lease
+// that neither the cache nor a Role knows, find sends no request.
 func (a *admission) find(ctx context.Context, slot string) (*coordinationv1.Lease, error) {
 	if a.seen.leases[slot] == nil && !a.seen.roles.named(slot) {
 		return nil, nil

@@ -137,7 +137,7 @@ func TestRulesOfAnEarlierVersionAreRewritten(t *testing.T) {
 // Annotations of a living pod can change without a check by the webhook.
 func TestLeaseDurationStaysWithinItsBounds(t *testing.T) {
 	for written, want := range map[string]time.Duration{
-		"4294967297s": api.MaxLeaseDuration, // 1 in 32 bits
+		"4294967297s": api.MaxLeaseDuration, // the low 32 bits of this number are 1
 		"1s":          api.MinLeaseDuration,
 		"-5s":         api.MinLeaseDuration,
 		"2m":          2 * time.Minute,

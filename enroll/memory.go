@@ -6,6 +6,7 @@ package enroll
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,8 +24,9 @@ const LeasesAnnotation = api.Prefix + "leases"
 type memory struct {
 	// Seconds is the longest duration ever claimed under the name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the Lease that last had the name. A new UID changes the Role,
-	// so the compare-and-swap fails of a sweep that judged an earlier Lease.
+	// UID belongs to the Lease that last had the name. A new UID changes the
+	// Role. So a sweep that judged an earlier Lease fails at its
+	// compare-and-swap.
 	UID types.UID `json:"uid"`
 }
 
@@ -129,6 +131,15 @@ func (r *agentRole) remember() error {
 	r.role.Annotations[LeasesAnnotation] = string(text)
 	r.role.Rules = rules(r.memories)
 	return nil
+}
+
+// rules returns the rules for the Leases in a Role's memory. Names that no slot
+// can have are left out. A user who may only annotate a Role must not choose
+// which Leases the Role names.
+func rules(memories map[string]memory) []rbacv1.PolicyRule {
+	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
+		return !api.IsSlot(name)
+	})...)
 }
 
 // seconds rounds up, because a Lease stores whole seconds.

@@ -34,9 +34,10 @@ func roleName(account string, n int) string {
 	return name
 }
 
-// roleKey returns the part that the names of all Roles of an account share. It is the
-// account's name. If the name is too long, it is the name's beginning, a colon and
-// the name's hash. Two accounts never share a key, because no name contains a colon.
+// roleKey returns the part that the names of all Roles of an account share. The
+// key is the account's name. If the name is too long, the key is the name's
+// beginning, a colon and the name's hash. Two accounts never share a key, because
+// no name contains a colon.
 func roleKey(account string) string {
 	if len(account) <= maxKey {
 		return account
@@ -46,8 +47,8 @@ func roleKey(account string) string {
 	return account[:maxKey-1-len(hash)] + ":" + hash
 }
 
-// keyOf returns the key in a Role's name. It returns an empty key for a name that
-// [roleName] never makes, such as a name by an earlier version.
+// keyOf returns the key in a Role's name. keyOf returns an empty key for a name
+// that [roleName] never makes, such as a name from an earlier version.
 func keyOf(role string) string {
 	key, ok := strings.CutPrefix(role, rolePrefix)
 	if !ok {

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -20,8 +21,13 @@ import (
 // have no gate.
 const NotGated = "NotGated"
 
-// notified remembers, by namespace, the objects that have an Event already. It
-// forgets objects that no longer exist.
+// Recorder writes Events. The reason is CamelCase, the note a sentence.
+type Recorder interface {
+	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
+}
+
+// notified remembers, by namespace, the objects that have an Event already.
+// Objects that no longer exist are forgotten.
 type notified struct {
 	mu  sync.Mutex
 	all map[string]map[types.UID]bool
@@ -54,14 +60,27 @@ func (n *notified) forget(namespace string) {
 	delete(n.all, namespace)
 }
 
+// notifier writes Events for users, if there is a Recorder.
+type notifier struct {
+	// notGated are the workloads that have an Event NotGated.
+	notGated notified
+	// tooMany are the claimants that have an Event TooManySlots.
+	tooMany notified
+}
+
+func (n *notifier) forget(namespace string) {
+	n.notGated.forget(namespace)
+	n.tooMany.forget(namespace)
+}
+
 // notifyNotGated writes an Event on each workload that claims and is not gated,
 // because it was annotated before the namespace opted in. Only its owner may restart
 // it. Each process notifies a workload once, and again if the namespace opts in again.
-func (r *Reconciler) notifyNotGated(ctx context.Context, s store, seen *snapshot) error {
-	if r.Events == nil {
+func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store, seen *snapshot) error {
+	if events == nil {
 		return nil
 	}
-	already := r.notGated.in(seen.namespace)
+	already := n.notGated.in(seen.namespace)
 	claimed := map[types.UID]bool{}
 	var fresh []workload
 	for _, w := range seen.workloads {
@@ -77,9 +96,9 @@ func (r *Reconciler) notifyNotGated(ctx context.Context, s store, seen *snapshot
 	if err != nil {
 		return err
 	}
-	r.notGated.set(seen.namespace, claimed)
+	n.notGated.set(seen.namespace, claimed)
 	for _, w := range ungated {
-		r.Events.Eventf(w.object, nil, corev1.EventTypeWarning, NotGated, "Enroll",
+		events.Eventf(w.object, nil, corev1.EventTypeWarning, NotGated, "Enroll",
 			"This %s claims a slot, but was annotated before the namespace opted in: its pods run without a gate. %s",
 			w.group.Kind, w.remedy())
 	}
@@ -133,21 +152,21 @@ func (w workload) remedy() string {
 
 // notifyTooMany writes an Event for each slot for which a service account has no
 // room. Each process notifies the first claimant of the slot once.
-func (r *Reconciler) notifyTooMany(seen *snapshot, left []string) {
-	if r.Events == nil {
+func (n *notifier) notifyTooMany(events Recorder, seen *snapshot, left []string) {
+	if events == nil {
 		return
 	}
-	already := r.tooMany.in(seen.namespace)
+	already := n.tooMany.in(seen.namespace)
 	waiting := map[types.UID]bool{}
 	for _, slot := range left {
 		first := seen.wanted[slot].first
 		if !already[first.GetUID()] && !waiting[first.GetUID()] {
-			r.Events.Eventf(first, nil, corev1.EventTypeWarning, TooManySlots, "Enroll",
+			events.Eventf(first, nil, corev1.EventTypeWarning, TooManySlots, "Enroll",
 				"Slot %s waits: its service account claims more than %d slots in this namespace. "+
 					"Give workloads service accounts of their own, or delete what is not needed.",
 				slot, maxSlotsPerRole*maxRolesPerAccount)
 		}
 		waiting[first.GetUID()] = true
 	}
-	r.tooMany.set(seen.namespace, waiting)
+	n.tooMany.set(seen.namespace, waiting)
 }

@@ -12,17 +12,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// Recorder writes Events. The reason is CamelCase, the note a sentence.
-type Recorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
 
 // Reconciler gives the pods and workloads of a namespace their Leases and Roles.
 type Reconciler struct {
@@ -42,13 +36,11 @@ type Reconciler struct {
 	Home string
 
 	observations observations
-	// notGated are the workloads, and tooMany the claimants without room, that have
-	// an Event already.
-	notGated, tooMany notified
+	notifier     notifier
 }
 
-// foreignRecheck is the time after which enroll reads a Lease again that another
-// program made. The caches have no such Lease, so no event reports its deletion. Pods
+// foreignRecheck is the time after which enroll reads another program's Lease
+// again. The caches have no such Lease, so no event reports its deletion. Pods
 // wait for a deleted Lease for its duration anyway, 30 s by default.
 const foreignRecheck = api.DefaultLeaseDuration
 
@@ -86,19 +78,19 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	}
 	errs = append(errs, s.pullSecrets(ctx, r.PullSecrets, seen), s.unbindOrphans(ctx, seen.roles, seen.bindings))
 	again, err := r.sweep(ctx, s, seen)
-	errs = append(errs, err, r.notifyNotGated(ctx, s, seen))
-	r.notifyTooMany(seen, a.left)
+	errs = append(errs, err, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
+	r.notifier.notifyTooMany(r.Events, seen, a.left)
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}
 	return again, errors.Join(errs...)
 }
 
-// sweep removes the Leases and rights that nobody has claimed for a whole duration.
-// It returns the time until the next sweep.
+// sweep removes the Leases and rights that nobody has claimed for a whole
+// duration. sweep returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()
-	expired, again := seen.expired(r.observations.observe(seen.namespace, seen.unclaimed(), now), now)
+	expired, again := expire(seen, r.observations.observe(seen.namespace, seen.unclaimed(), now), now)
 	if expired.empty() {
 		return again, nil
 	}
@@ -110,8 +102,7 @@ func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.D
 // forget drops everything that this process remembers of a namespace that is gone.
 func (r *Reconciler) forget(namespace string) {
 	r.observations.forget(namespace)
-	r.notGated.forget(namespace)
-	r.tooMany.forget(namespace)
+	r.notifier.forget(namespace)
 }
 
 func (r *Reconciler) now() time.Time {

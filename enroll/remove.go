@@ -16,7 +16,8 @@ type removal struct {
 	store
 	seen    *snapshot
 	expired expired
-	// live are the claims of pods, and roles the Roles, by consistent lists.
+	// live are the claims of pods, and roles are the Roles. Both come from
+	// consistent lists.
 	live  claims
 	roles *agentRoles
 	// gone are the Leases that are deleted or were absent, and kept those whose
@@ -26,9 +27,10 @@ type removal struct {
 	errs       []error
 }
 
-// remove deletes Leases, then removes their names from the Roles. It returns the
-// rights that need no further sweep. A crash in between leaves a name without a
-// Lease: new pods wait for a duration, and a later sweep removes the name after one.
+// remove deletes Leases, then removes their names from the Roles. remove returns
+// the rights that need no further sweep. A crash in between leaves a name without
+// a Lease: new pods wait for a duration, and a later sweep removes the name after
+// one.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.

@@ -4,8 +4,6 @@
 package enroll
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -13,15 +11,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// rules returns the rules for the Leases in a Role's memory. It leaves out names
-// that no slot can have: a user who may only annotate a Role must not choose which
-// Leases the Role names.
-func rules(memories map[string]memory) []rbacv1.PolicyRule {
-	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
-		return !api.IsSlot(name)
-	})...)
-}
 
 // AgentRules returns an agent's rights on the given Leases. The policies in
 // manifests/policies restrict each agent to its own pod. They recognize an agent by
@@ -51,4 +40,14 @@ func AgentRules(leases ...string) []rbacv1.PolicyRule {
 		Resources: []string{"events"},
 		Verbs:     []string{"create"},
 	}, marker}
+}
+
+const roleKind = "Role"
+
+func roleRef(role string) rbacv1.RoleRef {
+	return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: roleKind, Name: role}
+}
+
+func subject(namespace, account string) rbacv1.Subject {
+	return rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}
 }

@@ -15,6 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
+// right is a Role's right on a Lease. Without a Role it is the Lease itself, with
+// every right on it.
+type right struct{ lease, role string }
+
 // snapshot is the state of a namespace as the caches know it.
 type snapshot struct {
 	namespace string
@@ -68,8 +72,9 @@ func (s *snapshot) incomplete() []string {
 	return slots
 }
 
-// complete reports whether each account that claims the Lease has a Role that is
-// bound, names this very Lease, and remembers the longest duration of all.
+// complete reports whether each account that claims the Lease has its right. Its
+// Role must be bound, name this very Lease, and remember the longest duration of
+// all.
 func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	c := s.wanted[lease.Name]
 	m := memory{Seconds: max(s.roles.longest[lease.Name], seconds(c.duration)), UID: lease.UID}

@@ -11,10 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// right is a Role's right on a Lease. Without a Role it is the Lease itself, with
-// every right on it.
-type right struct{ lease, role string }
-
 // observation is the state of an unclaimed right since this process first saw it.
 type observation struct {
 	// uid and version are those of the Lease. They are empty for a Role's right, and
@@ -83,14 +79,14 @@ type expired struct {
 	rights map[right]bool
 }
 
-// expired returns the observed rights that have not changed for a whole duration,
+// expire returns the observed rights that have not changed for a whole duration,
 // and the time until the next one expires.
 //
-// A holder that does not renew for a whole duration has stopped the application, so
-// its Lease may be deleted. If others claim the Lease, an account that no longer does
-// loses only its right, after the same time: an agent without a pod cannot have
-// renewed since.
-func (s *snapshot) expired(seen map[right]observation, now time.Time) (expired, time.Duration) {
+// A holder that does not renew for a whole duration has stopped the application,
+// so its Lease may be deleted. If others claim the Lease, an account that no
+// longer does loses only its right, after the same time. An agent without a pod
+// cannot have renewed since.
+func expire(s *snapshot, seen map[right]observation, now time.Time) (expired, time.Duration) {
 	e := expired{leases: map[string]bool{}, rights: map[right]bool{}}
 	var again time.Duration
 	for of, o := range seen {

@@ -81,7 +81,7 @@ func TestWorkloadHasItsLeaseBeforeItsPods(t *testing.T) {
 	}
 }
 
-func TestLeaseOfAWorkloadWithoutPodsIsNotSwept(t *testing.T) {
+func TestLeaseOfAnIdleWorkloadIsNotSwept(t *testing.T) {
 	w := newWorld(t, cronJob(singleton))
 	r := w.process()
 	w.settle(r)

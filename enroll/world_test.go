@@ -37,17 +37,17 @@ const shop = "shop"
 
 var errCrash = errors.New("the process crashed")
 
-// world is an API server with one namespace, shop, that opted in. It checks every
-// write of enroll against one rule: enroll never frees a Lease that a Role has named,
-// unless a sweep deleted the Lease in between.
+// world is an API server with one namespace, shop, that opted in. The world
+// checks every write of enroll against one rule. Enroll never frees a Lease that
+// a Role has named, unless a sweep deleted the Lease in between.
 type world struct {
 	t      *testing.T
 	server client.WithWatch
 	now    time.Time
 	events []string
 
-	// writes counts enroll's writes. If before is set, each write calls it first. It
-	// may crash the process or run another one.
+	// writes counts enroll's writes. If before is set, each write calls it first.
+	// The function may crash the process or run another one.
 	writes int
 	before func(n int) error
 	// requests counts enroll's requests to the API server, by verb and kind.

@@ -38,8 +38,8 @@ const (
 	account   = "metaparticle-webhook"
 )
 
-// build returns the objects of "kubectl apply -k". It decodes each into its type,
-// and fails on unknown fields.
+// build returns the objects of "kubectl apply -k", decodes each into its type, and
+// fails on unknown fields.
 func build(t *testing.T, directory string) []client.Object {
 	t.Helper()
 	scheme := runtime.NewScheme()

@@ -37,7 +37,7 @@ func TestLeftoverPolicyFindsInjectedParts(t *testing.T) {
 	}
 	args := api.DefaultRunArgs()
 	args.Slots = []string{api.LockLease("x"), api.LockLease("y")}
-	assert.Regexp(t, shown, "\x00"+strings.Join(args.Args(), "\x00"), "as the webhook writes the arguments")
+	assert.Regexp(t, shown, "\x00"+strings.Join(args.Args(), "\x00"), "the policy must match the arguments that the webhook writes")
 }
 
 // A pod without a controller may compete for the slots of its namespace, and for those
@@ -55,7 +55,7 @@ func TestLeftoverPolicyKnowsSlotsOfBarePods(t *testing.T) {
 			continue
 		}
 		if slot.of.Kind == "Pod" && slot.of.Group == "" {
-			assert.Regexp(t, own(slot.of.Name), slot.lease, "its own, or a shortened name")
+			assert.Regexp(t, own(slot.of.Name), slot.lease, "a pod's own slot must match, also a shortened one")
 		}
 		if len(slot.lease) < 200 {
 			assert.NotRegexp(t, own("other"), slot.lease)
@@ -63,14 +63,14 @@ func TestLeftoverPolicyKnowsSlotsOfBarePods(t *testing.T) {
 	}
 }
 
-// claimed is a Lease that a claim of a pod of the workload names.
+// claimed is a Lease that a pod of the workload can claim.
 type claimed struct {
 	lease string
 	kind  *api.Kind
 	of    api.Workload
 }
 
-// slots returns the Leases of the examples of every kind of claim, by several workloads.
+// slots returns the Leases that several workloads claim by the examples of each kind.
 func slots(t *testing.T) []claimed {
 	t.Helper()
 	long := strings.Repeat("x", 253)
@@ -97,8 +97,8 @@ func slots(t *testing.T) []claimed {
 	return all
 }
 
-// expression returns the first regular expression that a policy has at a place. A policy
-// uses two of CEL's escapes: a byte that is zero, and the backslash.
+// expression returns the first regular expression after a place in a policy. The
+// policies use two of CEL's escapes: a zero byte, and the backslash.
 func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	t.Helper()
 	found := regexp.MustCompile(place).FindStringSubmatch(policy)
@@ -106,7 +106,8 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-// A comprehension's cost is quadratic, and arguments have no bound but an object's.
+// The cost of a comprehension is quadratic, and only the size of the object bounds the
+// number of arguments.
 func TestPoliciesReadArgumentsAsOneText(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
@@ -133,7 +134,7 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 func TestImagePolicyKnowsInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
 	names := "name in ['" + strings.Join(api.Injected, "', '") + "']"
-	assert.Equal(t, 2, strings.Count(policy, names), "whether a pod is looked at, and what must not change")
+	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
 func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
@@ -180,4 +181,18 @@ func TestEnrollPolicyAllowsAgentRights(t *testing.T) {
 
 func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
+}
+
+// The policy on gates takes the gated containers from the agent's arguments.
+func TestGatePolicyReadsContainersFromArguments(t *testing.T) {
+	found := regexp.MustCompile(`t\.matches\('([^']*)' \+ c\.name \+ '([^']*)'\)`).FindStringSubmatch(texts(t)["policies/gate.yaml"])
+	require.Len(t, found, 3)
+	args := api.DefaultRunArgs()
+	args.Slots, args.Workload = []string{"lock.other"}, "Pod/other"
+	args.Containers, args.InitContainers = []string{"app", "helper"}, []string{"migrate"}
+	told := "\x00" + strings.Join(args.Args(), "\x00") + "\x00"
+	for name, gated := range map[string]bool{"app": true, "helper": true, "migrate": true, "other": false, "help": false, "elper": false} {
+		named := regexp.MustCompile(strings.ReplaceAll(found[1]+name+found[2], `\x00`, "\x00"))
+		assert.Equal(t, gated, named.MatchString(told), name)
+	}
 }

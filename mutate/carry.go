@@ -15,10 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// workload is what a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and
-// CronJob have in common.
+// workload has the fields that Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs and
+// CronJobs have in common.
 type workload struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
@@ -32,7 +35,7 @@ type workload struct {
 	} `json:"spec"`
 }
 
-// template is the workload's pod template and the way to it.
+// template returns the workload's pod template, and the path to it.
 func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 	if kind == "CronJob" {
 		return &w.Spec.JobTemplate.Spec.Template, []any{"spec", "jobTemplate", "spec", "template"}
@@ -40,18 +43,18 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 	return &w.Spec.Template, []any{"spec", "template"}
 }
 
-// Carry brings the annotations of a workload to its pod template: those that
-// are on the workload are added, those that were taken off it since old (nil
-// at its creation) are removed, if the template's are the ones that were
-// carried. Annotations that only the template has are its own.
+// Carry returns the operations that bring the annotations of a workload to its pod template,
+// and warnings. Carry adds the workload's annotations. Carry removes an annotation that the
+// workload has lost since old (nil at its creation), if the template still has the carried
+// value. Annotations that only the template has are its own.
 //
-// The warnings are what its pods would be refused for, as far as the template
-// tells. A workload that another one controls is left alone: its controller
-// writes its template, and would make new ones for ever.
+// The warnings say what the pods would be refused for, as far as the template tells. Carry
+// leaves a workload with a controller alone: the controller writes the template, and would
+// write it for ever.
 //
-// The warnings depend on the cluster's minor version of Kubernetes 1, which is
-// zero if it is not known.
-func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
+// The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the
+// version is not known.
+func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	now, before := new(workload), new(workload)
 	if err := json.Unmarshal(raw, now); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -69,35 +72,58 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	if kind == "Job" && len(old) > 0 {
 		return nil, immutable(wanted, template.Annotations), nil
 	}
-	d, err := open(raw)
+	d, err := patch.Open(raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	at := func(key string) []any { return append(slices.Clone(path), "metadata", "annotations", key) }
-	for _, key := range slices.Sorted(maps.Keys(template.Annotations)) {
+	annotate(d, append(slices.Clone(path), "metadata", "annotations"), template.Annotations, wanted)
+	request, err := api.Parse(wanted)
+	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
+		for _, m := range mistakes {
+			warnings.Add(reason.BadAnnotation, "%v", m)
+		}
+		return d.Operations(), warnings, nil
+	}
+	if !request.Claims() {
+		return d.Operations(), warnings, nil
+	}
+	warnings = append(warnings, foresee(feature.Facts{
+		Pod: &corev1.Pod{Spec: template.Spec}, Document: d, Path: path, Request: request,
+		Workload: api.Workload{Group: "apps", Kind: kind}, Template: &template.Spec, Kubernetes: kubernetes,
+	})...)
+	return d.Operations(), append(warnings, now.Spec.stalls(kind, request, &template.Spec)...), nil
+}
+
+// annotate makes the annotations at a path those that are wanted.
+func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
+	at := func(key string) []any { return append(slices.Clip(path), key) }
+	for _, key := range slices.Sorted(maps.Keys(has)) {
 		if _, ok := wanted[key]; !ok {
-			d.remove(at(key)...)
+			d.Remove(at(key)...)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
-		if has, ok := template.Annotations[key]; !ok || has != wanted[key] {
-			d.set(wanted[key], at(key)...)
+		if value, ok := has[key]; !ok || value != wanted[key] {
+			d.Set(wanted[key], at(key)...)
 		}
 	}
-	text, err := json.Marshal(d.get(path...))
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	warnings = append(warnings, foresee(kind, text, template, wanted, kubernetes)...)
-	return d.ops, append(warnings, now.Spec.stalls(kind, wanted, &template.Spec)...), nil
 }
 
-// mostUnknown is how many annotations that nobody knows are carried. One is enough to
-// have the pods refused; a workload on its way in may have a hundred thousand.
-const mostUnknown = 20
+// foresee returns what the pods of a template would be refused for, and warned of.
+func foresee(template feature.Facts) reason.Refusals {
+	p, refusals := feature.NewPod(template)
+	if len(refusals) > 0 {
+		return refusals
+	}
+	return append(p.Judge(), p.Warn()...)
+}
 
-// merge is what the template's annotations are to be.
-func merge(now, before, template map[string]string) (map[string]string, Refusals) {
+// maxUnknown bounds the unknown annotations that are carried. One unknown annotation has
+// the pods refused, and a workload on its way in may have a hundred thousand.
+const maxUnknown = 20
+
+// merge returns the annotations that the template is to have.
+func merge(now, before, template map[string]string) (map[string]string, reason.Refusals) {
 	wanted := maps.Clone(template)
 	if wanted == nil {
 		wanted = map[string]string{}
@@ -107,20 +133,20 @@ func merge(now, before, template map[string]string) (map[string]string, Refusals
 			delete(wanted, key)
 		}
 	}
-	var warnings Refusals
+	var warnings reason.Refusals
 	unknown := 0
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if !api.Carried(key) {
 			continue
 		}
 		if !api.Known(key) {
-			if unknown++; unknown > mostUnknown {
+			if unknown++; unknown > maxUnknown {
 				continue
 			}
 		}
 		has, ok := template[key]
 		if was, had := before[key]; ok && has != now[key] && (!had || was != has) {
-			warnings.add(TemplateDiffers, "%s is %q here and %q in the template", key, now[key], has)
+			warnings.Add(reason.TemplateDiffers, "%s is %q here and %q in the template", key, now[key], has)
 			continue
 		}
 		wanted[key] = now[key]
@@ -128,42 +154,15 @@ func merge(now, before, template map[string]string) (map[string]string, Refusals
 	return wanted, warnings
 }
 
-// immutable warns about what cannot reach the template of a Job that exists.
-func immutable(wanted, template map[string]string) Refusals {
-	var warnings Refusals
+// immutable warns of annotations that cannot reach the template of a Job that exists.
+func immutable(wanted, template map[string]string) reason.Refusals {
+	var warnings reason.Refusals
 	keys := slices.Concat(slices.Collect(maps.Keys(wanted)), slices.Collect(maps.Keys(template)))
 	slices.Sort(keys)
 	for _, key := range slices.Compact(keys) {
 		if want, ok := wanted[key]; !ok || want != template[key] {
-			warnings.add(JobImmutable, "%s does not reach the pods of this Job", key)
+			warnings.Add(reason.JobImmutable, "%s does not reach the pods of this Job", key)
 		}
 	}
 	return warnings
-}
-
-// foresee is what the template's pods would be refused for. The text of the
-// template is looked at for what this build does not know.
-func foresee(kind string, text []byte, template *corev1.PodTemplateSpec, annotations map[string]string, kubernetes int) Refusals {
-	var warnings Refusals
-	request, err := api.Parse(annotations)
-	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
-		for _, m := range mistakes {
-			warnings.add(BadAnnotation, "%v", m)
-		}
-		return warnings
-	}
-	if !request.Claims() {
-		return nil
-	}
-	pod := &corev1.Pod{Spec: template.Spec}
-	if warnings := judgeNumber(pod); len(warnings) > 0 {
-		return warnings
-	}
-	gated, warnings := gatedContainers(pod, request, &template.Spec)
-	parts := parts{
-		pod: pod, request: request, workload: api.Workload{Group: "apps", Kind: kind},
-		gated: gated, inits: gatedInits(pod, request),
-	}
-	warnings = append(warnings, parts.judge(text, kubernetes)...)
-	return append(warnings, judgeToken(&template.Spec, request)...)
 }

@@ -3,23 +3,24 @@
 
 // Package mutate turns annotations into a gated pod.
 //
-// Guarantee: a pod that claims a slot either leaves with the gate in front of
-// its containers, or does not get in, with a named [Reason]. Applied to its
-// own result the package changes nothing, so other webhooks may come between.
-// It patches the pod's own bytes by explicit operations; what this build's Go
-// types do not know of stays where it was.
+// Guarantee: a pod that claims a slot gets the gate in front of its containers, or does not
+// get in, with a named reason. Applied to its own result the package changes nothing, so
+// other webhooks may come between. The package patches the pod's own bytes by explicit
+// operations, so unknown fields stay where they are.
 //
-// Workloads are never refused. Their annotations are carried to their pod
-// templates, and what will be refused at their pods is said as a warning.
+// Workloads are never refused. The webhook carries their annotations to their pod
+// templates, and warns of everything that their pods would be refused for.
 //
-// Not guaranteed: nothing here holds a pod that never came by. A webhook that
-// is not called (namespace not opted in, configuration deleted) is the
-// admission policies' business. Nor is the image read for a container that has
-// an explicit command: its stop signal is then the one of the pod, or SIGTERM.
+// Not guaranteed: the package holds no pod that never passed the webhook. If the API server
+// does not call the webhook (namespace not opted in, configuration deleted), the admission
+// policies refuse the pod. The package does not read the image of a container with an
+// explicit command. The shim then takes the stop signal of the pod, or SIGTERM.
 //
-// A call may come from anybody, and before the API server has validated its object.
-// So [Load] bounds the memory of all calls, and answers shorten every name.
+// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. They do
+// no I/O of their own but look images up. The parts are packages of their own:
 //
-// [Inject] and [Carry] decide; they do no I/O of their own but ask [Images]
-// what an image would run. The handlers are the glue to admission requests.
+//   - feature is the list of what a gate touches in a pod, and judges and patches;
+//   - patch makes the operations, reason names the refusals;
+//   - image asks for the command of an image, and image/registry answers;
+//   - admit answers the API server's calls, and load bounds their memory.
 package mutate

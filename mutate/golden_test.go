@@ -1,11 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package mutate
+package mutate_test
 
 import (
-	"cmp"
-	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -13,46 +11,24 @@ import (
 	"strings"
 	"testing"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
-	operations "gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 	"sigs.k8s.io/yaml"
 
-	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-const agentImage = "registry.example/agent:v1"
-
-// facts is what a golden archive says besides its object.
-type facts struct {
-	// Group is the workload that the pod belongs to.
-	Group *api.Workload `json:"group"`
-	// Template are the containers of the template that the pod was made from.
-	Template []string `json:"template"`
-	// Images by name; an image with an error cannot be read.
-	Images map[string]fakeImage `json:"images"`
-	Limits []corev1.LimitRange  `json:"limits"`
-	// Kubernetes is the cluster's minor version; negative if it is not known.
-	Kubernetes int `json:"kubernetes"`
-}
-
-type fakeImage struct {
-	Command
-	Error string `json:"error"`
-}
-
-// TestGolden runs every archive of testdata: object.yaml (a pod or a workload),
-// old.yaml (the workload before an update), facts.yaml; expected are the
-// patched object, and what is said against it. Each is applied twice, and the
-// second time nothing may change. -update rewrites what is expected.
+// TestGolden runs every archive of testdata: object.yaml (a pod or a workload), old.yaml
+// (the workload before an update) and facts.yaml. The archive expects the patched object,
+// and the warnings or the refusal. The webhook answers twice, and the second answer changes
+// nothing. -update rewrites the expectations.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
@@ -76,10 +52,10 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// golden is the object as patched (empty if it is denied) and what is said.
+// golden returns the patched object (empty if it is denied), and the text against it.
 func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	t.Helper()
-	var f facts
+	var f mutatetest.Facts
 	require.NoError(t, yaml.UnmarshalStrict(parts["facts.yaml"], &f))
 	raw, err := yaml.YAMLToJSON(parts["object.yaml"])
 	require.NoError(t, err)
@@ -95,7 +71,7 @@ func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	for _, warning := range response.Warnings {
 		said += "warning: " + warning + "\n"
 	}
-	result := apply(t, raw, response.Patches)
+	result := mutatetest.Apply(t, raw, response.Patches)
 	again := handle(t, f, result, old)
 	require.True(t, again.Allowed, "second application: %v", again.Result)
 	require.Empty(t, again.Patches, "second application")
@@ -104,7 +80,7 @@ func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	return string(text), said
 }
 
-func handle(t *testing.T, f facts, raw, old []byte) admission.Response {
+func handle(t *testing.T, f mutatetest.Facts, raw, old []byte) admission.Response {
 	t.Helper()
 	var kind metav1.TypeMeta
 	require.NoError(t, json.Unmarshal(raw, &kind))
@@ -118,66 +94,11 @@ func handle(t *testing.T, f facts, raw, old []byte) admission.Response {
 		r.Operation = admissionv1.Update
 		r.OldObject.Raw = old
 	}
-	options := Options{AgentImage: agentImage, Images: f, Owners: f, Limits: f, Kubernetes: f.minor}
+	options := admit.Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: f, Kubernetes: f.Minor}
 	if kind.Kind == "Pod" {
-		return NewPodHandler(options).Handle(t.Context(), r)
+		return admit.NewPodHandler(options).Handle(t.Context(), r)
 	}
-	return NewWorkloadHandler(options).Handle(t.Context(), r)
-}
-
-func (f facts) minor() int { return max(cmp.Or(f.Kubernetes, RestartsAll), 0) }
-
-func (f facts) For(PullRights) Reader { return f }
-
-func (f facts) Command(_ context.Context, image string) (Command, error) {
-	found, ok := f.Images[image]
-	if !ok {
-		return Command{}, errString("image " + image + " is not in facts.yaml")
-	}
-	switch found.Error {
-	case "":
-		return found.Command, nil
-	case "platforms":
-		return Command{}, ErrPlatforms
-	}
-	return Command{}, errString(found.Error)
-}
-
-func (f facts) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
-	if f.Group == nil {
-		return api.Workload{}, nil, errString("not found")
-	}
-	if f.Template == nil {
-		return *f.Group, nil, nil
-	}
-	template := new(corev1.PodSpec)
-	for _, name := range f.Template {
-		template.Containers = append(template.Containers, corev1.Container{Name: name})
-	}
-	return *f.Group, template, nil
-}
-
-func (f facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
-	return f.Limits, nil
-}
-
-type errString string
-
-func (e errString) Error() string { return string(e) }
-
-// apply patches as the API server does.
-func apply(t testing.TB, raw []byte, ops []operations.Operation) []byte {
-	t.Helper()
-	if len(ops) == 0 {
-		return raw
-	}
-	text, err := json.Marshal(ops)
-	require.NoError(t, err)
-	patch, err := jsonpatch.DecodePatch(text)
-	require.NoError(t, err)
-	result, err := patch.Apply(raw)
-	require.NoError(t, err, string(text))
-	return result
+	return admit.NewWorkloadHandler(options).Handle(t.Context(), r)
 }
 
 func rewrite(t *testing.T, file string, archive *txtar.Archive, patched, said string) {

@@ -12,13 +12,15 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// Keep puts the marks of a gated pod back that an update leaves out, as one does that
-// replaces all labels or annotations. The policy on marks would refuse such an update.
-// A mark with another value stays as it came, for the policy to refuse; one on a pod
-// without a gate may go.
-func Keep(raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
+// Keep returns the operations that put the marks of a gated pod back, and warnings. An
+// update that replaces all labels or annotations leaves the marks out, and the policy on
+// marks would refuse the update. A mark with another value stays, for the policy to refuse.
+// An update may take a mark off a pod without a gate.
+func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if len(old) == 0 {
 		return nil, nil, nil
 	}
@@ -31,19 +33,19 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, Refusals, error) {
 	if !podspec.HasGate(&before.Spec) {
 		return nil, nil, nil
 	}
-	d, err := open(raw)
+	d, err := patch.Open(raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	var warnings Refusals
+	var warnings reason.Refusals
 	keep := func(field, key string, before, now map[string]string) {
 		was, had := before[key]
 		if _, has := now[key]; had && !has {
-			d.set(was, "metadata", field, key)
-			warnings.add(MarksKept, "%s", key)
+			d.Set(was, "metadata", field, key)
+			warnings.Add(reason.MarksKept, "%s", key)
 		}
 	}
 	keep("labels", api.GatedLabel, before.Labels, now.Labels)
 	keep("annotations", api.SlotsAnnotation, before.Annotations, now.Annotations)
-	return d.ops, warnings, nil
+	return d.Operations(), warnings, nil
 }

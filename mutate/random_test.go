@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package mutate
+package mutate_test
 
 import (
 	"encoding/json"
@@ -19,10 +19,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// randomPod makes a raw pod that means something often enough, with fields
-// that no version of Kubernetes has, anywhere.
+// randomPod makes raw pods that mean something often enough, with fields, anywhere, that no
+// version of Kubernetes has.
 type randomPod struct{ *rand.Rand }
 
 func (r randomPod) chance(percent int) bool { return r.IntN(100) < percent }
@@ -81,7 +86,7 @@ func (r randomPod) container(name string) map[string]any {
 	return c
 }
 
-// action is what a hook or a probe does.
+// action returns the action of a hook or a probe.
 func (r randomPod) action(hook bool) map[string]any {
 	all := []any{
 		map[string]any{"exec": map[string]any{"command": []any{"$(X)", "$$", "--"}}},
@@ -159,9 +164,8 @@ func (r randomPod) pod() map[string]any {
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "unknown": 1.0}
 }
 
-// TestRandomPods holds for any pod: it is refused for a reason or gated, a
-// second application changes nothing, what this build does not know survives
-// where it was, and the QoS class is what it was.
+// The webhook refuses any pod for a reason, or gates it. A second pass changes nothing,
+// unknown fields survive in their places, and the QoS class stays.
 func TestRandomPods(t *testing.T) {
 	gated := 0
 	for seed := range uint64(600) {
@@ -183,23 +187,23 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	raw, err := json.Marshal(random.pod())
 	require.NoError(t, err)
 	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: RestartsAll}
-	images := facts{Images: map[string]fakeImage{
-		"a:1": {Command: Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
+	subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: feature.RestartsAll}
+	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
+		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},
-		"c:1": {Command: Command{Platforms: map[string]Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
+		"c:1": {Command: image.Command{Platforms: map[string]image.Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
 	}}
-	ops, err := Inject(t.Context(), subject, agentImage, images)
+	ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
 	if err != nil {
 		var mistakes api.Mistakes
-		var refusals Refusals
+		var refusals reason.Refusals
 		require.True(t, errors.As(err, &mistakes) || errors.As(err, &refusals), "%v, %s", err, said)
 		require.Empty(t, ops, said)
 		return false
 	}
-	once := apply(t, raw, ops)
+	once := mutatetest.Apply(t, raw, ops)
 	subject.Raw = once
-	again, err := Inject(t.Context(), subject, agentImage, images)
+	again, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
 	require.NoError(t, err, said)
 	require.Empty(t, again, said)
 	checkSurvival(t, raw, once, said)
@@ -222,8 +226,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	return true
 }
 
-// checkSurvival: members that are not ours to change are as they were, in the
-// same place.
+// checkSurvival requires that members of the pod's own are as they were, in the same place.
 func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	t.Helper()
 	var before, after map[string]any
@@ -267,7 +270,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	same(before, after, "metadata", "spec")
 }
 
-// withoutOurs leaves the injected containers out, which may come first.
+// withoutOurs returns a list without the injected containers, which may come first.
 func withoutOurs(list []any) []any {
 	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
 		name := element.(map[string]any)["name"]
@@ -275,12 +278,12 @@ func withoutOurs(list []any) []any {
 	})
 }
 
-// withoutOurSysctl takes the one setting that a pod may get besides its own out
-// of what is compared, and what was made to hold it.
+// withoutOurSysctl takes the injected sysctl out of the comparison, with the objects that
+// the patch made for it.
 func withoutOurSysctl(before, after map[string]any) {
 	security, _ := after["securityContext"].(map[string]any)
 	list, _ := security["sysctls"].([]any)
-	ours := map[string]any{"name": unprivilegedPorts.Name, "value": unprivilegedPorts.Value}
+	ours := map[string]any{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 	was, _ := before["securityContext"].(map[string]any)
 	wasList, _ := was["sysctls"].([]any)
 	if len(list) != len(wasList)+1 || !reflect.DeepEqual(list[len(list)-1], any(ours)) {
@@ -295,8 +298,8 @@ func withoutOurSysctl(before, after map[string]any) {
 	}
 }
 
-// classOf is the QoS class by the words of Kubernetes' documentation, written
-// without a look at resources.go.
+// classOf returns the QoS class by the words of Kubernetes' documentation. The function was
+// written without a look at resources.go.
 func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	all := append(append([]corev1.Container{}, pod.Spec.Containers...), pod.Spec.InitContainers...)
 	value := func(list corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return list[name] }
@@ -325,7 +328,7 @@ func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	return corev1.PodQOSBurstable
 }
 
-// FuzzInject: bytes that are hardly a pod are refused, and never panic.
+// Bytes that are hardly a pod are refused, and never panic.
 func FuzzInject(f *testing.F) {
 	for seed := range uint64(20) {
 		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())
@@ -336,19 +339,19 @@ func FuzzInject(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"containers":[{"name":"a","command":["x"]}],"initContainers":[null],"volumes":[null]}}`))
 	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"},"labels":null},"spec":null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		subject := Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Kind: "Pod", Name: "p"}}
-		ops, err := Inject(t.Context(), subject, agentImage, facts{})
+		subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Kind: "Pod", Name: "p"}}
+		ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, mutatetest.Facts{})
 		if err != nil || len(ops) == 0 {
 			return
 		}
-		subject.Raw = apply(t, raw, ops)
-		again, err := Inject(t.Context(), subject, agentImage, facts{})
+		subject.Raw = mutatetest.Apply(t, raw, ops)
+		again, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, mutatetest.Facts{})
 		require.NoError(t, err)
 		require.Empty(t, again)
 	})
 }
 
-// FuzzCarry: the same for workloads.
+// Bytes that are hardly a workload never panic, and a second pass changes nothing.
 func FuzzCarry(f *testing.F) {
 	f.Add("Deployment",
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),
@@ -356,11 +359,11 @@ func FuzzCarry(f *testing.F) {
 	f.Add("CronJob", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":null}`), []byte(nil))
 	f.Add("Job", []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"metadata":null}}}`), []byte(`{}`))
 	f.Fuzz(func(t *testing.T, kind string, raw, old []byte) {
-		ops, _, err := Carry(RestartsAll, kind, raw, old)
+		ops, _, err := mutate.Carry(feature.RestartsAll, kind, raw, old)
 		if err != nil || len(ops) == 0 {
 			return
 		}
-		again, _, err := Carry(RestartsAll, kind, apply(t, raw, ops), old)
+		again, _, err := mutate.Carry(feature.RestartsAll, kind, mutatetest.Apply(t, raw, ops), old)
 		require.NoError(t, err)
 		require.Empty(t, again)
 	})

@@ -9,51 +9,49 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// rollout is what a Deployment, StatefulSet or DaemonSet says of how its pods are
-// replaced. Its defaults are there: the API server sets them before it asks.
+// rollout has the fields by which a Deployment, StatefulSet or DaemonSet replaces its pods.
+// The API server sets their defaults before it calls the webhook.
 type rollout struct {
 	Replicas *int32 `json:"replicas"`
-	// Strategy is a Deployment's, UpdateStrategy the others'; theirs are alike.
+	// Strategy is a Deployment's, UpdateStrategy that of the other two, which are alike.
 	Strategy       appsv1.DeploymentStrategy        `json:"strategy"`
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
 
-// stalls warns about a rollout that waits for pods that are not to be Ready.
-func (r rollout) stalls(kind string, annotations map[string]string, template *corev1.PodSpec) Refusals {
-	request, err := api.Parse(annotations)
-	if err != nil || !request.Claims() {
-		return nil //nolint:nilerr // foresee has told the mistakes
-	}
-	if inits := gatedInits(&corev1.Pod{Spec: *template}, request); request.Standbys() != api.ReadinessHolder && len(inits) == 0 {
+// stalls warns of a rollout that waits for standbys to become Ready, which they never do.
+func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
+	if request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
 	}
 	replicas := 1
 	if r.Replicas != nil {
 		replicas = int(*r.Replicas)
 	}
-	var warnings Refusals
+	var warnings reason.Refusals
 	switch {
 	case kind == "StatefulSet" && replicas > 1 && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType:
-		warnings.add(RolloutStalls, "a StatefulSet replaces a pod only when the one before is Ready")
+		warnings.Add(reason.RolloutStalls, "a StatefulSet replaces a pod only when the one before is Ready")
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
-		warnings.add(RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
+		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
-		warnings.add(RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
+		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}
 	return warnings
 }
 
-// allUnavailable: the rollout of a DaemonSet may do without all of its pods. How
-// many those are nobody knows here.
+// allUnavailable reports whether the rollout of a DaemonSet may do without all of its pods.
+// The webhook does not know their number, so only 100% says so.
 func (r rollout) allUnavailable() bool {
 	u := r.UpdateStrategy.RollingUpdate
 	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"
 }
 
-// unavailable is how many pods of a Deployment its rollout may do without. One,
-// where rounding leaves it none, and none more than there are to be either.
+// unavailable returns the number of pods that the rollout of a Deployment may do without.
+// The number is one where rounding leaves neither a pod to do without nor a pod to add.
 func (r rollout) unavailable(replicas int) int {
 	u := r.Strategy.RollingUpdate
 	if u == nil {
@@ -63,14 +61,14 @@ func (r rollout) unavailable(replicas int) int {
 	n, second := scaled(u.MaxUnavailable, replicas, false)
 	switch {
 	case first != nil || second != nil:
-		return replicas // the API server refuses it
+		return replicas // the API server refuses such a limit
 	case n == 0 && surge == 0:
 		return 1
 	}
 	return n
 }
 
-// scaled is a limit of a rollout, a quarter if nothing is said, in pods.
+// scaled returns a limit of a rollout in pods. The default is a quarter.
 func scaled(limit *intstr.IntOrString, replicas int, up bool) (int, error) {
 	if limit == nil {
 		quarter := intstr.FromString("25%")

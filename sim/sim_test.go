@@ -19,6 +19,13 @@ func TestSimulation(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
 
 func TestPlanted(t *testing.T) { play.Planted(t) }
 
+// A schedule of answers alone shows these bugs.
+func TestPlantedClaims(t *testing.T) {
+	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
+		"from-renew-time", "giving-up", "gone-is-free", "hold-and-wait", "identity-is-proof", "latest-deadline",
+		"margin-of-a-tenth", "no-margin", "own-duration", "polling", "read-makes-pauses-short")
+}
+
 // Without the libraries of Kubernetes this package compiles in less than a minute, with
 // them in four.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {

@@ -4,10 +4,10 @@
 // Package claim decides what an agent does about the Leases of one claim. The package
 // is pure: it sends nothing, starts no goroutine, and takes the time as an argument.
 //
-// The agent's loop asks [Claim.Next] what to do, carries the actions out, and hands the
-// answers back: to [Claim.Read], [Claim.Watched], [Claim.Gone] and [Claim.LookEnded] for
-// a look, to [Claim.Answered] for any other request. [Claim.State] tells where the claim
-// stands.
+// The agent's loop asks [Claim.Next] what to do, and carries the actions out. The loop
+// hands the answers of a look to its action: [Action.Read], [Action.Watched],
+// [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered].
+// [Claim.State] tells where the claim stands.
 //
 // A standby looks at each slot (a read, and then a watch). A campaign acquires the slots
 // one after the other, in the order of the configuration, under the number of one hold.

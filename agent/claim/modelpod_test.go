@@ -7,7 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -68,25 +67,6 @@ type modelChild struct {
 	hold     string
 	tokens   []Token
 	deadline time.Duration
-}
-
-type modelRequest struct {
-	action Action
-	sent   time.Duration
-	// stored: the request has arrived, with this answer.
-	arrived bool
-	answer  Answer
-	lost    bool
-	// answerAt is when a late answer comes.
-	answerAt time.Duration
-}
-
-type modelLook struct {
-	action   Action
-	sent     time.Duration
-	watching bool
-	// version is what the watch goes on from.
-	version int
 }
 
 // modelRandom is a source that costs little.
@@ -190,16 +170,6 @@ func (p *modelPod) answerDue(now time.Duration) {
 			p.endLook(l, Answer{Err: errTimeout})
 		}
 	}
-}
-
-func (p *modelPod) answered(r *modelRequest, answer Answer) {
-	p.requests = slices.DeleteFunc(p.requests, func(o *modelRequest) bool { return o == r })
-	_ = p.claim.Answered(p.local(), r.action, answer)
-}
-
-func (p *modelPod) endLook(l *modelLook, end Answer) {
-	p.looks = slices.DeleteFunc(p.looks, func(o *modelLook) bool { return o == l })
-	p.claim.LookEnded(p.local(), l.action, strconv.Itoa(l.version), end)
 }
 
 // die ends the child.
@@ -348,136 +318,4 @@ func (p *modelPod) letGo(giveBack bool) {
 	p.claim.LetGo(p.local(), giveBack, p.self.Budget.Retry)
 	p.hold, p.drains = "", 0
 	clear(p.stored)
-}
-
-// carry sends the request of an action.
-func (p *modelPod) carry(a Action) {
-	now := p.local()
-	switch a.Kind {
-	case EndLook:
-		p.looks = slices.DeleteFunc(p.looks, func(l *modelLook) bool { return l.action.Slot == a.Slot })
-		return
-	case StandBack:
-		return
-	case Look:
-		version, _ := strconv.Atoi(a.From)
-		p.looks = append(p.looks, &modelLook{action: a, sent: now, watching: a.From != "", version: version})
-	case Acquire:
-		if !a.Resumed && !slices.Contains(p.begun, a.Record.Hold) {
-			p.begun = append(p.begun, a.Record.Hold)
-		}
-		p.ordered(a)
-	case Release:
-		p.released(a)
-	}
-	p.count(a, now)
-	if a.Kind != Look {
-		p.requests = append(p.requests, &modelRequest{action: a, sent: now})
-	}
-}
-
-// count judges how many requests there were for a slot within a minute.
-func (p *modelPod) count(a Action, now time.Duration) {
-	sent := append(p.sent[a.Slot], now)
-	for len(sent) > 0 && sent[0] <= now-time.Minute {
-		sent = sent[1:]
-	}
-	p.sent[a.Slot] = sent
-	if len(sent) > PerMinute+Burst {
-		p.model.violate("%s: %d requests for %s within a minute", p.name, len(sent), a.Slot)
-	}
-}
-
-// ordered judges that a pod of several slots has all that come before.
-func (p *modelPod) ordered(a Action) {
-	for _, v := range p.claim.Views() {
-		if p.any || v.Slot == a.Slot {
-			return
-		}
-		if !v.Mine {
-			p.model.violate("%s acquires %s without %s", p.name, a.Slot, v.Slot)
-		}
-	}
-}
-
-// released judges that no child of the hold is alive, whatever the agent process knows.
-func (p *modelPod) released(a Action) {
-	if p.child != nil && p.child.hold == a.Hold && strings.Contains(p.lease(a.Slot).record.Holder, p.name+"_") {
-		p.model.violate("%s releases %s, and its child is alive", p.name, a.Slot)
-	}
-}
-
-// deliver lets one thing arrive, as the link allows; false if there was none.
-func (p *modelPod) deliver() bool {
-	if p.link == cut || p.frozen {
-		return false
-	}
-	for _, r := range p.requests {
-		if !r.arrived {
-			p.arrive(r)
-			return true
-		}
-	}
-	for _, l := range p.looks {
-		if p.see(l) {
-			p.step()
-			return true
-		}
-	}
-	return false
-}
-
-// arrive lets a request reach the API server.
-func (p *modelPod) arrive(r *modelRequest) {
-	r.arrived = true
-	switch {
-	case p.link == refused:
-		r.answer = Answer{Err: errRefused}
-	case r.action.Kind == Read:
-		r.answer = p.model.get(p.lease(r.action.Slot))
-	default:
-		r.answer = p.model.put(p.lease(r.action.Slot), r.action.Record)
-		if r.answer.Err == nil && r.action.Kind != Release {
-			p.stored[r.action.Slot] = r.sent
-		}
-		p.model.note("%s: write %d of %s by %s: %v", p.name, r.action.Kind, r.action.Slot, r.action.Record.Hold, r.answer.Err)
-	}
-	r.lost = p.link == deaf
-	if p.link == late {
-		r.answerAt = p.local() + time.Duration(1+p.model.script.choose(6))*time.Second
-	}
-	if p.link != late && !r.lost {
-		p.answered(r, r.answer)
-		p.step()
-	}
-}
-
-// see lets a look read, or tell one event; false if there is none.
-func (p *modelPod) see(l *modelLook) bool {
-	at := p.lease(l.action.Slot)
-	switch {
-	case p.link == refused:
-		p.endLook(l, Answer{Err: errRefused})
-	case p.link == deaf || p.link == mute && l.watching:
-		return false
-	case !l.watching && !at.exists:
-		p.endLook(l, Answer{Err: errMissing, Missing: true})
-	case !l.watching:
-		l.watching = true
-		l.version, _ = strconv.Atoi(at.record.Version)
-		p.count(l.action, p.local()) // for the watch
-		p.claim.Read(p.local(), l.action, at.record)
-	default:
-		i := slices.IndexFunc(at.events, func(e modelEvent) bool { return e.version > l.version })
-		if i < 0 {
-			return false
-		}
-		l.version = at.events[i].version
-		if at.events[i].gone {
-			p.claim.Gone(p.local(), l.action)
-			return true
-		}
-		p.claim.Watched(p.local(), l.action, at.events[i].record)
-	}
-	return true
 }

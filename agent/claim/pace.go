@@ -51,21 +51,3 @@ const (
 
 // Backoff returns the pause after so many misses.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }
-
-// backoff returns the pause after another miss of the slot, and counts the miss. Only a
-// stored write, or a look that lasted, makes the pauses short again. The pod that the
-// Lease names returns within the time that the others leave it: a request may time out,
-// and the next has a quarter of a renewal's period left.
-func (c *Claim) backoff(now time.Duration, s *slot, retryAfter time.Duration) time.Duration {
-	budget := c.config.Self.Budget
-	bound := min(slowest, budget.Renew)
-	if r, ok := s.view.Record(); ok && c.config.Self.Mine(r) && s.held == nil {
-		bound = min(budget.Retry, budget.Renew/4)
-	}
-	if now-s.look.began >= lasts {
-		s.look.misses = 0
-	}
-	pause := min(Backoff(s.look.misses), bound)
-	s.look.misses++
-	return c.jitter(max(pause, min(retryAfter, bound)))
-}

@@ -15,26 +15,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// self returns the pod of that name, with the default budget.
-func self(t testing.TB, name string) lease.Self {
-	b, err := api.NewBudget(api.DefaultLeaseDuration)
+// self returns the pod of that name, which asks for the lease duration.
+func self(t testing.TB, name string, duration time.Duration) lease.Self {
+	b, err := api.NewBudget(duration)
 	require.NoError(t, err)
 	return lease.Self{Identity: api.Identity(name, "u"), BootID: "boot-1", Budget: b}
 }
 
 func TestPodThatHeldReadsAgainBeforeItsStandbys(t *testing.T) {
-	c := New(Config{Slots: []string{"lock.a"}, Self: self(t, "a"), Random: rand.NewPCG(1, 1)}, 0)
-	s := c.slots[0]
+	c := New(Config{Slots: []string{"lock.a"}, Self: self(t, "a", api.DefaultLeaseDuration), Random: rand.NewPCG(1, 1)}, 0)
+	s := c.need.slots[0]
 	s.look.misses = 20
 	worst := func() (d time.Duration) {
 		for range 100 {
-			d = max(d, c.backoff(0, s, 0))
+			d = max(d, s.backoff(0, 0))
 		}
 		return d
 	}
-	b := c.config.Self.Budget
+	b := c.need.Self.Budget
 	assert.Greater(t, worst(), b.Renew/2)
 	assert.LessOrEqual(t, worst(), b.Renew)
-	s.view.Read(1, lease.Record{UID: "u", Version: "1", Holder: c.config.Self.Identity})
+	s.view.Read(1, lease.Record{UID: "u", Version: "1", Holder: c.need.Self.Identity})
 	assert.LessOrEqual(t, worst()+b.RequestTimeout, b.Renew, "within the time that the standbys leave")
 }

@@ -4,13 +4,35 @@
 package claim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
+// terms are what all slots of a claim share.
+type terms struct {
+	Config
+	// leaps counts the leaps of the wall clock that the claim was told of.
+	leaps int
+}
+
+// jitter returns a duration between half of d and d, so that agents that failed
+// together do not return together.
+func (t *terms) jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(t.Random.Uint64()%uint64(d/2+1)) //nolint:gosec // d is positive
+}
+
+// proven reports whether the Lease is this pod's own and no child of its hold can be
+// alive. The slot may then be taken back at once, or released.
+func (t *terms) proven(f Facts, r lease.Record) bool {
+	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
+	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
+}
+
 // slot is one Lease, as this claim sees and holds it.
 type slot struct {
+	*terms
 	name string
 	view lease.Observer
 	// held is nil while the slot is not held. lost says that the Lease was seen not to
@@ -85,34 +107,65 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.view.Read(now, held.Record())
 }
 
-// endedLooks returns the actions that end the looks which the claim gave up.
-func (c *Claim) endedLooks() []Action {
-	var actions []Action
-	for _, s := range c.slots {
-		if s.look.ended {
-			s.look.ended = false
-			actions = append(actions, Action{Kind: EndLook, Slot: s.name, slot: s})
-		}
+// backoff returns the pause after another miss of the slot, and counts the miss. Only a
+// stored write, or a look that lasted, makes the pauses short again. The pod that the
+// Lease names returns within the time that the others leave it: a request may time out,
+// and the next has a quarter of a renewal's period left.
+func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
+	budget := s.Self.Budget
+	bound := min(slowest, budget.Renew)
+	if r, ok := s.view.Record(); ok && s.Self.Mine(r) && s.held == nil {
+		bound = min(budget.Retry, budget.Renew/4)
 	}
-	return actions
+	if now-s.look.began >= lasts {
+		s.look.misses = 0
+	}
+	pause := min(Backoff(s.look.misses), bound)
+	s.look.misses++
+	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
-// lookAll keeps the slots in sight that are not held. While a write is under way, its
-// answer is the better news.
-func (c *Claim) lookAll(p *plan, slots []*slot) {
-	for _, s := range slots {
-		switch {
-		case s.held != nil:
-			// Its watch goes on.
-		case s.look.on || len(s.writing) > 0:
-		default:
-			c.beginLook(p, s)
-		}
+// obtainableAt returns the instant from which the slot may be taken, as far as is seen.
+// The pod that held it counts on it still: after an outage it is to be the first to begin.
+func (s *slot) obtainableAt(p *plan) time.Duration {
+	r, ok := s.view.Record()
+	duration := s.Self.Budget.Duration
+	at, sees := s.view.FreeAt(duration)
+	// Where watches are refused an agent sees one slot for moments, and never all of
+	// them at one: what it read of the others within a duration has to do. Before a
+	// slot is taken it is read again.
+	recent := p.now < s.view.Heard()+duration
+	if !sees && r.Holder != "" {
+		at = s.view.ExpiresAt(duration)
 	}
+	switch {
+	case ok && s.proven(p.facts, r):
+		return p.now
+	case !ok || !sees && !recent:
+		return Never
+	}
+	return at
+}
+
+// choosableAt returns the instant from which a campaign may choose the slot: it is seen
+// free, no request for it is under way, and no write was refused just now.
+func (s *slot) choosableAt(p *plan) time.Duration {
+	r, ok := s.view.Record()
+	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
+	switch {
+	case !ok || !sees || len(s.writing) > 0:
+		return Never
+	case s.proven(p.facts, r):
+		at = p.now
+	}
+	if s.refused == r.Version {
+		at = max(at, s.tryAt)
+	}
+	return at
 }
 
 // beginLook begins a look of the slot, when its time has come.
-func (c *Claim) beginLook(p *plan, s *slot) {
+func (s *slot) beginLook(p *plan) {
 	if at := max(s.look.at, s.pace.spareAt()); p.now < at {
 		p.wakeAt(at)
 		return
@@ -123,17 +176,77 @@ func (c *Claim) beginLook(p *plan, s *slot) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
-// send returns the action with the slot's request noted.
-func (c *Claim) send(p *plan, a Action, hold string) {
-	a.slot.writing = append(a.slot.writing, hold)
-	a.slot.pace.spend(p.now)
-	a.leaps = c.leaps
+// lookAgain ends a look that shows nothing any more, and puts the next one off.
+func (s *slot) lookAgain(now, retryAfter time.Duration) {
+	s.endLook()
+	s.view.Blind()
+	s.look.at = now + s.backoff(now, retryAfter)
+}
+
+// send adds an action to the plan, and notes its request. A write is of the hold.
+func (s *slot) send(p *plan, a Action, hold string) {
+	a.slot, a.leaps = s, s.leaps
+	s.writing = append(s.writing, hold)
+	s.pace.spend(p.now)
 	p.add(a)
 }
 
-// lookAgain ends a look that shows nothing any more, and puts the next one off.
-func (c *Claim) lookAgain(now time.Duration, s *slot, retryAfter time.Duration) {
-	s.endLook()
-	s.view.Blind()
-	s.look.at = now + c.backoff(now, s, retryAfter)
+// slots are some slots of a claim, in the order of acquisition.
+type slots []*slot
+
+// endedLooks returns the actions that end the looks which the claim gave up.
+func (all slots) endedLooks() []Action {
+	var actions []Action
+	for _, s := range all {
+		if s.look.ended {
+			s.look.ended = false
+			actions = append(actions, Action{Kind: EndLook, Slot: s.name, slot: s})
+		}
+	}
+	return actions
+}
+
+// lookAll keeps the slots in sight that are not held. While a write is under way, its
+// answer is the better news.
+func (all slots) lookAll(p *plan) {
+	for _, s := range all {
+		switch {
+		case s.held != nil:
+			// Its watch goes on.
+		case s.look.on || len(s.writing) > 0:
+		default:
+			s.beginLook(p)
+		}
+	}
+}
+
+// drop drops the slots that are held.
+func (all slots) drop(now time.Duration) {
+	for _, s := range all {
+		if s.held != nil {
+			s.drop(now)
+		}
+	}
+}
+
+// earliest returns the earliest instant of held slots.
+func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
+	at := of(all[0].held)
+	for _, s := range all[1:] {
+		at = min(at, of(s.held))
+	}
+	return at
+}
+
+// mineProven reports whether any slot is this pod's own without need.
+func (all slots) mineProven(f Facts) bool {
+	return slices.ContainsFunc(all, func(s *slot) bool {
+		r, ok := s.view.Record()
+		return ok && s.proven(f, r)
+	})
+}
+
+// requested reports whether a request is under way that is no look.
+func (all slots) requested() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.writing) > 0 })
 }

@@ -46,7 +46,7 @@ func (c *Claim) State() State {
 	if c.stage != Held {
 		return s
 	}
-	s.Deadline, s.DrainAt = c.earliest((*lease.Hold).Deadline), c.earliest((*lease.Hold).DrainAt)
+	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
 	s.Confirmed = c.campaign.slots[0].confirmed
 	first := c.campaign.slots[0].held.Record()
 	s.Acquired, s.Serving = first.AcquireTime, first.Notes.Serving
@@ -59,26 +59,17 @@ func (c *Claim) State() State {
 		if s.Lost == nil {
 			s.Lost = &Loss{Slot: slot.name, Err: slot.lost}
 		}
-		s.Taken = s.Taken || c.taken(slot.lost)
+		s.Taken = s.Taken || slot.taken()
 	}
 	return s
 }
 
-// earliest returns the earliest instant of the held slots.
-func (c *Claim) earliest(of func(*lease.Hold) time.Duration) time.Duration {
-	at := of(c.campaign.slots[0].held)
-	for _, s := range c.campaign.slots[1:] {
-		at = min(at, of(s.held))
-	}
-	return at
-}
-
-// taken reports whether another pod may run under a slot that was lost so. A Lease of
+// taken reports whether another pod may run under a slot that was lost. A Lease of
 // another pod, or of nobody, may have another child already. A Lease that still names
 // this pod lets no other pod begin.
-func (c *Claim) taken(err error) bool {
-	lost, ok := errors.AsType[*lease.LostError](err)
-	return !ok || lost.Holder != c.config.Self.Identity
+func (s *slot) taken() bool {
+	lost, ok := errors.AsType[*lease.LostError](s.lost)
+	return !ok || lost.Holder != s.Self.Identity
 }
 
 // View is one slot as the claim sees it.
@@ -97,11 +88,11 @@ type View struct {
 // Views returns the slots as the claim sees them.
 func (c *Claim) Views() []View {
 	var views []View
-	for _, s := range c.slots {
+	for _, s := range c.need.slots {
 		r, ok := s.view.Record()
 		views = append(views, View{
-			Slot: s.name, Record: r, Known: ok, Mine: c.config.Self.Mine(r),
-			ExpiresAt: s.view.ExpiresAt(c.config.Self.Budget.Duration),
+			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r),
+			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration),
 		})
 	}
 	return views
@@ -109,7 +100,7 @@ func (c *Claim) Views() []View {
 
 // Record returns what the slot's next write replaces.
 func (c *Claim) Record(name string) lease.Record {
-	for _, s := range c.slots {
+	for _, s := range c.need.slots {
 		if s.name == name {
 			return s.record()
 		}
@@ -119,26 +110,11 @@ func (c *Claim) Record(name string) lease.Record {
 
 // Named reports whether a Lease, as far as is seen or under way, is of the hold.
 func (c *Claim) Named(hold string) bool {
-	return slices.ContainsFunc(c.slots, func(s *slot) bool {
+	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
 		return s.record().Hold == hold || s.unread == hold || slices.Contains(s.writing, hold)
 	})
 }
 
 // Lost reports whether the hold of a child is seen to be over: a Lease that the child
 // needs is not of the hold. Taken: another pod may have that Lease.
-func (c *Claim) Lost(child Child) (lost, taken bool) {
-	needed := c.slots
-	if c.config.Any {
-		needed = c.slotsOf(child)
-	}
-	for _, s := range needed {
-		r, ok := s.view.Record()
-		if !ok && len(needed) > 1 && c.config.Any {
-			return false, false // the child may run under this slot
-		}
-		if ok && !c.config.Self.Holds(r, child.Hold) {
-			lost, taken = true, taken || !c.config.Self.Mine(r)
-		}
-	}
-	return lost, taken
-}
+func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package forward lets a standby accept connections on behalf of the holder. It
-// listens on the application's ports, and forwards each connection to the same
-// port of the holder's pod. So any pod behind a Service can take requests. A
+// Package forward lets a standby accept connections on behalf of the holder. The
+// standby listens on the application's ports, and forwards each connection to the
+// same port of the holder's pod. So any pod behind a Service can take requests. A
 // connection that arrives during a handover waits until there is a new holder.
 //
 // # Guarantees
@@ -12,10 +12,10 @@
 // can bind the ports. As after the end of any server, a connection that ended
 // before may still be in TIME_WAIT. A server that cannot restart within a minute
 // cannot start here either. A failure never looks like a regular end. The client
-// gets a reset, not an end of file, if the holder dies during an answer, if a
-// waiting connection finds no holder, and at [Forwarder.Close]. The number of
-// waiting connections and their time are bounded. Further connections wait in the
-// kernel's queue.
+// gets a reset, not an end of file, if the holder dies during an answer. The same
+// happens if a waiting connection finds no holder, and at [Forwarder.Close]. The
+// number of waiting connections and their time are bounded. Further connections
+// wait in the kernel's queue.
 //
 // # Clocks
 //

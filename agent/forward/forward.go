@@ -24,9 +24,9 @@ const (
 	// defaultHold is the default lease duration. After that time a vanished
 	// holder has a successor, or there is no standby left.
 	defaultHold = 30 * time.Second
-	// defaultMaxHeld bounds the connections that wait during a handover. It is a
-	// quarter of defaultMaxOpen, and twice the usual backlog of an application
-	// (128).
+	// defaultMaxHeld bounds the connections that wait during a handover.
+	// defaultMaxHeld is a quarter of defaultMaxOpen, and twice the usual backlog
+	// of an application (128).
 	defaultMaxHeld = 256
 	// defaultMaxOpen bounds the agent's memory. A connection costs 18 KB
 	// (measured), two goroutines and two sockets. So all connections take less
@@ -71,8 +71,8 @@ type Forwarder struct {
 
 	mu      sync.Mutex
 	session *session      // nil while closed
-	route   *route        // of the last target; nil before the first
-	holding bool          // there is no target for new connections
+	route   *route        // the route of the last target; nil before the first
+	holding bool          // reports that new connections have no target
 	changed chan struct{} // closed at the next change of route or holding
 }
 
@@ -103,7 +103,7 @@ func New(config Config) *Forwarder {
 	return f
 }
 
-// Open listens on every port or, if one fails, on none. It does nothing if the
+// Open listens on every port or, if one fails, on none. Open does nothing if the
 // forwarder is already open.
 func (f *Forwarder) Open() error {
 	f.mu.Lock()
@@ -163,8 +163,8 @@ func newRoute(addr netip.Addr) *route {
 	return r
 }
 
-// target returns the route for new connections, or nil if there is none. It also
-// returns a channel that is closed when the route changes.
+// target returns the route for new connections, or nil if there is none. target
+// also returns a channel that is closed when the route changes.
 func (f *Forwarder) target() (*route, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -90,7 +90,7 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 	}
 }
 
-// take waits for a place. It returns false if the session ends first.
+// take waits for a place. take returns false if the session ends first.
 func (s *session) take(places chan<- struct{}) bool {
 	select {
 	case places <- struct{}{}:
@@ -100,8 +100,8 @@ func (s *session) take(places chan<- struct{}) bool {
 	}
 }
 
-// pause waits for d or until wake is closed. It returns false if the session ends
-// first.
+// pause waits for d or until wake is closed. pause returns false if the session
+// ends first.
 func (s *session) pause(d time.Duration, wake <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -146,7 +146,8 @@ const (
 )
 
 // connect returns a connection to the first target that accepts it, and its
-// route. It returns nil when the waiting time is over or the session ends.
+// route. After the waiting time, or at the end of the session, connect returns
+// nil.
 func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
 	retry := firstRetry
@@ -182,7 +183,7 @@ func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 }
 
 // relay copies in both directions until both have ended, one has failed, or ctx
-// ends. It closes both connections.
+// ends. relay closes both connections.
 func relay(ctx context.Context, a, b *net.TCPConn) {
 	abort := func() { reset(a); reset(b) }
 	aborted := make(chan struct{})

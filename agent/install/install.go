@@ -52,8 +52,8 @@ func binary(to string) error {
 	return nil
 }
 
-// openDir makes a directory that all users may write to, whatever the umask. It
-// keeps the setgid bit that the kubelet sets for a volume's fsGroup.
+// openDir makes a directory that all users may write to, whatever the umask. A
+// setgid bit stays, because the kubelet sets it for a volume's fsGroup.
 func openDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("make directory: %w", err)
@@ -85,8 +85,8 @@ func alone(dir string, f func() error) error {
 }
 
 // copySelf writes nothing if the binary is already there, because a restarted
-// agent may find the disk full. It writes to one fixed temporary name. If the
-// process is killed, one file stays, and the next process overwrites it.
+// agent may find the disk full. copySelf writes to one fixed temporary name. If
+// the process is killed, one file stays, and the next process overwrites it.
 func copySelf(to string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -114,7 +114,7 @@ func copySelf(to string) error {
 	return os.Rename(fresh.Name(), to)
 }
 
-// same reports whether the file at path equals the rest of f. It returns false
+// same reports whether the file at path equals the rest of f. same returns false
 // for an unreadable file.
 func same(f *os.File, path string) bool {
 	there, err := os.Open(path)

@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// realAPI is a client of a real API server, for what the others only play. It
-// needs a namespace with a Lease called "client" that nobody holds, and the
-// token of an account that has the agents' rights on it:
+// realAPI returns a client of a real API server; all other tests use a fake one.
+// The namespace must have a Lease called "client" without a holder. The token
+// must belong to an account with the agent's rights on that Lease:
 //
 //	METAPARTICLE_API=https://HOST:PORT METAPARTICLE_API_NAMESPACE=… \
 //	METAPARTICLE_API_TOKEN=FILE METAPARTICLE_API_CA=FILE go test ./agent/kube -run Real
@@ -55,16 +55,16 @@ func TestRealLeaseIsComparedAndSwapped(t *testing.T) {
 	assert.Equal(t, read.metadata["finalizers"], stored.metadata["finalizers"])
 
 	_, err = client.UpdateLease(t.Context(), stored)
-	require.ErrorIs(t, err, ErrUnchanged, "equal bytes are not stored")
+	require.ErrorIs(t, err, ErrUnchanged, "the API server must not store equal bytes")
 	_, err = client.UpdateLease(t.Context(), next)
-	require.ErrorIs(t, err, ErrConflict, "an old resource version")
+	require.ErrorIs(t, err, ErrConflict, "the resource version is old")
 	other := stored.Clone()
 	other.UID = "00000000-0000-0000-0000-000000000000"
 	_, err = client.UpdateLease(t.Context(), other)
-	require.ErrorIs(t, err, ErrConflict, "another uid")
+	require.ErrorIs(t, err, ErrConflict, "the uid is another Lease's")
 	assert.True(t, Refused(err))
 	_, err = client.GetLease(t.Context(), "another")
-	require.ErrorIs(t, err, ErrForbidden, "a Lease that is not ours to read")
+	require.ErrorIs(t, err, ErrForbidden, "the account has no right to read this Lease")
 }
 
 func TestRealWatchResumes(t *testing.T) {
@@ -76,7 +76,7 @@ func TestRealWatchResumes(t *testing.T) {
 	first, err = client.UpdateLease(t.Context(), first)
 	require.NoError(t, err)
 
-	// A watch from before the write tells it, and then the next one.
+	// A watch from before the write reports that write, and then the next one.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var seen []string
@@ -98,7 +98,7 @@ func TestRealWatchResumes(t *testing.T) {
 	assert.Equal(t, []string{first.ResourceVersion, read.ResourceVersion}, seen)
 }
 
-func TestRealWatchWithoutAVersionBeginsWithTheLease(t *testing.T) {
+func TestRealWatchWithoutVersionBeginsWithLease(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)

@@ -155,7 +155,7 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 }
 
 // send sends the request and returns a successful answer, whose body the caller
-// closes. After a 401 it reads the token again. If the token has changed, send
+// closes. After a 401, send reads the token again. If the token has changed, send
 // repeats the request: the unauthenticated one did nothing.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	bearer, err := c.token.get(time.Now())

@@ -57,7 +57,7 @@ func TestUpdateReplacesTheVersionThatWasRead(t *testing.T) {
 	assert.Equal(t, "u-1", sent.UID)
 	assert.Equal(t, "41", sent.ResourceVersion)
 	assert.Equal(t, "pod-z_9", sent.Holder)
-	assert.Equal(t, "41", lease.ResourceVersion, "the argument is the caller's")
+	assert.Equal(t, "41", lease.ResourceVersion, "UpdateLease must not change its argument")
 }
 
 func TestUpdateWithoutUIDOrVersionIsNotSent(t *testing.T) {
@@ -88,8 +88,8 @@ func TestAnswerWithAnotherObjectProvesNothing(t *testing.T) {
 	assert.False(t, Refused(err))
 }
 
-// A PUT whose reply was lost may have been stored. It is the caller's to find
-// out; sent again by the transport it would meet its own conflict.
+// A PUT whose answer was lost may have been stored. If the transport repeated it,
+// the second one would conflict with the first.
 func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 	var puts atomic.Int32
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -101,8 +101,8 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// On a connection that was used before: there the transport could think
-	// that the server closed it while idle.
+	// The connection was used before. So the transport could take it for an idle
+	// one that the server closed, and send again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
 	_, err = client.UpdateLease(t.Context(), lease)
@@ -160,22 +160,22 @@ func TestStatusCodesMatchTheirErrors(t *testing.T) {
 		is      error
 		refused bool
 	}{
-		"unauthorized":       {401, `{"kind":"Status","reason":"Unauthorized","message":"Unauthorized","code":401}`, ErrUnauthorized, true},
-		"forbidden":          {403, `{"reason":"Forbidden"}`, ErrForbidden, true},
-		"not found":          {404, `{"reason":"NotFound"}`, ErrNotFound, true},
-		"conflict":           {409, `{"reason":"Conflict"}`, ErrConflict, true},
-		"gone":               {410, `{"reason":"Expired"}`, ErrGone, true},
-		"too many requests":  {429, `{"reason":"TooManyRequests","details":{"retryAfterSeconds":3}}`, ErrTooManyRequests, true},
-		"a proxy's page":     {404, `<html>`, ErrNotFound, true},
-		"no body":            {409, ``, ErrConflict, true},
-		"huge body":          {403, strings.Repeat("x", maxBody+10), ErrForbidden, true},
-		"invalid":            {422, `{"reason":"Invalid"}`, nil, true},
-		"request timeout":    {408, ``, nil, false},
-		"etcd did not say":   {500, `{"reason":"InternalError"}`, nil, false},
-		"unavailable":        {503, ``, nil, false},
-		"gave up on etcd":    {504, `{"reason":"Timeout"}`, nil, false},
-		"redirect":           {307, ``, nil, false},
-		"not a final answer": {304, ``, nil, false},
+		"unauthorized":      {401, `{"kind":"Status","reason":"Unauthorized","message":"Unauthorized","code":401}`, ErrUnauthorized, true},
+		"forbidden":         {403, `{"reason":"Forbidden"}`, ErrForbidden, true},
+		"not found":         {404, `{"reason":"NotFound"}`, ErrNotFound, true},
+		"conflict":          {409, `{"reason":"Conflict"}`, ErrConflict, true},
+		"gone":              {410, `{"reason":"Expired"}`, ErrGone, true},
+		"too many requests": {429, `{"reason":"TooManyRequests","details":{"retryAfterSeconds":3}}`, ErrTooManyRequests, true},
+		"page of a proxy":   {404, `<html>`, ErrNotFound, true},
+		"no body":           {409, ``, ErrConflict, true},
+		"huge body":         {403, strings.Repeat("x", maxBody+10), ErrForbidden, true},
+		"invalid":           {422, `{"reason":"Invalid"}`, nil, true},
+		"request timeout":   {408, ``, nil, false},
+		"etcd error":        {500, `{"reason":"InternalError"}`, nil, false},
+		"unavailable":       {503, ``, nil, false},
+		"timeout of etcd":   {504, `{"reason":"Timeout"}`, nil, false},
+		"redirect":          {307, ``, nil, false},
+		"not modified":      {304, ``, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := serve(t, c.status, c.body).UpdateLease(t.Context(), parse(t, foreign))
@@ -213,7 +213,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}).client(t)
 	_, err := client.GetLease(t.Context(), "biller")
 	require.Error(t, err)
-	assert.EqualValues(t, 1, requests.Load(), "the token would follow")
+	assert.EqualValues(t, 1, requests.Load(), "a redirect would leak the token")
 }
 
 func TestOversizedAnswerIsRefused(t *testing.T) {
@@ -234,7 +234,7 @@ func TestRotatedTokenIsUsedAfterA401(t *testing.T) {
 	client := s.client(t)
 	_, err := client.GetLease(t.Context(), "biller")
 	require.ErrorIs(t, err, ErrUnauthorized)
-	assert.EqualValues(t, 1, requests.Load(), "the same token again says nothing new")
+	assert.EqualValues(t, 1, requests.Load(), "the client repeated the request with the same token")
 
 	write(t, s.token, "second")
 	_, err = client.GetLease(t.Context(), "biller")
@@ -255,7 +255,7 @@ func TestTokenIsReadOnceAMinute(t *testing.T) {
 		{0, " one \n", "one"},
 		{59 * time.Second, "two", "one"},
 		{61 * time.Second, "two", "two"},
-		{200 * time.Second, "", "two"}, // being written: the old one may be good still
+		{200 * time.Second, "", "two"}, // the file is being written, so the old token still counts
 		{261 * time.Second, "three", "three"},
 	} {
 		write(t, file, step.text)
@@ -287,7 +287,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 
 	write(t, s.ca, "half a file")
 	_, err = client.GetLease(t.Context(), "biller")
-	require.ErrorAs(t, err, &unknown, "the last good CA goes on to count")
+	require.ErrorAs(t, err, &unknown, "the last valid CA must still count")
 
 	write(t, s.ca, newCA)
 	_, err = client.GetLease(t.Context(), "biller")
@@ -324,7 +324,7 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 		assert.Equal(t, http.MethodPatch, r.Method)
 		assert.Equal(t, "/api/v1/namespaces/shop/pods/biller-1/status", r.URL.Path)
 		assert.Equal(t, "application/strategic-merge-patch+json", r.Header.Get("Content-Type"))
-		assert.Contains(t, r.Header.Get("Accept"), "as=PartialObjectMetadata", "not all of the pod for its resourceVersion")
+		assert.Contains(t, r.Header.Get("Accept"), "as=PartialObjectMetadata", "the answer must not contain the whole pod")
 		assert.JSONEq(t, patch, string(body))
 		_, _ = io.WriteString(w, `{"kind":"Pod","metadata":{"name":"biller-1","resourceVersion":"7"}}`)
 	}).client(t)

@@ -17,8 +17,8 @@ import (
 // replaces the token at four fifths of its life, which is at least ten minutes.
 const tokenAge = time.Minute
 
-// token is the service account's token. It is read again because the kubelet
-// rotates it.
+// token is the service account's token. The client reads its file again because
+// the kubelet rotates the token.
 type token struct {
 	file string
 
@@ -62,8 +62,9 @@ func (t *token) read(now time.Time) (string, error) {
 	return t.value, nil
 }
 
-// authority is the CA file. It is read for each new connection, so that a changed
-// CA takes effect. New connections are rare, and cost far more than the read.
+// authority is the CA file. The client reads the file for each new connection, so
+// that a changed CA takes effect. New connections are rare, and cost far more
+// than the read.
 type authority struct {
 	file string
 

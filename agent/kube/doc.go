@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kube is the agent's client of the Kubernetes API. It reads, writes and
-// watches Leases, patches the status of the agent's pod, and creates Events. It
-// imports only the standard library, because it runs next to every gated
-// application. For the same five requests, client-go takes 26 MB on disk and 20
-// MB of memory. This package takes about 6 MB of each, most of it for TLS.
+// Package kube is the agent's client of the Kubernetes API. The client reads,
+// writes and watches Leases, patches the status of the agent's pod, and creates
+// Events. The package imports only the standard library, because it runs next to
+// every gated application. For the same five requests, client-go takes 26 MB on
+// disk and 20 MB of memory. This package takes about 6 MB of each, most of it for
+// TLS.
 //
 // # Guarantees
 //
@@ -20,8 +21,8 @@
 //
 // # Clocks
 //
-// The package compares no clocks. It reads only its own process's clock, to age
-// its copy of the token. It passes AcquireTime and RenewTime through unread.
+// The package compares no clocks. The client reads only its own process's clock,
+// to age its copy of the token. AcquireTime and RenewTime pass through unread.
 //
 // # What is not guaranteed
 //

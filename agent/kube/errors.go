@@ -124,8 +124,8 @@ func cut(text string, limit int) string {
 	return strings.ToValidUTF8(text[:limit], "")
 }
 
-// maxRetryAfter bounds the pause that a server can request. It is the longest
-// lease duration, because no agent may be silent for longer.
+// maxRetryAfter bounds the pause that a server can request. maxRetryAfter is the
+// longest lease duration, because no agent may be silent for longer.
 const maxRetryAfter = time.Hour
 
 func seconds(n int) time.Duration {

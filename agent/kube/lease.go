@@ -14,9 +14,9 @@ import (
 // times within one microsecond become the same bytes.
 const microTime = "2006-01-02T15:04:05.000000Z07:00"
 
-// Lease is a coordination.k8s.io/v1 Lease. It keeps the fields that it does not
-// declare (owner references, finalizers, strategy, future fields) and writes them
-// back unchanged.
+// Lease is a coordination.k8s.io/v1 Lease. Lease keeps the fields that it does
+// not declare (owner references, finalizers, strategy, future fields) and writes
+// them back unchanged.
 type Lease struct {
 	Name            string
 	Namespace       string
@@ -79,7 +79,7 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 // reader decodes fields until the first error.
 type reader struct{ err error }
 
-// read decodes the value at key. It leaves the target unchanged if the value is
+// read decodes the value at key. read leaves the target unchanged if the value is
 // absent or null.
 func (r *reader) read(from object, key string, target any) {
 	value, ok := from[key]
@@ -92,7 +92,8 @@ func (r *reader) read(from object, key string, target any) {
 }
 
 // MarshalJSON encodes the object as it was read, with the fields of l replaced.
-// Like client-go, it writes an empty holderIdentity into a released Lease.
+// Like client-go, MarshalJSON writes an empty holderIdentity into a released
+// Lease.
 func (l *Lease) MarshalJSON() ([]byte, error) {
 	w := writer{}
 	metadata := w.over(l.metadata, map[string]any{
@@ -166,8 +167,9 @@ func unlessNever(t time.Time) any {
 	return t.UTC().Format(microTime)
 }
 
-// decodeLease decodes a Lease from the API server. It requires the name, the uid
-// and the resourceVersion, without which the Lease cannot be written again.
+// decodeLease decodes a Lease from the API server. decodeLease requires the name,
+// the uid and the resourceVersion, without which the Lease cannot be written
+// again.
 func decodeLease(data []byte) (*Lease, error) {
 	lease := new(Lease)
 	if err := json.Unmarshal(data, lease); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// foreign is a Lease with everything that this package does not know.
+// foreign is a Lease with many fields that this package does not know.
 const foreign = `{
   "apiVersion": "coordination.k8s.io/v1",
   "kind": "Lease",
@@ -74,7 +74,7 @@ func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
 		`"2026-01-02T05:04:05.700000+02:00"`, `"2026-01-02T02:04:06.000000Z"`,
 		`"metaparticle.io/token": "40"`, `"metaparticle.io/token": "41"`)
 	assert.JSONEq(t, want, string(written))
-	// JSONEq compares numbers as floats, which cannot tell this one apart.
+	// JSONEq compares numbers as floats, which cannot represent this one.
 	assert.Contains(t, string(written), "9007199254740993")
 }
 
@@ -93,7 +93,8 @@ func TestZeroFieldsOfALeaseAreOmitted(t *testing.T) {
 	lease.Labels, lease.Annotations = nil, nil
 	written, err := json.Marshal(lease)
 	require.NoError(t, err)
-	// The API server refuses a duration of zero, and a year of one is no time.
+	// The API server refuses a zero duration, and a zero time must not be
+	// written.
 	for _, key := range []string{"leaseDurationSeconds", "renewTime", "acquireTime", "labels", "annotations"} {
 		assert.NotContains(t, string(written), key)
 	}
@@ -122,7 +123,8 @@ func TestChangesOfACloneLeaveTheOriginal(t *testing.T) {
 	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
 }
 
-// Clones share what they were read from: writing one must not touch it.
+// Clones share the object that they were read from, so encoding one must not
+// change it.
 func TestClonesAreEncodedConcurrently(t *testing.T) {
 	lease := parse(t, foreign)
 	var writers sync.WaitGroup
@@ -161,7 +163,7 @@ func TestKeysOfALeaseAreComparedExactly(t *testing.T) {
 
 func TestMalformedLeaseIsRefused(t *testing.T) {
 	for name, text := range map[string]string{
-		"no JSON":              `<html>`,
+		"not JSON":             `<html>`,
 		"null":                 `null`,
 		"empty":                `{}`,
 		"list":                 `[]`,
@@ -170,7 +172,7 @@ func TestMalformedLeaseIsRefused(t *testing.T) {
 		"no name":              `{"metadata":{"uid":"u","resourceVersion":"1"}}`,
 		"holder is a number":   `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"holderIdentity":1}}`,
 		"duration is a string": `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"leaseDurationSeconds":"30"}}`,
-		"time is none":         `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":"yesterday"}}`,
+		"time is malformed":    `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":"yesterday"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decodeLease([]byte(text))
@@ -179,7 +181,8 @@ func TestMalformedLeaseIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzLease: what can be read can be written, and reads the same again.
+// FuzzLease checks that any decoded Lease can be encoded and decoded again
+// unchanged.
 func FuzzLease(f *testing.F) {
 	f.Add([]byte(foreign))
 	f.Add([]byte(`{"metadata":{"name":"n","uid":"u","resourceVersion":"1"}}`))

@@ -25,7 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// replace replaces each pair's first text, which must be there, by its second.
+// replace replaces the first text of each pair by the second. The text must
+// contain the first.
 func replace(t *testing.T, text string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
@@ -35,8 +36,8 @@ func replace(t *testing.T, text string, pairs ...string) string {
 	return text
 }
 
-// server is an API server played by a handler, and the files that a client
-// knows it by.
+// server is a fake API server with a handler, and the credential files of its
+// clients.
 type server struct {
 	*httptest.Server
 	token, ca string
@@ -68,7 +69,7 @@ func (s *server) client(t *testing.T) *Client {
 	return client
 }
 
-// serve answers every request with one body.
+// serve returns a client of a server that answers every request with one body.
 func serve(t *testing.T, status int, body string) *Client {
 	t.Helper()
 	return newServer(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -82,7 +83,8 @@ func write(t *testing.T, file, text string) {
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 }
 
-// newCertificate makes a CA and a certificate for 127.0.0.1 that it signed.
+// newCertificate creates a CA, and a certificate for 127.0.0.1 that the CA
+// signed.
 func newCertificate(t *testing.T) (ca string, leaf tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// A cut path is noticed within silence. TCP_USER_TIMEOUT covers data in
-	// flight; keepalive covers an idle connection (5 s idle, then three probes a
-	// second apart). The shortest lease is 10 s, so time for one new connection
-	// is left.
+	// silence bounds the time until the agent notices a cut path.
+	// TCP_USER_TIMEOUT covers data in flight; keepalive covers an idle connection
+	// (5 s idle, then three probes a second apart). The shortest lease is 10 s,
+	// so time for one new connection is left.
 	silence       = 8 * time.Second
 	probeIdle     = 5 * time.Second
 	probeInterval = time.Second
@@ -43,7 +43,7 @@ const (
 
 // curves are the cheapest key exchanges that every API server supports. Go's
 // default, a post-quantum exchange, costs a kilobyte each way and lasting memory.
-// The tokens on this connection stay secret only for minutes anyway.
+// The content of this connection must stay secret for minutes only.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
 // newTransport speaks only HTTP/1.1, so that each request has its own connection.
@@ -63,8 +63,8 @@ func newTransport(ca *authority, host string) *http.Transport {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Protocols: protocols,
-		// Each new connection reads the CA file, which TLSClientConfig could not
-		// do.
+		// A TLSClientConfig would fix the CA. Dialling here lets each new
+		// connection trust the current CA file.
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()

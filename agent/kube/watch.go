@@ -33,8 +33,8 @@ const (
 // WatchEvent is one event of a watch.
 type WatchEvent struct {
 	Type WatchType
-	// Lease is the object after the event, or the last state of a deleted one. It
-	// is nil for a Bookmark.
+	// Lease is the object after the event, or the last state of a deleted one. A
+	// Bookmark has none.
 	Lease *Lease
 	// ResourceVersion lets a later watch resume after this event.
 	ResourceVersion string

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// frame is one line of a watch.
+// frame returns one line of a watch.
 func frame(kind WatchType, resourceVersion string) string {
 	return `{"type":"` + string(kind) + `","object":{"kind":"Lease","metadata":{"name":"biller","uid":"u-1",` +
 		`"resourceVersion":"` + resourceVersion + `"},"spec":{"holderIdentity":"h` + resourceVersion + `"}}}` + "\n"
@@ -26,7 +26,7 @@ func frame(kind WatchType, resourceVersion string) string {
 
 const bookmark = `{"type":"BOOKMARK","object":{"kind":"Lease","metadata":{"resourceVersion":"50","creationTimestamp":null},"spec":{}}}` + "\n"
 
-// collect watches a stream that is body and then ends in good order.
+// collect watches a stream that contains body and then ends in good order.
 func collect(t *testing.T, body string) (seen []string, err error) {
 	t.Helper()
 	err = serve(t, http.StatusOK, body).WatchLease(t.Context(), "biller", "41", func(e WatchEvent) {
@@ -63,24 +63,24 @@ func TestWatchDeliversEachEvent(t *testing.T) {
 	assert.Equal(t, []string{"ADDED 42 h42", "MODIFIED 43 h43", "BOOKMARK 50", "DELETED 51 h51"}, seen)
 }
 
-// What was said before the fault counts; what comes after it is not read.
+// Events before the fault count; nothing after it is read.
 func TestWatchEndsAtTheFirstFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault string
 		is    error
 	}{
-		"error event 410":  {`{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old resource version"}}`, ErrGone},
-		"error event 403":  {`{"type":"ERROR","object":{"kind":"Status","code":403}}`, ErrForbidden},
-		"error no status":  {`{"type":"ERROR","object":"text"}`, ErrMalformed},
-		"unknown type":     {`{"type":"RENAMED","object":{}}`, ErrMalformed},
-		"no type":          {`{}`, ErrMalformed},
-		"no lease":         {`{"type":"MODIFIED","object":{"kind":"Pod"}}`, ErrMalformed},
-		"another lease":    {strings.ReplaceAll(frame(Modified, "44"), "biller", "other"), ErrMalformed},
-		"bookmark of none": {`{"type":"BOOKMARK","object":{}}`, ErrMalformed},
-		"truncated":        {frame(Modified, "44")[:50], io.ErrUnexpectedEOF},
-		"huge frame":       {`{"type":"MODIFIED","object":"` + strings.Repeat("x", 2*maxBody) + `"}`, ErrTooLarge},
-		"garbage":          {"<html>", nil},
-		"binary":           {"\x00\xff", nil},
+		"error event with 410":         {`{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old resource version"}}`, ErrGone},
+		"error event with 403":         {`{"type":"ERROR","object":{"kind":"Status","code":403}}`, ErrForbidden},
+		"error event without a status": {`{"type":"ERROR","object":"text"}`, ErrMalformed},
+		"unknown type":                 {`{"type":"RENAMED","object":{}}`, ErrMalformed},
+		"no type":                      {`{}`, ErrMalformed},
+		"event of a Pod":               {`{"type":"MODIFIED","object":{"kind":"Pod"}}`, ErrMalformed},
+		"another lease":                {strings.ReplaceAll(frame(Modified, "44"), "biller", "other"), ErrMalformed},
+		"bookmark without a version":   {`{"type":"BOOKMARK","object":{}}`, ErrMalformed},
+		"truncated frame":              {frame(Modified, "44")[:50], io.ErrUnexpectedEOF},
+		"huge frame":                   {`{"type":"MODIFIED","object":"` + strings.Repeat("x", 2*maxBody) + `"}`, ErrTooLarge},
+		"garbage":                      {"<html>", nil},
+		"binary":                       {"\x00\xff", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			after := "\n" + frame(Modified, "45")
@@ -104,7 +104,7 @@ func TestRefusedWatchMatchesItsError(t *testing.T) {
 	}
 }
 
-// The bound is one of a frame, not of a watch: a watch lasts for hours.
+// The limit applies to a frame, not to a watch, because a watch lasts for hours.
 func TestFrameLimitDoesNotBoundAWatch(t *testing.T) {
 	one := frame(Modified, "43")
 	count := 2*maxBody/len(one) + 1
@@ -136,7 +136,8 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	assert.ErrorIs(t, err, context.Canceled)
 }
 
-// A request finds a connection while a watch is open, and the watch stays.
+// A request gets its own connection while a watch is open, and the watch
+// continues.
 func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 	proceed := make(chan struct{})
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -161,8 +162,8 @@ func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 	assert.Equal(t, []string{"43", "44"}, seen)
 }
 
-// FuzzWatch: no stream makes an event without what is needed to resume after
-// it, and none reads as longer than it is.
+// FuzzWatch checks that each event has a resourceVersion to resume from. A stream
+// without an event must yield none.
 func FuzzWatch(f *testing.F) {
 	f.Add([]byte(frame(Added, "42") + bookmark + frame(Deleted, "51")))
 	f.Add([]byte(`{"type":"ERROR","object":{"code":410}}`))

@@ -18,9 +18,9 @@
 //     The API server answers a PUT of equal bytes with 200 and does not store it.
 //     So each renew time differs from the one read, also in the microseconds that
 //     a Lease can store.
-//   - A hold's deadline counts from the instant before its last write was sent. If
-//     the agent reads that one of several unanswered writes was stored, the
-//     deadline counts from the earliest of them: no answer shows which one it was.
+//   - A hold's deadline counts from the instant before its last write was sent. A
+//     read may show that one of several unanswered writes was stored, but not
+//     which one. Then the deadline counts from the earliest of them.
 //   - A standby waits from the instant at which it saw the last change. That
 //     instant is later than the one at which the holder sent the write. The
 //     standby waits for the duration in the Lease, not for its own.

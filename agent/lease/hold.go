@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Hold is one uninterrupted possession of one slot. It starts with the answer to
-// an acquiring write, and computes the child's deadline.
+// Hold is one uninterrupted possession of one slot. Hold starts with the answer
+// to an acquiring write, and computes the child's deadline.
 type Hold struct {
 	self   Self
 	id     string
@@ -38,8 +38,8 @@ type Attempt struct {
 }
 
 // Begin starts a hold from the answer to an acquiring write. For a hold of an
-// earlier agent process, it takes the first renewal by this process instead. An
-// empty token means a new hold, whose token is the version of the answer.
+// earlier agent process, Begin takes the first renewal by this process instead.
+// An empty token means a new hold, whose token is the version of the answer.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
@@ -125,7 +125,7 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 }
 
 // Read takes a consistent read, which must follow a refused or unanswered
-// attempt. It returns an error if the slot is lost. If a pending renewal was
+// attempt. Read returns an error if the slot is lost. If a pending renewal was
 // stored, the deadline counts from the earliest pending one. Another program's
 // write extends nothing, even if our renewal is still visible in it.
 func (h *Hold) Read(r Record) error {
@@ -148,7 +148,7 @@ func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }
 
-// accept makes stored the state that counts. It drops the pending attempts,
+// accept makes stored the state that counts. accept drops the pending attempts,
 // because the API server refuses any write against an older version.
 func (h *Hold) accept(from time.Duration, stored Record) {
 	h.from, h.record, h.pending = from, stored, nil

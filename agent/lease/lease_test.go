@@ -109,7 +109,7 @@ func TestRenewTimeAlwaysDiffersInMicroseconds(t *testing.T) {
 	}
 }
 
-func TestTokenIsTheAcquiringVersionForTheWholeHold(t *testing.T) {
+func TestTokenStaysTheAcquiringVersion(t *testing.T) {
 	h := held(t)
 	assert.Equal(t, "2", h.Token())
 	for _, version := range []string{"3", "4"} {
@@ -151,7 +151,8 @@ func TestLostReplyCountsFromTheEarliestUnansweredAttempt(t *testing.T) {
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
 	third := h.Renew(at(107), wall.Add(2*time.Second), notes)
-	// One of them was stored, but the read cannot show which answer was lost.
+	// The API server stored a single attempt, but the read cannot show which
+	// answer was lost.
 	for _, one := range []Attempt{first, second, third} {
 		h := *h
 		require.NoError(t, h.Read(stored(one.Record, "3")))
@@ -257,21 +258,21 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 		at    time.Duration
 		never bool
 	}{
-		"never read":                     {do: func(*Observer) {}, never: true},
-		"released":                       {do: func(o *Observer) { o.Read(at(5), free()) }, at: at(5)},
-		"shorter than ours":              {do: func(o *Observer) { o.Read(at(5), held(10*time.Second)) }, at: at(15)},
-		"longer than ours":               {do: func(o *Observer) { o.Read(at(5), held(time.Hour)) }, at: at(3605)},
-		"no duration written":            {do: func(o *Observer) { o.Read(at(5), held(0)) }, at: at(35)},
-		"released with one second":       {do: func(o *Observer) { o.Read(at(5), Record{UID: "u", Version: "1", Duration: released}) }, at: at(5)},
-		"read again unchanged":           {do: func(o *Observer) { o.Read(at(5), held(own)); o.Read(at(20), held(own)) }, at: at(35)},
-		"changed":                        {do: func(o *Observer) { o.Read(at(5), held(own)); o.Watched(at(20), stored(held(own), "2")) }, at: at(50)},
-		"old event":                      {do: func(o *Observer) { o.Read(at(5), stored(held(own), "2")); o.Watched(at(6), held(own)) }, at: at(36)},
-		"deleted and recreated":          {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone(); o.Read(at(20), held(own)) }, at: at(50)},
-		"deleted":                        {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone() }, never: true},
-		"blind":                          {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind() }, never: true},
-		"blind, then read before expiry": {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(10), held(own)) }, at: at(35)},
-		"blind past expiry":              {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), held(own)) }, at: at(95)},
-		"watch broken repeatedly": {do: func(o *Observer) {
+		"never read":                            {do: func(*Observer) {}, never: true},
+		"released":                              {do: func(o *Observer) { o.Read(at(5), free()) }, at: at(5)},
+		"shorter than ours":                     {do: func(o *Observer) { o.Read(at(5), held(10*time.Second)) }, at: at(15)},
+		"longer than ours":                      {do: func(o *Observer) { o.Read(at(5), held(time.Hour)) }, at: at(3605)},
+		"no duration written":                   {do: func(o *Observer) { o.Read(at(5), held(0)) }, at: at(35)},
+		"released with one second":              {do: func(o *Observer) { o.Read(at(5), Record{UID: "u", Version: "1", Duration: released}) }, at: at(5)},
+		"read again unchanged":                  {do: func(o *Observer) { o.Read(at(5), held(own)); o.Read(at(20), held(own)) }, at: at(35)},
+		"changed":                               {do: func(o *Observer) { o.Read(at(5), held(own)); o.Watched(at(20), stored(held(own), "2")) }, at: at(50)},
+		"old event":                             {do: func(o *Observer) { o.Read(at(5), stored(held(own), "2")); o.Watched(at(6), held(own)) }, at: at(36)},
+		"deleted and recreated":                 {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone(); o.Read(at(20), held(own)) }, at: at(50)},
+		"deleted":                               {do: func(o *Observer) { o.Read(at(5), held(own)); o.Gone() }, never: true},
+		"watch broken":                          {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind() }, never: true},
+		"watch broken, then read before expiry": {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(10), held(own)) }, at: at(35)},
+		"watch broken past expiry":              {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), held(own)) }, at: at(95)},
+		"watch broken often": {do: func(o *Observer) {
 			o.Read(at(0), held(time.Minute))
 			for i := range 20 {
 				o.Blind()
@@ -295,7 +296,7 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 		"late notice of a broken watch": {do: func(o *Observer) {
 			o.Read(at(0), held(own))
 			o.Watched(at(5), stored(held(own), "2"))
-			o.Blind() // noticed at 90
+			o.Blind() // the agent notices the broken watch at 90
 			o.Read(at(91), stored(held(own), "2"))
 		}, at: at(96)},
 		"renewed during a gap": {do: func(o *Observer) {
@@ -305,10 +306,10 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 			o.Blind()
 			o.Read(at(70), stored(held(own), "2"))
 		}, at: at(90)},
-		"above the longest duration": {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
-		"blind, then changed":        {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
-		"blind, then released":       {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(free(), "2")) }, at: at(90)},
-		"blind, with later events":   {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
+		"above the longest duration":      {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
+		"watch broken, then changed":      {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
+		"watch broken, then released":     {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(free(), "2")) }, at: at(90)},
+		"watch broken, with later events": {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var o Observer
@@ -329,7 +330,7 @@ func TestDeadlinePassesBeforeAnyStandbyMayBegin(t *testing.T) {
 		b, err := api.NewBudget(d)
 		require.NoError(t, err)
 		h := Hold{self: Self{Budget: b}, from: at(100)}
-		slow := float64(h.Deadline()-at(100)) / (1 - 1./12) // true time until a slow clock shows it
+		slow := float64(h.Deadline()-at(100)) / (1 - 1./12) // the true time that passes until a slow clock shows the deadline
 		fast := float64(h.ExpiresAt()-at(100)) / (1 + 1./12)
 		require.LessOrEqual(t, h.DrainAt()+b.Drain+b.Kill, h.Deadline(), "%v: the drain does not fit before the deadline", d)
 		require.Less(t, h.RenewAt()+b.RequestTimeout, h.DrainAt(), "%v: a renewal may time out only after the drain", d)

@@ -26,14 +26,15 @@ type Observer struct {
 	headStartGiven bool
 }
 
-// headStart divides the lease duration into the time that a standby leaves the
-// holder after an outage, one renewal period. An outage that kept this standby
-// from reading may have kept the holder from renewing. The previous holder, if it
-// has proof of its child's death, starts again first. A shorter outage cannot
-// cost a holder its hold.
+// headStart is the divisor of the lease duration that gives the holder's head
+// start, one renewal period. After an outage, a standby waits for that time
+// before it takes over. An outage that kept this standby from reading may have
+// kept the holder from renewing. The previous holder, if it has proof of its
+// child's death, starts again first. A shorter outage cannot cost a holder its
+// hold.
 const headStart = 6
 
-// Record returns the record that was last seen. It returns false if none was
+// Record returns the record that was last seen. Record returns false if none was
 // seen, or if the Lease was gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
@@ -47,11 +48,11 @@ func (o *Observer) Read(now time.Duration, r Record) {
 	o.heard = now
 }
 
-// giveHeadStart delays a takeover after a gap in which an outage may hide. It
-// only serves fairness: if the holder renewed in the gap, the version has
-// changed. This standby then waits again, or its write is refused. So the holder
-// gets one head start after its record has expired. Otherwise a server that
-// breaks every watch would delay a takeover for ever.
+// giveHeadStart delays a takeover after a gap in which an outage may hide. The
+// head start only serves fairness: if the holder renewed in the gap, the version
+// has changed. This standby then waits again, or its write is refused. So the
+// holder gets one head start after its record has expired. Otherwise a server
+// that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
 	if o.headStartGiven || now-o.heard < start {
@@ -91,9 +92,9 @@ func (o *Observer) IsBlind() bool { return o.blind }
 // Heard returns the instant of the last read or watch event.
 func (o *Observer) Heard() time.Duration { return o.heard }
 
-// FreeAt returns the instant from which this standby may acquire the slot. It
-// returns false while the state of the Lease is unknown. If the Lease contains no
-// duration, the standby waits for fallback.
+// FreeAt returns the instant from which this standby may acquire the slot. While
+// the state of the Lease is unknown, FreeAt returns false. If the Lease contains
+// no duration, the standby waits for fallback.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
 	case o.record.UID == "" || o.blind:
@@ -105,9 +106,9 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 }
 
 // ExpiresAt returns the instant at which the last seen hold expires, unless a
-// renewal is seen before it. Unlike FreeAt, it also answers while this standby is
-// blind. No pod may claim more than the longest duration. So ExpiresAt waits no
-// longer than that, whatever another program has written into the Lease.
+// renewal is seen before it. Unlike FreeAt, ExpiresAt also works while the watch
+// is broken. No pod may claim more than the longest duration. So ExpiresAt waits
+// no longer than that, whatever another program has written into the Lease.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

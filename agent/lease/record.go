@@ -62,8 +62,8 @@ type Record struct {
 type Notes struct {
 	// Address is that of the holder's pod. Workload is Kind/name.
 	Address, Workload string
-	// Serving is the instant since when the application serves; zero while it
-	// does not.
+	// Serving is the instant at which the application began to serve. Serving is
+	// zero while the application does not serve.
 	Serving time.Time
 }
 
@@ -136,7 +136,8 @@ func (s Self) Release(r Record, wall time.Time) (Record, error) {
 }
 
 // distinctTime returns the wall clock's time in microseconds. If that equals
-// from, it adds a microsecond, because the API server does not store equal bytes.
+// from, distinctTime adds a microsecond, because the API server does not store
+// equal bytes.
 func distinctTime(from, wall time.Time) time.Time {
 	now := wall.Truncate(time.Microsecond)
 	if now.Equal(from.Truncate(time.Microsecond)) {

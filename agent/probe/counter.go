@@ -12,7 +12,7 @@ type counter struct {
 	run  int
 }
 
-// note counts a result. It returns the new state, or Unknown if the state stays
+// note counts a result. note returns the new state, or Unknown if the state stays
 // the same.
 func (c *counter) note(o Outcome, p *api.Probe) Outcome {
 	if o == Unknown {

@@ -12,8 +12,8 @@ import (
 )
 
 // settling is the time in which a new child may open its port. Until then no
-// failed probe counts, because the kubelet looks at the runtime once a second and
-// notices a new container about as late.
+// failed probe counts. The kubelet notices a new container about as late, because
+// it looks at the runtime once a second.
 const settling = time.Second
 
 // drive runs a child's startup probe, then its readiness probe until it has
@@ -77,8 +77,8 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 	}
 }
 
-// startup runs the startup probe once. It returns false when no further run is
-// needed.
+// startup runs the startup probe once. startup returns false when no further run
+// is needed.
 func (m *Monitor) startup(ctx context.Context, c *container, l *childState, count *counter, counts bool) bool {
 	p := c.probes.Startup
 	r := m.run(ctx, l, p)
@@ -118,7 +118,7 @@ const startup = "startup"
 // names are the probes' names in the kubelet's Events.
 var names = map[string]string{startup: "Startup", api.LivenessProbe: "Liveness", api.ReadinessProbe: "Readiness"}
 
-// say reports a failure in an Event, in the kubelet's words. It reports the same
+// say reports a failure in an Event, in the kubelet's words. say reports the same
 // message only once. The caller holds the mutex.
 func (m *Monitor) say(c *container, l *childState, probe string, r Result) {
 	message := names[probe] + " probe failed: " + r.Output
@@ -139,8 +139,8 @@ func (m *Monitor) grace(p *api.Probe) time.Duration {
 	return m.config.Grace
 }
 
-// observe counts a result of the kubelet's readiness probe. Further callers
-// cannot make it count faster than declared.
+// observe counts a result of the kubelet's readiness probe. Requests by other
+// clients do not make the probe count faster than declared.
 func (m *Monitor) observe(c *container, l *childState, o Outcome) {
 	p := c.probes.Readiness
 	m.mu.Lock()

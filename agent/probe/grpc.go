@@ -208,10 +208,10 @@ func decode(b []byte) (status health, whole bool, err error) {
 		}
 		b = b[n:]
 		switch {
-		case tag == 1<<3: // status
+		case tag == 1<<3: // the field status
 			status = health(value)
-		case tag&7 == 0: // another number
-		case tag&7 == 2 && value <= uint64(len(b)): // other bytes
+		case tag&7 == 0: // another field with a number
+		case tag&7 == 2 && value <= uint64(len(b)): // another field with bytes
 			b = b[value:]
 		default:
 			return 0, false, errAnswer

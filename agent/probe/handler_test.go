@@ -82,8 +82,8 @@ func application(t *testing.T) http.Handler {
 	return mux
 }
 
-// A probe of a deaf server fails after short. All other probes may take long,
-// however busy the machine is.
+// short is the timeout for probes of a deaf server. long is the timeout for all
+// other probes, because the machine may be busy.
 const (
 	short = 300 * time.Millisecond
 	long  = 10 * time.Second
@@ -149,8 +149,8 @@ func TestTCPProbeOpensAConnection(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer is a gRPC server on net/http. It answers a known service with
-// status, and an unknown one with trailers alone.
+// healthServer is a gRPC server on net/http. healthServer answers a known service
+// with status, and an unknown one with trailers alone.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// app is the application behind the probes. It has an answer for each probe, and
+// app is the application behind the probes. app has an answer for each probe, and
 // records the time of each.
 type app struct {
 	t     *testing.T
@@ -185,7 +185,7 @@ func TestStartupProbeCountsAnewForEachChild(t *testing.T) {
 }
 
 // compat: lifecycle/grace-of-probe carried
-func TestFailedStartupProbeEndsTheChildWithItsGrace(t *testing.T) {
+func TestFailedStartupProbeEndsChildWithItsGrace(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
 		own  *int64
@@ -297,7 +297,7 @@ func TestResumedAgentCountsAServingChildAsReady(t *testing.T) {
 }
 
 // compat: probes/timings carried
-func TestInitialDelayCountsFromTheStartOfTheChild(t *testing.T) {
+func TestInitialDelayCountsFromTheChildsStart(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())
 		assert.True(t, a.Ready(), "without probes the pod is ready")

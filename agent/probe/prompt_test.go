@@ -13,10 +13,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The kubelet runs a startup probe once a period, and the readiness probe right
-// after it. The kubelet starts at any instant within a period, the agent at the
-// child's start.
-func TestHolderIsReadyAsSoonAsWithoutUs(t *testing.T) {
+// Without an agent, the kubelet runs a startup probe once a period, and the
+// readiness probe right after it. Its first probe comes at any instant within a
+// period. The agent's first probe comes at the child's start.
+func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	for name, tt := range map[string]struct {
 		delay, period int
 		up, latest    time.Duration

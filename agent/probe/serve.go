@@ -19,8 +19,8 @@ const (
 	// it.
 	StatusPass = http.StatusOK
 	StatusFail = http.StatusServiceUnavailable
-	// StatusRun means that "agent probe" must run the command itself. It returns
-	// the result with the same ChildHeader.
+	// StatusRun means that "agent probe" must run the command itself. The command
+	// then sends its result with the same ChildHeader.
 	StatusRun   = http.StatusAccepted
 	ChildHeader = "Metaparticle-Child"
 	// PassedParameter is the command's result: "true" or "false".
@@ -35,8 +35,8 @@ const handBack = 100 * time.Millisecond
 // slack is the additional time for an answer after the probe's own timeout.
 const slack = time.Second
 
-// Handler answers the kubelet on the agent's port. It runs no commands, because
-// other clients can reach that port.
+// Handler answers the kubelet on the agent's port. Handler runs no commands,
+// because other clients can reach that port.
 func (m *Monitor) Handler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		if a.probe.Exec != nil {
@@ -173,8 +173,8 @@ func (m *Monitor) ask(a probeRequest) Result {
 	return f.result
 }
 
-// carryOut runs the probe. It ends with the timeout or with the child, but not
-// when a client disconnects.
+// carryOut runs the probe. carryOut ends with the timeout or with the child, but
+// not when a client disconnects.
 func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 	defer close(f.done)
 	timeout := a.probe.Timeout()
@@ -195,8 +195,8 @@ func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 }
 
 // redirect returns the URL at which the kubelet can reach the application itself.
-// It returns nil for another host, to which the kubelet would not follow, and for
-// gRPC. A redirect without a scheme keeps the Host header.
+// For gRPC, and for another host, to which the kubelet would not follow, redirect
+// returns nil. A redirect without a scheme keeps the Host header.
 func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	switch {
 	case p.HTTPGet != nil && p.HTTPGet.Host == "":

@@ -10,12 +10,7 @@ import (
 )
 
 // Last returns the shim's last report; false for a shim that is unknown or dead.
-func (s *Shims) Last(id gate.ShimID) (gate.Report, bool) {
-	if at := s.index(id); at >= 0 {
-		return s.list[at], true
-	}
-	return gate.Report{}, false
-}
+func (s *Shims) Last(id gate.ShimID) (gate.Report, bool) { return s.list.last(id) }
 
 // Reports returns the last report of each shim, the shim that started first at first.
 func (s *Shims) Reports() []gate.Report { return slices.Clone(s.list) }
@@ -68,14 +63,14 @@ func (s *Shims) mayMean(noted, hold string) bool {
 // hold.
 func (s *Shims) connected(hold, container string) bool {
 	return slices.ContainsFunc(s.outstanding[hold], func(id gate.ShimID) bool {
-		last, known := s.Last(id)
+		last, known := s.list.last(id)
 		return known && last.Connected && last.Container == container
 	})
 }
 
 // Outstanding reports whether a shim may have a child of the hold by a grant, or a
 // report, that this process knows.
-func (s *Shims) Outstanding(hold string) bool { return len(s.outstanding[hold]) > 0 }
+func (s *Shims) Outstanding(hold string) bool { return s.outstanding.of(hold) }
 
 // Granted reports whether the shim may have a child of the hold.
 func (s *Shims) Granted(hold string, id gate.ShimID) bool {
@@ -86,7 +81,7 @@ func (s *Shims) Granted(hold string, id gate.ShimID) bool {
 func (s *Shims) Grantees(hold string) []gate.Report {
 	var found []gate.Report
 	for _, id := range s.outstanding[hold] {
-		if last, known := s.Last(id); known {
+		if last, known := s.list.last(id); known {
 			found = append(found, last)
 		}
 	}
@@ -125,7 +120,7 @@ func HasChild(r gate.Report) bool { return r.Phase == gate.Running || r.Phase ==
 func (s *Shims) Waiting() []gate.Report {
 	var found []gate.Report
 	for i, r := range s.list {
-		if r.Connected && !r.Silent && r.Phase == gate.Waiting && !s.fresher(i) {
+		if r.Connected && !r.Silent && r.Phase == gate.Waiting && !s.list.fresher(i) {
 			found = append(found, r)
 		}
 	}
@@ -136,19 +131,11 @@ func (s *Shims) Waiting() []gate.Report {
 func (s *Shims) Superseded() []gate.Report {
 	var found []gate.Report
 	for i, r := range s.list {
-		if HasChild(r) && s.fresher(i) {
+		if HasChild(r) && s.list.fresher(i) {
 			found = append(found, r)
 		}
 	}
 	return found
-}
-
-// fresher reports whether a connected shim of the same container started later than
-// the shim at the index.
-func (s *Shims) fresher(i int) bool {
-	return slices.ContainsFunc(s.list[i+1:], func(other gate.Report) bool {
-		return other.Container == s.list[i].Container && other.Connected
-	})
 }
 
 // Grantable returns the waiting shims that may have a grant of the hold now.
@@ -166,7 +153,7 @@ func (s *Shims) Grantable(hold string) []gate.Report {
 // hold.
 func (s *Shims) occupied(hold string, r gate.Report) bool {
 	return slices.ContainsFunc(s.outstanding[hold], func(id gate.ShimID) bool {
-		other, known := s.Last(id)
+		other, known := s.list.last(id)
 		return id != r.Shim && (!known || other.Container == r.Container)
 	})
 }

@@ -32,10 +32,10 @@ type Shims struct {
 	granted func(container, hold string) bool
 	// list has the last report of each shim, in the order in which the shims started.
 	// After a restart of this agent the shims connect in any order.
-	list []gate.Report
+	list reports
 	// outstanding has, for each hold, the shims that may have a child of it: the shim
 	// had a grant, or reported a child, and is not proven dead since.
-	outstanding map[string][]gate.ShimID
+	outstanding grants
 	// begun are the holds that this process itself began: no other process can have
 	// given a grant of one.
 	begun map[string]bool
@@ -60,7 +60,7 @@ func New(c Config) *Shims {
 		containers:  slices.Concat(c.InitContainers, c.Containers),
 		inits:       c.InitContainers,
 		granted:     c.Granted,
-		outstanding: map[string][]gate.ShimID{},
+		outstanding: grants{},
 		begun:       map[string]bool{},
 		heard:       map[string]bool{},
 		doubts:      map[string]doubt{},
@@ -74,7 +74,7 @@ func (s *Shims) Begin(hold string) { s.begun[hold] = true }
 // decision asks for their proof any more. A late write may still store such a hold:
 // that hold is then proven like one of an earlier process, or waited out.
 func (s *Shims) Forget(named func(hold string) bool) {
-	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.Outstanding(hold) && !named(hold) })
+	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.outstanding.of(hold) && !named(hold) })
 }
 
 // Grant notes that a grant of the hold is sent to the shim. From now on the shim may
@@ -83,34 +83,25 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 	if s.succeeded == hold {
 		s.succeeded = ""
 	}
-	if !slices.Contains(s.outstanding[hold], id) {
-		s.outstanding[hold] = append(s.outstanding[hold], id)
-	}
+	s.outstanding.add(hold, id)
 }
 
 // Clear notes that the shim has no child of the hold, and starts none.
-func (s *Shims) Clear(hold string, id gate.ShimID) {
-	left := slices.DeleteFunc(s.outstanding[hold], func(other gate.ShimID) bool { return other == id })
-	if len(left) == 0 {
-		delete(s.outstanding, hold)
-		return
-	}
-	s.outstanding[hold] = left
-}
+func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
 
 // Note takes in a report.
 func (s *Shims) Note(r gate.Report) {
-	last, known := s.Last(r.Shim)
+	last, known := s.list.last(r.Shim)
 	if r.Dead {
 		// The death of this shim proves nothing about an earlier shim: a doubt stays.
-		s.clearAll(r.Shim)
+		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
 			s.success(r)
 		}
 		s.list = slices.DeleteFunc(s.list, func(k gate.Report) bool { return k.Shim == r.Shim })
 		return
 	}
-	s.put(r)
+	s.list = s.list.put(r)
 	if r.Connected {
 		s.heard[r.Container] = true
 	}
@@ -124,29 +115,15 @@ func (s *Shims) Note(r gate.Report) {
 		s.Clear(r.Hold, r.Shim)
 	case gate.Ended:
 		// The container ends: the shim starts nothing more, whatever it was granted.
-		s.clearAll(r.Shim)
+		s.outstanding.clearAll(r.Shim)
 		s.success(r)
 	}
-}
-
-// put replaces the shim's last report. A new shim comes behind those that started
-// before it.
-func (s *Shims) put(r gate.Report) {
-	if at := s.index(r.Shim); at >= 0 {
-		s.list[at] = r
-		return
-	}
-	at := slices.IndexFunc(s.list, func(k gate.Report) bool { return k.Began > r.Began })
-	if at < 0 {
-		at = len(s.list)
-	}
-	s.list = slices.Insert(s.list, at, r)
 }
 
 // success notes that an init container has succeeded, if no other shim may have a
 // child of its hold. An agent may hear of a success only with the shim's death.
 func (s *Shims) success(r gate.Report) {
-	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && !s.Outstanding(r.Hold) {
+	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && !s.outstanding.of(r.Hold) {
 		s.succeeded = r.Hold
 	}
 }
@@ -158,19 +135,7 @@ func (s *Shims) doubt(r gate.Report) {
 	switch {
 	case r.Unproven != "":
 		s.doubts[r.Container] = doubt{shim: r.Shim, hold: r.Unproven}
-	case ok && s.index(r.Shim) >= s.index(before.shim):
+	case ok && s.list.index(r.Shim) >= s.list.index(before.shim):
 		delete(s.doubts, r.Container)
 	}
-}
-
-// clearAll clears a shim from all holds.
-func (s *Shims) clearAll(id gate.ShimID) {
-	for hold := range s.outstanding {
-		s.Clear(hold, id)
-	}
-}
-
-// index returns the shim's place in the order of starts; -1 for one that is gone.
-func (s *Shims) index(id gate.ShimID) int {
-	return slices.IndexFunc(s.list, func(k gate.Report) bool { return k.Shim == id })
 }

@@ -8,22 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The names of the notes in the shared directory. The notes are not synced to
-// disk: the processes that they describe end with the kernel whose page cache
-// holds them. A crashed machine may leave half a note. Then the pod knows only
-// that a container may have run.
+// The names of the notes in the Volume. A crashed machine may leave half a note. Then
+// the pod knows only that a container may have run.
 const (
 	// letStart is the note before which no application container may start.
 	letStart = "let-start"
-	// before is the earlier letStart note. The kubelet has restarted those
-	// containers since, which does not prove that the earlier processes are dead.
+	// before is the letStart note of the previous round. The kubelet has
+	// restarted the containers since. That does not prove that the earlier
+	// processes are dead.
 	before = "let-start.before"
 )
 
@@ -40,8 +37,8 @@ type note struct {
 
 // Turn runs before each round of the pod's containers, in an init container in
 // front of the agent. It marks the note of the previous round as an earlier one.
-func Turn(dir string) error {
-	err := os.Rename(filepath.Join(dir, letStart), filepath.Join(dir, before))
+func Turn(v Volume) error {
+	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("turn the note of what may run: %w", err)
 	}
@@ -50,8 +47,8 @@ func Turn(dir string) error {
 
 // readNote reads a note, and returns nil if there is none. An error means that a
 // note exists and is unreadable.
-func readNote(dir, name string) (*note, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+func readNote(v Volume, name string) (*note, error) {
+	b, err := v.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -69,14 +66,10 @@ func readNote(dir, name string) (*note, error) {
 }
 
 // write replaces the note atomically: a reader finds the old note or the new one.
-func (n *note) write(dir string) error {
+func (n *note) write(v Volume) error {
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, letStart)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return v.Write(letStart, b)
 }

@@ -12,13 +12,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // ErrRestart means that all containers of the pod must be restarted. The process
@@ -29,6 +26,8 @@ var ErrRestart = errors.New("the pod's containers have to be restarted")
 type PodConfig struct {
 	// Dir is the shared directory, which must exist.
 	Dir string
+	// Machine is the machine with Dir if nil.
+	Machine Machine
 	// OwnKernel means that the pod may run in a virtual machine of its own. Then
 	// a note of another boot stays unproven.
 	OwnKernel bool
@@ -40,9 +39,10 @@ type PodConfig struct {
 type Pod struct {
 	cfg      PodConfig
 	bootID   string
-	lock     *os.File
-	listener *net.UnixListener
-	alarm    *host.Alarm
+	machine  Machine
+	lock     io.Closer
+	listener net.Listener
+	alarm    Alarm
 	box      *mailbox
 	restart  chan string
 
@@ -54,25 +54,28 @@ type Pod struct {
 	stopped bool
 }
 
-// OpenPod waits until no other agent process acts for the pod. It then reads the
-// notes, and opens the socket for "agent wait".
+// OpenPod waits until no other agent process acts for the pod. OpenPod then reads
+// the notes, and opens the socket for "agent wait".
 func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pod{cfg: cfg, box: newMailbox(), restart: make(chan string, 1)}
+	if cfg.Machine == nil {
+		cfg.Machine = kernel{Dir(cfg.Dir)}
+	}
+	p := &Pod{cfg: cfg, machine: cfg.Machine, box: newMailbox(), restart: make(chan string, 1)}
 	var err error
-	if p.bootID, err = host.BootID(); err != nil {
+	if p.bootID, err = p.machine.BootID(); err != nil {
 		return nil, err
 	}
-	if p.lock, err = host.Lock(ctx, filepath.Join(cfg.Dir, gate.LockName), cfg.Log); err != nil {
+	if p.lock, err = p.machine.Lock(ctx, cfg.Log); err != nil {
 		return nil, err
 	}
 	if err = p.recall(); err == nil {
-		p.alarm, err = host.NewAlarm()
+		p.alarm, err = p.machine.Alarm()
 	}
 	if err == nil {
-		p.listener, err = host.Socket("unix", filepath.Join(cfg.Dir, api.WaitSocketName), 0o755)
+		p.listener, err = p.machine.Listen()
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.lock.Close())
@@ -82,8 +85,8 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 
 // recall derives the state of an earlier agent process from the notes.
 func (p *Pod) recall() error {
-	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: host.Now()}
-	last, err := readNote(p.cfg.Dir, before)
+	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: p.machine.Now()}
+	last, err := readNote(p.machine, before)
 	switch {
 	case err != nil:
 		p.cfg.Log.Warn("whatever ran before is unproven", "err", err)
@@ -91,7 +94,7 @@ func (p *Pod) recall() error {
 	case last != nil && !p.over(last):
 		p.report.Unproven = last.Hold
 	}
-	running, err := readNote(p.cfg.Dir, letStart)
+	running, err := readNote(p.machine, letStart)
 	switch {
 	case err != nil:
 		// A container may run, but its deadline is unknown.
@@ -101,7 +104,7 @@ func (p *Pod) recall() error {
 	}
 	p.report = gate.Report{
 		Shim: running.Shim, Container: Container, Phase: gate.Running, Hold: running.Hold,
-		Slots: running.Slots, Since: host.Now(), Connected: true,
+		Slots: running.Slots, Since: p.machine.Now(), Connected: true,
 	}
 	p.leave = running.Leave
 	if running.BootID != p.bootID {
@@ -117,8 +120,8 @@ func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKern
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
 // Run serves until ctx ends, or until the pod's containers must be restarted
-// ([ErrRestart]). It also returns if stop is closed while the containers may run.
-// Then only the kubelet knows when they end, and the slot expires.
+// ([ErrRestart]). Run also returns if stop is closed while the containers may
+// run. Then only the kubelet knows when they end, and the slot expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -146,7 +149,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 			return fmt.Errorf("%w: %s", ErrRestart, reason)
 		case err := <-accepted:
 			return err
-		case <-p.alarm.C:
+		case <-p.alarm.Rings():
 			p.ring()
 		case <-stop:
 			stop = nil
@@ -178,14 +181,14 @@ func (p *Pod) stop() bool {
 	return p.report.Phase == gate.Running
 }
 
-// ring is the watchdog. It ends the containers if the agent did not renew in
-// time, or has just started and cannot read the Lease.
+// ring acts as the watchdog. If the agent did not renew in time, ring restarts
+// the containers. The same happens if a new agent cannot read the Lease.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.report.Phase != gate.Running:
-	case host.Now() >= p.leave:
+	case p.machine.Now() >= p.leave:
 		p.restartAll("the slot was not renewed in time")
 	default:
 		p.alarm.Set(p.leave)
@@ -201,7 +204,7 @@ func (p *Pod) restartAll(reason string) {
 }
 
 // Grant lets the application's containers start, or moves the deadline of running
-// ones. It writes the note before it lets them start.
+// ones. Grant writes the note before it lets them start.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -219,18 +222,18 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 		return gate.ErrUnproven
 	}
 	n := p.note(g)
-	if host.Now() >= n.Leave {
+	if p.machine.Now() >= n.Leave {
 		// This process was frozen since it acquired. The kubelet would start
 		// containers that it must restart at once, maybe beside the next holder.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
-	if err := n.write(p.cfg.Dir); err != nil {
+	if err := n.write(p.machine); err != nil {
 		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
 	}
 	p.leave = n.Leave
 	p.alarm.Set(p.leave)
 	p.report.Phase, p.report.Hold, p.report.Slots = gate.Running, g.Hold, g.Slots
-	p.report.Since, p.report.Unproven, p.report.Connected = host.Now(), "", true
+	p.report.Since, p.report.Unproven, p.report.Connected = p.machine.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
 		// The init container connects again, and welcome notices that.
@@ -254,13 +257,13 @@ func (p *Pod) extend(g gate.Grant) {
 	n := p.note(g)
 	p.leave = n.Leave
 	p.alarm.Set(p.leave)
-	if err := n.write(p.cfg.Dir); err != nil {
+	if err := n.write(p.machine); err != nil {
 		p.cfg.Log.Warn("renewal was not noted", "err", err)
 	}
 }
 
 // Drain ends the process if a container may run, because the agent has no gentler
-// way to stop other containers. It never reports the hold as over.
+// way to stop other containers. Drain never reports the hold as over.
 func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -294,8 +297,9 @@ func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although it had been let go.
-		// Whether a container runs is unknown, so all of them start afresh.
+		// The kubelet runs the init container again, although that had already
+		// ended. Nobody knows whether a container runs, so all of them start
+		// afresh.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false

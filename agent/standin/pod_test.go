@@ -20,10 +20,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// patience bounds every wait, far above the longest regular one.
+// patience bounds every wait. The bound is far above the longest wait of a
+// passing test.
 const patience = 20 * time.Second
 
-// served is a running gate, as in one agent process.
+// served is a running gate of one agent process.
 type served struct {
 	*Pod
 	t      *testing.T
@@ -122,13 +123,13 @@ func letGo(t *testing.T, dir, hold string, leave time.Duration) (*served, gate.R
 	return s, s.next()
 }
 
-func TestNobodyIsLetStartBeforeTheSlotIsHeld(t *testing.T) {
+func TestApplicationStartsOnlyAfterTheGrant(t *testing.T) {
 	s := serve(t, t.TempDir())
 	assert.Zero(t, s.reported(), "nobody waits yet")
 	done := make(chan error, 1)
 	noted := false
 	go func() {
-		err := Wait(t.Context(), filepath.Join(s.dir, "wait.sock"))
+		err := Wait(t.Context(), Socket(filepath.Join(s.dir, "wait.sock")))
 		noted = exists(filepath.Join(s.dir, letStart))
 		done <- err
 	}()
@@ -150,10 +151,10 @@ func TestNobodyIsLetStartBeforeTheSlotIsHeld(t *testing.T) {
 	assert.Equal(t, "h1", r.Hold)
 }
 
-func TestWaitingOutlivesTheAgentsProcess(t *testing.T) {
+func TestWaitSurvivesARestartOfTheAgent(t *testing.T) {
 	dir := t.TempDir()
 	done := make(chan error, 1)
-	go func() { done <- Wait(t.Context(), filepath.Join(dir, "wait.sock")) }()
+	go func() { done <- Wait(t.Context(), Socket(filepath.Join(dir, "wait.sock"))) }()
 	first := serve(t, dir)
 	first.next()
 	first.kill()
@@ -166,7 +167,7 @@ func TestWaitEndsWithItsContainer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
-	go func() { done <- Wait(ctx, filepath.Join(s.dir, "wait.sock")) }()
+	go func() { done <- Wait(ctx, Socket(filepath.Join(s.dir, "wait.sock"))) }()
 	r := s.next()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
@@ -175,7 +176,7 @@ func TestWaitEndsWithItsContainer(t *testing.T) {
 	assert.False(t, exists(filepath.Join(s.dir, letStart)), "and nothing may run")
 }
 
-func TestAgentRestartedAloneResumesWhatRuns(t *testing.T) {
+func TestRestartedAgentResumesTheHold(t *testing.T) {
 	dir := t.TempDir()
 	s, before := letGo(t, dir, "h1", time.Hour)
 	s.kill()
@@ -189,11 +190,11 @@ func TestAgentRestartedAloneResumesWhatRuns(t *testing.T) {
 
 // The kubelet restarts all containers, but that does not prove that the earlier
 // ones are dead.
-func TestWhatRanBeforeARestartOfAllIsUnproven(t *testing.T) {
+func TestHoldBeforeARestartOfAllIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
-	require.NoError(t, Turn(dir))
+	require.NoError(t, Turn(Dir(dir)))
 	for range 2 { // the agent alone may be restarted once more
 		s = serve(t, dir)
 		assert.Zero(t, s.reported(), "nothing runs, and nobody waits yet")
@@ -211,21 +212,21 @@ func TestWhatRanBeforeARestartOfAllIsUnproven(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnWithNothingToTurn(t *testing.T) {
+func TestTurnWithoutANoteDoesNothing(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, Turn(dir))
-	require.NoError(t, Turn(filepath.Join(dir, "not there yet")))
+	require.NoError(t, Turn(Dir(dir)))
+	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
 }
 
-func TestAnotherBootIsProofWhereTheKernelIsTheNodes(t *testing.T) {
+func TestRebootProvesDeathOnTheNodesKernel(t *testing.T) {
 	for name, test := range map[string]struct {
 		ownKernel bool
 		unproven  string
 	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(dir))
-			require.NoError(t, Turn(dir))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(Dir(dir)))
+			require.NoError(t, Turn(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
 			defer p.Close()
@@ -235,7 +236,7 @@ func TestAnotherBootIsProofWhereTheKernelIsTheNodes(t *testing.T) {
 	}
 }
 
-func TestDrainHasAllContainersRestartedAndProvesNothing(t *testing.T) {
+func TestDrainRestartsAllContainersWithoutProof(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", time.Hour)
 	require.ErrorIs(t, s.Grant(r.Shim, granting("h2", time.Hour)), gate.ErrOver)
 	require.NoError(t, s.Drain(r.Shim, "Lost", time.Minute))
@@ -245,7 +246,7 @@ func TestDrainHasAllContainersRestartedAndProvesNothing(t *testing.T) {
 	assert.True(t, exists(filepath.Join(s.dir, letStart)))
 }
 
-func TestDrainOfWhoWaitsDoesNothing(t *testing.T) {
+func TestDrainWhileWaitingDoesNothing(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()
@@ -254,7 +255,7 @@ func TestDrainOfWhoWaitsDoesNothing(t *testing.T) {
 	assert.Empty(t, s.restart)
 }
 
-func TestUnrenewedAllContainersAreRestartedInTime(t *testing.T) {
+func TestContainersRestartInTimeWithoutARenewal(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
@@ -266,7 +267,7 @@ func TestUnrenewedAllContainersAreRestartedInTime(t *testing.T) {
 
 // No other process enforces the deadline of containers that an earlier agent
 // started.
-func TestAgentThatHearsNothingAfterItsRestartKeepsTheDeadline(t *testing.T) {
+func TestRestartedAgentKeepsTheDeadline(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
 	s.kill()
@@ -278,25 +279,25 @@ func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
 	s, r := letGo(t, dir, "h1", time.Minute)
 	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
 	s.kill()
-	n, err := readNote(dir, letStart)
+	n, err := readNote(Dir(dir), letStart)
 	require.NoError(t, err)
 	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
 }
 
-func TestInitContainerThatRunsAgainHasAllRestarted(t *testing.T) {
+func TestRepeatedInitContainerRestartsAllContainers(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	s.wait()
 	require.ErrorIs(t, s.ended(), ErrRestart)
 }
 
-func TestStoppedWhileTheApplicationMayRunItLeavesAtOnce(t *testing.T) {
+func TestStopEndsARunningGateAtOnce(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	close(s.stop)
 	require.NoError(t, s.ended())
 	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
-func TestStoppedWhileItWaitsItStartsNothing(t *testing.T) {
+func TestStopWhileWaitingRefusesGrants(t *testing.T) {
 	s := serve(t, t.TempDir())
 	in := s.wait()
 	r := s.next()
@@ -317,7 +318,7 @@ func (p *Pod) isStopped() bool {
 	return p.stopped
 }
 
-func TestNoteThatCannotBeWrittenLetsNobodyStart(t *testing.T) {
+func TestUnwritableNoteRefusesTheGrant(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, letStart+".new"), 0o755))
 	s := serve(t, dir)
@@ -332,7 +333,7 @@ func TestNoteThatCannotBeWrittenLetsNobodyStart(t *testing.T) {
 
 // A crashed machine leaves such notes behind. They keep the pod only from
 // resuming an unproven hold.
-func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
+func TestUnreadableNoteLeavesHoldsUnproven(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
@@ -344,7 +345,7 @@ func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
 		require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)))
 		assert.Empty(t, s.next().Unproven, "another hold was acquired by everybody's rules")
 		s.kill()
-		require.NoError(t, Turn(dir))
+		require.NoError(t, Turn(Dir(dir)))
 		s = serve(t, dir)
 		s.wait()
 		assert.Equal(t, "h2", s.next().Unproven)
@@ -352,20 +353,20 @@ func TestWhatAnUnreadableNoteToldOfIsUnproven(t *testing.T) {
 }
 
 // A container may run, and no agent process would enforce its deadline.
-func TestUnreadableNoteOfWhatRunsHasAllContainersRestarted(t *testing.T) {
+func TestUnreadableRunningNoteRestartsAllContainers(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
 		_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
 		require.ErrorIs(t, err, ErrRestart)
-		require.NoError(t, Turn(dir))
+		require.NoError(t, Turn(Dir(dir)))
 		s := serve(t, dir)
 		s.wait()
 		assert.Equal(t, gate.Unreadable, s.next().Unproven)
 	}
 }
 
-func TestOneAgentProcessActs(t *testing.T) {
+func TestOnlyOneAgentProcessActs(t *testing.T) {
 	s := serve(t, t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -375,7 +376,7 @@ func TestOneAgentProcessActs(t *testing.T) {
 
 // An agent that was frozen after it acquired may grant when another pod already
 // holds the slot.
-func TestNobodyIsLetStartUnderAGrantThatIsAsGoodAsOver(t *testing.T) {
+func TestGrantAfterTheDrainInstantIsRefused(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()

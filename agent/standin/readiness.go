@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // Readiness is the gate of an application that runs everywhere. Its grant permits
 // the pod to be Ready.
 type Readiness struct {
+	now func() time.Duration
 	box *mailbox
 
 	mu     sync.Mutex
@@ -24,12 +24,13 @@ type Readiness struct {
 
 // NewReadiness makes the gate. The gate reports nothing until the API server has
 // stored that the pod is not Ready. An earlier process may have stored the
-// opposite, and a waiting report would claim that the earlier hold is over.
-func NewReadiness() *Readiness {
-	r := &Readiness{box: newMailbox()}
+// opposite, and a waiting report would claim that the earlier hold is over. The
+// clock is CLOCK_BOOTTIME.
+func NewReadiness(now func() time.Duration) *Readiness {
+	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{
 		Shim: gate.ShimID(rand.Text()), Container: Container,
-		Phase: gate.Waiting, Since: host.Now(),
+		Phase: gate.Waiting, Since: now(),
 	}
 	return r
 }
@@ -89,6 +90,6 @@ func (r *Readiness) Shown(ready bool) {
 }
 
 func (r *Readiness) enter(p gate.Phase) {
-	r.report.Phase, r.report.Since = p, host.Now()
+	r.report.Phase, r.report.Since = p, r.now()
 	r.box.put(r.report)
 }

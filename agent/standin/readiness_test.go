@@ -11,10 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
 	r.Shown(true) // an earlier process stored this
@@ -47,13 +48,13 @@ func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 }
 
 func TestReadinessKnowsItselfAlone(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
 func TestReportsAreNeverOlderThanTheLast(t *testing.T) {
-	r := NewReadiness()
+	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)
 	go func() { _ = r.Run(t.Context()) }()

@@ -17,11 +17,22 @@ const goOn = "go on\n"
 // earlier than the init container, or is restarting.
 const again = 100 * time.Millisecond
 
+// Dial connects to the agent's socket.
+type Dial func(ctx context.Context) (net.Conn, error)
+
+// Socket returns a Dial of the socket at the path.
+func Socket(path string) Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+}
+
 // Wait returns nil once the agent reports that the slot is held. Restarts of the
 // agent do not end it; only the end of ctx does.
-func Wait(ctx context.Context, socket string) error {
+func Wait(ctx context.Context, dial Dial) error {
 	for {
-		if told(ctx, socket) {
+		if told(ctx, dial) {
 			return nil
 		}
 		select {
@@ -33,9 +44,8 @@ func Wait(ctx context.Context, socket string) error {
 }
 
 // told waits for the message on one connection.
-func told(ctx context.Context, socket string) bool {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", socket)
+func told(ctx context.Context, dial Dial) bool {
+	c, err := dial(ctx)
 	if err != nil {
 		return false
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -29,7 +30,7 @@ type opened struct {
 // one of its pod to end has nothing to do: no gate, without an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
-		g := standin.NewReadiness()
+		g := standin.NewReadiness(host.Now)
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)

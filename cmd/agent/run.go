@@ -137,15 +137,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	go s.passYields(ctx, a, stop, yields)
 	go host.Trim(ctx)
 
-	ended := make(chan error, 2)
-	go func() { ended <- server.run(ctx) }()
-	go func() { ended <- a.Run(ctx, stop) }()
-	err = <-ended
-	cancel()
-	if other := <-ended; err == nil && !errors.Is(other, context.Canceled) {
-		err = other
-	}
-	return err
+	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
 }
 
 // passYields asks the agent to yield whenever somebody asks for it, until ctx ends.

@@ -41,7 +41,7 @@ func waitCommand(ctx context.Context, args []string) (int, error) {
 		fmt.Fprintln(os.Stderr, "metaparticle: standing by: the application's containers start when this pod gets the slot")
 	})
 	defer notice.Stop()
-	if standin.Wait(ctx, *socket) != nil {
+	if standin.Wait(ctx, standin.Socket(*socket)) != nil {
 		return exitTerminated, nil
 	}
 	return 0, nil

@@ -72,7 +72,7 @@ func open(text []byte) ([]document, error) {
 	}
 	d := document{text: text, raw: raw}
 	if string(raw) == "null" {
-		return []document{d}, nil // comments only
+		return []document{d}, nil // the document has only comments
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return nil, err
@@ -139,7 +139,7 @@ func apply(raw []byte, made []operation) ([]byte, error) {
 	return result, nil
 }
 
-// operation is one operation of the webhook's answer.
+// operation is one JSON patch operation of the webhook's answer.
 type operation = operations.Operation
 
 // same reports whether the text and the JSON have the same content.

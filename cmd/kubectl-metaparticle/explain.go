@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 const explainUsage = `Says why a pod or workload is, or is not, gated, and who holds its slots.
@@ -82,15 +82,15 @@ type cluster struct {
 func minor(connection *rest.Config) int {
 	discover, err := discovery.NewDiscoveryClientForConfig(connection)
 	if err != nil {
-		return mutate.RestartsAll
+		return feature.RestartsAll
 	}
 	info, err := discover.ServerVersion()
 	if err != nil {
-		return mutate.RestartsAll
+		return feature.RestartsAll
 	}
-	n, err := mutate.MinorVersion(info)
+	n, err := feature.MinorVersion(info)
 	if err != nil {
-		return mutate.RestartsAll
+		return feature.RestartsAll
 	}
 	return n
 }

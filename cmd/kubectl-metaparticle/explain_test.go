@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -116,7 +116,7 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
 	kind, name, _ := strings.Cut(target, "/")
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: mutate.RestartsAll}, &out, "shop", kind, name, noon))
+	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", kind, name, noon))
 	return out.String()
 }
 
@@ -264,7 +264,7 @@ func TestAnswerNamesUnreadableObjects(t *testing.T) {
 		},
 	}).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: mutate.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
 	assert.Contains(t, out.String(), "Ready  Holding: it is")
 	assert.Contains(t, out.String(), "not readable:\n  read "+slot+": leases")
 	assert.Contains(t, out.String(), "read events: events")
@@ -276,7 +276,7 @@ func TestAnswerNamesAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: mutate.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
 	assert.Contains(t, out.String(), "Metaparticle is not installed")
 }
 

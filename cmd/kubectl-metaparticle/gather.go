@@ -47,13 +47,13 @@ type explainer struct {
 	group    api.Workload
 	// owners are the uids of the controllers of the group's pods.
 	owners map[types.UID]bool
-	pods   []corev1.Pod // of the group
+	pods   []corev1.Pod // the pods of the group
 	others map[string]string
 	slots  []string
 	// leases are the Leases of the slots. The value of a missing Lease is nil.
 	leases map[string]*coordinationv1.Lease
 	events []corev1.Event
-	// unread are the reads that failed, for users without the right.
+	// unread are the errors of reads for which the user has no right.
 	unread []string
 
 	verdict string
@@ -108,7 +108,7 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 		}
 		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
 		if kinds[at.Kind] != at.APIVersion {
-			return nil // enroll ignores the annotations of unknown kinds
+			return nil // the webhook carries no annotations of this kind
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(at.APIVersion)
@@ -219,8 +219,8 @@ func (e *explainer) readLeases(ctx context.Context) {
 }
 
 // readEvents finds the Events about the workload, its controllers and its pods.
-// It compares uids, because an Event may be about an earlier object of the same
-// name.
+// readEvents compares uids, because an Event may be about an earlier object of
+// the same name.
 func (e *explainer) readEvents(ctx context.Context) {
 	about := map[types.UID]bool{}
 	for uid := range e.owners {

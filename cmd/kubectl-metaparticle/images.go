@@ -12,8 +12,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
 )
 
 var (
@@ -25,22 +25,22 @@ var (
 // rights.
 var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
-// offline implements [mutate.Images] without reading any image.
+// offline implements [image.Images] without reading any image.
 type offline struct{}
 
-// For implements [mutate.Images].
-func (o offline) For(mutate.PullRights) mutate.Reader { return o }
+// For implements [image.Images].
+func (o offline) For(image.PullRights) image.Reader { return o }
 
-// Command implements [mutate.Reader].
-func (offline) Command(context.Context, string) (mutate.Command, error) {
-	return mutate.Command{}, errOffline
+// Command implements [image.Reader].
+func (offline) Command(context.Context, string) (image.Command, error) {
+	return image.Command{}, errOffline
 }
 
-// manifest implements [image.Secrets] with the Secrets and ServiceAccounts of the
+// manifest implements [registry.Secrets] with the Secrets and ServiceAccounts of the
 // manifest.
 type manifest []document
 
-var _ image.Secrets = manifest(nil)
+var _ registry.Secrets = manifest(nil)
 
 func (m manifest) find(kind, namespace, name string) (document, bool) {
 	for _, d := range m {
@@ -51,7 +51,7 @@ func (m manifest) find(kind, namespace, name string) (document, bool) {
 	return document{}, false
 }
 
-// PullSecrets implements [image.Secrets].
+// PullSecrets implements [registry.Secrets].
 func (m manifest) PullSecrets(_ context.Context, namespace, serviceAccount string) ([]string, error) {
 	d, ok := m.find("ServiceAccount", namespace, serviceAccount)
 	if !ok {
@@ -68,7 +68,7 @@ func (m manifest) PullSecrets(_ context.Context, namespace, serviceAccount strin
 	return names, nil
 }
 
-// Secret implements [image.Secrets].
+// Secret implements [registry.Secrets].
 func (m manifest) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
 	d, ok := m.find("Secret", namespace, name)
 	if !ok {

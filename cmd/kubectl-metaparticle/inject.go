@@ -18,12 +18,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// registryTimeout bounds the requests to a registry. It is longer than the
-// webhook's 2.5 s, because no pod waits for the answer.
+// registryTimeout bounds the requests to a registry. registryTimeout is longer
+// than the webhook's 2.5 s, because no pod waits for the answer.
 const registryTimeout = 10 * time.Second
 
 const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations
@@ -40,7 +43,7 @@ type injector struct {
 	pods       bool
 	agentImage string
 	kubernetes int
-	images     mutate.Images
+	images     image.Images
 	std        stdio
 
 	file    string
@@ -68,7 +71,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.BoolVar(&i.pods, "pods", false, "show also what a pod of each workload would look like")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
 	flags.BoolVar(&noRegistry, "offline", false, "ask no registry what an image runs; a container without a command is then refused")
-	flags.IntVar(&i.kubernetes, "kubernetes", mutate.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
+	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		plainHTTP = append(plainHTTP, value)
 		return nil
@@ -94,7 +97,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	}
 	i.images = offline{}
 	if !noRegistry {
-		i.images = image.New(image.Options{
+		i.images = registry.New(registry.Options{
 			Secrets: all, PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: everywhere,
 			Failed: func(_, image string, cause error) { fmt.Fprintf(i.std.err, "image %s: %v\n", image, cause) },
 		})
@@ -153,7 +156,7 @@ func (i *injector) barePod(ctx context.Context, d document) error {
 }
 
 func (i *injector) workload(ctx context.Context, d document) error {
-	answer := mutate.NewWorkloadHandler(mutate.Options{Kubernetes: i.minor}).Handle(ctx, request(d))
+	answer := admit.NewWorkloadHandler(admit.Options{Kubernetes: i.minor}).Handle(ctx, request(d))
 	if !answer.Allowed {
 		i.refuse(d.String(), answer)
 		return nil
@@ -172,7 +175,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	its := i.askAboutPod(ctx, pod, of)
 	for _, warning := range answer.Warnings {
 		// A refusal must not appear as a warning, too.
-		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(mutate.BadAnnotation)+": ")) {
+		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(reason.BadAnnotation)+": ")) {
 			fmt.Fprintf(i.std.err, "warning: %s: %s\n", d, warning)
 		}
 	}
@@ -232,12 +235,12 @@ func (i *injector) show(what string, c change) error {
 // refuse reports a refusal in the webhook's words.
 func (i *injector) refuse(what string, answer admission.Response) {
 	i.refused = true
-	i.unread = i.unread || strings.Contains(answer.Result.Message, string(mutate.ImageUnreadable)+": ")
+	i.unread = i.unread || strings.Contains(answer.Result.Message, string(reason.ImageUnreadable)+": ")
 	fmt.Fprintf(i.std.err, "refused: %s: %s\n", what, answer.Result.Message)
 }
 
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
-	handler := mutate.NewPodHandler(mutate.Options{
+	handler := admit.NewPodHandler(admit.Options{
 		AgentImage: i.agentImage, Images: i.images, Owners: of, Kubernetes: i.minor,
 		// The webhook reads all images of the pod at once.
 		Timeout: registryTimeout + time.Second,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // judge sets the verdict on the existing pods, and the reasons that concern the
@@ -72,7 +73,7 @@ func (e *explainer) obstacles() []string {
 	}
 	if e.workload == nil {
 		for _, m := range mistakes {
-			reasons = append(reasons, mutate.Refusal{Reason: mutate.BadAnnotation, Detail: m.Error()}.Error())
+			reasons = append(reasons, reason.Refusal{Reason: reason.BadAnnotation, Detail: m.Error()}.Error())
 		}
 		return reasons
 	}
@@ -135,8 +136,8 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
 }
 
-// ungated returns the reasons why existing pods have no gate. It looks at each
-// pod's own claim and tells cases apart as the admission policies do.
+// ungated returns the reasons why existing pods have no gate. Like the admission
+// policies, ungated distinguishes the cases by each pod's own claim.
 func (e *explainer) ungated(claims bool) []string {
 	var reasons []string
 	template, err := api.Parse(e.template.Annotations)
@@ -156,7 +157,7 @@ func (e *explainer) ungated(claims bool) []string {
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":
-			continue // JobImmutable
+			continue // the reason JobImmutable covers this pod
 		default:
 			reasons = append(reasons, policyReason("NotGated"))
 		}
@@ -166,11 +167,11 @@ func (e *explainer) ungated(claims bool) []string {
 }
 
 // policyReason returns a reason of the policies or of enroll, with its sentence.
-func policyReason(reason mutate.Reason) string {
-	for _, e := range mutate.Elsewhere {
-		if e.Reason == reason {
+func policyReason(name reason.Reason) string {
+	for _, e := range reason.Elsewhere {
+		if e.Reason == name {
 			return fmt.Sprintf("%s: %s: %s", e.Reason, strings.TrimSuffix(strings.TrimPrefix(e.Meaning, "An Event: "), "."), e.Do)
 		}
 	}
-	return string(reason)
+	return string(name)
 }

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubectl-metaparticle is a plugin of kubectl. "inject" shows, without a
-// cluster, the webhook's changes to a manifest. "explain" shows why a pod or
-// workload of a cluster is, or is not, gated. Both run the webhook's own code, so
-// that their messages are the webhook's.
+// Command kubectl-metaparticle is a plugin of kubectl. Its command "inject"
+// shows, without a cluster, the webhook's changes to a manifest. The command
+// "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
+// run the webhook's own code, so that their messages are the webhook's.
 //
 // Not guaranteed by inject: the changes by a cluster. A manifest does not contain
 // the cluster's defaults, LimitRanges, namespace labels and other webhooks.
@@ -73,8 +73,8 @@ func run(ctx context.Context, args []string, std stdio) int {
 	return code
 }
 
-// parse reads flags before and after the arguments, as kubectl does. It returns
-// the arguments.
+// parse reads flags before and after the arguments, as kubectl does. parse
+// returns the arguments.
 func parse(flags *flag.FlagSet, args []string) ([]string, error) {
 	var rest []string
 	for {

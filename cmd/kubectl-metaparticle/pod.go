@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errOtherController refuses a pod that was copied from a cluster.
+// errOtherController refuses a pod with a controller, as copied from a cluster.
 var errOtherController = errors.New("inject reads no cluster; ask explain about a pod that runs")
 
 // kinds maps the kinds of workloads whose annotations are carried to their API
@@ -51,13 +51,13 @@ type template struct {
 	Spec     map[string]any `json:"spec"`
 }
 
-// owner implements mutate.Owners for a generated pod, whose workload is known.
+// owner implements admit.Owners for a generated pod, whose workload is known.
 type owner struct {
 	workload api.Workload
 	template *corev1.PodSpec
 }
 
-// Workload implements mutate.Owners.
+// Workload implements admit.Owners.
 func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	if o.template == nil {
 		return api.Workload{}, nil, errOtherController
@@ -65,8 +65,8 @@ func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *co
 	return o.workload, o.template, nil
 }
 
-// podOf returns a pod that the workload would create, as the API server would
-// receive it, and its owner.
+// podOf returns a pod of the workload, as the API server would receive it, and
+// the pod's owner.
 func podOf(d document, raw []byte) (document, owner, error) {
 	var w shape
 	if err := json.Unmarshal(raw, &w); err != nil {

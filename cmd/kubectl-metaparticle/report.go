@@ -17,7 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // maxEvents keeps the answer on one screen; older Events repeat the same.
@@ -211,8 +211,8 @@ func refusal(event corev1.Event) bool {
 		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
 			strings.Contains(event.Message, "metaparticle-")
 	}
-	return slices.ContainsFunc(slices.Concat(mutate.Reasons, mutate.Elsewhere),
-		func(known mutate.Explanation) bool { return string(known.Reason) == event.Reason })
+	return slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere),
+		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
 }
 
 // last returns the last instant of an Event. The field depends on its author.

@@ -23,25 +23,25 @@ import (
 )
 
 const (
-	// callTime is the timeoutSeconds of the webhook's configuration: the API
-	// server has given up a call that is older.
+	// callTime is the timeoutSeconds of the webhook's configuration. The API server has
+	// given an older call up.
 	callTime = 10 * time.Second
 	// greetingTime bounds the TLS handshake and the header of a call. Both take
-	// milliseconds; half of the call's time leaves the rest for its body.
+	// milliseconds; half of the call's time leaves the rest for the body.
 	greetingTime = callTime / 2
 	// idleTime is as long as the API server's client keeps an idle connection.
 	idleTime = 90 * time.Second
-	// mostHeader is far above what the API server sends, which is about 1 KiB.
-	mostHeader = 16 << 10
-	// mostConnections is far above what a few API servers open. As many idle ones
-	// take about 40 MiB, less than a tenth of the webhook's memory limit.
-	mostConnections = 1000
+	// maxHeader is far above the API server's header, which has about 1 KiB.
+	maxHeader = 16 << 10
+	// maxConnections is far above the connections of a few API servers. As many idle
+	// connections take about 40 MiB, less than a tenth of the webhook's memory limit.
+	maxConnections = 1000
 )
 
 var errNotStarted = errors.New("the server does not listen yet")
 
-// callServer answers the API server's calls. Any pod of the cluster may call as
-// well, so a slow caller is cut off, and with a client CA a stranger is too.
+// callServer answers the API server's calls. Every pod of the cluster may call as well. So
+// callServer cuts slow callers off, and with a client CA also strangers.
 type callServer struct {
 	// Server registers the handlers, and counts their calls.
 	webhook.Server
@@ -50,9 +50,9 @@ type callServer struct {
 	certDir  string
 	clientCA string
 
-	greeting, call  time.Duration
-	mostConnections int
-	listens         atomic.Bool
+	greeting, call time.Duration
+	maxConnections int
+	listens        atomic.Bool
 }
 
 func newCallServer(s settings) *callServer {
@@ -60,7 +60,7 @@ func newCallServer(s settings) *callServer {
 	return &callServer{
 		Server: webhook.NewServer(webhook.Options{WebhookMux: mux}), mux: mux,
 		port: s.port, certDir: s.certDir, clientCA: s.clientCA,
-		greeting: greetingTime, call: callTime, mostConnections: mostConnections,
+		greeting: greetingTime, call: callTime, maxConnections: maxConnections,
 	}
 }
 
@@ -83,21 +83,21 @@ func (s *callServer) StartedChecker() healthz.Checker {
 	}
 }
 
-// serve answers until the context ends, and then the calls in flight.
+// serve answers calls until the context ends, and then the calls in flight.
 func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 	defer listener.Close()
 	config, err := s.tls(ctx)
 	if err != nil {
 		return err
 	}
-	crowd := newCrowd(listener, s.mostConnections)
+	crowd := newCrowd(listener, s.maxConnections)
 	answering := &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: s.greeting,
 		ReadTimeout:       s.call,
 		WriteTimeout:      s.call,
 		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    mostHeader,
+		MaxHeaderBytes:    maxHeader,
 		ConnState:         crowd.follow,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
@@ -135,8 +135,8 @@ func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		// Read anew for each connection, as the file may change. Nobody gets in
-		// while there is none.
+		// The file may change, so each connection reads it anew. Without a client CA in the
+		// file no caller gets in.
 		pool, err := certificates(s.clientCA)
 		if err != nil {
 			return nil, err

@@ -207,7 +207,7 @@ func TestComponentSetsTheClientCA(t *testing.T) {
 }
 
 // The API server has given up a call by then.
-func TestCallsMayTakeAsLongAsTheManifestSays(t *testing.T) {
+func TestCallTimeFitsTheManifest(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
 	require.NoError(t, err)
 	var configuration admissionv1.MutatingWebhookConfiguration

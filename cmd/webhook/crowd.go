@@ -11,16 +11,16 @@ import (
 	"sync"
 )
 
-// crowd is a listener that keeps its connections few. Where there are too many, the
-// peer that has most of them loses one, so that no peer keeps the API server out.
+// crowd is a listener with a bounded number of connections. Beyond the bound the peer with
+// most connections loses one, so that no peer keeps the API server out.
 type crowd struct {
 	net.Listener
-	most int
+	max int
 
 	mu sync.Mutex
-	// guests are in the order in which they came.
+	// guests are in the order of their arrival.
 	guests []*guest
-	// greeting is how many of them have sent no call's header yet.
+	// greeting counts the guests that have sent no call's header yet.
 	greeting int
 	peers    map[string]*peer
 }
@@ -33,14 +33,14 @@ type guest struct {
 	net.Conn
 	crowd *crowd
 	from  *peer
-	// greeting: the handshake, or the header of the first call, is still to come.
+	// greeting is true until the handshake, and the header of the first call, are over.
 	greeting bool
-	// served: a call of this guest has begun, and has no answer yet.
+	// served is true while a call of this guest has no answer yet.
 	served bool
 }
 
-func newCrowd(listener net.Listener, most int) *crowd {
-	return &crowd{Listener: listener, most: most, peers: map[string]*peer{}}
+func newCrowd(listener net.Listener, limit int) *crowd {
+	return &crowd{Listener: listener, max: limit, peers: map[string]*peer{}}
 }
 
 // Accept implements [net.Listener].
@@ -52,7 +52,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return c.enter(connection), nil
 }
 
-// enter lets a connection in, and lets another one go if there are too many.
+// enter adds a connection, and closes another one if there are too many.
 func (c *crowd) enter(connection net.Conn) *guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +67,7 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	from.all++
 	from.greeting++
 	c.greeting++
-	if len(c.guests) > c.most {
+	if len(c.guests) > c.max {
 		worst := c.worst()
 		_ = worst.Conn.Close()
 		c.remove(worst)
@@ -75,10 +75,10 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	return g
 }
 
-// worst returns the guest that has to go. More than half of the places are never for
-// guests that still greet: a peer without a client's certificate stays one of them.
+// worst returns the guest that has to go. Guests that still greet get at most half of the
+// places: a peer without a client's certificate never does more than greet.
 func (c *crowd) worst() *guest {
-	crowded := c.greeting > (c.most+1)/2
+	crowded := c.greeting > (c.max+1)/2
 	return slices.MaxFunc(c.guests, func(a, b *guest) int {
 		switch {
 		case crowded && a.greeting != b.greeting:
@@ -92,8 +92,8 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank orders the guests of a peer by how soon they have to go. The newest takes the
-// place of any that makes no call.
+// rank orders the guests of a peer by how soon they have to go. The newest takes the place
+// of a guest without a call.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:
@@ -106,7 +106,7 @@ func (c *crowd) rank(g *guest) int {
 	return 0
 }
 
-// first orders the guest that has to go before another.
+// first returns the order of a guest that has to go before another.
 func first(goes bool) int {
 	if goes {
 		return 1
@@ -114,7 +114,7 @@ func first(goes bool) int {
 	return -1
 }
 
-// remove takes a guest off all counts, once. The lock is held.
+// remove takes a guest off all counts, once. The caller holds the lock.
 func (c *crowd) remove(g *guest) {
 	i := slices.Index(c.guests, g)
 	if i < 0 {
@@ -127,7 +127,7 @@ func (c *crowd) remove(g *guest) {
 	}
 }
 
-// greeted notes that a guest greets no longer. The lock is held.
+// greeted notes that a guest greets no longer. The caller holds the lock.
 func (c *crowd) greeted(g *guest) {
 	if g.greeting {
 		g.greeting = false
@@ -136,8 +136,8 @@ func (c *crowd) greeted(g *guest) {
 	}
 }
 
-// follow notes what the server says of a connection. The server calls a
-// connection active when it has read a call's header, after the handshake.
+// follow notes the server's state of a connection. The server calls a connection active
+// when it has read a call's header, after the handshake.
 func (c *crowd) follow(connection net.Conn, state http.ConnState) {
 	secure, ok := connection.(*tls.Conn)
 	if !ok {
@@ -161,7 +161,7 @@ func (g *guest) Close() error {
 	return g.Conn.Close()
 }
 
-// source is the peer's address without its port.
+// source returns the peer's address without its port.
 func source(connection net.Conn) string {
 	host, _, err := net.SplitHostPort(connection.RemoteAddr().String())
 	if err != nil {

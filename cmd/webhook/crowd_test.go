@@ -60,11 +60,11 @@ func TestStrangersKeepNoCallerOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newCallServer(settings{clientCA: c.clientCA})
-			s.mostConnections = 20
+			s.maxConnections = 20
 			address := listening(t, s)
 			caller := secured(from(t, "127.0.0.1", address), ca.client(t))
 			require.NoError(t, calling(t, caller))
-			for i := range 3 * s.mostConnections {
+			for i := range 3 * s.maxConnections {
 				c.begin(t, from(t, c.strangers[i%len(c.strangers)], address))
 			}
 			require.NoError(t, calling(t, caller), "the connection that was there")
@@ -73,9 +73,9 @@ func TestStrangersKeepNoCallerOut(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
+func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 	s := newCallServer(settings{})
-	s.mostConnections = 2
+	s.maxConnections = 2
 	address := listening(t, s)
 	served, idle := secured(from(t, "127.0.0.1", address)), secured(from(t, "127.0.0.1", address))
 	_, err := io.WriteString(served, "POST /pods HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")

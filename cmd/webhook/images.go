@@ -18,32 +18,32 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/enroll"
-	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
 )
 
 var (
 	errNoCertificates = errors.New("no certificate in it")
-	errMayNotRead     = image.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
+	errMayNotRead     = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
-	// errNone is the same for whatever is wrong with a pull secret or a service
-	// account. Whoever may create a pod, or may reach the webhook, reads the answer
-	// and need not have the right to know which Secrets there are.
+	// errNone is the same for every problem with a pull secret or a service account. The
+	// author of a pod, or a caller of the webhook, reads the answer, and may have no right
+	// to know which Secrets exist.
 	errNone = errors.New("no pull secret that can be read")
 )
 
-// mostLogged bounds the cause of a failure, which may have words of a registry.
-const mostLogged = 1 << 10
+// maxLogged bounds the cause of a failure, which may have words of a registry.
+const maxLogged = 1 << 10
 
-func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Images, error) {
-	options := image.Options{
+func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images, error) {
+	options := registry.Options{
 		Secrets:   secrets{reader, log},
 		PlainHTTP: s.plainHTTP,
 		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
 		Networks:  s.networks,
 		Failed: func(namespace, image string, cause error) {
-			log.Info("could not read an image", "namespace", namespace, "image", image, "error", fmt.Sprintf("%.*s", mostLogged, cause))
+			log.Info("could not read an image", "namespace", namespace, "image", image, "error", fmt.Sprintf("%.*s", maxLogged, cause))
 		},
 	}
 	if s.registryCA != "" {
@@ -51,7 +51,7 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Image
 		if err != nil {
 			return nil, fmt.Errorf("read registry CA: %w", err)
 		}
-		// Beside the system's: one private registry does not make the public
+		// The system's certificates stay: one private registry does not make the public
 		// ones untrusted.
 		if options.CAs, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("read system's certificates: %w", err)
@@ -60,17 +60,17 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (mutate.Image
 			return nil, fmt.Errorf("registry CA %s: %w", s.registryCA, errNoCertificates)
 		}
 	}
-	return image.New(options), nil
+	return registry.New(options), nil
 }
 
-// secrets implements [image.Secrets] with live reads, each of one object by
-// its name. What is wrong with one is in the log alone.
+// secrets implements [registry.Secrets] with live reads, each of one object by its name.
+// Only the log has the problem of an object.
 type secrets struct {
 	reader client.Reader
 	log    *slog.Logger
 }
 
-// PullSecrets implements [image.Secrets].
+// PullSecrets implements [registry.Secrets].
 func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount string) ([]string, error) {
 	var account corev1.ServiceAccount
 	if err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: serviceAccount}, &account); err != nil {
@@ -84,13 +84,13 @@ func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount stri
 	return names, nil
 }
 
-// Secret implements [image.Secrets].
+// Secret implements [registry.Secrets].
 func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	var secret corev1.Secret
 	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
 	switch {
 	case apierrors.IsForbidden(err):
-		// That depends on the namespace, and not on the Secret.
+		// The right depends on the namespace, and not on the Secret.
 		return nil, errMayNotRead
 	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
 		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)

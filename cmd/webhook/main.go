@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command webhook injects the agent into pods that claim a slot, carries
-// workloads' annotations to their templates, and enrolls namespaces: it makes
-// the Leases and Roles that the agents need.
+// Command webhook injects the agent into pods that claim a slot, and carries workloads'
+// annotations to their templates. The command also enrolls namespaces: enroll makes the
+// Leases and Roles that the agents need.
 //
-// Every replica answers the API server. One at a time enrolls, only to save
-// the API server the second's work: two would do no harm.
+// Every replica answers the API server. Only the elected replica enrolls, which saves the
+// API server the work of a second one. Two enrolling replicas would do no harm.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
 )
 
 func main() {
@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// settings are the flags.
+// settings are the values of the flags.
 type settings struct {
 	agentImage string
 
@@ -43,7 +43,7 @@ type settings struct {
 	imageTimeout    time.Duration
 	plainHTTP       []string
 	registryCA      string
-	mirrors         []image.Mirror
+	mirrors         []registry.Mirror
 	networks        []netip.Prefix
 	bindPullSecrets bool
 	webhookAccount  string
@@ -63,9 +63,9 @@ func parse(args []string, output io.Writer) (settings, error) {
 		"file of certificates; a caller without a client certificate signed by one is not answered; read again when it changes")
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
-	// Below the 10 s of the webhook configuration, so that the answer is ours.
+	// The webhook's configuration has 10 s, so the answer is the webhook's own.
 	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
-	// Half of what is left after a pull secret and an owner were read.
+	// Half of the time that the reads of a pull secret and of an owner leave.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		s.plainHTTP = append(s.plainHTTP, value)
@@ -73,7 +73,7 @@ func parse(args []string, output io.Writer) (settings, error) {
 	})
 	flags.StringVar(&s.registryCA, "registry-ca", "", "file of certificates that registries are trusted by, beside the system's")
 	flags.Func("registry-mirror", "REGISTRY=MIRROR that has its images and is asked first, as on the nodes; may be repeated", func(value string) error {
-		mirror, err := image.ParseMirror(value)
+		mirror, err := registry.ParseMirror(value)
 		s.mirrors = append(s.mirrors, mirror)
 		return err
 	})

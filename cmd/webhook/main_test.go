@@ -41,7 +41,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/enroll"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
@@ -96,7 +97,7 @@ func TestDefaultsFitTheManifests(t *testing.T) {
 	assert.Contains(t, string(manifest), "serviceAccountName: "+s.webhookAccount)
 }
 
-func TestSecretThatMayNotBeReadSaysWhatToDo(t *testing.T) {
+func TestForbiddenSecretErrorSaysWhatToDo(t *testing.T) {
 	c := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
 		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
 			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "pull", nil)
@@ -154,16 +155,16 @@ func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string,
 	r <- regarding.GetObjectKind().GroupVersionKind().Kind + "/" + regarding.(client.Object).GetName() + " " + reason + " " + args[0].(string)
 }
 
-func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
+func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 10)
 		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
-		refused := mutate.Outcome{
+		refused := admit.Outcome{
 			Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
-			Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: …",
+			Denied: true, Reasons: []reason.Reason{reason.Probes}, Message: "Probes: …",
 		}
 		dry := refused
 		dry.DryRun = true
@@ -171,7 +172,7 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 		let.Denied = false
 		bare := refused
 		bare.Owner = nil
-		for _, o := range []mutate.Outcome{dry, let, bare, refused} {
+		for _, o := range []admit.Outcome{dry, let, bare, refused} {
 			r.observe(o)
 		}
 		synctest.Wait()
@@ -182,7 +183,7 @@ func TestARefusedPodIsToldToItsDeployment(t *testing.T) {
 	})
 }
 
-func TestForgedOwnerGetsNoEventOfARefusedPod(t *testing.T) {
+func TestForgedOwnerGetsNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		set.UID = "the ReplicaSet's own"
@@ -193,9 +194,9 @@ func TestForgedOwnerGetsNoEventOfARefusedPod(t *testing.T) {
 		for _, uid := range []types.UID{"made up", ""} {
 			owner := controlledBy("apps/v1", "ReplicaSet", "biller-1")
 			owner.UID = uid
-			r.observe(mutate.Outcome{
+			r.observe(admit.Outcome{
 				Resource: "pods", Namespace: "shop", Owner: &owner,
-				Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: …",
+				Denied: true, Reasons: []reason.Reason{reason.Probes}, Message: "Probes: …",
 			})
 		}
 		synctest.Wait()
@@ -220,9 +221,9 @@ func TestEventOfALongRefusalIsCut(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for length := 990; length < 1100; length++ {
-			r.observe(mutate.Outcome{
+			r.observe(admit.Outcome{
 				Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
-				Denied: true, Reasons: []mutate.Reason{mutate.Probes}, Message: "Probes: " + strings.Repeat("ä", length/2),
+				Denied: true, Reasons: []reason.Reason{reason.Probes}, Message: "Probes: " + strings.Repeat("ä", length/2),
 			})
 			note := <-events
 			assert.LessOrEqual(t, len(note), 1024)
@@ -234,7 +235,7 @@ func TestEventOfALongRefusalIsCut(t *testing.T) {
 	})
 }
 
-func TestEveryReasonHasOneNameInTheEventAndTheMetric(t *testing.T) {
+func TestEventAndMetricNameTheSameReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admissions.Reset()
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
@@ -242,10 +243,10 @@ func TestEveryReasonHasOneNameInTheEventAndTheMetric(t *testing.T) {
 		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
-		for _, e := range mutate.Reasons {
-			r.observe(mutate.Outcome{
+		for _, e := range reason.All {
+			r.observe(admit.Outcome{
 				Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
-				Denied: true, Reasons: []mutate.Reason{e.Reason}, Message: mutate.Refusal{Reason: e.Reason}.Error(),
+				Denied: true, Reasons: []reason.Reason{e.Reason}, Message: reason.Refusal{Reason: e.Reason}.Error(),
 			})
 			assert.True(t, strings.HasPrefix(<-events, "Deployment/biller "+string(e.Reason)+" "+string(e.Reason)+": "), e.Reason)
 			var counted dto.Metric
@@ -257,13 +258,13 @@ func TestEveryReasonHasOneNameInTheEventAndTheMetric(t *testing.T) {
 	})
 }
 
-func TestAFloodOfRefusalsBlocksNobodyAndIsCounted(t *testing.T) {
+func TestRefusalFloodIsCountedAndBlocksNothing(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {
-		r.observe(mutate.Outcome{
+		r.observe(admit.Outcome{
 			Resource: "pods", Owner: &metav1.OwnerReference{}, Denied: true,
-			Reasons: []mutate.Reason{mutate.Probes, mutate.Hooks},
+			Reasons: []reason.Reason{reason.Probes, reason.Hooks},
 		})
 	}
 	assert.Len(t, r.refused, waiting)

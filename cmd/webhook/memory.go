@@ -11,18 +11,19 @@ import (
 )
 
 const (
-	// limitVariable has the container's memory limit, in bytes.
+	// limitVariable names the variable with the container's memory limit, in bytes.
 	limitVariable = "MEMORY_LIMIT"
-	// memoryShare is the part of the limit, in percent, from which on the
-	// garbage collector works harder. The rest is for what it does not count:
-	// the program's own 35 MB, stacks of threads, and the kernel's buffers.
+	// memoryShare is the part of the limit, in percent, from which on the garbage collector
+	// works harder. The rest is for memory that the collector does not count: the program's
+	// own 35 MB, stacks of threads, and the kernel's buffers.
 	memoryShare = 80
 )
 
 var errNoBytes = errors.New("not a number of bytes")
 
-// limitMemory makes the garbage collector keep to the container's limit, and
-// returns its own. Without one, or with GOMEMLIMIT, nothing is changed.
+// limitMemory makes the garbage collector keep to the container's limit, and returns the
+// collector's limit. Without a container's limit, or with GOMEMLIMIT, limitMemory changes
+// nothing.
 func limitMemory(getenv func(string) string) (int64, error) {
 	text := getenv(limitVariable)
 	if text == "" || getenv("GOMEMLIMIT") != "" {

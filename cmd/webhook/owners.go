@@ -23,18 +23,20 @@ import (
 )
 
 var (
-	// errReplaced: an owner's name belongs to another object than the reference says.
+	// errReplaced reports that an owner's name belongs to another object than the reference
+	// means.
 	errReplaced = errors.New("the owner of that name is another object: the one that the reference means is gone, or never was")
-	// errNoKind: Kubernetes' own APIs have no such kind, but one that is written like it.
+	// errNoKind reports a kind that Kubernetes' own APIs do not have, written like one of
+	// theirs.
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [mutate.Owners] with one live GET per pod. A cache could be
-// behind: a ReplicaSet that was orphaned is a group of its own.
+// owners implements [admit.Owners] with one live GET per pod. A cache could be behind: an
+// orphaned ReplicaSet is a group of its own.
 //
-// Owner references hold whatever a pod's creator wrote. A reference to a kind of
-// Kubernetes' own counts only if an object of that name has the UID that the
-// reference says; or else a pod would join the singleton of any workload.
+// A pod's creator writes any owner reference. A reference to a kind of Kubernetes' own
+// counts only if the object of the name has the UID of the reference. Otherwise a pod could
+// join the singleton of any workload.
 type owners struct {
 	reader client.Reader
 	// cached has the metadata of the kinds of [watched], and may be behind.
@@ -49,8 +51,8 @@ var watched = []schema.GroupVersionKind{
 	{Group: "batch", Version: "v1", Kind: "CronJob"},
 }
 
-// known are the other kinds of Kubernetes' own that pods have as controllers. Some
-// drivers make their workers themselves, so a Pod is one.
+// known are the other kinds of Kubernetes' own that control pods. Some drivers make their
+// workers themselves, so a Pod is one of the kinds.
 var known = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
 	{Group: "batch", Version: "v1", Kind: "Job"},
@@ -58,7 +60,7 @@ var known = []schema.GroupVersionKind{
 	{Version: "v1", Kind: "Pod"},
 }
 
-// Workload implements [mutate.Owners].
+// Workload implements [admit.Owners].
 func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
@@ -98,7 +100,7 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	}
 	above := metav1.GetControllerOf(&set)
 	if above == nil {
-		// Its template may have been edited since its controller read it.
+		// A person may have edited the template since the controller read it.
 		return workload(owner), nil, nil
 	}
 	return workload(above), &set.Spec.Template.Spec, o.verify(ctx, namespace, above)
@@ -117,8 +119,9 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	return workload(owner), template, nil
 }
 
-// revision reads the template that a StatefulSet or DaemonSet made a pod from. A pod
-// without a revision's name was not made by the controller: its template is unknown.
+// revision reads the template from which a StatefulSet or DaemonSet made a pod. The
+// template of a pod without a revision's name is unknown, because no controller made the
+// pod.
 func (o owners) revision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name string) (*corev1.PodSpec, error) {
 	if name == "" {
 		return nil, nil
@@ -128,7 +131,7 @@ func (o owners) revision(ctx context.Context, namespace string, owner *metav1.Ow
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read revision: %w", err)
 	}
-	// Not found: nobody controls an empty revision.
+	// No controller controls an empty revision.
 	if !metav1.IsControlledBy(&revision, &metav1.ObjectMeta{UID: owner.UID}) {
 		return nil, nil
 	}
@@ -143,9 +146,9 @@ func (o owners) revision(ctx context.Context, namespace string, owner *metav1.Ow
 	return &data.Spec.Template.Spec, nil
 }
 
-// verify finds out whether an owner is the object that its reference means. What
-// the cache does not have was made a moment ago, or is gone: the API server knows.
-// Nothing is known of other APIs' kinds.
+// verify reports an error if an owner is not the object that its reference means. An object
+// that the cache lacks is new or gone, so verify asks the API server. The webhook knows
+// nothing of the kinds of other APIs.
 func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) error {
 	version, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {
@@ -171,9 +174,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin is the kind of Kubernetes' own whose slots the owner's pods would share:
-// they have no group in their names, and no upper case. It tells whether the owner is
-// of that very kind.
+// builtin returns the kind of Kubernetes' own whose slots the owner's pods would share.
+// Slots have no group in their names, and no upper case. builtin also reports whether the
+// owner is of that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false
@@ -197,15 +200,15 @@ func (o owners) get(ctx context.Context, namespace string, owner *metav1.OwnerRe
 }
 
 func workload(owner *metav1.OwnerReference) api.Workload {
-	// A version without a slash is the core group's.
+	// A version without a slash belongs to the core group.
 	version, _ := schema.ParseGroupVersion(owner.APIVersion)
 	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
 }
 
-// limits implements [mutate.Limits] from the cache.
+// limits implements [admit.Limits] from the cache.
 type limits struct{ cached client.Reader }
 
-// LimitRanges implements [mutate.Limits].
+// LimitRanges implements [admit.Limits].
 func (l limits) LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error) {
 	var ranges corev1.LimitRangeList
 	if err := l.cached.List(ctx, &ranges, client.InNamespace(namespace)); err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// named is the metadata of an object with a controller, if one is given.
+// named returns the metadata of an object, with a controller if one is given.
 func named(name string, controller ...metav1.OwnerReference) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name + "-uid"), OwnerReferences: controller}
 }
@@ -108,7 +108,7 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 	}
 }
 
-func TestAnOwnerThatIsGoneOrReplacedIsAnError(t *testing.T) {
+func TestMissingOwnerIsAnError(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1")}
 	set.UID = "another"
 	c := fake.NewClientBuilder().WithObjects(set).Build()
@@ -176,7 +176,7 @@ func TestWrongOwnerJoinsNoWorkload(t *testing.T) {
 }
 
 // The cache is behind: a workload was made a moment ago, or made anew.
-func TestOwnerThatTheCacheDoesNotHaveIsReadLive(t *testing.T) {
+func TestUncachedOwnerIsReadLive(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	deployment := &appsv1.Deployment{ObjectMeta: named("biller")}
 	predecessor := deployment.DeepCopy()

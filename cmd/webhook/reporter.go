@@ -17,10 +17,10 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll"
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
 )
 
-// admissions counts what became of requests, and why.
+// admissions counts the results of requests, with their reasons.
 var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "metaparticle_admissions_total",
 	Help: "Pods and workloads that came by, by what became of them. " +
@@ -29,31 +29,31 @@ var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 
 func init() { metrics.Registry.MustRegister(admissions) }
 
-// waiting bounds the refusals whose Events are still to be written; beyond it
-// they are dropped, and counted all the same.
+// waiting bounds the refusals whose Events are still to be written. The reporter drops the
+// Events of further refusals, and counts the refusals.
 const waiting = 100
 
 const (
 	refusedNote = "A pod was refused: %s"
-	// mostNote is how many bytes the API server takes in the note of an Event. A
-	// longer one would be no Event at all.
-	mostNote = 1024
+	// maxNote is the number of bytes that the API server takes in the note of an Event. The
+	// API server refuses an Event with a longer note.
+	maxNote = 1024
 )
 
-// reporter counts outcomes, and tells the workload of a refused pod: its
-// ReplicaSet has the API server's own Event, where few people look.
+// reporter counts outcomes, and writes Events at the workloads of refused pods. The API
+// server writes an Event at the ReplicaSet, where few people look.
 type reporter struct {
 	reader  client.Reader
 	events  enroll.Recorder
-	refused chan mutate.Outcome
+	refused chan admit.Outcome
 }
 
 func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
-	return &reporter{reader: reader, events: events, refused: make(chan mutate.Outcome, waiting)}
+	return &reporter{reader: reader, events: events, refused: make(chan admit.Outcome, waiting)}
 }
 
-// observe is called by the handlers, and does not block.
-func (r *reporter) observe(o mutate.Outcome) {
+// observe counts an outcome for the handlers, and does not block.
+func (r *reporter) observe(o admit.Outcome) {
 	result := "unchanged"
 	switch {
 	case o.Denied:
@@ -88,14 +88,14 @@ func (r *reporter) Start(ctx context.Context) error {
 		case o := <-r.refused:
 			if workload := r.above(ctx, o); workload != nil {
 				r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
-					refusedNote, api.Brief(o.Message, mostNote-len(refusedNote)))
+					refusedNote, api.Brief(o.Message, maxNote-len(refusedNote)))
 			}
 		}
 	}
 }
 
-// above is the workload above the controller of a refused pod, if there is one.
-func (r *reporter) above(ctx context.Context, o mutate.Outcome) *metav1.PartialObjectMetadata {
+// above returns the workload above the controller of a refused pod, or nil.
+func (r *reporter) above(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
 	var owner client.Object
 	switch o.Owner.Kind {
 	case "ReplicaSet":
@@ -108,8 +108,8 @@ func (r *reporter) above(ctx context.Context, o mutate.Outcome) *metav1.PartialO
 	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Owner.Name}, owner); err != nil {
 		return nil
 	}
-	// The author of a pod writes the name. A UID that differs is another object's:
-	// no Event of this pod belongs to that object's workload.
+	// The author of a pod writes the name. Another UID belongs to another object, whose
+	// workload gets no Event of this pod.
 	if owner.GetUID() != o.Owner.UID {
 		return nil
 	}

@@ -27,10 +27,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// shutdown is the time that calls in flight are left: longer than any takes.
+// shutdown leaves the calls in flight more time than any call takes.
 const shutdown = 10 * time.Second
 
 func run(ctx context.Context, args []string, output io.Writer) error {
@@ -51,8 +52,8 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	// A limited client in a handler makes a burst of pods wait for seconds. The
-	// API server has limits of its own.
+	// A limited client in a handler would make a burst of pods wait for seconds. The API
+	// server has limits of its own.
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	m, err := ctrl.NewManager(config, managerOptions(s))
@@ -72,7 +73,7 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	return nil
 }
 
-// logTo makes one structured log of ours and of the libraries'.
+// logTo returns one structured log for the webhook and its libraries.
 func logTo(output io.Writer, verbose bool) *slog.Logger {
 	level := slog.LevelInfo
 	if verbose {
@@ -105,7 +106,7 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if err := m.Add(reporter); err != nil {
 		return fmt.Errorf("add reporter: %w", err)
 	}
-	// Every replica knows the LimitRanges, from before it answers.
+	// Every replica has read the LimitRanges before it answers.
 	if _, err := m.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
 	}
@@ -124,7 +125,7 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if err := m.Add(version); err != nil {
 		return fmt.Errorf("add version: %w", err)
 	}
-	options := mutate.Options{
+	options := admit.Options{
 		AgentImage: s.agentImage,
 		Images:     images,
 		Owners:     owners{reader: m.GetAPIReader(), cached: m.GetClient()},
@@ -134,21 +135,21 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 		Observe:    reporter.observe,
 		Log:        log,
 	}
-	load := new(mutate.Load) // both handlers share the process's memory
-	m.GetWebhookServer().Register("/pods", mutate.Serve(mutate.NewPodHandler(options), load))
-	m.GetWebhookServer().Register("/workloads", mutate.Serve(mutate.NewWorkloadHandler(options), load))
+	limit := new(load.Limit) // both handlers share the memory of the process
+	m.GetWebhookServer().Register("/pods", admit.Serve(admit.NewPodHandler(options), limit))
+	m.GetWebhookServer().Register("/workloads", admit.Serve(admit.NewWorkloadHandler(options), limit))
 	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
-	// Ready: the certificate is loaded, and what the handlers read is there.
+	// A replica is ready when its certificate and the objects of its handlers are loaded.
 	if err := m.AddReadyzCheck("certificate", m.GetWebhookServer().StartedChecker()); err != nil {
 		return fmt.Errorf("add readiness check: %w", err)
 	}
 	return m.AddReadyzCheck("caches", synced(m.GetCache()))
 }
 
-// onlyIdentities drops all that is not read of what is cached by its metadata: each
-// replica keeps every workload of the cluster.
+// onlyIdentities drops the unused metadata of cached objects: each replica keeps every
+// workload of the cluster.
 func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	return func(in any) (any, error) {
 		metadata, ok := in.(*metav1.PartialObjectMetadata)
@@ -161,8 +162,8 @@ func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	}
 }
 
-// synced answers whether the caches have been filled. It never waits: a probe
-// asks again.
+// synced reports whether the caches are full. synced never waits, because a probe asks
+// again.
 func synced(c cache.Cache) healthz.Checker {
 	return func(r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond)

@@ -24,28 +24,28 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-// leaderElectionID is the Lease, in our namespace, of the replica that enrolls.
+// leaderElectionID is the Lease, in the webhook's namespace, of the replica that enrolls.
 const leaderElectionID = "metaparticle-enroll"
 
-// One replica is elected to enroll. While nobody enrolls, new pods wait; two at
-// once do no harm, so little margin is needed.
+// One replica is elected to enroll. While no replica enrolls, new pods wait. Two enrolling
+// replicas do no harm, so the election needs little margin.
 const (
-	// enrollLease is for how long a replica that vanished blocks the next one.
+	// enrollLease is the time for which a replica that vanished blocks the next one.
 	enrollLease = 6 * time.Second
-	// enrollRenewed is when a replica that could not renew gives up its term: up to
-	// two seconds before the next one begins.
+	// enrollRenewed is the time after which a replica without a renewal gives up its term:
+	// up to two seconds before the next term begins.
 	enrollRenewed = 4 * time.Second
-	// enrollRetry fits three times into that, and is what a handover takes.
+	// enrollRetry fits three times into enrollRenewed, and is the duration of a handover.
 	enrollRetry = time.Second
 	// enrollShutdown leaves time for the release of the election within shutdown.
 	enrollShutdown = shutdown / 2
 )
 
-// These make enrolling survive what it cannot do at the moment.
+// These times let enrolling survive an API server in trouble.
 const (
-	// enrollFill is for how long a replica that was elected fills its caches before
-	// it lets the next one try. Ten thousand gated pods take some seconds
-	// (docs/benchmarks.md); an API server in trouble may take much longer.
+	// enrollFill bounds the time in which an elected replica fills its caches. Ten thousand
+	// gated pods take some seconds (docs/benchmarks.md); an API server in trouble may take
+	// much longer.
 	enrollFill = 2 * time.Minute
 	// enrollLastRetry is the longest pause between two terms: not much longer than
 	// new pods wait for an election anyway.
@@ -65,10 +65,10 @@ var (
 
 func init() { metrics.Registry.MustRegister(enrolling, interruptions) }
 
-// terms enrolls for as long as this replica is elected, term after term. A manager
-// that loses its election, or cannot fill its caches, wants its process to end. The
-// API server would lose a replica that answers well, just when the cluster is in
-// trouble. So each term has a manager and caches of its own.
+// terms enrolls while this replica is elected, term after term. A manager that loses its
+// election, or cannot fill its caches, wants its process to end. The API server would lose
+// a healthy replica, just when the cluster is in trouble. So each term has a manager and
+// caches of its own.
 type terms struct {
 	config *rest.Config
 	s      settings
@@ -88,11 +88,11 @@ func newTerms(config *rest.Config, s settings, log *slog.Logger) *terms {
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (t *terms) NeedLeaderElection() bool { return false }
 
-// errNever: enrolling is not possible at all, whatever the API server does.
+// errNever reports that enrolling is impossible, whatever the API server does.
 var errNever = errors.New("set up enroll")
 
-// Start returns when ctx ends, or when enrolling is not possible at all: then the
-// process ends, for people to see. Whatever else ends a term passes.
+// Start returns when ctx ends, or when enrolling is impossible. The process then ends, for
+// people to see. Every other end of a term leads to the next term.
 func (t *terms) Start(ctx context.Context) error {
 	pause := enrollRetry
 	for {
@@ -167,7 +167,7 @@ func termOptions(s settings) (ctrl.Options, error) {
 		LeaderElection:          s.leaderElection,
 		LeaderElectionID:        leaderElectionID,
 		LeaderElectionNamespace: s.namespace,
-		// Nothing is lost if two enroll, so the next may begin at once.
+		// Two enrolling replicas lose nothing, so the next term may begin at once.
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 new(enrollLease),
 		RenewDeadline:                 new(enrollRenewed),

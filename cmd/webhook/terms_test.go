@@ -31,7 +31,7 @@ func interrupted(t *testing.T) int {
 }
 
 // The API server's calls go on being answered: the process does not end.
-func TestATermThatEndsIsFollowedByTheNext(t *testing.T) {
+func TestNextTermFollowsAnEndedOne(t *testing.T) {
 	for _, message := range []string{
 		"leader election lost",
 		"make the manager of a term: connection refused",
@@ -67,7 +67,7 @@ func TestATermThatEndsIsFollowedByTheNext(t *testing.T) {
 }
 
 // A replica that can never enroll must not look as if it could.
-func TestAReplicaThatCanNeverEnrollEnds(t *testing.T) {
+func TestReplicaEndsIfItCanNeverEnroll(t *testing.T) {
 	terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
 	broken := errors.New("no such label")
 	terms.options = func(settings) (ctrl.Options, error) { return ctrl.Options{}, broken }

@@ -11,39 +11,39 @@ import (
 
 	"k8s.io/apimachinery/pkg/version"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 const (
-	// versionAgain is how often a version that is known is read anew: clusters
-	// are upgraded a few times a year, and one that is newer than it is thought
-	// to be only refuses too much for so long.
+	// versionAgain is the pause between two reads of a known version. People upgrade a
+	// cluster a few times a year. A webhook that does not know of an upgrade refuses too
+	// much for so long.
 	versionAgain = 10 * time.Minute
-	// versionRetry is the pause while it is not known, and some pods are
-	// refused for that.
+	// versionRetry is the pause while the version is not known, and the webhook refuses
+	// some pods for that.
 	versionRetry = 5 * time.Second
 )
 
-// server answers what version of Kubernetes it is.
+// server returns the version of Kubernetes.
 type server interface {
 	ServerVersion() (*version.Info, error)
 }
 
-// kubernetes knows the cluster's minor version, from a little after its start.
+// kubernetes has the cluster's minor version, a little after the start.
 type kubernetes struct {
 	server server
 	log    *slog.Logger
 	known  atomic.Int64
 }
 
-// minor implements [mutate.Options.Kubernetes].
+// minor implements [admit.Options.Kubernetes].
 func (k *kubernetes) minor() int { return int(k.known.Load()) }
 
 // NeedLeaderElection: every replica answers.
 func (k *kubernetes) NeedLeaderElection() bool { return false }
 
-// Start reads the version until the context ends. One that cannot be read any
-// more is still the last that was.
+// Start reads the version until the context ends. After a failed read the last version
+// counts.
 func (k *kubernetes) Start(ctx context.Context) error {
 	for {
 		pause := versionAgain
@@ -64,7 +64,7 @@ func (k *kubernetes) read() error {
 	if err != nil {
 		return err
 	}
-	n, err := mutate.MinorVersion(info)
+	n, err := feature.MinorVersion(info)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // upgraded is a server whose version changes; it has none at first.
@@ -60,9 +61,9 @@ func TestVersionIsReadSoonAndFollowsAnUpgrade(t *testing.T) {
 }
 
 // compat: gates/too-old refused KubernetesTooOld
-func TestGatePodIsRefusedUntilTheClusterIsKnownToBeNewEnough(t *testing.T) {
+func TestGatePodNeedsAKnownClusterVersion(t *testing.T) {
 	k := &kubernetes{log: slog.New(slog.DiscardHandler)}
-	handler := mutate.NewPodHandler(mutate.Options{AgentImage: "agent:1", Kubernetes: k.minor})
+	handler := admit.NewPodHandler(admit.Options{AgentImage: "agent:1", Kubernetes: k.minor})
 	ask := func() admission.Response {
 		return handler.Handle(t.Context(), admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 			Operation: admissionv1.Create, Kind: metav1.GroupVersionKind{Kind: "Pod"}, Namespace: "shop",
@@ -76,7 +77,7 @@ func TestGatePodIsRefusedUntilTheClusterIsKnownToBeNewEnough(t *testing.T) {
 		response := ask()
 		assert.Equal(t, allowed, response.Allowed, "1.%d", minor)
 		if !allowed {
-			assert.Contains(t, response.Result.Message, string(mutate.KubernetesTooOld)+": ")
+			assert.Contains(t, response.Result.Message, string(reason.KubernetesTooOld)+": ")
 		}
 	}
 }

@@ -1,286 +1,49 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Package image is the question that the webhook asks about an image: the command that a
+// container runtime would run. Package registry answers.
 package image
 
 import (
-	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
-	"net/http"
-	"net/netip"
-	"slices"
-	"time"
-
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
-// Options configure a Resolver. The zero value asks as nobody, over TLS.
-type Options struct {
-	// Secrets reads pull secrets; nil means that there are none.
-	Secrets Secrets
-	// PlainHTTP are the registries, as host or host:port, that may be spoken
-	// to without TLS.
-	PlainHTTP []string
-	// Mirrors are asked before the registries whose images they have, in order.
-	Mirrors []Mirror
-	// CAs verify registries; nil means the system's.
-	CAs *x509.CertPool
-	// Budget bounds one look-up; zero means 2.5 s.
-	Budget time.Duration
-	// Networks may be reached although they are not public: those of token
-	// services and of what registries lead to, and of registries on loopback.
-	Networks []netip.Prefix
-	// Failed, if set, is told why an image could not be read. The cause may have
-	// words of the registry, which the error for the pod's author has not.
-	Failed func(namespace, image string, cause error)
+// Images returns readers of images.
+type Images interface {
+	// For returns a reader with the rights of one pod: its pull secrets and those
+	// of its service account, each read at most once.
+	For(rights PullRights) Reader
 }
 
-// Resolver answers what images run. It implements [mutate.Images].
-type Resolver struct {
-	options   Options
-	transport http.RoundTripper
-	flights   flights
-	turns     *turns
-	// large holds a place for each large answer in memory.
-	large chan struct{}
-	// references are image names as they were written, read.
-	references *cache[name.Reference]
-	digests    *cache[v1.Hash]
-	commands   *cache[mutate.Command]
-	now        func() time.Time
+// Reader reads images in the name of one pod, several at once.
+type Reader interface {
+	// Command reads the command of an image within a bounded time. Command fails
+	// with ErrPlatforms if the command depends on more than the architecture. The
+	// pod's author sees the text of an error, so the text holds none of a registry.
+	Command(ctx context.Context, image string) (Command, error)
 }
 
-var _ mutate.Images = (*Resolver)(nil)
-
-// New makes a Resolver.
-func New(o Options) *Resolver {
-	o.Budget = cmp.Or(o.Budget, defaultBudget)
-	return &Resolver{
-		options:   o,
-		transport: newTransport(o),
-		turns:     newTurns(mostAtOnce, mostOfNamespace, mostWaiting),
-		large:     make(chan struct{}, mostLarge),
-		// What is parsed consists of parts of the name, and says it again.
-		references: newCache(referenceBytes, func(ref name.Reference) int { return 2 * len(ref.String()) }),
-		digests:    newCache(digestBytes, func(h v1.Hash) int { return len(h.Hex) }),
-		commands:   newCache(commandBytes, costOf),
-		now:        time.Now,
-	}
+// PullRights names the namespace, the service account and the pull secrets of a pod.
+type PullRights struct {
+	Namespace      string
+	ServiceAccount string
+	// Secrets are the pull secrets that the pod names.
+	Secrets []string
 }
 
-// For implements [mutate.Images].
-func (r *Resolver) For(rights mutate.PullRights) mutate.Reader {
-	return &reader{Resolver: r, rights: rights}
+// Command is the command of an image.
+type Command struct {
+	Entrypoint []string
+	Cmd        []string
+	// StopSignal is the signal as the image writes it ("SIGQUIT", "3"), or empty.
+	StopSignal string
+	// Platforms has a command for each architecture if they differ. All other
+	// fields are empty then.
+	Platforms map[string]Command
 }
 
-// Command reads one image's command with a pod's rights.
-func (r *Resolver) Command(ctx context.Context, image string, rights mutate.PullRights) (mutate.Command, error) {
-	return r.For(rights).Command(ctx, image)
-}
-
-// reader reads images with one pod's rights.
-type reader struct {
-	*Resolver
-	rights  mutate.PullRights
-	keyring keyring
-}
-
-// Command implements [mutate.Reader].
-func (r *reader) Command(ctx context.Context, image string) (mutate.Command, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget, late{r.options.Budget})
-	defer cancel()
-	places, err := r.places(image)
-	if err != nil {
-		return mutate.Command{}, err
-	}
-	var failed []*failure
-	for i, ref := range places {
-		// A mirror is left half of the time, so that the rest can go on without.
-		within := r.options.Budget
-		if i < len(places)-1 {
-			within >>= i + 1
-		}
-		command, err := r.ask(ctx, ref, within)
-		if err == nil || errors.Is(err, mutate.ErrPlatforms) || errors.Is(err, errPlatform) {
-			return command, err
-		}
-		its := fail(err, r.keyring.unread)
-		failed = append(failed, its)
-		if r.options.Failed != nil && !errors.Is(its, context.Canceled) {
-			r.options.Failed(r.rights.Namespace, ref.Name(), its.cause)
-		}
-	}
-	return mutate.Command{}, joined(failed)
-}
-
-// ask looks an image up in one place.
-func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Duration) (mutate.Command, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, within, late{within})
-	defer cancel()
-	if command, ok := r.known(ref, nil); ok {
-		return command, nil
-	}
-	r.readSecrets(ctx)
-	credentials := r.keyring.fitting(ref.Context())
-	if command, ok := r.known(ref, credentials); ok {
-		return command, nil
-	}
-	// Callers of one namespace alone join: a flight waits for its namespace's turn.
-	command, err := r.flights.join(ctx, r.rights.Namespace+" "+scope(credentials)+" "+ref.String(), r.options.Budget,
-		func(ctx context.Context) (mutate.Command, error) {
-			giveBack, err := r.turns.take(ctx, r.rights.Namespace)
-			if err != nil {
-				return mutate.Command{}, err
-			}
-			defer giveBack()
-			return r.lookUp(withQuestion(ctx, ref.Context().Registry), ref, credentials)
-		})
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = errors.Join(late{within}, err)
-	}
-	return command, err
-}
-
-// readSecrets reads the pod's pull secrets the first time that an image needs
-// them. It takes a turn, as a look-up does: secrets may be large.
-func (r *reader) readSecrets(ctx context.Context) {
-	if r.options.Secrets == nil {
-		return
-	}
-	r.keyring.once.Do(func() {
-		giveBack, err := r.turns.take(ctx, r.rights.Namespace)
-		if err != nil {
-			r.keyring.unread = err
-			return
-		}
-		defer giveBack()
-		r.keyring.fill(ctx, r.options.Secrets, r.rights)
-	})
-}
-
-// Known is the command of an image by digest that anybody may read, and that
-// was read before: nobody has to be asked about it.
-func (r *Resolver) Known(image string) (mutate.Command, bool) {
-	places, err := r.places(image)
-	if err != nil {
-		return mutate.Command{}, false
-	}
-	for _, ref := range places {
-		if command, ok := r.known(ref, nil); ok {
-			return command, true
-		}
-	}
-	return mutate.Command{}, false
-}
-
-// known is what was read of a digest before, with one of these credentials, or
-// by nobody in particular if there are none. It is the same for ever.
-func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (mutate.Command, bool) {
-	exact, ok := ref.(name.Digest)
-	if !ok {
-		return mutate.Command{}, false
-	}
-	if len(credentials) == 0 {
-		command, _, ok := r.commands.get(commandKey("", exact))
-		return command, ok
-	}
-	for _, c := range credentials {
-		if command, _, ok := r.commands.get(commandKey(scope([]authn.AuthConfig{c}), exact)); ok {
-			return command, true
-		}
-	}
-	return mutate.Command{}, false
-}
-
-func commandKey(scope string, exact name.Digest) string { return scope + " " + exact.String() }
-
-// parse reads a reference as the container runtimes do: short names are Docker
-// Hub's, the tag is latest where there is none.
-func (r *Resolver) parse(image string) (name.Reference, error) {
-	if ref, _, ok := r.references.get(image); ok {
-		return ref, nil
-	}
-	ref, err := name.ParseReference(image)
-	if err == nil && slices.Contains(r.options.PlainHTTP, ref.Context().RegistryStr()) {
-		ref, err = name.ParseReference(image, name.Insecure)
-	}
-	if err != nil {
-		return nil, errName
-	}
-	r.references.put(image, ref, r.now())
-	return ref, nil
-}
-
-// lookUp tries one credential after the other, as the kubelet does.
-func (r *Resolver) lookUp(ctx context.Context, ref name.Reference, credentials []authn.AuthConfig) (mutate.Command, error) {
-	if len(credentials) == 0 {
-		return r.lookUpAs(ctx, ref, authn.Anonymous, "")
-	}
-	var refused []error
-	for _, c := range credentials {
-		command, err := r.lookUpAs(ctx, ref, authn.FromConfig(c), scope([]authn.AuthConfig{c}))
-		if err == nil || !denied(err) {
-			return command, err
-		}
-		refused = append(refused, err)
-	}
-	return mutate.Command{}, errors.Join(refused...)
-}
-
-func (r *Resolver) lookUpAs(ctx context.Context, ref name.Reference, who authn.Authenticator, scope string) (mutate.Command, error) {
-	repository := &repository{name: ref.Context(), who: who, transport: r.transport, large: r.large}
-	digest, err := r.resolve(ctx, repository, ref, scope)
-	if err != nil {
-		return mutate.Command{}, err
-	}
-	key := commandKey(scope, ref.Context().Digest(digest.String()))
-	if command, _, ok := r.commands.get(key); ok {
-		return command, nil
-	}
-	command, err := repository.command(ctx, digest.String())
-	if err != nil {
-		return mutate.Command{}, err
-	}
-	r.commands.put(key, command, r.now())
-	return command, nil
-}
-
-// resolve is the digest that a reference names: of a tag by a HEAD request,
-// which registries do not count as a pull.
-func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name.Reference, scope string) (v1.Hash, error) {
-	if exact, ok := ref.(name.Digest); ok {
-		return v1.NewHash(exact.DigestStr())
-	}
-	key := scope + " " + ref.String()
-	last, at, remembered := r.digests.get(key)
-	remembered = remembered && r.now().Sub(at) < tagMemory
-	asking := ctx
-	if remembered {
-		// A registry that hangs must leave the time to answer from memory.
-		var cancel context.CancelFunc
-		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
-		defer cancel()
-	}
-	digest, err := repository.head(asking, ref.Identifier())
-	switch {
-	case err == nil:
-		r.digests.put(key, digest, r.now())
-		return digest, nil
-	case errors.Is(err, errNoDigest):
-	case away(err) && remembered:
-		return last, nil
-	case away(err):
-		return v1.Hash{}, err
-	case denied(err):
-		r.digests.drop(key)
-		return v1.Hash{}, err
-	}
-	// Not every registry answers HEAD.
-	return repository.get(ctx, ref.Identifier())
-}
+// ErrPlatforms reports an image whose platforms of one architecture run different
+// commands. The runtime takes one of them, and the shim cannot tell which.
+var ErrPlatforms = errors.New("the image's platforms of one architecture run different commands")

@@ -40,7 +40,7 @@ type edit struct{ path, was, is string }
 const mostSeeds = 150
 
 // caught is what a violation prints.
-var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): (.*)`)
+var caught = regexp.MustCompile(`seed \d+ at \S+: .*?invariant ([a-z-]+): .*`)
 
 // Planted shows that TestSimulation of the test's own package catches each bug of the
 // folder planted/. Planted compiles the package once more with all the bugs in it, and
@@ -51,7 +51,7 @@ func Planted(t *testing.T) {
 		t.Skip("not asked for")
 	}
 	plants := readPlants(t)
-	binary := compile(t, plants)
+	binary := compile(t, plants, ".")
 	t.Run("none", func(t *testing.T) {
 		out, err := simulate(t, binary, "", 10)
 		require.NoError(t, err, "the same binary with no bug switched on:\n%s", out)
@@ -63,8 +63,31 @@ func Planted(t *testing.T) {
 			require.Error(t, err, "not caught by %d seeds", mostSeeds)
 			found := caught.FindStringSubmatch(out)
 			require.NotNil(t, found, "no invariant has caught it:\n%s", out)
-			assert.Contains(t, p.caught, found[2], "caught by another invariant:\n%s", out)
-			t.Logf("seed %s: %s: %s", found[1], found[2], found[3])
+			assert.Contains(t, p.caught, found[1], "caught by another invariant:\n%s", out)
+			t.Log(found[0])
+		})
+	}
+}
+
+// PlantedClaims shows that TestClaims of agent/claim catches the named bugs, which sit in
+// the pure packages.
+func PlantedClaims(t *testing.T, names ...string) {
+	if !*planting || *seed != 0 {
+		t.Skip("not asked for")
+	}
+	binary := compile(t, readPlants(t), "../agent/claim")
+	for _, name := range append([]string{""}, names...) {
+		t.Run("bug "+name, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, binary, name, "-test.run=^TestClaims$", "-test.failfast")
+			if name == "" {
+				require.NoError(t, err, "the same binary with no bug switched on:\n%s", out)
+				return
+			}
+			require.Error(t, err, "not caught")
+			found := regexp.MustCompile(`Error: +\t(.*)`).FindStringSubmatch(out)
+			require.NotNil(t, found, "no invariant has caught it:\n%s", out)
+			t.Log(found[1])
 		})
 	}
 }
@@ -100,10 +123,10 @@ import "os"
 var plantedBug = os.Getenv("SIM_PLANTED")
 `
 
-// compile writes the edited sources beside the real ones and builds the
-// simulation from them. In an edit's text, PLANTED stands for "this bug is
+// compile writes the edited sources beside the real ones and builds the tests of the
+// package from them. In an edit's text, PLANTED stands for "this bug is
 // switched on".
-func compile(t *testing.T, plants []plant) string {
+func compile(t *testing.T, plants []plant, pkg string) string {
 	root, dir := moduleRoot(t), t.TempDir()
 	sources := map[string]string{}
 	for _, p := range plants {
@@ -131,7 +154,7 @@ func compile(t *testing.T, plants []plant) string {
 	description, err := json.Marshal(map[string]any{"Replace": overlay})
 	require.NoError(t, err)
 	binary := filepath.Join(dir, "sim.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", write(t, dir, "overlay.json", string(description)), "-o", binary, ".")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", write(t, dir, "overlay.json", string(description)), "-o", binary, pkg)
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return binary
@@ -152,9 +175,14 @@ func write(t *testing.T, dir, path, text string) string {
 
 // simulate runs the simulation with one bug switched on, until it is caught.
 func simulate(t *testing.T, binary, bug string, seeds int) (string, error) {
+	return run(t, binary, bug, "-test.run=^TestSimulation$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
+}
+
+// run runs a binary of tests with one bug switched on.
+func run(t *testing.T, binary, bug string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	run := exec.CommandContext(ctx, binary, "-test.run=^TestSimulation$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
+	run := exec.CommandContext(ctx, binary, args...)
 	run.Env = append(os.Environ(), "SIM_PLANTED="+bug)
 	out, err := run.CombinedOutput()
 	return string(out), err

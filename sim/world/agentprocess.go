@@ -4,12 +4,14 @@
 package world
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -24,6 +26,8 @@ type agentProcess struct {
 	stop    chan struct{}
 	stopped bool
 	frozen  bool
+	began   time.Duration
+	leaps   chan struct{} // tells of leaps of the wall clock, where no shim does
 	// backlog are connections that wait to be accepted.
 	backlog    []*link
 	connected  signal
@@ -38,7 +42,9 @@ func (p *pod) startAgent() {
 	}
 	p.agentRuns++
 	proc := p.w.newProcess()
-	a := &agentProcess{process: proc, pod: p, stop: make(chan struct{}), connected: newSignal()}
+	a := &agentProcess{
+		process: proc, pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
+	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.clientOf.name = p.identity()
@@ -66,32 +72,65 @@ func (p *pod) relock() {
 }
 
 func (a *agentProcess) begin() {
-	a.pod.w.group.Go(func() {
-		g, err := openGateway(a)
-		if err != nil {
-			return // the process is dead already
-		}
-		a.process.w.do(func() { a.gateway = g })
-		a.run(g)
-	})
-}
-
-func (a *agentProcess) run(g *gateway) {
 	p, w := a.pod, a.pod.w
 	config := agent.Config{
 		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
-		InitContainers: p.inits, Granted: g.granted,
-		LeaseDuration: p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
-		API: a.clientOf, Gate: g, Clock: a.clock,
+		InitContainers: p.inits,
+		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
+		API: a.clientOf, Clock: a.clock,
 		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
 		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
 	}
+	run := a.runShims
+	switch p.gate {
+	case api.GatePod:
+		run = a.runPod
+	case api.GateReadiness:
+		run = a.runReadiness
+		a.yieldWhenStopped()
+	default:
+	}
+	w.group.Go(func() {
+		err := run(config)
+		w.do(func() { a.exited(err) })
+	})
+}
+
+// runShims is the agent's process in a pod with shims.
+func (a *agentProcess) runShims(config agent.Config) error {
+	g, err := openGateway(a)
+	if err != nil {
+		return err // the process is dead already
+	}
+	config.Gate, config.Granted = g, g.granted
 	made, err := agent.New(config)
 	must(err)
-	w.do(func() { a.agent = made })
-	err = made.Run(a.process.ctx, a.stop)
-	w.do(func() { a.exited(err) })
+	a.process.w.do(func() { a.gateway, a.agent = g, made })
+	return made.Run(a.process.ctx, a.stop)
+}
+
+// yieldWhenStopped makes the stop of an agent a yield, as cmd/agent does where the end
+// of the application is what counts.
+func (a *agentProcess) yieldWhenStopped() {
+	a.process.w.group.Go(func() {
+		select {
+		case <-a.stop:
+			if a.enter() {
+				made := a.agent
+				a.process.w.mu.Unlock()
+				if made != nil {
+					made.Yield()
+				}
+			}
+		case <-a.process.ctx.Done():
+		}
+	})
+}
+
+// leapt tells an agent without shims that the wall clock was set.
+func (a *agentProcess) leapt() {
+	a.whenThawed(func() { wakeUp(a.leaps) })
 }
 
 // clock is the node's, read by this process's loop: not while it is frozen or
@@ -138,7 +177,10 @@ func (a *agentProcess) exited(err error) {
 	if !a.process.dead {
 		p.w.note(a.name, "agent exits: %v", err)
 		a.kill()
-		if !p.stopping {
+		switch {
+		case errors.Is(err, standin.ErrRestart):
+			p.restartAll()
+		case !p.stopping:
 			p.restartAgent()
 		}
 	}
@@ -160,13 +202,14 @@ func (a *agentProcess) kill() {
 		}
 	}
 	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
+	p.hangUp(a.process)
 	p.relock()
 	p.tidy()
 }
 
 func (p *pod) restartAgent() {
 	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
-		if !p.stopping && len(p.agents) == 0 {
+		if !p.stopping && !p.restarting && len(p.agents) == 0 {
 			p.startAgent()
 		}
 	})

@@ -4,6 +4,7 @@
 package world
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -44,7 +45,27 @@ func (c *chaos) settling() time.Duration {
 		{"a standby without a watch finds out", c.unseeing()},
 		{"a pod that cannot have its second slot keeps the first, and then stands back", slow(d + d/6)},
 		{"containers and enroll begin anew", 5 * time.Second},
+		{"a kubelet restarts all containers, whose slot expires", c.restarting()},
 	})
+}
+
+// restarting bounds how long a slot is nobody's after an agent of the gate "pod" has
+// the kubelet restart all containers. No other gate takes that time.
+func (c *chaos) restarting() time.Duration {
+	if !c.has(api.GatePod) {
+		return 0
+	}
+	return sum([]part{
+		{"the kubelet kills all containers", mostKubelet},
+		{"the Lease expires, for nothing proves the application dead", slow(c.longest)},
+		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
+		{"the containers are started in their order", 3 * time.Second},
+	})
+}
+
+// has reports whether some workload has the gate.
+func (c *chaos) has(g api.Gate) bool {
+	return slices.ContainsFunc(c.templates, func(t template) bool { return t.gate == g })
 }
 
 // unmuting bounds how long standbys whose watches are mute wait in vain: what they saw
@@ -75,11 +96,12 @@ func (c *chaos) handingOver() time.Duration {
 		return sum([]part{
 			{"a standby waits for what it saw last to expire", slow(c.longest)},
 			{"a standby that was refused waits for what it reads then", c.unmuting() + c.unseeing()},
+			{"the last one had its containers restarted", c.restarting()},
 		})
 	case c.climate != fair:
-		return 3*time.Second + c.unseeing()
+		return 3*time.Second + c.unseeing() + c.restarting()
 	}
-	return 3 * time.Second
+	return 3*time.Second + c.restarting()
 }
 
 // climates are what an agent has to live with: watches that are of little use while

@@ -202,6 +202,11 @@ func (c *chaos) steady(last time.Duration) bool {
 		return false
 	}
 	c.do(func() {
+		for _, child := range c.ledger.alive {
+			if child.shim == nil {
+				c.checkRightful(child)
+			}
+		}
 		if len(c.ledger.ends) > ends {
 			c.violate(stopped, "%s ended in quiet times", c.ledger.ends[ends].child.name)
 		}
@@ -213,6 +218,15 @@ func (c *chaos) steady(last time.Duration) bool {
 		}
 	})
 	return c.verdict == ""
+}
+
+// checkRightful: in quiet times what no shim guards runs in the holder alone.
+func (c *chaos) checkRightful(child *child) {
+	for _, slot := range child.pod().slots {
+		if lease, ok := c.api.lease(slot); !ok || lease.Holder != child.pod().identity() {
+			c.violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, slot)
+		}
+	}
 }
 
 // checkChatter: a pod that holds nothing sends nothing, one that holds renews.
@@ -241,7 +255,7 @@ func (a *agentProcess) total() int {
 
 // heal ends all trouble.
 func (c *chaos) heal() {
-	c.calm = true
+	c.calm, c.healed = true, c.now()
 	c.note("script", "heals everything")
 	c.weather = c.climate
 	c.optedOut = false

@@ -52,6 +52,9 @@ type checks struct {
 	renewals map[string]renewal
 	// released holds, by slot and hold.
 	released map[string]bool
+	// started: the boot in which the kubelet started an application that nothing in
+	// its pod can prove dead, by slot and hold.
+	started map[string]string
 	// acquired: the instant at which a pod acquired each slot, and the hold.
 	acquired map[string]acquisition
 	ends     []ending
@@ -86,7 +89,7 @@ type ending struct {
 
 func newChecks() checks {
 	return checks{
-		tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{},
+		tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, started: map[string]string{},
 		acquired: map[string]acquisition{},
 	}
 }
@@ -237,6 +240,9 @@ func (w *World) checkReleased(by, slot string, was *kube.Lease, hold string) {
 		}
 		return
 	}
+	if p := w.find(was.Holder); p != nil && w.ledger.started[key(slot, was.Holder, hold)] == p.node.boot {
+		w.violate(withoutProof, "%s releases %s of hold %s, and nothing proves its application dead", by, slot, hold)
+	}
 	if by != was.Holder {
 		w.violate(freed, "%s frees %s of %s", by, slot, was.Holder)
 	}
@@ -245,6 +251,16 @@ func (w *World) checkReleased(by, slot string, was *kube.Lease, hold string) {
 			w.violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.name, c.where)
 		}
 	}
+}
+
+// find returns the pod with the identity; nil if it is gone.
+func (w *World) find(identity string) *pod {
+	for _, p := range w.pods {
+		if p.identity() == identity {
+			return p
+		}
+	}
+	return nil
 }
 
 // checkOrder: a pod that renews a slot has not acquired one that sorts before

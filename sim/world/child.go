@@ -5,6 +5,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,7 +21,7 @@ type child struct {
 	container *container
 	// where is the name of the container's process in the history.
 	where string
-	// shim is the parent process of the child.
+	// shim is the parent process of the child; nil where a pod has no shims.
 	shim  *shimProcess
 	name  string
 	hold  string
@@ -159,6 +160,10 @@ func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<
 
 // ends lets the child's main process end, if that still lives and can.
 func (c *child) ends(how string, status unix.WaitStatus) {
+	if c.shim == nil {
+		c.endsAlone(how)
+		return
+	}
 	n := c.pod().node
 	n.whenAwake(func() {
 		w := c.shim.w
@@ -211,8 +216,14 @@ func (c *child) drainWithin(grace time.Duration) {
 
 // current reports whether the kubelet knows of the child's container process, and of
 // none that is fresher.
-func (c *child) current() bool { return c.shim.current() }
+func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
 // unwatched reports whether the process that enforces the child's deadline stands
 // still.
-func (c *child) unwatched() bool { return c.shim.frozen }
+func (c *child) unwatched() bool {
+	if c.shim == nil {
+		// Where there is no shim, the agent has to hear of the leap in time.
+		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.expired(c, t.Slot) })
+	}
+	return c.shim.frozen
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // clock is the CLOCK_BOOTTIME of a node. Its rate changes as a time daemon slews
@@ -97,6 +98,9 @@ func (n *node) step(by time.Duration) {
 				s.push(shim.ClockSet)
 			}
 		}
+		for _, a := range p.agents {
+			a.leapt()
+		}
 	}
 }
 
@@ -166,14 +170,25 @@ const lingering = setRight + quick
 
 // absent reports whether the child counts for nobody's exclusivity: it is excused
 // for good; it stands still, alone or with its machine; or its machine has woken from
-// a pause that was longer than its slot, and has not had the time to notice.
+// a pause that was longer than its slot, and has not had the time to notice; or it is
+// an endpoint that could not be taken out, as docs/guarantees.md has it.
 func (w *World) absent(c *child, slot string) bool {
 	n := c.pod().node
 	if c.excused || n.paused || c.still {
 		return true
 	}
+	if !w.expired(c, slot) {
+		return false
+	}
+	r := w.ledger.renewals[key(slot, c.pod().identity(), c.hold)]
+	return n.wokeAt > r.at && w.now() <= n.wokeAt+lingering ||
+		c.pod().gate == api.GateReadiness && c.pod().unstorable()
+}
+
+// expired reports whether the fastest clock lets a standby take the child's slot.
+func (w *World) expired(c *child, slot string) bool {
 	r, ok := w.ledger.renewals[key(slot, c.pod().identity(), c.hold)]
-	return ok && n.wokeAt > r.at && w.now() > r.free() && w.now() <= n.wokeAt+lingering
+	return ok && w.now() > r.free()
 }
 
 // lingers looks, once its time to notice is over, whether a child of a machine that

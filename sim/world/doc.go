@@ -8,13 +8,13 @@
 //
 // # What is real and what is not
 //
-// Real: agent.Agent with agent/lease, agent/kube's Lease, and both ends of the gate:
-// desk.Server, and the states of agent/shim with host.Leaps. Package sim/enrolled adds
+// Real: agent.Agent with agent/lease, agent/kube's Lease, agent/standin (the gates "pod"
+// and "readiness"), and both ends of the gate: desk.Server, and the states of agent/shim with host.Leaps. Package sim/enrolled adds
 // enroll.Reconciler; package sim has a model of enroll instead (model.go), because
 // enroll links controller-runtime, which takes minutes to compile.
 //
 // Modelled: the API server (PUT, GET and watch of one namespace), the network, the
-// kubelet, and the kernel beneath both ends: the connection between them (link.go), the
+// kubelet with what each gate asks of it, and the kernel beneath both ends: the connection between them (link.go), the
 // agent's lock, socket and notes (gate.go), and what a shim runs on (machine.go): its
 // alarm, its processes and their signals. A shim or an agent that is frozen stands still
 // where it next asks that kernel for something.
@@ -52,6 +52,11 @@
 // shim that is frozen past its deadline is excused from exclusivity (never from
 // the rule that a release needs proof), and so is one in uninterruptible sleep.
 //
-// The gates "pod" and "readiness" are only what enroll sees of pods: the agents of
-// all pods have shims.
+// An application of the gate "pod" is excused if its agent is dead, frozen or told to
+// stop at the instant at which all containers have to be restarted, or if its node is
+// frozen until it ought to be dead. The kubelet of the world takes 1.5 s at most to kill
+// all containers. It restarts nothing in a pod that is being deleted.
+//
+// An endpoint of the gate "readiness" is a pod that is stored as Ready. An endpoint whose
+// slot has run out is excused as long as its pod cannot store otherwise.
 package world

@@ -13,26 +13,27 @@ import (
 func (t *table) endured() map[string]func() {
 	d := t.budget.Duration
 	return map[string]func(){
-		"watches are refused (429)":   func() { t.unseen(weather{watches: busy}) },
-		"watches are refused (403)":   func() { t.unseen(weather{watches: forbidden}) },
-		"watches are never answered":  func() { t.unseen(weather{watches: unheard}) },
-		"idle watches are cut":        func() { t.unseen(weather{idle: between(t.rng, d/20, d/6)}) },
-		"watches fall silent":         func() { t.unseen(weather{silent: true}) },
-		"reads fail, writes do not":   func() { t.undisturbed(func(*child) { t.weather.gets = t.anyFault() }) },
-		"watches fail, holder stays":  func() { t.undisturbed(func(*child) { t.weather.watches = t.anyFault() }) },
-		"writes fail, reads do not":   func() { t.unwritable(fair) },
-		"writes fail, watches do too": func() { t.unwritable(weather{watches: forbidden}) },
-		"lease deleted, then silence": t.farewell,
-		"machine paused":              t.pausedPastLease,
-		"machine paused for a moment": func() { t.undisturbed(t.pausedBriefly) },
-		"clocks are set and slewed":   func() { t.undisturbed(func(*child) { t.otherClocks() }) },
-		"loop blocked":                func() { t.expiry(func(c *child) { c.pod().agent().block(2 * d) }) },
-		"loop blocked for a moment":   func() { t.undisturbed(t.blockedBriefly) },
-		"container forgotten":         t.forgotten,
-		"reports are read late":       t.late,
-		"opted out, then Role lost":   func() { t.undisturbed(func(*child) { t.unroled() }) },
-		"opted out, then lease lost":  t.unleased,
-		"second lock is sealed":       func() { t.starving(func() { t.weather.sealed = t.slots[1] }) },
+		"watches are refused (429)":        func() { t.unseen(weather{watches: busy}) },
+		"watches are refused (403)":        func() { t.unseen(weather{watches: forbidden}) },
+		"watches are never answered":       func() { t.unseen(weather{watches: unheard}) },
+		"idle watches are cut":             func() { t.unseen(weather{idle: between(t.rng, d/20, d/6)}) },
+		"watches fall silent":              func() { t.unseen(weather{silent: true}) },
+		"reads fail, writes do not":        func() { t.undisturbed(func(*child) { t.weather.gets = t.anyFault() }) },
+		"watches fail, holder stays":       func() { t.undisturbed(func(*child) { t.weather.watches = t.anyFault() }) },
+		"writes fail, reads do not":        func() { t.unwritable(fair) },
+		"writes fail, watches do too":      func() { t.unwritable(weather{watches: forbidden}) },
+		"one pod, writes and watches fail": t.solitary,
+		"lease deleted, then silence":      t.farewell,
+		"machine paused":                   t.pausedPastLease,
+		"machine paused for a moment":      func() { t.undisturbed(t.pausedBriefly) },
+		"clocks are set and slewed":        func() { t.undisturbed(func(*child) { t.otherClocks() }) },
+		"loop blocked":                     func() { t.expiry(func(c *child) { c.pod().agent().block(2 * d) }) },
+		"loop blocked for a moment":        func() { t.undisturbed(t.blockedBriefly) },
+		"container forgotten":              t.forgotten,
+		"reports are read late":            t.late,
+		"opted out, then Role lost":        func() { t.undisturbed(func(*child) { t.unroled() }) },
+		"opted out, then lease lost":       t.unleased,
+		"second lock is sealed":            func() { t.starving(func() { t.weather.sealed = t.slots[1] }) },
 	}
 }
 
@@ -81,6 +82,20 @@ func (t *table) unwritable(after weather) {
 		t.fail(nobody, "nobody holds %v after writes work again", bound)
 	}
 	t.do(func() { t.weather = fair })
+}
+
+// solitary: the pod that held is alone, so no other pod hides that this one asks in vain.
+func (t *table) solitary() {
+	t.do(func() {
+		holder := t.holder(t.slot).pod()
+		for _, p := range slices.Clone(t.pods) {
+			if p != holder {
+				p.stop()
+			}
+		}
+	})
+	t.pass(t.grace + left)
+	t.unwritable(weather{watches: pick(t.rng, []fault{busy, forbidden, failing})})
 }
 
 // farewell: the last thing that watches tell is that the Lease is gone, and so is its

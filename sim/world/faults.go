@@ -6,6 +6,8 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // What can happen to a node. All are called with the mutex held.
@@ -55,6 +57,9 @@ func (n *node) stop() {
 		for _, a := range p.agents {
 			a.freeze()
 		}
+		if p.waiter != nil {
+			p.waiter.freeze()
+		}
 	}
 }
 
@@ -85,6 +90,9 @@ func (n *node) goOn() {
 				a.thaw()
 			}
 		}
+		if p.waiter != nil {
+			p.waiter.thaw()
+		}
 	}
 }
 
@@ -110,6 +118,9 @@ func (n *node) crash() {
 				s.crashes()
 			}
 			c.shims, c.pending, c.done = nil, false, false
+		}
+		if p.gate == api.GatePod {
+			p.killAll()
 		}
 		agents := p.agents
 		p.agents = nil

@@ -41,6 +41,8 @@ var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 // pod is one pod on its node.
 type pod struct {
 	template
+	inOrder
+	shown      shown
 	w          *World
 	name, uid  string
 	node       *node
@@ -59,6 +61,8 @@ type container struct {
 	name   string
 	shims  []*shimProcess // the last one is the current one
 	starts int
+	// app is the application's process where the kubelet starts it.
+	app *child
 	// failures in a row, for the back-off; pending: a start is due.
 	failures int
 	pending  bool
@@ -76,7 +80,10 @@ func (w *World) newPod(t template, n *node) *pod {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
 	p.rng = w.source(p.name + p.uid)
-	for _, name := range t.inits {
+	if p.volume = (volume{}); p.gate != api.GateContainer {
+		p.inits = nil // they are the user's, and not gated
+	}
+	for _, name := range p.inits {
 		p.containers = append(p.containers, &container{pod: p, name: name, init: true})
 	}
 	for _, name := range t.containers {
@@ -99,8 +106,15 @@ func (p *pod) startAll() {
 		p.node.whenUnpaused(p.startAll)
 		return
 	}
+	if p.gate == api.GatePod {
+		p.startInOrder()
+		return
+	}
 	if p.agent() == nil {
 		p.startAgent()
+	}
+	if p.gate == api.GateReadiness {
+		return // the application runs everywhere
 	}
 	for _, c := range p.containers {
 		if c.init && c.done {
@@ -175,6 +189,7 @@ func (p *pod) unregister() {
 	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
 		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
 	}
+	p.setReady(false)
 }
 
 // agent is the process that has the flock, if one has.
@@ -236,7 +251,11 @@ func (c *container) restart() {
 	n := c.starts
 	again := func() {
 		c.pending = false
-		if c.starts == n && !p.stopping && !p.gone && p.node.up && !c.known() {
+		switch {
+		case c.starts != n || p.stopping || p.gone || !p.node.up:
+		case p.gate == api.GatePod:
+			p.startAll()
+		case !c.known():
 			c.startShim()
 		}
 	}
@@ -259,12 +278,19 @@ func (p *pod) stop() {
 		for _, s := range c.shims {
 			s.terminate()
 		}
+		if c.app != nil {
+			c.app.terminate()
+		}
 	}
+	p.endWait()
 	p.w.after(p.grace, func() {
 		p.node.whenUnpaused(func() {
 			for _, c := range p.containers {
 				for _, s := range slices.Clone(c.shims) {
 					s.exit()
+				}
+				if c.app != nil {
+					c.app.killed()
 				}
 			}
 			p.stopAgents()
@@ -295,7 +321,7 @@ func (p *pod) tidy() {
 		return
 	}
 	for _, c := range p.containers {
-		if len(c.shims) > 0 {
+		if len(c.shims) > 0 || c.app != nil {
 			return
 		}
 	}

@@ -7,12 +7,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 var (
@@ -206,18 +208,24 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 	return stored, nil
 }
 
-// PatchPodStatus and CreateEvent are for people: they only count, but the answer
-// says that the pod is being deleted.
-func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, _ []byte) (is kube.Pod, err error) {
+// PatchPodStatus implements agent.API.
+func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (is kube.Pod, err error) {
 	raw, err := c.do(ctx, "patch", func() ([]byte, error) {
-		return json.Marshal(kube.Pod{ResourceVersion: strconv.Itoa(c.sent["patch"]), Deleted: c.pod.stopping})
+		if !c.pod.object && c.pod.gate == api.GateReadiness {
+			return nil, status(404, "NotFound", "Pod "+c.pod.name)
+		}
+		return c.pod.patchStatus(patch)
 	})
+	if code := (*kube.StatusError)(nil); errors.As(err, &code) && code.Code == 409 {
+		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)
+	}
 	if err == nil {
 		must(json.Unmarshal(raw, &is))
 	}
 	return is, err
 }
 
+// CreateEvent implements agent.API. Events are for people: they only count.
 func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
 	_, err := c.do(ctx, "event", func() ([]byte, error) { return nil, nil })
 	return err

@@ -92,11 +92,15 @@ const played = 30
 
 // run plays rows in a random order.
 func (t *table) run() {
-	rows := t.rows()
+	rows, most := t.rows(), played
 	maps.Copy(rows, t.endured())
+	if gate := t.templates[0].gate; gate != api.GateContainer {
+		rows = t.unguarded(gate)
+		most = len(rows)
+	}
 	names := slices.Sorted(maps.Keys(rows))
 	t.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names[:played] {
+	for _, name := range names[:most] {
 		if !t.ready() {
 			return
 		}

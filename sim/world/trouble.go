@@ -227,5 +227,11 @@ func (c *chaos) processTrouble() {
 		}
 	case s != nil && s.child != nil:
 		s.child.crash()
+	case n < 4 && p.containers[0].app != nil:
+		p.containers[0].app.crash()
+	case n < 6 && p.waiter != nil: // its container fails, and is started again
+		c.note(p.name, "agent wait fails")
+		p.endWait()
+		p.soon()
 	}
 }

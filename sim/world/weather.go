@@ -28,9 +28,9 @@ type weather struct {
 	// deaf is a Lease of which writes are refused; sealed is one of which everything
 	// is, for agents.
 	deaf, sealed string
-	// gets, puts and watches: what is wrong with all of an agent's requests of that
+	// gets, puts, watches and patches (of a pod's status): what is wrong with all of an agent's requests of that
 	// kind.
-	gets, puts, watches fault
+	gets, puts, watches, patches fault
 	// idle: a load balancer cuts each watch that was silent for so long; 0: none does.
 	idle time.Duration
 	// silent: no event of any watch arrives. farewell: none after a Lease was deleted.
@@ -74,6 +74,8 @@ func (c *clientOf) broken(op string) fault {
 		return f.puts
 	case verb == "watch":
 		return f.watches
+	case verb == "patch":
+		return f.patches
 	}
 	return sound
 }

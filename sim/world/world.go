@@ -26,7 +26,8 @@ type World struct {
 
 	api     *server
 	weather weather
-	calm    bool // nobody makes trouble, children included
+	calm    bool          // nobody makes trouble, children included
+	healed  time.Duration // the instant at which trouble ended last
 	// latest is how long after its sending a request may yet arrive.
 	latest time.Duration
 	// optedOut: the namespace has lost the label with which it was opted in.
@@ -167,6 +168,7 @@ func (w *World) end() {
 			for _, a := range p.agents {
 				a.die()
 			}
+			p.endWait()
 			for _, c := range p.containers {
 				for _, s := range c.shims {
 					s.die()

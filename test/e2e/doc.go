@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package e2e tests what a user sees, on a real cluster: workloads of an
-// application that knows nothing of Metaparticle (test/app), annotated, while the
-// tests break pods, nodes and the cluster.
+// Package e2e tests what a user sees on a real cluster. The tests deploy annotated
+// workloads of an application that knows nothing of Metaparticle (test/app), and
+// break pods, nodes and the cluster.
 //
 // # Where things are
 //
@@ -15,9 +15,9 @@
 //
 // # Order
 //
-// A test that harms only its own pods calls t.Parallel. A test that harms the
-// cluster (a node, the control plane, the webhook) does not: Go runs these first,
-// one after the other, and the parallel tests afterwards.
+// A test that harms only its own pods calls t.Parallel. A test that harms a node, the
+// control plane or the webhook does not. Go runs these first, one after the other,
+// and the parallel tests afterwards.
 //
 // # Time
 //

@@ -21,34 +21,36 @@ import (
 
 // Tests of package applications.
 
-func TestRealNginx(t *testing.T)                { applications.TestRealNginx(t) }
-func TestRealGunicorn(t *testing.T)             { applications.TestRealGunicorn(t) }
-func TestRealPostgreSQL(t *testing.T)           { applications.TestRealPostgreSQL(t) }
-func TestRealRedis(t *testing.T)                { applications.TestRealRedis(t) }
-func TestRealTomcat(t *testing.T)               { applications.TestRealTomcat(t) }
-func TestRealShellScriptWithTraps(t *testing.T) { applications.TestRealShellScriptWithTraps(t) }
-func TestRealCron(t *testing.T)                 { applications.TestRealCron(t) }
+func TestNginxWorksUnderTheGate(t *testing.T)      { applications.TestNginxWorksUnderTheGate(t) }
+func TestGunicornWorksUnderTheGate(t *testing.T)   { applications.TestGunicornWorksUnderTheGate(t) }
+func TestPostgreSQLWorksUnderTheGate(t *testing.T) { applications.TestPostgreSQLWorksUnderTheGate(t) }
+func TestRedisWorksUnderTheGate(t *testing.T)      { applications.TestRedisWorksUnderTheGate(t) }
+func TestTomcatWorksUnderTheGate(t *testing.T)     { applications.TestTomcatWorksUnderTheGate(t) }
+func TestShellScriptWithTrapsWorksUnderTheGate(t *testing.T) {
+	applications.TestShellScriptWithTrapsWorksUnderTheGate(t)
+}
+func TestCronWorksUnderTheGate(t *testing.T) { applications.TestCronWorksUnderTheGate(t) }
 
 // Tests of package exclusive.
 
-func TestAPIServerAway(t *testing.T) { exclusive.TestAPIServerAway(t) }
+func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
+	exclusive.TestHoldSurvivesShortAPIServerOutagesOnly(t)
+}
 func TestControlPlaneRestartedStopsNothing(t *testing.T) {
 	exclusive.TestControlPlaneRestartedStopsNothing(t)
 }
 func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
 	exclusive.TestKubeletAndContainerdRestartedStopNothing(t)
 }
-func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
-	exclusive.TestAPodThatIsBeingDeletedGivesTheSlotBack(t)
-}
-func TestOneLockSharedByDeploymentStatefulSetAndCronJob(t *testing.T) {
-	exclusive.TestOneLockSharedByDeploymentStatefulSetAndCronJob(t)
+func TestDeletedPodGivesTheSlotBack(t *testing.T) { exclusive.TestDeletedPodGivesTheSlotBack(t) }
+func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
+	exclusive.TestLockIsSharedAcrossKindsOfWorkloads(t)
 }
 func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	exclusive.TestTwoLocksInOppositeOrderDoNotDeadlock(t)
 }
-func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
-	exclusive.TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t)
+func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
+	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
 }
 func TestTenLossesCountNoRestart(t *testing.T) { exclusive.TestTenLossesCountNoRestart(t) }
 func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
@@ -57,8 +59,8 @@ func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
 func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 	exclusive.TestChildsOwnEndIsTheContainersEnd(t)
 }
-func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
-	exclusive.TestChildInCrashBackOffLeavesItsSlotToAStandby(t)
+func TestStandbyTakesOverWhileTheHolderBacksOff(t *testing.T) {
+	exclusive.TestStandbyTakesOverWhileTheHolderBacksOff(t)
 }
 func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	exclusive.TestRecreatedDeploymentWaitsForTheOldHolder(t)
@@ -66,25 +68,25 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
 	exclusive.TestHolderUsesThePodsWholeGraceAndReleases(t)
 }
-func TestLeaseDeletionRefused(t *testing.T) { exclusive.TestLeaseDeletionRefused(t) }
-func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {
-	exclusive.TestVanishedLeaseMakesEverybodyWaitAFullDuration(t)
+func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) { exclusive.TestDeletionOfAHeldLeaseIsRefused(t) }
+func TestVanishedLeaseIsTakenAfterAFullDuration(t *testing.T) {
+	exclusive.TestVanishedLeaseIsTakenAfterAFullDuration(t)
 }
-func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
-	exclusive.TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t)
+func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
+	exclusive.TestChildOnCutNodeDiesBeforeTakeover(t)
 }
-func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T) {
-	exclusive.TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t)
+func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
+	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
 }
-func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
-	exclusive.TestNodeFrozenAndThawedIsDeadWithinSeconds(t)
+func TestThawedChildDiesWithinSeconds(t *testing.T) { exclusive.TestThawedChildDiesWithinSeconds(t) }
+func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
+	exclusive.TestCrashedNodeLosesItsSlotAndStandsBy(t)
 }
-func TestNodeCrashedAndBooted(t *testing.T) { exclusive.TestNodeCrashedAndBooted(t) }
-func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
-	exclusive.TestAgentAloneFrozenItsShimDrainsInTime(t)
+func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
+	exclusive.TestShimDrainsInTimeWhileAgentIsFrozen(t)
 }
-func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
-	exclusive.TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t)
+func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
+	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
 func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 	exclusive.TestNeverTwoUnderPodDeletionsAndKills(t)
@@ -92,112 +94,106 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 
 // Tests of package gates.
 
-func TestGatePodForImagesThatMustBePID1(t *testing.T) { gates.TestGatePodForImagesThatMustBePID1(t) }
-func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
-	gates.TestGatePodAgentAndApplicationAreRestartedAlone(t)
+func TestGatePodRunsImagesThatMustBePID1(t *testing.T) { gates.TestGatePodRunsImagesThatMustBePID1(t) }
+func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
+	gates.TestGatePodRestartsAgentAndApplicationAlone(t)
 }
-func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
-	gates.TestGatePodWhoseNoteCannotBeReadBeginsAnew(t)
+func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
+	gates.TestGatePodStartsAnewAfterAnUnreadableNote(t)
 }
-func TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t *testing.T) {
-	gates.TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t)
-}
-func TestGateReadinessOneOfThemServes(t *testing.T) { gates.TestGateReadinessOneOfThemServes(t) }
+func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) { gates.TestGatePodStopsTheHolderWhenCutOff(t) }
+func TestGateReadinessLetsOnePodServe(t *testing.T)    { gates.TestGateReadinessLetsOnePodServe(t) }
 
 // Tests of package injection.
 
-func TestAnnotationAddedByALaterPolicyIsGatedOrRefused(t *testing.T) {
-	injection.TestAnnotationAddedByALaterPolicyIsGatedOrRefused(t)
+func TestLaterPolicysAnnotationIsGatedOrRefused(t *testing.T) {
+	injection.TestLaterPolicysAnnotationIsGatedOrRefused(t)
 }
-func TestNamespaceNotOptedInRefusesTheClaim(t *testing.T) {
-	injection.TestNamespaceNotOptedInRefusesTheClaim(t)
+func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
+func TestEventTellsHowToGateEarlierPods(t *testing.T) {
+	injection.TestEventTellsHowToGateEarlierPods(t)
 }
-func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
-	injection.TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t)
+func TestUnannotatedPodsStayByteForByte(t *testing.T) {
+	injection.TestUnannotatedPodsStayByteForByte(t)
 }
-func TestUntouchedByteForByte(t *testing.T)     { injection.TestUntouchedByteForByte(t) }
 func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
-func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
-	injection.TestCopyIsRefusedByWhatItRunsInEveryNamespace(t)
+func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
+	injection.TestCopyIsRefusedByCommandInEveryNamespace(t)
 }
-func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
-	injection.TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t)
+func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
+	injection.TestMarkedCopyIsRefusedWithoutTheWebhook(t)
 }
 func TestArgumentsCostPoliciesLittle(t *testing.T) { injection.TestArgumentsCostPoliciesLittle(t) }
-func TestPodThatClaimsAndLacksAnyPartOfItsGateIsRefused(t *testing.T) {
-	injection.TestPodThatClaimsAndLacksAnyPartOfItsGateIsRefused(t)
+func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
+	injection.TestClaimWithoutItsWholeGateIsRefused(t)
 }
 func TestMarksPolicyAnswersAsHasGate(t *testing.T) { injection.TestMarksPolicyAnswersAsHasGate(t) }
 func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
-func TestAppliedAgainNothingDrifts(t *testing.T)   { injection.TestAppliedAgainNothingDrifts(t) }
-func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T) {
-	injection.TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t)
+func TestApplyingAgainChangesNothing(t *testing.T) { injection.TestApplyingAgainChangesNothing(t) }
+func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
+	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
 }
-func TestAnnotationAddedByALaterWebhookIsRefused(t *testing.T) {
-	injection.TestAnnotationAddedByALaterWebhookIsRefused(t)
+func TestLaterWebhooksAnnotationIsRefused(t *testing.T) {
+	injection.TestLaterWebhooksAnnotationIsRefused(t)
 }
-func TestAnnotationMistakesAreSaidInTheseWords(t *testing.T) {
-	injection.TestAnnotationMistakesAreSaidInTheseWords(t)
+func TestAnnotationMistakesAreAnsweredInTheseWords(t *testing.T) {
+	injection.TestAnnotationMistakesAreAnsweredInTheseWords(t)
 }
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
-func TestMirrorOfAStaticPodThatClaimsIsRefused(t *testing.T) {
-	injection.TestMirrorOfAStaticPodThatClaimsIsRefused(t)
-}
+func TestStaticPodThatClaimsIsRefused(t *testing.T) { injection.TestStaticPodThatClaimsIsRefused(t) }
 func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
 	injection.TestMarksComeBackWhereAllLabelsAreReplaced(t)
 }
-func TestImageOfAGatedContainerIsNotChangedInPlace(t *testing.T) {
-	injection.TestImageOfAGatedContainerIsNotChangedInPlace(t)
+func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
+	injection.TestImageOfGatedContainerNeverChangesInPlace(t)
 }
-func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testing.T) {
-	injection.TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t)
+func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
+	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
-func TestAReasonHasOneNameWhereverPeopleLook(t *testing.T) {
-	injection.TestAReasonHasOneNameWhereverPeopleLook(t)
-}
+func TestReasonHasOneNameEverywhere(t *testing.T) { injection.TestReasonHasOneNameEverywhere(t) }
 func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
 	injection.TestUnknownFieldsSurviveEachInItsOwnContainer(t)
 }
 
 // Tests of package lifecycle.
 
-func TestPodDeletedAtAStartEndsAsItsApplication(t *testing.T) {
-	lifecycle.TestPodDeletedAtAStartEndsAsItsApplication(t)
+func TestPodDeletedAtStartEndsAsItsApplication(t *testing.T) {
+	lifecycle.TestPodDeletedAtStartEndsAsItsApplication(t)
 }
 func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	lifecycle.TestApplicationThatDropsItsUserStopsWhenAsked(t)
 }
-func TestAContainerEndsAsWithoutUs(t *testing.T)  { lifecycle.TestAContainerEndsAsWithoutUs(t) }
-func TestTheDeletionsOwnGraceCounts(t *testing.T) { lifecycle.TestTheDeletionsOwnGraceCounts(t) }
-func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
-	lifecycle.TestHooksRunWithEachChildAndNotInAStandby(t)
+func TestContainerEndsAsWithoutTheGate(t *testing.T) { lifecycle.TestContainerEndsAsWithoutTheGate(t) }
+func TestDeletionsOwnGraceCounts(t *testing.T)       { lifecycle.TestDeletionsOwnGraceCounts(t) }
+func TestHooksRunWithChildrenAndNeverInStandbys(t *testing.T) {
+	lifecycle.TestHooksRunWithChildrenAndNeverInStandbys(t)
 }
-func TestHooksDoWhatTheyDoWithoutUs(t *testing.T)   { lifecycle.TestHooksDoWhatTheyDoWithoutUs(t) }
-func TestHooksThatFailFailAsWithoutUs(t *testing.T) { lifecycle.TestHooksThatFailFailAsWithoutUs(t) }
-func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
-	lifecycle.TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t)
+func TestHooksWorkAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksWorkAsWithoutTheGate(t) }
+func TestHooksFailAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksFailAsWithoutTheGate(t) }
+func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
+	lifecycle.TestGatedInitContainerRunsUnderTheApplicationsSlot(t)
 }
-func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
-	lifecycle.TestAContainersRestartRulesSeeTheApplicationsExitCodes(t)
+func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
+	lifecycle.TestRestartRulesSeeTheApplicationsExitCodes(t)
 }
-func TestProbesOfEachStartCountAnew(t *testing.T) { lifecycle.TestProbesOfEachStartCountAnew(t) }
-func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
-	lifecycle.TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t)
+func TestProbesCountAnewWithEachStart(t *testing.T) { lifecycle.TestProbesCountAnewWithEachStart(t) }
+func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
+	lifecycle.TestFailedLivenessProbeRestartsAsWithoutTheGate(t)
 }
-func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
-	lifecycle.TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t)
+func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
+	lifecycle.TestFailedStartupProbeRestartsAsWithoutTheGate(t)
 }
-func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
-	lifecycle.TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t)
+func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
+	lifecycle.TestStandbysFollowTheirHoldersReadiness(t)
 }
-func TestProbesOfEachKindAreTheApplications(t *testing.T) {
-	lifecycle.TestProbesOfEachKindAreTheApplications(t)
+func TestProbesOfEachKindReachTheApplication(t *testing.T) {
+	lifecycle.TestProbesOfEachKindReachTheApplication(t)
 }
-func TestProbesOnTheNodesNetwork(t *testing.T) { lifecycle.TestProbesOnTheNodesNetwork(t) }
-func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
-	lifecycle.TestTheStopSignalIsTheApplicationsOwn(t)
+func TestProbesWorkOnTheHostNetwork(t *testing.T) { lifecycle.TestProbesWorkOnTheHostNetwork(t) }
+func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
+	lifecycle.TestStopSignalIsTheApplicationsOwn(t)
 }
 
 // Tests of package operations.
@@ -205,79 +201,71 @@ func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
 func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
 	operations.TestCertificateRenewedWhilePodsAreCreated(t)
 }
-func TestALostElectionInterruptsNoAdmission(t *testing.T) {
-	operations.TestALostElectionInterruptsNoAdmission(t)
+func TestLostElectionInterruptsNoAdmission(t *testing.T) {
+	operations.TestLostElectionInterruptsNoAdmission(t)
 }
 func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallRefusesWhileGatedPodsExist(t)
 }
 func TestUninstallLeavesNothingBehind(t *testing.T) { operations.TestUninstallLeavesNothingBehind(t) }
-func TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t *testing.T) {
-	operations.TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t)
+func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
+	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
 }
-func TestWebhookConfigurationDeletedRefusesTheAnnotated(t *testing.T) {
-	operations.TestWebhookConfigurationDeletedRefusesTheAnnotated(t)
+func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
+	operations.TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t)
 }
-func TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t *testing.T) {
-	operations.TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t)
+func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
+	operations.TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t)
 }
 
 // Tests of package pods.
 
-func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
-	pods.TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t)
+func TestNativeSidecarStartsBeforeTheGate(t *testing.T) { pods.TestNativeSidecarStartsBeforeTheGate(t) }
+func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
+	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
 }
-func TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t *testing.T) {
-	pods.TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t)
-}
-func TestChildIsWhatTheContainerWouldHaveBeen(t *testing.T) {
-	pods.TestChildIsWhatTheContainerWouldHaveBeen(t)
-}
-func TestEachKindRollsOutAndRunsOne(t *testing.T)      { pods.TestEachKindRollsOutAndRunsOne(t) }
-func TestJobsEndAsTheyWouldAndOneAtATime(t *testing.T) { pods.TestJobsEndAsTheyWouldAndOneAtATime(t) }
+func TestChildIsWhatTheContainerWouldBe(t *testing.T) { pods.TestChildIsWhatTheContainerWouldBe(t) }
+func TestEachKindRollsOutAndRunsOnePod(t *testing.T)  { pods.TestEachKindRollsOutAndRunsOnePod(t) }
+func TestJobsEndNormallyOneAtATime(t *testing.T)      { pods.TestJobsEndNormallyOneAtATime(t) }
 func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
 	pods.TestPodsOfACustomControllerAreOneGroup(t)
 }
-func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
-	pods.TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t)
-}
-func TestChildHasTheIdentityAndLimitsThatTheContainerWouldHaveHad(t *testing.T) {
-	pods.TestChildHasTheIdentityAndLimitsThatTheContainerWouldHaveHad(t)
+func TestKubectlWorksOnHolderAndStandby(t *testing.T) { pods.TestKubectlWorksOnHolderAndStandby(t) }
+func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
+	pods.TestChildKeepsTheContainersIdentityAndLimits(t)
 }
 func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
 	pods.TestAppArmorProfilesAreLeftToTheKubelet(t)
 }
-func TestAGatedContainerIsResizedInPlace(t *testing.T) { pods.TestAGatedContainerIsResizedInPlace(t) }
-func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
-	pods.TestEvictionsUnderADisruptionBudgetGoOneAtATime(t)
+func TestGatedContainerIsResizedInPlace(t *testing.T) { pods.TestGatedContainerIsResizedInPlace(t) }
+func TestDisruptionBudgetEvictsOnePodAtATime(t *testing.T) {
+	pods.TestDisruptionBudgetEvictsOnePodAtATime(t)
 }
-func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
-	pods.TestRestrictedNamespaceWithQuotaAndLimitRange(t)
+func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
+	pods.TestGatedPodsRunInARestrictedNamespace(t)
 }
-func TestQualityOfServiceStaysWhatItWas(t *testing.T) { pods.TestQualityOfServiceStaysWhatItWas(t) }
+func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
+	pods.TestGateKeepsTheQualityOfServiceClass(t)
+}
 
 // Tests of package rights.
 
-func TestLeaseThatBlocksASlotHasAWayOut(t *testing.T) { rights.TestLeaseThatBlocksASlotHasAWayOut(t) }
-func TestRightsOfAPodEndAtItself(t *testing.T)        { rights.TestRightsOfAPodEndAtItself(t) }
-func TestRightsOfTheWebhooksAccountEndAtItsWork(t *testing.T) {
-	rights.TestRightsOfTheWebhooksAccountEndAtItsWork(t)
+func TestBlockedSlotHasAWayOut(t *testing.T) { rights.TestBlockedSlotHasAWayOut(t) }
+func TestPodsRightsEndAtItself(t *testing.T) { rights.TestPodsRightsEndAtItself(t) }
+func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
+	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
 }
 
 // Tests of package traffic.
 
-func TestAnAutoscalersAverageCountsIdleStandbys(t *testing.T) {
-	traffic.TestAnAutoscalersAverageCountsIdleStandbys(t)
+func TestAutoscalerCountsIdleStandbys(t *testing.T) { traffic.TestAutoscalerCountsIdleStandbys(t) }
+func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
+	traffic.TestAutoscalerIgnoresStandbysThatAreNotReady(t)
 }
-func TestAnAutoscalersAverageIsTheHoldersWhereStandbysAreNotReady(t *testing.T) {
-	traffic.TestAnAutoscalersAverageIsTheHoldersWhereStandbysAreNotReady(t)
+func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
+	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
-func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
-	traffic.TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t)
-}
-func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
-	traffic.TestAnnotationPutOnAndTakenOffRollsOutBothWays(t)
-}
+func TestAnnotationRollsOutOnAndOff(t *testing.T) { traffic.TestAnnotationRollsOutOnAndOff(t) }
 func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
 	traffic.TestReadinessHolderLeavesStandbysNotReady(t)
 }

@@ -15,15 +15,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
+// TestMain connects to the cluster once for the tests of all folders.
 func TestMain(m *testing.M) {
 	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestNeverTwoUnderPodDeletionsAndKills")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
 	flag.Parse()
-	// The tests wait for the cluster most of the time: far more of them at
-	// once than there are CPUs, but not so many that a small machine starves
-	// the deadlines under test.
+	// The tests wait for the cluster most of the time, so more of them run at once than
+	// there are CPUs. More than five would starve the deadlines under test.
 	if !set("test.parallel") {
 		if err := flag.Set("test.parallel", "5"); err != nil {
 			panic(err)
@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// set tells whether the command line sets a flag.
 func set(name string) (found bool) {
 	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
 	return found

@@ -60,8 +60,8 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 	return index, nil
 }
 
-// compile returns the compiled program. It contains nothing of the building
-// machine: no paths, no time, no state of a checkout, no C library.
+// compile returns the compiled program. The program contains nothing of the
+// building machine: no paths, no time, no state of a checkout, no C library.
 func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "images-")
 	if err != nil {
@@ -125,7 +125,7 @@ func (p product) image(program []byte, version string, platform v1.Platform) (v1
 }
 
 // archive returns a file system with one program, executable by all and writable
-// by nobody. The user of a gated container runs the agent.
+// by nobody. Gated containers run the agent as any user.
 func archive(name string, program []byte) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)

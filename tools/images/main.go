@@ -6,13 +6,13 @@
 //
 //	go run ./tools/images -out out/images [-push HOST/PREFIX [-insecure]] [-version V]
 //
-// It writes each image as an OCI layout (out/images/agent) and as a tarball of
-// the layout (out/images/agent.tar). With -push it pushes the image to
+// The command writes each image as an OCI layout (out/images/agent) and as a tarball of
+// the layout (out/images/agent.tar). With -push the command pushes to
 // HOST/PREFIX/agent:V, with the credentials from `docker login`.
 //
 // Equal sources, version and Go release make equal digests, on any machine and at
-// any time. An image contains only one static program, whose user is not root. It
-// has no shell and no certificates; a program that needs public CAs links them.
+// any time. An image contains only one static program, whose user is not root. The
+// image has no shell and no certificates; a program that needs public CAs links them.
 package main
 
 import (
@@ -107,8 +107,8 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// describe adds the lines of one image to the table: the digest of the index, and
-// for each platform the digest and the size of a node's download.
+// describe adds the lines of one image to the table. The first has the index's digest;
+// each platform's line has its digest and the size of a node's download.
 func describe(w io.Writer, name string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {

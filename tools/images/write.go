@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// write replaces the directory with an OCI layout of the index, and the tarball
-// beside it.
+// write replaces the contents of the directory by an OCI layout of the index.
+// write also replaces the tarball beside the directory.
 func write(directory, version string, index v1.ImageIndex) error {
 	fresh := directory + ".new"
 	if err := os.RemoveAll(fresh); err != nil {

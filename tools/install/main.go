@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command install applies manifests/ with the given images to the cluster of
-// KUBECONFIG. It waits until the webhook gates a pod. With -uninstall it removes
+// KUBECONFIG, and waits until the webhook gates a pod. With -uninstall it removes
 // everything. If gated pods exist, it lists them and removes nothing.
 //
 //	go run ./tools/install -webhook-image HOST/webhook:TAG -agent-image HOST/agent:TAG

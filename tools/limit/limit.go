@@ -93,6 +93,20 @@ func (t *Table) Exceeded(counts Counts, join func(a, b int) int) []string {
 	return found
 }
 
+// Split gives each folder a row of its own, with the limits that it had, and drops the
+// rows of folders that are gone.
+func (t *Table) Split(counts Counts) {
+	rows := map[string][]int{}
+	for folder := range counts {
+		if row := t.rows[t.rowOf(folder)]; row != nil {
+			rows[folder] = slices.Clone(row)
+		} else {
+			rows[folder] = make([]int, len(t.columns))
+		}
+	}
+	t.rows = rows
+}
+
 // Lower takes each limit down to what was measured. No limit is ever raised.
 func (t *Table) Lower(counts Counts, join func(a, b int) int) {
 	joined := t.joined(counts, join)

@@ -57,6 +57,12 @@ func TestLowerNeverRaisesALimit(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
+func TestSplitGivesEachFolderItsRow(t *testing.T) {
+	limits := table(t, example)
+	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
+	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)
+}
+
 func TestBadRowsAreRefused(t *testing.T) {
 	for _, text := range []string{"folder a\nagent x\n", "folder a\nagent 1 2\n", "folder a\nagent 1\nagent 2\n"} {
 		file := filepath.Join(t.TempDir(), "limits.txt")

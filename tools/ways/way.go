@@ -3,10 +3,14 @@
 
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
-// way is a thing that happens, followed from the function in which it begins.
-type way struct{ name, from string }
+// way is a thing that happens. A way begins in a function of the folder, or below.
+type way struct{ name, folder, from string }
 
 // walk is what is met on a way.
 type walk struct {
@@ -18,6 +22,8 @@ type walk struct {
 	// circles counts those of them that lead to a function that has not returned:
 	// the function comes back to itself.
 	circles int
+	// up counts the calls that go up inside a package.
+	up int
 }
 
 // follow visits each function that a way may lead to, once. The walk goes down
@@ -45,12 +51,25 @@ func (g *graph) follow(w way) (walk, error) {
 		delete(open, f)
 	}
 	for _, f := range g.functions {
-		if f.name == w.from {
+		below := f.in.folder == w.folder || strings.HasPrefix(f.in.folder, w.folder+"/")
+		if below && f.name == f.in.folder+"."+w.from {
 			visit(f)
 			return found, nil
 		}
 	}
-	return found, fmt.Errorf("the way of %s begins in %s, which does not exist", w.name, w.from)
+	return found, fmt.Errorf("the way of %s begins in %s of %s, which does not exist", w.name, w.from, w.folder)
+}
+
+// countUp counts the calls of the walk that go up in the best order of the files.
+func (w *walk) countUp(packages []figures) {
+	for _, f := range w.functions {
+		its := packages[slices.IndexFunc(packages, func(p figures) bool { return p.folder == f.in.folder })]
+		for _, to := range f.calls {
+			if to.in == f.in && slices.Contains(its.calls.up, [2]string{stem(f.file), stem(to.file)}) {
+				w.up++
+			}
+		}
+	}
 }
 
 // packages returns the number of packages of the walk.

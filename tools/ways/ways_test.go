@@ -81,7 +81,7 @@ func start(g gate) {
 	f()
 }`})
 	g := newGraph(p)
-	walk, err := g.follow(way{"start", "p.start"})
+	walk, err := g.follow(way{"start", "p", "start"})
 	require.NoError(t, err)
 	var names []string
 	for _, f := range walk.functions {
@@ -92,8 +92,8 @@ func start(g gate) {
 	assert.Equal(t, 3, walk.again, "note twice, and start")
 	assert.Equal(t, 1, walk.circles, "start")
 
-	_, err = g.follow(way{"lost", "p.lost"})
-	assert.ErrorContains(t, err, "p.lost, which does not exist")
+	_, err = g.follow(way{"lost", "p", "lost"})
+	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
 func TestCountsAreThoseAboveTheRules(t *testing.T) {
@@ -142,13 +142,15 @@ func TestSiftingComesCloseToTheBestOrder(t *testing.T) {
 func TestOutputNamesPackagesAndWays(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": "func a() { b() }", "b.go": "func b() { a() }"})
 	g := newGraph(p)
-	away, err := g.follow(way{"away", "p.a"})
+	away, err := g.follow(way{"away", "p", "a"})
 	require.NoError(t, err)
-	m := measured{packages: figuresOf(p, g), walks: []walk{away}}
+	m := measured{packages: figuresOf(p, g)}
+	away.countUp(m.packages)
+	m.walks = []walk{away}
 	var out strings.Builder
 	m.print(&out)
 	assert.Regexp(t, `(?m)^p +2 +1/2 +1/2`, out.String())
-	assert.Regexp(t, `(?m)^away +p\.a +2 +1 +2 +1 +1$`, out.String())
+	assert.Regexp(t, `(?m)^away +p\.a +2 +1 +2 +1 +1 +1$`, out.String())
 	assert.True(t, m.printOne(&out, "p"))
 	assert.Contains(t, out.String(), "goes up: b ─▶ a (a)")
 	assert.True(t, m.printOne(&out, "away"))

@@ -13,8 +13,8 @@
 // still be hard to read. Generated documents are left out, because their sentences
 // come from the code.
 //
-// The command also prints the words of exported types that are neither in the table of
-// docs/architecture.md nor in plain.txt, the list of words that need no explanation.
+// The command also prints the words of exported types that are in no list. The lists are
+// the table of docs/architecture.md, and plain.txt for words that need no explanation.
 //
 // The table limits.txt holds an upper limit for each folder.
 // With -lower the command takes the limits down to what it counted.

@@ -111,6 +111,9 @@ func (v vocabulary) readNames(root, folder string) error {
 // singular returns a word in lower case, without the s of the plural.
 func singular(word string) string {
 	word = strings.ToLower(word)
+	if plural, ok := strings.CutSuffix(word, "sses"); ok {
+		return plural + "ss"
+	}
 	if strings.HasSuffix(word, "ss") || strings.HasSuffix(word, "us") || len(word) < 4 {
 		return word
 	}

@@ -29,7 +29,7 @@ func TestListsAreRead(t *testing.T) {
 }
 
 func TestPluralsAreTheSameWord(t *testing.T) {
-	for word, want := range map[string]string{"Slots": "slot", "Status": "status", "Loss": "loss", "TLS": "tls", "Deadline": "deadline"} {
+	for word, want := range map[string]string{"Slots": "slot", "Processes": "process", "Status": "status", "Loss": "loss", "TLS": "tls", "Deadline": "deadline"} {
 		assert.Equal(t, want, singular(word))
 	}
 }

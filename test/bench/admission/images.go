@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
+	fake "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -21,8 +21,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	product "github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
 // most is the number of images: one for each container of the largest pod.
@@ -35,7 +37,7 @@ type images struct {
 }
 
 func serve(ctx context.Context) (*images, error) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(fake.New(fake.Logger(log.New(io.Discard, "", 0))))
 	i := &images{host: strings.TrimPrefix(server.URL, "http://")}
 	for n := range most {
 		img, err := mutate.Config(empty.Image, v1.Config{
@@ -89,35 +91,35 @@ func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subje
 	return alone, asking, nil
 }
 
-func (i *images) resolver() *image.Resolver {
-	return image.New(image.Options{PlainHTTP: []string{i.host}})
+func (i *images) resolver() *registry.Resolver {
+	return registry.New(registry.Options{PlainHTTP: []string{i.host}})
 }
 
 // handler is the product's, with images that can be exchanged and an owner
 // that is known.
 type handler struct {
 	webhook http.Handler
-	images  *image.Resolver
+	images  *registry.Resolver
 }
 
-func ours(resolver *image.Resolver) *handler {
+func ours(resolver *registry.Resolver) *handler {
 	h := &handler{images: resolver}
-	h.webhook = product.Serve(product.NewPodHandler(product.Options{
+	h.webhook = admit.Serve(admit.NewPodHandler(admit.Options{
 		AgentImage: "registry.example.com/metaparticle/agent:v1", Images: h, Owners: owner{},
-	}), new(product.Load))
+	}), new(load.Limit))
 	return h
 }
 
-// For implements [product.Images].
-func (h *handler) For(rights product.PullRights) product.Reader { return h.images.For(rights) }
+// For implements [image.Images].
+func (h *handler) For(rights image.PullRights) image.Reader { return h.images.For(rights) }
 
 // Known says what needs no question.
-func (h *handler) Known(image string) (product.Command, bool) { return h.images.Known(image) }
+func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
 // owner knows the pod's Deployment, whose template is the pod's own spec.
 type owner struct{}
 
-// Workload implements [product.Owners].
+// Workload implements [admit.Owners].
 func (owner) Workload(_ context.Context, _ string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	return api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, &pod.Spec, nil
 }

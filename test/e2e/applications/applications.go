@@ -26,23 +26,23 @@ import (
 )
 
 // compat: applications/nginx carried
-func TestRealNginx(t *testing.T) {
-	// Of two workers that end at once it notices one signal or two, and so on.
+func TestNginxWorksUnderTheGate(t *testing.T) {
+	// nginx may notice one signal or two of workers that end at once.
 	noise := regexp.MustCompile("GET /|SIGCHLD|SIGIO|SIGALRM")
 	software.Software{Name: "nginx", Port: 80, Serves: software.Contains("/", "served by nginx"),
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)
 }
 
 // compat: applications/python carried
-func TestRealGunicorn(t *testing.T) {
+func TestGunicornWorksUnderTheGate(t *testing.T) {
 	software.Software{Name: "gunicorn", Port: 8000, Serves: software.Contains("/", "served by gunicorn"),
 		Started: "Booting worker", Boots: 3, Reloaded: "Hang up: Master", Unordered: true,
-		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // or it notices the end otherwise
+		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // gunicorn may notice the end otherwise
 }
 
 // compat: applications/postgresql carried
-func TestRealPostgreSQL(t *testing.T) {
-	// Who asks while it recovers is told so; how much there is to redo is chance.
+func TestPostgreSQLWorksUnderTheGate(t *testing.T) {
+	// PostgreSQL logs each client during its recovery, and the amount to redo varies.
 	noise := regexp.MustCompile("the database system is (starting up|not yet accepting)|Consistent recovery|redo|invalid record length")
 	psql := []string{"psql", "-U", "postgres", "-qtAX"}
 	software.Software{Name: "postgresql", Port: 5432, Data: "/var/lib/postgresql/data", Group: 1000,
@@ -60,7 +60,7 @@ func TestRealPostgreSQL(t *testing.T) {
 }
 
 // compat: applications/redis carried
-func TestRealRedis(t *testing.T) {
+func TestRedisWorksUnderTheGate(t *testing.T) {
 	ping := func(s *space.Space, pod *corev1.Pod) bool {
 		out, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "redis-cli", "ping")
 		return err == nil && strings.Contains(out, "PONG")
@@ -81,9 +81,9 @@ func TestRealRedis(t *testing.T) {
 }
 
 // compat: applications/jvm carried
-func TestRealTomcat(t *testing.T) {
+func TestTomcatWorksUnderTheGate(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
-	// A standby would have failed the startup probe long before it is its turn.
+	// Without the gate's own count a standby would fail the startup probe before its turn.
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
 	liveness := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 5}
 	software.Software{Name: "tomcat", Port: 8080, Serves: software.Contains("/", "It works !"), Unordered: true,
@@ -91,13 +91,13 @@ func TestRealTomcat(t *testing.T) {
 		Edit: func(p *corev1.PodTemplateSpec) {
 			p.Spec.Containers[0].StartupProbe, p.Spec.Containers[0].LivenessProbe = startup, liveness
 		},
-		// It tells if a slow machine made it wait, for randomness or for a thread.
+		// Tomcat logs when a slow machine makes it wait for randomness or for a thread.
 		Noise: regexp.MustCompile("SecureRandom|did not stop cleanly")}.Test(t)
 }
 
 // compat: applications/shell carried
-func TestRealShellScriptWithTraps(t *testing.T) {
-	// It serves when it has set its traps.
+func TestShellScriptWithTrapsWorksUnderTheGate(t *testing.T) {
+	// The script serves once its traps are set.
 	locked := func(s *space.Space, pod *corev1.Pod) bool {
 		_, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "test", "-e", "/tmp/worker.lock")
 		return err == nil
@@ -110,7 +110,7 @@ func TestRealShellScriptWithTraps(t *testing.T) {
 }
 
 // compat: applications/cron carried
-func TestRealCron(t *testing.T) {
+func TestCronWorksUnderTheGate(t *testing.T) {
 	serves := func(s *space.Space, pod *corev1.Pod) bool {
 		p := process.Main(pod)
 		return p != nil && p.Role == "cron"
@@ -137,7 +137,7 @@ func TestRealCron(t *testing.T) {
 	}}.Test(t)
 }
 
-// dataLines are the lines of a file on the volume.
+// dataLines returns the lines of a file on the volume.
 func dataLines(t *software.Trial, name string) []string {
 	data, err := os.ReadFile(filepath.Join(t.Dir, "data", name))
 	if !os.IsNotExist(err) {

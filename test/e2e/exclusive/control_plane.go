@@ -20,9 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// One outage, two workloads: shorter than the budget of the one, longer than
-// that of the other.
-func TestAPIServerAway(t *testing.T) {
+// One outage hits two workloads. The outage is longer than the budget of the first, and
+// shorter than the budget of the second.
+func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer
 	shorter.App = app.Singleton("shorter")
@@ -34,8 +34,8 @@ func TestAPIServerAway(t *testing.T) {
 	var up func()
 	longer.Suffers(func() { up = fault.Component(t, longer.Lab, lab.ControlPlane, "apiserver") })
 	b := lease.Budget(t, lease.Fault)
-	// On the kernel's word: one that is starved for a moment has not stopped. Nobody
-	// can begin while the API server is away.
+	// The kernel is asked, because a starved application has late stamps and has not
+	// stopped. No pod can start the application while the API server is away.
 	stopped := longer.Within(b.Duration, func() bool { return app.Vacant(longer.Space, longer.App.Name) })
 	up()
 	fault.AwaitAPI(t)
@@ -87,9 +87,9 @@ func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
 	undisturbed(h)
 }
 
-// undisturbed watches for a faultLease that no other application begins. In that
-// time a slot of such a lease would have passed on; one of a longLease would not, so
-// it must also be renewed again. Then it sees that the slot is handed over as ever.
+// undisturbed fails the test unless the application runs on for a [lease.Fault], and its
+// slot is renewed again and handed over as ever. A slot of a [lease.Long] would not have
+// expired in that time, so the renewal alone shows that the agent works.
 func undisturbed(h holder.Holder) {
 	h.Helper()
 	back := time.Now()
@@ -102,7 +102,7 @@ func undisturbed(h holder.Holder) {
 	app.AwaitRunning(h.Space, h.App, space.Soon)
 	assert.Zero(h, app.Restarts(h.Space, h.App))
 	app.DeletePod(h.Space, h.Victim)
-	// That the kubelet hears of it may take a minute after a restart of the API server.
+	// After a restart of the API server the kubelet may learn of the deletion a minute late.
 	h.Await(space.StartTimeout, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	assert.Less(h, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "by a release")
 }

@@ -19,9 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// atDesk starts a pod that shares a lock, whose readiness alone that decides, and
-// whose preStop hook sleeps for two minutes. It returns when the pod stands by or
-// holds.
+// atDesk creates a pod with a lock, the gate "readiness" and a preStop hook of two
+// minutes. atDesk returns when the pod's condition has the reason: it stands by or holds.
 func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	s.Helper()
 	pod := app.Bare(s, name, map[string]string{
@@ -44,10 +43,10 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	return pod
 }
 
-// A standby whose preStop hook takes its time is a standby still, for its agent. A
-// slot that it takes it gives back, and it takes none again. With the other gates
-// the hook is the shim's, and it takes a signal that was lost to get here.
-func TestAPodThatIsBeingDeletedGivesTheSlotBack(t *testing.T) {
+// A deleted standby with a slow preStop hook is still a standby to its agent. If its
+// agent takes a slot, the agent gives the slot back and takes none again. With the other
+// gates the shim runs the hook, so only a lost signal would lead to this state.
+func TestDeletedPodGivesTheSlotBack(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")
 	stays, leaves := atDesk(s, "stays", "Holding"), atDesk(s, "leaves", "StandingBy")

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// ran are the pods that a record knows of whose names begin so.
+// ran tells whether a pod of a workload has ever run under a name.
 func ran(s *space.Space, name, app string) bool {
 	for _, p := range s.Record(name) {
 		if pod := p.Pod; len(pod) > len(app) && pod[:len(app)+1] == app+"-" {
@@ -35,12 +35,12 @@ func ran(s *space.Space, name, app string) bool {
 }
 
 // compat: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
-func TestOneLockSharedByDeploymentStatefulSetAndCronJob(t *testing.T) {
+func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
 	const lock = "books"
-	// Each has a turn, ends, and comes again after a back-off.
+	// Each application takes its turn, ends, and starts again after a back-off.
 	turns := []string{"-run-for=1s", "-stop-delay=100ms"}
 	web, db, job := app.Locked("web", lock), app.Locked("db", lock), app.Locked("nightly", lock)
 	web.Replicas, web.Args, db.Args = 2, turns, turns
@@ -94,17 +94,18 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	}
 }
 
-// elector is a program on client-go's elector that stops its work before it
-// releases, as the guarantee asks.
+// elector is a program with client-go's elector. As the guarantee asks, the program
+// stops its work before its release.
 type elector struct {
 	s    *space.Space
 	slot string
 	name string
-	// stop ends it; done is closed when it has released.
+	// stop ends the program; done is closed after the release.
 	stop context.CancelFunc
 	done chan struct{}
 }
 
+// elect starts an elector that competes for a slot, and records its work under a name.
 func elect(s *space.Space, slot, name string) *elector {
 	s.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -113,10 +114,10 @@ func elect(s *space.Space, slot, name string) *elector {
 		LeaseMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: slot}, Client: s.Client.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: "elector"},
 	}
-	// Work ends before the release: the elector runs until the work has ended.
+	// The elector runs until the work has ended, so that the work ends before the release.
 	working := make(chan struct{})
 	config := leaderelection.LeaderElectionConfig{
-		// It rides out what the pods' lease does.
+		// The elector survives the same stalls as the pods' lease.
 		Lock: lock, LeaseDuration: lease.Fault, RenewDeadline: lease.Fault / 2, RetryPeriod: time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { defer close(working); e.work(ctx) },
@@ -139,7 +140,7 @@ func elect(s *space.Space, slot, name string) *elector {
 	return e
 }
 
-// work is recorded like the application's.
+// work records itself as the application does, until the context ends.
 func (e *elector) work(ctx context.Context) {
 	w, err := record.Begin(e.s.Dir, e.name, record.Meta{Pod: "elector", UID: "elector", Node: "host"})
 	if !assert.NoError(e.s, err) {
@@ -150,7 +151,7 @@ func (e *elector) work(ctx context.Context) {
 	assert.NoError(e.s, w.Lock.Close())
 }
 
-func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
+func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -164,7 +165,7 @@ func TestProgramOnClientGoAndAnnotatedPodExcludeEachOther(t *testing.T) {
 	e := elect(s, slot, lock)
 	s.Never(lease.Fault+lease.Handover, "the elector has the lock that a pod holds", func() bool { now := s.Running(lock); return now != nil && now.ID != first.ID })
 
-	// The pods leave, the elector gets it, and keeps it when they are back.
+	// The pods leave, the elector takes the lock, and keeps the lock when they return.
 	app.Scale(s, a, 0)
 	s.Await(lease.Fault+space.StartTimeout, "the elector has the lock", func() bool {
 		now := s.Running(lock)

@@ -35,7 +35,7 @@ func TestTenLossesCountNoRestart(t *testing.T) {
 	for range 10 {
 		before := app.AwaitRunning(h.Space, h.App, space.Soon)
 		lease.Steal(h.Space, slot)
-		// Well before anybody takes the thief's slot for expired.
+		// The wait ends well before a standby counts the thief's slot as expired.
 		h.Await(lease.Released, "the holder's child is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 		lease.GiveBack(h.Space, slot)
 		h.Await(space.StartTimeout, "somebody takes the slot again", func() bool { return app.After(h.Space, h.App, before) != nil })
@@ -72,8 +72,8 @@ func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 	h.Await(space.Soon, "somebody takes the slot", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released)
 	if next.Pod == h.Before.Pod {
-		// The kubelet restarts it at once after its first end, and may have been faster
-		// than all standbys. It is another run of the container all the same.
+		// After a first end the kubelet restarts a container at once, perhaps faster than
+		// any standby acts. The container has restarted all the same.
 		h.Await(space.Soon, "the container is restarted", func() bool { return status.Restarted(h.Space, h.Victim) > 0 })
 	}
 	h.Await(space.StartTimeout, "the kubelet sees the application's own exit code", func() bool {
@@ -87,12 +87,12 @@ func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
 }
 
 // compat: lifecycle/crash-loop lifecycle/restart-always carried
-func TestChildInCrashBackOffLeavesItsSlotToAStandby(t *testing.T) {
+func TestStandbyTakesOverWhileTheHolderBacksOff(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("crashes"), "it needs the record")
-	// Whoever runs crashes, until a pod has done so twice: after its first crash the
-	// kubelet restarts it at once, and it may be back before a standby has seen the
-	// release; after its second it sits in a back-off of 10 s and more.
+	// Each holder crashes, until one pod has crashed twice. After a first crash the kubelet
+	// restarts the container at once, perhaps before a standby has seen the release. After
+	// a second crash the container waits in a back-off of at least 10 s.
 	previous, crashed := h.Before, map[string]bool{}
 	for again := false; !again; {
 		before := previous
@@ -123,7 +123,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	h.Await(space.StartTimeout, "a new pod runs", func() bool { return app.After(h.Space, a, h.Before) != nil })
 	old := h.Process(h.Before.ID)
 	assert.GreaterOrEqual(t, old.Last, at+grace-time.Second, "the old one had its whole grace period")
-	// Its agent may be killed before it has proof, too: then the slot has to expire.
+	// The kubelet may kill the agent before the agent has proof; then the slot expires.
 	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Lasting+lease.Released)
 	t.Logf("vacant for %v after a grace that ran out", app.VacancyAfter(h.Space, a, h.Before))
 }
@@ -132,7 +132,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("graceful")
-	// More than the drain of a lost slot (9 s), less than the pod's grace.
+	// The delay is longer than the drain of a lost slot (9 s), and shorter than the grace.
 	const delay = 12 * time.Second
 	a.Args = []string{"-stop-delay=" + delay.String()}
 	h := holder.Deploy(t, a, "it needs the record")
@@ -146,7 +146,7 @@ func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
 	t.Logf("vacant for %v", vacancy)
 }
 
-func TestLeaseDeletionRefused(t *testing.T) {
+func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("kept"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
@@ -157,7 +157,7 @@ func TestLeaseDeletionRefused(t *testing.T) {
 	t.Log(out)
 	h.Never(lease.Handover, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 
-	// A namespace that goes takes its Leases with it, held or not.
+	// The end of a namespace deletes its Leases, held or not.
 	require.NoError(t, h.Client.CoreV1().Namespaces().Delete(t.Context(), h.Namespace, metav1.DeleteOptions{}))
 	h.Await(space.StartTimeout, "the namespace is gone", func() bool {
 		_, err := h.Client.CoreV1().Namespaces().Get(t.Context(), h.Namespace, metav1.GetOptions{})
@@ -165,13 +165,13 @@ func TestLeaseDeletionRefused(t *testing.T) {
 	})
 }
 
-func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {
+func TestVanishedLeaseIsTakenAfterAFullDuration(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Singleton("vanished"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
 	before := h.Lease(slot)
 	at := record.Now()
-	// What the policy cannot refuse: somebody acts as enroll.
+	// The policy cannot refuse a person who acts as enroll.
 	config := rest.CopyConfig(cluster.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: enrollUser(t), Groups: []string{"system:masters"}}
 	client, err := kubernetes.NewForConfig(config)
@@ -187,8 +187,7 @@ func TestVanishedLeaseMakesEverybodyWaitAFullDuration(t *testing.T) {
 	assert.Zero(t, app.Restarts(h.Space, h.App))
 }
 
-// enrollUser is whom the API server takes the webhook for, which enroll is
-// part of.
+// enrollUser returns the user name of the webhook, of which enroll is a part.
 func enrollUser(t *testing.T) string {
 	t.Helper()
 	d := webhook.Deployment(t)

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
+func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("cut"), "it cuts a node off")
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -33,7 +33,7 @@ func TestNodeCutOffItsChildIsDeadBeforeAnotherStarts(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the healed pod disturbs nobody")
 }
 
-func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T) {
+func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("forced"), "it cuts a node off")
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -44,12 +44,12 @@ func TestForceDeletedWhileCutOffNobodyStartsBeforeTheLeaseHasRunOut(t *testing.T
 	heal()
 }
 
-func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
+func TestThawedChildDiesWithinSeconds(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
-	// What nobody can prevent: frozen past its deadline, the child is there
-	// beside the next one, and runs on until its shim kills it. That is an instant of
-	// the shim's, but the machine may run the child and keep the shim waiting, for 3 s;
-	// a shim that waited to hear of a renewal would let it live for longer.
+	// No program can prevent this overlap: a child that is frozen past its deadline runs
+	// on after the thaw until its shim kills it. The shim acts at once, but the machine may
+	// run the child first and stall the shim for 3 s. A shim that waited for news of a
+	// renewal would let the child live for longer.
 	const stalled = 3 * time.Second
 	h.Tolerate = func(o record.Overlap) bool { return o.A.ID == h.Before.ID && o.Active < stalled }
 	var thaw func()
@@ -58,7 +58,7 @@ func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
 	woken := record.Now()
 	thaw()
 	h.StandsBy()
-	// By its own stamps: thawing may take a while, too.
+	// The child's own stamps count, because the thaw may take a while, too.
 	var lived time.Duration
 	for _, span := range h.Process(h.Before.ID).Active() {
 		lived += max(0, span.Until-max(span.From, woken))
@@ -68,7 +68,7 @@ func TestNodeFrozenAndThawedIsDeadWithinSeconds(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID)
 }
 
-func TestNodeCrashedAndBooted(t *testing.T) {
+func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("crash"), "it crashes a node")
 	var boot func()
 	h.Suffers(func() { boot = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Crash, h.Lab.Boot) })
@@ -81,7 +81,7 @@ func TestNodeCrashedAndBooted(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the booted node disturbs nobody")
 }
 
-func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
+func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Suffering("agent-frozen"), "it freezes a process")
 	var thaw func()
@@ -93,7 +93,7 @@ func TestAgentAloneFrozenItsShimDrainsInTime(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID)
 }
 
-func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
+func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Suffering("shim-frozen"), "it freezes a process")
 	thaw := process.Freeze(h.Space, h.Victim, process.Shim)
@@ -101,9 +101,9 @@ func TestShimAloneFrozenTheAgentRenewsAndNeverReleases(t *testing.T) {
 	app.AwaitRunning(h.Space, h.App, space.Soon)
 	h.Await(space.Soon, "an Event tells of the silent shim", func() bool { return h.Event("Pod", h.Victim.Name, "ShimSilent") != nil })
 	thaw()
-	// It wakes past the last deadline that it had heard of. Whether it stops
-	// the child before it has heard of the next one is up to the scheduler;
-	// whatever it does, it tells, and the slot is free.
+	// The shim wakes after its last known deadline. The kernel's scheduler decides whether
+	// the shim kills the child before the next grant arrives. In both cases the shim
+	// reports a death, and the slot is free.
 	process.Signal(h.Space, h.Victim, process.Child, unix.SIGKILL)
 	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "the child's death is proven")

@@ -23,17 +23,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Soak is for how long pods are deleted and killed.
+// Soak is the time for which pods are deleted and killed.
 var Soak = 2 * time.Minute
 
-// Three replicas on three nodes; blow after blow to the holder. Two at once
-// are looked for in the whole record when the test ends.
+// Three replicas on three nodes suffer one fault after the other. At its end the space
+// looks for two applications at once in the whole record.
 func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)
 	a := app.Singleton("steady")
-	// An orphan of its own session, deaf to SIGTERM, is part of the child.
+	// The application has an orphan in a session of its own, which ignores SIGTERM. The
+	// orphan is a part of the child.
 	a.Args = []string{"-grandchild", "-stop-delay=200ms"}
 	app.Deploy(s, a)
 
@@ -43,7 +44,7 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 	worst := map[string]time.Duration{}
 	counts := map[string]int{}
 	for end := time.Now().Add(Soak); time.Now().Before(end); {
-		// Each in turn, in another order every time.
+		// All faults in turn, in another order every time.
 		all := fault.OfPods()
 		for _, i := range random.Perm(len(all)) {
 			worst[all[i].Name] = max(worst[all[i].Name], endure(s, a, all[i]))
@@ -55,8 +56,8 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 	}
 }
 
-// endure deals a blow to the holder, waits until one runs again, and returns
-// for how long nobody did.
+// endure injects a fault into the holder, waits until a pod runs the application again,
+// and returns the time in which none did.
 func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)
@@ -64,7 +65,7 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	require.NotNil(s, victim)
 	killed := process.Find(victim, process.Agent)
 	b.Strike(s, victim)
-	struck := time.Now() // what the killed agent renewed, it renewed before
+	struck := time.Now() // the killed agent renewed only before
 	what := fmt.Sprintf("one runs again after %s in %s", b.Name, victim.Name)
 	survived := false
 	s.Await(b.Vacancy+lease.Takeover, what, func() bool {
@@ -77,7 +78,7 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	vacancy := app.VacancyAfter(s, a, before)
 	assert.LessOrEqual(s, vacancy, b.Vacancy, what)
 	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Handover).Pod != victim.Name {
-		// What was killed comes back after a back-off that grows; a fresh pod has none.
+		// A killed container waits in a growing back-off; a fresh pod has none.
 		s.Await(space.StartTimeout, victim.Name+" can be asked to stop", func() bool {
 			now := s.Pod(victim.Name)
 			return now == nil || now.DeletionTimestamp != nil || process.Hears(process.Find(now, process.Shim), unix.SIGTERM)
@@ -90,9 +91,9 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	return vacancy
 }
 
-// resumed tells whether another agent process than the killed one has renewed
-// the hold of an application that runs on. (The same process may get another
-// parent: who dies with containerd's shim outlives it a little.)
+// resumed tells whether a new agent process has renewed the hold of an application that
+// runs on. The old process may live a little longer than containerd's shim, under
+// another parent.
 func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
 	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))
 	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {

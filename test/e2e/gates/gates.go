@@ -28,14 +28,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// rebuilt bounds what the kubelet takes to restart all containers of a pod: the 30 s
-// of the pod's grace if one does not end when it is told to, and what comes by
-// itself: it looks at containers once a second, removes, and begins anew.
+// rebuilt bounds the restart of all containers of a pod. A container that ignores its stop
+// signal takes the grace of 30 s; the kubelet makes a round once a second.
 const rebuilt = 30*time.Second + space.Soon
 
-// insistent is an application of two replicas that ends at once unless it is
-// PID 1 of its container, behind a gate. The shortest lease leaves the kubelet of a
-// busy machine five seconds.
+// insistent returns an application of two replicas behind a gate. The application ends at
+// once unless it is PID 1. The shortest lease would leave the kubelet of a busy machine
+// only five seconds.
 func insistent(name string, gate api.Gate) app.App {
 	a := app.Suffering(name)
 	a.Replicas = 2
@@ -44,8 +43,8 @@ func insistent(name string, gate api.Gate) app.App {
 	return a
 }
 
-// deployInFront creates the Deployment, and waits until one pod runs and the
-// others wait in their init containers.
+// deployInFront creates the Deployment, and waits until one pod runs the application and
+// the others wait in their init containers.
 func deployInFront(t *testing.T, a app.App) holder.Holder {
 	t.Helper()
 	l := cluster.NeedLab(t, "it signals processes of pods")
@@ -56,7 +55,8 @@ func deployInFront(t *testing.T, a app.App) holder.Holder {
 	return h
 }
 
-// awaitInFront waits until one pod runs the application and all others wait.
+// awaitInFront waits until one pod runs the application and all others wait. That pod is
+// the holder's new victim.
 func awaitInFront(h *holder.Holder) {
 	h.Helper()
 	h.Await(space.StartTimeout, "one runs, the others wait", func() bool {
@@ -73,6 +73,7 @@ func awaitInFront(h *holder.Holder) {
 	require.NotNil(h, h.Victim)
 }
 
+// agentRestarts returns the number of restarts of a pod's agent.
 func agentRestarts(pod *corev1.Pod) int32 {
 	for _, status := range pod.Status.InitContainerStatuses {
 		if status.Name == api.AgentContainer {
@@ -82,11 +83,11 @@ func agentRestarts(pod *corev1.Pod) int32 {
 	return 0
 }
 
-// An image whose entrypoint has to be PID 1, its slot yielded, stolen, and its
-// pod deleted. Two at once are looked for in the whole record at the end.
+// The image's entrypoint has to be PID 1. Its slot is yielded and stolen, and its pod
+// deleted. At its end the space looks for two applications at once in the whole record.
 //
 // compat: gates/pid-1 gates/loss-restarts-all carried
-func TestGatePodForImagesThatMustBePID1(t *testing.T) {
+func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
 	slot := lease.OfDeployment(h.App.Name)
@@ -99,10 +100,10 @@ func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 
 	var first, next *record.Process
 	var yielded time.Duration
-	// What was yielded has to expire. Who waited counts from the last renewal; the
-	// yielder's new agent, which begins when the application is dead, two or three
-	// seconds later: as long as a machine may stall. A yielder that did wait for its
-	// whole lease has left the others their turn, and is asked again.
+	// A yielded slot has to expire. The standbys count from the last renewal. The yielding
+	// pod's new agent starts to count two or three seconds later, when the application is
+	// dead. A machine may stall the standbys for as long. If the yielding pod has waited for
+	// its whole lease and still was first, the test asks again.
 	for range 3 {
 		awaitInFront(&h)
 		first = h.Before
@@ -128,7 +129,7 @@ func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 
 	awaitInFront(&h)
 	lease.Steal(h.Space, slot)
-	// Before anybody takes the thief's slot for expired.
+	// The wait ends before a standby counts the thief's slot as expired.
 	h.Await(lease.Fault, "the holder's application is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 	lease.GiveBack(h.Space, slot)
 	h.Await(lease.Fault+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
@@ -139,14 +140,13 @@ func TestGatePodForImagesThatMustBePID1(t *testing.T) {
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
 }
 
-// The agent's process is not the application's life: killed alone it is
-// restarted alone, and the hold goes on; an application that crashes is
-// restarted by the kubelet in its own container, under the same hold.
-func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
+// The kubelet restarts a killed agent alone, and the hold goes on. The kubelet restarts a
+// crashed application in its own container, under the same hold.
+func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
-	// Nothing here is about losses: where a kubelet took twelve seconds to start the
-	// agent again, that came too late for a short lease, and all were restarted.
+	// The test is not about losses. A kubelet once took twelve seconds to start the agent
+	// again, too late for a short lease, and all containers restarted.
 	a.Annotations[api.LeaseDurationAnnotation] = "1m"
 	h := deployInFront(t, a)
 	slot := lease.OfDeployment(h.App.Name)
@@ -173,9 +173,9 @@ func TestGatePodAgentAndApplicationAreRestartedAlone(t *testing.T) {
 	assert.Equal(t, int32(1), agentRestarts(h.Pod(h.Victim.Name)))
 }
 
-// Half a note is what a crash of the machine may leave. A new agent process does
-// not know from it until when the application may run.
-func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
+// A crash of the machine may leave half a note. From that a new agent process cannot know
+// until when the application may run.
+func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
 	a := process.Find(h.Victim, process.Agent)
@@ -191,9 +191,8 @@ func TestGatePodWhoseNoteCannotBeReadBeginsAnew(t *testing.T) {
 	awaitInFront(&h)
 }
 
-// Nothing in the pod enforces the deadline: the kubelet does, which needs no API
-// server for it.
-func TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t *testing.T) {
+// The kubelet enforces the deadline of this gate, and needs no API server to do so.
+func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -211,16 +210,16 @@ func TestGatePodCutOffTheKubeletStopsItBeforeAnotherStarts(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the healed pod disturbs nobody")
 }
 
-// The application runs in every pod, and one of them serves.
+// The application runs in every pod, and one pod serves.
 //
 // compat: gates/readiness carried
-func TestGateReadinessOneOfThemServes(t *testing.T) {
+func TestGateReadinessLetsOnePodServe(t *testing.T) {
 	cluster.NeedLab(t, "it signals processes of pods")
 	t.Parallel()
 	s := space.New(t)
 	a := insistent("serving", api.GateReadiness)
 	a.Record = "$(POD_NAME)" // each is alone under its own name
-	// Who loses a slot cannot always say so before the next one is shown.
+	// A pod that loses its slot cannot always write its condition before the next holder.
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	app.Create(s, a)
 	service := app.Service(s, a)
@@ -234,8 +233,8 @@ func TestGateReadinessOneOfThemServes(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown are the pods of which our condition says that they may serve. Their
-	// number is looked at whenever anything changes.
+	// shown returns the pods whose condition lets them serve. The conditions that wait call
+	// shown at each change of the namespace.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {
@@ -254,8 +253,8 @@ func TestGateReadinessOneOfThemServes(t *testing.T) {
 			return holder != nil && len(names) == 1 && names[0] == holder.Name && holder.Name != other &&
 				slices.Equal(app.Endpoints(s, service), []string{holder.Name}) && asked() == holder.Name
 		})
-		// What the cluster's proxies have learnt of, kubelet after condition and
-		// endpoint after kubelet, holds from here on.
+		// The kubelet has followed the condition, and the endpoints the kubelet. From here
+		// on the proxies know the holder alone.
 		s.Never(time.Second, "an answer from a standby", func() bool {
 			answer := asked()
 			shown()

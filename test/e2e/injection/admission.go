@@ -24,9 +24,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// An API server's own policy is the later webhook here: it, too, adds the
-// annotation to a pod that ours has let pass.
-func TestAnnotationAddedByALaterPolicyIsGatedOrRefused(t *testing.T) {
+// A policy in the API server adds the annotation after our webhook, as a later webhook
+// would.
+func TestLaterPolicysAnnotationIsGatedOrRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := context.Background()
@@ -76,14 +76,14 @@ func TestAnnotationAddedByALaterPolicyIsGatedOrRefused(t *testing.T) {
 	assert.Equal(t, api.Gated, pod.Labels[api.GatedLabel], "a claim without a gate")
 }
 
-func TestNamespaceNotOptedInRefusesTheClaim(t *testing.T) {
+func TestClaimWithoutAnOptInIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	webhook.Refused(s, app.Bare(s, "outside", webhook.Claims), `NamespaceNotOptedIn: the pod has metaparticle.io/singleton, but nothing is injected in namespace `+
 		s.Namespace+`: kubectl label namespace `+s.Namespace+` metaparticle.io/injection=enabled`)
 }
 
-func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
+func TestEventTellsHowToGateEarlierPods(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	a := app.Singleton("early")
@@ -101,8 +101,8 @@ func TestAnnotatedFirstOptedInAfterAnEventSaysWhatToDo(t *testing.T) {
 	assert.Contains(t, event.Message, "kubectl -n "+s.Namespace+" rollout restart deployment/early")
 }
 
-// What nobody asked us to touch is what it would be without us, byte for byte.
-func TestUntouchedByteForByte(t *testing.T) {
+// A pod without a claim is the same as without the webhook, byte for byte.
+func TestUnannotatedPodsStayByteForByte(t *testing.T) {
 	t.Parallel()
 	optedIn := space.New(t)
 	other := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -130,7 +130,7 @@ func TestUntouchedByteForByte(t *testing.T) {
 	})
 }
 
-// normal is a pod's JSON without what is different in every namespace.
+// normal returns a pod's JSON without the parts that differ between namespaces.
 func normal(t *testing.T, s *space.Space, pod *corev1.Pod) string {
 	t.Helper()
 	pod = pod.DeepCopy()

@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// leftover is how the refusal of a copy begins.
+// leftover is the reason for which a copy is refused.
 const leftover = "Leftover: "
 
 // copies returns ways in which people copy a pod: the flags of kubectl debug.
@@ -76,13 +76,14 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 		})
 		kubectl.Must(h.Space, "", "delete", "pod", "shell", "--now")
 	})
-	// What no copy has: the slot of the pod that is gone.
+	// No copy has taken the slot of the deleted pod.
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(lease.Released, "a pod of the workload takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
 	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
 }
 
+// endedWith tells whether a run of a container ended with a code.
 func endedWith(status corev1.ContainerStatus, code int32) bool {
 	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
 		if state.Terminated != nil && state.Terminated.ExitCode == code {
@@ -92,15 +93,16 @@ func endedWith(status corev1.ContainerStatus, code int32) bool {
 	return false
 }
 
-// anonymous is a pod with all that it runs, and nothing that it says.
+// anonymous returns a pod with the same spec and no labels or annotations.
 func anonymous(pod *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "copy"}, Spec: *pod.Spec.DeepCopy()}
 }
 
+// noInits removes a pod's init containers.
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
-// respelled leaves an agent alone, and spells its flag otherwise: the last of the
-// words stands before the names of the slots.
+// respelled leaves only the agent gated, and spells its flag of the slots otherwise: the
+// last word stands before their names.
 func respelled(words ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for i := range pod.Spec.Containers {
@@ -114,8 +116,8 @@ func respelled(words ...string) func(*corev1.Pod) {
 	}
 }
 
-// A copy is refused by what it runs, in every namespace, and nothing else is.
-func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
+// The policies refuse each copy by its command, in every namespace, and no other pod.
+func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -172,9 +174,9 @@ func TestCopyIsRefusedByWhatItRunsInEveryNamespace(t *testing.T) {
 	})
 }
 
-// A copy with all marks, which no webhook sees: the pod has no controller, so the
-// slots of a Deployment are not its own.
-func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
+// No webhook sees this copy with all marks. The copy has no controller, so a Deployment's
+// slots are not its own.
+func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("marked")
@@ -216,7 +218,7 @@ func TestCopyWithAllMarksIsRefusedWithoutTheWebhook(t *testing.T) {
 	s.Never(time.Second, "anything came of it", func() bool { return s.Pod("copy") != nil })
 }
 
-// A pod with very many arguments costs the API server little, in every namespace.
+// A pod with 50,000 arguments costs the policies little more than a pod with one long one.
 func TestArgumentsCostPoliciesLittle(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -234,6 +236,6 @@ func TestArgumentsCostPoliciesLittle(t *testing.T) {
 	}
 	const many = 50_000
 	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
-	// A comprehension over the arguments took a hundred times as long.
+	// A CEL comprehension over the arguments took a hundred times as long.
 	assert.Less(t, all, 40*one)
 }

@@ -4,6 +4,6 @@
 // Package injection protects admission: which pods the webhook gates, which pods
 // the webhook and the policies refuse, and the words of each refusal.
 //
-// No pod that claims a slot gets in without its gate: not as a copy, not forged,
-// not through a later webhook, not without the webhook.
+// No pod that claims a slot is admitted without its gate. Copies, forged pods, later
+// webhooks and a missing webhook change nothing about that.
 package injection

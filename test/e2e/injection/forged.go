@@ -42,7 +42,7 @@ func (s *said) HandleWarningHeader(_ int, _, text string) {
 	s.texts = append(s.texts, text)
 }
 
-// taken is what was said since it was last asked for.
+// taken returns the warnings since the last call.
 func (s *said) taken() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,14 +50,15 @@ func (s *said) taken() string {
 	return strings.Join(s.texts, "\n")
 }
 
-// forgery tries pods in a namespace that opted in and whose pods the webhook
-// never sees. What the gate's policy says is heard as a warning, too: of two
-// policies that refuse a pod the API server names one.
+// forgery proposes pods in a namespace that opted in, but whose pods the webhook never
+// sees. The gate's policy answers by a warning as well, because the API server names only
+// one of the policies that refuse a pod.
 type forgery struct {
 	*space.Space
 	warnings *said
 }
 
+// forge makes a space a place of forgery.
 func forge(s *space.Space) forgery {
 	s.Helper()
 	keepWebhookOut(s)
@@ -87,8 +88,8 @@ func forge(s *space.Space) forgery {
 	return f
 }
 
-// keepWebhookOut has the API server call the webhook for no pod of this namespace,
-// and for all others as ever.
+// keepWebhookOut changes the webhook's configuration, so that the API server calls the
+// webhook for no pod of this namespace until the test ends.
 func keepWebhookOut(s *space.Space) {
 	s.Helper()
 	configurations := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
@@ -115,8 +116,8 @@ func keepWebhookOut(s *space.Space) {
 	require.NoError(s, change(func(all []metav1.LabelSelectorRequirement) []metav1.LabelSelectorRequirement { return append(all, out) }))
 }
 
-// complete is a pod as the webhook makes it, of two containers behind a gate, to
-// be written by hand.
+// complete returns a pod of two containers with all parts of its gate, as the webhook
+// makes it, ready to be created by hand.
 func complete(s *space.Space, gate api.Gate) *corev1.Pod {
 	s.Helper()
 	pod := app.Bare(s, "forged", map[string]string{api.LockAnnotation: "forged", api.GateAnnotation: string(gate)})
@@ -136,24 +137,26 @@ func complete(s *space.Space, gate api.Gate) *corev1.Pod {
 	}
 }
 
-// initContainer is a pod's init container of that name.
+// initContainer returns a pod's init container of a name.
 func initContainer(pod *corev1.Pod, name string) *corev1.Container {
 	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 	return &pod.Spec.InitContainers[i]
 }
 
+// without removes an init container.
 func without(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		pod.Spec.InitContainers = slices.DeleteFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 	}
 }
 
-// ordinary makes a sidecar an init container like any other.
+// ordinary turns the agent from a sidecar into an ordinary init container.
 func ordinary(pod *corev1.Pod) {
 	c := initContainer(pod, api.AgentContainer)
 	c.RestartPolicy, c.RestartPolicyRules, c.Lifecycle = nil, nil, nil
 }
 
+// sidecar turns an init container into a sidecar.
 func sidecar(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		always := corev1.ContainerRestartPolicyAlways
@@ -161,11 +164,12 @@ func sidecar(name string) func(*corev1.Pod) {
 	}
 }
 
+// args replaces the arguments of an init container.
 func args(name string, args ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { initContainer(pod, name).Args = args }
 }
 
-// shared replaces the volume that the gate shares, or takes it away.
+// shared replaces the gate's volume, or removes the volume if source is nil.
 func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.Volume })
@@ -184,7 +188,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// missing are the parts of every gate.
+// missing lists what a pod of any gate can lack.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -197,14 +201,14 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// another gate than the one that the pod has.
+// another names for each gate a different one.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),
 	string(api.GateReadiness): string(api.GateContainer),
 }
 
-// missingOf are the parts of one gate.
+// missingOf lists what a pod of one gate can lack.
 var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	api.GateContainer: {
 		"no volume":                 shared(nil),
@@ -242,7 +246,7 @@ var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	},
 }
 
-// namedWithoutShim: the annotation names a container that the agent knows nothing of.
+// namedWithoutShim adds an ungated container, and its name to the annotation.
 func namedWithoutShim(pod *corev1.Pod) {
 	third := *pod.Spec.Containers[1].DeepCopy()
 	third.Name, third.Command = "third", nil
@@ -250,16 +254,16 @@ func namedWithoutShim(pod *corev1.Pod) {
 	pod.Annotations[api.ContainersAnnotation] = "app, third"
 }
 
-// initWithoutShim: the agent knows of an init container that does not wait.
+// initWithoutShim adds an ungated init container, and its name to the agent's arguments.
 func initWithoutShim(pod *corev1.Pod) {
 	pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "migrate", Image: cluster.Image})
 	agent := initContainer(pod, api.AgentContainer)
 	agent.Args = append(agent.Args, "-init-containers=other,migrate")
 }
 
-// A pod that somebody wrote by hand, or copied, and that no webhook has seen. With
-// each part of its gate it is let in; without any one it would run beside the holder.
-func TestPodThatClaimsAndLacksAnyPartOfItsGateIsRefused(t *testing.T) {
+// A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of its
+// gate is admitted. A pod that lacks one part would run beside the holder.
+func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

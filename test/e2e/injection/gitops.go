@@ -35,8 +35,8 @@ func TestDryRunHasNoSideEffect(t *testing.T) {
 	})
 }
 
-// What GitOps tools do all day: apply what is applied, and look for drift.
-func TestAppliedAgainNothingDrifts(t *testing.T) {
+// GitOps tools apply the same objects all day, and look for drift.
+func TestApplyingAgainChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{"server-side": {"--server-side"}, "client-side": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestAppliedAgainNothingDrifts(t *testing.T) {
 			require.NoError(t, err)
 			assert.Len(t, sets.Items, 1, "no new ReplicaSet")
 
-			// The annotation taken out of the file is taken off the template too.
+			// The annotation leaves the template once it has left the file.
 			delete(a.Annotations, api.SingletonAnnotation)
 			delete(a.Annotations, api.LeaseDurationAnnotation)
 			kubectl.Must(s, kubectl.Manifest(s, app.Deployment(s, a)), apply...)

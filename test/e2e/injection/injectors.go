@@ -18,11 +18,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Somebody else's injector adds a container, and a variable to all that are
-// there, called before ours or after it, by the order of names.
+// Another injector adds a container, and a variable to all containers. The API server
+// calls the injector before our webhook or after, in the order of their names.
 //
 // compat: pod/injector-before pod/injector-after carried
-func TestAnotherInjectorsContainerRunsInEveryPodWhicheverComesFirst(t *testing.T) {
+func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	for order, first := range map[string]string{"before": "aa-", "after": "zz-"} {

@@ -29,17 +29,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A webhook that is called after ours adds the annotation to a pod that ours
-// did not see, because it had none. The API server does not call ours again
-// for that; the policy must refuse.
-func TestAnnotationAddedByALaterWebhookIsRefused(t *testing.T) {
+// A later webhook adds the annotation to a pod that our webhook has passed as unannotated.
+// The API server does not call our webhook again, so the policy must refuse the pod.
+func TestLaterWebhooksAnnotationIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { n.Labels["e2e-later"] = "true" })
-	// The webhook's own pod must not be annotated by it.
+	// The later webhook runs elsewhere, so that it does not annotate its own pod.
 	served := space.New(t)
 	authority := laterWebhook(served)
-	// After "metaparticle": webhooks are called in the order of their names.
+	// The API server calls webhooks in the order of their names: this one after ours.
 	register(served, "zz-"+s.Namespace, "/", s.Namespace, authority)
 
 	s.Await(space.StartTimeout, "the later webhook is called", func() bool {
@@ -50,8 +49,8 @@ func TestAnnotationAddedByALaterWebhookIsRefused(t *testing.T) {
 	webhook.Refused(s, app.Bare(s, "late", nil), "another webhook added the annotation after ours had passed")
 }
 
-// register has somebody else's webhook, which runs in this space, called for
-// the pods of a namespace.
+// register configures the API server to call the foreign webhook of this space for the
+// pods of a namespace.
 func register(s *space.Space, name, path, namespace string, authority []byte) {
 	s.Helper()
 	again, fail, none := admissionv1.NeverReinvocationPolicy, admissionv1.Fail, admissionv1.SideEffectClassNone
@@ -74,8 +73,8 @@ func register(s *space.Space, name, path, namespace string, authority []byte) {
 	s.Cleanup(func() { assert.NoError(s, configurations.Delete(context.Background(), name, metav1.DeleteOptions{})) })
 }
 
-// laterWebhook runs somebody else's webhook behind a Service, and returns the
-// authority that vouches for it.
+// laterWebhook runs a foreign webhook behind a Service, and returns the authority of its
+// certificate.
 func laterWebhook(s *space.Space) []byte {
 	s.Helper()
 	certificate, key := selfSigned(s.T, "later."+s.Namespace+".svc")
@@ -106,6 +105,7 @@ func laterWebhook(s *space.Space) []byte {
 	return certificate
 }
 
+// selfSigned returns a new certificate for a name, and its key.
 func selfSigned(t *testing.T, name string) (certificate, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -21,9 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// mistake is what somebody does, and what they are told, word for word: as a
-// warning when the workload is applied, as an Event on its ReplicaSet when
-// there are no pods.
+// mistake is an edit with the answers to it, word for word: as warnings when the workload
+// is applied, and as Events on its ReplicaSet.
 type mistake struct {
 	name        string
 	annotations map[string]string
@@ -31,6 +30,7 @@ type mistake struct {
 	said        []string
 }
 
+// mistakes lists the mistakes of people.
 func mistakes() []mistake {
 	one := func(key, value string) map[string]string {
 		return map[string]string{api.Prefix + key: value, api.SingletonAnnotation: "true"}
@@ -88,7 +88,7 @@ func mistakes() []mistake {
 	}
 }
 
-func TestAnnotationMistakesAreSaidInTheseWords(t *testing.T) {
+func TestAnnotationMistakesAreAnsweredInTheseWords(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for i, m := range mistakes() {
@@ -111,18 +111,18 @@ func TestAnnotationMistakesAreSaidInTheseWords(t *testing.T) {
 			}
 			for i := range m.said {
 				told := strings.TrimPrefix(m.said[i], "BadAnnotation: ")
-				// The first try may have failed of something else.
+				// The first try may have failed for another reason.
 				s.Within(space.StartTimeout, func() bool { return strings.Contains(failedCreate(s, a), told) })
 				assert.Contains(t, failedCreate(s, a), told, "what kubectl describe replicaset shows")
 			}
 			assert.Empty(t, s.Pods(a.Name), "no pod of it gets in")
-			// Room for the next: a ReplicaSet tries for ever.
+			// A ReplicaSet would go on trying for ever.
 			kubectl.Must(s, "", "delete", "deployment", a.Name)
 		})
 	}
 }
 
-// failedCreate is what a person finds on the ReplicaSet whose pods are refused.
+// failedCreate returns the Events of a ReplicaSet whose pods are refused.
 func failedCreate(s *space.Space, a app.App) string {
 	var all []string
 	for _, e := range s.Events() {

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Whoever creates a pod writes its owner references.
+// The creator of a pod writes its owner references, so they prove nothing.
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -42,7 +42,7 @@ func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, UID: uid, Controller: new(true)}}
 		return pod
 	}
-	// At once, although the webhook's cache may not have the workload yet.
+	// The webhook answers at once, although its cache may not have the workload yet.
 	pod, err := webhook.Try(s, owned("StatefulSet", "db", set.UID))
 	require.NoError(t, err)
 	assert.Equal(t, "singleton.statefulset.db", pod.Annotations[api.SlotsAnnotation])
@@ -53,7 +53,7 @@ func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	webhook.Refused(s, owned("StatefulSet", "db,lock.nightly", set.UID), "BadOwner: ")
 }
 
-func TestMirrorOfAStaticPodThatClaimsIsRefused(t *testing.T) {
+func TestStaticPodThatClaimsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	mirror := app.Bare(s, "static-node", maps.Clone(webhook.Claims))
@@ -89,10 +89,11 @@ func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
 	assert.ErrorContains(t, err, "MarksChanged: ")
 }
 
-// The shim has the old image's command, and nobody can give a living container another.
+// The shim has the command of the old image, and no request changes a living container's
+// command.
 //
 // compat: impossible/image-in-place refused ImageChangedInPlace
-func TestImageOfAGatedContainerIsNotChangedInPlace(t *testing.T) {
+func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})

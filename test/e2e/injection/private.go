@@ -27,18 +27,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// wayOut is what people are told to do about an image that cannot be read.
+// wayOut is the advice on an image that the webhook cannot read.
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 
-// notLoggedIn is the class of the registry's answer, in the webhook's words: the
-// same whatever the pull secrets are, so that nobody learns what a namespace has.
+// notLoggedIn is the webhook's word for the registry's answer. The words are the same for all pull
+// secrets, so that no answer tells which secrets a namespace has.
 const notLoggedIn = "denied: the registry lets none of the pod's pull secrets read it"
 
-// private is an application's image that is there for who logs in.
+// private is an image that the registry gives only to a login.
 type private struct{ tag, digest string }
 
-// publishPrivately makes an image that no webhook and no node has seen before.
+// publishPrivately pushes an image that no webhook and no node has seen before.
 func publishPrivately(s *space.Space) private {
 	s.Helper()
 	_, known, _ := strings.Cut(cluster.Image, "/")
@@ -75,7 +75,7 @@ func pullSecret(s *space.Space, name, password string) {
 	require.NoError(s, err)
 }
 
-// pulling makes a pod pull an image each time, with these secrets of its own.
+// pulling returns an edit that makes a pod pull an image at each start, with its secrets.
 func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
 	return func(spec *corev1.PodSpec) {
 		spec.Containers[0].Image, spec.Containers[0].ImagePullPolicy = reference, corev1.PullAlways
@@ -85,7 +85,7 @@ func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
 	}
 }
 
-// wouldPull is a pod that an edit makes pull something.
+// wouldPull returns a pod after some edits.
 func wouldPull(s *space.Space, annotations map[string]string, edits ...func(*corev1.PodSpec)) *corev1.Pod {
 	pod := app.Bare(s, "pulls", annotations)
 	for _, edit := range edits {
@@ -94,9 +94,8 @@ func wouldPull(s *space.Space, annotations map[string]string, edits ...func(*cor
 	return pod
 }
 
-// refusesToRead tries claims for an image with every wrong pull secret there is. A
-// registry that does not answer in time is another reason, and asked again; a pod
-// that is admitted once is what must not be.
+// refusesToRead proposes gated pods of an image with every wrong pull secret. The webhook is
+// asked again if the registry does not answer in time. No pod may be admitted.
 func refusesToRead(s *space.Space, t *testing.T, img private) {
 	for what, test := range map[string]struct {
 		edit func(*corev1.PodSpec)
@@ -125,12 +124,12 @@ func refusesToRead(s *space.Space, t *testing.T, img private) {
 	}
 }
 
-// Webhook and nodes read the image in the pod's name, from a registry that
-// demands a login: nobody else's credentials help, and none that were seen before.
+// Webhook and nodes read the image with the pod's own credentials. No other credentials
+// help, not even those that the webhook saw before.
 //
 // compat: command/secret-of-pod command/secret-of-account carried
 // compat: command/no-secret refused ImageUnreadable
-func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testing.T) {
+func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	cluster.NeedLab(t, "its registry is one that demands a login")
 	t.Parallel()
 	s := space.New(t)
@@ -144,7 +143,7 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 	require.NoError(t, err)
 	t.Run("refused before anybody has read it", func(t *testing.T) { refusesToRead(s, t, img) })
 
-	// enroll lets the webhook read the namespace's secrets, a moment after it opted in.
+	// enroll gives the webhook the right to read the secrets soon after the opt-in.
 	s.Await(space.StartTimeout, "the webhook reads the secret", func() bool {
 		_, err := webhook.Try(s, wouldPull(s, webhook.Claims, pulling(img.digest, "good")))
 		return err == nil
@@ -174,6 +173,7 @@ func TestAPrivateImageRunsWithThePodsCredentialsAndIsRefusedWithoutAny(t *testin
 	t.Run("unannotated it is admitted as ever, and the node may not pull either", func(t *testing.T) { nodeMayNotPull(s, t, img) })
 }
 
+// hearsOfUnreadable waits for the Event on a Deployment whose image the webhook cannot read.
 func hearsOfUnreadable(s *space.Space, t *testing.T, img private) {
 	a := app.Singleton("of-nobody")
 	a.Edit = func(template *corev1.PodTemplateSpec) { pulling(img.digest)(&template.Spec) }
@@ -185,6 +185,7 @@ func hearsOfUnreadable(s *space.Space, t *testing.T, img private) {
 	assert.Empty(t, s.Pods(a.Name))
 }
 
+// nodeMayNotPull waits until the kubelet has failed to pull the image for an ungated pod.
 func nodeMayNotPull(s *space.Space, t *testing.T, img private) {
 	_, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), wouldPull(s, nil, pulling(img.digest)), metav1.CreateOptions{})
 	require.NoError(t, err)

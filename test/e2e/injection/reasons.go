@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// The error, the warning, the Event on the owner, and the metric.
-func TestAReasonHasOneNameWhereverPeopleLook(t *testing.T) {
+// Error, warning, Event on the owner and metric have the same name.
+func TestReasonHasOneNameEverywhere(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	const reason = "SharedProcesses"

@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A pod of a Kubernetes that is newer than this build. This cluster's API
-// server would drop what it does not know, so the webhook is asked directly.
+// newerPod is a pod of a newer Kubernetes than this build's. This cluster's API server
+// would drop its unknown fields, so the test asks the webhook directly.
 const newerPod = `{
   "apiVersion": "v1", "kind": "Pod",
   "metadata": {"name": "newer", "annotations": {"metaparticle.io/singleton": "true"}, "newOfMetadata": 1},
@@ -64,7 +64,7 @@ func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
 		api.AgentContainer: ""}, own)
 }
 
-// ofWebhook is one pod of the webhook's answer to a request.
+// ofWebhook returns the answer of one pod of the webhook to a request.
 func ofWebhook(s *space.Space, body []byte) (review admissionv1.AdmissionReview, err error) {
 	s.Helper()
 	pods := webhook.Pods(s.T)
@@ -89,7 +89,7 @@ func ofWebhook(s *space.Space, body []byte) (review admissionv1.AdmissionReview,
 	return review, json.NewDecoder(answer.Body).Decode(&review)
 }
 
-// review is the pod as the webhook patches it.
+// review returns a pod as the webhook patches it.
 func review(s *space.Space, pod []byte) []byte {
 	s.Helper()
 	review := admissionv1.AdmissionReview{

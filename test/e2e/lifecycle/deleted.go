@@ -23,11 +23,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// An agent may hear that its pod is deleted in the same instant as the kubelet. Both
-// then stop an application that is milliseconds old.
+// Agent and kubelet may learn of the pod's deletion in the same instant. Both then stop an
+// application that is milliseconds old.
 //
 // compat: lifecycle/exit-codes carried
-func TestPodDeletedAtAStartEndsAsItsApplication(t *testing.T) {
+func TestPodDeletedAtStartEndsAsItsApplication(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)

@@ -20,16 +20,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// droppable is the security context in which people run images that begin as root
-// and drop that: what the entrypoint needs, and nothing else.
+// droppable returns a usual security context of images that start as root and change
+// their user: the capabilities that the entrypoint needs, and no others.
 func droppable() *corev1.SecurityContext {
 	return &corev1.SecurityContext{Capabilities: &corev1.Capabilities{
 		Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"SETUID", "SETGID"},
 	}}
 }
 
-// dropping are applications that drop their user, and what each logs when it is
-// asked to stop.
+// dropping lists applications that change their user, with the log line of each at its
+// stop signal.
 var dropping = map[string]struct {
 	software.Software
 	stopped string
@@ -47,6 +47,7 @@ var dropping = map[string]struct {
 	}, "got TERM"},
 }
 
+// begun counts a pod as serving once its log shows the start.
 func begun(*space.Space, *corev1.Pod) bool { return true }
 
 // compat: lifecycle/drops-user carried
@@ -84,7 +85,7 @@ func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	}
 }
 
-// deployOf is deploy of software that keeps no record: its holder runs it.
+// deployOf deploys software without a record, and waits until the holder runs it.
 func deployOf(s *space.Space, a app.App) {
 	s.Helper()
 	app.Create(s, a)

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// last is how an application's container ended last, once it was restarted.
+// last waits for a first restart and returns the last end of an application's container.
 func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 	s.Helper()
 	s.Await(space.StartTimeout, a.Name+" has ended", func() bool {
@@ -31,10 +31,9 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 	return ended
 }
 
-// unhealthy is what probes of a pod are said to have failed of, but for what they
-// say of an application that does not listen yet, not all starts are fast; and of an
-// agent that was stalled for the half second that a command asks it. That an agent
-// does not listen is said in other words, and one that never answers is Ready never.
+// unhealthy returns the messages of a pod's failed probes without two kinds. A slow
+// application may not listen yet. A stalled agent may miss the half second of a command
+// that asks it. An agent that never answers would never let its pod be Ready.
 func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
 		return strings.Contains(message, ":8080: connect: connection refused") ||
@@ -42,13 +41,12 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	})
 }
 
-// mayMiss is how many ends a machine that stalls may spoil, one after the other;
-// what is spoilt more often is not the machine's doing.
+// mayMiss is the number of ends in a row that a stalling machine may spoil. More spoilt
+// ends are a bug.
 const mayMiss = 2
 
-// endsWith waits until a container that is restarted again and again has ended a
-// run with a code. One may be stopped before it has learnt to be, on a machine that
-// stalls the next one, too; it is said how often.
+// endsWith waits until a run of a restarting container has ended with a code. A stalling
+// machine may stop a run before the application handles signals. A remark counts these.
 func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	s.Helper()
 	missed := map[string]bool{}
@@ -67,7 +65,7 @@ func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 }
 
 // compat: lifecycle/termination-messages lifecycle/out-of-memory carried
-func TestAContainerEndsAsWithoutUs(t *testing.T) {
+func TestContainerEndsAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]struct {
@@ -90,8 +88,8 @@ func TestAContainerEndsAsWithoutUs(t *testing.T) {
 		}, 137, "OOMKilled", ""},
 	} {
 		plain, gated := pair(s, "ends-"+name, func(t *corev1.PodTemplateSpec) { tt.edit(&t.Spec.Containers[0]) })
-		// Each ends again and again: of one end a machine that stalls may lose the
-		// log's last line, or that it was for memory. It is said how often.
+		// Both containers end again and again. A stalling machine may lose the last line of
+		// a log, or the reason of an end; a remark counts these ends.
 		missed := map[string]bool{}
 		s.Within(space.StartTimeout, func() bool {
 			before, after := last(s, plain), last(s, gated)

@@ -16,10 +16,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// A person deletes the holder with less grace than the pod has.
+// A person deletes the holder with a shorter grace than the pod's.
 //
 // compat: lifecycle/grace-of-deletion lifecycle/ignores-term carried
-func TestTheDeletionsOwnGraceCounts(t *testing.T) {
+func TestDeletionsOwnGraceCounts(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("hurried")
 	a.Args, a.Grace = []string{"-ignore-term"}, patient

@@ -25,20 +25,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// hooked gives the application hooks; nil is none.
+// hooked returns an edit that gives the application hooks; nil is none.
 func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		t.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: postStart, PreStop: preStop}
 	}
 }
 
-// noting is a hook that notes something, in its pod's name.
+// noting returns a hook that writes a note in its pod's name.
 func noting(what string, more ...string) *corev1.LifecycleHandler {
 	command := append([]string{"/app", "-record=/record", "-note=" + what}, more...)
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
 }
 
-// notes are what was noted in a pod's name, in that order.
+// notes returns the notes in a pod's name, in their order.
 func notes(s *space.Space, pod *corev1.Pod) (all []string) {
 	s.Helper()
 	text, err := os.ReadFile(filepath.Join(s.Dir, "notes"))
@@ -54,7 +54,7 @@ func notes(s *space.Space, pod *corev1.Pod) (all []string) {
 	return all
 }
 
-// gone waits until a pod that is deleted is gone, and returns how long it took.
+// gone deletes a pod, waits until the pod is gone, and returns the time that took.
 func gone(s *space.Space, pod *corev1.Pod) time.Duration {
 	s.Helper()
 	began := time.Now()
@@ -62,6 +62,7 @@ func gone(s *space.Space, pod *corev1.Pod) time.Duration {
 	return went(s, pod, began)
 }
 
+// went waits until a deleted pod is gone, and returns the time since the deletion.
 func went(s *space.Space, pod *corev1.Pod, began time.Time) time.Duration {
 	s.Helper()
 	s.Await(space.StartTimeout, pod.Name+" is gone", func() bool {
@@ -71,15 +72,15 @@ func went(s *space.Space, pod *corev1.Pod, began time.Time) time.Duration {
 	return time.Since(began)
 }
 
-// patient is a grace period in seconds far above what any end takes, and atOnce is
-// for the end of who does not use it up.
 const (
+	// patient is a grace period in seconds, far longer than any end takes.
 	patient = 120
-	atOnce  = patient * time.Second / 2
+	// atOnce bounds the end of a pod that does not use up its grace.
+	atOnce = patient * time.Second / 2
 )
 
-// undeployed is gone for the only pod of a Deployment, which gets no successor
-// that would run beside it.
+// undeployed deletes the Deployment of a pod, and returns the time until the pod was gone.
+// So no successor runs beside the pod.
 func undeployed(s *space.Space, pod *corev1.Pod) time.Duration {
 	s.Helper()
 	began := time.Now()
@@ -90,7 +91,7 @@ func undeployed(s *space.Space, pod *corev1.Pod) time.Duration {
 	return went(s, pod, began)
 }
 
-// pair creates an application twice, one pod each: as it is, and annotated.
+// pair creates an application twice, with one pod each: plain and gated.
 func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated app.App) {
 	s.Helper()
 	gated = app.Lasting(name)
@@ -103,7 +104,7 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 }
 
 // compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
-func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
+func TestHooksRunWithChildrenAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -116,7 +117,7 @@ func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
 		s.Within(space.Soon, func() bool { return len(notes(s, pod)) >= len(want) })
 		assert.Equal(s, want, notes(s, pod))
 	}
-	// What is noted of that many whole lives of the child.
+	// lives returns the notes of n whole lives of the child.
 	lives := func(n int, more ...string) []string {
 		return append(slices.Repeat([]string{"post", "pre", "stops"}, n), more...)
 	}
@@ -141,7 +142,7 @@ func TestHooksRunWithEachChildAndNotInAStandby(t *testing.T) {
 }
 
 // compat: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
-func TestHooksDoWhatTheyDoWithoutUs(t *testing.T) {
+func TestHooksWorkAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -184,10 +185,10 @@ func TestHooksDoWhatTheyDoWithoutUs(t *testing.T) {
 	assert.Equal(t, []string{"greeted", "greeted"}, greeted)
 }
 
-// A tcpSocket is a hook that Kubernetes takes, and fails.
+// Kubernetes accepts a tcpSocket hook and lets each of its calls fail.
 //
 // compat: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
-func TestHooksThatFailFailAsWithoutUs(t *testing.T) {
+func TestHooksFailAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -234,8 +235,7 @@ func TestHooksThatFailFailAsWithoutUs(t *testing.T) {
 	assert.Equal(t, s.Said(plain, "FailedPreStopHook"), s.Said(gated, "FailedPreStopHook"))
 }
 
-// unique are the texts, each once: how often a container has been restarted by
-// now is the back-off's affair.
+// unique returns each text once. The number of restarts until now depends on the back-off.
 func unique(texts []string) map[string]bool {
 	all := map[string]bool{}
 	for _, text := range texts {

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// of are the processes that a record knows of in one pod.
+// of returns the processes of one pod in a record.
 func of(s *space.Space, name, pod string) (found []record.Process) {
 	for _, p := range s.Record(name) {
 		if p.Pod == pod {
@@ -30,10 +30,10 @@ func of(s *space.Space, name, pod string) (found []record.Process) {
 	return found
 }
 
-// An init container that prepares for the application, as a migration does.
+// The init container prepares the application's data, as a migration does.
 //
 // compat: pod/init-gated carried
-func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
+func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -84,7 +84,7 @@ func TestAGatedInitContainerRunsUnderTheSlotOfTheApplication(t *testing.T) {
 }
 
 // compat: lifecycle/restart-rules lifecycle/restart-never carried
-func TestAContainersRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
+func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	run := func(name string, code int) {

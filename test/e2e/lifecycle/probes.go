@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// eagerly is a probe once a second; the first failure counts. What takes as long as
-// a machine may stall, 3 s, is none.
+// eagerly returns a probe for each second, of which the first failure counts. Its timeout
+// is longer than the 3 s for which a machine may stall.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
 	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {
@@ -33,8 +33,10 @@ func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1
 	return p
 }
 
+// thrice lets only the third failure in a row count.
 func thrice(p *corev1.Probe) { p.FailureThreshold = 3 }
 
+// byHTTP, byExec, byTCP, byGRPC and byHTTPS return handlers that ask the application.
 func byHTTP(name string) corev1.ProbeHandler {
 	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health/" + name, Port: intstr.FromString("http")}}
 }
@@ -51,7 +53,7 @@ func byGRPC(service string) corev1.ProbeHandler {
 	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000, Service: &service}}
 }
 
-// probed gives the application probes; nil is none.
+// probed returns an edit that gives the application probes; nil is none.
 func probed(startup, readiness, liveness *corev1.Probe) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		c := &t.Spec.Containers[0]
@@ -67,14 +69,14 @@ func set(s *space.Space, pod *corev1.Pod, probe string, code int) {
 	require.NoError(s, err)
 }
 
-// twins are the pods of a pair, once both are Ready and answer.
+// twins creates a pair, and returns its pods once both are Ready and answer.
 func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated *corev1.Pod) {
 	s.Helper()
 	asItIs, annotated := pair(s, name, edit, args...)
 	pod := func(a app.App) (found *corev1.Pod) {
 		s.Await(space.StartTimeout, a.Name+" is Ready", func() bool {
 			pods := s.Pods(a.Name)
-			// Without a readiness probe it is Ready before it listens.
+			// Without a readiness probe a pod is Ready before its application listens.
 			if len(pods) == 1 && status.Ready(pods[0]) && app.Ask(s, pods[0]) == pods[0].Name {
 				found = pods[0]
 			}
@@ -85,11 +87,11 @@ func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args
 	return pod(asItIs), pod(annotated)
 }
 
-// A slow application behind a startup probe that is shorter than what a standby
-// has stood by for: each start of it counts anew, in the same container too.
+// A standby stands by for longer than its startup probe allows. Each start of the child
+// counts the probe anew, in the same container too.
 //
 // compat: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
-func TestProbesOfEachStartCountAnew(t *testing.T) {
+func TestProbesCountAnewWithEachStart(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("slow")
@@ -97,7 +99,7 @@ func TestProbesOfEachStartCountAnew(t *testing.T) {
 	const allowed = 15 // seconds, more than twice the delay
 	a.Edit = probed(
 		eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = allowed }),
-		// One that was sent on in the instant of a yield meets a child that stops.
+		// The agent may send the kubelet on to a child that stops, at the instant of a yield.
 		eagerly(byHTTP("ready")), eagerly(byHTTP("live"), thrice))
 	app.Create(s, a)
 	app.AwaitGated(s, a)
@@ -126,14 +128,14 @@ func TestProbesOfEachStartCountAnew(t *testing.T) {
 	assert.Zero(t, app.Restarts(s, a))
 	for _, pod := range s.Pods(a.Name) {
 		for _, message := range s.Said(pod, "Unhealthy") {
-			// One that was sent on in the instant of a yield may meet a child that stops.
+			// The agent may send the kubelet on to a child that stops, at the instant of a yield.
 			assert.Regexp(t, "dial tcp IP:8080: connect: connection refused|: EOF$|connection reset by peer", message)
 		}
 	}
 }
 
 // compat: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
-func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
+func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]struct {
@@ -178,10 +180,10 @@ func TestALivenessProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 }
 
 // compat: probes/startup-exec probes/message lifecycle/exit-codes carried
-func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
+func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
-	// It never serves.
+	// The application never serves.
 	edit := probed(eagerly(byExec("start"), thrice), nil, nil)
 	one := app.Lasting("late")
 	one.Replicas, one.Edit, one.Args = 1, edit, []string{"-start-delay=1h", "-stop-code=9"}
@@ -206,11 +208,11 @@ func TestAStartupProbeThatFailsRestartsTheContainerAsWithoutUs(t *testing.T) {
 	assert.Equal(t, messages[other.Name], messages[one.Name])
 }
 
-// What the command says reaches the Event unchanged; what the application is
-// not, its standbys are not either.
+// The output of the probe's command reaches the Event unchanged. While the holder is not
+// Ready, its standbys are not Ready either.
 //
 // compat: probes/readiness-exec probes/message probes/standby carried
-func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
+func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("moody")
@@ -240,14 +242,13 @@ func TestAHolderThatIsNotReadyTakesItsStandbysWithIt(t *testing.T) {
 	s.Await(space.StartTimeout, "both Ready again", both(true))
 }
 
-// ofKind are the probes of one kind: startup, readiness and liveness.
+// ofKind holds the probes of one kind: startup, readiness and liveness.
 type ofKind struct {
 	startup, readiness, liveness corev1.ProbeHandler
 	args                         []string
 }
 
-// host makes a probe by HTTP ask for a virtual host, which the application
-// then insists on.
+// host makes an HTTP probe ask for a virtual host, and makes the application demand it.
 func host(h corev1.ProbeHandler) corev1.ProbeHandler {
 	h.HTTPGet.Path += "?host=shop.example"
 	h.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Host", Value: "shop.example"}}
@@ -260,14 +261,14 @@ func byHTTPS(name string) corev1.ProbeHandler {
 	return h
 }
 
-// Each kind of each probe: it holds the start back, takes the pod out of its
-// Services and restarts the container as it does without us, and says the same.
+// Each kind of probe works as without the gate: it delays the start, takes the pod out of its
+// Services and restarts the container, with the same messages.
 //
 // compat: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
 // compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
 // compat: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
 // compat: probes/named-port probes/headers probes/https probes/timings probes/message carried
-func TestProbesOfEachKindAreTheApplications(t *testing.T) {
+func TestProbesOfEachKindReachTheApplication(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]ofKind{
@@ -306,9 +307,9 @@ func TestProbesOfEachKindAreTheApplications(t *testing.T) {
 	}
 }
 
-// sameWords: what a probe of a pod is said to have failed of, it is said of the
-// other. The kubelet asks for a TCP connection by HTTP, and for gRPC the agent
-// has its own Event beside the kubelet's.
+// sameWords waits for equal messages of a failed probe on both pods. Of a gated pod the
+// kubelet asks by HTTP even for TCP, so a prefix differs. For gRPC the agent writes an
+// Event of its own beside the kubelet's.
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {
@@ -328,10 +329,10 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 	})
 }
 
-// On its node's network an agent opens no port; the verdict comes by exec.
+// On the host network an agent opens no port, and the kubelet asks by exec.
 //
 // compat: pod/host-network carried
-func TestProbesOnTheNodesNetwork(t *testing.T) {
+func TestProbesWorkOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("node")

@@ -16,10 +16,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// stoppedBy gives the application an image, and a stop signal of the pod's own.
+// stoppedBy returns an edit that sets the image and a stop signal of the pod's own.
 func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
-		// Without it no pod may name a signal.
+		// A pod must name its OS to name a signal.
 		t.Spec.OS = &corev1.PodOS{Name: corev1.Linux}
 		c := &t.Spec.Containers[0]
 		c.Image = image
@@ -29,11 +29,11 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	}
 }
 
-// The application is told to stop by the signal that it was built for, once and by
-// no other: from the kubelet as without us, and from us when its slot is yielded.
+// The application gets its own stop signal, once, and no other signal. The kubelet sends it as
+// without the gate, and the shim sends it at a yield.
 //
 // compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
-func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
+func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -44,7 +44,7 @@ func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
 	}{
 		"of-the-pod":   {cluster.Image, corev1.SIGUSR1, "SIGUSR1"},
 		"of-the-image": {cluster.QuitImage, "", "SIGQUIT"},
-		// The number of one that has no name.
+		// A signal without a name has a number only.
 		"of-both": {cluster.QuitImage, corev1.SIGRTMAXMINUS3, "61"},
 	} {
 		gated := app.Lasting(name)
@@ -71,7 +71,7 @@ func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
 		assert.Equal(t, tt.own, stopSignal(second))
 		told := slices.Repeat([]string{tt.want}, asked)
 		assert.Equal(t, told, notes(s, first), "%s yields", first.Name)
-		// It stands by now, and takes the signal for its own end.
+		// The pod stands by now, and its shim takes the signal as its own end.
 		assert.Less(t, gone(s, first), atOnce, "a standby ends at once")
 		assert.Equal(t, told, notes(s, first), "%s is gone", first.Name)
 		app.AwaitRunning(s, gated, space.Soon)
@@ -80,7 +80,7 @@ func TestTheStopSignalIsTheApplicationsOwn(t *testing.T) {
 	}
 }
 
-// stopSignal is what a pod asks to be stopped by; empty: nothing of its own.
+// stopSignal returns the stop signal in a pod's spec; empty means none.
 func stopSignal(pod *corev1.Pod) corev1.Signal {
 	if l := pod.Spec.Containers[0].Lifecycle; l != nil && l.StopSignal != nil {
 		return *l.StopSignal

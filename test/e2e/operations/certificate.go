@@ -26,8 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// renewalTimeout is for the kubelet to bring a Secret to its pods, which it
-// does once in a minute or so, and for the webhook to see it.
+// renewalTimeout bounds the way of a new Secret to the webhook: the kubelet updates mounted
+// Secrets about once a minute.
 const renewalTimeout = 3 * time.Minute
 
 func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
@@ -42,7 +42,7 @@ func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
 	defer ticker.Stop()
 	for n := 0; !allServe(served, secretCertificate(t), before); n++ {
 		require.True(t, time.Now().Before(deadline), "the webhook does not serve the renewed certificate: %v", served)
-		// The certificate of each replica every second or so; a pod every time.
+		// The test proposes a pod each time, and looks at the certificates each second.
 		if n%20 == 0 {
 			served = servedCertificates(t)
 		}
@@ -55,11 +55,12 @@ func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
 	assert.Greater(t, tried, 0)
 }
 
+// allServe tells whether all replicas serve the new certificate.
 func allServe(served map[string]bool, now, before string) bool {
 	return now != before && len(served) == 1 && served[now]
 }
 
-// secretCertificate is the serial number of the certificate in the Secret.
+// secretCertificate returns the serial number of the certificate in the Secret.
 func secretCertificate(t *testing.T) string {
 	t.Helper()
 	d := webhook.Deployment(t)
@@ -79,7 +80,7 @@ func secretCertificate(t *testing.T) string {
 	return ""
 }
 
-// servedCertificates are the serial numbers that the webhook's pods serve.
+// servedCertificates returns the serial numbers that the webhook's pods serve.
 func servedCertificates(t *testing.T) map[string]bool {
 	t.Helper()
 	served := map[string]bool{}
@@ -89,8 +90,8 @@ func servedCertificates(t *testing.T) map[string]bool {
 	return served
 }
 
-// servedCertificate is what one pod serves now, or why nobody knows: a stream that
-// fails is asked for again.
+// servedCertificate returns the serial number that one pod serves now, or the error of a
+// stream that failed; the caller asks again.
 func servedCertificate(t *testing.T, pod string) string {
 	t.Helper()
 	dial, end, err := webhook.Dial(t, pod)
@@ -115,7 +116,7 @@ func renew(t *testing.T) {
 	require.NoError(t, err)
 	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
 		Namespace(webhook.Namespace)
-	// cert-manager writes there as well.
+	// cert-manager writes the same status.
 	require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		certificate, err := certificates.Get(t.Context(), webhook.Name, metav1.GetOptions{})
 		if err != nil {

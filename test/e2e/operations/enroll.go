@@ -21,9 +21,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Who loses an election usually ends its process. The replica that enrolls
-// answers the API server, too, and goes on doing so.
-func TestALostElectionInterruptsNoAdmission(t *testing.T) {
+// A program that loses an election usually ends. The replica that enrolls also answers the
+// API server, and goes on to do so after a lost election.
+func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	leases := cluster.Client.CoordinationV1().Leases(webhook.Namespace)
@@ -45,7 +45,7 @@ func TestALostElectionInterruptsNoAdmission(t *testing.T) {
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
-	// Who lost may end a while before another is elected, or after that.
+	// The loser could end before the next election or after, so the test goes on for a while.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()
@@ -64,7 +64,7 @@ func TestALostElectionInterruptsNoAdmission(t *testing.T) {
 	s.Await(space.Soon, "the same replicas are ready", func() bool { return maps.Equal(before, webhookRestarts(t)) })
 }
 
-// webhookRestarts are the restart counts of the webhook's pods, by their UID.
+// webhookRestarts returns the restart counts of the webhook's pods, by their UID.
 func webhookRestarts(t *testing.T) map[types.UID]int32 {
 	t.Helper()
 	restarts := map[types.UID]int32{}

@@ -37,6 +37,7 @@ func install(t *testing.T, args ...string) (output string, err error) {
 	return string(out), err
 }
 
+// gatedPods returns all gated pods of the cluster.
 func gatedPods(t *testing.T) []corev1.Pod {
 	t.Helper()
 	pods, err := cluster.Client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: api.GatedLabel + "=" + api.Gated})
@@ -60,7 +61,7 @@ func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
 func TestUninstallLeavesNothingBehind(t *testing.T) {
 	cluster.NeedLab(t, "it uninstalls")
 	s := space.New(t)
-	// A namespace in which Leases and Roles were made.
+	// enroll makes Leases and Roles in this namespace.
 	app.Deploy(s, app.Singleton("passing"))
 	kubectl.Must(s, "", "delete", "deployment", "passing")
 	s.Await(space.StartTimeout, "no gated pods of the tests", func() bool {
@@ -87,7 +88,7 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-// installArguments are those with which the product was installed.
+// installArguments returns the arguments of the present installation.
 func installArguments(t *testing.T) []string {
 	t.Helper()
 	container := webhook.Deployment(t).Spec.Template.Spec.Containers[0]
@@ -105,7 +106,7 @@ func installArguments(t *testing.T) []string {
 	return arguments
 }
 
-// leftBehind are all objects of any kind that are ours.
+// leftBehind returns all objects of any kind with our labels.
 func leftBehind(t *testing.T) (found []string) {
 	t.Helper()
 	lists, err := cluster.Client.Discovery().ServerPreferredResources()

@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-func TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t *testing.T) {
+func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	s := space.New(t)
 	_, err := webhook.Try(s, app.Bare(s, "before", webhook.Claims))
 	require.NoError(t, err)
@@ -77,7 +77,7 @@ func TestWebhookDownRefusesTheAnnotatedAndBlocksNothingElse(t *testing.T) {
 	})
 }
 
-func TestWebhookConfigurationDeletedRefusesTheAnnotated(t *testing.T) {
+func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 	s := space.New(t)
 	ctx := context.Background()
 	configurations := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
@@ -101,9 +101,9 @@ func TestWebhookConfigurationDeletedRefusesTheAnnotated(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-// While the webhook is down, people and controllers change annotated workloads as
-// ever. Only what would have to be carried to a template is refused.
-func TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t *testing.T) {
+// While the webhook is down, people and controllers change annotated workloads as ever. The
+// policies refuse only annotations that the webhook would have to carry to the template.
+func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("edited"), "it needs the record")
 	deployments := h.Client.AppsV1().Deployments(h.Namespace)
 	settled := func(what string, holds func(*appsv1.Deployment) bool) {
@@ -119,7 +119,7 @@ func TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t *testing.T) {
 	})
 	webhook.Scale(t, 0)
 	t.Cleanup(func() { webhook.Scale(t, 2) })
-	// A replica that is still ending answers on connections that it has.
+	// A replica that ends still answers on its open connections.
 	h.Await(space.StartTimeout, "the webhook's pods are gone", func() bool {
 		pods, err := h.Client.CoreV1().Pods(webhook.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhook.Name})
 		return err == nil && len(pods.Items) == 0
@@ -150,7 +150,7 @@ func TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t *testing.T) {
 		})
 	}
 	t.Run("both at once", func(t *testing.T) {
-		// The way out: who writes the template, too, needs nothing carried.
+		// A person who also writes the template needs no webhook to carry the annotation.
 		const patch = `{"metadata":{"annotations":{"metaparticle.io/on-loss":"restart"}},` +
 			`"spec":{"template":{"metadata":{"annotations":{"metaparticle.io/on-loss":"restart"}}}}}`
 		kubectl.Must(h.Space, "", "patch", "deployment/edited", "-p", patch)
@@ -166,7 +166,7 @@ func TestWebhookDownStillScalesEditsAndRollsBackTheAnnotated(t *testing.T) {
 	}
 }
 
-// failing tells that the Deployment's pods cannot be created.
+// failing tells whether the Deployment fails to create its pods.
 func failing(d *appsv1.Deployment) bool {
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure {

@@ -22,7 +22,7 @@ import (
 )
 
 // compat: pod/native-sidecars pod/ungated carried
-func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
+func TestNativeSidecarStartsBeforeTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -48,11 +48,11 @@ func TestTheUsersOwnNativeSidecarRunsInEveryPodFromBeforeTheGate(t *testing.T) {
 }
 
 // compat: pod/cp carried
-func TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t *testing.T) {
+func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it pushes an image")
 	t.Parallel()
 	s := space.New(t)
-	// Debian, because kubectl cp needs a tar in the image, as ever.
+	// kubectl cp needs a tar in the image, so the image is Debian.
 	images := layered(s, map[string]v1.Config{"entry": {Entrypoint: []string{"app"}}})
 	a := app.Lasting("copied")
 	a.Replicas = 2
@@ -61,7 +61,7 @@ func TestKubectlCopiesFilesIntoAHolderAndAStandbyAndBack(t *testing.T) {
 	there, back := filepath.Join(t.TempDir(), "there"), filepath.Join(t.TempDir(), "back")
 	require.NoError(t, os.WriteFile(there, []byte("carried"), 0o600))
 	for _, pod := range s.Pods(a.Name) {
-		// Both ways are streams of kubectl exec, which a machine that stalls may cut short.
+		// Both ways are streams of kubectl exec, and a stalling machine may cut them short.
 		s.Await(kubectl.Timeout, "a file there and back: "+pod.Name, func() bool {
 			_ = os.Remove(back)
 			for _, way := range [][]string{{there, pod.Name + ":/tmp/there"}, {pod.Name + ":/tmp/there", back}} {

@@ -30,7 +30,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// facts are what test/app says of itself with -facts.
+// facts is the report of test/app about its own process, with -facts.
 type facts struct {
 	Args      []string
 	Directory string
@@ -42,18 +42,18 @@ type facts struct {
 	Input     string
 }
 
-// likened runs a pod to its end twice, once as it is and once with a singleton's
-// annotation, and returns what each container said, by its name.
+// likened runs a pod to its end twice, plain and as a singleton, and returns the facts of
+// each container by its name.
 func likened(s *space.Space, pod *corev1.Pod) (plain, gated map[string]facts) {
 	s.Helper()
 	var told [2]map[string]facts
 	for i, annotations := range []map[string]string{nil, app.Lasting(pod.Name).Annotations} {
 		twin := pod.DeepCopy()
 		twin.Name, twin.Annotations = []string{"plain", "gated"}[i], annotations
-		// What a pod is called is in its environment.
+		// A pod's own name would be in its environment.
 		twin.Spec.Hostname = "twin"
 		twin.Spec.RestartPolicy = corev1.RestartPolicyNever
-		// On one node: a container has from its node's daemons which signals it ignores.
+		// A container inherits ignored signals from its node's daemons, so both share a node.
 		twin.Spec.NodeName = cluster.Lab.Nodes()[0]
 		_, err := s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), twin, metav1.CreateOptions{})
 		require.NoError(s, err)
@@ -81,8 +81,8 @@ func likened(s *space.Space, pod *corev1.Pod) (plain, gated map[string]facts) {
 	return told[0], told[1]
 }
 
-// withoutOurs takes out of an environment what the grant puts in, and wants it
-// to be there.
+// withoutOurs removes the variables of the grant from an environment, and fails the test
+// if one is missing.
 func withoutOurs(t *testing.T, env []string) []string {
 	t.Helper()
 	var ours []string
@@ -98,7 +98,8 @@ func withoutOurs(t *testing.T, env []string) []string {
 	return rest
 }
 
-// layered is Debian with the test program at /opt/bin/app, in its PATH.
+// layered pushes images of Debian with the test program at /opt/bin/app, in their PATH. Each
+// name maps to the reference by tag, and the name with "@" to the reference by digest.
 func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	s.Helper()
 	base, err := oci.Debian(s.Context(), nil, oci.Config{}, oci.Uncompressed)
@@ -123,7 +124,7 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 		require.NoError(s, err)
 		digest, err := img.Digest()
 		require.NoError(s, err)
-		// A tag that no other build ever had: nodes may still have those of another day.
+		// Nodes may still have images of another day, so the tag names the build.
 		tag := "/e2e/rows-" + name + ":" + digest.Hex[:12]
 		require.NoError(s, oci.Push(s.Context(), cluster.Lab.Registry()+tag, img))
 		found[name] = lab.RegistryInCluster + tag
@@ -132,12 +133,12 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	return found
 }
 
-// Each container of the pod has its command from somewhere else.
+// Each container of the pod takes its command from another place.
 //
 // compat: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
 // compat: command/path command/working-dir command/environment command/tag command/digest carried
 // compat: kinds/pod lifecycle/restart-never pod/several pod/logs carried
-func TestChildIsWhatTheContainerWouldHaveBeen(t *testing.T) {
+func TestChildIsWhatTheContainerWouldBe(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()
 	s := space.New(t)

@@ -25,8 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fresher tells whether one runs that started after an instant, in a pod that
-// is not going.
+// fresher tells whether the application runs in a newer pod, which is not being deleted.
 func fresher(s *space.Space, a app.App, before *record.Process) bool {
 	now := app.After(s, a, before)
 	if now == nil {
@@ -36,10 +35,10 @@ func fresher(s *space.Space, a app.App, before *record.Process) bool {
 	return pod != nil && pod.DeletionTimestamp == nil && string(pod.UID) != before.UID
 }
 
-// All in one namespace, each alone under its own name, at once.
+// All workloads share one namespace, and each is alone under its own name.
 //
 // compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
-func TestEachKindRollsOutAndRunsOne(t *testing.T) {
+func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -95,6 +94,7 @@ func short(s *space.Space, name string, edit func(*batchv1.JobSpec), args ...str
 	return a
 }
 
+// jobNow returns a Job from the API server.
 func jobNow(s *space.Space, name string) *batchv1.Job {
 	job, err := s.Client.BatchV1().Jobs(s.Namespace).Get(s.Context(), name, metav1.GetOptions{})
 	require.NoError(s, err)
@@ -102,7 +102,7 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 }
 
 // compat: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
-func TestJobsEndAsTheyWouldAndOneAtATime(t *testing.T) {
+func TestJobsEndNormallyOneAtATime(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -151,8 +151,8 @@ func TestJobsEndAsTheyWouldAndOneAtATime(t *testing.T) {
 	s.Await(space.StartTimeout, "it runs again", func() bool { return app.After(s, suspended, first) != nil })
 }
 
-// A controller that this project has never heard of: its kind is a
-// CustomResourceDefinition, and its pods are the test's.
+// The owner is of a kind that this project does not know, a CustomResourceDefinition. The
+// test creates its pods.
 //
 // compat: kinds/custom carried
 func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
@@ -170,7 +170,7 @@ func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
 	})
 	kubectl.Must(s, "", "wait", "--for=condition=Established", "customresourcedefinition/robots."+group, kubectl.RolloutTimeout)
 	robot := fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Robot","metadata":{"name":"marvin"}}`, group)
-	// What is established is discovered a moment later.
+	// kubectl discovers an established kind a moment later.
 	s.Await(space.Soon, "a robot", func() bool { _, err := kubectl.Run(s, robot, "apply", "-f", "-"); return err == nil })
 	uid := kubectl.Must(s, "", "get", "robots."+group, "marvin", "-o", "jsonpath={.metadata.uid}")
 

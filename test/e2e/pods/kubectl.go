@@ -24,11 +24,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// What people do with kubectl to a pod, to the one that holds and to one that
-// stands by. Nobody names a container: the application's is the default.
+// People use kubectl on the holder and on a standby. No command names a container: the
+// application's is the default.
 //
 // compat: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
-func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
+func TestKubectlWorksOnHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -44,8 +44,8 @@ func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 			name = "holder"
 		}
 		t.Run(name+" exec", func(t *testing.T) {
-			// A machine that stalls may break a stream, or lose its first line. What
-			// comes in one piece is the whole answer.
+			// A stalling machine may break a stream, or lose its first line. The test asks
+			// again until the answer is whole.
 			answers := func(stdin, want string, args ...string) {
 				var out string
 				s.Within(kubectl.Timeout, func() bool {
@@ -84,7 +84,7 @@ func TestKubectlIsUsedOnAHolderAndAStandbyAsOnAnyPod(t *testing.T) {
 	assert.Zero(t, app.Restarts(s, a))
 }
 
-// begin runs kubectl until the answer is called; lines is what it says.
+// begin runs kubectl until end is called; lines is its output.
 func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanner, end func()) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), space.StartTimeout)
@@ -97,8 +97,7 @@ func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanne
 	return stdin, bufio.NewScanner(out), func() { cancel(); _ = cmd.Wait() }
 }
 
-// forwarded is which pod's application answers at the end of a port-forward, or
-// why none does.
+// forwarded returns the pod that answers at the end of a port-forward, or the problem.
 func forwarded(s *space.Space, pod *corev1.Pod) (name, problem string) {
 	s.Helper()
 	_, lines, end := begin(s, "port-forward", pod.Name, ":8080", "--address=127.0.0.1")
@@ -133,7 +132,7 @@ func attach(s *space.Space, pod string) {
 	defer func() { stop(); end(); <-typist }()
 	go func() {
 		defer close(typist)
-		// What is said before the stream back stands is heard by nobody.
+		// The stream back may open later, and lines before that are lost.
 		again := time.NewTicker(time.Second)
 		defer again.Stop()
 		for {

@@ -26,7 +26,7 @@ import (
 )
 
 // compat: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
-func TestChildHasTheIdentityAndLimitsThatTheContainerWouldHaveHad(t *testing.T) {
+func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
 	s := space.New(t)
@@ -72,8 +72,7 @@ func TestChildHasTheIdentityAndLimitsThatTheContainerWouldHaveHad(t *testing.T) 
 	assert.Contains(t, plain["restricted"].Root, "read-only")
 }
 
-// The machine's kernel may know no AppArmor; what the kubelet is told is the
-// same.
+// The machine's kernel may lack AppArmor. The test compares the profiles in the pod's spec.
 //
 // compat: identity/apparmor carried
 func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
@@ -94,7 +93,7 @@ func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
 }
 
 // compat: identity/resize carried
-func TestAGatedContainerIsResizedInPlace(t *testing.T) {
+func TestGatedContainerIsResizedInPlace(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("resized"), "it needs the record")
 	kubectl.Must(h.Space, "", "patch", "pod", h.Victim.Name, "--subresource=resize", "--patch",
@@ -112,7 +111,7 @@ func TestAGatedContainerIsResizedInPlace(t *testing.T) {
 }
 
 // compat: identity/pdb carried
-func TestEvictionsUnderADisruptionBudgetGoOneAtATime(t *testing.T) {
+func TestDisruptionBudgetEvictsOnePodAtATime(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("budgeted"), "it needs the record")
 	two := intstr.FromInt32(2)

@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// secured is an application as security-minded people deploy it: a numeric
-// user of its image, a read-only root, nothing mounted.
+// secured returns an application as security-minded people deploy it: a numeric user of its
+// image, a read-only root, no mounts.
 func secured(name string, resources corev1.ResourceRequirements) app.App {
 	a := app.Lasting(name)
 	yes, no := true, false
@@ -43,7 +43,7 @@ func secured(name string, resources corev1.ResourceRequirements) app.App {
 }
 
 // compat: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
-func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
+func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) {
@@ -79,7 +79,7 @@ func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
 	})
 	first := s.AwaitHolder(slot)
 	app.DeletePod(s, first)
-	// It mounts no record: that the slot was released is seen by the Lease alone.
+	// The application mounts no record, so the Lease alone shows the release.
 	var renewed, acquired time.Time
 	s.Await(space.StartTimeout, "another holds", func() bool {
 		lease := s.Lease(slot)
@@ -100,14 +100,14 @@ func TestRestrictedNamespaceWithQuotaAndLimitRange(t *testing.T) {
 	})
 }
 
-// answers tells whether a pod's application is there.
+// answers tells whether a pod's application answers.
 func answers(s *space.Space, pod *corev1.Pod) bool {
 	_, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(s.Context())
 	return err == nil
 }
 
 // compat: identity/qos carried
-func TestQualityOfServiceStaysWhatItWas(t *testing.T) {
+func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	some := app.Quantities("20m", "32Mi")

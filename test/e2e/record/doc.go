@@ -1,24 +1,22 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package record is the evidence of the end-to-end tests: who ran, from when
-// to when, and whether two ever ran at once.
+// Package record is the evidence of the end-to-end tests: which processes ran, from
+// when to when, and whether two ever ran at once.
 //
-// Every node of the test cluster is a set of namespaces on one machine, so all
-// of them share one clock (CLOCK_BOOTTIME) and, through a directory of the
-// host, one set of files. A process that must be alone calls [Begin]: it takes
-// an exclusive flock without waiting, and that it did not get it is the proof,
-// by the kernel, that another one lives. It goes on all the same, so that the
-// length of the overlap is recorded too.
+// Every node of the test cluster is a set of namespaces on one machine. So all nodes
+// share one clock (CLOCK_BOOTTIME) and, through a directory of the host, one set of
+// files. A process that must be alone calls [Begin], which takes an exclusive flock
+// without waiting. A failed flock is the kernel's proof that another process lives.
+// The process goes on all the same, so that the length of the overlap is recorded.
 //
-// While it lives it stamps the clock into a mapped file every few
-// milliseconds; a process that is killed needs no chance to write its end. A
-// stamp late by more than [GapLimit] is recorded as a gap: in it the process
-// was frozen and did nothing.
+// A living process stamps the clock into a mapped file every few milliseconds. So a
+// killed process needs no chance to write its end. A stamp that is late by more than
+// [GapLimit] is recorded as a gap, in which the process was frozen and did nothing.
 //
-// Not guaranteed: an end is known to the last stamp, one [Beat] on an idle
-// machine, more on a busy one. Whether two overlapped is not subject to that:
-// the flock says it.
+// Not guaranteed: an end is known to the last stamp, one [Beat] on an idle machine,
+// more on a busy one. The proof of an overlap does not depend on stamps, because the
+// flock gives it.
 package record
 
 import (
@@ -37,7 +35,7 @@ const (
 	GapLimit = 500 * time.Millisecond
 )
 
-// Now is the machine's one clock: the time since its boot.
+// Now returns the time since the boot of the machine, the one clock of all nodes.
 func Now() time.Duration {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
@@ -47,14 +45,14 @@ func Now() time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// Meta is what a process says of itself when it begins.
+// Meta is the report of a process about itself at its beginning.
 type Meta struct {
 	Pod  string `json:"pod,omitempty"`
 	UID  string `json:"uid,omitempty"`
 	Node string `json:"node,omitempty"`
 	// PID is the process's number in its own namespace.
 	PID int `json:"pid"`
-	// Slot and Token are what it found in its environment.
+	// Slot and Token come from the environment of the process.
 	Slot  string `json:"slot,omitempty"`
 	Token string `json:"token,omitempty"`
 	// Parent is the ID of the process whose lock this one shares.

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is what the record knows of one process.
+// Process is one process of the record.
 type Process struct {
 	Meta
 	ID    string
@@ -39,14 +39,14 @@ type Process struct {
 // Span is a stretch of time.
 type Span struct{ From, Until time.Duration }
 
-// Len is the length of the span.
+// Len returns the length of the span.
 func (s Span) Len() time.Duration { return s.Until - s.From }
 
 func (p Process) String() string {
 	return fmt.Sprintf("%s(%s on %s, token %s)", p.ID, p.Pod, p.Node, p.Token)
 }
 
-// Active are the stretches in which the process ran: its life without its gaps.
+// Active returns the stretches in which the process ran: its life without its gaps.
 func (p Process) Active() []Span {
 	var active []Span
 	from := p.Start
@@ -60,8 +60,7 @@ func (p Process) Active() []Span {
 // Record is everything that happened under one name, ordered by start.
 type Record []Process
 
-// Read reads the record called name in dir. One that nobody has written to yet
-// is empty.
+// Read reads the record called name in dir. A record without a file is empty.
 func Read(dir, name string) (Record, error) {
 	data, err := os.ReadFile(recordFile(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,8 +70,7 @@ func Read(dir, name string) (Record, error) {
 		return nil, err
 	}
 	processes := map[string]*Process{}
-	// A write goes from page to page: of a line that is being written, the file may
-	// have the first half.
+	// A write goes from page to page, so the file may end with the first half of a line.
 	data = data[:bytes.LastIndexByte(data, '\n')+1]
 	for raw := range bytes.Lines(data) {
 		var l line
@@ -100,6 +98,7 @@ func Read(dir, name string) (Record, error) {
 	return record, nil
 }
 
+// add adds a line of the record to its process.
 func (p *Process) add(l line) {
 	switch l.Event {
 	case signal:
@@ -114,11 +113,11 @@ func (p *Process) add(l line) {
 	p.Last = max(p.Last, l.At, l.Until)
 }
 
-// Overlap is two processes that were both there, for Len.
+// Overlap is a pair of processes that lived at once, for Len.
 type Overlap struct {
 	A, B Process
 	Len  time.Duration
-	// Active is for how long both not only lived but ran.
+	// Active is the time in which both not only lived but ran.
 	Active time.Duration
 }
 
@@ -126,9 +125,9 @@ func (o Overlap) String() string {
 	return fmt.Sprintf("%v and %v at once for %v (both active for %v)", o.A, o.B, o.Len, o.Active)
 }
 
-// Overlaps are all pairs of processes that were there at once, descendants of
-// one another excepted: by their stamps, or because one met the other's lock
-// (which a frozen process keeps without stamping).
+// Overlaps returns all pairs of processes that lived at once, except descendants of one
+// another. Their stamps show an overlap, or the lock that a process met: a frozen process
+// keeps its lock and writes no stamps.
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
 	for i, b := range r {
@@ -147,7 +146,7 @@ func (r Record) Overlaps() []Overlap {
 	return overlaps
 }
 
-// family is the process whose lock this one has.
+// family returns the process whose lock this process shares.
 func (p Process) family() string {
 	if p.Parent != "" {
 		return p.Parent
@@ -155,6 +154,7 @@ func (p Process) family() string {
 	return p.ID
 }
 
+// together returns the time in which both processes ran.
 func together(a, b Process) time.Duration {
 	var sum time.Duration
 	for _, x := range a.Active() {
@@ -167,8 +167,8 @@ func together(a, b Process) time.Duration {
 	return sum
 }
 
-// Vacant tells, on the kernel's word, whether nobody is there under a name. Ask
-// only while nobody can begin: who begins meanwhile meets this look's lock.
+// Vacant asks the kernel whether no process lives under a name. Ask only while no process
+// can begin, because a process that begins meanwhile meets the lock of this question.
 func Vacant(dir, name string) (bool, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -182,18 +182,17 @@ func Vacant(dir, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Contended are the processes that met another's lock: by the kernel's word,
-// two at once.
+// Contended returns the processes that met another's lock, which proves two at once.
 func (r Record) Contended() []Process {
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return !p.Contended })
 }
 
-// Mains are the processes that are nobody's descendants.
+// Mains returns the processes without a recorded parent.
 func (r Record) Mains() Record {
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return p.Parent != "" })
 }
 
-// Running are the processes whose last stamp is at most recent old.
+// Running returns the processes whose last stamp is at most recent old.
 func (r Record) Running(recent time.Duration) Record {
 	now := Now()
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool {

@@ -57,7 +57,7 @@ func TestOneAfterTheOtherIsNoOverlap(t *testing.T) {
 	assert.NoError(t, r.TokensGrow(), "tokens are numbers, not strings")
 }
 
-func TestADescendantKeepsTheLock(t *testing.T) {
+func TestDescendantKeepsTheLock(t *testing.T) {
 	dir := t.TempDir()
 	parent, err := Begin(dir, "x", Meta{Pod: "a"})
 	require.NoError(t, err)
@@ -103,7 +103,7 @@ func TestTokensThatDoNotGrow(t *testing.T) {
 	}
 }
 
-func TestAFrozenProcessIsThereButNotActive(t *testing.T) {
+func TestFrozenProcessLivesAndIsNotActive(t *testing.T) {
 	const s = time.Second
 	frozen := Process{ID: "1", Start: 0, Last: 41 * s, Gaps: []Span{{10 * s, 40 * s}}}
 	next := Process{ID: "2", Start: 25 * s, Last: 60 * s, Contended: true}
@@ -113,7 +113,7 @@ func TestAFrozenProcessIsThereButNotActive(t *testing.T) {
 	assert.Equal(t, s, overlaps[0].Active, "what it ran after it woke")
 }
 
-func TestALineThatIsBeingWrittenIsNotReadYet(t *testing.T) {
+func TestUnfinishedLineIsNotRead(t *testing.T) {
 	dir := t.TempDir()
 	w, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)

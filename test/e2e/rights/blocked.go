@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// ghost is a Lease that nobody holds, whatever it says.
+// ghost returns a Lease that names a holder, although no pod holds it.
 func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 	now := metav1.NowMicro()
 	return &coordinationv1.Lease{ObjectMeta: labelled(name, ours), Spec: coordinationv1.LeaseSpec{
@@ -30,10 +30,10 @@ func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 	}}
 }
 
-// A person who may create Leases may give one the name of a slot. With the label of
-// ours the Lease blocks for an hour at most; the refusal of its deletion names the
-// way out. Without the label an administrator deletes the Lease.
-func TestLeaseThatBlocksASlotHasAWayOut(t *testing.T) {
+// A person who may create Leases may give a Lease the name of a slot. A Lease with our label
+// blocks the slot for an hour at most, and the refusal of its deletion names the way out.
+// An administrator deletes a Lease without the label.
+func TestBlockedSlotHasAWayOut(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -27,8 +27,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// as is a client with the rights of a pod: with a token of its service
-// account that is bound to it, as the agent's is, and the application's own.
+// as returns a client with the rights of a pod. Its token is bound to the pod, as are the
+// tokens of the agent and of the application.
 func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
 	s.Helper()
 	account := pod.Spec.ServiceAccountName
@@ -44,7 +44,7 @@ func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
 	return client
 }
 
-// rights are the two pods and the Leases of the test: what a standby may do.
+// rights has a standby's client, and the pods and Leases that the standby attacks.
 type rights struct {
 	*space.Space
 	client          kubernetes.Interface
@@ -54,7 +54,7 @@ type rights struct {
 	elsewhere *space.Space
 }
 
-func TestRightsOfAPodEndAtItself(t *testing.T) {
+func TestPodsRightsEndAtItself(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s, elsewhere := space.New(t), space.New(t)
@@ -79,7 +79,7 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 	r.client = as(s, r.standby)
 	for name, test := range r.attempts() {
 		t.Run(name, func(t *testing.T) {
-			// What is read here may be renewed before it is written.
+			// The holder may renew between the reading and the writing.
 			err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return test.attempt(t.Context()) })
 			require.Error(t, err)
 			assert.True(t, apierrors.IsForbidden(err), "%v", err)
@@ -90,12 +90,13 @@ func TestRightsOfAPodEndAtItself(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
-// attempt is something that a pod must not do, and what the API server says.
+// attempt is a forbidden request with the API server's answer.
 type attempt struct {
 	attempt func(context.Context) error
 	message string
 }
 
+// attempts lists the requests that a pod must not make.
 func (r rights) attempts() map[string]attempt {
 	me := api.Identity(r.standby.Name, string(r.standby.UID))
 	identity := func(namespace, slot, identity string) func(context.Context) error {
@@ -174,7 +175,7 @@ func (r rights) patchSelf(ctx context.Context) error {
 	return err
 }
 
-// labelLease takes the mark off a Lease by which the policies know it.
+// labelLease removes the label by which the policies know a Lease.
 func (r rights) labelLease(ctx context.Context) error {
 	lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
 	if err != nil {

@@ -28,15 +28,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// thief has the token of the webhook's service account, and is not the webhook.
+// thief is a stranger with the token of the webhook's service account.
 type thief struct {
 	*space.Space
 	client kubernetes.Interface
-	// slot and role are a Lease and a Role that enroll made; the Role is bound by
-	// a binding of its own name.
+	// slot and role name a Lease and a Role that enroll made. The binding of the Role has
+	// the same name.
 	slot, role string
 }
 
+// stealAccount returns a thief of this space.
 func stealAccount(s *space.Space) thief {
 	s.Helper()
 	request, err := s.Client.CoreV1().ServiceAccounts(webhook.Namespace).CreateToken(s.Context(), webhook.Name,
@@ -49,7 +50,7 @@ func stealAccount(s *space.Space) thief {
 	return thief{Space: s, client: client}
 }
 
-// labelled is an object's metadata as enroll writes it, or without our label.
+// labelled returns metadata as enroll writes it, or without our label.
 func labelled(name string, ours bool) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{Name: name}
 	if ours {
@@ -58,7 +59,7 @@ func labelled(name string, ours bool) metav1.ObjectMeta {
 	return meta
 }
 
-// agentsRole is a Role as enroll makes it.
+// agentsRole returns a Role as enroll makes it.
 func agentsRole(name string, ours bool) *rbacv1.Role {
 	return &rbacv1.Role{ObjectMeta: labelled(name, ours), Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{"lock.x"}, Verbs: []string{"get", "watch", "update"}},
@@ -68,6 +69,7 @@ func agentsRole(name string, ours bool) *rbacv1.Role {
 	}}
 }
 
+// binding returns a RoleBinding as enroll makes it.
 func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
 	return &rbacv1.RoleBinding{
 		ObjectMeta: labelled(name, ours), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
@@ -75,9 +77,9 @@ func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
 	}
 }
 
-// Somebody who has the token of the webhook's account does what enroll does, and
-// nothing else: no node, no control plane, no other program is in reach.
-func TestRightsOfTheWebhooksAccountEndAtItsWork(t *testing.T) {
+// A stranger with the token of the webhook's account can do the work of enroll and nothing
+// else. The stranger reaches no node, no control plane and no other program.
+func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := t.Context()
@@ -91,7 +93,7 @@ func TestRightsOfTheWebhooksAccountEndAtItsWork(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Client.CoreV1().Pods(s.Namespace).Create(ctx, app.Bare(s, "victim", nil), metav1.CreateOptions{})
 	require.NoError(t, err)
-	// What enroll makes for a pod.
+	// enroll makes a Lease, a Role and a binding for these pods.
 	a := app.Lasting("worked")
 	a.Replicas = 1
 	app.Deploy(s, a)
@@ -104,7 +106,7 @@ func TestRightsOfTheWebhooksAccountEndAtItsWork(t *testing.T) {
 			err := attempt(t.Context())
 			require.Error(t, err)
 			assert.True(t, apierrors.IsForbidden(err), "%v", err)
-			// Of two policies that refuse the same, the API server names one.
+			// The API server names only one of the policies that refuse a request.
 			assert.Regexp(t, "NotYours: |NotYourself: ", err.Error())
 		})
 	}
@@ -113,6 +115,7 @@ func TestRightsOfTheWebhooksAccountEndAtItsWork(t *testing.T) {
 	}
 }
 
+// attempts lists the requests that the policies must refuse.
 func (th thief) attempts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"a pod's status":              th.patchStatus(th.Namespace, "victim"),
@@ -125,7 +128,7 @@ func (th thief) attempts() map[string]func(context.Context) error {
 		"the election's Lease elsewhere": func(ctx context.Context) error {
 			return th.createLease(ctx, th.Namespace, "metaparticle-enroll", false)
 		},
-		// The name of another controller's election, in a namespace of any kind.
+		// Another controller's election may be in any namespace.
 		"another's election, made first": func(ctx context.Context) error {
 			return th.createLease(ctx, metav1.NamespaceDefault, "cert-manager-controller", true)
 		},
@@ -169,7 +172,7 @@ func (th thief) attempts() map[string]func(context.Context) error {
 	}
 }
 
-// work is what enroll does.
+// work lists the requests of enroll.
 func (th thief) work() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"makes a Lease": func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "lock.x", true) },
@@ -200,6 +203,7 @@ func (th thief) work() map[string]func(context.Context) error {
 	}
 }
 
+// patchStatus returns a request that changes a pod's status.
 func (th thief) patchStatus(namespace, pod string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := th.client.CoreV1().Pods(namespace).Patch(ctx, pod, types.StrategicMergePatchType,
@@ -208,7 +212,7 @@ func (th thief) patchStatus(namespace, pod string) func(context.Context) error {
 	}
 }
 
-// node does something about the Lease of a node.
+// node returns a request about the heartbeat Lease of a node.
 func (th thief) node(do func(name string) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		leases, err := th.Space.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).List(ctx, metav1.ListOptions{})
@@ -218,7 +222,7 @@ func (th thief) node(do func(name string) error) func(context.Context) error {
 	}
 }
 
-// updateLease takes a Lease over, with our label.
+// updateLease takes a Lease over, and gives it our label.
 func (th thief) updateLease(namespace, name string) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		lease, err := th.Space.Client.CoordinationV1().Leases(namespace).Get(th.Context(), name, metav1.GetOptions{})
@@ -237,22 +241,25 @@ func (th thief) updateLease(namespace, name string) error {
 	})
 }
 
+// deleteLease deletes a Lease.
 func (th thief) deleteLease(namespace, name string) error {
 	return th.client.CoordinationV1().Leases(namespace).Delete(th.Context(), name, metav1.DeleteOptions{DryRun: webhook.DryRun})
 }
 
+// createLease creates a Lease with our label or without.
 func (th thief) createLease(ctx context.Context, namespace, name string, ours bool) error {
 	_, err := th.client.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: labelled(name, ours)},
 		metav1.CreateOptions{DryRun: webhook.DryRun})
 	return err
 }
 
+// createRole creates a Role.
 func (th thief) createRole(ctx context.Context, namespace string, role *rbacv1.Role) error {
 	_, err := th.client.RbacV1().Roles(namespace).Create(ctx, role, metav1.CreateOptions{DryRun: webhook.DryRun})
 	return err
 }
 
-// bind binds a Role anew that a binding had before.
+// bind creates a second binding of a bound Role.
 func (th thief) bind(ctx context.Context) error {
 	binding := th.binding(th.role, true)
 	binding.Name = "metaparticle-new"

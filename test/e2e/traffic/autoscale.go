@@ -27,26 +27,24 @@ import (
 )
 
 const (
-	// measured is how long it may take until an autoscaler acts on what pods use.
-	// It takes 40 s at most: the kubelet looks every 15 s, metrics-server asks it
-	// every 10 s and makes a rate of two answers, the autoscaler asks that one
-	// every 5 s. Three times that on a machine that is busy.
+	// measured bounds the time until an autoscaler acts on the use of pods: 40 s, and three
+	// times that on a busy machine. The kubelet measures every 15 s, metrics-server makes a
+	// rate of two answers 10 s apart, and the autoscaler asks every 5 s.
 	measured = 2 * time.Minute
 
-	// asking is how often kubectl top is asked for what sends no events.
+	// asking is the interval of kubectl top, because metrics send no events.
 	asking = time.Second
 
-	// load is what the application uses when it works, in thousandths of a
-	// processor: three times what it has asked for.
+	// load is the use of a working application in thousandths of a processor, three times
+	// its request.
 	load = 60
 
-	// reached is a target, in percent of a request, that half of the load is well
-	// above, and an idle application well below, on a machine that is busy, too;
-	// beyondReach is one that nothing reaches.
+	// reached is a target in percent of a request. Half of the load is well above it, and
+	// an idle application well below, even on a busy machine. No load reaches beyondReach.
 	reached, beyondReach = 60, 1000
 )
 
-// scaled is an application of two or three replicas, as an autoscaler says.
+// scaled is an application whose autoscaler chooses two or three replicas.
 type scaled struct {
 	*space.Space
 	a      app.App
@@ -54,7 +52,7 @@ type scaled struct {
 	before *record.Process
 }
 
-// scale deploys an application and lets an autoscaler judge it by metrics.
+// scale deploys an application with an autoscaler that decides by metrics.
 func scale(t *testing.T, a app.App, metrics ...autoscalingv2.MetricSpec) scaled {
 	t.Helper()
 	cluster.NeedLab(t, "it needs the record, and metrics every 10 s")
@@ -92,12 +90,14 @@ func scale(t *testing.T, a app.App, metrics ...autoscalingv2.MetricSpec) scaled 
 	}, app.AwaitRunning(s, a, space.Soon)}
 }
 
+// ofPod returns a metric of whole pods with a target in percent of their requests.
 func ofPod(name corev1.ResourceName, percent int32) autoscalingv2.MetricSpec {
 	return autoscalingv2.MetricSpec{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
 		Name: name, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &percent},
 	}}
 }
 
+// ofContainer returns a metric of the application's container.
 func ofContainer(name corev1.ResourceName, percent int32) autoscalingv2.MetricSpec {
 	return autoscalingv2.MetricSpec{Type: autoscalingv2.ContainerResourceMetricSourceType, ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
 		Name: name, Container: "app",
@@ -111,12 +111,12 @@ func (s scaled) works(milli int) {
 	s.Await(space.StartTimeout, "the application is told how much to do", func() bool {
 		_, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", s.before.Pod, "8080", "burn",
 			map[string]string{"milli": strconv.Itoa(milli)}).DoRaw(s.Context())
-		return err == nil // it may have begun, and not listen yet
+		return err == nil // a new application may not listen yet
 	})
 }
 
-// averages are what the autoscaler knows of each metric, in its own order, and
-// nil as long as it does not know all.
+// averages returns the autoscaler's values of its metrics, in its own order, or nil until
+// all are known.
 func (s scaled) averages() (all []autoscalingv2.MetricValueStatus) {
 	scaler := s.scaler()
 	for _, m := range scaler.Status.CurrentMetrics {
@@ -138,8 +138,7 @@ func (s scaled) averages() (all []autoscalingv2.MetricValueStatus) {
 	return all
 }
 
-// awaitGrown waits until the autoscaler has made them three because of a
-// metric, each of which has metrics of its own.
+// awaitGrown waits until the autoscaler has made three replicas because of a metric.
 func (s scaled) awaitGrown(metric string) {
 	s.Helper()
 	s.Await(measured, "three replicas", func() bool {
@@ -153,9 +152,8 @@ func (s scaled) awaitGrown(metric string) {
 	assert.Contains(s, event.Message, "New size: 3; reason: "+metric)
 }
 
-// awaitShare waits until the autoscaler's average of the application's
-// container, the last of its metrics, is this share of what the holder's uses,
-// and three pods have metrics.
+// awaitShare waits until three pods have metrics, and the average of the last metric is
+// within these shares of the holder's use.
 func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Helper()
 	var asked time.Time
@@ -180,7 +178,7 @@ func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Logf("the average is %.2f of what the holder uses", share)
 }
 
-// uses is what kubectl top says of the application's container in each pod.
+// uses returns the use of the application's container by pod, from kubectl top.
 func uses(top string) map[string]float64 {
 	used := map[string]float64{}
 	for line := range strings.Lines(top) {
@@ -193,11 +191,11 @@ func uses(top string) map[string]float64 {
 	return used
 }
 
-// One of the pods works, and all are counted: what the holder uses shows as a
-// third. The pod that goes when the work is done is not the one that works.
+// One pod works and all pods count, so the average is a third of the holder's use. When the
+// work is done, a standby leaves and not the holder.
 //
 // compat: identity/hpa identity/hpa-container carried
-func TestAnAutoscalersAverageCountsIdleStandbys(t *testing.T) {
+func TestAutoscalerCountsIdleStandbys(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),
 		ofPod(corev1.ResourceMemory, beyondReach), ofContainer(corev1.ResourceMemory, beyondReach),
@@ -217,9 +215,9 @@ func TestAnAutoscalersAverageCountsIdleStandbys(t *testing.T) {
 	assert.Equal(t, s.before.ID, app.AwaitRunning(s.Space, s.a, space.Soon).ID, "a standby went")
 }
 
-// Where standbys are not Ready they are left out of the processor's average,
-// which is then the holder's own.
-func TestAnAutoscalersAverageIsTheHoldersWhereStandbysAreNotReady(t *testing.T) {
+// An autoscaler leaves pods that are not Ready out of the processor's average, so the
+// average is the holder's own.
+func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

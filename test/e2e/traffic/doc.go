@@ -1,7 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package traffic protects the way of requests: readiness of holder and standby,
-// forwarding, Services during handovers and rollouts, and the averages by which
-// an autoscaler decides.
+// Package traffic protects the way of requests: readiness, forwarding, and Services
+// during handovers and rollouts. It also protects the averages of autoscalers.
 package traffic

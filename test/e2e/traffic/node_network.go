@@ -17,11 +17,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// On its node's network a standby forwards the same port of another node, and
-// no port of ours is taken: not the one that the agent has elsewhere.
+// On the host network a standby forwards the same port of its own node to the holder's node.
+// The agent takes no port, not even its usual one, which the application uses here.
 //
 // compat: pod/host-network carried
-func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
+func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	cluster.NeedLab(t, "it needs two nodes of its own")
 	t.Parallel()
 	s := space.New(t)
@@ -56,6 +56,7 @@ func TestOnTheNodesNetworkAStandbyForwardsToTheHoldersNode(t *testing.T) {
 	})
 }
 
+// hostIPs returns the addresses of a pod's node.
 func hostIPs(pod *corev1.Pod) (all []string) {
 	for _, address := range pod.Status.HostIPs {
 		all = append(all, address.IP)

@@ -27,21 +27,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// underWay is how many requests of one asker a handover may lose: what it asked just
-// before the old application's end, just before the end of that pod's agent, to which
-// its standby may send it once more, and when that way there is broken off.
+// underWay bounds the requests of one client that a handover may lose. One request reaches
+// the old application just before its end. A second reaches its pod's agent just before
+// that ends. A third is under way when the standby's connection there breaks.
 const underWay = 3
 
-// A running three-replica Deployment, the default rolling update, the two
-// commands of the README.
+// A Deployment of three replicas rolls out after each of the README's two commands.
 //
 // compat: kinds/deployment carried
-func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
+func TestAnnotationRollsOutOnAndOff(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
-	// Exclusivity begins when the last pod from before the annotation is gone,
-	// and ends with the first from after it.
+	// The slot is exclusive from the end of the last ungated pod until the start of the
+	// next one.
 	ungated := func(p record.Process) bool { return p.Slot == "" }
 	s.Tolerate = func(o record.Overlap) bool { return ungated(o.A) || ungated(o.B) }
 	a := app.App{Name: "biller"}
@@ -54,7 +53,7 @@ func TestAnnotationPutOnAndTakenOffRollsOutBothWays(t *testing.T) {
 	s.Await(space.StartTimeout, "one runs, and only one", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 1 })
 	s.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(s.Pods(a.Name)) == 3 })
 	first := app.AwaitRunning(s, a, space.Soon)
-	// A process that is starved for a moment is there all the same.
+	// A starved process has late stamps, and lives all the same.
 	s.Never(lease.Handover, "an end of it, or another beside it", func() bool {
 		return holder.Holder{Space: s, App: a}.Process(first.ID).Ended || app.After(s, a, first) != nil
 	})
@@ -100,13 +99,14 @@ func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
 	})
 }
 
-// answers are what one asker heard.
+// answers collects the answers to one client.
 type answers struct {
 	mu sync.Mutex
-	// pods are whose application answered, each change once; lost is why none did.
+	// pods has the pods that answered, each change once, and lost the errors.
 	pods, lost []string
 }
 
+// add adds an answer or an error.
 func (a *answers) add(pod string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -118,13 +118,15 @@ func (a *answers) add(pod string, err error) {
 	}
 }
 
+// heard returns the answers and errors until now.
 func (a *answers) heard() (pods, lost []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.pods), slices.Clone(a.lost)
 }
 
-// keepAsking asks a pod, one request after the other, until the answer is called.
+// keepAsking sends one request after the other to a pod, until the returned function is
+// called.
 func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	heard, done := &answers{}, make(chan struct{})
@@ -148,9 +150,9 @@ func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
 	return heard, stop
 }
 
-// A standby refuses nobody during a handover: what comes meanwhile is held and
-// answered by the next holder. Lost is at most what was under way to the old one at
-// its end. The Service in front of all pods then answers as before.
+// A standby holds new requests during a handover, and the next holder answers them. Only
+// requests that were under way to the old holder may be lost. Afterwards the Service
+// answers as before.
 func TestServiceAnswersThroughAHandover(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("served")
@@ -183,7 +185,7 @@ func TestServiceAnswersThroughAHandover(t *testing.T) {
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(space.StartTimeout, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
-	// Who holds now has its port from the agent, and for a moment nobody listened.
+	// The new holder took its port over from its agent, and for a moment no process listened.
 	delete(heard, next.Pod)
 	require.NotEmpty(t, heard)
 	for standby, all := range heard {
@@ -198,7 +200,7 @@ func TestServiceAnswersThroughAHandover(t *testing.T) {
 		assert.NotContains(t, strings.Join(lost, "\n"), "connection refused")
 	}
 	h.Await(space.Soon, "the Service answers with the next holder", func() bool { return asked() == next.Pod })
-	// Whom a Service goes on sending requests to after its end is the cluster's affair.
+	// The cluster's proxies may send requests to an ended pod for a while.
 	h.Await(space.StartTimeout, "the Service has forgotten the old one", func() bool {
 		return h.Pod(h.Victim.Name) == nil && !slices.Contains(app.Endpoints(h.Space, service), h.Victim.Name)
 	})

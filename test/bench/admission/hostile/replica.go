@@ -27,14 +27,15 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate"
-	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
 // owner knows the pod's Deployment, whose template is the pod's own spec.
 type owner struct{}
 
-// Workload implements [mutate.Owners].
+// Workload implements [admit.Owners].
 func (owner) Workload(_ context.Context, _ string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
 	return api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, &pod.Spec, nil
 }
@@ -45,9 +46,9 @@ const timeout = 8 * time.Second
 // serve is a replica: it prints its address and answers until the context ends.
 func serve(ctx context.Context, plainHTTP []string) error {
 	ctrl.SetLogger(logr.Discard())
-	options := mutate.Options{
+	options := admit.Options{
 		AgentImage: "registry.example.com/metaparticle/agent:v1", Owners: owner{}, Timeout: timeout,
-		Images: image.New(image.Options{PlainHTTP: plainHTTP}),
+		Images: registry.New(registry.Options{PlainHTTP: plainHTTP}),
 	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -56,7 +57,7 @@ func serve(ctx context.Context, plainHTTP []string) error {
 	}
 	fmt.Println(listener.Addr())
 	server := &http.Server{
-		Handler:           mutate.Serve(mutate.NewPodHandler(options), new(mutate.Load)),
+		Handler:           admit.Serve(admit.NewPodHandler(options), new(load.Limit)),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 	}
 	context.AfterFunc(ctx, func() { _ = server.Close() })

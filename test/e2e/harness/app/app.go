@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Bare is a pod of nobody, that need not run: admission is what is tested.
+// Bare returns a pod without a workload, for tests of admission.
 func Bare(s *space.Space, name string, annotations map[string]string) *corev1.Pod {
 	a := App{Name: name, Template: annotations}
 	template := Template(s, a)
@@ -41,43 +41,44 @@ func Bare(s *space.Space, name string, annotations map[string]string) *corev1.Po
 // App is a workload of the unchanged application.
 type App struct {
 	Name string
-	// record is the name that the application must be alone under; empty: name.
+	// Record is the name under which the application must be alone; empty means Name.
 	Record string
-	// replicas is 3 if zero: one on each node.
+	// Replicas is 3 if zero: one on each node.
 	Replicas int32
-	// annotations of the workload.
+	// Annotations are those of the workload.
 	Annotations map[string]string
-	// template holds annotations of the pod template.
+	// Template holds annotations of the pod template.
 	Template map[string]string
 	Args     []string
-	// grace is the pods' grace period in seconds; 30 if zero.
+	// Grace is the pods' grace period in seconds; 30 if zero.
 	Grace int64
-	// edit is the last word on the pod template.
+	// Edit changes the pod template at the very end.
 	Edit func(*corev1.PodTemplateSpec)
 }
 
-// Singleton is a three-replica application of which one runs.
+// Singleton returns an application of three replicas, of which one runs.
 func Singleton(name string) App {
 	return App{Name: name, Annotations: Claim(api.SingletonAnnotation, "true")}
 }
 
-// Lasting is a singleton that keeps its slot on a machine that stalls.
+// Lasting returns a singleton that keeps its slot on a machine that stalls.
 func Lasting(name string) App {
 	a := Singleton(name)
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	return a
 }
 
-// Locked is an application that shares a lock.
+// Locked returns an application that shares a lock.
 func Locked(name, lock string) App {
 	return App{Name: name, Record: lock, Replicas: 1, Annotations: Claim(api.LockAnnotation, lock)}
 }
 
-// Claim is one claim, with the shortest lease.
+// Claim returns the annotations of one claim with the shortest lease.
 func Claim(key, value string) map[string]string {
 	return map[string]string{key: value, api.LeaseDurationAnnotation: lease.Short.String()}
 }
 
+// RecordName returns the name under which the application must be alone.
 func (a App) RecordName() string {
 	if a.Record != "" {
 		return a.Record
@@ -85,6 +86,7 @@ func (a App) RecordName() string {
 	return a.Name
 }
 
+// Template returns the pod template of an application.
 func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	if a.Grace == 0 {
 		a.Grace = 30
@@ -93,7 +95,7 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	container := corev1.Container{
 		Name: "app", Image: cluster.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(args, a.Args...),
-		// A pod of no requests starves on a machine that is busy, and its stamps with it.
+		// A pod without requests starves on a busy machine, and its stamps become late.
 		Resources: corev1.ResourceRequirements{Requests: Quantities("20m", "16Mi")},
 		Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
 		Env: []corev1.EnvVar{field("POD_NAME", "metadata.name"), field("POD_UID", "metadata.uid"),
@@ -103,7 +105,7 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": a.Name}, Annotations: a.Template},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: &a.Grace,
-			// One pod on each node, as long as there are nodes.
+			// One pod runs on each node, as long as there are nodes.
 			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
 				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
 				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.Name}},
@@ -125,21 +127,25 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	return template
 }
 
+// field returns an environment variable with a field of the pod.
 func field(name, path string) corev1.EnvVar {
 	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
 		FieldRef: &corev1.ObjectFieldSelector{FieldPath: path},
 	}}
 }
 
+// Meta returns the metadata of an application's workload.
 func Meta(s *space.Space, a App) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: a.Name, Namespace: s.Namespace, Annotations: maps.Clone(a.Annotations),
 		Labels: map[string]string{"app": a.Name}}
 }
 
+// Selector returns the label selector of an application's pods.
 func (a App) Selector() *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.Name}}
 }
 
+// Count returns the number of replicas.
 func (a App) Count() *int32 {
 	if a.Replicas == 0 {
 		a.Replicas = 3
@@ -147,6 +153,7 @@ func (a App) Count() *int32 {
 	return &a.Replicas
 }
 
+// Deployment returns the application's Deployment.
 func Deployment(s *space.Space, a App) *appsv1.Deployment {
 	return &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
@@ -155,6 +162,7 @@ func Deployment(s *space.Space, a App) *appsv1.Deployment {
 	}
 }
 
+// StatefulSet returns the application's StatefulSet, which starts its pods in parallel.
 func StatefulSet(s *space.Space, a App) *appsv1.StatefulSet {
 	return &appsv1.StatefulSet{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"},
@@ -164,6 +172,7 @@ func StatefulSet(s *space.Space, a App) *appsv1.StatefulSet {
 	}
 }
 
+// Job returns the template of the application's Jobs.
 func Job(s *space.Space, a App) batchv1.JobTemplateSpec {
 	template := Template(s, a)
 	template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
@@ -173,6 +182,7 @@ func Job(s *space.Space, a App) batchv1.JobTemplateSpec {
 	}
 }
 
+// CronJob returns a CronJob of the application, due each minute.
 func CronJob(s *space.Space, a App) *batchv1.CronJob {
 	return &batchv1.CronJob{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "CronJob"},
@@ -182,7 +192,7 @@ func CronJob(s *space.Space, a App) *batchv1.CronJob {
 	}
 }
 
-// Service is in front of an application's pods, whichever are Ready.
+// Service creates a Service for the Ready pods of an application.
 func Service(s *space.Space, a App) *corev1.Service {
 	service, err := s.Client.CoreV1().Services(s.Namespace).Create(s.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: a.Name},
@@ -193,7 +203,7 @@ func Service(s *space.Space, a App) *corev1.Service {
 	return service
 }
 
-// Deploy creates a Deployment and waits until all its pods stand and one runs.
+// Deploy creates a Deployment and waits until all its pods are up and one runs the application.
 func Deploy(s *space.Space, a App) *appsv1.Deployment {
 	s.Helper()
 	d := Create(s, a)
@@ -202,20 +212,19 @@ func Deploy(s *space.Space, a App) *appsv1.Deployment {
 	return d
 }
 
-// Create makes the application's Deployment, and waits for nothing.
+// Create creates the application's Deployment, and waits for no pod.
 func Create(s *space.Space, a App) *appsv1.Deployment {
 	s.Helper()
 	var d *appsv1.Deployment
 	var err error
-	// A node that was cut off a moment ago may have taken the API server's
-	// connection to the webhook with it, which it finds out after half a minute. A
-	// webhook that now and then does not answer shall be seen all the same.
+	// A cut node may have cut the API server's connection to the webhook. The API server
+	// notices that after half a minute. Remarks show each call without an answer.
 	tries, said := 0, ""
 	s.Within(space.StartTimeout, func() bool {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})
 		tries++
-		// The policy "carried" says the same in other words: workloads pass without
-		// the webhook, and what the webhook had to carry is refused.
+		// The policy "carried" refuses a workload that passed without the webhook: its
+		// template lacks the annotations that the webhook would have carried.
 		if !apierrors.IsInternalError(err) && (err == nil || !strings.Contains(err.Error(), "NotCarried: ")) {
 			return true
 		}
@@ -229,8 +238,7 @@ func Create(s *space.Space, a App) *appsv1.Deployment {
 	return d
 }
 
-// AwaitGated waits until as many gated pods as replicas have all their
-// containers running.
+// AwaitGated waits until each replica is a gated pod with all its containers running.
 func AwaitGated(s *space.Space, a App) {
 	s.Helper()
 	s.Await(space.StartTimeout, "all pods of "+a.Name+" up", func() bool {
@@ -244,14 +252,14 @@ func AwaitGated(s *space.Space, a App) {
 	})
 }
 
-// AwaitRunning waits until one of a's pods runs the application.
+// AwaitRunning waits until a pod runs the application.
 func AwaitRunning(s *space.Space, a App, timeout time.Duration) (now *record.Process) {
 	s.Helper()
 	s.Await(timeout, a.Name+" runs", func() bool { now = s.Running(a.RecordName()); return now != nil })
 	return now
 }
 
-// Restarts sums up the restart counts of all gated containers of a's pods.
+// Restarts returns the sum of the restart counts of all containers of the pods.
 func Restarts(s *space.Space, a App) (sum int32) {
 	for _, pod := range s.Pods(a.Name) {
 		for _, status := range pod.Status.ContainerStatuses {
@@ -261,25 +269,28 @@ func Restarts(s *space.Space, a App) (sum int32) {
 	return sum
 }
 
+// Scale sets the replicas of an application's Deployment.
 func Scale(s *space.Space, a App, replicas int32) {
 	s.Helper()
-	// A patch, as kubectl scale sends: the Deployment's controller writes, too.
+	// kubectl scale sends a patch as well, because the Deployment's controller writes too.
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
 	_, err := s.Client.AppsV1().Deployments(s.Namespace).Patch(s.Context(), a.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(s, err)
 }
 
-// Suffering is a singleton of which a fault takes the slot.
+// Suffering returns a singleton that a fault is about to cost its slot.
 func Suffering(name string) App {
 	a := Singleton(name)
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()
 	return a
 }
 
+// Quantities returns a list of resources.
 func Quantities(cpu, memory string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 }
 
+// DeletePod deletes a pod and does not wait.
 func DeletePod(s *space.Space, pod *corev1.Pod) {
 	s.Helper()
 	err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), pod.Name, metav1.DeleteOptions{})

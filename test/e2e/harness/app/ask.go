@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Endpoints are the pods that a Service sends requests to.
+// Endpoints returns the names of the pods to which a Service sends requests.
 func Endpoints(s *space.Space, service *corev1.Service) (pods []string) {
 	slicesOf, err := s.Client.DiscoveryV1().EndpointSlices(s.Namespace).List(s.Context(),
 		metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service.Name})
@@ -32,7 +32,8 @@ func Endpoints(s *space.Space, service *corev1.Service) (pods []string) {
 	return pods
 }
 
-// Ask is which pod's application answers when this one is asked; empty: none.
+// Ask sends a request to a pod and returns the name of the pod that answers; empty
+// means no answer.
 func Ask(s *space.Space, pod *corev1.Pod) string {
 	name, err := AskOnce(s, s.Context(), pod)
 	if err != nil {
@@ -41,7 +42,7 @@ func Ask(s *space.Space, pod *corev1.Pod) string {
 	return name
 }
 
-// AskOnce is ask with the reason why none answers.
+// AskOnce sends one request to a pod, and returns the error of a missing answer.
 func AskOnce(s *space.Space, ctx context.Context, pod *corev1.Pod) (string, error) {
 	body, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(ctx)
 	if err != nil {

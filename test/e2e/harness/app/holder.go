@@ -18,8 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Vacant tells, while somebody else holds the slot, whether no application is
-// there any more.
+// Vacant tells whether no process of a record lives. Ask only while no pod can start.
 func Vacant(s *space.Space, name string) bool {
 	s.Helper()
 	vacant, err := record.Vacant(s.Dir, name)
@@ -27,9 +26,9 @@ func Vacant(s *space.Space, name string) bool {
 	return vacant
 }
 
-// HandsOver deletes the holder of a group of pods and wants another start of
-// the application, by a release. The kubelet may hear of the deletion late, so what
-// counts is for how long nobody ran. The lease has to be a lasting one.
+// HandsOver deletes the holder of an application with a lasting lease, and demands a
+// takeover by a release. The kubelet may learn of the deletion late, so the vacancy of
+// the slot counts.
 func HandsOver(s *space.Space, a App) {
 	s.Helper()
 	require.Equal(s, lease.Lasting.String(), a.Annotations[api.LeaseDurationAnnotation])
@@ -39,7 +38,7 @@ func HandsOver(s *space.Space, a App) {
 	assert.Less(s, VacancyAfter(s, a, before), lease.Released, "%s: by a release", a.Name)
 }
 
-// After is the application that runs now, if it is another than before.
+// After returns the application that runs now, or nil if it is still the earlier one.
 func After(s *space.Space, a App, before *record.Process) *record.Process {
 	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
 		return now
@@ -47,8 +46,8 @@ func After(s *space.Space, a App, before *record.Process) *record.Process {
 	return nil
 }
 
-// VacancyAfter is how long nobody ran between a process and the next; its
-// descendants count as part of it.
+// VacancyAfter returns the time between the end of a process and the next start. The
+// descendants of the process count as the process.
 func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
 	r := s.Record(a.RecordName())
 	next := slices.IndexFunc(r, func(p record.Process) bool { return p.Parent == "" && p.Start > before.Start })
@@ -62,7 +61,7 @@ func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
 	return r[next].Start - last
 }
 
-// Standby is the pod of a two-replica application that does not hold.
+// Standby returns the standby of an application of two replicas, or nil.
 func Standby(s *space.Space, a App) *corev1.Pod {
 	holder := s.Holder(lease.OfDeployment(a.Name))
 	for _, pod := range s.Pods(a.Name) {
@@ -73,7 +72,7 @@ func Standby(s *space.Space, a App) *corev1.Pod {
 	return nil
 }
 
-// AwaitStandby waits for the pod that does not hold.
+// AwaitStandby waits for the standby of an application of two replicas.
 func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
 	s.Helper()
 	s.Await(space.Soon, "a standby of "+a.Name, func() bool {
@@ -83,16 +82,16 @@ func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
 	return standby
 }
 
-// Yields has the holder hand over, and returns the pod that holds then, and how
-// often it had to be asked: who yields waits a second, and on a machine that stalls
-// has the slot back before a standby has seen that it is free.
+// Yields asks the holder to hand over, and returns the next holder and the number of
+// requests. A pod that yields waits for a second. On a machine that stalls the pod may
+// have its slot back before a standby has seen the release.
 func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
 	s.Helper()
 	slot := lease.OfDeployment(a.Name)
 	before := s.AwaitHolder(slot)
 	hold := ""
 	s.Await(space.StartTimeout, "a handover", func() bool {
-		lease := s.Lease(slot) // once: who holds, and in which hold
+		lease := s.Lease(slot) // one reading of holder and hold
 		if now = s.Named(lease); now != nil && now.UID != before.UID {
 			return true
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 )
 
-// What the tests run on, once [Connect] has found it.
+// The cluster of the tests, after [Connect].
 var (
 	Config *rest.Config
 	Client kubernetes.Interface
@@ -29,7 +29,8 @@ var (
 	Kubeconfig string
 )
 
-// Connect finds the cluster: that of KUBECONFIG, or the checkout's own.
+// Connect finds the cluster (that of KUBECONFIG, or the checkout's own) and pushes the
+// test application's images to its registry.
 func Connect(ctx context.Context, registry string) error {
 	own, err := lab.Open("")
 	if err != nil {
@@ -64,13 +65,14 @@ func Connect(ctx context.Context, registry string) error {
 	return pushApp(ctx, Lab.Registry(), lab.RegistryInCluster)
 }
 
+// same tells whether two names mean one file.
 func same(a, b string) bool {
 	a, errA := filepath.EvalSymlinks(a)
 	b, errB := filepath.EvalSymlinks(b)
 	return errA == nil && errB == nil && a == b
 }
 
-// NeedLab skips a test that needs the test cluster, for a reason.
+// NeedLab skips a test on any cluster but the test cluster, and gives the reason.
 func NeedLab(t *testing.T, reason string) *lab.Cluster {
 	t.Helper()
 	if Lab == nil {

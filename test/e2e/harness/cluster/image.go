@@ -12,13 +12,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// Image is test/app's, userImage the same with a numeric user, as
-// security-minded people build theirs, and quitImage the same with a stop signal.
+// Image is the image of test/app. UserImage has a numeric user, as security-minded
+// people build theirs, and QuitImage a stop signal of its own.
 var Image, UserImage, QuitImage string
 
-// pushApp builds test/app and pushes it to a registry, from which nodes pull it
-// maybe by another name, as images with an entrypoint, which only the registry
-// knows. They are named by digest: nodes may still have those of another day.
+// pushApp builds test/app and pushes its images to a registry; nodes may pull them by
+// another name of that registry. Only the images have the entrypoint. References name
+// digests, because nodes may still have images of another day.
 func pushApp(ctx context.Context, push, pull string) error {
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 )
 
-// Component kills a component and starts it again when the answer is called or the
-// test ends.
+// Component kills a component of a node. The component starts again when up is called,
+// or when the test ends.
 func Component(t *testing.T, l *lab.Cluster, node, component string) (up func()) {
 	t.Helper()
 	require.NoError(t, l.Kill(t.Context(), node, component))
@@ -58,14 +58,13 @@ func AwaitAPI(t *testing.T) {
 	}
 }
 
-// NodeTimeout is for a node that comes back to be Ready, and for an API server to
-// answer. A kubelet asks an API server that was away again and again less often, up
-// to a minute; 10 s later it tells of itself, 5 s later the node's taints are taken
-// away. The rest is for a machine that is busy.
+// NodeTimeout bounds the return of a node or of the API server. A kubelet asks a lost
+// API server less and less often, up to once a minute. Its next report comes 10 s later,
+// and 5 s later the node loses its taints. The rest is for a machine that is busy.
 const NodeTimeout = 2 * time.Minute
 
-// Node is done to a node now, and undone when the answer is called or the
-// test ends.
+// Node injects a fault into a node, and repairs the node when undone is called, or when
+// the test ends.
 func Node(t *testing.T, node string, do, undo func(context.Context, string) error) (undone func()) {
 	t.Helper()
 	require.NoError(t, do(t.Context(), node))
@@ -81,13 +80,13 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 	return undone
 }
 
-// startsWithin is what a component that cannot start takes to say so.
+// startsWithin bounds the life of a component that fails at its start.
 const startsWithin = 2 * time.Second
 
-// revive starts what has ended on a node, as an init system would, and tells
-// whether it had to: one machine has all the nodes, and a kubelet or kube-proxy that
-// finds its inotify instances used up ends at its start. A node without kube-proxy
-// is Ready, and no agent on it reaches the API server.
+// revive starts the dead components of a node, as an init system would, and tells
+// whether there was any. All nodes share the inotify instances of one machine, and a
+// kubelet or kube-proxy that gets none ends at its start. A node without kube-proxy is
+// Ready, but no agent there reaches the API server.
 func revive(ctx context.Context, node string) (ended bool) {
 	for _, component := range lab.Components(node) {
 		if cluster.Lab.PID(node, component) == 0 {
@@ -123,6 +122,7 @@ func AwaitNode(t *testing.T, name string) {
 	}
 }
 
+// nodeReady tells whether a node is Ready.
 func nodeReady(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {

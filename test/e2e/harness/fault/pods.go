@@ -15,16 +15,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Fault is something that ends a hold, or does not.
+// Fault harms the pod that holds a slot.
 type Fault struct {
 	Name string
-	// vacancy is for how long nobody runs after it at most.
+	// Vacancy is the longest time in which no pod runs the application afterwards.
 	Vacancy time.Duration
 	Strike  func(*space.Space, *corev1.Pod)
-	// survivable: the application may run on.
+	// Survivable tells that the application may run on.
 	Survivable bool
 }
 
+// OfPods returns the faults that harm one pod and nothing else.
 func OfPods() []Fault {
 	kill := func(roles ...process.Role) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) {
@@ -40,7 +41,7 @@ func OfPods() []Fault {
 		// A new agent resumes the hold, unless it sits in a back-off.
 		{"agent killed", lease.Takeover, kill(process.Agent), true},
 		{"agent and shim killed", lease.Takeover, kill(process.Agent, process.Shim), false},
-		// It is above both containers, so the agent may die with the child.
+		// containerd's shim is above both containers, so the agent may die with the child.
 		{"containerd's shim killed", lease.Takeover, kill(process.RuntimeShim), true},
 	}
 }

@@ -22,22 +22,24 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Holder is a singleton whose holder's node is about to suffer.
+// Holder is a deployed singleton with the pod that held its slot at the beginning.
 type Holder struct {
 	*space.Space
 	App app.App
 	Lab *lab.Cluster
-	// before is the application's process, victim its pod.
+	// Before is the process of the application at the beginning, Victim its pod.
 	Before *record.Process
 	Victim *corev1.Pod
-	// seen is when the last renewal was written that was read before the fault, and
-	// at when the fault was complete: the holder's last renewal is between them.
+	// Seen is the instant of the last renewal that was read before the fault, and At the
+	// instant after the fault. The holder's very last renewal is between them.
 	Seen, At time.Duration
 }
 
-func Deploy(t *testing.T, a app.App, why string) Holder {
+// Deploy deploys a singleton and waits until one pod runs the application. The reason
+// tells why the test needs the test cluster.
+func Deploy(t *testing.T, a app.App, reason string) Holder {
 	t.Helper()
-	l := cluster.NeedLab(t, why)
+	l := cluster.NeedLab(t, reason)
 	s := space.New(t)
 	app.Deploy(s, a)
 	h := Holder{Space: s, App: a, Lab: l, Before: app.AwaitRunning(s, a, space.Soon)}
@@ -46,8 +48,7 @@ func Deploy(t *testing.T, a app.App, why string) Holder {
 	return h
 }
 
-// Suffers does a fault, and notes between which instants the last renewal was:
-// not before the one that was seen, not after the fault was complete.
+// Suffers injects a fault, and notes the instants before and after the last renewal.
 func (h *Holder) Suffers(do func()) {
 	h.Helper()
 	h.Seen = lease.Renewed(h.Space, lease.OfDeployment(h.App.Name))
@@ -55,8 +56,8 @@ func (h *Holder) Suffers(do func()) {
 	h.At = record.Now()
 }
 
-// TakenOver waits for the next application, and holds both to the time budget
-// of an expiry that began with the fault.
+// TakenOver waits for the next application. The old application must be dead at its
+// deadline, and the next one may start only after the expiry, but soon.
 func (h *Holder) TakenOver() *record.Process {
 	h.Helper()
 	b := lease.Budget(h.T, lease.Fault)
@@ -75,7 +76,7 @@ func (h *Holder) TakenOver() *record.Process {
 	return next
 }
 
-// Process is what the record says now of a process.
+// Process returns a process from the record, as the record is now.
 func (h Holder) Process(id string) record.Process {
 	h.Helper()
 	for _, p := range h.Record(h.App.RecordName()) {

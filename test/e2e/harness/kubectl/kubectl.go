@@ -18,13 +18,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Timeout is longer than any rollout is waited for. A stream to a container
-// may hang; the test that waits for it fails then, and not the whole run an hour
-// later.
+// Timeout is longer than the wait for any rollout. A stream to a container may hang.
+// Then one test fails, instead of the whole run an hour later.
 const Timeout = 3 * time.Minute
 
-// Run runs the real kubectl, as a user does, in the test's namespace.
-// What a user sees is both streams.
+// Run runs kubectl in the test's namespace, and returns both streams, as a user sees
+// them.
 func Run(s *space.Space, stdin string, args ...string) (output string, err error) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), Timeout)
@@ -37,7 +36,7 @@ func Run(s *space.Space, stdin string, args ...string) (output string, err error
 	return out.String(), err
 }
 
-// Command is a command of the test cluster's own kubectl, or of the user's.
+// Command returns a command of the test cluster's own kubectl, or of the user's.
 func Command(ctx context.Context, namespace string, args ...string) *exec.Cmd {
 	args = append([]string{"--kubeconfig", cluster.Kubeconfig, "--namespace", namespace}, args...)
 	if cluster.Lab != nil {
@@ -46,7 +45,7 @@ func Command(ctx context.Context, namespace string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "kubectl", args...)
 }
 
-// Must is kubectl where it has to succeed.
+// Must runs kubectl and fails the test if kubectl fails.
 func Must(s *space.Space, stdin string, args ...string) string {
 	s.Helper()
 	out, err := Run(s, stdin, args...)
@@ -54,14 +53,14 @@ func Must(s *space.Space, stdin string, args ...string) string {
 	return out
 }
 
-// Manifest is what a user would have in a file.
+// Manifest returns an object as the YAML that a user would have in a file.
 func Manifest(s *space.Space, object any) string {
 	data, err := yaml.Marshal(object)
 	require.NoError(s, err)
 	return string(data)
 }
 
-// Debug adds an ephemeral container that looks into the application's.
+// Debug adds an ephemeral container to the application's, and waits for its end.
 func Debug(s *space.Space, pod *corev1.Pod) {
 	s.Helper()
 	Must(s, "", "debug", pod.Name, "--image="+cluster.Image, "--target=app", "--container=look", "--profile=general", "--quiet",
@@ -76,5 +75,5 @@ func Debug(s *space.Space, pod *corev1.Pod) {
 	})
 }
 
-// RolloutTimeout ends before kubectlTimeout, so that kubectl says what it waited for.
+// RolloutTimeout ends before [Timeout], so that kubectl reports what it waited for.
 const RolloutTimeout = "--timeout=170s"

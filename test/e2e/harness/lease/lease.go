@@ -17,30 +17,29 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Short is the shortest lease there is: 4.67 s to renew, 1.33 s to stop
-// (plus 1 s to be killed), 2 s of margin.
+// Short is the shortest lease: 4.67 s to renew, 1.33 s to stop (plus 1 s to be
+// killed), 2 s of margin.
 const Short = 10 * time.Second
 
-// Lasting rides out 9 s in which a starved machine renews nothing: losses
-// are for the tests of losses. Whoever gets a slot within released of its loss got
-// it by a release: the last renewal is at most 5 s old, or a little more, and what
-// has to expire does so 25 s later.
 const (
-	Lasting  = 30 * time.Second
+	// Lasting survives 9 s in which a starved machine renews nothing.
+	Lasting = 30 * time.Second
+	// Released separates a release from an expiry under a lasting lease. At a loss the
+	// last renewal is about 5 s old, so an expiry takes 25 s more.
 	Released = Lasting / 2
 )
 
-// OfDeployment is the Lease of a Deployment's singleton.
+// OfDeployment returns the name of the Lease of a Deployment's singleton.
 func OfDeployment(name string) string {
 	return api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: name}, "")
 }
 
-// Long rides out 39 s without the API server: longer than one that is
-// killed and started takes on any machine.
+// Long survives 39 s without the API server, which is longer than the API server takes
+// to start again on any machine.
 const Long = 2 * time.Minute
 
-// Hold is the hold that a slot's Lease names, on the API server's word: what a
-// watch has seen may be old.
+// Hold returns the hold that a slot's Lease names. The API server is asked, because a
+// watch may be late.
 func Hold(s *space.Space, slot string) string {
 	s.Helper()
 	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})
@@ -64,7 +63,7 @@ func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	require.NoError(s, err)
 }
 
-// Steal makes somebody who is no pod the holder of a slot.
+// Steal makes a stranger, no pod, the holder of a slot.
 func Steal(s *space.Space, slot string) {
 	s.Helper()
 	thief, now := "thief", metav1.NowMicro()
@@ -73,26 +72,27 @@ func Steal(s *space.Space, slot string) {
 	})
 }
 
+// GiveBack frees a slot that was stolen.
 func GiveBack(s *space.Space, slot string) {
 	s.Helper()
 	nobody := ""
 	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
 }
 
-// Fault is for a holder that a fault is done to: long enough for the next
-// holder, and for this one until then, to ride out the 3 s for which a busy machine
-// stalls (it rides out 5.6 s), and no longer, because it is waited for.
+// Fault is the lease for tests of losses. A holder survives 5.6 s without
+// renewal, while a busy machine stalls for 3 s. The tests wait for the expiry, so the lease
+// is no longer than that takes.
 const Fault = 20 * time.Second
 
-// Budget is how a lease is divided.
+// Budget returns the division of a lease.
 func Budget(t *testing.T, d time.Duration) api.Budget {
 	b, err := api.NewBudget(d)
 	require.NoError(t, err)
 	return b
 }
 
-// Renewed is when the last renewal of a slot was written, on the record's clock
-// and the API server's word: what a watch has seen may be old.
+// Renewed returns the instant of a slot's last renewal, on the record's clock. The API
+// server is asked, because a watch may be late.
 func Renewed(s *space.Space, slot string) time.Duration {
 	s.Helper()
 	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})
@@ -102,10 +102,9 @@ func Renewed(s *space.Space, slot string) time.Duration {
 }
 
 const (
-	// Handover bounds a release, its watch event and an acquisition, which
-	// take tens of milliseconds; the rest is a machine that five tests share.
+	// Handover bounds a release, its watch event and an acquisition. They take tens of
+	// milliseconds; the rest is for a machine that five tests share.
 	Handover = 5 * time.Second
-	// Takeover bounds what follows an expiry in the same way: a lease, counted
-	// from the last renewal.
+	// Takeover bounds an expiry of a short lease and the acquisition that follows.
 	Takeover = Short + Handover
 )

@@ -21,36 +21,36 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Waiter is the init container of the gate "pod".
+// Waiter is the last init container of the gate "pod".
 const Waiter Role = "waiter"
 
-// Role is what a process of a pod is. The nodes are namespaces of this
-// machine, so the tests, from outside of all of them, see every process and
-// may signal it.
+// Role tells the part of a process in its pod. Each name of a program that is none of
+// ours is a role, too.
 type Role string
 
 const (
-	// Child is the application, by its binary's name.
+	// Child is the test application, by the name of its program.
 	Child Role = "app"
 	// Shim is the first process of the application's container.
 	Shim Role = "shim"
 	// Agent is the sidecar.
 	Agent Role = "agent"
-	// passing is any other of the agent's binary: a hook, a probe, or what a shim
-	// has forked and what is not the child yet, but has the shim's command line.
+	// passing is a short-lived process of the agent's binary: a hook, a probe, or a fork of
+	// the shim. A fork has the shim's command line until its exec.
 	passing Role = "passing"
 	// RuntimeShim is containerd's process above the pod.
 	RuntimeShim Role = "containerd-shim"
 )
 
+// Process is a process of a pod, as it was found.
 type Process struct {
 	PID, parent int
-	// started tells it from a later process of the same number.
+	// started is the start time, which tells the process from a later one of its number.
 	started string
 	Role    Role
 }
 
-// Of are those of a pod, the children in the order of their start.
+// Of returns the processes of a pod, children in the order of their start.
 func Of(pod *corev1.Pod) []Process {
 	var found []Process
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -75,6 +75,7 @@ func Of(pod *corev1.Pod) []Process {
 	return found
 }
 
+// read reads a process from its directory in /proc.
 func read(dir string) (Process, bool) {
 	pid, err := strconv.Atoi(filepath.Base(dir))
 	if err != nil {
@@ -95,7 +96,7 @@ func read(dir string) (Process, bool) {
 	return p, true
 }
 
-// born is under whom and when a process began.
+// born returns the parent of a process and the instant of its start.
 func born(dir string) (parent int, started string, ok bool) {
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
@@ -121,6 +122,7 @@ func first(dir string) bool {
 	return false
 }
 
+// roleOf returns the role of a command line.
 func roleOf(args []string) Role {
 	name := filepath.Base(args[0])
 	switch {
@@ -138,7 +140,7 @@ func roleOf(args []string) Role {
 	return Role(name)
 }
 
-// Find is a pod's process in a role, or nil.
+// Find returns a pod's process in a role, or nil.
 func Find(pod *corev1.Pod, r Role) *Process {
 	for _, p := range Of(pod) {
 		if p.Role == r {
@@ -148,7 +150,7 @@ func Find(pod *corev1.Pod, r Role) *Process {
 	return nil
 }
 
-// Signal sends a signal to a pod's process, if it is still there.
+// Signal sends a signal to a pod's process in a role, and tells whether there was one.
 func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
 	s.Helper()
 	p := Find(pod, r)
@@ -158,30 +160,30 @@ func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
 	return p.Signal(signal)
 }
 
-// Signal sends a signal to a process, if it is still there.
+// Signal sends a signal to a process, and tells whether the process was still there.
 func (p *Process) Signal(signal unix.Signal) bool {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
-	// The number may have become another process's before it was opened. Nothing
-	// else of it stays: amid an exec it has no command line, and who outlives its
-	// parent gets another.
+	// Another process may have got the number before the pidfd was opened. Only the start
+	// time identifies a process: an exec changes the command line, the parent's death the
+	// parent.
 	if _, started, ok := born(fmt.Sprintf("/proc/%d", p.PID)); !ok || started != p.started {
 		return false
 	}
 	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
 }
 
-// must signal is signal where the process has to be there.
+// MustSignal sends a signal to a pod's process, which has to be there.
 func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
 	s.Helper()
 	require.NotNil(s, pod)
 	require.True(s, Signal(s, pod, r, signal), "no %s in %s", r, pod.Name)
 }
 
-// Freeze stops a process until the test's end, or until the answer is called.
+// Freeze stops a process until thaw is called, or until the test ends.
 func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	s.Helper()
 	p := Find(pod, r)
@@ -203,8 +205,8 @@ func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	return thaw
 }
 
-// Main is the application's first process: under a gate the shim's child,
-// without one the container's first.
+// Main returns the application's first process, or nil: in a gated pod the shim's
+// child, otherwise the first process of the container.
 func Main(pod *corev1.Pod) *Process {
 	all := Of(pod)
 	for _, p := range all {
@@ -220,7 +222,7 @@ func Main(pod *corev1.Pod) *Process {
 	return nil
 }
 
-// SignalMain signals the application's first process.
+// SignalMain signals the application's first process, which has to be there.
 func SignalMain(s *space.Space, pod *corev1.Pod, signal unix.Signal) {
 	s.Helper()
 	p := Main(pod)
@@ -228,9 +230,9 @@ func SignalMain(s *space.Space, pod *corev1.Pod, signal unix.Signal) {
 	require.True(s, p.Signal(signal), "no application in %s", pod.Name)
 }
 
-// Hears tells whether a process has a handler for a signal. The kernel drops what a
-// container's first process does not handle: one that has just been started and is
-// asked to stop then uses up its whole grace, with the gate or without it.
+// Hears tells whether a process handles a signal. The kernel drops signals that a
+// container's first process does not handle. So a pod that is asked to stop right after
+// its start uses up its whole grace, gated or not.
 func Hears(p *Process, signal unix.Signal) bool {
 	if p == nil {
 		return false

@@ -27,20 +27,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// logged is a log that was read up to its end, or why it was not.
+// logged is a log up to its end, or the error of its reading.
 type logged struct {
 	text string
 	err  error
 }
 
-// life is what a person sees of one run of a container.
+// life holds the visible results of one run of a container.
 type life struct {
 	Log    string
 	Code   int32
 	Reason string
 }
 
-// Specimen is one pod of two that are done the same things to.
+// Specimen is one pod of a pair that goes through the same life.
 type Specimen struct {
 	*space.Space
 	w     Software
@@ -50,14 +50,12 @@ type Specimen struct {
 	Lives []life
 }
 
-// pairs is how many pairs of pods have to differ before that is called ours. Real
-// applications differ by themselves, too: gunicorn's handler of SIGCHLD logs, and
-// cannot where a log line is being written.
+// pairs is the number of pairs of pods that may differ. Real applications also differ by
+// themselves: gunicorn's handler of SIGCHLD cannot log in the middle of another line.
 const pairs = 3
 
-// compare does the same things to the same pod with and without the annotation
-// and shows the difference, which must be none: in how they end each time, and in
-// what they log in one pair of a few.
+// compare leads pairs of pods, gated and ungated, through the same lives. All ends must be
+// equal, and in one of a few pairs the logs, too.
 func (w Software) compare(t *testing.T) {
 	for n := range pairs {
 		differ := w.pair(t)
@@ -69,11 +67,11 @@ func (w Software) compare(t *testing.T) {
 	assert.Fail(t, "the logs differ", "each of %d pairs does", pairs)
 }
 
-// pair compares two pods, and returns in what their logs differ.
+// pair compares two pods, and returns the differences of their logs.
 func (w Software) pair(t *testing.T) (differ []string) {
 	s := space.New(t)
 	template := w.Template(t, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-	// Nothing here is about losses, which a starved machine must not add.
+	// The test is not about losses, so a long lease survives a starved machine.
 	claim := map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "1m"}
 	plain, gated := NewSpecimen(s, w, "plain", nil, template), NewSpecimen(s, w, "gated", claim, template)
 	done := w.live(plain, gated)
@@ -97,7 +95,7 @@ func (w Software) pair(t *testing.T) (differ []string) {
 	return differ
 }
 
-// live leads two pods through the same lives, and returns how each of them ended.
+// live leads two pods through the same lives, and returns the cause of each end.
 func (w Software) live(plain, gated *Specimen) (done []string) {
 	both := func(do func(*Specimen)) {
 		do(plain)
@@ -112,7 +110,7 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 	}
 	if !w.Deaf {
 		done = append(done, "kubectl exec kill 1")
-		// The shell may die with the container that it ends. Whether it ends is seen next.
+		// The shell may die with the container. The next wait shows that the container ends.
 		both(func(p *Specimen) {
 			if out, err := kubectl.Run(p.Space, "", "exec", p.Name, "-c", "app", "--", "sh", "-c", "kill 1"); err != nil {
 				p.Logf("kubectl exec kill 1 in %s: %v: %s", p.Name, err, out)
@@ -130,8 +128,8 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 	return append(done, "killed", "deleted")
 }
 
-// difference is what one log has and the other has not, or has less often; or
-// that the same lines come in another order.
+// difference returns the lines that one log has more often than the other, or a remark
+// that the order differs.
 func difference(before, after []string) []string {
 	lines := map[string]int{}
 	for _, line := range before {
@@ -156,6 +154,7 @@ func difference(before, after []string) []string {
 	return differ
 }
 
+// NewSpecimen creates a pod of a software, and follows its status.
 func NewSpecimen(s *space.Space, w Software, name string, annotations map[string]string, edit func(*corev1.PodTemplateSpec)) *Specimen {
 	s.Helper()
 	template := app.Template(s, app.App{Name: name, Edit: edit, Template: annotations, Grace: 10})
@@ -168,7 +167,7 @@ func NewSpecimen(s *space.Space, w Software, name string, annotations map[string
 	return p
 }
 
-// follow keeps the last status of a pod: it is in the event of its deletion.
+// follow keeps the last status of a pod, from the event of its deletion.
 func (p *Specimen) follow() {
 	w, err := p.Client.CoreV1().Pods(p.Space.Namespace).Watch(p.Context(), metav1.ListOptions{
 		FieldSelector: "metadata.name=" + p.Name, ResourceVersion: "0",
@@ -200,12 +199,12 @@ func (p *Specimen) Start() {
 	p.awaitLogged(1, p.w.Started, p.w.Boots)
 }
 
-// notTheLog is what a kubelet that cannot read a log ends the answer with, whose
-// status was good: the runtime was too slow to tell where it is, or there is no
-// inotify left (one machine has all the nodes).
+// notTheLog matches the end of an answer without a log, although its status was good. The
+// kubelet got no answer from its runtime, or no inotify instance from the machine that
+// all nodes share.
 var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
 
-// readLog reads the log of a run as far as it is.
+// readLog reads the log of the present run, or of the previous one.
 func (p *Specimen) readLog(previous bool) (string, error) {
 	log, err := p.Client.CoreV1().Pods(p.Space.Namespace).
 		GetLogs(p.Name, &corev1.PodLogOptions{Container: "app", Previous: previous}).DoRaw(p.Context())
@@ -215,8 +214,8 @@ func (p *Specimen) readLog(previous bool) (string, error) {
 	return string(log), err
 }
 
-// FollowLog follows the log of a run to its end, which nobody can read later: the
-// pod is about to be deleted.
+// FollowLog follows the log of a run to its end. The pod is about to be deleted, and its log
+// with it.
 func (p *Specimen) FollowLog() {
 	p.Helper()
 	follow := func() (io.ReadCloser, error) {
@@ -244,7 +243,7 @@ func (p *Specimen) FollowLog() {
 	}()
 }
 
-// awaitLogged waits until the present run has logged something so many times.
+// awaitLogged waits until the present run has logged a text often enough.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {
@@ -253,8 +252,8 @@ func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	})
 }
 
-// awaitReloaded waits until the application has reloaded, and what it starts
-// anew has started.
+// awaitReloaded waits until the application has reloaded, has started its workers again,
+// and serves.
 func (p *Specimen) awaitReloaded() {
 	p.Helper()
 	p.awaitLogged(1, p.w.Reloaded, 1)
@@ -264,9 +263,9 @@ func (p *Specimen) awaitReloaded() {
 	p.Await(ServeTimeout, p.Name+" serves after its reload", func() bool { return p.w.Serves(p.Space, p.Pod(p.Name)) })
 }
 
-// awaitEnd waits until the present run has ended and the next one has begun: from
-// then on its log is the previous one, whole. Followed, a log's end may be missed
-// on a starved machine.
+// awaitEnd waits until the present run has ended and the next one has begun. Then its whole
+// log is the previous one. A client that followed the log might miss its end on a starved
+// machine.
 func (p *Specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated
@@ -283,6 +282,7 @@ func (p *Specimen) awaitEnd() {
 	p.Lives = append(p.Lives, life{log, end.ExitCode, end.Reason})
 }
 
+// AwaitDeleted waits until the pod is deleted, and keeps its last life.
 func (p *Specimen) AwaitDeleted() {
 	p.Helper()
 	select {
@@ -301,20 +301,20 @@ func (p *Specimen) AwaitDeleted() {
 	}
 }
 
-// What differs between any two runs: addresses in hexadecimal, and numbers,
-// which are times, process ids, sizes and durations.
+// The patterns match what differs between any two runs: addresses in hexadecimal, and
+// numbers, which are times, process ids, sizes and durations.
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
-	// The kernel names no sender of a signal that comes from outside of the
-	// container; the gate passes it on from inside.
+	// The kernel names no sender outside of the container. The shim sends the signal from
+	// inside.
 	sender  = regexp.MustCompile(` from [0-9]+\b`)
 	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
 	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)
 	spaces  = regexp.MustCompile(` +`)
 )
 
-// comparable is a log without what differs between any two runs, and without
-// what we add to it.
+// comparable returns the lines of a log, without the differences between any two runs and
+// without the shim's own lines.
 func (w Software) comparable(log string) []string {
 	lines := []string{}
 	for line := range strings.Lines(log) {

@@ -20,17 +20,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Journal is what a client writes while the application is killed. A number
-// that was acknowledged must be there for ever.
+// Journal is a series of numbers that a client writes while the application is killed. The
+// application must keep each acknowledged number for ever.
 type Journal struct {
-	// client reads statements, one a line, and answers each with a line.
+	// Client is a command that reads statements, one a line, and answers each with a line.
 	Client []string
-	// prepare is a statement for the beginning; empty: none is needed.
+	// Prepare is a statement for the beginning; empty means none.
 	Prepare string
-	// keep is the statement that keeps a number, and yes tells its good answers.
+	// Keep returns the statement that keeps a number, and Yes tells its good answers.
 	Keep func(n int) string
 	Yes  func(answer string) bool
-	// read is the statement that answers with a line for each number.
+	// Read is the statement that answers with a line for each number.
 	Read string
 
 	mu           sync.Mutex
@@ -38,10 +38,12 @@ type Journal struct {
 	acknowledged []int
 }
 
+// command returns the client's command in a pod.
 func (j *Journal) command(s *space.Space, pod *corev1.Pod) *exec.Cmd {
 	return kubectl.Command(s.Context(), s.Namespace, append([]string{"exec", "-i", pod.Name, "-c", "app", "--"}, j.Client...)...)
 }
 
+// begin sends the statement for the beginning.
 func (j *Journal) begin(t *Trial) {
 	if j == nil || j.Prepare == "" {
 		return
@@ -56,14 +58,13 @@ func (j *Journal) begin(t *Trial) {
 	})
 }
 
-// answerTimeout is for the first answer. A client that reads from kubectl exec may
-// never see its first line: on a starved machine the stream loses it, and redis-cli
-// was seen waiting for input for ten minutes.
+// answerTimeout bounds the wait for the first answer. On a starved machine the stream of
+// kubectl exec may lose its first line, and redis-cli once waited for ten minutes.
 const answerTimeout = 10 * time.Second
 
-// write writes number after number until the application is gone, or until it
-// is told to stop. It returns when the first is acknowledged, so the blow falls
-// amid the writing; or with false if none can be written.
+// write starts to write number after number, until the application ends or stop is called.
+// write returns after the first acknowledgement, so that a fault comes amid the writing,
+// or with false if no number can be written.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {
@@ -84,7 +85,7 @@ func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) 
 		_ = in.Close()
 		_ = cmd.Process.Kill()
 		<-ended
-		_ = cmd.Wait() // it was killed, or its server was
+		_ = cmd.Wait() // the client was killed, or its server
 	})
 	select {
 	case <-first:
@@ -96,6 +97,7 @@ func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) 
 	return nil, false
 }
 
+// converse sends statements and reads their answers until one is not good.
 func (j *Journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge func()) {
 	for {
 		j.mu.Lock()
@@ -112,7 +114,7 @@ func (j *Journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge fun
 	}
 }
 
-// check looks whether all that was acknowledged is there.
+// check fails the test unless the application has all acknowledged numbers.
 func (j *Journal) check(t *Trial) {
 	t.Helper()
 	if j == nil {
@@ -120,7 +122,7 @@ func (j *Journal) check(t *Trial) {
 	}
 	var lost []int
 	read := false
-	// What the stream lost is there when it is read again.
+	// A stream may lose lines, so the journal is read again.
 	t.Within(ServeTimeout, func() bool {
 		_, holder := t.Living()
 		if holder == nil {
@@ -137,7 +139,7 @@ func (j *Journal) check(t *Trial) {
 	require.Empty(t, lost, "acknowledged and lost")
 }
 
-// missing are the numbers that were acknowledged and are not in an answer.
+// missing returns the acknowledged numbers that are not in an answer.
 func (j *Journal) missing(answer string) []int {
 	there := map[string]bool{}
 	for line := range strings.Lines(answer) {

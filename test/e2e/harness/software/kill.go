@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// Trial is a software that is being killed, again and again.
+// Trial is a deployed software that is killed again and again.
 type Trial struct {
 	*families
 	w    Software
@@ -35,9 +35,9 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends are the ways in which it is killed: more than ten.
+// ends returns the faults of the trial, more than ten.
 func (t *Trial) ends() []fault.Fault {
-	// Asked to stop, a server may wait for its clients (PostgreSQL does).
+	// A server that is asked to stop may wait for its clients, as PostgreSQL does.
 	polite := func(strike func(*space.Space, *corev1.Pod)) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) {
 			strike(s, pod)
@@ -68,7 +68,7 @@ func (t *Trial) ends() []fault.Fault {
 	return others
 }
 
-// lose takes the slot away, and gives it back when the application is dead.
+// lose steals the slot, and gives the slot back when the application is dead.
 func (t *Trial) lose(*space.Space, *corev1.Pod) {
 	lease.Steal(t.Space, t.slot)
 	t.Await(lease.Takeover, "nothing of "+t.w.Name+" lives", func() bool {
@@ -78,8 +78,7 @@ func (t *Trial) lose(*space.Space, *corev1.Pod) {
 	lease.GiveBack(t.Space, t.slot)
 }
 
-// survives deploys two replicas and kills whatever there is to kill, in an
-// order that is another one every time.
+// survives deploys two replicas and injects all faults, in a random order.
 func (w Software) survives(t *testing.T) {
 	s := space.New(t)
 	var volume corev1.VolumeSource
@@ -108,7 +107,7 @@ func (w Software) survives(t *testing.T) {
 	require.Greater(t, len(families), 10)
 }
 
-// awaitServing waits until one runs and serves; another than before.
+// awaitServing waits until another family than before runs and serves.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {
@@ -117,14 +116,14 @@ func (t *Trial) awaitServing(what string, before *witness.Family) {
 	})
 }
 
-// endure deals a blow to the holder and waits until one runs again, serves, and
-// has lost nothing.
+// endure injects a fault into the holder, and waits until the application runs again,
+// serves, and has lost no number of its journal.
 func (t *Trial) endure(b fault.Fault) {
 	t.Helper()
 	before, victim := t.busy()
 	killed := process.Find(victim, process.Agent)
 	b.Strike(t.Space, victim)
-	struck := time.Now() // what the killed agent renewed, it renewed before
+	struck := time.Now() // the killed agent renewed only before
 	what := fmt.Sprintf("%s in %s", b.Name, victim.Name)
 	survived := false
 	t.Await(ServeTimeout, "one runs again after "+what, func() bool {
@@ -141,7 +140,7 @@ func (t *Trial) endure(b fault.Fault) {
 	if before != nil {
 		t.Logf("%-24s nobody for %v", b.Name, t.vacancyAfter(before).Round(time.Millisecond))
 	}
-	// What was killed comes back after a back-off that grows; a fresh pod has none.
+	// A killed container waits in a growing back-off; a fresh pod has none.
 	if _, holder := t.Living(); holder != nil && holder.UID != victim.UID {
 		err := t.Client.CoreV1().Pods(t.Namespace).Delete(t.Context(), victim.Name, metav1.DeleteOptions{})
 		require.NoError(t, space.IgnoreNotFound(err))
@@ -150,9 +149,9 @@ func (t *Trial) endure(b fault.Fault) {
 	t.awaitServing(what, nil)
 }
 
-// busy is the application that lives, with a client that writes to its journal.
-// A machine that starves may take the slot from it at any time; then it is the
-// next one.
+// busy returns the living application, with a client that writes to its journal. On a
+// starved machine the application may lose its slot at any time, and then busy returns
+// the next one.
 func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves a client", func() bool {
@@ -165,8 +164,7 @@ func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	return family, pod
 }
 
-// runsOn tells whether another agent than the killed one renewed the hold of a
-// family that lives.
+// runsOn tells whether the family lives on, and a new agent has renewed its hold.
 func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *process.Process, since time.Time) bool {
 	now, holder := t.Living()
 	if now == nil || now.Start != before.Start || holder == nil || t.Holder(t.slot) == nil {
@@ -176,7 +174,7 @@ func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *proce
 	return fresh != nil && killed != nil && fresh.PID != killed.PID && t.Lease(t.slot).Spec.RenewTime.After(since)
 }
 
-// vacancyAfter is how long nobody ran between a family and the next.
+// vacancyAfter returns the time between the end of a family and the next start.
 func (t *Trial) vacancyAfter(before *witness.Family) time.Duration {
 	all := t.all()
 	i := slices.IndexFunc(all, func(f witness.Family) bool { return f.Start == before.Start })

@@ -30,44 +30,45 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// Software is one of the images of test/image/apps, and how people deploy it.
+// Software describes one of the images of test/image/apps, as people deploy it.
 type Software struct {
 	Name string
-	// port that it serves on; 0: none.
+	// Port is the port of its service; 0 means none.
 	Port int32
-	// data is where its volume goes; empty: it has none.
+	// Data is the mount point of its volume; empty means none.
 	Data string
-	// group is the volume's, for an image that is not root's.
+	// Group owns the volume, for an image without root.
 	Group int64
-	// edit is the last word on the pod template.
+	// Edit changes the pod template at the very end.
 	Edit func(*corev1.PodTemplateSpec)
-	// serves tells whether the application of a pod does its work.
+	// Serves tells whether the application of a pod does its work.
 	Serves func(*space.Space, *corev1.Pod) bool
-	// journal writes what must never be lost; nil: it keeps nothing.
+	// Journal writes numbers that must never be lost; nil means no data.
 	Journal *Journal
-	// started is what it logs once it has started, by as many as boots; it may
-	// serve before that. Empty: it serves only then.
+	// Started is a log line of each of its processes at the end of the start, and Boots
+	// their number. The application may serve earlier. Empty means no such line.
 	Started string
 	Boots   int
-	// reloaded is what it logs once SIGHUP has had its effect; empty: it is not asked to.
+	// Reloaded is its log line after SIGHUP; empty means that no SIGHUP is sent.
 	Reloaded string
-	// check is what has to be true of what it did, at the end.
+	// Check inspects the results at the end.
 	Check func(*Trial)
-	// unordered: several processes log at once.
+	// Unordered tells that several processes log at once.
 	Unordered bool
-	// noise matches what it logs of those who look whether it serves yet, and
-	// what no two runs of it log equally often; nil: nothing.
+	// Noise matches log lines about the tests' own requests, and lines that differ in
+	// number between any two runs; nil matches none.
 	Noise *regexp.Regexp
-	// deaf: it does not handle SIGTERM. The kernel spared it as PID 1; behind
-	// a gate it ends: the one difference that there is.
+	// Deaf tells that the application does not handle SIGTERM. As PID 1 it survives the
+	// signal; behind a gate it ends. No other difference is allowed.
 	Deaf bool
 }
 
-// ServeTimeout is for a start until it serves: a JVM takes five seconds, one of
-// five on a small machine several times that.
+// ServeTimeout bounds a start until the application serves. A JVM takes five seconds, and
+// several times that beside four other tests on a small machine.
 const ServeTimeout = 90 * time.Second
 
-// Test runs both halves of what is promised for real applications.
+// Test protects both promises for real applications: one at a time, and no difference
+// but the gate.
 func (w Software) Test(t *testing.T) {
 	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
 	t.Parallel()
@@ -81,10 +82,10 @@ func (w Software) Test(t *testing.T) {
 	})
 }
 
-// shelf are the references of the images in the cluster's registry, made once.
+// shelf holds the references of the images that are in the cluster's registry.
 var shelf sync.Map
 
-// reference makes an image and pushes it.
+// reference makes an image, once, and pushes it.
 func (w Software) reference(t *testing.T) string {
 	once, _ := shelf.LoadOrStore(w.Name, sync.OnceValues(func() (string, error) {
 		img, err := apps.Image(context.Background(), w.Name, oci.Uncompressed)
@@ -103,7 +104,7 @@ func (w Software) reference(t *testing.T) string {
 	return reference
 }
 
-// Template changes the test application's pods to those of the software.
+// Template returns an edit that replaces the test application by the software.
 func (w Software) Template(t *testing.T, volume corev1.VolumeSource) func(*corev1.PodTemplateSpec) {
 	reference := w.reference(t)
 	return func(p *corev1.PodTemplateSpec) {
@@ -129,8 +130,7 @@ func (w Software) Template(t *testing.T, volume corev1.VolumeSource) func(*corev
 	}
 }
 
-// claimVolume makes a volume on one node, and the claim that pods name: what
-// people have who keep their data on a machine's own disk.
+// claimVolume makes a volume on the disk of one node, and the claim that pods name.
 func claimVolume(s *space.Space, w Software) corev1.VolumeSource {
 	s.Helper()
 	dir := filepath.Join(s.Dir, "data")
@@ -170,7 +170,7 @@ func claimVolume(s *space.Space, w Software) corev1.VolumeSource {
 	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.Name}}
 }
 
-// kernel hears of every application that a gate starts, once for all tests.
+// kernel listens for every application that a shim starts, once for all tests.
 var kernel = sync.OnceValues(func() (*witness.Families, error) {
 	families, err := witness.ListenToFamilies()
 	if err == nil {
@@ -179,7 +179,7 @@ var kernel = sync.OnceValues(func() (*witness.Families, error) {
 	return families, err
 })
 
-// families are those of all pods that were ever seen.
+// families are the process families of all pods of a workload, dead pods included.
 type families struct {
 	*space.Space
 	heard *witness.Families
@@ -187,13 +187,14 @@ type families struct {
 	pods  map[string]string // names by UID
 }
 
+// newFamilies returns the families of a workload from now on.
 func newFamilies(s *space.Space, app string) *families {
 	heard, err := kernel()
 	require.NoError(s, err)
 	return &families{Space: s, heard: heard, app: app, pods: map[string]string{}}
 }
 
-// all are the families so far.
+// all returns the families so far.
 func (f *families) all() []witness.Family {
 	uids := []string{}
 	for _, pod := range f.Space.Pods(f.app) {
@@ -207,7 +208,7 @@ func (f *families) all() []witness.Family {
 	return all
 }
 
-// Living is the last family that lives, with its pod; or nil.
+// Living returns the last family that lives, with its pod, or nil.
 func (f *families) Living() (*witness.Family, *corev1.Pod) {
 	for _, family := range slices.Backward(f.all()) {
 		if family.End == 0 {
@@ -217,8 +218,7 @@ func (f *families) Living() (*witness.Family, *corev1.Pod) {
 	return nil, nil
 }
 
-// neverTwo holds the whole record to the promise: all of one application is
-// dead before anything of the next one starts.
+// neverTwo fails the test unless each family was dead before the next one started.
 func (f *families) neverTwo() {
 	all := f.all()
 	for i, next := range all {
@@ -228,11 +228,11 @@ func (f *families) neverTwo() {
 	}
 }
 
-// Contains is a software's answer over HTTP.
+// Contains returns a function that tells whether a pod answers with a text over HTTP.
 func Contains(path, text string) func(*space.Space, *corev1.Pod) bool {
 	return func(s *space.Space, pod *corev1.Pod) bool {
 		port := fmt.Sprint(pod.Spec.Containers[0].Ports[0].ContainerPort)
-		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second) // for one that accepts and does not answer yet
+		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second) // a new server may accept and not answer yet
 		defer cancel()
 		body, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, port, path, nil).DoRaw(ctx)
 		return err == nil && strings.Contains(string(body), text)

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// dump writes what a person needs to understand a failure: into a file where the
-// test's artifacts are kept, so that the failure itself stays in sight.
+// dump describes the namespace of a failed test. The description goes into a file among
+// the test's artifacts, so that the failure itself stays in sight.
 func dump(s *Space) {
 	text := describe(s)
 	if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {
@@ -34,6 +34,7 @@ func dump(s *Space) {
 	}
 }
 
+// describe returns the Leases, pods, Events, records and logs of the namespace.
 func describe(s *Space) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "namespace %s, clock %v\n", s.Namespace, record.Now())
@@ -60,6 +61,7 @@ func describe(s *Space) string {
 	return out.String()
 }
 
+// deref formats an optional value.
 func deref[T any](p *T) string {
 	if p == nil {
 		return "-"
@@ -67,6 +69,7 @@ func deref[T any](p *T) string {
 	return fmt.Sprint(*p)
 }
 
+// dumpEvents writes the Events in the order of their time.
 func dumpEvents(s *Space, out *strings.Builder) {
 	events, _ := s.events.List(everything)
 	slices.SortFunc(events, func(a, b *corev1.Event) int {
@@ -78,6 +81,7 @@ func dumpEvents(s *Space, out *strings.Builder) {
 	}
 }
 
+// eventTime returns the instant of an Event, in whichever field its writer set.
 func eventTime(e *corev1.Event) time.Time {
 	if !e.EventTime.IsZero() {
 		return e.EventTime.Time
@@ -85,6 +89,7 @@ func eventTime(e *corev1.Event) time.Time {
 	return e.LastTimestamp.Time
 }
 
+// dumpRecords writes all records of the namespace.
 func dumpRecords(s *Space, out *strings.Builder) {
 	if s.Dir == "" {
 		return
@@ -101,6 +106,7 @@ func dumpRecords(s *Space, out *strings.Builder) {
 	}
 }
 
+// dumpLogs writes the last lines of each container's log.
 func dumpLogs(s *Space, out *strings.Builder, pods []*corev1.Pod) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

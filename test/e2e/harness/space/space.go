@@ -32,7 +32,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Said are the messages of a pod's Events of that reason, without its address.
+// Said returns the messages of a pod's Events of a reason, without the pod's address.
 func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 	var all []string
 	for _, e := range s.Events() {
@@ -45,34 +45,33 @@ func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 }
 
 const (
-	// StartTimeout is for a first start: an image to pull, three pods to
-	// schedule, all on a machine that five tests share. Scheduler and kubelets
-	// hear of nothing for up to a minute after a restart of the API server, whom
-	// they ask again and again less often.
+	// StartTimeout bounds a first start: an image to pull, three pods to schedule, all
+	// on a machine that five tests share. After a restart of the API server, scheduler
+	// and kubelets reconnect less and less often, up to a minute late.
 	StartTimeout = 3 * time.Minute
-	// Soon is for what comes by itself, however late on a machine that stalls, and
-	// whose time nobody promises: a status, an Event beside it, a stream's answer.
+	// Soon bounds what comes by itself and has no promised time: a status, an Event, the
+	// answer of a stream. A machine that stalls may delay each of them for seconds.
 	Soon = 30 * time.Second
-	// Turn is how often a condition is looked at again if nothing changed in
+	// Turn is the interval at which a condition is checked again if nothing changed in
 	// the namespace: records are files, which send no events.
 	Turn = 10 * time.Millisecond
-	// Fresh is how old a running application's last stamp may be on a machine
+	// Fresh is the greatest age of a running application's last stamp, on a machine
 	// that is busy.
 	Fresh = 300 * time.Millisecond
 )
 
-// Keep keeps the namespaces of failed tests.
+// Keep tells to keep the namespaces of failed tests.
 var Keep bool
 
-// Space is a test's own namespace, watched.
+// Space is a namespace of a test's own, with a watch on its objects.
 type Space struct {
 	*testing.T
 	Namespace string
 	Client    kubernetes.Interface
-	// dir is the host's directory of the namespace's records; empty on a
-	// cluster of the user's own.
+	// Dir is the host's directory of the namespace's records; empty on a cluster of the
+	// user's own.
 	Dir string
-	// tolerate judges an overlap that the test's fault makes unavoidable.
+	// Tolerate tells which overlaps the test's fault makes unavoidable.
 	Tolerate func(record.Overlap) bool
 
 	change chan struct{}
@@ -81,8 +80,8 @@ type Space struct {
 	events corelisters.EventNamespaceLister
 }
 
-// New makes a namespace that opted in. When the test ends, no two
-// applications of it may have run at once.
+// New makes a namespace that opted in, unless change says otherwise. At the end of the
+// test New's cleanup fails the test if two applications of the namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -96,7 +95,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	require.NoError(t, err)
 	since := time.Now()
 	s := &Space{T: t, Namespace: namespace.Name, Client: cluster.Client, change: make(chan struct{}, 1)}
-	// t.Context ends before the cleanup, which still has to look.
+	// t.Context ends before the cleanup, which still reads the lists.
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		judge(s)
@@ -108,7 +107,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 			remove(s)
 		}
 		if !t.Failed() && !testing.Verbose() {
-			// A person who waits sees how far it is; what fails is printed by go test.
+			// A person who waits sees the progress; go test itself prints the failures.
 			fmt.Printf("passed %s %.0fs\n", t.Name(), time.Since(since).Seconds())
 		}
 	})
@@ -118,7 +117,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 		require.NoError(t, os.Chmod(s.Dir, 0o777), "whatever the umask, pods of every user record here")
 	}
 	watch(s, ctx)
-	// Without it no pod is let in.
+	// Without the account no pod is admitted.
 	s.Await(StartTimeout, "the namespace's service account", func() bool {
 		_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
@@ -126,7 +125,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	return s
 }
 
-// shortName makes a test's name part of a namespace's.
+// shortName returns a test's name as a part of a namespace's name.
 func shortName(test string) string {
 	test, _, _ = strings.Cut(strings.TrimPrefix(test, "Test"), "/")
 	var b strings.Builder
@@ -139,6 +138,7 @@ func shortName(test string) string {
 	return strings.Trim(b.String()[:min(b.Len(), 40)], "-")
 }
 
+// watch keeps lists of the namespace's pods, Leases and Events.
 func watch(s *Space, ctx context.Context) {
 	factory := informers.NewSharedInformerFactoryWithOptions(s.Client, 0, informers.WithNamespace(s.Namespace))
 	core, coordination := factory.Core().V1(), factory.Coordination().V1()
@@ -159,6 +159,7 @@ func watch(s *Space, ctx context.Context) {
 	factory.WaitForCacheSync(ctx.Done())
 }
 
+// Changed wakes the conditions that wait.
 func (s *Space) Changed() {
 	select {
 	case s.change <- struct{}{}:
@@ -166,7 +167,7 @@ func (s *Space) Changed() {
 	}
 }
 
-// Await waits until the condition holds.
+// Await waits until the condition holds, or fails the test.
 func (s *Space) Await(timeout time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if !s.Within(timeout, condition) {
@@ -174,7 +175,7 @@ func (s *Space) Await(timeout time.Duration, what string, condition func() bool)
 	}
 }
 
-// Never watches for d that the condition does not hold.
+// Never fails the test if the condition holds within d.
 func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if s.Within(d, condition) {
@@ -182,6 +183,7 @@ func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	}
 }
 
+// Within waits until the condition holds, and tells whether it did in time.
 func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -202,8 +204,7 @@ func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	}
 }
 
-// Remark says what a person should know of a test that passes, too, of which go
-// test prints no log.
+// Remark prints a message even if the test passes, when go test prints no log.
 func (s *Space) Remark(format string, args ...any) {
 	s.Helper()
 	s.Logf(format, args...)
@@ -212,14 +213,14 @@ func (s *Space) Remark(format string, args ...any) {
 	}
 }
 
-// Pods are the pods of a workload: those labelled app=name.
+// Pods returns the pods of a workload: those with the label app=name.
 func (s *Space) Pods(app string) []*corev1.Pod {
 	pods, err := s.pods.List(labels.SelectorFromSet(labels.Set{"app": app}))
 	require.NoError(s, err)
 	return pods
 }
 
-// Pod is the pod of that name, or nil.
+// Pod returns the pod of that name, or nil.
 func (s *Space) Pod(name string) *corev1.Pod {
 	pod, err := s.pods.Get(name)
 	if err != nil {
@@ -228,7 +229,7 @@ func (s *Space) Pod(name string) *corev1.Pod {
 	return pod
 }
 
-// Lease is the slot of that name, or an empty one.
+// Lease returns the Lease of a slot, or an empty Lease.
 func (s *Space) Lease(slot string) *coordinationv1.Lease {
 	lease, err := s.leases.Get(slot)
 	if err != nil {
@@ -237,9 +238,10 @@ func (s *Space) Lease(slot string) *coordinationv1.Lease {
 	return lease
 }
 
-// Identity is who a slot's Lease names; empty: nobody.
+// Identity returns the holderIdentity of a slot's Lease; empty means no holder.
 func (s *Space) Identity(slot string) string { return IdentityOf(s.Lease(slot)) }
 
+// IdentityOf returns the holderIdentity of a Lease; empty means no holder.
 func IdentityOf(lease *coordinationv1.Lease) string {
 	if holder := lease.Spec.HolderIdentity; holder != nil {
 		return *holder
@@ -247,10 +249,10 @@ func IdentityOf(lease *coordinationv1.Lease) string {
 	return ""
 }
 
-// Holder is the pod that a slot's Lease names, or nil.
+// Holder returns the pod that a slot's Lease names, or nil.
 func (s *Space) Holder(slot string) *corev1.Pod { return s.Named(s.Lease(slot)) }
 
-// Named is the pod that a Lease names, or nil.
+// Named returns the pod that a Lease names, or nil.
 func (s *Space) Named(lease *coordinationv1.Lease) *corev1.Pod {
 	name, uid, _ := strings.Cut(IdentityOf(lease), "_")
 	if pod := s.Pod(name); pod != nil && string(pod.UID) == uid {
@@ -259,8 +261,8 @@ func (s *Space) Named(lease *coordinationv1.Lease) *corev1.Pod {
 	return nil
 }
 
-// AwaitHolder waits for the pod that a slot's Lease names: the record may tell of
-// its application before the watch tells of the Lease.
+// AwaitHolder waits for the pod that a slot's Lease names. The record may show the
+// application before the watch shows the Lease.
 func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	s.Helper()
 	s.Await(Soon, "a holder of "+slot, func() bool {
@@ -270,7 +272,7 @@ func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	return holder
 }
 
-// Record is what happened under a name.
+// Record returns the record of a name, or skips the test where there are no records.
 func (s *Space) Record(name string) record.Record {
 	s.Helper()
 	if s.Dir == "" {
@@ -281,7 +283,7 @@ func (s *Space) Record(name string) record.Record {
 	return r
 }
 
-// Running is the one application that runs under a name now, or nil.
+// Running returns the application that runs under a name now, or nil.
 func (s *Space) Running(name string) *record.Process {
 	running := s.Record(name).Mains().Running(Fresh)
 	if len(running) == 0 {
@@ -290,7 +292,7 @@ func (s *Space) Running(name string) *record.Process {
 	return &running[len(running)-1]
 }
 
-// judge holds every record of the namespace to the promise.
+// judge fails the test if a record of the namespace breaks the promise.
 func judge(s *Space) {
 	if s.Dir == "" {
 		return
@@ -315,6 +317,7 @@ func judge(s *Space) {
 	}
 }
 
+// remove deletes the namespace, and its records if the test passed.
 func remove(s *Space) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -322,12 +325,13 @@ func remove(s *Space) {
 	err := s.Client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{PropagationPolicy: &now})
 	assert.NoError(s, IgnoreNotFound(err))
 	if s.Dir != "" && !s.Failed() {
-		// An application that is still stopping may write into it meanwhile; what
-		// that leaves goes with the cluster.
+		// An application that is still stopping may write a file meanwhile. That file
+		// ends with the cluster.
 		_ = os.RemoveAll(s.Dir)
 	}
 }
 
+// IgnoreNotFound returns no error for an object that is gone.
 func IgnoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -335,7 +339,7 @@ func IgnoreNotFound(err error) error {
 	return err
 }
 
-// Mount is where the pods of the namespace have their records.
+// Mount returns the workers' directory of the namespace's records.
 func (s *Space) Mount() string { return filepath.Join(lab.SharedMount, s.Namespace) }
 
 // Events returns all Events of the namespace.
@@ -345,7 +349,7 @@ func (s *Space) Events() []*corev1.Event {
 	return events
 }
 
-// Event is an event about an object, or nil.
+// Event returns an Event about an object, or nil.
 func (s *Space) Event(kind, name, reason string) *corev1.Event {
 	for _, e := range s.Events() {
 		if e.InvolvedObject.Kind == kind && e.InvolvedObject.Name == name && e.Reason == reason {

@@ -12,6 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
+// ContainersRun tells whether all containers of a pod run.
 func ContainersRun(pod *corev1.Pod) bool {
 	statuses := pod.Status.ContainerStatuses
 	for _, status := range statuses {
@@ -22,7 +23,7 @@ func ContainersRun(pod *corev1.Pod) bool {
 	return len(statuses) > 0
 }
 
-// Condition tells what a condition says of a pod.
+// Condition tells whether a condition of a pod is true.
 func Condition(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == condition {
@@ -32,8 +33,8 @@ func Condition(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 	return false
 }
 
-// Restarted is how often the application's container of a pod was. The kubelet may
-// count a restart before it says how the run before it ended; here it counts then.
+// Restarted returns the number of restarts of a pod's first container. A restart counts
+// once the kubelet has also reported the end of the run before.
 func Restarted(s *space.Space, pod *corev1.Pod) int32 {
 	now := s.Pod(pod.Name)
 	if now == nil || len(now.Status.ContainerStatuses) == 0 {
@@ -46,8 +47,8 @@ func Restarted(s *space.Space, pod *corev1.Pod) int32 {
 	return status.RestartCount
 }
 
-// LastEnd is how the application's container of a pod ended last, or nil: it may
-// not have, or the kubelet has not said it yet.
+// LastEnd returns the last end of a pod's first container, or nil if the kubelet has
+// reported none.
 func LastEnd(s *space.Space, pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	now := s.Pod(pod.Name)
 	if now == nil || len(now.Status.ContainerStatuses) == 0 {
@@ -56,6 +57,7 @@ func LastEnd(s *space.Space, pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	return now.Status.ContainerStatuses[0].LastTerminationState.Terminated
 }
 
+// Complete tells whether a Job is complete.
 func Complete(job *batchv1.Job) bool {
 	for _, c := range job.Status.Conditions {
 		if c.Type == batchv1.JobComplete {
@@ -65,6 +67,7 @@ func Complete(job *batchv1.Job) bool {
 	return false
 }
 
+// Container returns the status of a container by its name.
 func Container(status corev1.PodStatus, name string) corev1.ContainerStatus {
 	i := slices.IndexFunc(status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == name })
 	if i < 0 {
@@ -73,6 +76,7 @@ func Container(status corev1.PodStatus, name string) corev1.ContainerStatus {
 	return status.ContainerStatuses[i]
 }
 
+// Ready tells whether a pod is Ready.
 func Ready(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {

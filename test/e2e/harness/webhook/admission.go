@@ -18,16 +18,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// DryRun asks and changes nothing; admission is the same.
+// DryRun makes a request change nothing; admission is the same.
 var DryRun = []string{metav1.DryRunAll}
 
-// Try asks for a pod's creation without creating it.
+// Try proposes a pod to the API server by dry run.
 func Try(s *space.Space, pod *corev1.Pod) (*corev1.Pod, error) {
 	return s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// Refused tries a pod and wants this answer. An API server that is too busy for one
-// is asked again; one that has admitted the pod, or forbidden it, has answered.
+// Refused proposes a pod and demands a refusal with a message. A busy API server may
+// fail to ask the webhook, and is then asked again.
 func Refused(s *space.Space, pod *corev1.Pod, message string) {
 	s.Helper()
 	var err error
@@ -41,9 +41,10 @@ func Refused(s *space.Space, pod *corev1.Pod, message string) {
 	}
 }
 
+// Claims are the annotations of a singleton.
 var Claims = map[string]string{api.SingletonAnnotation: "true"}
 
-// AwaitGating waits until the API server has learnt of the webhook again.
+// AwaitGating waits until the API server calls the webhook again.
 func AwaitGating(s *space.Space) {
 	require.Eventually(s, func() bool {
 		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(context.Background(), app.Bare(s, "probe", Claims),

@@ -29,13 +29,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// What is installed, by the names in manifests/.
+// The names of the installed objects, as manifests/ has them.
 const (
 	Namespace     = "metaparticle-system"
 	Name          = "metaparticle-webhook"
 	Configuration = "metaparticle"
 )
 
+// Deployment returns the webhook's Deployment.
 func Deployment(t *testing.T) *appsv1.Deployment {
 	t.Helper()
 	d, err := cluster.Client.AppsV1().Deployments(Namespace).Get(context.Background(), Name, metav1.GetOptions{})
@@ -43,7 +44,7 @@ func Deployment(t *testing.T) *appsv1.Deployment {
 	return d
 }
 
-// Scale waits until the webhook's Service has that many endpoints.
+// Scale sets the webhook's replicas and waits until its Service has as many endpoints.
 func Scale(t *testing.T, replicas int32) {
 	t.Helper()
 	ctx := context.Background()
@@ -55,6 +56,7 @@ func Scale(t *testing.T, replicas int32) {
 	require.Eventually(t, func() bool { return endpoints(ctx) == int(replicas) }, space.StartTimeout, 10*space.Turn)
 }
 
+// endpoints returns the number of ready endpoints of the webhook's Service.
 func endpoints(ctx context.Context) (ready int) {
 	list, err := cluster.Client.DiscoveryV1().EndpointSlices(Namespace).
 		List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + Name})
@@ -71,10 +73,10 @@ func endpoints(ctx context.Context) (ready int) {
 	return ready
 }
 
+// Dialer opens a TLS connection to one pod of the webhook.
 type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Dial connects to one pod of the webhook, by kubectl port-forward, until
-// the second answer is called.
+// Dial reaches one pod of the webhook by kubectl port-forward, until end is called.
 func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), kubectl.Timeout)
@@ -99,7 +101,7 @@ func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 	}, end, nil
 }
 
-// Pods are the webhook's pods.
+// Pods returns the webhook's Ready pods.
 func Pods(t *testing.T) []corev1.Pod {
 	t.Helper()
 	pods, err := cluster.Client.CoreV1().Pods(Namespace).

@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"math"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// Facts are what a decision depends on, beside the Leases.
+type Facts struct {
+	// Wall is the wall clock's time, which each write carries for people.
+	Wall time.Time
+	// Compete: a shim waits for a grant, and the pod is to stay.
+	Compete bool
+	// Alive: a child of some hold is alive.
+	Alive bool
+	// Children are the children whose hold this claim may resume.
+	Children []Child
+	// Proven reports whether no child of the hold can be alive.
+	Proven func(hold string) bool
+	// Notes are what the next write tells the standbys.
+	Notes lease.Notes
+	// Renew: the slots of a held claim are renewed. Guard: their watches begin anew
+	// where they have ended.
+	Renew, Guard bool
+}
+
+// Child is a connected child of a hold, with the tokens of its grant.
+type Child struct {
+	Hold   string
+	Tokens []Token
+}
+
+// Token is the fencing token of one slot.
+type Token struct{ Slot, Token string }
+
+// Kind says what an action is.
+type Kind int
+
+const (
+	// Look reads the Lease, unless From says where to go on, and watches it.
+	Look Kind = iota + 1
+	// EndLook ends the slot's look.
+	EndLook
+	// Read reads the Lease consistently.
+	Read
+	// Acquire, Renew and Release write Record.
+	Acquire
+	Renew
+	Release
+	// StandBack tells that the campaign gives its slots back, because Slot cannot be
+	// had. It asks for no request.
+	StandBack
+)
+
+// Action is one thing that the caller is to do. The answer goes with it.
+type Action struct {
+	Kind Kind
+	Slot string
+	// Record is what a write stores, over the version that it names.
+	Record lease.Record
+	// From is the version from which a look goes on; empty for a look that reads.
+	From string
+	// Hold is the hold that a release, or a campaign that stands back, gives up.
+	Hold string
+	// Resumed: the hold of an acquiring write was begun by an earlier agent process.
+	Resumed bool
+
+	slot *slot
+	// look numbers a look of the slot.
+	look int
+	// held is the hold of a renewal, or of a read; attempt is the write itself.
+	held    *lease.Hold
+	attempt lease.Attempt
+	// campaign is the one of an acquiring write.
+	campaign campaign
+	// leaps counts the leaps that the claim knew when it sent the write.
+	leaps int
+}
+
+// Never is the instant that does not come.
+const Never = time.Duration(math.MaxInt64)
+
+// plan collects the actions of one decision, and the instant of the next one.
+type plan struct {
+	now     time.Duration
+	facts   Facts
+	actions []Action
+	wake    time.Duration
+}
+
+func (p *plan) add(a Action) {
+	a.Slot = a.slot.name
+	p.actions = append(p.actions, a)
+}
+
+// wakeAt asks for another decision at that instant.
+func (p *plan) wakeAt(at time.Duration) { p.wake = min(p.wake, at) }
+
+// Answer is what became of a request.
+type Answer struct {
+	// Record is the Lease in the answer, if there is no error.
+	Record lease.Record
+	Err    error
+	// Conflict: the Lease has another version. Missing: there is no such Lease.
+	Conflict, Missing bool
+	// RetryAfter is the pause that the API server asks for.
+	RetryAfter time.Duration
+}

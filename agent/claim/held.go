@@ -1,0 +1,40 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import "slices"
+
+// keep decides for a holder.
+func (c *Claim) keep(p *plan) {
+	if p.facts.Renew {
+		for _, s := range c.campaign.slots {
+			s.renew(p, p.facts.Notes)
+		}
+	}
+	if p.facts.Guard {
+		for _, s := range c.campaign.slots {
+			s.guard(p)
+		}
+	}
+	c.tidy(p)
+}
+
+// tidy ends the looks of the slots that the hold does not need. A slot that a lost write
+// may have taken is first read, and released.
+func (c *Claim) tidy(p *plan) {
+	for _, s := range c.need.slots {
+		if slices.Contains(c.campaign.slots, s) {
+			continue
+		}
+		s.giveBack(p)
+		r, ok := s.view.Record()
+		switch {
+		case s.unread != "" || ok && s.proven(p.facts, r):
+			slots{s}.lookAll(p)
+		case s.look.on || !s.view.IsBlind():
+			s.endLook()
+			s.view.Blind()
+		}
+	}
+}

@@ -1,0 +1,156 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"slices"
+	"time"
+)
+
+// need says which slots a claim needs: all of them, or any one.
+type need struct {
+	*terms
+	slots slots
+	// began is when this agent process began.
+	began time.Duration
+}
+
+// candidates returns the slots that a campaign needs; none if it may not begin, or go on.
+// A pod of several slots takes none of them before it sees all of them free: it would
+// keep others from running though it cannot run itself. Once it has some, patience
+// decides.
+func (n need) candidates(p *plan, c campaign) slots {
+	if n.Any {
+		return n.anyOne(p, c)
+	}
+	if len(n.slots) == 1 || slices.ContainsFunc(n.slots, func(s *slot) bool { return s.held != nil }) {
+		return n.slots
+	}
+	for _, s := range n.slots {
+		if at := s.obtainableAt(p); p.now < at {
+			p.wakeAt(at)
+			return nil
+		}
+	}
+	return n.slots
+}
+
+// anyOne returns the one slot for which a campaign goes: the one that it has, or has a
+// write under way for; its choice while that is free; or another free one.
+func (n need) anyOne(p *plan, c campaign) slots {
+	for _, s := range n.slots {
+		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
+			return slots{s}
+		}
+	}
+	if at := n.soleAt(p); p.now < at {
+		p.wakeAt(at)
+		return nil
+	}
+	var own, free slots
+	for _, s := range n.slots {
+		at := s.choosableAt(p)
+		if p.now < at {
+			p.wakeAt(at)
+			continue
+		}
+		if r, _ := s.view.Record(); s.proven(p.facts, r) {
+			own = append(own, s)
+		}
+		free = append(free, s)
+	}
+	switch {
+	case len(own) > 0:
+		return own[:1]
+	case len(c.slots) == 1 && slices.Contains(free, c.slots[0]):
+		return c.slots
+	case len(free) == 0:
+		return nil
+	}
+	// Standbys that choose at random collide less.
+	i := int(n.Random.Uint64() % uint64(len(free))) //nolint:gosec // less than len(free)
+	return free[i : i+1]
+}
+
+// soleAt returns the instant from which this pod can have no child under any slot. An
+// earlier agent process may have had one, under a slot that was not seen yet, or whose
+// Lease was made anew meanwhile: no agent has written such a record.
+func (n need) soleAt(p *plan) time.Duration {
+	duration, at := n.Self.Budget.Duration, time.Duration(0)
+	for _, s := range n.slots {
+		switch r, ok := s.view.Record(); {
+		case !ok:
+			at = max(at, n.began+duration)
+		case n.Self.Mine(r) && !s.proven(p.facts, r):
+			at = max(at, s.view.ExpiresAt(duration))
+		case r.Holder != "" && r.Hold == "":
+			at = max(at, min(s.view.ExpiresAt(duration), n.began+duration))
+		}
+	}
+	return at
+}
+
+// resumable returns the campaign for a child that an earlier agent process granted, if
+// every Lease that the child needs is of that very hold still.
+func (n need) resumable(f Facts) (campaign, bool) {
+	for _, child := range f.Children {
+		needed := n.slotsOf(child)
+		if tokens, ok := n.tokensOf(child, needed); ok {
+			return campaign{hold: child.Hold, resumed: true, slots: needed, tokens: tokens}, true
+		}
+	}
+	return campaign{}, false
+}
+
+// slotsOf returns the slots that the child needs. A child of a claim of any one slot names
+// its slot, or a Lease names its hold; otherwise it may run under each of them.
+func (n need) slotsOf(child Child) slots {
+	if !n.Any {
+		return n.slots
+	}
+	for _, s := range n.slots {
+		r, _ := s.view.Record()
+		if slices.ContainsFunc(child.Tokens, func(t Token) bool { return t.Slot == s.name }) || n.Self.Holds(r, child.Hold) {
+			return slots{s}
+		}
+	}
+	return n.slots
+}
+
+// tokensOf returns the tokens of the child's hold; false unless every slot is seen to be
+// of it. A token that the child does not know is taken from the Lease.
+func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
+	var tokens []Token
+	for _, s := range needed {
+		r, ok := s.view.Record()
+		if !ok || !n.Self.Holds(r, child.Hold) {
+			return nil, false
+		}
+		token := campaign{tokens: child.Tokens}.token(s.name)
+		if token == "" {
+			token = r.Token
+		}
+		if token == "" {
+			return nil, false
+		}
+		tokens = append(tokens, Token{Slot: s.name, Token: token})
+	}
+	return tokens, true
+}
+
+// lost reports whether the hold of a child is seen to be over: a Lease that the child
+// needs is not of the hold. Taken: another pod may have that Lease.
+func (n need) lost(child Child) (lost, taken bool) {
+	needed := n.slotsOf(child)
+	for _, s := range needed {
+		r, ok := s.view.Record()
+		if !ok && len(needed) > 1 && n.Any {
+			return false, false // the child may run under this slot
+		}
+		if ok && !n.Self.Holds(r, child.Hold) {
+			lost, taken = true, taken || !n.Self.Mine(r)
+		}
+	}
+	return lost, taken
+}

@@ -1,0 +1,123 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"slices"
+)
+
+// wait decides for a standby.
+func (c *Claim) wait(p *plan) {
+	c.settleHandback(p)
+	if resumed, ok := c.need.resumable(p.facts); ok {
+		c.campaign, c.handback = resumed, handback{}
+		c.run(p)
+	} else if next, ok := c.nextCampaign(p); ok {
+		c.campaign = next
+		c.run(p)
+	} else {
+		c.need.slots.giveBack(p)
+	}
+	switch {
+	case c.stage == Held:
+	case c.finished(p):
+		c.stage = Done
+	default:
+		c.need.slots.lookAll(p)
+	}
+}
+
+// finished reports whether a stopped claim has nothing left to do: no child is left, and
+// every slot that can be released is, or has expired by now.
+func (c *Claim) finished(p *plan) bool {
+	if !c.stopping || p.facts.Alive {
+		return false
+	}
+	if p.now >= c.leaveBy {
+		return true
+	}
+	p.wakeAt(c.leaveBy)
+	return !c.need.slots.requested() && !c.need.slots.mineProven(p.facts)
+}
+
+// settleHandback notes that all slots of the last hold are released, from when on the
+// head start of the others counts.
+func (c *Claim) settleHandback(p *plan) {
+	if !c.mayCompete(p.facts) || !c.handback.due || c.need.slots.mineProven(p.facts) {
+		return
+	}
+	next := handback{competeAt: c.handback.competeAt}
+	if c.handback.headStart > 0 {
+		next.competeAt = p.now + c.handback.headStart
+	}
+	c.handback = next
+}
+
+// mayCompete reports whether this pod may begin a hold: a stopped one begins none, nor a
+// pod with a child of an earlier hold.
+func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.stopping }
+
+// nextCampaign returns the campaign that goes on, or begins; false if this pod does not
+// compete. The campaign's number stays the same until a slot is given up.
+func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
+	if !c.mayCompete(p.facts) || c.handback.due {
+		return campaign{}, false
+	}
+	if p.now < c.handback.competeAt {
+		p.wakeAt(c.handback.competeAt)
+		return campaign{}, false
+	}
+	slots := c.need.candidates(p, c.campaign)
+	if len(slots) == 0 {
+		return campaign{}, false
+	}
+	if c.campaign.hold != "" && !c.campaign.resumed && slices.Equal(slots, c.campaign.slots) {
+		return c.campaign, true
+	}
+	return campaign{hold: fmt.Sprintf("%016x", c.need.Random.Uint64()), slots: slots, since: p.now}, true
+}
+
+// run goes on with the campaign. The claim is held when every slot is. The campaign
+// acquires, or keeps, no slot before those that come earlier in the order.
+func (c *Claim) run(p *plan) {
+	for i, s := range c.campaign.slots {
+		if s.held != nil {
+			if s.lost != nil || s.held.ID() != c.campaign.hold || p.now >= s.held.DrainAt() {
+				c.abandon(p)
+				return
+			}
+			p.wakeAt(s.held.DrainAt())
+			s.renew(p, s.held.Record().Notes)
+			continue
+		}
+		if until := c.campaign.patientUntil(s.Self.Budget.Duration); i > 0 && p.now >= until {
+			c.standBack(p, s)
+			return
+		} else if i > 0 {
+			p.wakeAt(until)
+		}
+		if !c.campaign.take(p, s) {
+			c.campaign.slots[i+1:].giveBack(p)
+		}
+		return
+	}
+	c.stage = Held
+}
+
+// abandon gives up what the campaign has acquired so far: nothing was granted, so all of
+// it is released, or taken again from the first.
+func (c *Claim) abandon(p *plan) {
+	c.need.slots.drop(p.now)
+	c.campaign = campaign{}
+	p.wakeAt(p.now)
+}
+
+// standBack gives up what the campaign has acquired, because the next slot cannot be had.
+// The others have a renewal's period to take what is given back.
+func (c *Claim) standBack(p *plan, missing *slot) {
+	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
+	c.handback = handback{due: true, headStart: c.need.Self.Budget.Renew}
+	c.abandon(p)
+}

@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import "github.com/metaparticle-io/metaparticle/agent/lease"
+
+// crowd bounds how many attempts are under way for one slot. They start at most
+// a retry apart, also while earlier ones hang; with leases of up to 90 s a
+// request times out before the bound matters.
+const crowd = 8
+
+// renew sends the renewal of one slot if it is due: a sixth of the duration
+// after the last, or at once where standbys are to be told something new.
+func (s *slot) renew(p *plan, notes lease.Notes) {
+	if s.lost != nil {
+		return
+	}
+	due := s.held.RenewAt()
+	if s.reread || s.confirmed < s.leaps || !same(s.held.Record().Notes, notes) {
+		due = p.now
+	}
+	if due = max(due, s.tryAt, s.pace.nextAt()); p.now < due {
+		p.wakeAt(due)
+		return
+	}
+	if len(s.writing) >= crowd {
+		return
+	}
+	s.tryAt = p.now + s.jitter(s.Self.Budget.Retry)
+	p.wakeAt(s.tryAt)
+	if s.reread {
+		s.send(p, Action{Kind: Read, held: s.held, attempt: lease.Attempt{Record: s.held.Record()}}, "")
+		return
+	}
+	attempt := s.held.Renew(p.now, p.facts.Wall, notes)
+	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
+}
+
+func same(a, b lease.Notes) bool {
+	return a.Address == b.Address && a.Workload == b.Workload && a.Serving.Equal(b.Serving)
+}
+
+// guard keeps the watch of a held slot, which the claim had as a standby, and begins it
+// anew where it has ended. A holder whose Lease is taken so learns it at once. Its next
+// renewal would tell up to ten minutes later.
+//
+// While a renewal is overdue the claim begins no watch. The answer to the renewal
+// tells more, and an API server that comes back has enough to do.
+func (s *slot) guard(p *plan) {
+	if overdue := s.held.RenewAt() + s.Self.Budget.Retry; !s.look.on && p.now < overdue {
+		s.beginLook(p)
+	}
+}
+
+// giveBack gives back each of the slots.
+func (all slots) giveBack(p *plan) {
+	for _, s := range all {
+		s.giveBack(p)
+	}
+}
+
+// giveBack releases the slot if it is this pod's own though no child of its hold is alive.
+func (s *slot) giveBack(p *plan) {
+	if s.held != nil {
+		s.drop(p.now)
+	}
+	r, ok := s.view.Record()
+	if !ok || len(s.writing) > 0 || !s.proven(p.facts, r) {
+		return
+	}
+	if s.refused == r.Version && p.now < s.tryAt || p.now < max(s.look.at, s.pace.nextAt()) {
+		p.wakeAt(max(s.tryAt, s.look.at, s.pace.nextAt()))
+		return
+	}
+	s.refused = ""
+	s.release(p, r)
+}
+
+// release sends the write that frees the slot. The caller has proof.
+func (s *slot) release(p *plan, r lease.Record) {
+	next, err := s.Self.Release(r, p.facts.Wall)
+	if err != nil {
+		s.lookAgain(p.now, 0) // the record names no object to replace
+		return
+	}
+	s.send(p, Action{Kind: Release, Record: next, Hold: r.Hold}, "")
+}

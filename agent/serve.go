@@ -1,0 +1,37 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+)
+
+// Serve runs the agent's end of the gate and the agent's loop, and returns the error of
+// the process. The first part that ends, ends the other, and Serve waits for both. An
+// error of the gate alone ends the process at once: the gate is a watchdog, and the loop
+// may stand still.
+func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gates, loops := make(chan error, 1), make(chan error, 1)
+	go func() { gates <- gate(ctx) }()
+	go func() { loops <- loop(ctx) }()
+	var first, other error
+	select {
+	case first = <-gates:
+		if first != nil {
+			return first
+		}
+		cancel()
+		other = <-loops
+	case first = <-loops:
+		cancel()
+		other = <-gates
+	}
+	if first == nil && !errors.Is(other, context.Canceled) {
+		return other
+	}
+	return first
+}

@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestServeReturnsTheErrorOfTheProcess(t *testing.T) {
+	broken := errors.New("broken")
+	ends := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
+	lasts := func(err error) func(context.Context) error {
+		return func(ctx context.Context) error { <-ctx.Done(); return err }
+	}
+	for name, test := range map[string]struct {
+		gate, loop func(context.Context) error
+		want       error
+	}{
+		"gate ends":          {ends(nil), lasts(context.Canceled), nil},
+		"gate fails":         {ends(broken), lasts(context.Canceled), broken},
+		"loop ends":          {lasts(nil), ends(nil), nil},
+		"loop fails":         {lasts(nil), ends(broken), broken},
+		"gate fails on stop": {lasts(broken), ends(nil), broken},
+		"loop fails on stop": {ends(nil), lasts(broken), broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				assert.Equal(t, test.want, Serve(t.Context(), test.gate, test.loop))
+			})
+		})
+	}
+}
+
+// The kubelet kills the application when the process ends, and not before.
+func TestServeWaitsForNoBlockedLoopWhenTheGateFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken, blocked := errors.New("broken"), make(chan struct{})
+		defer close(blocked)
+		loop := func(context.Context) error { <-blocked; return nil }
+		assert.Equal(t, broken, Serve(t.Context(), func(context.Context) error { return broken }, loop))
+	})
+}

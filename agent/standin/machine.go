@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Machine is what the gate "pod" uses of the machine that it runs on. The simulation
+// has a Machine of its own, because a false clock cannot drive a kernel's.
+type Machine interface {
+	Volume
+	// Now returns the instant of CLOCK_BOOTTIME.
+	Now() time.Duration
+	BootID() (string, error)
+	// Lock waits until no other agent process acts for the pod. The lock ends with
+	// the process.
+	Lock(ctx context.Context, log *slog.Logger) (io.Closer, error)
+	Alarm() (Alarm, error)
+	// Listen opens the socket to which "agent wait" connects.
+	Listen() (net.Listener, error)
+}
+
+// Alarm rings at an instant of CLOCK_BOOTTIME.
+type Alarm interface {
+	// Run carries rings until Close.
+	Run()
+	// Set makes the alarm ring at the instant, and at no earlier one that was set.
+	Set(at time.Duration)
+	Rings() <-chan struct{}
+	Close() error
+}
+
+// Volume has the notes. The notes outlive every container of the pod.
+type Volume interface {
+	// Read returns fs.ErrNotExist for a note that is not there.
+	Read(name string) ([]byte, error)
+	// Write replaces the note: a reader finds the old one or the new one.
+	Write(name string, text []byte) error
+	Rename(from, to string) error
+}
+
+// Dir is a directory as a Volume. The notes are not synced to the disk: what they are
+// about does not outlive the kernel whose page cache holds them.
+type Dir string
+
+// Read implements Volume.
+func (d Dir) Read(name string) ([]byte, error) { return os.ReadFile(d.path(name)) }
+
+// Write implements Volume.
+func (d Dir) Write(name string, text []byte) error {
+	fresh := d.path(name + ".new")
+	if err := os.WriteFile(fresh, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(fresh, d.path(name))
+}
+
+// Rename implements Volume.
+func (d Dir) Rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }
+
+func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
+
+// kernel is the Machine of the product.
+type kernel struct{ Dir }
+
+func (kernel) Now() time.Duration { return host.Now() }
+
+func (kernel) BootID() (string, error) { return host.BootID() }
+
+func (k kernel) Lock(ctx context.Context, log *slog.Logger) (io.Closer, error) {
+	return host.Lock(ctx, k.path(gate.LockName), log)
+}
+
+func (kernel) Alarm() (Alarm, error) {
+	a, err := host.NewAlarm()
+	if err != nil {
+		return nil, fmt.Errorf("open alarm: %w", err)
+	}
+	return timer{a}, nil
+}
+
+func (k kernel) Listen() (net.Listener, error) {
+	return host.Socket("unix", k.path(api.WaitSocketName), 0o755)
+}
+
+type timer struct{ *host.Alarm }
+
+func (t timer) Rings() <-chan struct{} { return t.C }

@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// forContributors returns the documents that name files and targets to contributors.
+func forContributors(t *testing.T) []string {
+	t.Helper()
+	found := []string{filepath.Join(root, "CONTRIBUTING.md")}
+	require.NoError(t, filepath.WalkDir(filepath.Join(root, ".github"), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			found = append(found, path)
+		}
+		return err
+	}))
+	return found
+}
+
+var (
+	// path matches `agent/lease` and `docs/rows_test.go`, and no command.
+	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?|\\w+\\.(?:md|go|txt))`")
+	// placeholder matches what stands for a name of the contributor's choice.
+	placeholder = regexp.MustCompile(`\b[A-Z]{3,}\b`)
+	target      = regexp.MustCompile("`make ([a-z0-9-]+)")
+	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
+)
+
+func TestContributorsAreSentToFilesThatExist(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	require.NoError(t, err)
+	goals := map[string]bool{}
+	for _, match := range goal.FindAllStringSubmatch(string(makefile), -1) {
+		goals[match[1]] = true
+	}
+	paths := 0
+	for _, file := range forContributors(t) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, match := range path.FindAllStringSubmatch(string(text), -1) {
+			paths++
+			pattern := match[1]
+			if filepath.Ext(pattern) != ".md" {
+				pattern = placeholder.ReplaceAllString(pattern, "*")
+			}
+			found, err := filepath.Glob(filepath.Join(root, strings.TrimSuffix(pattern, "/")))
+			require.NoError(t, err)
+			assert.NotEmpty(t, found, "%s names %s, which does not exist", file, match[1])
+		}
+		for _, match := range target.FindAllStringSubmatch(string(text), -1) {
+			assert.True(t, goals[match[1]], "%s names make %s, which does not exist", file, match[1])
+		}
+	}
+	assert.NotZero(t, paths)
+}

@@ -1,0 +1,179 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package admit
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+const ownedPod = `{"metadata":{"generateName":"biller-1-","annotations":{"metaparticle.io/singleton":"true"},
+	"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"biller-1","uid":"1","controller":true}]},
+	"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
+
+// asked fails the test when anything is asked of it.
+type asked struct{ t *testing.T }
+
+func (a asked) For(image.PullRights) image.Reader { return a }
+
+func (a asked) Command(context.Context, string) (image.Command, error) {
+	a.t.Error("an image was asked for")
+	return image.Command{}, nil
+}
+
+func (a asked) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	a.t.Error("an owner was asked for")
+	return api.Workload{}, nil, nil
+}
+
+func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	a.t.Error("limits were asked for")
+	return nil, nil
+}
+
+func TestUnclaimingPodCausesNoQuestion(t *testing.T) {
+	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
+	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
+		NewPodHandler(o).Handle(t.Context(), mutatetest.Request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
+	}
+}
+
+// A kubelet shows its static pods by mirror pods. A refused mirror pod shows nothing.
+func TestUnclaimingMirrorPodPasses(t *testing.T) {
+	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
+	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},
+		"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}]},"spec":{"containers":[{"name":"etcd"}]}}`
+	for _, own := range []string{``, `,"metaparticle.io/inject":"false"`, `,"metaparticle.io/singleton":"false"`} {
+		response := NewPodHandler(o).Handle(t.Context(), mutatetest.Request(fmt.Sprintf(mirror, own)))
+		assert.True(t, response.Allowed, own)
+		assert.Empty(t, response.Patches, own)
+	}
+}
+
+func TestImpossibleOwnerIsNeverRead(t *testing.T) {
+	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
+	for _, owner := range []string{
+		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"a,b","uid":"1","controller":true}`,
+		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"","uid":"1","controller":true}`,
+		`{"apiVersion":"apps/v1","kind":"Replica Set","name":"a","uid":"1","controller":true}`,
+		`{"apiVersion":"Apps/v1","kind":"ReplicaSet","name":"a","uid":"1","controller":true}`,
+		`{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}`,
+	} {
+		response := NewPodHandler(o).Handle(t.Context(), mutatetest.Request(
+			`{"metadata":{"name":"p","annotations":{"metaparticle.io/lock":"a"},"ownerReferences":[`+owner+`]},"spec":{"containers":[{"name":"app","command":["app"]}]}}`))
+		assert.False(t, response.Allowed, owner)
+	}
+}
+
+func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
+	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
+	r := mutatetest.Request(ownedPod)
+	r.Operation = admissionv1.Update
+	response := NewPodHandler(o).Handle(t.Context(), r)
+	assert.True(t, response.Allowed)
+	assert.Empty(t, response.Patches)
+	r = mutatetest.Request(ownedPod)
+	r.SubResource = "eviction"
+	response = NewPodHandler(o).Handle(t.Context(), r)
+	assert.True(t, response.Allowed)
+	assert.Empty(t, response.Patches)
+}
+
+func TestOutcomesAreObserved(t *testing.T) {
+	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
+	var seen []Outcome
+	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}
+
+	r := mutatetest.Request(ownedPod)
+	dry := true
+	r.DryRun = &dry
+	require.True(t, NewPodHandler(o).Handle(t.Context(), r).Allowed)
+	o.Owners = mutatetest.Facts{}
+	require.False(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)
+	response := NewWorkloadHandler(o).Handle(t.Context(),
+		mutatetest.Request(`{"metadata":{"annotations":{"metaparticle.io/on-loss":"x","metaparticle.io/lock":"a"}},"spec":{"template":{}}}`))
+	require.True(t, response.Allowed)
+
+	require.Len(t, seen, 3)
+	assert.Equal(t, "biller-1", seen[0].Owner.Name)
+	seen[0].Owner = nil
+	assert.Equal(t, Outcome{Resource: "pods", Namespace: "shop", Name: "biller-1-", Changed: true, DryRun: true}, seen[0])
+	assert.Equal(t, []reason.Reason{reason.WorkloadUnknown}, seen[1].Reasons)
+	assert.True(t, seen[1].Denied)
+	assert.Contains(t, seen[1].Message, "WorkloadUnknown: ReplicaSet \"biller-1\": not found")
+	assert.Equal(t, Outcome{
+		Resource: "deployments", Namespace: "shop", Name: "biller", Changed: true,
+		Reasons: []reason.Reason{reason.BadAnnotation},
+		Message: `BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
+	}, seen[2])
+}
+
+func TestUnreadableLimitsRefuseNothing(t *testing.T) {
+	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
+	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: noLimits{}}
+	assert.True(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)
+}
+
+type noLimits struct{}
+
+func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	return nil, mutatetest.Error("away")
+}
+
+// slow never answers by itself.
+type slow struct{ mutatetest.Facts }
+
+func (slow) Workload(ctx context.Context, _ string, _ *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	<-ctx.Done()
+	return api.Workload{}, nil, ctx.Err()
+}
+
+func TestHandlerAnswersInTime(t *testing.T) {
+	o := Options{AgentImage: mutatetest.AgentImage, Images: mutatetest.Facts{}, Owners: slow{}, Timeout: time.Millisecond}
+	response := NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod))
+	require.False(t, response.Allowed)
+	assert.Contains(t, response.Result.Message, "WorkloadUnknown: ")
+}
+
+func TestMalformedObjectsAreBadRequests(t *testing.T) {
+	for _, raw := range []string{``, `[]`, `{"spec":{"containers":"x"}}`} {
+		response := NewPodHandler(Options{}).Handle(t.Context(), mutatetest.Request(raw))
+		assert.False(t, response.Allowed)
+		assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
+	}
+	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(`{"metadata":7}`))
+	assert.False(t, response.Allowed)
+	assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
+}
+
+// A workload is never refused for what it claims; that would stop people from
+// repairing it.
+func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
+	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(
+		`{"metadata":{"annotations":{"metaparticle.io/singleton":"?","metaparticle.io/x":"","metaparticle.io/inject":"false"}},
+		"spec":{"template":{"spec":{"hostNetwork":true,"containers":[]}}}}`))
+	assert.True(t, response.Allowed)
+	assert.Len(t, response.Warnings, 2)
+}
+
+func TestWorkloadSubresourcesAreLeftAlone(t *testing.T) {
+	r := mutatetest.Request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}}}`)
+	r.SubResource = "scale"
+	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)
+	r.SubResource, r.Operation = "", admissionv1.Delete
+	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)
+}

@@ -1,0 +1,265 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package admit
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/mutate/load"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+)
+
+// handled is a transport without a network.
+type handled struct{ http.Handler }
+
+func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, r)
+	return answer.Result(), nil
+}
+
+// busy is a handler whose calls last until they are let go.
+type busy struct{ begun, end chan struct{} }
+
+func newBusy() busy { return busy{begun: make(chan struct{}, enough+1), end: make(chan struct{})} }
+
+func (b busy) Handle(context.Context, admission.Request) admission.Response {
+	b.begun <- struct{}{}
+	<-b.end
+	return admission.Allowed("")
+}
+
+// apiServer posts a review with the client that an API server makes for a
+// webhook: it obeys Retry-After.
+func apiServer(t *testing.T, webhook http.Handler, timeout time.Duration, body string) (string, error) {
+	t.Helper()
+	config := &rest.Config{Host: "https://webhook", QPS: -1, ContentConfig: rest.ContentConfig{
+		NegotiatedSerializer: clientgoscheme.Codecs.WithoutConversion(), ContentType: "application/json",
+	}}
+	client, err := rest.UnversionedRESTClientForConfigAndClient(config, &http.Client{Transport: handled{webhook}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	answer, err := client.Post().AbsPath("/pods").SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(ctx).Raw()
+	return string(answer), err
+}
+
+func TestOverloadedWebhookIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler, body := newBusy(), review(t, mutatetest.Request(ownedPod))
+		webhook := Serve(handler, &load.Limit{Max: 1})
+		first := make(chan error)
+		go func() {
+			_, err := apiServer(t, webhook, 10*time.Second, body)
+			first <- err
+		}()
+		<-handler.begun
+
+		began := time.Now()
+		_, err := apiServer(t, webhook, 500*time.Millisecond, body)
+		require.Error(t, err, "the answer is no admission")
+		assert.LessOrEqual(t, time.Since(began), time.Second)
+
+		second := make(chan error)
+		go func() {
+			_, err := apiServer(t, webhook, 10*time.Second, body)
+			second <- err
+		}()
+		<-time.After(1500 * time.Millisecond)
+		close(handler.end)
+		require.NoError(t, <-first)
+		require.NoError(t, <-second)
+		assert.Len(t, handler.begun, 1, "the second call, once")
+	})
+}
+
+// maxObjects is the number of objects whose estimate is the bound of one call.
+const maxObjects = 64 << 20 / (2 << 10)
+
+// enough calls are far more than a webhook has memory for.
+const enough = 1000
+
+// flood calls until a call is turned away, and counts those that are handled.
+func flood(t *testing.T, limit *load.Limit, body string) (handled int, answer *httptest.ResponseRecorder) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		handler := newBusy()
+		webhook := Serve(handler, limit)
+		answers := make(chan *httptest.ResponseRecorder, enough+1)
+		call := func() {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			webhook.ServeHTTP(w, r)
+			answers <- w
+		}
+		for len(answers) == 0 && handled < enough {
+			go call()
+			synctest.Wait()
+			handled = len(handler.begun)
+		}
+		turnedAway := len(answers) == 1
+		close(handler.end)
+		require.True(t, turnedAway, "nobody was turned away")
+		answer = <-answers
+		synctest.Wait()
+		assert.Len(t, answers, handled)
+	})
+	return handled, answer
+}
+
+func TestFloodIsTurnedAwayWithinTheMemoryLimit(t *testing.T) {
+	pod := func(containers string) string {
+		return review(t, mutatetest.Request(`{"metadata":{"name":"a"},"spec":{"containers":[`+containers+`]}}`))
+	}
+	for name, c := range map[string]struct {
+		body        string
+		least, most int
+	}{
+		"ordinary pods": {review(t, mutatetest.Request(ownedPod)), 200, 512},
+		"long names":    {pod(`{"name":"` + strings.Repeat("x", 128<<10) + `"}`), 100, 200},
+		"many objects":  {pod(strings.Repeat("{},", maxObjects/2) + "{}"), 2, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit := new(load.Limit)
+			handled, turnedAway := flood(t, limit, c.body)
+			assert.GreaterOrEqual(t, handled, c.least)
+			assert.LessOrEqual(t, handled, c.most)
+			assert.Equal(t, http.StatusTooManyRequests, turnedAway.Code)
+			assert.Equal(t, "1", turnedAway.Header().Get("Retry-After"))
+			assert.Zero(t, limit.Used(), "what was taken is given back")
+		})
+	}
+}
+
+func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
+	limit := new(load.Limit)
+	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,
+		mutatetest.Request(`{"spec":{"containers":[`+strings.Repeat("{},", maxObjects)+`{}]}}`))))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	Serve(handler, limit).ServeHTTP(w, r)
+	assert.Equal(t, http.StatusBadRequest, w.Code)
+	assert.Contains(t, w.Body.String(), "JSON objects")
+	assert.Zero(t, limit.Used())
+}
+
+// silent is a body of which nothing arrives before the call is over.
+type silent struct{ asked, over chan struct{} }
+
+func (s silent) Read([]byte) (int, error) {
+	close(s.asked)
+	<-s.over
+	return 0, io.ErrUnexpectedEOF
+}
+
+func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
+	limit := new(load.Limit)
+	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
+		return admission.Allowed("")
+	}), limit)
+	call := func(body io.Reader, length int64) int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
+		r.Header.Set("Content-Type", "application/json")
+		r.ContentLength = length
+		w := httptest.NewRecorder()
+		webhook.ServeHTTP(w, r)
+		return w.Code
+	}
+	over, ended := make(chan struct{}), make(chan int)
+	for range 50 {
+		body := silent{make(chan struct{}), over}
+		go func() { ended <- call(body, maxBytes) }()
+		select {
+		case <-body.asked:
+		case code := <-ended:
+			require.FailNow(t, "an announced length was turned away", "%d", code)
+		}
+	}
+	text := review(t, mutatetest.Request(ownedPod))
+	assert.Equal(t, http.StatusOK, call(strings.NewReader(text), int64(len(text))))
+	assert.Equal(t, http.StatusOK, call(strings.NewReader(text), -1), "nor is a length needed")
+	close(over)
+	for range 50 {
+		assert.Equal(t, http.StatusBadRequest, <-ended)
+	}
+	assert.Zero(t, limit.Used())
+}
+
+// A caller that sends a header and waits holds nothing but its connection.
+func TestCallsWithoutABodyKeepNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler := newBusy()
+		close(handler.end)
+		limit := new(load.Limit)
+		webhook := Serve(handler, limit)
+		call := func(body io.Reader) int {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			webhook.ServeHTTP(w, r)
+			return w.Code
+		}
+		var ends []io.Closer
+		for range enough {
+			body, end := io.Pipe() // nothing ever comes
+			ends = append(ends, end)
+			go call(body)
+		}
+		synctest.Wait()
+		assert.Equal(t, http.StatusOK, call(strings.NewReader(review(t, mutatetest.Request(ownedPod)))))
+		for _, end := range ends {
+			assert.NoError(t, end.Close())
+		}
+		synctest.Wait()
+		assert.Zero(t, limit.Used())
+	})
+}
+
+// zeros is a body without an end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// unread is a body that no reader may touch.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+// Reading megabytes for nothing is most of what a flood costs.
+func TestBodyWithoutRoomIsNotRead(t *testing.T) {
+	limit := new(load.Limit)
+	other := limit.Share()
+	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // each byte counts four times
+	require.NoError(t, err)
+	require.EqualValues(t, 90<<20, limit.Used())
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", unread{t})
+	r.ContentLength = 3 << 20
+	r.Header.Set("Content-Type", "application/json")
+	answer := httptest.NewRecorder()
+	Serve(newBusy(), limit).ServeHTTP(answer, r)
+	assert.Equal(t, http.StatusTooManyRequests, answer.Code)
+	other.Free()
+	assert.Zero(t, limit.Used(), "what was announced took nothing")
+}

@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package admit
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// defaultTimeout bounds the handling of one pod: 2.5 s for images, and as much again for
+// two reads of owners. The API server waits 10 s.
+const defaultTimeout = 5 * time.Second
+
+// Owners finds the workloads of pods.
+type Owners interface {
+	// Workload follows the controllers of a pod, which has one, to the top-most:
+	// ReplicaSet to Deployment, Job to CronJob, and so on.
+	//
+	// Workload also returns the template of this very pod, or nil where the template
+	// is not certain. A template of another revision may lack a container, which
+	// would run ungated.
+	Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error)
+}
+
+// Limits returns the LimitRanges of namespaces, from memory.
+type Limits interface {
+	LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error)
+}
+
+// Outcome is the result of one request, for metrics and Events.
+type Outcome struct {
+	// Resource is "pods", or the workload's, as "deployments".
+	Resource  string
+	Namespace string
+	// Name is the object's name, or its generateName.
+	Name string
+	// Owner is the controller of a pod, if any. People look for Events there.
+	Owner *metav1.OwnerReference
+	// Changed is true if there is a patch.
+	Changed bool
+	// Denied is true if the object does not get in. A workload's Reasons are warnings.
+	Denied bool
+	// Reasons and Message are empty if nothing is against the object.
+	Reasons []reason.Reason
+	Message string
+	DryRun  bool
+}
+
+// outcomeOf returns the outcome of a request before the webhook has judged the object.
+func outcomeOf(r admission.Request, resource, name string) Outcome {
+	return Outcome{
+		Resource: resource, Namespace: api.Brief(r.Namespace, reason.MaxName), Name: api.Brief(name, reason.MaxName),
+		DryRun: r.DryRun != nil && *r.DryRun,
+	}
+}
+
+// Options configure both handlers. Pods need AgentImage, Images and Owners; workloads need
+// nothing.
+type Options struct {
+	AgentImage string
+	Images     image.Images
+	Owners     Owners
+	// Limits may be nil: the resources of the agent then ignore LimitRanges.
+	Limits Limits
+	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while
+	// the version is not known; nil is never known. Kubernetes must not block.
+	Kubernetes func() int
+	// Timeout bounds one request; zero means 5 s.
+	Timeout time.Duration
+	// Observe, if set, gets every outcome, and must not block.
+	Observe func(Outcome)
+	// Log, if set, gets a line for every refusal.
+	Log *slog.Logger
+}
+
+// observe logs an outcome with reasons, and passes every outcome on.
+func (o Options) observe(outcome Outcome) {
+	if o.Log != nil && len(outcome.Reasons) > 0 {
+		o.Log.Info("spoke against an object", "resource", outcome.Resource, "namespace", outcome.Namespace,
+			"name", outcome.Name, "reasons", outcome.Reasons, "denied", outcome.Denied,
+			"message", outcome.Message, "dryRun", outcome.DryRun)
+	}
+	if o.Observe != nil {
+		o.Observe(outcome)
+	}
+}
+
+func (o Options) kubernetes() int {
+	if o.Kubernetes == nil {
+		return 0
+	}
+	return o.Kubernetes()
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log
+}
+
+// malformed answers text that is no object of its kind. The error of a decoder quotes the
+// text, so the answer is cut.
+func malformed(err error) admission.Response {
+	return admission.Errored(http.StatusBadRequest, errors.New(api.Brief(err.Error(), reason.MaxCause)))
+}

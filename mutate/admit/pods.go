@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package admit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// NewPodHandler returns the handler for the creation and update of pods.
+func NewPodHandler(o Options) admission.Handler { return podHandler{o} }
+
+type podHandler struct{ Options }
+
+// Handle implements [admission.Handler].
+func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
+	switch {
+	case r.SubResource != "":
+		return admission.Allowed("")
+	case r.Operation == admissionv1.Update:
+		return h.keep(r)
+	case r.Operation == admissionv1.Create:
+		return h.inject(ctx, r)
+	}
+	return admission.Allowed("")
+}
+
+// inject handles the creation of a pod.
+func (h podHandler) inject(ctx context.Context, r admission.Request) admission.Response {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Timeout, defaultTimeout))
+	defer cancel()
+	pod := new(corev1.Pod)
+	if err := json.Unmarshal(r.Object.Raw, pod); err != nil {
+		return malformed(fmt.Errorf("%w: %w", mutate.ErrMalformed, err))
+	}
+	outcome := outcomeOf(r, "pods", cmp.Or(pod.Name, pod.GenerateName))
+	outcome.Owner = ownerOf(pod)
+	subject, err := h.subject(ctx, r, pod)
+	if err == nil {
+		operations, warnings, failed := mutate.Inject(ctx, subject, h.AgentImage, h.Images)
+		if failed == nil {
+			outcome.Changed = len(operations) > 0
+			h.observe(outcome)
+			return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
+		}
+		err = failed
+	}
+	if errors.Is(err, mutate.ErrMalformed) {
+		return malformed(err)
+	}
+	outcome.Denied, outcome.Reasons, outcome.Message = true, reason.Of(err), reason.Message(err)
+	h.observe(outcome)
+	return admission.Denied(outcome.Message)
+}
+
+// keep handles the update of a pod, which the webhook never refuses.
+func (h podHandler) keep(r admission.Request) admission.Response {
+	operations, warnings, err := mutate.Keep(r.Object.Raw, r.OldObject.Raw)
+	if err != nil {
+		return malformed(err)
+	}
+	if len(warnings) > 0 {
+		outcome := outcomeOf(r, "pods", r.Name)
+		outcome.Changed, outcome.Reasons, outcome.Message = true, reason.Of(warnings), warnings.Error()
+		h.observe(outcome)
+	}
+	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
+}
+
+// subject gathers the facts about a pod. For a pod that claims nothing the webhook asks
+// nothing; Inject finds the mistakes of such a pod.
+func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
+	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
+	request, err := api.Parse(pod.Annotations)
+	if err != nil || !request.Claims() {
+		return s, nil //nolint:nilerr // Inject finds the same mistakes.
+	}
+	if h.Limits != nil {
+		if s.Limits, err = h.Limits.LimitRanges(ctx, r.Namespace); err != nil {
+			// LimitRanges only shape resources; a range itself refuses the pod that does not fit.
+			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
+		}
+	}
+	controller := metav1.GetControllerOf(pod)
+	if controller == nil {
+		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
+		return s, nil
+	}
+	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 {
+		return s, nil // Inject refuses the pod, and no owner has to be read.
+	}
+	s.Workload, s.Template, err = h.Owners.Workload(ctx, r.Namespace, pod)
+	if err != nil {
+		var refusals reason.Refusals
+		refusals.Add(reason.WorkloadUnknown, "%s %q: %v", controller.Kind, controller.Name, err)
+		return s, refusals
+	}
+	return s, nil
+}
+
+// ownerOf returns a pod's controller, if such an object can exist.
+func ownerOf(pod *corev1.Pod) *metav1.OwnerReference {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || !workloadOf(owner).Valid() {
+		return nil
+	}
+	return owner
+}
+
+// workloadOf returns the workload that an owner reference names.
+func workloadOf(owner *metav1.OwnerReference) api.Workload {
+	// A malformed version has no group, and names no object.
+	version, _ := schema.ParseGroupVersion(owner.APIVersion)
+	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
+}

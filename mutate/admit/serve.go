@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package admit answers the admission calls of the API server for pods and workloads.
+//
+// Guarantee: a call gets an answer within its time, or status 429 if the calls in flight
+// leave no room. Nothing that a caller sends ends the process. A workload is never refused.
+package admit
+
+import (
+	"context"
+	stdjson "encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// maxBytes is far above the largest call of the API server: two objects of at most 3 MB
+// each, and a little around them.
+const maxBytes = 7 << 20
+
+var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGroupVersion.String())
+
+// Serve returns an HTTP handler that answers the API server's calls with a handler. Serve
+// reads and writes as [admission.Webhook] does, for the one version that the webhook's
+// configuration asks for. Serve decodes the text only once, because each pod's start waits.
+//
+// A call without room beside the others gets 429 at once. All handlers of a process share
+// one limit; nil bounds nothing.
+func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
+	// The library's Handle makes an answer of a panic.
+	hook := &admission.Webhook{Handler: written{handler}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		share := limit.Share()
+		defer share.Free()
+		if !share.Fits(r.ContentLength) {
+			overloaded(w)
+			return
+		}
+		request, err := read(w, r, share)
+		switch {
+		case errors.Is(err, load.ErrOverloaded):
+			overloaded(w)
+			return
+		case err != nil:
+			http.Error(w, api.Brief(err.Error(), reason.MaxCause), http.StatusBadRequest)
+			return
+		}
+		response := hook.Handle(r.Context(), request).AdmissionResponse
+		review := admissionv1.AdmissionReview{Response: &response}
+		review.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
+		w.Header().Set("Content-Type", "application/json")
+		// A caller that is gone needs no answer.
+		_ = stdjson.NewEncoder(w).Encode(review)
+	})
+}
+
+// read reads and decodes a review, as far as the load has room.
+func read(w http.ResponseWriter, r *http.Request, share *load.Share) (admission.Request, error) {
+	if kind := r.Header.Get("Content-Type"); kind != "application/json" {
+		return admission.Request{}, fmt.Errorf("content type %q: %w", api.Brief(kind, reason.MaxName), errNoReview)
+	}
+	body, err := io.ReadAll(share.Meter(http.MaxBytesReader(w, r.Body, maxBytes)))
+	if err != nil {
+		return admission.Request{}, fmt.Errorf("read review: %w", err)
+	}
+	if err := share.Decode(body); err != nil {
+		return admission.Request{}, err
+	}
+	var review admissionv1.AdmissionReview
+	if err := json.Unmarshal(body, &review); err != nil {
+		return admission.Request{}, fmt.Errorf("%w: %w", errNoReview, err)
+	}
+	if review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview" || review.Request == nil {
+		return admission.Request{}, errNoReview
+	}
+	return admission.Request{AdmissionRequest: *review.Request}, nil
+}
+
+// written is a handler that writes its patch out.
+type written struct{ admission.Handler }
+
+// Handle implements [admission.Handler].
+func (h written) Handle(ctx context.Context, r admission.Request) admission.Response {
+	response := h.Handler.Handle(ctx, r)
+	if len(response.Patches) > 0 {
+		kind := admissionv1.PatchTypeJSONPatch
+		response.Patch, response.PatchType = patch.Text(response.Patches), &kind
+		response.Patches = nil
+	}
+	return response
+}
+
+// overloaded has the caller try again. The API server's client obeys Retry-After within the
+// time that the webhook's configuration gives a call. The controller of a pod that is
+// refused after that tries again.
+func overloaded(w http.ResponseWriter) {
+	// The shortest pause that the header can say. A call takes milliseconds, or as long
+	// as a registry.
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, load.ErrOverloaded.Error(), http.StatusTooManyRequests)
+}

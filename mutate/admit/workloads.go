@@ -1,0 +1,55 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package admit
+
+import (
+	"context"
+	"slices"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// NewWorkloadHandler returns the handler for the creation and update of Deployments,
+// StatefulSets, DaemonSets, ReplicaSets, Jobs and CronJobs.
+func NewWorkloadHandler(o Options) admission.Handler { return workloadHandler{o} }
+
+type workloadHandler struct{ Options }
+
+// Handle implements [admission.Handler]. Handle never refuses: a problem is a warning here
+// and an error at the pods.
+func (h workloadHandler) Handle(_ context.Context, r admission.Request) admission.Response {
+	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {
+		return admission.Allowed("")
+	}
+	operations, warnings, err := mutate.Carry(h.kubernetes(), r.Kind.Kind, r.Object.Raw, r.OldObject.Raw)
+	if err != nil {
+		return malformed(err)
+	}
+	outcome := outcomeOf(r, resourceOf(r), r.Name)
+	outcome.Changed = len(operations) > 0
+	if len(warnings) > 0 {
+		outcome.Reasons, outcome.Message = reason.Of(warnings), warnings.Error()
+	}
+	h.observe(outcome)
+	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
+}
+
+// workloadResources are the resources of the webhook's configuration.
+var workloadResources = []string{"cronjobs", "daemonsets", "deployments", "jobs", "replicasets", "statefulsets"}
+
+// otherResource stands for every resource outside of the configuration.
+const otherResource = "other"
+
+// resourceOf names the resource of a request. The name becomes a label of a metric, which
+// is kept for ever, and a caller that is no API server may send any name.
+func resourceOf(r admission.Request) string {
+	if slices.Contains(workloadResources, r.Resource.Resource) {
+		return r.Resource.Resource
+	}
+	return otherResource
+}

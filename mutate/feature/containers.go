@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// maxContainers bounds the containers of a pod that claims: each container may be a
+// look-up, and a node runs about a hundred pods. Eight look-ups at once, of 300 ms each,
+// end within the time of one admission.
+const maxContainers = 100
+
+// defaultContainer names the container that kubectl logs and exec take by default.
+const defaultContainer = "kubectl.kubernetes.io/default-container"
+
+// proxies are the containers that well-known injectors add to pods, by their names. Where
+// the pod's template is not known, only the name tells a proxy from the application. A
+// gated proxy of a mesh would carry no traffic, not even the agent's, and the pod would
+// wait for itself.
+var proxies = []string{
+	"istio-proxy",      // Istio, Cloud Service Mesh
+	"linkerd-proxy",    // Linkerd
+	"consul-dataplane", // Consul
+	"kuma-sidecar",     // Kuma, Kong Mesh
+	"daprd",            // Dapr
+	"vault-agent",      // Vault's injector
+}
+
+// judgeNumber bounds the cost of a pod. The other features compare each container with
+// each, so the number is judged before them.
+func judgeNumber(pod *corev1.Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if n := len(pod.Spec.InitContainers) + len(pod.Spec.Containers); n > maxContainers {
+		refusals.Add(reason.ContainerLimit, "the pod has %d containers, which is more than %d", n, maxContainers)
+	}
+	return refusals
+}
+
+// gatedContainers returns the indices of the containers that wait for the slot. Containers
+// that were gated before count before all others. So the container of a later injector
+// stays ungated when the pod passes again.
+func gatedContainers(f Facts) []int {
+	indices := func(match func(*corev1.Container) bool) []int {
+		var found []int
+		for i := range f.Spec.Containers {
+			if match(&f.Spec.Containers[i]) {
+				found = append(found, i)
+			}
+		}
+		return found
+	}
+	named := func(names []string) []int {
+		return indices(func(c *corev1.Container) bool { return slices.Contains(names, c.Name) })
+	}
+	if len(f.Request.Containers) > 0 {
+		return named(f.Request.Containers)
+	}
+	if names := containerNames(f.Template); len(names) > 0 && len(missing(f.Pod, names)) == 0 {
+		return named(names)
+	}
+	if before := indices(hasShim); len(before) > 0 {
+		return before
+	}
+	if own := indices(func(c *corev1.Container) bool { return !slices.Contains(proxies, c.Name) }); len(own) > 0 {
+		return own
+	}
+	return indices(func(*corev1.Container) bool { return true })
+}
+
+// containerNames returns the names of the main containers of a spec, which may be nil.
+func containerNames(spec *corev1.PodSpec) []string {
+	if spec == nil {
+		return nil
+	}
+	names := make([]string, len(spec.Containers))
+	for i, c := range spec.Containers {
+		names[i] = c.Name
+	}
+	return names
+}
+
+// missing returns the names that no container and no init container of the pod has. An
+// injected container is none of the pod's.
+func missing(pod *corev1.Pod, names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		named := func(c corev1.Container) bool { return c.Name == name }
+		return slices.ContainsFunc(pod.Spec.Containers, named) ||
+			!isInjected(pod, name) && slices.ContainsFunc(pod.Spec.InitContainers, named)
+	})
+}
+
+// judgeContainers refuses names that are no container of the pod.
+func judgeContainers(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	for _, name := range missing(p.Pod, p.Request.Containers) {
+		refusals.Add(reason.UnknownContainer, "%s names %q, but the pod has %s",
+			api.ContainersAnnotation, name, strings.Join(containerNames(&p.Spec), ", "))
+	}
+	return refusals
+}
+
+// patchContainers shows kubectl a gated container where the pod names none.
+func patchContainers(p *Pod, d *patch.Document) {
+	if _, ok := p.Annotations[defaultContainer]; !ok {
+		d.Set(p.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)
+	}
+}

@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package feature is the list of what a gate touches in a pod: commands, probes, hooks,
+// ports, resources, and so on. Each feature has a file of its own.
+//
+// Guarantee: a feature judges the pod that arrived, and patches the pod only if no feature
+// refuses it. A patch is a state that is to hold; a pod in that state gets no operation.
+//
+// Not guaranteed: a feature sees one pod only. The package knows no owners and no cluster
+// but by [Facts].
+package feature
+
+import (
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// feature is one concern of a gate. A nil function has nothing to say or to do.
+type feature struct {
+	name string
+	// judge returns everything against the gate that the pod asks for.
+	judge func(*Pod) reason.Refusals
+	// judgeContainer is judge for one of the pod's own containers.
+	judgeContainer func(*Pod, place) reason.Refusals
+	// warn returns the warnings about a pod that gets in.
+	warn func(*Pod) reason.Refusals
+	// patch makes the changes of the feature.
+	patch func(*Pod, *patch.Document)
+}
+
+// features are in the order of the judgements and of the patches. The first refusal gives
+// the Event of the pod's workload its name, so the order is also the order of repairs.
+var features = []feature{
+	// These say whether the pod can have a gate at all.
+	{name: "containers", judge: judgeContainers, patch: patchContainers},
+	{name: "processes", judge: judgeProcesses, warn: warnOfToken},
+	{name: "platform", judge: judgePlatform},
+	{name: "inits", judge: judgeInits},
+	{name: "names", judge: judgeNames},
+	// From here to the sidecar, patches name the pod's containers by their indices.
+	{name: "probes", judgeContainer: judgeProbes, patch: patchProbes},
+	{name: "rules", judgeContainer: judgeRules},
+	{name: "leftovers", judge: judgeLeftovers},
+	{name: "volumes", judgeContainer: judgeMounts, patch: patchVolumes},
+	{name: "ports", judgeContainer: judgePorts},
+	{name: "gates", judge: judgeGate},
+	{name: "lowports", judge: judgeLowPorts, patch: patchLowPorts},
+	{name: "hooks", judge: judgeHooks, patch: patchHooks},
+	{name: "fields", judge: judgeFields},
+	{name: "shims", patch: patchShims},
+	// The sidecar moves the init containers, so no later patch names them by index.
+	{name: "sidecar", patch: patchSidecar},
+	{name: "readiness", patch: patchReadiness},
+	// The marks come last: they name the slots of a pod that nothing else refuses.
+	{name: "marks", judge: judgeMarks, patch: patchMarks},
+}
+
+// NewPod returns the pod of the facts, or the refusal of a pod that is too large to judge.
+func NewPod(f Facts) (*Pod, reason.Refusals) {
+	if refusals := judgeNumber(f.Pod); len(refusals) > 0 {
+		return nil, refusals
+	}
+	p := &Pod{Facts: f}
+	p.gated, p.inits = gatedContainers(f), gatedInits(f)
+	if f.Request.Shims() {
+		p.probes = carryProbes(f, p.gated)
+	}
+	return p, nil
+}
+
+// Judge returns everything against gating the pod. People repair a pod container by
+// container, so neighbours in the list that judge containers take turns.
+func (p *Pod) Judge() reason.Refusals {
+	var refusals reason.Refusals
+	own := p.own()
+	for rest := features; len(rest) > 0; {
+		turns := turnsOf(rest)
+		for _, at := range own {
+			for _, f := range rest[:turns] {
+				refusals = append(refusals, f.judgeContainer(p, at)...)
+			}
+		}
+		if rest = rest[turns:]; len(rest) == 0 {
+			break
+		}
+		if f := rest[0]; f.judge != nil {
+			refusals = append(refusals, f.judge(p)...)
+		}
+		rest = rest[1:]
+	}
+	return refusals
+}
+
+// turnsOf returns the number of features, at the front of a list, that judge containers.
+func turnsOf(list []feature) int {
+	for i, f := range list {
+		if f.judgeContainer == nil {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// Warn returns the warnings about a pod that nothing refuses.
+func (p *Pod) Warn() reason.Refusals {
+	var warnings reason.Refusals
+	for _, f := range features {
+		if f.warn != nil {
+			warnings = append(warnings, f.warn(p)...)
+		}
+	}
+	return warnings
+}
+
+// Patch gates the pod in its document. The caller has judged the pod and looked up its
+// images.
+func (p *Pod) Patch() {
+	for _, f := range features {
+		if f.patch != nil {
+			f.patch(p, p.Document)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// gatedInits returns the indices of the init containers that wait for the slot. An
+// annotation has to name them: a standby whose init containers have run starts sooner.
+func gatedInits(f Facts) []int {
+	var found []int
+	for i, c := range f.Spec.InitContainers {
+		if slices.Contains(f.Request.Containers, c.Name) && !isInjected(f.Pod, c.Name) {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+// HasGatedInit reports whether pods of a template have a gated init container. The template
+// has not passed the webhook.
+func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
+	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
+}
+
+// judgeInits refuses native sidecars, and init containers without a main container after
+// them.
+func judgeInits(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if !p.Request.Shims() {
+		return nil
+	}
+	for _, i := range p.inits {
+		c := p.Spec.InitContainers[i]
+		switch {
+		case c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways:
+			refusals.Add(reason.InitContainer, "%s names %q, which is a native sidecar: what comes after it counts on its running",
+				api.ContainersAnnotation, c.Name)
+		case len(p.gated) == 0:
+			refusals.Add(reason.InitContainer, "%s names the init container %q and no main container: nothing would keep the slot after it",
+				api.ContainersAnnotation, c.Name)
+		}
+	}
+	return refusals
+}
+
+// initNames returns the names of the gated init containers.
+func (p *Pod) initNames() []string {
+	var names []string
+	for _, i := range p.inits {
+		names = append(names, p.Spec.InitContainers[i].Name)
+	}
+	return names
+}

@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgeLeftovers refuses shims in a pod with another gate. A person has probably copied the
+// pod from a running one.
+func judgeLeftovers(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if p.Request.Shims() {
+		return nil
+	}
+	for _, name := range shimmed(p.Pod) {
+		refusals.Add(reason.Leftover, "container %q starts with %s, which is for the gate %q", name, api.AgentBinary, api.GateContainer)
+	}
+	return refusals
+}
+
+// JudgeUnclaimed refuses injected parts in a pod that claims nothing. The copy of a gated
+// pod without its claim would wait for ever.
+func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
+	var refusals reason.Refusals
+	for _, name := range shimmed(pod) {
+		refusals.Add(reason.Leftover, "container %q starts with %s", name, api.AgentBinary)
+	}
+	if waits(pod) {
+		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)
+	}
+	return refusals
+}
+
+// copied returns the singleton of another workload that the pod was gated for, or an empty
+// text. Only a pod without a controller is a copy: tools that keep the annotations of a pod
+// drop its controller. A lock is claimed by every pod that has the annotation.
+func (f Facts) copied() string {
+	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
+		return ""
+	}
+	// The part after the first dot of a singleton's slot is its workload.
+	_, own, _ := strings.Cut(api.SingletonLease(f.Workload, ""), ".")
+	for slot := range strings.SplitSeq(f.Annotations[api.SlotsAnnotation], ",") {
+		_, of, _ := strings.Cut(slot, ".")
+		if api.IsSlot(slot) && !strings.HasPrefix(slot, api.LockLease("")) && of != own {
+			return slot
+		}
+	}
+	return ""
+}
+
+// shimmed returns the names of the containers that have a shim already.
+func shimmed(pod *corev1.Pod) []string {
+	var names []string
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if hasShim(&list[i]) {
+				names = append(names, list[i].Name)
+			}
+		}
+	}
+	return names
+}
+
+// waits reports whether the pod has the init container of the gate "pod".
+func waits(pod *corev1.Pod) bool {
+	return passed(pod) && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == api.WaitContainer
+	})
+}

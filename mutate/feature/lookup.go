@@ -1,0 +1,103 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// maxLookUps bounds the look-ups of one pod at once. Pods have few containers, and a pod
+// of many leaves the share of its namespace to others.
+const maxLookUps = 8
+
+// lookUp is the answer to a look-up. Its zero value means that no image was read.
+type lookUp struct {
+	command image.Command
+	err     error
+}
+
+// readImages reads the images of the containers at the places, a few at once.
+func (p *Pod) readImages(ctx context.Context, places []place, images image.Images) []lookUp {
+	reader := images.For(p.pullRights())
+	answers := make([]lookUp, len(places))
+	turns := make(chan struct{}, maxLookUps)
+	var wait sync.WaitGroup
+	for i, at := range places {
+		c := p.container(at)
+		if !needsImage(c) {
+			continue
+		}
+		read := func() { answers[i].command, answers[i].err = reader.Command(ctx, c.Image) }
+		if isKnown(images, c.Image) {
+			read()
+			continue
+		}
+		turns <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-turns }()
+			read()
+		})
+	}
+	wait.Wait()
+	return answers
+}
+
+// pullRights returns the rights with which the pod's images are read.
+func (p *Pod) pullRights() image.PullRights {
+	rights := image.PullRights{Namespace: p.Namespace, ServiceAccount: p.Spec.ServiceAccountName}
+	for _, s := range p.Spec.ImagePullSecrets {
+		rights.Secrets = append(rights.Secrets, s.Name)
+	}
+	return rights
+}
+
+// needsImage reports whether the shim of a container needs anything of the image.
+func needsImage(c *corev1.Container) bool { return len(c.Command) == 0 || needsSignal(c) }
+
+// needsSignal reports whether only the image tells the stop signal, by which the shim knows
+// when to run the preStop hook. A container with an explicit command was not looked up for
+// its command.
+func needsSignal(c *corev1.Container) bool {
+	if len(c.Command) == 0 || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.StopSignal != nil {
+		return false
+	}
+	_, before := unshim(c.Command)
+	return before.StopSignal == "" && before.Platforms == nil
+}
+
+// isKnown reports whether the images remember an image, so that no look-up waits.
+func isKnown(images image.Images, named string) bool {
+	remembering, ok := images.(interface {
+		Known(image string) (image.Command, bool)
+	})
+	if ok {
+		_, ok = remembering.Known(named)
+	}
+	return ok
+}
+
+// signal returns the image's stop signal if all architectures have the same. A look-up that
+// failed has no signal: people may write a command out because no look-up can succeed.
+func (l lookUp) signal() string {
+	if l.err != nil {
+		return ""
+	}
+	signals := []string{}
+	for _, its := range l.command.Platforms {
+		signals = append(signals, its.StopSignal)
+	}
+	switch slices.Sort(signals); {
+	case len(signals) == 0:
+		return l.command.StopSignal
+	case signals[0] == signals[len(signals)-1]:
+		return signals[0]
+	}
+	return ""
+}

@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// unprivilegedPorts lets the agent, which is not root, listen on ports below 1024 in the
+// holder's stead. Some runtimes allow that to every container of a pod, others to none. A
+// standby that cannot listen is never Ready, and a rollout that waits for it never ends.
+// Kubernetes counts the setting as safe, and Pod Security allows it everywhere. Zero is no
+// stricter than the setting of any runtime.
+var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
+
+// judgeLowPorts refuses a low port on the node's network, where a pod may not have the
+// setting.
+func judgeLowPorts(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if port := p.lowPort(); port != 0 && p.Spec.HostNetwork {
+		refusals.Add(reason.HostNetwork, "the pod sets hostNetwork and declares port %d", port)
+	}
+	return refusals
+}
+
+// patchLowPorts opens low ports to the agent, unless the pod has the setting of its own.
+func patchLowPorts(p *Pod, d *patch.Document) {
+	if p.lowPort() == 0 {
+		return
+	}
+	own := func(s corev1.Sysctl) bool { return s.Name == unprivilegedPorts.Name }
+	if of := p.Spec.SecurityContext; of == nil || !slices.ContainsFunc(of.Sysctls, own) {
+		d.Ensure("name", unprivilegedPorts, "spec", "securityContext", "sysctls")
+	}
+}
+
+// lowPort returns a port below 1024 that a standby would forward, or zero.
+func (p *Pod) lowPort() int {
+	for _, port := range p.ports() {
+		if port < 1024 && p.Request.Standbys() != api.ReadinessHolder {
+			return port
+		}
+	}
+	return 0
+}

@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// slots returns the names of the slots that the pod claims.
+func (p *Pod) slots() []string { return p.Request.Slots(p.Workload) }
+
+// judgeMarks refuses a pod whose slots have no name yet, and a copy of another workload's
+// pod, which carries that pod's slots. A pod template has neither.
+func judgeMarks(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if p.isTemplate() {
+		return nil
+	}
+	if claim, ok := p.Request.Within(api.ScopeWorkload); ok && p.Workload.Name == "" {
+		refusals.Add(reason.PodWithoutName, "the pod claims %s", claim.Kind.Key)
+	}
+	if of := p.copied(); of != "" {
+		refusals.Add(reason.Leftover, "the pod has no controller, and was gated for %s, whose holder it would run beside (without the annotation %s it is a group of its own)", of, api.SlotsAnnotation)
+	}
+	return refusals
+}
+
+// patchMarks writes the marks by which enroll and the policies know a gated pod. patchMarks
+// takes off the marks of a holder, because the copy of a holder holds nothing.
+func patchMarks(p *Pod, d *patch.Document) {
+	d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
+	d.Set(api.Gated, "metadata", "labels", api.GatedLabel)
+	d.Remove("metadata", "labels", api.RoleLabel)
+	if p.Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost {
+		d.Remove("metadata", "annotations", api.DeletionCostAnnotation)
+	}
+}
+
+// RemoveMarks takes the marks off a pod that claims nothing. enroll makes rights from the
+// marks.
+func RemoveMarks(d *patch.Document) {
+	d.Remove("metadata", "annotations", api.SlotsAnnotation)
+	d.Remove("metadata", "labels", api.GatedLabel)
+}

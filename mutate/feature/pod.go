@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+)
+
+// Facts is everything that the webhook knows of a pod that claims, or of a pod template
+// whose pods claim.
+type Facts struct {
+	// Pod is the decoded pod. No feature changes it.
+	*corev1.Pod
+	// Document is the JSON object that holds the pod, at Path.
+	Document *patch.Document
+	Path     []any
+	Request  api.Request
+	// Namespace is where the pod is created.
+	Namespace string
+	// Workload is the pod's group. A pod template has no group with a name yet.
+	Workload api.Workload
+	// Template is the pod template of this very pod; nil if the template is not
+	// known for certain. Containers of other injectors are not in the template.
+	Template *corev1.PodSpec
+	// Limits are the LimitRanges of the namespace, as far as the webhook knows them.
+	Limits []corev1.LimitRange
+	// Kubernetes is the cluster's minor version of Kubernetes 1, or zero if the
+	// version is not known.
+	Kubernetes int
+	AgentImage string
+}
+
+// Pod is a pod that claims, as the features see it.
+type Pod struct {
+	Facts
+	// gated and inits are the indices of the containers, and of the init containers,
+	// that wait for the slot.
+	gated, inits []int
+	// probes are those of the gated containers.
+	probes []carriedProbe
+	// shims are the new commands of the gated containers. LookUp fills them.
+	shims []shim
+}
+
+// carriedProbe is a probe of a gated container, and its form for the agent.
+type carriedProbe struct {
+	place     place
+	container *corev1.Container
+	kind      probeKind
+	// declared is nil if an earlier pass has taken the probe off the container.
+	declared *corev1.Probe
+	carried  *api.Probe
+	problem  string
+}
+
+// shim is the new command of a gated container.
+type shim struct {
+	place
+	command, args []string
+}
+
+// isTemplate reports whether the pod is a pod template of a workload.
+func (f Facts) isTemplate() bool { return len(f.Path) > 0 }
+
+// field returns the value of a field of the pod's JSON text. The text has fields that the
+// Go types of this build do not know.
+func (f Facts) field(path ...any) any { return f.Document.Get(slices.Concat(f.Path, path)...) }
+
+// place is the list of the pod that has a container, and the index in the list.
+type place struct {
+	list  string
+	index int
+}
+
+// The lists of a pod's containers.
+const (
+	mainContainers = "containers"
+	initContainers = "initContainers"
+)
+
+// path returns the path of a field of the container.
+func (at place) path(field ...any) []any {
+	return append([]any{"spec", at.list, at.index}, field...)
+}
+
+// places returns the places of the containers that get a shim, the init containers first.
+func (p *Pod) places() []place {
+	if !p.Request.Shims() {
+		return nil
+	}
+	places := make([]place, 0, len(p.inits)+len(p.gated))
+	for _, i := range p.inits {
+		places = append(places, place{initContainers, i})
+	}
+	for _, i := range p.gated {
+		places = append(places, place{mainContainers, i})
+	}
+	return places
+}
+
+// getsShim reports whether the container at a place gets a shim.
+func (p *Pod) getsShim(at place) bool {
+	gated := p.gated
+	if at.list == initContainers {
+		gated = p.inits
+	}
+	return p.Request.Shims() && slices.Contains(gated, at.index)
+}
+
+// container returns the container at a place.
+func (f Facts) container(at place) *corev1.Container {
+	if at.list == initContainers {
+		return &f.Spec.InitContainers[at.index]
+	}
+	return &f.Spec.Containers[at.index]
+}
+
+// own returns the places of the pod's own containers, without the injected containers. With
+// shims the main containers come first, because most of the features are theirs. A gate
+// outside of the containers has them in the order of their start.
+func (f Facts) own() []place {
+	mains, inits := make([]place, 0, len(f.Spec.Containers)), make([]place, 0, len(f.Spec.InitContainers))
+	for i := range f.Spec.Containers {
+		mains = append(mains, place{mainContainers, i})
+	}
+	for i, c := range f.Spec.InitContainers {
+		if !isInjected(f.Pod, c.Name) {
+			inits = append(inits, place{initContainers, i})
+		}
+	}
+	if f.Request.Shims() {
+		return append(mains, inits...)
+	}
+	return append(inits, mains...)
+}
+
+// passed reports whether the pod has passed the webhook before. Only the webhook writes
+// the annotation, and all injected parts come with the annotation.
+func passed(pod *corev1.Pod) bool {
+	_, ok := pod.Annotations[api.SlotsAnnotation]
+	return ok
+}
+
+// isInjected reports whether an init container of the name is an injected container.
+func isInjected(pod *corev1.Pod, name string) bool {
+	return passed(pod) && slices.Contains(api.Injected, name)
+}

@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgePorts keeps the agent's own port free. On the node's network the agent has no port.
+func judgePorts(p *Pod, at place) reason.Refusals {
+	var refusals reason.Refusals
+	c := p.container(at)
+	for _, port := range c.Ports {
+		if port.ContainerPort == api.AgentPort && isTCP(port) && !p.Spec.HostNetwork {
+			refusals.Add(reason.PortTaken, "container %q declares port %d", c.Name, port.ContainerPort)
+		}
+	}
+	return refusals
+}
+
+// ports returns the TCP ports that gated containers declare. A standby forwards them. The
+// pods of a StatefulSet have addresses of their own, because its Service is headless. So
+// pod-1 answers as pod-0 only if the readiness annotation says so.
+func (p *Pod) ports() []int {
+	if !p.Request.Shims() {
+		return nil
+	}
+	if p.Workload.Group == "apps" && p.Workload.Kind == "StatefulSet" && p.Request.Readiness == "" {
+		return nil
+	}
+	var ports []int
+	for _, i := range p.gated {
+		for _, port := range p.Spec.Containers[i].Ports {
+			if isTCP(port) {
+				ports = append(ports, int(port.ContainerPort))
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+func isTCP(p corev1.ContainerPort) bool { return p.Protocol == "" || p.Protocol == corev1.ProtocolTCP }

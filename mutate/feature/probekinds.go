@@ -1,0 +1,74 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"cmp"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// probeKind is one of the three probes of a container.
+type probeKind struct {
+	// name is the agent's name of the kind; empty for a probe that is taken off.
+	name string
+	// field is the container's field.
+	field string
+	// in returns the container's probe; of returns the probe's place in the record.
+	in func(c *corev1.Container) *corev1.Probe
+	of func(p *api.Probes) **api.Probe
+}
+
+// takenOff reports whether the agent drives the probe, and not the kubelet.
+func (k probeKind) takenOff() bool { return k.name == "" }
+
+// probeKinds are the probes of a container. The kubelet drives the first two and asks the
+// agent. The agent drives the last, because the kubelet counts from the start of the
+// container and not from the start of the child.
+var probeKinds = []probeKind{
+	{
+		name: api.LivenessProbe, field: "livenessProbe",
+		in: func(c *corev1.Container) *corev1.Probe { return c.LivenessProbe },
+		of: func(p *api.Probes) **api.Probe { return &p.Liveness },
+	},
+	{
+		name: api.ReadinessProbe, field: "readinessProbe",
+		in: func(c *corev1.Container) *corev1.Probe { return c.ReadinessProbe },
+		of: func(p *api.Probes) **api.Probe { return &p.Readiness },
+	},
+	{
+		field: "startupProbe",
+		in:    func(c *corev1.Container) *corev1.Probe { return c.StartupProbe },
+		of:    func(p *api.Probes) **api.Probe { return &p.Startup },
+	},
+}
+
+// invalidProbe returns a problem that the API server would have refused. The API server
+// sees only the patched probe, which has no such problem any more.
+func invalidProbe(kind probeKind, p *corev1.Probe) string {
+	switch own := p.TerminationGracePeriodSeconds; {
+	case actions(p) > 1:
+		return "of more than one kind"
+	case p.Exec != nil && len(p.Exec.Command) == 0:
+		return "without a command"
+	case min(p.InitialDelaySeconds, p.TimeoutSeconds, p.PeriodSeconds, p.SuccessThreshold, p.FailureThreshold) < 0,
+		own != nil && *own < 1:
+		return "with a number that is too small"
+	case kind.takenOff() && cmp.Or(p.SuccessThreshold, 1) != 1:
+		return "whose successThreshold is not 1"
+	}
+	return ""
+}
+
+// actions returns the number of known actions that a probe has.
+func actions(p *corev1.Probe) (n int) {
+	for _, there := range []bool{p.Exec != nil, p.HTTPGet != nil, p.TCPSocket != nil, p.GRPC != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// carryProbes carries the probes of the gated containers over. The containers declare some
+// of the probes. The arguments of the agent have the startup probes of an earlier pass.
+func carryProbes(f Facts, gated []int) []carriedProbe {
+	before := recordedProbes(f.Pod)
+	var all []carriedProbe
+	for _, i := range gated {
+		c := &f.Spec.Containers[i]
+		was := before[c.Name]
+		for _, kind := range probeKinds {
+			one := carriedProbe{
+				place: place{mainContainers, i}, container: c, kind: kind,
+				declared: kind.in(c), carried: *kind.of(&was),
+			}
+			switch {
+			case one.declared != nil:
+				one.carried, one.problem = f.carryProbe(c, kind, one.declared, one.carried)
+			case !kind.takenOff() || one.carried == nil || !hasShim(c):
+				continue
+			}
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// recordedProbes returns the probes in the arguments of the pod's agent, by container. The
+// last pass has written them.
+func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
+	all := map[string]api.Probes{}
+	for _, c := range pod.Spec.InitContainers {
+		if isInjected(pod, c.Name) {
+			maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
+		}
+	}
+	return all
+}
+
+// carryProbe returns a declared probe in the agent's form, or its problem. A probe that
+// asks the agent already has the timings of now and the action of the earlier pass.
+func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
+	out := &api.Probe{
+		InitialDelaySeconds:           int(p.InitialDelaySeconds),
+		TimeoutSeconds:                int(cmp.Or(p.TimeoutSeconds, 1)),
+		PeriodSeconds:                 int(cmp.Or(p.PeriodSeconds, 10)),
+		SuccessThreshold:              int(cmp.Or(p.SuccessThreshold, 1)),
+		FailureThreshold:              int(cmp.Or(p.FailureThreshold, 3)),
+		TerminationGracePeriodSeconds: p.TerminationGracePeriodSeconds,
+	}
+	if own, aimed := unaim(c.Name, kind, p); aimed {
+		if before == nil {
+			return nil, "that asks an agent, which does not know what it was"
+		}
+		out.Handler = before.Handler
+		if len(own) > 0 {
+			out.Handler = api.Handler{Exec: &api.ExecAction{Command: own}}
+		}
+		return out, ""
+	}
+	problem := invalidProbe(kind, p)
+	switch {
+	case problem != "":
+	case p.Exec != nil:
+		out.Exec = &api.ExecAction{Command: p.Exec.Command}
+	case p.HTTPGet != nil:
+		out.HTTPGet, problem = f.carryGet(c, p.HTTPGet)
+	case p.TCPSocket != nil:
+		out.TCPSocket = &api.TCPSocketAction{Host: p.TCPSocket.Host}
+		out.TCPSocket.Port, problem = portNumber(c, p.TCPSocket.Port)
+		problem = cmp.Or(problem, f.loopback(p.TCPSocket.Host))
+	case p.GRPC != nil:
+		out.GRPC, problem = carryGRPC(p.GRPC)
+	default:
+		problem = "of no kind that this version knows"
+	}
+	return out, problem
+}
+
+// judgeProbes refuses a probe that the agent cannot make in the kubelet's stead.
+func judgeProbes(p *Pod, at place) reason.Refusals {
+	var refusals reason.Refusals
+	for _, probe := range p.probes {
+		if probe.place == at && probe.problem != "" {
+			refusals.Add(reason.Probes, "container %q has a %s %s", probe.container.Name, probe.kind.field, probe.problem)
+		}
+	}
+	return refusals
+}
+
+// patchProbes makes the probes of the gated containers ask the agent, and takes the
+// startup probes off. All other fields of a probe stay: the kubelet's timings, and the
+// headers, which the kubelet carries to the application when the agent redirects it.
+func patchProbes(p *Pod, d *patch.Document) {
+	for _, probe := range p.probes {
+		name, kind := probe.container.Name, probe.kind
+		at := func(field ...any) []any { return append(probe.place.path(kind.field), field...) }
+		switch {
+		case probe.declared == nil:
+		case kind.takenOff():
+			d.Remove(at()...)
+		case probe.carried.Exec != nil:
+			command := append(append(probeCommand(name, kind.name), "--"), probe.carried.Exec.Command...)
+			d.Set(command, at("exec", "command")...)
+		case p.Spec.HostNetwork:
+			// A port of the agent could be the port of another pod.
+			d.Remove(at("httpGet")...)
+			d.Remove(at("tcpSocket")...)
+			d.Remove(at("grpc")...)
+			d.Set(probeCommand(name, kind.name), at("exec", "command")...)
+		default:
+			d.Remove(at("tcpSocket")...)
+			d.Remove(at("grpc")...)
+			d.Set(api.ProbePath(name, kind.name), at("httpGet", "path")...)
+			d.Set(api.AgentPort, at("httpGet", "port")...)
+			d.Set(string(corev1.URISchemeHTTP), at("httpGet", "scheme")...)
+			d.Remove(at("httpGet", "host")...)
+		}
+	}
+}
+
+// probesByContainer returns the probes for the agent's arguments.
+func (p *Pod) probesByContainer() map[string]api.Probes {
+	all := map[string]api.Probes{}
+	for _, probe := range p.probes {
+		its := all[probe.container.Name]
+		*probe.kind.of(&its) = probe.carried
+		all[probe.container.Name] = its
+	}
+	return all
+}
+
+// unaim reports whether a probe asks the agent already, and returns the probe's own
+// command without the agent's. Another injector may have put words before the agent's. The
+// own command is empty where the agent itself makes the probe.
+func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
+	switch {
+	case kind.takenOff():
+	case p.Exec != nil:
+		words, agents := p.Exec.Command, probeCommand(container, kind.name)
+		for i := range len(words) - len(agents) + 1 {
+			if before, rest := words[:i], words[i+len(agents):]; slices.Equal(words[i:i+len(agents)], agents) {
+				if len(rest) > 0 && rest[0] == "--" {
+					own = slices.Concat(before, rest[1:])
+				}
+				return own, true
+			}
+		}
+	case p.HTTPGet != nil:
+		aimed = p.HTTPGet.Path == api.ProbePath(container, kind.name) && p.HTTPGet.Port == intstr.FromInt32(api.AgentPort)
+	}
+	return nil, aimed
+}
+
+// probeCommand returns the command with which the kubelet asks the agent.
+func probeCommand(container, name string) []string {
+	return append([]string{api.AgentBinary}, api.ProbeArgs{Probe: name, Container: container}.Args()...)
+}

@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// sharesProcesses reports whether the pod's containers share one process namespace.
+func (p *Pod) sharesProcesses() bool {
+	return p.Spec.ShareProcessNamespace != nil && *p.Spec.ShareProcessNamespace
+}
+
+// judgeProcesses refuses a shared process namespace, in which a shim is not PID 1: the end
+// of the shim would prove no death.
+func judgeProcesses(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if !p.Request.Shims() {
+		return nil
+	}
+	if p.Spec.HostPID {
+		refusals.Add(reason.SharedProcesses, "the pod sets hostPID")
+	}
+	if p.sharesProcesses() {
+		refusals.Add(reason.SharedProcesses, "the pod sets shareProcessNamespace")
+	}
+	return refusals
+}
+
+// warnOfToken warns of an agent's token that the application can read, and should not
+// have. An application with a token of its own has the same rights already. A shim refuses
+// shared processes, so only a gate outside of the containers is concerned.
+func warnOfToken(p *Pod) reason.Refusals {
+	var warnings reason.Refusals
+	shares := p.Spec.HostPID || p.sharesProcesses()
+	without := p.Spec.AutomountServiceAccountToken != nil && !*p.Spec.AutomountServiceAccountToken
+	if p.Request.Claims() && !p.Request.Shims() && shares && without {
+		warnings.Add(reason.TokenInReach, "%s is %q, and the pod shares its processes", api.GateAnnotation, p.Request.Gate)
+	}
+	return warnings
+}

@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// onLoss returns what the shim of a container does after a lost slot. Nothing restarts a
+// container whose restart policy is Never, so its child may not start again either.
+func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
+	never := p.Spec.RestartPolicy == corev1.RestartPolicyNever
+	if c.RestartPolicy != nil {
+		never = *c.RestartPolicy == corev1.ContainerRestartPolicyNever
+	}
+	switch asked := api.OnLoss(p.Annotations[api.OnLossAnnotation]); {
+	case never:
+		return api.OnLossEnd
+	case asked == "":
+		return api.OnLossStandby
+	default:
+		return asked
+	}
+}
+
+// judgeRules refuses a restart rule that takes the shim's end after a lost slot for the
+// application's. Such a rule names the exit code, or does not restart on codes like it. A
+// rule that restarts on all codes but some is welcome.
+func judgeRules(p *Pod, at place) reason.Refusals {
+	var refusals reason.Refusals
+	c := p.container(at)
+	if !p.getsShim(at) || p.onLoss(c) == api.OnLossStandby {
+		return nil
+	}
+	for i, rule := range c.RestartPolicyRules {
+		if rule.ExitCodes == nil {
+			continue
+		}
+		named := slices.Contains(rule.ExitCodes.Values, api.ExitLost)
+		in := rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn
+		if in && named || !in && !named && rule.Action != corev1.ContainerRestartRuleActionRestart {
+			refusals.Add(reason.RestartRule, "container %q, restartPolicyRules[%d], matches exit code %d", c.Name, i, api.ExitLost)
+		}
+	}
+	return refusals
+}

@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// keptSignals, without "SIG", are the signals that Go's runtime keeps for itself. The shim
+// never sees them, and could not pass them on.
+var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
+
+// child is what the shim of a container starts, by the container or by its image.
+type child struct {
+	args      []string
+	signal    string
+	platforms api.Platforms
+	// before are the arguments of the shim that an earlier pass has put there.
+	before api.ExecArgs
+}
+
+// LookUp reads the images whose commands or stop signals the pod does not write out, and
+// works out the shims. The refusals are in the order of the pod's containers.
+func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
+	places := p.places()
+	if len(places) == 0 {
+		return nil
+	}
+	answers := p.readImages(ctx, places, images)
+	shims := make([]shim, len(places))
+	var refusals reason.Refusals
+	for i, at := range places {
+		its, refused := p.newShim(at, answers[i])
+		shims[i], refusals = its, append(refusals, refused...)
+	}
+	p.shims = shims
+	return refusals
+}
+
+// newShim returns the shim of the container at a place, or the refusal of the container.
+func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
+	c := p.container(at)
+	its, refusals := childOf(c, read)
+	if len(refusals) > 0 {
+		return shim{}, refusals
+	}
+	if len(its.args) == 0 && its.platforms == nil {
+		refusals.Add(reason.NoCommand, "container %q, image %q", c.Name, c.Image)
+		return shim{}, refusals
+	}
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		its.signal = string(*c.Lifecycle.StopSignal)
+	}
+	if slices.Contains(keptSignals, strings.TrimPrefix(strings.ToUpper(its.signal), "SIG")) {
+		refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, its.signal)
+		return shim{}, refusals
+	}
+	return shim{place: at, command: p.shimCommand(at, its), args: its.args}, nil
+}
+
+// shimCommand returns the command that starts the shim of the container at a place.
+func (p *Pod) shimCommand(at place, its child) []string {
+	c, exec := p.container(at), api.DefaultExecArgs()
+	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
+	if at.list == mainContainers {
+		p.carryHooks(&exec, c, its.before)
+	}
+	return append([]string{api.AgentBinary}, exec.Args()...)
+}
+
+// childOf returns the child of a container. An explicit command counts before the image's.
+func childOf(c *corev1.Container, read lookUp) (child, reason.Refusals) {
+	if len(c.Command) > 0 {
+		args, before := unshim(slices.Concat(c.Command, c.Args))
+		its := child{
+			args: args, before: before,
+			signal: before.StopSignal, platforms: before.Platforms,
+		}
+		if needsSignal(c) {
+			its.signal = read.signal()
+		}
+		return its, nil
+	}
+	var refusals reason.Refusals
+	switch {
+	case errors.Is(read.err, image.ErrPlatforms):
+		refusals.Add(reason.ImagePlatforms, "container %q, image %q", c.Name, c.Image)
+		return child{}, refusals
+	case read.err != nil:
+		refusals.Add(reason.ImageUnreadable, "container %q, image %q: %v", c.Name, c.Image, read.err)
+		return child{}, refusals
+	}
+	return child{
+		args:      imageArgs(c, read.command),
+		signal:    read.command.StopSignal,
+		platforms: imagePlatforms(c, read.command),
+	}, nil
+}
+
+// imageArgs returns the words that a runtime would run: the image's entrypoint, then the
+// container's args or else the image's cmd.
+func imageArgs(c *corev1.Container, command image.Command) []string {
+	args := literals(command.Entrypoint)
+	if len(c.Args) > 0 {
+		return append(args, c.Args...)
+	}
+	return append(args, literals(command.Cmd)...)
+}
+
+// imagePlatforms returns the image's commands by architecture, where they differ. The
+// container's args stay words of their own, behind the command that the shim picks, because
+// the kubelet expands args only.
+func imagePlatforms(c *corev1.Container, command image.Command) api.Platforms {
+	all := api.Platforms{}
+	some := len(c.Args) > 0
+	for arch, its := range command.Platforms {
+		words := slices.Clone(its.Entrypoint)
+		if len(c.Args) == 0 {
+			words = append(words, its.Cmd...)
+		}
+		some = some || len(words) > 0
+		all[arch] = api.PlatformCommand{Command: words, StopSignal: its.StopSignal}
+	}
+	if len(all) == 0 || !some {
+		return nil
+	}
+	return all
+}
+
+// patchShims puts the shims in front of the commands of the gated containers.
+func patchShims(p *Pod, d *patch.Document) {
+	for _, s := range p.shims {
+		d.Set(s.command, s.path("command")...)
+		if len(s.args) > 0 {
+			d.Set(s.args, s.path("args")...)
+		}
+	}
+}
+
+// literals doubles the dollars of words: the kubelet expands $(NAME) and $$ in a command.
+func literals(words []string) []string {
+	out := make([]string, len(words))
+	for i, word := range words {
+		out[i] = strings.ReplaceAll(word, "$", "$$")
+	}
+	return out
+}

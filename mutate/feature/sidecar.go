@@ -1,0 +1,221 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"cmp"
+	"math"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+)
+
+// nobody is the user of the injected containers in a pod that would make them root. In
+// other pods they have no user of their own: the image names a user by number, and a
+// namespace may give out user ids.
+const nobody int64 = 65532
+
+// foreign are fields that the injected containers never have. The image knows its command.
+// With a startup probe, crashed main containers never restart after the kubelet did
+// (kubernetes#137146).
+var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
+
+// sidecar makes the injected containers of a pod.
+type sidecar struct{ *Pod }
+
+// patchSidecar adds the injected containers, and keeps them as the webhook makes them.
+func patchSidecar(p *Pod, d *patch.Document) {
+	s := sidecar{p}
+	for _, c := range s.containers() {
+		s.put(d, c)
+		i, _ := d.Index("name", c.Name, "spec", "initContainers")
+		for _, field := range foreign {
+			d.Remove("spec", "initContainers", i, field)
+		}
+		if c.Lifecycle == nil {
+			d.Remove("spec", "initContainers", i, "lifecycle")
+		} else {
+			d.Set(c.Lifecycle, "spec", "initContainers", i, "lifecycle") // and no other hook
+		}
+	}
+}
+
+// containers returns the containers that the gate needs, in their order.
+func (s sidecar) containers() []corev1.Container {
+	if s.Request.Gate != api.GatePod {
+		return []corev1.Container{s.agent()}
+	}
+	// The first runs before the pod's containers start, and again before the kubelet
+	// restarts all of them. So the agent can tell that from a restart of its own. The last
+	// ends when the agent holds the slot, and then the kubelet starts the application.
+	turn := s.helper(api.TurnContainer, api.TurnRole, false)
+	wait := s.helper(api.WaitContainer, api.WaitRole, true)
+	return []corev1.Container{turn, s.agent(), wait}
+}
+
+// helper returns an injected container that runs a small role of the agent and ends.
+func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
+	return corev1.Container{
+		Name:            name,
+		Image:           s.AgentImage,
+		Args:            []string{role},
+		Resources:       resourcesOf(s.Pod),
+		SecurityContext: s.security(),
+		VolumeMounts:    []corev1.VolumeMount{sharedMount(readOnly)},
+	}
+}
+
+// agent returns the sidecar that holds the slot. The sidecar has no probes; the shim waits
+// for the agent instead.
+func (s sidecar) agent() corev1.Container {
+	always := corev1.ContainerRestartPolicyAlways
+	mounts := []corev1.VolumeMount{{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true}}
+	if s.Request.Gate != api.GateReadiness {
+		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
+	}
+	return corev1.Container{
+		Name:               api.AgentContainer,
+		Lifecycle:          s.installs(),
+		Image:              s.AgentImage,
+		Args:               s.agentArgs(),
+		RestartPolicy:      &always,
+		RestartPolicyRules: s.restartRules(),
+		Env: []corev1.EnvVar{
+			fromField(api.PodNameEnv, "metadata.name"),
+			fromField(api.PodUIDEnv, "metadata.uid"),
+			fromField(api.PodNamespaceEnv, "metadata.namespace"),
+			fromField(api.PodIPEnv, "status.podIP"),
+		},
+		Resources:       resourcesOf(s.Pod),
+		SecurityContext: s.security(),
+		VolumeMounts:    mounts,
+	}
+}
+
+// installs returns the hook that copies the agent's binary to the gated containers. The
+// kubelet starts no further container before the hook has ended. An init container would
+// do as well, but the kubelet takes a second to see its end.
+func (s sidecar) installs() *corev1.Lifecycle {
+	if !s.Request.Shims() {
+		return nil
+	}
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, api.InstallRole}},
+	}}
+}
+
+// agentArgs returns the arguments of the agent.
+func (s sidecar) agentArgs() []string {
+	args := api.DefaultRunArgs()
+	args.Slots = s.slots()
+	args.LeaseDuration = cmp.Or(s.Request.LeaseDuration, api.DefaultLeaseDuration)
+	args.Readiness, args.Grace, args.Workload = s.Request.Standbys(), s.grace(), s.workloadName()
+	for _, i := range s.gated {
+		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)
+	}
+	args.InitContainers, args.Ports, args.Probes = s.initNames(), s.ports(), s.probesByContainer()
+	if s.Request.Shims() {
+		args.Install = api.AgentBinary
+	} else {
+		args.Gate = s.Request.Gate
+	}
+	if s.Spec.HostNetwork {
+		// The ports of the node belong to no pod.
+		args.Listen = ""
+	}
+	// A runtime class may run pods in virtual machines, and its name does not say.
+	args.OwnKernel = s.Spec.RuntimeClassName != nil
+	return args.Args()
+}
+
+// grace returns the time that a deletion of the pod would leave the application to stop. A
+// yield leaves as much. Zero would mean the agent's default.
+func (s sidecar) grace() time.Duration {
+	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
+	if own := s.Spec.TerminationGracePeriodSeconds; own != nil {
+		seconds = max(*own, 1)
+	}
+	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
+}
+
+// workloadName returns the workload whose holder the agent forwards ports to. A bare pod
+// with generateName has no fellows; the kubelet fills its name in.
+func (s sidecar) workloadName() string {
+	w := s.Workload
+	if w.Name == "" {
+		w.Name = "$(" + api.PodNameEnv + ")"
+	}
+	return w.String()
+}
+
+// put puts an injected container where it belongs. The place is behind the pod's own init
+// containers, so they run when they ran before. The kubelet stops sidecars in the reverse
+// order of their start, so a mesh's proxy still carries the agent's last write. A gated
+// init container has to find the agent, and the agent has to find the note turned.
+func (s sidecar) put(d *patch.Document, c corev1.Container) {
+	list := []any{"spec", "initContainers"}
+	before := -1
+	after := s.initNames()
+	if c.Name == api.TurnContainer {
+		after = append(after, api.AgentContainer)
+	}
+	for _, name := range after {
+		if i, ok := d.Index("name", name, list...); ok && (before < 0 || i < before) {
+			before = i
+		}
+	}
+	at, there := d.Index("name", c.Name, list...)
+	switch {
+	case before < 0, there && at < before:
+	case there:
+		value := d.Get(append(list, at)...)
+		d.Delete(at, list...)
+		d.Insert(value, before, list...)
+	default:
+		d.Insert(c, before, list...)
+	}
+	d.Ensure("name", c, list...)
+}
+
+// restartRules returns the agent's rules. With the gate "pod" the application may be a
+// process that only the kubelet can signal, so the kubelet restarts all containers.
+func (s sidecar) restartRules() []corev1.ContainerRestartRule {
+	if s.Request.Gate != api.GatePod {
+		return nil
+	}
+	return []corev1.ContainerRestartRule{{
+		Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{
+			Operator: corev1.ContainerRestartRuleOnExitCodesOpIn,
+			Values:   []int32{api.RestartCode},
+		},
+	}}
+}
+
+// security returns a security context for the Pod Security standard "restricted".
+func (s sidecar) security() *corev1.SecurityContext {
+	yes, no := true, false
+	context := &corev1.SecurityContext{
+		AllowPrivilegeEscalation: &no,
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		ReadOnlyRootFilesystem:   &yes,
+		RunAsNonRoot:             &yes,
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	if of := s.Spec.SecurityContext; of != nil && of.RunAsUser != nil && *of.RunAsUser == 0 {
+		user := nobody
+		context.RunAsUser = &user
+	}
+	return context
+}
+
+func fromField(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{
+		Name:      name,
+		ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}},
+	}
+}

@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"path"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// volumeSize bounds the shared volume: the agent's binary, a socket and some notes.
+var volumeSize = resource.MustParse("64Mi")
+
+// tokenSeconds is the shortest life of a token that the kubelet's own volumes ask for. The
+// kubelet renews the token long before its end.
+const tokenSeconds int64 = 3607
+
+// judgeMounts refuses a container that mounts an injected volume without a shim. A gated
+// container may mount nothing in the place of the shared volume.
+func judgeMounts(p *Pod, at place) reason.Refusals {
+	var refusals reason.Refusals
+	c, gated := p.container(at), p.getsShim(at)
+	for _, m := range c.VolumeMounts {
+		to := path.Clean(m.MountPath)
+		switch {
+		case m.Name == api.Volume && gated && m.ReadOnly && to == api.MountPath && m.SubPath == "" && m.SubPathExpr == "":
+		case m.Name == api.Volume || m.Name == api.CredentialsVolume:
+			refusals.Add(reason.NameTaken, "container %q mounts the volume %q", c.Name, m.Name)
+		case gated && (to == api.MountPath || strings.HasPrefix(to, api.MountPath+"/")):
+			refusals.Add(reason.MountTaken, "container %q mounts %q at %s", c.Name, m.Name, m.MountPath)
+		}
+	}
+	return refusals
+}
+
+// patchVolumes adds the volumes of the gate, and mounts the shared volume where a shim
+// needs the agent's binary.
+func patchVolumes(p *Pod, d *patch.Document) {
+	for _, at := range p.places() {
+		d.Ensure("name", sharedMount(true), at.path("volumeMounts")...)
+	}
+	if p.Request.Gate != api.GateReadiness {
+		d.Ensure("name", sharedVolume(), "spec", "volumes")
+	}
+	d.Ensure("name", credentialsVolume(), "spec", "volumes")
+}
+
+func sharedVolume() corev1.Volume {
+	size := volumeSize.DeepCopy()
+	return corev1.Volume{
+		Name:         api.Volume,
+		VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
+	}
+}
+
+// sharedMount mounts the shared volume. A read-only mount is enough to connect to a socket.
+func sharedMount(readOnly bool) corev1.VolumeMount {
+	return corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath, ReadOnly: readOnly}
+}
+
+// credentialsVolume has the content of the volume that the service account admission
+// mounts into every container. Pods may switch that volume off, and the agent needs one.
+func credentialsVolume() corev1.Volume {
+	seconds := tokenSeconds
+	return corev1.Volume{
+		Name: api.CredentialsVolume,
+		VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &seconds}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{
+				Items: []corev1.DownwardAPIVolumeFile{{
+					Path:     "namespace",
+					FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+				}},
+			}},
+		}}},
+	}
+}

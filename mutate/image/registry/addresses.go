@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+)
+
+// reach is the set of addresses that a request may go to.
+type reach int
+
+const (
+	// public is for the places that a registry leads to, by a token realm or a redirect.
+	public reach = iota
+	// private is for the registry that the pod's author names. Private registries on
+	// private networks are common.
+	private
+	// anywhere is for the registries that the webhook's flags name.
+	anywhere
+)
+
+// prefixes parses networks that are well-formed.
+func prefixes(all ...string) []netip.Prefix {
+	parsed := make([]netip.Prefix, len(all))
+	for i, s := range all {
+		parsed[i] = netip.MustParsePrefix(s)
+	}
+	return parsed
+}
+
+var (
+	// own are the networks of this machine and its link. They lead to the processes beside
+	// the webhook, to its node, and to the metadata services of clouds. Azure, Alibaba and
+	// Oracle have metadata services at addresses of their own, and so have AWS and Google
+	// by IPv6.
+	own = prefixes(
+		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
+		"168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",
+		"2002::/16", // holds an IPv4 address, which may be one of these
+	)
+	// special are the other networks that IANA's registries do not count as public.
+	special = prefixes(
+		"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
+		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"2001::/23", "2001:db8::/32", "3fff::/20",
+	)
+	// global has the public addresses of IPv6, local those that a site gives itself. All
+	// other IPv6 addresses belong to the link, or hold an IPv4 address.
+	global = netip.MustParsePrefix("2000::/3")
+	local  = netip.MustParsePrefix("fc00::/7")
+	// translated holds IPv4 addresses, in clusters that have IPv6 alone.
+	translated = netip.MustParsePrefix("64:ff9b::/96")
+)
+
+// allows reports whether a request may go to an address.
+func (r reach) allows(address netip.Addr, networks []netip.Prefix) bool {
+	address = address.WithZone("").Unmap()
+	if r == anywhere || within(networks, address) {
+		return true
+	}
+	if translated.Contains(address) {
+		bytes := address.As16()
+		address = netip.AddrFrom4([4]byte(bytes[12:]))
+	}
+	if within(own, address) || address.Is6() && !global.Contains(address) && !local.Contains(address) {
+		return false
+	}
+	return r == private || !local.Contains(address) && !within(special, address)
+}
+
+func within(networks []netip.Prefix, address netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
+}
+
+// control returns a function that refuses a connection before its first packet. The
+// function judges the dialled address: an earlier look-up of the name proves nothing.
+func (r reach) control(networks []netip.Prefix) func(network, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errAddress, err)
+		}
+		if !r.allows(to.Addr(), networks) {
+			return fmt.Errorf("%w: %s", errAddress, to)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// descriptor names other content in a manifest or an index. Only the needed fields are
+// decoded: the rest may be as long as the answer.
+type descriptor struct {
+	MediaType types.MediaType `json:"mediaType"`
+	Digest    string          `json:"digest"`
+	Data      []byte          `json:"data"`
+	Platform  *platform       `json:"platform"`
+}
+
+type platform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+}
+
+// descriptors are those of an index. They are decoded one after the other, because a few
+// bytes of text become a hundred in memory.
+type descriptors []descriptor
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *descriptors) UnmarshalJSON(text []byte) error {
+	return each(text, func(decoder *json.Decoder) error {
+		if len(*d) == maxEntries {
+			return errSize
+		}
+		var one descriptor
+		if err := decoder.Decode(&one); err != nil {
+			return err
+		}
+		*d = append(*d, one)
+		return nil
+	})
+}
+
+// words are the words of a command.
+type words []string
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (w *words) UnmarshalJSON(text []byte) error {
+	// The last of two equal keys counts, and the words of the first are dropped.
+	*w = nil
+	cost := 0
+	return each(text, func(decoder *json.Decoder) error {
+		var word string
+		if err := decoder.Decode(&word); err != nil {
+			return err
+		}
+		if cost += wordCost + len(word); cost > maxCommand {
+			return errCommand
+		}
+		*w = append(*w, word)
+		return nil
+	})
+}
+
+// each decodes a list, one element after the other.
+func each(text []byte, element func(*json.Decoder) error) error {
+	if string(text) == "null" {
+		return nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	start, err := decoder.Token()
+	if err != nil {
+		return err
+	}
+	if start != json.Delim('[') {
+		return fmt.Errorf("%w: %v in place of a list", errNotImage, start)
+	}
+	for decoder.More() {
+		if err := element(decoder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configuration has the fields of an image's configuration that concern its command.
+type configuration struct {
+	Config struct {
+		Entrypoint words
+		Cmd        words
+		StopSignal string
+	} `json:"config"`
+}
+
+// costOf returns the bytes that a command takes in memory.
+func costOf(c image.Command) int {
+	cost := len(c.StopSignal)
+	for _, word := range slices.Concat(c.Entrypoint, c.Cmd) {
+		cost += wordCost + len(word)
+	}
+	for arch, its := range c.Platforms {
+		cost += entryCost + len(arch) + costOf(its)
+	}
+	return cost
+}
+
+// decode decodes the text of a registry.
+func decode(text []byte, into any) error {
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%w: %w", errNotImage, err)
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// The classes of failure. A refusal holds a class and no text of a registry: such a text
+// would show a pod's author what the webhook can reach.
+var (
+	errName      = errors.New("not the name of an image")
+	errNameSize  = fmt.Errorf("a name of more than %d bytes", maxName)
+	errDenied    = errors.New("denied: the registry lets none of the pod's pull secrets read it")
+	errAbsent    = errors.New("not found in the registry")
+	errAway      = errors.New("no answer from the registry, or none by a certificate that the webhook trusts")
+	errNotImage  = errors.New("not an image")
+	errPlatform  = errors.New("no Linux platform")
+	errSize      = errors.New("the image's manifests or configurations are too large")
+	errCommand   = fmt.Errorf("the image's command has more than %d bytes", maxCommand)
+	errPlainHTTP = errors.New("plain HTTP is not allowed for this registry (--plain-http-registry)")
+	errAddress   = errors.New("the registry, or where it leads to, is at an address that is not allowed (--registry-network)")
+	errBusy      = errors.New("no answer: too many images of this namespace are looked up")
+	// errTooMany adds a hint to a failure.
+	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries were tried", maxSecrets, maxSecretBytes, maxCredentials)
+)
+
+// classes are in the order of their meaning for the pod's author, the clearest first.
+var classes = []error{
+	image.ErrPlatforms, errPlatform, errName, errNameSize, errCommand, errSize, errPlainHTTP, errAddress,
+	errBusy, errNotImage, errDenied, errAbsent, errAway,
+}
+
+// MayNotRead is the error of [Secrets] without the right to a namespace's secrets. Its text
+// tells the pod's author what to do, and nothing about any secret.
+type MayNotRead string
+
+func (m MayNotRead) Error() string { return string(m) }
+
+// late is the class of a look-up that took too long.
+type late struct{ after fmt.Stringer }
+
+func (l late) Error() string { return fmt.Sprintf("no answer within %v", l.after) }
+
+// statusError is an answer other than 200.
+type statusError int
+
+func (e statusError) Error() string { return http.StatusText(int(e)) }
+
+// failure is an error whose text has no word of a registry.
+type failure struct {
+	class error
+	// hints are further texts of this package.
+	hints []error
+	// cause may hold text of a registry. Only the webhook's own log gets the cause.
+	cause error
+}
+
+func (f *failure) Error() string {
+	texts := []string{f.class.Error()}
+	for _, hint := range f.hints {
+		texts = append(texts, hint.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap returns the class, and not the cause, which no caller may print by mistake.
+func (f *failure) Unwrap() error { return f.class }
+
+// classify returns the class of an error.
+func classify(err error) error {
+	if its, ok := errors.AsType[late](err); ok {
+		return its
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return errAway // whatever else was tried
+	}
+	for _, class := range classes {
+		if errors.Is(err, class) {
+			return class
+		}
+	}
+	switch status := statusOf(err); {
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	case denied(err):
+		return errDenied
+	case status == http.StatusNotFound:
+		return errAbsent
+	case away(err):
+		return errAway
+	default:
+		return errNotImage
+	}
+}
+
+// fail returns the failure of an error, with the problem of the pull secrets.
+func fail(err, unread error) *failure {
+	f := &failure{class: classify(err), cause: errors.Join(err, unread)}
+	if errors.Is(f.class, errDenied) || errors.Is(f.class, errAbsent) || errors.Is(f.class, errAway) {
+		if hint, ok := errors.AsType[MayNotRead](unread); ok {
+			f.hints = append(f.hints, hint)
+		}
+		if errors.Is(unread, errTooMany) {
+			f.hints = append(f.hints, errTooMany)
+		}
+	}
+	return f
+}
+
+// joined returns one failure for all places that could have had the image.
+func joined(failed []*failure) error {
+	all := &failure{class: failed[len(failed)-1].class}
+	for _, f := range failed {
+		all.cause = errors.Join(all.cause, f.cause)
+		for _, hint := range append([]error{f.class}, f.hints...) {
+			if hint.Error() != all.class.Error() && !slices.ContainsFunc(all.hints, func(e error) bool { return e.Error() == hint.Error() }) {
+				all.hints = append(all.hints, hint)
+			}
+		}
+	}
+	return all
+}
+
+// denied reports whether the registry does not let the credentials read.
+func denied(err error) bool {
+	status := statusOf(err)
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// away reports whether there was no answer, or none that judges the reference.
+func away(err error) bool {
+	status := statusOf(err)
+	return status == 0 || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+}
+
+func statusOf(err error) int {
+	if status, ok := errors.AsType[statusError](err); ok {
+		return int(status)
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		return answer.StatusCode
+	}
+	return 0
+}

@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// A hostile namespace has its turns taken by registries that hang. Its own look-up of
+// a popular image waits behind them; another namespace's look-up does not.
+func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
+	f := newRegistry(t, false)
+	popular := f.push(t, "library/nginx:latest", redis)
+	hanging := newBusy(t)
+	r := f.resolver(Options{PlainHTTP: []string{hanging.host(), f.host()}, Budget: time.Minute})
+
+	ctx, cancel := context.WithCancel(t.Context())
+	attack := hanging.askMany(ctx, r, 1, maxOfNamespace)
+	require.Eventually(t, func() bool { return hanging.now.Load() >= maxOfNamespace }, 10*time.Second, time.Millisecond)
+	attack.Go(func() { _, _ = r.Command(ctx, popular, image.PullRights{Namespace: "evil0"}) })
+	require.Eventually(t, func() bool { return r.flights.begun("evil0", popular) }, 10*time.Second, time.Millisecond)
+
+	patience, end := context.WithTimeout(t.Context(), 10*time.Second)
+	defer end()
+	_, err := r.Command(patience, popular, image.PullRights{Namespace: "victim"})
+	assert.NoError(t, err)
+	cancel()
+	attack.Wait()
+}
+
+// begun reports whether somebody of the namespace, or a joined one, asks for the image.
+func (f *flights) begun(namespace, image string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key := range f.going {
+		if strings.HasSuffix(key, image) && (strings.HasPrefix(key, namespace+" ") || strings.HasPrefix(key, " ")) {
+			return true
+		}
+	}
+	return false
+}
+
+// A registry may repeat a key of its JSON; each time the command would grow.
+func TestRepeatedKeyMultipliesNoCommand(t *testing.T) {
+	one := `"Entrypoint":[` + strings.TrimSuffix(strings.Repeat(`"",`, 4000), ",") + `],`
+	var file configuration
+	require.NoError(t, decode([]byte(`{"config":{`+strings.Repeat(one, 100)+`"x":0}}`), &file))
+	assert.LessOrEqual(t, len(file.Config.Entrypoint)*wordCost, maxCommand)
+}

@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// compat: command/mirror carried
+func TestMirrorIsAskedBeforeTheRegistry(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	for name, c := range map[string]struct {
+		mirror func(t *testing.T, m *fakeRegistry)
+		want   string
+		origin bool
+	}{
+		"has it":      {func(t *testing.T, m *fakeRegistry) { m.push(t, "hub/team/app:1", v1.Config{Cmd: []string{"mirror"}}) }, "mirror", false},
+		"has it not":  {func(*testing.T, *fakeRegistry) {}, "origin", true},
+		"is away":     {func(_ *testing.T, m *fakeRegistry) { m.away.Store(true) }, "origin", true},
+		"hangs":       {func(_ *testing.T, m *fakeRegistry) { m.hang = hang }, "origin", true},
+		"lets nobody": {func(_ *testing.T, m *fakeRegistry) { m.passwords["hub"] = "secret" }, "origin", true},
+		"has too much": {func(t *testing.T, m *fakeRegistry) {
+			m.pushIndex(t, "hub/team/app:1", imageOf(t, "windows", "amd64", v1.Config{}))
+		}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, origin := newRegistry(t, false), newRegistry(t, false)
+			c.mirror(t, m)
+			origin.push(t, "team/app:1", v1.Config{Cmd: []string{"origin"}})
+			mirror, err := ParseMirror(origin.host() + "=" + m.host() + "/hub")
+			require.NoError(t, err)
+			r := origin.resolver(Options{PlainHTTP: []string{m.host()}, Mirrors: []Mirror{mirror}, Budget: 2 * time.Second})
+			command, err := r.Command(t.Context(), origin.host()+"/team/app:1", image.PullRights{})
+			assert.Equal(t, c.origin, origin.seen("") > 0, "the registry was asked")
+			if c.want == "" {
+				require.ErrorIs(t, err, errPlatform, "what the mirror has is what the node runs")
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, []string{c.want}, command.Cmd)
+		})
+	}
+}
+
+func TestMirrorServesImagesByDigest(t *testing.T) {
+	m, origin := newRegistry(t, false), newRegistry(t, false)
+	redisImage := imageOf(t, "linux", "amd64", redis)
+	digest, err := redisImage.Digest()
+	require.NoError(t, err)
+	m.push(t, "team/app:1", redis)
+	mirror, err := ParseMirror("registry.example=" + m.host())
+	require.NoError(t, err)
+	origin.away.Store(true)
+	r := m.resolver(Options{Mirrors: []Mirror{mirror}})
+	_, err = r.Command(t.Context(), "registry.example/team/app@"+digest.String(), image.PullRights{})
+	require.NoError(t, err)
+	assert.Zero(t, origin.seen(""))
+}
+
+func TestDockersShortNamesHaveAMirror(t *testing.T) {
+	mirror, err := ParseMirror("docker.io=mirror.example:5000")
+	require.NoError(t, err)
+	places, err := New(Options{Mirrors: []Mirror{mirror}}).places("redis")
+	require.NoError(t, err)
+	require.Len(t, places, 2)
+	assert.Equal(t, "mirror.example:5000/library/redis:latest", places[0].Name())
+	assert.Equal(t, "index.docker.io/library/redis:latest", places[1].Name())
+	for _, s := range []string{"docker.io", "=x", "docker.io=", "docker.io=a b"} {
+		_, err := ParseMirror(s)
+		assert.Error(t, err, s)
+	}
+}

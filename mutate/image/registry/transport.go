@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// question is the look-up of a request.
+type question struct {
+	// lasts is a context that ends with the look-up.
+	lasts context.Context
+	// registry is the host, with its port, of the image's name.
+	registry string
+	// left is the number of bytes that the look-up may still read.
+	left atomic.Int64
+}
+
+type questionKey struct{}
+
+func withQuestion(ctx context.Context, registry name.Registry) context.Context {
+	q := &question{lasts: ctx, registry: registry.RegistryStr()}
+	q.left.Store(maxRead)
+	return context.WithValue(ctx, questionKey{}, q)
+}
+
+func questionOf(ctx context.Context) *question {
+	q, _ := ctx.Value(questionKey{}).(*question)
+	return q
+}
+
+// guarded is a transport with three limits. The transport uses TLS, but for the registries
+// of a list. Requests reach only the addresses of a look-up. Answers have a bounded size.
+// The library alone would use plain HTTP for private addresses.
+type guarded struct {
+	// by has a transport for each reach. A connection of one reach never serves a request
+	// of a smaller one.
+	by map[reach]http.RoundTripper
+	// proxied uses the proxy of the environment, whose rules then count.
+	proxied  http.RoundTripper
+	proxy    func(*http.Request) (*url.URL, error)
+	plain    []string
+	named    []string
+	networks []netip.Prefix
+}
+
+func newTransport(o Options) *guarded {
+	g := &guarded{by: map[reach]http.RoundTripper{}, proxy: http.ProxyFromEnvironment,
+		plain: o.PlainHTTP, named: slices.Clone(o.PlainHTTP), networks: o.Networks}
+	for _, m := range o.Mirrors {
+		host, _, _ := strings.Cut(m.to, "/")
+		g.named = append(g.named, host)
+	}
+	for _, r := range []reach{public, private, anywhere} {
+		g.by[r] = newInner(o, r)
+	}
+	proxied := newInner(o, anywhere)
+	proxied.Proxy = http.ProxyFromEnvironment
+	g.proxied = proxied
+	return g
+}
+
+func newInner(o Options, r reach) *http.Transport {
+	d := dialer{
+		Dialer: net.Dialer{Timeout: o.Budget, Control: r.control(o.Networks)},
+		tls:    &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12},
+	}
+	protocols := new(http.Protocols)
+	// With HTTP/2 each stream may have 4 MB of unread bytes in buffers.
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            d.plain,
+		DialTLSContext:         d.secure,
+		TLSClientConfig:        d.tls, // behind a proxy
+		TLSHandshakeTimeout:    o.Budget,
+		Protocols:              protocols,
+		DisableCompression:     true, // a bomb would be unpacked before it is counted
+		MaxIdleConns:           idleConnections,
+		MaxIdleConnsPerHost:    maxRequests,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxHeader,
+	}
+}
+
+// dialer ends its dialling with the look-up. The standard library's client goes on, because
+// another request might use the connection.
+type dialer struct {
+	net.Dialer
+	tls *tls.Config
+}
+
+func (d *dialer) plain(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, end := whileAsked(ctx)
+	defer end()
+	return d.DialContext(ctx, network, address)
+}
+
+func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, end := whileAsked(ctx)
+	defer end()
+	connection, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	config := d.tls.Clone()
+	config.ServerName = hostname(address)
+	secured := tls.Client(connection, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = connection.Close()
+		return nil, err
+	}
+	return secured, nil
+}
+
+// whileAsked returns a context that ends with its look-up.
+func whileAsked(ctx context.Context) (context.Context, context.CancelFunc) {
+	q := questionOf(ctx)
+	if q == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(q.lasts, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !slices.Contains(g.plain, r.URL.Host) {
+		return nil, fmt.Errorf("%w: %s", errPlainHTTP, r.URL.Host)
+	}
+	q := questionOf(r.Context())
+	if q == nil {
+		return nil, errAddress // a request of no look-up
+	}
+	inner, err := g.inner(r, g.reach(r.URL.Host, q.registry))
+	if err != nil {
+		return nil, err
+	}
+	response, err := inner.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = &bounded{ReadCloser: response.Body, own: maxAnswer, all: &q.left}
+	return response, nil
+}
+
+// inner returns the transport of a request. A proxy dials itself, so inner can judge only
+// an address in the request.
+func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
+	proxy, err := g.proxy(r)
+	if err != nil {
+		return nil, fmt.Errorf("find proxy: %w", err)
+	}
+	if proxy == nil {
+		return g.by[its], nil
+	}
+	if address, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !its.allows(address, g.networks) {
+		return nil, fmt.Errorf("%w: %s", errAddress, address)
+	}
+	return g.proxied, nil
+}
+
+// reach returns the reach of a request to a host, in a look-up at a registry. All ports of
+// a registry's host belong to the registry.
+func (g *guarded) reach(host, registry string) reach {
+	switch {
+	case slices.Contains(g.named, host):
+		return anywhere
+	case hostname(host) == hostname(registry), slices.Contains(g.named, registry):
+		return private
+	default:
+		return public
+	}
+}
+
+// hostname returns a host without its port.
+func hostname(host string) string {
+	host = strings.ToLower(host)
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]")
+}
+
+// bounded is an answer that ends with an error beyond its size.
+type bounded struct {
+	io.ReadCloser
+	own int64
+	all *atomic.Int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.own+1 {
+		p = p[:b.own+1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.own -= int64(n)
+	if b.own < 0 || b.all.Add(-int64(n)) < 0 {
+		return 0, errSize
+	}
+	return n, err
+}

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package load bounds the memory of the calls in flight.
+//
+// Guarantee: a call takes its share of the load before it takes the memory: while its body
+// arrives, and again before the body is decoded. A call that has the load for itself always
+// gets what it needs, and large calls leave room for small ones.
+//
+// Not guaranteed: a share is an estimate. Tests hold the estimate to what decoding allocates.
+package load
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// The estimate of a call's memory counts the length of its body, and the objects in the
+// body. An empty object or a zero takes a byte or two of text, and several hundred bytes as
+// a decoded container.
+const (
+	// perCall is the further memory of a call whose body has arrived: buffers, and the
+	// look-ups of images. Before that a call holds its connection, which is bounded too.
+	perCall = 256 << 10
+	// perByte counts the body, the objects that are cut out of the body, the patch, and
+	// room that the collector has not yet taken back.
+	perByte = 4
+	// perObject is the memory of a decoded empty container, with the growth of its list.
+	// The measured maximum of all types in a pod was 1.7 KB.
+	perObject = 2 << 10
+	// perMember is the memory of a member in the maps of a decoder, and in the nodes of a
+	// patch, while both grow. The measured maximum was 390 bytes.
+	perMember = 512
+	// perWord is the memory of a short argument: decoded, joined to the agent's own, and
+	// written into a patch. The measured maximum was 93 bytes.
+	perWord = 128
+	// maxDecoded is half of the default load. A workload of 20 containers with 50
+	// variables each, with its managed fields, before and after an update, takes less
+	// than half of that. So do 3 MB of arguments of a dozen letters.
+	maxDecoded = 64 << 20
+	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. About 200
+	// ordinary pods have room in it at once.
+	defaultLoad = 128 << 20
+	// smallCall is several times the body of an ordinary pod's call.
+	smallCall = 64 << 10
+	// smallDecoded is several times what an ordinary pod of a few containers takes:
+	// about twenty objects, and fifty members, for each.
+	smallDecoded = 2 << 20
+	// forSmall is the part of a load, as its divisor, that large calls leave to
+	// small ones: room for about 100 of them.
+	forSmall = 4
+)
+
+var (
+	// ErrOverloaded reports that a call has no room beside the others.
+	ErrOverloaded     = errors.New("too many calls at once")
+	errTooManyObjects = fmt.Errorf("a review of so many JSON objects, members and elements that they take more than %d MiB", maxDecoded>>20)
+)
+
+// Limit bounds the memory of all calls in flight. The zero value fits into the webhook's
+// memory limit; nil bounds nothing.
+type Limit struct {
+	// Max is an estimate in bytes; zero means 128 MiB.
+	Max int64
+
+	mu   sync.Mutex
+	used int64
+}
+
+// Used returns the estimate of all calls in flight.
+func (l *Limit) Used() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used
+}
+
+// Share is one call's part of the load. One goroutine uses it.
+type Share struct {
+	limit *Limit
+	size  int64
+	// body is the number of bytes that have arrived.
+	body int
+	// large calls do not get all of the load.
+	large bool
+}
+
+// Share returns the empty share of a call whose body is still to be read. A call without a
+// body keeps no other call out.
+func (l *Limit) Share() *Share { return &Share{limit: l} }
+
+// Meter returns a reader that adds a body to the share as the body arrives. A length that
+// is only announced takes nothing from others.
+func (s *Share) Meter(body io.Reader) io.Reader { return metered{body, s} }
+
+type metered struct {
+	io.Reader
+	share *Share
+}
+
+func (m metered) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	m.share.body += n
+	m.share.large = m.share.large || m.share.body > smallCall
+	if !m.share.grow(perByte * int64(n)) {
+		return n, ErrOverloaded
+	}
+	return n, err
+}
+
+// Decode adds to the share the memory that the decoded body will take.
+func (s *Share) Decode(body []byte) error {
+	w := weigh(body)
+	size := perObject*int64(w.objects) + perMember*int64(w.members) + perWord*int64(w.words)
+	s.large = s.large || size > smallDecoded
+	switch {
+	case size > maxDecoded:
+		return errTooManyObjects
+	case !s.grow(perCall + size):
+		return ErrOverloaded
+	}
+	return nil
+}
+
+// Fits reports whether an announced body has room now. Fits takes nothing, but the caller
+// need not read a body without room.
+func (s *Share) Fits(length int64) bool {
+	l := s.limit
+	if l == nil || length <= smallCall {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.room(perByte*length, true)
+}
+
+// grow adds bytes to the share, if the load has room for them.
+func (s *Share) grow(by int64) bool {
+	l := s.limit
+	if l == nil {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !s.room(by, s.large) {
+		return false
+	}
+	l.used += by
+	s.size += by
+	return true
+}
+
+// room reports whether so many more bytes fit into the load. The caller holds the lock.
+func (s *Share) room(by int64, large bool) bool {
+	limit := cmp.Or(s.limit.Max, defaultLoad)
+	if large {
+		limit -= limit / forSmall
+	}
+	alone := s.limit.used == s.size
+	return alone || s.limit.used+by <= limit
+}
+
+// Free gives the share back.
+func (s *Share) Free() {
+	if s.limit == nil {
+		return
+	}
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	s.limit.used -= s.size
+	s.size = 0
+}

@@ -1,0 +1,73 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package load
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBodyWeighsWhatIsInIt(t *testing.T) {
+	for text, want := range map[string]weight{
+		``:                                {},
+		`0`:                               {},
+		`[]`:                              {},
+		`[0]`:                             {objects: 1},
+		`[0,null,"a",[],true]`:            {objects: 5},
+		`[[0,0],[0]]`:                     {objects: 5},
+		`[{},{}]`:                         {objects: 2 + 2 - 2},
+		`{"a":{},"b":[]}`:                 {objects: 1, members: 2},
+		`{"a":0,"a":0}`:                   {members: 2},
+		`{"a":",:[{\",{","b":"\\"}`:       {members: 2},
+		`{"args":["a","b,\"[",""]}`:       {members: 1, words: 3},
+		"{ \"args\" :\n[ \"a\" , \"b\"]}": {members: 1, words: 2},
+		`{"args":[]}`:                     {members: 1},
+		`{"args":["a",0,0]}`:              {objects: 2, members: 1, words: 1},
+		`{"args":[[0,0]]}`:                {objects: 3, members: 1},
+		`{"ports":["a","b"]}`:             {objects: 2, members: 1},
+		`["args",["a","b"]]`:              {objects: 4},
+		`{"args":{"a":["b","c"]}}`:        {objects: 3, members: 2},
+		`"\`:                              {},
+		`{"args":["\`:                     {objects: 1, members: 1, words: 1},
+	} {
+		assert.Equal(t, want, weigh([]byte(text)), text)
+	}
+}
+
+// Ordinary pods are small, and the senders of large ones must not keep them out.
+func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
+	limit := new(Limit)
+	arrive := func(length int) (*Share, error) {
+		s := limit.Share()
+		_, err := io.Copy(io.Discard, s.Meter(strings.NewReader(strings.Repeat("x", length))))
+		return s, err
+	}
+	var large []*Share
+	for {
+		s, err := arrive(3 << 20)
+		if err != nil {
+			require.ErrorIs(t, err, ErrOverloaded)
+			s.Free()
+			break
+		}
+		large = append(large, s)
+	}
+	require.NotEmpty(t, large)
+	for n := range 50 {
+		s, err := arrive(8 << 10)
+		require.NoError(t, err, "small call %d", n)
+		require.NoError(t, s.Decode([]byte(strings.Repeat("{", 50))), "small call %d", n)
+	}
+	// The content of a small body may make a large call of it.
+	hollow, err := arrive(smallCall)
+	require.NoError(t, err)
+	require.ErrorIs(t, hollow.Decode([]byte(strings.Repeat("{", smallCall/2))), ErrOverloaded)
+	for _, s := range large {
+		s.Free()
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package mutatetest has the world around the webhook for its tests: images, owners and
+// LimitRanges without a cluster.
+package mutatetest
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/stretchr/testify/require"
+	operations "gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+)
+
+// AgentImage is the image of the injected containers.
+const AgentImage = "registry.example/agent:v1"
+
+// Facts answers all questions of the webhook. A golden archive has Facts beside its object.
+type Facts struct {
+	// Group is the workload that the pod belongs to.
+	Group *api.Workload `json:"group"`
+	// Template are the containers of the pod's template.
+	Template []string `json:"template"`
+	// Images by name; an image with an error cannot be read.
+	Images map[string]Image    `json:"images"`
+	Limits []corev1.LimitRange `json:"limits"`
+	// Kubernetes is the cluster's minor version; negative if the version is not known.
+	Kubernetes int `json:"kubernetes"`
+}
+
+// Image is an image's command, or the error of its look-up.
+type Image struct {
+	image.Command
+	Error string `json:"error"`
+}
+
+// Error is an error of a text.
+type Error string
+
+func (e Error) Error() string { return string(e) }
+
+// Minor returns the cluster's minor version, by default one that has every feature.
+func (f Facts) Minor() int { return max(cmp.Or(f.Kubernetes, feature.RestartsAll), 0) }
+
+// For implements [image.Images].
+func (f Facts) For(image.PullRights) image.Reader { return f }
+
+// Command implements [image.Reader].
+func (f Facts) Command(_ context.Context, named string) (image.Command, error) {
+	found, ok := f.Images[named]
+	if !ok {
+		return image.Command{}, Error("image " + named + " is not in facts.yaml")
+	}
+	switch found.Error {
+	case "":
+		return found.Command, nil
+	case "platforms":
+		return image.Command{}, image.ErrPlatforms
+	}
+	return image.Command{}, Error(found.Error)
+}
+
+// Workload implements the owners of admission.
+func (f Facts) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+	if f.Group == nil {
+		return api.Workload{}, nil, Error("not found")
+	}
+	if f.Template == nil {
+		return *f.Group, nil, nil
+	}
+	template := new(corev1.PodSpec)
+	for _, name := range f.Template {
+		template.Containers = append(template.Containers, corev1.Container{Name: name})
+	}
+	return *f.Group, template, nil
+}
+
+// LimitRanges implements the limits of admission.
+func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	return f.Limits, nil
+}
+
+// Request returns the request to create an object as Deployment "biller" in namespace
+// "shop". Handlers of pods take the same request.
+func Request(raw string) admission.Request {
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+		Namespace: "shop",
+		Name:      "biller",
+		Operation: admissionv1.Create,
+		Resource:  metav1.GroupVersionResource{Resource: "deployments"},
+		Kind:      metav1.GroupVersionKind{Kind: "Deployment"},
+		Object:    runtime.RawExtension{Raw: []byte(raw)},
+	}}
+}
+
+// Apply patches an object as the API server does.
+func Apply(t testing.TB, raw []byte, ops []operations.Operation) []byte {
+	t.Helper()
+	if len(ops) == 0 {
+		return raw
+	}
+	text, err := json.Marshal(ops)
+	require.NoError(t, err)
+	patch, err := jsonpatch.DecodePatch(text)
+	require.NoError(t, err)
+	result, err := patch.Apply(raw)
+	require.NoError(t, err, string(text))
+	return result
+}

@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reason
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// TestReasonsAreDocumented: docs/reasons.md lists the closed set. -update
+// rewrites it.
+func TestReasonsAreDocumented(t *testing.T) {
+	const path = "../../docs/reasons.md"
+	var b strings.Builder
+	b.WriteString("<!-- Generated from mutate/reason/webhook.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
+		"Every \"no\" of the webhook begins with the name of its reason: in the warning when a workload is applied, in\n" +
+		"the error at its pods, in the Event, and in the metric.\n\n" +
+		"| reason | what it means | what to do |\n|---|---|---|\n")
+	table(&b, All)
+	b.WriteString("\nThe admission policies, which hold where the webhook is not asked, and enroll have these:\n\n" +
+		"| reason | what it means | what to do |\n|---|---|---|\n")
+	table(&b, Elsewhere)
+	want := b.String()
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(want), 0o644))
+	}
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, want, string(got), "run make golden")
+}
+
+// TestEveryReasonIsShown: each has a golden pair in which somebody meets it.
+func TestEveryReasonIsShown(t *testing.T) {
+	files, err := os.ReadDir("../testdata")
+	require.NoError(t, err)
+	var all strings.Builder
+	for _, f := range files {
+		if f.IsDir() {
+			continue
+		}
+		text, err := os.ReadFile("../testdata/" + f.Name())
+		require.NoError(t, err)
+		_, said, _ := strings.Cut(string(text), "-- said.txt --")
+		all.WriteString(said)
+	}
+	seen := map[Reason]bool{}
+	for _, e := range All {
+		assert.False(t, seen[e.Reason], "%s is listed twice", e.Reason)
+		seen[e.Reason] = true
+		assert.Contains(t, all.String(), " "+string(e.Reason)+": ")
+		assert.NotEmpty(t, e.Meaning)
+	}
+}
+
+func table(b *strings.Builder, reasons []Explanation) {
+	for _, e := range reasons {
+		does := "What the message says"
+		if e.Do != "" {
+			does = strings.ToUpper(e.Do[:1]) + e.Do[1:]
+		}
+		meaning := e.Meaning
+		if e.WarnOnly {
+			meaning += " Only a warning."
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s. |\n", e.Reason, meaning, does)
+	}
+}
+
+// TestPoliciesReasonsAreExplained: what manifests/policies say begins with a
+// reason that is listed.
+func TestPoliciesReasonsAreExplained(t *testing.T) {
+	files, err := filepath.Glob("../../manifests/policies/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	listed := map[Reason]bool{}
+	for _, e := range slices.Concat(All, Elsewhere) {
+		listed[e.Reason] = true
+	}
+	found := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, match := range regexp.MustCompile(`['"]([A-Z][A-Za-z]+): `).FindAllStringSubmatch(string(text), -1) {
+			found++
+			assert.True(t, listed[Reason(match[1])], "%s of %s", match[1], file)
+		}
+	}
+	assert.GreaterOrEqual(t, found, len(Elsewhere)-1, "all but enroll's are in a policy")
+}

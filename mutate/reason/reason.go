@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reason names everything that the webhook can have against a pod or a workload.
+//
+// Guarantee: each refusal and each warning begins with a reason of a closed list, and
+// ends with what to do about it. The text is short, whatever the object holds: objects
+// arrive before the API server has validated them.
+package reason
+
+// Reason names a refusal or a warning. Warnings, errors, Events and metrics all have the
+// same name. The set is closed; [All] lists it.
+type Reason string
+
+// The reasons.
+const (
+	BadAnnotation    Reason = "BadAnnotation"
+	HostNetwork      Reason = "HostNetwork"
+	SharedProcesses  Reason = "SharedProcesses"
+	Windows          Reason = "Windows"
+	Probes           Reason = "Probes"
+	Hooks            Reason = "Hooks"
+	InitContainer    Reason = "InitContainer"
+	ContainerLimit   Reason = "ContainerLimit"
+	UnknownContainer Reason = "UnknownContainer"
+	NameTaken        Reason = "NameTaken"
+	MountTaken       Reason = "MountTaken"
+	PortTaken        Reason = "PortTaken"
+	ImageUnreadable  Reason = "ImageUnreadable"
+	ImagePlatforms   Reason = "ImagePlatforms"
+	NoCommand        Reason = "NoCommand"
+	KubernetesTooOld Reason = "KubernetesTooOld"
+	NeverRestarted   Reason = "NeverRestarted"
+	RestartRule      Reason = "RestartRule"
+	PodWithoutName   Reason = "PodWithoutName"
+	WorkloadUnknown  Reason = "WorkloadUnknown"
+	BadOwner         Reason = "BadOwner"
+	StaticPod        Reason = "StaticPod"
+	Leftover         Reason = "Leftover"
+	JobImmutable     Reason = "JobImmutable"
+	TemplateDiffers  Reason = "TemplateDiffers"
+	RolloutStalls    Reason = "RolloutStalls"
+	TokenInReach     Reason = "TokenInReach"
+	MarksKept        Reason = "MarksKept"
+)
+
+// Explanation tells people the meaning of a reason, and what to do about it.
+type Explanation struct {
+	Reason  Reason
+	Meaning string
+	Do      string
+	// WarnOnly is true for a reason that never refuses an object.
+	WarnOnly bool
+}

@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reason
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	// MaxName keeps every name whole that Kubernetes allows, of at most 253
+	// bytes, and most names of images.
+	MaxName = 256
+	// MaxCause keeps the cause of a failure readable: a name or two, and the step
+	// that failed.
+	MaxCause = 1024
+	// maxRefusals bounds the sentences of one answer: a pod may have thousands of
+	// containers.
+	maxRefusals = 20
+)
+
+// Refusal is one reason against an object. For a workload the refusal is a warning.
+type Refusal struct {
+	Reason Reason
+	// Detail names the container, the field or the value.
+	Detail string
+}
+
+func (r Refusal) Error() string {
+	text := fmt.Sprintf("%s: %s", r.Reason, r.Detail)
+	if do := explain(r.Reason).Do; do != "" {
+		text += ": " + do
+	}
+	return text
+}
+
+// explain returns the explanation of a reason.
+func explain(r Reason) Explanation {
+	for _, e := range All {
+		if e.Reason == r {
+			return e
+		}
+	}
+	return Explanation{Reason: r}
+}
+
+// Refusals holds everything against an object.
+type Refusals []Refusal
+
+func (r Refusals) Error() string { return strings.Join(r.Lines(), "; ") }
+
+// Lines returns one sentence for each of the first refusals, and the number of the
+// others.
+func (r Refusals) Lines() []string {
+	var lines []string
+	for i, refusal := range r {
+		if i == maxRefusals {
+			return append(lines, fmt.Sprintf("and %d more", len(r)-maxRefusals))
+		}
+		lines = append(lines, refusal.Error())
+	}
+	return lines
+}
+
+// Add formats a refusal. Add cuts names and causes, because an object on its way in has
+// names of any length.
+func (r *Refusals) Add(reason Reason, format string, args ...any) {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[i] = api.Brief(arg, MaxName)
+		case error:
+			// A joined error has several lines; a refusal is one line.
+			args[i] = api.Brief(strings.ReplaceAll(arg.Error(), "\n", "; "), MaxCause)
+		}
+	}
+	*r = append(*r, Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)})
+}
+
+// Of returns the reasons of an error that refuses an object, each once.
+func Of(err error) []Reason {
+	refusals, ok := errors.AsType[Refusals](err)
+	if !ok {
+		return []Reason{BadAnnotation}
+	}
+	var reasons []Reason
+	for _, r := range refusals {
+		if !slices.Contains(reasons, r.Reason) {
+			reasons = append(reasons, r.Reason)
+		}
+	}
+	return reasons
+}
+
+// Message returns the text for people. Each refusal in the text begins with its reason.
+func Message(err error) string {
+	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
+		return string(BadAnnotation) + ": " + mistakes.Error()
+	}
+	return err.Error()
+}

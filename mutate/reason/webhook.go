@@ -1,0 +1,148 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reason
+
+// All holds each reason of the webhook once, in the order of docs/reasons.md.
+var All = []Explanation{
+	{
+		Reason:  BadAnnotation,
+		Meaning: "An annotation is misspelt, malformed, not supported, or contradicts another one.",
+		// Each mistake says itself what to do.
+	},
+	{
+		Reason:  HostNetwork,
+		Meaning: "The pod uses its node's network and declares a TCP port below 1024. A standby would forward that port, but its agent is not root, and on a node's network nothing lets it listen there.",
+		Do:      "set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on",
+	},
+	{
+		Reason:  SharedProcesses,
+		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID), in which the end of a container does not prove that its processes are dead.",
+		Do:      "use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim",
+	},
+	{
+		Reason:  Windows,
+		Meaning: "The pod runs on Windows; the gate needs Linux.",
+		Do:      "remove the claim",
+	},
+	{
+		Reason:  Probes,
+		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead. The message says why: a kind or a field that this version does not know, HTTP/2 without TLS, a port that the container does not name, a loopback address (which means the node), or values that Kubernetes itself would refuse.",
+		Do:      "change the probe, or leave the container out by naming the others in metaparticle.io/containers",
+	},
+	{
+		Reason:  Hooks,
+		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container is stopped by a signal that Go's runtime keeps for itself, so that a gate is not told of it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
+		Do:      "change or remove the hook or the stop signal, or leave the container out by naming the others in metaparticle.io/containers",
+	},
+	{
+		Reason:  InitContainer,
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated: it is a native sidecar, and the containers after it count on its running; or no main container is named beside it, so that nothing would keep the slot after it.",
+		Do:      "name ordinary init containers, and the main containers that run after them",
+	},
+	{
+		Reason:  ContainerLimit,
+		Meaning: "The pod has more than 100 containers and init containers, each of which the webhook may have to look up while the pod's creation waits.",
+		Do:      "split the pod, or remove the claim",
+	},
+	{
+		Reason:  UnknownContainer,
+		Meaning: "`metaparticle.io/containers` names a container that the pod does not have.",
+		Do:      "name containers of the pod",
+	},
+	{
+		Reason:  NameTaken,
+		Meaning: "The pod has a container or volume of its own under a name that the injected parts need.",
+		Do:      "rename it",
+	},
+	{
+		Reason:  MountTaken,
+		Meaning: "A gated container mounts something at /metaparticle, where the gate's binary goes.",
+		Do:      "mount it elsewhere",
+	},
+	{
+		Reason:  PortTaken,
+		Meaning: "A container declares the port that the agent serves its metrics on.",
+		Do:      "use another port",
+	},
+	{
+		Reason:  ImageUnreadable,
+		Meaning: "A gated container has no explicit command, and its image's own could not be read from the registry in time. The message names the class of failure; the webhook's log has the registry's own words.",
+		Do:      "write the container's command out, or make the image readable: pull secrets of the pod or its service account, registry, certificates",
+	},
+	{
+		Reason:  ImagePlatforms,
+		Meaning: "A gated container has no explicit command, and its image runs different ones on variants of one architecture (such as arm/v6 and arm/v7), which cannot be told apart when the container starts.",
+		Do:      "write the container's command out",
+	},
+	{
+		Reason:  NoCommand,
+		Meaning: "A gated container has no command, and its image has none either.",
+		Do:      "write the container's command out",
+	},
+	{
+		Reason:  KubernetesTooOld,
+		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod, which needs Kubernetes 1.36.",
+		Do:      "leave metaparticle.io/gate out, or use another cluster; where the version is not known, see the webhook's log",
+	},
+	{
+		Reason:  NeverRestarted,
+		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod, but the restartPolicy of the pod, or of one of its containers, is Never.",
+		Do:      "leave metaparticle.io/gate out, or set restartPolicy OnFailure or Always",
+	},
+	{
+		Reason:  RestartRule,
+		Meaning: "With `metaparticle.io/on-loss: restart` or restartPolicy Never a lost slot ends a gated container with exit code 75. A restart rule of the container matches that code, and would take it for the application's.",
+		Do:      "leave 75 out of the rule, or let the container stand by instead (the default, where its restartPolicy is not Never)",
+	},
+	{
+		Reason:  PodWithoutName,
+		Meaning: "A pod without a controller is a group of its own, by its name; but with generateName it has none yet.",
+		Do:      "give the pod a name, or use metaparticle.io/lock",
+	},
+	{
+		Reason:  WorkloadUnknown,
+		Meaning: "The workload that the pod belongs to could not be read, or is not the object that the pod's owner reference means.",
+		Do:      "wait, the pod's controller tries again; if it lasts, see the webhook's log",
+	},
+	{
+		Reason:  BadOwner,
+		Meaning: "The pod's controller, or the workload above it, has a kind or a name that no object can have.",
+		Do:      "let the workload's own controller create the pod, or correct its owner reference",
+	},
+	{
+		Reason:  StaticPod,
+		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. Nothing that happens here gates it: the static pod runs already, and goes on.",
+		Do:      "run the application as a Deployment or DaemonSet, or take the annotation out of the file",
+	},
+	{
+		Reason:  Leftover,
+		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than the pod that they are of. It was probably copied from a running pod, and would wait for ever, or take a slot of the original's.",
+		Do:      "add the claim again, or remove the injected parts and restore the containers' commands; to look into a gated pod, kubectl debug -it POD --image=IMAGE --target=CONTAINER needs no copy",
+	},
+	{
+		Reason: JobImmutable, WarnOnly: true,
+		Meaning: "A Job's template cannot change, so annotations count at its creation only.",
+		Do:      "create the Job anew",
+	},
+	{
+		Reason: TemplateDiffers, WarnOnly: true,
+		Meaning: "The workload and its pod template carry different values; the template's counts.",
+		Do:      "remove one of the two",
+	},
+	{
+		Reason: RolloutStalls, WarnOnly: true,
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops it.",
+		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
+	},
+	{
+		Reason: TokenInReach, WarnOnly: true,
+		Meaning: "The pod mounts no token of its service account (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which has one. A container that runs as root, or as the agent's user, reads it through /proc.",
+		Do:      "give the pod a service account of its own, which has no other rights than the agent's, or do not share the process namespace",
+	},
+	{
+		Reason: MarksKept, WarnOnly: true,
+		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, as one does that replaces all labels. They were put back: the Leases and rights of its service account hang on them.",
+		Do:      "nothing; to be rid of them, take the claim off the workload",
+	},
+}

@@ -1,0 +1,254 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// inOrder is a pod of the gate "pod" as the kubelet starts it: "agent turn", the agent,
+// "agent wait", and then the application.
+type inOrder struct {
+	volume volume
+	socket *waitSocket // of the last agent process
+	ends   []*end
+	// turned and waited: these init containers have ended with success in this round.
+	turned, waited bool
+	// restarting: the kubelet is about to restart all containers.
+	restarting bool
+	waiter     *process
+	// grant is the last one that the gate took. unwatched is the hold whose application
+	// is out of what is promised.
+	grant     gate.Grant
+	unwatched string
+}
+
+// podGate is the real gate, which tells the world of each grant that it takes.
+type podGate struct {
+	*standin.Pod
+	a *agentProcess
+}
+
+// Grant implements agent.Gate.
+func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
+	err := g.Pod.Grant(id, grant)
+	if err == nil {
+		g.a.process.w.do(func() { g.a.pod.granted(grant) })
+	}
+	return err
+}
+
+// runPod is the agent's process in a pod of the gate "pod".
+func (a *agentProcess) runPod(config agent.Config) error {
+	g, err := standin.OpenPod(a.process.ctx, standin.PodConfig{Machine: agentMachine{a}})
+	if err != nil {
+		return err
+	}
+	config.Gate, config.KubeletStops = podGate{g, a}, true
+	return a.serve(config, func(ctx context.Context) error { return g.Run(ctx, a.stop) })
+}
+
+// granted notes what the application may be started under, and until when.
+func (p *pod) granted(g gate.Grant) {
+	for _, c := range p.containers {
+		p.w.checkExtended(c.app, &g)
+	}
+	p.grant = g
+	if p.gate != api.GatePod {
+		return
+	}
+	latest := func() bool { return p.grant.Hold == g.Hold && p.grant.Deadline == g.Deadline }
+	p.node.ring(g.Deadline-g.Kill-g.Drain, func() {
+		if latest() && !p.restarting && !p.watched() {
+			p.excuse("no agent watches the deadline")
+		}
+	})
+	p.node.ring(g.Deadline-g.Kill, func() {
+		if latest() && (p.node.frozen || p.stopping) {
+			p.excuse("the kubelet restarts nothing")
+		}
+	})
+}
+
+// watched reports whether an agent process is able to end itself at the deadline.
+func (p *pod) watched() bool {
+	a := p.agent()
+	return a != nil && a.process.thawed == nil && !p.node.frozen && !p.stopping
+}
+
+// excuse takes the application out of what is promised: nothing in a pod of the gate
+// "pod" enforces the deadline but the agent and the kubelet.
+func (p *pod) excuse(why string) {
+	p.unwatched = p.grant.Hold
+	for _, c := range p.containers {
+		if c.app != nil && !c.app.excused {
+			p.w.note(p.name, "%s is excused: %s", c.app.name, why)
+			c.app.excused = true
+		}
+	}
+}
+
+// startInOrder does the next step of the pod's start.
+func (p *pod) startInOrder() {
+	switch {
+	case p.restarting:
+	case !p.turned:
+		p.turned = true
+		must(standin.Turn(p.volume))
+		p.w.note(p.name, "agent turn ends")
+		p.soon()
+	case len(p.agents) == 0:
+		p.startAgent()
+		p.soon()
+	case !p.waited && p.waiter == nil:
+		p.startWait()
+	case p.waited:
+		for _, c := range p.containers {
+			if c.app == nil && !c.pending {
+				c.startApp()
+			}
+		}
+	}
+}
+
+// soon lets the kubelet go on with the pod's start.
+func (p *pod) soon() { p.w.after(between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll) }
+
+func (p *pod) startWait() {
+	w := p.w
+	proc := w.newProcess()
+	p.waiter = proc
+	if p.node.frozen {
+		proc.freeze()
+	}
+	w.note(p.name, "agent wait starts")
+	w.group.Go(func() {
+		err := standin.Wait(proc.ctx, p.dial(proc))
+		w.do(func() {
+			if proc.dead {
+				return
+			}
+			w.note(p.name, "agent wait ends: %v", err)
+			p.endWait()
+			p.waited = true
+			p.soon()
+		})
+	})
+}
+
+// endWait ends the process of "agent wait".
+func (p *pod) endWait() {
+	if p.waiter != nil {
+		p.waiter.die()
+		p.hangUp(p.waiter)
+		p.waiter = nil
+	}
+}
+
+// restartAll is the kubelet's answer to the agent's exit code: all containers are
+// killed, and started anew in their order. In a pod that is being deleted the kubelet
+// restarts nothing.
+func (p *pod) restartAll() {
+	if p.stopping {
+		p.excuse("the kubelet restarts nothing in a pod that is being deleted")
+		return
+	}
+	if p.restarting {
+		return
+	}
+	p.restarting = true
+	p.w.note(p.name, "all containers are to be restarted")
+	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(p.beginAnew) })
+}
+
+// mostKubelet is the longest time that the kubelet takes to kill all containers. The
+// shortest lease leaves it 5 s (docs/guarantees.md), of which skewed clocks cost one.
+const mostKubelet = 1500 * time.Millisecond
+
+func (p *pod) beginAnew() {
+	if p.stopping {
+		p.excuse("the kubelet restarts nothing in a pod that is being deleted")
+	}
+	if !p.restarting || p.stopping || !p.node.up {
+		p.restarting = false
+		return
+	}
+	p.killAll()
+	for _, a := range slices.Clone(p.agents) {
+		a.kill()
+	}
+	p.soon()
+}
+
+// killAll ends what is not the agent, and forgets what has ended.
+func (p *pod) killAll() {
+	for _, c := range p.containers {
+		if c.app != nil {
+			c.app.killed()
+		}
+		c.starts++ // a start that is due is void
+		c.pending = false
+	}
+	p.endWait()
+	p.turned, p.waited, p.restarting = false, false, false
+}
+
+// startApp starts the application's process in its container.
+func (c *container) startApp() {
+	p := c.pod
+	p.w.serial++
+	c.starts++
+	app := &child{
+		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.serial),
+		hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(), stops: p.stops(p.rng),
+	}
+	app.excused = app.hold != "" && app.hold == p.unwatched
+	c.app = app
+	for _, t := range app.slots {
+		p.w.ledger.started[key(t.Slot, p.identity(), app.hold)] = p.node.boot
+	}
+	p.w.childBegins(app)
+	p.live(app)
+}
+
+// killed is the kubelet's SIGKILL.
+func (c *child) killed() {
+	if c.container.app == c {
+		c.container.app = nil
+	}
+	c.dies()
+}
+
+// endsAlone is the end of an application that has no shim.
+func (c *child) endsAlone(how string) {
+	p := c.pod()
+	p.node.whenAwake(func() {
+		if !c.alive || c.container.app != c {
+			return
+		}
+		p.w.note(c.where, "%s %s", c.name, how)
+		c.killed()
+		switch {
+		case p.stopping || p.gone:
+			p.tidy()
+		case p.waited && !p.restarting && p.node.up:
+			c.container.restart()
+		}
+	})
+}
+
+// terminate is the kubelet's SIGTERM to an application that has no shim.
+func (c *child) terminate() {
+	if c.asked = true; c.stops >= 0 {
+		c.pod().w.after(c.stops, func() { c.endsAlone("stops") })
+	}
+}

@@ -1,0 +1,148 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+)
+
+// volume has the notes of a pod, which outlive its containers and a boot of the node.
+// All is done with the world's mutex held.
+type volume map[string][]byte
+
+// Read implements standin.Volume.
+func (v volume) Read(name string) ([]byte, error) {
+	text, ok := v[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return slices.Clone(text), nil
+}
+
+// Write implements standin.Volume.
+func (v volume) Write(name string, text []byte) error {
+	v[name] = slices.Clone(text)
+	return nil
+}
+
+// Rename implements standin.Volume.
+func (v volume) Rename(from, to string) error {
+	text, ok := v[from]
+	if !ok {
+		return fs.ErrNotExist
+	}
+	v[to] = text
+	delete(v, from)
+	return nil
+}
+
+// agentMachine is the node as an agent process of the gate "pod" has it. A process that is
+// frozen stands still in each of its methods, and one that is dead changes nothing.
+type agentMachine struct{ a *agentProcess }
+
+// inside does f with the world's mutex held; errDead for a dead process.
+func (m agentMachine) inside(f func() error) error {
+	if !m.a.enter() {
+		return errDead
+	}
+	defer m.a.process.w.mu.Unlock()
+	return f()
+}
+
+// Read implements standin.Volume.
+func (m agentMachine) Read(name string) (text []byte, err error) {
+	err = m.inside(func() error { text, err = m.a.pod.volume.Read(name); return err })
+	return text, err
+}
+
+// Write implements standin.Volume.
+func (m agentMachine) Write(name string, text []byte) error {
+	return m.inside(func() error { return m.a.pod.volume.Write(name, text) })
+}
+
+// Rename implements standin.Volume.
+func (m agentMachine) Rename(from, to string) error {
+	return m.inside(func() error { return m.a.pod.volume.Rename(from, to) })
+}
+
+// Now implements standin.Machine. A loop that is blocked alone does not keep the gate
+// from reading the clock.
+func (m agentMachine) Now() (now time.Duration) {
+	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
+		m.a.process.w.do(func() { now = m.a.pod.node.now() })
+	}
+	return now
+}
+
+// BootID implements standin.Machine.
+func (m agentMachine) BootID() (string, error) { return m.a.pod.node.boot, nil }
+
+// Lock implements standin.Machine: the pod's lock was given to this process before it
+// began.
+func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
+	return io.NopCloser(nil), nil
+}
+
+// Alarm implements standin.Machine.
+func (m agentMachine) Alarm() (standin.Alarm, error) {
+	return &ringing{machine: m, rings: make(chan struct{}, 1)}, nil
+}
+
+// Listen implements standin.Machine.
+func (m agentMachine) Listen() (l net.Listener, err error) {
+	err = m.inside(func() error {
+		m.a.pod.socket = newWaitSocket(m.a.process)
+		l = m.a.pod.socket
+		return nil
+	})
+	return l, err
+}
+
+// ringing is an alarm of the node's clock. A ring that was overtaken by another setting
+// does not come.
+type ringing struct {
+	machine agentMachine
+	rings   chan struct{}
+	set     int
+}
+
+// Run implements standin.Alarm: the world carries the rings.
+func (r *ringing) Run() {}
+
+// Rings implements standin.Alarm.
+func (r *ringing) Rings() <-chan struct{} { return r.rings }
+
+// Set implements standin.Alarm.
+func (r *ringing) Set(at time.Duration) {
+	a := r.machine.a
+	_ = r.machine.inside(func() error {
+		r.set++
+		set := r.set
+		a.pod.node.ring(at, func() {
+			a.process.whenThawed(func() {
+				if r.set != set {
+					return
+				}
+				select {
+				case r.rings <- struct{}{}:
+				default:
+				}
+			})
+		})
+		return nil
+	})
+}
+
+// Close implements standin.Alarm.
+func (r *ringing) Close() error {
+	return r.machine.inside(func() error { r.set++; return nil })
+}

@@ -1,0 +1,190 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"io"
+	"net"
+	"slices"
+	"time"
+)
+
+// waitSocket is the socket of an agent process, to which "agent wait" connects.
+type waitSocket struct {
+	process *process
+	queue   []*end
+	closed  bool
+	wake    chan struct{}
+}
+
+func newWaitSocket(p *process) *waitSocket {
+	return &waitSocket{process: p, wake: make(chan struct{}, 1)}
+}
+
+// Accept implements net.Listener.
+func (l *waitSocket) Accept() (net.Conn, error) {
+	for {
+		if !l.process.enter() {
+			return nil, net.ErrClosed
+		}
+		var next *end
+		if len(l.queue) > 0 {
+			next, l.queue = l.queue[0], l.queue[1:]
+		}
+		closed := l.closed
+		l.process.w.mu.Unlock()
+		switch {
+		case closed:
+			return nil, net.ErrClosed
+		case next != nil:
+			return next, nil
+		}
+		select {
+		case <-l.wake:
+		case <-l.process.ctx.Done():
+		}
+	}
+}
+
+// Close implements net.Listener.
+func (l *waitSocket) Close() error {
+	l.process.w.do(func() {
+		l.closed = true
+		for _, e := range l.queue {
+			e.close()
+		}
+		wakeUp(l.wake)
+	})
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", Net: "unix"} }
+
+// dial returns how a process of the pod connects to the socket of the agent.
+func (p *pod) dial(from *process) func(context.Context) (net.Conn, error) {
+	return func(context.Context) (net.Conn, error) {
+		if !from.enter() {
+			return nil, errDead
+		}
+		defer p.w.mu.Unlock()
+		l := p.socket
+		if l == nil || l.closed || l.process.dead {
+			return nil, errUnreachable
+		}
+		here, there := &end{process: from, pod: p, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: p, wake: make(chan struct{}, 1)}
+		here.other, there.other = there, here
+		p.ends = append(p.ends, here, there)
+		l.queue = append(l.queue, there)
+		wakeUp(l.wake)
+		return here, nil
+	}
+}
+
+// hangUp closes the connections of a process that has died, as the kernel does.
+func (p *pod) hangUp(dead *process) {
+	for _, e := range slices.Clone(p.ends) {
+		if e.process == dead {
+			e.close()
+		}
+	}
+}
+
+// end is one end of a connection between two processes of a pod. What is written
+// arrives in order, a little later.
+type end struct {
+	process *process
+	pod     *pod
+	other   *end
+	arrived []byte
+	last    time.Duration // the instant at which what was sent last arrives
+	over    bool          // the other end is closed
+	closed  bool
+	wake    chan struct{}
+}
+
+// Read implements net.Conn.
+func (e *end) Read(into []byte) (int, error) {
+	for {
+		if !e.process.enter() {
+			return 0, errDead
+		}
+		n := copy(into, e.arrived)
+		e.arrived = e.arrived[n:]
+		closed, over := e.closed, e.over
+		e.process.w.mu.Unlock()
+		switch {
+		case closed:
+			return 0, net.ErrClosed
+		case n > 0:
+			return n, nil
+		case over:
+			return 0, io.EOF
+		}
+		select {
+		case <-e.wake:
+		case <-e.process.ctx.Done():
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (e *end) Write(text []byte) (int, error) {
+	if !e.process.enter() {
+		return 0, errDead
+	}
+	defer e.process.w.mu.Unlock()
+	if e.closed || e.other.closed {
+		return 0, errBroken
+	}
+	sent := slices.Clone(text)
+	e.later(func() { e.other.arrived = append(e.other.arrived, sent...) })
+	return len(text), nil
+}
+
+// Close implements net.Conn.
+func (e *end) Close() error {
+	e.process.w.do(e.close)
+	return nil
+}
+
+func (e *end) close() {
+	if e.closed {
+		return
+	}
+	e.closed = true
+	e.pod.ends = slices.DeleteFunc(e.pod.ends, func(other *end) bool { return other == e })
+	wakeUp(e.wake)
+	e.later(func() { e.other.over = true })
+}
+
+// later does to the other end what this one sends.
+func (e *end) later(f func()) {
+	w := e.process.w
+	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))
+	w.after(e.last-w.now(), func() { f(); wakeUp(e.other.wake) })
+}
+
+// LocalAddr implements net.Conn.
+func (e *end) LocalAddr() net.Addr { return nil }
+
+// RemoteAddr implements net.Conn.
+func (e *end) RemoteAddr() net.Addr { return nil }
+
+// SetDeadline implements net.Conn.
+func (e *end) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn.
+func (e *end) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.Conn.
+func (e *end) SetWriteDeadline(time.Time) error { return nil }
+
+func wakeUp(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// shown is what the API server has stored of a pod's status.
+type shown struct {
+	version int64
+	text    []byte
+	// ready stands for the endpoint that a pod of the gate "readiness" is while its
+	// status says that it is Ready.
+	ready *child
+}
+
+// readyGate is the real gate, which tells the world of each grant that it takes.
+type readyGate struct {
+	*standin.Readiness
+	a *agentProcess
+}
+
+// Grant implements agent.Gate.
+func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
+	err := g.Readiness.Grant(id, grant)
+	if err == nil {
+		g.a.process.w.do(func() { g.a.pod.granted(grant) })
+	}
+	return err
+}
+
+// runReadiness is the agent's process in a pod of the gate "readiness".
+func (a *agentProcess) runReadiness(config agent.Config) error {
+	g := standin.NewReadiness(agentMachine{a}.Now)
+	config.Gate = readyGate{g, a}
+	return a.serve(config, g.Run)
+}
+
+// patchStatus stores a patch of the pod's status, if it names no other version.
+func (p *pod) patchStatus(patch []byte) ([]byte, error) {
+	body := decode(patch)
+	version := meta(body, "resourceVersion")
+	delete(metadata(body), "resourceVersion")
+	if version != "" && version != text(p.shown.version) {
+		return nil, status(409, "Conflict", "another resourceVersion")
+	}
+	if stored, ok := body["status"]; ok {
+		if raw := encode(body); !bytes.Equal(raw, p.shown.text) {
+			p.shown.version++
+			p.shown.text = raw
+			p.showReady(encode(stored))
+		}
+	}
+	return json.Marshal(kube.Pod{ResourceVersion: text(p.shown.version), Deleted: p.stopping})
+}
+
+// showReady makes the pod an endpoint, or takes it out.
+func (p *pod) showReady(raw []byte) {
+	var stored struct {
+		Conditions []struct{ Type, Status string }
+	}
+	must(json.Unmarshal(raw, &stored))
+	for _, c := range stored.Conditions {
+		if c.Type == api.ReadyCondition && p.gate == api.GateReadiness {
+			p.setReady(c.Status == "True")
+		}
+	}
+}
+
+func (p *pod) setReady(ready bool) {
+	switch {
+	case ready && p.shown.ready == nil:
+		p.w.serial++
+		p.shown.ready = &child{
+			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.serial),
+			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(),
+		}
+		p.w.childBegins(p.shown.ready)
+	case !ready && p.shown.ready != nil:
+		c := p.shown.ready
+		p.shown.ready = nil
+		c.dies()
+	}
+}
+
+// mostUnready bounds how long a pod that can reach the API server again takes to store
+// that it is not Ready.
+func (p *pod) mostUnready() time.Duration {
+	return sum([]part{
+		{"two requests hang", 2 * slow(budgetOf(p.duration).RequestTimeout)},
+		{"the pause between two attempts", slow(slowest)},
+		{"an agent begins anew", 5 * time.Second},
+	})
+}
+
+// unstorable reports whether the pod may stay Ready though its slot has run out: it
+// cannot store that it is not, or could not a moment ago.
+func (p *pod) unstorable() bool {
+	w, a := p.w, p.agent()
+	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
+		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+p.mostUnready()
+}
+
+// serve runs the gate and the agent as cmd/agent does.
+func (a *agentProcess) serve(config agent.Config, gate func(context.Context) error) error {
+	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
+	config.Leaps = a.leaps
+	made, err := agent.New(config)
+	must(err)
+	a.process.w.do(func() { a.agent = made })
+	return agent.Serve(a.process.ctx, gate, func(ctx context.Context) error { return made.Run(ctx, a.stop) })
+}
