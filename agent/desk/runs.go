@@ -22,9 +22,9 @@ type run struct {
 	answer chan gate.Outcome // has room for the only one
 }
 
-// answerSlack is how long after a command's time the answer may come. The shim kills
-// the command at once and reaps it within a few milliseconds. A shim that is starved
-// takes longer, and its beats are late as well.
+// answerSlack is the time in which the answer may come after a command's time is up.
+// The shim kills the command at once and reaps it within a few milliseconds. A shim
+// that is starved takes longer, and its beats are late as well.
 const answerSlack = silence
 
 // RunAside runs a command beside the shim's child, as the child's user and in its
