@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// API is what the agent asks of the API server. agent/kube implements it.
+// API has the agent's requests to the API server. agent/kube implements it.
 type API interface {
 	// GetLease is a consistent read.
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
@@ -62,7 +62,7 @@ type Forwarder interface {
 	Close()
 }
 
-// Config is what an agent is told. Zero values mean the defaults.
+// Config has the settings of an agent. Zero values mean the defaults.
 type Config struct {
 	// PodName, PodUID and PodIP are the pod's own.
 	PodName, PodUID, PodIP string
@@ -81,12 +81,12 @@ type Config struct {
 	Workload string
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
-	// Grace is what a yield leaves the child to stop in: the pod's own grace
-	// period. api.DefaultGrace if zero.
+	// Grace is the time that a yield leaves the child to stop: the pod's own grace period.
+	// api.DefaultGrace if zero.
 	Grace time.Duration
 	// Readiness is api.ReadinessForward if empty.
 	Readiness api.Readiness
-	// Ports are what the gated containers declare.
+	// Ports are the ports that the gated containers declare.
 	Ports []int
 	// Probes are those of the gated containers, by container, as they were
 	// declared.
@@ -96,8 +96,8 @@ type Config struct {
 	KubeletStops bool
 	// BootID is the running kernel's.
 	BootID string
-	// OwnKernel: the pod may run in a virtual machine of its own. Another boot
-	// id is then no proof that what ran under the earlier one is dead.
+	// OwnKernel: the pod may run in a virtual machine of its own. Another boot id is then
+	// no proof that the children of the earlier boot are dead.
 	OwnKernel bool
 
 	API  API
@@ -106,8 +106,8 @@ type Config struct {
 	Asides Asides
 	// Probe carries out a probe that is no command; probe.Do if nil.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// Calm is called when a busy moment is over: what it brought is written for
-	// people, too. Nothing is done if nil.
+	// Calm is called when a busy moment is over, and its status and Events are written.
+	// nil does nothing.
 	Calm func()
 	// Forwarder is nil where nothing is to be forwarded.
 	Forwarder Forwarder

@@ -14,12 +14,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// delete is somebody's kubectl delete: no answer before it said so.
+// delete deletes the pod; every later answer reports that.
 func (p *pod) delete() { p.link.set(func(l *link) { l.deleted = true }) }
 
 // A kubelet whose SIGTERM came too early leaves a shim waiting in a pod that is
 // about to end.
-func TestHoldBegunInADeletedPodIsHandedOver(t *testing.T) {
+func TestDeletedPodHandsOverItsNewHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		b := w.start("b")
@@ -44,7 +44,7 @@ func TestHoldBegunInADeletedPodIsHandedOver(t *testing.T) {
 }
 
 // The agent hears of the deletion before it hears that the child has started.
-func TestChildThatStartsUnheardEndsItsContainer(t *testing.T) {
+func TestChildThatStartsUnseenEndsItsContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -117,7 +117,7 @@ func TestLateNewsOfADeletionEndsNoHold(t *testing.T) {
 	})
 }
 
-// What was known when one hold began says nothing of the next one's.
+// A deletion that was known at the beginning of one hold does not end the next hold.
 func TestDeletionSeenUnderOneHoldEndsNoOther(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -133,9 +133,9 @@ func TestDeletionSeenUnderOneHoldEndsNoOther(t *testing.T) {
 	})
 }
 
-// To let go of it would not end what runs: with the gate "pod" that takes a restart,
-// and a kubelet that ends a pod restarts nothing.
-func TestGatePodKeepsItsHoldInADeletedPod(t *testing.T) {
+// A drain would not end the application. With the gate "pod" only a restart ends it,
+// and in a deleted pod the kubelet restarts nothing.
+func TestGatePodHoldsOnInADeletedPod(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })

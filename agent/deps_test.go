@@ -15,8 +15,8 @@ import (
 
 const module = "github.com/metaparticle-io/metaparticle/"
 
-// dependencies are all packages that those of the pattern link, without tests,
-// themselves left out.
+// dependencies returns all packages that the packages of the patterns link, without
+// their tests and without themselves.
 func dependencies(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	list := func(args ...string) []string {
@@ -42,9 +42,9 @@ func standard(pkg string) bool {
 	return !strings.Contains(first, ".")
 }
 
-// It runs next to every gated pod: the typed client alone weighs 20 MB on disk
-// and 14 MB resident more than net/http, and its elector has two holders for
-// seconds when it is cut off.
+// An agent runs in every gated pod. The typed client weighs 20 MB more on disk than
+// net/http, and 14 MB more in memory. Its elector, when cut off, lets two hold for
+// seconds.
 func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent") {
 		for _, heavy := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"} {
@@ -63,8 +63,8 @@ func TestContractImportsTheStandardLibraryAlone(t *testing.T) {
 	}
 }
 
-// The core decides which pod may run. It is told what time it is and asks no other
-// program, so that a simulation and a fuzz test can drive it and nothing hides in it.
+// The core decides which pod may run. The time is an argument, and the core calls no
+// other program, so a simulation and a fuzz test can drive it.
 func TestCoreImportsTheContractAlone(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -104,8 +104,8 @@ func TestProbesImportTheContractAlone(t *testing.T) {
 	}
 }
 
-// What proves a death and what a Lease says are joined in package agent alone:
-// neither side can take the other's word by mistake.
+// Only package agent joins the proofs of death with the facts of Leases, so neither
+// side can mistake one for the other.
 func TestCoreAndGateImportNothingOfEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {

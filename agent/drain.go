@@ -17,13 +17,13 @@ import (
 type drain struct {
 	*hold
 	ending
-	// began is when the drain did.
+	// began is the instant at which the drain began.
 	began time.Duration
 }
 
-// stopsAtOnce is how long the standbys are not told that the application serves no more.
-// A child that stops at once is no news of its own, and a write under way would only
-// delay the release.
+// stopsAtOnce delays the write that tells standbys that the application serves no more.
+// A child that stops at once needs no such write, and a write under way would only delay
+// the release.
 const stopsAtOnce = 100 * time.Millisecond
 
 // run stops the children of the hold. The drain is over when all of them are proven
@@ -38,8 +38,8 @@ func (d *drain) run(ctx context.Context) error {
 		if u.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
-		// First: where readiness is all there is, what is stored after the
-		// gate was told is the answer.
+		// This order comes first: the gate "readiness" takes only a status that is stored
+		// later as its answer.
 		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began)))
 		d.stop(state)
 		if d.renews() {

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// What is done in calm, as collecting garbage, takes nothing from a handover.
-func TestCalmIsAfterAHandover(t *testing.T) {
+// Work in calm moments, as collecting garbage, does not delay a handover.
+func TestCalmFollowsAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var calmA, calmB atomic.Int32

@@ -39,7 +39,7 @@ type fakeShim struct {
 	// stuck: the child is in uninterruptible sleep, and no kill reaches it.
 	stuck bool
 	ended chan struct{}
-	// ran is when a child was alive, from and to.
+	// ran is the time in which a child was alive.
 	ran [][2]time.Duration
 }
 
@@ -88,7 +88,7 @@ func (g *gates) change(s *fakeShim, f func(r *gate.Report)) {
 			s.ran[n-1][1] = g.clock()
 		}
 	}
-	// Who is not connected can say nothing; its pidfd can.
+	// A shim without a connection reports nothing, but its pidfd proves its death.
 	if connected || s.report.Connected || s.report.Dead {
 		g.reports <- s.report
 	}
@@ -176,28 +176,28 @@ func (g *gates) phase(id gate.ShimID) gate.Phase {
 	return g.shims[id].report.Phase
 }
 
-// given are all grants so far.
+// given returns all grants so far.
 func (g *gates) given() []gate.Grant {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.grants)
 }
 
-// told are the reasons of all drains so far.
+// told returns the reasons of all drains so far.
 func (g *gates) told() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.drains)
 }
 
-// left are the graces of all drains so far.
+// left returns the graces of all drains so far.
 func (g *gates) left() []time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.graces)
 }
 
-// shim is a copy of what a shim is.
+// shim returns a copy of a shim's report.
 func (g *gates) shim(id gate.ShimID) fakeShim {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -24,16 +24,16 @@ type hold struct {
 
 	id    string
 	since time.Duration
-	// serving is since when its children are known to run and to pass their
-	// probes; served: they did under an earlier agent process.
+	// serving is the instant since which its children run and pass their probes. served:
+	// they did so under an earlier agent process.
 	serving time.Time
 	served  bool
 	// resumed: an earlier agent process began it.
 	resumed bool
 	// refused: the last grant of a first child could not even be noted.
 	refused bool
-	// gap is since when it waits for the container after an init container, zero while
-	// it does not.
+	// gap is the instant since which the hold waits for the container after an init
+	// container; zero while it does not wait.
 	gap time.Duration
 }
 
@@ -51,7 +51,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 }
 
 // run grants, renews and watches over the children until something ends the hold. The
-// result says what that was.
+// result has the reason.
 func (h *hold) run(ctx context.Context) (ending, error) {
 	u := h.unit
 	state := u.claim.State()
@@ -95,7 +95,7 @@ func (h *hold) tellEnd(state claim.State, end ending) {
 	u.events.Ends(end.reason, u.config.Slots)
 }
 
-// ending is why a hold ends, and what grace that leaves its children.
+// ending has the reason why a hold ends, and the grace that its children get.
 type ending struct {
 	reason string
 	grace  time.Duration

@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestEachInitContainerHasTheWholeTimeToStart(t *testing.T) {
+func TestEachInitContainerHasItsWholeStartTime(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -90,8 +90,8 @@ func TestApplicationThatNeverStartsKeepsNoSlot(t *testing.T) {
 	})
 }
 
-// A loop that is late hears of the success and of the death in one report.
-func TestHoldOutlivesAnInitContainerHeardOfLate(t *testing.T) {
+// A slow loop gets the success and the death in one report.
+func TestHoldOutlivesAnInitContainerReportedLate(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)
@@ -174,7 +174,7 @@ func TestNotesOfGrantsAccountForAnInitContainer(t *testing.T) {
 	}
 }
 
-// told are the reasons of all Events so far.
+// told returns the reasons of all Events so far.
 func (s *server) told() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,7 +29,7 @@ func (p *pod) answer() (gate.Grant, bool) {
 	return given[len(given)-1], true
 }
 
-// writes are all that came so far.
+// writes returns the number of writes so far.
 func (w *world) writes() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -129,7 +129,7 @@ func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
 
 // A shim that waits may have met a leap long ago, or between a renewal and the
 // grant that is made of it.
-func TestWaitingShimIsGrantedWhatAnswersItsLeap(t *testing.T) {
+func TestWaitingShimIsGrantedOnceItsLeapIsAnswered(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
@@ -168,7 +168,7 @@ func TestNewAgentAnswersAnEarlierLeap(t *testing.T) {
 	})
 }
 
-func TestShimsOfAPodShareALeapsAnswer(t *testing.T) {
+func TestAnsweredLeapCountsForAllShims(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })

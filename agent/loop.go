@@ -25,7 +25,7 @@ type loop struct {
 	yields   chan struct{}
 	group    sync.WaitGroup
 	stop     <-chan struct{}
-	// now is when the event that is being handled arrived.
+	// now is the instant at which the current event arrived.
 	now time.Duration
 }
 
@@ -48,8 +48,8 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	return wake
 }
 
-// appear makes the pod look so, and asks the holder's pod where the look depends on it.
-// The result is the instant of the next look.
+// appear shows the pod's status, and asks the holder's pod if the status depends on the
+// answer. The result is the instant of the next call.
 func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
 	if !look.Keep {
 		l.unit.status.Show(look.Appearance)

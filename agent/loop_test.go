@@ -193,7 +193,7 @@ func TestNewAgentProcessResumesItsChildsHold(t *testing.T) {
 	})
 }
 
-func TestNewAgentProcessReleasesNothingForASilentContainer(t *testing.T) {
+func TestNewAgentReleasesNothingForASilentContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
@@ -323,7 +323,7 @@ func TestSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 	})
 }
 
-func TestAgentReleasesAfterSIGTERMOnceItsChildIsDead(t *testing.T) {
+func TestStoppedAgentReleasesOnceItsChildIsDead(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

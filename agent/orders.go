@@ -21,18 +21,17 @@ type orders struct {
 	sent   map[gate.ShimID]*sent
 }
 
-// sent is what the agent has sent to one shim on its connection.
+// sent has the orders that the agent has sent to one shim on its connection.
 type sent struct {
 	// until is the deadline of the last grant.
 	until time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// drained is the hold whose drain was asked for. killed is the hold whose child
-	// was to be killed at once. ended is the hold with whose child the container was
-	// to end.
+	// drained, killed and ended are the holds of the last such orders: to drain, to kill
+	// the child at once, to end the container with the child.
 	drained, killed, ended string
-	// leaps counts the leaps that the agent had heard of by the shim's last one. The
-	// count outlasts the connection.
+	// leaps is the claim's number of the shim's last leap. The count outlasts the
+	// connection.
 	leaps int
 }
 
@@ -40,7 +39,7 @@ func newOrders(c Config, p *proof.Shims) *orders {
 	return &orders{gate: c.Gate, asides: c.Asides, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
 }
 
-// to returns what was sent to the shim.
+// to returns the orders that were sent to the shim.
 func (o *orders) to(id gate.ShimID) sent {
 	if s := o.sent[id]; s != nil {
 		return *s
@@ -61,12 +60,12 @@ func (o *orders) note(last, r gate.Report) {
 	}
 }
 
-// leapt notes that the agent had heard of so many leaps by the shim's last one.
+// leapt notes the claim's number of the shim's last leap.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
-// grant sends a grant to the shim. From here on the shim may have a child of it,
-// whatever becomes of the connection. The error says that the gate has not even tried
-// to send a first grant: then the shim has none.
+// grant sends a grant to the shim. From here on the shim may have a child of it, even
+// if the connection breaks. An error means that the gate did not try to send a first
+// grant, so the shim has none.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)

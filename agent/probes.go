@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
-// Asides is what probes ask of the gate. agent/gate implements it.
+// Asides runs the commands of probes beside the child. agent/gate implements it.
 type Asides interface {
 	// RunAside runs a command beside the shim's child.
 	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
@@ -19,7 +19,8 @@ type Asides interface {
 	End(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// reasonProbeFailed is what the shim of a child says whose startup probe failed.
+// reasonProbeFailed is the reason for which a child ends after its failed startup
+// probe.
 const reasonProbeFailed = "startup probe failed"
 
 func newProbes(c Config) *probe.Monitor {

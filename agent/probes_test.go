@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// RunAside is a command that every application passes.
+// RunAside lets the command succeed for every application.
 func (g *gates) RunAside(_ context.Context, id gate.ShimID, command []string, _ time.Duration) (gate.Result, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -51,7 +51,7 @@ func (g *gates) End(id gate.ShimID, reason string, grace time.Duration) error {
 type patient struct {
 	mu   sync.Mutex
 	sick map[string]bool
-	// asked is how often each probe was.
+	// asked counts the attempts of each probe.
 	asked map[string]int
 }
 

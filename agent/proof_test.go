@@ -78,7 +78,7 @@ func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-		// It takes longer to stop than it is until the next renewal.
+		// The child takes longer to stop than the time until the next renewal.
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 8 * time.Second
 		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
 		w.within(time.Second, "both run", func() bool { return a.running("s1") && a.running("s2") })
@@ -118,7 +118,7 @@ func TestFresherShimDrainsItsContainersFirst(t *testing.T) {
 	})
 }
 
-func TestNewProcessDrainsTheChildOfALostLease(t *testing.T) {
+func TestNewAgentDrainsTheChildOfALostLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -135,7 +135,7 @@ func TestNewProcessDrainsTheChildOfALostLease(t *testing.T) {
 	})
 }
 
-func TestBlindNewProcessLeavesTheChildToItsDeadline(t *testing.T) {
+func TestBlindNewAgentLeavesItsChildRunning(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -27,7 +27,8 @@ type ports struct {
 	open   bool
 	target string
 	busy   error
-	// unreachable is what asking for the holder ends with; asked is how often.
+	// unreachable is the error of each attempt to reach the holder; asked counts the
+	// attempts.
 	unreachable error
 	asked       int
 }
@@ -270,7 +271,7 @@ func TestReadinessHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
-func TestStandbyIsNotReadyWhilePortsAreInUse(t *testing.T) {
+func TestStandbyIsUnreadyWhilePortsAreInUse(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{busy: errors.New("port 6379 is in use")}
@@ -323,8 +324,7 @@ func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 	})
 }
 
-// Whatever the API server does with a write that nobody waits for any more, it
-// does it too late.
+// The API server carries out a write late, when the agent has given it up.
 func TestLateStatusDoesNotComeTrue(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

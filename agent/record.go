@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// recordOf returns what the Lease says.
+// recordOf returns the record in the Lease.
 func recordOf(l *kube.Lease) lease.Record {
 	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
 	// An elector that does not know our annotations leaves them standing. A pod that

@@ -93,7 +93,7 @@ func (s *server) patched() int {
 	return s.patches
 }
 
-// requests are all that ever came, watches included.
+// requests returns the number of all requests so far, watches included.
 func (s *server) requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,9 +104,9 @@ func (s *server) requests() int {
 type link struct {
 	server *server
 	mu     sync.Mutex
-	// cut: requests hang until they time out, watches break; heal is closed
-	// when that is over. refuse: they are refused at once. lose: the next
-	// write is stored, and its answer is lost.
+	// cut: requests hang until they time out, and watches break; heal is closed at the
+	// end. refuse: the server refuses all requests. lose: the next write is stored, but
+	// its answer is lost.
 	cut    bool
 	refuse error
 	lose   bool
@@ -133,7 +133,7 @@ type link struct {
 	sent int
 	// gets counts the reads that were tried.
 	gets int
-	// delay is what a patch of the status takes.
+	// delay is the time that a patch of the status takes.
 	delay time.Duration
 	// noStatus refuses patches of the status.
 	noStatus bool
@@ -341,8 +341,8 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 	return l.store(patch)
 }
 
-// store does what the API server does with a patch: it refuses one of another
-// version, and stores none that changes nothing.
+// store handles a patch as the API server does. The server refuses a patch of another
+// version, and does not store a patch that changes nothing.
 func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
 	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted}

@@ -29,14 +29,14 @@ func serving(w *world, name string, change ...func(c *Config)) *pod {
 	return p
 }
 
-// shown is whether the API server has stored that the pod is Ready.
+// shown reports whether the API server has stored that the pod is Ready.
 func (p *pod) shown() bool {
 	p.link.mu.Lock()
 	defer p.link.mu.Unlock()
 	return len(p.patches) > 0 && strings.Contains(p.patches[len(p.patches)-1], `"status":"True"`)
 }
 
-func TestReadinessGateOneOfThemIsReady(t *testing.T) {
+func TestReadinessGateMakesOnePodReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -95,7 +95,7 @@ func TestReadinessGateCutOffExpires(t *testing.T) {
 }
 
 // A new process does not know what the one before it has stored last.
-func TestRestartedReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
+func TestRestartedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
 		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }
@@ -118,7 +118,7 @@ func TestRestartedReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 
 // Another boot proves processes dead. The API server goes on saying that the pod is
 // Ready.
-func TestRebootedReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
+func TestRebootedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -141,8 +141,8 @@ func TestRebootedReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 	})
 }
 
-// What an earlier process has stored is nobody's word any more; that its Lease can
-// be read is not sure.
+// No process vouches for the status that an earlier process stored, and the Lease may
+// be unreadable.
 func TestRestartedReadinessGateIsNotReadyUnseen(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

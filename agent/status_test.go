@@ -40,7 +40,7 @@ func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 }
 
 // Nobody sees that the next hold is another one, and nothing is written for it.
-func TestHoldThatLooksAlikeIsNotStored(t *testing.T) {
+func TestStatusOfAnEqualHoldIsNotWritten(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

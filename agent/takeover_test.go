@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A standby whose watch is of little use takes the slot of a holder that vanished
-// after the Lease's duration, a head start for the holder (a sixth of it) and the
-// longest pause between two reads.
+// A standby without a useful watch takes the slot of a vanished holder in a bounded
+// time. The bound is the Lease's duration, the holder's head start (a sixth of it),
+// and the longest pause between two reads.
 func TestTroubledWatchesDelayATakeoverOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		duration time.Duration

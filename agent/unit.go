@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unit is what an agent knows of its pod: the claim, the shims and what they prove, and
-// how the pod looks. A unit sends no request and waits for no event.
+// unit is the agent's knowledge of its pod: the claim, the shims' reports and proofs,
+// and the pod's status. A unit sends no request and waits for no event.
 type unit struct {
 	config Config
 	self   lease.Self
@@ -109,7 +109,7 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 // A leap may be the trace of a pause, during which the deadline of the hold did not come
 // nearer and the Lease ran out. A read that finds the Lease its own proves little: a
 // standby may be about to take what has run out. So the agent renews at once. Only a
-// stored renewal that was sent after the agent had heard of the leap answers it. Every
+// stored renewal that was sent after the agent noticed the leap answers it. Every
 // standby then waits anew.
 func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
@@ -166,7 +166,7 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// deletion is what the API server has answered about the pod's deletion.
+// deletion has the API server's answers about the pod's deletion.
 //
 // A kubelet ends its containers by itself. But a signal that comes before the process
 // exists is lost, and then the container stays until the grace is over. So a pod that

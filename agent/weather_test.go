@@ -18,7 +18,7 @@ import (
 )
 
 // An outage within the budget stops nothing, whatever watches do.
-func TestOutageWithinTheBudgetWhereWatchesFail(t *testing.T) {
+func TestShortOutageStopsNothingWithoutWatches(t *testing.T) {
 	b, _ := api.NewBudget(api.MinLeaseDuration)
 	outage := b.Outage() - 50*time.Millisecond
 	for name, weather := range map[string]func(l *link){
@@ -210,7 +210,7 @@ func TestLeapsAreAnswered(t *testing.T) {
 }
 
 // As above, where watches fail, too.
-func TestThePodThatHeldGoesFirstWithoutWatches(t *testing.T) {
+func TestPreviousHolderGoesFirstWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },
@@ -261,9 +261,9 @@ func TestThePodThatHeldGoesFirstWithoutWatches(t *testing.T) {
 	}
 }
 
-// A pod of two locks whose watch tells again and again that the second is free
-// does not keep the first from a pod that needs it alone.
-func TestLyingWatchAndPatience(t *testing.T) {
+// A pod of two locks has a watch that keeps reporting the second lock as free. The pod
+// does not keep the first lock from a pod that needs only that one.
+func TestLyingWatchKeepsNoLockFromOthers(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

@@ -14,7 +14,7 @@ type Annotation struct {
 	Key string
 	// Value is the syntax, as the documentation shows it.
 	Value string
-	// Default is what holds where the annotation is absent.
+	// Default is the value that an absent annotation means.
 	Default string
 	// Meaning is one sentence for people.
 	Meaning string

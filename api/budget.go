@@ -31,18 +31,18 @@ const (
 type Budget struct {
 	// Duration is the lease duration, as written into the Lease.
 	Duration time.Duration
-	// Renew is how often a holder renews: a sixth of the duration.
+	// Renew is the period of a holder's renewals: a sixth of the duration.
 	Renew time.Duration
 	// RequestTimeout bounds one request: half a renewal period.
 	RequestTimeout time.Duration
 	// Retry bounds the pause between two attempts.
 	Retry time.Duration
-	// RenewDeadline is how long after the last successful renewal the drain
-	// begins.
+	// RenewDeadline is the time from the last successful renewal to the beginning of the
+	// drain.
 	RenewDeadline time.Duration
 	// Drain is the child's time to stop by itself.
 	Drain time.Duration
-	// Kill is what killing and reaping may take after that.
+	// Kill is the time that killing and reaping may take after the drain.
 	Kill time.Duration
 	// Margin separates the deadline from the end of the lease.
 	Margin time.Duration
@@ -63,8 +63,8 @@ const minMargin = 2 * time.Second
 const marginPart = 6
 
 // NewBudget derives every duration from the lease duration d. A d outside of
-// [MinLeaseDuration, MaxLeaseDuration] is an error. So is a d that is no whole number of
-// seconds: a Lease can say no other.
+// [MinLeaseDuration, MaxLeaseDuration] is an error. So is a d with a fraction of a
+// second, because a Lease has whole seconds only.
 func NewBudget(d time.Duration) (Budget, error) {
 	switch {
 	case d < MinLeaseDuration || d > MaxLeaseDuration:

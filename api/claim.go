@@ -14,8 +14,8 @@ type Claim struct {
 	Kind *Kind
 	// Name tells claims of one kind apart. The plain singleton has none.
 	Name string
-	// Size is how many pods may hold at once: the claim has as many slots, of which
-	// a pod needs one.
+	// Size is the number of pods that may hold at once. The claim has as many slots, of
+	// which a pod needs one.
 	Size int
 }
 
@@ -37,7 +37,7 @@ const (
 type Kind struct {
 	// Key is that of the annotation.
 	Key string
-	// Ask is what a message tells a person to write.
+	// Ask is the annotation that a message tells a person to write.
 	Ask   string
 	Scope Scope
 	// Forwards marks a kind whose standbys can forward ports: it has one holder.

@@ -14,12 +14,12 @@ type ExecArgs struct {
 	// StopSignal asks the child to stop, by name or number; empty means that the
 	// image's counts, and SIGTERM where the image names none.
 	StopSignal string
-	// Platforms is what the image runs on each architecture, where that differs.
+	// Platforms has the image's command for each architecture, if the commands differ.
 	Platforms Platforms
 	// PostStart and PreStop are the container's hooks; nil for none.
 	PostStart, PreStop *Handler
-	// Grace is what the child and its PreStop have to stop in. The webhook knows
-	// the pod's own only where a hook has made it look.
+	// Grace is the time that the child and its PreStop have to stop. The webhook knows the
+	// pod's own only where a hook has made it look.
 	Grace time.Duration
 
 	// Socket is the agent's. Tests set it.

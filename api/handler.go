@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Handler is what a probe or a lifecycle hook does: one of its fields is set. Its JSON
-// is the part of Kubernetes' own (corev1.ProbeHandler, corev1.LifecycleHandler) that the
-// agent carries out. The webhook has made each port a number.
+// Handler is the action of a probe or a lifecycle hook: one of its fields is set. Its
+// JSON is the part of Kubernetes' own (corev1.ProbeHandler, corev1.LifecycleHandler)
+// that the agent carries out. The webhook has made each port a number.
 type Handler struct {
 	Exec      *ExecAction      `json:"exec,omitempty"`
 	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`

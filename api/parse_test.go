@@ -74,7 +74,8 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// TestMistakesKeepTheirWords is what people read, so each word counts.
+// TestMistakesKeepTheirWords fixes the messages word by word, because people read
+// them.
 func TestMistakesKeepTheirWords(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)

@@ -8,11 +8,11 @@ import (
 	"fmt"
 )
 
-// Platforms is what an image runs on each architecture, where that differs. The webhook
-// does not know the node yet, so the shim picks a command at its start.
+// Platforms has an image's command for each architecture, if the commands differ. The
+// webhook does not know the node yet, so the shim picks a command at its start.
 type Platforms map[string]PlatformCommand
 
-// PlatformCommand is what an image runs on one architecture.
+// PlatformCommand is an image's command on one architecture.
 type PlatformCommand struct {
 	// Command stands before the child's words in the shim's arguments.
 	Command []string `json:"command"`
@@ -35,7 +35,7 @@ func (p Platforms) String() string { return mustJSON(p) }
 // also is the other architecture whose images a container runtime takes.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
-// For returns what the image runs on the architecture, by Go's name for it.
+// For returns the image's command on the architecture, by Go's name for it.
 func (p Platforms) For(arch string) (PlatformCommand, bool) {
 	if c, ok := p[arch]; ok {
 		return c, true

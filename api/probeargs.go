@@ -12,7 +12,7 @@ type ProbeArgs struct {
 	Probe     string
 	Container string
 
-	// Socket is where the agent answers. Tests set it.
+	// Socket is the agent's socket. Tests set it.
 	Socket string
 }
 

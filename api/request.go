@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Request is what the annotations of a pod ask for. The zero value asks for nothing.
+// Request has the requests of a pod's annotations. The zero value requests nothing.
 type Request struct {
 	// Claimed are the claims, in the order of [Annotations]. Those of one annotation
 	// are sorted by name, without doubles.
@@ -39,7 +39,7 @@ func (r Request) Within(scope Scope) (Claim, bool) {
 	return r.Claimed[i], true
 }
 
-// OnLoss is what becomes of a container whose slot was lost or yielded.
+// OnLoss selects the end of a container whose slot was lost or yielded.
 type OnLoss string
 
 const (
@@ -52,7 +52,7 @@ const (
 	OnLossEnd OnLoss = "end"
 )
 
-// Readiness is how standbys look to Services and rollouts.
+// Readiness selects whether standbys are Ready for Services and rollouts.
 type Readiness string
 
 const (
@@ -63,7 +63,7 @@ const (
 	ReadinessHolder Readiness = "holder"
 )
 
-// Gate is how the application is held back.
+// Gate selects the mechanism that holds the application back.
 type Gate string
 
 const (

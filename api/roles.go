@@ -36,7 +36,7 @@ const (
 	RestartCode = 76
 	// ExitBroken ends a shim that cannot work where it is (no /proc, no timer).
 	ExitBroken = 125
-	// ExitNotExecutable and ExitNotFound are what shells and runtimes use for a
+	// ExitNotExecutable and ExitNotFound are the codes of shells and runtimes for a
 	// command that cannot be started.
 	ExitNotExecutable = 126
 	ExitNotFound      = 127

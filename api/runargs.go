@@ -22,7 +22,7 @@ type RunArgs struct {
 	Slots         []string
 	LeaseDuration time.Duration
 	Readiness     Readiness
-	// Grace is what a yield leaves the application to stop in.
+	// Grace is the time that a yield leaves the application to stop.
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
@@ -31,14 +31,15 @@ type RunArgs struct {
 	Workload string
 	// InitContainers are the gated init containers.
 	InitContainers []string
-	// Install is where the agent copies its binary to; empty means nowhere.
+	// Install is the path to which the agent copies its binary; empty means nowhere.
 	Install string
 	Gate    Gate
 	// Ports are the TCP ports that a standby forwards to the holder.
 	Ports []int
 	// Probes are those of the gated containers, by container.
 	Probes map[string]Probes
-	// Listen is where the agent serves metrics and probes; empty means nowhere.
+	// Listen is the address at which the agent serves metrics and probes; empty means
+	// none.
 	Listen string
 	// OwnKernel marks a pod that may run in a virtual machine of its own: another
 	// boot id then proves nothing.

@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// claim is what a namespace asks of one Lease.
+// claim is the claim of a namespace's pods on one Lease.
 type claim struct {
-	// duration is the longest that anybody asks for.
+	// duration is the longest lease duration that a pod asks for.
 	duration time.Duration
 	// accounts are the service accounts of those who ask, by their roleKey.
 	accounts map[string]string
@@ -37,7 +37,8 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 	if duration == 0 {
 		duration = api.DefaultLeaseDuration
 	}
-	// An annotation of a living pod can be changed to what no webhook let pass.
+	// A user can change an annotation of a living pod to a value that the webhook would
+	// refuse.
 	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
 		if !api.IsSlot(slot) {
@@ -52,17 +53,17 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 	}
 }
 
-// addPod adds what a gated pod asks for, by what the webhook wrote on it.
+// addPod adds the claims of a gated pod, by the words that the webhook wrote on it.
 //
-// In a namespace that is not opted in (any more), only what nobody can put on a
-// living pod counts: the gate itself.
+// In a namespace that is not, or no longer, opted in, only the gate itself counts,
+// because no user can add that to a living pod.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
 	if a.ended || !optedIn && !a.gate {
 		return
 	}
-	// The webhook let it pass, so it parses; if not, the default is what the
-	// agent assumes, too.
+	// The webhook has checked the value, so it parses. Otherwise the default counts, which
+	// the agent assumes, too.
 	duration, _ := time.ParseDuration(a.duration)
 	slots := slices.DeleteFunc(strings.Split(a.slots, ","), func(slot string) bool { return slot == "" })
 	c.add(pod, a.account, duration, slots...)

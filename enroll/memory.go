@@ -20,7 +20,7 @@ import (
 // names, even after the Lease is gone.
 const LeasesAnnotation = api.Prefix + "leases"
 
-// memory is what a Role remembers of one Lease.
+// memory is a Role's record of one Lease.
 type memory struct {
 	// Seconds is the longest duration ever claimed under the name.
 	Seconds int32 `json:"seconds"`

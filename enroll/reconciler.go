@@ -86,8 +86,8 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	return again, errors.Join(errs...)
 }
 
-// sweep removes the Leases and rights that nobody has claimed for a whole
-// duration. sweep returns the time until the next sweep.
+// sweep removes the Leases and rights that no pod has claimed for a whole duration.
+// sweep returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()
 	expired, again := expire(seen, r.observations.observe(seen.namespace, seen.unclaimed(), now), now)

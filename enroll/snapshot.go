@@ -89,8 +89,8 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	return true
 }
 
-// unclaimed returns the Leases that nobody claims, including those that are gone.
-// If others claim a Lease, it returns the rights of the accounts that no longer do.
+// unclaimed returns the Leases that no pod claims, including those that are gone. If
+// others claim a Lease, it returns the rights of the accounts that no longer do.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	for name, lease := range s.leases {

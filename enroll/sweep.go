@@ -70,7 +70,7 @@ func (o *observations) forget(namespace string) {
 	delete(o.all, namespace)
 }
 
-// expired are the Leases and rights that nobody has claimed for a whole duration.
+// expired has the Leases and rights that no pod has claimed for a whole duration.
 type expired struct {
 	// leases are to be deleted, with all rights on them.
 	leases map[string]bool

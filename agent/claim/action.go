@@ -101,7 +101,7 @@ func (p *plan) add(a Action) {
 // wakeAt asks for another decision at that instant.
 func (p *plan) wakeAt(at time.Duration) { p.wake = min(p.wake, at) }
 
-// Answer is what became of a request.
+// Answer is the API server's answer to a request, or its error.
 type Answer struct {
 	// Record is the Lease in the answer, if there is no error.
 	Record lease.Record

@@ -19,7 +19,7 @@ type campaign struct {
 	slots slots
 	// tokens are those of a resumed hold.
 	tokens []Token
-	// since is when the campaign began, or acquired a slot last.
+	// since is the instant at which the campaign began, or last acquired a slot.
 	since time.Duration
 }
 
@@ -37,8 +37,8 @@ func (c campaign) token(slot string) string {
 type handback struct {
 	// due: the slots of the last hold are to be released before any is taken.
 	due bool
-	// headStart is how long after the release the others alone compete; competeAt is
-	// when that ends.
+	// headStart is the time after the release in which the others alone compete; competeAt
+	// is its end.
 	headStart, competeAt time.Duration
 }
 

@@ -32,7 +32,7 @@ func (s *script) choose(n int) int {
 	return int(s.bytes[s.at-1]) % n
 }
 
-// pauses are how long a schedule lets pass.
+// pauses are the times that a schedule lets pass.
 var pauses = []time.Duration{
 	10 * time.Millisecond, 300 * time.Millisecond, time.Second, 3 * time.Second, 6 * time.Second, 12 * time.Second,
 	25 * time.Second, 40 * time.Second,

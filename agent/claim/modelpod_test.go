@@ -27,8 +27,8 @@ type modelPod struct {
 	names []string
 	any   bool
 	self  lease.Self
-	// rate is how many twelfths of a second its clock counts in a second. skew is the
-	// error of its wall clock. boot is what its clock has counted before.
+	// rate is the number of twelfths of a second that the clock counts in a second. skew
+	// is the error of the wall clock. boot is the clock's value at the beginning.
 	rate, skew, boot time.Duration
 	// fresh: after a restart of the agent a fresh shim waits, though the process has not
 	// heard from the child's shim.

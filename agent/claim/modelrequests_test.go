@@ -17,7 +17,7 @@ type modelRequest struct {
 	arrived bool
 	answer  Answer
 	lost    bool
-	// answerAt is when a late answer comes.
+	// answerAt is the instant at which a late answer comes.
 	answerAt time.Duration
 }
 
@@ -90,7 +90,7 @@ func (p *modelPod) ordered(a Action) {
 	}
 }
 
-// released judges that no child of the hold is alive, whatever the agent process knows.
+// released checks that no child of the hold is alive, whatever the agent process knows.
 func (p *modelPod) released(a Action) {
 	if p.child != nil && p.child.hold == a.Hold && strings.Contains(p.lease(a.Slot).record.Holder, p.name+"_") {
 		p.model.violate("%s releases %s, and its child is alive", p.name, a.Slot)

@@ -12,7 +12,7 @@ import (
 type need struct {
 	*terms
 	slots slots
-	// began is when this agent process began.
+	// began is the instant at which this agent process began.
 	began time.Duration
 }
 

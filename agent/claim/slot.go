@@ -46,8 +46,8 @@ type slot struct {
 	// writing has an entry for each request under way that is no look. The entry is
 	// the hold of an acquiring write or a renewal, and empty for a release or a read.
 	writing []string
-	// tryAt is when the next write may begin. refused is the version that a write was
-	// refused to replace.
+	// tryAt is the instant at which the next write may begin. refused is the version that
+	// a write was refused to replace.
 	tryAt   time.Duration
 	refused string
 	// reread: a refused renewal calls for a consistent read.
@@ -67,9 +67,10 @@ type look struct {
 	on, ended bool
 	// number tells the late answers of a look from those of its successor.
 	number int
-	// from is where a watch that ended in good order goes on.
+	// from is the version from which a watch that ended in good order goes on.
 	from string
-	// at is when the next look may begin, began when the last one did.
+	// at is the instant at which the next look may begin; began is the beginning of the
+	// last one.
 	at, began time.Duration
 	// misses counts the failures since the last success.
 	misses int

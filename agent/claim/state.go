@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// State is where a claim stands.
+// State is the state of a claim.
 type State struct {
 	Stage Stage
 	// Hold is the hold's number; while the claim waits, that of its campaign. Resumed:
@@ -75,8 +75,8 @@ func (s *slot) taken() bool {
 // View is one slot as the claim sees it.
 type View struct {
 	Slot string
-	// Record is what was seen last. Known is false for a Lease that was not read, or is
-	// gone.
+	// Record is the Lease as it was seen last. Known is false for a Lease that was not
+	// read, or is gone.
 	Record lease.Record
 	Known  bool
 	// Mine: the Lease names this pod.

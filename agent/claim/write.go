@@ -10,8 +10,8 @@ import "github.com/metaparticle-io/metaparticle/agent/lease"
 // before the bound matters.
 const crowd = 8
 
-// renew sends the renewal of the slot if it is due. It is due a sixth of the duration
-// after the last, or at once where its notes are new.
+// renew sends the renewal of the slot if it is due. The next renewal is due a sixth of
+// the duration after the last one, or at once if the notes are new.
 func (s *slot) renew(p *plan, notes lease.Notes) {
 	if s.lost != nil {
 		return

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Machine is what a Server runs on: the kernel in the product ([Listen]), a model of
-// one in the simulation.
+// Machine is the kernel beneath a Server ([Listen]), or the simulation's model of one.
 type Machine struct {
 	// BootID names the boot that Now counts from.
 	BootID string

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// peer is what the agent's end knows of one shim.
+// peer is the agent's end of one shim's connection, with the shim's last state.
 type peer struct {
 	report  gate.Report
 	pid1    bool

@@ -34,7 +34,7 @@ type Config struct {
 	// OwnKernel: the pod may run in a virtual machine of its own, so a note of
 	// another boot stays unproven.
 	OwnKernel bool
-	// Silence is after how long without a word a shim is reported Silent; zero
+	// Silence is the time without a message after which a shim is reported Silent; zero
 	// means two beats and a half.
 	Silence time.Duration
 	Log     *slog.Logger

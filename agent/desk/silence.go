@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// silence is how long a shim may say nothing before it is reported Silent: two
+// silence is the time without a message after which a shim is reported Silent: two
 // beats and a half.
 const silence = 5 * gate.BeatEvery / 2
 

@@ -63,7 +63,7 @@ type SlotToken struct {
 	Token string `json:"token"`
 }
 
-// Phase is what a shim is doing.
+// Phase is the phase of a shim's work.
 type Phase string
 
 const (
@@ -120,10 +120,10 @@ type Report struct {
 	// Silent: the connection is up but heartbeats stopped; the shim is frozen
 	// or starved.
 	Silent bool
-	// Unproven is set on the report of a shim while another shim of the same
-	// container had been granted a hold and is not known to be dead. Unproven
-	// names that hold, or is Unreadable. A grant made under another hold
-	// needs no such proof, because that hold was acquired by everybody's rules.
+	// Unproven is a hold that another shim of the container was granted, while that shim
+	// is not proven dead. Unproven names that hold, or is Unreadable. A grant made under
+	// another hold needs no such proof, because that hold was acquired by everybody's
+	// rules.
 	Unproven string
 }
 
@@ -131,7 +131,7 @@ type Report struct {
 // before this agent process began may be meant.
 const Unreadable = "unreadable"
 
-// Trouble is something that people should hear of: an Event on the pod.
+// Trouble is a failure that the agent reports to people by an Event on the pod.
 type Trouble struct {
 	// Serial tells two of one shim apart; zero if there was none.
 	Serial  int    `json:"serial"`
@@ -151,7 +151,7 @@ const (
 type Result struct {
 	// Code is its exit code, 128+n after a signal.
 	Code int
-	// Output is what the command wrote to both its outputs, as far as that was kept.
+	// Output is the beginning of the command's output, on both its outputs.
 	Output []byte
 	// TimedOut: the shim killed the command because its time was up.
 	TimedOut bool

@@ -9,16 +9,15 @@ import (
 	"time"
 )
 
-// BeatEvery is how often a shim repeats its state. Half of the least margin (2 s) lets
-// the next beat make up for a lost one within that margin.
+// BeatEvery is the period in which a shim repeats its state. Half of the least margin
+// (2 s) lets the next beat make up for a lost one within that margin.
 const BeatEvery = time.Second
 
 // MaxMessage bounds a message: a hundred slots of the longest name (253 bytes)
 // with their tokens, and half as much again.
 const MaxMessage = 48 << 10
 
-// MostOutput is how much of a command's output is kept: as much as the kubelet
-// keeps of a probe's.
+// MostOutput bounds the kept output of a command: as the kubelet bounds a probe's.
 const MostOutput = 10 << 10
 
 // Longest bounds a duration in a message, so that no sum with one can overflow: a

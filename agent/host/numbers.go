@@ -16,7 +16,7 @@ import (
 // process. So the numbers of threads and of children are kept apart, in every
 // container alike: first all threads, then a gap, then children.
 const (
-	// threads are as many as a shim comes to have within its first seconds.
+	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
 	// gap is wider than the few numbers that one container's threads begin
 	// later than another's: the runtime that starts a container takes some.
@@ -43,8 +43,8 @@ func SpreadNumbers() {
 	// An idle thread is taken for what follows; none that is still held is.
 	given.Wait()
 	for range gap {
-		// A fork of its own number, whose exec finds nothing. The fork shares the
-		// shim's memory until then, so that all of them take 3 ms.
+		// Each fork uses up one process id, and ends because its exec finds no file. A fork
+		// shares the shim's memory, so all forks together take 3 ms.
 		if _, err := syscall.ForkExec("", []string{""}, &syscall.ProcAttr{}); err != syscall.ENOENT {
 			return
 		}

@@ -30,10 +30,10 @@ func Signal(pid int, sig syscall.Signal) error {
 	return err
 }
 
-// signalAs sends a signal from a thread that has the user for that instant. Linux
-// keeps users for each thread; a process of its own would need a fork, which may
-// hang or be refused. The real and the saved user stay what they were. So the
-// other user gains no right over the thread, and the thread gets its own user back.
+// signalAs sends a signal from a thread that has the given user for that instant.
+// Linux keeps a user for each thread; a separate process would need a fork, which may
+// hang or be refused. The real and the saved user stay unchanged. So the other user
+// gains no right over the thread, and the thread gets its own user back.
 func signalAs(uid, pid int, sig syscall.Signal) error {
 	done := make(chan error)
 	go func() {

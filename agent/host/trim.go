@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// trimEvery is how often memory is given back. That is a few milliseconds of work to which
-// the Go runtime, made for larger programs, does not get by itself.
+// trimEvery is the period in which memory is given back, a few milliseconds of work. The
+// Go runtime, made for larger programs, does not do it in a small process.
 const trimEvery = time.Minute
 
 // Trim gives back, until ctx ends, the memory that busy moments have left. An agent and

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// tokenAge is how long a token is used before its file is read again. The kubelet
-// replaces the token at four fifths of its life, which is at least ten minutes.
+// tokenAge is the age at which a token's file is read again. The kubelet replaces the
+// token at four fifths of its life, which is at least ten minutes.
 const tokenAge = time.Minute
 
 // token is the service account's token. The client reads its file again because

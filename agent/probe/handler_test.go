@@ -149,7 +149,7 @@ func TestTCPProbeOpensAConnection(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer is a gRPC server on net/http. healthServer answers a known service
+// healthServer runs a gRPC server on net/http. healthServer answers a known service
 // with status, and an unknown one with trailers alone.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()

@@ -28,7 +28,7 @@ type aside struct {
 	output Output
 }
 
-// outcome is what became of an aside.
+// outcome is the outcome of an aside.
 type outcome struct {
 	code   int
 	output []byte

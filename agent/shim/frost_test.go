@@ -29,7 +29,7 @@ func init() {
 	}
 }
 
-// headless is a child whose first thread ends, as by pthread_exit in main. Its other
+// headless runs a child whose first thread ends, as by pthread_exit in main. Its other
 // threads go on, and /proc calls the process a zombie.
 func headless() {
 	go func() {

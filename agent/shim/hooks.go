@@ -45,7 +45,7 @@ type hooks struct {
 	stopState
 }
 
-// stopState is how far the stop of one child has come.
+// stopState is the progress of one child's stop.
 type stopState struct {
 	// failed: the child is to be stopped, because postStart failed.
 	failed bool
@@ -55,7 +55,7 @@ type stopState struct {
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
-	// held is the stop signal that waits for preStop, zero if none does.
+	// held is the stop signal that waits for preStop; zero for none.
 	held syscall.Signal
 }
 

@@ -152,8 +152,8 @@ func (k *kernel) Say(line string) {
 	}
 }
 
-// lastWords is how long the end waits for what was said to be written: pipes
-// take it at once or not at all.
+// lastWords bounds the wait for the shim's last lines at its end: a pipe takes them at
+// once or not at all.
 const lastWords = 50 * time.Millisecond
 
 func (k *kernel) finishWriting() {

@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// testLeaps are those of a wall clock that each line of the file sets. A
-// machine that was paused sees just this: its wall clock leaps.
+// testLeaps returns the leaps of a wall clock that each line of the file sets. A
+// paused machine has only this trace: its wall clock leaps.
 func testLeaps(path string) *host.Leaps {
 	if path == "" {
 		return nil
@@ -130,7 +130,7 @@ func TestLeapFreezesTheChildUntilItIsAnswered(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestShimKillsAFrozenChildOfALostSlot(t *testing.T) {
+func TestLostSlotsFrozenChildIsKilled(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, family...)
 	a.grants("h1", time.Hour)
@@ -150,7 +150,7 @@ func TestShimKillsAFrozenChildOfALostSlot(t *testing.T) {
 // nothing meanwhile: after vfork(2) a process stands still for another reason.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
-func TestFrozenChildIsKilledAtTheDeadlineUnasked(t *testing.T) {
+func TestFrozenChildIsKilledAtTheDeadlineWithoutSignal(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, asked...)
 	a.grants("h1", kill+time.Second)

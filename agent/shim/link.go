@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// link is what the shim says: its state to the agent's end, and lines to people.
+// link sends the shim's state to the agent's end, and lines to people.
 type link struct {
 	machine Machine
 	state   gate.State

@@ -25,8 +25,8 @@ type Machine interface {
 	// Next waits for the next input. While a child is being started, the machine holds
 	// all inputs back but Start, Beat and Rang.
 	Next(starting bool) Input
-	// Wake asks for Rang at the instant, at once if that has passed, and takes back
-	// the instant that was asked for before.
+	// Wake sets the alarm: Next returns Rang at the instant, at once if that has passed.
+	// The call replaces the earlier instant.
 	Wake(at time.Duration)
 	// Say writes a line for people, into the container's log. Say never waits for that
 	// log: a runtime that does not read the log must not stop the watchdog.
@@ -50,7 +50,8 @@ type Machine interface {
 	TakeTerminal()
 }
 
-// Command is what the machine starts: a child, or a command beside the child.
+// Command is a command that the machine starts: a child, or a command beside the
+// child.
 type Command struct {
 	// Path is the executable; empty to look for Argv[0] in PATH.
 	Path      string

@@ -34,15 +34,15 @@ func inMachine(m *testing.M) {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
-// quiet is a child that says its process id and no more.
+// quiet runs a child that prints its process id alone.
 func quiet() {
 	fmt.Println(os.Getpid())
 	_ = unix.Pause()
 }
 
-// TestPausedMachine sets the clock of the machine, as a time server does after a
-// pause: it runs in a virtual machine of its own alone.
-func TestPausedMachine(t *testing.T) {
+// TestPausedMachineFreezesItsChildOnWaking sets the machine's clock, as a time server does after a pause. So
+// the test runs only in a virtual machine.
+func TestPausedMachineFreezesItsChildOnWaking(t *testing.T) {
 	if os.Getenv("GATE_MACHINE") == "" {
 		t.Skip("test/pause runs this in a virtual machine")
 	}
@@ -95,8 +95,8 @@ func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.until(gate.Waiting, "h1")
 }
 
-// machineLeaps is where a shim finds its wall clock: nowhere in a machine of its
-// own, whose clock may be set.
+// machineLeaps returns nil in a virtual machine, whose clock may be set, so that the
+// shim uses the real wall clock.
 func machineLeaps(t *testing.T) string {
 	if os.Getenv("GATE_MACHINE") != "" {
 		return ""

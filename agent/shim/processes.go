@@ -49,8 +49,8 @@ func (k *kernel) Start(c *Command) {
 	}()
 }
 
-// startChild starts the child as the container runtime would have: with the shim's
-// own standard files, directory, identity and limits, and in a session of its own.
+// startChild starts the child as the container runtime would, in a new session. The
+// child gets the shim's standard files, directory, identity and limits.
 // syscall.ForkExec gives back the limit on open files that the Go runtime raised.
 func (k *kernel) startChild(c *Command) (pid int, err error) {
 	attr := &syscall.ProcAttr{

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// Config is what a shim runs, and how.
+// Config has the command of a shim, and the settings of its child.
 type Config struct {
 	// Container is the name of the container that it is in.
 	Container string
@@ -29,11 +29,11 @@ type Config struct {
 	// PostStart is run when the child has started, and PreStop before it is
 	// asked to stop; nil for none.
 	PostStart, PreStop *Hook
-	// Grace is what the child and its PreStop have to stop in where nobody says
-	// otherwise: the pod's own.
+	// Grace is the default time that the child and its PreStop have to stop: the pod's own
+	// grace period.
 	Grace time.Duration
-	// Env returns what the child finds in its environment, as name=value, besides
-	// Environ, which is what the shim found in its own; nil for nothing.
+	// Env returns variables (name=value) for the child's environment, in addition to
+	// Environ, the shim's own; nil means none.
 	Env     func([]gate.SlotToken) []string
 	Environ []string
 
@@ -43,7 +43,7 @@ type Config struct {
 	Socket string
 	// Leaps tells that the wall clock leapt; nil for the machine's own.
 	Leaps *host.Leaps
-	// Stderr is where the shim says what it must; nil for the process's own.
+	// Stderr is the output for the shim's lines; nil for the process's own.
 	Stderr io.Writer
 }
 

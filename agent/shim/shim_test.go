@@ -176,7 +176,7 @@ func (a *fakeAgent) until(p gate.Phase, hold string) {
 	}
 }
 
-// kill is what a busy machine may take to see a killed child's end.
+// kill is the time that a busy machine may take to see a killed child's end.
 const kill = 3 * time.Second
 
 func (a *fakeAgent) grants(hold string, within time.Duration) {

@@ -17,8 +17,8 @@ import (
 // next one, or nil and the exit code.
 type step func() (step, int)
 
-// standbyNotice is after how long a standby says what it waits for: a first start, with
-// no other holder, is over by then.
+// standbyNotice delays a standby's line that it waits for the slot. A first start,
+// without another holder, is over by then.
 const standbyNotice = 10 * time.Second
 
 // heardWithin bounds the wait for the agent's end to have heard that the child
@@ -31,8 +31,8 @@ const heardWithin = 500 * time.Millisecond
 // even what forks faster than it is killed, is the better means.
 const killPatience = 5 * time.Second
 
-// killAgain is how long after a round of SIGKILL the next one comes, for what
-// was forked in between.
+// killAgain is the time between two rounds of SIGKILL; the next one reaches processes
+// that were forked in between.
 const killAgain = 10 * time.Millisecond
 
 // wait keeps the gate closed.

@@ -58,6 +58,6 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// Calm is how long a message for people waits. A handover is over by then: neither
-// the API server nor a small machine was kept from it.
+// Calm is the delay of a message for people. A handover is over by then, so the
+// message does not delay it.
 const Calm = 100 * time.Millisecond

@@ -26,11 +26,11 @@ type Events struct {
 	sending chan struct{}
 }
 
-// queued is how many Events may wait: those of a few holds. More come only while the
-// API server takes none anyway.
+// queued is the number of Events that may wait: those of a few holds. More wait only
+// while the API server takes none.
 const queued = 16
 
-// NewEvents returns Events of which none is written before Run.
+// NewEvents returns Events, which are written once Run is called.
 func NewEvents(config Config) *Events {
 	return &Events{
 		config: config, queue: make(chan kube.Event, queued),

@@ -28,11 +28,11 @@ type ReadinessConfig struct {
 	// Mode is the rule for standbys.
 	Mode   api.Readiness
 	Budget api.Budget
-	// Ports are what the gated containers declare.
+	// Ports are the ports that the gated containers declare.
 	Ports []int
 	// Forwarder is nil where nothing is to be forwarded.
 	Forwarder Forwarder
-	// Gate: the readiness of the pod is all that its gate holds back.
+	// Gate: the pod has the gate "readiness".
 	Gate bool
 }
 
@@ -58,7 +58,7 @@ type target struct {
 	asking  bool
 	reached bool
 	err     error
-	// askAt is when a pod that did not answer is asked again.
+	// askAt is the instant at which a pod that did not answer is asked again.
 	askAt time.Duration
 }
 
@@ -86,15 +86,16 @@ func look(ready bool, reason, message string) Look {
 	return Look{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: Never}
 }
 
-// Handover is how long a standby stays Ready without a holder that serves. A holder
-// that vanished blocks the slot for a lease duration, and its successor has the period
-// of a renewal to start in. A longer time is an outage, and Services may know.
+// Handover returns the time for which a standby stays Ready without a holder that
+// serves. A vanished holder blocks the slot for a lease duration, and its successor
+// has the period of a renewal to start. A longer time is an outage, which Services
+// should see.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
 // Slot is one slot as a standby sees it.
 type Slot struct {
 	Name string
-	// Record is what was seen last; Known is false where nothing was, or the Lease
+	// Record is the Lease as it was seen last; Known is false if no Lease was seen, or it
 	// was gone.
 	Record lease.Record
 	Known  bool
@@ -278,7 +279,7 @@ func (r *Readiness) Close() {
 	}
 }
 
-// Holder is what the readiness of a holder depends on.
+// Holder has the facts that the readiness of a holder depends on.
 type Holder struct {
 	Hold string
 	// Since is the instant at which the hold began.
@@ -289,7 +290,7 @@ type Holder struct {
 	Waits bool
 }
 
-// Holder returns how a holder looks. Its own child is what serves, so a handover begins
+// Holder returns the look of a holder. The holder's child serves, so a handover begins
 // when that child ends.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	soon := h.Since + r.config.Budget.Retry

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Appearance is how the pod looks to Services, rollouts and people.
+// Appearance is the pod's status as Services, rollouts and people see it.
 type Appearance struct {
 	// Ready, Reason and Message are our condition.
 	Ready           bool
@@ -138,8 +138,8 @@ func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
 }
 
-// patch is a strategic merge patch: conditions are merged by their type, null
-// takes a key away.
+// patch returns a strategic merge patch. The API server merges conditions by their
+// type, and null removes a key.
 func (a Appearance) patch(version string, since time.Time) ([]byte, error) {
 	value := func(v string) any {
 		if a.Hold == "" {

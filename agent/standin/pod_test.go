@@ -212,7 +212,7 @@ func TestHoldBeforeAFullRestartIsUnproven(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnWithoutANoteDoesNothing(t *testing.T) {
+func TestTurnDoesNothingWithoutANote(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))

@@ -47,13 +47,13 @@ func TestReadinessHoldEndsOnceNotReadyIsStored(t *testing.T) {
 	assert.Equal(t, gate.Running, last().Phase)
 }
 
-func TestReadinessRefusesOtherShims(t *testing.T) {
+func TestReadinessGateRefusesUnknownShims(t *testing.T) {
 	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
-func TestReportsNeverGoBack(t *testing.T) {
+func TestReportsArriveInOrder(t *testing.T) {
 	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)

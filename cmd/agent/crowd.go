@@ -118,7 +118,8 @@ func (c *crowd) serve(g *guest, served bool) {
 	g.served = served
 }
 
-// source is the peer's address without its port; a Unix socket's peers are one.
+// source returns the peer's address without its port. All peers of a Unix socket have
+// one source.
 func source(conn net.Conn) string {
 	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
 	if err != nil {

@@ -39,7 +39,7 @@ func dialled(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-// asks is a kubelet's probe.
+// asks sends a probe as a kubelet does.
 func asks(t *testing.T, from, to string) (int, error) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -59,7 +59,7 @@ func asks(t *testing.T, from, to string) (int, error) {
 	return response.StatusCode, nil
 }
 
-// inUse is the memory of the heap and of all stacks.
+// inUse returns the memory of the heap and of all stacks.
 func inUse() int {
 	runtime.GC()
 	var m runtime.MemStats

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// asked is what a server was asked for.
+// asked is a request that a server got.
 type asked struct {
 	*http.Request
 	port int
@@ -52,7 +52,7 @@ func status(code int) http.HandlerFunc {
 }
 
 // compat: lifecycle/post-start-http lifecycle/pre-stop-http carried
-func TestAnHTTPHookIsDoneWhateverTheAnswerSays(t *testing.T) {
+func TestHTTPHookSucceedsWithAnyAnswer(t *testing.T) {
 	for _, code := range []int{200, 204, 404, 503} {
 		port, requests := answering(t, false, status(code))
 		h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: port, Path: "/warm?x=1"}}
@@ -94,7 +94,7 @@ func TestAnHTTPSHookLooksAtNoCertificate(t *testing.T) {
 	assert.NotContains(t, r.Header, "Authorization")
 }
 
-func TestAnHTTPHookFollowsNoRedirectToAnotherHost(t *testing.T) {
+func TestHTTPHookFollowsNoRedirectToAnotherHost(t *testing.T) {
 	port, requests := answering(t, false, nil)
 	first, seen := answering(t, false, func(w http.ResponseWriter, r *http.Request) {
 		host := loopback
@@ -131,7 +131,7 @@ func TestAHookThatCannotBeDoneFails(t *testing.T) {
 	assert.NoError(t, handle(t.Context(), api.Handler{Sleep: &api.SleepAction{}}, loopback))
 }
 
-func TestAHookOfAnotherKindThanACommandIsOneOfThisProgram(t *testing.T) {
+func TestHooksWithoutCommandRunTheAgentsOwn(t *testing.T) {
 	cfg, err := execConfig([]string{
 		"-container", "app", "-grace", "7s",
 		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",

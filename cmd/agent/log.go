@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// mostLines bounds the lines that wait to be written: those of a busy minute,
-	// and with half a kilobyte each 128 KiB of the agent's memory.
+	// mostLines bounds the lines that wait to be written: those of a busy minute. With
+	// half a kilobyte each, they take 128 KiB of memory.
 	mostLines = 256
 	// parting bounds what an agent that ends waits for its last lines. A reader
 	// that is alive takes them within milliseconds.
@@ -22,8 +22,8 @@ const (
 )
 
 // lines writes whole lines from a goroutine of its own, and drops those for which
-// there is no room. A container runtime that reads no more (a full disk, a stopped
-// shim of containerd) fills the pipe behind stderr; no renewal may wait for that.
+// there is no room. If a container runtime stops reading (a full disk, a stopped
+// containerd), the pipe behind stderr fills up. No renewal may wait for that.
 type lines struct {
 	to      io.Writer
 	queue   chan line

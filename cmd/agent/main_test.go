@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// agentOfScripts is the program. Only the wall clock of a shim is a script's own,
-// for nobody may set the machine's.
+// agentOfScripts runs the program. Only a shim's wall clock is the script's, because
+// no test may set the machine's.
 func agentOfScripts() {
 	leaps := os.Getenv("LEAPS")
 	if len(os.Args) < 2 || os.Args[1] != "exec" || leaps == "" {
@@ -47,7 +47,7 @@ func agentOfScripts() {
 	os.Exit(shim.Exec(cfg))
 }
 
-// leapsOf are those of a wall clock that each line of the file sets.
+// leapsOf returns the leaps of a wall clock that each line of the file sets.
 func leapsOf(path string) *host.Leaps {
 	var ahead atomic.Int64
 	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
@@ -73,7 +73,7 @@ func leapsOf(path string) *host.Leaps {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
-	// Lower than what the Go runtime makes of it for itself.
+	// The limit is lower than the one that the Go runtime sets for itself.
 	var before syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
 	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
@@ -96,9 +96,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// heedSignals gives what the test starts the default disposition of those signals
-// that a runner may ignore (nohup, a shell's background job): exec resets handlers,
-// and keeps what is ignored. This process goes on without them, as before.
+// heedSignals restores the default disposition of signals that a runner may ignore
+// (nohup, a background job), for the processes that the test starts. An exec resets
+// handlers, but keeps ignored signals ignored.
 func heedSignals(t *testing.T) {
 	t.Helper()
 	unheard := make(chan os.Signal, 1)
@@ -110,7 +110,7 @@ func heedSignals(t *testing.T) {
 	t.Cleanup(func() { signal.Stop(unheard) })
 }
 
-// openTempDir is a temporary directory that other users can get into.
+// openTempDir returns a temporary directory that other users can enter.
 func openTempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -106,11 +106,11 @@ func (a *asker) become() (int, error) {
 	if err == nil {
 		err = fmt.Errorf("start %s: %w", path, syscall.Exec(path, a.command, os.Environ()))
 	}
-	// The kubelet throws away what a command that cannot be run comes to.
+	// The kubelet ignores the outcome of a command that cannot be run.
 	return 0, err
 }
 
-// run runs the command and tells the agent what came of it.
+// run runs the command, and reports its outcome to the agent.
 func (a *asker) run(ctx context.Context, child string) (int, error) {
 	// The kubelet's patience ends with a kill of this process alone.
 	runtime.LockOSThread()

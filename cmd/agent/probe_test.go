@@ -15,14 +15,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// prober is what answers exec probes in a script: a real one, whose child is
-// what the script says.
+// prober answers exec probes in a script. The prober is real; the script sets its
+// child.
 type prober struct {
 	monitor *probe.Monitor
 	verdict probe.Result
 }
 
-// What scripts can say about probes:
+// The commands of scripts for probes:
 //
 //	prober SOCKET EXEC       answer on the socket; with EXEC as "exec" the
 //	                         probes of the container app are commands

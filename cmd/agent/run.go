@@ -79,7 +79,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 // run puts the agent together. The end of one part ends all parts.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log, out := s.logger(os.Stderr)
-	// Lines that cannot be written now are lost: there is nobody to be told.
+	// An error here is lost: no log is left to report it.
 	defer func() { _ = out.flush() }()
 	if s.Gate != api.GateReadiness {
 		if err := prepare(s.RunDir, s.Install); err != nil {
@@ -140,7 +140,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
 }
 
-// passYields asks the agent to yield whenever somebody asks for it, until ctx ends.
+// passYields passes each request to yield on to the agent, until ctx ends.
 func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
 	if s.Gate != api.GateReadiness {
 		stop = nil // there, the end of the application is what counts
@@ -158,7 +158,7 @@ func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan
 	}
 }
 
-// logger returns a log that holds up nobody, and what it goes through.
+// logger returns a log that never blocks, and its writer.
 func (s runSettings) logger(to io.Writer) (*slog.Logger, *lines) {
 	level := slog.LevelInfo
 	if s.Verbose {

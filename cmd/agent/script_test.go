@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// What the scripts can say besides testscript's own commands:
+// The commands of scripts, besides testscript's own:
 //
 //	serve NAME                        start an agent's end; it acts when it gets the lock
 //	hangup NAME                       end it, as if killed
@@ -266,8 +266,8 @@ func alive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// dies waits until the kernel has torn down what the shim killed with its last act. A
-// shim that is PID 1 ends after that; another one may end before.
+// dies waits until the kernel has torn down the processes that the shim killed at its
+// end. A shim that is PID 1 ends after them; another shim may end before.
 func dies(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range worldOf(ts).alive(args[0]) {
 		fd, err := unix.PidfdOpen(pid, 0)

@@ -20,8 +20,8 @@ import (
 // that says nothing can keep open. An answer to a probe sets its own time.
 const (
 	scrapeTimeout = 10 * time.Second
-	// headerTimeout is for a few hundred bytes, which a peer sends as soon as the
-	// connection is there. A lost packet is sent again after a second.
+	// headerTimeout bounds the arrival of a few hundred bytes, which a peer sends as soon
+	// as it has connected. A lost packet is sent again after a second.
 	headerTimeout = 2 * time.Second
 	scrapeHeader  = 4 << 10
 )

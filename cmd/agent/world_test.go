@@ -102,7 +102,7 @@ func (w *world) until(cond func() bool) bool {
 	}
 }
 
-// startAgent begins an agent's end. It acts once the lock is its own.
+// startAgent begins an agent's end. The agent acts once it has the lock.
 func (w *world) startAgent(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agentEnd{name: name, cancel: cancel, done: make(chan struct{})}
@@ -129,8 +129,8 @@ func (w *world) startAgent(name string) {
 	}()
 }
 
-// hear notes a report under the shim that it is of: the first that was started
-// for the container and not heard of yet, if the id is a new one.
+// hear notes a report under its shim. A new id belongs to the first shim of the
+// container that has not reported yet.
 func (w *world) hear(agent string, r gate.Report) {
 	for _, name := range w.order {
 		s := w.shims[name]
@@ -152,8 +152,8 @@ func (c collector) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// startShim runs the program, as PID 1 of a namespace of its own or as user if
-// asked for. Everything of it carries a mark in its environment.
+// startShim runs the program: as PID 1 of a new namespace, or as another user, if the
+// script wants that. All its processes carry a mark in their environment.
 func (w *world) startShim(name string, o shimOptions, args []string) error {
 	argv := append([]string{filepath.Join(w.env.WorkDir, "bin", "agent")}, args...)
 	if o.uid != "" {
@@ -195,7 +195,8 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 		w.order = append(w.order, name)
 	})
 	go func() {
-		// Not cmd.Wait: what a killed shim leaves keeps its output open.
+		// cmd.Wait would wait for the descendants of a killed shim, which keep its output
+		// open.
 		state, _ := s.cmd.Process.Wait()
 		w.change(func() { s.exited = state })
 	}()
@@ -237,7 +238,7 @@ type shimOptions struct {
 
 func (w *world) mark(name string) string { return w.env.WorkDir + "/" + name }
 
-// pidOf is the process of the shim itself: the one named agent.
+// pidOf returns the PID of the shim itself: the process named agent.
 func (w *world) pidOf(s *shimProcess) int {
 	pid := s.cmd.Process.Pid
 	for s.pid == 0 {
@@ -258,7 +259,7 @@ func (w *world) pidOf(s *shimProcess) int {
 	return s.pid
 }
 
-// idOf is what a shim calls itself, once it has been heard of.
+// idOf returns the id of a shim, once the shim has reported it.
 func (w *world) idOf(s *shimProcess) gate.ShimID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -271,7 +272,7 @@ func (w *world) actingAgent() *agentEnd {
 	return w.acting
 }
 
-// alive are the processes of a shim's container, but for the shim.
+// alive returns the processes of a shim's container, except the shim.
 func (w *world) alive(name string) []int {
 	shim := w.pidOf(w.shims[name])
 	all, _ := filepath.Glob("/proc/[0-9]*/environ")

@@ -99,7 +99,7 @@ func listening(t *testing.T, s *callServer) string {
 	return listener.Addr().String()
 }
 
-// answered calls once, over a connection of its own.
+// answered calls once, over a new connection.
 func answered(t *testing.T, address string, certificates ...tls.Certificate) error {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{

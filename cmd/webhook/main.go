@@ -65,7 +65,7 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	// The webhook's configuration has 10 s, so the answer is the webhook's own.
 	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
-	// Half of the time that the reads of a pull secret and of an owner leave.
+	// The default is half of a call's time, after the reads of a pull secret and an owner.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		s.plainHTTP = append(s.plainHTTP, value)

@@ -131,7 +131,7 @@ func TestAnswerDoesNotTellWhichSecretsExist(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestPullSecretsOfAServiceAccount(t *testing.T) {
+func TestServiceAccountNamesItsPullSecrets(t *testing.T) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till"}}
 	account.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "one"}, {Name: "two"}}
 	names, err := secrets{fake.NewClientBuilder().WithObjects(account).Build(), discarded}.PullSecrets(t.Context(), "shop", "till")
@@ -275,7 +275,7 @@ func TestRefusalFloodIsCountedAndBlocksNothing(t *testing.T) {
 	}
 }
 
-// While nobody enrolls, new pods wait.
+// While no replica enrolls, new pods wait.
 func TestTheNextReplicaEnrollsSoon(t *testing.T) {
 	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)

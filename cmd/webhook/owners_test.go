@@ -118,7 +118,7 @@ func TestMissingOwnerIsAnError(t *testing.T) {
 	require.Error(t, err)
 }
 
-// counting counts what is read.
+// counting counts the reads.
 func counting(c client.WithWatch, reads *int) client.Reader {
 	return interceptor.NewClient(c, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {

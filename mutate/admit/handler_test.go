@@ -93,7 +93,7 @@ func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
 	assert.Empty(t, response.Patches)
 }
 
-func TestOutcomesAreObserved(t *testing.T) {
+func TestOutcomesOfAdmissionsAreCounted(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	var seen []Outcome
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}
@@ -160,7 +160,7 @@ func TestMalformedObjectsAreBadRequests(t *testing.T) {
 	assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
 }
 
-// A workload is never refused for what it claims; that would stop people from
+// The webhook never refuses a workload for its claim: that would stop people from
 // repairing it.
 func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
 	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(

@@ -21,7 +21,7 @@ type Facts struct {
 	Document *patch.Document
 	Path     []any
 	Request  api.Request
-	// Namespace is where the pod is created.
+	// Namespace is the namespace in which the pod is created.
 	Namespace string
 	// Workload is the pod's group. A pod template has no group with a name yet.
 	Workload api.Workload

@@ -21,7 +21,8 @@ import (
 // never sees them, and could not pass them on.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
-// child is what the shim of a container starts, by the container or by its image.
+// child is the command that the shim of a container starts, from the container or its
+// image.
 type child struct {
 	args      []string
 	signal    string
@@ -119,8 +120,8 @@ func imageArgs(c *corev1.Container, command image.Command) []string {
 }
 
 // imagePlatforms returns the image's commands by architecture, where they differ. The
-// container's args stay words of their own, behind the command that the shim picks, because
-// the kubelet expands args only.
+// container's args stay args, because the kubelet expands only those; the shim appends them
+// to the command that it picks.
 func imagePlatforms(c *corev1.Container, command image.Command) api.Platforms {
 	all := api.Platforms{}
 	some := len(c.Args) > 0

@@ -10,7 +10,7 @@ import (
 	"errors"
 )
 
-// Images returns readers of images.
+// Images makes readers of images' commands.
 type Images interface {
 	// For returns a reader with the rights of one pod: its pull secrets and those
 	// of its service account, each read at most once.

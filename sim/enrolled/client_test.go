@@ -24,12 +24,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// kubeClient is controller-runtime's client over the simulated API server. It has the
-// methods that enroll uses, and panics at all others.
+// kubeClient is controller-runtime's client over the simulated API server. The client
+// has the methods that enroll uses, and panics at all others.
 type kubeClient struct {
 	client.Client
 	to *world.Enroller
-	// cached: what is read may be old.
+	// cached: the client reads from a cache, which may be behind.
 	cached bool
 }
 
@@ -89,7 +89,7 @@ func (k *kubeClient) List(ctx context.Context, into client.ObjectList, opts ...c
 	return json.Unmarshal(raw, into)
 }
 
-// stripped does to an object what the manager's cache does.
+// stripped drops the fields of an object that the manager's cache drops.
 func stripped(o runtime.Object) error {
 	for of, by := range transforms {
 		if reflect.TypeOf(of) == reflect.TypeOf(o) && by.Transform != nil {

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package enrolled plays the seeds of package sim with the real enroll.Reconciler in
-// the world, in the place of a model of enroll. The package has no code but tests. It
-// is a package of its own because enroll links controller-runtime, which takes minutes
-// to compile.
+// the world, in the place of a model of enroll. The package has no code but tests. The
+// package is separate because enroll links controller-runtime, which takes minutes to
+// compile.
 //
 // The planted bugs of enroll are in planted/, all others are package sim's.
 package enrolled

@@ -24,10 +24,10 @@ import (
 
 var planting = flag.Bool("planted", true, "show that the simulation catches planted bugs")
 
-// plant is one bug: places in the source, what they become, and the invariants that
-// have to catch the bug. Each plant is a txtar file of the folder planted/: a comment, a
-// line "caught by: NAME …", then for each edit a pair of "PATH was" and "PATH is". A
-// path begins at the module's root.
+// plant is one bug: edits of the source, and the invariants that have to catch the bug.
+// Each plant is a txtar file of the folder planted/. The file has a comment, a line
+// "caught by: NAME …", and for each edit a pair of "PATH was" and "PATH is". A path
+// begins at the module's root.
 type plant struct {
 	name   string
 	caught []string
@@ -36,10 +36,10 @@ type plant struct {
 
 type edit struct{ path, was, is string }
 
-// mostSeeds is within how many seeds a planted bug has to be caught.
+// mostSeeds bounds the number of seeds that may pass before a planted bug is caught.
 const mostSeeds = 150
 
-// caught is what a violation prints.
+// caught matches the line that a violation prints.
 var caught = regexp.MustCompile(`seed \d+ at \S+: .*?invariant ([a-z-]+): .*`)
 
 // Planted shows that TestSimulation of the test's own package catches each bug of the
@@ -69,7 +69,7 @@ func Planted(t *testing.T) {
 	}
 }
 
-// PlantedClaims shows that TestClaims of agent/claim catches the named bugs, which sit in
+// PlantedClaims shows that TestClaims of agent/claim catches the named bugs, which are in
 // the pure packages.
 func PlantedClaims(t *testing.T, names ...string) {
 	if !*planting || *seed != 0 {

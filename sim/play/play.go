@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package play is what the packages of the simulation have in common as tests: the
-// seeds, and the planted bugs. The package guarantees that a planted bug is in no
-// binary but the one that it compiles.
+// Package play has the tests that the packages of the simulation share: the seeds, and
+// the planted bugs. The package guarantees that a planted bug is in no binary but the
+// one that it compiles.
 package play
 
 import (
@@ -20,7 +20,7 @@ var (
 	seed  = flag.Uint64("seed", 0, "the one seed to replay; with -v, its history is printed")
 )
 
-// shown is how much of the history of a failed seed is printed.
+// shown is the number of lines that are printed of a failed seed's history.
 const shown = 60
 
 // Seeds plays the seeds that the flags ask for, with such an enroll.

@@ -32,7 +32,8 @@ type agentProcess struct {
 	backlog    []*link
 	connected  signal
 	unlistened bool
-	// blocked is not nil while the agent's loop stands still, and nothing else of it.
+	// blocked is not nil while the agent's loop stands still. The other goroutines of the
+	// agent go on.
 	blocked chan struct{}
 }
 
@@ -97,7 +98,7 @@ func (a *agentProcess) begin() {
 	})
 }
 
-// runShims is the agent's process in a pod with shims.
+// runShims runs the agent's process in a pod with shims.
 func (a *agentProcess) runShims(config agent.Config) error {
 	g, err := openGateway(a)
 	if err != nil {
@@ -110,8 +111,8 @@ func (a *agentProcess) runShims(config agent.Config) error {
 	return made.Run(a.process.ctx, a.stop)
 }
 
-// yieldWhenStopped makes the stop of an agent a yield, as cmd/agent does where the end
-// of the application is what counts.
+// yieldWhenStopped makes the agent yield when it is stopped, as cmd/agent does for
+// gates without shims.
 func (a *agentProcess) yieldWhenStopped() {
 	a.process.w.group.Go(func() {
 		select {
@@ -133,8 +134,8 @@ func (a *agentProcess) leapt() {
 	a.whenThawed(func() { wakeUp(a.leaps) })
 }
 
-// clock is the node's, read by this process's loop: not while it is frozen or
-// blocked.
+// clock reads the node's clock for this process's loop. The read waits while the
+// process is frozen or blocked.
 func (a *agentProcess) clock() time.Duration {
 	for a.enter() {
 		blocked, now := a.blocked, a.pod.node.now()
@@ -178,7 +179,7 @@ func (a *agentProcess) unblock() {
 
 func (a *agentProcess) enter() bool { return a.process.enter() }
 
-// exited is the end of the process, for whatever reason.
+// exited cleans up after the process, for whatever reason it ended.
 func (a *agentProcess) exited(err error) {
 	p := a.pod
 	if !a.process.dead {
@@ -222,7 +223,7 @@ func (p *pod) restartAgent() {
 	})
 }
 
-// terminate is SIGTERM to the agent.
+// terminate sends SIGTERM to the agent.
 func (a *agentProcess) terminate() {
 	if !a.stopped {
 		a.stopped = true

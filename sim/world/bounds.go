@@ -10,17 +10,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slow is how long a duration takes by the slowest clock.
+// slow returns the true time of a duration that the slowest clock measures.
 func slow(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 - skew)) }
 
-// budgetOf is the budget of a lease duration.
+// budgetOf returns the budget of a lease duration.
 func budgetOf(d time.Duration) api.Budget {
 	budget, err := api.NewBudget(d)
 	must(err)
 	return budget
 }
 
-// part of a bound: what may have to be waited for, one after the other.
+// part is a wait that may be needed before a slot is in use; a bound is their sum.
 type part struct {
 	what  string
 	lasts time.Duration
@@ -49,8 +49,8 @@ func (c *chaos) settling() time.Duration {
 	})
 }
 
-// restarting bounds how long a slot is nobody's after an agent of the gate "pod" has
-// the kubelet restart all containers. No other gate takes that time.
+// restarting bounds how long a slot has no holder after an agent of the gate "pod" has
+// the kubelet restart all containers. Other gates need no such time.
 func (c *chaos) restarting() time.Duration {
 	if !c.has(api.GatePod) {
 		return 0
@@ -87,9 +87,9 @@ func (c *chaos) unseeing() time.Duration {
 	})
 }
 
-// handingOver bounds how long after a pod is gone another runs, as the climate has
-// it. In a fair one a watch tells of the release, and a pod whose write is refused
-// tries again after a second.
+// handingOver bounds, for the climate, the time from a holder's end to the next child.
+// In a fair climate a watch shows the release, and a pod whose write is refused tries
+// again after a second.
 func (c *chaos) handingOver() time.Duration {
 	switch {
 	case c.climate.silent:
@@ -104,12 +104,13 @@ func (c *chaos) handingOver() time.Duration {
 	return 3*time.Second + c.restarting()
 }
 
-// climates are what an agent has to live with: watches that are of little use while
-// reads and writes work.
+// climates returns the lasting weathers: watches are of little use, while reads and
+// writes work.
 func climates(d time.Duration) []weather {
 	return []weather{
 		{watches: busy}, {watches: forbidden}, {watches: failing}, {watches: unheard},
-		// Renewals come after a sixth of the duration: what is cut sooner is cut for ever.
+		// Renewals come after a sixth of the duration. A watch that is cut sooner never shows
+		// one.
 		{idle: d / 20}, {idle: d / 7},
 		{silent: true},
 	}

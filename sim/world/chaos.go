@@ -11,9 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// chaos is ten minutes of trouble and recovery: while there is trouble, safety is
-// all that is asked for; when it is over, somebody holds again, and stays; in the
-// end every pod that is left has its turn.
+// chaos is ten minutes of trouble and recovery. During a trouble the invariants of
+// safety alone count. After it a pod holds again, and goes on to hold. In the end each
+// remaining pod holds once.
 type chaos struct {
 	*World
 	templates []template
@@ -21,18 +21,18 @@ type chaos struct {
 	slots     []string
 	longest   time.Duration
 	grace     time.Duration
-	// takesLeases and takesRoles: somebody deletes them. Never both: who has
-	// deleted a held Lease and the Roles that name it has removed all trace.
+	// takesLeases and takesRoles: a user deletes Leases, or Roles. A seed never does both:
+	// no trace would be left of a held Lease.
 	takesLeases, takesRoles bool
 	elector                 *elector
-	// climate is the weather that is never over: it has to be lived with.
+	// climate is the weather that lasts for the whole seed.
 	climate weather
 	// patient: leases may be long.
 	patient bool
 }
 
-// durations are mostly short, because more happens then; patience has those for
-// which a time that is no share of the lease would be too short.
+// durations are mostly short, because more happens then. The durations of patience are
+// so long that a fixed time, instead of a share of the lease, would be too short.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
 	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)
@@ -80,7 +80,8 @@ func (w *World) newChaos() *chaos {
 	return c
 }
 
-// scale is by how much everything takes longer than with a lease of half a minute.
+// scale returns the factor by which everything takes longer than with a lease of half
+// a minute.
 func (c *chaos) scale() time.Duration { return max(1, c.longest/(30*time.Second)) }
 
 func (c *chaos) add(workload string, replicas int, slots ...string) {
@@ -118,7 +119,7 @@ func (c *chaos) add(workload string, replicas int, slots ...string) {
 	}
 }
 
-// run is the whole story of one seed.
+// run plays the whole story of one seed.
 func (c *chaos) run() {
 	if !c.quiet("the start") {
 		return
@@ -148,15 +149,14 @@ func (c *chaos) trouble(last time.Duration) bool {
 	return true
 }
 
-// quiet demands that somebody holds again in time, and that nothing happens
-// from then on.
+// quiet demands that a pod holds again in time, and that nothing happens from then on.
 func (c *chaos) quiet(after string) bool {
 	bound := c.settling()
 	settled := func() bool {
 		return !slices.ContainsFunc(c.slots, func(s string) bool { return c.wanted(s) && !c.settled(s) })
 	}
-	// What was done before may still show: a child whose renewals failed until
-	// just now drains.
+	// The trouble may have a late effect: a child whose renewals failed until just now
+	// drains.
 	for end := c.now() + bound; ; {
 		if !c.until(end-c.now(), settled) {
 			c.do(func() { c.stuckSlots(after, bound) })
@@ -187,7 +187,8 @@ func (c *chaos) stuckSlots(after string, bound time.Duration) {
 	}
 }
 
-// steady: nothing stops, standbys are silent, holders send what they must.
+// steady demands that no child stops, standbys are silent, and holders send only
+// renewals.
 func (c *chaos) steady(last time.Duration) bool {
 	before := map[*agentProcess]int{}
 	ends := c.ends()
@@ -220,7 +221,8 @@ func (c *chaos) steady(last time.Duration) bool {
 	return c.verdict == ""
 }
 
-// checkRightful: in quiet times what no shim guards runs in the holder alone.
+// checkRightful demands that in quiet times an application without a shim runs in the
+// holder alone.
 func (c *chaos) checkRightful(child *child) {
 	for _, slot := range child.pod().slots {
 		if lease, ok := c.api.lease(slot); !ok || lease.Holder != child.pod().identity() {
@@ -229,7 +231,8 @@ func (c *chaos) checkRightful(child *child) {
 	}
 }
 
-// checkChatter: a pod that holds nothing sends nothing, one that holds renews.
+// checkChatter demands that a standby sends nothing, and that a holder sends renewals
+// alone.
 func (c *chaos) checkChatter(a *agentProcess, sent int, last time.Duration) {
 	held := 0
 	for _, slot := range a.pod.slots {
@@ -283,7 +286,7 @@ func (c *chaos) heal() {
 	}
 }
 
-// place is a node with as few pods as any other.
+// place returns a node with as few pods as any other.
 func (c *chaos) place() *node {
 	return slices.MinFunc(c.nodes, func(a, b *node) int { return len(a.pods()) - len(b.pods()) })
 }
@@ -298,7 +301,7 @@ func (c *chaos) count(workload string) int {
 	return n
 }
 
-// recover is the kubelet that finds its way again.
+// recover lets the kubelet start again what its node should run.
 func (p *pod) recover() {
 	if !p.object {
 		p.stop()
@@ -315,7 +318,7 @@ func (p *pod) recover() {
 		for _, s := range c.shims {
 			s.thaw()
 		}
-		// What the kubelet has forgotten stays.
+		// A container that the kubelet has forgotten stays.
 		if len(c.shims) > 1 && !c.shims[0].dead && !c.shims[0].forgotten {
 			c.shims[0].exit()
 		}
@@ -325,7 +328,7 @@ func (p *pod) recover() {
 	p.w.after(between(p.rng, 500*time.Millisecond, 2*time.Second), p.startAll)
 }
 
-// parade deletes one holder after the other, so that everybody has a turn.
+// parade deletes one holder after the other, so that each pod holds once.
 func (c *chaos) parade() {
 	for {
 		var holder *pod

@@ -8,24 +8,26 @@ import (
 	"time"
 )
 
-// What an agent process may send within any minute, whatever the weather. An agent
-// that restarts begins anew: the kubelet's back-off bounds how often.
+// The bounds of the requests that an agent process may send within any minute, in any
+// weather. An agent that restarts begins anew: the kubelet's back-off bounds how
+// often.
 const (
-	// mostOfLease is for each slot. An agent asks twice a second at most, as a holder's
-	// retries do, which its clock may count a twelfth too fast: 130. It may ask 20 times
-	// at once, where it had nothing to ask for before.
+	// mostOfLease bounds the requests for each slot. An agent sends two a second at most,
+	// and its clock may be a twelfth too fast: 130. After a pause an agent may send 20 at
+	// once.
 	mostOfLease = 130 + 20
-	// mostOfPod is for the pod's own status. Each attempt takes two patches. Of attempts
-	// that fail, 7 come while the pauses grow to ten seconds, and one every five seconds
-	// then: 19. Something new is tried at once: a hold that ends, and one that begins,
-	// show five appearances, and six of them in a minute are many.
+	// mostOfPod bounds the patches of the pod's own status. Each attempt takes two
+	// patches. Of attempts that fail, 7 come while the pauses grow to ten seconds, and one
+	// every five seconds then: 19. A new status is written at once. The end of a hold and
+	// the beginning of the next change the status five times, and six holds a minute are
+	// many.
 	mostOfPod = 2 * (19 + 30)
-	// mostOfEvents is for what is told to people: a hold tells of its beginning and its
-	// end, of a shim that is silent, of a slot that was not released. As many holds.
+	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
+	// silent shim, and a slot that was not released.
 	mostOfEvents = 24
 )
 
-// minute is the requests of the last minute that are about one thing.
+// minute has the requests of the last minute with one subject.
 type minute struct{ sent []time.Duration }
 
 // add notes a request, and returns how many there were within a minute.

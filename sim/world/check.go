@@ -15,8 +15,8 @@ import (
 
 // The invariants, by the names that the planted bugs are listed with.
 const (
-	// twoAtOnce: two children of one slot live, or somebody takes a slot while
-	// a child of another hold of it lives.
+	// twoAtOnce: two children of one slot live, or a pod takes a slot while a child of an
+	// earlier hold lives.
 	twoAtOnce = "two-at-once"
 	// outlived: a child lived past the instant at which the fastest clock
 	// allows a standby to take the slot.
@@ -30,21 +30,21 @@ const (
 	tokenChanged = "token-changed"
 	// lockOrder: a slot was acquired while one that sorts after it was held.
 	lockOrder = "lock-order"
-	// nobody: nobody holds for longer than the rules allow.
+	// nobody: a slot has no holder for longer than the rules allow.
 	nobody = "nobody"
 	// chatter: a standby sent a request, or a holder more than its renewals.
 	chatter = "chatter"
-	// stopped: something stopped a child that must not.
+	// stopped: a child was stopped without a reason that the rules allow.
 	stopped = "stopped"
 	// undrained: a child that was told to stop went on.
 	undrained = "undrained"
 	// kept: a hold ended between an init container and the application.
 	kept = "kept"
-	// freed: a Lease that may be somebody's became free without its holder.
+	// freed: a Lease that a pod may hold became free, and that pod did not release it.
 	freed = "freed"
 )
 
-// checks is what the invariants remember.
+// checks has the facts that the invariants compare later events with.
 type checks struct {
 	alive  []*child
 	tokens map[string]token // by slot
@@ -71,11 +71,11 @@ type renewal struct {
 	duration time.Duration
 }
 
-// free is the instant at which the fastest clock lets a standby begin.
+// free returns the instant at which the fastest clock lets a standby begin.
 func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
 
 type acquisition struct {
-	// wrote is when the write was sent.
+	// wrote is the instant at which the write was sent.
 	wrote  time.Duration
 	at     time.Duration
 	holder string
@@ -104,7 +104,7 @@ func (c *child) has(slot string) bool {
 	return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return t.Slot == slot })
 }
 
-// childBegins is called at the birth of every child.
+// childBegins checks the invariants at the birth of a child.
 func (w *World) childBegins(c *child) {
 	w.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
 	l := &w.ledger
@@ -146,7 +146,7 @@ func (w *World) checkToken(t gate.SlotToken, hold string) {
 	w.ledger.tokens[t.Slot] = token{hold, value}
 }
 
-// childEnds is called when a child and all its descendants are dead.
+// childEnds checks the invariants when a child and all its descendants are dead.
 func (w *World) childEnds(c *child) {
 	w.note(c.where, "%s is DEAD", c.name)
 	l := &w.ledger
@@ -160,15 +160,17 @@ func (w *World) childEnds(c *child) {
 	}
 }
 
-// checkExtended: a grant that goes on has the tokens that the child was told.
+// checkExtended demands that a later grant of a hold repeats the tokens of the first
+// one.
 func (w *World) checkExtended(c *child, g *gate.Grant) {
 	if c != nil && !slices.Equal(c.slots, g.Slots) {
 		w.violate(tokenChanged, "%s has %v, its grant goes on with %v", c.name, c.slots, g.Slots)
 	}
 }
 
-// checkOutlived: whoever sees the last renewal at the instant at which it is
-// stored, by the fastest clock, must find the child dead.
+// checkOutlived demands that the child is dead before any standby may take its slot.
+// The earliest standby has the fastest clock, and saw the last renewal when it was
+// stored.
 func (w *World) checkOutlived(c *child) {
 	if c.excused {
 		return
@@ -181,7 +183,7 @@ func (w *World) checkOutlived(c *child) {
 	}
 }
 
-// leaseStored is called at every stored write of a Lease.
+// leaseStored checks the invariants at each stored write of a Lease.
 func (w *World) leaseStored(by, slot string, before, after version) {
 	var was, is kube.Lease
 	if before.raw != nil {
@@ -216,8 +218,7 @@ func (w *World) leaseStored(by, slot string, before, after version) {
 }
 
 func (w *World) checkAcquired(slot string, is *kube.Lease, hold string) {
-	// A claim that was given back before anything was granted under it may use
-	// its number again.
+	// A hold that ended before its first grant may use its number again.
 	delete(w.ledger.released, key(slot, is.Holder, hold))
 	for _, c := range w.ledger.alive {
 		if c.has(slot) && !w.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
@@ -263,9 +264,9 @@ func (w *World) find(identity string) *pod {
 	return nil
 }
 
-// checkOrder: a pod that renews a slot has not acquired one that sorts before
-// it since it acquired that one. A renewal that was written before, and stored
-// late, is no more than a late word.
+// checkOrder demands that a pod acquires its slots in their order: a renewal of a slot
+// follows no later acquisition of an earlier slot. A renewal that was sent earlier,
+// and stored late, does not count.
 func (w *World) checkOrder(slot string, is *kube.Lease, hold string, acquires bool) {
 	l := &w.ledger
 	if acquires {
@@ -280,7 +281,7 @@ func (w *World) checkOrder(slot string, is *kube.Lease, hold string, acquires bo
 	}
 }
 
-// holder is the pod whose child runs under the slot, if one does.
+// holder returns the pod whose child runs under the slot; nil if no child does.
 func (w *World) holder(slot string) *child {
 	for _, c := range w.ledger.alive {
 		if c.has(slot) {
@@ -290,7 +291,7 @@ func (w *World) holder(slot string) *child {
 	return nil
 }
 
-// settled: the slot is in use, by what the kubelet knows of.
+// settled reports whether a child that the kubelet knows runs under the slot.
 func (w *World) settled(slot string) bool {
 	if c := w.holder(slot); c != nil && !c.asked && c.current() {
 		return true
@@ -303,19 +304,20 @@ func (w *World) settled(slot string) bool {
 	return false
 }
 
-// healthy: nothing keeps the pod from competing.
+// healthy reports whether the pod is able to compete.
 func (p *pod) healthy() bool {
 	return p.object && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
 }
 
-// wanted: a healthy pod claims the slot.
+// wanted reports whether a healthy pod claims the slot.
 func (w *World) wanted(slot string) bool {
 	return slices.ContainsFunc(w.pods, func(p *pod) bool {
 		return p.healthy() && slices.Contains(p.slots, slot) && !w.barred(p, slot)
 	})
 }
 
-// barred: another slot of the pod's is somebody else's, so the pod takes none.
+// barred reports whether another pod holds one of the pod's slots, so that the pod
+// takes none.
 func (w *World) barred(p *pod, slot string) bool {
 	return slices.ContainsFunc(p.slots, func(other string) bool {
 		lease, ok := w.api.lease(other)
@@ -323,7 +325,7 @@ func (w *World) barred(p *pod, slot string) bool {
 	})
 }
 
-// checkSwept: enroll deletes no Lease under which somebody lives.
+// checkSwept demands that enroll deletes no Lease under which a child lives.
 func (w *World) checkSwept(slot string) {
 	if c := w.holder(slot); c != nil && !w.absent(c, slot) {
 		w.violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.where)

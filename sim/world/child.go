@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// child is an application with all that descends from it.
+// child is an application with all its descendants.
 type child struct {
 	container *container
 	// where is the name of the container's process in the history.
@@ -26,26 +26,26 @@ type child struct {
 	name  string
 	hold  string
 	slots []gate.SlotToken
-	// grant is the last one that the shim took for the child.
+	// grant is the last grant that the shim took for the child.
 	grant gate.Grant
 	alive bool
-	// processes are the main process and one that descends from it, until each is
-	// reaped. The second one lives until somebody kills it.
+	// processes are the main process and one descendant, until each is reaped. The
+	// descendant lives until it is killed.
 	processes []*containerProcess
 	// excused from exclusivity: frozen at its deadline, or uninterruptible.
 	excused bool
-	// still: its shim has stopped it, as with SIGSTOP.
+	// still: the shim has frozen the child with SIGSTOP.
 	still bool
 	// later waits until the child goes on.
 	later []func()
 	// stuck until then: not even SIGKILL ends it.
 	stuck time.Duration
-	// stops is how long it takes to stop when it is asked to; never, if
-	// negative.
+	// stops is the time that the child takes to stop after SIGTERM; negative if it ignores
+	// the signal.
 	stops time.Duration
 	began time.Duration
 	asked bool
-	// drainBy is when a drain's grace is over, on the node's clock.
+	// drainBy is the end of a drain's grace, on the node's clock.
 	drainBy time.Duration
 }
 
@@ -129,7 +129,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	}
 }
 
-// stands reports whether all that lives of the child is stopped.
+// stands reports whether all living processes of the child are frozen.
 func (c *child) stands() bool {
 	for _, p := range c.processes {
 		if p.alive && !p.stopped {
@@ -214,15 +214,15 @@ func (c *child) drainWithin(grace time.Duration) {
 	c.drainBy = min(c.drainBy, until)
 }
 
-// current reports whether the kubelet knows of the child's container process, and of
-// none that is fresher.
+// current reports whether the child's container process is the newest that the kubelet
+// knows.
 func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
 // unwatched reports whether the process that enforces the child's deadline stands
 // still.
 func (c *child) unwatched() bool {
 	if c.shim == nil {
-		// Where there is no shim, the agent has to hear of the leap in time.
+		// Without a shim, the agent has to notice the leap in time.
 		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.expired(c, t.Slot) })
 	}
 	return c.shim.frozen

@@ -15,8 +15,8 @@ import (
 // it, and a machine that is paused from outside has a clock that stands still.
 type clock struct {
 	w *World
-	// read is what it showed at the instant at, in true time; from then on it goes
-	// at the rate.
+	// read is the clock's value at the instant at of true time; since then it has gone at
+	// the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool
@@ -72,7 +72,7 @@ func (c *clock) arm(a *alarm) {
 	}
 	set := a.set
 	c.w.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
-		// Its number is not what it was once another rate has armed it anew.
+		// An alarm that another rate has armed anew has another number.
 		if i := slices.Index(c.alarms, a); i >= 0 && a.set == set {
 			c.alarms = slices.Delete(c.alarms, i, i+1)
 			a.ring()
@@ -104,11 +104,11 @@ func (n *node) step(by time.Duration) {
 	}
 }
 
-// anyStep is one that a time daemon, or a person, may take.
+// anyStep returns a random step of the wall clock, as by a time daemon or a person.
 func (n *node) anyStep() time.Duration { return between(n.rng, -2*time.Hour, 2*time.Hour) }
 
-// setRight is within what time after a pause the wall clock of the machine is set
-// right, by the hypervisor or by a time daemon.
+// setRight bounds the time from the end of a pause until the hypervisor or a time
+// daemon corrects the wall clock.
 const setRight = 5 * time.Second
 
 // pause stops the machine from outside, as a hypervisor does: nothing on it goes
@@ -145,7 +145,7 @@ func (n *node) unpause() {
 	n.catchUp()
 }
 
-// catchUp is the kubelet doing what came up while the machine stood still.
+// catchUp lets the kubelet do what came up while the machine stood still.
 func (n *node) catchUp() {
 	due := n.due
 	n.due = nil
@@ -163,15 +163,15 @@ func (n *node) whenUnpaused(f func()) {
 	f()
 }
 
-// lingering bounds how long a child whose machine was paused past its deadline runs
-// on after the machine has woken: until the wall clock is set right, and its shim,
-// which wakes for that, has stopped it.
+// lingering bounds the time for which a child runs on after its machine woke past the
+// deadline. Then the wall clock is set right, and the shim, which notices that, has
+// stopped the child.
 const lingering = setRight + quick
 
-// absent reports whether the child counts for nobody's exclusivity: it is excused
-// for good; it stands still, alone or with its machine; or its machine has woken from
-// a pause that was longer than its slot, and has not had the time to notice; or it is
-// an endpoint that could not be taken out, as docs/guarantees.md has it.
+// absent reports whether docs/guarantees.md excuses the child from exclusivity. An
+// excused child is frozen, alone or with its machine. Or its machine has just woken
+// from a pause that outlasted the slot. Or the child is an endpoint that its pod could
+// not remove.
 func (w *World) absent(c *child, slot string) bool {
 	n := c.pod().node
 	if c.excused || n.paused || c.still {
@@ -191,8 +191,8 @@ func (w *World) expired(c *child, slot string) bool {
 	return ok && w.now() > r.free()
 }
 
-// lingers looks, once its time to notice is over, whether a child of a machine that
-// has just woken runs though it has outlived its slot.
+// lingers checks a child whose machine has just woken. A child that has outlived its
+// slot must be dead once the time to notice is over.
 func (w *World) lingers(c *child) {
 	w.after(lingering+time.Millisecond, func() {
 		if c.alive {
@@ -201,7 +201,7 @@ func (w *World) lingers(c *child) {
 	})
 }
 
-// goesOn is called when a child that stood still goes on.
+// goesOn checks the invariants when a child that stood still goes on.
 func (w *World) goesOn(c *child) {
 	w.checkOutlived(c)
 	for _, t := range c.slots {

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package world is all that surrounds agents and shims in the simulation: an API server,
-// nodes, kubelets and children, in one process and one synctest bubble. The world is out
-// to break the agents, and judges what happens by invariants (check.go). Packages sim
-// and sim/enrolled play its seeds as tests.
+// Package world surrounds agents and shims in the simulation with an API server, nodes,
+// kubelets and children. All are in one process and one synctest bubble. The world is
+// out to break the agents, and judges what happens by invariants (check.go). Packages
+// sim and sim/enrolled play its seeds as tests.
 //
 // # What is real and what is not
 //
@@ -26,36 +26,36 @@
 // that clock, and the shims' alarms ring by it. (The agent's own timers run by true
 // time: they only wake it.)
 //
-// A machine that is paused from outside stands still with its clock, and so do the
-// agents, shims and children on it. Within seconds of its waking its wall clock is
-// set right, which its shims notice by host.Leaps. A child that wakes after its slot has run out
-// counts for nobody's exclusivity until then (lingering), and as soon as it stands
-// still; releases, and tokens of those that run, are judged as ever.
+// A machine that is paused from outside stands still with its clock, and so do the agents, shims
+// and children on it. Within seconds of its waking its wall clock is set right, which its shims
+// notice by host.Leaps. A child that wakes after its slot has run out is excused from
+// exclusivity until then (lingering), and while it is frozen. Releases, and the tokens of
+// running children, are judged as ever.
 //
 // # Liveness
 //
 // While something is wrong for a time, safety and the number of requests are judged.
 // When that is over, each slot that a pod can have is in use within a bound that is a
-// sum of parts (bounds.go). What may be wrong for ever (watches that are cut,
-// refused, silent) is a seed's climate, in which the same is asked.
+// sum of parts (bounds.go). Lasting faults (watches that are cut, refused or silent)
+// are a seed's climate, with the same demands.
 //
 // # Dice
 //
-// Each actor draws from a random source of its own, made from the seed and the
-// actor's name, so that what one does moves nobody else's dice; all delays are
-// random to the nanosecond, so that no two events of different actors fall on
-// one instant and are ordered by chance.
+// Each actor has a separate random source, made from the seed and the actor's name. So
+// an action of one actor changes no draw of another. All delays are random to the
+// nanosecond, so that chance never orders two events of one instant.
 //
 // # What the world does not judge
 //
-// What docs/guarantees.md does not promise: a child of a node, container or
-// shim that is frozen past its deadline is excused from exclusivity (never from
-// the rule that a release needs proof), and so is one in uninterruptible sleep.
+// The world excuses what docs/guarantees.md does not promise. A child whose node,
+// container or shim is frozen past the deadline is excused from exclusivity, and so is
+// a child in uninterruptible sleep. No child is excused from the rule that a release
+// needs proof.
 //
-// An application of the gate "pod" is excused if its agent is dead, frozen or told to
-// stop at the instant at which all containers have to be restarted, or if its node is
-// frozen until it ought to be dead. The kubelet of the world takes 1.5 s at most to kill
-// all containers. It restarts nothing in a pod that is being deleted.
+// An application of the gate "pod" is excused in two cases. Its agent is dead, frozen or
+// stopping when all containers have to be restarted; or its node is frozen until the
+// application ought to be dead. The world's kubelet takes 1.5 s at most to kill all
+// containers, and restarts nothing in a deleted pod.
 //
 // An endpoint of the gate "readiness" is a pod that is stored as Ready. An endpoint whose
 // slot has run out is excused as long as its pod cannot store otherwise.

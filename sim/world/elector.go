@@ -10,17 +10,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// elector is a program that uses client-go's leader election (0.30 or later) on
-// the Lease of a slot, and that releases only when its work has ended.
+// elector is a program with client-go's leader election (0.30 or later) on the Lease
+// of a slot. The program releases only when its work has ended.
 type elector struct {
 	*clientOf
 	name    string
 	slot    string
 	working bool
-	paused  bool // it does not compete
+	paused  bool // the elector does not compete
 }
 
-// What client-go's documentation recommends.
+// The durations that client-go's documentation recommends.
 const (
 	electorLease = 15 * time.Second
 	electorRenew = 10 * time.Second
@@ -73,8 +73,8 @@ func (e *elector) now() time.Duration {
 	return e.w.now()
 }
 
-// try renews, acquires or releases, as client-go does: identity and spec alone,
-// whatever stands in annotations.
+// try renews, acquires or releases as client-go does: it compares identity and spec,
+// and ignores annotations.
 func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duration, paused bool, renewed time.Duration) (time.Duration, error) {
 	mine := lease.Holder == e.name
 	expired := lease.Holder == "" || e.now()-since > time.Duration(lease.DurationSeconds)*time.Second
@@ -104,7 +104,7 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 	return sent, nil
 }
 
-// begins checks that nobody else is at work.
+// begins checks that no child and no other elector runs under the slot.
 func (e *elector) begins() {
 	e.w.note(e.name, "works under %s", e.slot)
 	e.working = true

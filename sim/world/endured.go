@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// endured are the rows of what lasts: something is wrong and stays so, and the slot
-// is in use all the same.
+// endured returns the rows of lasting faults, under which the slot must be in use all
+// the same.
 func (t *table) endured() map[string]func() {
 	d := t.budget.Duration
 	return map[string]func(){
@@ -39,7 +39,7 @@ func (t *table) endured() map[string]func() {
 
 func (t *table) anyFault() fault { return pick(t.rng, []fault{busy, forbidden, failing, unheard}) }
 
-// unseen: the holder goes in a world in which watches are of no use.
+// unseen: the holder ends while watches are of no use.
 func (t *table) unseen(w weather) {
 	t.do(func() {
 		t.weather = w
@@ -56,8 +56,8 @@ func (t *table) unseen(w weather) {
 	t.expiryWithin(more, func(c *child) { c.pod().node.crash() })
 }
 
-// unwritable: the holder's child stops, no pod can take over, and as soon as writes
-// are stored again a pod does, also where watches are of no use.
+// unwritable: no write is stored, so the holder's child stops, and no pod can take
+// over. As soon as writes are stored again, a pod does, even without useful watches.
 func (t *table) unwritable(after weather) {
 	what := t.anyFault()
 	c := t.once(func(*child) {
@@ -84,7 +84,8 @@ func (t *table) unwritable(after weather) {
 	t.do(func() { t.weather = fair })
 }
 
-// solitary: the pod that held is alone, so no other pod hides that this one asks in vain.
+// solitary: the pod that held is alone. So no other pod takes the slot if this one never
+// acquires it.
 func (t *table) solitary() {
 	t.do(func() {
 		holder := t.holder(t.slot).pod()
@@ -98,8 +99,8 @@ func (t *table) solitary() {
 	t.unwritable(weather{watches: pick(t.rng, []fault{busy, forbidden, failing})})
 }
 
-// farewell: the last thing that watches tell is that the Lease is gone, and so is its
-// holder, which would read it anew.
+// farewell: the watches are silent after the Lease's deletion. The holder, which would
+// read the Lease anew, is gone, too.
 func (t *table) farewell() {
 	t.do(func() { t.weather.farewell = true })
 	t.vanishedWith(func(c *child) { c.pod().node.crash() })
@@ -128,8 +129,8 @@ func (t *table) pausedPastLease() {
 	}
 }
 
-// noticing is how long, by its own clock, the child of a machine that woke too late
-// runs on while the API server answers.
+// noticing returns the time for which a child runs on after its machine woke too late,
+// by the machine's clock, while the API server answers.
 func (t *table) noticing() time.Duration {
 	return sum([]part{
 		{"the watch of the holder tells, and the agent reads", quick},
@@ -137,7 +138,7 @@ func (t *table) noticing() time.Duration {
 	})
 }
 
-// pausedBriefly is shorter than an outage may be.
+// pausedBriefly pauses the machine for a shorter time than an outage may last.
 func (t *table) pausedBriefly(c *child) {
 	n := c.pod().node
 	n.pause()
@@ -156,9 +157,9 @@ func (t *table) blockedBriefly(c *child) {
 	c.pod().agent().block(between(t.rng, 10*time.Millisecond, t.budget.Outage()*9/10))
 }
 
-// forgotten: a new kubelet does not know of a container that runs, and starts
-// another; the pod's agent is new, too. What the kubelet does not know of is drained,
-// and what it does know of runs.
+// forgotten: a new kubelet does not know of a container that runs, and starts another;
+// the pod's agent is new, too. The agent drains the forgotten container, and the other
+// one runs.
 func (t *table) forgotten() {
 	var fresh *shimProcess
 	t.once(func(c *child) {
@@ -193,8 +194,8 @@ func (t *table) forgotten() {
 	})
 }
 
-// late: the loop hears of the end of an init container together with the death of
-// its shim.
+// late: the loop gets the end of an init container and the death of its shim in one
+// report.
 func (t *table) late() {
 	if len(t.templates[0].inits) == 0 {
 		return
@@ -209,8 +210,8 @@ func (t *table) late() {
 	})
 }
 
-// starving: a pod that needs the first lock alone has it within the time in which those
-// that also need the second one, and cannot have it, stop and stand back.
+// starving: a pod that needs only the first lock acquires it. Pods that need a second
+// lock, which is taken, release the first one in time.
 func (t *table) starving(cause func()) {
 	if len(t.slots) < 2 {
 		return
@@ -244,13 +245,14 @@ func (t *table) starving(cause func()) {
 	t.until(modest.grace+left, func() bool { return modest.gone })
 }
 
-// unroled: no Role lets anybody renew, until enroll has made it again.
+// unroled: the Role is deleted, so no pod can renew until enroll has made it again.
 func (t *table) unroled() {
 	t.optOut()
 	must(t.api.remove("somebody", "Role", RoleName, "", ""))
 }
 
-// unleased: the same for the Lease. The pods of the row still have their gates.
+// unleased: the Lease is deleted, so no pod can renew until enroll has made it again.
+// The pods of the row still have their gates.
 func (t *table) unleased() {
 	t.do(t.optOut)
 	t.vanished()

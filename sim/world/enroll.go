@@ -27,8 +27,7 @@ const Unknown = "unknown"
 // Reconciler makes the namespace be as its pods need it: enroll.Reconciler, or the
 // model of it.
 type Reconciler interface {
-	// Namespace does what is to be done now, and returns after what time it is to be
-	// called again.
+	// Namespace reconciles the namespace once, and returns the time until the next call.
 	Namespace(ctx context.Context, name string) (time.Duration, error)
 }
 
@@ -41,15 +40,16 @@ type Enroller struct {
 	rng    *rand.Rand
 	wake   chan struct{}
 	cache  cache
-	// nudged is when something changed last: the informers tell of that change when
-	// they see it.
+	// nudged is the instant of the last change; the Reconciler runs once the informers
+	// have seen it.
 	nudged time.Duration
 }
 
-// cache is how far behind an Enroller's informers are. It never goes back.
+// cache is the state that an Enroller's informers have seen. The cache never goes
+// back.
 type cache struct {
 	at time.Duration
-	// pinned: it stays as it is.
+	// pinned: the cache stays as it is.
 	pinned bool
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// What can happen to a node. All are called with the mutex held.
+// The faults of a node. Callers hold the mutex.
 
-// cut takes the network away, one way or both.
+// cut cuts the network of the node, one way or both.
 func (n *node) cut(out, in bool) {
 	n.cutOut, n.cutIn = out, in
 	n.w.note(n.name, "is cut off (out %v, in %v)", out, in)
@@ -71,7 +71,7 @@ func (n *node) thaw() {
 	n.goOn()
 }
 
-// goOn is the undoing of stop.
+// goOn undoes stop.
 func (n *node) goOn() {
 	n.frozen = false
 	deferred := n.deferred
@@ -143,8 +143,8 @@ func (n *node) reboot() {
 	n.catchUp()
 }
 
-// forget is a forced deletion: the object goes, the processes do not. Its
-// successor starts somewhere else.
+// forget deletes a pod by force: its object is removed, its processes stay. Its
+// successor starts on another node.
 func (p *pod) forget() {
 	if !p.object {
 		return

@@ -14,12 +14,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// gateway is the real desk of an agent process, on a modelled machine. A gateway holds up
-// the orders of a process that is frozen or dead.
+// gateway is the real desk of an agent process, on a modelled machine. A frozen or dead
+// process sends no orders through its gateway.
 type gateway struct {
 	agent  *agentProcess
 	server *desk.Server
-	// reports are the desk's, or reach the loop late.
+	// reports are the desk's reports, delayed in some worlds.
 	reports <-chan gate.Report
 }
 
@@ -117,12 +117,12 @@ func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) erro
 	return g.server.Drain(id, reason, grace)
 }
 
-// granted answers the agent's question for what is noted.
+// granted returns the holds that the pod's notes name.
 func (g *gateway) granted(container, hold string) bool {
 	return !g.agent.runs() || g.server.Granted(container, hold)
 }
 
-// runs waits while the process is frozen; false for a dead one.
+// runs waits while the process is frozen, and returns false if the process is dead.
 func (a *agentProcess) runs() bool {
 	if !a.enter() {
 		return false
@@ -170,7 +170,7 @@ func (l listener) Close() error {
 	return nil
 }
 
-// notes are the pod's, which survive the agent in its volume.
+// notes are the pod's notes in its volume, which survive the agent.
 type notes struct{ *agentProcess }
 
 // Read implements desk.Notes.

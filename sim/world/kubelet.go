@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// template is what pods are made from.
+// template describes the pods of a workload.
 type template struct {
 	workload   string
 	slots      []string
@@ -29,13 +29,13 @@ type template struct {
 	restless time.Duration
 	// obedient children stop at once.
 	obedient bool
-	// lateReader is how late an agent hears of its shims, at most.
+	// lateReader bounds the delay with which an agent gets its shims' reports.
 	lateReader time.Duration
-	// gate is how enroll tells the pods.
+	// gate distinguishes the pods for enroll.
 	gate api.Gate
 }
 
-// gates are those that a pod may have.
+// gates are the gates that a pod may have.
 var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 
 // pod is one pod on its node.
@@ -66,8 +66,8 @@ type container struct {
 	// failures in a row, for the back-off; pending: a start is due.
 	failures int
 	pending  bool
-	// init: it comes before the others, one at a time, until it is done; prepared
-	// is the hold under which that was, and since the instant.
+	// init: the container is an init container, which runs before the others. prepared is
+	// the hold under which it succeeded, since the instant.
 	init, done bool
 	prepared   string
 	since      time.Duration
@@ -134,8 +134,8 @@ func (c *container) known() bool {
 	return slices.ContainsFunc(c.shims, func(s *shimProcess) bool { return !s.forgotten })
 }
 
-// complete is the success of an init container: the next one is started, when
-// its image is there.
+// complete notes the success of an init container, and starts the next one once its
+// image is there.
 func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
 	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
@@ -162,7 +162,8 @@ func (p *pod) register() {
 	must(err)
 }
 
-// spec is what the webhook makes of a pod with such a gate, as far as enroll looks.
+// spec returns the pod that the webhook makes for the gate, with the fields that
+// enroll reads.
 func (p *pod) spec() map[string]any {
 	agent := map[string]any{"name": api.AgentContainer, "restartPolicy": "Always", "args": []string{api.RunRole, "-gate=" + string(p.gate)}}
 	inits := []any{agent}
@@ -180,7 +181,7 @@ func (p *pod) spec() map[string]any {
 	return spec
 }
 
-// unregister takes the object out, unless a successor has the name by now.
+// unregister removes the object, unless a successor has its name already.
 func (p *pod) unregister() {
 	if !p.object {
 		return
@@ -192,7 +193,7 @@ func (p *pod) unregister() {
 	p.setReady(false)
 }
 
-// agent is the process that has the flock, if one has.
+// agent returns the process that has the flock; nil if none has.
 func (p *pod) agent() *agentProcess {
 	if p.lock != nil && !p.lock.process.dead {
 		return p.lock
@@ -200,7 +201,7 @@ func (p *pod) agent() *agentProcess {
 	return nil
 }
 
-// listening is where shims can connect.
+// listening returns the agent process to which shims can connect.
 func (p *pod) listening() *agentProcess {
 	if a := p.agent(); a != nil && a.gateway != nil {
 		return a
@@ -208,7 +209,7 @@ func (p *pod) listening() *agentProcess {
 	return nil
 }
 
-// allowed is the API server's authorization.
+// allowed returns the answer of the API server's authorization.
 func (p *pod) allowed(verb, lease string) error {
 	if !p.object {
 		return status(401, "Unauthorized", "the token's pod is gone")
@@ -219,7 +220,7 @@ func (p *pod) allowed(verb, lease string) error {
 	return nil
 }
 
-// shimGone: a container has come to its end.
+// shimGone handles the end of a container.
 func (c *container) shimGone(s *shimProcess) {
 	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
 	c.shims = slices.DeleteFunc(c.shims, func(other *shimProcess) bool { return other == s })
@@ -262,7 +263,7 @@ func (c *container) restart() {
 	p.w.after(pause, func() { p.node.whenUnpaused(again) })
 }
 
-// stop is the kubelet's end of a pod: SIGTERM, its grace, SIGKILL. The agent, a
+// stop ends a pod as the kubelet does: SIGTERM, its grace, SIGKILL. The agent, a
 // sidecar, is told to stop after the others have ended, or the time is up.
 func (p *pod) stop() {
 	if p.node.paused {
@@ -299,7 +300,7 @@ func (p *pod) stop() {
 	p.tidy()
 }
 
-// left is what the kubelet leaves a sidecar when the grace has run out.
+// left is the time that the kubelet leaves a sidecar when the grace has run out.
 const left = 2 * time.Second
 
 func (p *pod) stopAgents() {
@@ -339,7 +340,7 @@ func (p *pod) tidy() {
 	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
 }
 
-// stops is how long a child takes to stop; negative if it ignores SIGTERM.
+// stops returns the time that a child takes to stop; negative if it ignores SIGTERM.
 func (p *pod) stops(r *rand.Rand) time.Duration {
 	switch n := r.IntN(10); {
 	case p.obedient, n < 5:

@@ -45,8 +45,8 @@ func (s *shimProcess) connect(a *agentProcess) {
 	s.push(shim.Connection{Conn: shimEnd{s.link}})
 }
 
-// trip draws how long the next message takes. The dice are of the instant, because the
-// goroutines of one instant have no order.
+// trip draws the time that the next message takes. The instant seeds the draw, because
+// the goroutines of one instant have no order.
 func (l *link) trip(way string) time.Duration {
 	return between(l.dice(way), 50*time.Microsecond, instant)
 }
@@ -164,7 +164,7 @@ func (l *link) close() {
 	l.changed.give()
 }
 
-// pidfd is what an agent process has of a shim's process.
+// pidfd is an agent process's handle on a shim's process.
 type pidfd struct {
 	agent *agentProcess
 	shim  *shimProcess

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// machine is what a shim runs on: the clocks of its node, and the processes of its
-// container. Only the shim's goroutine calls it, without the mutex.
+// machine is the modelled kernel of a shim: the clocks of its node, and the processes
+// of its container. Only the shim's goroutine calls it, without the mutex.
 type machine struct {
 	*host.Leaps
 	*shimProcess

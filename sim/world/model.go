@@ -11,9 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// model does what package enroll guarantees, in one step and from no cache: each slot
-// that a pod claims has a Lease, and the account of the pods has the right to the
-// Lease. Package sim/enrolled has the real enroll in its place.
+// model provides the guarantees of package enroll, in one step and without a cache.
+// Each claimed slot has a Lease, and the pods' account has the right to it. Package
+// sim/enrolled replaces the model by the real enroll.
 type model struct{ *Enroller }
 
 // ModelOfEnroll returns the model, for a world without the real enroll.

@@ -35,7 +35,7 @@ type clientOf struct {
 	allowed func(verb, lease string) error
 	// sent counts the requests, watches and those for people included.
 	sent map[string]int
-	// recent are those of the last minute, by what they are about.
+	// recent has the requests of the last minute, by subject.
 	recent map[string]*minute
 }
 
@@ -43,7 +43,8 @@ func (w *World) newClient(p *process, name string, n *node) *clientOf {
 	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
 }
 
-// source: one for each kind of request, because those of one process race.
+// source has a random source for each kind of request, because the requests of one
+// process race.
 func (c *clientOf) source(op string) *rand.Rand {
 	r := c.sources[op]
 	if r == nil {
@@ -93,7 +94,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	broken := c.broken(op)
 	lost = lost || broken == unheard
-	// A watch has no deadline of its own; that its path is cut is noticed.
+	// A watch has no deadline, but its client notices a cut path.
 	silence := func() {
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
 			pause := back
@@ -130,8 +131,8 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	return c.await(ctx, reply, tick)
 }
 
-// await is a tick late with the end of ctx: requests of two slots that were sent in
-// one instant would time out in one, too.
+// await returns a tick after the end of ctx. Otherwise two requests that were sent in
+// one instant would also time out in one instant.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {
@@ -147,12 +148,12 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest is how long after its sending a request may yet arrive, at least: longer
-// than a lease of half a minute is renewed without. With longer leases it is the
-// longest of them.
+// latest is the least bound on the delay of a request: longer than a lease of half a
+// minute lasts without a renewal. With longer leases, the bound is the longest of
+// them.
 const latest = 25 * time.Second
 
-// trip is one way.
+// trip returns the time of one way.
 func trip(r *rand.Rand, f weather) time.Duration {
 	d := between(r, 200*time.Microsecond, 4*time.Millisecond)
 	if chance(r, f.slow) {
@@ -161,8 +162,8 @@ func trip(r *rand.Rand, f weather) time.Duration {
 	return d
 }
 
-// noticed is within what time a client notices that its path is cut (agent/kube
-// promises 8 s).
+// noticed bounds the time in which a client notices a cut path (agent/kube promises 8
+// s).
 const noticed = 8 * time.Second
 
 // GetLease implements agent.API.

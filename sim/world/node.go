@@ -21,12 +21,12 @@ type node struct {
 	cutOut  bool
 	cutIn   bool
 	wallOff time.Duration
-	// set is by how much the wall clock was set in all.
+	// set is the sum of all steps of the wall clock.
 	set time.Duration
-	// deferred is what came up while the processes of the node stood still.
+	// deferred has the events that came up while the processes of the node stood still.
 	deferred []func()
-	// paused: the machine stands still, with its clock. wokeAt is the true time at
-	// which it last went on, due is what its kubelet does then.
+	// paused: the machine stands still, with its clock. wokeAt is the true time at which
+	// it last went on; due has the kubelet's work for then.
 	paused bool
 	wokeAt time.Duration
 	due    []func()
@@ -44,7 +44,7 @@ func (w *World) newNode(name string) {
 	w.nodes = append(w.nodes, n)
 }
 
-// anyRate is one that a clock may have: time daemons slew by up to a twelfth.
+// anyRate returns a random rate of a clock: time daemons slew by up to a twelfth.
 func (n *node) anyRate() float64 { return 1 - skew + 2*skew*n.rng.Float64() }
 
 func (n *node) bootUp() {

@@ -26,8 +26,8 @@ type inOrder struct {
 	// restarting: the kubelet is about to restart all containers.
 	restarting bool
 	waiter     *process
-	// grant is the last one that the gate took. unwatched is the hold whose application
-	// is out of what is promised.
+	// grant is the last one that the gate took. unwatched is the hold whose application is
+	// excused from the deadline.
 	grant     gate.Grant
 	unwatched string
 }
@@ -47,7 +47,7 @@ func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	return err
 }
 
-// runPod is the agent's process in a pod of the gate "pod".
+// runPod runs the agent's process in a pod of the gate "pod".
 func (a *agentProcess) runPod(config agent.Config) error {
 	g, err := standin.OpenPod(a.process.ctx, standin.PodConfig{Machine: agentMachine{a}})
 	if err != nil {
@@ -57,7 +57,7 @@ func (a *agentProcess) runPod(config agent.Config) error {
 	return a.serve(config, func(ctx context.Context) error { return g.Run(ctx, a.stop) })
 }
 
-// granted notes what the application may be started under, and until when.
+// granted notes the hold under which the application may start, and its deadline.
 func (p *pod) granted(g gate.Grant) {
 	for _, c := range p.containers {
 		p.w.checkExtended(c.app, &g)
@@ -85,8 +85,8 @@ func (p *pod) watched() bool {
 	return a != nil && a.process.thawed == nil && !p.node.frozen && !p.stopping
 }
 
-// excuse takes the application out of what is promised: nothing in a pod of the gate
-// "pod" enforces the deadline but the agent and the kubelet.
+// excuse exempts the application from the deadline. In a pod of the gate "pod" only
+// the agent and the kubelet enforce it.
 func (p *pod) excuse(why string) {
 	p.unwatched = p.grant.Hold
 	for _, c := range p.containers {
@@ -154,8 +154,8 @@ func (p *pod) endWait() {
 	}
 }
 
-// restartAll is the kubelet's answer to the agent's exit code: all containers are
-// killed, and started anew in their order. In a pod that is being deleted the kubelet
+// restartAll kills all containers, and starts them anew in their order, as the kubelet
+// does after the agent's exit code. In a pod that is being deleted the kubelet
 // restarts nothing.
 func (p *pod) restartAll() {
 	if p.stopping {
@@ -189,7 +189,7 @@ func (p *pod) beginAnew() {
 	p.soon()
 }
 
-// killAll ends what is not the agent, and forgets what has ended.
+// killAll kills all processes but the agent, and forgets the containers.
 func (p *pod) killAll() {
 	for _, c := range p.containers {
 		if c.app != nil {
@@ -220,7 +220,7 @@ func (c *container) startApp() {
 	p.live(app)
 }
 
-// killed is the kubelet's SIGKILL.
+// killed applies the kubelet's SIGKILL to the application.
 func (c *child) killed() {
 	if c.container.app == c {
 		c.container.app = nil
@@ -228,7 +228,7 @@ func (c *child) killed() {
 	c.dies()
 }
 
-// endsAlone is the end of an application that has no shim.
+// endsAlone handles the end of an application that has no shim.
 func (c *child) endsAlone(how string) {
 	p := c.pod()
 	p.node.whenAwake(func() {
@@ -246,7 +246,7 @@ func (c *child) endsAlone(how string) {
 	})
 }
 
-// terminate is the kubelet's SIGTERM to an application that has no shim.
+// terminate sends the kubelet's SIGTERM to an application that has no shim.
 func (c *child) terminate() {
 	if c.asked = true; c.stops >= 0 {
 		c.pod().w.after(c.stops, func() { c.endsAlone("stops") })

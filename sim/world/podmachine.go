@@ -45,8 +45,8 @@ func (v volume) Rename(from, to string) error {
 	return nil
 }
 
-// agentMachine is the node as an agent process of the gate "pod" has it. A process that is
-// frozen stands still in each of its methods, and one that is dead changes nothing.
+// agentMachine is the node as an agent process of the gate "pod" sees it. A frozen process
+// waits in each method, and a dead one changes nothing.
 type agentMachine struct{ a *agentProcess }
 
 // inside does f with the world's mutex held; errDead for a dead process.
@@ -107,8 +107,8 @@ func (m agentMachine) Listen() (l net.Listener, err error) {
 	return l, err
 }
 
-// ringing is an alarm of the node's clock. A ring that was overtaken by another setting
-// does not come.
+// ringing is an alarm of the node's clock. Setting the alarm again cancels the earlier
+// ring.
 type ringing struct {
 	machine agentMachine
 	rings   chan struct{}

@@ -92,8 +92,8 @@ func (p *pod) hangUp(dead *process) {
 	}
 }
 
-// end is one end of a connection between two processes of a pod. What is written
-// arrives in order, a little later.
+// end is one end of a connection between two processes of a pod. The written bytes
+// arrive in order, a little later.
 type end struct {
 	process *process
 	pod     *pod
@@ -160,7 +160,7 @@ func (e *end) close() {
 	e.later(func() { e.other.over = true })
 }
 
-// later does to the other end what this one sends.
+// later applies to the other end, after a trip, the effect of what this end sends.
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))

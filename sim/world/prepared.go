@@ -26,7 +26,8 @@ func (t *table) afresh() bool {
 	return t.ready()
 }
 
-// unprepared: one that fails sits in a back-off, and its slot is for others.
+// unprepared: an init container that fails waits for its back-off, and another pod
+// takes the slot.
 func (t *table) unprepared() {
 	if !t.afresh() {
 		return
@@ -37,8 +38,8 @@ func (t *table) unprepared() {
 	})
 }
 
-// prepared: what init containers prepare is for the application of the same
-// hold, and nobody comes between.
+// prepared: the application runs under the hold of its init containers, and no other
+// pod holds in between.
 func (t *table) prepared() {
 	if !t.afresh() {
 		return

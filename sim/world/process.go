@@ -5,7 +5,7 @@ package world
 
 import "context"
 
-// process is what a client runs in: it can be frozen and killed at any of its
+// process is the process of a client. A fault can freeze or kill it at any of its
 // requests.
 type process struct {
 	w      *World
@@ -13,7 +13,7 @@ type process struct {
 	cancel context.CancelFunc
 	dead   bool
 	thawed chan struct{} // not nil while frozen
-	// deferred is what arrived while it was frozen.
+	// deferred has the events that arrived while the process was frozen.
 	deferred []func()
 }
 
@@ -61,8 +61,8 @@ func (p *process) whenThawed(f func()) {
 	}
 }
 
-// enter takes the mutex for a living process that is not frozen; false for a
-// dead one, without the mutex.
+// enter waits while the process is frozen, and locks the mutex. For a dead process it
+// returns false, without the mutex.
 func (p *process) enter() bool {
 	for {
 		p.w.mu.Lock()
@@ -79,8 +79,8 @@ func (p *process) enter() bool {
 	}
 }
 
-// await waits until a process that lives and is not frozen finds the condition true; false
-// for a dead one. The condition, and what it does, has the mutex.
+// await waits until the condition is true for a process that is not frozen. For a dead
+// process it returns false. The condition is called with the mutex held.
 func (p *process) await(changed *signal, ready func() bool) bool {
 	for p.enter() {
 		ok, next := ready(), changed.next()
@@ -101,7 +101,7 @@ type signal struct{ given chan struct{} }
 
 func newSignal() signal { return signal{make(chan struct{})} }
 
-// next returns what is closed at the next change.
+// next returns a channel that the next change closes.
 func (s *signal) next() <-chan struct{} { return s.given }
 
 // give tells of a change.

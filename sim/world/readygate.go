@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shown is what the API server has stored of a pod's status.
+// shown is the pod's status that the API server has stored.
 type shown struct {
 	version int64
 	text    []byte
@@ -41,7 +41,7 @@ func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	return err
 }
 
-// runReadiness is the agent's process in a pod of the gate "readiness".
+// runReadiness runs the agent's process in a pod of the gate "readiness".
 func (a *agentProcess) runReadiness(config agent.Config) error {
 	g := standin.NewReadiness(agentMachine{a}.Now)
 	config.Gate = readyGate{g, a}
@@ -66,7 +66,7 @@ func (p *pod) patchStatus(patch []byte) ([]byte, error) {
 	return json.Marshal(kube.Pod{ResourceVersion: text(p.shown.version), Deleted: p.stopping})
 }
 
-// showReady makes the pod an endpoint, or takes it out.
+// showReady makes the pod an endpoint, or removes the endpoint.
 func (p *pod) showReady(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }
@@ -105,8 +105,8 @@ func (p *pod) mostUnready() time.Duration {
 	})
 }
 
-// unstorable reports whether the pod may stay Ready though its slot has run out: it
-// cannot store that it is not, or could not a moment ago.
+// unstorable reports whether the pod is, or was until a moment ago, unable to store
+// its status. Such a pod may stay Ready after its slot has run out.
 func (p *pod) unstorable() bool {
 	w, a := p.w, p.agent()
 	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||

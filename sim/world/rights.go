@@ -14,7 +14,7 @@ type rights struct {
 	rules   []rule
 }
 
-// rule is what the API server's authorization reads of a rule of a Role.
+// rule has the fields of a Role's rule that the API server's authorization reads.
 type rule struct {
 	APIGroups     []string `json:"apiGroups"`
 	Resources     []string `json:"resources"`

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// server is the API server and its storage: the objects of one namespace, with
-// the semantics of the real one where the agent leans on them.
+// server is the API server with the stored objects of one namespace. It has the
+// semantics of a real one, as far as the agent depends on them.
 type server struct {
 	w       *World
 	rng     *rand.Rand
@@ -30,8 +30,8 @@ type server struct {
 	watches   []*watch
 	dirty     []func() // told of changes that are no renewals
 	rights    rights
-	// sent is when the request left that is being carried out, if it is an agent's
-	// write of a Lease.
+	// sent is the instant at which the agent sent the write of a Lease that the server
+	// handles now; zero for other requests.
 	sent time.Duration
 }
 
@@ -47,10 +47,10 @@ type version struct {
 	uid  string
 	rv   int64
 	body map[string]any
-	// canon are the bytes without the resourceVersion, to compare.
+	// canon is the body without the resourceVersion, for comparisons.
 	canon []byte
 	raw   []byte
-	// lease is what the bytes say, of a Lease.
+	// lease is the decoded body, if the object is a Lease.
 	lease *kube.Lease
 }
 
@@ -62,7 +62,7 @@ type change struct {
 }
 
 func newServer(w *World) *server {
-	// Tokens are compared as numbers: 998 and 1002 tell those who do not.
+	// Tokens are numbers: a program that compares them as text fails between 998 and 1002.
 	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}}
 }
 
@@ -77,7 +77,7 @@ func (s *server) object(kind, name string) *object {
 	return o
 }
 
-// last is the state now.
+// last returns the state now.
 func (o *object) last() version {
 	if len(o.versions) == 0 {
 		return version{}
@@ -85,7 +85,7 @@ func (o *object) last() version {
 	return o.versions[len(o.versions)-1]
 }
 
-// asOf is the state at an earlier instant.
+// asOf returns the state at an earlier instant.
 func (o *object) asOf(at time.Duration) version {
 	for _, v := range slices.Backward(o.versions) {
 		if v.at <= at {
@@ -95,7 +95,7 @@ func (o *object) asOf(at time.Duration) version {
 	return version{}
 }
 
-// get is a consistent read.
+// get reads an object consistently.
 func (s *server) get(kind, name string) ([]byte, error) {
 	v := s.object(kind, name).last()
 	if v.body == nil {
@@ -114,9 +114,9 @@ func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
 	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.serial)), nil
 }
 
-// put replaces an object as the real server does: what the body names of uid
-// and resourceVersion is compared, what it does not name is not; with neither
-// it creates a missing Lease. Equal bytes are answered, not stored.
+// put replaces an object as the real server does. The server compares the uid and the
+// resourceVersion if the body names them. A body without both creates a missing Lease.
+// A body that changes nothing is not stored.
 func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	o, body := s.object(kind, name), decode(raw)
 	before := o.last()
@@ -141,7 +141,8 @@ func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	return s.store(by, o, body, before.uid), nil
 }
 
-// remove deletes what matches; empty matches anything.
+// remove deletes the object if uid and resourceVersion match; an empty one matches
+// any.
 func (s *server) remove(by, kind, name, uid, rv string) error {
 	o := s.object(kind, name)
 	before := o.last()
@@ -181,7 +182,7 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	return v.raw
 }
 
-// next is the next resourceVersion; other objects of the cluster use up some.
+// next returns the next resourceVersion; other objects of the cluster use up some.
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
@@ -200,7 +201,7 @@ func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	}
 }
 
-// lease is the state of a Lease now; false if there is none.
+// lease returns the state of a Lease now; false if there is none.
 func (s *server) lease(name string) (*kube.Lease, bool) {
 	v := s.object("Lease", name).last()
 	if v.body == nil {
@@ -245,7 +246,7 @@ func meta(body map[string]any, key string) string {
 	return value
 }
 
-// canonical are the bytes but for the resourceVersion.
+// canonical returns the body without the resourceVersion.
 func canonical(body map[string]any) []byte {
 	m := metadata(body)
 	rv, ok := m["resourceVersion"]
@@ -257,7 +258,7 @@ func canonical(body map[string]any) []byte {
 	return raw
 }
 
-// must is for what cannot fail but by a mistake of the simulation.
+// must panics at an error, which only a mistake of the simulation can cause.
 func must(err error) {
 	if err != nil {
 		panic(err)

@@ -26,7 +26,7 @@ type shimProcess struct {
 	boot      string
 
 	child *child // until it is reaped
-	// hold is that of the last child, and told is the last grant that the shim took.
+	// hold is the hold of the last child, and told is the last grant that the shim took.
 	hold string
 	told gate.Grant
 	link *link // the last one
@@ -35,8 +35,8 @@ type shimProcess struct {
 	changed signal
 	alarm   *alarm
 	rings   time.Duration // the alarm's instant
-	// late is by how much its alarms are: those of two containers with one
-	// deadline would fall on one instant.
+	// late is the delay of the shim's alarms. Without it, the alarms of two containers
+	// with one deadline would ring at one instant.
 	late time.Duration
 
 	// code is the exit code of a shim that has ended by itself.
@@ -80,7 +80,7 @@ func (c *container) startShim() {
 	s.dial()
 }
 
-// environment returns what a child finds: each slot with its token.
+// environment returns the child's environment: each slot with its token.
 func environment(slots []gate.SlotToken) (env []string) {
 	for _, t := range slots {
 		env = append(env, t.Slot+"="+t.Token)
@@ -111,7 +111,7 @@ func (s *shimProcess) beat(pause time.Duration) {
 	})
 }
 
-// push adds an input. The kernel merges those that are equal, but for orders.
+// push adds an input. The kernel merges equal inputs, except orders.
 func (s *shimProcess) push(in shim.Input) {
 	if s.dead {
 		return
@@ -137,7 +137,8 @@ func (s *shimProcess) whenThawed(f func()) {
 	}
 }
 
-// current reports whether the kubelet knows of the shim, and of none that is fresher.
+// current reports whether the shim is the newest that the kubelet knows of its
+// container.
 func (s *shimProcess) current() bool {
 	all := s.container.shims
 	return len(all) > 0 && all[len(all)-1] == s && !s.forgotten
@@ -158,7 +159,7 @@ func (s *shimProcess) dial() {
 	})
 }
 
-// takes notes what the shim takes from its queue, for the world's own judgement.
+// takes notes the order that the shim takes from its queue, for the invariants.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:
@@ -197,7 +198,8 @@ func (s *shimProcess) watches(c *child, g gate.Grant) {
 	})
 }
 
-// tells reads what the shim says: a drain that it begins by itself is judged as well.
+// tells reads a message of the shim, so that the invariants also judge a drain that
+// the shim begins by itself.
 func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
@@ -217,8 +219,8 @@ func (s *shimProcess) killTime() time.Duration {
 // terminate sends SIGTERM from outside.
 func (s *shimProcess) terminate() { s.push(syscall.SIGTERM) }
 
-// exit ends PID 1, by itself or by SIGKILL. The kernel kills what is in the namespace,
-// and then its pidfd becomes readable.
+// exit ends PID 1, by itself or by SIGKILL. The kernel kills all processes in the
+// namespace, and then PID 1's pidfd becomes readable.
 func (s *shimProcess) exit() {
 	if s.dead {
 		return
@@ -242,7 +244,7 @@ func (s *shimProcess) die() {
 	s.changed.give()
 }
 
-// emptied ends what is left in the namespace.
+// emptied ends the remaining processes of the namespace.
 func (s *shimProcess) emptied() {
 	if s.child != nil {
 		s.child.dies()
@@ -285,7 +287,7 @@ func (s *shimProcess) thaw() {
 	s.resume()
 }
 
-// resume does what fell due while the shim could not.
+// resume runs the work that fell due while the shim was frozen.
 func (s *shimProcess) resume() {
 	if s.isFrozen() {
 		return

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// table asserts, row by row, what each end of a hold demands: in a healthy world
-// one thing goes wrong, and somebody holds again, or goes on holding, in time.
+// table checks the demands of each row: in a healthy world one fault happens, and a
+// pod holds again, or still holds, in time.
 type table struct {
 	*chaos
 	slot   string
@@ -52,7 +52,7 @@ func (w *World) newTable() *table {
 	return t
 }
 
-// rows are the causes, each with what it demands.
+// rows returns the causes, each with its demands.
 func (t *table) rows() map[string]func() {
 	return map[string]func(){
 		"the child ends":        func() { t.handover(t.each((*child).crash)) },
@@ -87,7 +87,7 @@ func (t *table) rows() map[string]func() {
 	}
 }
 
-// played is how many of the rows a seed plays: two thirds, for the time that it takes.
+// played is the number of rows that a seed plays: two thirds of them, to save time.
 const played = 30
 
 // run plays rows in a random order.
@@ -121,8 +121,8 @@ func (t *table) run() {
 	}
 }
 
-// ready waits until the world is healthy: a child runs, everybody else stands
-// by, and has for long enough to have settled.
+// ready waits until the world is healthy: a child runs, and all other pods have stood
+// by for a while.
 func (t *table) ready() bool {
 	if !t.quiet("the row before") {
 		return false
@@ -145,7 +145,7 @@ func (t *table) killAgent(c *child) {
 	c.pod().restartAgent()
 }
 
-// together: neither lives to tell of the other.
+// together: both die at once, so neither reports the other's death.
 func (t *table) together(c *child) {
 	c.pod().agent().kill()
 	for _, other := range t.alive(c.hold) {
@@ -154,7 +154,7 @@ func (t *table) together(c *child) {
 	c.pod().restartAgent()
 }
 
-// each does it to all children of the hold.
+// each applies a cause to all children of the hold.
 func (t *table) each(cause func(*child)) func(*child) {
 	return func(c *child) {
 		for _, other := range t.alive(c.hold) {
@@ -178,9 +178,9 @@ func (t *table) once(cause func(*child)) *child {
 	return c
 }
 
-// quick is the bound of a handover in the fair weather: from the last death,
-// its report or the pidfd (10 ms), two writes (8 ms each), a watch event (4 ms)
-// and a grant (2 ms) take 32 ms; twice that where two standbys collide.
+// quick bounds a handover in fair weather, from the last death. Its report or the
+// pidfd (10 ms), two writes (8 ms each), a watch event (4 ms) and a grant (2 ms) take
+// 32 ms; twice that if two standbys collide.
 const quick = 100 * time.Millisecond
 
 // handover: two writes and a watch event after the child is dead.
@@ -203,7 +203,8 @@ func (t *table) handover(cause func(*child)) {
 	})
 }
 
-// notBy: whoever yields lets the others go first.
+// notBy demands that another pod holds next: a pod that yields lets the others go
+// first.
 func (t *table) notBy(p *pod) {
 	t.do(func() {
 		if c := t.holder(t.slot); c != nil && c.pod() == p {
@@ -212,19 +213,19 @@ func (t *table) notBy(p *pod) {
 	})
 }
 
-// late is by how much an agent misses an instant at most: its timers run by true time,
-// and its clock may be a twelfth fast in the 10 s between two looks.
+// late bounds how late an agent notices an instant. Its timers run by true time, and
+// its clock may gain a twelfth in the 10 s between two looks.
 const late = 900 * time.Millisecond
 
 // expiry: D after the last renewal, by the slowest clock.
 func (t *table) expiry(cause func(*child)) { t.expiryWithin(0, cause) }
 
-// expiryWithin: as expiry, and something more.
+// expiryWithin demands expiry, within an additional time.
 func (t *table) expiryWithin(more time.Duration, cause func(*child)) {
 	c := t.once(cause)
 	slack := late + more + quick*time.Duration(len(t.slots))
 	bound := time.Duration(float64(t.budget.Duration)/(1-skew)) + slack
-	// What is cut off one way only may renew once more.
+	// An agent that is cut off one way only may renew once more.
 	if most := bound + t.budget.Renew + 2*time.Second; !t.until(most, t.free(c)) {
 		t.fail(nobody, "nobody holds after %v", most)
 		return
@@ -241,7 +242,7 @@ func (t *table) expiryWithin(more time.Duration, cause func(*child)) {
 	})
 }
 
-// undisturbed: nothing stops, for twice the duration.
+// undisturbed demands that no child stops for twice the duration.
 func (t *table) undisturbed(cause func(*child)) {
 	c := t.once(cause)
 	t.pass(2 * t.budget.Duration)
@@ -256,7 +257,8 @@ func (t *table) stillRuns(c *child) {
 	})
 }
 
-// outage: one that is shorter than the budget stops nothing, whenever it begins.
+// outage demands that an outage shorter than the budget stops no child, whenever it
+// begins.
 func (t *table) outage() {
 	c := t.once(func(*child) { t.apiDown() })
 	// By the holder's clock; requests were on their way when it began. The agent's
@@ -269,8 +271,8 @@ func (t *table) outage() {
 	t.stillRuns(c)
 }
 
-// retaken: the pod that held goes first, as soon as a request that hangs has
-// timed out and the pause of at most a second is over.
+// retaken: the previous holder goes first, once its hanging request has timed out, and
+// a pause of at most a second is over.
 func (t *table) retaken() {
 	c := t.once(func(*child) { t.apiDown() })
 	t.pass(between(t.rng, t.budget.Duration*11/10, 2*t.budget.Duration))
@@ -295,10 +297,10 @@ func (t *table) retaken() {
 	})
 }
 
-// safely: what happens here is for the invariants to judge.
+// safely demands nothing itself: the invariants judge what happens.
 func (t *table) safely(cause func(*child)) {
 	t.once(func(c *child) {
-		// Who stops at once would not need the deadline.
+		// A child that stops at once would not need the deadline.
 		t.each(func(c *child) { c.stops = -1 })(c)
 		cause(c)
 	})
@@ -306,7 +308,7 @@ func (t *table) safely(cause func(*child)) {
 	t.do(func() { t.weather = fair })
 }
 
-// unanswered: a renewal is stored, and nobody knows; when reads work again,
+// unanswered: a renewal is stored, but its answer is lost; when reads work again,
 // writes do not. The deadline counts from that renewal.
 func (t *table) unanswered(*child) {
 	t.weather.unanswered = true
@@ -343,8 +345,8 @@ func (t *table) unrenewed(c *child) {
 	})
 }
 
-// reboot: the boot id proves that nothing is alive; the pod takes its Lease
-// back as soon as its shim waits (3 s), or somebody else does.
+// reboot: the boot id proves that nothing is alive; the pod takes its Lease back as
+// soon as its shim waits (3 s), or another pod does.
 func (t *table) reboot() {
 	c := t.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node
@@ -352,7 +354,7 @@ func (t *table) reboot() {
 	slow := chance(t.rng, .5)
 	t.do(func() {
 		for _, container := range c.pod().containers {
-			// Its image is being pulled: no shim speaks for the one before.
+			// The image is being pulled, so no new shim accounts for the earlier one.
 			container.pending = slow
 		}
 		n.reboot()
@@ -372,9 +374,9 @@ func (t *table) free(before *child) func() bool {
 	return func() bool { return t.next(before) != nil }
 }
 
-// next is a child that began after the cause; the one before may be frozen, and
-// alive. Of two containers, one may be back before the other is dead: then the
-// hold goes on.
+// next returns a child that began after the cause; the earlier child may be frozen,
+// and alive. If one of two containers is back before the other is dead, the hold goes
+// on.
 func (t *table) next(before *child) *child {
 	for _, c := range t.ledger.alive {
 		if c.has(t.slot) && c != before && c.began > t.at && !c.asked {

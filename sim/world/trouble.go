@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// troubles are what can happen now, one of which does.
+// troubles returns the troubles that can happen now; chaos picks one of them.
 func (c *chaos) troubles() []func() {
 	all := []func(){
 		c.shift, c.shift, c.apiTrouble, c.verbTrouble, c.watchTrouble, c.enrollTrouble, c.optingOut,
@@ -42,7 +42,7 @@ func (c *chaos) shift() {
 	c.note("script", "fair weather")
 }
 
-// verbTrouble is one kind of request that fails while the others work.
+// verbTrouble lets one kind of request fail while the others work.
 func (c *chaos) verbTrouble() {
 	which, what := c.rng.IntN(3), pick(c.rng, []fault{busy, forbidden, failing, unheard})
 	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
@@ -53,7 +53,7 @@ func (c *chaos) verbTrouble() {
 	})
 }
 
-// optingOut takes the namespace's label, or puts it back.
+// optingOut removes the namespace's label, or restores it.
 func (c *chaos) optingOut() {
 	c.optedOut = !c.optedOut
 	c.note("script", "namespace is opted out: %v", c.optedOut)
@@ -62,7 +62,7 @@ func (c *chaos) optingOut() {
 	}
 }
 
-// clockTrouble is what happens to clocks while machines run.
+// clockTrouble changes clocks while machines run.
 func (c *chaos) clockTrouble() {
 	n := pick(c.rng, c.nodes)
 	if chance(c.rng, .5) {
@@ -149,7 +149,7 @@ func (c *chaos) podTrouble() {
 	if !p.object || p.stopping {
 		return
 	}
-	// What happens later draws no dice of the script's.
+	// A later event draws no number from the script's random source.
 	t, n := p.template, pick(c.rng, c.nodes)
 	respawn := func() {
 		if c.count(t.workload) < c.replicas[t.workload] {

@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unguarded are the rows of pods whose application has no shim. Some rows of pods with
-// shims demand the same of them.
+// unguarded returns the rows of pods without shims. Some rows of pods with shims apply
+// to them as well.
 func (t *table) unguarded(gate api.Gate) map[string]func() {
 	all := map[string]func(){
 		"node gone":                         func() { t.expiryWithin(t.starting(), func(c *child) { c.pod().node.crash() }) },
@@ -51,8 +51,8 @@ func (t *table) unguarded(gate api.Gate) map[string]func() {
 	return all
 }
 
-// starting bounds by how much the application of a pod of the gate "pod" starts after
-// its agent has acquired: "agent wait" ends, and the kubelet starts the containers.
+// starting bounds the time from an acquisition to the start of the application, with
+// the gate "pod". In it "agent wait" ends, and the kubelet starts the containers.
 func (t *table) starting() time.Duration {
 	if t.templates[0].gate == api.GatePod {
 		return time.Second
@@ -75,7 +75,7 @@ func (t *table) restartedInVain() {
 	})
 }
 
-// unstored: the pod is to be Ready no more, and that cannot be stored for a while.
+// unstored: the API server does not store for a while that the pod is not Ready.
 func (t *table) unstored() {
 	c := t.once(func(c *child) {
 		t.weather.patches = t.anyFault()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// forgetful: as vanished, and an enroll that has just started and whose cache
-// knows of no Role yet.
+// forgetful: as vanished, while enroll has just started and has no Role in its cache
+// yet.
 func (t *table) forgetful() {
 	t.do(func() {
 		for _, e := range slices.Clone(t.enrolls) {
@@ -24,8 +24,7 @@ func (t *table) forgetful() {
 	t.vanished()
 }
 
-// vanished: a Lease that is gone makes everybody wait a full duration, and no
-// longer.
+// vanished: after a Lease is deleted, all pods wait a full duration, and no longer.
 func (t *table) vanished() { t.vanishedWith(func(*child) {}) }
 
 func (t *table) vanishedWith(more func(*child)) {

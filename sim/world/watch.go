@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// watch is one stream. Its events arrive in order, whenever they do.
+// watch is one stream. Its events arrive in order, some of them late.
 type watch struct {
 	c       *clientOf
 	rng     *rand.Rand
@@ -23,7 +23,7 @@ type watch struct {
 	moves   int
 	sounds  int // what came, for whoever cuts what is idle
 	arrived []change
-	// mute: nothing comes any more, though the stream is open.
+	// mute: the stream is open, but carries no event any more.
 	mute  bool
 	ended bool
 	err   error
@@ -132,7 +132,7 @@ func (s *watch) move() {
 	})
 }
 
-// hurry brings what is held up, because the weather has become fair.
+// hurry delivers the delayed events, because the weather has become fair.
 func (s *watch) hurry() {
 	if s.moving {
 		s.moving = false
@@ -146,7 +146,7 @@ func (s *watch) arrive(closing, orderly bool) {
 		return
 	}
 	if !s.c.in() {
-		// Packets are sent again until the path is back, or it is given up.
+		// Packets are sent again until the path is back, or the client gives up.
 		moves := s.moves
 		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
 			if s.moves == moves {
@@ -185,7 +185,7 @@ func (s *watch) idles() {
 	})
 }
 
-// finish ends the stream; what arrived is still seen.
+// finish ends the stream; the client still reads the events that arrived.
 func (s *watch) finish(err error) {
 	if !s.ended {
 		s.ended, s.err = true, err

@@ -11,27 +11,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// weather is what happens to requests while it lasts.
+// weather has the faults of requests while it lasts.
 type weather struct {
-	// lost, replyLost, late, refused are the chances of a request: it never
-	// arrives; it does, its answer does not; it arrives when its sender has
-	// long given up; it is answered with an error.
+	// lost, replyLost, late and refused are chances. The request never arrives; its answer
+	// is lost; it arrives after its sender gave up; the server refuses it.
 	lost, replyLost, late, refused float64
 	// slow is the chance of one way taking up to a second, not milliseconds.
 	slow float64
-	// stall, close and mute are the chances, for each event of a watch, of its being
-	// held up for up to a minute, of the watch ending after it, and of the watch being
-	// silent for ever after it, though it is open.
+	// stall, close and mute are chances at each event of a watch. The event is delayed by
+	// up to a minute; the watch ends after it; the watch stays open, but silent.
 	stall, close, mute float64
-	// unanswered and unstored: what is wrong with writes alone.
+	// unanswered and unstored are the faults of writes alone.
 	unanswered, unstored bool
-	// deaf is a Lease of which writes are refused; sealed is one of which everything
-	// is, for agents.
+	// deaf is a Lease whose writes the server refuses; sealed is a Lease for which the
+	// server refuses agents everything.
 	deaf, sealed string
-	// gets, puts, watches and patches (of a pod's status): what is wrong with all of an agent's requests of that
-	// kind.
+	// gets, puts, watches and patches (of a pod's status) are the faults of all requests of that kind
+	// from agents.
 	gets, puts, watches, patches fault
-	// idle: a load balancer cuts each watch that was silent for so long; 0: none does.
+	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration
 	// silent: no event of any watch arrives. farewell: none after a Lease was deleted.
 	silent, farewell bool
@@ -42,7 +40,7 @@ var (
 	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05, mute: .02}
 )
 
-// fault is what is wrong with all requests of a kind.
+// fault is the fault of all requests of a kind.
 type fault int
 
 const (
@@ -60,7 +58,7 @@ func (f fault) err() error {
 	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
 }
 
-// broken is what is wrong with requests of this kind, if an agent sends them.
+// broken returns the fault of requests of this kind from agents.
 func (c *clientOf) broken(op string) fault {
 	verb, lease, _ := strings.Cut(op, " ")
 	switch f := c.w.weather; {
@@ -85,8 +83,8 @@ type refusal struct {
 	after time.Duration
 }
 
-// refusals are answers that the server may give to anything. One of 500 and
-// above may come after the effect: the API server gave up waiting for etcd.
+// refusals are errors that the server may answer to any request. An error of 500 or
+// above may follow a stored write: the API server gave up waiting for etcd.
 var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
 
 func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }

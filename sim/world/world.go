@@ -28,7 +28,7 @@ type World struct {
 	weather weather
 	calm    bool          // nobody makes trouble, children included
 	healed  time.Duration // the instant at which trouble ended last
-	// latest is how long after its sending a request may yet arrive.
+	// latest bounds the time from the sending of a request to its arrival.
 	latest time.Duration
 	// optedOut: the namespace has lost the label with which it was opted in.
 	optedOut bool
@@ -89,14 +89,14 @@ func (w *World) Play() {
 // verdict means none.
 func (w *World) Verdict() (string, time.Duration) { return w.verdict, w.failedAt }
 
-// source is the random source of one actor.
+// source returns the random source of one actor.
 func (w *World) source(actor string) *rand.Rand {
 	h := fnv.New64a()
 	h.Write([]byte(actor))
 	return rand.New(rand.NewPCG(w.seed, h.Sum64()))
 }
 
-// now is true time, since the beginning.
+// now returns the true time since the beginning.
 func (w *World) now() time.Duration { return time.Since(w.start) }
 
 // after runs f with the mutex held.
@@ -126,7 +126,7 @@ func (w *World) violate(invariant, what string, args ...any) {
 	close(w.failed)
 }
 
-// pass lets time go by; false if the run has failed.
+// pass lets time go by, and returns false if the run has failed.
 func (w *World) pass(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -138,8 +138,8 @@ func (w *World) pass(d time.Duration) bool {
 	}
 }
 
-// until looks again and again whether something has come true; false if it did
-// not within the bound. It looks every few milliseconds, in longer times less often.
+// until waits for a condition, and returns false if it does not hold within the bound.
+// Short bounds have a check every few milliseconds, longer ones have fewer.
 func (w *World) until(bound time.Duration, f func() bool) bool {
 	for end := w.now() + bound; ; {
 		w.mu.Lock()
@@ -203,7 +203,7 @@ func format(history []moment) string {
 	return string(out)
 }
 
-// between is a duration in [least, most), to the nanosecond.
+// between returns a random duration in [least, most), to the nanosecond.
 func between(r *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(r.Int64N(int64(most-least)))
 }

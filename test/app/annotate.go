@@ -22,7 +22,7 @@ func annotate(listen, dir string) error {
 	return http.ListenAndServeTLS(listen, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), mux)
 }
 
-// operation is one of JSON Patch.
+// operation is one operation of a JSON Patch.
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
@@ -65,7 +65,7 @@ const (
 	injectedVariable  = "INJECTED"
 )
 
-// inject adds what is not there yet, as injectors do that are called again.
+// inject adds the missing parts only, as injectors do that are called again.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// burnTurn is how often processor time is used: far more often than anybody
-// measures it.
+// burnTurn is the period in which processor time is used: far shorter than any
+// measurement of it.
 const burnTurn = 50 * time.Millisecond
 
 // handleBurn answers GET /burn?milli=N, and uses N thousandths of a processor

@@ -12,24 +12,24 @@ import (
 	"syscall"
 )
 
-// facts are what a process finds itself to be.
+// facts are the properties that a process reads about itself.
 type facts struct {
 	Args      []string
 	Directory string
 	Env       []string
 	// Status are the lines of /proc/self/status about rights and signals.
 	Status []string
-	// Limits are those of /proc/self/limits.
+	// Limits are the lines of /proc/self/limits.
 	Limits []string
 	// Root is the error of writing to the root directory.
 	Root string
 	// Volume is the group of /volume, or -1.
 	Volume int
-	// Input is what standard input is.
+	// Input is the kind of standard input.
 	Input string
 }
 
-// statusLines are those that do not differ from one run to the next.
+// statusLines are the lines of status that are equal in each run.
 var statusLines = []string{"Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"}
 
 // tell prints the facts, as one line.

@@ -22,12 +22,12 @@ import (
 	"time"
 )
 
-// health is what the application answers its probes with: 200, until somebody
-// says something else. Each process begins healthy.
+// health has the status codes with which the application answers its probes: 200,
+// until a request sets another one. Each process begins healthy.
 type health struct {
 	mu    sync.Mutex
 	codes map[string]int
-	// ports are what is open while a probe is healthy, where it is, and that.
+	// ports are the addresses, by probe, that are open while the probe is healthy.
 	ports     map[string]string
 	listeners map[string]net.Listener
 }
@@ -41,8 +41,8 @@ func (h *health) code(probe string) int {
 	return http.StatusOK
 }
 
-// set says what a probe is answered with, and closes its port if that is not
-// well.
+// set sets the answer to a probe, and closes the probe's port unless the answer is
+// healthy.
 func (h *health) set(probe string, code int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -108,7 +108,7 @@ func (h *health) handle(mux *http.ServeMux) {
 	})
 }
 
-// serveTLS serves by HTTPS, with a certificate that nobody has signed.
+// serveTLS serves by HTTPS, with a self-signed certificate.
 func serveTLS(listen string, handler http.Handler) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -162,7 +162,7 @@ func askedToStop(c config) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGTERM)
 }
 
-// life is the record under each name that the application must be alone under.
+// life has a record for each name under which only one application may run.
 type life []*record.Writer
 
 func begin(c config) (life, error) {

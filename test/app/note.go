@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// note writes down in whose name what happened, in the order in which it did.
+// note appends an event to the log, with the name of its reporter.
 func note(dir, pod, what string) error {
 	file, err := os.OpenFile(filepath.Join(dir, "notes"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
@@ -37,7 +37,7 @@ func heed(dir string) (context.Context, context.CancelFunc) {
 	signal.Notify(all)
 	go func() {
 		for s := range all {
-			// That one Go's scheduler sends to itself.
+			// Go's scheduler sends this signal to itself.
 			if number := s.(syscall.Signal); number != syscall.SIGURG {
 				if err := note(dir, os.Getenv("POD_NAME"), cmp.Or(unix.SignalName(number), strconv.Itoa(int(number)))); err != nil {
 					fmt.Fprintln(os.Stderr, "app:", err)

@@ -28,8 +28,8 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// replicas is more than two, because a pod that yielded lets the others go
-	// first for a second: there are always some that stand by.
+	// replicas is more than two, because a pod that yielded lets the others go first for a
+	// second. So some pods always stand by.
 	replicas = 3
 )
 

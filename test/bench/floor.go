@@ -28,9 +28,9 @@ import (
 // The API server's address on the nodes.
 const apiHost, apiPort = "10.213.0.1", "6443"
 
-// floor measures what the API server alone takes for a handover: a releasing
-// PUT by one client, the event of it at another's watch, an acquiring PUT by
-// that one. No process stops or starts.
+// floor measures the API server's part of a handover: one client's releasing PUT, its
+// event at a second client's watch, and that client's acquiring PUT. No process stops
+// or starts.
 func floor(ctx context.Context, dir, namespace, count string) error {
 	rounds, err := strconv.Atoi(count)
 	if err != nil {
@@ -105,9 +105,9 @@ func clientGo(dir string) (kubernetes.Interface, error) {
 	})
 }
 
-// elector measures client-go's own elector with its usual settings: of two
-// candidates, the one that leads is cancelled and releases, until the other one
-// leads. Its program would have to stop and to start its work besides.
+// elector measures client-go's elector with its usual settings, from the end of one
+// leader until the second candidate leads. A program would also have to stop and to
+// start its work.
 func elector(ctx context.Context, dir, namespace, count string) error {
 	klog.SetLogger(logr.Discard())
 	rounds, err := strconv.Atoi(count)

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// settle is the pause between two handovers. What a handover leaves behind (a new
-// watch, statuses) goes on for longer on a small machine, and counts in the next.
+// settle is the pause between two handovers. The late work of a handover (a new watch,
+// statuses) takes longer on a small machine, and would count in the next handover.
 const settle = 500 * time.Millisecond
 
 // handovers measures the product, the floor and the peer.
@@ -88,8 +88,8 @@ func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
 	return taken, nil
 }
 
-// round is one handover, from the old application's exit to the new one's exec,
-// and the pod that has the slot after it.
+// round returns the time of one handover, from the old application's exit to the new
+// one's exec, and the new holder.
 func round(ctx context.Context, agents map[string]processes, events <-chan witness.Event, failed <-chan error) (string, time.Duration, error) {
 	var died time.Duration
 	limit := time.After(time.Minute)
@@ -116,7 +116,7 @@ func round(ctx context.Context, agents map[string]processes, events <-chan witne
 	}
 }
 
-// processes are the host's PIDs of our two in a pod.
+// processes are the PIDs of a pod's agent and shim on the host.
 type processes struct{ agent, shim int }
 
 // agents finds our processes in each pod, by UID.

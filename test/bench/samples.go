@@ -12,7 +12,7 @@ import (
 // samples are measured times.
 type samples []time.Duration
 
-// quantile is the sample below which a part q of them are.
+// quantile returns the sample below which a part q of the samples lies.
 func (s samples) quantile(q float64) time.Duration {
 	if len(s) == 0 {
 		return 0

@@ -20,18 +20,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// starter is a kind of pod that is started again and again.
+// starter is a kind of pod whose start is measured again and again.
 type starter struct {
 	name        string
 	annotations map[string]string
-	// beside are init containers that are started before the application: of
-	// the same program, without any of ours.
+	// beside are init containers before the application, with the same program, and
+	// without a gate.
 	beside []corev1.Container
-	// fresh: each pod has a name, and so a slot, that nobody had before.
+	// fresh: each pod has a new name, and so a new slot.
 	fresh bool
 	taken samples
-	// phases are of the gated: until the agent runs, then the shim, then the
-	// application.
+	// phases are the phases of a gated pod's start: until the agent runs, then the shim,
+	// then the application.
 	phases [3]samples
 }
 
@@ -53,7 +53,7 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	claim := map[string]string{api.SingletonAnnotation: "true"}
 	always := corev1.ContainerRestartPolicyAlways
 	image := lab.RegistryInCluster + "/bench/app:latest"
-	// What it would cost to install by an init container.
+	// The cost of an installation by an init container.
 	first := corev1.Container{Name: "first", Image: image, Args: []string{"-run-for=50ms"}}
 	sidecar := corev1.Container{Name: "sidecar", Image: image, RestartPolicy: &always}
 	starters := []*starter{
@@ -63,7 +63,7 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 		{name: "gated", annotations: claim},
 		{name: "new", annotations: claim, fresh: true},
 	}
-	// The first of each pulls images and is not counted.
+	// The first pod of each kind pulls the images, and does not count.
 	for round := range rounds + 1 {
 		for _, s := range starters {
 			if err := b.start(ctx, s, round, events, failed); err != nil {
@@ -89,7 +89,7 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	return nil
 }
 
-// start creates one pod, waits for its application, and takes it away.
+// start creates one pod, waits for its application, and deletes the pod.
 func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan witness.Event, failed <-chan error) error {
 	name := s.name
 	if s.fresh {
@@ -117,8 +117,8 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 	if n := len(execs); round > 0 {
 		s.taken = append(s.taken, execs[n-1]-created)
 		if s.annotations != nil {
-			// The agent is the first; its hook, between it and the shim, may be
-			// gone before anybody sees what it was.
+			// The agent is the first process. Its hook, which comes before the shim, may end
+			// before the trace identifies it.
 			last := created
 			for i, at := range []time.Duration{execs[0], execs[n-2], execs[n-1]} {
 				s.phases[i] = append(s.phases[i], at-last)
@@ -157,7 +157,7 @@ func (b *bench) execs(ctx context.Context, uid types.UID, programs int, events <
 	}
 }
 
-// gone deletes a pod and waits until nothing of it is left to disturb the next.
+// gone deletes a pod, and waits until none of its processes can disturb the next pod.
 func (b *bench) gone(ctx context.Context, name string) error {
 	pods := b.client.CoreV1().Pods(namespace)
 	if err := pods.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
-// weights prints what our two processes in a pod hold in memory, and the sizes
-// of programs and images.
+// weights prints the memory of a pod's agent and shim, and the sizes of programs and
+// images.
 func (b *bench) weights(images string) error {
 	agents, err := b.agents(context.Background())
 	if err != nil {

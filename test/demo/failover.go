@@ -125,7 +125,7 @@ func (d *demo) holderPod(ctx context.Context) (corev1.Pod, error) {
 	return *pod, nil
 }
 
-// scene is everything that is seen of one fail-over.
+// scene has all observations of one fail-over.
 type scene struct {
 	struck  time.Duration
 	alive   []witness.Process
@@ -146,7 +146,7 @@ type line struct {
 	before string // the Lease's version before a write; "" for what the kernel or a client saw
 }
 
-// answer is one client's that came through the Service.
+// answer is the answer that one client got through the Service.
 type answer struct{ began, ended time.Duration }
 
 func (d *demo) observe(ctx context.Context, old corev1.Pod) (*scene, error) {
@@ -177,7 +177,7 @@ func (d *demo) observe(ctx context.Context, old corev1.Pod) (*scene, error) {
 	return s, nil
 }
 
-// startProbe starts a stream of clients on a node that is not the holder's.
+// startProbe starts a stream of clients on a node other than the holder's.
 func (d *demo) startProbe(ctx context.Context, except string) (<-chan answer, error) {
 	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "redis", metav1.GetOptions{})
 	if err != nil {

@@ -38,7 +38,7 @@ func (d *demo) podTable(ctx context.Context) (string, error) {
 	return "\n" + table(pods.Items, lease), nil
 }
 
-// settled waits until all three pods are Ready and none is on its way out.
+// settled waits until all three pods are Ready and none is being deleted.
 func (d *demo) settled(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

@@ -24,11 +24,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pauses is how long the machine is paused: several times what a watchdog's
-// margin (2 s) could pay for.
+// pauses is the time for which the machine is paused: several times the margin of a
+// watchdog (2 s).
 const pauses = 8 * time.Second
 
-func TestPausedMachine(t *testing.T) {
+func TestPausedMachineFreezesItsChildOnWaking(t *testing.T) {
 	kernel := os.Getenv("KERNEL")
 	if kernel == "" {
 		t.Skip("no KERNEL for a virtual machine: make pause")
@@ -52,7 +52,7 @@ func TestPausedMachine(t *testing.T) {
 		}
 	}
 	assert.Contains(t, said.String(), "exit code 0", "%s", said.String())
-	assert.Contains(t, said.String(), "--- PASS: TestPausedMachine")
+	assert.Contains(t, said.String(), "--- PASS: TestPausedMachineFreezesItsChildOnWaking")
 }
 
 // boot starts a machine whose first and only program is the tests of agent/shim.
@@ -72,7 +72,7 @@ func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Write
 	machine := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-net", "none",
 		"-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+filepath.Join(dir, "monitor")+",server,nowait",
 		"-kernel", kernel, "-initrd", image,
-		"-append", "console=ttyS0 quiet panic=-1 GATE_MACHINE=1 -- -test.v -test.run=^TestPausedMachine$")
+		"-append", "console=ttyS0 quiet panic=-1 GATE_MACHINE=1 -- -test.v -test.run=^TestPausedMachineFreezesItsChildOnWaking$")
 	say, err := machine.StdinPipe()
 	require.NoError(t, err)
 	hear, err := machine.StdoutPipe()

@@ -19,9 +19,10 @@ import (
 type Family struct {
 	// Pod is the UID of the pod.
 	Pod string
-	// Start is when the gate forked it.
+	// Start is the instant at which the gate forked the process.
 	Start time.Duration
-	// End is when its last thread was gone; zero: it lives.
+	// End is the instant at which the last thread of the process ended; zero while the
+	// process lives.
 	End time.Duration
 	// Programs are the names of what it has executed; never none: what a gate
 	// forks and does not execute is no application.

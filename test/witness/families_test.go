@@ -70,7 +70,7 @@ func TestFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
 	assert.Empty(t, got)
 }
 
-func TestForkOfAGateWithoutExecIsNoFamily(t *testing.T) {
+func TestForkWithoutExecIsNoFamily(t *testing.T) {
 	f := heard()
 	f.take(notice{what: whatFork, parent: shim, thread: main, pid: main, at: 1})
 	f.take(notice{what: whatExit, thread: main, pid: main, at: 2})

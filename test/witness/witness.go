@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is what happened.
+// Kind is the kind of the event.
 type Kind string
 
 const (
@@ -40,7 +40,7 @@ type Event struct {
 	Kind Kind
 	// At is the kernel's CLOCK_MONOTONIC.
 	At time.Duration
-	// Process is who it was.
+	// Process is the process of the event.
 	Process Process
 }
 
@@ -100,7 +100,7 @@ func (w *Witness) Alive() []Process {
 	return alive
 }
 
-// Run hands on each event, in the kernel's order, until ctx ends. It fails if
+// Run hands on each event, in the kernel's order, until ctx ends. The call fails if
 // events were lost.
 func (w *Witness) Run(ctx context.Context, hear func(Event)) error {
 	return w.connector.run(ctx, func(n notice) { w.take(n, hear) })

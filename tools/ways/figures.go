@@ -20,7 +20,7 @@ const (
 	mostLength  = 400
 )
 
-// figures are what is counted of a package.
+// figures are the counts of a package.
 type figures struct {
 	folder  string
 	files   int

@@ -12,8 +12,8 @@ import (
 	"slices"
 )
 
-// function is a function or method of the product, or a variable of a package that
-// begins with functions in it, as a table does.
+// function is a function or method of the product, or a package's variable whose
+// initial value contains functions, such as a table.
 type function struct {
 	name   string // as in agent.(*Agent).renew
 	in     *pkg

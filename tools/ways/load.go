@@ -39,7 +39,7 @@ type program struct {
 	packages []*pkg
 }
 
-// listed is what go list says of a package.
+// listed is the output of go list for a package.
 type listed struct {
 	ImportPath, Dir, Export string
 	GoFiles                 []string

@@ -51,7 +51,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// ways are what a reader follows first.
+// ways are the ways that a reader follows first.
 var ways = []way{
 	{"renewal", "agent", "(*hold).renew"},
 	{"grant", "agent", "(*hold).grant"},

@@ -12,7 +12,7 @@ import (
 // way is a thing that happens. A way begins in a function of the folder, or below.
 type way struct{ name, folder, from string }
 
-// walk is what is met on a way.
+// walk has the functions that are met on a way.
 type walk struct {
 	way
 	functions []*function // in the order of their first visit

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestReachEndsWhereItShould(t *testing.T) {
+func TestReachOfAnAddressIsItsRange(t *testing.T) {
 	for address, far := range map[string]reach{
 		"8.8.8.8":            public,
 		"2606:4700::1111":    public,
@@ -66,7 +66,7 @@ func TestNetworksOfASettingAreInReach(t *testing.T) {
 	}
 }
 
-func TestReachOfARequest(t *testing.T) {
+func TestReachDependsOnTheRequestsHost(t *testing.T) {
 	mirror, err := ParseMirror("docker.io=mirror.corp:5000/hub")
 	assert.NoError(t, err)
 	g := newTransport(Options{PlainHTTP: []string{"plain.corp:5000"}, Mirrors: []Mirror{mirror}})

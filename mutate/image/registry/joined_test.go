@@ -37,7 +37,8 @@ func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
 	attack.Wait()
 }
 
-// begun reports whether somebody of the namespace, or a joined one, asks for the image.
+// begun reports whether a look-up of the image is under way for the namespace, alone or
+// joined.
 func (f *flights) begun(namespace, image string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -44,7 +44,7 @@ func check(answer []byte) error {
 	return nil
 }
 
-// reviewOf is what the API server would send about a pod.
+// reviewOf returns the AdmissionReview that the API server would send about a pod.
 func reviewOf(pod *corev1.Pod) ([]byte, error) {
 	raw, err := json.Marshal(pod)
 	if err != nil {

@@ -30,7 +30,7 @@ import (
 // most is the number of images: one for each container of the largest pod.
 const most = 20
 
-// images are in a registry on loopback.
+// images has the images of a registry on loopback.
 type images struct {
 	host    string
 	digests []string
@@ -65,9 +65,9 @@ func serve(ctx context.Context) (*images, error) {
 func (i *images) tag(n int) string    { return fmt.Sprintf("%s/shop/part-%d:v1", i.host, n) }
 func (i *images) digest(n int) string { return i.digests[n] }
 
-// subjects are all that are measured on pods of so many containers: the first
-// without a network, then those that ask the registry, whose own work, in this
-// very process, must not count for the others.
+// subjects returns the subjects for pods of so many containers. The subjects without a
+// network come first. The registry runs in this process, and its work must not count
+// for them.
 func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subject, err error) {
 	byDigest, err := reviewOf(pod(containers, i.digest))
 	if err != nil {
@@ -95,8 +95,7 @@ func (i *images) resolver() *registry.Resolver {
 	return registry.New(registry.Options{PlainHTTP: []string{i.host}})
 }
 
-// handler is the product's, with images that can be exchanged and an owner
-// that is known.
+// handler is the product's handler, with exchangeable images and a known owner.
 type handler struct {
 	webhook http.Handler
 	images  *registry.Resolver
@@ -113,7 +112,7 @@ func ours(resolver *registry.Resolver) *handler {
 // For implements [image.Images].
 func (h *handler) For(rights image.PullRights) image.Reader { return h.images.For(rights) }
 
-// Known says what needs no question.
+// Known reports whether the image needs no look-up.
 func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
 // owner knows the pod's Deployment, whose template is the pod's own spec.

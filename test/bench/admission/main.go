@@ -1,15 +1,16 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command admission prints how long the webhook's pod handler takes, beside
-// dapr's patcher and controller-runtime's usual way of patching, on the same
-// pods and in the same run: from the bytes of an AdmissionReview to the bytes of
-// its answer, in one process, one request at a time.
+// Command admission prints the time of the webhook's pod handler, beside dapr's
+// patcher and controller-runtime's usual way of patching. All get the same pods in the
+// same run. The time is from the bytes of an AdmissionReview to the bytes of its
+// answer, in one process, one request at a time.
 //
 // Left out on both sides: TLS, the log, and the one object that our handler
 // (the pod's owner) and dapr's (its Configuration) read from the API server.
 //
-// It is a module of its own, because dapr's dependencies are nobody else's.
+// The command is a separate module, because no other program needs dapr's
+// dependencies.
 package main
 
 import (
@@ -37,7 +38,7 @@ func main() {
 	}
 }
 
-// subject is one handler, asked about one pod.
+// subject is one handler, which is called with one pod.
 type subject struct {
 	name    string
 	handler http.Handler
@@ -79,13 +80,14 @@ func (s *subject) print(containers int) {
 		ms(s.quantile(.5)), ms(s.quantile(.99)), ms(s.taken[len(s.taken)-1]), count, bytes/1000)
 }
 
-// measure asks each in turn, so that what else the machine does hits all alike.
+// measure calls the subjects in turns, so that other work of the machine affects all
+// of them equally.
 func measure(subjects []*subject) error {
 	for _, s := range subjects {
 		if s.before != nil {
 			s.before()
 		}
-		// Also warms up what is cached.
+		// The first calls also fill the caches.
 		if err := check(s.ask()); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -109,10 +111,10 @@ func measure(subjects []*subject) error {
 	return nil
 }
 
-// allocationRounds is enough for a mean that does not move.
+// allocationRounds is the number of calls after which the mean is stable.
 const allocationRounds = 100
 
-// allocations are what one request allocates, in numbers and bytes.
+// allocations returns the number and the bytes of one request's allocations.
 func (s *subject) allocations() (count, bytes uint64) {
 	var from, to runtime.MemStats
 	for range allocationRounds {

@@ -91,9 +91,10 @@ func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 	return sidecar.GetPatch()
 }
 
-// typed is how most webhooks on controller-runtime patch: the typed pod is
-// changed (an init container, a sidecar, a volume, a mount and a command in each
-// container, as ours), marshalled, and the difference of both texts is the patch.
+// typed returns a webhook that patches as most webhooks on controller-runtime do. The
+// webhook changes the typed pod and marshals it; the patch is the difference of both
+// texts. The changes are ours: an init container, a sidecar, a volume, a mount and a
+// command in each container.
 func typed() *admission.Webhook {
 	return &admission.Webhook{Handler: admission.HandlerFunc(func(_ context.Context, r admission.Request) admission.Response {
 		var pod corev1.Pod

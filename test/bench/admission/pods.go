@@ -15,9 +15,9 @@ import (
 
 const namespace = "bench"
 
-// pod is one of a Deployment as the API server knows it: defaults filled in, a
-// token volume, tolerations, environment, ports and resources. Nothing but the
-// command is in its images. It asks both injectors.
+// pod returns a pod of a Deployment as the API server stores it: with defaults, a
+// token volume, tolerations, environment, ports and resources. Its image has only a
+// command. The pod's annotations ask both injectors.
 func pod(containers int, image func(int) string) *corev1.Pod {
 	yes, seconds, mode := true, int64(30), int32(420)
 	p := &corev1.Pod{

@@ -1,13 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command enroll prints what enroll costs in a namespace of many slots: how long an
-// event takes, what it allocates and what it asks of the API server; and a cold
-// start. It needs no cluster: an API server that does little else than remember
-// (serve) and the replica that enrolls (replica) are processes of their own, so that
-// the memory is the replica's alone. The replica's manager, caches and clients are
-// the webhook's, over HTTP and JSON (the webhook itself has protobuf, which is
-// cheaper).
+// Command enroll prints the cost of enroll in a namespace of many slots: the time, the
+// allocations and the requests of an event, and of a cold start. The command needs no
+// cluster. A minimal API server (serve) and the replica that enrolls (replica) are
+// separate processes, so that the measured memory is the replica's. The replica's
+// manager, caches and clients are the webhook's, over HTTP and JSON (the webhook
+// itself has protobuf, which is cheaper).
 //
 // Left out: what a real API server adds to each request.
 package main
@@ -105,7 +104,7 @@ func measure(ctx context.Context, slots string) (first, again figures, err error
 	return first, again, nil
 }
 
-// figures are what a replica has measured.
+// figures are the measurements of a replica.
 type figures struct {
 	Start, Idle, Pod cost
 }
@@ -114,7 +113,8 @@ type cost struct {
 	// CPU is the processors' time, in milliseconds too.
 	Milliseconds, CPU, Megabytes float64
 	Requests, Writes             int
-	// Resident is the peak of the process in megabytes, where it was measured.
+	// Resident is the peak of the process's memory in megabytes; zero if it was not
+	// measured.
 	Resident float64 `json:",omitempty"`
 }
 

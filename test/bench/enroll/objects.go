@@ -16,7 +16,7 @@ import (
 
 const namespace = "shop"
 
-// kinds are those of the collections that a replica reads and writes.
+// kinds are the kinds of objects that a replica reads and writes.
 var kinds = map[string]string{
 	"v1 pods":                                   "Pod",
 	"v1 namespaces":                             "Namespace",
@@ -50,7 +50,7 @@ func (s *server) prepare(n int) error {
 	return nil
 }
 
-// gatedPod is a pod of about the size that one has in a cluster, 6 KB of JSON.
+// gatedPod returns a pod of a usual size, 6 KB of JSON.
 func gatedPod(i int) *corev1.Pod {
 	container := func(name string, command ...string) corev1.Container {
 		c := corev1.Container{

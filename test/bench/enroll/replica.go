@@ -35,9 +35,9 @@ import (
 )
 
 const (
-	// looks is of how many looks that find nothing to be done the median is printed.
+	// looks is the number of reconciliations without work whose median is printed.
 	looks = 21
-	// patience is for the caches to hear of what was written.
+	// patience is the time for the caches to get the written objects.
 	patience = time.Minute
 )
 
@@ -58,7 +58,7 @@ func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.RoundTripper.RoundTrip(r)
 }
 
-// bench is one replica that enrolls, and what it asks.
+// bench is one replica that enrolls, with a count of its requests.
 type bench struct {
 	traffic    traffic
 	manager    ctrl.Manager
@@ -101,7 +101,8 @@ func replica(ctx context.Context, address, slots string) error {
 	slices.SortFunc(idle, func(a, b cost) int { return cmp.Compare(a.Milliseconds, b.Milliseconds) })
 	f.Idle = idle[looks/2]
 	if f.Start.Writes == 0 {
-		// This replica has found all in place: what is measured next is the news alone.
+		// This replica has found all objects in place, so the next figures are those of
+		// changes alone.
 		if f.Pod, err = b.newPod(ctx); err != nil {
 			return err
 		}
@@ -148,7 +149,7 @@ func (b *bench) look(ctx context.Context) error {
 	return err
 }
 
-// settle looks until nothing is asked any more.
+// settle reconciles until the replica sends no request any more.
 func (b *bench) settle(ctx context.Context) error {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		before := b.traffic.requests.Load()
@@ -182,7 +183,7 @@ func (b *bench) newPod(ctx context.Context) (cost, error) {
 	return b.cost(func() error { return b.look(ctx) })
 }
 
-// cost measures what do takes.
+// cost measures the time, the memory and the requests of do.
 func (b *bench) cost(do func() error) (cost, error) {
 	var before, after runtime.MemStats
 	requests, writes := b.traffic.requests.Load(), b.traffic.writes.Load()
@@ -200,7 +201,7 @@ func (b *bench) cost(do func() error) (cost, error) {
 	}, err
 }
 
-// processors is the time that processors have spent on this process.
+// processors returns the time that processors have spent on this process.
 func processors() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -209,7 +210,7 @@ func processors() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// peak is the most memory that this process has had resident, in megabytes.
+// peak returns the highest resident memory of this process so far, in megabytes.
 func peak() (float64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

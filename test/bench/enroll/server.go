@@ -33,8 +33,8 @@ type change struct {
 	*object
 }
 
-// server remembers objects by their collection and name, and tells of changes. It
-// knows one namespace, labels and resource versions, and no defaults.
+// server stores objects by their collection and name, and streams changes. The server
+// knows one namespace, labels and resource versions, but no defaults.
 type server struct {
 	mu      sync.Mutex
 	grown   chan struct{}
@@ -118,7 +118,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, collection string)
 	answer(w, []byte(b.String()))
 }
 
-// selected are the objects that a request asks for, and the version that they are of.
+// selected returns the objects that a request selects, and their resource version.
 func (s *server) selected(r *http.Request, collection string) ([]*object, int) {
 	matches := matcher(r)
 	s.mu.Lock()
@@ -141,7 +141,7 @@ func matcher(r *http.Request) func(*object) bool {
 	return func(o *object) bool { return selector.Matches(labels.Set(o.metadata.Labels)) }
 }
 
-// watch streams changes; where it is asked to, all that is there before.
+// watch streams changes, after all existing objects if the request asks for them.
 func (s *server) watch(w http.ResponseWriter, r *http.Request, collection string) {
 	query, matches := r.URL.Query(), matcher(r)
 	from, _ := strconv.Atoi(query.Get("resourceVersion"))

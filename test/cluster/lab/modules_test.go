@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// A package that two programs share is compiled once only if all modules below
-// it have the same versions, too. One version apart in golang.org/x/sys, and the
-// first demo on a machine compiles client-go once more.
+// A package that two programs share is compiled once only if all modules below it have
+// the same versions, too. Two versions of golang.org/x/sys would make the first demo
+// on a machine compile client-go twice.
 func TestModulesAgreeOnWhatTheyShare(t *testing.T) {
 	root, err := state.Repository()
 	require.NoError(t, err)

@@ -8,7 +8,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The names that users of a cluster need; package state says what each one means.
+// The names that users of a cluster need; package state explains them.
 const (
 	KubernetesVersion = state.KubernetesVersion
 	ControlPlane      = state.ControlPlane

@@ -29,7 +29,7 @@ type Process struct {
 	// Ended: the process wrote its own end, with Code.
 	Ended bool
 	Code  int
-	// Signalled is when it was told to stop; zero if never.
+	// Signalled is the instant of the application's stop signal; zero if it got none.
 	Signalled time.Duration
 	// Contended: another process held the lock when this one began.
 	Contended bool

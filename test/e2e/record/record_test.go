@@ -19,7 +19,7 @@ func finish(t *testing.T, w *Writer) {
 	require.NoError(t, w.Lock.Close())
 }
 
-func TestTwoAtOnceAreSeen(t *testing.T) {
+func TestTwoProcessesAtOnceOverlap(t *testing.T) {
 	dir := t.TempDir()
 	a, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestTwoAtOnceAreSeen(t *testing.T) {
 	assert.Equal(t, "b", r.Contended()[0].Pod)
 }
 
-func TestOneAfterTheOtherIsNoOverlap(t *testing.T) {
+func TestSuccessiveProcessesDoNotOverlap(t *testing.T) {
 	dir := t.TempDir()
 	for _, token := range []string{"9", "10"} {
 		w, err := Begin(dir, "x", Meta{Pod: "p" + token, UID: token, Slot: "s", Token: token})
@@ -76,7 +76,7 @@ func TestDescendantKeepsTheLock(t *testing.T) {
 	assert.Len(t, r.Contended(), 1)
 }
 
-func TestTokensThatDoNotGrow(t *testing.T) {
+func TestTokensMustGrowBetweenPods(t *testing.T) {
 	process := func(uid, slot, token string) Process {
 		return Process{ID: uid + token, Meta: Meta{UID: uid, Slot: slot, Token: token}}
 	}

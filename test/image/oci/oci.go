@@ -29,7 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Config is what an image says of how to run it.
+// Config is an image's configuration of its process.
 type Config struct {
 	Entrypoint []string // default for Static: the program
 	Cmd        []string

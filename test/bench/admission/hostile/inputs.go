@@ -15,7 +15,7 @@ type kind struct {
 	calls [][]byte
 }
 
-// kinds are all ways, each with so many calls.
+// kinds returns all kinds, each with so many calls.
 func (r *registries) kinds(calls int) []kind {
 	each := func(of func(i int) []byte) [][]byte {
 		all := make([][]byte, calls)
@@ -61,12 +61,12 @@ func (r *registries) kinds(calls int) []kind {
 
 func (r *registries) small(n int) string { return fmt.Sprintf("%s/good/app%d:1", r.host, n) }
 
-// ordinary is a pod with an image by tag, which is asked for each time.
+// ordinary returns a pod with an image by tag, which causes a look-up each time.
 func (r *registries) ordinary(n int) []byte {
 	return review("shop", "", fmt.Sprintf(`{"name":"app","image":%q}`, r.small(n)))
 }
 
-// review is what the API server would send about a pod.
+// review returns the AdmissionReview that the API server would send about a pod.
 func review(namespace, annotations, containers string) []byte {
 	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"generateName":"biller-5b8c9d7f4d-","namespace":"` + namespace +
 		`","annotations":{"metaparticle.io/singleton":"true"` + annotations + `},"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet",` +

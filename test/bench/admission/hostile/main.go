@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command hostile prints what hostile pods cost the webhook, and what becomes of
-// ordinary ones meanwhile: two processes with the real handler, image resolver and
-// bounds, each in a memory cgroup with the limit of manifests/webhook.yaml, get a
-// thousand calls of each kind at once.
+// Command hostile prints the cost of hostile pods for the webhook, and the answers to
+// ordinary pods meanwhile. Two processes get a thousand calls of each kind at once.
+// Each has the real handler, image resolver and bounds, and a memory cgroup with the
+// limit of manifests/webhook.yaml.
 //
 // Left out: TLS between the API server and the webhook, and the owner that the
 // handler reads from the API server. Calls that are turned away with 429 come
@@ -101,7 +101,7 @@ func run(ctx context.Context, calls, good int, manifest string) error {
 	return nil
 }
 
-// quantile of durations that are sorted.
+// quantile returns a quantile of sorted durations.
 func quantile(sorted []time.Duration, q float64) string {
 	if len(sorted) == 0 {
 		return "–"

@@ -23,7 +23,7 @@ const (
 	slowHosts = 32
 )
 
-// registries are on loopback: one with all images, and several that hang.
+// registries has one registry with all images, and several that hang, on loopback.
 type registries struct {
 	server, slow *httptest.Server
 	host         string
@@ -80,7 +80,7 @@ func (r *registries) image(config any) []byte {
 	return manifest
 }
 
-// manifest is made anew for each repository, by the first part of its name.
+// manifest returns the manifest of a repository, by the first part of its name.
 func (r *registries) manifest(repository string) (text []byte, mediaType string) {
 	kind, _, _ := strings.Cut(repository, "/")
 	switch kind {

@@ -40,10 +40,10 @@ func (owner) Workload(_ context.Context, _ string, pod *corev1.Pod) (api.Workloa
 	return api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, &pod.Spec, nil
 }
 
-// timeout is what cmd/webhook gives a call by default.
+// timeout is cmd/webhook's default time for a call.
 const timeout = 8 * time.Second
 
-// serve is a replica: it prints its address and answers until the context ends.
+// serve runs a replica: it prints its address, and answers until the context ends.
 func serve(ctx context.Context, plainHTTP []string) error {
 	ctrl.SetLogger(logr.Discard())
 	options := admit.Options{
@@ -67,7 +67,7 @@ func serve(ctx context.Context, plainHTTP []string) error {
 	return nil
 }
 
-// memoryLimit is the limit of the webhook's container.
+// memoryLimit returns the memory limit of the webhook's container.
 func memoryLimit(manifest string) (int64, error) {
 	text, err := os.ReadFile(manifest)
 	if err != nil {
@@ -119,7 +119,7 @@ func (p *process) end() {
 	}
 }
 
-// confine moves a process into a memory cgroup of its own, of version 1 or 2.
+// confine moves a process into a separate memory cgroup, of version 1 or 2.
 func confine(name string, pid int, limit int64) (string, error) {
 	for _, of := range []struct{ root, limit string }{
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"},
@@ -137,7 +137,7 @@ func confine(name string, pid int, limit int64) (string, error) {
 	return "", errors.New("no memory cgroup")
 }
 
-// peak is the most that was ever resident.
+// peak returns the highest resident memory so far.
 func (p *process) peak() (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
@@ -152,7 +152,8 @@ func (p *process) peak() (int64, error) {
 	return kilobytes << 10, err
 }
 
-// charged says what the cgroup counted at most, the kernel's buffers included.
+// charged returns the highest memory that the cgroup counted, with the kernel's
+// buffers.
 func (p *process) charged() string {
 	for _, file := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
 		if text, err := os.ReadFile(filepath.Join(p.group, file)); p.group != "" && err == nil {

@@ -34,7 +34,7 @@ type senders struct {
 	good       int
 }
 
-// tally is what came back.
+// tally counts the answers.
 type tally struct {
 	mu      sync.Mutex
 	answers map[string]int
@@ -58,8 +58,8 @@ func (t *tally) ordinary(answer string, took time.Duration) {
 	t.taken = append(t.taken, took)
 }
 
-// wave sends hostile calls all at once, and ordinary ones until they are
-// answered, or for so long if there are none. It prints a row.
+// wave sends all hostile calls at once, and ordinary calls until the hostile ones are
+// answered. A wave without hostile calls lasts for the given time. wave prints a row.
 func (s *senders) wave(ctx context.Context, name string, calls [][]byte, least time.Duration) error {
 	t := &tally{answers: map[string]int{}, failed: map[string]int{}}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
@@ -123,8 +123,8 @@ const (
 	busy     = "turned away"
 )
 
-// insist calls as the API server does: again after a second if there are too
-// many, until the webhook's time is up.
+// insist calls as the API server does: after status 429 it waits for a second and
+// calls again, until the webhook's time is up.
 func (s *senders) insist(ctx context.Context, client *http.Client, n int, call []byte) string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

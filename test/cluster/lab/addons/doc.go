@@ -1,5 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package addons installs what runs in pods: cluster DNS and cert-manager.
+// Package addons installs the cluster's programs that run in pods: DNS and
+// cert-manager.
 package addons

@@ -68,7 +68,7 @@ func Programs() []Program {
 	}
 }
 
-// MetricsServer is built only for those who ask for metrics: a demo does not.
+// MetricsServer is built only if a caller needs metrics; a demo does not.
 var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
 
 // Make builds each program that the cache lacks, and links all into the state
@@ -219,7 +219,7 @@ func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step str
 	bar := newProgress(l, title)
 	defer bar.stop()
 
-	// This is also where modules are downloaded.
+	// The command also downloads the modules.
 	list := goCommand(ctx, source, append(append([]string{"list", "-deps", "-f={{if .Stale}}{{.ImportPath}}{{end}}"}, shared...), p.target)...)
 	stale, err := bar.run(list, "downloading modules")
 	if err != nil {
@@ -245,7 +245,7 @@ func link(l *state.Lab, dir string) error {
 	return nil
 }
 
-// linkNames adds runc, and a name for each program of a file that is several.
+// linkNames adds runc, and a link for each program of a file that contains several.
 func linkNames(l *state.Lab) error {
 	names := map[string]string{}
 	for _, name := range []string{
@@ -286,7 +286,7 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return err
 	}
 	defer os.RemoveAll(chart)
-	// A release of the chart is made just so.
+	// Releases of the chart are made in this way.
 	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
 		return err
 	}

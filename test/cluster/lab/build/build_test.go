@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The versions that this package names are those that are built.
+// The versions that this package names are built.
 func TestProgramsHaveTheVersionsThatAreNamed(t *testing.T) {
 	l, err := state.Open(t.TempDir())
 	require.NoError(t, err)
@@ -58,7 +58,7 @@ func TestKeyChangesWithWhatIsBuilt(t *testing.T) {
 	assert.ErrorContains(t, err, "requires example.com/m v1.2.3, but this is for v1.2.4")
 }
 
-func TestProgressLine(t *testing.T) {
+func TestProgressLineCountsPackages(t *testing.T) {
 	p := &progress{title: "building x", what: "packages compiled", done: 7}
 	assert.Equal(t, "building x: 7 packages compiled, 65 s", p.line(65*time.Second))
 	p.total = 9

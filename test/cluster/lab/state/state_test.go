@@ -40,7 +40,7 @@ func TestTwoDirectoriesAreTwoCgroups(t *testing.T) {
 	assert.Len(t, one.Cgroup(), len("metaparticle-")+8)
 }
 
-func TestStateIsFoundAgain(t *testing.T) {
+func TestSavedStateIsReadBack(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(dir)
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func TestStateIsFoundAgain(t *testing.T) {
 	assert.Equal(t, "127.0.0.1:5678", again.Registry())
 }
 
-func TestNodes(t *testing.T) {
+func TestNodeNumberDeterminesItsAddress(t *testing.T) {
 	l := &Lab{Saved: Saved{Workers: 3}}
 	n, err := l.Node("n3")
 	require.NoError(t, err)

@@ -1,11 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command cainjector is cert-manager's cainjector of the release that users
-// have, around its own reconcilers. Of the last release whose programs can be
-// built from its module, the one program that will not do is this: it is
-// linked to a Kubernetes that knows no matchConditions, and writes webhook
-// configurations back without them.
+// Command cainjector is cert-manager's cainjector of the release that users have,
+// around its own reconcilers. The cluster uses the last release whose programs can be
+// built from its module. Its cainjector knows no matchConditions, and so removes them
+// from webhook configurations.
 package main
 
 import (
@@ -44,12 +43,12 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("configure client: %w", err)
 	}
-	// What it applies, it owns by the first part of this name.
+	// The first part of this name is the owner of the fields that the program applies.
 	config.UserAgent = "cert-manager-cainjector/lab"
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: server.Options{BindAddress: "0"},
-		// The reconcilers hear of a Secret by its metadata. Read from a cache of
-		// its own, a new one may not be there yet, and nobody asks again.
+		// The reconcilers watch the metadata of Secrets. A second cache may not have a new
+		// Secret yet when they read it, and they would not read it again.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 	})
 	if err != nil {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubernetes is every Kubernetes program of the test cluster, and etcd,
-// in one file: the name it is called by selects the program. One link step and
-// 180 MB instead of eight and a gigabyte.
+// Command kubernetes contains every Kubernetes program of the test cluster, and etcd,
+// in one file. The name of the command selects the program. So there is one link step
+// instead of eight, and 180 MB instead of a gigabyte.
 package main
 
 import (

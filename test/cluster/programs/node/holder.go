@@ -15,9 +15,9 @@ import (
 	"syscall"
 )
 
-// holder is the first process of a node's namespaces and holds them open: when
-// it is killed, the kernel kills every process in them and frees every mount
-// and network link.
+// holder runs the first process of a node's namespaces. When this process is killed,
+// the kernel kills every process in the namespaces, and frees their mounts and network
+// links.
 //
 //	holder -report SOCKET -hostname NAME [-bind FROM:TO,…] [-shared DIR]
 func holder(args []string) error {
@@ -35,7 +35,7 @@ func holder(args []string) error {
 	if err := announce(*report); err != nil {
 		return err
 	}
-	// Termination signals of a terminal or a session are not for the holder: only SIGKILL ends it.
+	// The holder ignores the termination signals of a terminal or a session: only SIGKILL ends it.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	reap(nil)
 	return nil
@@ -88,7 +88,7 @@ func prepare(hostname, binds, shared string) error {
 	return nil
 }
 
-// pause is the whole program of a pod's sandbox.
+// pause runs the whole program of a pod's sandbox.
 func pause() {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGINT, syscall.SIGTERM)

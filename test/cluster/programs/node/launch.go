@@ -61,9 +61,8 @@ func launch(args []string) error {
 	return cmd.Start()
 }
 
-// daemon joins its cgroups, tells the socket that it is there (the kernel tells
-// the other end our PID, in the other end's own numbering), waits until that
-// is noted, and becomes the command.
+// daemon joins its cgroups, and connects to the socket, whose other end gets the PID
+// from the kernel. Then daemon waits until the PID is noted, and becomes the command.
 func daemon(args []string) error {
 	if len(args) < 3 {
 		return errors.New("usage: daemon SOCKET CGROUPS COMMAND…")

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command node is what the test cluster needs besides Kubernetes: the first
-// process of a node's namespaces, the start of its daemons, the pause
-// container, the image registry and the way in from the host. The name it is
-// called by, or its first argument, selects one.
+// Command node has the programs that the test cluster needs besides Kubernetes: the
+// first process of a node's namespaces, the start of its daemons, the pause container,
+// the image registry and the way in from the host. The name it is called by, or its
+// first argument, selects one.
 package main
 
 import (

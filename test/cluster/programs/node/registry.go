@@ -39,7 +39,7 @@ func serveRegistry(args []string) error {
 	return <-ended
 }
 
-// private is a registry that says nothing to who has not logged in.
+// private returns a registry that refuses clients without a login.
 type private struct {
 	http.Handler
 	user, password string
@@ -63,9 +63,9 @@ func (p private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.Handler.ServeHTTP(w, r)
 }
 
-// durable is a registry that survives its own restart: blobs are files already;
-// manifests, which the library keeps in memory, are recorded in the order they
-// came and put in again at the start.
+// durable returns a registry that survives its own restart. Blobs are files already.
+// Manifests, which the library keeps in memory, are recorded, and replayed in their
+// order at the start.
 type durable struct {
 	http.Handler
 	dir string

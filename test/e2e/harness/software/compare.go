@@ -167,7 +167,7 @@ func NewSpecimen(s *space.Space, w Software, name string, annotations map[string
 	return p
 }
 
-// follow keeps the last status of a pod, from the event of its deletion.
+// follow keeps the pod's last status, which the watch event of its deletion carries.
 func (p *Specimen) follow() {
 	w, err := p.Client.CoreV1().Pods(p.Space.Namespace).Watch(p.Context(), metav1.ListOptions{
 		FieldSelector: "metadata.name=" + p.Name, ResourceVersion: "0",
