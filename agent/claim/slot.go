@@ -15,6 +15,8 @@ type terms struct {
 	Config
 	// leaps counts the leaps of the wall clock that the claim was told of.
 	leaps int
+	// known are the holds that can be proven to be over; nil while all can.
+	known map[string]bool
 }
 
 // jitter returns a duration between half of d and d, so that agents that failed
@@ -27,7 +29,7 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 // alive. The slot may then be taken back at once, or released.
 func (t *terms) proven(f Facts, r lease.Record) bool {
 	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
-	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
+	return t.Self.Mine(r) && (t.known == nil || t.known[r.Hold]) && (rebooted || f.Proven(r.Hold))
 }
 
 // slot is one Lease, as this claim sees and holds it.

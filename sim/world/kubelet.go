@@ -15,8 +15,10 @@ import (
 
 // template is what pods are made from.
 type template struct {
-	workload   string
-	slots      []string
+	workload string
+	slots    []string
+	// any: one of the slots is enough, those of a semaphore.
+	any        bool
 	duration   time.Duration
 	grace      time.Duration
 	containers []string
