@@ -28,8 +28,11 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 // proven reports whether the Lease is this pod's own and no child of its hold can be
 // alive. The slot may then be taken back at once, or released.
 func (t *terms) proven(f Facts, r lease.Record) bool {
+	if t.known != nil && !t.known[r.Hold] {
+		return false
+	}
 	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
-	return t.Self.Mine(r) && (t.known == nil || t.known[r.Hold]) && (rebooted || f.Proven(r.Hold))
+	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
 // slot is one Lease, as this claim sees and holds it.
