@@ -68,6 +68,8 @@ type Config struct {
 	PodName, PodUID, PodIP string
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
+	// Any: one of the slots is enough, whichever it is. Otherwise all are needed.
+	Any bool
 	// Containers are the gated containers.
 	Containers []string
 	// InitContainers are the gated init containers. A hold is kept while they

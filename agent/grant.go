@@ -89,6 +89,15 @@ func (h *hold) unanswered(s claim.State) bool {
 	return slices.ContainsFunc(h.grantable(), func(r gate.Report) bool { return r.Leap != 0 && h.answers(s, r) == 0 })
 }
 
+// slotsOf returns the slots that are held, in the order of acquisition.
+func slotsOf(s claim.State) []string {
+	var all []string
+	for _, t := range s.Tokens {
+		all = append(all, t.Slot)
+	}
+	return all
+}
+
 // slotTokens returns the slots and their fencing tokens, in the order of acquisition.
 func slotTokens(s claim.State) []gate.SlotToken {
 	var all []gate.SlotToken

@@ -23,6 +23,7 @@ type hold struct {
 	loop *loop
 
 	id    string
+	slots []string
 	since time.Duration
 	// serving is the instant since which its children run and pass their probes. served:
 	// they did so under an earlier agent process.
@@ -39,7 +40,7 @@ type hold struct {
 
 // newHold returns the hold of the slots that were acquired.
 func newHold(u *unit, l *loop, s claim.State) *hold {
-	h := &hold{unit: u, loop: l, id: s.Hold, since: l.now, resumed: s.Resumed}
+	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
 	if h.resumed {
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
@@ -92,7 +93,7 @@ func (h *hold) tellEnd(state claim.State, end ending) {
 	}
 	u.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
 	u.metrics.Ends(end.reason)
-	u.events.Ends(end.reason, u.config.Slots)
+	u.events.Ends(end.reason, h.slots)
 }
 
 // ending has the reason why a hold ends, and the grace that its children get.
@@ -185,7 +186,7 @@ func (h *hold) noteServing(s claim.State) {
 func (h *hold) appear(ctx context.Context) time.Duration {
 	u := h.unit
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
-		Hold: h.id, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(),
+		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(),
 	}))
 }
 
@@ -199,7 +200,7 @@ func (h *hold) letGo(reason string) {
 	switch {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
-		u.events.NotReleased(u.config.Slots)
+		u.events.NotReleased(h.slots)
 	case reason == show.ReasonYield:
 		// Standbys act within milliseconds; one whose watch has ended is back after a
 		// retry.

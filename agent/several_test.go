@@ -33,6 +33,40 @@ func TestTheDeadlineOfSeveralSlotsIsTheEarliest(t *testing.T) {
 	}
 }
 
+func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
+	pool := []string{"semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2"}
+	simulate(t, func(w *world) {
+		w.free(pool...)
+		a := w.start("a", func(c *Config) { c.Slots, c.Any = pool, true })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		held := func() (slots []string) {
+			for _, slot := range pool {
+				if w.server.lease(slot).Holder == a.identity() {
+					slots = append(slots, slot)
+				}
+			}
+			return slots
+		}
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		first := held()
+		require.Len(t, first, 1)
+
+		// Another pod has the slot now, so the child ends, and the agent takes another one.
+		l := w.server.lease(first[0])
+		l.Holder, l.RenewTime = "somebody", time.Now()
+		w.server.put(&l)
+		w.within(10*time.Second, "child runs under another slot", func() bool {
+			slots := held()
+			return a.running("s1") && len(slots) == 1 && slots[0] != first[0]
+		})
+		assert.Len(t, a.gates.drains, 1, "the child of the lost slot was stopped")
+		w.pass(2 * time.Minute)
+		require.True(t, a.running("s1"))
+		require.Len(t, held(), 1)
+		assert.NotEqual(t, first, held())
+	})
+}
+
 func TestLostFirstSlotGivesUpTheLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")

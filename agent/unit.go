@@ -48,7 +48,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		probes: newProbes(c),
 	}
 	u.orders = newOrders(c, u.shims)
-	u.claim = claim.New(claim.Config{Slots: c.Slots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
+	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
 	shown.Asked = func(ctx context.Context, hold string, deleted bool) {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })

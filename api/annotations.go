@@ -51,6 +51,12 @@ var Annotations = table{
 		Examples: []string{"nightly", "a,b.c", "1.a-b"},
 	},
 	{
+		Key: SemaphoreAnnotation, Value: "`name=size`", Default: "no claim", Kind: Semaphore,
+		Meaning: "Of all pods in the namespace that name the semaphore, whatever their workload, as many run as it has " +
+			"slots: 1 to 32. The holders alone are Ready. A pod of a semaphore has no other claim.",
+		Examples: []string{"pool=3", "db.pool=1", "a=32"},
+	},
+	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; where that is not known, all but those of well-known proxies",
 		Meaning:  "Which containers wait for the slot, ordinary init containers too if they are named; the others run at once.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
@@ -98,7 +104,6 @@ var planned = []string{
 	Prefix + "barrier",
 	Prefix + "once",
 	Prefix + "ports",
-	Prefix + "semaphore",
 	Prefix + "shards",
 }
 

@@ -99,7 +99,7 @@ func (s source) run() RunArgs {
 	r.Workload = strings.ReplaceAll(s.text(), "$", "")
 	r.Readiness = []Readiness{ReadinessForward, ReadinessHolder}[s.IntN(2)]
 	r.Gate = []Gate{GateContainer, GatePod, GateReadiness}[s.IntN(3)]
-	r.OwnKernel, r.Verbose = s.some(), s.some()
+	r.Any, r.OwnKernel, r.Verbose = s.some(), s.some(), s.some()
 	for _, field := range []*string{&r.Install, &r.Listen, &r.RunDir, &r.Credentials} {
 		if s.some() {
 			*field = s.text()

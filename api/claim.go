@@ -6,6 +6,7 @@ package api
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -42,6 +43,8 @@ type Kind struct {
 	Scope Scope
 	// Forwards marks a kind whose standbys can forward ports: it has one holder.
 	Forwards bool
+	// Sole marks a kind whose claims do not share a pod with another claim.
+	Sole bool
 
 	// parse reads an annotation's value, and returns the claims but for their Kind. If
 	// something is wrong with the value, parse says what.
@@ -76,6 +79,13 @@ var (
 		parse:  parseLocks,
 		slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
 		isSlot: isLockSlot,
+	}
+	// Semaphore is any one of several slots, for the pods of a namespace.
+	Semaphore = &Kind{
+		Key: SemaphoreAnnotation, Ask: SemaphoreAnnotation, Scope: ScopeNamespace, Sole: true,
+		parse:  parseSemaphore,
+		slots:  semaphoreSlots,
+		isSlot: isSemaphoreSlot,
 	}
 )
 
@@ -113,6 +123,36 @@ func parseLocks(value string) ([]Claim, string) {
 	return locks, problem
 }
 
+func parseSemaphore(value string) ([]Claim, string) {
+	name, text, sized := strings.Cut(strings.TrimSpace(value), "=")
+	size, err := strconv.Atoi(text)
+	switch {
+	case strings.Contains(value, ","):
+		return nil, "name one semaphore: several in one pod come with a later version"
+	case !sized:
+		return nil, "write a name and how many pods may run, as in pool=3"
+	case err != nil || size < 1 || size > maxSemaphore || strconv.Itoa(size) != text:
+		return nil, fmt.Sprintf("after the = write how many pods may run: a number from 1 to %d", maxSemaphore)
+	case !isSemaphore(name):
+		return nil, fmt.Sprintf("a semaphore's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxSemaphoreName)
+	}
+	return []Claim{{Name: name, Size: size}}, ""
+}
+
+func semaphoreSlots(c Claim, _ Workload) []string {
+	var slots []string
+	for i := range c.Size {
+		slots = append(slots, SemaphoreLease(c.Name, i))
+	}
+	return slots
+}
+
+// Any reports whether any one of the pod's slots is enough to run. Otherwise the pod
+// needs all of them.
+func (r Request) Any() bool {
+	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
+}
+
 // Slots returns the names of the Leases that a pod of the workload claims, in the
 // order in which every agent acquires them.
 func (r Request) Slots(of Workload) []string {
@@ -126,8 +166,16 @@ func (r Request) Slots(of Workload) []string {
 
 // IsSlot reports whether a claim can name the Lease. enroll gives rights on no other
 // Lease. A shortened name counts by what the hash has left of it.
-func IsSlot(lease string) bool { return Annotations.isSlot(lease) }
+func IsSlot(lease string) bool { return Annotations.scopeOf(lease) != "" }
 
-func (all table) isSlot(lease string) bool {
-	return slices.ContainsFunc(all, func(a Annotation) bool { return a.Kind != nil && a.Kind.isSlot(lease) })
+// ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
+func ScopeOf(lease string) Scope { return Annotations.scopeOf(lease) }
+
+func (all table) scopeOf(lease string) Scope {
+	for _, a := range all {
+		if a.Kind != nil && a.Kind.isSlot(lease) {
+			return a.Kind.Scope
+		}
+	}
+	return ""
 }

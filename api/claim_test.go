@@ -4,9 +4,7 @@
 package api
 
 import (
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -14,64 +12,79 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// semaphore is a kind that does not exist: of all pods in the namespace that name it,
-// as many run as it has slots. The table must carry such a kind.
-var semaphore = Annotation{
-	Key: Prefix + "semaphore", Value: "`name=size`", Default: "no claim", Meaning: "…", Examples: []string{"workers=3"},
-	Kind: &Kind{
-		Key: Prefix + "semaphore", Ask: Prefix + "semaphore", Scope: ScopeNamespace,
-		parse: func(value string) ([]Claim, string) {
-			name, text, _ := strings.Cut(value, "=")
-			size, err := strconv.Atoi(text)
-			if err != nil || size < 1 || !isLock(name) {
-				return nil, "write a name and a size"
-			}
-			return []Claim{{Name: name, Size: size}}, ""
-		},
-		slots: func(c Claim, _ Workload) []string {
-			var slots []string
-			for i := range c.Size {
-				slots = append(slots, fmt.Sprintf("semaphore-%d.%s", i, c.Name))
-			}
-			return slots
-		},
-		isSlot: func(lease string) bool {
-			first, name, _ := strings.Cut(lease, ".")
-			i, ok := strings.CutPrefix(first, "semaphore-")
-			_, err := strconv.Atoi(i)
-			return ok && err == nil && isLock(name)
-		},
-	},
+func TestSemaphoreClaimsOneOfItsSlots(t *testing.T) {
+	r, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
+	require.NoError(t, err)
+	pool := Claim{Kind: Semaphore, Name: "pool", Size: 3}
+	assert.Equal(t, claimed(pool), r.Claimed)
+	assert.True(t, r.Any())
+	assert.Equal(t, []string{"semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2"}, r.Slots(Workload{"apps", "Deployment", "a"}))
+	assert.Equal(t, r.Slots(Workload{}), r.Slots(Workload{"batch", "Job", "b"}), "the semaphore is of the namespace")
+	assert.Equal(t, ReadinessHolder, r.Standbys(), "no single holder to forward to")
+
+	r, err = Parse(map[string]string{SemaphoreAnnotation: "pool=12"})
+	require.NoError(t, err)
+	slots := r.Slots(Workload{})
+	assert.Len(t, slots, 12)
+	assert.IsNonDecreasing(t, slots, "the agent demands the order of the names")
+
+	r, err = Parse(map[string]string{SemaphoreAnnotation: "pool=1"})
+	require.NoError(t, err)
+	assert.False(t, r.Any(), "one slot of one is all of them")
+	r, err = Parse(map[string]string{LockAnnotation: "a,b"})
+	require.NoError(t, err)
+	assert.False(t, r.Any())
 }
 
-func TestTableCarriesClaimsOfSeveralHolders(t *testing.T) {
-	all := append(slices.Clone(Annotations), semaphore)
-	r, err := all.parse(map[string]string{semaphore.Key: "workers=3", LockAnnotation: "a", ReadinessAnnotation: "forward"})
+func TestSemaphoreOfAnotherSizeSharesSlots(t *testing.T) {
+	three, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
 	require.NoError(t, err)
-	workers := Claim{Kind: semaphore.Kind, Name: "workers", Size: 3}
-	assert.Equal(t, claimed(lock("a"), workers), r.Claimed)
-	assert.Equal(t, []string{"semaphore-0.workers", "semaphore-1.workers", "semaphore-2.workers"}, workers.Slots(Workload{}))
-	assert.Equal(t, []string{"lock.a", "semaphore-0.workers", "semaphore-1.workers", "semaphore-2.workers"}, r.Slots(Workload{}))
-	assert.Equal(t, ReadinessHolder, r.Standbys(), "no single holder to forward to")
-	assert.True(t, all.isSlot("semaphore-2.workers"))
-	assert.False(t, IsSlot("semaphore-2.workers"), "the table of this version has no such kind")
+	five, err := Parse(map[string]string{SemaphoreAnnotation: "pool=5"})
+	require.NoError(t, err)
+	assert.Equal(t, three.Slots(Workload{}), five.Slots(Workload{})[:3], "at most the greatest size runs")
+}
 
+func TestSemaphoreMistakesKeepTheirWords(t *testing.T) {
+	long := strings.Repeat("a", maxSemaphoreName)
+	_, err := Parse(map[string]string{SemaphoreAnnotation: long + "=32"})
+	require.NoError(t, err)
 	for value, want := range map[string]string{
-		"workers":   `metaparticle.io/semaphore is "workers": write a name and a size`,
-		"workers=0": `metaparticle.io/semaphore is "workers=0": write a name and a size`,
+		"":           "write a name and how many pods may run, as in pool=3",
+		"pool":       "write a name and how many pods may run, as in pool=3",
+		"a=2,b=3":    "name one semaphore: several in one pod come with a later version",
+		"pool=":      "after the = write how many pods may run: a number from 1 to 32",
+		"pool=0":     "after the = write how many pods may run: a number from 1 to 32",
+		"pool=33":    "after the = write how many pods may run: a number from 1 to 32",
+		"pool=03":    "after the = write how many pods may run: a number from 1 to 32",
+		"pool=3x":    "after the = write how many pods may run: a number from 1 to 32",
+		"Pool=3":     "a semaphore's name is at most 240 lower-case letters, digits, dashes and dots, with a letter or digit at both ends",
+		"=3":         "a semaphore's name is at most 240 lower-case letters, digits, dashes and dots, with a letter or digit at both ends",
+		long + "a=3": "a semaphore's name is at most 240 lower-case letters, digits, dashes and dots, with a letter or digit at both ends",
 	} {
-		_, err = all.parse(map[string]string{semaphore.Key: value})
-		assert.EqualError(t, err, want)
+		_, err := Parse(map[string]string{SemaphoreAnnotation: value})
+		require.Error(t, err, value)
+		assert.True(t, strings.HasPrefix(err.Error(), "metaparticle.io/semaphore is ") && strings.HasSuffix(err.Error(), ": "+want), "%s: %v", value, err)
 	}
-	_, err = all.parse(map[string]string{Prefix + "semaphor": "workers=3"})
-	assert.EqualError(t, err, "metaparticle.io/semaphor is not known: did you mean metaparticle.io/semaphore?")
-	_, err = all.parse(map[string]string{OnLossAnnotation: "restart"})
-	assert.ErrorContains(t, err, `add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore, or remove it`)
-	_, err = all.parse(map[string]string{semaphore.Key: "workers=3", InjectAnnotation: "false"})
-	assert.ErrorContains(t, err, "metaparticle.io/semaphore claims a slot")
-	for _, a := range all {
-		checkRow(t, all, a)
+}
+
+func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
+	for name, test := range map[string]struct {
+		key, value, want string
+	}{
+		"lock":      {LockAnnotation, "a", "metaparticle.io/semaphore is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two"},
+		"singleton": {SingletonAnnotation, "true", "metaparticle.io/semaphore is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two"},
+		"forward": {ReadinessAnnotation, "forward",
+			`metaparticle.io/readiness is "forward", but with metaparticle.io/semaphore only the holders are Ready, for there may be several: remove it`},
+		"misspelt":  {Prefix + "semaphor", "pool=3", "metaparticle.io/semaphor is not known: did you mean metaparticle.io/semaphore?"},
+		"opted out": {InjectAnnotation, "false", `metaparticle.io/inject is "false", but metaparticle.io/semaphore claims a slot: remove one of the two`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3", test.key: test.value})
+			assert.EqualError(t, err, test.want)
+		})
 	}
+	_, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3", SingletonAnnotation: "false"})
+	assert.NoError(t, err, "it claims nothing")
 }
 
 func TestEachRowOfTheTableIsWhole(t *testing.T) {

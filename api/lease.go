@@ -6,11 +6,13 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"strings"
 )
 
 const (
 	lockPrefix      = "lock."
+	semaphorePrefix = "semaphore."
 	singletonPrefix = "singleton"
 )
 
@@ -45,6 +47,12 @@ func (w Workload) Valid() bool {
 
 // LockLease returns the name of the Lease of a lock.
 func LockLease(name string) string { return lockPrefix + name }
+
+// SemaphoreLease returns the name of the Lease of one slot of a semaphore. The number
+// after the last dot is the slot's: a semaphore's name may have dots, too.
+func SemaphoreLease(name string, slot int) string {
+	return semaphorePrefix + name + "." + strconv.Itoa(slot)
+}
 
 // SingletonLease returns the name of the Lease of a workload's singleton; name is empty
 // for the plain singleton.

@@ -16,6 +16,7 @@ const (
 const (
 	SingletonAnnotation     = Prefix + "singleton"
 	LockAnnotation          = Prefix + "lock"
+	SemaphoreAnnotation     = Prefix + "semaphore"
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"

@@ -95,6 +95,7 @@ func (p *parser) together() {
 	if !p.request.Shims() {
 		p.withoutShims()
 	}
+	p.sole()
 	if p.request.OptOut || p.misnamed || p.hasClaimKey() {
 		return
 	}
@@ -102,6 +103,24 @@ func (p *parser) together() {
 		if _, ok := p.annotations[a.Key]; ok && !a.Alone {
 			p.wrong(a.Key, "has no effect without a claim: add %s, or remove it", p.table.asks())
 		}
+	}
+}
+
+// sole judges a claim that is the only one of its pod, and has several holders.
+func (p *parser) sole() {
+	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
+	if i < 0 {
+		return
+	}
+	sole := p.request.Claimed[i].Kind
+	for _, c := range p.request.Claimed {
+		if c.Kind != sole {
+			p.wrong(sole.Key, "is in one pod with %s, which comes with a later version: remove one of the two", c.Kind.Key)
+			break
+		}
+	}
+	if p.request.Shims() && p.request.Readiness == ReadinessForward {
+		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, for there may be several: remove it", ReadinessForward, sole.Key)
 	}
 }
 

@@ -19,7 +19,9 @@ const DefaultGrace = 30 * time.Second
 // three, which tests set. A writer begins with [DefaultRunArgs].
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
-	Slots         []string
+	Slots []string
+	// Any: one of the slots is enough, whichever it is.
+	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
 	// Grace is the time that a yield leaves the application to stop.
@@ -92,6 +94,7 @@ func RecallRunArgs(words []string) RunArgs {
 var runArguments = arguments[RunArgs]{
 	namesArg("slots", "Leases to hold, comma-separated, in the order of acquisition",
 		func(r *RunArgs) *[]string { return &r.Slots }),
+	optionArg("any", "one of the slots is enough, whichever it is", func(r *RunArgs) *bool { return &r.Any }),
 	durationArg("lease-duration", "how long a holder that vanished blocks the others",
 		func(r *RunArgs) *time.Duration { return &r.LeaseDuration }),
 	textArg("readiness", "how a standby looks: forward or holder",

@@ -5,6 +5,7 @@ package api
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,6 +13,18 @@ import (
 func isLockSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, lockPrefix)
 	return ok && isLock(name)
+}
+
+// isSemaphoreSlot reports whether a semaphore can have the Lease. The number of its slot
+// has one spelling: two spellings of one number would be two Leases.
+func isSemaphoreSlot(lease string) bool {
+	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
+	dot := strings.LastIndexByte(rest, '.')
+	if !ok || dot < 0 {
+		return false
+	}
+	n, err := strconv.Atoi(rest[dot+1:])
+	return err == nil && n >= 0 && n < maxSemaphore && strconv.Itoa(n) == rest[dot+1:] && isSemaphore(rest[:dot])
 }
 
 // isSingletonSlot reports whether a singleton can have the Lease. Of a shortened name
@@ -77,6 +90,9 @@ func readKind(part string) (Workload, bool) {
 
 // isLock reports whether a lock can have the name.
 func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name) }
+
+// isSemaphore reports whether a semaphore can have the name.
+func isSemaphore(name string) bool { return len(name) <= maxSemaphoreName && isSubdomain(name) }
 
 // isSingletonName reports whether a singleton can have the name.
 func isSingletonName(name string) bool {

@@ -18,6 +18,10 @@ func TestIsSlotTakesNamesOfClaimsAlone(t *testing.T) {
 		"singleton-writer.deployment.a.b": true, "singleton.rollout-argoproj-io.r": true, "singleton.a--b.x": true,
 		"singleton.a--b-c--d.x": true, SingletonLease(Workload{"apps", "Deployment", long}, ""): true,
 
+		"semaphore.a.0": true, "semaphore.a.1.31": true, "semaphore." + long[:240] + ".9": true,
+
+		"semaphore.a": false, "semaphore.a.": false, "semaphore..0": false, "semaphore.0": false, "semaphore.a.32": false,
+		"semaphore.a.01": false, "semaphore.a.-1": false, "semaphore.A.0": false, "semaphore." + long[:241] + ".9": false,
 		"": false, "lock": false, "lock.": false, "lock.CAPS_and spaces": false, "lock.a,b": false, "lock.a/b": false,
 		"lock." + long[:249]: false, "lock.-a": false, "lock.a..b": false,
 		"singleton": false, "singleton.": false, "singleton.deployment": false, "singleton.deployment.": false,

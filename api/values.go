@@ -18,6 +18,10 @@ const (
 	maxName = 253
 	// maxLock leaves room for the prefix of the Lease's name.
 	maxLock = maxName - len(lockPrefix)
+	// maxSemaphore bounds the slots of a semaphore: a standby watches all of them.
+	maxSemaphore = maxListed
+	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
+	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
 	// maxListed bounds a list. The whole of a pod's annotations may be 256 KiB; a pod
 	// with hundreds of slots is a mistake.
 	maxListed = 32

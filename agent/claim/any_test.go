@@ -130,3 +130,33 @@ func TestChildOfOneSlotIsResumed(t *testing.T) {
 		})
 	}
 }
+
+// A grant of the next hold ends the doubts of the pod's shims. The hold before it, of an
+// earlier process, seems to be proven then.
+func TestHoldThatWasWaitedOutIsNotReleased(t *testing.T) {
+	waitedOut := 0
+	for seed := range uint64(10) {
+		m := semaphore(t, 1, 3)
+		p := m.pods[0]
+		p.processes += seed
+		before, slot := p.child.hold, p.lease(p.child.tokens[0].Slot)
+		p.start()
+		p.heard, p.fresh = false, true
+		m.advance(50 * time.Second)
+		require.NotNil(t, p.child)
+		require.NotEqual(t, before, p.child.hold)
+		p.heard = true
+		m.advance(10 * time.Second)
+		if slot.record.Hold == p.child.hold {
+			continue
+		}
+		waitedOut++
+		assert.Equal(t, before, slot.record.Hold)
+		p.yield()
+		p.step()
+		m.settle()
+		m.advance(2 * time.Second)
+		assert.Equal(t, "a", m.running(), "the pod waits for no hold twice")
+	}
+	assert.NotZero(t, waitedOut)
+}

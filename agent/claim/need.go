@@ -74,6 +74,23 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
+// begin notes which holds can be proven to be over from now on: that of the campaign which
+// begins, and those that are proven by now or were written by this process. Any other hold
+// was waited out. A later grant ends the doubts of the pod's shims, and so seems to prove it.
+func (n need) begin(p *plan, hold string) {
+	known := map[string]bool{hold: true}
+	for _, s := range n.slots {
+		if r, ok := s.view.Record(); ok && s.proven(p.facts, r) {
+			known[r.Hold] = true
+		}
+		known[s.unread] = true
+		for _, written := range s.writing {
+			known[written] = true
+		}
+	}
+	n.known = known
+}
+
 // soleAt returns the instant from which this pod can have no child under any slot. An
 // earlier agent process may have had one under a slot that was not seen yet. The Lease
 // of that slot may also have been made anew: no agent has written such a record.
@@ -83,6 +100,8 @@ func (n need) soleAt(p *plan) time.Duration {
 		switch r, ok := s.view.Record(); {
 		case !ok:
 			at = max(at, n.began+duration)
+		case n.known != nil && !n.known[r.Hold]:
+			// A hold of an earlier process was waited out before the last campaign.
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
 		case r.Holder != "" && r.Hold == "":

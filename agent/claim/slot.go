@@ -15,6 +15,8 @@ type terms struct {
 	Config
 	// leaps counts the leaps of the wall clock that the claim was told of.
 	leaps int
+	// known are the holds that can be proven to be over; nil while all can.
+	known map[string]bool
 }
 
 // jitter returns a duration between half of d and d, so that agents that failed
@@ -26,6 +28,9 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 // proven reports whether the Lease is this pod's own and no child of its hold can be
 // alive. The slot may then be taken back at once, or released.
 func (t *terms) proven(f Facts, r lease.Record) bool {
+	if t.known != nil && !t.known[r.Hold] {
+		return false
+	}
 	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }

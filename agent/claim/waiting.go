@@ -76,7 +76,11 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	if c.campaign.hold != "" && !c.campaign.resumed && slices.Equal(slots, c.campaign.slots) {
 		return c.campaign, true
 	}
-	return campaign{hold: fmt.Sprintf("%016x", c.need.Random.Uint64()), slots: slots, since: p.now}, true
+	next := campaign{hold: fmt.Sprintf("%016x", c.need.Random.Uint64()), slots: slots, since: p.now}
+	if c.need.Any {
+		c.need.begin(p, next.hold)
+	}
+	return next, true
 }
 
 // run goes on with the campaign. The claim is held when every slot is. The campaign

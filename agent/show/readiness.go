@@ -282,6 +282,8 @@ func (r *Readiness) Close() {
 // Holder has the facts that the readiness of a holder depends on.
 type Holder struct {
 	Hold string
+	// Slots are those that the pod holds.
+	Slots []string
 	// Since is the instant at which the hold began.
 	Since time.Duration
 	// Running: the application runs. Serves: it passes its readiness probes, too.
@@ -294,7 +296,7 @@ type Holder struct {
 // when that child ends.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	soon := h.Since + r.config.Budget.Retry
-	switch holds := "this pod holds " + r.names(); {
+	switch holds := "this pod holds " + strings.Join(h.Slots, ", "); {
 	case h.Serves:
 		r.served = true
 		return look(true, ReadyHolding, holds).of(h.Hold)

@@ -65,7 +65,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	r, err := api.ParseRunArgs(args)
 	c := agent.Config{
 		PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
-		Slots: r.Slots, Containers: r.Containers, InitContainers: r.InitContainers,
+		Slots: r.Slots, Any: r.Any, Containers: r.Containers, InitContainers: r.InitContainers,
 		LeaseDuration: r.LeaseDuration, Grace: r.Grace, Readiness: r.Readiness,
 		Workload: r.Workload, Ports: r.Ports, Probes: r.Probes, OwnKernel: r.OwnKernel,
 	}

@@ -42,7 +42,7 @@ func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
 
 // copied returns the singleton of another workload that the pod was gated for, or an empty
 // text. Only a pod without a controller is a copy: tools that keep the annotations of a pod
-// drop its controller. A lock is claimed by every pod that has the annotation.
+// drop its controller. The slots of a namespace are for every pod with the annotation.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""
@@ -51,7 +51,7 @@ func (f Facts) copied() string {
 	_, own, _ := strings.Cut(api.SingletonLease(f.Workload, ""), ".")
 	for slot := range strings.SplitSeq(f.Annotations[api.SlotsAnnotation], ",") {
 		_, of, _ := strings.Cut(slot, ".")
-		if api.IsSlot(slot) && !strings.HasPrefix(slot, api.LockLease("")) && of != own {
+		if api.ScopeOf(slot) == api.ScopeWorkload && of != own {
 			return slot
 		}
 	}

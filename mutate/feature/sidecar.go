@@ -111,7 +111,7 @@ func (s sidecar) installs() *corev1.Lifecycle {
 // agentArgs returns the arguments of the agent.
 func (s sidecar) agentArgs() []string {
 	args := api.DefaultRunArgs()
-	args.Slots = s.slots()
+	args.Slots, args.Any = s.slots(), s.Request.Any()
 	args.LeaseDuration = cmp.Or(s.Request.LeaseDuration, api.DefaultLeaseDuration)
 	args.Readiness, args.Grace, args.Workload = s.Request.Standbys(), s.grace(), s.workloadName()
 	for _, i := range s.gated {

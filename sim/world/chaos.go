@@ -31,6 +31,10 @@ type chaos struct {
 	patient bool
 }
 
+// pool are the slots of a semaphore, of which a pod needs one. Each fifth seed of the
+// chaos has five pods that claim it.
+var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
+
 // durations are mostly short, because more happens then. The durations of patience are
 // so long that a fixed time, instead of a share of the lease, would be too short.
 var (
@@ -47,18 +51,21 @@ func (w *World) newChaos() *chaos {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	a, b := api.LockLease("a"), api.LockLease("b")
-	switch w.rng.IntN(5) {
-	case 4:
+	switch cast := w.rng.IntN(5); {
+	case w.seed%10 == 5:
+		c.add("web", 3, pool...)
+		c.add("job", 2, pool...)
+	case cast == 4:
 		c.add("web", 1, a)
-	case 0:
+	case cast == 0:
 		c.add("web", 3, a)
-	case 1:
+	case cast == 1:
 		c.add("web", 2, a)
 		c.add("job", 2, a)
-	case 2:
+	case cast == 2:
 		c.add("web", 2, a, b)
 		c.add("job", 2, b)
-	case 3:
+	default:
 		c.add("web", 2, a, b)
 		c.add("job", 2, a, b)
 	}
@@ -90,7 +97,7 @@ func (c *chaos) add(workload string, replicas int, slots ...string) {
 		choice = patience
 	}
 	t := template{
-		workload: workload, slots: slots, duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
+		workload: workload, slots: slots, any: slots[0] == pool[0], duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
 		containers: []string{"app"}, standBy: chance(r, .8),
 		keepsName: replicas == 1, obedient: chance(r, .3),
 	}
@@ -224,9 +231,9 @@ func (c *chaos) steady(last time.Duration) bool {
 // checkRightful demands that in quiet times an application without a shim runs in the
 // holder alone.
 func (c *chaos) checkRightful(child *child) {
-	for _, slot := range child.pod().slots {
-		if lease, ok := c.api.lease(slot); !ok || lease.Holder != child.pod().identity() {
-			c.violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, slot)
+	for _, t := range child.slots {
+		if lease, ok := c.api.lease(t.Slot); !ok || lease.Holder != child.pod().identity() {
+			c.violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, t.Slot)
 		}
 	}
 }

@@ -18,6 +18,8 @@ const (
 	// twoAtOnce: two children of one slot live, or a pod takes a slot while a child of an
 	// earlier hold lives.
 	twoAtOnce = "two-at-once"
+	// tooMany: more holds of a semaphore have children than it has slots.
+	tooMany = "too-many"
 	// outlived: a child lived past the instant at which the fastest clock
 	// allows a standby to take the slot.
 	outlived = "outlived"
@@ -123,11 +125,38 @@ func (w *World) childBegins(c *child) {
 			w.checkToken(t, c.hold)
 		}
 	}
-	if len(c.slots) != len(c.pod().slots) {
-		w.violate(twoAtOnce, "%s begins under %v, not under all of %v", c.name, c.slots, c.pod().slots)
+	if needed := c.pod().needed(); len(c.slots) != needed {
+		w.violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.name, c.slots, needed, c.pod().slots)
 	}
 	l.alive = append(l.alive, c)
 	l.begins++
+	w.checkCrowd(c)
+}
+
+// needed returns how many of its slots the pod needs.
+func (p *pod) needed() int {
+	if p.any {
+		return 1
+	}
+	return len(p.slots)
+}
+
+// checkCrowd: a semaphore has at most as many holds with children as slots, whichever
+// slots the children name, and whichever pods have them.
+func (w *World) checkCrowd(c *child) {
+	if !c.pod().any {
+		return
+	}
+	holds := map[string]bool{}
+	for _, other := range w.ledger.alive {
+		absent := slices.ContainsFunc(other.slots, func(t gate.SlotToken) bool { return w.absent(other, t.Slot) })
+		if other.pod().any && !absent {
+			holds[other.hold] = true
+		}
+	}
+	if most := len(c.pod().slots); len(holds) > most {
+		w.violate(tooMany, "%s begins under one of %d holds, not of %d", c.name, len(holds), most)
+	}
 }
 
 func (w *World) checkToken(t gate.SlotToken, hold string) {
@@ -317,8 +346,11 @@ func (w *World) wanted(slot string) bool {
 }
 
 // barred reports whether another pod holds one of the pod's slots, so that the pod
-// takes none.
+// takes none. A pod of a semaphore needs no second slot.
 func (w *World) barred(p *pod, slot string) bool {
+	if p.any {
+		return slices.ContainsFunc(w.ledger.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })
+	}
 	return slices.ContainsFunc(p.slots, func(other string) bool {
 		lease, ok := w.api.lease(other)
 		return other != slot && ok && lease.Holder != p.identity() && w.settled(other)

@@ -15,8 +15,10 @@ import (
 
 // template describes the pods of a workload.
 type template struct {
-	workload   string
-	slots      []string
+	workload string
+	slots    []string
+	// any: one of the slots is enough, those of a semaphore.
+	any        bool
 	duration   time.Duration
 	grace      time.Duration
 	containers []string

@@ -76,6 +76,8 @@ func main() {
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.Parse()
+	// The names may have $METAPARTICLE_SLOT in them: of a semaphore, each slot is a name.
+	c.names = os.ExpandEnv(c.names)
 	code, err := run(c)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "app:", err)

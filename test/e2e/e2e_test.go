@@ -88,6 +88,7 @@ func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
 func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
+func TestSemaphoreRunsThreeOfFive(t *testing.T) { exclusive.TestSemaphoreRunsThreeOfFive(t) }
 func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 	exclusive.TestNeverTwoUnderPodDeletionsAndKills(t)
 }
