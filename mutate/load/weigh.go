@@ -3,6 +3,8 @@
 
 package load
 
+import "bytes"
+
 // weight counts what a decoder makes of a body.
 type weight struct {
 	// objects are elements of arrays, whatever they are, and objects. A decoder makes
@@ -12,6 +14,8 @@ type weight struct {
 	members int
 	// words are strings in a list that can hold nothing else.
 	words int
+	// nested are elements and members of JSON inside of strings.
+	nested int
 }
 
 // weigh counts in one pass. Text that is no JSON may have any weight: a decoder refuses the
@@ -29,6 +33,7 @@ func weigh(text []byte) weight {
 			begin := i + 1
 			i = closing(text, begin)
 			key = text[begin:i]
+			w.nested += countNested(key)
 		case ',':
 			w.objects++ // the colon of a member counts against the comma
 		case ':':
@@ -42,8 +47,9 @@ func weigh(text []byte) weight {
 			}
 		case '[':
 			if before == ':' && holdsWords(key) {
-				words, end := countWords(text, i+1)
+				words, nested, end := countWords(text, i+1)
 				w.words += words
+				w.nested += nested
 				i = end - 1
 				if follows(text, i, ']') {
 					break
@@ -83,18 +89,30 @@ func holdsWords(key []byte) bool {
 	return false
 }
 
-// countWords counts the strings at the beginning of a list, with their commas, and
-// returns where they end.
-func countWords(text []byte, i int) (words, end int) {
+// countNested counts the elements and the members of the JSON that a string may hold. The
+// gate's own arguments hold JSON, which the webhook decodes if the pod passes again. They
+// begin with a dash. The dash, or a comma, may be written as an escape.
+func countNested(word []byte) int {
+	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {
+		return 0
+	}
+	return bytes.Count(word, []byte(",")) + bytes.Count(word, []byte(`\u`))
+}
+
+// countWords counts the strings at the beginning of a list, with their commas, and what is
+// nested in them, and returns where they end.
+func countWords(text []byte, i int) (words, nested, end int) {
 	i = spaces(text, i)
 	for i < len(text) && text[i] == '"' {
 		words++
-		i = spaces(text, closing(text, i+1)+1)
+		quote := closing(text, i+1)
+		nested += countNested(text[i+1:quote])
+		i = spaces(text, quote+1)
 		if i < len(text) && text[i] == ',' {
 			i = spaces(text, i+1)
 		}
 	}
-	return words, min(i, len(text))
+	return words, nested, min(i, len(text))
 }
 
 // spaces returns the index of the next byte, from i on, that is no space. The text may end

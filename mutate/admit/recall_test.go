@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package admit
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/mutate/load"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+)
+
+// recalled returns pods that have passed before, by their own words, with an argument of
+// the gate that is far larger in memory than in its text.
+func recalled(bytes int) map[string]string {
+	var keys strings.Builder
+	for i := 0; keys.Len() < bytes; i++ {
+		keys.WriteString(`"` + strings.Repeat("a", i%7) + string(rune('a'+i%26)) + `":{},`)
+	}
+	shim := func(words ...string) string {
+		command, _ := json.Marshal(append(append([]string{"/metaparticle/bin/agent", "exec"}, words...), "--", "app"))
+		return claiming(`"containers":[{"name":"a","image":"a","command":` + string(command) + `}]`)
+	}
+	agent := func(words ...string) string {
+		args, _ := json.Marshal(append([]string{"run"}, words...))
+		return `{"metadata":{"name":"a","annotations":{"metaparticle.io/lock":"a","metaparticle.io/slots":"lock.a"}},"spec":{` +
+			`"initContainers":[{"name":"metaparticle-agent","image":"a","restartPolicy":"Always","args":` + string(args) + `}],` +
+			`"containers":[{"name":"a","image":"a","command":["app"]}]}}`
+	}
+	headers := func(element string) string {
+		return `{"httpGet":{"port":1,"httpHeaders":[` + repeated(element, bytes) + `]}}`
+	}
+	pods := map[string]string{
+		"hook":                shim(`-post-start=` + headers("{},")),
+		"two hooks":           shim(`-post-start=`+headers("{},"), `-pre-stop=`+headers("{},")),
+		"malformed hook":      shim(`-post-start=` + headers("0,")),
+		"platforms":           shim(`-platforms={"amd64":{"command":[` + repeated(`"",`, bytes) + `]}}`),
+		"malformed platforms": shim(`-platforms={"amd64":{"command":[` + repeated(`0,`, bytes) + `]}}`),
+		"probes":              agent(`-probes={"a":{"startup":` + headers("{},") + `}}`),
+		"malformed probes":    agent(`-probes={"a":{"startup":` + headers("0,") + `}}`),
+		"probes of many":      agent(`-probes={` + strings.TrimSuffix(keys.String(), ",") + `}`),
+	}
+	pods["escaped commas"] = strings.ReplaceAll(pods["hook"], `{},`, `{}\u002c`)
+	pods["escaped dash"] = strings.ReplaceAll(pods["hook"], `"-post`, `"\u002dpost`)
+	pods["escaped field"] = strings.ReplaceAll(pods["hook"], `"command"`, `"\u0063ommand"`)
+	return pods
+}
+
+func TestEstimateHoldsForArgumentsOfAnEarlierPass(t *testing.T) {
+	f := mutatetest.Facts{}
+	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
+	for name, object := range recalled(48 << 10) {
+		t.Run(name, func(t *testing.T) {
+			body := review(t, mutatetest.Request(object))
+			limit := new(load.Limit)
+			share := limit.Share()
+			_, err := io.Copy(io.Discard, share.Meter(strings.NewReader(body)))
+			require.NoError(t, err)
+			require.NoError(t, share.Decode([]byte(body)))
+			estimate := limit.Used()
+			bytes, code := allocated(t, handler, body)
+			assert.Equal(t, http.StatusOK, code)
+			assert.LessOrEqual(t, bytes, 3*estimate)
+		})
+	}
+}
+
+func TestHollowArgumentsOfAnEarlierPassAreRefusedBeforeDecoding(t *testing.T) {
+	for name, object := range recalled(1536 << 10) {
+		if name == "probes of many" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			body := review(t, mutatetest.Request(object))
+			bytes, code := allocated(t, NewPodHandler(Options{}), body)
+			assert.Equal(t, http.StatusBadRequest, code)
+			assert.Less(t, bytes, int64(8*len(body)), "the body is read, and nothing is made of it")
+		})
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+)
+
+// words are of the gate, or almost.
+var words = []any{
+	api.AgentBinary, api.AgentBinary, api.AgentBinary, "exec", "exec", "exec", "--", "--", "run", "exec ", "Exec", "", "$", "$$", "$$$", "$(X)",
+	"-container=c0", "-container=$$(X)", "-on-loss=end", "-on-loss=odd", "-on-loss", "--on-loss=restart", "-grace=-1s", "-grace=9999999h", "-grace=x",
+	"-stop-signal=QUIT", "-stop-signal=$(X)", "-stop-signal=$$$X", "-stop-signal=CHLD", "-stop-signal=", "-socket=/x",
+	`-platforms={"amd64":{"command":["$(a)","$$"]}}`, "-platforms={}", "-platforms=null", "-platforms=", "-platforms=[",
+	`-post-start={"exec":{"command":["$$(X)","$"]}}`, "-post-start={}", "-post-start=null", "-post-start=", `-post-start={"odd":1}`,
+	`-pre-stop={"sleep":{"seconds":-1}}`, `-pre-stop={"httpGet":{"port":0},"exec":{}}`, "-pre-stop=1", "a\x00b", "\u2028<&>", "\U0001F600", "x",
+	"-slots=lock.other", "-slots=lock.a", "-slots", "-gate=readiness", "-gate=container", "-containers=c1", "-install=/x", "-ports=0", "-ports=80",
+	`-probes={"c0":{"startup":null,"liveness":{}}}`, `-probes={"c0":null}`, `-probes={"c0":{"startup":{"periodSeconds":-5,"exec":{}}}}`, "-probes=", "-probes={",
+}
+
+func (r randomPod) words() []any {
+	all := make([]any, r.IntN(9))
+	for i := range all {
+		all[i] = words[r.IntN(len(words))]
+	}
+	if r.chance(40) {
+		all = append([]any{api.AgentBinary, "exec"}, all...)
+	}
+	return all
+}
+
+// oddPod returns a random pod, of which many parts are of the gate, or almost.
+func (r randomPod) oddPod() map[string]any {
+	pod := r.pod()
+	spec := pod["spec"].(map[string]any)
+	inits, _ := spec["initContainers"].([]any)
+	if r.chance(40) {
+		pod["metadata"].(map[string]any)["annotations"].(map[string]any)[api.SlotsAnnotation] = "lock.a"
+		agent := map[string]any{"name": r.one(api.AgentContainer, api.AgentContainer, api.TurnContainer, api.WaitContainer), "image": "a:1"}
+		if r.chance(50) {
+			agent["restartPolicy"] = r.one("Always", "Never", "odd", nil)
+		}
+		inits = append(inits, agent)
+		spec["initContainers"] = inits
+	}
+	main, _ := spec["containers"].([]any)
+	for _, c := range slices.Concat(inits, main) {
+		of := c.(map[string]any)
+		for _, field := range []string{"command", "args"} {
+			if r.chance(50) {
+				of[field] = r.words()
+			}
+		}
+		if r.chance(10) {
+			of["env"] = []any{map[string]any{"name": "X", "value": "$(X)"}}
+		}
+	}
+	return pod
+}
+
+func TestGatedPodsHaveTheirWholeGate(t *testing.T) {
+	gated := 0
+	for seed := range uint64(3000) {
+		if checkGate(t, seed) {
+			gated++
+		}
+	}
+	assert.Greater(t, gated, 100)
+}
+
+func FuzzGatedPodsHaveTheirWholeGate(f *testing.F) {
+	f.Add(uint64(1))
+	f.Fuzz(func(t *testing.T, seed uint64) { checkGate(t, seed) })
+}
+
+// checkGate requires of a pod that was let in, and claims, what the policies require. A
+// further pass changes nothing, and the agent and the shims can read their arguments.
+func checkGate(t *testing.T, seed uint64) bool {
+	t.Helper()
+	raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 1))}.oddPod())
+	require.NoError(t, err)
+	said := fmt.Sprintf("seed %d: %s", seed, raw)
+	subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: feature.RestartsAll}
+	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
+		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
+		"b:1": {},
+		"c:1": {Command: image.Command{Platforms: map[string]image.Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
+	}}
+	ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
+	if err != nil {
+		return false
+	}
+	once := mutatetest.Apply(t, raw, ops)
+	subject.Raw = once
+	again, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
+	require.NoError(t, err, said)
+	require.Empty(t, again, said)
+	var pod corev1.Pod
+	require.NoError(t, json.Unmarshal(once, &pod))
+	request, err := api.Parse(pod.Annotations)
+	require.NoError(t, err)
+	if !request.Claims() {
+		return false
+	}
+	require.True(t, podspec.HasGate(&pod.Spec), said)
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+	args := pod.Spec.InitContainers[i].Args
+	run, err := api.ParseRunArgs(expanded(args[1:]))
+	require.NoError(t, err, said)
+	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)
+	require.Equal(t, strings.Join(run.Slots, ","), pod.Annotations[api.SlotsAnnotation], said)
+	if !request.Shims() {
+		require.Equal(t, request.Gate, run.Gate, said)
+		return true
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if !slices.Contains(slices.Concat(run.Containers, run.InitContainers), c.Name) {
+			continue
+		}
+		require.True(t, api.IsShim(c.Command), said)
+		exec, _, err := api.ParseExecArgs(expanded(slices.Concat(c.Command, c.Args)[2:]))
+		require.NoError(t, err, said)
+		require.Equal(t, c.Name, exec.Container, said)
+		require.Equal(t, api.Socket, exec.Socket, said)
+	}
+	return true
+}
+
+// expanded returns words as the kubelet gives them to a container without variables.
+func expanded(words []string) []string {
+	var all []string
+	for _, word := range words {
+		all = append(all, strings.ReplaceAll(word, "$$", "$"))
+	}
+	return all
+}
