@@ -18,11 +18,11 @@ import (
 func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
-	if h.unit.stays() {
+	// A first grant waits until a renewal has followed every leap that the agent has heard
+	// of. Not every gate tells of leaps, or freezes a child.
+	if h.unit.stays() && s.Confirmed >= h.unit.leaps {
 		for _, r := range h.grantable() {
-			if r.Leap == 0 || h.answers(s, r) != 0 {
-				wake = min(wake, h.give(s, r))
-			}
+			wake = min(wake, h.give(s, r))
 		}
 	}
 	wake = min(wake, h.extend(s))
@@ -86,7 +86,7 @@ func (h *hold) answers(s claim.State, r gate.Report) int {
 
 // unanswered reports whether a grant is held back until a leap is answered.
 func (h *hold) unanswered(s claim.State) bool {
-	return slices.ContainsFunc(h.grantable(), func(r gate.Report) bool { return r.Leap != 0 && h.answers(s, r) == 0 })
+	return s.Confirmed < h.unit.leaps && len(h.grantable()) > 0
 }
 
 // slotsOf returns the slots that are held, in the order of acquisition.

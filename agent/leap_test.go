@@ -211,3 +211,23 @@ func TestLeapWithoutShimsRenewsAtOnce(t *testing.T) {
 		assert.True(t, a.stopped())
 	})
 }
+
+// The machine may have been paused while the acquiring write was under way. The gates
+// without shims freeze nothing, so nothing starts before a renewal is stored.
+func TestLeapWithoutShimsDelaysTheStart(t *testing.T) {
+	simulate(t, func(w *world) {
+		leaps, late := make(chan struct{}), make(chan struct{})
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.Leaps = leaps })
+		a.link.set(func(l *link) { l.withheld = late })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
+		leaps <- struct{}{}
+		w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) // the Lease had run out
+		close(late)
+		w.pass(time.Second)
+		assert.Empty(t, a.gates.given(), "beside another pod's child")
+		w.edit(func(l *kube.Lease) { l.Holder = "" })
+		w.within(10*time.Second, "child runs", func() bool { return a.running("s1") })
+	})
+}

@@ -35,6 +35,8 @@ type unit struct {
 	metrics   *show.Metrics
 
 	deletion deletion
+	// leaps counts the leaps of the wall clock that the agent has heard of.
+	leaps int
 	// stopping: the agent ends. yielding: the hold that lasts is to end.
 	stopping, yielding bool
 }
@@ -115,7 +117,8 @@ func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
 	// The peers of its connections may have given them up meanwhile.
 	u.config.Reconnect()
-	return u.claim.Leapt(now)
+	u.leaps = u.claim.Leapt(now)
+	return u.leaps
 }
 
 // stop notes that the agent ends.

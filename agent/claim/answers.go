@@ -85,6 +85,7 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	default:
 		if end.Missing {
 			s.view.Gone()
+			s.unread = ""
 		}
 		s.lookAgain(now, end.RetryAfter)
 	}

@@ -5,6 +5,7 @@ package claim
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,11 +22,37 @@ type model struct {
 	leases  []*modelLease
 	pods    []*modelPod
 	script  *script
+	// strays are the writes that were given up and have yet to arrive.
+	strays []stray
 	// broken is the first violation of an invariant.
 	broken string
 	// trace has what happened; it is kept only where traced.
 	traced bool
 	trace  []string
+}
+
+// stray is a write that arrives after its pod has given it up.
+type stray struct {
+	at      time.Duration
+	pod     *modelPod
+	process uint64
+	request *modelRequest
+}
+
+// land lets the strays arrive whose time has come.
+func (m *model) land() {
+	for _, s := range slices.Clone(m.strays) {
+		if m.now < s.at {
+			continue
+		}
+		m.strays = slices.DeleteFunc(m.strays, func(o stray) bool { return o.request == s.request })
+		a := s.request.action
+		answer := m.put(s.pod.lease(a.Slot), a.Record)
+		if answer.Err == nil && a.Kind != Release && s.process == s.pod.processes {
+			s.pod.stored[a.Slot] = s.request.sent
+		}
+		m.note("%s: stray write %d of %s by %s: %v", s.pod.name, a.Kind, a.Slot, a.Record.Hold, answer.Err)
+	}
 }
 
 // modelLease is one Lease, and all that a watch may tell of it.
@@ -53,6 +80,7 @@ const (
 	late                // each arrives at once, and its answer comes later
 	refused             // each is refused at once
 	mute                // each is answered at once, and no watch tells anything
+	astray              // each write is given up, and arrives after that
 	links
 )
 
@@ -156,7 +184,11 @@ func (m *model) advance(d time.Duration) {
 		for _, p := range m.pods {
 			next = min(next, p.next())
 		}
+		for _, s := range m.strays {
+			next = min(next, s.at)
+		}
 		m.now = max(m.now, next)
+		m.land()
 		for _, p := range m.pods {
 			p.pass()
 		}

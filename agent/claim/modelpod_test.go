@@ -163,6 +163,10 @@ func (p *modelPod) answerDue(now time.Duration) {
 		if !r.arrived || r.lost || now >= r.sent+p.self.Budget.RequestTimeout {
 			answer = Answer{Err: errTimeout}
 		}
+		if !r.arrived && p.link == astray && r.action.Kind != Read {
+			at := p.model.now + pauses[p.model.script.choose(len(pauses))]
+			p.model.strays = append(p.model.strays, stray{at: at, pod: p, process: p.processes, request: r})
+		}
 		p.answered(r, answer)
 	}
 	for _, l := range slices.Clone(p.looks) {

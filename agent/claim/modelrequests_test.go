@@ -103,7 +103,7 @@ func (p *modelPod) deliver() bool {
 		return false
 	}
 	for _, r := range p.requests {
-		if !r.arrived {
+		if !r.arrived && (p.link != astray || r.action.Kind == Read) {
 			p.arrive(r)
 			return true
 		}

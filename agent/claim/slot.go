@@ -252,6 +252,11 @@ func (all slots) mineProven(f Facts) bool {
 	})
 }
 
+// unread reports whether a lost write may have taken a slot.
+func (all slots) unread() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.unread != "" })
+}
+
 // requested reports whether a request is under way that is no look.
 func (all slots) requested() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.writing) > 0 })

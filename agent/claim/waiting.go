@@ -39,7 +39,7 @@ func (c *Claim) finished(p *plan) bool {
 		return true
 	}
 	p.wakeAt(c.leaveBy)
-	return !c.need.slots.requested() && !c.need.slots.mineProven(p.facts)
+	return !c.need.slots.requested() && !c.need.slots.unread() && !c.need.slots.mineProven(p.facts)
 }
 
 // settleHandback notes that all slots of the last hold are released, from when on the

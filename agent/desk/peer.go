@@ -15,7 +15,7 @@ type peer struct {
 	report  gate.Report
 	pid1    bool
 	conn    Conn          // nil while there is none
-	hungUp  chan struct{} // closed when the last conn was read to its end
+	hungUp  chan struct{} // closed when conn was read to its end, or gave way to another
 	heard   time.Duration
 	granted string // the last hold granted to it
 	drain   *pendingDrain
@@ -68,6 +68,9 @@ func (p *peer) sendDrain(now time.Duration) error {
 		Hold: d.hold, Reason: d.reason, Grace: max(d.until-now, 0), End: d.end,
 	}})
 	if err != nil {
+		// A shim that was frozen for long leaves no room. It connects anew when it goes
+		// on, and then hears of the drain.
+		p.conn.Close()
 		return fmt.Errorf("send drain: %w", err)
 	}
 	return nil

@@ -48,6 +48,7 @@ func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unkn
 		return nil, false, fmt.Errorf("%w: shim of %q says %q", gate.ErrMessage, p.report.Container, st.Container)
 	case p.conn != nil:
 		p.conn.Close()
+		close(p.hungUp)
 		r.runs.unanswered(p)
 	}
 	p.conn, p.hungUp = c, make(chan struct{})

@@ -130,16 +130,21 @@ func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
 		return
 	}
-	// Its last words may still be in the socket; nothing is added to them.
-	s.mu.Lock()
-	hungUp := p.hungUp
-	s.mu.Unlock()
-	select {
-	case <-hungUp:
-	case <-ctx.Done():
-		return
-	}
+	// Its last words may still be in the socket; nothing is added to them. The shim may
+	// have connected anew before it died.
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for p.conn != nil {
+		hungUp := p.hungUp
+		s.mu.Unlock()
+		select {
+		case <-hungUp:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		if ctx.Err() != nil {
+			return
+		}
+	}
 	s.register.bury(p)
 }

@@ -46,6 +46,10 @@ type Pod struct {
 	box      *mailbox
 	restart  chan string
 
+	// granting is held while a note is written, however long that takes. No other part
+	// of the gate waits for it.
+	granting sync.Mutex
+
 	mu     sync.Mutex
 	report gate.Report
 	leave  time.Duration
@@ -204,35 +208,82 @@ func (p *Pod) restartAll(reason string) {
 }
 
 // Grant lets the application's containers start, or moves the deadline of running
-// ones. Grant writes the note before it lets them start.
+// ones. Grant writes the note before it lets them start. A disk that hangs holds up
+// Grant alone: the watchdog goes on meanwhile.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
+	p.granting.Lock()
+	defer p.granting.Unlock()
+	n := p.note(id, g)
+	extends, err := p.admit(n)
+	if err != nil {
+		return err
+	}
+	switch err := n.write(p.machine); {
+	case err != nil && !extends:
+		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
+	case err != nil:
+		// A later agent process leaves earlier.
+		p.cfg.Log.Warn("renewal was not noted", "err", err)
+	case !extends:
+		return p.letStart(n)
+	}
+	return nil
+}
+
+func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
+	return &note{
+		Shim: id, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
+		// The kubelet needs a few seconds to kill, so the agent leaves when the
+		// drain would begin.
+		Leave: g.DrainAt(),
+	}
+}
+
+// admit moves the instant of leaving if the application's containers run under the
+// note's hold already. Otherwise admit reports whether they may start under the hold.
+func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case id != p.report.Shim:
-		return gate.ErrUnknown
-	case p.report.Phase == gate.Running && g.Hold != p.report.Hold:
-		return gate.ErrOver
+	case n.Shim != p.report.Shim:
+		return false, gate.ErrUnknown
+	case p.report.Phase == gate.Running && n.Hold != p.report.Hold:
+		return false, gate.ErrOver
 	case p.report.Phase == gate.Running:
-		p.extend(g)
-		return nil
+		p.leave = n.Leave
+		p.alarm.Set(p.leave)
+		return true, nil
+	}
+	return false, p.mayStart(n)
+}
+
+// mayStart returns why no container may start under the note's hold now.
+func (p *Pod) mayStart(n *note) error {
+	switch {
 	case p.waiter == nil || p.stopped:
 		return fmt.Errorf("nobody waits: %w", gate.ErrNotNoted)
-	case p.report.Unproven == g.Hold:
+	case p.report.Unproven == n.Hold:
 		return gate.ErrUnproven
-	}
-	n := p.note(g)
-	if p.machine.Now() >= n.Leave {
-		// This process was frozen since it acquired. A grant now would start
-		// containers that must stop at once, maybe beside the next holder.
+	case p.machine.Now() >= n.Leave:
+		// This process was frozen since it acquired, or the disk was slow. A grant
+		// now would start containers that must stop at once, maybe beside the next
+		// holder.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
-	if err := n.write(p.machine); err != nil {
-		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
+	return nil
+}
+
+// letStart lets the containers start whose note is written, unless they may start no
+// more: nobody knows how long the disk took.
+func (p *Pod) letStart(n *note) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.mayStart(n); err != nil {
+		return err
 	}
 	p.leave = n.Leave
 	p.alarm.Set(p.leave)
-	p.report.Phase, p.report.Hold, p.report.Slots = gate.Running, g.Hold, g.Slots
+	p.report.Phase, p.report.Hold, p.report.Slots = gate.Running, n.Hold, n.Slots
 	p.report.Since, p.report.Unproven, p.report.Connected = p.machine.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
@@ -240,26 +291,6 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 		p.cfg.Log.Warn("not told to go on", "err", err)
 	}
 	return nil
-}
-
-func (p *Pod) note(g gate.Grant) *note {
-	return &note{
-		Shim: p.report.Shim, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
-		// The kubelet needs a few seconds to kill, so the agent leaves when the
-		// drain would begin.
-		Leave: g.Deadline - g.Kill - g.Drain,
-	}
-}
-
-// extend moves the instant of leaving. If the note cannot be written, a later
-// agent process leaves earlier.
-func (p *Pod) extend(g gate.Grant) {
-	n := p.note(g)
-	p.leave = n.Leave
-	p.alarm.Set(p.leave)
-	if err := n.write(p.machine); err != nil {
-		p.cfg.Log.Warn("renewal was not noted", "err", err)
-	}
 }
 
 // Drain ends the process if a container may run, because the agent has no gentler

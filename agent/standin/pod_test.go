@@ -384,3 +384,95 @@ func TestGrantAfterTheDrainInstantIsRefused(t *testing.T) {
 	assert.False(t, exists(filepath.Join(s.dir, letStart)))
 	require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)), "it still waits")
 }
+
+// slowVolume is a directory whose writes take as long as a test says.
+type slowVolume struct {
+	kernel
+	// write is called in the middle of each write, before the note is in place.
+	write func()
+}
+
+func (v slowVolume) Write(name string, text []byte) error {
+	v.write()
+	return v.kernel.Write(name, text)
+}
+
+func serveOn(t *testing.T, dir string, write func()) *served {
+	t.Helper()
+	m := slowVolume{kernel: kernel{Dir(dir)}, write: write}
+	p, err := OpenPod(t.Context(), PodConfig{Dir: dir, Machine: m})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &served{Pod: p, t: t, dir: dir, cancel: cancel, stop: make(chan struct{}), done: make(chan error, 1)}
+	go func() { s.done <- p.Run(ctx, s.stop) }()
+	t.Cleanup(s.kill)
+	return s
+}
+
+// The disk may take longer for the note than the Lease lasts. Another pod may run by then.
+func TestNoteThatIsWrittenTooLateStartsNothing(t *testing.T) {
+	leave := 200 * time.Millisecond
+	s := serveOn(t, t.TempDir(), func() { time.Sleep(2 * leave) })
+	in := s.wait()
+	assert.ErrorIs(t, s.Grant(s.next().Shim, granting("h1", leave)), gate.ErrNotNoted)
+	s.cancel()
+	word, _ := in.ReadString('\n')
+	assert.Empty(t, word, "nothing may start after the deadline")
+}
+
+// A disk that hangs must not keep the watchdog from its work.
+func TestWatchdogRingsWhileARenewalsNoteHangs(t *testing.T) {
+	writes, hang := 0, make(chan struct{})
+	s := serveOn(t, t.TempDir(), func() {
+		if writes++; writes > 1 {
+			<-hang
+		}
+	})
+	in := s.wait()
+	r := s.next()
+	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Second)))
+	_, err := in.ReadString('\n')
+	require.NoError(t, err)
+	renewed := make(chan error, 1)
+	go func() { renewed <- s.Grant(r.Shim, granting("h1", 2*time.Second)) }()
+	select {
+	case err := <-s.done:
+		s.done <- err
+		assert.ErrorIs(t, err, ErrRestart)
+	case <-time.After(5 * time.Second):
+		assert.Fail(t, "the application runs on after its slot has expired")
+	}
+	close(hang)
+	require.NoError(t, <-renewed)
+}
+
+// While the first note hangs, a drain, a stop and the init container's end are heard.
+func TestStopIsHeardWhileTheFirstNoteHangs(t *testing.T) {
+	begun, hang := make(chan struct{}), make(chan struct{})
+	s := serveOn(t, t.TempDir(), func() {
+		close(begun)
+		<-hang
+	})
+	in := s.wait()
+	r := s.next()
+	granted := make(chan error, 1)
+	go func() { granted <- s.Grant(r.Shim, granting("h1", time.Hour)) }()
+	<-begun
+	close(s.stop)
+	stopped := assert.Eventually(t, func() bool {
+		if !s.mu.TryLock() {
+			return false
+		}
+		defer s.mu.Unlock()
+		return s.stopped
+	}, 5*time.Second, time.Millisecond)
+	close(hang)
+	err := <-granted
+	if !stopped {
+		return
+	}
+	assert.ErrorIs(t, err, gate.ErrNotNoted, "the pod stops: nothing starts any more")
+	s.cancel()
+	word, _ := in.ReadString('\n')
+	assert.Empty(t, word)
+}

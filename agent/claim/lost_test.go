@@ -1,0 +1,59 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// one returns a claim of one slot, which is free, and its facts. Every hold is proven.
+func one(t *testing.T) (*Claim, Facts, lease.Record) {
+	t.Helper()
+	random := modelRandom(1)
+	c := New(Config{Slots: []string{"slot"}, Self: self(t, "a", 30*time.Second), Random: &random}, 0)
+	f := Facts{Wall: time.Now(), Compete: true, Proven: func(string) bool { return true }}
+	return c, f, lease.Record{UID: "uid", Version: "1"}
+}
+
+// only returns the one action that the claim decides on.
+func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action {
+	t.Helper()
+	actions, _ := c.Next(now, f)
+	for _, a := range actions {
+		if a.Kind == kind {
+			return a
+		}
+	}
+	require.FailNow(t, "no such action", "kind %d of %+v", kind, actions)
+	return Action{}
+}
+
+// A pod that ends while the answer to its acquiring write is lost may leave a Lease that
+// nobody releases.
+func TestStoppedClaimReadsWhatALostWriteStored(t *testing.T) {
+	c, f, free := one(t)
+	look := only(t, c, 0, f, Look)
+	look.Read(0, free)
+	acquire := only(t, c, 0, f, Acquire)
+	c.Stop(time.Second)
+	require.Error(t, c.Answered(5*time.Second, acquire, Answer{Err: errTimeout}))
+	c.Next(5*time.Second, f)
+	require.Equal(t, Waiting, c.State().Stage, "the write may have been stored")
+	look = only(t, c, 6*time.Second, f, Look)
+	stored := acquire.Record
+	stored.Version = "2"
+	look.Read(6*time.Second, stored)
+	release := only(t, c, 6*time.Second, f, Release)
+	freed := release.Record
+	freed.Version = "3"
+	require.NoError(t, c.Answered(6*time.Second, release, Answer{Record: freed}))
+	c.Next(6*time.Second, f)
+	assert.Equal(t, Done, c.State().Stage)
+}

@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// pipes is a Listener of connections that a test makes up.
+type pipes chan Conn
+
+func (l pipes) Accept() (Conn, error) {
+	c, ok := <-l
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (l pipes) Close() error { return nil }
+
+// pipe is a connection whose shim says what a test puts in.
+type pipe struct {
+	said    chan []byte
+	process Process
+	once    sync.Once
+	closed  chan struct{}
+}
+
+func newPipe(t *testing.T, p Process, st gate.State) *pipe {
+	t.Helper()
+	b, err := gate.Encode(st)
+	require.NoError(t, err)
+	c := &pipe{said: make(chan []byte, 1), process: p, closed: make(chan struct{})}
+	c.said <- b
+	return c
+}
+
+func (c *pipe) Send([]byte) error         { return nil }
+func (c *pipe) Process() (Process, error) { return c.process, nil }
+
+func (c *pipe) Receive() ([]byte, error) {
+	select {
+	case b := <-c.said:
+		return b, nil
+	case <-c.closed:
+		return nil, io.EOF
+	}
+}
+
+func (c *pipe) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return nil
+}
+
+// mortal is a process that dies when a test says so.
+type mortal struct {
+	dead    chan struct{}
+	awaited chan struct{}
+}
+
+func (m mortal) AwaitDeath(ctx context.Context) error {
+	select {
+	case <-m.dead:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (mortal) Close() error { return nil }
+
+// noNotes keeps nothing.
+type noNotes struct{}
+
+func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
+func (noNotes) Write(string, []byte) error       { return nil }
+func (noNotes) Remove(string) error              { return nil }
+
+// A shim may connect anew, and die, before the server has seen the end of its first
+// connection, or taken the second.
+func TestDeathIsSeenAfterAShimConnectedAnew(t *testing.T) {
+	t.Parallel()
+	l, shim := make(pipes), mortal{dead: make(chan struct{})}
+	s, err := New(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		close(l)
+		<-done
+	})
+	st := waiting("one")
+	st.BootID, st.Phase, st.Hold = "boot", gate.Running, "h1"
+	l <- newPipe(t, shim, st)
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	close(shim.dead)
+	time.Sleep(50 * time.Millisecond) // the server knows, and waits for the last words
+	st.Since = 1
+	second := newPipe(t, shim, st)
+	l <- second
+	reported(t, s, func(r gate.Report) bool { return r.Since == 1 })
+	second.Close()
+	reported(t, s, func(r gate.Report) bool { return r.Dead })
+}
+
+// A shim that is frozen for long reads nothing, and there is no room for a drain. Once
+// it goes on, it must hear of that.
+func TestDrainThatFindsNoRoomIsRepeated(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir})
+	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
+	require.NoError(t, err)
+	defer u.Close()
+	frozen, err := host.NewConn(u, gate.MaxMessage)
+	require.NoError(t, err)
+	st := waiting("one")
+	st.BootID, _ = host.BootID()
+	b, err := gate.Encode(st)
+	require.NoError(t, err)
+	require.NoError(t, frozen.Send(b, pidfdOfSelf(t)))
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	grants, full := 0, error(nil)
+	for g := grantOf("h1"); full == nil && grants < 100_000; grants++ {
+		g.Deadline++
+		full = s.Grant("one", g)
+	}
+	require.Error(t, full)
+	t.Logf("no room after %d grants", grants)
+	require.Error(t, s.Drain("one", "why", time.Second))
+
+	// It goes on, and connects anew if it is hung up on.
+	require.NoError(t, frozen.SetReadDeadline(time.Now().Add(2*time.Second)))
+	for {
+		b, _, err := frozen.Receive()
+		if err != nil {
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "neither told nor hung up on")
+			break
+		}
+		o, err := gate.DecodeOrder(b)
+		require.NoError(t, err)
+		if o.Drain != nil {
+			return
+		}
+	}
+	again := joined(t, dir, waiting("one"), pidfdOfSelf(t))
+	for o := again.order(); o.Drain == nil; o = again.order() {
+		continue
+	}
+}

@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proof
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// Two shims of one container may have started at one instant, or a clock may say so. A
+// new agent process hears of them in any order. Nothing is proven of the first one's
+// hold, nor granted beside its child, before the first one is dead.
+func TestShimsThatBeganAtOneInstantProveNothing(t *testing.T) {
+	for seed := range uint64(5000) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		s := New(Config{Containers: []string{"app"}})
+		// The desk has a note of the first one's grant, which makes the second unproven.
+		first := gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Began: time.Hour, Connected: true}
+		second := gate.Report{Shim: "2", Container: "app", Phase: gate.Waiting, Began: time.Hour, Connected: true, Unproven: "h"}
+		heard := false
+		for range 12 {
+			switch random.IntN(6) {
+			case 0, 1:
+				s.Note(first)
+				heard = true
+			case 2, 3:
+				s.Note(second)
+			case 4:
+				first.Connected = !first.Connected
+				if heard {
+					s.Note(first)
+				}
+			case 5:
+				if first.Phase == gate.Running {
+					first.Phase = gate.Draining
+				}
+			}
+			require.False(t, s.Proven("h"), "seed %d", seed)
+			for _, r := range s.Grantable("h") {
+				require.Failf(t, "granted", "seed %d: %v", seed, r)
+			}
+		}
+		dead := first
+		dead.Connected, dead.Dead = false, true
+		s.Note(dead)
+		second.Unproven = ""
+		s.Note(second)
+		require.True(t, s.Proven("h"), "seed %d", seed)
+		require.Len(t, s.Waiting(), 1)
+	}
+}
