@@ -19,7 +19,7 @@ type Agent struct {
 	unit *unit
 }
 
-// New makes an agent. It starts nothing.
+// New makes an agent. No goroutine starts before [Agent.Run].
 func New(config Config) (*Agent, error) {
 	config, err := config.check()
 	if err != nil {
@@ -34,10 +34,9 @@ func New(config Config) (*Agent, error) {
 	return &Agent{loop: newLoop(config, unit, posts), unit: unit}, nil
 }
 
-// Run stands by, holds and drains until stop is closed and everything that ran
-// under this agent's grants is proven dead; it then releases, and returns nil.
-// The end of ctx is a hard stop: nothing is released, shims drain by
-// themselves at their deadline.
+// Run stands by, holds and drains until stop is closed and every child of this agent's
+// grants is proven dead. Run then releases, and returns nil. The end of ctx is a hard
+// stop: nothing is released, shims drain by themselves at their deadline.
 func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer a.loop.group.Wait()

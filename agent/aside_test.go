@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestWhoCannotStartAChildLeavesTheSlotToOthers(t *testing.T) {
+func TestPodThatCannotStartAChildYieldsItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -40,8 +40,8 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// Showing is a Gate that holds nothing back but the pod's readiness. It is told
-// what the API server has stored of that.
+// Showing is a Gate that holds nothing back but the pod's readiness. The agent tells it
+// which readiness the API server has stored.
 type Showing interface {
 	Shown(ready bool)
 }
@@ -50,7 +50,7 @@ type Showing interface {
 // ports of the gated containers. No method blocks but Reachable. agent/forward
 // implements it.
 type Forwarder interface {
-	// Open listens on the ports. It does nothing if they are open.
+	// Open listens on the ports. Open does nothing if the ports are open.
 	Open() error
 	// SetTarget names the holder's address. Empty means that there is none at
 	// the moment: new connections are held until there is.
@@ -75,9 +75,9 @@ type Config struct {
 	// InitContainers are the gated init containers. A hold is kept while they
 	// end with success and until the application has started.
 	InitContainers []string
-	// Granted tells whether a shim of such a container is noted to have a grant
-	// of the hold: once one has succeeded, it never has another shim to say so.
-	// Without it, any may.
+	// Granted tells whether a note names a grant of the hold to a shim of such a
+	// container. Once the container has succeeded, it never has another shim. Without
+	// it, any may.
 	Granted func(container, hold string) bool
 	// Workload is the pod's, as Kind/name.
 	Workload string
@@ -123,8 +123,8 @@ type Config struct {
 	// it. Wall is written into the Lease for people, time.Now if nil.
 	Clock func() time.Duration
 	Wall  func() time.Time
-	// Random is the one source of everything random, so that a simulation can
-	// repeat a run. It is used by one goroutine alone.
+	// Random is the one source of everything random, so that a simulation can repeat a
+	// run. One goroutine alone uses it.
 	Random rand.Source
 	Log    *slog.Logger
 }
@@ -155,7 +155,7 @@ func (c Config) check() (Config, error) {
 		c.Readiness = api.ReadinessForward
 	}
 	if _, showing := c.Gate.(Showing); showing {
-		// A boot ends processes. It does not take the pod out of the endpoints.
+		// A boot ends processes. A boot does not take the pod out of the endpoints.
 		c.OwnKernel = true
 	}
 	if c.Calm == nil {

@@ -19,7 +19,7 @@ func (p *pod) delete() { p.link.set(func(l *link) { l.deleted = true }) }
 
 // A kubelet whose SIGTERM came too early leaves a shim waiting in a pod that is
 // about to end.
-func TestAHoldThatBeginsInAPodThatIsBeingDeletedIsHandedOver(t *testing.T) {
+func TestHoldBegunInADeletedPodIsHandedOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		b := w.start("b")
@@ -62,7 +62,7 @@ func TestChildThatStartsUnheardEndsItsContainer(t *testing.T) {
 }
 
 // The kubelet knows how to end what ran before.
-func TestAHoldFromBeforeItsPodWasDeletedGoesOn(t *testing.T) {
+func TestEarlierHoldOutlastsItsPodsDeletion(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
 		"a new agent process, too": func(w *world, a *pod) *pod {
@@ -102,7 +102,7 @@ func TestAHoldFromBeforeItsPodWasDeletedGoesOn(t *testing.T) {
 }
 
 // Nobody answered for as long as it would take to hand over.
-func TestAHoldThatHasLastedIsNotGivenBackForALateAnswer(t *testing.T) {
+func TestLateNewsOfADeletionEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -118,7 +118,7 @@ func TestAHoldThatHasLastedIsNotGivenBackForALateAnswer(t *testing.T) {
 }
 
 // What was known when one hold began says nothing of the next one's.
-func TestOnlyTheHoldThatBeganTooLateIsGivenBack(t *testing.T) {
+func TestDeletionSeenUnderOneHoldEndsNoOther(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -135,7 +135,7 @@ func TestOnlyTheHoldThatBeganTooLateIsGivenBack(t *testing.T) {
 
 // To let go of it would not end what runs: with the gate "pod" that takes a restart,
 // and a kubelet that ends a pod restarts nothing.
-func TestAHoldIsKeptInADeletedPodWhoseKubeletAloneCanStopIt(t *testing.T) {
+func TestGatePodKeepsItsHoldInADeletedPod(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })
@@ -151,7 +151,7 @@ func TestAHoldIsKeptInADeletedPodWhoseKubeletAloneCanStopIt(t *testing.T) {
 	})
 }
 
-func TestAStandbyThatHeardOfItsDeletionDoesNotCompete(t *testing.T) {
+func TestDeletedStandbyDoesNotCompete(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(*Config) { w.pods["a"].delete() })

@@ -88,6 +88,14 @@ func TestProofImportsReportsAlone(t *testing.T) {
 	}
 }
 
+// The pod's appearance follows from plain values: nothing that people see can begin or end
+// a hold.
+func TestShowImportsNoDecision(t *testing.T) {
+	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk"} {
+		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
+	}
+}
+
 // What answers the kubelet knows neither Leases nor grants: nothing that it says
 // can begin or end a hold but by the agent's loop.
 func TestProbesImportTheContractAlone(t *testing.T) {
@@ -98,7 +106,7 @@ func TestProbesImportTheContractAlone(t *testing.T) {
 
 // What proves a death and what a Lease says are joined in package agent alone:
 // neither side can take the other's word by mistake.
-func TestTheCoreAndTheGateDoNotKnowEachOther(t *testing.T) {
+func TestCoreAndGateImportNothingOfEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {
 		assert.NotContains(t, dependencies(t, module+"agent/lease"), end)
@@ -166,9 +174,9 @@ func TestAdmissionPackagesPointDownwards(t *testing.T) {
 		"mutate/image":   nil,
 		"mutate/reason":  {"api"},
 		"mutate/feature": {"api", "mutate/image", "mutate/patch", "mutate/reason"},
-		"mutate":         {"api", "mutate/feature", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate":         {"api", "api/podspec", "mutate/feature", "mutate/image", "mutate/patch", "mutate/reason"},
 		"mutate/admit": {
-			"api", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
+			"api", "api/podspec", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
 		},
 		"mutate/image/registry": {"mutate/image"},
 	} {

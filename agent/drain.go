@@ -26,9 +26,9 @@ type drain struct {
 // delay the release.
 const stopsAtOnce = 100 * time.Millisecond
 
-// run stops the children of the hold. It returns when all of them are proven dead, or
-// when the deadline has passed without proof. It goes on renewing where that gives them
-// their grace. A renewal that succeeds does not cancel it.
+// run stops the children of the hold. The drain is over when all of them are proven
+// dead, or when the deadline has passed. The agent goes on renewing where that gives
+// them their grace. A renewal that succeeds does not cancel the drain.
 func (d *drain) run(ctx context.Context) error {
 	u := d.unit
 	// Before the children are told: no probe may meet a child that stops.
@@ -51,8 +51,8 @@ func (d *drain) run(ctx context.Context) error {
 	}
 }
 
-// stop asks the shims of the hold to drain. It has a draining child killed once another
-// pod may run under a slot of the hold.
+// stop asks the shims of the hold to drain. Once another pod may run under a slot of
+// the hold, stop has a draining child killed.
 func (d *drain) stop(s claim.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)
@@ -80,8 +80,8 @@ func (d *drain) renews() bool {
 	return d.reason != show.ReasonLost && d.reason != show.ReasonUnproven
 }
 
-// renewOn renews the hold while its children stop, and extends their grants. It returns
-// the instant of the next renewal.
+// renewOn renews the hold while its children stop, and extends their grants. The result
+// is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
 	wake := claim.Never
 	switch soon := d.began + stopsAtOnce; {

@@ -14,7 +14,7 @@ import (
 )
 
 // grant gives every waiting shim of the pod a grant, and extends those that were given,
-// as far as the renewals allow. It returns the instant at which to try again.
+// as far as the renewals allow. The result is the instant at which to try again.
 func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
@@ -55,8 +55,8 @@ func (h *hold) grantable() []gate.Report {
 	})
 }
 
-// give sends a grant. It returns the instant at which to try again, if the gate refuses
-// a first grant.
+// give sends a grant. The result is the instant at which to try again, if the gate
+// refuses a first grant.
 func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
 	err := h.unit.orders.grant(r.Shim, gate.Grant{

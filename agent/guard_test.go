@@ -53,7 +53,7 @@ func (w *world) breaks() {
 	}
 }
 
-func TestHolderHearsOfALossBeforeItsNextRenewal(t *testing.T) {
+func TestHolderLearnsOfALossBeforeItsRenewal(t *testing.T) {
 	for name, c := range map[string]struct{ before func(w *world, a *pod) }{
 		"by the watch that it had": {func(*world, *pod) {}},
 		"by a watch that was begun anew": {func(w *world, _ *pod) {

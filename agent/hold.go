@@ -11,10 +11,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// startsWithin bounds how long a hold is kept between a gated init container
-// and the container after it. The kubelet's pauses between two pulls of an image
-// grow to five minutes: a container that has not started by then has failed for
-// long enough to let others have their turn.
+// startsWithin bounds how long a hold is kept between a gated init container and the
+// container after it. The kubelet's pauses between two pulls of an image grow to five
+// minutes. A container that has not started by then has failed long enough: another pod
+// may have its turn.
 const startsWithin = 5 * time.Minute
 
 // hold is the state of an agent that holds all slots, under one number.
@@ -51,8 +51,8 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	return h
 }
 
-// run grants, renews and watches over the children until something ends the hold. It
-// returns what that was.
+// run grants, renews and watches over the children until something ends the hold. The
+// result says what that was.
 func (h *hold) run(ctx context.Context) (ending, error) {
 	u := h.unit
 	state := u.claim.State()
@@ -136,9 +136,10 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// deletedEarly reports whether the hold began just before the agent learned that the pod
-// is being deleted. With the gate "pod" the kubelet alone can stop the application, and
-// restarts nothing any more: to give the slot back would leave the application running.
+// deletedEarly reports whether the hold began just before the agent learned that the
+// pod is being deleted. With the gate "pod" only a restart by the kubelet stops the
+// application. In a deleted pod the kubelet restarts nothing, so a slot given back
+// would leave the application running.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
@@ -159,8 +160,8 @@ func (h *hold) needed(s claim.State) bool {
 	return h.unit.shims.Supported(h.id) || h.unanswered(s)
 }
 
-// renew has the slots renewed whose time has come, as long as the hold is needed. It
-// returns the instant of the next renewal.
+// renew has the slots renewed whose time has come, as long as the hold is needed. The
+// result is the instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
@@ -189,8 +190,8 @@ func (h *hold) appear(ctx context.Context) time.Duration {
 	}))
 }
 
-// letGo ends the hold. The claim is a standby's again: it releases at once what is
-// proven, if the pod does not want it back, and waits out what is not.
+// letGo ends the hold. The claim is a standby's again. The claim releases proven slots
+// at once, if the pod does not want them back, and waits out the others.
 func (h *hold) letGo(reason string) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)

@@ -27,7 +27,7 @@ func (g *gates) succeed(id gate.ShimID) {
 	g.report(id, func(r *gate.Report) { r.Connected, r.Dead = false, true })
 }
 
-func TestAHoldIsKeptFromAnInitContainerToTheApplication(t *testing.T) {
+func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")
@@ -52,7 +52,7 @@ func TestAHoldIsKeptFromAnInitContainerToTheApplication(t *testing.T) {
 	})
 }
 
-func TestEachOfSeveralInitContainersHasTheWholeTimeToComeUp(t *testing.T) {
+func TestEachInitContainerHasTheWholeTimeToStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -74,7 +74,7 @@ func TestEachOfSeveralInitContainersHasTheWholeTimeToComeUp(t *testing.T) {
 	})
 }
 
-func TestAnApplicationThatNeverComesUpAfterItsInitContainerKeepsNoSlot(t *testing.T) {
+func TestApplicationThatNeverStartsKeepsNoSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")
@@ -108,7 +108,7 @@ func TestHoldOutlivesAnInitContainerHeardOfLate(t *testing.T) {
 	})
 }
 
-func TestWhatEndsAHoldBetweenAnInitContainerAndTheApplicationEndsItAtOnce(t *testing.T) {
+func TestHoldAfterAnInitContainerEndsAtOnce(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },
@@ -129,7 +129,7 @@ func TestWhatEndsAHoldBetweenAnInitContainerAndTheApplicationEndsItAtOnce(t *tes
 	}
 }
 
-func TestAnInitContainerThatFailsLeavesItsSlotToAStandby(t *testing.T) {
+func TestFailedInitContainerLeavesItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")
@@ -142,7 +142,7 @@ func TestAnInitContainerThatFailsLeavesItsSlotToAStandby(t *testing.T) {
 	})
 }
 
-func TestAnInitContainerThatIsOverIsVouchedForByTheNotesOfGrants(t *testing.T) {
+func TestNotesOfGrantsAccountForAnInitContainer(t *testing.T) {
 	for name, c := range map[string]struct {
 		noted    func(running string) string
 		released bool

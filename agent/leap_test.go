@@ -101,7 +101,7 @@ func TestRenewalFromBeforeALeapAnswersNothing(t *testing.T) {
 	})
 }
 
-func TestLeapStaysUnansweredWhileTheAPIServerIsAway(t *testing.T) {
+func TestLeapWaitsWhileTheAPIServerIsAway(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		a.link.set(func(l *link) { l.cut = true })
@@ -168,7 +168,7 @@ func TestNewAgentAnswersAnEarlierLeap(t *testing.T) {
 	})
 }
 
-func TestShimsOfAPodShareTheAnswerToALeap(t *testing.T) {
+func TestShimsOfAPodShareALeapsAnswer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })

@@ -38,7 +38,7 @@ func newLoop(c Config, u *unit, p posts) *loop {
 // begin notes when the agent begins, and by which channel it is stopped.
 func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), stop }
 
-// act carries out what the claim decides by the facts. It returns the instant of the
+// act carries out what the claim decides by the facts. The result is the instant of the
 // next decision.
 func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	actions, wake := l.unit.claim.Next(l.now, f)
@@ -49,7 +49,7 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 }
 
 // appear makes the pod look so, and asks the holder's pod where the look depends on it.
-// It returns the instant of the next look.
+// The result is the instant of the next look.
 func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
 	if !look.Keep {
 		l.unit.status.Show(look.Appearance)
@@ -69,9 +69,9 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 	})
 }
 
-// longest is the longest time without a look at the clock. Go's timers stop
-// while the machine sleeps, so an instant may have passed unnoticed; a shim
-// does not depend on that, but the next renewal does.
+// longest is the longest time without a look at the clock. Go's timers stop while the
+// machine sleeps, so an instant may have passed unnoticed. The next renewal depends on
+// that, a shim's deadline does not.
 const longest = 10 * time.Second
 
 // wait waits for one event, or for the instant, and hands it to the unit. Timers only

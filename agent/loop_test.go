@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestAFreeSlotIsTakenAndReleasedWhenTheChildEnds(t *testing.T) {
+func TestSlotIsReleasedWhenTheChildEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -44,7 +44,7 @@ func TestAFreeSlotIsTakenAndReleasedWhenTheChildEnds(t *testing.T) {
 	})
 }
 
-func TestAHolderWritesOncePerRenewalAndAStandbyNothing(t *testing.T) {
+func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -80,7 +80,7 @@ func TestAStandbyTakesOverAtOnceOnRelease(t *testing.T) {
 	})
 }
 
-func TestAVanishedHolderIsWaitedForAsLongAsItWrote(t *testing.T) {
+func TestStandbyWaitsTheDurationOfAVanishedHolder(t *testing.T) {
 	for name, duration := range map[string]time.Duration{"shorter than ours": 10 * time.Second, "ours": 30 * time.Second, "longer than ours": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -116,7 +116,7 @@ func TestAnOutageWithinTheBudgetStopsNothing(t *testing.T) {
 	}
 }
 
-func TestALongOutageStopsTheChildInTimeAndTheOneThatHeldGoesFirst(t *testing.T) {
+func TestChildStopsInTimeInALongOutage(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"hanging": func(l *link) { l.cut = true },
 		"refused": func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
@@ -168,7 +168,7 @@ func TestALostReplyCountsFromTheEarliestAttempt(t *testing.T) {
 	})
 }
 
-func TestANewAgentProcessGoesOnWithTheHoldOfItsChild(t *testing.T) {
+func TestNewAgentProcessResumesItsChildsHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -193,7 +193,7 @@ func TestANewAgentProcessGoesOnWithTheHoldOfItsChild(t *testing.T) {
 	})
 }
 
-func TestANewAgentProcessReleasesNothingForAContainerThatHasNotSpoken(t *testing.T) {
+func TestNewAgentProcessReleasesNothingForASilentContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
@@ -211,7 +211,7 @@ func TestANewAgentProcessReleasesNothingForAContainerThatHasNotSpoken(t *testing
 	})
 }
 
-func TestAnUnprovenShimGetsNoGrantAndTheHoldIsWaitedOut(t *testing.T) {
+func TestUnprovenShimWaitsUntilTheHoldExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -243,7 +243,7 @@ func TestARebootProvesThatNothingIsAlive(t *testing.T) {
 	})
 }
 
-func TestAnotherBootIsNoProofForAPodWithAKernelOfItsOwn(t *testing.T) {
+func TestBootIsNoProofWithAnOwnKernel(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
@@ -255,7 +255,7 @@ func TestAnotherBootIsNoProofForAPodWithAKernelOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestAKilledShimFreesTheSlotWithItsProof(t *testing.T) {
+func TestKilledShimFreesItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -272,7 +272,7 @@ func TestAKilledShimFreesTheSlotWithItsProof(t *testing.T) {
 	})
 }
 
-func TestAShimThatIsGoneWithoutProofIsNotRenewedFor(t *testing.T) {
+func TestAgentRenewsForNoShimThatIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -290,7 +290,7 @@ func TestAShimThatIsGoneWithoutProofIsNotRenewedFor(t *testing.T) {
 	})
 }
 
-func TestSeveralSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
+func TestSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		both := func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
@@ -323,7 +323,7 @@ func TestSeveralSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 	})
 }
 
-func TestAfterSIGTERMTheAgentStaysUntilItsChildIsDeadThenReleases(t *testing.T) {
+func TestAgentReleasesAfterSIGTERMOnceItsChildIsDead(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

@@ -71,7 +71,7 @@ func TestSlotTakenWhileDrainingEndsTheGrace(t *testing.T) {
 	})
 }
 
-func TestNewAgentKillsTheChildOfATakenSlot(t *testing.T) {
+func TestNewAgentKillsATakenSlotsChild(t *testing.T) {
 	for name, phase := range map[string]gate.Phase{"running": gate.Running, "draining": gate.Draining} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -27,8 +27,9 @@ type sent struct {
 	until time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// drained is the hold whose drain was asked for; killed is the hold whose child was
-	// to be killed at once; ended is the hold with whose child the container was to end.
+	// drained is the hold whose drain was asked for. killed is the hold whose child
+	// was to be killed at once. ended is the hold with whose child the container was
+	// to end.
 	drained, killed, ended string
 	// leaps counts the leaps that the agent had heard of by the shim's last one. The
 	// count outlasts the connection.

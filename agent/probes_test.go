@@ -116,7 +116,7 @@ func (w *world) serving() bool {
 	return w.server.lease(theSlot).Annotations[api.ServingAnnotation] != ""
 }
 
-func TestTheHolderIsReadyWhenItsApplicationIsAndStandbysFollow(t *testing.T) {
+func TestHolderIsReadyWithItsApplication(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -162,7 +162,7 @@ func TestTheHolderIsReadyWhenItsApplicationIsAndStandbysFollow(t *testing.T) {
 	})
 }
 
-func TestAStandbyThatBecomesTheHolderIsNotReadyBeforeItsApplication(t *testing.T) {
+func TestNewHolderIsNotReadyBeforeItsApplication(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient("readiness")
@@ -189,7 +189,7 @@ func TestAStandbyThatBecomesTheHolderIsNotReadyBeforeItsApplication(t *testing.T
 	})
 }
 
-func TestAChildThatDoesNotStartIsEndedWithItsContainer(t *testing.T) {
+func TestChildThatDoesNotStartEndsItsContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient("startup")
@@ -236,7 +236,7 @@ func TestEachChildOfAPodStartsAnew(t *testing.T) {
 	})
 }
 
-func TestNothingIsAskedBeforeThePostStartHookIsOverOrWhileTheChildDrains(t *testing.T) {
+func TestProbesWaitForThePostStartHook(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient()

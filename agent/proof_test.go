@@ -17,7 +17,7 @@ import (
 )
 
 // An unreadable note may be of the very hold in the Lease.
-func TestAfterAnUnreadableNoteThePodWaitsAndTakesItsSlotAgain(t *testing.T) {
+func TestPodWaitsAfterAnUnreadableNote(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
@@ -30,7 +30,7 @@ func TestAfterAnUnreadableNoteThePodWaitsAndTakesItsSlotAgain(t *testing.T) {
 	})
 }
 
-func TestADoubtThatOutlivedItsShimStillKeepsThePodWaiting(t *testing.T) {
+func TestDoubtOutlivesItsShim(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
@@ -47,7 +47,7 @@ func TestADoubtThatOutlivedItsShimStillKeepsThePodWaiting(t *testing.T) {
 	})
 }
 
-func TestAShimThatConnectsLaterGetsAGrantOfTheSameHold(t *testing.T) {
+func TestLaterShimJoinsTheHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -98,7 +98,7 @@ func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
 	})
 }
 
-func TestASecondShimOfAContainerDrainsTheFirst(t *testing.T) {
+func TestFresherShimDrainsItsContainersFirst(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -118,7 +118,7 @@ func TestASecondShimOfAContainerDrainsTheFirst(t *testing.T) {
 	})
 }
 
-func TestAChildWhoseLeaseIsNoLongerItsOwnIsDrainedByANewProcess(t *testing.T) {
+func TestNewProcessDrainsTheChildOfALostLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -135,7 +135,7 @@ func TestAChildWhoseLeaseIsNoLongerItsOwnIsDrainedByANewProcess(t *testing.T) {
 	})
 }
 
-func TestANewProcessThatCannotReadLeavesTheChildToItsDeadline(t *testing.T) {
+func TestBlindNewProcessLeavesTheChildToItsDeadline(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -153,7 +153,7 @@ func TestANewProcessThatCannotReadLeavesTheChildToItsDeadline(t *testing.T) {
 	})
 }
 
-func TestNothingNewStartsBesideAChildThatCannotBeKilled(t *testing.T) {
+func TestNothingStartsBesideAnUnkillableChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })

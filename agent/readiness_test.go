@@ -128,7 +128,7 @@ func TestTheHolderIsReadyWhileItsChildRuns(t *testing.T) {
 	})
 }
 
-func TestAStandbyForwardsToAHolderThatServesAndHoldsConnectionsDuringAHandover(t *testing.T) {
+func TestStandbyForwardsToTheHolderThatServes(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -156,7 +156,7 @@ func TestAStandbyForwardsToAHolderThatServesAndHoldsConnectionsDuringAHandover(t
 	})
 }
 
-func TestAStandbyIsReadyOnceTheHolderAnswersIt(t *testing.T) {
+func TestStandbyIsReadyOnceTheHolderAnswers(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{unreachable: errors.New("no route")}
@@ -179,7 +179,7 @@ func TestAStandbyIsReadyOnceTheHolderAnswersIt(t *testing.T) {
 	})
 }
 
-func TestAStandbyThatIsCutOffForwardsToNobodyItHasNotSeenForALease(t *testing.T) {
+func TestCutOffStandbyForwardsToNoUnseenHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -210,7 +210,7 @@ func TestAStandbyThatIsCutOffForwardsToNobodyItHasNotSeenForALease(t *testing.T)
 	})
 }
 
-func TestThePortsAreFreeBeforeTheChildIsGranted(t *testing.T) {
+func TestPortsAreFreeBeforeTheGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -270,7 +270,7 @@ func TestReadinessHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
-func TestPortsInUseMakeAStandbyNotReadyUntilTheyAreFree(t *testing.T) {
+func TestStandbyIsNotReadyWhilePortsAreInUse(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{busy: errors.New("port 6379 is in use")}
@@ -304,7 +304,7 @@ func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
 	})
 }
 
-func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
+func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server, loseStatus: false}
 		s := l.status(w)
@@ -325,7 +325,7 @@ func TestAStatusWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 
 // Whatever the API server does with a write that nobody waits for any more, it
 // does it too late.
-func TestAStatusThatArrivesLateDoesNotComeTrue(t *testing.T) {
+func TestLateStatusDoesNotComeTrue(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -409,7 +409,7 @@ func TestTheTroubleOfAHookIsToldOnce(t *testing.T) {
 	})
 }
 
-func TestAnotherElectorsLeftoversAreNotTakenForAHolderThatServes(t *testing.T) {
+func TestLeftoversOfAnElectorDoNotServe(t *testing.T) {
 	// client-go leaves annotations that it does not know.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{

@@ -17,8 +17,8 @@ import (
 // recordOf returns what the Lease says.
 func recordOf(l *kube.Lease) lease.Record {
 	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
-	// An elector that does not know our annotations leaves them standing: the pod
-	// that has served since before the Lease was acquired is not the holder.
+	// An elector that does not know our annotations leaves them standing. A pod that
+	// served before the Lease was acquired is not the holder.
 	if err != nil || serving.Before(l.AcquireTime) {
 		serving = time.Time{}
 	}

@@ -67,7 +67,7 @@ func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
 	})
 }
 
-func TestWhileTheFirstSlotIsLostTheLaterOnesAreGivenUp(t *testing.T) {
+func TestLostFirstSlotGivesUpTheLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)
@@ -118,7 +118,7 @@ func TestOppositeOrdersDoNotDeadlock(t *testing.T) {
 	})
 }
 
-func TestAYieldThatCouldNotReleaseAtOnceIsNotUndone(t *testing.T) {
+func TestDelayedYieldIsNotUndone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -141,7 +141,7 @@ func TestAYieldThatCouldNotReleaseAtOnceIsNotUndone(t *testing.T) {
 	})
 }
 
-func TestAStoppedAgentTriesToReleaseUntilTheSlotHasExpiredAnyway(t *testing.T) {
+func TestStoppedAgentReleasesUntilItsSlotExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -55,7 +55,7 @@ func TestReadinessGateOneOfThemIsReady(t *testing.T) {
 
 // Whoever comes next is Ready at once: what has not been stored yet must not be
 // given up.
-func TestReadinessGateReleasesOnlyWhatIsStoredAsNotReady(t *testing.T) {
+func TestReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -95,7 +95,7 @@ func TestReadinessGateCutOffExpires(t *testing.T) {
 }
 
 // A new process does not know what the one before it has stored last.
-func TestReadinessGateRestartedProvesNothingBeforeItIsStoredAsNotReady(t *testing.T) {
+func TestRestartedReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
 		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }
@@ -118,7 +118,7 @@ func TestReadinessGateRestartedProvesNothingBeforeItIsStoredAsNotReady(t *testin
 
 // Another boot proves processes dead. The API server goes on saying that the pod is
 // Ready.
-func TestReadinessGateRebootedReleasesNothingBeforeItIsStoredAsNotReady(t *testing.T) {
+func TestRebootedReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -143,7 +143,7 @@ func TestReadinessGateRebootedReleasesNothingBeforeItIsStoredAsNotReady(t *testi
 
 // What an earlier process has stored is nobody's word any more; that its Lease can
 // be read is not sure.
-func TestReadinessGateRestartedIsNotReadyThoughItSeesNoLease(t *testing.T) {
+func TestRestartedReadinessGateIsNotReadyUnseen(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -160,7 +160,7 @@ func TestReadinessGateRestartedIsNotReadyThoughItSeesNoLease(t *testing.T) {
 }
 
 // A renewal has all of its time for one request; the status needs two.
-func TestReadinessGateIsReadyThoughTheAPIServerIsSlow(t *testing.T) {
+func TestReadinessGateIsReadyWithASlowServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

@@ -18,8 +18,8 @@ type standby struct {
 	loop *loop
 }
 
-// run waits for the slots and takes them, until all of them are held. It returns nil
-// without an error when a stopping agent has nothing left to do.
+// run waits for the slots and takes them, until all of them are held. Both results are
+// nil when a stopping agent has nothing left to do.
 func (s standby) run(ctx context.Context) (*hold, error) {
 	for {
 		s.drainOrphans()
@@ -47,9 +47,9 @@ func (s standby) seen() []show.Slot {
 	return seen
 }
 
-// drainOrphans drains the children whose hold is over: a Lease is seen that is not of it,
-// or no shim can account for an earlier one. While the agent sees no Lease it drains
-// nothing: the deadline of each child is on its way.
+// drainOrphans drains the children whose hold is over. A Lease is then seen that is not
+// of the hold, or no shim accounts for an earlier one. While the agent sees no Lease it
+// drains nothing: the deadline of each child is on its way.
 func (s standby) drainOrphans() {
 	u := s.unit
 	for _, r := range u.shims.Reports() {

@@ -28,7 +28,7 @@ func (l *link) status(w *world) *show.Status {
 }
 
 // Nothing is known of what an earlier process has stored.
-func TestTheFirstStatusIsWrittenAtOnceAndIsOfNow(t *testing.T) {
+func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -40,7 +40,7 @@ func TestTheFirstStatusIsWrittenAtOnceAndIsOfNow(t *testing.T) {
 }
 
 // Nobody sees that the next hold is another one, and nothing is written for it.
-func TestAHoldThatLooksLikeTheLastOneIsNotStoredAnew(t *testing.T) {
+func TestHoldThatLooksAlikeIsNotStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

@@ -18,7 +18,7 @@ import (
 )
 
 // unit is what an agent knows of its pod: the claim, the shims and what they prove, and
-// how the pod looks. It sends no request and waits for nothing.
+// how the pod looks. A unit sends no request and waits for no event.
 type unit struct {
 	config Config
 	self   lease.Self

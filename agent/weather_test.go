@@ -61,7 +61,7 @@ func TestOutageWithinTheBudgetWhereWatchesFail(t *testing.T) {
 }
 
 // Stale events never keep a holder from renewing.
-func TestStaleEventsDoNotKeepAHolderFromRenewing(t *testing.T) {
+func TestStaleEventsDelayNoRenewal(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, 500 * time.Millisecond, 200 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(every.String(), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -80,7 +80,7 @@ func TestStaleEventsDoNotKeepAHolderFromRenewing(t *testing.T) {
 }
 
 // After an outage longer than the lease, the pod that held starts first.
-func TestThePodThatHeldGoesFirstAfterALongOutage(t *testing.T) {
+func TestPreviousHolderGoesFirstAfterALongOutage(t *testing.T) {
 	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
 		for _, mode := range []string{"refused", "hangs"} {
 			t.Run(fmt.Sprint(d, mode), func(t *testing.T) {

@@ -23,13 +23,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// metric is a metric as its declaration in the code has it.
+// metric is a metric that the code declares.
 type metric struct {
 	name, kind, help string
 	labels           []string
 }
 
-// unit returns the unit that the name of a metric ends with.
+// unit returns the unit at the end of the metric's name.
 func (m metric) unit() string {
 	for _, unit := range []string{"seconds", "bytes"} {
 		if strings.HasSuffix(strings.TrimSuffix(m.name, "_total"), "_"+unit) {
@@ -39,15 +39,16 @@ func (m metric) unit() string {
 	return "–"
 }
 
-// label is a label of a program's metrics. Without values its values are open.
+// label is a label of a program's metrics. A label without values may have any
+// value.
 type label struct {
 	name    string
 	values  []string
 	meaning string
 }
 
-// programs are where the metrics are declared. Each value of a label is a string of
-// the code.
+// programs are the programs with the folders that declare their metrics. Each
+// value of a label is a string in the code.
 var programs = []struct {
 	title, serves string
 	folders       []string

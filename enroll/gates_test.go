@@ -37,10 +37,10 @@ var gates = map[string]struct {
 		InitContainers: []corev1.Container{{Name: api.WaitContainer}},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},
-	"without the condition": {corev1.PodSpec{
+	"without the readiness condition": {corev1.PodSpec{
 		InitContainers: []corev1.Container{agent("run", "-gate=readiness")},
 	}, false},
-	"without the argument": {corev1.PodSpec{
+	"without the readiness argument": {corev1.PodSpec{
 		InitContainers: []corev1.Container{agent()},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},

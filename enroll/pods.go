@@ -18,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// podsPerPage bounds the memory of a list of whole pods, which take some 10 KB each.
+// podsPerPage bounds the memory of a list of pods, of which each takes some 10
+// KB.
 const podsPerPage = 500
 
 // cachedPods adds the claims of the gated pods that the cache knows.

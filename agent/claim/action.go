@@ -53,7 +53,7 @@ const (
 	Renew
 	Release
 	// StandBack tells that the campaign gives its slots back, because Slot cannot be
-	// had. It asks for no request.
+	// had. The caller sends nothing for it.
 	StandBack
 )
 

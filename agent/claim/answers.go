@@ -90,8 +90,9 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	}
 }
 
-// Answered takes in the answer to a read or a write, which may come late. It returns the
-// reason why the answer does not count; nil also if another answer has come before.
+// Answered takes in the answer to a read or a write, which may come late. The error is
+// the reason why the answer does not count. The error is nil, too, if another answer
+// came before.
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	hold := a.Record.Hold
@@ -169,7 +170,8 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	err := answer.Err
 	if s.held != a.held {
-		// The hold has ended since. What was stored is what a release has to replace.
+		// The hold has ended since. A release has to replace the Lease that was
+		// stored.
 		if err == nil && s.held == nil {
 			s.view.Watched(now, answer.Record)
 		}

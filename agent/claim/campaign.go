@@ -64,8 +64,8 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true
 	}
 	if s.refused == r.Version {
-		// What was refused as old is still all there is to see: the watch is late or
-		// silent.
+		// The standby still sees the record that was refused as old: the watch is
+		// late or silent.
 		s.refused = ""
 		s.endLook()
 		s.view.Blind()

@@ -17,24 +17,25 @@
 // # The need
 //
 // A claim needs all of its slots, or any one of them. A claim of several slots begins a
-// campaign only when all of them can be had, and gives back what it took if the next slot
-// cannot be had within a lease duration. A claim of any one slot begins a campaign for one
-// slot at a time, chosen at random from the free ones. Each of these campaigns has a
-// number of its own: a slot that a lost write took is released under its own number.
+// campaign only when all of them can be had. If the next slot cannot be had within a
+// lease duration, the claim gives back the slots that it took. A claim of any one slot
+// begins a campaign for one slot at a time, chosen at random from the free ones. Each
+// of these campaigns has a number of its own: a slot that a lost write took is released
+// under its own number.
 //
 // # The guarantee
 //
 // A claim is held only while every slot of its campaign is held by the rules of package
-// lease. Its deadline is the earliest of these slots. The claim releases a slot, or takes
-// its own slot back before it has expired, only if the caller proves that no child of the
-// slot's hold is alive. For each slot the claim sends at most [PerMinute] requests a
-// minute in the long run, and [Burst] more at once.
+// lease. Its deadline is the earliest of these slots. The claim releases a slot only if
+// the caller proves that no child of its hold is alive. The same proof lets the claim
+// take its own slot back before it has expired. For each slot the claim sends at most
+// [PerMinute] requests a minute in the long run, and [Burst] more at once.
 //
 // # Clocks
 //
 // Every instant is of one clock that goes on while the machine sleeps. The caller reads
-// the clock after it has received an answer, and before it sends an action: an action's
-// request counts from the instant of the Next that returned it.
+// the clock after it has received an answer, and before it sends an action. A request
+// counts from the instant of the Next that returned its action.
 //
 // # What is not guaranteed
 //

@@ -90,7 +90,7 @@ func (p *modelPod) yield() {
 	}
 }
 
-// end is the child's own end.
+// end lets the child end by itself.
 func (p *modelPod) end() {
 	if p.child != nil {
 		p.die("by itself")
@@ -126,9 +126,9 @@ func play(s *script, self func(string) lease.Self, traced bool) *model {
 	return m
 }
 
-// inTime bounds how long slots are without a holder after the last fault: an expired
-// Lease is waited for, with its head start; a pause may pass between two looks before and
-// after; and a campaign that was begun in vain is given up after a lease duration.
+// inTime bounds how long slots are without a holder after the last fault. Standbys wait
+// for an expired Lease, with its head start. A pause may pass between two looks before
+// and after. A vain campaign ends after another lease duration.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
 // heal ends all faults, and judges that the slots are held in time.

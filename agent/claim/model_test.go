@@ -136,8 +136,8 @@ func (m *model) remove(l *modelLease) {
 	m.store(l, lease.Record{UID: "uid-" + strconv.Itoa(m.version), Holder: "unknown", Duration: api.DefaultLeaseDuration})
 }
 
-// meddle is another elector, which takes what is free and vanishes, or writes a note into
-// a Lease that others hold.
+// meddle writes as another elector does. The elector takes a free Lease and vanishes,
+// or changes a Lease that others hold.
 func (m *model) meddle(l *modelLease) {
 	r := l.record
 	if r.Holder == "" {

@@ -27,8 +27,8 @@ type modelPod struct {
 	names []string
 	any   bool
 	self  lease.Self
-	// rate is how many twelfths of a second its clock counts in a second; skew is how
-	// wrong its wall clock is, boot what its clock has counted before.
+	// rate is how many twelfths of a second its clock counts in a second. skew is the
+	// error of its wall clock. boot is what its clock has counted before.
 	rate, skew, boot time.Duration
 	// fresh: after a restart of the agent a fresh shim waits, though the process has not
 	// heard from the child's shim.
@@ -46,8 +46,8 @@ type modelPod struct {
 	looks     []*modelLook
 	sent      map[string][]time.Duration
 
-	// waiting: a shim waits for a grant. child is the application, nil while there is
-	// none. heard: the agent process has heard from the child's shim.
+	// waiting: a shim waits for a grant; child is the application, nil for none.
+	// heard: the agent process has heard from the child's shim.
 	waiting, heard bool
 	child          *modelChild
 	// begun are the holds that this process began.

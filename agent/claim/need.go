@@ -16,10 +16,10 @@ type need struct {
 	began time.Duration
 }
 
-// candidates returns the slots that a campaign needs; none if it may not begin, or go on.
-// A pod of several slots takes none of them before it sees all of them free: it would
-// keep others from running though it cannot run itself. Once it has some, patience
-// decides.
+// candidates returns the slots that a campaign needs; none if it may not begin, or go
+// on. A pod of several slots takes none of them before it sees all of them free.
+// Otherwise it would keep others from running, and not run itself. Once it has some,
+// patience decides.
 func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
@@ -36,8 +36,9 @@ func (n need) candidates(p *plan, c campaign) slots {
 	return n.slots
 }
 
-// anyOne returns the one slot for which a campaign goes: the one that it has, or has a
-// write under way for; its choice while that is free; or another free one.
+// anyOne returns the one slot for which a campaign goes. A slot that is held, or has a
+// write under way, comes first. The campaign then keeps its choice while that is free,
+// and else chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
@@ -91,8 +92,8 @@ func (n need) begin(p *plan, hold string) {
 }
 
 // soleAt returns the instant from which this pod can have no child under any slot. An
-// earlier agent process may have had one, under a slot that was not seen yet, or whose
-// Lease was made anew meanwhile: no agent has written such a record.
+// earlier agent process may have had one under a slot that was not seen yet. The Lease
+// of that slot may also have been made anew: no agent has written such a record.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -110,8 +111,8 @@ func (n need) soleAt(p *plan) time.Duration {
 	return at
 }
 
-// resumable returns the campaign for a child that an earlier agent process granted, if
-// every Lease that the child needs is of that very hold still.
+// resumable returns the campaign for a child of an earlier agent process, if every
+// Lease that the child needs is still of its hold.
 func (n need) resumable(f Facts) (campaign, bool) {
 	for _, child := range f.Children {
 		needed := n.slotsOf(child)
@@ -122,8 +123,9 @@ func (n need) resumable(f Facts) (campaign, bool) {
 	return campaign{}, false
 }
 
-// slotsOf returns the slots that the child needs. A child of a claim of any one slot names
-// its slot, or a Lease names its hold; otherwise it may run under each of them.
+// slotsOf returns the slots that the child needs. If any one slot is enough, the child
+// names its slot, or a Lease names its hold. Otherwise the child may run under each of
+// them.
 func (n need) slotsOf(child Child) slots {
 	if !n.Any {
 		return n.slots

@@ -6,10 +6,10 @@ package claim
 import "time"
 
 const (
-	// PerMinute bounds the requests for one slot's Lease in the long run, whatever
-	// the API server answers. A holder's retries need two a second at most. They let the
-	// pod that held read again within its head start, even with the shortest lease (a
-	// sixth of 10 s, of which a request may hang half).
+	// PerMinute bounds the requests for one slot's Lease in the long run, whatever the
+	// API server answers. A holder's retries need two a second at most. They let the
+	// previous holder read again within its head start. The shortest head start is a
+	// sixth of 10 s, of which a request may hang half.
 	PerMinute = 120
 	// Burst bounds the requests that may come at once. A takeover and a handover
 	// take six: a read, a watch and a write each. Collisions with other pods have
@@ -31,17 +31,17 @@ func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1)*time.Minute/Pe
 func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/PerMinute }
 
 // spareAt returns the instant from which a look may be sent: half of the burst is left
-// to the writes that follow. A look that spent the last of the burst would see a free
-// slot, and the standby would be blind again before its write may be sent.
+// to the writes that follow. Without that half a look could see a free slot, and leave
+// no request for the write.
 func (p *pace) spareAt() time.Duration { return p.nextAt() + Burst/2*time.Minute/PerMinute }
 
 const (
 	// quick is the first pause after a miss: a pod starts moments before its
 	// Role and its Leases are there.
 	quick = 100 * time.Millisecond
-	// slowest bounds the pauses of a standby. A crowd of them then costs an
-	// API server that comes back no more than as many holders would; for short
-	// leases the bound is the period of a renewal.
+	// slowest bounds the pauses of a standby. A crowd of standbys then costs an API
+	// server that comes back no more than as many holders. For short leases the bound
+	// is the period of a renewal.
 	slowest = 10 * time.Second
 	// lasts is the length from which on the end of a look counts as a first miss.
 	// One read and one watch in that time are no more than a holder's renewals.

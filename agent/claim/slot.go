@@ -48,8 +48,8 @@ type slot struct {
 	look look
 	pace pace
 
-	// writing has an entry for each request under way that is no look: the hold of an
-	// acquiring write or a renewal, and an empty one for a release or a read.
+	// writing has an entry for each request under way that is no look. The entry is
+	// the hold of an acquiring write or a renewal, and empty for a release or a read.
 	writing []string
 	// tryAt is when the next write may begin. refused is the version that a write was
 	// refused to replace.
@@ -114,8 +114,8 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 
 // backoff returns the pause after another miss of the slot, and counts the miss. Only a
 // stored write, or a look that lasted, makes the pauses short again. The pod that the
-// Lease names returns within the time that the others leave it: a request may time out,
-// and the next has a quarter of a renewal's period left.
+// Lease names returns within the time that the others leave it. A request of it may
+// time out, and the next has a quarter of a renewal's period left.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -136,9 +136,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
 	at, sees := s.view.FreeAt(duration)
-	// Where watches are refused an agent sees one slot for moments, and never all of
-	// them at one: what it read of the others within a duration has to do. Before a
-	// slot is taken it is read again.
+	// Where watches are refused, an agent never sees all slots at one instant. So a
+	// read of the others within a duration is enough. Before a slot is taken it is
+	// read again.
 	recent := p.now < s.view.Heard()+duration
 	if !sees && r.Holder != "" {
 		at = s.view.ExpiresAt(duration)
@@ -152,8 +152,8 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	return at
 }
 
-// choosableAt returns the instant from which a campaign may choose the slot: it is seen
-// free, no request for it is under way, and no write was refused just now.
+// choosableAt returns the instant from which a campaign may choose the slot. The slot
+// has to be seen free, without a request under way or a write refused just now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.view.FreeAt(s.Self.Budget.Duration)

@@ -29,8 +29,8 @@ func (c *Claim) wait(p *plan) {
 	}
 }
 
-// finished reports whether a stopped claim has nothing left to do: no child is left, and
-// every slot that can be released is, or has expired by now.
+// finished reports whether a stopped claim has nothing left to do. No child is left
+// then, and every slot that can be released is, or has expired.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive {
 		return false

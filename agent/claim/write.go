@@ -5,13 +5,13 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// crowd bounds how many attempts are under way for one slot. They start at most
-// a retry apart, also while earlier ones hang; with leases of up to 90 s a
-// request times out before the bound matters.
+// crowd bounds how many attempts are under way for one slot. They start at most a retry
+// apart, also while earlier ones hang. With leases of up to 90 s a request times out
+// before the bound matters.
 const crowd = 8
 
-// renew sends the renewal of one slot if it is due: a sixth of the duration
-// after the last, or at once where standbys are to be told something new.
+// renew sends the renewal of the slot if it is due. It is due a sixth of the duration
+// after the last, or at once where its notes are new.
 func (s *slot) renew(p *plan, notes lease.Notes) {
 	if s.lost != nil {
 		return

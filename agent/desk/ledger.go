@@ -80,8 +80,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold of which the shim gets no grant: another shim of the
-// container was granted that hold, and is not known to be dead.
+// unproven returns the hold of which the shim gets no grant. Another shim of the container
+// was granted that hold, and is not known to be dead.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestTheAgentsEndHearsWhatBecameOfACommand(t *testing.T) {
+func TestServerReturnsTheOutcomeOfACommand(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

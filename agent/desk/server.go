@@ -153,8 +153,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Granted tells whether a shim of the container, not known to be dead, may have been
-// granted the hold by this agent process or an earlier one.
+// Granted tells whether a shim of the container may have been granted the hold. A shim
+// that is known to be dead does not count; a grant of an earlier agent process does.
 func (s *Server) Granted(container, hold string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,7 +26,7 @@ import (
 // patience is met by a bug only.
 const patience = 10 * time.Second
 
-func TestNoteIsOnDiskBeforeTheGrantIsSent(t *testing.T) {
+func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -142,7 +142,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
 	require.NoError(t, s.Drain("one", "longer", time.Hour))
 
-	// It never saw the grant: it is asked to rule it out.
+	// The shim never saw the grant, and has to rule it out.
 	shim.connect(dir)
 	d := shim.order().Drain
 	require.NotNil(t, d)
@@ -154,7 +154,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), gate.ErrOver)
 	assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 
-	// What was asked of h1 does not meet h2.
+	// A drain of h1 does not meet h2.
 	require.NoError(t, s.Grant("one", grantOf("h2")))
 	assert.Equal(t, "h2", shim.order().Grant.Hold)
 	shim.is(gate.Running, "h2")
@@ -163,7 +163,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.Equal(t, "h2", shim.order().Drain.Hold)
 }
 
-func TestASlowReaderSeesTheLastReportOfEachShim(t *testing.T) {
+func TestSlowReaderSeesTheLastReports(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -259,7 +259,7 @@ func TestEverybodyMayConnect(t *testing.T) {
 	assert.Equal(t, os.ModeSocket|0o777, info.Mode())
 }
 
-func TestAnEndedShimIsDeadOnlyIfThatIsProven(t *testing.T) {
+func TestServerReportsADeathOnlyOnProof(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		pid1    bool
@@ -342,7 +342,7 @@ func TestDeathIsNotSeenBeforeTheLastWord(t *testing.T) {
 	assert.False(t, r.Connected)
 }
 
-func TestWithoutAPidfdAShimIsHungUpOn(t *testing.T) {
+func TestServerRefusesAShimWithoutPidfd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	_, _ = served(t, Config{Dir: dir, oldKernel: true})

@@ -182,7 +182,7 @@ func TestCloseWhileCopyingFreesThePort(t *testing.T) {
 	assert.Zero(t, f.Stats().Open+f.Stats().Held)
 }
 
-func TestOpenOfATakenPortOpensNone(t *testing.T) {
+func TestOpenFailsIfAPortIsTaken(t *testing.T) {
 	taken := app(t, "127.0.0.1:0", echo)
 	free := app(t, holder+":0", echo)
 	f := closed(Config{Ports: []int{free, taken}})

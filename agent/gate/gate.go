@@ -11,7 +11,7 @@ import (
 // ShimID names one shim process: a random number that the shim draws at its start.
 type ShimID string
 
-// Grant is the permission to run the child. It exists only on the live
+// Grant is the permission to run the child. A grant exists only on the live
 // connection between a shim and an agent process; nothing on disk is a grant.
 // A later Grant of the same Hold moves the deadline forward.
 type Grant struct {
@@ -24,9 +24,9 @@ type Grant struct {
 	Deadline time.Duration `json:"deadline"`
 	// BootID is the boot that Deadline counts from.
 	BootID string `json:"bootID"`
-	// Drain and Kill are the parts of the time budget that end at Deadline:
-	// at Deadline−Kill−Drain the child gets its stop signal, at Deadline−Kill
-	// everything gets SIGKILL.
+	// Drain and Kill are the parts of the time budget that end at Deadline. At
+	// Deadline−Kill−Drain the child gets its stop signal. At Deadline−Kill everything
+	// gets SIGKILL.
 	Drain time.Duration `json:"drain"`
 	Kill  time.Duration `json:"kill"`
 	// PodIP is the pod's address, which hooks ask by default.
@@ -86,9 +86,9 @@ type Report struct {
 	Container string
 	Phase     Phase
 	// Hold is the hold whose child the shim has (Running, Draining). For
-	// Waiting and Ended it is the last hold that the shim knows to be over:
-	// nothing lives under it, and this shim starts nothing under it any more,
-	// even if a grant of it is still on its way. A hold that was granted to a
+	// Waiting and Ended that is the last hold that the shim knows to be over.
+	// Nothing lives under that hold, and this shim starts nothing under it any more,
+	// even if a grant is still on its way. A hold that was granted to a
 	// Waiting shim is therefore over only when the shim names it here, which a
 	// Drain brings about. Empty if there never was one.
 	Hold string
@@ -120,15 +120,15 @@ type Report struct {
 	// Silent: the connection is up but heartbeats stopped; the shim is frozen
 	// or starved.
 	Silent bool
-	// Unproven is set on the report of a fresh shim while an earlier shim of
-	// the same container had been granted a hold and is not known to be dead.
-	// It names that hold, or is Unreadable. A grant made under another hold
+	// Unproven is set on the report of a shim while another shim of the same
+	// container had been granted a hold and is not known to be dead. Unproven
+	// names that hold, or is Unreadable. A grant made under another hold
 	// needs no such proof, because that hold was acquired by everybody's rules.
 	Unproven string
 }
 
-// Unreadable stands for the hold in a note that cannot be read. It may be any
-// that was granted before this agent process began.
+// Unreadable stands for the hold in a note that cannot be read. Any hold that was granted
+// before this agent process began may be meant.
 const Unreadable = "unreadable"
 
 // Trouble is something that people should hear of: an Event on the pod.

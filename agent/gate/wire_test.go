@@ -109,7 +109,7 @@ func FuzzDecodeOrder(f *testing.F) {
 	})
 }
 
-func TestTheBudgetOfAGrantEndsAtItsDeadline(t *testing.T) {
+func TestBudgetOfAGrantEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	g := Grant{Deadline: 100 * time.Second, Drain: 9 * time.Second, Kill: time.Second}
 	assert.Equal(t, 90*time.Second, g.DrainAt())

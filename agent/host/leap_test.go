@@ -44,7 +44,7 @@ func TestLeapsCountFromTheBoundOn(t *testing.T) {
 
 // The kernel itself tells with which flags a timer was set: it is absolute (1),
 // and cancelled when the clock is set (2).
-func TestKernelIsAskedToTellOfASetClock(t *testing.T) {
+func TestLeapsAskTheKernelForSetClocks(t *testing.T) {
 	l := NewLeaps()
 	defer l.Close()
 	require.NotNil(t, l.file)

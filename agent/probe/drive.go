@@ -99,7 +99,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 		m.tell()
 		return false
 	case state == Failure:
-		delete(l.reported, startup) // the Event repeats the failure, with its consequence
+		delete(l.reported, startup) // the next Event repeats this failure and adds its consequence
 		m.say(c, l, startup, r)
 		m.tell(Notice{
 			Container: c.name, Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),

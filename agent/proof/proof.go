@@ -33,8 +33,8 @@ type Shims struct {
 	// list has the last report of each shim, in the order in which the shims started.
 	// After a restart of this agent the shims connect in any order.
 	list reports
-	// outstanding has, for each hold, the shims that may have a child of it: the shim
-	// had a grant, or reported a child, and is not proven dead since.
+	// outstanding has, for each hold, the shims that may have a child of it. Such a
+	// shim had a grant, or reported a child, and is not proven dead since.
 	outstanding grants
 	// begun are the holds that this process itself began: no other process can have
 	// given a grant of one.
@@ -43,8 +43,8 @@ type Shims struct {
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
 	doubts map[string]doubt
-	// succeeded is the hold under which an init container of the pod succeeded last.
-	// It is empty once a grant has followed.
+	// succeeded is the hold under which an init container of the pod succeeded last. A
+	// grant that follows makes it empty.
 	succeeded string
 }
 

@@ -52,7 +52,7 @@ func TestACommandRunsBesideTheChildOnly(t *testing.T) {
 	assert.Contains(t, a.runs(time.Minute, "true").Error, gate.ErrNotRunning.Error())
 }
 
-func TestACommandIsKilledWhenItsTimeIsUp(t *testing.T) {
+func TestShimKillsACommandThatTakesTooLong(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -67,7 +67,7 @@ func TestACommandIsKilledWhenItsTimeIsUp(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestOfACommandsOutputOnlyTheBeginningIsKept(t *testing.T) {
+func TestShimKeepsTheBeginningOfAnOutput(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -75,14 +75,14 @@ func TestOfACommandsOutputOnlyTheBeginningIsKept(t *testing.T) {
 	r := a.runs(time.Minute, "sh", "-c", "head -c 1000000 /dev/zero; exit 4")
 	assert.Equal(t, 4, r.Code)
 	assert.Equal(t, make([]byte, gate.MostOutput), r.Output)
-	// What a command leaves behind keeps its output, and is not waited for.
+	// A descendant keeps the output open, and the shim does not wait for it.
 	r = a.runs(time.Minute, "sh", "-c", "echo first; (sleep 1000; echo last) &")
 	assert.Equal(t, gate.Outcome{ID: "r", Output: []byte("first\n")}, r)
 	a.drains("h1")
 	a.until(gate.Waiting, "h1")
 }
 
-func TestTheEndOfTheChildCutsACommandShort(t *testing.T) {
+func TestEndOfTheChildCutsACommandShort(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -98,7 +98,7 @@ func TestTheEndOfTheChildCutsACommandShort(t *testing.T) {
 	}
 }
 
-func TestAnEndIsADrainThatEndsTheContainer(t *testing.T) {
+func TestOrderToEndEndsTheContainer(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
 	a.grants("h1", time.Hour)

@@ -135,8 +135,8 @@ func (s *shim) reap() (none bool) {
 
 // killDescendants kills everything that descends from the shim, once. An
 // error means that something may not be killed from here, or not even seen.
-func (s *shim) killDescendants() error {
-	processes, err := s.machine.Descendants()
+func killDescendants(m Machine) error {
+	processes, err := m.Descendants()
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (s *shim) killDescendants() error {
 	for _, p := range processes {
 		// Another process could have got this process id meanwhile: one that started
 		// in this container in that instant, after all other numbers had been used.
-		err := s.machine.Signal(p.PID, unix.SIGKILL)
+		err := m.Signal(p.PID, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.PID, err)
 		}

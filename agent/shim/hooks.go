@@ -49,9 +49,9 @@ type hooks struct {
 type stopState struct {
 	// failed: the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the signal that the child was last asked to stop with, at askedAt;
-	// zero means that nobody has asked. began is the instant of the first time, since
-	// preStop runs only once. drained: the shim has asked, and nobody outside has.
+	// asked is the signal that the child was last asked to stop with, at askedAt. Zero
+	// means that nobody has asked. began is the instant of the first time, because
+	// preStop runs only once. drained: only the shim has asked.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool

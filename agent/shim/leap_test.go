@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// testLeaps are those of a wall clock that each line of the file sets. What a
-// machine sees that was paused is just this: its wall clock leaps.
+// testLeaps are those of a wall clock that each line of the file sets. A
+// machine that was paused sees just this: its wall clock leaps.
 func testLeaps(path string) *host.Leaps {
 	if path == "" {
 		return nil
@@ -68,8 +68,8 @@ func (a *fakeAgent) confirms(hold string, leap int) {
 	}}))
 }
 
-// family is a child that starts two more and says who all are: the first of them is
-// the child itself, the last has stopped itself.
+// family is a child that starts two more and says the process ids of all. The first id is
+// the child's own. The last process has stopped itself.
 var family = []string{"sh", "-c", `sleep 1000 & a=$!; sh -c 'kill -STOP $$' & echo $$ $a $!; wait`}
 
 func (a *fakeAgent) pids(n int) []int {
@@ -130,7 +130,7 @@ func TestLeapFreezesTheChildUntilItIsAnswered(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestFrozenChildIsKilledWhereTheSlotIsLost(t *testing.T) {
+func TestShimKillsAFrozenChildOfALostSlot(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, family...)
 	a.grants("h1", time.Hour)
@@ -146,8 +146,8 @@ func TestFrozenChildIsKilledWhereTheSlotIsLost(t *testing.T) {
 	}
 }
 
-// asked is a child that says when it is asked to stop, and stops. It starts nothing
-// meanwhile: who has called vfork(2) stands still for another reason.
+// asked is a child that says when it is asked to stop, and stops. The child starts
+// nothing meanwhile: after vfork(2) a process stands still for another reason.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildIsKilledAtTheDeadlineUnasked(t *testing.T) {
@@ -203,7 +203,7 @@ func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
 }
 
 // A container that is frozen alone needs no wall clock: CLOCK_BOOTTIME goes on.
-func TestContainerFrozenPastItsDeadlineKillsWhenItWakes(t *testing.T) {
+func TestContainerFrozenPastItsDeadlineKillsOnWaking(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	killAt := host.Now() + 500*time.Millisecond

@@ -50,8 +50,8 @@ func (k *kernel) Start(c *Command) {
 }
 
 // startChild starts the child as the container runtime would have: with the shim's
-// own standard files, directory, identity and limits, in a session of its own, as PID 1
-// was. syscall.ForkExec gives back the limit on open files that the Go runtime raised.
+// own standard files, directory, identity and limits, and in a session of its own.
+// syscall.ForkExec gives back the limit on open files that the Go runtime raised.
 func (k *kernel) startChild(c *Command) (pid int, err error) {
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,

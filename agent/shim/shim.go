@@ -5,7 +5,6 @@ package shim
 
 import (
 	"io"
-	"os"
 	"syscall"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Config is what a shim runs, and how.
@@ -47,42 +45,6 @@ type Config struct {
 	Leaps *host.Leaps
 	// Stderr is where the shim says what it must; nil for the process's own.
 	Stderr io.Writer
-}
-
-// Exec runs the command as often as it is granted, and returns the exit code
-// for the container. The process must end with it at once: as PID 1 its end is
-// what kills whatever could not be killed otherwise.
-func Exec(cfg Config) (code int) {
-	if cfg.Stderr == nil {
-		cfg.Stderr = os.Stderr
-	}
-	cfg.Environ = os.Environ()
-	k := newKernel(cfg.Stderr)
-	defer k.finishWriting()
-	said := link{machine: k}
-	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
-	if err != nil {
-		// Now rather than when it holds: such a pod needs no slot.
-		said.say("%v", err)
-		return startCode(err)
-	}
-	cfg.Path = path
-	id, err := k.open(cfg)
-	if err != nil {
-		said.say("%v", err)
-		return api.ExitBroken
-	}
-	return Run(cfg, id, k)
-}
-
-// Run does on any machine what Exec does on the kernel. The machine's processes must not
-// outlive Run's end.
-func Run(cfg Config, id Identity, m Machine) (code int) {
-	s := newShim(cfg, id, m)
-	for do := s.wait; do != nil; {
-		do, code = do()
-	}
-	return code
 }
 
 // shim supervises one child at a time. Everything happens in one goroutine, which

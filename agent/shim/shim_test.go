@@ -23,8 +23,8 @@ import (
 )
 
 // A shim is a process of its own: these tests start themselves as one, and play
-// the agent's end, orders that a Server would not give included. What a shim
-// does with a Server is tested in cmd/agent.
+// the agent's end. They also give orders that no desk would give. The scripts of
+// cmd/agent test a shim with a desk.
 func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {
 	case len(os.Args) == 2 && os.Args[1] == "quiet":
@@ -212,7 +212,7 @@ func (a *fakeAgent) starts() (holds []string) {
 	}
 }
 
-func TestAGrantThatComesAfterTheEndOfItsHoldStartsNothing(t *testing.T) {
+func TestGrantOfAnEndedHoldStartsNothing(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -224,7 +224,7 @@ func TestAGrantThatComesAfterTheEndOfItsHoldStartsNothing(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestAHoldIsNotSaidToBeOverBeforeItBegan(t *testing.T) {
+func TestShimEndsNoHoldBeforeItBegan(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -268,7 +268,7 @@ func TestOrdersOfAnEndedConnectionAreVoid(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestNoChildIsStartedThatCouldNotStopInTime(t *testing.T) {
+func TestGrantWithTooLittleTimeStartsNothing(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("short", 250*time.Millisecond)
@@ -299,7 +299,7 @@ func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h3")
 }
 
-func TestARenewalDuringADrainPutsOffTheDeadlineAlone(t *testing.T) {
+func TestRenewalDuringADrainMovesTheDeadlineAlone(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
 	a.grants("h1", kill+2*time.Second)
@@ -326,7 +326,7 @@ func TestADeadlineThatComesNearerCutsTheGrace(t *testing.T) {
 	assert.Less(t, host.Now(), deadline)
 }
 
-func TestALogThatNobodyReadsDoesNotStopTheWatchdog(t *testing.T) {
+func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -363,7 +363,7 @@ func TestABrokenLogDoesNotReachTheChild(t *testing.T) {
 	assert.GreaterOrEqual(t, host.Now()-began, time.Second)
 }
 
-func TestAMessageThatMakesNoSenseIsHungUpOn(t *testing.T) {
+func TestShimHangsUpOnAMalformedMessage(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	require.NoError(t, a.send(strings.Repeat("x", 100)))

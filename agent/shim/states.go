@@ -274,7 +274,7 @@ func (s *shim) killAll() bool {
 	patience := s.machine.Now() + killPatience
 	s.child.killing = true
 	for !s.reap() || s.asides.spawning > 0 {
-		err := s.killDescendants()
+		err := killDescendants(s.machine)
 		last := min(patience, s.child.grant.LastResort())
 		if err != nil {
 			s.link.say("ending the container, because this may not be done here: %v", err)

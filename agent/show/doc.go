@@ -8,8 +8,8 @@
 //
 // Nothing here delays a renewal. The status and the Events are written beside the
 // agent's loop, late if need be. With the gate "readiness" the pod's condition is the
-// gate: the status is then written over the version that was read just before, so no
-// late write comes true.
+// gate. Each status is written over the version that was read just before, so no late
+// write comes true.
 //
 // # Clocks
 //
@@ -49,8 +49,8 @@ type Config struct {
 	StartsWithin time.Duration
 	// Stored is called with each readiness that the API server has stored.
 	Stored func(ready bool)
-	// Asked is called with each answer about the pod: the hold that the pod had when
-	// the request was sent, empty for a standby, and whether the pod is being deleted.
+	// Asked is called with each answer about the pod: its hold when the request was
+	// sent (empty for a standby), and whether it is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
 	// Calm is called after each writing for people.
 	Calm func()

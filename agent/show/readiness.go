@@ -36,8 +36,8 @@ type ReadinessConfig struct {
 	Gate bool
 }
 
-// Readiness decides how a pod looks to Services and rollouts. It sends no request: the
-// caller shows the appearance, and asks the holder's pod.
+// Readiness decides how a pod looks to Services and rollouts. The caller shows the
+// appearance, and asks the holder's pod: Readiness sends no request.
 type Readiness struct {
 	config ReadinessConfig
 	// served: one pod of this workload served with all slots at the last look.
@@ -50,9 +50,9 @@ type Readiness struct {
 	target target
 }
 
-// target is the pod to which a standby forwards. The agent asks it once for each
-// holder and not again, because a question is a connection to the application, and an
-// idle standby costs the application nothing.
+// target is the pod to which a standby forwards. The agent asks it only once for each
+// holder: a question is a connection to the application, and an idle standby costs the
+// application nothing.
 type target struct {
 	address string
 	asking  bool
@@ -219,7 +219,8 @@ func (h holders) message() string {
 }
 
 // forward opens the ports and names their target; an empty address means that there is
-// none at the moment. It returns the look if the ports answer in the holder's stead.
+// none at the moment. The result is the look ready if the ports answer in the holder's
+// stead.
 func (r *Readiness) forward(now time.Duration, address string, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
@@ -260,7 +261,7 @@ func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	return next
 }
 
-// Reached takes in the answer of the pod at the address. One that has not answered is
+// Reached takes in the answer of the pod at the address. After an error the pod is
 // asked again at askAt.
 func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
 	if t := &r.target; t.address == address {
@@ -268,8 +269,8 @@ func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
 	}
 }
 
-// Close gives the ports back. It returns when they are free, so that a child may be
-// granted.
+// Close gives the ports back. The ports are free when Close returns, so that a child
+// may be granted.
 func (r *Readiness) Close() {
 	if r.config.Forwarder != nil && r.open {
 		r.config.Forwarder.Close()

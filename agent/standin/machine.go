@@ -18,8 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Machine is what the gate "pod" uses of the machine that it runs on. The simulation
-// has a Machine of its own, because a false clock cannot drive a kernel's.
+// Machine contains the functions of the machine that the gate "pod" needs. The
+// simulation has its own Machine, because the kernel cannot follow a simulated
+// clock.
 type Machine interface {
 	Volume
 	// Now returns the instant of CLOCK_BOOTTIME.
@@ -37,23 +38,23 @@ type Machine interface {
 type Alarm interface {
 	// Run carries rings until Close.
 	Run()
-	// Set makes the alarm ring at the instant, and at no earlier one that was set.
+	// Set makes the alarm ring at the instant. Earlier settings no longer count.
 	Set(at time.Duration)
 	Rings() <-chan struct{}
 	Close() error
 }
 
-// Volume has the notes. The notes outlive every container of the pod.
+// Volume stores the notes. The notes outlive every container of the pod.
 type Volume interface {
-	// Read returns fs.ErrNotExist for a note that is not there.
+	// Read returns fs.ErrNotExist for a missing note.
 	Read(name string) ([]byte, error)
 	// Write replaces the note: a reader finds the old one or the new one.
 	Write(name string, text []byte) error
 	Rename(from, to string) error
 }
 
-// Dir is a directory as a Volume. The notes are not synced to the disk: what they are
-// about does not outlive the kernel whose page cache holds them.
+// Dir is a directory as a Volume. The notes are not synced to disk. The processes
+// that they describe end with the kernel whose page cache holds them.
 type Dir string
 
 // Read implements Volume.

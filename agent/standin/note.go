@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The names of the notes in the Volume. A crashed machine may leave half a note. Then
-// the pod knows only that a container may have run.
+// These are the names of the notes in the Volume. A crashed machine may leave
+// half a note. Then the pod knows only that a container may have run.
 const (
 	// letStart is the note before which no application container may start.
 	letStart = "let-start"
@@ -36,7 +36,8 @@ type note struct {
 }
 
 // Turn runs before each round of the pod's containers, in an init container in
-// front of the agent. It marks the note of the previous round as an earlier one.
+// front of the agent. Turn marks the note of the previous round as an earlier
+// one.
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -223,8 +223,8 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	}
 	n := p.note(g)
 	if p.machine.Now() >= n.Leave {
-		// This process was frozen since it acquired. The kubelet would start
-		// containers that it must restart at once, maybe beside the next holder.
+		// This process was frozen since it acquired. A grant now would start
+		// containers that must stop at once, maybe beside the next holder.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
 	if err := n.write(p.machine); err != nil {

@@ -190,7 +190,7 @@ func TestRestartedAgentResumesTheHold(t *testing.T) {
 
 // The kubelet restarts all containers, but that does not prove that the earlier
 // ones are dead.
-func TestHoldBeforeARestartOfAllIsUnproven(t *testing.T) {
+func TestHoldBeforeAFullRestartIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()

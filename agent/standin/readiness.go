@@ -23,9 +23,9 @@ type Readiness struct {
 }
 
 // NewReadiness makes the gate. The gate reports nothing until the API server has
-// stored that the pod is not Ready. An earlier process may have stored the
-// opposite, and a waiting report would claim that the earlier hold is over. The
-// clock is CLOCK_BOOTTIME.
+// stored that the pod is not Ready. An earlier process may have stored that it is
+// Ready. A waiting report would then claim too early that the earlier hold is over.
+// The clock is CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{

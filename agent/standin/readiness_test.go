@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
+func TestReadinessHoldEndsOnceNotReadyIsStored(t *testing.T) {
 	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
@@ -47,13 +47,13 @@ func TestReadinessIsOverWhenItIsStoredThatThePodIsNotReady(t *testing.T) {
 	assert.Equal(t, gate.Running, last().Phase)
 }
 
-func TestReadinessKnowsItselfAlone(t *testing.T) {
+func TestReadinessRefusesOtherShims(t *testing.T) {
 	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
-func TestReportsAreNeverOlderThanTheLast(t *testing.T) {
+func TestReportsNeverGoBack(t *testing.T) {
 	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)

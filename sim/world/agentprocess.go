@@ -79,7 +79,7 @@ func (a *agentProcess) begin() {
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
 		API: a.clientOf, Clock: a.clock,
-		Wall:   func() time.Time { return time.Now().Add(p.node.wallOff) },
+		Wall:   a.wall,
 		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
 	}
 	run := a.runShims
@@ -150,6 +150,13 @@ func (a *agentProcess) clock() time.Duration {
 	a.process.w.mu.Lock()
 	defer a.process.w.mu.Unlock()
 	return a.pod.node.now()
+}
+
+// wall returns the node's wall clock.
+func (a *agentProcess) wall() time.Time {
+	a.process.w.mu.Lock()
+	defer a.process.w.mu.Unlock()
+	return time.Now().Add(a.pod.node.wallOff)
 }
 
 // block stops the loop alone for a while: whatever it called does not return.

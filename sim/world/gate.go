@@ -6,6 +6,7 @@ package world
 import (
 	"context"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -42,35 +43,59 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	return g, nil
 }
 
-// delay takes reports late, and so finds the last of several.
+// delay takes reports late. A late reader finds the last of several reports of a shim.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
-	w := g.agent.process.w
-	r := w.source(g.agent.name + g.agent.pod.uid + " reader")
+	r := g.agent.process.w.source(g.agent.name + g.agent.pod.uid + " reader")
 	done := g.agent.process.ctx.Done()
+	var found []gate.Report
 	for {
-		w.mu.Lock()
-		var pause time.Duration
-		if most := g.agent.pod.lateReader; most > 0 {
-			pause = between(r, 0, most)
-		}
-		w.mu.Unlock()
-		select {
-		case <-time.After(pause):
-		case <-done:
-			return
-		}
+		var out chan<- gate.Report
 		var next gate.Report
-		select {
-		case next = <-reports:
-		case <-done:
-			return
+		if len(found) > 0 {
+			out, next = late, found[0]
 		}
 		select {
-		case late <- next:
+		case out <- next:
+			found = found[1:]
+		case report := <-reports:
+			found = last(found, report)
+			found = g.collect(found, reports, time.After(g.lateness(r)))
 		case <-done:
 			return
 		}
 	}
+}
+
+// collect reads reports until the time is up.
+func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-chan time.Time) []gate.Report {
+	for {
+		select {
+		case report := <-reports:
+			found = last(found, report)
+		case <-up:
+			return found
+		case <-g.agent.process.ctx.Done():
+			return found
+		}
+	}
+}
+
+// last puts a report in the place of an earlier one of its shim.
+func last(found []gate.Report, report gate.Report) []gate.Report {
+	for i, r := range found {
+		if r.Shim == report.Shim {
+			found[i] = report
+			return found
+		}
+	}
+	return append(found, report)
+}
+
+// lateness draws how late the reader is.
+func (g *gateway) lateness(r *rand.Rand) time.Duration {
+	g.agent.process.w.mu.Lock()
+	defer g.agent.process.w.mu.Unlock()
+	return between(r, 0, g.agent.pod.lateReader+1)
 }
 
 // Reports implements agent.Gate.

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 )
 
-// annotate makes the application somebody else's webhook, with the certificate
-// in dir: at / one that adds a claim to every pod it sees, at /inject one that
-// adds a container, and a variable to all of them.
+// annotate makes the application a foreign webhook, with the certificate in dir. At / the
+// webhook adds a claim to every pod. At /inject the webhook adds a container, and a
+// variable to all containers.
 func annotate(listen, dir string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", webhook(func(json.RawMessage) ([]operation, error) {

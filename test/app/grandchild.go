@@ -16,8 +16,8 @@ import (
 )
 
 // fork starts a process that is hard to kill: an orphan in a session of its
-// own that ignores SIGTERM. It shares the application's locks, which are free
-// only when both are dead.
+// own that ignores SIGTERM. The orphan shares the application's locks, which are
+// free only when both are dead.
 func (l life) fork(c config) error {
 	var parents []string
 	var locks []*os.File
@@ -37,7 +37,8 @@ func respawn(c config, descendant string, locks []*os.File) *exec.Cmd {
 	return cmd
 }
 
-// descend is the process in between, and then the last one.
+// descend runs one of two descendants: the process in between, which starts the orphan, or
+// the orphan itself.
 func descend(c config) error {
 	names := strings.Split(c.names, ",")
 	var locks []*os.File

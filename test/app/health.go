@@ -82,7 +82,7 @@ func (h *health) open(ports string) error {
 }
 
 // handle serves GET /health/NAME, and GET /set?probe=NAME&code=N, where a code
-// of 0 is silence. Who asks with ?host=HOST wants to be asked for that host.
+// of 0 is silence. A request with ?host=HOST must also name that host.
 func (h *health) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/{probe}", func(w http.ResponseWriter, r *http.Request) {
 		code := h.code(r.PathValue("probe"))
@@ -152,8 +152,8 @@ func (h *health) serveGRPC(listen string) error {
 	return server.ListenAndServe()
 }
 
-// check is the application's own health command: what GET /health/NAME says on
-// this machine, and 1 if that is not well.
+// check runs the application's own health command. The command prints the answer of
+// GET /health/NAME on this machine, and returns 1 for a bad one.
 func check(probe string) (int, error) {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://127.0.0.1:8080/health/"+probe, http.NoBody)
 	if err != nil {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the unchanged application of the end-to-end tests. It knows
-// nothing of Metaparticle. It records its life (package record), serves HTTP,
-// and stops, or fails to, as its flags say:
+// Command app is the unchanged application of the end-to-end tests, and knows nothing
+// of Metaparticle. The application records its life (package record), serves HTTP, and
+// stops, or fails to, as its flags say:
 //
 //	app [flags]
 package main

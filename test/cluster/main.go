@@ -101,14 +101,14 @@ type command struct {
 	do   func(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) error
 }
 
-// onNode is a command whose argument is a node.
+// onNode makes a command with a node as its argument.
 func onNode(do func(*lab.Cluster, context.Context, string) error) command {
 	return command{1, func(ctx context.Context, c *lab.Cluster, args []string, _ io.Writer) error {
 		return do(c, ctx, args[0])
 	}}
 }
 
-// onComponent is a command whose arguments are a node and a component.
+// onComponent makes a command with a node and a component as its arguments.
 func onComponent(do func(*lab.Cluster, context.Context, string, string) error) command {
 	return command{2, func(ctx context.Context, c *lab.Cluster, args []string, _ io.Writer) error {
 		return do(c, ctx, args[0], args[1])

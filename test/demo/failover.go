@@ -111,7 +111,7 @@ func (d *demo) failOver(ctx context.Context, f fault) error {
 	return d.showPods(ctx)
 }
 
-// holderPod is the pod that the Lease names.
+// holderPod returns the pod that the Lease names.
 func (d *demo) holderPod(ctx context.Context) (corev1.Pod, error) {
 	lease, err := d.client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 )
 
-// demo is the cluster, and two ways to speak to it: kubectl for what the person
-// in front of the screen should see, a client for what is measured.
+// demo is the cluster with two clients: kubectl for the steps that a person sees, and a Go
+// client for the measurements.
 type demo struct {
 	cluster *lab.Cluster
 	client  kubernetes.Interface

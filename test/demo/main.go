@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows the main job on the test cluster: redis-server as Debian
-// ships it, three replicas, one annotation; then it makes the holder end in
-// three ways and says to the millisecond what happened.
+// Command demo shows the main job on the test cluster: redis-server as Debian ships
+// it, three replicas, one annotation. Then the demo ends the holder in three ways and
+// prints each event to the millisecond.
 package main
 
 import (
@@ -110,7 +110,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	return d.showPods(ctx)
 }
 
-// annotate is all that a user does.
+// annotate takes the one step of a user.
 func (d *demo) annotate(ctx context.Context) error {
 	d.title("One annotation")
 	for _, step := range [][]string{

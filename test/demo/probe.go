@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// every is how often a new client comes.
+	// every is the interval between clients.
 	every = 10 * time.Millisecond
-	// patience is how long one waits: a standby holds connections during a
-	// handover, and a client that gives up early would not be served at all.
+	// patience is the time that a client waits. A standby holds connections during a
+	// handover, and would not serve a client that gives up early.
 	patience = 2 * time.Second
 )
 
-// probe is a stream of redis clients, run on a node of the cluster: each
-// connects through the Service's address, says PING, and prints when it began
-// and when it was answered. Those without an answer print nothing.
+// probe runs a stream of redis clients on a node of the cluster. Each client connects
+// through the Service's address, sends PING, and prints the instants of its start and of
+// the answer. A client without an answer prints nothing.
 func probe(ctx context.Context, address string) error {
 	var clients sync.WaitGroup
 	defer clients.Wait()

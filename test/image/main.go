@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command image makes a container image of Debian packages, or of one static
-// program, without a container engine: an image as distributions make theirs,
-// with an entrypoint of its own, and a tarball that `cluster push` takes.
+// Command image makes a container image of Debian packages, or of one static program,
+// without a container engine. The image is made as distributions make theirs, with an
+// entrypoint of its own. The result is a tarball for `cluster push`.
 //
 //	go run ./image -packages redis-server -entrypoint redis-server \
 //		-cmd "--protected-mode no" -user redis -workdir /var/lib/redis -port 6379/tcp -o redis.tar

@@ -102,7 +102,7 @@ func order(t *testing.T, dir, what string) {
 	prompt()
 }
 
-// archive is an initramfs of the program: cpio's "newc" format.
+// archive returns an initramfs of the program, in cpio's "newc" format.
 func archive(program []byte) []byte {
 	const directory, file = 0o40755, 0o100755
 	var out bytes.Buffer

@@ -83,8 +83,8 @@ func (c connector) subscribe() error {
 	return unix.Sendto(c.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// run hands on each notice until ctx ends, and closes the connector. It fails
-// if any was lost.
+// run hands on each notice until ctx ends, and closes the connector. A lost notice is
+// an error.
 func (c connector) run(ctx context.Context, take func(notice)) error {
 	defer c.close()
 	buffer := make([]byte, 4096)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Family is all that descends from one process that a gate started: the
-// application, whatever it is, with every thread and orphan of it.
+// Family is one process that a shim started, with all its descendants: the application
+// with every thread and orphan.
 type Family struct {
 	// Pod is the UID of the pod.
 	Pod string
@@ -32,8 +32,8 @@ func (f Family) String() string {
 	return fmt.Sprintf("%s in pod %s from %v until %v", strings.Join(f.Programs, "+"), f.Pod, f.Start, f.End)
 }
 
-// Families are those of all pods, from when it began to listen. Unlike
-// [Witness] it needs no name to look for: gates are known by their command.
+// Families are the families of all pods since the listening began. Unlike [Witness] they
+// need no program's name, because shims are known by their command.
 type Families struct {
 	connector connector
 
@@ -46,14 +46,14 @@ type Families struct {
 	err      error
 }
 
-// gate is the shim of a container. What it starts while its family lives (a
-// hook) is part of that.
+// gate is the shim of a container. A process that the shim starts while its family lives,
+// such as a hook, is a part of that family.
 type gate struct {
 	pod    string
 	family *Family
 }
 
-// ListenToFamilies begins to hear; [Families.Run] has to be called.
+// ListenToFamilies begins to listen; the caller has to call [Families.Run].
 func ListenToFamilies() (*Families, error) {
 	c, err := connect()
 	if err != nil {
@@ -65,7 +65,7 @@ func ListenToFamilies() (*Families, error) {
 	}, nil
 }
 
-// Run hears until ctx ends.
+// Run listens until ctx ends.
 func (f *Families) Run(ctx context.Context) {
 	err := f.connector.run(ctx, func(n notice) {
 		f.mu.Lock()
@@ -77,8 +77,7 @@ func (f *Families) Run(ctx context.Context) {
 	f.err = err
 }
 
-// Of are the families of pods, in the order of their starts. The error is that
-// of a record with gaps.
+// Of returns the families of pods, in the order of their starts. Lost events are an error.
 func (f *Families) Of(pods ...string) ([]Family, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -30,7 +30,7 @@ func heard(notices ...notice) *Families {
 	return f
 }
 
-func TestFamilyLivesUntilTheLastThreadOfTheLastDescendant(t *testing.T) {
+func TestFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
 	fork := func(parent, pid int) notice { return notice{what: whatFork, parent: parent, pid: pid} }
 	exit := func(pid int) notice { return notice{what: whatExit, pid: pid} }
 	thread := func(n notice, tid int) notice { n.thread = tid; return n }
@@ -70,7 +70,7 @@ func TestFamilyLivesUntilTheLastThreadOfTheLastDescendant(t *testing.T) {
 	assert.Empty(t, got)
 }
 
-func TestWhatAGateForksAndDoesNotExecuteIsNoFamily(t *testing.T) {
+func TestForkOfAGateWithoutExecIsNoFamily(t *testing.T) {
 	f := heard()
 	f.take(notice{what: whatFork, parent: shim, thread: main, pid: main, at: 1})
 	f.take(notice{what: whatExit, thread: main, pid: main, at: 2})

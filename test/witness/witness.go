@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package witness tells when the applications of pods start and end, on the
-// kernel's word (its process connector), not on that of anything under test.
+// Package witness tells when the applications of pods start and end. The source is
+// the kernel (its process connector), and no program under test.
 //
-// It sees the processes of all nodes of the test cluster, because they share
-// one kernel, and stamps them with that kernel's one clock, CLOCK_MONOTONIC, at
-// the exec and at the exit themselves. It needs root in the first user and
-// network namespaces, and a kernel with CONFIG_PROC_EVENTS.
+// The witness sees the processes of all nodes of the test cluster, because the nodes
+// share one kernel. The kernel stamps each exec and exit itself, with its one clock,
+// CLOCK_MONOTONIC. The witness needs root in the first user and network namespaces,
+// and a kernel with CONFIG_PROC_EVENTS.
 //
 // Events can be lost when the machine is busier than the socket's buffer is
 // large; [Witness.Run] then fails instead of going on with a gap.
@@ -90,8 +90,8 @@ func (w *Witness) findAlive() error {
 	return nil
 }
 
-// Alive are the processes of the program that were alive at Listen. Not to be
-// called once Run runs.
+// Alive returns the processes of the program that were alive at Listen. Do not call
+// Alive once Run runs.
 func (w *Witness) Alive() []Process {
 	var alive []Process
 	for _, p := range w.alive {
@@ -143,7 +143,7 @@ func (w *Witness) identify(pid int) (Process, bool) {
 	return p, true
 }
 
-// podAt is the UID of the pod that a process is in; empty: it is in none.
+// podAt returns the UID of the pod of a process; empty means none.
 func podAt(pid int) string {
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
@@ -156,11 +156,11 @@ func podAt(pid int) string {
 	return strings.ReplaceAll(string(match[1]), "_", "-")
 }
 
-// Now is the clock that events are stamped with.
+// Now returns the time of the clock that stamps events.
 func Now() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		panic(err) // it takes a clock that does not exist
+		panic(err) // every kernel has this clock
 	}
 	return time.Duration(t.Nano())
 }
@@ -171,7 +171,7 @@ type Running struct {
 	Args []string
 }
 
-// Processes are those of a program that run in pods now.
+// Processes returns the processes of a program that run in pods now.
 func Processes(program string) []Running {
 	w := &Witness{program: program, alive: map[int]Process{}}
 	if err := w.findAlive(); err != nil {

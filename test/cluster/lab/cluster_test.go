@@ -56,7 +56,7 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
 	members = membersOf(t, c)
-	// What does not run cannot be killed: Down must manage all the same.
+	// Frozen processes cannot be killed, and Down must manage all the same.
 	require.NoError(t, c.Cut(t.Context(), "n2"))
 	require.NoError(t, c.Freeze(t.Context(), "n1"))
 	require.NoError(t, c.Down(t.Context()))
@@ -161,9 +161,8 @@ func dialFrom(t *testing.T, c *Cluster, node string) error {
 		"timeout", "2", "bash", "-c", fmt.Sprintf("true >/dev/tcp/%s/6443", state.ControlAddress))
 }
 
-// membersOf are the processes in namespaces that only the cluster's are in. The
-// namespaces themselves would not do: another cluster's new ones get the numbers
-// of those that are gone.
+// membersOf returns the processes in namespaces of the cluster. The namespaces themselves
+// would not do, because another cluster's new namespaces get the numbers of dead ones.
 func membersOf(t *testing.T, c *Cluster) map[string]bool {
 	all, mine := everyNamespace(t), map[string]bool{}
 	for _, name := range append([]string{state.ControlPlane}, c.Nodes()...) {
@@ -186,8 +185,8 @@ func membersOf(t *testing.T, c *Cluster) map[string]bool {
 	return members
 }
 
-// identify tells a process from a later one of its number; empty: it has ended, and
-// may wait for the host's init to notice.
+// identify returns a name that no later process gets. The name is empty for a process that
+// has ended, even if the host's init has not reaped it yet.
 func identify(pid int) string {
 	started, err := process.StartTime(pid)
 	if err != nil {
@@ -196,13 +195,13 @@ func identify(pid int) string {
 	return fmt.Sprintf("%d started at %s", pid, started)
 }
 
-// everyNamespace is which namespaces each process of the machine is in.
+// everyNamespace returns the namespaces of each process of the machine.
 func everyNamespace(t *testing.T) map[string]map[string]bool {
 	all := map[string]map[string]bool{}
 	for _, file := range glob(t, "/proc/[0-9]*/ns/*") {
 		link, err := os.Readlink(file)
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // the process has ended
 		}
 		pid, err := strconv.Atoi(strings.Split(file, "/")[2])
 		require.NoError(t, err)

@@ -1,15 +1,15 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab runs a real Kubernetes cluster of several nodes on one Linux
-// machine, without a container engine and without an image registry to pull
-// from: everything is built from Go modules and Debian packages.
+// Package lab runs a real Kubernetes cluster of several nodes on one Linux machine.
+// The lab needs no container engine and no outside registry: everything is built
+// from Go modules and Debian packages.
 //
 // # What runs
 //
-// Node "cp" is the control plane: etcd, API server (apiserver), controller
-// manager (kcm), scheduler, an image registry, two forwarders for clients on the
-// host, and metrics-server (metrics) after [Cluster.AddMetrics]. Each worker (n1,
+// Node "cp" is the control plane: etcd, API server (apiserver), controller manager
+// (kcm) and scheduler. An image registry and two forwarders for clients on the host
+// run there, too, and metrics-server (metrics) after [Cluster.AddMetrics]. Each worker (n1,
 // n2, …) has containerd with runc, a kubelet and kube-proxy in nftables mode.
 // CoreDNS and cert-manager run in pods.
 //
@@ -43,9 +43,9 @@
 //	10.215.0.0/16    services; DNS is 10.215.0.10
 //
 // All nodes share one kernel, so one clock, one boot id and one page cache.
-// The directory <state>/shared of the host is /var/lib/shared on every worker:
-// pods of different nodes that mount it by hostPath can take each other's file
-// locks and append to one record.
+// The directory <state>/shared of the host is /var/lib/shared on every worker. Pods
+// of different nodes mount it by hostPath, and can take each other's file locks and
+// append to one record.
 //
 // # What it is not
 //

@@ -53,9 +53,9 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
 	return kubectl.Command(ctx, c.Lab, args...)
 }
 
-// Push puts the image or index in a tarball (docker save's format or an OCI
-// layout) into the registry under a name such as "demo/redis:1", and returns
-// the reference for pods.
+// Push puts the image or index of a tarball into the registry under a name such as
+// "demo/redis:1", and returns the reference for pods. The tarball has docker save's
+// format or an OCI layout.
 func (c *Cluster) Push(ctx context.Context, tarball, name string) (string, error) {
 	if process.PID(c.Lab, state.ControlPlane, "registry") == 0 {
 		return "", state.ErrDown

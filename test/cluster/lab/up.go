@@ -41,7 +41,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := build.EnsurePackages(ctx, c.Lab); err != nil {
 		return err
 	}
-	// What an interrupted start, or a machine that went down, has left.
+	// An interrupted start, or a machine that went down, may have left files.
 	if err := c.clear(ctx); err != nil {
 		return err
 	}

@@ -261,8 +261,8 @@ func byHTTPS(name string) corev1.ProbeHandler {
 	return h
 }
 
-// Each kind of probe works as without the gate: it delays the start, takes the pod out of its
-// Services and restarts the container, with the same messages.
+// Each kind of probe works as without the gate, with the same messages. A probe delays the
+// start, takes the pod out of its Services, or restarts the container.
 //
 // compat: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
 // compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried

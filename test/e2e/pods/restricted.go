@@ -78,9 +78,10 @@ func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 		return holder != nil && answers(s, holder)
 	})
 	first := s.AwaitHolder(slot)
+	// The application mounts no record, so the Lease alone shows the release. A handover
+	// may be over before the first look at the Lease.
+	renewed, acquired := s.Lease(slot).Spec.RenewTime.Time, time.Time{}
 	app.DeletePod(s, first)
-	// The application mounts no record, so the Lease alone shows the release.
-	var renewed, acquired time.Time
 	s.Await(space.StartTimeout, "another holds", func() bool {
 		lease := s.Lease(slot)
 		switch holder := s.Named(lease); {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package apps is a shelf of ordinary software in ordinary images: packages of
-// Debian, with users, configuration and entrypoints as distributions and the
-// official images have them. Nothing in them knows of Metaparticle.
+// Package apps is a shelf of ordinary software in ordinary images. The software comes
+// from Debian packages. Users, configuration and entrypoints are those of distributions
+// and official images. Nothing in them knows of Metaparticle.
 package apps
 
 import (
@@ -71,7 +71,7 @@ var recipes = map[string]recipe{
 	"script": {nil, oci.Config{Entrypoint: []string{"worker"}}},
 }
 
-// Names are the images that there are.
+// Names returns the names of all images.
 func Names() []string { return slices.Sorted(maps.Keys(recipes)) }
 
 // Image makes an image.

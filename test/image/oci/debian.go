@@ -40,10 +40,10 @@ var settings = []string{
 // same packages are the same. (2025-01-01)
 const epoch = "1735689600"
 
-// Debian makes an image of Debian packages with all they depend on, installed
-// as on any Debian machine: a layer that all such images share, one of the
-// packages, and one of the author's own files. The first two are kept in the
-// user's cache, by their list: remove them to get newer packages.
+// Debian makes an image of Debian packages with all their dependencies, installed as on
+// any Debian machine. The image has a layer that all such images share, one of the
+// packages, and one of the author's own files. The first two are kept in the user's
+// cache, by the list of packages: remove them to get newer packages.
 func Debian(ctx context.Context, packages []string, config Config, compressed Compression) (v1.Image, error) {
 	base, err := cached(ctx, "debian", key(), bootstrap)
 	if err != nil {

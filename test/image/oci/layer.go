@@ -98,8 +98,8 @@ func tarOf(files fs.FS) ([]byte, error) {
 	return out.Bytes(), w.Close()
 }
 
-// difference writes what a root file system has beyond another one, which it
-// was made from: the layer that leads from the one to the other.
+// difference writes the layer that leads from one root file system to another, which was
+// made from the first.
 func difference(before, after io.Reader, layer io.Writer) error {
 	had := map[string][sha256.Size]byte{}
 	if err := entries(before, func(header *tar.Header, data []byte) error {

@@ -33,7 +33,7 @@ func tarred(t *testing.T, files ...string) *bytes.Buffer {
 	return &out
 }
 
-func TestLayerOfPackagesIsWhatTheyAddAndChange(t *testing.T) {
+func TestLayerOfPackagesHasTheirChanges(t *testing.T) {
 	base := func() *bytes.Buffer { return tarred(t, "./etc/passwd", "root", "./bin/sh", "sh", "./link", "") }
 	var layer bytes.Buffer
 	after := tarred(t, "./etc/passwd", "root, redis", "./bin/sh", "sh", "./link", "", "./bin/redis", "redis")
@@ -63,7 +63,7 @@ func TestFilesOfTheAuthorAreExecutableIfScripts(t *testing.T) {
 	assert.Equal(t, map[string]int64{"usr/bin/start": 0o755, "etc/app.conf": 0o644}, modes)
 }
 
-func TestLayerOfAFileIsTheSameAsInMemory(t *testing.T) {
+func TestLayerOfAFileEqualsLayerInMemory(t *testing.T) {
 	data := tarred(t, "./app", "not really a program").Bytes()
 	file := filepath.Join(t.TempDir(), "layer.tar")
 	require.NoError(t, os.WriteFile(file, data, 0o600))

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package oci makes container images without a container engine: of one static
-// program, or of a list of Debian packages as distributions make theirs. It
-// writes, opens and pushes them.
+// program, or of a list of Debian packages as distributions make theirs. The package
+// also writes, opens and pushes images.
 package oci
 
 import (
@@ -46,7 +46,7 @@ type Config struct {
 // Compression of an image's layer.
 type Compression bool
 
-// What never leaves the machine is better not compressed.
+// An image that never leaves the machine needs no compression.
 const (
 	Compressed   Compression = true
 	Uncompressed Compression = false

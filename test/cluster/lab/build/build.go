@@ -33,8 +33,8 @@ type Program struct {
 	target  string   // "." or "tool": the module's own main package, or its tool lines
 	flags   []string // of go build
 	ldflags string
-	inputs  []string                                                          // what else the result depends on
-	after   func(ctx context.Context, l *state.Lab, source, dir string) error // what to make beside the programs
+	inputs  []string                                                          // other facts on which the result depends
+	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes files beside the programs
 }
 
 // Programs returns the programs in the order of their builds. The long build is last, so

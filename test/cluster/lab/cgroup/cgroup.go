@@ -17,7 +17,7 @@ import (
 )
 
 // Groups are the host's hierarchies: either one of version 2, or one for each controller
-// of version 1, perhaps with an empty one of version 2 beside.
+// of version 1. Some hosts have an empty one of version 2 beside.
 type Groups struct {
 	joined  []string // those that processes are put into
 	all     []string // those that programs may make directories in

@@ -58,8 +58,8 @@ func Command(l *state.Lab, n state.Node, component string) []string {
 	case "kubelet":
 		return []string{"kubelet", state.FeatureGates, "--config", l.Path(n.Name, "kubelet.yaml"), "--kubeconfig", l.Path("conf", n.Name+".conf"),
 			"--node-ip", n.Address(), "--hostname-override", n.Name,
-			// By default one. A container that is created and not started yet counts as
-			// dead, and if the kubelet collects then, the last run's log is gone for good.
+			// The default is one. A created container that has not started counts as dead.
+			// If the kubelet collects then, the log of the last run is gone for good.
 			"--maximum-dead-containers-per-container", "3"}
 	case "proxy":
 		return []string{"kube-proxy", "--config", l.Path(n.Name, "proxy.yaml")}

@@ -40,7 +40,7 @@ type Process struct {
 	Node, Name string
 	Command    []string
 	Within     string     // node whose namespaces it enters; "" is the host's
-	Unshare    bool       // it gets namespaces of its own
+	Unshare    bool       // whether the process gets namespaces of its own
 	Files      []*os.File // passed on from number 3
 }
 
@@ -202,7 +202,7 @@ func Recall(l *state.Lab) error {
 		}
 		started, err := StartTime(pid)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		line, _ := os.ReadFile(file)
 		args := strings.Split(string(line), "\x00")

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package state is the state directory of a cluster: its paths, its names and
-// addresses, and the facts that a later process must know of a running cluster.
+// Package state is the state directory of a cluster. The directory holds the facts
+// that a later process must know of a running cluster. Names and addresses of the
+// cluster are here, too.
 //
 // The package starts nothing and waits for nothing. All other packages of the lab
 // build on it.

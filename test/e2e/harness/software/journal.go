@@ -63,8 +63,8 @@ func (j *Journal) begin(t *Trial) {
 const answerTimeout = 10 * time.Second
 
 // write starts to write number after number, until the application ends or stop is called.
-// write returns after the first acknowledgement, so that a fault comes amid the writing,
-// or with false if no number can be written.
+// The function returns after the first acknowledgement, so that a fault comes amid the
+// writing. The result is false if no number can be written.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {

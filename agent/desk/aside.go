@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// answerSlack is how long after a command's time the answer may come. The shim kills
+// the command at once and reaps it within a few milliseconds. A shim that is starved
+// takes longer, and its beats are late as well.
+const answerSlack = silence
+
+// RunAside runs a command beside the shim's child, as the child's user and in its
+// place, with $(NAME) expanded from its environment. The command has no input, and is
+// killed when its time is up. An error means that there is no exit code.
+func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string, timeout time.Duration) (gate.Result, error) {
+	o := gate.Run{ID: rand.Text(), Command: command, Timeout: timeout}
+	if err := o.Check(); err != nil {
+		return gate.Result{}, err
+	}
+	r, err := s.orderRun(id, &o)
+	if err != nil {
+		return gate.Result{}, err
+	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.register.runs, o.ID)
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout+answerSlack, os.ErrDeadlineExceeded)
+	defer cancel()
+	select {
+	case a, ok := <-r.answer:
+		switch {
+		case !ok:
+			return gate.Result{}, gate.ErrNotConnected
+		case a.Error != "":
+			return gate.Result{}, fmt.Errorf("%w: %s", gate.ErrNotRun, a.Error)
+		}
+		return gate.Result{Code: a.Code, Output: a.Output, TimedOut: a.TimedOut}, nil
+	case <-ctx.Done():
+		return gate.Result{}, fmt.Errorf("%w: %w", gate.ErrNotRun, context.Cause(ctx))
+	}
+}
+
+func (s *Server) orderRun(id gate.ShimID, o *gate.Run) (run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.register.find(id)
+	switch {
+	case p == nil:
+		return run{}, gate.ErrUnknown
+	case p.conn == nil:
+		return run{}, gate.ErrNotConnected
+	case p.report.Phase != gate.Running:
+		return run{}, gate.ErrNotRunning
+	}
+	if err := p.send(gate.Order{Run: o}); err != nil {
+		return run{}, fmt.Errorf("send command: %w", err)
+	}
+	r := run{peer: p, answer: make(chan gate.Outcome, 1)}
+	s.register.runs[o.ID] = r
+	return r, nil
+}

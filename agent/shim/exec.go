@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"os"
+
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Exec runs the command as often as it is granted, and returns the exit code
+// for the container. The process must end with it at once: as PID 1 its end is
+// what kills whatever could not be killed otherwise.
+func Exec(cfg Config) (code int) {
+	if cfg.Stderr == nil {
+		cfg.Stderr = os.Stderr
+	}
+	cfg.Environ = os.Environ()
+	k := newKernel(cfg.Stderr)
+	defer k.finishWriting()
+	said := link{machine: k}
+	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
+	if err != nil {
+		// Now rather than when it holds: such a pod needs no slot.
+		said.say("%v", err)
+		return startCode(err)
+	}
+	cfg.Path = path
+	id, err := k.open(cfg)
+	if err != nil {
+		said.say("%v", err)
+		return api.ExitBroken
+	}
+	return Run(cfg, id, k)
+}
+
+// Run does on any machine what Exec does on the kernel. The machine's processes must not
+// outlive Run's end.
+func Run(cfg Config, id Identity, m Machine) (code int) {
+	s := newShim(cfg, id, m)
+	for do := s.wait; do != nil; {
+		do, code = do()
+	}
+	return code
+}
