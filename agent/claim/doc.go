@@ -22,6 +22,7 @@
 // begins a campaign for one slot at a time, chosen at random from the free ones. Each
 // of these campaigns has a number of its own: a slot that a lost write took is released
 // under its own number.
+// The Lease of an earlier process's hold that the claim waited out is left to expire.
 //
 // # The guarantee
 //

@@ -74,9 +74,9 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
-// begin notes which holds can be proven to be over from now on: that of the campaign which
-// begins, and those that are proven by now or were written by this process. Any other hold
-// was waited out. A later grant ends the doubts of the pod's shims, and so seems to prove it.
+// begin notes which holds can be proven to be over from now on. They are the hold of the
+// campaign, those that this process wrote, and those that are proven by now. Any other
+// hold was waited out. A later grant ends the doubts of the shims, and seems to prove it.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
