@@ -58,6 +58,8 @@ func (r randomPod) oddPod() map[string]any {
 		if r.chance(50) {
 			agent["restartPolicy"] = r.one("Always", "Never", "odd", nil)
 		}
+		// The API server refuses two containers of one name.
+		inits = slices.DeleteFunc(inits, func(c any) bool { return c.(map[string]any)["name"] == agent["name"] })
 		inits = append(inits, agent)
 		spec["initContainers"] = inits
 	}
