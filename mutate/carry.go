@@ -97,11 +97,13 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 // annotate makes the annotations at a path those that are wanted.
 func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 	at := func(key string) []any { return append(slices.Clip(path), key) }
+	var lost []string
 	for _, key := range slices.Sorted(maps.Keys(has)) {
 		if _, ok := wanted[key]; !ok {
-			d.Remove(at(key)...)
+			lost = append(lost, key)
 		}
 	}
+	d.RemoveAll(lost, path...)
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		if value, ok := has[key]; !ok || value != wanted[key] {
 			d.Set(wanted[key], at(key)...)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,6 +58,8 @@ func (r randomPod) oddPod() map[string]any {
 		if r.chance(50) {
 			agent["restartPolicy"] = r.one("Always", "Never", "odd", nil)
 		}
+		// The API server refuses two containers of one name.
+		inits = slices.DeleteFunc(inits, func(c any) bool { return c.(map[string]any)["name"] == agent["name"] })
 		inits = append(inits, agent)
 		spec["initContainers"] = inits
 	}
@@ -82,7 +85,26 @@ func TestGatedPodsHaveTheirWholeGate(t *testing.T) {
 			gated++
 		}
 	}
+	checkGate(t, 101607) // has a shim with platforms that are none, and no command
 	assert.Greater(t, gated, 100)
+}
+
+// A ticker of such a period ends the agent, whenever its application starts.
+func TestRecordedStartupProbeOfOddNumbersIsRefused(t *testing.T) {
+	for numbers, want := range map[string]bool{
+		`"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":3`:            true,
+		`"timeoutSeconds":1,"periodSeconds":-5,"successThreshold":1,"failureThreshold":3`:            false,
+		`"timeoutSeconds":1,"successThreshold":1,"failureThreshold":3`:                               false,
+		`"timeoutSeconds":1,"periodSeconds":9223372036854,"successThreshold":1,"failureThreshold":3`: false,
+	} {
+		probes, err := json.Marshal(`-probes={"app":{"startup":{"exec":{"command":["x"]},` + numbers + `}}}`)
+		require.NoError(t, err)
+		raw := `{"metadata":{"name":"p","annotations":{"metaparticle.io/lock":"a","metaparticle.io/slots":"lock.a"}},"spec":{
+			"initContainers":[{"name":"metaparticle-agent","image":"a","restartPolicy":"Always","args":["run",` + string(probes) + `]}],
+			"containers":[{"name":"app","image":"a","command":["/metaparticle/bin/agent","exec","-container=app","--"],"args":["app"]}]}}`
+		_, _, err = mutate.Inject(t.Context(), mutate.Subject{Raw: []byte(raw), Workload: api.Workload{Kind: "Pod", Name: "p"}}, mutatetest.AgentImage, mutatetest.Facts{})
+		assert.Equal(t, want, err == nil, "%s: %v", numbers, err)
+	}
 }
 
 func FuzzGatedPodsHaveTheirWholeGate(f *testing.F) {
@@ -126,6 +148,13 @@ func checkGate(t *testing.T, seed uint64) bool {
 	require.NoError(t, err, said)
 	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)
 	require.Equal(t, strings.Join(run.Slots, ","), pod.Annotations[api.SlotsAnnotation], said)
+	for _, probes := range run.Probes {
+		if p := probes.Startup; p != nil { // no API server judges it
+			require.Positive(t, p.Period(), said)
+			require.Positive(t, p.Timeout(), said)
+			require.GreaterOrEqual(t, p.InitialDelay(), time.Duration(0), said)
+		}
+	}
 	if !request.Shims() {
 		require.Equal(t, request.Gate, run.Gate, said)
 		return true

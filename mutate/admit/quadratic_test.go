@@ -22,7 +22,7 @@ const patience = 3 * time.Second
 
 func TestShimsWithoutEndCostLittle(t *testing.T) {
 	f := mutatetest.Facts{}
-	words := repeated(`"/metaparticle/bin/agent","exec",`, 1<<20)
+	words := repeated(`"/metaparticle/bin/agent","exec",`, 2<<20)
 	begin := time.Now()
 	response := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}).
 		Handle(t.Context(), mutatetest.Request(claiming(`"containers":[{"name":"a","image":"a","command":[`+words+`]}]`)))

@@ -6,6 +6,7 @@ package feature
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,11 +35,20 @@ func carryProbes(f Facts, gated []int) []carriedProbe {
 				one.carried, one.problem = f.carryProbe(c, kind, one.declared, one.carried)
 			case !kind.takenOff() || one.carried == nil || !hasShim(c):
 				continue
+			case !sound(one.carried):
+				one.problem = "in the agent's arguments, with a number that no probe has"
 			}
 			all = append(all, one)
 		}
 	}
 	return all
+}
+
+// sound reports whether a recorded probe has numbers that a probe may have. A person may
+// have written the record, and no API server judges it.
+func sound(p *api.Probe) bool {
+	timings := []int{p.InitialDelaySeconds + 1, p.TimeoutSeconds, p.PeriodSeconds, p.SuccessThreshold, p.FailureThreshold}
+	return slices.Min(timings) > 0 && slices.Max(timings) <= math.MaxInt32
 }
 
 // recordedProbes returns the probes in the arguments of the pod's agent, by container. The

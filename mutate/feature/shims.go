@@ -56,7 +56,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 	if len(refusals) > 0 {
 		return shim{}, refusals
 	}
-	if len(its.args) == 0 && its.platforms == nil {
+	if len(its.args) == 0 && len(its.platforms) == 0 {
 		refusals.Add(reason.NoCommand, "container %q, image %q", c.Name, c.Image)
 		return shim{}, refusals
 	}

@@ -24,9 +24,11 @@ func unshim(words []string) (own []string, before api.ExecArgs) {
 		if !api.IsShim(words[i:]) {
 			continue
 		}
-		if n := slices.Index(words[i:], "--"); n > 0 {
-			return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
+		n := slices.Index(words[i:], "--")
+		if n < 0 {
+			break // no shim behind this one has an end either
 		}
+		return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
 	}
 	return words, api.ExecArgs{}
 }

@@ -106,7 +106,7 @@ func countWords(text []byte, i int) (words, nested, end int) {
 	for i < len(text) && text[i] == '"' {
 		words++
 		quote := closing(text, i+1)
-		nested += countNested(text[i+1:quote])
+		nested += countNested(text[i+1 : quote])
 		i = spaces(text, quote+1)
 		if i < len(text) && text[i] == ',' {
 			i = spaces(text, i+1)

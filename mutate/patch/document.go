@@ -62,6 +62,21 @@ func (d *Document) Remove(path ...any) {
 	}
 }
 
+// RemoveAll removes the members of the object at a path that have the keys. It reads the
+// object once: a hostile object may lose thousands of its members.
+func (d *Document) RemoveAll(keys []string, path ...any) {
+	parent := d.at(path...)
+	if parent == nil || len(keys) == 0 {
+		return
+	}
+	found := parent.removeAll(keys)
+	for _, key := range keys {
+		if found[key] {
+			d.record("remove", nil, append(slices.Clip(path), key)...)
+		}
+	}
+}
+
 // Index returns the index of the first element, of the array at a path, whose member has
 // a value.
 func (d *Document) Index(member, value string, path ...any) (int, bool) {

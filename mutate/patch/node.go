@@ -3,6 +3,8 @@
 
 package patch
 
+import "slices"
+
 // node is a JSON value that stays text until a change reaches into the value. A pod is
 // large, the part that changes is small, and each pod's start waits for the webhook. The
 // text is valid, because the caller has decoded the text before.
@@ -78,6 +80,24 @@ func (n *node) remove(key string) (found bool) {
 		kept = append(kept, m)
 	}
 	n.members = kept
+	return found
+}
+
+// removeAll removes the members of the keys, and returns the keys that the object had.
+func (n *node) removeAll(keys []string) (found map[string]bool) {
+	found = make(map[string]bool, len(keys))
+	for _, key := range keys {
+		found[key] = false
+	}
+	n.unfold()
+	n.members = slices.DeleteFunc(n.members, func(m member) bool {
+		key := unquoted(m.key)
+		_, gone := found[key]
+		if gone {
+			found[key] = true
+		}
+		return gone
+	})
 	return found
 }
 
