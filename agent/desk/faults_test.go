@@ -67,10 +67,7 @@ func (c *pipe) Close() error {
 }
 
 // mortal is a process that dies when a test says so.
-type mortal struct {
-	dead    chan struct{}
-	awaited chan struct{}
-}
+type mortal struct{ dead chan struct{} }
 
 func (m mortal) AwaitDeath(ctx context.Context) error {
 	select {
@@ -110,7 +107,7 @@ func TestDeathIsSeenAfterAShimConnectedAnew(t *testing.T) {
 	l <- newPipe(t, shim, st)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
 	close(shim.dead)
-	time.Sleep(50 * time.Millisecond) // the server knows, and waits for the last words
+	<-time.After(50 * time.Millisecond) // the server knows, and waits for the last words
 	st.Since = 1
 	second := newPipe(t, shim, st)
 	l <- second

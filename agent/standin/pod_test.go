@@ -412,7 +412,7 @@ func serveOn(t *testing.T, dir string, write func()) *served {
 // The disk may take longer for the note than the Lease lasts. Another pod may run by then.
 func TestNoteThatIsWrittenTooLateStartsNothing(t *testing.T) {
 	leave := 200 * time.Millisecond
-	s := serveOn(t, t.TempDir(), func() { time.Sleep(2 * leave) })
+	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })
 	in := s.wait()
 	assert.ErrorIs(t, s.Grant(s.next().Shim, granting("h1", leave)), gate.ErrNotNoted)
 	s.cancel()
