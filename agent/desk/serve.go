@@ -130,7 +130,7 @@ func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
 		return
 	}
-	// Its last words may still be in the socket; nothing is added to them.
+	// The last messages of a dead shim may still be in the socket; no more can follow.
 	s.mu.Lock()
 	hungUp := p.hungUp
 	s.mu.Unlock()
