@@ -17,7 +17,7 @@ var first = func(c *Config) { c.Slots = []string{"lock.a"} }
 
 // A pod x claims two locks, of which the second cannot be had. A pod y claims the
 // first alone, and runs.
-func TestALockIsNotKeptForNothing(t *testing.T) {
+func TestPodKeepsNoLockThatItCannotUse(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep   func(w *world, x *pod)
 		within time.Duration

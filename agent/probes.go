@@ -15,7 +15,7 @@ import (
 type Asides interface {
 	// RunAside runs a command beside the shim's child.
 	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
-	// End stops the shim's child as a drain does; then its container ends.
+	// End stops the shim's child as a drain does, and then the shim ends its container.
 	End(shim gate.ShimID, reason string, grace time.Duration) error
 }
 

@@ -19,7 +19,7 @@ func TestSimulation(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
 
 func TestPlanted(t *testing.T) { play.Planted(t) }
 
-// A schedule of answers alone shows these bugs.
+// The schedules of agent/claim alone catch these bugs.
 func TestPlantedClaims(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "hold-and-wait", "identity-is-proof", "latest-deadline",

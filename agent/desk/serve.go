@@ -130,8 +130,8 @@ func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
 		return
 	}
-	// Its last words may still be in the socket; nothing is added to them. The shim may
-	// have connected anew before it died.
+	// The last messages of a dead shim may still be in the socket; no more can follow. The
+	// shim may have connected anew before it died.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p.conn != nil {

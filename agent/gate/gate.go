@@ -63,7 +63,8 @@ type SlotToken struct {
 	Token string `json:"token"`
 }
 
-// Phase is the phase of a shim's work.
+// Phase is the part of a shim's work that it does now: waiting, running, draining or
+// ended.
 type Phase string
 
 const (

@@ -182,7 +182,8 @@ func TestForeignWriteDoesNotExtendTheHold(t *testing.T) {
 	assert.Equal(t, at(125), h.Deadline())
 	assert.Equal(t, "7", h.Record().Version, "the next renewal must replace this version")
 
-	// Nor does a write that moved the renew time before our attempts were sent.
+	// A write that moved the renew time before our attempts were sent extends nothing,
+	// either.
 	h.Renew(at(110), wall.Add(time.Second), notes)
 	moved := stored(annotated, "8")
 	moved.RenewTime = wall.Add(time.Minute)

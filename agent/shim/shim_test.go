@@ -85,7 +85,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	cmd.Stdout, cmd.Stderr = w, stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		// Its child has ended, or ends here.
+		// If the child has not ended yet, it ends here.
 		processes, _ := host.ReadProcesses()
 		for _, p := range host.Descendants(processes, cmd.Process.Pid) {
 			_ = unix.Kill(p.PID, unix.SIGKILL)

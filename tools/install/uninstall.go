@@ -73,7 +73,7 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 	return nil
 }
 
-// refuseGated lists the gated pods that have not ended.
+// refuseGated returns an error that lists the gated pods that have not ended, if any.
 func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.MatchingLabels{api.GatedLabel: api.Gated}); err != nil {

@@ -36,7 +36,7 @@ func heap() uint64 {
 // grew returns the bytes by which the heap has grown since.
 func grew(since uint64) uint64 { return max(heap(), since) - since }
 
-func TestHugeNamesKeepNothing(t *testing.T) {
+func TestHugeNamesAreNotCached(t *testing.T) {
 	r := New(Options{})
 	before := heap()
 	for i := range 100 {

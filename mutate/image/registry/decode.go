@@ -28,8 +28,8 @@ type platform struct {
 	Architecture string `json:"architecture"`
 }
 
-// descriptors are those of an index. They are decoded one after the other, because a few
-// bytes of text become a hundred in memory.
+// descriptors are the descriptors of an index. They are decoded one after the other,
+// because a few bytes of text become a hundred in memory.
 type descriptors []descriptor
 
 // UnmarshalJSON implements [json.Unmarshaler].
