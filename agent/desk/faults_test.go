@@ -142,7 +142,7 @@ func TestDrainThatFindsNoRoomIsRepeated(t *testing.T) {
 	t.Logf("no room after %d grants", grants)
 	require.Error(t, s.Drain("one", "why", time.Second))
 
-	// It goes on, and connects anew if it is hung up on.
+	// The shim goes on, and connects anew if the desk hangs up.
 	require.NoError(t, frozen.SetReadDeadline(time.Now().Add(2*time.Second)))
 	for {
 		b, _, err := frozen.Receive()

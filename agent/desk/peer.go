@@ -68,8 +68,8 @@ func (p *peer) sendDrain(now time.Duration) error {
 		Hold: d.hold, Reason: d.reason, Grace: max(d.until-now, 0), End: d.end,
 	}})
 	if err != nil {
-		// A shim that was frozen for long leaves no room. It connects anew when it goes
-		// on, and then hears of the drain.
+		// A shim that was frozen for long leaves no room. After the hang-up the shim
+		// connects anew, and then receives the drain.
 		p.conn.Close()
 		return fmt.Errorf("send drain: %w", err)
 	}

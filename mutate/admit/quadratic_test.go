@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// A time that grows with the square of such an object is many seconds, in which no other
-// call has the processor, and which no timeout ends.
+// patience bounds the work on one call. Work that grows with the square of the object's
+// size takes many seconds. No timeout ends that work.
 const patience = 3 * time.Second
 
 func TestShimsWithoutEndCostLittle(t *testing.T) {

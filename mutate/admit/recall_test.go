@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// recalled returns pods that have passed before, by their own words, with an argument of
-// the gate that is far larger in memory than in its text.
+// recalled returns pods that claim to have passed before. Each has an argument of the gate
+// that is far larger in memory than in its text.
 func recalled(bytes int) map[string]string {
 	var keys strings.Builder
 	for i := 0; keys.Len() < bytes; i++ {
@@ -72,7 +72,7 @@ func TestEstimateHoldsForArgumentsOfAnEarlierPass(t *testing.T) {
 	}
 }
 
-func TestHollowArgumentsOfAnEarlierPassAreRefusedBeforeDecoding(t *testing.T) {
+func TestHollowRecalledArgumentsAreRefusedBeforeDecoding(t *testing.T) {
 	for name, object := range recalled(1536 << 10) {
 		if name == "probes of many" {
 			continue

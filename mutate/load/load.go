@@ -37,8 +37,8 @@ const (
 	// perWord is the memory of a short argument: decoded, joined to the agent's own, and
 	// written into a patch. The measured maximum was 93 bytes.
 	perWord = 128
-	// perNested is the memory of an element or a member of the JSON in an argument of the
-	// gate: decoded, and written into a patch again. A third of the measured maximum of
+	// perNested is the memory of an element or a member of the JSON in a gate's argument.
+	// The webhook decodes it and writes it into a patch again. A third of the measured maximum of
 	// all allocations was 190 bytes.
 	perNested = 256
 	// maxDecoded is half of the default load. A workload of 20 containers with 50

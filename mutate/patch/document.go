@@ -62,8 +62,8 @@ func (d *Document) Remove(path ...any) {
 	}
 }
 
-// RemoveAll removes the members of the object at a path that have the keys. It reads the
-// object once: a hostile object may lose thousands of its members.
+// RemoveAll removes the members of the object at a path that have the keys. The function
+// reads the object once: a hostile object may lose thousands of its members.
 func (d *Document) RemoveAll(keys []string, path ...any) {
 	parent := d.at(path...)
 	if parent == nil || len(keys) == 0 {
