@@ -57,8 +57,8 @@ func (a Action) Gone(now time.Duration) {
 		a.slot.guarded(now, lease.Record{})
 	default:
 		a.slot.view.Gone()
-		// No write of a standby finds out that this watch has fallen silent: there is
-		// nothing to take. So the standby reads the Lease until it is back.
+		// A standby writes nothing while the Lease is gone, so no refused write would
+		// reveal a silent watch. So the standby reads the Lease until the Lease is back.
 		a.slot.lookAgain(now, 0)
 	}
 }

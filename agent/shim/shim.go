@@ -16,7 +16,7 @@ import (
 
 // Config has the command of a shim, and the settings of its child.
 type Config struct {
-	// Container is the name of the container that it is in.
+	// Container is the name of the shim's container.
 	Container string
 	// Command is the child's, as the container runtime would have run it, and Path is
 	// its executable. Exec looks for Path.

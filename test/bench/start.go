@@ -129,8 +129,8 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 	return b.gone(ctx, name)
 }
 
-// execs waits for a pod's application, the last of so many processes of its
-// program, and returns when each of the pod's was executed.
+// execs waits until the pod has executed so many programs, of which the application is
+// the last. The function returns the instant of each execution.
 func (b *bench) execs(ctx context.Context, uid types.UID, programs int, events <-chan witness.Event, failed <-chan error) ([]time.Duration, error) {
 	var execs []time.Duration
 	limit := time.After(time.Minute)

@@ -13,10 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// live shows the table of pods anew with each change of a pod or of the Lease,
-// until the returned function is called. On a terminal it is redrawn in place;
-// elsewhere only the first and the last one would be news, and those the caller
-// prints.
+// live redraws the table of pods in place with each change of a pod or of the Lease,
+// until the caller calls stop. Without a terminal live draws nothing: the caller prints
+// the first and the last table.
 func (d *demo) live(ctx context.Context) (stop func(), err error) {
 	if !terminal(os.Stdout) {
 		return func() {}, nil
