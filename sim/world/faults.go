@@ -105,12 +105,25 @@ func (n *node) whenAwake(f func()) {
 	f()
 }
 
+// excuseChildren excuses the children of a machine that stood still. They may have
+// outlived their slots, but none of them ran.
+func (n *node) excuseChildren() {
+	for _, c := range n.w.ledger.alive {
+		if c.pod().node == n {
+			c.excused = true
+		}
+	}
+}
+
 // crash ends every process of the node at once.
 func (n *node) crash() {
 	if !n.up {
 		return
 	}
 	n.w.note(n.name, "crashes")
+	if n.paused {
+		n.excuseChildren() // they stood still until now
+	}
 	n.up, n.frozen, n.paused, n.deferred = false, false, false, nil
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
