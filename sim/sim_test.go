@@ -22,7 +22,7 @@ func TestPlanted(t *testing.T) { play.Planted(t) }
 // The schedules of agent/claim alone catch these bugs.
 func TestPlantedClaims(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
-		"from-renew-time", "giving-up", "gone-is-free", "hold-and-wait", "identity-is-proof", "latest-deadline",
+		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
 		"margin-of-a-tenth", "no-margin", "own-duration", "polling", "read-makes-pauses-short")
 }
 

@@ -47,6 +47,8 @@ func (t *table) unguarded(gate api.Gate) map[string]func() {
 		"yield":        func() { t.handover((*child).yield); t.notBy(t.former) },
 		"pod deletion": func() { t.handover(func(c *child) { c.pod().stop() }) },
 		"yield unread": t.unstored,
+		// enroll knows such a gate only by the agent's arguments.
+		"opted out, then lease lost": t.unleased,
 	})
 	return all
 }
