@@ -162,8 +162,9 @@ func parseStartTime(stat string) (string, error) {
 	if len(fields) < 20 {
 		return "", fmt.Errorf("unexpected process state %q", stat)
 	}
-	if fields[0] == "Z" {
-		return "", fs.ErrNotExist // dead, only not reaped
+	// A dead process is Z until its parent reaps it, and X while its parent does.
+	if fields[0] == "Z" || fields[0] == "X" {
+		return "", fs.ErrNotExist
 	}
 	return fields[19], nil
 }

@@ -21,8 +21,10 @@ func TestStartTimeIsParsedForRunningProcesses(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "98765", start)
 
-	_, err = parseStartTime(strings.Replace(stat, ") S ", ") Z ", 1))
-	assert.ErrorIs(t, err, os.ErrNotExist, "a zombie does not run")
+	for _, dead := range []string{") Z ", ") X "} {
+		_, err = parseStartTime(strings.Replace(stat, ") S ", dead, 1))
+		assert.ErrorIs(t, err, os.ErrNotExist, "a dead process does not run")
+	}
 	_, err = parseStartTime("42 (a) S 1")
 	assert.Error(t, err)
 }
