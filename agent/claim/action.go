@@ -61,11 +61,11 @@ const (
 type Action struct {
 	Kind Kind
 	Slot string
-	// Record is what a write stores, over the version that it names.
+	// Record is the record that a write stores. The write replaces the version in Record.
 	Record lease.Record
 	// From is the version from which a look goes on; empty for a look that reads.
 	From string
-	// Hold is the hold that a release, or a campaign that stands back, gives up.
+	// Hold is the hold that a release ends, or a campaign that stands back.
 	Hold string
 	// Resumed: the hold of an acquiring write was begun by an earlier agent process.
 	Resumed bool
@@ -106,7 +106,8 @@ type Answer struct {
 	// Record is the Lease in the answer, if there is no error.
 	Record lease.Record
 	Err    error
-	// Conflict: the Lease has another version. Missing: there is no such Lease.
+	// Conflict reports that the Lease has another version. Missing reports that the
+	// API server has no such Lease.
 	Conflict, Missing bool
 	// RetryAfter is the pause that the API server asks for.
 	RetryAfter time.Duration

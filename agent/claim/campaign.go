@@ -33,9 +33,9 @@ func (c campaign) token(slot string) string {
 	return ""
 }
 
-// handback is what the claim leaves to the others after a hold.
+// handback is the duty of a claim towards the other pods after a hold.
 type handback struct {
-	// due: the slots of the last hold are to be released before any is taken.
+	// due reports that the claim must release the slots of the last hold before it acquires.
 	due bool
 	// headStart is the time after the release in which the others alone compete; competeAt
 	// is its end.

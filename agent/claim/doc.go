@@ -11,8 +11,8 @@
 //
 // A standby looks at each slot (a read, and then a watch). A campaign acquires the slots
 // one after the other, in the order of the configuration, under the number of one hold.
-// The claim is held once the campaign has all of its slots. The caller then renews, and
-// ends the hold with [Claim.LetGo].
+// The claim is held once the campaign has all of its slots. Then the caller renews. The
+// caller ends the hold with [Claim.LetGo].
 //
 // # The need
 //

@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// one returns a claim of one slot, which is free, and its facts. Every hold is proven.
+// one returns a claim of one free slot, and the claim's facts. Every hold is proven.
 func one(t *testing.T) (*Claim, Facts, lease.Record) {
 	t.Helper()
 	random := modelRandom(1)

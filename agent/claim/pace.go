@@ -43,9 +43,9 @@ const (
 	// server that comes back no more than as many holders. For short leases the bound
 	// is the period of a renewal.
 	slowest = 10 * time.Second
-	// lasts is the length from which on the end of a look counts as a first miss.
-	// One read and one watch in that time are no more than a holder's renewals.
-	// A read alone shows nothing: a server may answer reads and refuse watches.
+	// lasts is the shortest look whose end counts as a first miss, not as a further one.
+	// A look in that time costs no more requests than a holder's renewals.
+	// A read alone is no proof of health: a server may answer reads and refuse watches.
 	lasts = slowest
 )
 

@@ -48,8 +48,8 @@ type slot struct {
 	look look
 	pace pace
 
-	// writing has an entry for each request under way that is no look. The entry is
-	// the hold of an acquiring write or a renewal, and empty for a release or a read.
+	// writing has an entry for each request under way, looks excepted. An acquiring write
+	// or a renewal has its hold as the entry. A release or a read has an empty entry.
 	writing []string
 	// tryAt is the instant at which the next write may begin. refused is the version that
 	// a write was refused to replace.
@@ -257,7 +257,7 @@ func (all slots) unread() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.unread != "" })
 }
 
-// requested reports whether a request is under way that is no look.
+// requested reports whether a request other than a look is under way.
 func (all slots) requested() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.writing) > 0 })
 }

@@ -110,8 +110,8 @@ func (c *Claim) run(p *plan) {
 	c.stage = Held
 }
 
-// abandon gives up what the campaign has acquired so far: nothing was granted, so all of
-// it is released, or taken again from the first.
+// abandon drops the slots that the campaign has acquired so far. No grant used them, so
+// the claim releases them, or a new campaign acquires them again.
 func (c *Claim) abandon(p *plan) {
 	c.need.slots.drop(p.now)
 	c.campaign = campaign{}
