@@ -65,7 +65,7 @@ const (
 	injectedVariable  = "INJECTED"
 )
 
-// inject adds the missing parts only, as injectors do that are called again.
+// inject adds only the missing parts, because the API server may call a webhook again.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command app is the unchanged application of the end-to-end tests, and knows nothing
-// of Metaparticle. The application records its life (package record), serves HTTP, and
-// stops, or fails to, as its flags say:
+// of Metaparticle. The application records its life (package record) and serves HTTP.
+// Its flags decide when and how it stops:
 //
 //	app [flags]
 package main
@@ -76,7 +76,8 @@ func main() {
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.Parse()
-	// The names may have $METAPARTICLE_SLOT in them: of a semaphore, each slot is a name.
+	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name
+	// of its own.
 	c.names = os.ExpandEnv(c.names)
 	code, err := run(c)
 	if err != nil {
@@ -156,7 +157,8 @@ func run(c config) (int, error) {
 	return c.stopCode, life.end(c.stopCode)
 }
 
-// askedToStop ends with the signal that asks the application to stop.
+// askedToStop returns a context that ends with the signal that asks the application to
+// stop.
 func askedToStop(c config) (context.Context, context.CancelFunc) {
 	if c.signals {
 		return heed(c.dir)

@@ -60,7 +60,7 @@ func main() {
 	}
 }
 
-// errCommand marks the failure of the user's own command, which has said why.
+// errCommand marks the failure of the user's own command, which has printed the cause.
 var errCommand = errors.New("command")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func list(node string) string { return strings.Join(lab.Components(node), ", ") }
 
 type command struct {
-	args int // at least
+	args int // the minimum number
 	do   func(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) error
 }
 

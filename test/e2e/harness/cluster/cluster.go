@@ -23,7 +23,8 @@ import (
 var (
 	Config *rest.Config
 	Client kubernetes.Interface
-	// Lab injects faults and shares its clock; nil on a cluster of the user's own.
+	// Lab is the test cluster, which can inject faults. Lab is nil on a cluster of the
+	// user's own.
 	Lab *lab.Cluster
 	// Kubeconfig is the file for kubectl.
 	Kubeconfig string
