@@ -111,7 +111,7 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_transitions_total", kind: "counter",
-		help:  "Times that this pod acquired its slots.",
+		help:  "Number of times that this pod acquired its slots.",
 		value: func(m *Metrics) string { return strconv.Itoa(m.holds) },
 	},
 	{
@@ -121,12 +121,12 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_renewals_total", kind: "counter", label: "result",
-		help:   "Renewals of Leases, by what became of them.",
+		help:   "Renewals of Leases, by result.",
 		counts: func(m *Metrics) map[string]int { return m.renewals },
 	},
 	{
 		name: "metaparticle_writes_total", kind: "counter", label: "result",
-		help:   "Acquiring and releasing writes of Leases, by what became of them.",
+		help:   "Acquiring and releasing writes of Leases, by result.",
 		counts: func(m *Metrics) map[string]int { return m.writes },
 	},
 }

@@ -23,7 +23,7 @@ import (
 // admissions counts the results of requests, with their reasons.
 var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "metaparticle_admissions_total",
-	Help: "Pods and workloads that came by, by what became of them. " +
+	Help: "Pods and workloads that the API server sent, by result. " +
 		"An object with several reasons counts once for each.",
 }, []string{"resource", "result", "reason"})
 

@@ -55,11 +55,11 @@ const (
 var (
 	enrolling = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "metaparticle_enrolling",
-		Help: "1 while this replica enrolls: it is elected, and its caches are filled. While no replica does, new slots wait.",
+		Help: "1 while this replica is elected to enroll, and its caches are filled. While no replica enrolls, new slots wait.",
 	})
 	interruptions = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "metaparticle_enroll_interruptions_total",
-		Help: "Terms of enrolling that ended, by a lost election or without an API server to work with, while the process went on.",
+		Help: "Terms of enrolling that ended by a lost election or without a working API server, while the process continued.",
 	})
 )
 

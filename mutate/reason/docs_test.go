@@ -25,11 +25,11 @@ func TestReasonsAreDocumented(t *testing.T) {
 	const path = "../../docs/reasons.md"
 	var b strings.Builder
 	b.WriteString("<!-- Generated from mutate/reason/webhook.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
-		"Every \"no\" of the webhook begins with the name of its reason: in the warning when a workload is applied, in\n" +
-		"the error at its pods, in the Event, and in the metric.\n\n" +
+		"Every refusal and warning of the webhook begins with the name of its reason. The name is the same in the warning\n" +
+		"when a workload is applied, in the error at its pods, in the Event, and in the metric.\n\n" +
 		"| reason | what it means | what to do |\n|---|---|---|\n")
 	table(&b, All)
-	b.WriteString("\nThe admission policies, which hold where the webhook is not asked, and enroll have these:\n\n" +
+	b.WriteString("\nThe admission policies, which apply without the webhook, too, and enroll have these reasons:\n\n" +
 		"| reason | what it means | what to do |\n|---|---|---|\n")
 	table(&b, Elsewhere)
 	want := b.String()
@@ -66,13 +66,13 @@ func TestEveryReasonIsShown(t *testing.T) {
 
 func table(b *strings.Builder, reasons []Explanation) {
 	for _, e := range reasons {
-		does := "What the message says"
+		does := "Follow the message"
 		if e.Do != "" {
 			does = strings.ToUpper(e.Do[:1]) + e.Do[1:]
 		}
 		meaning := e.Meaning
 		if e.WarnOnly {
-			meaning += " Only a warning."
+			meaning += " This is only a warning."
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s. |\n", e.Reason, meaning, does)
 	}
