@@ -25,7 +25,7 @@ func testFolders(t *testing.T) (folders []string) {
 	entries, err := os.ReadDir(endToEnd)
 	require.NoError(t, err)
 	for _, entry := range entries {
-		// The harness runs tests and has none; the record has ordinary unit tests.
+		// The harness has no tests, and the record has only unit tests.
 		if entry.IsDir() && entry.Name() != "harness" && entry.Name() != "record" {
 			folders = append(folders, entry.Name())
 		}
@@ -41,7 +41,8 @@ func inTestFolder(t *testing.T, path string) bool {
 	return err == nil && slices.Contains(testFolders(t), inside)
 }
 
-// TestEndToEndTestsAreAllStarted holds test/e2e/e2e_test.go to the tests of the folders. -update rewrites it.
+// TestEndToEndTestsAreAllStarted compares test/e2e/e2e_test.go with the tests of the
+// folders. -update rewrites that file.
 func TestEndToEndTestsAreAllStarted(t *testing.T) {
 	var imports, starts strings.Builder
 	for _, folder := range testFolders(t) {

@@ -226,7 +226,7 @@ func fieldsOf(expression ast.Expr) map[string]ast.Expr {
 	return fields
 }
 
-// literal returns the text of a string, or of strings that are added.
+// literal returns the text of a string, or of concatenated strings.
 func literal(expression ast.Expr) string {
 	switch e := expression.(type) {
 	case *ast.BasicLit:

@@ -59,7 +59,7 @@ func webhook(mutate func(pod json.RawMessage) ([]operation, error)) http.Handler
 	}
 }
 
-// The container and the variable that inject adds.
+// inject adds this container and this variable.
 const (
 	injectedContainer = "proxy"
 	injectedVariable  = "INJECTED"

@@ -105,8 +105,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T)    { gates.TestGateReadiness
 
 // Tests of package injection.
 
-func TestClaimAddedByAPolicyIsGatedOrRefused(t *testing.T) {
-	injection.TestClaimAddedByAPolicyIsGatedOrRefused(t)
+func TestLaterPolicysClaimIsGatedOrRefused(t *testing.T) {
+	injection.TestLaterPolicysClaimIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
 func TestEventTellsHowToGateEarlierPods(t *testing.T) {
@@ -130,9 +130,7 @@ func TestApplyingAgainChangesNothing(t *testing.T) { injection.TestApplyingAgain
 func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
 }
-func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
-	injection.TestClaimAddedByALaterWebhookIsRefused(t)
-}
+func TestLaterWebhooksClaimIsRefused(t *testing.T) { injection.TestLaterWebhooksClaimIsRefused(t) }
 func TestMistakesAreAnsweredInExactWords(t *testing.T) {
 	injection.TestMistakesAreAnsweredInExactWords(t)
 }

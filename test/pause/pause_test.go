@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package pause shows the behaviour of a shim in a virtual machine that is paused. The
-// test may set the clock of such a machine, but not that of its own machine.
+// test may set the clock of such a machine, but not the clock of the machine on which
+// it runs.
 //
 //	make pause KERNEL=/boot/vmlinuz-…
 package pause

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Layout of a message: nlmsghdr (16), cn_msg (20), then proc_event, whose
-// header (what, cpu, timestamp) takes 16 and is followed by pid and tgid.
+// A message consists of nlmsghdr (16 bytes), cn_msg (20) and proc_event. The header of
+// proc_event (what, cpu, timestamp) takes 16 bytes, and pid and tgid follow.
 const (
 	netlinkHeader   = 16
 	connectorHeader = 20

@@ -37,7 +37,7 @@ const (
 // Event is one start or end.
 type Event struct {
 	Kind Kind
-	// At is the kernel's CLOCK_MONOTONIC.
+	// At is the instant of the event, by the kernel's CLOCK_MONOTONIC.
 	At time.Duration
 	// Process is the process of the event.
 	Process Process

@@ -262,8 +262,9 @@ func initWithoutShim(pod *corev1.Pod) {
 	agent.Args = append(agent.Args, "-init-containers=other,migrate")
 }
 
-// A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of its
-// gate is admitted. A pod that lacks one part would run beside the holder.
+// A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of
+// its gate is admitted. A pod that lacks one part would run beside the holder, so it is
+// refused.
 func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -61,7 +61,7 @@ func TestApplyingAgainChangesNothing(t *testing.T) {
 			require.NoError(t, err)
 			assert.Len(t, sets.Items, 1, "no new ReplicaSet")
 
-			// The annotation leaves the template once it has left the file.
+			// The template loses the annotation once the file has lost it.
 			delete(a.Annotations, api.SingletonAnnotation)
 			delete(a.Annotations, api.LeaseDurationAnnotation)
 			kubectl.Must(s, kubectl.Manifest(s, app.Deployment(s, a)), apply...)

@@ -88,7 +88,8 @@ func Debian(ctx context.Context, packages []string, config Config, compressed Co
 	return image(users, config, layers...)
 }
 
-// key changes with everything that a layer is made from.
+// key returns a name for a layer, which changes with everything that the layer is made
+// from.
 func key(packages ...string) string {
 	sum := sha256.Sum256(fmt.Append(nil, suite, settings, epoch, packages, runtime.GOARCH))
 	return fmt.Sprintf("%.6x", sum)

@@ -28,12 +28,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Config is an image's configuration of its process.
+// Config is the configuration of an image's process.
 type Config struct {
 	Entrypoint []string // default for Static: the program
 	Cmd        []string
 	Env        []string // NAME=value; PATH is added if missing
-	User       string   // a name is looked up and stored as numbers
+	User       string   // the image stores a name's numbers
 	WorkingDir string
 	Ports      []string // such as 6379/tcp
 	StopSignal string   // such as SIGQUIT

@@ -9,7 +9,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The components of the control plane and of a worker, in the order of their start.
+// These are the components of the control plane and of a worker, in the order of their
+// start.
 var (
 	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "api-forward", "registry-forward", Metrics}
 	workerComponents  = []string{"containerd", "kubelet", "proxy"}

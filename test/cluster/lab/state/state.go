@@ -22,16 +22,16 @@ import (
 const KubernetesVersion = "v1.37.1"
 
 // CertManagerVersion is the last version with all programs in cert-manager's module.
-// Later versions have theirs in nested modules, which no proxy serves. The cainjector
-// alone is of a later version (programs/cainjector says why).
+// Later versions have their programs in nested modules, which no proxy serves. Only the
+// cainjector is of a later version (programs/cainjector says why).
 const CertManagerVersion = "v1.11.5"
 
 // CoreDNSVersion is the tag of CoreDNS and of its image.
 const CoreDNSVersion = "v1.14.7"
 
-// FeatureGates differ from the version's defaults, in the API server and in the
-// kubelets alike. Users of other clusters may set lifecycle.stopSignal; without its
-// gate the API server drops the field.
+// FeatureGates are the gates that differ from the version's defaults, in the API server
+// and in the kubelets alike. Users of other clusters may set lifecycle.stopSignal;
+// without its gate the API server drops the field.
 const FeatureGates = "--feature-gates=ContainerStopSignals=true"
 
 // These addresses are valid only within the cluster.

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 )
 
-// The cluster of the tests, after [Connect].
+// Connect sets these variables of the tests' cluster.
 var (
 	Config *rest.Config
 	Client kubernetes.Interface

@@ -33,9 +33,9 @@ import (
 // Software describes one of the images of test/image/apps, as people deploy it.
 type Software struct {
 	Name string
-	// Port is the port of its service; 0 means none.
+	// Port is the port of the software's service; 0 means none.
 	Port int32
-	// Data is the mount point of its volume; empty means none.
+	// Data is the mount point of the software's volume; empty means none.
 	Data string
 	// Group owns the volume, for an image without root.
 	Group int64

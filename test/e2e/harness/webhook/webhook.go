@@ -29,7 +29,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// The names of the installed objects, as manifests/ has them.
+// These are the names of the installed objects in manifests/.
 const (
 	Namespace     = "metaparticle-system"
 	Name          = "metaparticle-webhook"
