@@ -6,6 +6,7 @@ package host
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -39,4 +40,5 @@ func TestStartsTakeNoHugePages(t *testing.T) {
 		}
 	}
 	assert.Equal(t, before, huge())
+	assert.EqualValues(t, heapLimit, debug.SetMemoryLimit(-1), "a limit that is lifted can be missed")
 }
