@@ -31,7 +31,7 @@ func forContributors(t *testing.T) []string {
 var (
 	// path matches `agent/lease` and `docs/rows_test.go`, and no command.
 	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?|\\w+\\.(?:md|go|txt))`")
-	// placeholder matches what stands for a name of the contributor's choice.
+	// placeholder matches capitals, which stand for a name of the contributor's choice.
 	placeholder = regexp.MustCompile(`\b[A-Z]{3,}\b`)
 	target      = regexp.MustCompile("`make ([a-z0-9-]+)")
 	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)

@@ -246,8 +246,8 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	}
 }
 
-// failures are the failure policies, for requests while a webhook does not
-// answer. Workloads pass, because a policy refuses changes that must be carried.
+// failures has the failure policy of each webhook, for requests while it does not answer.
+// Workloads pass, because a policy refuses changes that must be carried.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,

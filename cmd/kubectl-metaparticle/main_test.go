@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
 }
 
-// TestInject runs the scripts of testdata with the program itself. Each contains
-// the input, the arguments, both outputs and the exit code. -update rewrites the
+// TestInject runs the scripts of testdata with the program itself. Each script contains the
+// input, the arguments, both outputs and the exit code. With -update the test rewrites the
 // outputs.
 //
 // exits CODE ARGUMENT…   runs the program and requires the exit code

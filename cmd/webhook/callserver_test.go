@@ -99,7 +99,7 @@ func listening(t *testing.T, s *callServer) string {
 	return listener.Addr().String()
 }
 
-// answered calls once, over a new connection.
+// answered calls the server once over a new connection, and returns the error of the call.
 func answered(t *testing.T, address string, certificates ...tls.Certificate) error {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
@@ -206,7 +206,7 @@ func TestComponentSetsTheClientCA(t *testing.T) {
 	assert.Contains(t, string(text), "mountPath: "+flag[1]+",")
 }
 
-// The API server has given up a call by then.
+// The API server gives up a call after the timeout in the manifest.
 func TestCallTimeFitsTheManifest(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
 	require.NoError(t, err)

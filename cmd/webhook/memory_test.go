@@ -44,7 +44,7 @@ func TestCollectorKeepsToTheContainersLimit(t *testing.T) {
 	}
 }
 
-// Whoever changes the limit changes the collector's along.
+// A change of the container's limit must also change the collector's limit.
 func TestManifestHandsTheMemoryLimitIn(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhook.yaml")
 	require.NoError(t, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// slowImages counts the look-ups at once, each of which takes a second.
+// slowImages answers each look-up after a second, and counts the concurrent ones.
 type slowImages struct{ now, most, all, pods atomic.Int32 }
 
 func (s *slowImages) For(image.PullRights) image.Reader {
@@ -43,7 +43,7 @@ func (s *slowImages) Command(ctx context.Context, _ string) (image.Command, erro
 	}
 }
 
-// podOf returns a pod of so many containers that claims.
+// podOf returns a pod that claims a singleton and has a number of containers.
 func podOf(containers int) string {
 	var all []string
 	for i := range containers {

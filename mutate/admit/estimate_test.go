@@ -22,7 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// allocated measures what a call allocates in all, garbage as well.
+// allocated returns the bytes that a call allocates, garbage included, and the status of
+// its answer.
 func allocated(t *testing.T, handler admission.Handler, body string) (bytes int64, code int) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
@@ -35,12 +36,12 @@ func allocated(t *testing.T, handler admission.Handler, body string) (bytes int6
 	return int64(after.TotalAlloc - before.TotalAlloc), w.Code
 }
 
-// repeated returns a list, without its brackets, of about so many bytes.
+// repeated returns the elements of a JSON list, without brackets, in about as many bytes.
 func repeated(element string, bytes int) string {
 	return strings.TrimSuffix(strings.Repeat(element, bytes/len(element)), ",")
 }
 
-// claiming returns an object that claims, with its spec.
+// claiming returns an object that claims a lock, with the given spec.
 func claiming(spec string) string {
 	return `{"metadata":{"name":"a","annotations":{"metaparticle.io/lock":"a"}},"spec":{` + spec + `}}`
 }
@@ -68,8 +69,8 @@ func hollow(bytes int) (pods, workloads map[string]string) {
 	return pods, workloads
 }
 
-// A list that grows leaves its copies to the collector. All allocations are up to three
-// times the memory at once, which the estimate is about.
+// The estimate counts the memory in use at one time. A growing list leaves old copies to
+// the collector, so all allocations may be three times as much.
 func TestEstimateHoldsForHollowObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
@@ -136,7 +137,7 @@ func TestLargeLegalObjectsAreHandled(t *testing.T) {
 		return claiming(`"template":{"spec":{"containers":[{"name":"a","image":"a","args":[` + words + `]}]}}`)
 	}
 	var annotations strings.Builder
-	for i := 0; annotations.Len() < 256<<10; i++ { // the API server takes no more of them
+	for i := 0; annotations.Len() < 256<<10; i++ { // the API server's limit for annotations
 		fmt.Fprintf(&annotations, `"example.com/%d":"",`, i)
 	}
 	for name, r := range map[string]admission.Request{

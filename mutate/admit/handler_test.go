@@ -25,7 +25,7 @@ const ownedPod = `{"metadata":{"generateName":"biller-1-","annotations":{"metapa
 	"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"biller-1","uid":"1","controller":true}]},
 	"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 
-// asked fails the test when anything is asked of it.
+// asked fails the test at any look-up.
 type asked struct{ t *testing.T }
 
 func (a asked) For(image.PullRights) image.Reader { return a }
@@ -52,7 +52,8 @@ func TestUnclaimingPodCausesNoQuestion(t *testing.T) {
 	}
 }
 
-// A kubelet shows its static pods by mirror pods. A refused mirror pod shows nothing.
+// A kubelet creates mirror pods to show its static pods. A refused mirror pod would hide
+// them.
 func TestUnclaimingMirrorPodPasses(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},
@@ -134,7 +135,7 @@ func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error
 	return nil, mutatetest.Error("away")
 }
 
-// slow never answers by itself.
+// slow answers only when the context of the call ends.
 type slow struct{ mutatetest.Facts }
 
 func (slow) Workload(ctx context.Context, _ string, _ *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
@@ -160,8 +161,8 @@ func TestMalformedObjectsAreBadRequests(t *testing.T) {
 	assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
 }
 
-// The webhook never refuses a workload for its claim: that would stop people from
-// repairing it.
+// The webhook never refuses a workload for its claim, so that people can repair the
+// workload.
 func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
 	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(
 		`{"metadata":{"annotations":{"metaparticle.io/singleton":"?","metaparticle.io/x":"","metaparticle.io/inject":"false"}},

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// recalled returns pods that claim to have passed before. Each has an argument of the gate
-// that is far larger in memory than in its text.
+// recalled returns pods that look as if they had passed the webhook before. Each has an
+// argument of the gate that needs far more memory than its text.
 func recalled(bytes int) map[string]string {
 	var keys strings.Builder
 	for i := 0; keys.Len() < bytes; i++ {

@@ -31,7 +31,7 @@ func call(t *testing.T, handler admission.Handler, contentType, body string) *ht
 	return answer
 }
 
-// review returns the API server's text of a request.
+// review returns the AdmissionReview of a request, as JSON.
 func review(t *testing.T, r admission.Request) string {
 	t.Helper()
 	r.UID = "705ab4f5"
@@ -69,11 +69,11 @@ func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ contentType, body string }{
 		"another content type": {"text/plain", whole},
 		"no JSON":              {"application/json", "{"},
-		"nothing":              {"application/json", ""},
+		"empty":                {"application/json", ""},
 		"another kind":         {"application/json", `{"kind":"Pod","apiVersion":"v1"}`},
 		"another version":      {"application/json", strings.Replace(whole, "k8s.io/v1", "k8s.io/v1beta1", 1)},
 		"no request":           {"application/json", `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}`},
-		"too much":             {"application/json", `{"a":"` + strings.Repeat("x", maxBytes) + `"}`},
+		"too long":             {"application/json", `{"a":"` + strings.Repeat("x", maxBytes) + `"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, http.StatusBadRequest, call(t, handler, c.contentType, c.body).Code)
@@ -81,7 +81,7 @@ func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
 	}
 }
 
-// A panic must refuse one object, and end nothing.
+// A panic must refuse one object, and must not end the process.
 func TestHandlerPanicBecomesAnAnswer(t *testing.T) {
 	panics := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("oh") })
 	var got admissionv1.AdmissionReview

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The error at a pod, the warning at its workload, and the outcome that Events
-// and the metric are made from.
+// A refusal appears in a pod's error, in its workload's warning, and in the outcome for
+// Events and the metric.
 func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	seen := map[Reason]bool{}
 	for _, e := range All {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onlyInDocuments are listed words that the documents need, and no name of the code.
+// onlyInDocuments are listed words that only documents use, and no name of the code.
 var onlyInDocuments = []string{"takeover"}
 
 // A word of an exported type is explained to its readers, or needs no explanation.

@@ -181,7 +181,7 @@ func commandKey(scope string, exact name.Digest) string { return scope + " " + e
 // places returns the references of an image, those at mirrors first.
 func (r *Resolver) places(named string) ([]name.Reference, error) {
 	if len(named) > maxName {
-		return nil, errNameSize // before anything looks at it
+		return nil, errNameSize // before any code parses the name
 	}
 	origin, err := r.parse(named)
 	if err != nil {

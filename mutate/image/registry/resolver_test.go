@@ -219,8 +219,8 @@ func TestDifferingVariantsOfAnArchitectureAreRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
 	for name, at := range map[string]string{
-		"two of one":  f.pushIndex(t, "app:1", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "amd64", other)),
-		"one of none": f.pushIndex(t, "app:2", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "", other)),
+		"two of one architecture":     f.pushIndex(t, "app:1", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "amd64", other)),
+		"one without an architecture": f.pushIndex(t, "app:2", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "", other)),
 	} {
 		_, err := f.resolver(Options{}).Command(t.Context(), at, image.PullRights{})
 		require.ErrorIs(t, err, image.ErrPlatforms, name)
