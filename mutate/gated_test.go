@@ -78,7 +78,7 @@ func (r randomPod) oddPod() map[string]any {
 	return pod
 }
 
-func TestGatedPodsHaveTheirWholeGate(t *testing.T) {
+func TestGatedPodsHaveACompleteGate(t *testing.T) {
 	gated := 0
 	for seed := range uint64(3000) {
 		if checkGate(t, seed) {
@@ -90,7 +90,7 @@ func TestGatedPodsHaveTheirWholeGate(t *testing.T) {
 }
 
 // A ticker with such a period would panic in the agent, at each start of the application.
-func TestRecordedStartupProbeOfOddNumbersIsRefused(t *testing.T) {
+func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
 	for numbers, want := range map[string]bool{
 		`"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":3`:            true,
 		`"timeoutSeconds":1,"periodSeconds":-5,"successThreshold":1,"failureThreshold":3`:            false,
@@ -107,7 +107,7 @@ func TestRecordedStartupProbeOfOddNumbersIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzGatedPodsHaveTheirWholeGate(f *testing.F) {
+func FuzzGatedPodsHaveACompleteGate(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, seed uint64) { checkGate(t, seed) })
 }

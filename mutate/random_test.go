@@ -166,7 +166,7 @@ func (r randomPod) pod() map[string]any {
 
 // The webhook refuses any pod for a reason, or gates it. A second pass changes nothing,
 // unknown fields survive in their places, and the QoS class stays.
-func TestRandomPods(t *testing.T) {
+func TestRandomPodsAreGatedOrRefused(t *testing.T) {
 	gated := 0
 	for seed := range uint64(600) {
 		if checkRandomPod(t, seed) {
@@ -176,7 +176,7 @@ func TestRandomPods(t *testing.T) {
 	assert.Greater(t, gated, 100, "too few pods were gated to mean anything")
 }
 
-func FuzzRandomPods(f *testing.F) {
+func FuzzRandomPodsAreGatedOrRefused(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, seed uint64) { checkRandomPod(t, seed) })
 }
@@ -330,7 +330,7 @@ func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 }
 
 // Malformed pods are refused, and cause no panic.
-func FuzzInject(f *testing.F) {
+func FuzzInjectNeverPanics(f *testing.F) {
 	for seed := range uint64(20) {
 		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())
 		require.NoError(f, err)
@@ -353,7 +353,7 @@ func FuzzInject(f *testing.F) {
 }
 
 // Malformed workloads cause no panic, and a second pass changes nothing.
-func FuzzCarry(f *testing.F) {
+func FuzzCarryNeverPanics(f *testing.F) {
 	f.Add("Deployment",
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"b"}}}`))

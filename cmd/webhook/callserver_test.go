@@ -136,7 +136,7 @@ func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
 	require.Error(t, answered(t, address, ours.client(t)))
 
 	require.NoError(t, os.Remove(file))
-	require.Error(t, answered(t, address, theirs.client(t)), "without a CA nobody gets in")
+	require.Error(t, answered(t, address, theirs.client(t)), "without a CA no caller is answered")
 }
 
 func TestEveryCallerIsAnsweredWithoutAClientCA(t *testing.T) {
@@ -207,7 +207,7 @@ func TestComponentSetsTheClientCA(t *testing.T) {
 }
 
 // The API server gives up a call after the timeout in the manifest.
-func TestCallTimeFitsTheManifest(t *testing.T) {
+func TestCallTimeEqualsTheManifestsTimeout(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
 	require.NoError(t, err)
 	var configuration admissionv1.MutatingWebhookConfiguration

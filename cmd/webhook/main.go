@@ -65,7 +65,7 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	// The API server waits 10 s, so the webhook's own answer comes first.
 	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
-	// The default leaves half of a call's time for the reads of pull secrets and owners.
+	// The default leaves time for the reads of pull secrets and owners.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		s.plainHTTP = append(s.plainHTTP, value)

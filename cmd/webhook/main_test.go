@@ -45,7 +45,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
+func TestInvalidFlagsAreRefused(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b",
@@ -258,7 +258,7 @@ func TestEventAndMetricNameTheSameReason(t *testing.T) {
 	})
 }
 
-func TestRefusalFloodIsCountedAndBlocksNothing(t *testing.T) {
+func TestFloodOfRefusalsIsCountedWithoutBlocking(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {
@@ -280,7 +280,7 @@ func TestTheNextReplicaEnrollsSoon(t *testing.T) {
 	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)
 	assert.True(t, o.LeaderElection)
-	require.NotNil(t, o.LeaseDuration, "the default blocks the next one for 15 s")
+	require.NotNil(t, o.LeaseDuration, "the default would block the next replica for 15 s")
 	assert.LessOrEqual(t, *o.LeaseDuration, 6*time.Second)
 	assert.GreaterOrEqual(t, *o.LeaseDuration-*o.RenewDeadline, 2*time.Second)
 	// Three attempts with client-go's jitter must fit, so that a lost one does not matter.

@@ -108,7 +108,7 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 	}
 }
 
-func TestMissingOwnerIsAnError(t *testing.T) {
+func TestMissingOrReplacedOwnerIsAnError(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1")}
 	set.UID = "another"
 	c := fake.NewClientBuilder().WithObjects(set).Build()
@@ -129,7 +129,7 @@ func counting(c client.WithWatch, reads *int) client.Reader {
 }
 
 // The creator of a pod writes its owner references.
-func TestWrongOwnerJoinsNoWorkload(t *testing.T) {
+func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 	wrong := func(version, kind, name string) metav1.OwnerReference {
 		owner := controlledBy(version, kind, name)
 		owner.UID = "of-another"
@@ -203,7 +203,7 @@ func TestUncachedOwnerIsReadLive(t *testing.T) {
 	}
 }
 
-func TestIdentitiesAloneAreCached(t *testing.T) {
+func TestCacheKeepsOnlyIdentitiesOfOwners(t *testing.T) {
 	metadata := &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}
 	metadata.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "much"}
 	kept, err := onlyIdentities(nil)(metadata)
@@ -211,7 +211,7 @@ func TestIdentitiesAloneAreCached(t *testing.T) {
 	assert.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}, kept)
 }
 
-func TestLimitRangesAreTheNamespacesOwn(t *testing.T) {
+func TestLimitRangesOfOneNamespaceAreReturned(t *testing.T) {
 	c := fake.NewClientBuilder().WithObjects(
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a"}},
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "b"}},

@@ -45,7 +45,7 @@ func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 	return nil, nil
 }
 
-func TestUnclaimingPodCausesNoQuestion(t *testing.T) {
+func TestPodWithoutClaimCausesNoLookUp(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
 		NewPodHandler(o).Handle(t.Context(), mutatetest.Request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
@@ -54,7 +54,7 @@ func TestUnclaimingPodCausesNoQuestion(t *testing.T) {
 
 // A kubelet creates mirror pods to show its static pods. A refused mirror pod would hide
 // them.
-func TestUnclaimingMirrorPodPasses(t *testing.T) {
+func TestMirrorPodWithoutClaimIsAdmitted(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},
 		"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}]},"spec":{"containers":[{"name":"etcd"}]}}`
@@ -80,7 +80,7 @@ func TestImpossibleOwnerIsNeverRead(t *testing.T) {
 	}
 }
 
-func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
+func TestUpdatesAndSubresourcesGateNoPod(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	r := mutatetest.Request(ownedPod)
 	r.Operation = admissionv1.Update
@@ -94,7 +94,7 @@ func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
 	assert.Empty(t, response.Patches)
 }
 
-func TestOutcomesOfAdmissionsAreCounted(t *testing.T) {
+func TestOutcomeOfEachAdmissionIsObserved(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	var seen []Outcome
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}
@@ -123,7 +123,7 @@ func TestOutcomesOfAdmissionsAreCounted(t *testing.T) {
 	}, seen[2])
 }
 
-func TestUnreadableLimitsRefuseNothing(t *testing.T) {
+func TestUnreadableLimitRangesRefuseNoPod(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: noLimits{}}
 	assert.True(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)
@@ -143,7 +143,7 @@ func (slow) Workload(ctx context.Context, _ string, _ *corev1.Pod) (api.Workload
 	return api.Workload{}, nil, ctx.Err()
 }
 
-func TestHandlerAnswersInTime(t *testing.T) {
+func TestHandlerAnswersWithinItsTimeout(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: mutatetest.Facts{}, Owners: slow{}, Timeout: time.Millisecond}
 	response := NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod))
 	require.False(t, response.Allowed)
@@ -163,7 +163,7 @@ func TestMalformedObjectsAreBadRequests(t *testing.T) {
 
 // The webhook never refuses a workload for its claim, so that people can repair the
 // workload.
-func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
+func TestWorkloadsGetWarningsInsteadOfRefusals(t *testing.T) {
 	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(
 		`{"metadata":{"annotations":{"metaparticle.io/singleton":"?","metaparticle.io/x":"","metaparticle.io/inject":"false"}},
 		"spec":{"template":{"spec":{"hostNetwork":true,"containers":[]}}}}`))

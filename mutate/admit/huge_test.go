@@ -17,7 +17,7 @@ import (
 )
 
 // Webhooks see objects before the API server has validated them.
-func TestHugeObjectsAreAnsweredBriefly(t *testing.T) {
+func TestHugeObjectsGetShortAnswers(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	claim := `"annotations":{"metaparticle.io/singleton":"true"}`
 	many := func(format string) string {

@@ -58,7 +58,7 @@ func apiServer(t *testing.T, webhook http.Handler, timeout time.Duration, body s
 	return string(answer), err
 }
 
-func TestOverloadedWebhookIsAskedAgain(t *testing.T) {
+func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler, body := newBusy(), review(t, mutatetest.Request(ownedPod))
 		webhook := Serve(handler, &load.Limit{Max: 1})
@@ -168,7 +168,7 @@ func (s silent) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
+func TestAnnouncedLengthTakesNoShare(t *testing.T) {
 	limit := new(load.Limit)
 	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 		return admission.Allowed("")
@@ -202,7 +202,7 @@ func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 }
 
 // A caller that sends a header and waits holds nothing but its connection.
-func TestCallsWithoutABodyKeepNobodyOut(t *testing.T) {
+func TestCallsWithoutBodyLeaveRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
 		close(handler.end)
@@ -248,7 +248,7 @@ func (u unread) Read([]byte) (int, error) {
 }
 
 // The reading of useless megabytes is most of a flood's cost.
-func TestBodyWithoutRoomIsNotRead(t *testing.T) {
+func TestBodyIsNotReadIfLoadIsFull(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()
 	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // each byte counts four times

@@ -20,7 +20,7 @@ import (
 // ends it.
 const patience = 3 * time.Second
 
-func TestShimsWithoutEndCostLittle(t *testing.T) {
+func TestUnterminatedShimsCostLittleTime(t *testing.T) {
 	f := mutatetest.Facts{}
 	words := repeated(`"/metaparticle/bin/agent","exec",`, 2<<20)
 	begin := time.Now()
@@ -30,7 +30,7 @@ func TestShimsWithoutEndCostLittle(t *testing.T) {
 	assert.Less(t, time.Since(begin), patience)
 }
 
-func TestManyAnnotationsThatAWorkloadLostCostLittle(t *testing.T) {
+func TestRemovalOfManyAnnotationsCostsLittleTime(t *testing.T) {
 	var all []string
 	for i := range 10000 { // as many as the API server accepts
 		all = append(all, fmt.Sprintf(`"metaparticle.io/%x":""`, i))

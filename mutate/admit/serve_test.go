@@ -63,7 +63,7 @@ func TestServerSendsTheHandlersAnswer(t *testing.T) {
 	assert.JSONEq(t, string(operations), string(got.Response.Patch))
 }
 
-func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
+func TestBodiesOtherThanReviewsAreRefused(t *testing.T) {
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	whole := review(t, mutatetest.Request(`{}`))
 	for name, c := range map[string]struct{ contentType, body string }{
@@ -82,7 +82,7 @@ func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
 }
 
 // A panic must refuse one object, and must not end the process.
-func TestHandlerPanicBecomesAnAnswer(t *testing.T) {
+func TestHandlerPanicRefusesOneObject(t *testing.T) {
 	panics := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("oh") })
 	var got admissionv1.AdmissionReview
 	require.NoError(t, json.Unmarshal(call(t, panics, "application/json", review(t, mutatetest.Request(`{}`))).Body.Bytes(), &got))

@@ -46,9 +46,9 @@ func judgeNumber(pod *corev1.Pod) reason.Refusals {
 	return refusals
 }
 
-// gatedContainers returns the indices of the containers that wait for the slot. If the pod
-// passes again, the containers that have a shim stay the only ones. So the container of a
-// later injector stays ungated.
+// gatedContainers returns the indices of the containers that wait for the slot. If neither
+// the annotation nor the template names them, the containers with a shim of an earlier pass
+// stay the only ones. So the container of a later injector stays ungated.
 func gatedContainers(f Facts) []int {
 	indices := func(match func(*corev1.Container) bool) []int {
 		var found []int

@@ -42,7 +42,7 @@ type Pod struct {
 	// gated and inits are the indices of the containers, and of the init containers,
 	// that wait for the slot.
 	gated, inits []int
-	// probes are those of the gated containers.
+	// probes are the probes of the gated containers.
 	probes []carriedProbe
 	// shims are the new commands of the gated containers. LookUp fills them.
 	shims []shim

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBodyWeighsWhatIsInIt(t *testing.T) {
+func TestWeightCountsTheElementsOfABody(t *testing.T) {
 	for text, want := range map[string]weight{
 		``:                                {},
 		`0`:                               {},

@@ -39,11 +39,9 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,15 +56,7 @@ var ways = []way{
 	{"pod", "mutate/admit", "(podHandler).Handle"},
 }
 
-func main() {
-	root := flag.String("root", ".", "the repository")
-	lower := flag.Bool("lower", false, "lower the limits to what is counted")
-	flag.Parse()
-	if err := run(os.Stdout, *root, *lower, flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "ways:", err)
-		os.Exit(1)
-	}
-}
+func main() { limit.Command("ways", run) }
 
 func run(w io.Writer, root string, lower bool, chosen []string) error {
 	m, err := measure(root)

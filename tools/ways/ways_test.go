@@ -95,7 +95,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestCountsAreThoseAboveTheRules(t *testing.T) {
+func TestOnlySizesAboveTheRulesCount(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},

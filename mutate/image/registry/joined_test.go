@@ -51,7 +51,7 @@ func (f *flights) begun(namespace, image string) bool {
 }
 
 // A registry may repeat a key of its JSON. The command must not grow each time.
-func TestRepeatedKeyMultipliesNoCommand(t *testing.T) {
+func TestRepeatedKeyDoesNotGrowTheCommand(t *testing.T) {
 	one := `"Entrypoint":[` + strings.TrimSuffix(strings.Repeat(`"",`, 4000), ",") + `],`
 	var file configuration
 	require.NoError(t, decode([]byte(`{"config":{`+strings.Repeat(one, 100)+`"x":0}}`), &file))

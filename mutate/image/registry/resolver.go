@@ -267,7 +267,7 @@ func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name
 	remembered = remembered && r.now().Sub(at) < tagMemory
 	asking := ctx
 	if remembered {
-		// A hanging registry must leave the time to answer from memory.
+		// A hanging registry must leave time for the answer from memory.
 		var cancel context.CancelFunc
 		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
 		defer cancel()

@@ -87,7 +87,7 @@ func newInner(o Options, r reach) *http.Transport {
 		TLSClientConfig:        d.tls, // behind a proxy
 		TLSHandshakeTimeout:    o.Budget,
 		Protocols:              protocols,
-		DisableCompression:     true, // a bomb would be unpacked before it is counted
+		DisableCompression:     true, // a compressed bomb would be unpacked before its bytes are counted
 		MaxIdleConns:           idleConnections,
 		MaxIdleConnsPerHost:    maxRequests,
 		IdleConnTimeout:        idleTimeout,
