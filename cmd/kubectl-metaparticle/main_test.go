@@ -128,7 +128,7 @@ func TestMissingCommandPrintsUsageAndFails(t *testing.T) {
 	}
 }
 
-func TestKindsAcceptTheNamesOfKubectl(t *testing.T) {
+func TestKubectlsNamesOfKindsAreAccepted(t *testing.T) {
 	for _, args := range [][]string{
 		{"deploy/x"}, {"deployment", "x"}, {"deployments/x"}, {"deployments.apps/x"}, {"Deployment/x"},
 	} {

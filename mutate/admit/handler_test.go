@@ -171,7 +171,7 @@ func TestWorkloadsGetWarningsInsteadOfRefusals(t *testing.T) {
 	assert.Len(t, response.Warnings, 2)
 }
 
-func TestWorkloadSubresourcesAreLeftAlone(t *testing.T) {
+func TestWorkloadSubresourcesAreNotPatched(t *testing.T) {
 	r := mutatetest.Request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}}}`)
 	r.SubResource = "scale"
 	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)

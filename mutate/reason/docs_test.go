@@ -41,9 +41,9 @@ func TestReasonsAreDocumented(t *testing.T) {
 	require.Equal(t, want, string(got), "run make golden")
 }
 
-// TestEveryReasonIsShown requires for each reason a golden pair whose answer has that
+// TestEveryReasonHasAGoldenPair requires for each reason a golden pair whose answer has that
 // reason.
-func TestEveryReasonIsShown(t *testing.T) {
+func TestEveryReasonHasAGoldenPair(t *testing.T) {
 	files, err := os.ReadDir("../testdata")
 	require.NoError(t, err)
 	var all strings.Builder

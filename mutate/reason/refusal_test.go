@@ -29,7 +29,7 @@ func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	}
 }
 
-func TestReasonsAreNamedOnceEach(t *testing.T) {
+func TestEachReasonIsNamedOnce(t *testing.T) {
 	var refusals Refusals
 	refusals.Add(Probes, "a")
 	refusals.Add(Hooks, "b")

@@ -250,7 +250,7 @@ func TestPushedIndexEqualsTheBuiltOne(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestMistakesAreReported(t *testing.T) {
+func TestMistakenArgumentsAreReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
 		want string

@@ -166,7 +166,7 @@ func TestLookUpOfSlowRegistryEndsWithinBudget(t *testing.T) {
 	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
-func TestHangingRegistryIsReplacedByTheCache(t *testing.T) {
+func TestCacheAnswersForAHangingRegistry(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: time.Second})
 	f.push(t, "app:1", redis)
