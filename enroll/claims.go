@@ -55,8 +55,8 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 
 // addPod adds the claims of a gated pod, from the annotations that the webhook wrote.
 //
-// In a namespace that is not, or no longer, opted in, only a pod with a gate counts,
-// because no user can add a gate to a living pod.
+// In a namespace that is not opted in, only a pod with a gate counts. No user can
+// add a gate to a living pod.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
 	if a.ended || !optedIn && !a.gate {

@@ -174,9 +174,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes whose slots the owner's pods would share: the
-// names of these slots have no group and no upper case. builtin also reports whether the
-// owner is of that very kind.
+// builtin returns the kind of Kubernetes whose slots the owner's pods would share. The
+// names of these slots have no group and no upper case. The second result reports whether
+// the owner is of that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

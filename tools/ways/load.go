@@ -46,8 +46,8 @@ type listed struct {
 	DepOnly                 bool
 }
 
-// load type-checks the packages of the product. load reads the types of all other packages
-// from the compiler's output, so the first run compiles all of them.
+// load type-checks the packages of the product. The types of all other packages come from
+// the compiler's output, so the first run compiles them.
 func load(root string) (*program, error) {
 	list := exec.Command("go", append([]string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,DepOnly"}, product...)...) //nolint:noctx // go list ends
 	list.Dir = root
