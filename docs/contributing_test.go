@@ -37,7 +37,7 @@ var (
 	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
 )
 
-func TestContributorsAreSentToFilesThatExist(t *testing.T) {
+func TestContributingNamesExistingFilesAndTargets(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)
 	goals := map[string]bool{}

@@ -34,7 +34,7 @@ func testFolders(t *testing.T) (folders []string) {
 	return folders
 }
 
-// inTestFolder tells whether a file belongs to a folder of end-to-end tests.
+// inTestFolder reports whether a file belongs to a folder of end-to-end tests.
 func inTestFolder(t *testing.T, path string) bool {
 	t.Helper()
 	inside, err := filepath.Rel(endToEnd, filepath.Dir(path))

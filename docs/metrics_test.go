@@ -74,8 +74,8 @@ var programs = []struct {
 	},
 }
 
-// TestMetricsAreDocumented checks that docs/metrics.md lists all metrics in the
-// code. -update rewrites it.
+// TestMetricsAreDocumented checks that docs/metrics.md lists all metrics in the code. With
+// -update the test rewrites the page.
 func TestMetricsAreDocumented(t *testing.T) {
 	const file = "metrics.md"
 	var b strings.Builder

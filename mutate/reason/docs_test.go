@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestReasonsAreDocumented: docs/reasons.md lists the closed set. -update
-// rewrites it.
+// TestReasonsAreDocumented requires that docs/reasons.md lists all reasons. With -update
+// the test rewrites the page.
 func TestReasonsAreDocumented(t *testing.T) {
 	const path = "../../docs/reasons.md"
 	var b strings.Builder
@@ -41,8 +41,9 @@ func TestReasonsAreDocumented(t *testing.T) {
 	require.Equal(t, want, string(got), "run make golden")
 }
 
-// TestEveryReasonIsShown: each has a golden pair in which somebody meets it.
-func TestEveryReasonIsShown(t *testing.T) {
+// TestEveryReasonHasAGoldenPair requires for each reason a golden pair whose answer has that
+// reason.
+func TestEveryReasonHasAGoldenPair(t *testing.T) {
 	files, err := os.ReadDir("../testdata")
 	require.NoError(t, err)
 	var all strings.Builder
@@ -78,8 +79,8 @@ func table(b *strings.Builder, reasons []Explanation) {
 	}
 }
 
-// TestPoliciesReasonsAreExplained: what manifests/policies say begins with a
-// reason that is listed.
+// TestPoliciesReasonsAreExplained requires that each message of manifests/policies begins
+// with a listed reason.
 func TestPoliciesReasonsAreExplained(t *testing.T) {
 	files, err := filepath.Glob("../../manifests/policies/*.yaml")
 	require.NoError(t, err)

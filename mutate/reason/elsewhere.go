@@ -4,8 +4,8 @@
 package reason
 
 // Elsewhere holds the reasons of the admission policies and of enroll. The policies refuse
-// in the API server's own process. manifests/policies has their texts, and a test holds
-// both together.
+// in the API server's own process. manifests/policies has their texts, and a test compares
+// both.
 var Elsewhere = []Explanation{
 	{
 		Reason:  "NamespaceNotOptedIn",

@@ -8,7 +8,7 @@ var All = []Explanation{
 	{
 		Reason:  BadAnnotation,
 		Meaning: "An annotation is misspelt, malformed, not supported, or contradicts another one.",
-		// Each mistake says itself what to do.
+		// The text of each mistake tells what to do.
 	},
 	{
 		Reason:  HostNetwork,

@@ -22,7 +22,7 @@ import (
 
 const module = "github.com/metaparticle-io/metaparticle"
 
-// product are the packages of what is shipped.
+// product are the packages that are shipped.
 var product = []string{"./agent/...", "./api/...", "./cmd/...", "./enroll/...", "./mutate/..."}
 
 // pkg is a package of the product, without its tests.
@@ -46,8 +46,8 @@ type listed struct {
 	DepOnly                 bool
 }
 
-// load type-checks the packages of the product. Types of all other packages come
-// from what the compiler wrote, so the first time all of them are compiled.
+// load type-checks the packages of the product. The types of all other packages come from
+// the compiler's output, so the first run compiles them.
 func load(root string) (*program, error) {
 	list := exec.Command("go", append([]string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,DepOnly"}, product...)...) //nolint:noctx // go list ends
 	list.Dir = root
@@ -104,7 +104,7 @@ func (p *program) check(l listed, imports types.Importer) (*pkg, error) {
 	return loaded, err
 }
 
-// checkedPackages imports packages of the product as they were checked.
+// checkedPackages imports the packages of the product that were already type-checked.
 type checkedPackages struct {
 	own    map[string]*types.Package
 	others types.Importer
