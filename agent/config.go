@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// API has the agent's requests to the API server. agent/kube implements it.
+// API has the agent's requests to the API server. agent/kube implements API.
 type API interface {
 	// GetLease reads consistently.
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
@@ -32,8 +32,8 @@ type API interface {
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
-// Gate is the agent's end of the connections to the pod's shims. agent/gate
-// implements it.
+// Gate is the agent's end of the connections to the pod's shims. agent/desk implements
+// Gate.
 type Gate interface {
 	// Reports carries the whole state of a shim whenever it changes.
 	Reports() <-chan gate.Report
@@ -47,9 +47,8 @@ type Showing interface {
 	Shown(ready bool)
 }
 
-// Forwarder lets a standby answer in the holder's stead, by forwarding the
-// ports of the gated containers. No method blocks but Reachable. agent/forward
-// implements it.
+// Forwarder lets a standby answer in the holder's stead, by forwarding the ports of the
+// gated containers. No method blocks but Reachable. agent/forward implements Forwarder.
 type Forwarder interface {
 	// Open listens on the ports. Open does nothing if the ports are open.
 	Open() error
