@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// leaps makes a shim tell that the wall clock leapt.
+// leaps makes a shim report that the wall clock leapt.
 func (p *pod) leaps(id gate.ShimID, leap int) {
 	p.gates.report(id, func(r *gate.Report) { r.Leap = leap })
 	synctest.Wait()

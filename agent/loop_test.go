@@ -66,7 +66,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 	})
 }
 
-func TestAStandbyTakesOverAtOnceOnRelease(t *testing.T) {
+func TestStandbyTakesOverAtOnceAfterARelease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -233,7 +233,7 @@ func TestUnprovenShimWaitsUntilTheHoldExpires(t *testing.T) {
 	})
 }
 
-func TestARebootProvesThatNothingIsAlive(t *testing.T) {
+func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
@@ -345,7 +345,7 @@ func TestStoppedAgentReleasesOnceItsChildIsDead(t *testing.T) {
 	})
 }
 
-func TestAVanishedLeaseMakesEverybodyWait(t *testing.T) {
+func TestVanishedLeaseMakesAllPodsWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -383,7 +383,7 @@ func TestYieldHandsTheSlotToAStandby(t *testing.T) {
 	})
 }
 
-func TestTheAgentNeverGivesUp(t *testing.T) {
+func TestAgentRetriesAfterEveryError(t *testing.T) {
 	for name, err := range map[string]error{
 		"forbidden": &kube.StatusError{Code: 403},
 		"too many":  &kube.StatusError{Code: 429, RetryAfter: time.Hour},

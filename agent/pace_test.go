@@ -81,7 +81,7 @@ func TestHolderOfABusyLeaseBoundsItsRequests(t *testing.T) {
 	})
 }
 
-func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
+func TestUnseenRecreatedLeaseIsRead(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})
 		a := w.start("a")
@@ -96,7 +96,7 @@ func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
 	})
 }
 
-func TestForgottenLeaseIsWatchedFromNowOn(t *testing.T) {
+func TestLeaseWithAForgottenVersionIsWatchedAnew(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")

@@ -265,7 +265,7 @@ func TestProbesWaitForThePostStartHook(t *testing.T) {
 	})
 }
 
-func TestARestartedAgentDoesNotFlap(t *testing.T) {
+func TestRestartedAgentKeepsAServingPodReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient()

@@ -74,7 +74,7 @@ func TestLaterShimJoinsTheHold(t *testing.T) {
 	})
 }
 
-func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
+func TestUnprovenShimDrainsTheRunningChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -98,7 +98,7 @@ func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
 	})
 }
 
-func TestFresherShimDrainsItsContainersFirst(t *testing.T) {
+func TestFresherShimDrainsItsContainersEarlierChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -173,7 +173,7 @@ func TestNothingStartsBesideAnUnkillableChild(t *testing.T) {
 	})
 }
 
-func TestADeadContainersSlotIsNotContendedFor(t *testing.T) {
+func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

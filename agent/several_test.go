@@ -67,7 +67,7 @@ func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
 	})
 }
 
-func TestLostFirstSlotGivesUpTheLater(t *testing.T) {
+func TestLossOfTheFirstSlotReleasesTheLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)

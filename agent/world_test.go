@@ -63,14 +63,14 @@ func simulate(t *testing.T, f func(w *world)) {
 
 func (w *world) clock() time.Duration { return time.Since(w.began) + time.Hour }
 
-// free makes Leases that enroll knows nobody to hold.
+// free makes Leases without a holder.
 func (w *world) free(names ...string) {
 	for _, name := range names {
 		w.server.put(&kube.Lease{Name: name, DurationSeconds: 30})
 	}
 }
 
-// start starts a pod's agent; a pod that has one already gets a new process.
+// start starts a pod's agent, or a new agent process of a pod that has one.
 func (w *world) start(name string, change ...func(c *Config)) *pod {
 	p := w.pods[name]
 	if p == nil {

@@ -34,7 +34,7 @@ func TestBriefCutsBetweenCharacters(t *testing.T) {
 }
 
 // The annotations of an object that is on its way in have no limit yet.
-func TestHugeAnnotationsCostLittleAndSayLittle(t *testing.T) {
+func TestHugeAnnotationsCostLittleMemoryAndText(t *testing.T) {
 	many := func(key func(i int) string) map[string]string {
 		all := map[string]string{}
 		for i := range mostObject / 40 {
