@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An unreadable note may be of the very hold in the Lease.
+// An unreadable note may name the very hold in the Lease.
 func TestPodWaitsAfterAnUnreadableNote(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{

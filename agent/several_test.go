@@ -76,7 +76,7 @@ func TestLossOfTheFirstSlotReleasesTheLater(t *testing.T) {
 		l := w.server.lease("lock.a")
 		l.Holder = "somebody"
 		w.server.put(&l)
-		// Nothing that sorts before a lock held is waited for.
+		// While a pod holds a lock, the pod waits for no earlier lock.
 		w.within(8*time.Second, "given up", func() bool { return w.server.lease("lock.b").Holder == "" })
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
 	})
