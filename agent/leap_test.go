@@ -129,7 +129,7 @@ func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
 
 // A shim that waits may have met a leap long ago, or between a renewal and the
 // grant that is made of it.
-func TestWaitingShimIsGrantedOnceItsLeapIsAnswered(t *testing.T) {
+func TestWaitingShimIsGrantedAfterItsLeapsAnswer(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)

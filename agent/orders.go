@@ -27,8 +27,8 @@ type sent struct {
 	until time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// drained, killed and ended are the holds of the last orders to drain, to kill the
-	// child at once, and to end the container with the child.
+	// drained, killed and ended are the holds of the last such orders. killed stops the
+	// child without grace. ended stops the child and ends the container.
 	drained, killed, ended string
 	// leaps is the claim's number of the shim's last leap. The count outlasts the
 	// connection.

@@ -118,7 +118,7 @@ func TestFresherShimDrainsItsContainersEarlierChild(t *testing.T) {
 	})
 }
 
-func TestNewAgentDrainsTheChildOfALostLease(t *testing.T) {
+func TestNewAgentDrainsALostLeasesChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

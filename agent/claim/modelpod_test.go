@@ -27,8 +27,8 @@ type modelPod struct {
 	names []string
 	any   bool
 	self  lease.Self
-	// rate is the number of twelfths of a second that the clock counts in a second. skew
-	// is the error of the wall clock. boot is the clock's value at the beginning.
+	// The clock counts rate twelfths of a second in each second. The wall clock is
+	// wrong by skew. The clock shows boot at the beginning.
 	rate, skew, boot time.Duration
 	// fresh reports that a fresh shim waits after a restart of the agent, which has not
 	// heard from the child's shim.
@@ -46,8 +46,8 @@ type modelPod struct {
 	looks     []*modelLook
 	sent      map[string][]time.Duration
 
-	// waiting: a shim waits for a grant; child is the application, nil for none.
-	// heard: the agent process has heard from the child's shim.
+	// waiting reports that a shim waits for a grant. The application is child, or nil
+	// for none. heard reports that the agent process has heard from the child's shim.
 	waiting, heard bool
 	child          *modelChild
 	// begun are the holds that this process began.

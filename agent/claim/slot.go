@@ -117,8 +117,8 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 
 // backoff returns the pause after another miss of the slot, and counts the miss. Only a
 // stored write, or a look that lasted, makes the pauses short again. The pod that the
-// Lease names has to return within the head start that the others leave. One of its
-// requests may time out, so its pauses are at most a quarter of a renewal's period.
+// Lease names has to return within the head start that the others leave. A request of
+// that pod may time out, so its pauses are at most a quarter of a renewal's period.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)

@@ -157,7 +157,7 @@ type Result struct {
 	Code int
 	// Output is the beginning of the command's output, on both its outputs.
 	Output []byte
-	// TimedOut: the shim killed the command because its time was up.
+	// TimedOut reports that the shim killed the command because its time was up.
 	TimedOut bool
 }
 

@@ -130,7 +130,7 @@ func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 }
 
 // thaw lets the frozen processes continue, children first, so that no parent sees a
-// stopped child. thaw returns the stop signals that have waited for it.
+// stopped child. The result has the stop signals that waited for the thaw.
 func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)

@@ -49,9 +49,9 @@ type hooks struct {
 type stopState struct {
 	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the stop signal that the child last got, at askedAt; zero if it got
-	// none. began is the instant of the first one, because preStop runs only once.
-	// drained reports that only a drain has sent one.
+	// asked is the stop signal that the child was last asked to stop with, at askedAt;
+	// zero for none. The first request came at began, because preStop runs only once.
+	// drained reports that only a drain has asked.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool

@@ -151,7 +151,7 @@ func TestLostSlotsFrozenChildIsKilled(t *testing.T) {
 // another reason.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
-func TestFrozenChildIsKilledAtTheDeadlineWithoutSignal(t *testing.T) {
+func TestFrozenChildIsKilledUnsignalledAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, asked...)
 	a.grants("h1", kill+time.Second)

@@ -50,8 +50,9 @@ type Config struct {
 	StartsWithin time.Duration
 	// Stored is called with each readiness that the API server has stored.
 	Stored func(ready bool)
-	// Asked is called with each answer about the pod: its hold when the request was
-	// sent (empty for a standby), and whether it is being deleted.
+	// Asked is called with each answer about the pod. The argument hold is the pod's
+	// hold when the request was sent, or empty. The argument deleted reports that the
+	// pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
 	// Calm is called after each write for people.
 	Calm func()
