@@ -27,8 +27,8 @@ type sent struct {
 	until time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// drained, killed and ended are the holds of the last such orders. killed stops the
-	// child without grace. ended stops the child and ends the container.
+	// Each field is the hold of the last such order: drained to drain, killed to kill
+	// the child at once, ended to end the container.
 	drained, killed, ended string
 	// leaps is the claim's number of the shim's last leap. The count outlasts the
 	// connection.

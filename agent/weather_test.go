@@ -345,7 +345,7 @@ func TestASlotIsTakenWithoutWatches(t *testing.T) {
 					b := w.start("b", dur)
 					b.link.set(weather)
 					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-					for range 5 * time.Minute / (d / 6) { // it is renewed
+					for range 5 * time.Minute / (d / 6) { // the Lease is renewed
 						w.edit(func(*kube.Lease) {})
 						w.pass(d / 6)
 					}
