@@ -98,8 +98,8 @@ var Annotations = table{
 	},
 }
 
-// planned are annotations that this version refuses by name. Without that a person
-// would take them for carried out.
+// planned are annotations that this version refuses by name. Otherwise a person would
+// believe that they have an effect.
 var planned = []string{
 	Prefix + "barrier",
 	Prefix + "once",
@@ -107,9 +107,9 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that our own programs write on pods. A pod that comes by
-// again has them, and no claim is read from them. The policy on gates knows the same
-// names.
+// written are annotations that our own programs write on pods. A pod that reaches the
+// webhook again has them, and the parser reads no claim from them. The policy on gates
+// knows the same names.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.

@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestAnnotationsAreDocumented: docs/annotations.md says what the parser does.
-// -update rewrites it.
+// TestAnnotationsAreDocumented checks that docs/annotations.md describes the parser's
+// table. -update rewrites the file.
 func TestAnnotationsAreDocumented(t *testing.T) {
 	const path = "../docs/annotations.md"
 	want := annotationsDoc(t)
