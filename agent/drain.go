@@ -38,10 +38,10 @@ func (d *drain) run(ctx context.Context) error {
 		if u.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
-		// The order to drain follows at once: the gate "readiness" counts only a status
-		// that is stored after the order.
-		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began)))
+		// The order to drain comes first: the gate "readiness" counts only a status that
+		// is stored after the order.
 		d.stop(state)
+		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began)))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}
