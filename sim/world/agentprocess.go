@@ -17,7 +17,6 @@ import (
 
 // agentProcess is one process of the agent's container.
 type agentProcess struct {
-	*process
 	*clientOf
 	pod     *pod
 	name    string
@@ -44,7 +43,7 @@ func (p *pod) startAgent() {
 	p.agentRuns++
 	proc := p.w.newProcess()
 	a := &agentProcess{
-		process: proc, pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
+		pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
 	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
@@ -177,8 +176,6 @@ func (a *agentProcess) unblock() {
 	}
 }
 
-func (a *agentProcess) enter() bool { return a.process.enter() }
-
 // exited cleans up after the process, for whatever reason it ended.
 func (a *agentProcess) exited(err error) {
 	p := a.pod
@@ -187,7 +184,7 @@ func (a *agentProcess) exited(err error) {
 		a.kill()
 		switch {
 		case errors.Is(err, standin.ErrRestart):
-			p.restartAll()
+			p.order.restartAll()
 		case !p.stopping:
 			p.restartAgent()
 		}
@@ -210,14 +207,14 @@ func (a *agentProcess) kill() {
 		}
 	}
 	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
-	p.hangUp(a.process)
+	p.sockets.hangUp(a.process)
 	p.relock()
 	p.tidy()
 }
 
 func (p *pod) restartAgent() {
 	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
-		if !p.stopping && !p.restarting && len(p.agents) == 0 {
+		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {
 			p.startAgent()
 		}
 	})

@@ -4,7 +4,6 @@
 package world
 
 import (
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -19,6 +18,18 @@ func budgetOf(d time.Duration) api.Budget {
 	must(err)
 	return budget
 }
+
+// quick bounds a handover in fair weather, from the last death. Its report or the
+// pidfd (10 ms), two writes (8 ms each), a watch event (4 ms) and a grant (2 ms) take
+// 32 ms. The time doubles if two standbys collide.
+const quick = 100 * time.Millisecond
+
+// late bounds the delay with which an agent notices an instant. Its timers run by true
+// time, and its clock may gain a twelfth in the 10 s between two looks.
+const late = 900 * time.Millisecond
+
+// slowest is the longest pause of a standby that found no Lease, and of enroll.
+const slowest = 10 * time.Second
 
 // part is a wait that may be needed before a slot is in use; a bound is their sum.
 type part struct {
@@ -35,7 +46,7 @@ func sum(parts []part) (all time.Duration) {
 
 // settling bounds how long after the last fault a slot that a healthy pod claims is
 // without a child that runs.
-func (c *chaos) settling() time.Duration {
+func (c *workloads) settling() time.Duration {
 	d := c.longest
 	return sum([]part{
 		{"a pod that is being stopped has its grace, and then its agent", c.grace + left},
@@ -51,7 +62,7 @@ func (c *chaos) settling() time.Duration {
 
 // restarting bounds how long a slot has no holder after an agent of the gate "pod" has
 // the kubelet restart all containers. Other gates need no such time.
-func (c *chaos) restarting() time.Duration {
+func (c *workloads) restarting() time.Duration {
 	if !c.has(api.GatePod) {
 		return 0
 	}
@@ -63,20 +74,15 @@ func (c *chaos) restarting() time.Duration {
 	})
 }
 
-// has reports whether some workload has the gate.
-func (c *chaos) has(g api.Gate) bool {
-	return slices.ContainsFunc(c.templates, func(t template) bool { return t.gate == g })
-}
-
 // unmuting bounds how long standbys whose watches are mute wait in vain: what they saw
 // last expires, and their write is refused. They try one slot after the other.
-func (c *chaos) unmuting() time.Duration {
+func (c *workloads) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
 }
 
 // unseeing bounds by how much a takeover is late where standbys have no watch, and read
 // now and then.
-func (c *chaos) unseeing() time.Duration {
+func (c *workloads) unseeing() time.Duration {
 	look := slow(min(slowest, c.longest/6)) + quick
 	return sum([]part{
 		{"a standby reads the last renewal", look},
@@ -90,7 +96,7 @@ func (c *chaos) unseeing() time.Duration {
 // handingOver bounds, for the climate, the time from a holder's end to the next child.
 // In a fair climate a watch shows the release, and a pod whose write is refused tries
 // again after a second.
-func (c *chaos) handingOver() time.Duration {
+func (c *workloads) handingOver() time.Duration {
 	switch {
 	case c.climate.silent:
 		return sum([]part{

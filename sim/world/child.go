@@ -73,7 +73,7 @@ func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	}
 	s.child = c
 	s.watches(c, s.told)
-	s.w.childBegins(c)
+	s.w.checks.childBegins(c)
 	if s.container.init {
 		c.prepares()
 	} else {
@@ -117,7 +117,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	case unix.SIGKILL:
 		if !p.dying {
 			p.dying = true
-			w.after(c.slowed(c.shim.killTime()), func() {
+			w.after(c.slowed(killTime(c.shim.rng)), func() {
 				c.pod().node.whenAwake(func() { c.loses(p, unix.WaitStatus(unix.SIGKILL)) })
 			})
 		}
@@ -142,7 +142,7 @@ func (c *child) stands() bool {
 func (c *child) goesOn() {
 	c.shim.w.note(c.where, "%s goes on", c.name)
 	c.still = false
-	c.shim.w.goesOn(c)
+	c.shim.w.checks.goesOn(c)
 	later := c.later
 	c.later = nil
 	for _, do := range later {
@@ -201,7 +201,7 @@ func (c *child) dies() {
 		return
 	}
 	c.alive = false
-	c.pod().w.childEnds(c)
+	c.pod().w.checks.childEnds(c)
 }
 
 // drainWithin notes until when the child has to be dead.
@@ -223,7 +223,7 @@ func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 func (c *child) unwatched() bool {
 	if c.shim == nil {
 		// Without a shim, the agent has to notice the leap in time.
-		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.expired(c, t.Slot) })
+		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.checks.expired(c, t.Slot) })
 	}
 	return c.shim.frozen
 }

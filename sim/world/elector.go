@@ -30,7 +30,7 @@ const (
 func (w *World) newElector(name, slot string) *elector {
 	proc := w.newProcess()
 	e := &elector{clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
-	w.electors = append(w.electors, e)
+	w.checks.electors = append(w.checks.electors, e)
 	w.group.Go(e.run)
 	return e
 }
@@ -108,7 +108,7 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 func (e *elector) begins() {
 	e.w.note(e.name, "works under %s", e.slot)
 	e.working = true
-	if c := e.w.holder(e.slot); c != nil && !e.w.absent(c, e.slot) {
+	if c := e.w.checks.holder(e.slot); c != nil && !e.w.checks.absent(c, e.slot) {
 		e.w.violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.where)
 	}
 }

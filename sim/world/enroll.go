@@ -185,7 +185,7 @@ func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error
 	_, err := e.client.do(ctx, "delete "+kind+name, func() ([]byte, error) {
 		err := e.w.api.remove(e.name, kind, name, uid, rv)
 		if err == nil && kind == "Lease" {
-			e.w.checkSwept(name)
+			e.w.checks.checkSwept(name)
 		}
 		return nil, err
 	})

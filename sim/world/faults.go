@@ -49,7 +49,7 @@ func (n *node) freeze() {
 func (n *node) stop() {
 	n.frozen = true
 	for _, p := range n.pods() {
-		for _, c := range n.w.ledger.alive {
+		for _, c := range n.w.checks.alive {
 			if c.pod() == p {
 				c.drainBy = 0 // nobody is there to see to it
 			}
@@ -57,8 +57,8 @@ func (n *node) stop() {
 		for _, a := range p.agents {
 			a.freeze()
 		}
-		if p.waiter != nil {
-			p.waiter.freeze()
+		if p.order.waiter != nil {
+			p.order.waiter.freeze()
 		}
 	}
 }
@@ -90,8 +90,8 @@ func (n *node) goOn() {
 				a.thaw()
 			}
 		}
-		if p.waiter != nil {
-			p.waiter.thaw()
+		if p.order.waiter != nil {
+			p.order.waiter.thaw()
 		}
 	}
 }
@@ -108,7 +108,7 @@ func (n *node) whenAwake(f func()) {
 // excuseChildren excuses the children of a machine that stood still. They may have
 // outlived their slots, but none of them ran.
 func (n *node) excuseChildren() {
-	for _, c := range n.w.ledger.alive {
+	for _, c := range n.w.checks.alive {
 		if c.pod().node == n {
 			c.excused = true
 		}
@@ -133,7 +133,7 @@ func (n *node) crash() {
 			c.shims, c.pending, c.done = nil, false, false
 		}
 		if p.gate == api.GatePod {
-			p.killAll()
+			p.order.killAll()
 		}
 		agents := p.agents
 		p.agents = nil
@@ -166,16 +166,35 @@ func (p *pod) forget() {
 	p.unregister()
 }
 
-// apiDown takes the API server away, apiUp brings it back.
-func (w *World) apiDown() {
-	w.note("API", "goes away")
-	w.api.away = true
-	w.api.severed()
+// healthy reports whether the pod is able to compete.
+func (p *pod) healthy() bool {
+	return p.object && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
 }
 
-func (w *World) apiUp() {
-	if w.api.away {
-		w.note("API", "is back")
-		w.api.away = false
+// recover ends the faults of the pod's processes. The kubelet then starts the processes
+// that its node should run.
+func (p *pod) recover() {
+	if !p.object {
+		p.stop()
+		return
 	}
+	for len(p.agents) > 1 {
+		p.agents[0].kill()
+	}
+	for _, a := range p.agents {
+		a.thawAlone()
+		a.unblock()
+	}
+	for _, c := range p.containers {
+		for _, s := range c.shims {
+			s.thaw()
+		}
+		// A container that the kubelet has forgotten stays.
+		if len(c.shims) > 1 && !c.shims[0].dead && !c.shims[0].forgotten {
+			c.shims[0].exit()
+		}
+		c.failures = 0
+		c.pending = false
+	}
+	p.w.after(between(p.rng, 500*time.Millisecond, 2*time.Second), p.startAll)
 }

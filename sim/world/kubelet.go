@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -43,8 +44,11 @@ var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 // pod is one pod on its node.
 type pod struct {
 	template
-	inOrder
+	order      inOrder
+	sockets    sockets
 	shown      shown
+	volume     volume
+	grant      gate.Grant // the last one that a gate without shims took
 	w          *World
 	name, uid  string
 	node       *node
@@ -82,7 +86,8 @@ func (w *World) newPod(t template, n *node) *pod {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
 	p.rng = w.source(p.name + p.uid)
-	if p.volume = (volume{}); p.gate != api.GateContainer {
+	p.order.pod, p.sockets.pod, p.shown.pod, p.volume = p, p, p, volume{}
+	if p.gate != api.GateContainer {
 		p.inits = nil // they are the user's, and not gated
 	}
 	for _, name := range p.inits {
@@ -109,7 +114,7 @@ func (p *pod) startAll() {
 		return
 	}
 	if p.gate == api.GatePod {
-		p.startInOrder()
+		p.order.next()
 		return
 	}
 	if p.agent() == nil {
@@ -192,7 +197,7 @@ func (p *pod) unregister() {
 	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
 		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
 	}
-	p.setReady(false)
+	p.shown.setReady(false)
 }
 
 // agent returns the process that has the flock; nil if none has.
@@ -285,7 +290,7 @@ func (p *pod) stop() {
 			c.app.terminate()
 		}
 	}
-	p.endWait()
+	p.order.endWait()
 	p.w.after(p.grace, func() {
 		p.node.whenUnpaused(func() {
 			for _, c := range p.containers {
@@ -343,14 +348,14 @@ func (p *pod) tidy() {
 }
 
 // stops returns the time that a child takes to stop; negative if it ignores SIGTERM.
-func (p *pod) stops(r *rand.Rand) time.Duration {
+func (t template) stops(r *rand.Rand) time.Duration {
 	switch n := r.IntN(10); {
-	case p.obedient, n < 5:
+	case t.obedient, n < 5:
 		return between(r, time.Millisecond, 300*time.Millisecond)
 	case n < 7:
 		return between(r, time.Second, 5*time.Second)
 	case n < 9:
-		return between(r, 5*time.Second, p.grace+5*time.Second)
+		return between(r, 5*time.Second, t.grace+5*time.Second)
 	}
 	return -1
 }

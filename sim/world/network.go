@@ -58,6 +58,15 @@ func (c *clientOf) source(op string) *rand.Rand {
 func (c *clientOf) out() bool { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutOut) }
 func (c *clientOf) in() bool  { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutIn) }
 
+// total returns the number of requests that the client has sent.
+func (c *clientOf) total() int {
+	n := 0
+	for _, sent := range c.sent {
+		n += sent
+	}
+	return n
+}
+
 type answer struct {
 	raw []byte
 	err error
@@ -215,7 +224,7 @@ func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (
 		if !c.pod.object && c.pod.gate == api.GateReadiness {
 			return nil, status(404, "NotFound", "Pod "+c.pod.name)
 		}
-		return c.pod.patchStatus(patch)
+		return c.pod.shown.patch(patch)
 	})
 	if code := (*kube.StatusError)(nil); errors.As(err, &code) && code.Code == 409 {
 		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)

@@ -100,8 +100,8 @@ func (m agentMachine) Alarm() (standin.Alarm, error) {
 // Listen implements standin.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
-		m.a.pod.socket = newWaitSocket(m.a.process)
-		l = m.a.pod.socket
+		m.a.pod.sockets.listening = newWaitSocket(m.a.process)
+		l = m.a.pod.sockets.listening
 		return nil
 	})
 	return l, err

@@ -63,29 +63,36 @@ func (l *waitSocket) Close() error {
 // Addr implements net.Listener.
 func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", Net: "unix"} }
 
-// dial returns how a process of the pod connects to the socket of the agent.
-func (p *pod) dial(from *process) func(context.Context) (net.Conn, error) {
+// sockets are the connections between the processes of a pod.
+type sockets struct {
+	pod       *pod
+	listening *waitSocket // of the last agent process
+	ends      []*end
+}
+
+// dial returns a function that connects a process of the pod to the agent's socket.
+func (s *sockets) dial(from *process) func(context.Context) (net.Conn, error) {
 	return func(context.Context) (net.Conn, error) {
 		if !from.enter() {
 			return nil, errDead
 		}
-		defer p.w.mu.Unlock()
-		l := p.socket
+		defer from.w.mu.Unlock()
+		l := s.listening
 		if l == nil || l.closed || l.process.dead {
 			return nil, errUnreachable
 		}
-		here, there := &end{process: from, pod: p, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: p, wake: make(chan struct{}, 1)}
+		here, there := &end{process: from, pod: s.pod, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: s.pod, wake: make(chan struct{}, 1)}
 		here.other, there.other = there, here
-		p.ends = append(p.ends, here, there)
+		s.ends = append(s.ends, here, there)
 		l.queue = append(l.queue, there)
 		wakeUp(l.wake)
 		return here, nil
 	}
 }
 
-// hangUp closes the connections of a process that has died, as the kernel does.
-func (p *pod) hangUp(dead *process) {
-	for _, e := range slices.Clone(p.ends) {
+// hangUp closes the connections of a dead process, as the kernel does.
+func (s *sockets) hangUp(dead *process) {
+	for _, e := range slices.Clone(s.ends) {
 		if e.process == dead {
 			e.close()
 		}
@@ -155,7 +162,7 @@ func (e *end) close() {
 		return
 	}
 	e.closed = true
-	e.pod.ends = slices.DeleteFunc(e.pod.ends, func(other *end) bool { return other == e })
+	e.pod.sockets.ends = slices.DeleteFunc(e.pod.sockets.ends, func(other *end) bool { return other == e })
 	wakeUp(e.wake)
 	e.later(func() { e.other.over = true })
 }

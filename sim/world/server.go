@@ -30,8 +30,7 @@ type server struct {
 	watches   []*watch
 	dirty     []func() // told of changes that are no renewals
 	rights    rights
-	// sent is the instant at which the agent sent the write of a Lease that the server
-	// handles now; zero for other requests.
+	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }
 
@@ -176,7 +175,7 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	}
 	o.versions = append(o.versions, v)
 	if o.kind == "Lease" {
-		s.w.leaseStored(by, o.name, before, v)
+		s.w.checks.leaseStored(by, o.name, s.sent, before, v)
 	}
 	s.changed(how, o, v.raw)
 	return v.raw
@@ -198,6 +197,21 @@ func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	s.changes = append(s.changes, c)
 	for _, watch := range s.watches {
 		watch.offer(c)
+	}
+}
+
+// goDown takes the API server away.
+func (s *server) goDown() {
+	s.w.note("API", "goes away")
+	s.away = true
+	s.severed()
+}
+
+// comeUp brings the API server back.
+func (s *server) comeUp() {
+	if s.away {
+		s.w.note("API", "is back")
+		s.away = false
 	}
 }
 

@@ -98,8 +98,8 @@ func slotsOf(env []string) (slots []gate.SlotToken) {
 
 // beat returns how often a shim repeats its state. Longer leases have longer beats, for
 // the time that a simulation takes.
-func (p *pod) beat() time.Duration {
-	return gate.BeatEvery * max(1, p.duration/(30*time.Second))
+func (t template) beat() time.Duration {
+	return gate.BeatEvery * max(1, t.duration/(30*time.Second))
 }
 
 func (s *shimProcess) beat(pause time.Duration) {
@@ -182,7 +182,7 @@ func (s *shimProcess) extends(c *child, g *gate.Grant) {
 	if c == nil || c.hold != g.Hold || g.Deadline <= c.grant.Deadline {
 		return
 	}
-	s.w.checkExtended(c, g)
+	s.w.checks.checkExtended(c, g)
 	s.watches(c, *g)
 }
 
@@ -209,11 +209,11 @@ func (s *shimProcess) tells(message []byte) {
 }
 
 // killTime draws how long SIGKILL takes.
-func (s *shimProcess) killTime() time.Duration {
-	if chance(s.rng, .1) {
-		return between(s.rng, time.Millisecond, 550*time.Millisecond)
+func killTime(r *rand.Rand) time.Duration {
+	if chance(r, .1) {
+		return between(r, time.Millisecond, 550*time.Millisecond)
 	}
-	return between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
+	return between(r, 100*time.Microsecond, 20*time.Millisecond)
 }
 
 // terminate sends SIGTERM from outside.
@@ -232,7 +232,7 @@ func (s *shimProcess) exit() {
 	}
 	took := between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
 	if c := s.child; c != nil && c.alive {
-		took = c.slowed(s.killTime())
+		took = c.slowed(killTime(s.rng))
 	}
 	s.w.after(took, func() { s.container.pod.node.whenAwake(s.emptied) })
 }

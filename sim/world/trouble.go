@@ -5,14 +5,22 @@ package world
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
-// troubles returns the troubles that can happen now; chaos picks one of them.
-func (c *chaos) troubles() []func() {
+// trouble has the faults of chaos, in the workloads of its seed.
+type trouble struct {
+	*workloads
+	elector *elector // nil in most worlds
+	// takesLeases and takesRoles report that a user deletes Leases, or Roles. A seed never
+	// does both, because no trace would be left of a held Lease.
+	takesLeases, takesRoles bool
+}
+
+// troubles returns the faults that can happen now. Chaos picks one of them.
+func (c *trouble) troubles() []func() {
 	all := []func(){
-		c.shift, c.shift, c.apiTrouble, c.verbTrouble, c.watchTrouble, c.enrollTrouble, c.optingOut,
+		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.api.breakWatches(c.rng) }, c.enrollTrouble, c.optingOut,
 		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
 	}
 	if c.takesLeases {
@@ -31,7 +39,7 @@ func (c *chaos) troubles() []func() {
 }
 
 // shift changes the weather.
-func (c *chaos) shift() {
+func (c *trouble) shift() {
 	if c.weather == c.climate && chance(c.rng, .7) {
 		c.weather = foul
 		c.weather.watches, c.weather.idle, c.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
@@ -43,8 +51,8 @@ func (c *chaos) shift() {
 }
 
 // verbTrouble lets one kind of request fail while the others work.
-func (c *chaos) verbTrouble() {
-	which, what := c.rng.IntN(3), pick(c.rng, []fault{busy, forbidden, failing, unheard})
+func (c *trouble) verbTrouble() {
+	which, what := c.rng.IntN(3), pick(c.rng, faults)
 	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
 	*of(&c.weather) = what
 	c.note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
@@ -54,7 +62,7 @@ func (c *chaos) verbTrouble() {
 }
 
 // optingOut removes the namespace's label, or restores it.
-func (c *chaos) optingOut() {
+func (c *trouble) optingOut() {
 	c.optedOut = !c.optedOut
 	c.note("script", "namespace is opted out: %v", c.optedOut)
 	for _, e := range c.enrolls {
@@ -63,7 +71,7 @@ func (c *chaos) optingOut() {
 }
 
 // clockTrouble changes clocks while machines run.
-func (c *chaos) clockTrouble() {
+func (c *trouble) clockTrouble() {
 	n := pick(c.rng, c.nodes)
 	if chance(c.rng, .5) {
 		n.step(n.anyStep())
@@ -72,31 +80,15 @@ func (c *chaos) clockTrouble() {
 	n.slew()
 }
 
-func (c *chaos) apiTrouble() {
+func (c *trouble) apiTrouble() {
 	if c.api.away {
 		return
 	}
-	c.apiDown()
-	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.apiUp)
+	c.api.goDown()
+	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.api.comeUp)
 }
 
-func (c *chaos) watchTrouble() {
-	orderly := chance(c.rng, .5)
-	if chance(c.rng, .5) {
-		c.note("script", "history is compacted")
-		c.api.compacted = c.api.rv
-	}
-	c.note("script", "all watches end (orderly %v)", orderly)
-	for _, s := range slices.Clone(c.api.watches) {
-		if orderly {
-			s.finish(nil)
-		} else {
-			s.finish(errBroken)
-		}
-	}
-}
-
-func (c *chaos) enrollTrouble() {
+func (c *trouble) enrollTrouble() {
 	if len(c.enrolls) > 0 && chance(c.rng, .6) {
 		pick(c.rng, c.enrolls).retire()
 		return
@@ -105,14 +97,14 @@ func (c *chaos) enrollTrouble() {
 	c.newEnroller(fmt.Sprintf("enroll-%d", c.serial))
 }
 
-func (c *chaos) takeLease() {
+func (c *trouble) takeLease() {
 	slot := pick(c.rng, c.slots)
 	if _, ok := c.api.lease(slot); ok {
 		must(c.api.remove("somebody", "Lease", slot, "", ""))
 	}
 }
 
-func (c *chaos) takeRole() {
+func (c *trouble) takeRole() {
 	kind := pick(c.rng, []string{"Role", "RoleBinding"})
 	name := RoleName
 	if c.api.object(kind, name).last().raw != nil {
@@ -120,7 +112,7 @@ func (c *chaos) takeRole() {
 	}
 }
 
-func (c *chaos) nodeTrouble() {
+func (c *trouble) nodeTrouble() {
 	n := pick(c.rng, c.nodes)
 	last := between(c.rng, 100*time.Millisecond, 2*c.longest)
 	switch c.rng.IntN(9) {
@@ -144,7 +136,7 @@ func (c *chaos) nodeTrouble() {
 	}
 }
 
-func (c *chaos) podTrouble() {
+func (c *trouble) podTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.object || p.stopping {
 		return
@@ -171,7 +163,7 @@ func (c *chaos) podTrouble() {
 }
 
 // processTrouble happens to one of the processes of a pod.
-func (c *chaos) processTrouble() {
+func (c *trouble) processTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.node.up || p.node.paused {
 		return
@@ -226,12 +218,12 @@ func (c *chaos) processTrouble() {
 			p.restartAgent()
 		}
 	case s != nil && s.child != nil:
-		s.child.crash()
+		crash(s.child)
 	case n < 4 && p.containers[0].app != nil:
-		p.containers[0].app.crash()
-	case n < 6 && p.waiter != nil: // its container fails, and is started again
+		crash(p.containers[0].app)
+	case n < 6 && p.order.waiter != nil: // its container fails, and is started again
 		c.note(p.name, "agent wait fails")
-		p.endWait()
-		p.soon()
+		p.order.endWait()
+		p.order.soon()
 	}
 }

@@ -200,6 +200,23 @@ func (s *watch) signal() {
 	}
 }
 
+// breakWatches ends all watches, and may compact the history so that none resumes.
+func (s *server) breakWatches(r *rand.Rand) {
+	orderly := chance(r, .5)
+	if chance(r, .5) {
+		s.w.note("script", "history is compacted")
+		s.compacted = s.rv
+	}
+	s.w.note("script", "all watches end (orderly %v)", orderly)
+	for _, stream := range slices.Clone(s.watches) {
+		if orderly {
+			stream.finish(nil)
+		} else {
+			stream.finish(errBroken)
+		}
+	}
+}
+
 // severed lets the clients notice that their streams may be cut. Called when
 // something was cut.
 func (s *server) severed() {

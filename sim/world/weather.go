@@ -53,6 +53,9 @@ const (
 	unheard
 )
 
+// faults are the faults that a row or a trouble may choose.
+var faults = []fault{busy, forbidden, failing, unheard}
+
 func (f fault) err() error {
 	code := map[fault]int{busy: 429, forbidden: 403, failing: 500}[f]
 	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
