@@ -10,20 +10,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// chaos is ten minutes of trouble and recovery. During the trouble the invariants of
-// safety alone count. After each trouble a pod holds again, and goes on to hold. In the
-// end each remaining pod holds once.
+// chaos plays ten minutes of trouble and recovery. During trouble the invariants of
+// safety alone count. After each trouble a pod holds again, and continues to hold. In
+// the end each remaining pod holds once.
 type chaos struct {
 	*recovery
 	trouble *trouble
 }
 
-// pool are the slots of a semaphore, of which a pod needs one. Each fifth seed of the
-// chaos has five pods that claim it.
+// pool has the slots of a semaphore, of which a pod needs one. In each fifth seed of
+// chaos five pods claim the semaphore.
 var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
 
-// durations are mostly short, because more happens then. The durations of patience are
-// so long that a fixed time, instead of a share of the lease, would be too short.
+// durations has mostly short lease durations, because short leases let more events
+// happen. Durations of patience are long. A fixed time instead of a share of the lease
+// would be too short for them.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
 	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)
@@ -106,7 +107,7 @@ func anyTemplate(w *World, choice []time.Duration, workload string, replicas int
 	return t
 }
 
-// run plays the whole story of one seed.
+// run plays the story of one seed.
 func (c *chaos) run() {
 	if !c.quiet("the start") {
 		return
@@ -123,7 +124,7 @@ func (c *chaos) run() {
 	c.parade()
 }
 
-// disturb makes trouble for the duration.
+// disturb causes faults for the duration.
 func (c *chaos) disturb(last time.Duration) bool {
 	c.do(func() { c.calm = false; c.note("script", "trouble for %v", last) })
 	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)

@@ -11,37 +11,40 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The invariants, by the names that the planted bugs are listed with.
+// The invariants have the names that the planted bugs list. Each comment describes the
+// violation.
 const (
-	// twoAtOnce: two children of one slot live, or a pod takes a slot while a child of an
-	// earlier hold lives.
+	// twoAtOnce means that two children of one slot live, or that a pod takes a slot while
+	// a child of an earlier hold lives.
 	twoAtOnce = "two-at-once"
-	// tooMany: more holds of a semaphore have children than it has slots.
+	// tooMany means that more holds of a semaphore have children than the semaphore has
+	// slots.
 	tooMany = "too-many"
-	// outlived: a child lives past the instant at which the fastest clock allows a standby
-	// to take the slot.
+	// outlived means that a child lives past the instant at which the fastest clock allows
+	// a standby to take the slot.
 	outlived = "outlived"
-	// withoutProof: the API server stores a release while a child of that hold lives, or
-	// a child begins under a released hold.
+	// withoutProof means that the server stores a release while a child of the hold lives,
+	// or that a child begins under a released hold.
 	withoutProof = "release-without-proof"
-	// tokenOrder: the token of a hold is not above the token of the hold before.
+	// tokenOrder means that the token of a hold is not above the token of the hold before.
 	tokenOrder = "token-order"
-	// tokenChanged: two children of one hold, or two grants of one child, have different
-	// tokens.
+	// tokenChanged means that two children of one hold, or two grants of one child, have
+	// different tokens.
 	tokenChanged = "token-changed"
-	// lockOrder: a pod acquires a slot while it holds a slot that sorts later.
+	// lockOrder means that a pod acquires a slot while it holds a slot that sorts later.
 	lockOrder = "lock-order"
-	// nobody: a slot has no holder for longer than the rules allow.
+	// nobody means that a slot has no holder for longer than the rules allow.
 	nobody = "nobody"
-	// chatter: a standby sends a request, or a holder sends more than its renewals.
+	// chatter means that a standby sends a request, or that a holder sends more than its
+	// renewals.
 	chatter = "chatter"
-	// stopped: a child is stopped without a reason that the rules allow.
+	// stopped means that a child is stopped without a reason that the rules allow.
 	stopped = "stopped"
-	// undrained: a child lives on after the end of its drain.
+	// undrained means that a child lives on after the end of its drain.
 	undrained = "undrained"
-	// kept: a hold ends between an init container and the application.
+	// kept means that a hold ends between an init container and the application.
 	kept = "kept"
-	// freed: the Lease of a pod becomes free, but that pod has not released it.
+	// freed means that a pod's Lease becomes free, and that pod has not released it.
 	freed = "freed"
 )
 
@@ -70,7 +73,7 @@ func (l *checks) childBegins(c *child) {
 	l.checkCrowd(c)
 }
 
-// needed returns how many of its slots the pod needs.
+// needed returns the number of its slots that the pod needs.
 func (t template) needed() int {
 	if t.any {
 		return 1
@@ -78,8 +81,8 @@ func (t template) needed() int {
 	return len(t.slots)
 }
 
-// checkCrowd demands that a semaphore has at most as many holds with children as slots.
-// The names of the children's slots and pods do not matter.
+// checkCrowd demands that a semaphore has no more holds with children than it has
+// slots. The names of the children's slots and pods do not matter.
 func (l *checks) checkCrowd(c *child) {
 	if !c.pod().any {
 		return
@@ -96,7 +99,8 @@ func (l *checks) checkCrowd(c *child) {
 	}
 }
 
-// checkToken demands that tokens grow from hold to hold, and stay within one hold.
+// checkToken demands that the token grows from hold to hold, and does not change within
+// one hold.
 func (l *checks) checkToken(t gate.SlotToken, hold string) {
 	value, err := strconv.ParseInt(t.Token, 10, 64)
 	if err != nil {
@@ -127,7 +131,7 @@ func (l *checks) childEnds(c *child) {
 	l.alive = slices.DeleteFunc(l.alive, func(other *child) bool { return other == c })
 	l.ends = append(l.ends, ending{at: l.now(), child: c})
 	l.checkOutlived(c)
-	// To kill and to reap may take a second, by the fastest clock.
+	// The shim may take a second to kill and to reap, by the fastest clock.
 	late := c.pod().node.now() - c.drainBy - time.Second*12/10
 	if c.drainBy > 0 && !c.excused && late > 0 {
 		l.violate(undrained, "%s was to be dead %v ago", c.name, late)
@@ -150,7 +154,7 @@ func (l *checks) checkOutlived(c *child) {
 }
 
 // lingers checks a child whose machine has just woken. A child that has outlived its
-// slot must be dead after the time that lingering bounds.
+// slot must be dead within the time that the constant lingering bounds.
 func (l *checks) lingers(c *child) {
 	l.after(lingering+time.Millisecond, func() {
 		if c.alive {
@@ -173,8 +177,8 @@ func (l *checks) goesOn(c *child) {
 	}
 }
 
-// settled reports whether an elector works under the slot, or a child of a container
-// that the kubelet knows.
+// settled reports whether a child of a container that the kubelet knows runs under the
+// slot, or an elector works under it.
 func (l *checks) settled(slot string) bool {
 	if c := l.holder(slot); c != nil && !c.asked && c.current() {
 		return true

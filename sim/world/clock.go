@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// clock is the CLOCK_BOOTTIME of a node. Its rate changes as a time daemon slews
-// it, and a machine that is paused from outside has a clock that stands still.
+// clock is the CLOCK_BOOTTIME of a node. Its rate changes when a time daemon slews it.
+// The clock of a paused machine stands still.
 type clock struct {
 	w *World
-	// read is the clock's value at the instant at of true time; since then it has gone at
-	// the rate.
+	// read is the clock's value at the instant at of true time. Since then the clock has
+	// run at the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool
 	alarms   []*alarm
 }
 
-// alarm rings when the clock shows the instant, however its rate has changed
-// until then.
+// alarm rings when the clock shows the instant. Changes of the rate move the ring in
+// true time.
 type alarm struct {
 	instant time.Duration
 	ring    func()
 	set     int
 }
 
-// start sets the clock, as a boot does: earlier alarms are void.
+// start sets the clock, as a boot does, and drops all alarms.
 func (c *clock) start(read time.Duration) {
 	c.read, c.at, c.stands, c.alarms = read, c.w.now(), false, nil
 }
@@ -40,7 +40,7 @@ func (c *clock) now() time.Duration {
 	return c.read + time.Duration(c.rate*float64(c.w.now()-c.at))
 }
 
-// change lets the clock go on at another rate, or stand still.
+// change gives the clock another rate, or lets it stand still.
 func (c *clock) change(rate float64, stands bool) {
 	c.read, c.at = c.now(), c.w.now()
 	c.rate, c.stands = rate, stands
@@ -57,11 +57,12 @@ func (c *clock) ring(instant time.Duration, f func()) *alarm {
 	return a
 }
 
-// cancel takes an alarm back, if there is one.
+// cancel removes an alarm; nil is ignored.
 func (c *clock) cancel(a *alarm) {
 	c.alarms = slices.DeleteFunc(c.alarms, func(other *alarm) bool { return other == a })
 }
 
+// arm computes the true time of the ring, from the rate of now.
 func (c *clock) arm(a *alarm) {
 	a.set++
 	if c.stands {
@@ -69,7 +70,7 @@ func (c *clock) arm(a *alarm) {
 	}
 	set := a.set
 	c.w.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
-		// An alarm that another rate has armed anew has another number.
+		// An alarm that a new rate has armed anew has another number.
 		if i := slices.Index(c.alarms, a); i >= 0 && a.set == set {
 			c.alarms = slices.Delete(c.alarms, i, i+1)
 			a.ring()

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// demands causes a fault, and demands the consequences that the rules promise.
+// demands causes a fault for a row, and checks the consequences that the rules promise.
 type demands struct {
 	*recovery
 	slot   string
@@ -20,7 +20,7 @@ type demands struct {
 }
 
 // ready waits until the world is healthy: a child runs, and all other pods have been
-// standbys for a while.
+// standbys for a while. After a violation ready returns false.
 func (d *demands) ready() bool {
 	if !d.quiet("the row before") {
 		return false
@@ -73,8 +73,7 @@ func (d *demands) alive(hold string) []*child {
 	return slices.DeleteFunc(slices.Clone(d.checks.alive), func(c *child) bool { return c.hold != hold })
 }
 
-// handover demands that another child begins soon after the holder's children are
-// dead. A handover takes two writes and a watch event.
+// handover demands that another child begins soon after the holder's children are dead.
 func (d *demands) handover(cause func(*child)) {
 	var all []*child
 	c := d.once(func(c *child) { all = d.alive(c.hold); cause(c) })
@@ -138,6 +137,7 @@ func (d *demands) undisturbed(cause func(*child)) {
 	d.stillRuns(c)
 }
 
+// stillRuns demands that the child has not been stopped.
 func (d *demands) stillRuns(c *child) {
 	d.do(func() {
 		if !c.alive || c.asked {
@@ -146,7 +146,7 @@ func (d *demands) stillRuns(c *child) {
 	})
 }
 
-// safely lets the cause take its course, and leaves the judgement to the invariants.
+// safely applies the cause, and demands nothing but the invariants.
 func (d *demands) safely(cause func(*child)) {
 	d.once(func(c *child) {
 		// A child that stops at once would not need the deadline.
@@ -157,14 +157,14 @@ func (d *demands) safely(cause func(*child)) {
 	d.do(func() { d.weather = fair })
 }
 
-// free returns a condition: another child runs under the slot.
+// free returns a condition that is true once another child runs under the slot.
 func (d *demands) free(before *child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
 // next returns a child that began after the cause; nil if there is none. The earlier
-// child may be frozen, and alive. The hold goes on if one of two containers is back
-// before the other container is dead.
+// child may be frozen, and alive. With two containers, the hold continues if one
+// container is back before the other is dead.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {
@@ -181,6 +181,7 @@ func (d *demands) lastEnd() time.Duration {
 	return d.checks.ends[len(d.checks.ends)-1].at
 }
 
+// fail violates the invariant, for a caller without the mutex.
 func (d *demands) fail(invariant, what string, args ...any) {
 	d.do(func() { d.violate(invariant, what, args...) })
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// engine runs the events of a world, with its time, its mutex and its random sources.
-// Each event happens in a function that holds the mutex.
+// engine runs the events of a world, with the true time, the mutex and the random
+// sources. Each event runs in a function that holds the mutex.
 type engine struct {
 	history
 	mu    sync.Mutex
@@ -42,7 +42,7 @@ func (e *engine) after(d time.Duration, f func()) {
 	})
 }
 
-// pass lets the duration go by, and returns false if the run has failed.
+// pass waits for the duration, and returns false if the run has failed.
 func (e *engine) pass(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

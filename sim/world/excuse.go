@@ -6,8 +6,8 @@ package world
 import "github.com/metaparticle-io/metaparticle/api"
 
 // lingering bounds the time for which a child runs on after its machine woke past the
-// deadline. Within it the wall clock is set right, and the shim has noticed that and
-// frozen the child.
+// deadline. In this time the wall clock is set right, the shim notices that, and
+// freezes the child.
 const lingering = setRight + quick
 
 // absent reports whether docs/guarantees.md excuses the child from exclusivity. An

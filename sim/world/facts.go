@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// checks judges the events of the world by the invariants. It remembers the facts that
-// later events are compared with.
+// checks judges the events of the world by the invariants. The struct has the facts of
+// earlier events, which later events are compared with.
 type checks struct {
 	*engine
 	alive    []*child

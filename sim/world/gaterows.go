@@ -21,8 +21,9 @@ func gateRows(d *demands, gate api.Gate) map[string]func() {
 	return all
 }
 
-// starting bounds the time from an acquisition to the start of the application. With the
-// gate "pod", "agent wait" ends in it, and the kubelet starts the containers.
+// starting bounds the time from an acquisition to the start of the application. In a
+// pod of the gate "pod", "agent wait" ends in that time, and the kubelet starts the
+// containers.
 func (d *demands) starting() time.Duration {
 	if d.templates[0].gate == api.GatePod {
 		return time.Second
@@ -30,7 +31,7 @@ func (d *demands) starting() time.Duration {
 	return 0
 }
 
-// withoutShims are the rows of pods of both gates.
+// withoutShims has the rows of both gates.
 type withoutShims struct {
 	*demands
 	starts time.Duration // the bound of starting
@@ -56,7 +57,7 @@ func (r withoutShims) rows() map[string]func() {
 	}
 }
 
-// podRows are the rows of the gate "pod".
+// podRows has the rows of the gate "pod".
 type podRows struct {
 	*demands
 	starts time.Duration // the bound of starting
@@ -75,8 +76,8 @@ func (r podRows) rows() map[string]func() {
 	}
 }
 
-// replaceYielding kills the agent while the kubelet restarts all containers, which the
-// agent has asked for.
+// replaceYielding replaces the agent while the kubelet restarts all containers for the
+// earlier agent.
 func (r podRows) replaceYielding(c *child) {
 	p := c.pod()
 	yield(c)
@@ -88,7 +89,7 @@ func (r podRows) replaceYielding(c *child) {
 	})
 }
 
-// readinessRows are the rows of the gate "readiness".
+// readinessRows has the rows of the gate "readiness".
 type readinessRows struct{ *demands }
 
 func (r readinessRows) rows() map[string]func() {
@@ -97,13 +98,13 @@ func (r readinessRows) rows() map[string]func() {
 		"yield":        func() { r.handover(yield); r.notByFormer() },
 		"pod deletion": func() { r.handover(stopPod) },
 		"yield unread": r.unstored,
-		// enroll knows such a gate only by the agent's arguments.
+		// enroll recognizes such a gate only by the agent's arguments.
 		"opted out, then lease lost": leaseRows(r).unleased,
 	}
 }
 
-// unstored keeps the API server from storing for a while that the pod is not Ready. The
-// pod must stay an endpoint.
+// unstored makes the status patches of a yielding pod fail. The pod must stay an
+// endpoint until its status is stored.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
 		r.weather.patches = pick(r.rng, faults)

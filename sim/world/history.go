@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// history records the events of a run, up to the first violated invariant and beyond.
+// history records the events of a run, and the first violation of an invariant.
 type history struct {
 	start      time.Time
 	lines      []moment
@@ -18,7 +18,7 @@ type history struct {
 	failedLine int
 }
 
-// moment is one line of the history. Only a reader of the history formats the line.
+// moment is one line of the history. The line is formatted only if the history is read.
 type moment struct {
 	at   time.Duration
 	who  string

@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// initRows are the rows about init containers.
+// initRows has the rows about init containers.
 type initRows struct{ *demands }
 
 func (r initRows) rows() map[string]func() {
@@ -16,8 +16,8 @@ func (r initRows) rows() map[string]func() {
 	}
 }
 
-// replaceStandbys replaces the standbys by pods whose init containers have not run. It
-// returns false in a world without init containers.
+// replaceStandbys replaces the standbys by pods whose init containers have not run.
+// Without init containers it returns false.
 func (r initRows) replaceStandbys() bool {
 	if len(r.templates[0].inits) == 0 {
 		return false
@@ -27,8 +27,7 @@ func (r initRows) replaceStandbys() bool {
 	return r.ready()
 }
 
-// prepared demands that the application runs under the hold of its init containers, and
-// that no other pod holds in between.
+// prepared demands that the application runs under the hold of its init containers.
 func (r initRows) prepared() {
 	if !r.replaceStandbys() {
 		return
@@ -56,8 +55,8 @@ func (r initRows) prepared() {
 	})
 }
 
-// unprepared lets an init container fail. Its container waits for the back-off, so
-// another pod must take the slot.
+// unprepared makes an init container fail. Its container waits for the back-off, so
+// another pod must acquire the slot.
 func (r initRows) unprepared() {
 	if !r.replaceStandbys() {
 		return
@@ -66,7 +65,7 @@ func (r initRows) unprepared() {
 	r.handover(func(c *child) { c.exits("fails", 1) })
 }
 
-// readLate makes the loop read two events in one report: the end of an init container,
+// readLate makes the loop read one report for two events: the end of an init container,
 // and the death of its shim.
 func (r initRows) readLate() {
 	if len(r.templates[0].inits) == 0 {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// leaseRows are the rows about lost Leases and Roles, and about enroll.
+// leaseRows has the rows about lost Leases and Roles, and about enroll.
 type leaseRows struct{ *demands }
 
 func (r leaseRows) rows() map[string]func() {
@@ -22,8 +22,8 @@ func (r leaseRows) rows() map[string]func() {
 	}
 }
 
-// vanished deletes the Lease, and applies a further cause. All pods must wait for a full
-// duration, and no longer.
+// vanished deletes the Lease, and applies a further cause. All pods must wait for a
+// full duration, but not longer.
 func (r leaseRows) vanished(more func(*child)) {
 	c := r.once(func(c *child) {
 		must(r.api.remove("somebody", "Lease", r.slot, "", ""))
@@ -42,8 +42,7 @@ func (r leaseRows) vanished(more func(*child)) {
 	})
 }
 
-// forgetful deletes the Lease while enroll has just started, and has no Role in its
-// cache yet.
+// forgetful deletes the Lease while enroll has just started, with no Role in its cache.
 func (r leaseRows) forgetful() {
 	r.do(func() {
 		for _, e := range slices.Clone(r.enrolls) {
@@ -57,8 +56,8 @@ func (r leaseRows) forgetful() {
 	r.vanished(func(*child) {})
 }
 
-// farewell silences the watches after the Lease's deletion. The holder, which would read
-// the Lease anew, is gone, too.
+// farewell silences the watches after the Lease's deletion, and crashes the holder's
+// node. A living holder would read the Lease anew.
 func (r leaseRows) farewell() {
 	r.do(func() { r.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })
@@ -77,6 +76,7 @@ func (r leaseRows) unleased() {
 	r.vanished(func(*child) {})
 }
 
+// optOut removes the namespace's label.
 func (r leaseRows) optOut() {
 	r.optedOut = true
 	r.note("script", "namespace is opted out, gate %s", r.templates[0].gate)

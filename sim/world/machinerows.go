@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// machineRows are the rows about nodes and their clocks.
+// machineRows has the rows about nodes and their clocks.
 type machineRows struct{ *demands }
 
 func (r machineRows) rows() map[string]func() {
@@ -19,9 +19,9 @@ func (r machineRows) rows() map[string]func() {
 	}
 }
 
-// reboot demands that a pod holds soon after its node has booted. The boot id proves
-// that no process is alive. The pod takes its Lease back as soon as its shim waits (3 s),
-// or another pod takes it.
+// reboot demands that a pod holds soon after its node has booted. The new boot id
+// proves that no process is alive. The pod acquires its Lease again as soon as its shim
+// waits (3 s), or another pod acquires it.
 func (r machineRows) reboot() {
 	c := r.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node
@@ -29,7 +29,7 @@ func (r machineRows) reboot() {
 	slow := chance(r.rng, .5)
 	r.do(func() {
 		for _, container := range c.pod().containers {
-			// The image is being pulled, so no new shim accounts for the earlier one.
+			// The kubelet is pulling the image, so no new shim accounts for the earlier one.
 			container.pending = slow
 		}
 		n.reboot()
@@ -44,8 +44,8 @@ func (r machineRows) reboot() {
 	})
 }
 
-// pausedPastLease lets the machine wake when another pod holds. The child goes on, and
-// must be dead within the time in which its agent learns of the other holder.
+// pausedPastLease pauses the machine until another pod holds. Then the machine wakes,
+// and the child must be dead as soon as its agent has learned of the other holder.
 func (r machineRows) pausedPastLease() {
 	c := r.once(func(c *child) {
 		// A child that stops at once would not need the agent.
@@ -66,8 +66,8 @@ func (r machineRows) pausedPastLease() {
 	}
 }
 
-// noticing returns the time for which a child runs on after its machine woke too late,
-// by the machine's clock, while the API server answers.
+// noticing bounds the time for which a child runs on after its machine woke too late.
+// The machine's clock measures the time, and the API server answers.
 func (r machineRows) noticing() time.Duration {
 	return sum([]part{
 		{"the holder's watch delivers an event, and the agent reads", quick},

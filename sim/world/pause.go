@@ -10,14 +10,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// slew changes the rate of the node's clock: a time daemon corrects it.
+// slew changes the rate of the node's clock, as a time daemon does to correct it.
 func (n *node) slew() {
 	n.change(n.anyRate(), n.stands)
 	n.w.note(n.name, "its clock goes at %.3f", n.rate)
 }
 
-// step sets the node's wall clock, forwards or back. No CLOCK_BOOTTIME sees that;
-// shims notice.
+// step sets the node's wall clock forwards or back. CLOCK_BOOTTIME does not change, but
+// shims notice the step.
 func (n *node) step(by time.Duration) {
 	n.wallOff += by
 	n.set += by
@@ -34,15 +34,14 @@ func (n *node) step(by time.Duration) {
 	}
 }
 
-// anyStep returns a random step of the wall clock, as by a time daemon or a person.
+// anyStep draws a step of the wall clock, as a time daemon or a person may set it.
 func (n *node) anyStep() time.Duration { return between(n.rng, -2*time.Hour, 2*time.Hour) }
 
 // setRight bounds the time from the end of a pause until the hypervisor or a time
 // daemon corrects the wall clock.
 const setRight = 5 * time.Second
 
-// pause stops the machine from outside, as a hypervisor does: nothing on it goes
-// on, its clock neither.
+// pause stops the machine and its clock from outside, as a hypervisor does.
 func (n *node) pause() {
 	if n.paused || n.frozen || !n.up {
 		return
@@ -53,7 +52,8 @@ func (n *node) pause() {
 	n.stop()
 }
 
-// unpause lets the machine go on. Its wall clock is behind.
+// unpause lets the machine go on. The wall clock is behind until something sets it
+// right.
 func (n *node) unpause() {
 	if !n.paused {
 		return
@@ -67,7 +67,7 @@ func (n *node) unpause() {
 	n.change(n.rate, false)
 	for _, c := range slices.Clone(n.w.checks.alive) {
 		if c.pod().node == n {
-			c.excused = c.excused || c.unwatched() // nothing is there to stop the child
+			c.excused = c.excused || c.unwatched() // no process could stop the child
 			n.w.checks.lingers(c)
 		}
 	}
@@ -75,7 +75,7 @@ func (n *node) unpause() {
 	n.catchUp()
 }
 
-// catchUp lets the kubelet do what came up while the machine stood still.
+// catchUp does the kubelet's work that waited for the end of the pause.
 func (n *node) catchUp() {
 	due := n.due
 	n.due = nil
@@ -84,7 +84,8 @@ func (n *node) catchUp() {
 	}
 }
 
-// whenUnpaused runs f now, or as soon as the machine goes on: the kubelet is on it.
+// whenUnpaused runs f now, or as soon as the machine goes on. The kubelet's work waits
+// because the kubelet is on the machine.
 func (n *node) whenUnpaused(f func()) {
 	if n.paused {
 		n.due = append(n.due, f)

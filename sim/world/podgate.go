@@ -19,8 +19,8 @@ import (
 // "agent wait", and then the application.
 type inOrder struct {
 	pod *pod
-	// turned and waited report that "agent turn" and "agent wait" have ended with success
-	// in this round.
+	// turned and waited report that "agent turn" and "agent wait" have succeeded since the
+	// containers were last restarted.
 	turned, waited bool
 	// restarting reports that the kubelet is about to restart all containers.
 	restarting bool
@@ -29,7 +29,7 @@ type inOrder struct {
 	unwatched string
 }
 
-// podGate is the real gate, which tells the world of each grant that it takes.
+// podGate is the real gate, and notes each grant in the world's pod.
 type podGate struct {
 	*standin.Pod
 	a *agentProcess
@@ -81,14 +81,14 @@ func (o *inOrder) enforce(g gate.Grant) {
 	})
 }
 
-// watched reports whether an agent process is able to end itself at the deadline.
+// watched reports whether the agent process is able to end itself at the deadline.
 func (p *pod) watched() bool {
 	a := p.agent()
 	return a != nil && a.process.thawed == nil && !p.node.frozen && !p.stopping
 }
 
-// excuse exempts the application from the deadline. In a pod of the gate "pod" only
-// the agent and the kubelet enforce it.
+// excuse exempts the application from the deadline. In a pod of the gate "pod" only the
+// agent and the kubelet enforce the deadline.
 func (o *inOrder) excuse(why string) {
 	p := o.pod
 	o.unwatched = p.grant.Hold
@@ -100,7 +100,7 @@ func (o *inOrder) excuse(why string) {
 	}
 }
 
-// next does the next step of the pod's start.
+// next does the next step of the pod's start, and plans the step after it.
 func (o *inOrder) next() {
 	p := o.pod
 	switch {
@@ -124,12 +124,13 @@ func (o *inOrder) next() {
 	}
 }
 
-// soon lets the kubelet go on with the pod's start.
+// soon plans the next step of the pod's start.
 func (o *inOrder) soon() {
 	p := o.pod
 	p.w.after(between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll)
 }
 
+// startWait starts the process of "agent wait".
 func (o *inOrder) startWait() {
 	p := o.pod
 	w := p.w
@@ -163,9 +164,9 @@ func (o *inOrder) endWait() {
 	}
 }
 
-// restartAll kills all containers, and starts them anew in their order, as the kubelet
-// does after the agent's exit code. In a pod that is being deleted the kubelet
-// restarts nothing.
+// restartAll kills all containers and starts them anew in their order, as the kubelet
+// does after the agent's exit code. The kubelet restarts nothing in a pod that is being
+// deleted.
 func (o *inOrder) restartAll() {
 	p := o.pod
 	if p.stopping {
@@ -181,9 +182,11 @@ func (o *inOrder) restartAll() {
 }
 
 // mostKubelet is the longest time that the kubelet takes to kill all containers. The
-// shortest lease leaves it 5 s (docs/guarantees.md), of which skewed clocks cost one.
+// shortest lease leaves 5 s for that (docs/guarantees.md), of which skewed clocks cost
+// one.
 const mostKubelet = 1500 * time.Millisecond
 
+// beginAnew kills all processes of the pod, and begins its start.
 func (o *inOrder) beginAnew() {
 	p := o.pod
 	if p.stopping {
@@ -200,14 +203,14 @@ func (o *inOrder) beginAnew() {
 	o.soon()
 }
 
-// killAll kills all processes but the agent, and forgets the containers.
+// killAll kills all processes but the agent, and forgets their containers.
 func (o *inOrder) killAll() {
 	p := o.pod
 	for _, c := range p.containers {
 		if c.app != nil {
 			c.app.killed()
 		}
-		c.starts++ // a start that is due is void
+		c.starts++ // cancels a planned start
 		c.pending = false
 	}
 	o.endWait()
@@ -232,7 +235,7 @@ func (c *container) startApp() {
 	p.live(app)
 }
 
-// killed applies the kubelet's SIGKILL to the application.
+// killed ends the application as the kubelet's SIGKILL does.
 func (c *child) killed() {
 	if c.container.app == c {
 		c.container.app = nil
@@ -240,7 +243,8 @@ func (c *child) killed() {
 	c.dies()
 }
 
-// endsAlone handles the end of an application that has no shim.
+// endsAlone ends an application that has no shim. The kubelet may restart its
+// container.
 func (c *child) endsAlone(how string) {
 	p := c.pod()
 	p.node.whenAwake(func() {

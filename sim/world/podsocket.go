@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// waitSocket is the socket of an agent process, to which "agent wait" connects.
+// waitSocket is the socket on which an agent process listens for "agent wait".
 type waitSocket struct {
 	process *process
 	queue   []*end
@@ -63,7 +63,7 @@ func (l *waitSocket) Close() error {
 // Addr implements net.Listener.
 func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", Net: "unix"} }
 
-// sockets are the connections between the processes of a pod.
+// sockets has the connections between the processes of a pod.
 type sockets struct {
 	pod       *pod
 	listening *waitSocket // of the last agent process
@@ -106,8 +106,8 @@ type end struct {
 	pod     *pod
 	other   *end
 	arrived []byte
-	last    time.Duration // the instant at which what was sent last arrives
-	over    bool          // the other end is closed
+	last    time.Duration // the instant at which the last bytes arrive
+	over    bool          // this end has learned that the other end is closed
 	closed  bool
 	wake    chan struct{}
 }
@@ -157,6 +157,7 @@ func (e *end) Close() error {
 	return nil
 }
 
+// close closes this end, and tells the other end a little later.
 func (e *end) close() {
 	if e.closed {
 		return
@@ -167,7 +168,7 @@ func (e *end) close() {
 	e.later(func() { e.other.over = true })
 }
 
-// later applies to the other end, after a trip, the effect of what this end sends.
+// later applies an effect of this end to the other end, after a trip.
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))
@@ -189,6 +190,7 @@ func (e *end) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline implements net.Conn.
 func (e *end) SetWriteDeadline(time.Time) error { return nil }
 
+// wakeUp signals the channel, unless a signal is pending.
 func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// processRows are the rows about children, shims and agents.
+// processRows has the rows about children, shims and agents.
 type processRows struct{ *demands }
 
 func (r processRows) rows() map[string]func() {
@@ -32,8 +32,7 @@ func (r processRows) rows() map[string]func() {
 	}
 }
 
-// killBoth kills the agent and its shims at once, so that no process reports the death
-// of another one.
+// killBoth kills the agent and its shims at once, so that the agent learns of no death.
 func (r processRows) killBoth(c *child) {
 	c.pod().agent().kill()
 	for _, other := range r.alive(c.hold) {
@@ -42,8 +41,8 @@ func (r processRows) killBoth(c *child) {
 	c.pod().restartAgent()
 }
 
-// replaceBoth lets a new agent meet a fresh shim, while the granted shim is frozen and
-// its child runs.
+// replaceBoth freezes the granted shim, whose child runs on. A new agent meets a fresh
+// shim of the container.
 func (r processRows) replaceBoth(c *child) {
 	c.shim.freeze()
 	c.pod().agent().kill()
@@ -51,8 +50,8 @@ func (r processRows) replaceBoth(c *child) {
 	c.pod().restartAgent()
 }
 
-// replaceUnwritable lets a new agent find the child and the Lease, while no write is
-// stored.
+// replaceUnwritable replaces the agent while no write is stored. The new agent finds
+// the child and the Lease.
 func (r processRows) replaceUnwritable(c *child) {
 	p := c.pod()
 	p.agent().kill()
@@ -69,9 +68,9 @@ func (r processRows) blockBriefly(c *child) {
 	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }
 
-// forgotten demands that the agent drains a container that the kubelet has forgotten.
-// A new kubelet starts another container and another agent beside it, and the child of
-// the other container runs.
+// forgotten makes the kubelet forget a container, and start another one beside it, with
+// a new agent. The agent must drain the forgotten container, so that a child of the
+// other runs.
 func (r processRows) forgotten() {
 	var fresh *shimProcess
 	r.once(func(c *child) {

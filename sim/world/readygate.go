@@ -17,17 +17,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shown is the pod's status that the API server has stored.
+// shown is the pod's status as the API server has stored it.
 type shown struct {
 	pod     *pod
 	version int64
 	text    []byte
-	// ready stands for the endpoint that a pod of the gate "readiness" is while its
-	// status says that it is Ready.
+	// ready is the endpoint of a pod of the gate "readiness", while the stored status is
+	// Ready.
 	ready *child
 }
 
-// readyGate is the real gate, which tells the world of each grant that it takes.
+// readyGate is the real gate, and notes each grant in the world's pod.
 type readyGate struct {
 	*standin.Readiness
 	a *agentProcess
@@ -67,7 +67,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	return json.Marshal(kube.Pod{ResourceVersion: text(s.version), Deleted: s.pod.stopping})
 }
 
-// show makes the pod an endpoint, or removes the endpoint, as the stored status says.
+// show applies the readiness in the stored status to the endpoint.
 func (s *shown) show(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }
@@ -80,6 +80,7 @@ func (s *shown) show(raw []byte) {
 	}
 }
 
+// setReady makes the pod an endpoint, or removes the endpoint.
 func (s *shown) setReady(ready bool) {
 	p := s.pod
 	switch {
@@ -108,7 +109,7 @@ func (s *shown) mostUnready() time.Duration {
 }
 
 // unstorable reports whether the pod cannot store its status, or could not until a
-// moment ago. Such a pod may stay Ready after its slot has run out.
+// moment ago. Such a pod may stay Ready after its slot has expired.
 func (s *shown) unstorable() bool {
 	p := s.pod
 	w, a := p.w, p.agent()
@@ -116,7 +117,7 @@ func (s *shown) unstorable() bool {
 		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }
 
-// serve runs the gate and the agent as cmd/agent does.
+// serve runs a gate without shims, and the agent, as cmd/agent does.
 func (a *agentProcess) serve(config agent.Config, gate func(context.Context) error) error {
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
 	config.Leaps = a.leaps

@@ -11,13 +11,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// recovery ends trouble, and demands that the slots are in use again.
+// recovery ends faults, and demands that the slots are in use again.
 type recovery struct {
 	*workloads
 	elector *elector // nil in most worlds
 }
 
-// heal ends all trouble.
+// heal ends all faults.
 func (r *recovery) heal() {
 	r.calm, r.healed = true, r.now()
 	r.note("script", "heals everything")
@@ -43,10 +43,10 @@ func (r *recovery) heal() {
 	r.refill()
 }
 
-// quiet demands that a pod holds again in time, and that no child ends from then on.
+// quiet demands that the slots are in use in time, and that no child ends from then on.
 func (r *recovery) quiet(after string) bool {
 	bound := r.settling()
-	// Trouble may have a late effect: a child whose last renewals failed drains.
+	// A fault may have a late effect: a child whose last renewals failed drains.
 	for end := r.now() + bound; ; {
 		if !r.until(end-r.now(), r.inUse) {
 			r.do(func() { r.stuckSlots(after, bound) })
@@ -69,7 +69,8 @@ func (r *recovery) inUse() bool { return !slices.ContainsFunc(r.slots, r.stuck) 
 // stuck reports whether a healthy pod claims the slot, and no child runs under it.
 func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.checks.settled(slot) }
 
-// stuckSlots reports each slot that is not in use after the bound.
+// stuckSlots violates the invariant nobody for each slot that is not in use after the
+// bound.
 func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	for _, s := range r.slots {
 		if r.stuck(s) {
@@ -78,15 +79,15 @@ func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	}
 }
 
-// wanted reports whether a healthy pod claims the slot, and no other pod bars it.
+// wanted reports whether a healthy pod claims the slot, and is able to acquire it.
 func (r *recovery) wanted(slot string) bool {
 	return slices.ContainsFunc(r.pods, func(p *pod) bool {
 		return p.healthy() && slices.Contains(p.slots, slot) && !r.barred(p, slot)
 	})
 }
 
-// barred reports whether another pod holds one of the pod's slots, so the pod takes no
-// slot. A pod of a semaphore that has one slot needs no other.
+// barred reports whether the pod takes no slot, because another pod holds one of its
+// slots. A pod of a semaphore needs no second slot.
 func (r *recovery) barred(p *pod, slot string) bool {
 	if p.any {
 		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })
@@ -138,8 +139,7 @@ func (r *recovery) steady(last time.Duration) bool {
 	return r.verdict == ""
 }
 
-// checkRightful demands that in quiet times an application without a shim runs in the
-// holder alone.
+// checkRightful demands of an application without a shim that its pod holds the slots.
 func (r *recovery) checkRightful(child *child) {
 	for _, t := range child.slots {
 		if lease, ok := r.api.lease(t.Slot); !ok || lease.Holder != child.pod().identity() {
@@ -148,8 +148,7 @@ func (r *recovery) checkRightful(child *child) {
 	}
 }
 
-// checkChatter demands that a standby sends nothing, and that a holder sends renewals
-// alone.
+// checkChatter demands that a standby sends no request, and a holder only renewals.
 func (r *recovery) checkChatter(a *agentProcess, sent int, last time.Duration) {
 	held := 0
 	for _, slot := range a.pod.slots {

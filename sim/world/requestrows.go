@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// requestRows are the rows about the network, the API server and its answers.
+// requestRows has the rows about the network, the API server and its answers.
 type requestRows struct{ *demands }
 
 func (r requestRows) rows() map[string]func() {
@@ -37,13 +37,12 @@ func (r requestRows) rows() map[string]func() {
 
 func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.rng) }
 
-// outage demands that an outage shorter than the budget stops no child, at whatever
-// instant the outage begins.
+// outage demands that an outage shorter than the budget stops no child.
 func (r requestRows) outage() {
 	c := r.once(func(*child) { r.api.goDown() })
-	// The holder's clock measures the outage, which begins while requests are on their way.
-	// The agent's timers, which run by true time, miss the renewal and the retry by a
-	// twelfth.
+	// The outage may begin at any instant, also while requests are on their way. The
+	// holder's clock measures it. The agent's timers run by true time, so they miss the
+	// renewal and the retry by a twelfth.
 	missed := time.Duration(skew * float64(r.budget.Renew+r.budget.Retry))
 	last := time.Duration(float64(r.budget.Outage())/c.pod().node.rate) - missed - 20*time.Millisecond
 	r.pass(last)
@@ -52,8 +51,8 @@ func (r requestRows) outage() {
 	r.stillRuns(c)
 }
 
-// retaken demands that the previous holder holds first after a long outage. Its hanging
-// request times out, and a pause of at most a second passes.
+// retaken demands that the previous holder holds first after a long outage. Before
+// that, its hanging request times out, and a pause of at most a second passes.
 func (r requestRows) retaken() {
 	c := r.once(func(*child) { r.api.goDown() })
 	r.pass(between(r.rng, r.budget.Duration*11/10, 2*r.budget.Duration))
@@ -91,10 +90,11 @@ func (r requestRows) loseReplies(*child) {
 	})
 }
 
-// refuseLast refuses the renewals of the last slot, while the others are renewed.
+// refuseLast makes the server refuse the renewals of the last slot, and store those of
+// the others.
 func (r requestRows) refuseLast(*child) { r.weather.deaf = r.slots[len(r.slots)-1] }
 
-// unseen ends the holder while watches are of no use.
+// unseen crashes the holder's node while watches are of no use.
 func (r requestRows) unseen(w weather) {
 	r.do(func() {
 		r.weather = w
@@ -109,14 +109,15 @@ func (r requestRows) unseen(w weather) {
 	r.expiryWithin(more, func(c *child) { c.pod().node.crash() })
 }
 
+// cutWatches cuts the connections of all watches.
 func (r requestRows) cutWatches() {
 	for _, s := range slices.Clone(r.api.watches) {
 		s.finish(errBroken)
 	}
 }
 
-// unwritable lets no write be stored, so the holder's child stops, and no pod can take
-// over. A pod must hold as soon as writes are stored again, even without useful watches.
+// unwritable makes all writes fail, so the holder's child must stop, and no pod can
+// take over. After that a pod must hold soon, even without useful watches.
 func (r requestRows) unwritable(after weather) {
 	what := pick(r.rng, faults)
 	c := r.once(func(*child) {
@@ -133,7 +134,7 @@ func (r requestRows) unwritable(after weather) {
 		return
 	}
 	r.do(func() { r.weather = after })
-	// The last write may hang.
+	// The last write may hang until its timeout.
 	bound := slow(r.budget.RequestTimeout) + r.unseeing()
 	if !r.until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after writes work again", bound)
@@ -141,16 +142,16 @@ func (r requestRows) unwritable(after weather) {
 	r.do(func() { r.weather = fair })
 }
 
-// solitary stops all pods but the holder, so that no other pod can take the slot in its
-// place. Then writes and watches fail.
+// solitary stops all standbys, so that only the former holder can acquire the slot
+// again. Then writes and watches fail.
 func (r requestRows) solitary() {
 	r.stopStandbys()
 	r.unwritable(weather{watches: pick(r.rng, []fault{busy, forbidden, failing})})
 }
 
 // starving demands that a pod that needs only the first lock acquires it. The server
-// refuses the second lock to all pods, so pods that need both must release the first
-// lock in time.
+// refuses the second lock to all pods. So the pods that need both locks must release
+// the first in time.
 func (r requestRows) starving() {
 	if len(r.slots) < 2 {
 		return

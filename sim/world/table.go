@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// table plays rows. Each row causes one fault in a healthy world, and demands that a
-// pod holds again, or still holds, in time.
+// table plays rows. Each row causes one fault in a healthy world, and demands that in
+// time a pod holds again, or that the holder still holds.
 type table struct{ *demands }
 
 // newTable draws the only workload of the seed.
@@ -48,7 +48,8 @@ func newTable(w *World) *table {
 	return t
 }
 
-// played is the number of rows that a seed plays: two thirds of them, to save time.
+// played is the number of rows with shims that a seed plays: two thirds of them, to
+// save time.
 const played = 30
 
 // run plays rows in a random order.
@@ -74,7 +75,7 @@ func (t *table) run() {
 			t.heal()
 			for _, s := range slices.Clone(t.api.watches) {
 				if s.mute {
-					s.finish(errBroken) // the rows need healthy watches
+					s.finish(errBroken) // the next row needs healthy watches
 				}
 			}
 		})

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// trouble has the faults of chaos, in the workloads of its seed.
+// trouble causes the faults of chaos.
 type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds
 	// takesLeases and takesRoles report that a user deletes Leases, or Roles. A seed never
-	// does both, because no trace would be left of a held Lease.
+	// has both, because enroll could not know of a held Lease then.
 	takesLeases, takesRoles bool
 }
 
@@ -38,7 +38,7 @@ func (c *trouble) troubles() []func() {
 	return all
 }
 
-// shift changes the weather.
+// shift changes the weather from fair to foul, or back.
 func (c *trouble) shift() {
 	if c.weather == c.climate && chance(c.rng, .7) {
 		c.weather = foul
@@ -50,7 +50,7 @@ func (c *trouble) shift() {
 	c.note("script", "fair weather")
 }
 
-// verbTrouble lets one kind of request fail while the others work.
+// verbTrouble makes one kind of request fail, while the others work.
 func (c *trouble) verbTrouble() {
 	which, what := c.rng.IntN(3), pick(c.rng, faults)
 	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
@@ -70,7 +70,7 @@ func (c *trouble) optingOut() {
 	}
 }
 
-// clockTrouble changes clocks while machines run.
+// clockTrouble changes the clock of a running machine.
 func (c *trouble) clockTrouble() {
 	n := pick(c.rng, c.nodes)
 	if chance(c.rng, .5) {
@@ -80,6 +80,7 @@ func (c *trouble) clockTrouble() {
 	n.slew()
 }
 
+// apiTrouble makes the API server unreachable for a while.
 func (c *trouble) apiTrouble() {
 	if c.api.away {
 		return
@@ -88,6 +89,7 @@ func (c *trouble) apiTrouble() {
 	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.api.comeUp)
 }
 
+// enrollTrouble ends a process of enroll, or starts another one.
 func (c *trouble) enrollTrouble() {
 	if len(c.enrolls) > 0 && chance(c.rng, .6) {
 		pick(c.rng, c.enrolls).retire()
@@ -97,6 +99,7 @@ func (c *trouble) enrollTrouble() {
 	c.newEnroller(fmt.Sprintf("enroll-%d", c.serial))
 }
 
+// takeLease deletes a Lease.
 func (c *trouble) takeLease() {
 	slot := pick(c.rng, c.slots)
 	if _, ok := c.api.lease(slot); ok {
@@ -104,6 +107,7 @@ func (c *trouble) takeLease() {
 	}
 }
 
+// takeRole deletes the Role or the RoleBinding.
 func (c *trouble) takeRole() {
 	kind := pick(c.rng, []string{"Role", "RoleBinding"})
 	name := RoleName
@@ -112,6 +116,7 @@ func (c *trouble) takeRole() {
 	}
 }
 
+// nodeTrouble pauses, crashes, suspends or cuts off a node for a while.
 func (c *trouble) nodeTrouble() {
 	n := pick(c.rng, c.nodes)
 	last := between(c.rng, 100*time.Millisecond, 2*c.longest)
@@ -136,12 +141,13 @@ func (c *trouble) nodeTrouble() {
 	}
 }
 
+// podTrouble deletes a pod, some by force, and starts a successor.
 func (c *trouble) podTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.object || p.stopping {
 		return
 	}
-	// A later event draws no number from the script's random source.
+	// The draws come first, because a later event must not use the script's random source.
 	t, n := p.template, pick(c.rng, c.nodes)
 	respawn := func() {
 		if c.count(t.workload) < c.replicas[t.workload] {
@@ -157,12 +163,12 @@ func (c *trouble) podTrouble() {
 	}
 	pause := between(c.rng, 10*time.Millisecond, 2*time.Second)
 	if chance(c.rng, .2) {
-		pause += c.longest // scaled down, and up again
+		pause += c.longest // the workload is scaled down, and up again
 	}
 	c.after(pause, respawn)
 }
 
-// processTrouble happens to one of the processes of a pod.
+// processTrouble kills, freezes or blocks a process of a pod, or starts a second one.
 func (c *trouble) processTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.node.up || p.node.paused {
@@ -180,7 +186,7 @@ func (c *trouble) processTrouble() {
 	case n == 0 && a != nil:
 		a.kill()
 		p.restartAgent()
-	case n == 1 && a != nil: // in back-off
+	case n == 1 && a != nil: // the container is in back-off
 		a.kill()
 		c.after(pause, p.restartAgent)
 	case n == 2 && s != nil:
@@ -195,7 +201,7 @@ func (c *trouble) processTrouble() {
 	case n == 5 && s != nil && !s.dead:
 		s.freeze()
 		c.after(pause, s.thaw)
-	case n == 6: // the runtime's shim is gone, the agent is not
+	case n == 6: // the kubelet has lost the running agent
 		p.startAgent()
 	case n == 7 && s != nil && len(s.container.shims) == 1:
 		s.forgotten = forgotten
@@ -206,11 +212,11 @@ func (c *trouble) processTrouble() {
 	case n == 9 && s != nil && s.child != nil && s.child.alive:
 		s.child.stuck, s.child.excused = c.now()+pause, true
 		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
-	case n == 10 && a != nil: // as by kill 1 in its container
+	case n == 10 && a != nil: // a person runs kill 1 in the container
 		a.terminate()
 	case n == 11 && a != nil:
 		a.block(pause)
-	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet, and a new agent
+	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet starts a new agent, too
 		s.forgotten = true
 		s.container.startShim()
 		if a != nil {
@@ -221,7 +227,7 @@ func (c *trouble) processTrouble() {
 		crash(s.child)
 	case n < 4 && p.containers[0].app != nil:
 		crash(p.containers[0].app)
-	case n < 6 && p.order.waiter != nil: // its container fails, and is started again
+	case n < 6 && p.order.waiter != nil: // the container fails, and starts again
 		c.note(p.name, "agent wait fails")
 		p.order.endWait()
 		p.order.soon()

@@ -10,14 +10,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// workloads are the workloads of a seed, in its world and its climate.
+// workloads has the workloads of a seed, with their world and climate.
 type workloads struct {
 	*World
 	templates []template
 	replicas  map[string]int
 	slots     []string
-	longest   time.Duration // of the lease durations
-	grace     time.Duration // the longest of the pods' graces
+	longest   time.Duration // the longest lease duration
+	grace     time.Duration // the longest grace of the pods
 	// climate is the weather that lasts for the whole seed.
 	climate weather
 }

@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// World is all that surrounds the programs under test: the API server, the nodes and
+// World has all that surrounds the programs under test: the API server, the nodes and
 // their pods.
 type World struct {
 	engine
@@ -13,8 +13,8 @@ type World struct {
 
 	api     *server
 	weather weather
-	calm    bool          // no trouble begins, and no child makes any
-	healed  time.Duration // the instant at which trouble ended last
+	calm    bool          // no fault begins, and no child fails
+	healed  time.Duration // the instant at which heal ended all faults
 	// latest bounds the time from the sending of a request to its arrival.
 	latest time.Duration
 	// optedOut reports that the namespace has lost its label.
