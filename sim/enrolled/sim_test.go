@@ -24,7 +24,7 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 }
 
 // The world repeats these names of enroll, because it must not link enroll.
-func TestWorldNamesThingsAsEnrollDoes(t *testing.T) {
+func TestWorldRepeatsTheNamesOfEnroll(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 }

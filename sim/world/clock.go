@@ -12,8 +12,7 @@ import (
 // The clock of a paused machine stands still.
 type clock struct {
 	w *World
-	// read is the clock's value at the instant at of true time. Since then the clock has
-	// run at the rate.
+	// The clock showed read at the true time at. Since then the clock has run at the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool
@@ -70,7 +69,7 @@ func (c *clock) arm(a *alarm) {
 	}
 	set := a.set
 	c.w.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
-		// An alarm that a new rate has armed anew has another number.
+		// A change of the rate arms the alarm anew, with another number.
 		if i := slices.Index(c.alarms, a); i >= 0 && a.set == set {
 			c.alarms = slices.Delete(c.alarms, i, i+1)
 			a.ring()

@@ -107,13 +107,13 @@ func (d *demands) notByFormer() {
 // expiry demands that another child begins as soon as the slot has expired.
 func (d *demands) expiry(cause func(*child)) { d.expiryWithin(0, cause) }
 
-// expiryWithin demands that another child begins once the slot has expired, by the
-// slowest clock, and the additional time is over.
+// expiryWithin demands that another child begins in time after the slot has expired, by
+// the slowest clock. The argument more prolongs that time.
 func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	c := d.once(cause)
 	slack := late + more + quick*time.Duration(len(d.slots))
 	bound := time.Duration(float64(d.budget.Duration)/(1-skew)) + slack
-	// An agent that is cut off one way only may renew once more.
+	// An agent that gets no replies may still store one more renewal.
 	if most := bound + d.budget.Renew + 2*time.Second; !d.until(most, d.free(c)) {
 		d.fail(nobody, "nobody holds after %v", most)
 		return

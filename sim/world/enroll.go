@@ -125,7 +125,7 @@ func (e *Enroller) OptedOut() bool {
 	return e.w.optedOut
 }
 
-// Get reads an object consistently.
+// Get reads an object from the API server, not from the cache.
 func (e *Enroller) Get(ctx context.Context, kind, name string) ([]byte, error) {
 	return e.client.do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.api.get(kind, name) })
 }
@@ -142,8 +142,8 @@ func (e *Enroller) Cached(kind, name string) ([]byte, error) {
 	return nil, status(404, "NotFound", name)
 }
 
-// List reads all objects of a kind with selected labels consistently, and returns them
-// as a list's JSON.
+// List reads all objects of a kind with selected labels from the API server, and
+// returns them as a list's JSON.
 func (e *Enroller) List(ctx context.Context, kind string, selects func(labels map[string]string) bool) ([]byte, error) {
 	return e.client.do(ctx, "list "+kind, func() ([]byte, error) { return e.w.api.list(kind, selects, (*object).last), nil })
 }

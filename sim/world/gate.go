@@ -44,8 +44,8 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	return g, nil
 }
 
-// delay hands the reports on late. Of several reports of a shim, a late reader gets
-// only the last.
+// delay passes the reports on late. If a shim sent several reports meanwhile, the
+// reader gets only the last.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	r := g.agent.process.w.source(g.agent.name + g.agent.pod.uid + " reader")
 	done := g.agent.process.ctx.Done()
@@ -193,7 +193,7 @@ func (n notes) Remove(name string) error {
 	return n.touch(func(pod *pod) { delete(pod.notes, name) })
 }
 
-// touch applies the function to the pod. A frozen process does not make touch wait,
+// touch applies the function to the pod. Even for a frozen process touch does not wait,
 // because the desk holds its own mutex meanwhile.
 func (n notes) touch(do func(*pod)) error {
 	n.process.w.mu.Lock()

@@ -243,7 +243,7 @@ func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
 	return err
 }
 
-// may returns the error of a forbidden request for a Lease.
+// may returns an error if the process must not send such a request for the Lease.
 func (c *clientOf) may(verb, lease string) error {
 	if c.allowed == nil {
 		return nil

@@ -97,7 +97,7 @@ func (o *object) asOf(at time.Duration) version {
 	return version{}
 }
 
-// get reads an object consistently.
+// get returns the current state of an object.
 func (s *server) get(kind, name string) ([]byte, error) {
 	v := s.object(kind, name).last()
 	if v.body == nil {

@@ -29,8 +29,8 @@ type weather struct {
 	// deaf is a Lease whose writes the server refuses. sealed is a Lease for which the
 	// server refuses all requests of agents.
 	deaf, sealed string
-	// gets, puts, watches and patches are the faults of all requests of that kind by
-	// agents. Patches are those of a pod's status.
+	// gets, puts, watches and patches are the faults of all requests of one kind by agents.
+	// Agents patch only the status of their pods.
 	gets, puts, watches, patches fault
 	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration
@@ -44,12 +44,13 @@ var (
 	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05, mute: .02}
 )
 
-// fault is the fault of all requests of a kind.
+// fault is a fault that all requests of one kind have.
 type fault int
 
 const (
 	sound fault = iota
-	// A busy server answers 429 with a Retry-After. The others answer 403 and 500.
+	// The server answers 429 with a Retry-After to a busy request, 403 to a forbidden one,
+	// and 500 to a failing one.
 	busy
 	forbidden
 	failing
@@ -65,7 +66,7 @@ func (f fault) err() error {
 	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
 }
 
-// broken returns the current fault of an agent's requests of the kind.
+// broken returns the fault that the request of an agent has in the current weather.
 func (c *clientOf) broken(op string) fault {
 	verb, lease, _ := strings.Cut(op, " ")
 	switch f := c.w.weather; {
