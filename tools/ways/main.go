@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command ways measures how easily a reader can follow the product's code from function to
-// function.
+// Command ways measures how easily a reader can follow the code of the product and of the
+// simulation from function to function.
 //
 // Inside a package, calls should go one way, as between packages. So the command
 // puts the files of each package into an order, callers on top. An arrow leads from
@@ -68,7 +68,7 @@ func run(w io.Writer, root string, lower bool, chosen []string) error {
 	case len(chosen) > 0:
 		for _, name := range chosen {
 			if !m.printOne(w, filepath.Clean(name)) {
-				return fmt.Errorf("%s is neither a package of the product nor a way", name)
+				return fmt.Errorf("%s is neither a package that is measured nor a way", name)
 			}
 		}
 		return nil
@@ -84,12 +84,16 @@ type measured struct {
 }
 
 func measure(root string) (measured, error) {
-	p, err := load(root)
+	p, err := load(root, product)
+	if err != nil {
+		return measured{}, err
+	}
+	s, err := load(root, simulation)
 	if err != nil {
 		return measured{}, err
 	}
 	g := newGraph(p)
-	m := measured{packages: figuresOf(p, g)}
+	m := measured{packages: slices.Concat(figuresOf(p, g), figuresOf(s, newGraph(s)))}
 	for _, w := range ways {
 		walk, err := g.follow(w)
 		if err != nil {
