@@ -176,8 +176,8 @@ func simulate(t *testing.T, binary, bug string, seeds int) (string, error) {
 	return run(t, binary, bug, "-test.run=^TestSimulation$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
 }
 
-// hangs is longer than any run takes: a run of 100 seeds takes 20 s on a quiet machine, and
-// ten times as long beside the compilers of several other checkouts.
+// hangs is longer than any run takes. A run of 100 seeds takes 20 s on a quiet machine.
+// Beside the compilers of several checkouts the same run takes ten times as long.
 const hangs = 10 * time.Minute
 
 // run runs a binary of tests with one bug switched on.
