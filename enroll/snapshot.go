@@ -97,11 +97,19 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 // belonging returns the next Leases of all slots that a pod claims, a Role names or the
 // cache has. Enroll sweeps such a Lease together with its slot.
 func (s *snapshot) belonging() map[string]bool {
-	belonging := make(map[string]bool, len(s.leases)/2)
-	for _, slots := range []iter.Seq[string]{maps.Keys(s.wanted), maps.Keys(s.roles.longest), maps.Keys(s.leases)} {
+	belonging := make(map[string]bool, len(s.wanted))
+	add := func(slot string) {
+		if api.HasNextLease(slot) {
+			belonging[api.NextLease(slot)] = true
+		}
+	}
+	for slot := range s.wanted {
+		add(slot)
+	}
+	for _, slots := range []iter.Seq[string]{maps.Keys(s.roles.longest), maps.Keys(s.leases)} {
 		for slot := range slots {
-			if api.HasNextLease(slot) {
-				belonging[api.NextLease(slot)] = true
+			if s.wanted[slot] == nil {
+				add(slot)
 			}
 		}
 	}
