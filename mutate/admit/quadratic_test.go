@@ -16,11 +16,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// patience bounds the work on one call. Work that grows with the square of the object's
-// size takes many seconds. No timeout ends that work.
+// patience bounds the work on one call. Quadratic work takes many seconds, and no timeout
+// ends it.
 const patience = 3 * time.Second
 
-func TestShimsWithoutEndCostLittle(t *testing.T) {
+func TestUnterminatedShimsCostLittleTime(t *testing.T) {
 	f := mutatetest.Facts{}
 	words := repeated(`"/metaparticle/bin/agent","exec",`, 2<<20)
 	begin := time.Now()
@@ -30,9 +30,9 @@ func TestShimsWithoutEndCostLittle(t *testing.T) {
 	assert.Less(t, time.Since(begin), patience)
 }
 
-func TestManyAnnotationsThatAWorkloadLostCostLittle(t *testing.T) {
+func TestRemovalOfManyAnnotationsCostsLittleTime(t *testing.T) {
 	var all []string
-	for i := range 10000 { // as many as the API server takes
+	for i := range 10000 { // as many as the API server accepts
 		all = append(all, fmt.Sprintf(`"metaparticle.io/%x":""`, i))
 	}
 	annotations := `"annotations":{` + strings.Join(all, ",") + `}`

@@ -194,7 +194,7 @@ func TestIndexOfManyEntriesIsRefused(t *testing.T) {
 	assert.NotErrorIs(t, err, errPlatform, "the entries were all decoded")
 }
 
-func TestPullSecretsAreCapped(t *testing.T) {
+func TestNumberOfPullSecretsIsBounded(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{}
@@ -232,7 +232,7 @@ func leaky(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, sel
 	return self
 }
 
-func TestRefusalHoldsNoTextOfTheRegistry(t *testing.T) {
+func TestRefusalQuotesNoRegistry(t *testing.T) {
 	const secret = "s3cr3t"
 	for what, answer := range map[string]func(w http.ResponseWriter, r *http.Request, self string){
 		"token": func(w http.ResponseWriter, r *http.Request, self string) {
