@@ -58,6 +58,9 @@ type Forwarder interface {
 	// Reachable asks the pod at the address: an application that refuses a
 	// connection has answered, silence has not.
 	Reachable(ctx context.Context, address string) error
+	// Linger accepts connections for the delay, and then no more. The channel is
+	// closed once no connection is left.
+	Linger(delay time.Duration) (left <-chan struct{})
 	// Close gives the ports back before it returns: the child needs them.
 	Close()
 }
@@ -90,6 +93,9 @@ type Config struct {
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
+	// EndpointDelay is how long a standby that is told to stop still accepts
+	// connections. Zero means no time.
+	EndpointDelay time.Duration
 	// Probes are those of the gated containers, by container, as they were
 	// declared.
 	Probes map[string]api.Probes

@@ -82,6 +82,13 @@ var Annotations = table{
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
 	},
 	{
+		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
+		Meaning: "How long a deleted standby that forwards accepts new connections: the cluster's proxies and load " +
+			"balancers may need as long to stop routing to it. From `0s` to `5m`. Open connections are forwarded until " +
+			"they end. Both end 2 s before the pod's grace period is over.",
+		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
+	},
+	{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
 		Meaning: "How the application is held back. `container`: each gated container's program is started only while " +
 			"the slot is held, and proven dead before it is released. `pod`: nothing in the application's containers " +

@@ -16,6 +16,8 @@ type Facts struct {
 	Wall time.Time
 	// Compete: a shim waits for a grant, and the pod is to stay.
 	Compete bool
+	// Lingers: a stopped claim goes on looking, because the pod still forwards.
+	Lingers bool
 	// Alive: a child of some hold is alive.
 	Alive bool
 	// Children are the children whose hold this claim may resume.

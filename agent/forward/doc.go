@@ -17,6 +17,9 @@
 // number of waiting connections and their time are bounded. Further connections
 // wait in the kernel's queue.
 //
+// A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
+// learn of the end late, and then lets the open connections come to their own ends.
+//
 // # Clocks
 //
 // Timers of this process bound how long a connection waits. The package decides

@@ -132,6 +132,21 @@ func (f *Forwarder) Close() {
 	}
 }
 
+// Linger accepts connections for the delay, and then frees the ports. The connections
+// that are open or wait by then go on. Linger returns a channel that is closed once the
+// ports are free and no connection is left. Open does nothing until a Close, which ends
+// the linger at once. A closed forwarder has nothing to linger for.
+func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.session == nil {
+		nothing := make(chan struct{})
+		close(nothing)
+		return nothing
+	}
+	return f.session.linger(delay)
+}
+
 // SetTarget sends new connections to the same port of ip. An empty, malformed or
 // own ip means no target: new connections wait. Established connections then
 // continue, because a draining holder still finishes its work. They end when a

@@ -20,6 +20,11 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
+	// accepting ends when the session accepts no more.
+	accepting     context.Context
+	stopAccepting context.CancelFunc
+	// left is nil until the session lingers, and closed when the linger is over.
+	left chan struct{}
 	// Each connection occupies one of heldPlaces until it has a target, and one
 	// of openPlaces until it ends.
 	heldPlaces, openPlaces chan struct{}
@@ -33,6 +38,7 @@ func newSession(f *Forwarder) (*session, error) {
 		openPlaces: make(chan struct{}, f.config.MaxOpen),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.accepting, s.stopAccepting = context.WithCancel(s.ctx)
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	for _, port := range f.config.Ports {
 		// Without a host, the listener accepts both address families.
@@ -63,10 +69,35 @@ func (s *session) start() {
 // close waits until the session's goroutines have ended.
 func (s *session) close() {
 	s.cancel()
+	s.stopListening()
+	s.running.Wait()
+	if s.left != nil {
+		<-s.left
+	}
+}
+
+func (s *session) stopListening() {
+	s.stopAccepting()
 	for _, listener := range s.listeners {
 		listener.Close()
 	}
-	s.running.Wait()
+}
+
+// linger accepts for the delay, and then lets the last connections end. The accept
+// loops run until the listeners are closed. So the kernel's queue, whose connections
+// the kernel would reset then, is empty unless all places are taken.
+func (s *session) linger(delay time.Duration) <-chan struct{} {
+	if s.left != nil {
+		return s.left
+	}
+	s.left = make(chan struct{})
+	go func() {
+		defer close(s.left)
+		s.pause(delay, nil)
+		s.stopListening()
+		s.running.Wait()
+	}()
+	return s.left
 }
 
 // acceptPause is the pause after an error of accept on an open listener. The
@@ -90,12 +121,12 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 	}
 }
 
-// take waits for a place. take returns false if the session ends first.
+// take waits for a place. take returns false if the session accepts no more.
 func (s *session) take(places chan<- struct{}) bool {
 	select {
 	case places <- struct{}{}:
 		return true
-	case <-s.ctx.Done():
+	case <-s.accepting.Done():
 		return false
 	}
 }
