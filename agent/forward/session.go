@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -28,6 +27,7 @@ type session struct {
 	// Each connection occupies one of heldPlaces until it has a target, and one
 	// of openPlaces until it ends.
 	heldPlaces, openPlaces chan struct{}
+	relays                 relays
 	running                sync.WaitGroup
 }
 
@@ -70,6 +70,7 @@ func (s *session) start() {
 func (s *session) close() {
 	s.cancel()
 	s.stopListening()
+	s.relays.cut(nil)
 	s.running.Wait()
 	if s.left != nil {
 		<-s.left
@@ -148,23 +149,34 @@ func (s *session) pause(d time.Duration, wake <-chan struct{}) bool {
 
 // serve lets a connection wait for a target, and then relays it.
 func (s *session) serve(client *net.TCPConn, port int) {
-	defer func() { <-s.openPlaces }()
 	s.held.Add(1)
 	backend, route := s.connect(port)
 	s.held.Add(-1)
 	<-s.heldPlaces
 	if backend == nil {
+		<-s.openPlaces
 		s.abandoned.Add(1)
 		reset(client)
 		return
 	}
 	s.forwarded.Add(1)
 	s.open.Add(1)
-	defer s.open.Add(-1)
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	defer context.AfterFunc(route.ctx, cancel)()
-	relay(ctx, client, backend)
+	s.running.Add(1)
+	r := &relay{client: client, backend: backend, route: route, over: s.over}
+	s.relays.add(r)
+	// A cut that came before has missed the relay.
+	if s.ctx.Err() != nil || route.ctx.Err() != nil {
+		r.cut()
+	}
+	r.start()
+}
+
+// over takes the place of a relay back.
+func (s *session) over(r *relay) {
+	s.relays.remove(r)
+	s.open.Add(-1)
+	<-s.openPlaces
+	s.running.Done()
 }
 
 // After a refused connection, connect waits firstRetry, and then twice as long
@@ -211,45 +223,4 @@ func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 		return nil
 	}
 	return conn
-}
-
-// relay copies in both directions until both have ended, one has failed, or ctx
-// ends. relay closes both connections.
-func relay(ctx context.Context, a, b *net.TCPConn) {
-	abort := func() { reset(a); reset(b) }
-	aborted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(aborted)
-		abort()
-	})
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		carry(a, b, abort)
-	}()
-	carry(b, a, abort)
-	<-back
-	if !stop() {
-		<-aborted
-	}
-	a.Close()
-	b.Close()
-}
-
-// carry copies one direction, and passes on its end or its failure. Between two
-// TCP connections io.Copy uses splice, which needs no buffer.
-func carry(to, from *net.TCPConn, abort func()) {
-	if _, err := io.Copy(to, from); err != nil {
-		abort()
-		return
-	}
-	// If the peer is gone, the other direction reports the error.
-	_ = to.CloseWrite()
-}
-
-// reset closes a connection so that the peer reads an error, not an end. The port
-// gets no TIME_WAIT.
-func reset(conn *net.TCPConn) {
-	_ = conn.SetLinger(0)
-	conn.Close()
 }
