@@ -76,14 +76,6 @@ type Forwarder struct {
 	changed chan struct{} // closed at the next change of route or holding
 }
 
-// route is one target and its connections.
-type route struct {
-	addr netip.Addr
-	// ctx ends when the connections of the route must end.
-	ctx    context.Context
-	cancel context.CancelFunc
-}
-
 // New makes a Forwarder that is closed and has no target.
 func New(config Config) *Forwarder {
 	if config.Hold == 0 {
@@ -180,12 +172,6 @@ func (f *Forwarder) leave(r *route) {
 	if f.session != nil {
 		go f.session.relays.cut(r)
 	}
-}
-
-func newRoute(addr netip.Addr) *route {
-	r := &route{addr: addr}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	return r
 }
 
 // target returns the route for new connections, or nil if there is none. target

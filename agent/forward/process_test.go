@@ -31,16 +31,16 @@ const childEnv = "FORWARD_CHILD"
 func TestMain(m *testing.M) {
 	switch role, port, _ := strings.Cut(os.Getenv(childEnv), " "); role {
 	case "forward":
-		forwardUntilEnd(port)
+		runForwarder(port)
 	case "echo":
-		echoUntilEnd()
+		runHolder()
 	default:
 		os.Exit(m.Run())
 	}
 }
 
-// forwardUntilEnd forwards a port as an agent does, until its input ends.
-func forwardUntilEnd(port string) {
+// runForwarder forwards a port as an agent does, until the input ends.
+func runForwarder(port string) {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 	number, err := strconv.Atoi(port)
@@ -57,8 +57,8 @@ func forwardUntilEnd(port string) {
 	f.Close()
 }
 
-// echoUntilEnd is the holder's application, until its input ends.
-func echoUntilEnd() {
+// runHolder runs the holder's application until the input ends.
+func runHolder() {
 	listener, err := net.Listen("tcp", holder+":0")
 	if err != nil {
 		panic(err)

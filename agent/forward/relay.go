@@ -4,10 +4,27 @@
 package forward
 
 import (
+	"context"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 )
+
+// route is one target and its connections.
+type route struct {
+	addr netip.Addr
+	// ctx ends when the connections of the route must end.
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// newRoute returns a route without connections.
+func newRoute(addr netip.Addr) *route {
+	r := &route{addr: addr}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
 
 // relay is one client's connection and the one to the holder's application.
 type relay struct {
@@ -19,8 +36,8 @@ type relay struct {
 }
 
 // start copies in both directions until both have ended, or one has failed. Each
-// direction is a goroutine that does nothing else: most of an idle connection's memory
-// is the stacks, and a deeper one would be twice as large.
+// direction is a goroutine of its own, which calls few functions. Most of an idle
+// connection's memory is the two stacks, and a deeper stack would be twice as large.
 func (r *relay) start() {
 	r.running.Store(2)
 	go r.carry(r.client, r.backend)

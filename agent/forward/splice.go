@@ -14,10 +14,10 @@ import (
 )
 
 // move copies from one connection to the other until the end of the former. The kernel
-// moves the data through a pipe, so they do not pass this process. io.Copy would do the
-// same, but keep a pipe for each direction as long as the connection lasts: four
-// descriptors and 20 KB of kernel memory for an idle connection. move has a pipe only
-// while the pipe has data.
+// moves the data through a pipe, so they do not pass this process. move has a pipe only
+// while the pipe has data. io.Copy would keep a pipe for each direction as long as the
+// connection lasts. An idle connection would then have four descriptors more, and 20 KB
+// of the kernel's memory.
 func move(to, from *net.TCPConn) error {
 	in, err := from.SyscallConn()
 	if err != nil {
@@ -42,15 +42,15 @@ func move(to, from *net.TCPConn) error {
 			return nil
 		}
 		if err := errors.Join(out.Write(drain), m.err); err != nil {
-			// What is left in the pipe must not reach another connection.
+			// The rest in the pipe must not reach another connection.
 			m.pipe.close()
 			return err
 		}
 	}
 }
 
-// unsupported reports whether splice refused before it took any data: a sandbox may not
-// have it, and a process may have no descriptors left for a pipe.
+// unsupported reports whether splice refused before it took any data. A sandbox may lack
+// splice, and a process may have no descriptor left for a pipe.
 func unsupported(err error) bool {
 	switch {
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EPERM),

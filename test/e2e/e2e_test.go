@@ -263,6 +263,9 @@ func TestAutoscalerCountsIdleStandbys(t *testing.T) { traffic.TestAutoscalerCoun
 func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 	traffic.TestAutoscalerIgnoresStandbysThatAreNotReady(t)
 }
+func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
+	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
+}
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
