@@ -21,8 +21,8 @@ const (
 	streams = 's'
 )
 
-// hold is the holder's application. It sends back what comes, or sends without end.
-func hold() error {
+// runHolder runs the holder's application, which echoes requests, or sends without end.
+func runHolder() error {
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", holderPort)) //nolint:noctx // it listens until the end
 	if err != nil {
 		return err

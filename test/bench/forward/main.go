@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command forward compares a standby's forwarder with the direct connection, and with
-// HAProxy in TCP mode. It runs all of them in one run, under the same offered load, in
-// two network namespaces of its own: one has the clients and the forwarders, and the
-// other the holder. It needs root, Linux and Debian's haproxy, and no cluster.
+// HAProxy in TCP mode. One run measures all of them under the same offered load. Clients
+// and forwarders share one network namespace, and the holder has another. The command
+// needs root, Linux and Debian's haproxy, and no cluster.
 package main
 
 import (
@@ -27,9 +27,9 @@ func main() {
 	var err error
 	switch role, rest := role(); role {
 	case "holder":
-		err = hold()
+		err = runHolder()
 	case "forwarder":
-		err = forwardUntilEnd()
+		err = runForwarder()
 	case "measure":
 		err = measure(parse(rest))
 	default:

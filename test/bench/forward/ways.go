@@ -163,7 +163,7 @@ listen holder
 func (p *processes) await(ways []way) error {
 	for _, w := range ways {
 		for began := time.Now(); ; {
-			conn, err := net.DialTimeout("tcp", w.address, time.Second)
+			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(p.ctx, "tcp", w.address)
 			if err == nil {
 				conn.Close()
 				break
@@ -177,8 +177,8 @@ func (p *processes) await(ways []way) error {
 	return nil
 }
 
-// forwardUntilEnd runs the forwarder as an agent does.
-func forwardUntilEnd() error {
+// runForwarder forwards as an agent does, until the input ends.
+func runForwarder() error {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 	f := forward.New(forward.Config{Ports: []int{holderPort}})
