@@ -266,6 +266,9 @@ func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
 }
+func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
+	traffic.TestOpenConnectionsOutliveADeletedStandby(t)
+}
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }

@@ -18,8 +18,8 @@ import (
 
 // TestMain connects to the cluster once for the tests of all folders.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == client.Role {
-		if err := client.Run(os.Args[2], os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) == 4 && os.Args[1] == client.Role {
+		if err := client.Run(os.Args[2], os.Args[3], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "client:", err)
 			os.Exit(1)
 		}

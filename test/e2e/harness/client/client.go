@@ -4,8 +4,8 @@
 package client
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,7 +26,10 @@ const (
 	// Role is the argument that makes the tests' program a client. The client runs
 	// on a node, because the addresses of Services mean something there alone.
 	Role = "client-of-a-service"
-	// every is the time between two connections of the client.
+	// Anew and Kept are the kinds of clients. The first opens a connection for each request
+	// to port 80 of an address. The second has one connection to an address with a port.
+	Anew, Kept = "anew", "kept"
+	// every is the time between two requests of the client.
 	every = 10 * time.Millisecond
 	// patience bounds one request. Some seconds are the cost of a busy machine.
 	patience = 20 * time.Second
@@ -40,52 +43,98 @@ type Summary struct {
 	Slowest time.Duration
 }
 
-// Run sends requests to the address until its input ends, each on a connection of its
-// own, and prints the summary. Run tells of the first answer by an empty line.
-func Run(address string, in io.Reader, out io.Writer) error {
+// Run sends requests to the address until its input ends, and prints the summary. Each
+// request has a connection of its own, unless one connection is kept for all. Run tells
+// of the first answer by an empty line.
+func Run(kind, address string, in io.Reader, out io.Writer) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		_, _ = io.Copy(io.Discard, in)
 	}()
-	var sum Summary
-	var mu sync.Mutex
-	var requests sync.WaitGroup
+	r := run{address: net.JoinHostPort(address, "80"), out: out}
+	send := r.anew
+	if kind == Kept {
+		r.address = address
+		conn, err := net.DialTimeout("tcp", address, patience) //nolint:noctx // the time is bounded
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		send = r.over(conn)
+	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ended:
-			requests.Wait()
-			return json.NewEncoder(out).Encode(sum)
+			r.requests.Wait()
+			return json.NewEncoder(out).Encode(r.sum)
 		case <-ticker.C:
+			send()
 		}
-		requests.Go(func() {
-			began := time.Now()
-			err := request(address)
-			mu.Lock()
-			defer mu.Unlock()
-			sum.Slowest = max(sum.Slowest, time.Since(began))
-			if err != nil {
-				sum.Failed = append(sum.Failed, began.Format(time.StampMilli)+": "+err.Error())
-				return
-			}
-			if sum.Answered++; sum.Answered == 1 {
-				fmt.Fprintln(out)
-			}
-		})
 	}
 }
 
-// request sends one request on a connection of its own.
-func request(address string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(address, "80"), nil)
+// run has the results until now.
+type run struct {
+	address  string
+	out      io.Writer
+	requests sync.WaitGroup
+	mu       sync.Mutex
+	sum      Summary
+}
+
+// anew sends a request on a connection of its own, and does not wait for the answer.
+func (r *run) anew() {
+	r.requests.Go(func() {
+		began := time.Now()
+		conn, err := net.DialTimeout("tcp", r.address, patience) //nolint:noctx // the time is bounded
+		if err == nil {
+			defer conn.Close()
+			err = request(conn, bufio.NewReader(conn))
+		}
+		r.note(began, err)
+	})
+}
+
+// over returns the function that sends a request on the connection, and waits for the
+// answer. After an error the connection is not used again.
+func (r *run) over(conn net.Conn) func() {
+	reader, broken := bufio.NewReader(conn), false
+	return func() {
+		if broken {
+			return
+		}
+		began := time.Now()
+		err := request(conn, reader)
+		r.note(began, err)
+		broken = err != nil
+	}
+}
+
+func (r *run) note(began time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sum.Slowest = max(r.sum.Slowest, time.Since(began))
 	if err != nil {
+		r.sum.Failed = append(r.sum.Failed, began.Format(time.StampMilli)+": "+err.Error())
+		return
+	}
+	if r.sum.Answered++; r.sum.Answered == 1 {
+		fmt.Fprintln(r.out)
+	}
+}
+
+// request sends a request, and reads the whole answer.
+func request(conn net.Conn, reader *bufio.Reader) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	answer, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(ask)
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: service\r\n\r\n"); err != nil {
+		return err
+	}
+	answer, err := http.ReadResponse(reader, nil)
 	if err != nil {
 		return err
 	}
@@ -124,13 +173,13 @@ func (c *Client) Answered() bool {
 }
 
 // Start starts a client on the node.
-func Start(s *space.Space, l *lab.Cluster, node, address string) *Client {
+func Start(s *space.Space, l *lab.Cluster, node, kind, address string) *Client {
 	s.Helper()
 	self, err := os.Executable()
 	require.NoError(s, err)
 	in, input := io.Pipe()
 	c := &Client{s: s, input: input, done: make(chan error, 1)}
-	go func() { c.done <- l.Exec(s.Context(), node, in, c, os.Stderr, self, Role, address) }()
+	go func() { c.done <- l.Exec(s.Context(), node, in, c, os.Stderr, self, Role, kind, address) }()
 	s.Cleanup(func() { assert.NoError(s, input.Close()) })
 	return c
 }
