@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // route is one target and its connections.
@@ -28,7 +30,7 @@ func newRoute(addr netip.Addr) *route {
 
 // relay is one client's connection and the one to the holder's application.
 type relay struct {
-	client, backend *net.TCPConn
+	client, backend end
 	route           *route
 	// running counts the directions that have not ended. over is called after the last.
 	running atomic.Int32
@@ -40,17 +42,16 @@ type relay struct {
 // connection's memory is the two stacks, and a deeper stack would be twice as large.
 func (r *relay) start() {
 	r.running.Store(2)
-	go r.carry(r.client, r.backend)
-	go r.carry(r.backend, r.client)
+	go r.carry(&r.client, &r.backend)
+	go r.carry(&r.backend, &r.client)
 }
 
 // carry copies one direction, and passes on its end or its failure.
-func (r *relay) carry(to, from *net.TCPConn) {
-	if move(to, from) != nil {
+func (r *relay) carry(to, from *end) {
+	if move(to.TCPConn, from.TCPConn) != nil || from.failed() {
 		r.cut()
 	} else {
-		// If the peer is gone, the other direction reports the error.
-		_ = to.CloseWrite()
+		to.finish()
 	}
 	if r.running.Add(-1) == 0 {
 		r.client.Close()
@@ -61,8 +62,8 @@ func (r *relay) carry(to, from *net.TCPConn) {
 
 // cut ends both directions with a failure.
 func (r *relay) cut() {
-	reset(r.client)
-	reset(r.backend)
+	reset(r.client.TCPConn)
+	reset(r.backend.TCPConn)
 }
 
 // reset closes a connection so that the peer reads an error, not an end. The port
@@ -70,6 +71,34 @@ func (r *relay) cut() {
 func reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0)
 	conn.Close()
+}
+
+// end is one of the two connections of a relay.
+type end struct {
+	*net.TCPConn
+	// finished: this side has sent its end of file.
+	finished atomic.Bool
+}
+
+// finish sends an end of file. If the peer is gone, the other direction reports the error.
+func (e *end) finish() {
+	e.finished.Store(true)
+	_ = e.CloseWrite()
+}
+
+// failed reports whether an end of file was a reset. The kernel tells one caller of a
+// reset. If that is a writer, the reader gets an end of file. The connection is closed
+// then, although this side has not finished.
+func (e *end) failed() bool {
+	closed := false
+	conn, err := e.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			closed = err == nil && info.State == unix.BPF_TCP_CLOSE
+		})
+	}
+	return err != nil || closed && !e.finished.Load()
 }
 
 // relays are the relays of a session.

@@ -162,7 +162,8 @@ func (s *session) serve(client *net.TCPConn, port int) {
 	s.forwarded.Add(1)
 	s.open.Add(1)
 	s.running.Add(1)
-	r := &relay{client: client, backend: backend, route: route, over: s.over}
+	r := &relay{route: route, over: s.over}
+	r.client.TCPConn, r.backend.TCPConn = client, backend
 	s.relays.add(r)
 	// A cut that came before has missed the relay.
 	if s.ctx.Err() != nil || route.ctx.Err() != nil {
