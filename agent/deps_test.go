@@ -96,6 +96,14 @@ func TestShowImportsNoDecision(t *testing.T) {
 	}
 }
 
+// A forwarder moves bytes to an address. Nothing that a client sends can reach a decision
+// about a slot.
+func TestForwarderImportsNothingOfOurs(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/forward") {
+		assert.False(t, strings.HasPrefix(d, module), "agent/forward imports %s", d)
+	}
+}
+
 // What answers the kubelet knows neither Leases nor grants: nothing that it says
 // can begin or end a hold but by the agent's loop.
 func TestProbesImportTheContractAlone(t *testing.T) {
