@@ -31,6 +31,30 @@ type ports struct {
 	// attempts.
 	unreachable error
 	asked       int
+	// left is closed when no connection is left after Linger: at the end of the delay,
+	// or at Close if the connections last.
+	left  chan struct{}
+	lasts bool
+}
+
+func (p *ports) Linger(delay time.Duration) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = make(chan struct{})
+	if !p.lasts {
+		time.AfterFunc(delay, p.leave)
+	}
+	return p.left
+}
+
+// leave ends the open connections.
+func (p *ports) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left != nil {
+		close(p.left)
+		p.left = nil
+	}
 }
 
 func (p *ports) Reachable(context.Context, string) error {
@@ -56,6 +80,7 @@ func (p *ports) SetTarget(address string) {
 }
 
 func (p *ports) Close() {
+	p.leave()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open = false

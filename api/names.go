@@ -21,6 +21,7 @@ const (
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
 	ReadinessAnnotation     = Prefix + "readiness"
+	EndpointDelayAnnotation = Prefix + "endpoint-delay"
 	GateAnnotation          = Prefix + "gate"
 	InjectAnnotation        = Prefix + "inject"
 )

@@ -18,6 +18,8 @@ type Request struct {
 	Containers []string
 	// LeaseDuration is zero where the annotation is absent.
 	LeaseDuration time.Duration
+	// EndpointDelay is nil where the annotation is absent.
+	EndpointDelay *time.Duration
 	// OnLoss and Readiness are empty where the annotation is absent.
 	OnLoss    OnLoss
 	Readiness Readiness

@@ -259,6 +259,12 @@ func TestAutoscalerCountsIdleStandbys(t *testing.T) { traffic.TestAutoscalerCoun
 func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 	traffic.TestAutoscalerIgnoresStandbysThatAreNotReady(t)
 }
+func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
+	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
+}
+func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
+	traffic.TestOpenConnectionsOutliveADeletedStandby(t)
+}
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
