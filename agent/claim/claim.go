@@ -11,11 +11,11 @@ import (
 type Stage int
 
 const (
-	// Waiting: the claim is a standby's, or its campaign is under way.
+	// Waiting means that the claim is a standby's, or that its campaign is under way.
 	Waiting Stage = iota
-	// Held: every slot that the claim needs is held.
+	// Held means that every slot that the claim needs is held.
 	Held
-	// Done: a stopped claim has nothing left to release.
+	// Done means that a stopped claim has nothing left to release.
 	Done
 )
 
@@ -25,8 +25,8 @@ type Claim struct {
 	stage    Stage
 	campaign campaign
 	handback handback
-	// stopping: the claim ends. leaveBy is the instant at which its last slots have
-	// expired: then there is nothing left to release.
+	// stopping reports that the claim is to end. leaveBy is the instant at which its
+	// last slots have expired, so that nothing is left to release.
 	stopping bool
 	leaveBy  time.Duration
 }
@@ -55,15 +55,16 @@ func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Du
 	return append(c.need.slots.endedLooks(), p.actions...), p.wake
 }
 
-// Stop ends the claim: it begins no hold any more, and releases what is proven.
+// Stop ends the claim. The claim begins no further hold, and releases the slots for
+// which there is proof.
 func (c *Claim) Stop(now time.Duration) {
 	c.stopping = true
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
 }
 
-// LetGo ends a hold. The claim, a standby's again, releases the slots if the caller has
-// proof that every child is dead. With giveBack it competes for none before all of them
-// are released, and then leaves the others the head start.
+// LetGo ends a hold, and the claim waits again. The claim releases the slots if the
+// caller has proof that every child is dead. With giveBack the claim first releases all
+// of them, then leaves the other pods the head start, and only then competes.
 func (c *Claim) LetGo(now time.Duration, giveBack bool, headStart time.Duration) {
 	if giveBack {
 		c.handback = handback{due: true, headStart: headStart}
@@ -82,7 +83,8 @@ func (c *Claim) LetGo(now time.Duration, giveBack bool, headStart time.Duration)
 func (c *Claim) Leapt(now time.Duration) int {
 	c.need.leaps++
 	for _, s := range c.need.slots {
-		// Each shim of the pod reports the same leap: one attempt is for all.
+		// Each shim of the pod reports the same leap, so one attempt answers all
+		// reports.
 		if s.leaptAt == 0 || now >= s.leaptAt+c.need.Self.Budget.Retry {
 			s.leaptAt, s.tryAt = now, now
 		}

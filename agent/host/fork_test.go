@@ -6,6 +6,7 @@ package host
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -14,9 +15,9 @@ import (
 )
 
 // A shim of two megabytes had four after some starts of its child.
-func TestStartsTakeNoHugePages(t *testing.T) {
-	// hg: the mapping is advised to be of huge pages, whether or not this kernel
-	// has one to give.
+func TestForksTakeNoHugePages(t *testing.T) {
+	// The flag hg means that huge pages are advised for the mapping, even if this
+	// kernel has none.
 	huge := func() int {
 		maps, err := os.ReadFile("/proc/self/smaps")
 		require.NoError(t, err)
@@ -39,4 +40,5 @@ func TestStartsTakeNoHugePages(t *testing.T) {
 		}
 	}
 	assert.Equal(t, before, huge())
+	assert.EqualValues(t, heapLimit, debug.SetMemoryLimit(-1), "a limit that is lifted can be missed")
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestNeverTwoUnderPodDeletionsAndKills")
+	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestTwoPodsNeverRunDespiteDeletionsAndKills")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")

@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Revision identifies the pod template from which a controller made a pod. The zero
+// value stands for a pod whose template is unknown.
+type Revision struct {
+	// Workload is the UID of the top-most controller. A workload that is deleted and made
+	// anew has another UID, and its numbers begin anew.
+	Workload string
+	// Number is the controller's own count, from 1. An undo raises the number of an old
+	// template, while pods that live keep their stamp.
+	Number int64
+	// Hash is the controller's hash of the template.
+	Hash string
+}
+
+// String returns "uid/number/hash", or nothing for an unknown revision.
+func (r Revision) String() string {
+	if r == (Revision{}) {
+		return ""
+	}
+	return r.Workload + "/" + strconv.FormatInt(r.Number, 10) + "/" + r.Hash
+}
+
+// Valid reports whether String can be read back.
+func (r Revision) Valid() bool { return isStamp(r.Workload) && isStamp(r.Hash) && r.Number > 0 }
+
+// isStamp reports whether a UID or a hash has only characters that the API server gives
+// them.
+func isStamp(s string) bool {
+	const other = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
+	return s != "" && len(s) <= maxLabel && strings.Trim(s, other) == ""
+}
+
+// ParseRevision reads the text of [Revision.String].
+func ParseRevision(text string) (Revision, error) {
+	if text == "" {
+		return Revision{}, nil
+	}
+	words := strings.Split(text, "/")
+	if len(words) == 3 {
+		number, err := strconv.ParseInt(words[1], 10, 64)
+		r := Revision{Workload: words[0], Number: number, Hash: words[2]}
+		if err == nil && r.Valid() && r.String() == text {
+			return r, nil
+		}
+	}
+	return Revision{}, fmt.Errorf("revision %q: need UID/NUMBER/HASH, as the webhook writes it", text)
+}
+
+// Same reports whether two pods come from one template. The number does not count: an
+// undo gives an old template a new number.
+func (r Revision) Same(other Revision) bool {
+	return r != Revision{} && r.Workload == other.Workload && r.Hash == other.Hash
+}
+
+// NewerThan reports whether the controller rolls from the other revision to this one.
+// Revisions of two workloads, and unknown ones, have no order.
+func (r Revision) NewerThan(other Revision) bool {
+	return r.Workload != "" && r.Workload == other.Workload && !r.Same(other) && r.Number > other.Number
+}
