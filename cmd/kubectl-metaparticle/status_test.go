@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/yaml"
@@ -26,9 +27,8 @@ import (
 // told returns an Event of a pod's agent, so long before noon.
 func told(before time.Duration, pod, reason, message string) *corev1.Event {
 	e := event("Pod", pod, reason, message)
-	e.Name += before.String()
-	e.UID = e.InvolvedObject.UID + "/" + e.UID + "/" + "event-" + "x"
-	e.UID += "-" + e.InvolvedObject.UID
+	e.Name += "." + before.String()
+	e.UID = types.UID(e.Name)
 	e.LastTimestamp = metav1.Time{Time: noon.Add(-before)}
 	return e
 }
