@@ -6,6 +6,11 @@
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
 // run the webhook's own code, so that their messages are the webhook's.
 //
+// The command "status" shows slots. The commands "yield", "pause" and "resume"
+// write annotations on the Leases of slots, which agents watch. A refusal writes
+// nothing. Durations of the commands are by this machine's clock. Times in "status" are
+// those that other machines wrote.
+//
 // Not guaranteed by inject: the changes by a cluster. A manifest does not contain
 // the cluster's defaults, LimitRanges, namespace labels and other webhooks.
 package main
