@@ -38,7 +38,7 @@ type hold struct {
 	// container; zero while it does not wait.
 	gap time.Duration
 	// paused is the pause that people have been told of.
-	paused claim.Paused
+	paused claim.Pause
 }
 
 // newHold returns the hold of the slots that were acquired.

@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,9 +38,7 @@ func slotLease(name, pod string, annotations map[string]string) *coordinationv1.
 			api.ServingAnnotation: noon.Add(-9 * time.Minute).Format(time.RFC3339),
 		}
 	}
-	for key, value := range annotations {
-		l.Annotations[key] = value
-	}
+	maps.Copy(l.Annotations, annotations)
 	return l
 }
 
@@ -61,7 +60,7 @@ func edited(p *corev1.Pod, change func(p *corev1.Pod)) *corev1.Pod {
 	return p
 }
 
-// team is a Deployment with a holder and two standbys.
+// team returns a Deployment with a holder and two standbys.
 func team(annotations map[string]string) []client.Object {
 	return together(deployment(claim, claim), slotLease(slot, "a", annotations), waiting("a"), waiting("b"), waiting("c"))
 }
