@@ -40,8 +40,9 @@ func (n need) candidates(p *plan, c campaign) slots {
 }
 
 // anyOne returns the one slot for which a campaign goes. A slot that is held, or has a
-// write under way, comes first. The campaign then keeps its choice while that is free,
-// and else chooses another free slot.
+// write under way, comes first. Next come a slot that is this pod's own, and a slot whose
+// release names this pod. The campaign then keeps its choice while that is free, and else
+// chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
@@ -105,6 +106,9 @@ func (n need) soleAt(p *plan) time.Duration {
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
 			// A hold of an earlier process was waited out before the last campaign.
+		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
+			// The Lease would go on naming a hold of which a later process knows nothing.
+			return Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
 		case r.Holder != "" && r.Hold == "":

@@ -174,7 +174,8 @@ func (c *chaos) quiet(after string) bool {
 		}
 		ends := c.ends()
 		c.do(func() { c.note("script", "settled after %s", after) })
-		if !c.pass(max(slow(c.longest), c.latest) + 5*time.Second) {
+		// Standbys with mute watches learn of the end of a pause now, not in a handover.
+		if !c.pass(max(slow(c.longest), c.latest) + 5*time.Second + c.heeding()) {
 			return false
 		}
 		if c.ends() == ends || c.now() > end {
