@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// right is a Role's right on a Lease. Without a Role it is the Lease itself, with
-// every right on it.
+// right is a Role's right on a Lease. Without a role, right stands for the Lease itself,
+// with every right on it.
 type right struct{ lease, role string }
 
 // snapshot is the state of a namespace as the caches know it.
@@ -89,9 +89,10 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	return true
 }
 
-// unclaimed returns the Leases that no pod claims, including those that are gone. If
-// others claim a Lease, it returns the rights of the accounts that no longer do. A
-// paused Lease stays with its rights: a workload that is scaled to 0 stays paused.
+// unclaimed returns the Leases that no pod claims, including those that are gone. Of a
+// Lease that is still claimed, unclaimed returns the rights of accounts that no longer
+// claim it. A paused Lease stays with its rights, so a workload that is scaled to 0
+// stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	for name, lease := range s.leases {

@@ -156,7 +156,7 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 }
 
 // A later process of the pod would take the hold under the paused slot for proven.
-func TestPodOfAPausedUnprovenSlotTakesNoOther(t *testing.T) {
+func TestPausedUnprovenSlotKeepsItsPodWaiting(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	own := p.lease(p.child.tokens[0].Slot)
