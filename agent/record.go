@@ -41,10 +41,14 @@ func recordOf(l *kube.Lease) lease.Record {
 			Revision: revision,
 			Serving:  serving,
 		},
+		Paused:    api.PauseOf(l.Annotations),
+		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
+		Successor: l.Annotations[api.SuccessorAnnotation],
 	}
 }
 
-// leaseOf returns the Lease base with the fields of r. A write keeps all other fields.
+// leaseOf returns the Lease base with the fields of r. A write keeps all other fields,
+// and the pause: a person alone writes that annotation.
 func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version
@@ -74,6 +78,8 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.WorkloadAnnotation, r.Notes.Workload)
 	set(api.RevisionAnnotation, r.Notes.Revision.String())
 	set(api.ServingAnnotation, serving)
+	set(api.YieldAnnotation, r.Yield.String())
+	set(api.SuccessorAnnotation, r.Successor)
 	l.Annotations = annotations
 	return l
 }

@@ -123,6 +123,29 @@ const (
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
 	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"
+	// SuccessorAnnotation is the identity of the pod that a release names. The other
+	// standbys leave that pod a head start. The next acquiring write removes it.
+	SuccessorAnnotation = Prefix + "successor"
+)
+
+// The agent's words in Events and in its condition that a program reads. An Event of
+// either reason names the slot.
+const (
+	ReasonAcquired = "Acquired"
+	ReasonReleased = "Released"
+	// ReasonChildRunning: a pod does not compete, because of a child of an earlier hold.
+	ReasonChildRunning = "ChildOfEarlierHold"
+	// Draining begins, or follows a colon in, the message of an Event by which a hold ends.
+	Draining = "draining"
+)
+
+// The words that a person writes on the Lease of a slot.
+const (
+	// PausedAnnotation keeps every pod from acquiring the slot. Its value is a [Pause].
+	PausedAnnotation = Prefix + "paused"
+	// YieldAnnotation asks one hold to end. Its value is a [Yield]. The release removes
+	// it, and so does the next acquiring write.
+	YieldAnnotation = Prefix + "yield"
 )
 
 // The environment of the application while its pod holds.

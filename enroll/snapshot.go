@@ -118,12 +118,13 @@ func (s *snapshot) belonging() map[string]bool {
 
 // unclaimed returns the Leases that no pod claims, including those that are gone, and the
 // next Leases without a slot. Of a Lease that is still claimed, unclaimed returns the
-// rights of accounts that no longer claim it.
+// rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
+// workload that is scaled to 0 stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
 	for name, lease := range s.leases {
-		if s.wanted[name] == nil && !belonging[name] {
+		if s.wanted[name] == nil && !belonging[name] && !paused(lease) {
 			unclaimed[right{lease: name}] = lease
 		}
 	}
@@ -131,6 +132,7 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 		for name := range known.memories {
 			c := s.wanted[name]
 			switch {
+			case c == nil && paused(s.leases[name]):
 			case c == nil:
 				unclaimed[right{lease: name}] = s.leases[name]
 			case c.accounts[known.key] == "":
@@ -139,6 +141,11 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 		}
 	}
 	return unclaimed
+}
+
+// paused reports whether a person has paused the slot of the Lease.
+func paused(lease *coordinationv1.Lease) bool {
+	return lease != nil && api.PauseOf(lease.Annotations) != ""
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps

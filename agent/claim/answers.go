@@ -63,11 +63,13 @@ func (a Action) Gone(now time.Duration) {
 	}
 }
 
-// guarded notes what a look has seen of a held Lease. An event that shows another hold
-// may be old, so the claim only reads the Lease. If a renewal is due, the claim sends
-// the renewal instead, so that no series of events delays it for ever.
+// guarded notes what a look has seen of a held Lease. An event that shows another hold,
+// or other words of a person, may be old, so the claim only reads the Lease. If a renewal
+// is due, the claim sends the renewal instead, so that no series of events delays it for
+// ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
-	if !s.Self.Holds(r, s.held.ID()) {
+	held := s.held.Record()
+	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield {
 		s.reread, s.tryAt = s.reread || now < s.held.RenewAt(), now
 	}
 }

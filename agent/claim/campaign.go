@@ -41,6 +41,8 @@ type handback struct {
 	// headStart is the time after the release in which only the other pods compete.
 	// competeAt is the end of that time.
 	headStart, competeAt time.Duration
+	// successor is the identity of the pod that the releases name; empty for none.
+	successor string
 }
 
 // take sends the acquiring write of one slot when its time has come. take returns false
@@ -50,8 +52,11 @@ func (c campaign) take(p *plan, s *slot) bool {
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
 		return true // an answer is on its way
 	}
+	if !c.resumed && r.Paused != "" {
+		return false // whatever its age, and whoever held it
+	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.view.FreeAt(s.Self.Budget.Duration); p.now < at {
+		if at, _ := s.freeAt(&s.view); p.now < at {
 			p.wakeAt(at)
 			return false
 		}

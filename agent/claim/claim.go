@@ -62,12 +62,23 @@ func (c *Claim) Stop(now time.Duration) {
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
 }
 
+// Parting says how a claim lets go of a hold.
+type Parting struct {
+	// GiveBack reports that the claim first releases all slots of the hold, then leaves
+	// the other pods the head start, and only then competes.
+	GiveBack  bool
+	HeadStart time.Duration
+	// Successor is the identity of the pod that the releases name; empty for none. The
+	// other standbys, and this pod, leave that pod a head start.
+	Successor string
+}
+
 // LetGo ends a hold, and the claim waits again. The claim releases the slots if the
-// caller has proof that every child is dead. With giveBack the claim first releases all
-// of them, then leaves the other pods the head start, and only then competes.
-func (c *Claim) LetGo(now time.Duration, giveBack bool, headStart time.Duration) {
-	if giveBack {
-		c.handback = handback{due: true, headStart: headStart}
+// caller has proof that every child is dead.
+func (c *Claim) LetGo(now time.Duration, part Parting) {
+	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
+	if part.Successor != "" {
+		c.handback.headStart += successorsHeadStart
 	}
 	for _, s := range c.need.slots {
 		if s.held != nil {

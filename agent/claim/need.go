@@ -24,6 +24,9 @@ func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
 	}
+	if n.slots.paused() {
+		return nil // the next event of the watch tells of another decision
+	}
 	if len(n.slots) == 1 || slices.ContainsFunc(n.slots, func(s *slot) bool { return s.held != nil }) {
 		return n.slots
 	}
@@ -38,7 +41,8 @@ func (n need) candidates(p *plan, c campaign) slots {
 
 // anyOne returns the one slot that the campaign is to acquire. A slot that is held, or
 // has a write under way, comes first. Next comes this pod's own slot whose children are
-// proven dead. Otherwise the campaign keeps its choice while that slot is free, or
+// proven dead, or a slot whose release names this pod. Otherwise the campaign keeps its
+// choice while that slot is free, or
 // chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
 	for _, s := range n.slots {
@@ -57,7 +61,7 @@ func (n need) anyOne(p *plan, c campaign) slots {
 			p.wakeAt(at)
 			continue
 		}
-		if r, _ := s.view.Record(); s.proven(p.facts, r) {
+		if r, _ := s.view.Record(); s.proven(p.facts, r) || r.Holder == "" && r.Successor == n.Self.Identity {
 			own = append(own, s)
 		}
 		free = append(free, s)
@@ -104,6 +108,9 @@ func (n need) soleAt(p *plan) time.Duration {
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
 			// A hold of an earlier process was waited out before the last campaign.
+		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
+			// The Lease would go on naming a hold of which a later process knows nothing.
+			return Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
 		case r.Holder != "" && r.Hold == "":

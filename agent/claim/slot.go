@@ -35,6 +35,24 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
+// freeAt returns the instant from which this pod may acquire a slot that is not paused;
+// false while the Lease is out of sight. A pod that a release does not name leaves the
+// named pod its head start.
+func (t *terms) freeAt(view *lease.Observer) (time.Duration, bool) {
+	r, _ := view.Record()
+	at, sees := view.FreeAt(t.Self.Budget.Duration)
+	if sees && r.Holder == "" && r.Successor != "" && r.Successor != t.Self.Identity {
+		at += successorsHeadStart
+	}
+	return at, sees
+}
+
+// successorsHeadStart is the time after a release in which the pod that it names
+// competes alone. A standby whose watch has just ended in good order watches again
+// within [api.Budget]'s Retry, which is a second. A successor that is gone costs the
+// others no more than that.
+const successorsHeadStart = time.Second
+
 // slot is one Lease, as this claim sees and holds it.
 type slot struct {
 	*terms
@@ -138,7 +156,7 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.view.FreeAt(duration)
+	at, sees := s.freeAt(&s.view)
 	// If the API server refuses watches, an agent never sees all slots at one instant.
 	// So a read of the other slots within the last lease duration is enough. Each slot
 	// is read again before it is taken.
@@ -159,9 +177,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // has to be seen free, without a request under way or a write refused just now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
+	at, sees := s.freeAt(&s.view)
 	switch {
-	case !ok || !sees || len(s.writing) > 0:
+	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
 		return Never
 	case s.proven(p.facts, r):
 		at = p.now
@@ -183,6 +201,12 @@ func (s *slot) beginLook(p *plan) {
 	s.pace.spend(p.now)
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
+
+// pausedLook is the longest time for which a standby trusts a silent watch of a paused
+// slot. A paused Lease runs out for nobody, so no refused write would reveal a mute
+// watch. The look costs two requests, fewer than a holder sends in such a time. The API
+// server itself ends a mute watch after hours.
+const pausedLook = 5 * time.Minute
 
 // lookAgain ends a look that shows nothing any more, and puts the next one off.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
@@ -217,6 +241,7 @@ func (all slots) endedLooks() []Action {
 // lookAll looks at each slot that is not held. While a request is under way no look
 // begins, because the answer tells more.
 func (all slots) lookAll(p *plan) {
+	all.doubt(p)
 	for _, s := range all {
 		switch {
 		case s.held != nil:
@@ -224,6 +249,22 @@ func (all slots) lookAll(p *plan) {
 		case s.look.on || len(s.writing) > 0:
 		default:
 			s.beginLook(p)
+		}
+	}
+}
+
+// doubt ends the looks of paused slots that have told nothing for long.
+func (all slots) doubt(p *plan) {
+	for _, s := range all {
+		r, _ := s.view.Record()
+		at := s.view.Heard() + pausedLook
+		switch {
+		case s.held != nil || r.Paused == "" || !s.look.on:
+		case p.now < at:
+			p.wakeAt(at)
+		default:
+			s.endLook()
+			s.view.Blind()
 		}
 	}
 }
@@ -244,6 +285,11 @@ func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 		at = min(at, of(s.held))
 	}
 	return at
+}
+
+// paused reports whether a person has paused any of the slots.
+func (all slots) paused() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.record().Paused != "" })
 }
 
 // mineProven reports whether a Lease names this pod although no child of its hold can

@@ -3,11 +3,14 @@
 
 package show
 
+import "github.com/metaparticle-io/metaparticle/api"
+
 // Reasons why a hold ends, as they appear in logs, in Events, in metrics and at the
 // shims.
 const (
 	ReasonEnded    = "Ended"
 	ReasonYield    = "Yielded"
+	ReasonPaused   = "Paused"
 	ReasonLost     = "Lost"
 	ReasonCutOff   = "RenewDeadlinePassed"
 	ReasonUnproven = "EarlierShimUnproven"
@@ -35,13 +38,15 @@ const (
 	ReadyOther        = "OtherWorkloadHolds"
 	ReadyPortsInUse   = "PortsInUse"
 	ReadyUnreachable  = "HolderUnreachable"
-	ReadyChildRunning = "ChildOfEarlierHold"
+	ReadyChildRunning = api.ReasonChildRunning
+	// ReadyPaused: nobody holds, and nobody is to.
+	ReadyPaused = "Paused"
 )
 
 // Reasons of the Events on the pod, beside those of a hold's end.
 const (
-	eventAcquired    = "Acquired"
-	eventReleased    = "Released"
+	eventAcquired    = api.ReasonAcquired
+	eventReleased    = api.ReasonReleased
 	eventNotReleased = "NotReleased"
 	eventShimSilent  = "ShimSilent"
 	eventKilling     = "Killing" // as the kubelet calls it

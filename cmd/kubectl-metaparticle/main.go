@@ -6,36 +6,42 @@
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
 // run the webhook's own code, so that their messages are the webhook's.
 //
+// The command "status" shows slots. The commands "yield", "pause" and "resume"
+// write annotations on the Leases of slots, which agents watch. A refusal writes
+// nothing. Durations of the commands are by this machine's clock. Times in "status" are
+// those that other machines wrote.
+//
 // Not guaranteed by inject: the changes by a cluster. A manifest does not contain
 // the cluster's defaults, LimitRanges, namespace labels and other webhooks.
 package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
-// Exit codes.
-const (
-	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod.
-	exitRefused
-	// exitError means that the command could not answer.
-	exitError
-)
-
 const usage = `Usage:
   kubectl metaparticle inject -f FILE|- [--pods] [-o yaml|diff] [--offline]
   kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
+  kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
+  kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
+  kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
+  kubectl metaparticle resume [-n NAMESPACE] SLOTS
 
 inject shows what the webhook would make of a manifest; explain says why a pod
-or workload of the cluster is, or is not, gated. -h after either says more.
+or workload of the cluster is, or is not, gated. status shows slots with their
+holders and standbys. yield hands a slot over; pause keeps every pod from it,
+until resume. -h after each says more.
+
+SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
+lock/NAME or semaphore/NAME.
+
+Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
+serves, and is not paused; 2 the command could not answer; 3 the request was
+written, and has not come true in time.
 `
 
 func main() {
@@ -45,14 +51,10 @@ func main() {
 	os.Exit(code)
 }
 
-type stdio struct {
-	in       io.Reader
-	out, err io.Writer
-}
-
 func run(ctx context.Context, args []string, std stdio) int {
 	command := map[string]func(context.Context, []string, stdio) (int, error){
-		"inject": injectCommand, "explain": explainCommand,
+		"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
+		"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand,
 	}
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
 		fmt.Fprint(std.out, usage)
@@ -63,27 +65,5 @@ func run(ctx context.Context, args []string, std stdio) int {
 		return exitError
 	}
 	code, err := command[args[0]](ctx, args[1:], std)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		fmt.Fprintln(std.err, "error:", err)
-		return exitError
-	}
-	return code
-}
-
-// parse reads flags before and after the arguments, as kubectl does. parse
-// returns the arguments.
-func parse(flags *flag.FlagSet, args []string) ([]string, error) {
-	var rest []string
-	for {
-		if err := flags.Parse(args); err != nil {
-			return nil, err
-		}
-		if flags.NArg() == 0 {
-			return rest, nil
-		}
-		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
-	}
+	return exitCode(code, err, std.err)
 }

@@ -97,7 +97,11 @@ func (e *explainer) slotLines() []string {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")
 			continue
 		}
-		lines = append(lines, slot+"\t"+e.holding(lease))
+		text := e.holding(lease)
+		if pause := api.PauseOf(lease.Annotations); pause != "" {
+			text += fmt.Sprintf(", paused by hand (%s)", pause)
+		}
+		lines = append(lines, slot+"\t"+text)
 	}
 	return lines
 }
@@ -114,10 +118,10 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 		text += ", token " + token
 	}
 	if since := lease.Spec.AcquireTime; since != nil {
-		text += fmt.Sprintf(", since %s (%s)", since.UTC().Format(time.RFC3339), e.age(since.Time))
+		text += fmt.Sprintf(", since %s (%s)", since.UTC().Format(time.RFC3339), age(e.now, since.Time))
 	}
 	if renewed := lease.Spec.RenewTime; renewed != nil {
-		text += fmt.Sprintf(", renewed %s ago", e.age(renewed.Time))
+		text += fmt.Sprintf(", renewed %s ago", age(e.now, renewed.Time))
 	}
 	seconds := ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)
 	switch {
@@ -195,15 +199,16 @@ func (e *explainer) eventLines() []string {
 			continue
 		}
 		seen[text] = true
-		lines = append(lines, fmt.Sprintf("%s ago\t%s", e.age(last(event)), text))
+		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, last(event)), text))
 	}
 	return lines
 }
 
-func (e *explainer) age(at time.Time) string { return duration.HumanDuration(max(0, e.now.Sub(at))) }
+// age returns the time since then, as kubectl writes it.
+func age(now, at time.Time) string { return duration.HumanDuration(max(0, now.Sub(at))) }
 
-// refusal reports whether the Event is about a refused or ungated pod.
-func refusal(event corev1.Event) bool {
+// refuses reports whether the Event is about a refused or ungated pod.
+func refuses(event corev1.Event) bool {
 	if event.Type != corev1.EventTypeWarning {
 		return false
 	}

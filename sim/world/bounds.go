@@ -59,6 +59,18 @@ func (c *workloads) settling() time.Duration {
 		{"a pod that cannot acquire its second slot keeps the first, and then releases it", slow(d + d/6)},
 		{"containers and enroll begin anew", 5 * time.Second},
 		{"a kubelet restarts all containers of a pod, and its slot expires", c.restarting()},
+		{"a person has written on the Lease", c.heeding()},
+	})
+}
+
+// heeding bounds the time without a holder after a person's last write.
+func (c *workloads) heeding() time.Duration {
+	if !c.byHand {
+		return 0
+	}
+	return sum([]part{
+		{"a standby whose watch is mute reads that the slot is not paused any more", slow(5 * time.Minute)},
+		{"a pod that a release names comes first", slow(time.Second)},
 	})
 }
 

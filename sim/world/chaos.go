@@ -74,6 +74,7 @@ func newChaos(w *World) *chaos {
 		c.elector.paused = true
 		c.longest = max(c.longest, electorLease)
 	}
+	c.person = newPerson(all)
 	w.latest = max(w.latest, c.longest)
 	if chance(w.rng, .5) {
 		c.climate = pick(w.rng, climates(c.longest))

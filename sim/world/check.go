@@ -44,6 +44,8 @@ const (
 	undrained = "undrained"
 	// kept means that a hold ends between an init container and the application.
 	kept = "kept"
+	// pausedTaken means that a pod acquires a slot that a person has paused.
+	pausedTaken = "paused-taken"
 	// freed means that a pod's Lease becomes free, and that pod has not released it.
 	freed = "freed"
 )

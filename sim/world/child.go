@@ -48,6 +48,8 @@ type child struct {
 	asked bool // a signal has asked the child to stop
 	// drainBy is the end of a drain's grace, on the node's clock.
 	drainBy time.Duration
+	// drainGrace is the grace of the drain that was noted last.
+	drainGrace time.Duration
 }
 
 // containerProcess is one process of a child.
@@ -212,7 +214,7 @@ func (c *child) dies() {
 func (c *child) drainWithin(grace time.Duration) {
 	until := c.pod().node.now() + grace
 	if c.drainBy == 0 {
-		c.drainBy = until
+		c.drainBy, c.drainGrace = until, grace
 		c.shim.w.note(c.where, "drains %s of %s within %v", c.name, c.hold, grace)
 	}
 	c.drainBy = min(c.drainBy, until)

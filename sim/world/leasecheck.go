@@ -28,6 +28,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	case acquires:
 		l.note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
 		l.checkAcquired(slot, &is, hold)
+		l.checkPaused(slot, &was, &is)
 	case is.Holder == "" && was.Holder != "":
 		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		l.checkReleased(by, slot, &was, held)
@@ -66,6 +67,15 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 		if e.slot == slot && e.working && e.name != is.Holder {
 			l.violate(twoAtOnce, "%s takes %s while %s works", is.Holder, slot, e.name)
 		}
+	}
+}
+
+// checkPaused demands that no pod acquires a paused slot. Another program's elector knows
+// no pauses, and writes no hold.
+func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
+	hold := is.Annotations[api.HoldAnnotation]
+	if _, paused := was.Annotations[api.PausedAnnotation]; paused && hold != was.Annotations[api.HoldAnnotation] {
+		l.violate(pausedTaken, "%s takes %s (hold %s), which is paused", is.Holder, slot, hold)
 	}
 }
 

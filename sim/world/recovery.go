@@ -15,6 +15,7 @@ import (
 type recovery struct {
 	*workloads
 	elector *elector // nil in most worlds
+	person  *person  // nil in most worlds
 }
 
 // heal ends all faults.
@@ -29,6 +30,9 @@ func (r *recovery) heal() {
 	}
 	if r.elector != nil {
 		r.elector.paused = true
+	}
+	if r.person != nil {
+		r.person.resume()
 	}
 	for _, n := range r.nodes {
 		n.heal()
@@ -54,7 +58,8 @@ func (r *recovery) quiet(after string) bool {
 		}
 		ends := r.ends()
 		r.do(func() { r.note("script", "settled after %s", after) })
-		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second) {
+		// A standby with a mute watch learns of the end of a pause now, not in a handover.
+		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}
 		if r.ends() == ends || r.now() > end {

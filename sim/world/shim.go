@@ -210,7 +210,8 @@ func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
 	if c := s.child; answer == nil && st.Phase == gate.Draining && c != nil && c.hold == st.Hold && c.drainBy == 0 && !s.frozen {
-		c.drainWithin(c.grant.Drain)
+		// After a freeze a shim goes on with the drain that it was asked for.
+		c.drainWithin(max(c.grant.Drain, c.drainGrace))
 	}
 }
 

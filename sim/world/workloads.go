@@ -20,6 +20,7 @@ type workloads struct {
 	grace     time.Duration // the longest grace of the pods
 	// climate is the weather that lasts for the whole seed.
 	climate weather
+	byHand  bool // a person writes on the Leases
 }
 
 // add adds a workload, and starts its pods.

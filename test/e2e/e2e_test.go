@@ -195,6 +195,7 @@ func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
+func TestSlotIsMovedAndPausedByHand(t *testing.T) { operations.TestSlotIsMovedAndPausedByHand(t) }
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
