@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestPodYieldsWithoutAStartedChild(t *testing.T) {
+func TestPodYieldsIfNoChildStarts(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -48,7 +48,7 @@ func FuzzParseStat(f *testing.F) {
 }
 
 // A process that a debugger has stopped goes on when the debugger lets go.
-func TestTracedProcessIsNotTakenForStopped(t *testing.T) {
+func TestTracedProcessDoesNotCountAsStopped(t *testing.T) {
 	for state, stopped := range map[string]bool{"T": true, "t": false, "S": false} {
 		p, ok := ParseStat([]byte("7 (x) " + state + " 1 7 7 0 -1 0"))
 		require.True(t, ok)

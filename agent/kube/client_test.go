@@ -341,7 +341,7 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestEventIsOnThePod(t *testing.T) {
+func TestEventRefersToThePod(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		assert.Equal(t, http.MethodPost, r.Method)

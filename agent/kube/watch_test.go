@@ -63,7 +63,7 @@ func TestWatchDeliversEachEvent(t *testing.T) {
 	assert.Equal(t, []string{"ADDED 42 h42", "MODIFIED 43 h43", "BOOKMARK 50", "DELETED 51 h51"}, seen)
 }
 
-// Events before the fault count; nothing after it is read.
+// The watch delivers the events before the fault, and reads nothing after it.
 func TestWatchEndsAtTheFirstFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault string

@@ -85,7 +85,7 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	assert.LessOrEqual(t, bytes, 3*limit.Used())
 }
 
-func TestEstimateHoldsForHollowObjects(t *testing.T) {
+func TestEstimateCoversTheMemoryOfHollowObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
 	pods, workloads := hollow(48 << 10)

@@ -110,8 +110,8 @@ const (
 	wayLimits     = "ways.txt"
 )
 
-// counts returns the counts for each table of limits, by the table's name. A size counts
-// only if it is above its rule.
+// counts returns the figures for each table of limits, by the table's file. A package
+// whose largest type has at most mostMethods methods has the figure 0.
 func (m measured) counts() map[string]limit.Counts {
 	packages, walks := limit.Counts{}, limit.Counts{}
 	for _, f := range m.packages {

@@ -307,8 +307,8 @@ func (p *Specimen) AwaitDeleted() {
 // numbers (times, process ids, sizes and durations).
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
-	// The kernel does not name a sender outside of the container. The shim sends the signal
-	// from inside.
+	// Without the gate the log names no sender, because the sender is outside of the
+	// container. With the gate the sender is the shim, so the pattern removes its number.
 	sender  = regexp.MustCompile(` from [0-9]+\b`)
 	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
 	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)
