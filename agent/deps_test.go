@@ -63,8 +63,8 @@ func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// The core decides which pod may run. The time is an argument, and the core calls no
-// other program, so a simulation and a fuzz test can drive it.
+// Packages claim and lease decide which pod may run. The time is an argument, and they
+// call no other program, so a simulation and a fuzz test can drive it.
 func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -79,8 +79,8 @@ func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 	}
 }
 
-// The judge of death believes reports alone: it reads no clock, knows no Lease, and can
-// be shown each report in a table.
+// Package proof decides about deaths by reports alone: it knows no Lease and sends no
+// request, so a table of a test can contain each report.
 func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/proof") {
 		assert.NotEqual(t, module+"agent/kube", d)
@@ -137,7 +137,7 @@ func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 	}
 }
 
-// The machine knows no slot, no grant and no child: it decides nothing.
+// Package host knows no slot, no grant and no child: it decides nothing.
 func TestHostImportsNoOtherPackageOfTheProject(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/host") {
 		assert.False(t, strings.HasPrefix(d, module), "agent/host imports %s", d)
@@ -157,8 +157,8 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	}
 }
 
-// A pod goes down through mutate. A feature decides by facts: no judgement waits for a
-// network, and the answer to a call is apart from the decision.
+// Each package of mutate imports only those below it. A feature decides by facts: no
+// judgement waits for a network, and the answer to a call is apart from the decision.
 func TestAdmissionPackagesImportOnlyLowerOnes(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {

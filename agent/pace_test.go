@@ -67,7 +67,7 @@ func TestHolderBoundsItsRequestsDespiteForeignWrites(t *testing.T) {
 		a := w.start("a")
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		// Each write of the agent's meets one that came before it.
+		// Each write of the agent conflicts with an earlier write of a stranger.
 		a.link.set(func(l *link) {
 			writes := 0
 			l.meddle = func() {

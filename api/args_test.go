@@ -229,7 +229,7 @@ func TestExecArgsStayTheSameAcrossVersions(t *testing.T) {
 	}, e.Args())
 }
 
-// A person may write flags in any spelling that the flag package takes.
+// A person may write flags in any spelling that the flag package accepts.
 func TestParseAcceptsEverySpellingOfAFlag(t *testing.T) {
 	r, err := ParseRunArgs([]string{"--slots", "a,b", "-own-kernel=true", "--gate=pod"})
 	require.NoError(t, err)

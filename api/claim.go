@@ -41,9 +41,9 @@ type Kind struct {
 	// Ask is the annotation that a message tells a person to write.
 	Ask   string
 	Scope Scope
-	// Forwards marks a kind whose standbys can forward ports: it has one holder.
+	// Forwards reports that the standbys of a claim can forward ports: it has one holder.
 	Forwards bool
-	// Sole marks a kind whose claims do not share a pod with another claim.
+	// Sole reports that a pod with a claim of this kind can have no other claim.
 	Sole bool
 
 	// parse reads an annotation's value, and returns the claims but for their Kind. If

@@ -93,7 +93,7 @@ func TestEachAnnotationsRowIsComplete(t *testing.T) {
 	}
 }
 
-// checkRow holds a row to what parsing, documents and policies take from it.
+// checkRow checks that a row has what parsing, documents and policies need.
 func checkRow(t *testing.T, all table, a Annotation) {
 	t.Helper()
 	assert.True(t, strings.HasPrefix(a.Key, Prefix))

@@ -79,7 +79,7 @@ const (
 // Shims reports whether the gate is in the containers themselves.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
-// Standbys returns how standbys look. A standby without a shim in its containers
+// Standbys returns how standbys appear. A standby without a shim in its containers
 // cannot be Ready: its application has not started, or must not serve. A standby of a
 // claim with several holders has no single address to forward to.
 func (r Request) Standbys() Readiness {

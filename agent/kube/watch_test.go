@@ -163,7 +163,7 @@ func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 }
 
 // FuzzWatch checks that each event has a resourceVersion to resume from. A stream
-// without an event must yield none.
+// without an event must return none.
 func FuzzWatch(f *testing.F) {
 	f.Add([]byte(frame(Added, "42") + bookmark + frame(Deleted, "51")))
 	f.Add([]byte(`{"type":"ERROR","object":{"code":410}}`))

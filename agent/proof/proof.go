@@ -89,7 +89,7 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 // Clear notes that the shim has no child of the hold, and starts none.
 func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
 
-// Note takes in a report.
+// Note processes a report.
 func (s *Shims) Note(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {

@@ -67,7 +67,7 @@ func (s *shim) tick(t Tick) {
 	}
 }
 
-// order takes an order, unless its connection has ended.
+// order processes an order, unless its connection has ended.
 func (s *shim) order(o gate.Order) event {
 	switch {
 	case s.link.conn == nil:

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// frost holds the processes that a shim stopped after a leap of the wall clock. The
+// frost has the processes that a shim stopped after a leap of the wall clock. The
 // machine may have been paused, and another pod may hold the slot by now. Only a grant
 // that answers the leap lets the child continue.
 type frost struct {
@@ -56,7 +56,7 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 }
 
 // mindLeaps freezes the child if the wall clock leapt. The shim calls it after each
-// wait, before the state looks at the event.
+// wait, before the state handles the event.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
 		f.machine.Settle()

@@ -46,7 +46,7 @@ type Pod struct {
 	box      *mailbox
 	restart  chan string
 
-	// granting is held while a note is written, however long that takes. No other part
+	// granting is locked while a note is written, however long that takes. No other part
 	// of the gate waits for it.
 	granting sync.Mutex
 

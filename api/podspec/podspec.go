@@ -3,7 +3,7 @@
 
 // Package podspec recognises in the spec of a pod what the webhook puts there.
 //
-// The API server lets nobody change these parts of a living pod, so an answer holds
+// The API server lets nobody change these parts of a living pod, so an answer is valid
 // as long as the pod lives. Labels and annotations say nothing here: a person may
 // write them. An answer does not say that the parts work, or who wrote them.
 //

@@ -80,7 +80,7 @@ func closing(text []byte, i int) int {
 func follows(text []byte, i int, c byte) bool { return i+1 < len(text) && text[i+1] == c }
 
 // holdsWords reports whether a field is a list of strings in every object that has the
-// field. These are the lists that may be long in an object that the API server takes.
+// field. These are the lists that may be long in an object that the API server accepts.
 func holdsWords(key []byte) bool {
 	switch string(key) {
 	case "args", "command", "finalizers":

@@ -17,7 +17,7 @@
 // the table of docs/architecture.md, and plain.txt for words that need no explanation.
 //
 // The table limits.txt holds an upper limit for each folder.
-// With -lower the command takes the limits down to what it counted.
+// With -lower the command lowers the limits to the measured figures.
 package main
 
 import (

@@ -95,8 +95,8 @@ func key(packages ...string) string {
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// making is held while cached looks for a file or makes it. Otherwise several images at
-// once would all make the base.
+// cached locks making while it searches for a file or makes the file. Otherwise several
+// images at once would all make the base.
 var making sync.Mutex
 
 // cached returns a file of the cache, and makes the file if it is missing.

@@ -40,7 +40,7 @@ type life struct {
 	Reason string
 }
 
-// Specimen is one pod of a pair that goes through the same life.
+// Specimen is one of two pods, gated and ungated, that the test treats in the same way.
 type Specimen struct {
 	*space.Space
 	w     Software
@@ -72,7 +72,7 @@ func (w Software) compare(t *testing.T) {
 func (w Software) pair(t *testing.T) (differ []string) {
 	s := space.New(t)
 	template := w.Template(t, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-	// With a long lease a starved machine loses no slot.
+	// With a long lease a pod keeps its slot on a starved machine.
 	claim := map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "1m"}
 	plain, gated := NewSpecimen(s, w, "plain", nil, template), NewSpecimen(s, w, "gated", claim, template)
 	done := w.live(plain, gated)

@@ -284,7 +284,7 @@ func (s *Space) Record(name string) record.Record {
 	return r
 }
 
-// Running returns the application that runs under a name now, or nil.
+// Running returns the process of a record that runs the application now, or nil.
 func (s *Space) Running(name string) *record.Process {
 	running := s.Record(name).Mains().Running(Fresh)
 	if len(running) == 0 {
