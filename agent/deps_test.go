@@ -79,8 +79,8 @@ func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 	}
 }
 
-// Package proof decides about deaths by reports alone: it knows no Lease and sends no
-// request, so a table of a test can contain each report.
+// Package proof decides about deaths by reports alone. Package proof knows no Lease and
+// sends no request, so a test shows each report in a table.
 func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/proof") {
 		assert.NotEqual(t, module+"agent/kube", d)

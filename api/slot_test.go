@@ -84,8 +84,8 @@ func TestShortenedNamesCollideWithNoName(t *testing.T) {
 	}
 }
 
-// FuzzDifferentWorkloadsHaveDifferentLeases looks for two workloads that share a Lease. The fuzzer
-// also looks for a claim's Lease that is no slot, and for a slot without a claim.
+// FuzzDifferentWorkloadsHaveDifferentLeases searches for two workloads with one Lease. The
+// fuzzer also searches for a claim's Lease that is no slot, and for a slot without a claim.
 func FuzzDifferentWorkloadsHaveDifferentLeases(f *testing.F) {
 	long := strings.Repeat("n", 240)
 	f.Add("apps", "Deployment", "biller", "", "batch", "Job", "biller", "writer", "singleton.a--b-c-d.x")
