@@ -8,7 +8,7 @@
 // write them. An answer does not say that the parts work, or who wrote them.
 //
 // The policy on marks answers [HasGate] as well, in the API server's own process.
-// testdata/pods.yaml holds both to the same answers.
+// testdata/pods.yaml requires the same answers of both.
 package podspec
 
 import (

@@ -69,7 +69,7 @@ func hollow(bytes int) (pods, workloads map[string]string) {
 	return pods, workloads
 }
 
-// checkEstimate requires that the estimate of a call covers the memory that the call takes.
+// checkEstimate requires that the estimate of a call covers the memory that the call uses.
 // The estimate counts the memory in use at one time. A growing list leaves old copies to the
 // collector, so all allocations may be three times as much.
 func checkEstimate(t *testing.T, handler admission.Handler, object string) {

@@ -201,7 +201,7 @@ func TestAnnouncedLengthReservesNoShare(t *testing.T) {
 	assert.Zero(t, limit.Used())
 }
 
-// A caller that sends a header and waits holds nothing but its connection.
+// A caller that sends a header and waits occupies nothing but its connection.
 func TestCallsWithoutBodyLeaveRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// recalled returns pods that look as if they had passed the webhook before. Each has an
+// recalled returns pods that seem to have passed the webhook before. Each has an
 // argument of the gate that needs far more memory than its text.
 func recalled(bytes int) map[string]string {
 	var keys strings.Builder

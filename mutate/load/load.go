@@ -116,7 +116,7 @@ func (m metered) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Decode adds to the share the memory that the decoded body will take.
+// Decode adds to the share the memory that the decoded body will use.
 func (s *Share) Decode(body []byte) error {
 	w := weigh(body)
 	size := perObject*int64(w.objects) + perMember*int64(w.members) + perWord*int64(w.words) + perNested*int64(w.nested)

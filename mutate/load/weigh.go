@@ -89,8 +89,8 @@ func holdsWords(key []byte) bool {
 	return false
 }
 
-// countNested counts the elements and the members of the JSON that a string may hold. The
-// gate's own arguments hold JSON, which the webhook decodes if the pod passes again. They
+// countNested counts the elements and the members of the JSON that a string may contain. The
+// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. They
 // begin with a dash. The dash, or a comma, may be written as an escape.
 func countNested(word []byte) int {
 	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {

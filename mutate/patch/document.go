@@ -5,7 +5,7 @@
 //
 // Guarantee: a change names the members that the change is about. All other members stay
 // where they are and never appear in the operations, whether or not the Go types of this
-// build know them. A change that holds already adds no operation.
+// build know them. A change that is there already adds no operation.
 //
 // Not guaranteed: the text of an object is not validated. The caller has decoded the text
 // before.

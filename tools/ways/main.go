@@ -34,7 +34,7 @@
 //
 //	go run ./tools/ways agent renewal
 //
-// The tables packages.txt and ways.txt hold limits, which only fall. With -lower the
+// The tables packages.txt and ways.txt contain limits, which only fall. With -lower the
 // command lowers them to the measured figures.
 package main
 

@@ -33,7 +33,7 @@ type logged struct {
 	err  error
 }
 
-// life holds the visible results of one run of a container.
+// life has the visible results of one run of a container.
 type life struct {
 	Log    string
 	Code   int32
