@@ -58,6 +58,9 @@ type Forwarder interface {
 	// Reachable asks whether the pod at the address answers. A refused connection is an
 	// answer, silence is none.
 	Reachable(ctx context.Context, address string) error
+	// Linger accepts connections for the delay, and then no more. The channel is
+	// closed once no connection is left.
+	Linger(delay time.Duration) (left <-chan struct{})
 	// Close gives the ports back before it returns, because the child needs them.
 	Close()
 }
@@ -82,6 +85,8 @@ type Config struct {
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
+	// Revision is the pod's. The zero value has no order.
+	Revision api.Revision
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// Grace is the time that a yield leaves the child to stop: the pod's own grace period.
@@ -91,6 +96,9 @@ type Config struct {
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
+	// EndpointDelay is the time for which a standby that is told to stop still accepts
+	// connections.
+	EndpointDelay time.Duration
 	// Probes are the declared probes of the gated containers, by container.
 	Probes map[string]api.Probes
 	// KubeletStops reports that only the kubelet stops the application, by a restart of

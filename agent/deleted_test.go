@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -12,10 +13,13 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // delete deletes the pod; every later answer reports that.
-func (p *pod) delete() { p.link.set(func(l *link) { l.deleted = true }) }
+func (p *pod) delete() {
+	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
+}
 
 // If the kubelet's SIGTERM comes too early, a shim keeps waiting in a pod that is about
 // to end.

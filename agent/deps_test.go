@@ -96,6 +96,14 @@ func TestShowImportsNoPackageThatDecides(t *testing.T) {
 	}
 }
 
+// A forwarder moves bytes to an address. Nothing that a client sends can reach a decision
+// about a slot.
+func TestForwarderImportsNothingOfOurs(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/forward") {
+		assert.False(t, strings.HasPrefix(d, module), "agent/forward imports %s", d)
+	}
+}
+
 // Package probe knows neither Leases nor grants, so its answers begin or end a hold
 // only through the agent's loop.
 func TestProbeImportsOnlyTheContract(t *testing.T) {

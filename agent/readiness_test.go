@@ -31,6 +31,30 @@ type ports struct {
 	// attempts.
 	unreachable error
 	asked       int
+	// left is closed when no connection is left after Linger: at the end of the delay,
+	// or at Close if the connections last.
+	left  chan struct{}
+	lasts bool
+}
+
+func (p *ports) Linger(delay time.Duration) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = make(chan struct{})
+	if !p.lasts {
+		time.AfterFunc(delay, p.leave)
+	}
+	return p.left
+}
+
+// leave ends the open connections.
+func (p *ports) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left != nil {
+		close(p.left)
+		p.left = nil
+	}
 }
 
 func (p *ports) Reachable(context.Context, string) error {
@@ -56,6 +80,7 @@ func (p *ports) SetTarget(address string) {
 }
 
 func (p *ports) Close() {
+	p.leave()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open = false
@@ -406,6 +431,13 @@ func TestHookFailureIsReportedInOneEvent(t *testing.T) {
 			"FailedPostStartHook: as the kubelet says it", "Killing: FailedPostStartHook",
 		}, said[1:])
 	})
+}
+
+func TestUnreadableRevisionIsUnknown(t *testing.T) {
+	for _, text := range []string{"", "u/7", "u/seven/5d4f", "u/0/5d4f"} {
+		l := &kube.Lease{Annotations: map[string]string{api.RevisionAnnotation: text}}
+		assert.Zero(t, recordOf(l).Notes.Revision, text)
+	}
 }
 
 func TestAnotherElectorsServingAnnotationIsIgnored(t *testing.T) {

@@ -23,6 +23,7 @@ type standby struct {
 func (s standby) run(ctx context.Context) (*hold, error) {
 	for {
 		s.drainOrphans()
+		until := s.loop.linger(ctx)
 		wake := s.loop.act(ctx, s.unit.facts())
 		switch state := s.unit.claim.State(); state.Stage {
 		case claim.Held:
@@ -31,7 +32,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			return nil, nil
 		case claim.Waiting:
 		}
-		wake = min(wake, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), !s.unit.shims.Alive())))
+		wake = min(wake, until, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), !s.unit.shims.Alive())))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}

@@ -82,6 +82,13 @@ var Annotations = table{
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
 	},
 	{
+		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
+		Meaning: "How long a deleted standby that forwards accepts new connections: the cluster's proxies and load " +
+			"balancers may need as long to stop routing to it. From `0s` to `5m`. Open connections are forwarded until " +
+			"they end. Both end 2 s before the pod's grace period is over.",
+		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
+	},
+	{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
 		Meaning: "The gate that holds the application back. With `container` each gated container's program runs only while " +
 			"the slot is held, and is proven dead before the slot is released. With `pod` the application's containers " +

@@ -75,6 +75,7 @@ func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
 		"singleton": {SingletonAnnotation, "true", "metaparticle.io/semaphore is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two"},
 		"forward": {ReadinessAnnotation, "forward",
 			`metaparticle.io/readiness is "forward", but with metaparticle.io/semaphore only the holders are Ready, for there may be several: remove it`},
+		"delay":     {EndpointDelayAnnotation, "1s", "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it"},
 		"misspelt":  {Prefix + "semaphor", "pool=3", "metaparticle.io/semaphor is not known: did you mean metaparticle.io/semaphore?"},
 		"opted out": {InjectAnnotation, "false", `metaparticle.io/inject is "false", but metaparticle.io/semaphore claims a slot: remove one of the two`},
 	} {

@@ -96,6 +96,9 @@ func (p *parser) together() {
 		p.withoutShims()
 	}
 	p.sole()
+	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
+		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")
+	}
 	if p.request.OptOut || p.misnamed || p.hasClaimKey() {
 		return
 	}

@@ -18,6 +18,8 @@ type Request struct {
 	Containers []string
 	// LeaseDuration is zero where the annotation is absent.
 	LeaseDuration time.Duration
+	// EndpointDelay is nil where the annotation is absent.
+	EndpointDelay *time.Duration
 	// OnLoss and Readiness are empty where the annotation is absent.
 	OnLoss    OnLoss
 	Readiness Readiness
@@ -78,6 +80,12 @@ const (
 
 // Shims reports whether the gate is in the containers themselves.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
+
+// Ordered reports whether the revisions of a workload have an order. An old pod can then
+// give its slot to a new one, and get it back. A gate outside of the containers cannot.
+func (r Request) Ordered() bool {
+	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Ordered })
+}
 
 // Standbys returns how standbys appear. A standby without a shim in its containers
 // cannot be Ready: its application has not started, or must not serve. A standby of a

@@ -16,6 +16,7 @@ import (
 type Forwarder interface {
 	Open() error
 	SetTarget(address string)
+	Linger(delay time.Duration) (left <-chan struct{})
 	Close()
 }
 
@@ -47,6 +48,8 @@ type Readiness struct {
 	until time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
+	// lingers: the pod ends, and opens no ports any more.
+	lingers bool
 	// target is the holder that the ports are forwarded to.
 	target target
 }
@@ -230,6 +233,9 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
 	}
+	if r.lingers && !r.open {
+		return keep(Never)
+	}
 	if err := r.config.Forwarder.Open(); err != nil {
 		return look(false, ReadyPortsInUse, err.Error()).by(now + r.config.Budget.Retry)
 	}
@@ -272,6 +278,17 @@ func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
 	if t := &r.target; t.address == address {
 		t.asking, t.reached, t.err, t.askAt = false, err == nil, err, askAt
 	}
+}
+
+// Linger begins the end of a standby that forwards. The standby accepts connections for
+// the delay, and the channel is closed once none is left. The channel is nil if no port
+// is open.
+func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
+	if !r.open {
+		return nil
+	}
+	r.lingers = true
+	return r.config.Forwarder.Linger(delay)
 }
 
 // Close gives the ports back. The ports are free when Close returns, so that a child

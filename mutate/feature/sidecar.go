@@ -119,10 +119,16 @@ func (s sidecar) agentArgs() []string {
 		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)
 	}
 	args.InitContainers, args.Ports, args.Probes = s.initNames(), s.ports(), s.probesByContainer()
+	if delay := s.Request.EndpointDelay; delay != nil {
+		args.EndpointDelay = *delay
+	}
 	if s.Request.Shims() {
 		args.Install = api.AgentBinary
 	} else {
 		args.Gate = s.Request.Gate
+	}
+	if s.Request.Ordered() {
+		args.Revision = s.Revision
 	}
 	if s.Spec.HostNetwork {
 		// The ports of the node belong to no pod.

@@ -259,9 +259,16 @@ func TestAutoscalerCountsIdleStandbys(t *testing.T) { traffic.TestAutoscalerCoun
 func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 	traffic.TestAutoscalerIgnoresStandbysThatAreNotReady(t)
 }
+func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
+	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
+}
+func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
+	traffic.TestOpenConnectionsOutliveADeletedStandby(t)
+}
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
+func TestRolloutRaisesTheRevision(t *testing.T) { traffic.TestRolloutRaisesTheRevision(t) }
 func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	traffic.TestAnnotationRollsOutWhenAddedAndRemoved(t)
 }

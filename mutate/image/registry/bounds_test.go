@@ -44,11 +44,8 @@ func TestHugeNamesAreNotCached(t *testing.T) {
 		r.Known(named)
 	}
 	assert.Less(t, grew(before), uint64(4<<20))
-	began := time.Now()
 	_, err := r.Command(t.Context(), strings.Repeat("a", 1<<20)+".example/app:1", image.PullRights{})
-	require.Error(t, err)
-	assert.Less(t, len(err.Error()), 200)
-	assert.Less(t, time.Since(began), time.Second, "no registry was asked")
+	require.EqualError(t, err, "a name of more than 1024 bytes", "no registry was asked")
 	runtime.KeepAlive(r)
 }
 
