@@ -76,8 +76,8 @@ type Config struct {
 	Any bool
 	// Containers are the gated containers.
 	Containers []string
-	// InitContainers are the gated init containers. A hold is kept while they
-	// end with success and until the application has started.
+	// InitContainers are the gated init containers. A hold continues
+	// after their success, until the application has started.
 	InitContainers []string
 	// Granted reports whether a note names a grant of the hold to a shim of the init
 	// container. An init container that has succeeded never has another shim. If
@@ -121,8 +121,8 @@ type Config struct {
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Leaps yields a value after the wall clock leapt, for gates without shims that
-	// report leaps. A nil channel yields none.
+	// Leaps delivers a value after the wall clock leapt, for gates without shims that
+	// report leaps. A nil channel delivers none.
 	Leaps <-chan struct{}
 	// Reconnect closes the idle connections to the API server, because a pause may have
 	// outlasted them. The default does nothing.

@@ -311,7 +311,7 @@ func TestStandbyIsUnreadyWhilePortsAreInUse(t *testing.T) {
 	})
 }
 
-func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
+func TestAgentRetriesOnlyTheLastStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -349,7 +349,7 @@ func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 }
 
 // The API server carries out a write late, when the agent has given it up.
-func TestLateStatusIsRefused(t *testing.T) {
+func TestAPIServerRefusesALateStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -367,7 +367,7 @@ func TestLateStatusIsRefused(t *testing.T) {
 	})
 }
 
-func TestEventsAndMetricsTellWhatHappened(t *testing.T) {
+func TestEventsAndMetricsReportChangesOfAHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

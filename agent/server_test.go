@@ -100,7 +100,7 @@ func (s *server) requests() int {
 	return s.writes + s.reads + s.watches + s.patches
 }
 
-// link is one node's way to the server.
+// link is the connection of one node to the server.
 type link struct {
 	server *server
 	mu     sync.Mutex

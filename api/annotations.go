@@ -23,7 +23,7 @@ type Annotation struct {
 	// Kind is the kind of the claims that the annotation makes. A setting, which modifies
 	// the claims of the pod, has none.
 	Kind *Kind
-	// Alone marks a setting that means something without a claim.
+	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
 
 	// set reads the value of a setting into a request, and returns what is wrong with the

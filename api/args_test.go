@@ -205,7 +205,7 @@ func FuzzProbeArgs(f *testing.F) {
 }
 
 // The webhook of one version meets the agents and pods of another.
-func TestRunArgsKeepTheirBytes(t *testing.T) {
+func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r := DefaultRunArgs()
 	assert.Equal(t, []string{
 		"run", "-slots=", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=", "-workload=",
@@ -227,7 +227,7 @@ func TestRunArgsKeepTheirBytes(t *testing.T) {
 	assert.Equal(t, "Pod/solo", read.Workload)
 }
 
-func TestExecArgsKeepTheirBytes(t *testing.T) {
+func TestExecArgsStayTheSameAcrossVersions(t *testing.T) {
 	e := DefaultExecArgs()
 	e.Container = "app"
 	assert.Equal(t, []string{"exec", "-container=app", "-on-loss=standby", "--"}, e.Args())
@@ -240,8 +240,8 @@ func TestExecArgsKeepTheirBytes(t *testing.T) {
 	}, e.Args())
 }
 
-// A person may write flags in any spelling that the flag package takes.
-func TestParseTakesEverySpellingOfAFlag(t *testing.T) {
+// A person may write flags in any spelling that the flag package accepts.
+func TestParseAcceptsEverySpellingOfAFlag(t *testing.T) {
 	r, err := ParseRunArgs([]string{"--slots", "a,b", "-own-kernel=true", "--gate=pod"})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a", "b"}, r.Slots)
@@ -253,7 +253,7 @@ func TestParseTakesEverySpellingOfAFlag(t *testing.T) {
 	assert.Equal(t, []string{"serve", "-x"}, child)
 }
 
-func TestParseRefusesWordsThatMakeNoSense(t *testing.T) {
+func TestParseRefusesInvalidArguments(t *testing.T) {
 	for _, word := range []string{
 		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-revision=7", "-unheard-of", "more",
 	} {
@@ -280,7 +280,7 @@ func TestParseShowsFlagsOnHelp(t *testing.T) {
 }
 
 // A webhook reads back what a later version of it may have written.
-func TestRecallIgnoresUnknownWords(t *testing.T) {
+func TestRecallIgnoresUnknownArguments(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true
@@ -290,7 +290,7 @@ func TestRecallIgnoresUnknownWords(t *testing.T) {
 	assert.Nil(t, e.PreStop)
 }
 
-func TestShimIsRecognisedByTwoWords(t *testing.T) {
+func TestIsShimComparesTheFirstTwoWords(t *testing.T) {
 	for _, test := range []struct {
 		command []string
 		want    bool

@@ -43,7 +43,7 @@ const (
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
 
-	// CredentialsVolume holds the service account's token and the cluster's CA. The
+	// CredentialsVolume has the service account's token and the cluster's CA. The
 	// agent's container alone mounts it.
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"

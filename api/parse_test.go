@@ -83,9 +83,9 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// TestMistakesKeepTheirWords fixes the messages word by word, because people read
+// TestMistakesHaveFixedMessages fixes the messages word by word, because people read
 // them.
-func TestMistakesKeepTheirWords(t *testing.T) {
+func TestMistakesHaveFixedMessages(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)
 	tests := []struct {
@@ -283,7 +283,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestEffectivePrefersTheTemplate(t *testing.T) {
+func TestEffectivePrefersTheTemplatesAnnotations(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

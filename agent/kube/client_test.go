@@ -101,7 +101,7 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// The connection was used before. So the transport could take it for an idle
+	// The connection was used before. So the transport could mistake it for an idle
 	// one that the server closed, and send again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
@@ -364,7 +364,7 @@ func TestGraceLeftIsByTheServersClock(t *testing.T) {
 	}
 }
 
-func TestEventIsOnThePod(t *testing.T) {
+func TestEventRefersToThePod(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		assert.Equal(t, http.MethodPost, r.Method)

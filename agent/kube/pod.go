@@ -28,7 +28,7 @@ type Pod struct {
 }
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
-// subresource. The API server merges conditions by their type, and also takes
+// subresource. The API server merges conditions by their type, and also accepts
 // labels and annotations there. PatchPodStatus returns the pod after the patch;
 // an empty patch ({}) only reads it. If the patch names another resourceVersion,
 // the API server refuses it with [ErrConflict].

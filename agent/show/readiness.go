@@ -171,8 +171,8 @@ func podOf(r lease.Record) string {
 	return r.Holder
 }
 
-// Standby returns the look of a standby that sees these slots. The argument childless
-// is false while a child of an earlier hold is left.
+// Standby decides how a standby that sees these slots appears. If childless is false, a
+// child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, childless bool) Look {
 	h := r.holders(now, slots)
 	switch {
@@ -359,7 +359,8 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	}
 }
 
-// Draining returns the look of a pod whose child is being stopped since that instant.
+// Draining decides how a pod appears while its child is stopped. The drain began at the
+// instant since.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
 		// Most children stop within that time, and the pod is then a standby.

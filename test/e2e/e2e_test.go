@@ -120,7 +120,9 @@ func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	injection.TestMarkedCopyIsRefusedWithoutTheWebhook(t)
 }
-func TestArgumentsCostPoliciesLittle(t *testing.T) { injection.TestArgumentsCostPoliciesLittle(t) }
+func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
+	injection.TestPoliciesStayCheapWithManyArguments(t)
+}
 func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	injection.TestClaimWithoutItsWholeGateIsRefused(t)
 }
@@ -131,9 +133,7 @@ func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
 }
 func TestLaterWebhooksClaimIsRefused(t *testing.T) { injection.TestLaterWebhooksClaimIsRefused(t) }
-func TestMistakesAreAnsweredInExactWords(t *testing.T) {
-	injection.TestMistakesAreAnsweredInExactWords(t)
-}
+func TestMistakesHaveExactMessages(t *testing.T)   { injection.TestMistakesHaveExactMessages(t) }
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
