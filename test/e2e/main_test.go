@@ -41,7 +41,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if code == 0 && !space.Opened() && !set("test.list") {
+		fmt.Fprintln(os.Stderr, "e2e: no test has run: compare -test.run with the names in e2e_test.go; make needs $$ for $")
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // set tells whether the command line sets a flag.

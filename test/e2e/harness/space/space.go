@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +82,13 @@ type Space struct {
 	events corelisters.EventNamespaceLister
 }
 
+// opened reports whether a test has had a space.
+var opened atomic.Bool
+
+// Opened reports whether a test of this process has had a space. Every end-to-end test has
+// one, so without any no test has run.
+func Opened() bool { return opened.Load() }
+
 // New makes a namespace that has opted in, after the edits of change. The cleanup of
 // the space fails the test if two applications of the namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
@@ -94,6 +102,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	}
 	namespace, err := cluster.Client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 	require.NoError(t, err)
+	opened.Store(true)
 	since := time.Now()
 	s := &Space{T: t, Namespace: namespace.Name, Client: cluster.Client, change: make(chan struct{}, 1)}
 	// t.Context ends before the cleanup, which still reads the lists.
