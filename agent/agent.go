@@ -61,7 +61,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 // release is the last thing, and has to be proven.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
-	defer func() { h.letGo(end.reason) }()
+	defer func() { h.letGo(end) }()
 	var err error
 	if end, err = h.run(ctx); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // startsWithin bounds how long a hold is kept between a gated init container and the
@@ -36,6 +37,8 @@ type hold struct {
 	// gap is the instant since which the hold waits for the container after an init
 	// container; zero while it does not wait.
 	gap time.Duration
+	// paused is the pause that people have been told of.
+	paused claim.Paused
 }
 
 // newHold returns the hold of the slots that were acquired.
@@ -68,6 +71,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		state = u.claim.State()
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
+		h.tellPause(state)
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)
@@ -78,7 +82,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		if h.needed(state) {
 			h.noteServing(state)
 		}
-		wake = min(wake, h.renew(ctx, state, true), h.appear(ctx))
+		wake = min(wake, h.renew(ctx, state, true), h.appear(ctx, state))
 		if err := h.loop.wait(ctx, wake); err != nil {
 			return ending{}, err
 		}
@@ -96,44 +100,76 @@ func (h *hold) tellEnd(state claim.State, end ending) {
 	u.events.Ends(end.reason, h.slots)
 }
 
-// ending has the reason why a hold ends, and the grace that its children get.
+// tellPause tells people once that a slot of the hold is paused.
+func (h *hold) tellPause(state claim.State) {
+	if state.Paused != h.paused && state.Paused.Slot != "" {
+		h.unit.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
+	}
+	h.paused = state.Paused
+}
+
+// pauseOf returns the pause of the slots in words; empty for none.
+func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused.Pause) }
+
+// ending has the reason why a hold ends, the grace that its children get, and the pod
+// that its releases name.
 type ending struct {
-	reason string
-	grace  time.Duration
+	reason    string
+	grace     time.Duration
+	successor string
 }
 
 // ends returns why the hold has to end now, or the instant at which it may have to.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
-	wake := s.DrainAt
+	wake, asked := s.DrainAt, h.asked(s)
 	switch {
 	case s.Taken:
 		// A grace would be a time in which two may run.
-		return ending{show.ReasonLost, 0}, 0
+		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
-		return ending{show.ReasonLost, drain}, 0
+		return ending{reason: show.ReasonLost, grace: drain}, 0
 	case now >= s.DrainAt:
-		return ending{show.ReasonCutOff, drain}, 0
+		return ending{reason: show.ReasonCutOff, grace: drain}, 0
 	case u.shims.Doubted(h.id):
-		return ending{show.ReasonUnproven, drain}, 0
+		return ending{reason: show.ReasonUnproven, grace: drain}, 0
 	case u.shims.Drained(h.id):
-		return ending{show.ReasonDrained, drain}, 0
+		return ending{reason: show.ReasonDrained, grace: drain}, 0
 	case !u.shims.Outstanding(h.id) && h.refused:
-		return ending{show.ReasonNotGranted, drain}, 0
+		return ending{reason: show.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
-		return ending{show.ReasonPodDeleted, u.config.Grace}, 0
-	case u.shims.Succeeded(h.id) && u.stays() && !u.yielding:
+		return ending{reason: show.ReasonPodDeleted, grace: u.config.Grace}, 0
+	case u.shims.Succeeded(h.id) && u.stays() && asked.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {
-			return ending{show.ReasonNotStarted, drain}, 0
+			return ending{reason: show.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
 	case !u.shims.Outstanding(h.id) && (!u.stays() || len(h.grantable()) == 0):
-		return ending{show.ReasonEnded, drain}, 0
-	case u.yielding && (!u.deletion.known || !u.config.KubeletStops):
-		return ending{show.ReasonYield, u.config.Grace}, 0
+		return ending{reason: show.ReasonEnded, grace: drain}, 0
+	case asked.reason != "":
+		return asked, 0
 	}
 	return ending{}, wake
+}
+
+// asked returns the end that a person asks for. A paused slot is yielded to nobody, so a
+// yield waits until the slot is resumed. In a deleted pod whose application a kubelet
+// stops, nothing would follow.
+func (h *hold) asked(s claim.State) ending {
+	u := h.unit
+	grace := u.config.Grace
+	switch {
+	case u.deletion.known && u.config.KubeletStops:
+	case s.Paused.Pause == api.PauseStop:
+		return ending{reason: show.ReasonPaused, grace: grace}
+	case s.Paused.Slot != "":
+	case s.Yield.Hold != "":
+		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
+	case u.yielding:
+		return ending{reason: show.ReasonYield, grace: grace}
+	}
+	return ending{}
 }
 
 // deletedEarly reports whether the hold began just before the agent learned that the
@@ -183,34 +219,34 @@ func (h *hold) noteServing(s claim.State) {
 }
 
 // appear makes the pod look as a holder does.
-func (h *hold) appear(ctx context.Context) time.Duration {
+func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
-		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(),
+		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
 	}))
 }
 
 // letGo ends the hold. The claim is a standby's again. The claim releases proven slots
 // at once, if the pod does not want them back, and waits out the others.
-func (h *hold) letGo(reason string) {
+func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
 	u.probes.Follow(nil)
-	giveBack, headStart := false, time.Duration(0)
-	switch {
+	part := claim.Parting{Successor: end.successor}
+	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		u.events.NotReleased(h.slots)
 	case reason == show.ReasonYield:
 		// Standbys act within milliseconds; one whose watch has ended is back after a
 		// retry.
-		giveBack, headStart = true, budget.Retry
+		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
 		// The disk is no better in a moment. A pod with a good one goes first, and if
 		// there is none, this pod writes no more than a holder does.
-		giveBack, headStart = true, budget.Renew
-	case reason == show.ReasonEnded, reason == show.ReasonNotStarted:
-		giveBack = true
+		part.GiveBack, part.HeadStart = true, budget.Renew
+	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused:
+		part.GiveBack = true
 	}
-	u.claim.LetGo(h.loop.now, giveBack, headStart)
+	u.claim.LetGo(h.loop.now, part)
 }

@@ -38,10 +38,14 @@ func recordOf(l *kube.Lease) lease.Record {
 			Workload: l.Annotations[api.WorkloadAnnotation],
 			Serving:  serving,
 		},
+		Paused:    api.PauseOf(l.Annotations),
+		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
+		Successor: l.Annotations[api.SuccessorAnnotation],
 	}
 }
 
 // leaseOf returns the Lease base with what r says: a write keeps what it does not know.
+// A person alone pauses a slot, so leaseOf keeps that annotation, too.
 func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version
@@ -70,6 +74,8 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.AddressAnnotation, r.Notes.Address)
 	set(api.WorkloadAnnotation, r.Notes.Workload)
 	set(api.ServingAnnotation, serving)
+	set(api.YieldAnnotation, r.Yield.String())
+	set(api.SuccessorAnnotation, r.Successor)
 	l.Annotations = annotations
 	return l
 }

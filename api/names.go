@@ -120,6 +120,18 @@ const (
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
 	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"
+	// SuccessorAnnotation is the identity of the pod that a release names. The other
+	// standbys leave that pod a head start. The next acquiring write removes it.
+	SuccessorAnnotation = Prefix + "successor"
+)
+
+// The words that a person writes on the Lease of a slot.
+const (
+	// PausedAnnotation keeps every pod from acquiring the slot. Its value is a [Pause].
+	PausedAnnotation = Prefix + "paused"
+	// YieldAnnotation asks one hold to end. Its value is a [Yield]. The release removes
+	// it, and so does the next acquiring write.
+	YieldAnnotation = Prefix + "yield"
 )
 
 // The environment of the application while its pod holds.

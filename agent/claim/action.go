@@ -91,6 +91,8 @@ type plan struct {
 	facts   Facts
 	actions []Action
 	wake    time.Duration
+	// successor is the identity of the pod that a release names; empty for none.
+	successor string
 }
 
 func (p *plan) add(a Action) {

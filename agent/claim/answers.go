@@ -63,11 +63,12 @@ func (a Action) Gone(now time.Duration) {
 	}
 }
 
-// guarded takes in what a look has seen of a held Lease. The event may be an old one, so
-// the claim only reads because of it. A renewal that is due finds out as well, and is not
-// put off for ever.
+// guarded takes in what a look has seen of a held Lease: another holder, or the words of
+// a person. The event may be an old one, so the claim only reads because of it. A renewal
+// that is due finds out as well, and is not put off for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
-	if !s.Self.Holds(r, s.held.ID()) {
+	held := s.held.Record()
+	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield {
 		s.reread, s.tryAt = s.reread || now < s.held.RenewAt(), now
 	}
 }

@@ -40,7 +40,15 @@ type handback struct {
 	// headStart is the time after the release in which the others alone compete; competeAt
 	// is its end.
 	headStart, competeAt time.Duration
+	// successor is the identity of the pod that the releases name; empty for none.
+	successor string
 }
+
+// successorsHeadStart is the time after a release in which the pod that it names
+// competes alone. A standby whose watch has just ended in good order watches again
+// within [api.Budget]'s Retry, which is a second. A successor that is gone costs the
+// others no more than that.
+const successorsHeadStart = time.Second
 
 // take sends the acquiring write of one slot when its time has come; it reports false if
 // the slot is not free.
@@ -50,7 +58,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true // an answer is on its way
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.view.FreeAt(s.Self.Budget.Duration); p.now < at {
+		if at, _ := s.freeAt(); p.now < at {
 			p.wakeAt(at)
 			return false
 		}

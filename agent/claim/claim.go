@@ -61,12 +61,23 @@ func (c *Claim) Stop(now time.Duration) {
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
 }
 
+// Parting says how a claim lets go of a hold.
+type Parting struct {
+	// GiveBack: the claim competes for no slot before all of the hold are released, and
+	// then leaves the others the head start.
+	GiveBack  bool
+	HeadStart time.Duration
+	// Successor is the identity of the pod that the releases name; empty for none. The
+	// other standbys, and this pod, leave that pod a head start.
+	Successor string
+}
+
 // LetGo ends a hold. The claim, a standby's again, releases the slots if the caller has
-// proof that every child is dead. With giveBack it competes for none before all of them
-// are released, and then leaves the others the head start.
-func (c *Claim) LetGo(now time.Duration, giveBack bool, headStart time.Duration) {
-	if giveBack {
-		c.handback = handback{due: true, headStart: headStart}
+// proof that every child is dead.
+func (c *Claim) LetGo(now time.Duration, part Parting) {
+	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
+	if part.Successor != "" {
+		c.handback.headStart += successorsHeadStart
 	}
 	for _, s := range c.need.slots {
 		if s.held != nil {

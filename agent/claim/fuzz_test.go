@@ -49,6 +49,8 @@ var events = []func(m *model, p *modelPod, l *modelLease){
 	func(m *model, p *modelPod, _ *modelLease) { p.endWatches(m.script.choose(2) == 0) },
 	func(m *model, _ *modelPod, l *modelLease) { m.remove(l) },
 	func(m *model, _ *modelPod, l *modelLease) { m.meddle(l) },
+	func(m *model, _ *modelPod, l *modelLease) { m.pause(l) },
+	func(m *model, p *modelPod, l *modelLease) { m.ask(l, p) },
 	func(_ *model, p *modelPod, _ *modelLease) { p.restart() },
 	func(_ *model, p *modelPod, _ *modelLease) { p.heard = true },
 	func(_ *model, p *modelPod, _ *modelLease) { p.yield() },
@@ -137,6 +139,10 @@ func (m *model) heal() {
 	for _, l := range m.leases {
 		if !l.exists {
 			m.remove(l)
+		}
+		if r := l.record; r.Paused != "" {
+			r.Paused = ""
+			m.store(l, r)
 		}
 	}
 	stay := 0

@@ -47,7 +47,7 @@ func (m *model) land() {
 		}
 		m.strays = slices.DeleteFunc(m.strays, func(o stray) bool { return o.request == s.request })
 		a := s.request.action
-		answer := m.put(s.pod.lease(a.Slot), a.Record)
+		answer := m.put(s.pod.lease(a.Slot), a)
 		if answer.Err == nil && a.Kind != Release && s.process == s.pod.processes {
 			s.pod.stored[a.Slot] = s.request.sent
 		}
@@ -133,13 +133,19 @@ func (m *model) store(l *modelLease, r lease.Record) lease.Record {
 	return r
 }
 
-// put does what the API server does with a write: it compares, and swaps.
-func (m *model) put(l *modelLease, r lease.Record) Answer {
+// put does what the API server does with a write: it compares, and swaps. No write
+// acquires a paused slot, and no agent pauses or resumes one.
+func (m *model) put(l *modelLease, a Action) Answer {
+	r := a.Record
 	switch {
 	case !l.exists:
 		return Answer{Err: errMissing, Missing: true}
 	case l.record.UID != r.UID || l.record.Version != r.Version:
 		return Answer{Err: errConflict, Conflict: true}
+	case a.Kind == Acquire && !a.Resumed && l.record.Paused != "":
+		m.violate("%s is acquired by %s, and is paused", a.Slot, r.Holder)
+	case l.record.Paused != r.Paused:
+		m.violate("an agent pauses or resumes %s", a.Slot)
 	}
 	return Answer{Record: m.store(l, r)}
 }
@@ -172,6 +178,34 @@ func (m *model) meddle(l *modelLease) {
 		r.Holder, r.Duration, r.Hold, r.RenewTime = "stranger", api.DefaultLeaseDuration, "", m.began.Add(m.now)
 	}
 	m.note("stranger writes, holder %q", r.Holder)
+	if l.exists {
+		m.store(l, r)
+	}
+}
+
+// pause writes as a person does: the slot is paused otherwise, or resumed.
+func (m *model) pause(l *modelLease) {
+	r := l.record
+	r.Paused = []api.Pause{"", api.PauseHold, api.PauseStop, "unknown"}[m.script.choose(4)]
+	m.note("paused: %q", r.Paused)
+	if l.exists {
+		m.store(l, r)
+	}
+}
+
+// ask writes as a person does: the hold is to yield to the pod, or to any.
+func (m *model) ask(l *modelLease, p *modelPod) {
+	r := l.record
+	r.Yield = api.Yield{Hold: r.Hold, Successor: p.self.Identity}
+	switch m.script.choose(4) {
+	case 0:
+		r.Yield.Successor = ""
+	case 1:
+		r.Yield.Successor = "gone_u"
+	case 2:
+		r.Yield.Hold = "an earlier one"
+	}
+	m.note("asked to yield: %v", r.Yield)
 	if l.exists {
 		m.store(l, r)
 	}

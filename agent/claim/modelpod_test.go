@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 var (
@@ -55,6 +56,8 @@ type modelPod struct {
 	// hold is the hold of the claim, drains since when it drains.
 	hold   string
 	drains time.Duration
+	// successor is the pod that the releases of a hold that drains name.
+	successor string
 	// quick: the child stops as soon as it is asked to.
 	quick, leaving bool
 	// stored has, for each slot, when the write was sent that the store had last of the
@@ -256,6 +259,8 @@ func (p *modelPod) keep() {
 		if p.child == nil {
 			p.letGo(s.Lost == nil)
 		}
+	case s.Paused.Pause == api.PauseStop || s.Yield.Hold != "":
+		p.heed(s)
 	case p.child == nil && p.waiting && !p.leaving && now < s.Deadline:
 		p.child = &modelChild{hold: s.Hold, tokens: s.Tokens, deadline: s.Deadline}
 		p.run(s)
@@ -317,9 +322,21 @@ func (p *modelPod) drain() {
 	}
 }
 
+// heed ends the hold as a person asks. Nobody has asked a hold of another number.
+func (p *modelPod) heed(s State) {
+	if s.Yield.Hold != "" && s.Yield.Hold != s.Hold {
+		p.model.violate("%s yields %s for %s", p.name, s.Hold, s.Yield.Hold)
+	}
+	p.successor = s.Yield.Successor
+	p.drain()
+	if p.child == nil {
+		p.letGo(true)
+	}
+}
+
 func (p *modelPod) letGo(giveBack bool) {
-	p.model.note("%s: lets go of %s", p.name, p.hold)
-	p.claim.LetGo(p.local(), giveBack, p.self.Budget.Retry)
-	p.hold, p.drains = "", 0
+	p.model.note("%s: lets go of %s, for %q", p.name, p.hold, p.successor)
+	p.claim.LetGo(p.local(), Parting{GiveBack: giveBack, HeadStart: p.self.Budget.Retry, Successor: p.successor})
+	p.hold, p.drains, p.successor = "", 0, ""
 	clear(p.stored)
 }

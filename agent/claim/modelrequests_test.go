@@ -124,7 +124,7 @@ func (p *modelPod) arrive(r *modelRequest) {
 	case r.action.Kind == Read:
 		r.answer = p.model.get(p.lease(r.action.Slot))
 	default:
-		r.answer = p.model.put(p.lease(r.action.Slot), r.action.Record)
+		r.answer = p.model.put(p.lease(r.action.Slot), r.action)
 		if r.answer.Err == nil && r.action.Kind != Release {
 			p.stored[r.action.Slot] = r.sent
 		}

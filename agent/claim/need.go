@@ -24,6 +24,9 @@ func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
 	}
+	if n.slots.paused() {
+		return nil // the next event of the watch tells of another decision
+	}
 	if len(n.slots) == 1 || slices.ContainsFunc(n.slots, func(s *slot) bool { return s.held != nil }) {
 		return n.slots
 	}
@@ -56,7 +59,7 @@ func (n need) anyOne(p *plan, c campaign) slots {
 			p.wakeAt(at)
 			continue
 		}
-		if r, _ := s.view.Record(); s.proven(p.facts, r) {
+		if r, _ := s.view.Record(); s.proven(p.facts, r) || r.Holder == "" && r.Successor == n.Self.Identity {
 			own = append(own, s)
 		}
 		free = append(free, s)

@@ -131,12 +131,27 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
+// freeAt returns the instant from which this pod may acquire the slot; false while the
+// Lease is out of sight. A paused slot is free at no instant, whatever its age. A pod
+// that a release does not name leaves the named pod its head start.
+func (s *slot) freeAt() (time.Duration, bool) {
+	r, _ := s.view.Record()
+	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
+	switch {
+	case r.Paused != "":
+		return Never, sees
+	case sees && r.Holder == "" && r.Successor != "" && r.Successor != s.Self.Identity:
+		return at + successorsHeadStart, true
+	}
+	return at, sees
+}
+
 // obtainableAt returns the instant from which the slot may be taken, as far as is seen.
 // The pod that held it counts on it still: after an outage it is to be the first to begin.
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.view.FreeAt(duration)
+	at, sees := s.freeAt()
 	// Where watches are refused, an agent never sees all slots at one instant. So a
 	// read of the others within a duration is enough. Before a slot is taken it is
 	// read again.
@@ -157,9 +172,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // has to be seen free, without a request under way or a write refused just now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
+	at, sees := s.freeAt()
 	switch {
-	case !ok || !sees || len(s.writing) > 0:
+	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
 		return Never
 	case s.proven(p.facts, r):
 		at = p.now
@@ -242,6 +257,11 @@ func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 		at = min(at, of(s.held))
 	}
 	return at
+}
+
+// paused reports whether a person has paused any of the slots.
+func (all slots) paused() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.record().Paused != "" })
 }
 
 // mineProven reports whether any slot is this pod's own without need.

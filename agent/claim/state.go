@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // State is the state of a claim.
@@ -28,6 +29,10 @@ type State struct {
 	// one of the slots.
 	Lost  *Loss
 	Taken bool
+	// Paused is a slot of the hold that a person has paused, one that is to stop first.
+	Paused Paused
+	// Yield is what a person asks of this very hold; zero for nothing.
+	Yield api.Yield
 	// Confirmed counts the leaps that a renewal has followed in every slot.
 	Confirmed int
 	// Acquired and Serving are what the Lease of the first slot says, for people.
@@ -38,6 +43,12 @@ type State struct {
 type Loss struct {
 	Slot string
 	Err  error
+}
+
+// Paused is a slot that a person has paused; zero for none.
+type Paused struct {
+	Slot  string
+	Pause api.Pause
 }
 
 // State returns where the claim stands.
@@ -53,6 +64,7 @@ func (c *Claim) State() State {
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)
+		s.note(slot.name, slot.held.Record())
 		if slot.lost == nil {
 			continue
 		}
@@ -62,6 +74,16 @@ func (c *Claim) State() State {
 		s.Taken = s.Taken || slot.taken()
 	}
 	return s
+}
+
+// note notes what a person has written on the Lease of a slot that is held.
+func (s *State) note(slot string, r lease.Record) {
+	if r.Paused != "" && (s.Paused.Slot == "" || r.Paused == api.PauseStop && s.Paused.Pause != api.PauseStop) {
+		s.Paused = Paused{Slot: slot, Pause: r.Paused}
+	}
+	if r.Yield.Hold == s.Hold {
+		s.Yield = r.Yield
+	}
 }
 
 // taken reports whether another pod may run under a slot that was lost. A Lease of

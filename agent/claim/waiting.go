@@ -11,6 +11,7 @@ import (
 // wait decides for a standby.
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
+	p.successor = c.handback.successor
 	if resumed, ok := c.need.resumable(p.facts); ok {
 		c.campaign, c.handback = resumed, handback{}
 		c.run(p)

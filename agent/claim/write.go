@@ -79,7 +79,7 @@ func (s *slot) giveBack(p *plan) {
 
 // release sends the write that frees the slot. The caller has proof.
 func (s *slot) release(p *plan, r lease.Record) {
-	next, err := s.Self.Release(r, p.facts.Wall)
+	next, err := s.Self.Release(r, p.facts.Wall, p.successor)
 	if err != nil {
 		s.lookAgain(p.now, 0) // the record names no object to replace
 		return

@@ -69,7 +69,7 @@ func TestReleaseClearsTheHoldersFields(t *testing.T) {
 	r, err := s.Acquire(free(), "h1", notes, wall)
 	require.NoError(t, err)
 	r.Token = "2"
-	r, err = s.Release(stored(r, "2"), wall)
+	r, err = s.Release(stored(r, "2"), wall, "b_u")
 	require.NoError(t, err)
 	assert.Empty(t, r.Holder)
 	assert.Equal(t, time.Second, r.Duration, "the API server refuses zero")
@@ -77,7 +77,7 @@ func TestReleaseClearsTheHoldersFields(t *testing.T) {
 	assert.Empty(t, r.Hold+r.Token+r.BootID)
 	assert.Equal(t, 5, r.Transitions)
 
-	_, err = s.Release(Record{UID: "uid", Version: "2", Holder: "b_u"}, wall)
+	_, err = s.Release(Record{UID: "uid", Version: "2", Holder: "b_u"}, wall, "")
 	assert.ErrorIs(t, err, ErrLost, "a pod may not clear another pod's Lease")
 }
 
@@ -89,7 +89,7 @@ func TestWriteWithoutUIDOrVersionIsRefused(t *testing.T) {
 	} {
 		_, err := s.Acquire(r, "h", notes, wall)
 		assert.ErrorIs(t, err, ErrNoUID, name)
-		_, err = s.Release(r, wall)
+		_, err = s.Release(r, wall, "")
 		assert.ErrorIs(t, err, ErrNoUID, name)
 		_, err = s.Resume(r, "h", "1", notes, wall)
 		assert.ErrorIs(t, err, ErrNoUID, name)

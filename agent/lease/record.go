@@ -56,6 +56,11 @@ type Record struct {
 	Token       string
 	BootID      string
 	Notes       Notes
+	// Paused and Yield are what a person wrote. No pod acquires a paused slot.
+	Paused api.Pause
+	Yield  api.Yield
+	// Successor is the identity of the pod that a release names; empty for none.
+	Successor string
 }
 
 // Notes are what a holder publishes about itself for its standbys.
@@ -113,12 +118,14 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	// The token is the version after this write, so the write cannot contain it.
 	next.Token = ""
 	next.Notes = notes
+	next.Yield, next.Successor = api.Yield{}, ""
 	return next, nil
 }
 
-// Release returns the write that frees r for all pods at once. The caller must
-// have proof that no child of the hold is alive.
-func (s Self) Release(r Record, wall time.Time) (Record, error) {
+// Release returns the write that frees r for all pods at once. The write names a
+// successor, unless that is empty. The caller must have proof that no child of the
+// hold is alive.
+func (s Self) Release(r Record, wall time.Time, successor string) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":
 		return Record{}, fmt.Errorf("release: %w", ErrNoUID)
@@ -128,6 +135,7 @@ func (s Self) Release(r Record, wall time.Time) (Record, error) {
 	next := r
 	next.Holder, next.BootID, next.Hold, next.Token = "", "", "", ""
 	next.Notes = Notes{}
+	next.Yield, next.Successor = api.Yield{}, successor
 	next.Duration = released
 	// Like client-go, Release writes the instant of the release into both times.
 	next.RenewTime = distinctTime(r.RenewTime, wall)

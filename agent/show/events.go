@@ -139,6 +139,7 @@ func (e *Events) Ends(reason string, slots []string) {
 	switch reason {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
+	case ReasonPaused: // Paused has told of it
 	case ReasonPodDeleted:
 		e.add(kube.Normal, reason, "draining to hand over "+names+": this pod is being deleted")
 	case ReasonLost:
@@ -154,6 +155,15 @@ func (e *Events) Ends(reason string, slots []string) {
 	case ReasonDrained:
 		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
 	}
+}
+
+// Paused tells the holder's part in a pause.
+func (e *Events) Paused(pause string, stops bool) {
+	part := ": this pod goes on, and no other takes the slot"
+	if stops {
+		part = ": draining, and no pod takes the slot"
+	}
+	e.add(kube.Normal, ReasonPaused, pause+part)
 }
 
 // NotReleased tells that the slots have to expire.

@@ -118,6 +118,8 @@ type holders struct {
 	stranger bool
 	// holder is the pod, slot the Lease, that the message is about.
 	holder, slot string
+	// paused is the pause of a slot, in words; empty for none.
+	paused string
 	// until is the instant until which this holds if nothing is seen.
 	until time.Duration
 }
@@ -131,6 +133,9 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		}
 		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
 			h.holder, h.slot = podOf(s.Record), s.Name
+		}
+		if h.paused == "" {
+			h.paused = PauseOf(s.Name, s.Record.Paused)
 		}
 		switch {
 		case s.Record.Holder == "" || s.Mine:
@@ -170,7 +175,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, childless bool) Loo
 	case !h.known:
 		return keep(Never) // the last appearance is the best there is
 	case r.config.Mode == api.ReadinessHolder:
-		return look(false, ReadyStandingBy, h.message()).by(h.until)
+		return look(false, h.reason(), h.message()).by(h.until)
 	}
 	r.note(now, h.serving)
 	return r.standby(now, h, childless).by(h.until)
@@ -188,6 +193,9 @@ func (r *Readiness) standby(now time.Duration, h holders, childless bool) Look {
 		return look(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
 	case h.serving:
 		return r.forward(now, h.address, look(true, ReadyStandingBy, h.message()))
+	case h.reason() == ReadyPaused:
+		r.Close()
+		return look(false, ReadyPaused, h.message())
 	case now < r.until:
 		return r.forward(now, "", look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves")).by(r.until)
 	case h.holder == "":
@@ -212,11 +220,23 @@ func (r *Readiness) note(now time.Duration, serving bool) {
 	r.served = serving
 }
 
-func (h holders) message() string {
-	if h.holder == "" {
-		return "nobody holds " + h.slot
+// reason returns why a standby stands by, as far as the slots tell.
+func (h holders) reason() string {
+	if h.holder == "" && h.paused != "" {
+		return ReadyPaused
 	}
-	return h.holder + " holds " + h.slot
+	return ReadyStandingBy
+}
+
+func (h holders) message() string {
+	text := h.holder + " holds " + h.slot
+	if h.holder == "" {
+		text = "nobody holds " + h.slot
+	}
+	if h.paused != "" {
+		text += "; " + h.paused
+	}
+	return text
 }
 
 // forward opens the ports and names their target; an empty address means that there is
@@ -290,13 +310,19 @@ type Holder struct {
 	Running, Serves bool
 	// Waits: a probe delays the application's readiness.
 	Waits bool
+	// Paused is the pause of a slot, in words; empty for none.
+	Paused string
 }
 
 // Holder returns the look of a holder. The holder's child serves, so a handover begins
 // when that child ends.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	soon := h.Since + r.config.Budget.Retry
-	switch holds := "this pod holds " + strings.Join(h.Slots, ", "); {
+	holds := "this pod holds " + strings.Join(h.Slots, ", ")
+	if h.Paused != "" {
+		holds += "; " + h.Paused
+	}
+	switch {
 	case h.Serves:
 		r.served = true
 		return look(true, ReadyHolding, holds).of(h.Hold)

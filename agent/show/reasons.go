@@ -8,6 +8,7 @@ package show
 const (
 	ReasonEnded    = "Ended"
 	ReasonYield    = "Yielded"
+	ReasonPaused   = "Paused"
 	ReasonLost     = "Lost"
 	ReasonCutOff   = "RenewDeadlinePassed"
 	ReasonUnproven = "EarlierShimUnproven"
@@ -36,6 +37,8 @@ const (
 	ReadyPortsInUse   = "PortsInUse"
 	ReadyUnreachable  = "HolderUnreachable"
 	ReadyChildRunning = "ChildOfEarlierHold"
+	// ReadyPaused: nobody holds, and nobody is to.
+	ReadyPaused = "Paused"
 )
 
 // Reasons of the Events on the pod, beside those of a hold's end.

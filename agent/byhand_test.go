@@ -1,0 +1,260 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// annotate writes an annotation on a Lease as a person does; an empty value removes it.
+func (w *world) annotate(name, key, value string) {
+	l := w.server.lease(name)
+	l.Annotations = maps.Clone(l.Annotations)
+	if l.Annotations == nil {
+		l.Annotations = map[string]string{}
+	}
+	l.Annotations[key] = value
+	if value == "" {
+		delete(l.Annotations, key)
+	}
+	w.server.put(&l)
+}
+
+// pair starts a holder, and a standby.
+func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
+	holder, standby = w.start("a", change...), w.start("b", change...)
+	holder.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+	w.within(time.Second, "child runs", func() bool { return holder.running("s1") })
+	standby.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+	w.pass(3 * time.Second)
+	return holder, standby
+}
+
+// event returns the messages of a pod's Events of that reason.
+func (w *world) event(pod, reason string) (messages []string) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	for _, e := range w.server.events {
+		if e.PodName == pod && e.Reason == reason {
+			messages = append(messages, e.Message)
+		}
+	}
+	return messages
+}
+
+func (p *pod) message() string {
+	if l := p.looks(); len(l.Status.Conditions) > 0 {
+		return l.Status.Conditions[0].Message
+	}
+	return ""
+}
+
+func TestHolderOfAPausedSlotGoesOn(t *testing.T) {
+	for _, value := range []string{"hold", "on"} {
+		t.Run(value, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a, b := w.pair()
+				w.annotate(theSlot, api.PausedAnnotation, value)
+				w.pass(5 * time.Minute)
+				require.True(t, a.running("s1"))
+				assert.Empty(t, a.gates.told())
+				assert.Equal(t, value, w.server.lease(theSlot).Annotations[api.PausedAnnotation], "renewals keep it")
+				assert.Equal(t, "True Holding", a.ready())
+				for _, p := range []*pod{a, b} {
+					assert.Contains(t, p.message(), "the slot "+theSlot+" is paused by hand")
+					assert.Equal(t, value == "on", strings.Contains(p.message(), `"on" is neither hold nor stop`), p.message())
+				}
+				require.Len(t, w.event("a", "Paused"), 1)
+				assert.Contains(t, w.event("a", "Paused")[0], "this pod goes on")
+
+				// Whoever ends the hold, nobody begins another.
+				a.gates.end("s1")
+				w.within(time.Second, "released", func() bool { return w.holder() == "" })
+				w.pass(time.Hour)
+				assert.Empty(t, w.holder())
+				assert.Equal(t, "False Paused", b.ready())
+
+				w.annotate(theSlot, api.PausedAnnotation, "")
+				w.within(100*time.Millisecond, "resumed", func() bool { return a.running("s1") || b.running("s2") })
+			})
+		})
+	}
+}
+
+func TestPauseStopsTheHolder(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		p := &ports{}
+		a, b := w.pair(func(c *Config) {
+			if c.PodName == "b" {
+				forwarding(p)(c)
+			}
+		})
+		w.within(time.Second, "forwarding", func() bool { open, _ := p.state(); return open })
+		a.gates.mu.Lock()
+		a.gates.shims["s1"].stop = 25 * time.Second
+		a.gates.mu.Unlock()
+		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseStop))
+		w.within(100*time.Millisecond, "draining", func() bool { return a.gates.phase("s1") == gate.Draining })
+		w.pass(24 * time.Second)
+		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "the pod's whole grace")
+		w.within(2*time.Second, "released", func() bool { return w.holder() == "" })
+		before := w.server.requests()
+		w.pass(time.Hour)
+		assert.Less(t, w.server.requests()-before, 10, "no pod polls a paused slot")
+		assert.Empty(t, w.holder())
+		for _, pod := range []*pod{a, b} {
+			assert.Equal(t, "False Paused", pod.ready())
+			assert.Equal(t, "nobody holds "+theSlot+"; the slot "+theSlot+" is paused by hand", pod.message())
+		}
+		open, _ := p.state()
+		assert.False(t, open, "connections are refused, not held for a holder that does not come")
+		require.Len(t, w.event("a", "Paused"), 1)
+		assert.Contains(t, w.event("a", "Paused")[0], "draining")
+		assert.Contains(t, a.agent.Metrics().Text(), `metaparticle_holds_ended_total{reason="Paused"} 1`)
+		w.annotate(theSlot, api.PausedAnnotation, "")
+		w.within(100*time.Millisecond, "resumed", func() bool { return a.running("s1") || b.running("s2") })
+	})
+}
+
+func TestPauseOutlastsTheHoldersEnd(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(10 * time.Minute)
+		assert.Equal(t, a.identity(), w.holder(), "the Lease has expired, and nobody takes it")
+		assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
+		w.annotate(theSlot, api.PausedAnnotation, "")
+		w.within(40*time.Second, "taken over", func() bool { return b.running("s2") })
+	})
+}
+
+func TestOnePausedSlotPausesAClaimOfSeveral(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free("lock.a", "lock.b")
+		a, b := w.pair(both)
+		w.annotate("lock.b", api.PausedAnnotation, string(api.PauseStop))
+		w.within(time.Second, "released", func() bool {
+			return w.server.lease("lock.a").Holder == "" && w.server.lease("lock.b").Holder == ""
+		})
+		w.pass(10 * time.Minute)
+		assert.Empty(t, w.server.lease("lock.a").Holder, "no pod takes a lock that is of no use to it")
+		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+		assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
+		w.annotate("lock.b", api.PausedAnnotation, "")
+		w.within(100*time.Millisecond, "resumed", func() bool { return a.running("s1") || b.running("s2") })
+	})
+}
+
+func TestNewAgentProcessHeedsAPause(t *testing.T) {
+	for value, stops := range map[api.Pause]bool{api.PauseHold: false, api.PauseStop: true} {
+		t.Run(string(value), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a")
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				hold := a.gates.hold("s1")
+				a.kill()
+				w.annotate(theSlot, api.PausedAnnotation, string(value))
+				w.start("a").gates.connect(a.gates.shim("s1").report)
+				w.pass(10 * time.Second)
+				assert.Equal(t, !stops, a.running("s1"))
+				if !stops {
+					assert.Equal(t, hold, a.gates.hold("s1"), "to resume a hold is not to acquire")
+				}
+				assert.Equal(t, stops, w.holder() == "")
+			})
+		})
+	}
+}
+
+func TestYieldNamesItsSuccessor(t *testing.T) {
+	for _, named := range []string{"b", "c", "d"} {
+		t.Run(named, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a, _ := w.pair()
+				for _, name := range []string{"c", "d"} {
+					w.start(name).gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				}
+				w.pass(time.Second)
+				hold, writes := a.gates.hold("s1"), w.server.requests()
+				w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: hold, Successor: api.Identity(named, "u")}.String())
+				w.within(time.Second, "released", func() bool { return w.holder() != a.identity() })
+				require.True(t, w.pods[named].running("s2"), "the named standby takes the slot at once")
+				l := w.server.lease(theSlot)
+				assert.NotContains(t, l.Annotations, api.YieldAnnotation)
+				assert.NotContains(t, l.Annotations, api.SuccessorAnnotation)
+				assert.Less(t, w.server.requests()-writes, 12, "the other standbys write nothing")
+				w.pass(5 * time.Second)
+				assert.Len(t, w.event("a", "Yielded"), 1)
+			})
+		})
+	}
+}
+
+func TestStaleYieldEndsNoLaterHold(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		hold := a.gates.hold("s1")
+		a.gates.end("s1")
+		w.within(time.Second, "taken", func() bool { return b.running("s2") })
+		w.annotate(theSlot, api.YieldAnnotation, hold)
+		w.pass(10 * time.Minute)
+		assert.True(t, b.running("s2"))
+		assert.Empty(t, b.gates.told())
+	})
+}
+
+func TestVanishedSuccessorDelaysTheOthersOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
+		w.within(time.Second, "released", func() bool { return w.holder() == "" })
+		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
+		assert.InDelta(t, 1, took.Seconds(), 0.1)
+	})
+}
+
+func TestYieldWaitsWhileTheSlotIsPaused(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))
+		w.annotate(theSlot, api.YieldAnnotation, a.gates.hold("s1"))
+		w.pass(time.Minute)
+		require.True(t, a.running("s1"), "nobody would take what the holder gives up")
+		w.annotate(theSlot, api.PausedAnnotation, "")
+		w.within(time.Second, "yielded", func() bool { return b.running("s2") })
+	})
+}
+
+// A holder without a watch reads a person's words when its renewal is refused.
+func TestHolderWithoutAWatchHeedsAtItsRenewal(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		a.link.set(func(l *link) { l.unwatched, l.mute = &kube.StatusError{Code: 429}, true })
+		w.annotate(theSlot, api.YieldAnnotation, a.gates.hold("s1"))
+		took := w.within(10*time.Second, "yielded", func() bool { return b.running("s2") })
+		assert.LessOrEqual(t, took, 6*time.Second, "a sixth of the lease duration, and a moment")
+	})
+}

@@ -1,0 +1,149 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// kinds returns the kinds of the actions that the claim decides on.
+func kinds(c *Claim, now time.Duration, f Facts) (all []Kind, wake time.Duration) {
+	actions, wake := c.Next(now, f)
+	for _, a := range actions {
+		all = append(all, a.Kind)
+	}
+	return all, wake
+}
+
+func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
+	for name, r := range map[string]lease.Record{
+		"released":             {Paused: api.PauseHold},
+		"released, to stop":    {Paused: api.PauseStop},
+		"unknown value":        {Paused: "off"},
+		"names this pod":       {Paused: api.PauseHold, Successor: "a_u"},
+		"holder that vanished": {Paused: api.PauseHold, Holder: "b_u", Hold: "4711", Duration: 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, f, free := one(t)
+			r.UID, r.Version = free.UID, free.Version
+			look := only(t, c, 0, f, Look)
+			look.Read(0, r)
+			for _, at := range []time.Duration{0, time.Minute, time.Hour} {
+				sent, wake := kinds(c, at, f)
+				assert.Empty(t, sent, "after %v", at)
+				assert.Equal(t, Never, wake, "no standby polls a paused slot")
+			}
+			r.Version, r.Paused, r.Holder, r.Successor = "2", "", "", ""
+			look.Watched(time.Hour, r)
+			only(t, c, time.Hour, f, Acquire)
+		})
+	}
+}
+
+func TestPodReleasesItsOwnPausedSlot(t *testing.T) {
+	c, f, free := one(t)
+	look := only(t, c, 0, f, Look)
+	look.Read(0, lease.Record{UID: free.UID, Version: free.Version, Holder: "a_u", Hold: "1", Paused: api.PauseHold})
+	sent, _ := kinds(c, 0, f)
+	assert.Equal(t, []Kind{Release}, sent, "the children of the hold are proven dead")
+}
+
+func TestPausedSlotOfASemaphoreIsLeftOut(t *testing.T) {
+	m := semaphore(t, 1, 2)
+	held := m.pods[0].child.tokens[0].Slot
+	for _, l := range m.leases {
+		if l.record.Holder != "" {
+			r := l.record
+			r.Paused = api.PauseStop
+			m.store(l, r)
+		}
+	}
+	m.settle()
+	m.advance(5 * time.Second)
+	require.NotNil(t, m.pods[0].child, "the other slot is not paused")
+	assert.NotEqual(t, held, m.pods[0].child.tokens[0].Slot)
+	assert.Equal(t, 1, m.pods[0].held())
+}
+
+func TestHolderReadsAPersonsWordsAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		written lease.Record
+		paused  Paused
+		yield   api.Yield
+	}{
+		"paused":       {lease.Record{Paused: api.PauseStop}, Paused{"slot-0", api.PauseStop}, api.Yield{}},
+		"yield":        {lease.Record{Yield: api.Yield{Successor: "b_u"}}, Paused{}, api.Yield{Successor: "b_u"}},
+		"another hold": {lease.Record{Yield: api.Yield{Hold: "x"}}, Paused{}, api.Yield{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := semaphore(t, 1, 1)
+			p := m.pods[0]
+			p.quick = false
+			r := m.leases[0].record
+			r.Paused, r.Yield = c.written.Paused, c.written.Yield
+			if r.Yield.Hold == "" && r.Yield.Successor != "" {
+				r.Yield.Hold, c.yield.Hold = r.Hold, r.Hold
+			}
+			m.store(m.leases[0], r)
+			m.settle()
+			state := p.claim.State()
+			assert.Equal(t, c.paused, state.Paused)
+			assert.Equal(t, c.yield, state.Yield)
+		})
+	}
+}
+
+func TestSuccessorHasAHeadStart(t *testing.T) {
+	released := lease.Record{UID: "uid", Version: "1", Successor: "b_u"}
+	c, f, _ := one(t)
+	look := only(t, c, 0, f, Look)
+	look.Read(time.Second, released)
+	sent, wake := kinds(c, time.Second, f)
+	require.Empty(t, sent)
+	require.Equal(t, time.Second+successorsHeadStart, wake, "counted from when the release was seen")
+	sent, _ = kinds(c, wake-1, f)
+	require.Empty(t, sent)
+	acquire := only(t, c, wake, f, Acquire)
+	assert.Empty(t, acquire.Record.Successor, "the acquiring write removes the name")
+	assert.Empty(t, acquire.Record.Yield)
+
+	c, f, _ = one(t)
+	released.Successor = "a_u"
+	look = only(t, c, 0, f, Look)
+	look.Read(time.Second, released)
+	only(t, c, time.Second, f, Acquire)
+}
+
+func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
+	for _, named := range []string{"b", "c", "d", "e", "gone"} {
+		t.Run(named, func(t *testing.T) {
+			m := semaphore(t, 5, 1)
+			holder := m.running()
+			if named == holder {
+				named = "a"
+			}
+			r := m.leases[0].record
+			r.Yield = api.Yield{Hold: r.Hold, Successor: api.Identity(named, "u")}
+			m.store(m.leases[0], r)
+			m.settle()
+			if named != "gone" {
+				assert.Equal(t, named, m.running())
+				return
+			}
+			assert.Empty(t, m.running())
+			assert.Equal(t, "gone_u", m.leases[0].record.Successor)
+			m.advance(successorsHeadStart * 13 / 12)
+			assert.NotEmpty(t, m.running(), "a successor that is gone delays the others once")
+			assert.NotEqual(t, holder, m.running())
+			assert.Empty(t, m.leases[0].record.Successor)
+		})
+	}
+}

@@ -1,0 +1,28 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"fmt"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// PauseOf returns the pause of a slot in words; empty if the slot is not paused. A value
+// without a meaning of its own is named: the person meant something else by it.
+func PauseOf(slot string, p api.Pause) string {
+	switch {
+	case p == "":
+		return ""
+	case !p.Known():
+		return fmt.Sprintf("the slot %s is paused by hand (%s=%q is neither %s nor %s, and counts as %s)",
+			slot, api.PausedAnnotation, cut(string(p)), api.PauseHold, api.PauseStop, api.PauseHold)
+	}
+	return "the slot " + slot + " is paused by hand"
+}
+
+// mostOfValue bounds how much of a value a message repeats. Each known value is shorter.
+const mostOfValue = 32
+
+func cut(value string) string { return value[:min(len(value), mostOfValue)] }

@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "strings"
+
+// Pause is the value of [PausedAnnotation]; empty if the slot is not paused.
+type Pause string
+
+const (
+	// PauseHold: no pod acquires the slot, and its holder goes on.
+	PauseHold Pause = "hold"
+	// PauseStop: the holder drains and releases, too.
+	PauseStop Pause = "stop"
+)
+
+// PauseOf returns the pause that the annotations of a Lease ask for. An empty value is
+// a [PauseHold].
+func PauseOf(annotations map[string]string) Pause {
+	value, paused := annotations[PausedAnnotation]
+	if paused && value == "" {
+		return PauseHold
+	}
+	return Pause(value)
+}
+
+// Known reports whether the value has a meaning of its own. Any other value counts as
+// [PauseHold]: an application that goes on can still be stopped.
+func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop }
+
+// Yield asks a hold to end. A hold of another number ignores it, so a late reader ends
+// no later hold.
+type Yield struct {
+	// Hold is the number in [HoldAnnotation].
+	Hold string
+	// Successor is the identity of the pod that is to hold next; empty for any.
+	Successor string
+}
+
+// ParseYield returns the yield that a value of [YieldAnnotation] asks for.
+func ParseYield(value string) Yield {
+	hold, successor, _ := strings.Cut(value, " ")
+	return Yield{Hold: hold, Successor: successor}
+}
+
+// String returns the value of [YieldAnnotation]; empty for no yield.
+func (y Yield) String() string {
+	if y.Successor == "" {
+		return y.Hold
+	}
+	return y.Hold + " " + y.Successor
+}
