@@ -43,6 +43,9 @@ type Kind struct {
 	Scope Scope
 	// Forwards marks a kind whose standbys can forward ports: it has one holder.
 	Forwards bool
+	// Ordered marks a kind whose slot goes from an old revision of a workload to a new
+	// one. Where several pods hold, no pod has to wait for the end of another.
+	Ordered bool
 	// Sole marks a kind whose claims do not share a pod with another claim.
 	Sole bool
 
@@ -68,14 +71,14 @@ func (k *Kind) claims(value string) ([]Claim, string) {
 var (
 	// Singleton is a slot for one pod of a workload.
 	Singleton = &Kind{
-		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true,
+		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true, Ordered: true,
 		parse:  parseSingleton,
 		slots:  func(c Claim, of Workload) []string { return []string{SingletonLease(of, c.Name)} },
 		isSlot: isSingletonSlot,
 	}
 	// Lock is a slot for one pod of a namespace.
 	Lock = &Kind{
-		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true,
+		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true, Ordered: true,
 		parse:  parseLocks,
 		slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
 		isSlot: isLockSlot,
