@@ -68,5 +68,30 @@ func annotationsDoc(t *testing.T) string {
 		fmt.Fprintf(&b, "| `%s` | %v | %v | %v | %v, %v | %v |\n", d,
 			budget.Renew, budget.RenewDeadline, budget.Drain, budget.Kill, budget.Margin, budget.Outage())
 	}
+	b.WriteString("\n## On the Lease of a slot\n\n" +
+		"A person, or a program with the right to patch Leases, writes these on the Lease itself. `kubectl metaparticle\n" +
+		"pause`, `resume` and `yield` do. Standbys and the holder watch the Lease, so they act at once.\n\n" +
+		"| annotation | value | what it does |\n|---|---|---|\n")
+	for _, a := range byHand {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", a.Key, a.Value, a.Meaning)
+	}
 	return b.String()
+}
+
+// byHand are the annotations that a person writes on a Lease; the documentation has
+// them.
+var byHand = []Annotation{
+	{
+		Key: PausedAnnotation, Value: "`hold` or `stop`",
+		Meaning: "No pod acquires the slot, whatever becomes of its holder. With `hold` the holder goes on. With `stop` it " +
+			"drains with its pod's grace, and releases. Any other value counts as `hold`, and the pods' conditions and Events say so. " +
+			"A claim of several slots is paused if one of them is; of a semaphore each slot is paused by itself. " +
+			"Enroll keeps a paused Lease that no pod claims. Other programs' electors know nothing of it.",
+	},
+	{
+		Key: YieldAnnotation, Value: "`HOLD` or `HOLD POD_UID`",
+		Meaning: "The hold with the number `HOLD` (`" + HoldAnnotation + "` of the same Lease) drains with its pod's grace, and releases " +
+			"all of its slots. A later hold ignores it. The release names the identity `POD_UID` in `" + SuccessorAnnotation + "`: the " +
+			"other standbys leave that pod a second. While the slot is paused, the yield waits.",
+	},
 }

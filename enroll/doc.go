@@ -12,7 +12,7 @@
 // list of the Roles, made after the Lease exists, proves that.
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
-// unchanged for a whole duration. Enroll deletes the Lease before it removes the
+// unchanged for a whole duration, unless a person has paused its slot. Enroll deletes the Lease before it removes the
 // name from the Roles. An account that no longer claims a Lease loses its right
 // after a duration, too. While others claim the Lease, some Role remembers the
 // Lease and its longest duration.

@@ -90,11 +90,12 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 }
 
 // unclaimed returns the Leases that no pod claims, including those that are gone. If
-// others claim a Lease, it returns the rights of the accounts that no longer do.
+// others claim a Lease, it returns the rights of the accounts that no longer do. A
+// paused Lease stays with its rights: a workload that is scaled to 0 stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	for name, lease := range s.leases {
-		if s.wanted[name] == nil {
+		if s.wanted[name] == nil && !paused(lease) {
 			unclaimed[right{lease: name}] = lease
 		}
 	}
@@ -102,6 +103,7 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 		for name := range known.memories {
 			c := s.wanted[name]
 			switch {
+			case c == nil && paused(s.leases[name]):
 			case c == nil:
 				unclaimed[right{lease: name}] = s.leases[name]
 			case c.accounts[known.key] == "":
@@ -110,6 +112,11 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 		}
 	}
 	return unclaimed
+}
+
+// paused reports whether a person has paused the slot of the Lease.
+func paused(lease *coordinationv1.Lease) bool {
+	return lease != nil && api.PauseOf(lease.Annotations) != ""
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps

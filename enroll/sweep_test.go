@@ -47,6 +47,34 @@ func TestUnclaimedLeaseIsSweptAfterAWholeDuration(t *testing.T) {
 	assert.Empty(t, holder(w.lease("lock.x")), "a swept Lease must be created free")
 }
 
+func TestPausedLeaseIsNotSwept(t *testing.T) {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	lease := w.lease("lock.x")
+	lease.Annotations = map[string]string{api.PausedAnnotation: string(api.PauseHold)}
+	require.NoError(t, w.server.Update(t.Context(), lease))
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	assert.Zero(t, w.settle(r))
+	require.NotNil(t, w.lease("lock.x"))
+	assert.NotNil(t, w.role("till"))
+
+	w.create(gated("b", "till", "lock.x"))
+	w.settle(r)
+	lease = w.lease("lock.x")
+	assert.NotEmpty(t, lease.Annotations, "the new pod finds its slot paused")
+	lease.Annotations = nil
+	require.NoError(t, w.server.Update(t.Context(), lease))
+	w.remove(gated("b", "till", "lock.x"))
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.Nil(t, w.lease("lock.x"))
+}
+
 func TestNewProcessWaitsAWholeDuration(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)

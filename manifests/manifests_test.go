@@ -116,7 +116,7 @@ func texts(t *testing.T) map[string]string {
 func TestManifestsUseKnownNamesAlone(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
-		api.WorkloadAnnotation, api.ManagedLabel, api.Prefix,
+		api.WorkloadAnnotation, api.ManagedLabel, api.PausedAnnotation, api.YieldAnnotation, api.Prefix,
 	}
 	for _, a := range api.Annotations {
 		known = append(known, a.Key)
@@ -209,6 +209,12 @@ func TestLeasePolicyContainsMaximumDurationAndIdentity(t *testing.T) {
 	assert.Contains(t, lease, fmt.Sprintf("<= %d\n", int(api.MaxLeaseDuration.Seconds())))
 	assert.Equal(t, "p_u", api.Identity("p", "u"))
 	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
+}
+
+func TestLeasePolicyNamesWhatAPersonWrites(t *testing.T) {
+	for _, key := range []string{api.PausedAnnotation, api.YieldAnnotation} {
+		assert.Equal(t, 2, strings.Count(texts(t)["policies/lease.yaml"], "[?'"+key+"']"), key)
+	}
 }
 
 func TestEnrollUsesOneNameEverywhere(t *testing.T) {

@@ -23,7 +23,8 @@ func TestPlanted(t *testing.T) { play.Planted(t) }
 func TestPlantedClaims(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
-		"margin-of-a-tenth", "no-margin", "own-duration", "polling", "read-makes-pauses-short")
+		"margin-of-a-tenth", "no-margin", "own-duration",
+		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
 // Without the libraries of Kubernetes this package compiles in less than a minute, with

@@ -46,7 +46,17 @@ func (c *chaos) settling() time.Duration {
 		{"a pod that cannot have its second slot keeps the first, and then stands back", slow(d + d/6)},
 		{"containers and enroll begin anew", 5 * time.Second},
 		{"a kubelet restarts all containers, whose slot expires", c.restarting()},
+		{"a pod that a release names comes first", c.preceding()},
 	})
+}
+
+// preceding bounds how long standbys leave a free slot to the pod that a release names.
+// Only a person has a release name a pod.
+func (c *chaos) preceding() time.Duration {
+	if c.person == nil {
+		return 0
+	}
+	return slow(time.Second)
 }
 
 // restarting bounds how long a slot has no holder after an agent of the gate "pod" has

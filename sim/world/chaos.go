@@ -25,6 +25,8 @@ type chaos struct {
 	// no trace would be left of a held Lease.
 	takesLeases, takesRoles bool
 	elector                 *elector
+	// person is nil in most seeds.
+	person *person
 	// climate is the weather that lasts for the whole seed.
 	climate weather
 	// patient: leases may be long.
@@ -78,6 +80,7 @@ func (w *World) newChaos() *chaos {
 		c.elector.paused = true
 		c.longest = max(c.longest, electorLease)
 	}
+	c.newPerson()
 	w.latest = max(w.latest, c.longest)
 	if chance(w.rng, .5) {
 		c.climate = pick(w.rng, climates(c.longest))
@@ -275,6 +278,9 @@ func (c *chaos) heal() {
 	}
 	if c.elector != nil {
 		c.elector.paused = true
+	}
+	if c.person != nil {
+		c.person.resume()
 	}
 	for _, n := range c.nodes {
 		n.heal()

@@ -42,6 +42,8 @@ const (
 	undrained = "undrained"
 	// kept: a hold ended between an init container and the application.
 	kept = "kept"
+	// pausedTaken: a pod acquired a slot that a person had paused.
+	pausedTaken = "paused-taken"
 	// freed: a Lease that a pod may hold became free, and that pod did not release it.
 	freed = "freed"
 )
@@ -225,6 +227,7 @@ func (w *World) leaseStored(by, slot string, before, after version) {
 	case acquires:
 		w.note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
 		w.checkAcquired(slot, &is, hold)
+		w.checkPaused(slot, is.Holder, was.Annotations, hold)
 	case is.Holder == "" && was.Holder != "":
 		w.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		w.checkReleased(by, slot, &was, held)

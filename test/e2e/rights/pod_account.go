@@ -139,6 +139,8 @@ func (r rights) attempts() map[string]attempt {
 		"the rest of its own status":           {status(r.Namespace, r.standby, `{"status":{"message":"hello"}}`), notYours},
 		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
 		"a label of a Lease":                   {r.labelLease, ""},
+		"pause a slot in its own name":         {r.word(api.PausedAnnotation, string(api.PauseHold)), notYours},
+		"ask a holder to yield":                {r.word(api.YieldAnnotation, "4711"), notYours},
 		"a Secret, a Role, another's token":    {r.readSecrets, none},
 		"the spec of itself":                   {r.patchSelf, none},
 	}
@@ -176,6 +178,21 @@ func (r rights) patchSelf(ctx context.Context) error {
 }
 
 // labelLease removes the label by which the policies know a Lease.
+// word writes what a person alone may write, with the pod's own identity.
+func (r rights) word(key, value string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		me := api.Identity(r.standby.Name, string(r.standby.UID))
+		lease.Spec.HolderIdentity = &me
+		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value)
+		_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
+		return err
+	}
+}
+
 func (r rights) labelLease(ctx context.Context) error {
 	lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
 	if err != nil {

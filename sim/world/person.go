@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// person writes by hand on Leases while there is trouble. Three of ten seeds of the
+// chaos have a person.
+type person struct {
+	*chaos
+	rng *rand.Rand
+}
+
+func (c *chaos) newPerson() {
+	p := &person{chaos: c, rng: c.source("person")}
+	if chance(p.rng, .3) {
+		c.person = p
+		p.later()
+	}
+}
+
+// later writes now and then.
+func (p *person) later() {
+	p.after(p.scale()*between(p.rng, 0, 20*time.Second), func() {
+		if !p.calm {
+			p.write()
+		}
+		p.later()
+	})
+}
+
+// write pauses a slot, resumes it, or asks its hold to yield.
+func (p *person) write() {
+	slot, what := pick(p.rng, p.slots), p.rng.IntN(6)
+	successor := pick(p.rng, []string{"", "gone_uid", pick(p.rng, p.pods).identity()})
+	p.annotate(slot, func(annotations map[string]string) {
+		switch what {
+		case 0:
+			annotations[api.PausedAnnotation] = string(api.PauseHold)
+		case 1:
+			annotations[api.PausedAnnotation] = string(api.PauseStop)
+		case 2:
+			delete(annotations, api.PausedAnnotation)
+		default:
+			annotations[api.YieldAnnotation] = api.Yield{Hold: annotations[api.HoldAnnotation], Successor: successor}.String()
+		}
+	})
+}
+
+// resume resumes all slots.
+func (p *person) resume() {
+	for _, slot := range p.slots {
+		p.annotate(slot, func(annotations map[string]string) { delete(annotations, api.PausedAnnotation) })
+	}
+}
+
+// annotate changes the annotations of a slot's Lease.
+func (p *person) annotate(slot string, change func(annotations map[string]string)) {
+	lease, ok := p.api.lease(slot)
+	if !ok {
+		return
+	}
+	next := lease.Clone()
+	if next.Annotations == nil {
+		next.Annotations = map[string]string{}
+	}
+	change(next.Annotations)
+	p.note("a person", "writes on %s: paused %q, yield %q", slot, next.Annotations[api.PausedAnnotation], next.Annotations[api.YieldAnnotation])
+	raw, err := json.Marshal(next)
+	must(err)
+	_, err = p.api.put("a person", "Lease", slot, raw)
+	must(err)
+}
+
+// checkPaused demands that no pod acquires a paused slot. Another elector knows of no
+// pause, and begins no hold.
+func (w *World) checkPaused(slot, holder string, was map[string]string, hold string) {
+	if _, paused := was[api.PausedAnnotation]; paused && hold != was[api.HoldAnnotation] {
+		w.violate(pausedTaken, "%s takes %s (hold %s), which is paused", holder, slot, hold)
+	}
+}
