@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -39,6 +41,12 @@ type hold struct {
 	gap time.Duration
 	// paused is the pause that people have been told of.
 	paused claim.Paused
+	// rollout is what the next renewal says about the order of revisions, and turn what
+	// the order says about the hold. servedSince is the instant since which the children
+	// serve; zero while they do not.
+	rollout     turn.Rollout
+	turn        turn.Holding
+	servedSince time.Duration
 }
 
 // newHold returns the hold of the slots that were acquired.
@@ -49,6 +57,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.served = !h.serving.IsZero()
 		u.deletion.asked = h.id // by the process that began it
 	}
+	h.rollout = slotOf(u.claim.Record(h.slots[0])).Rollout
 	// A yield that was asked for before there was anything to yield is over.
 	u.yielding = false
 	return h
@@ -72,6 +81,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
+		h.turn = h.order(state)
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)
@@ -82,7 +92,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		if h.needed(state) {
 			h.noteServing(state)
 		}
-		wake = min(wake, h.renew(ctx, state, true), h.appear(ctx, state))
+		wake = min(wake, h.turn.Wake, h.renew(ctx, state, true), h.appear(ctx, state))
+		wake = min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
 		if err := h.loop.wait(ctx, wake); err != nil {
 			return ending{}, err
 		}
@@ -117,6 +128,8 @@ type ending struct {
 	reason    string
 	grace     time.Duration
 	successor string
+	// turn is the revision that has its turn next; zero for none.
+	turn api.Revision
 }
 
 // ends returns why the hold has to end now, or the instant at which it may have to.
@@ -153,7 +166,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// asked returns the end that a person asks for. A paused slot is yielded to nobody, so a
+// asked returns the end that a person asks for, or the order of revisions. A paused slot is yielded to nobody, so a
 // yield waits until the slot is resumed. In a deleted pod whose application a kubelet
 // stops, nothing would follow.
 func (h *hold) asked(s claim.State) ending {
@@ -168,6 +181,11 @@ func (h *hold) asked(s claim.State) ending {
 		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
 	case u.yielding:
 		return ending{reason: show.ReasonYield, grace: grace}
+	case !u.stays():
+	case h.turn.Failed:
+		return ending{reason: show.ReasonTurnFailed, grace: grace}
+	case h.turn.To != "":
+		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
 	}
 	return ending{}
 }
@@ -202,6 +220,10 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Notes.Serving = h.serving
+	if h.unit.rollout.ordered() {
+		text := h.rollout.String()
+		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
+	}
 	return h.loop.act(ctx, f)
 }
 
@@ -223,7 +245,52 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
+		Turn: h.turn.Message,
 	}))
+}
+
+// order decides what the order of revisions says about the hold.
+func (h *hold) order(s claim.State) turn.Holding {
+	r := h.unit.rollout
+	if !r.ordered() {
+		return turn.Holding{Wake: turn.Never}
+	}
+	switch {
+	case !h.serves():
+		h.servedSince = 0
+	case h.servedSince == 0:
+		h.servedSince = h.loop.now
+	}
+	got := r.pod.Hold(h.loop.now, h.unit.config.Wall(), h.facts(s))
+	h.rollout = got.Rollout
+	return got
+}
+
+// facts returns what package turn's decisions about the hold depend on.
+func (h *hold) facts(s claim.State) turn.Hold {
+	return turn.Hold{
+		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: h.rollout,
+		Serves: h.servedSince != 0, Serving: h.servedSince, Paused: s.Paused.Slot != "", Ask: h.unit.rollout.asks.last,
+	}
+}
+
+// part notes what the release of the hold says about the order, and returns the pod that
+// the release names.
+func (h *hold) part(end ending) (successor string) {
+	r := h.unit.rollout
+	if !r.ordered() {
+		return end.successor
+	}
+	s := slotOf(h.unit.claim.Record(h.slots[0]))
+	s.Hold, s.Rollout = h.id, h.rollout
+	to, revision := end.successor, end.turn
+	if to == "" && !h.unit.stays() {
+		to, revision = r.pod.Deleted(h.loop.now, h.facts(h.unit.claim.State()))
+	}
+	left, successor := r.pod.Released(s, to, revision)
+	r.parting = parting{hold: h.id, text: left.String()}
+	r.waiting = turn.Waiting{Failed: h.rollout.Yielder != ""}
+	return successor
 }
 
 // letGo ends the hold. The claim is a standby's again. The claim releases proven slots
@@ -232,7 +299,7 @@ func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
 	u.probes.Follow(nil)
-	part := claim.Parting{Successor: end.successor}
+	part := claim.Parting{Successor: h.part(end)}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
@@ -245,7 +312,8 @@ func (h *hold) letGo(end ending) {
 		// The disk is no better in a moment. A pod with a good one goes first, and if
 		// there is none, this pod writes no more than a holder does.
 		part.GiveBack, part.HeadStart = true, budget.Renew
-	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused:
+	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
+		reason == show.ReasonTurnFailed:
 		part.GiveBack = true
 	}
 	u.claim.LetGo(h.loop.now, part)

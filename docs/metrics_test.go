@@ -60,7 +60,7 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server said no to the write. `unanswered`: nobody knows yet whether the write was stored"},
-			{"reason", []string{"Ended", "Yielded", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted"},
+			{"reason", []string{"Ended", "Yielded", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted", "TurnFailed"},
 				"`Ended`: the application ended by itself. All others are Events of the pod, too, which tell more"},
 		},
 	},

@@ -58,7 +58,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true // an answer is on its way
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.freeAt(); p.now < at {
+		if at, _ := s.freeAt(p); p.now < at {
 			p.wakeAt(at)
 			return false
 		}
@@ -94,6 +94,7 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 		next, err = self.Resume(r, c.hold, c.token(s.name), notes, p.facts.Wall)
 	} else {
 		next, err = self.Acquire(r, c.hold, notes, p.facts.Wall)
+		next.Rollout = p.facts.rollout(Acquire, r, c.hold)
 	}
 	if err != nil {
 		s.lookAgain(p.now, 0) // the record names no object to replace

@@ -59,7 +59,7 @@ func (n need) anyOne(p *plan, c campaign) slots {
 			p.wakeAt(at)
 			continue
 		}
-		if r, _ := s.view.Record(); s.proven(p.facts, r) || r.Holder == "" && r.Successor == n.Self.Identity {
+		if r, _ := s.view.Record(); s.proven(p.facts, r) || s.named() {
 			own = append(own, s)
 		}
 		free = append(free, s)

@@ -133,17 +133,24 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 
 // freeAt returns the instant from which this pod may acquire the slot; false while the
 // Lease is out of sight. A paused slot is free at no instant, whatever its age. A pod
-// that a release does not name leaves the named pod its head start.
-func (s *slot) freeAt() (time.Duration, bool) {
+// that a release does not name leaves the named pod its head start. A pod whose revision
+// has failed leaves the slot to others for longer.
+func (s *slot) freeAt(p *plan) (time.Duration, bool) {
 	r, _ := s.view.Record()
 	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
 	switch {
 	case r.Paused != "":
 		return Never, sees
 	case sees && r.Holder == "" && r.Successor != "" && r.Successor != s.Self.Identity:
-		return at + successorsHeadStart, true
+		return max(at+successorsHeadStart, p.facts.TakeFrom), true
 	}
-	return at, sees
+	return max(at, p.facts.TakeFrom), sees
+}
+
+// named reports whether the release of the slot names this pod.
+func (s *slot) named() bool {
+	r, ok := s.view.Record()
+	return ok && r.Holder == "" && r.Successor == s.Self.Identity
 }
 
 // obtainableAt returns the instant from which the slot may be taken, as far as is seen.
@@ -151,7 +158,7 @@ func (s *slot) freeAt() (time.Duration, bool) {
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.freeAt()
+	at, sees := s.freeAt(p)
 	// Where watches are refused, an agent never sees all slots at one instant. So a
 	// read of the others within a duration is enough. Before a slot is taken it is
 	// read again.
@@ -172,7 +179,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // has to be seen free, without a request under way or a write refused just now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.freeAt()
+	at, sees := s.freeAt(p)
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
 		return Never
@@ -257,6 +264,11 @@ func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 		at = min(at, of(s.held))
 	}
 	return at
+}
+
+// named reports whether the release of any slot names this pod.
+func (all slots) named() bool {
+	return slices.ContainsFunc(all, (*slot).named)
 }
 
 // paused reports whether a person has paused any of the slots.

@@ -103,8 +103,9 @@ type View struct {
 	Known  bool
 	// Mine: the Lease names this pod.
 	Mine bool
-	// ExpiresAt is the instant from which its holder is known to be one no more.
-	ExpiresAt time.Duration
+	// ExpiresAt is the instant from which its holder is known to be one no more. FreeAt is
+	// the instant from which it is free; [Never] while it is out of sight.
+	ExpiresAt, FreeAt time.Duration
 }
 
 // Views returns the slots as the claim sees them.
@@ -112,9 +113,13 @@ func (c *Claim) Views() []View {
 	var views []View
 	for _, s := range c.need.slots {
 		r, ok := s.view.Record()
+		free, sees := s.view.FreeAt(s.Self.Budget.Duration)
+		if !sees {
+			free = Never
+		}
 		views = append(views, View{
 			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r),
-			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration),
+			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free,
 		})
 	}
 	return views

@@ -21,6 +21,8 @@ const (
 	ReasonNotGranted = "NotGranted"
 	// ReasonNotStarted: no container asked for a grant after an init container.
 	ReasonNotStarted = "NotStarted"
+	// ReasonTurnFailed: a newer revision has not served in its turn.
+	ReasonTurnFailed = "TurnFailed"
 )
 
 // Reasons of the pod's condition.
@@ -39,6 +41,8 @@ const (
 	ReadyChildRunning = "ChildOfEarlierHold"
 	// ReadyPaused: nobody holds, and nobody is to.
 	ReadyPaused = "Paused"
+	// ReadyInTurn: the application serves, and has to do so for longer.
+	ReadyInTurn = "InItsTurn"
 )
 
 // Reasons of the Events on the pod, beside those of a hold's end.
