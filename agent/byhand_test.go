@@ -113,7 +113,7 @@ func TestPauseStopsTheHolder(t *testing.T) {
 		w.within(2*time.Second, "released", func() bool { return w.holder() == "" })
 		before := w.server.requests()
 		w.pass(time.Hour)
-		assert.Less(t, w.server.requests()-before, 10, "no pod polls a paused slot")
+		assert.Less(t, w.server.requests()-before, 60, "two standbys look every five minutes, in case their watches are mute")
 		assert.Empty(t, w.holder())
 		for _, pod := range []*pod{a, b} {
 			assert.Equal(t, "False Paused", pod.ready())

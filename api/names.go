@@ -130,6 +130,17 @@ const (
 	SuccessorAnnotation = Prefix + "successor"
 )
 
+// The agent's words in Events and in its condition that a program reads. An Event of
+// either reason names the slot.
+const (
+	ReasonAcquired = "Acquired"
+	ReasonReleased = "Released"
+	// ReasonChildRunning: a pod does not compete, because of a child of an earlier hold.
+	ReasonChildRunning = "ChildOfEarlierHold"
+	// Draining begins, or follows a colon in, the message of an Event by which a hold ends.
+	Draining = "draining"
+)
+
 // The words that a person writes on the Lease of a slot.
 const (
 	// PausedAnnotation keeps every pod from acquiring the slot. Its value is a [Pause].

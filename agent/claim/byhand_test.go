@@ -36,11 +36,18 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 			r.UID, r.Version = free.UID, free.Version
 			look := only(t, c, 0, f, Look)
 			look.Read(0, r)
-			for _, at := range []time.Duration{0, time.Minute, time.Hour} {
+			for _, at := range []time.Duration{0, time.Minute, pausedLook - 1} {
 				sent, wake := kinds(c, at, f)
 				assert.Empty(t, sent, "after %v", at)
-				assert.Equal(t, Never, wake, "no standby polls a paused slot")
+				assert.Equal(t, pausedLook, wake)
 			}
+			look.Watched(pausedLook-1, r)
+			sent, _ := kinds(c, pausedLook, f)
+			require.Empty(t, sent, "the watch has told something")
+			look = only(t, c, 2*pausedLook, f, Look) // the watch may be mute
+			look.Read(time.Hour, r)
+			sent, _ = kinds(c, time.Hour, f)
+			require.Empty(t, sent)
 			r.Version, r.Paused, r.Holder, r.Successor = "2", "", "", ""
 			look.Watched(time.Hour, r)
 			only(t, c, time.Hour, f, Acquire)

@@ -57,6 +57,9 @@ func (c campaign) take(p *plan, s *slot) bool {
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
 		return true // an answer is on its way
 	}
+	if !c.resumed && r.Paused != "" {
+		return false // whatever its age, and whoever held it
+	}
 	if !c.resumed && !s.proven(p.facts, r) {
 		if at, _ := s.freeAt(p); p.now < at {
 			p.wakeAt(at)

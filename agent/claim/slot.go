@@ -131,18 +131,14 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
-// freeAt returns the instant from which this pod may acquire the slot; false while the
-// Lease is out of sight. A paused slot is free at no instant, whatever its age. A pod
-// that a release does not name leaves the named pod its head start. A pod whose revision
-// has failed leaves the slot to others for longer.
+// freeAt returns the instant from which this pod may acquire a slot that is not paused;
+// false while the Lease is out of sight. A pod that a release does not name leaves the
+// named pod its head start. A pod whose revision has failed leaves the slot for longer.
 func (s *slot) freeAt(p *plan) (time.Duration, bool) {
 	r, _ := s.view.Record()
 	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
-	switch {
-	case r.Paused != "":
-		return Never, sees
-	case sees && r.Holder == "" && r.Successor != "" && r.Successor != s.Self.Identity:
-		return max(at+successorsHeadStart, p.facts.TakeFrom), true
+	if sees && r.Holder == "" && r.Successor != "" && r.Successor != s.Self.Identity {
+		at += successorsHeadStart
 	}
 	return max(at, p.facts.TakeFrom), sees
 }
@@ -204,6 +200,26 @@ func (s *slot) beginLook(p *plan) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
+// pausedLook is the longest time for which a standby trusts a silent watch of a paused
+// slot. A paused Lease runs out for nobody, so no refused write would reveal a mute
+// watch. The look costs two requests, fewer than a holder sends in such a time. The API
+// server itself ends a mute watch after hours.
+const pausedLook = 5 * time.Minute
+
+// doubt ends a look of a paused slot that has told nothing for long.
+func (s *slot) doubt(p *plan) {
+	r, ok := s.view.Record()
+	at := s.view.Heard() + pausedLook
+	switch {
+	case !ok || r.Paused == "" || !s.look.on:
+	case p.now < at:
+		p.wakeAt(at)
+	default:
+		s.endLook()
+		s.view.Blind()
+	}
+}
+
 // lookAgain ends a look that shows nothing any more, and puts the next one off.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	s.endLook()
@@ -238,6 +254,9 @@ func (all slots) endedLooks() []Action {
 // answer is the better news.
 func (all slots) lookAll(p *plan) {
 	for _, s := range all {
+		if s.held == nil {
+			s.doubt(p)
+		}
 		switch {
 		case s.held != nil:
 			// Its watch goes on.

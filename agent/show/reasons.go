@@ -3,6 +3,8 @@
 
 package show
 
+import "github.com/metaparticle-io/metaparticle/api"
+
 // Reasons why a hold ends, as they appear in logs, in Events, in metrics and at the
 // shims.
 const (
@@ -38,7 +40,7 @@ const (
 	ReadyOther        = "OtherWorkloadHolds"
 	ReadyPortsInUse   = "PortsInUse"
 	ReadyUnreachable  = "HolderUnreachable"
-	ReadyChildRunning = "ChildOfEarlierHold"
+	ReadyChildRunning = api.ReasonChildRunning
 	// ReadyPaused: nobody holds, and nobody is to.
 	ReadyPaused = "Paused"
 	// ReadyInTurn: the application serves, and has to do so for longer.
@@ -47,8 +49,8 @@ const (
 
 // Reasons of the Events on the pod, beside those of a hold's end.
 const (
-	eventAcquired    = "Acquired"
-	eventReleased    = "Released"
+	eventAcquired    = api.ReasonAcquired
+	eventReleased    = api.ReasonReleased
 	eventNotReleased = "NotReleased"
 	eventShimSilent  = "ShimSilent"
 	eventKilling     = "Killing" // as the kubelet calls it

@@ -5,19 +5,10 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
 	"time"
-
-	"k8s.io/client-go/discovery"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 const explainUsage = `Says why a pod or workload is, or is not, gated, and who holds its slots.
@@ -31,19 +22,7 @@ or cronjob, or kubectl's short name of it.
 const readTimeout = 30 * time.Second
 
 func explainCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	overrides := &clientcmd.ConfigOverrides{}
-	flags := flag.NewFlagSet("explain", flag.ContinueOnError)
-	flags.SetOutput(std.err)
-	flags.Usage = func() {
-		fmt.Fprint(std.err, explainUsage)
-		flags.PrintDefaults()
-	}
-	const namespaceUsage = "namespace; default: that of the context"
-	flags.StringVar(&overrides.Context.Namespace, "n", "", namespaceUsage)
-	flags.StringVar(&overrides.Context.Namespace, "namespace", "", namespaceUsage)
-	flags.StringVar(&overrides.CurrentContext, "context", "", "context of the kubeconfig")
-	flags.StringVar(&rules.ExplicitPath, "kubeconfig", "", "file to find the cluster by (environment: KUBECONFIG)")
+	flags, connection := newFlags("explain", explainUsage, std)
 	rest, err := parse(flags, args)
 	if err != nil {
 		return exitError, err
@@ -52,47 +31,13 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	if err != nil {
 		return exitError, err
 	}
-	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	namespace, _, err := config.Namespace()
+	cluster, namespace, err := connection.open()
 	if err != nil {
-		return exitError, fmt.Errorf("find the cluster: %w", err)
-	}
-	connection, err := config.ClientConfig()
-	if err != nil {
-		return exitError, fmt.Errorf("find the cluster: %w", err)
-	}
-	reader, err := client.New(connection, client.Options{Scheme: clientgoscheme.Scheme})
-	if err != nil {
-		return exitError, fmt.Errorf("reach the cluster: %w", err)
+		return exitError, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return exitOK, explain(ctx, cluster{Reader: reader, minor: minor(connection)}, std.out, namespace, kind, name, time.Now())
-}
-
-// cluster is the API server to read from, and its minor version of Kubernetes 1.
-type cluster struct {
-	client.Reader
-	minor int
-}
-
-// minor returns the cluster's minor version of Kubernetes 1. If the version is
-// unknown, explain assumes that every gate works. The webhook refuses such pods
-// itself.
-func minor(connection *rest.Config) int {
-	discover, err := discovery.NewDiscoveryClientForConfig(connection)
-	if err != nil {
-		return feature.RestartsAll
-	}
-	info, err := discover.ServerVersion()
-	if err != nil {
-		return feature.RestartsAll
-	}
-	n, err := feature.MinorVersion(info)
-	if err != nil {
-		return feature.RestartsAll
-	}
-	return n
+	return exitOK, explain(ctx, cluster, std.out, namespace, kind, name, time.Now())
 }
 
 // kindsByName maps the names that kubectl accepts to kinds.

@@ -92,7 +92,7 @@ func event(kind, name, reason, message string) *corev1.Event {
 	}
 }
 
-func objects(lists ...any) []client.Object {
+func together(lists ...any) []client.Object {
 	var all []client.Object
 	for _, l := range lists {
 		switch l := l.(type) {
@@ -116,12 +116,12 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
 	kind, name, _ := strings.Cut(target, "/")
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", kind, name, noon))
+	require.NoError(t, explain(t.Context(), cluster{WithWatch: reader, minor: feature.RestartsAll}, &out, "shop", kind, name, noon))
 	return out.String()
 }
 
 func TestAnswerNamesHolderAndStandbys(t *testing.T) {
-	there := objects(deployment(claim, claim), leaseOf("a"),
+	there := together(deployment(claim, claim), leaseOf("a"),
 		gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
 		gatedPod("b", corev1.ConditionFalse, "HolderUnreachable", "nothing answers"))
 	assert.Equal(t, `Deployment/biller in shop: gated, 2 pods
@@ -157,30 +157,30 @@ func TestAnswerNamesEachReasonForAnUngatedPod(t *testing.T) {
 		silent  []string
 	}{
 		"claims nothing": {
-			true, "Deployment/biller", objects(deployment(nil, nil), plainPod("a", nil)),
+			true, "Deployment/biller", together(deployment(nil, nil), plainPod("a", nil)),
 			[]string{"not gated, 1 pod\n", "claim nothing: annotate it"}, []string{"NotGated", "slots:"},
 		},
 		"opted out": {
-			true, "Deployment/biller", objects(deployment(nil, map[string]string{api.InjectAnnotation: "false"}), plainPod("a", nil)),
+			true, "Deployment/biller", together(deployment(nil, map[string]string{api.InjectAnnotation: "false"}), plainPod("a", nil)),
 			[]string{"claim nothing, and opt out by metaparticle.io/inject"}, []string{"annotate it"},
 		},
 		"namespace not opted in": {
-			false, "Deployment/biller", objects(deployment(claim, nil), plainPod("a", nil)),
+			false, "Deployment/biller", together(deployment(claim, nil), plainPod("a", nil)),
 			[]string{"NamespaceNotOptedIn: ", "kubectl label namespace shop metaparticle.io/injection=enabled", "the template lacks metaparticle.io/singleton"},
 			nil,
 		},
 		"annotated before the label": {
-			true, "Deployment/biller", objects(deployment(claim, nil), plainPod("a", nil)),
+			true, "Deployment/biller", together(deployment(claim, nil), plainPod("a", nil)),
 			[]string{"the template lacks metaparticle.io/singleton", "NotGated: ", "on the workload, not on its template", "has no Lease yet"},
 			[]string{"NamespaceNotOptedIn"},
 		},
 		"rollout in progress": {
 			true, "Deployment/biller",
-			objects(deployment(claim, claim), plainPod("a", nil), gatedPod("b", corev1.ConditionTrue, "Holding", ""), leaseOf("b")),
+			together(deployment(claim, claim), plainPod("a", nil), gatedPod("b", corev1.ConditionTrue, "Holding", ""), leaseOf("b")),
 			[]string{"gated in part, 1 of 2 pods", "from before the annotation", "a  not gated"}, []string{"NotGated"},
 		},
 		"mistake in an annotation": {
-			true, "Deployment/biller", objects(deployment(misspelt, misspelt),
+			true, "Deployment/biller", together(deployment(misspelt, misspelt),
 				event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: …`),
 				event("ReplicaSet", "biller-1", "FailedMount", "of no concern")),
 			[]string{
@@ -191,27 +191,27 @@ func TestAnswerNamesEachReasonForAnUngatedPod(t *testing.T) {
 		},
 		"gated before the mistake": {
 			true, "Deployment/biller",
-			objects(deployment(misspelt, misspelt), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
+			together(deployment(misspelt, misspelt), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
 			[]string{"gated, 1 pod; of those to come:\n  - BadAnnotation: ", "held by a, "}, []string{"NotGated"},
 		},
 		"gated before the claim was removed": {
 			true, "Deployment/biller",
-			objects(deployment(nil, nil), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
+			together(deployment(nil, nil), gatedPod("a", corev1.ConditionTrue, "Holding", ""), leaseOf("a")),
 			[]string{"gated, 1 pod; of those to come:\n  - it and its template claim nothing", "held by a, "}, []string{"not gated"},
 		},
 		"template differs": {
-			true, "Deployment/biller", objects(deployment(claim, map[string]string{api.SingletonAnnotation: "false"}), plainPod("a", nil)),
+			true, "Deployment/biller", together(deployment(claim, map[string]string{api.SingletonAnnotation: "false"}), plainPod("a", nil)),
 			[]string{`TemplateDiffers: metaparticle.io/singleton is "true" here and "false" in the template`}, nil,
 		},
 		"Job annotated too late": {
-			true, "Job/once", objects(job), []string{"JobImmutable: metaparticle.io/singleton does not reach"}, []string{"the template lacks"},
+			true, "Job/once", together(job), []string{"JobImmutable: metaparticle.io/singleton does not reach"}, []string{"the template lacks"},
 		},
 		"not injected": {
-			true, "Pod/a", objects(deployment(claim, claim), plainPod("a", claim)),
+			true, "Pod/a", together(deployment(claim, claim), plainPod("a", claim)),
 			[]string{"Pod/a (of Deployment/biller) in shop: not gated", "NotInjected: "}, nil,
 		},
 		"forged marks": {
-			true, "Pod/a", objects(deployment(claim, claim), plainPod("a", map[string]string{api.SlotsAnnotation: slot})),
+			true, "Pod/a", together(deployment(claim, claim), plainPod("a", map[string]string{api.SlotsAnnotation: slot})),
 			[]string{"not gated"}, []string{"stands by"},
 		},
 	} {
@@ -229,7 +229,7 @@ func TestAnswerNamesEachReasonForAnUngatedPod(t *testing.T) {
 
 func TestAnswerNamesAVanishedHolder(t *testing.T) {
 	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
-	there := objects(deployment(claim, claim), standby)
+	there := together(deployment(claim, claim), standby)
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
 		"held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago, a pod that is gone: free when it has not been renewed for 30 s")
 
@@ -245,7 +245,7 @@ func TestAnswerNamesUnreadableObjects(t *testing.T) {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", nil)
 	}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
-	there := objects(namespace, deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", "it is"))
+	there := together(namespace, deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", "it is"))
 	reader := fake.NewClientBuilder().WithObjects(there...).WithInterceptorFuncs(interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 			switch o.(type) {
@@ -264,7 +264,7 @@ func TestAnswerNamesUnreadableObjects(t *testing.T) {
 		},
 	}).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), cluster{WithWatch: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
 	assert.Contains(t, out.String(), "Ready  Holding: it is")
 	assert.Contains(t, out.String(), "not readable:\n  read "+slot+": leases")
 	assert.Contains(t, out.String(), "read events: events")
@@ -276,7 +276,7 @@ func TestAnswerNamesAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{Reader: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), cluster{WithWatch: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
 	assert.Contains(t, out.String(), "Metaparticle is not installed")
 }
 
@@ -284,7 +284,7 @@ func TestAnswerNamesAMissingInstallation(t *testing.T) {
 func TestNewPodWithTheHoldersNameStandsBy(t *testing.T) {
 	again := gatedPod("a", corev1.ConditionFalse, "NoHolder", "")
 	again.UID = "another"
-	got := answer(t, true, "Deployment/biller", objects(deployment(claim, claim), leaseOf("a"), again)...)
+	got := answer(t, true, "Deployment/biller", together(deployment(claim, claim), leaseOf("a"), again)...)
 	assert.Contains(t, got, "a pod that is gone")
 	assert.Contains(t, got, "  a  stands by  ")
 }

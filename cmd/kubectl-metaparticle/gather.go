@@ -69,6 +69,15 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	e.labels = namespace.Labels
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
 	e.missing = apierrors.IsNotFound(e.cluster.Get(ctx, types.NamespacedName{Name: webhookName}, configuration))
+	if err := e.find(ctx, kind, name); err != nil {
+		return err
+	}
+	e.readEvents(ctx)
+	return nil
+}
+
+// find finds the pods of a pod's or workload's group, and the slots that they claim.
+func (e *explainer) find(ctx context.Context, kind, name string) error {
 	if kind == "Pod" {
 		e.asked = new(corev1.Pod)
 		if err := e.get(ctx, name, e.asked); err != nil {
@@ -88,7 +97,6 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 		return err
 	}
 	e.readLeases(ctx)
-	e.readEvents(ctx)
 	return nil
 }
 
@@ -238,7 +246,7 @@ func (e *explainer) readEvents(ctx context.Context) {
 		return
 	}
 	for _, event := range events.Items {
-		if about[event.InvolvedObject.UID] && refusal(event) {
+		if about[event.InvolvedObject.UID] && refuses(event) {
 			e.events = append(e.events, event)
 		}
 	}

@@ -24,18 +24,35 @@ import (
 // Exit codes.
 const (
 	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod.
+	// exitRefused means that the webhook would refuse a pod, that the command refused to
+	// write, or that a slot lacks a holder that serves.
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError
+	// exitUnreached means that the command has written what was asked for, and that it
+	// has not come true in time.
+	exitUnreached
 )
 
 const usage = `Usage:
   kubectl metaparticle inject -f FILE|- [--pods] [-o yaml|diff] [--offline]
   kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
+  kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
+  kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
+  kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
+  kubectl metaparticle resume [-n NAMESPACE] SLOTS
 
 inject shows what the webhook would make of a manifest; explain says why a pod
-or workload of the cluster is, or is not, gated. -h after either says more.
+or workload of the cluster is, or is not, gated. status shows slots with their
+holders and standbys. yield hands a slot over; pause keeps every pod from it,
+until resume. -h after each says more.
+
+SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
+lock/NAME or semaphore/NAME.
+
+Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
+serves, and is not paused; 2 the command could not answer; 3 the request was
+written, and has not come true in time.
 `
 
 func main() {
@@ -45,6 +62,11 @@ func main() {
 	os.Exit(code)
 }
 
+// refusal is the sentence by which a command refuses to write.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
 type stdio struct {
 	in       io.Reader
 	out, err io.Writer
@@ -52,7 +74,8 @@ type stdio struct {
 
 func run(ctx context.Context, args []string, std stdio) int {
 	command := map[string]func(context.Context, []string, stdio) (int, error){
-		"inject": injectCommand, "explain": explainCommand,
+		"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
+		"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand,
 	}
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
 		fmt.Fprint(std.out, usage)
@@ -63,11 +86,20 @@ func run(ctx context.Context, args []string, std stdio) int {
 		return exitError
 	}
 	code, err := command[args[0]](ctx, args[1:], std)
+	return exitCode(code, err, std.err)
+}
+
+// exitCode writes the error of a command, and returns its exit code.
+func exitCode(code int, err error, out io.Writer) int {
+	refused, ok := errors.AsType[refusal](err)
 	switch {
+	case ok:
+		fmt.Fprintln(out, "refused:", refused)
+		return exitRefused
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintln(std.err, "error:", err)
+		fmt.Fprintln(out, "error:", err)
 		return exitError
 	}
 	return code

@@ -97,7 +97,11 @@ func (e *explainer) slotLines() []string {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")
 			continue
 		}
-		lines = append(lines, slot+"\t"+e.holding(lease))
+		text := e.holding(lease)
+		if pause := api.PauseOf(lease.Annotations); pause != "" {
+			text += fmt.Sprintf(", paused by hand (%s)", pause)
+		}
+		lines = append(lines, slot+"\t"+text)
 	}
 	return lines
 }
@@ -202,8 +206,8 @@ func (e *explainer) eventLines() []string {
 
 func (e *explainer) age(at time.Time) string { return duration.HumanDuration(max(0, e.now.Sub(at))) }
 
-// refusal reports whether the Event is about a refused or ungated pod.
-func refusal(event corev1.Event) bool {
+// refuses reports whether the Event is about a refused or ungated pod.
+func refuses(event corev1.Event) bool {
 	if event.Type != corev1.EventTypeWarning {
 		return false
 	}

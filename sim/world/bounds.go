@@ -46,17 +46,19 @@ func (c *chaos) settling() time.Duration {
 		{"a pod that cannot have its second slot keeps the first, and then stands back", slow(d + d/6)},
 		{"containers and enroll begin anew", 5 * time.Second},
 		{"a kubelet restarts all containers, whose slot expires", c.restarting()},
-		{"a pod that a release names comes first", c.preceding()},
+		{"a person has written on the Lease", c.heeding()},
 	})
 }
 
-// preceding bounds how long standbys leave a free slot to the pod that a release names.
-// Only a person has a release name a pod.
-func (c *chaos) preceding() time.Duration {
+// heeding bounds how long a slot has no holder after the last words of a person.
+func (c *chaos) heeding() time.Duration {
 	if c.person == nil {
 		return 0
 	}
-	return slow(time.Second)
+	return sum([]part{
+		{"a standby whose watch is mute reads that the slot is not paused any more", slow(5 * time.Minute)},
+		{"a pod that a release names comes first", slow(time.Second)},
+	})
 }
 
 // restarting bounds how long a slot has no holder after an agent of the gate "pod" has

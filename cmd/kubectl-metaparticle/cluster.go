@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+
+	"k8s.io/client-go/discovery"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
+)
+
+// cluster is the API server to read from, and its minor version of Kubernetes 1.
+type cluster struct {
+	client.WithWatch
+	minor int
+}
+
+// connection has the flags by which a command finds its cluster and its namespace.
+type connection struct {
+	rules     *clientcmd.ClientConfigLoadingRules
+	overrides *clientcmd.ConfigOverrides
+}
+
+// newFlags returns the flags of a command, with those of its connection.
+func newFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
+	c := connection{rules: clientcmd.NewDefaultClientConfigLoadingRules(), overrides: &clientcmd.ConfigOverrides{}}
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(std.err)
+	flags.Usage = func() {
+		fmt.Fprint(std.err, usage)
+		flags.PrintDefaults()
+	}
+	const namespaceUsage = "namespace; default: that of the context"
+	flags.StringVar(&c.overrides.Context.Namespace, "n", "", namespaceUsage)
+	flags.StringVar(&c.overrides.Context.Namespace, "namespace", "", namespaceUsage)
+	flags.StringVar(&c.overrides.CurrentContext, "context", "", "context of the kubeconfig")
+	flags.StringVar(&c.rules.ExplicitPath, "kubeconfig", "", "file to find the cluster by (environment: KUBECONFIG)")
+	return flags, c
+}
+
+// open returns the cluster and the namespace.
+func (c connection) open() (cluster, string, error) {
+	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
+	namespace, _, err := config.Namespace()
+	connection, configErr := config.ClientConfig()
+	if err := errors.Join(err, configErr); err != nil {
+		return cluster{}, "", fmt.Errorf("find the cluster: %w", err)
+	}
+	withWatch, err := client.NewWithWatch(connection, client.Options{Scheme: clientgoscheme.Scheme})
+	if err != nil {
+		return cluster{}, "", fmt.Errorf("reach the cluster: %w", err)
+	}
+	return cluster{WithWatch: withWatch, minor: minor(connection)}, namespace, nil
+}
+
+// minor returns the cluster's minor version of Kubernetes 1. If the version is
+// unknown, explain assumes that every gate works. The webhook refuses such pods
+// itself.
+func minor(connection *rest.Config) int {
+	discover, err := discovery.NewDiscoveryClientForConfig(connection)
+	if err != nil {
+		return feature.RestartsAll
+	}
+	info, err := discover.ServerVersion()
+	if err != nil {
+		return feature.RestartsAll
+	}
+	n, err := feature.MinorVersion(info)
+	if err != nil {
+		return feature.RestartsAll
+	}
+	return n
+}

@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// source is one kind of objects that status is made from.
+type source struct {
+	name    string
+	list    func() client.ObjectList
+	options []client.ListOption
+	// replace and note take the objects into the state.
+	replace func(o *objects, list client.ObjectList)
+	note    func(o *objects, object client.Object, gone bool)
+	// spare: status can do without.
+	spare bool
+}
+
+// sources are the kinds of objects that status is made from.
+var sources = []source{
+	{
+		name: "leases", list: func() client.ObjectList { return new(coordinationv1.LeaseList) },
+		options: []client.ListOption{client.HasLabels{api.ManagedLabel}},
+		replace: func(o *objects, list client.ObjectList) {
+			o.leases = byUID(list.(*coordinationv1.LeaseList).Items)
+		},
+		note: func(o *objects, object client.Object, gone bool) { put(o.leases, object, gone) },
+	},
+	{
+		name: "pods", list: func() client.ObjectList { return new(corev1.PodList) }, options: []client.ListOption{gatedPods},
+		replace: func(o *objects, list client.ObjectList) { o.pods = byUID(list.(*corev1.PodList).Items) },
+		note:    func(o *objects, object client.Object, gone bool) { put(o.pods, object, gone) },
+	},
+	{
+		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, spare: true,
+		replace: func(o *objects, list client.ObjectList) { o.events = byUID(list.(*corev1.EventList).Items) },
+		note:    func(o *objects, object client.Object, gone bool) { put(o.events, object, gone) },
+	},
+}
+
+// byUID returns the objects by their uids.
+func byUID[T any, P interface {
+	*T
+	client.Object
+}](items []T) map[types.UID]*T {
+	all := make(map[types.UID]*T, len(items))
+	for i := range items {
+		all[P(&items[i]).GetUID()] = &items[i]
+	}
+	return all
+}
+
+// put takes one object of a watch in.
+func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
+	item, ok := any(object).(*T)
+	switch {
+	case !ok:
+	case gone:
+		delete(all, object.GetUID())
+	default:
+		all[object.GetUID()] = item
+	}
+}
+
+// read reads the state once. The notes tell what the person may not read, and status
+// can do without.
+func (c cluster) read(ctx context.Context, namespace string) (state objects, notes []string, err error) {
+	for _, s := range sources {
+		list := s.list()
+		err := c.List(ctx, list, append(s.options, client.InNamespace(namespace))...)
+		if s.spare && apierrors.IsForbidden(err) {
+			notes, err = append(notes, fmt.Sprintf("no handovers: read %s: %v", s.name, err)), nil
+		}
+		if err != nil {
+			return state, notes, fmt.Errorf("read %s: %w", s.name, err)
+		}
+		s.replace(&state, list)
+	}
+	return state, notes, nil
+}
+
+// complete reports whether each source has been listed.
+func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.events != nil }
+
+// settles is the time for which changes are collected before they are shown: a
+// handover consists of several, within milliseconds.
+const settles = 200 * time.Millisecond
+
+// follow calls show with the state whenever it has changed, until ctx ends or show
+// returns an error.
+func (c cluster) follow(ctx context.Context, namespace string, show func(objects) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes, ended := make(chan func(*objects)), make(chan error, len(sources))
+	for _, s := range sources {
+		go func() { ended <- c.feed(ctx, namespace, s, changes) }()
+	}
+	var state objects
+	var timer <-chan time.Time
+	for {
+		select {
+		case change := <-changes:
+			change(&state)
+			if state.complete() && timer == nil {
+				timer = time.After(settles)
+			}
+		case <-timer:
+			timer = nil
+			if err := show(state); err != nil {
+				return err
+			}
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// feed sends the objects of one source, and then what changes of them. A watch begins
+// before the list, so no change is missed.
+func (c cluster) feed(ctx context.Context, namespace string, s source, changes chan<- func(*objects)) error {
+	for {
+		if err := c.feedOnce(ctx, namespace, s, changes); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(betweenWatches):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c cluster) feedOnce(ctx context.Context, namespace string, s source, changes chan<- func(*objects)) error {
+	options := append(s.options, client.InNamespace(namespace))
+	list := s.list()
+	watching, err := c.Watch(ctx, list, options...)
+	if err == nil {
+		defer watching.Stop()
+		err = c.List(ctx, list, options...)
+	}
+	if s.spare && apierrors.IsForbidden(err) {
+		send(ctx, changes, func(o *objects) { s.replace(o, s.list()) })
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", s.name, err)
+	}
+	send(ctx, changes, func(o *objects) { s.replace(o, list) })
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, open := <-watching.ResultChan():
+			object, ok := e.Object.(client.Object)
+			if !open || !ok {
+				return ctx.Err()
+			}
+			send(ctx, changes, func(o *objects) { s.note(o, object, e.Type == watch.Deleted) })
+		}
+	}
+}
+
+func send(ctx context.Context, changes chan<- func(*objects), change func(*objects)) {
+	select {
+	case changes <- change:
+	case <-ctx.Done():
+	}
+}

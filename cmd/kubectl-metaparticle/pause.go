@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const pauseUsage = `Keeps every pod from acquiring a slot, until resume. The holder goes on. With
+--stop it drains with its pod's grace, and releases; the command waits for that.
+SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME or
+semaphore/NAME, of which each slot is paused.
+
+Exit codes: 0 paused; 1 refused, nothing is written; 2 error; 3 paused, but a
+pod still holds.
+
+  kubectl metaparticle pause [-n NAMESPACE] [--stop] [--timeout D] SLOTS
+`
+
+const resumeUsage = `Ends a pause: a standby takes the slot if nobody holds it.
+
+Exit codes: 0 resumed; 1 refused; 2 error.
+
+  kubectl metaparticle resume [-n NAMESPACE] SLOTS
+`
+
+func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("pause", pauseUsage, std)
+	stop := flags.Bool("stop", false, "stop the holder, too")
+	timeout := flags.Duration("timeout", 0, "how long to wait for --stop; default: the lease duration and the pod's grace")
+	rest, err := parse(flags, args)
+	if err != nil {
+		return exitError, err
+	}
+	c, namespace, err := connection.open()
+	if err != nil {
+		return exitError, err
+	}
+	p := pausing{std: std, pause: api.PauseHold, timeout: *timeout}
+	if *stop {
+		p.pause = api.PauseStop
+	}
+	return p.run(ctx, c, namespace, rest)
+}
+
+func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("resume", resumeUsage, std)
+	rest, err := parse(flags, args)
+	if err != nil {
+		return exitError, err
+	}
+	c, namespace, err := connection.open()
+	if err != nil {
+		return exitError, err
+	}
+	return pausing{std: std}.run(ctx, c, namespace, rest)
+}
+
+// pausing is one pause, or its end, that a person asks for.
+type pausing struct {
+	std stdio
+	// pause is empty to resume.
+	pause   api.Pause
+	timeout time.Duration
+}
+
+func (p pausing) run(ctx context.Context, c cluster, namespace string, args []string) (int, error) {
+	s, err := findSoon(ctx, c, namespace, args)
+	if err != nil {
+		return exitError, err
+	}
+	for _, slot := range s.slots {
+		if s.leases[slot] == nil {
+			return exitError, refusal(fmt.Sprintf("%s has no Lease: enroll makes it for the first gated pod that claims the slot", slot))
+		}
+	}
+	began := time.Now()
+	for _, slot := range s.slots {
+		if err := s.annotate(ctx, slot, p.annotations()); err != nil {
+			return exitError, err
+		}
+		if p.pause != api.PauseStop {
+			fmt.Fprintln(p.std.out, slot+": "+p.said(s.leases[slot]))
+		}
+	}
+	if p.pause != api.PauseStop {
+		return exitOK, nil
+	}
+	return p.await(ctx, s, began)
+}
+
+// annotations returns what the Leases get. A yield that waits would come as a surprise
+// after the pause.
+func (p pausing) annotations() map[string]any {
+	if p.pause == "" {
+		return map[string]any{api.PausedAnnotation: nil}
+	}
+	return map[string]any{api.PausedAnnotation: string(p.pause), api.YieldAnnotation: nil}
+}
+
+// said returns what the command has made of a slot that it does not wait for.
+func (p pausing) said(before *coordinationv1.Lease) string {
+	holder, was := holderOf(before), api.PauseOf(before.Annotations)
+	switch {
+	case p.pause == "" && was == "":
+		return "was not paused"
+	case p.pause == "":
+		return "resumed"
+	case holder == "":
+		return "paused; nobody holds"
+	}
+	return "paused; " + podName(holder) + " holds, and goes on"
+}
+
+// await waits until every slot is released.
+func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, error) {
+	timeout := p.timeout
+	if timeout == 0 {
+		timeout = s.stopsWithin()
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	code := exitOK
+	for _, slot := range s.slots {
+		var holder string
+		err := s.cluster.await(ctx, types.NamespacedName{Namespace: s.namespace, Name: slot}, func(l *coordinationv1.Lease) bool {
+			holder = holderOf(l)
+			return holder == ""
+		})
+		switch took := round(time.Since(began)); {
+		case errors.Is(err, context.DeadlineExceeded):
+			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s\n", slot, podName(holder), took)
+			code = exitUnreached
+		case err != nil:
+			return exitError, err
+		case holderOf(s.leases[slot]) == "":
+			fmt.Fprintf(p.std.out, "%s: paused; nobody holds\n", slot)
+		default:
+			fmt.Fprintf(p.std.out, "%s: paused; %s has stopped, %s after the request\n", slot, podName(holderOf(s.leases[slot])), took)
+		}
+	}
+	return code, nil
+}
+
+// stopsWithin returns the longest lease duration and grace of the slots.
+func (s *subject) stopsWithin() time.Duration {
+	var duration, grace int64
+	for _, l := range s.leases {
+		duration = max(duration, int64(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)))
+	}
+	for _, pod := range s.pods {
+		grace = max(grace, ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds))
+	}
+	return time.Duration(duration+grace) * time.Second
+}

@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// condition returns what the pod's agent says about itself; false if it has said
+// nothing yet.
+func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == api.ReadyCondition {
+			return c, true
+		}
+	}
+	return corev1.PodCondition{}, false
+}
+
+// unfit returns why the pod is no standby that can hold next; empty if it is one. The
+// Leases are those of the slots that it claims.
+func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
+	said, ok := condition(pod)
+	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return holderOf(l) == identityOf(pod) })
+	switch {
+	case !gated(pod):
+		return "is not gated"
+	case pod.DeletionTimestamp != nil:
+		return "is being deleted"
+	case holds:
+		return "holds already"
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return "has ended"
+	case !ok:
+		return "does not wait yet: its agent has said nothing"
+	case said.Reason == api.ReasonChildRunning:
+		return "does not wait: " + said.Message
+	}
+	for i, c := range pod.Spec.Containers {
+		if api.IsShim(c.Command) && !runs(pod.Status.ContainerStatuses, pod.Spec.Containers[i].Name) {
+			return fmt.Sprintf("does not wait: its container %s does not run", c.Name)
+		}
+	}
+	return ""
+}
+
+// runs reports whether the container runs. The shim of a standby's container does.
+func runs(statuses []corev1.ContainerStatus, name string) bool {
+	return slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.State.Running != nil })
+}

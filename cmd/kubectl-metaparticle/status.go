@@ -1,0 +1,222 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const statusUsage = `Shows slots: the holder, since when, its token, when it renewed, since when its
+application serves, pauses, the standbys and why they stand by, and the last
+handovers. It only reads. Without SLOTS it shows all of the namespace.
+
+Times are those that the pods' machines wrote. A handover's duration is that
+between the Events of release and acquisition, in whole seconds; without such
+Events there is none. -w goes on, and shows each slot that changes; a renewal
+is no change.
+
+Exit codes: 0 each claimed slot has a holder that serves, or is paused; 1 one
+has none; 2 error.
+
+  kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
+`
+
+func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("status", statusUsage, std)
+	v := view{std: std, now: time.Now}
+	var all bool
+	flags.BoolVar(&all, "A", false, "all namespaces")
+	flags.BoolVar(&all, "all-namespaces", false, "all namespaces")
+	flags.BoolVar(&v.watch, "w", false, "go on, and show what changes")
+	flags.BoolVar(&v.watch, "watch", false, "go on, and show what changes")
+	flags.StringVar(&v.output, "o", "", "json or yaml; default: text for people")
+	rest, err := parse(flags, args)
+	switch {
+	case err != nil:
+		return exitError, err
+	case v.output != "" && v.output != "json" && v.output != "yaml":
+		return exitError, fmt.Errorf("-o is %q: write json or yaml", v.output)
+	case all && len(rest) > 0:
+		return exitError, fmt.Errorf("-A shows all slots of all namespaces: leave out %q", strings.Join(rest, " "))
+	}
+	c, namespace, err := connection.open()
+	if err != nil {
+		return exitError, err
+	}
+	if all {
+		namespace = ""
+	}
+	return v.run(ctx, c, namespace, rest)
+}
+
+// slotStatus is one slot, as status shows it.
+type slotStatus struct {
+	Namespace string `json:"namespace"`
+	Slot      string `json:"slot"`
+	// Kind is singleton, lock or semaphore.
+	Kind   string        `json:"kind"`
+	Holder *holderStatus `json:"holder,omitempty"`
+	Paused api.Pause     `json:"paused,omitempty"`
+	// Yield is what a person has asked of the hold, until its release.
+	Yield string `json:"yield,omitempty"`
+	// Successor is the pod that the last release names, until a pod holds.
+	Successor string          `json:"successor,omitempty"`
+	Standbys  []standbyStatus `json:"standbys"`
+	// Transitions counts the changes of the holder since the Lease was made.
+	Transitions int32 `json:"transitions"`
+	// Handovers are the last ones that Events tell of, the latest first.
+	Handovers []handover `json:"handovers"`
+	// Missing: a pod claims the slot, and it has no Lease that enroll made.
+	Missing bool `json:"missing,omitempty"`
+}
+
+// holderStatus is the pod that holds a slot.
+type holderStatus struct {
+	Pod      string `json:"pod"`
+	Identity string `json:"identity"`
+	Workload string `json:"workload,omitempty"`
+	Hold     string `json:"hold,omitempty"`
+	Token    string `json:"token,omitempty"`
+	// Gone: no such pod exists. Another elector's identity is no pod either.
+	Gone         bool       `json:"gone,omitempty"`
+	Deleted      bool       `json:"beingDeleted,omitempty"`
+	Since        *time.Time `json:"since,omitempty"`
+	Renewed      *time.Time `json:"renewed,omitempty"`
+	ServingSince *time.Time `json:"servingSince,omitempty"`
+}
+
+// standbyStatus is a gated pod that claims a slot, and does not hold it.
+type standbyStatus struct {
+	Pod     string `json:"pod"`
+	Ready   bool   `json:"ready"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+
+	identity string
+}
+
+// objects are what status is made from, by uid.
+type objects struct {
+	leases map[types.UID]*coordinationv1.Lease
+	pods   map[types.UID]*corev1.Pod
+	events map[types.UID]*corev1.Event
+}
+
+// statuses returns the slots, or those of the names only, in the order of namespace and
+// name.
+func (o objects) statuses(only []string) []slotStatus {
+	slots := map[types.NamespacedName]*slotStatus{}
+	at := func(namespace, name string) *slotStatus {
+		key := types.NamespacedName{Namespace: namespace, Name: name}
+		if slots[key] == nil {
+			kind, _, _ := strings.Cut(name, ".")
+			kind, _, _ = strings.Cut(kind, "-")
+			slots[key] = &slotStatus{
+				Namespace: namespace, Slot: name, Kind: kind, Missing: true,
+				Standbys: []standbyStatus{}, Handovers: []handover{},
+			}
+		}
+		return slots[key]
+	}
+	for _, l := range o.leases {
+		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
+			at(l.Namespace, l.Name).fill(l)
+		}
+	}
+	for _, pod := range o.pods {
+		for _, slot := range claimed(*pod) {
+			at(pod.Namespace, slot).join(*pod)
+		}
+	}
+	holders := map[string]bool{}
+	for _, s := range slots {
+		if s.Holder != nil {
+			holders[s.group()+s.Holder.Identity] = true
+		}
+	}
+	var all []slotStatus
+	for key, s := range slots {
+		if only != nil && !slices.Contains(only, key.Name) {
+			continue
+		}
+		s.Standbys = slices.DeleteFunc(s.Standbys, func(p standbyStatus) bool { return holders[s.group()+p.identity] })
+		slices.SortFunc(s.Standbys, func(a, b standbyStatus) int { return strings.Compare(a.Pod, b.Pod) })
+		s.Handovers = append(s.Handovers, handovers(slices.Collect(maps.Values(o.events)), key)...)
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, func(a, b slotStatus) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Slot, b.Slot))
+	})
+	return all
+}
+
+// group returns the slots of which a pod needs one: a semaphore's, or the slot alone.
+func (s slotStatus) group() string {
+	name := s.Slot
+	if i := strings.LastIndexByte(name, '.'); s.Kind == "semaphore" && i > 0 {
+		name = name[:i]
+	}
+	return s.Namespace + "/" + name + " "
+}
+
+// fill notes what the Lease says. The holder counts as gone until its pod is seen.
+func (s *slotStatus) fill(l *coordinationv1.Lease) {
+	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
+	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
+	identity := holderOf(l)
+	if identity == "" {
+		return
+	}
+	s.Holder = &holderStatus{
+		Pod: podName(identity), Identity: identity, Workload: l.Annotations[api.WorkloadAnnotation],
+		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: true,
+	}
+	if l.Spec.AcquireTime != nil {
+		s.Holder.Since = &l.Spec.AcquireTime.Time
+	}
+	if l.Spec.RenewTime != nil {
+		s.Holder.Renewed = &l.Spec.RenewTime.Time
+	}
+	if serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation]); err == nil {
+		s.Holder.ServingSince = &serving
+	}
+}
+
+// join adds a pod that claims the slot: the holder, or a standby.
+func (s *slotStatus) join(pod corev1.Pod) {
+	if s.Holder != nil && s.Holder.Identity == identityOf(pod) {
+		s.Holder.Gone, s.Holder.Deleted = false, pod.DeletionTimestamp != nil
+		return
+	}
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return
+	}
+	standby := standbyStatus{Pod: pod.Name, identity: identityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
+	if said, ok := condition(pod); ok {
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, said.Reason, said.Message
+	}
+	if pod.DeletionTimestamp != nil {
+		standby.Message += "; it is being deleted"
+	}
+	s.Standbys = append(s.Standbys, standby)
+}
+
+// healthy reports whether the slot is in use, is paused, or has nobody who waits for it.
+func (s slotStatus) healthy() bool {
+	serves := s.Holder != nil && s.Holder.ServingSince != nil && !s.Holder.Gone
+	return serves || s.Paused != "" || s.Holder == nil && len(s.Standbys) == 0
+}

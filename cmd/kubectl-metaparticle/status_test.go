@@ -1,0 +1,228 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// told returns an Event of a pod's agent, so long before noon.
+func told(before time.Duration, pod, reason, message string) *corev1.Event {
+	e := event("Pod", pod, reason, message)
+	e.Name += "." + before.String()
+	e.UID = types.UID(e.Name)
+	e.LastTimestamp = metav1.Time{Time: noon.Add(-before)}
+	return e
+}
+
+func (b *byHand) status(t *testing.T, v view, namespace string, args ...string) int {
+	return b.carry(t, func(std stdio, c cluster) (int, error) {
+		v.std, v.now = std, func() time.Time { return noon }
+		return v.run(t.Context(), c, namespace, args)
+	})
+}
+
+func TestStatusShowsHolderAndStandbys(t *testing.T) {
+	there := append(team(nil),
+		told(30*time.Minute, "c", "Acquired", "this pod holds "+slot+" (token 4000)"),
+		told(10*time.Minute+3*time.Second, "c", "Yielded", "draining to hand over "+slot),
+		told(10*time.Minute+2*time.Second, "c", "Released", slot+" is free again"),
+		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"),
+		told(time.Minute, "b", "Acquired", "this pod holds "+slot+"-2 (token 1)"))
+	b := newByHand(there...)
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, `singleton.deployment.biller: singleton, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 2 standbys
+  standby   b  Ready    StandingBy: a holds it
+  standby   c  Ready    StandingBy: a holds it
+  handover  a  10m ago  from c (Yielded), 2s after its release
+  handover  c  30m ago  acquired; no Event tells of a release before it
+`, b.out.String())
+	assert.Empty(t, b.err.String())
+}
+
+func TestStatusTellsWhatIsWrong(t *testing.T) {
+	changed := slotLease("lock.a", "", map[string]string{api.SuccessorAnnotation: "b_b-uid"})
+	changed.Spec.LeaseTransitions = new(int32(7))
+	gone := slotLease("lock.b", "x", map[string]string{api.ServingAnnotation: ""})
+	paused := slotLease("lock.c", "", map[string]string{api.PausedAnnotation: "stop"})
+	asked := slotLease("lock.d", "a", map[string]string{api.YieldAnnotation: "hold-a b_b-uid"})
+	idle := slotLease("lock.e", "", nil)
+	foreign := leaseOf("somebody")
+	foreign.Name, foreign.UID = "not-ours", "not-ours"
+	silent := edited(waiting("s", "lock.a", "lock.missing"), func(p *corev1.Pod) { p.Status.Conditions = nil })
+	b := newByHand(changed, gone, paused, asked, idle, foreign, silent, waiting("a", "lock.d"), waiting("c", "lock.c"))
+	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"))
+	assert.Equal(t, `lock.a: lock, nobody holds, b is to hold next, 1 standby
+  standby  s  not Ready  Unknown: its agent has said nothing yet
+  the holder has changed 7 times; no Event tells more
+lock.b: lock, held by x, a pod that is gone, for 10m, token 4711, renewed 3s ago, does not serve, 0 standbys
+lock.c: lock, nobody holds, paused (stop), 1 standby
+  standby  c  Ready  StandingBy: a holds it
+lock.d: lock, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, asked to yield, 0 standbys
+lock.e: lock, nobody holds, 0 standbys
+lock.missing: a lock without a Lease of enroll
+  standby  s  not Ready  Unknown: its agent has said nothing yet
+`, b.out.String())
+
+	for target, code := range map[string]int{"lock/c": exitOK, "lock/d": exitOK, "pod/c": exitOK, "lock/b": exitRefused, "pod/s": exitRefused} {
+		b.out.Reset()
+		assert.Equal(t, code, b.status(t, view{}, "shop", target), target)
+		assert.NotContains(t, b.out.String(), "lock.e", target)
+	}
+}
+
+func TestStatusKnowsTheSlotsOfASemaphore(t *testing.T) {
+	pool := []string{"semaphore.pool.0", "semaphore.pool.1"}
+	b := newByHand(slotLease(pool[0], "a", nil), slotLease(pool[1], "b", nil),
+		waiting("a", pool...), waiting("b", pool...), waiting("c", pool...))
+	assert.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop", "semaphore/pool"))
+	var shown struct{ Slots []slotStatus }
+	require.NoError(t, json.Unmarshal(b.out.Bytes(), &shown))
+	require.Len(t, shown.Slots, 2)
+	for i, s := range shown.Slots {
+		assert.Equal(t, "semaphore", s.Kind)
+		assert.Equal(t, []string{"a", "b"}[i], s.Holder.Pod)
+		require.Len(t, s.Standbys, 1, "a pod that holds another slot waits for none")
+		assert.Equal(t, "c", s.Standbys[0].Pod)
+	}
+}
+
+func TestStatusIsTheSameInJSONAndYAML(t *testing.T) {
+	b := newByHand(append(team(map[string]string{api.PausedAnnotation: "hold"}),
+		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"))...)
+	require.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop"))
+	fromJSON := b.out.String()
+	b.out.Reset()
+	require.Equal(t, exitOK, b.status(t, view{output: "yaml"}, "shop"))
+	again, err := yaml.YAMLToJSON(b.out.Bytes())
+	require.NoError(t, err)
+	assert.JSONEq(t, fromJSON, string(again))
+	assert.JSONEq(t, `{"slots": [{
+		"namespace": "shop", "slot": "singleton.deployment.biller", "kind": "singleton", "paused": "hold",
+		"holder": {
+			"pod": "a", "identity": "a_a-uid", "hold": "hold-a", "token": "4711",
+			"since": "2026-01-02T11:50:00Z", "renewed": "2026-01-02T11:59:57Z", "servingSince": "2026-01-02T11:51:00Z"
+		},
+		"standbys": [
+			{"pod": "b", "ready": true, "reason": "StandingBy", "message": "a holds it"},
+			{"pod": "c", "ready": true, "reason": "StandingBy", "message": "a holds it"}
+		],
+		"transitions": 0,
+		"handovers": [{"at": "2026-01-02T11:50:00Z", "pod": "a"}]
+	}]}`, fromJSON)
+}
+
+func TestStatusNamesNamespacesOfAll(t *testing.T) {
+	other := slotLease("lock.a", "", nil)
+	other.Namespace = "till"
+	b := newByHand(append(team(nil), other)...)
+	assert.Equal(t, exitOK, b.status(t, view{}, ""))
+	assert.Contains(t, b.out.String(), "shop/"+slot+": singleton, held by a")
+	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
+}
+
+func TestStatusDoesWithoutEvents(t *testing.T) {
+	b := newByHand(team(nil)...)
+	b.WithWatch = interceptor.NewClient(b.WithWatch, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*corev1.EventList); ok {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "events"}, "", nil)
+			}
+			return c.List(ctx, list, options...)
+		},
+	})
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Contains(t, b.out.String(), "held by a")
+	assert.Contains(t, b.err.String(), "note: no handovers: read events")
+
+	b = newByHand()
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, "no slots\n", b.err.String())
+}
+
+func TestStatusFollowsWhatChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newByHand(append(team(nil), slotLease("lock.a", "", nil))...)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan int)
+		go func() {
+			v := view{std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}
+			code, err := v.run(ctx, cluster{WithWatch: b}, "shop", nil)
+			done <- exitCode(code, err, &b.err)
+		}()
+		shown := func() string {
+			<-time.After(time.Second)
+			synctest.Wait()
+			text := b.out.String()
+			b.out.Reset()
+			return text
+		}
+		first := shown()
+		assert.Contains(t, first, "held by a, for 10m")
+		assert.Contains(t, first, "lock.a: lock, nobody holds")
+		l := b.lease(t, slot)
+		l.Spec.RenewTime = &metav1.MicroTime{Time: noon}
+		require.NoError(t, b.Update(ctx, l))
+		assert.Empty(t, shown(), "a renewal is no change")
+
+		b.after(t, time.Millisecond, slot, "b")
+		next := shown()
+		assert.Contains(t, next, "held by b, for 10m")
+		assert.NotContains(t, next, "lock.a")
+		require.NoError(t, b.Delete(ctx, waiting("c")))
+		assert.NotContains(t, shown(), "standby  c")
+		cancel()
+		assert.Equal(t, exitOK, <-done)
+		assert.Empty(t, b.err.String())
+	})
+}
+
+func TestHandoversComeFromEventsAlone(t *testing.T) {
+	holds := "this pod holds lock.a (token 1), lock.b (token 2)"
+	for name, c := range map[string]struct {
+		events []*corev1.Event
+		want   []string
+	}{
+		"none":           {nil, nil},
+		"another slot":   {[]*corev1.Event{told(0, "a", "Acquired", "this pod holds lock.a.b (token 1)")}, nil},
+		"one of several": {[]*corev1.Event{told(0, "a", "Acquired", holds)}, []string{"acquired; no Event tells of a release before it"}},
+		"in one second": {[]*corev1.Event{
+			told(0, "b", "Acquired", holds), told(0, "a", "Released", "lock.a is free again"), told(0, "a", "PodDeleted", "draining to hand over lock.a: this pod is being deleted"),
+		}, []string{"from a (PodDeleted), within 1s"}},
+		"child ended": {[]*corev1.Event{told(9*time.Second, "a", "Released", "lock.a is free again"), told(0, "b", "Acquired", holds)}, []string{"from a, 9s after its release"}},
+		"a pause that went on": {[]*corev1.Event{
+			told(9*time.Second, "a", "Paused", "the slot lock.a is paused by hand: this pod goes on, and no other takes the slot"),
+			told(8*time.Second, "a", "Released", "lock.a is free again"), told(0, "b", "Acquired", holds),
+		}, []string{"from a, 8s after its release"}},
+		"most": {[]*corev1.Event{
+			told(5*time.Second, "a", "Acquired", holds), told(4*time.Second, "b", "Acquired", holds),
+			told(3*time.Second, "c", "Acquired", holds), told(2*time.Second, "d", "Acquired", holds),
+		}, []string{"acquired; no Event tells of a release before it", "acquired; no Event tells of a release before it", "acquired; no Event tells of a release before it"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var texts []string
+			for _, h := range handovers(c.events, client.ObjectKey{Namespace: "shop", Name: "lock.a"}) {
+				texts = append(texts, h.text())
+			}
+			assert.Equal(t, c.want, texts)
+		})
+	}
+}

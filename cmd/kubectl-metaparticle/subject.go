@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// subject has the slots that a person names, their Leases, and the gated pods that
+// claim any of them.
+type subject struct {
+	cluster   cluster
+	namespace string
+	// title is what the person wrote; pod is the pod's name in it, if that is one.
+	title, pod string
+	slots      []string
+	leases     map[string]*coordinationv1.Lease
+	pods       []corev1.Pod
+}
+
+// findSlots finds the slots of KIND/NAME, lock/NAME or semaphore/NAME.
+func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
+	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
+	var leases coordinationv1.LeaseList
+	if err := c.List(ctx, &leases, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("read leases: %w", err)
+	}
+	kind, name, _ := strings.Cut(s.title, "/")
+	switch {
+	case kind == "lock" && name != "":
+		s.slots = []string{api.LockLease(name)}
+	case kind == "semaphore" && name != "":
+		s.slots = semaphoreSlots(name, leases.Items)
+	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":
+		var pod corev1.Pod
+		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod); err != nil {
+			return nil, fmt.Errorf("read pod: %w", err)
+		}
+		s.pod, s.slots = name, claimed(pod)
+	default:
+		kind, name, err := target(args)
+		if err != nil {
+			return nil, err
+		}
+		e := &explainer{cluster: c, namespace: namespace}
+		if err := e.find(ctx, kind, name); err != nil {
+			return nil, err
+		}
+		s.slots = e.slots
+	}
+	if len(s.slots) == 0 {
+		return nil, refusal(s.title + " claims no slot in the namespace " + namespace)
+	}
+	return s, s.readPods(ctx, leases.Items)
+}
+
+// semaphoreSlots returns the slots of a semaphore that have a Lease, in their order.
+func semaphoreSlots(name string, leases []coordinationv1.Lease) (slots []string) {
+	prefix := strings.TrimSuffix(api.SemaphoreLease(name, 0), "0")
+	number := func(slot string) int {
+		n, err := strconv.Atoi(strings.TrimPrefix(slot, prefix))
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	for _, l := range leases {
+		if strings.HasPrefix(l.Name, prefix) && number(l.Name) >= 0 && api.IsSlot(l.Name) {
+			slots = append(slots, l.Name)
+		}
+	}
+	slices.SortFunc(slots, func(a, b string) int { return number(a) - number(b) })
+	return slots
+}
+
+// readPods takes the Leases of the slots, and finds the gated pods that claim any.
+func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) error {
+	s.leases = map[string]*coordinationv1.Lease{}
+	for i, l := range leases {
+		if slices.Contains(s.slots, l.Name) {
+			s.leases[l.Name] = &leases[i]
+		}
+	}
+	var pods corev1.PodList
+	if err := s.cluster.List(ctx, &pods, client.InNamespace(s.namespace), gatedPods); err != nil {
+		return fmt.Errorf("read pods: %w", err)
+	}
+	for _, pod := range pods.Items {
+		if slices.ContainsFunc(claimed(pod), func(slot string) bool { return slices.Contains(s.slots, slot) }) {
+			s.pods = append(s.pods, pod)
+		}
+	}
+	slices.SortFunc(s.pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
+
+// gatedPods selects the pods that the webhook has gated.
+var gatedPods = client.MatchingLabels{api.GatedLabel: api.Gated}
+
+// claimed returns the slots that a gated pod claims, in their order.
+func claimed(pod corev1.Pod) []string {
+	written := pod.Annotations[api.SlotsAnnotation]
+	if !gated(pod) || written == "" {
+		return nil
+	}
+	return strings.Split(written, ",")
+}
+
+// identityOf returns the identity by which a pod holds.
+func identityOf(pod corev1.Pod) string { return api.Identity(pod.Name, string(pod.UID)) }
+
+// holderOf returns the identity in a Lease; empty if nobody holds.
+func holderOf(l *coordinationv1.Lease) string {
+	if l == nil {
+		return ""
+	}
+	return ptr.Deref(l.Spec.HolderIdentity, "")
+}
+
+// podName returns the pod of an identity. Another elector's identity stays as it is.
+func podName(identity string) string {
+	if i := strings.LastIndex(identity, "_"); i > 0 {
+		return identity[:i]
+	}
+	return identity
+}
+
+// ours reports whether an agent holds the Lease.
+func ours(l *coordinationv1.Lease) bool { return l.Annotations[api.HoldAnnotation] != "" }

@@ -1,0 +1,265 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
+command waits until another pod holds, and says which, and how long it took.
+SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME or
+semaphore/NAME. If several pods hold, name one of them as pod/NAME.
+
+Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
+3 written, but no other pod, or another than POD, holds in time.
+
+  kubectl metaparticle yield [-n NAMESPACE] [--to POD] [--timeout D] SLOTS
+`
+
+func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("yield", yieldUsage, std)
+	to := flags.String("to", "", "pod that is to hold next; default: any standby")
+	timeout := flags.Duration("timeout", 0, "how long to wait; default: the lease duration and the pod's grace")
+	rest, err := parse(flags, args)
+	if err != nil {
+		return exitError, err
+	}
+	c, namespace, err := connection.open()
+	if err != nil {
+		return exitError, err
+	}
+	y := yielding{std: std, to: strings.TrimPrefix(*to, "pod/"), timeout: *timeout}
+	return y.run(ctx, c, namespace, rest)
+}
+
+// yielding is one yield that a person asks for.
+type yielding struct {
+	std     stdio
+	to      string
+	timeout time.Duration
+}
+
+func (y yielding) run(ctx context.Context, c cluster, namespace string, args []string) (int, error) {
+	s, err := findSoon(ctx, c, namespace, args)
+	if err != nil {
+		return exitError, err
+	}
+	held, err := s.held()
+	if err != nil {
+		return exitError, err
+	}
+	asked := api.Yield{Hold: held.number}
+	if y.to == "" {
+		err = s.anyFit(held)
+	} else {
+		asked.Successor, err = s.fit(ctx, held, y.to)
+	}
+	if err != nil {
+		return exitError, err
+	}
+	began := time.Now()
+	slot := held.slots[0]
+	if err := s.annotate(ctx, slot, map[string]any{api.YieldAnnotation: asked.String()}); err != nil {
+		return exitError, err
+	}
+	timeout := y.timeout
+	if timeout == 0 {
+		timeout = held.duration + held.grace
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return y.await(ctx, s, held, slot, began)
+}
+
+// findSoon finds the slots in the time that a person waits.
+func findSoon(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return findSlots(ctx, c, namespace, args)
+}
+
+// await waits until another hold of the slot has begun, and tells of it.
+func (y yielding) await(ctx context.Context, s *subject, held hold, slot string, began time.Time) (int, error) {
+	var next string
+	var released time.Duration
+	err := s.cluster.await(ctx, types.NamespacedName{Namespace: s.namespace, Name: slot}, func(l *coordinationv1.Lease) bool {
+		if holderOf(l) == "" && released == 0 {
+			released = time.Since(began)
+		}
+		next = holderOf(l)
+		return next != "" && (next != held.identity || l.Annotations[api.HoldAnnotation] != held.number)
+	})
+	took := round(time.Since(began))
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && released > 0:
+		fmt.Fprintf(y.std.err, "%s: %s released after %s, and nobody holds after %s\n", slot, podName(held.identity), round(released), took)
+		return exitUnreached, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		fmt.Fprintf(y.std.err, "%s: %s still holds after %s; it yields when its agent reads the Lease, unless that is of an earlier version\n",
+			slot, podName(held.identity), took)
+		return exitUnreached, nil
+	case err != nil:
+		return exitError, err
+	}
+	fmt.Fprintf(y.std.out, "%s: %s holds, %s after the request\n", slot, podName(next), took)
+	if next == held.identity {
+		fmt.Fprintln(y.std.err, "no other pod took the slot")
+		return exitUnreached, nil
+	}
+	if y.to != "" && podName(next) != y.to {
+		fmt.Fprintf(y.std.err, "%s did not take the slot within its head start\n", y.to)
+		return exitUnreached, nil
+	}
+	return exitOK, nil
+}
+
+// round returns the duration as people read it.
+func round(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
+// hold is one hold of some of the slots.
+type hold struct {
+	identity, number string
+	slots            []string
+	duration, grace  time.Duration
+}
+
+// held returns the one hold that may yield.
+func (s *subject) held() (hold, error) {
+	var holds []hold
+	for _, slot := range s.slots {
+		l := s.leases[slot]
+		holder := holderOf(l)
+		if holder == "" || s.pod != "" && podName(holder) != s.pod {
+			continue
+		}
+		if err := s.yields(slot, l); err != nil {
+			return hold{}, err
+		}
+		number := l.Annotations[api.HoldAnnotation]
+		i := slices.IndexFunc(holds, func(h hold) bool { return h.identity == holder && h.number == number })
+		if i < 0 {
+			i = len(holds)
+			holds = append(holds, hold{identity: holder, number: number})
+		}
+		holds[i].slots = append(holds[i].slots, slot)
+		holds[i].duration = max(holds[i].duration, time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second)
+	}
+	switch {
+	case len(holds) == 0 && s.pod != "":
+		return hold{}, refusal(fmt.Sprintf("%s does not hold %s", s.pod, strings.Join(s.slots, ", ")))
+	case len(holds) == 0:
+		return hold{}, refusal(fmt.Sprintf("nobody holds %s: there is nothing to yield", strings.Join(s.slots, ", ")))
+	case len(holds) > 1:
+		var names []string
+		for _, h := range holds {
+			names = append(names, "pod/"+podName(h.identity))
+		}
+		return hold{}, refusal(fmt.Sprintf("%d pods hold slots of %s: name one of %s", len(holds), s.title, strings.Join(names, ", ")))
+	}
+	return holds[0], s.holding(&holds[0])
+}
+
+// yields refuses for a slot that its holder cannot hand over.
+func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
+	switch {
+	case !ours(l):
+		return refusal(fmt.Sprintf("%s is held by %s, which is no agent of a gated pod", slot, holderOf(l)))
+	case api.PauseOf(l.Annotations) != "":
+		return refusal(fmt.Sprintf("%s is paused, so no pod would follow: resume it first", slot))
+	}
+	return nil
+}
+
+// holding notes the grace of the holder's pod, and refuses for a pod that hands over
+// without being asked.
+func (s *subject) holding(h *hold) error {
+	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return identityOf(p) == h.identity })
+	switch {
+	case i < 0:
+		return refusal(fmt.Sprintf("%s, which holds %s, is gone: the slot is free when it has not been renewed for %s",
+			podName(h.identity), h.slots[0], h.duration))
+	case s.pods[i].DeletionTimestamp != nil:
+		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", podName(h.identity), h.slots[0]))
+	}
+	h.grace = time.Duration(ptr.Deref(s.pods[i].Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
+	return nil
+}
+
+// fit returns the identity of the named pod, if it stands by for a slot of the hold.
+func (s *subject) fit(ctx context.Context, h hold, name string) (string, error) {
+	var pod corev1.Pod
+	if err := s.cluster.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, &pod); err != nil {
+		return "", fmt.Errorf("read pod: %w", err)
+	}
+	why := s.unfit(pod, h)
+	if why != "" {
+		return "", refusal(fmt.Sprintf("%s cannot hold next: it %s", name, why))
+	}
+	return identityOf(pod), nil
+}
+
+// unfit returns why the pod cannot hold next; empty if it stands by for a slot of the
+// hold.
+func (s *subject) unfit(pod corev1.Pod, h hold) string {
+	var leases []*coordinationv1.Lease
+	for _, slot := range claimed(pod) {
+		leases = append(leases, s.leases[slot])
+	}
+	claims := slices.ContainsFunc(h.slots, func(slot string) bool { return slices.Contains(claimed(pod), slot) })
+	if why := unfit(pod, leases); why != "" || claims {
+		return why
+	}
+	return "does not claim " + strings.Join(h.slots, ", ")
+}
+
+// anyFit refuses if no pod stands by: the holder would stop, and start again.
+func (s *subject) anyFit(h hold) error {
+	var unfit []string
+	for _, pod := range s.pods {
+		why := s.unfit(pod, h)
+		if why == "" {
+			return nil
+		}
+		if identityOf(pod) != h.identity {
+			unfit = append(unfit, "; "+pod.Name+" "+why)
+		}
+	}
+	return refusal(fmt.Sprintf("no pod stands by for %s: %s would stop, and start again%s",
+		h.slots[0], podName(h.identity), strings.Join(unfit, "")))
+}
+
+// annotate changes annotations of a slot's Lease; nil removes one. The patch compares no
+// version: a yield names its hold, and a pause is meant for every holder.
+func (s *subject) annotate(ctx context.Context, slot string, annotations map[string]any) error {
+	lease := new(coordinationv1.Lease)
+	lease.Namespace, lease.Name = s.namespace, slot
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err != nil {
+		return fmt.Errorf("patch lease %s: %w", slot, err)
+	}
+	if err := s.cluster.Patch(ctx, lease, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		return fmt.Errorf("patch lease %s: %w", slot, err)
+	}
+	return nil
+}
