@@ -169,16 +169,38 @@ func (r Request) Slots(of Workload) []string {
 
 // IsSlot reports whether a claim can name the Lease. enroll gives rights on no other
 // Lease. A shortened name counts by what the hash has left of it.
-func IsSlot(lease string) bool { return Annotations.scopeOf(lease) != "" }
+func IsSlot(lease string) bool { return Annotations.kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
-func ScopeOf(lease string) Scope { return Annotations.scopeOf(lease) }
-
-func (all table) scopeOf(lease string) Scope {
-	for _, a := range all {
-		if a.Kind != nil && a.Kind.isSlot(lease) {
-			return a.Kind.Scope
-		}
+func ScopeOf(lease string) Scope {
+	if kind := Annotations.kindOf(lease); kind != nil {
+		return kind.Scope
 	}
 	return ""
+}
+
+// rolling are the kinds of workloads that number their templates, as the names of
+// singletons' Leases have them. Pods of other workloads have no revision.
+var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
+
+// HasNextLease reports whether pods of several revisions may compete for the slot. Any
+// workload may claim a lock. The name of a singleton's Lease has the kind of its workload.
+func HasNextLease(slot string) bool {
+	kind := Annotations.kindOf(slot)
+	if kind == nil || !kind.Ordered {
+		return false
+	}
+	_, rest, _ := strings.Cut(slot, ".")
+	of, _, _ := strings.Cut(rest, ".")
+	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
+}
+
+// kindOf returns the kind of the claims that can name the Lease; nil if none can.
+func (all table) kindOf(lease string) *Kind {
+	for _, a := range all {
+		if a.Kind != nil && a.Kind.isSlot(lease) {
+			return a.Kind
+		}
+	}
+	return nil
 }

@@ -178,6 +178,10 @@ func TestRevisionIsTheControllersOwn(t *testing.T) {
 			origin, err := owners{c, c}.Origin(t.Context(), "shop", test.pod)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, origin.Revision.String())
+			if test.want != "" {
+				slot := api.SingletonLease(origin.Workload, "")
+				assert.True(t, api.HasNextLease(slot), "pods of %s have an order", slot)
+			}
 		})
 	}
 }

@@ -221,6 +221,10 @@ func (w *World) leaseStored(by, slot string, before, after version) {
 		was = *before.lease
 	}
 	is = *after.lease
+	if api.IsNextLease(slot) {
+		w.note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
+		return // no pod holds anything by it
+	}
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
 	switch {

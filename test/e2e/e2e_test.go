@@ -274,6 +274,7 @@ func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
+func TestRolloutRaisesTheRevision(t *testing.T)   { traffic.TestRolloutRaisesTheRevision(t) }
 func TestAnnotationRollsOutOnAndOff(t *testing.T) { traffic.TestAnnotationRollsOutOnAndOff(t) }
 func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
 	traffic.TestReadinessHolderLeavesStandbysNotReady(t)
