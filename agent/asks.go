@@ -23,9 +23,9 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	ctx, end = context.WithCancel(ctx)
 	q.group.Go(func() {
 		for misses := 0; ctx.Err() == nil; misses++ {
-			began := q.unit.config.Clock()
+			began := time.Now()
 			err := q.followAsks(ctx, api.NextLease(slot))
-			if q.unit.config.Clock()-began >= claim.Backoff(misses) {
+			if time.Since(began) >= claim.Backoff(misses) {
 				misses = 0
 			}
 			pause := claim.Backoff(misses)

@@ -24,6 +24,9 @@ const (
 	// LastResort is the time for which a slot stays free before a revision with a failed
 	// turn takes it. An old pod acts within seconds, so none is left by then.
 	LastResort = 30 * time.Second
+	// oldFirst is the time for which a slot stays free before a revision that is not proven
+	// takes it. The pods of the proven revision act within milliseconds.
+	oldFirst = time.Second
 	// elsewhere is the time that a pod after a failed turn leaves the other pods of its
 	// revision to ask. The others ask as soon as they see that the holder yields.
 	elsewhere = 5 * time.Second

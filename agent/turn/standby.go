@@ -68,13 +68,16 @@ func (p Pod) Standby(now time.Duration, s Slot, w Waiting) Standing {
 	return standing
 }
 
-// takeFrom returns the instant from which the pod takes the slot. A revision with a turn
-// that failed leaves a free slot to the proven revision's pods. A named pod waits for
-// nobody.
+// takeFrom returns the instant from which the pod takes the slot. A newer revision than the
+// proven one leaves a free slot to the pods of that, for longer after a turn that failed. A
+// named pod waits for nobody.
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named := s.Holder == "" && s.Successor == p.Identity
-	if named || s.FreeAt == Never || !p.Revision.NewerThan(s.Rollout.Proven) || s.Rollout.of(p.Revision).Count == 0 {
+	switch {
+	case named || s.FreeAt == Never || !p.Revision.NewerThan(s.Rollout.Proven):
 		return 0
+	case s.Rollout.of(p.Revision).Count == 0:
+		return s.FreeAt + oldFirst
 	}
 	return s.FreeAt + LastResort
 }
@@ -88,13 +91,16 @@ func (p Pod) beforeFree(to Standing, s Slot) Standing {
 	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 }
 
-// afterOwn decides for a pod whose own hold has ended, and is not released yet. A turn
-// that failed must not make the pod Ready.
+// afterOwn decides for a pod whose own hold has ended, and is not released yet. An
+// application that ended before its proof must not make the pod Ready.
 func (p Pod) afterOwn(to Standing, s Slot) Standing {
-	if !s.Rollout.inTurn(s.Hold) {
-		return to
+	switch {
+	case s.Rollout.inTurn(s.Hold):
+		return to.notReady(ReasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
+	case p.Revision.NewerThan(s.Rollout.Proven):
+		return to.notReady(ReasonWaits, p.name()+" has ended before it was proven")
 	}
-	return to.notReady(ReasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
+	return to
 }
 
 // behind decides for a standby of a holder that knows the order.

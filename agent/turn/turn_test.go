@@ -27,6 +27,9 @@ func pod(name string, revision api.Revision) Pod {
 	return Pod{Identity: name + "_u", Revision: revision}
 }
 
+// expiry is the instant from which a newer revision takes a slot that nobody renews.
+const expiry = 1001 * time.Second
+
 // heldBy returns a slot whose holder's agent knows the order.
 func heldBy(p Pod, yields Yields) Slot {
 	return Slot{
@@ -76,10 +79,11 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 			TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
 		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: Standing{
-			Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true, Wake: Never,
+			Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
+			TakeFrom: expiry, Wake: Never,
 		}},
 		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: Standing{
-			Look: NotReady, Reason: ReasonWaits, Wake: Never,
+			Look: NotReady, Reason: ReasonWaits, TakeFrom: expiry, Wake: Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
 		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Waiting{Whole: true, Failed: true}, want: Standing{
@@ -94,7 +98,7 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 			},
 		},
 		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: Standing{
-			Look: NotReady, Reason: ReasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", Wake: Never,
+			Look: NotReady, Reason: ReasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: Never,
 		}},
 		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: Standing{
 			Look: NotReady, Reason: ReasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
@@ -102,27 +106,32 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: Standing{Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, Wake: Never},
+			want: Standing{Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: Never},
 		},
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standing{
-			Look: NotReady, Reason: ReasonWaits, Message: "a1 holds the slot, which is paused", Wake: Never,
+			Look: NotReady, Reason: ReasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: Never,
 		}},
 		"older, holder in its turn":      {pod: pod("a2", old), slot: inTurn(b1), want: Standing{Look: Ready, Wake: 600 * time.Second}},
 		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standing{Look: Free, Wake: Never}},
 		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standing{Look: Free, Wake: Never}},
 		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, Wake: Never}},
-		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, Wake: Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: Never}},
 		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: Never}},
 		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standing{Look: Free, Wake: Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: Standing{
 			Look: NotReady, Reason: ReasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
+		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standing{
+			Look: NotReady, Reason: ReasonWaits, Message: "revision 7 has ended before it was proven",
+			TakeFrom: expiry, Wake: Never,
+		}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standing{Look: Free, Wake: Never}},
 		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standing{Look: Free, Wake: Never}},
 		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standing{Look: Free, Wake: Never}},
-		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standing{Look: Free, Wake: Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standing{Look: Free, TakeFrom: expiry, Wake: Never}},
 		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standing{Look: Free, Wake: Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standing{Look: Free, Wake: Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standing{Look: Free, TakeFrom: expiry, Wake: Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
