@@ -137,18 +137,20 @@ func stalls(t *testing.T, name string, replicas int32) {
 }
 
 // connecting opens a connection to the address every 10 ms, and prints a line for each:
-// "ok", or what went wrong.
+// "ok", or what went wrong. The end of its input ends it.
 const connecting = `
-while :; do
+pause=200
+while [ $pause -gt 128 ]; do
 	reply=refused
 	if { exec 3<>"/dev/tcp/$1/80"; } 2>/dev/null; then
 		reply=cut
 		printf 'GET / HTTP/1.0\r\n\r\n' >&3 2>/dev/null
-		IFS= read -r -t 20 reply <&3
+		IFS= read -r -t 20 reply <&3 2>/dev/null
 		exec 3>&-
 	fi
 	case $reply in *' 200 '*) echo ok ;; *) echo "lost: $reply" ;; esac
-	sleep 0.01
+	read -r -t 0.01
+	pause=$?
 done`
 
 // client opens connections through a Service, from a node of the test cluster.
@@ -161,11 +163,12 @@ type client struct {
 
 // connect starts a client, which ends with the test.
 func connect(s *space.Space, l *lab.Cluster, service *corev1.Service) *client {
-	ctx, cancel := context.WithCancel(s.Context())
 	c, done := &client{}, make(chan struct{})
+	input, end := io.Pipe()
 	reader, writer := io.Pipe()
 	go func() {
-		writer.CloseWithError(l.Exec(ctx, l.Nodes()[0], nil, writer, os.Stderr, "bash", "-c", connecting, "connect", service.Spec.ClusterIP))
+		ctx := context.WithoutCancel(s.Context()) // a killed command would leave its children
+		writer.CloseWithError(l.Exec(ctx, l.Nodes()[0], input, writer, os.Stderr, "bash", "-c", connecting, "connect", service.Spec.ClusterIP))
 	}()
 	go func() {
 		defer close(done)
@@ -173,7 +176,10 @@ func connect(s *space.Space, l *lab.Cluster, service *corev1.Service) *client {
 			c.note(scanner.Text())
 		}
 	}()
-	s.Cleanup(func() { cancel(); <-done })
+	s.Cleanup(func() {
+		assert.NoError(s, end.Close())
+		<-done
+	})
 	s.Await(space.StartTimeout, "the Service answers", func() bool {
 		answered, _ := c.seen()
 		return answered > 0
