@@ -40,7 +40,7 @@ type hold struct {
 	// container; zero while it does not wait.
 	gap time.Duration
 	// paused is the pause that people have been told of.
-	paused claim.Paused
+	paused claim.Pause
 	// rollout is what the next renewal says about the order of revisions, and turn what
 	// the order says about the hold. servedSince is the instant since which the children
 	// serve; zero while they do not.

@@ -83,12 +83,12 @@ func TestPausedSlotOfASemaphoreIsLeftOut(t *testing.T) {
 func TestHolderReadsAPersonsWordsAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		written lease.Record
-		paused  Paused
+		paused  Pause
 		yield   api.Yield
 	}{
-		"paused":       {lease.Record{Paused: api.PauseStop}, Paused{"slot-0", api.PauseStop}, api.Yield{}},
-		"yield":        {lease.Record{Yield: api.Yield{Successor: "b_u"}}, Paused{}, api.Yield{Successor: "b_u"}},
-		"another hold": {lease.Record{Yield: api.Yield{Hold: "x"}}, Paused{}, api.Yield{}},
+		"paused":       {lease.Record{Paused: api.PauseStop}, Pause{"slot-0", api.PauseStop}, api.Yield{}},
+		"yield":        {lease.Record{Yield: api.Yield{Successor: "b_u"}}, Pause{}, api.Yield{Successor: "b_u"}},
+		"another hold": {lease.Record{Yield: api.Yield{Hold: "x"}}, Pause{}, api.Yield{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := semaphore(t, 1, 1)

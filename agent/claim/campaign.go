@@ -44,12 +44,6 @@ type handback struct {
 	successor string
 }
 
-// successorsHeadStart is the time after a release in which the pod that it names
-// competes alone. A standby whose watch has just ended in good order watches again
-// within [api.Budget]'s Retry, which is a second. A successor that is gone costs the
-// others no more than that.
-const successorsHeadStart = time.Second
-
 // take sends the acquiring write of one slot when its time has come; it reports false if
 // the slot is not free.
 func (c campaign) take(p *plan, s *slot) bool {
@@ -61,7 +55,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return false // whatever its age, and whoever held it
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.freeAt(p); p.now < at {
+		if at, _ := s.freeAt(p.facts, &s.view); p.now < at {
 			p.wakeAt(at)
 			return false
 		}

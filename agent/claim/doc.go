@@ -24,6 +24,14 @@
 // under its own number.
 // The Lease of an earlier process's hold that the claim waited out is left to expire.
 //
+// # By hand
+//
+// A person may pause a slot on its Lease. No claim acquires a paused slot, whatever its
+// age; a campaign that needs it gives back what it has. A hold goes on, and the caller
+// ends it if [State.Paused] says stop. A person may also ask one hold to yield, by its
+// number. The releases of a hold may name a successor ([Parting]). The other claims leave
+// that pod a head start, counted from the instant at which they see the release.
+//
 // # The guarantee
 //
 // A claim is held only while every slot of its campaign is held by the rules of package

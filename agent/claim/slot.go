@@ -35,6 +35,24 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
+// freeAt returns the instant from which this pod may acquire a slot that is not paused;
+// false while the Lease is out of sight. A pod that a release does not name leaves the
+// named pod its head start. A pod whose revision has failed leaves the slot for longer.
+func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
+	r, _ := view.Record()
+	at, sees := view.FreeAt(t.Self.Budget.Duration)
+	if sees && r.Holder == "" && r.Successor != "" && r.Successor != t.Self.Identity {
+		at += successorsHeadStart
+	}
+	return max(at, f.TakeFrom), sees
+}
+
+// successorsHeadStart is the time after a release in which the pod that it names
+// competes alone. A standby whose watch has just ended in good order watches again
+// within [api.Budget]'s Retry, which is a second. A successor that is gone costs the
+// others no more than that.
+const successorsHeadStart = time.Second
+
 // slot is one Lease, as this claim sees and holds it.
 type slot struct {
 	*terms
@@ -131,18 +149,6 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
-// freeAt returns the instant from which this pod may acquire a slot that is not paused;
-// false while the Lease is out of sight. A pod that a release does not name leaves the
-// named pod its head start. A pod whose revision has failed leaves the slot for longer.
-func (s *slot) freeAt(p *plan) (time.Duration, bool) {
-	r, _ := s.view.Record()
-	at, sees := s.view.FreeAt(s.Self.Budget.Duration)
-	if sees && r.Holder == "" && r.Successor != "" && r.Successor != s.Self.Identity {
-		at += successorsHeadStart
-	}
-	return max(at, p.facts.TakeFrom), sees
-}
-
 // named reports whether the release of the slot names this pod.
 func (s *slot) named() bool {
 	r, ok := s.view.Record()
@@ -154,7 +160,7 @@ func (s *slot) named() bool {
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.freeAt(p)
+	at, sees := s.freeAt(p.facts, &s.view)
 	// Where watches are refused, an agent never sees all slots at one instant. So a
 	// read of the others within a duration is enough. Before a slot is taken it is
 	// read again.
@@ -175,7 +181,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // has to be seen free, without a request under way or a write refused just now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.freeAt(p)
+	at, sees := s.freeAt(p.facts, &s.view)
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
 		return Never
@@ -205,20 +211,6 @@ func (s *slot) beginLook(p *plan) {
 // watch. The look costs two requests, fewer than a holder sends in such a time. The API
 // server itself ends a mute watch after hours.
 const pausedLook = 5 * time.Minute
-
-// doubt ends a look of a paused slot that has told nothing for long.
-func (s *slot) doubt(p *plan) {
-	r, ok := s.view.Record()
-	at := s.view.Heard() + pausedLook
-	switch {
-	case !ok || r.Paused == "" || !s.look.on:
-	case p.now < at:
-		p.wakeAt(at)
-	default:
-		s.endLook()
-		s.view.Blind()
-	}
-}
 
 // lookAgain ends a look that shows nothing any more, and puts the next one off.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
@@ -253,16 +245,30 @@ func (all slots) endedLooks() []Action {
 // lookAll keeps the slots in sight that are not held. While a write is under way, its
 // answer is the better news.
 func (all slots) lookAll(p *plan) {
+	all.doubt(p)
 	for _, s := range all {
-		if s.held == nil {
-			s.doubt(p)
-		}
 		switch {
 		case s.held != nil:
 			// Its watch goes on.
 		case s.look.on || len(s.writing) > 0:
 		default:
 			s.beginLook(p)
+		}
+	}
+}
+
+// doubt ends the looks of paused slots that have told nothing for long.
+func (all slots) doubt(p *plan) {
+	for _, s := range all {
+		r, _ := s.view.Record()
+		at := s.view.Heard() + pausedLook
+		switch {
+		case s.held != nil || r.Paused == "" || !s.look.on:
+		case p.now < at:
+			p.wakeAt(at)
+		default:
+			s.endLook()
+			s.view.Blind()
 		}
 	}
 }

@@ -30,7 +30,7 @@ type State struct {
 	Lost  *Loss
 	Taken bool
 	// Paused is a slot of the hold that a person has paused, one that is to stop first.
-	Paused Paused
+	Paused Pause
 	// Yield is what a person asks of this very hold; zero for nothing.
 	Yield api.Yield
 	// Confirmed counts the leaps that a renewal has followed in every slot.
@@ -45,8 +45,8 @@ type Loss struct {
 	Err  error
 }
 
-// Paused is a slot that a person has paused; zero for none.
-type Paused struct {
+// Pause is a slot that a person has paused; zero for none.
+type Pause struct {
 	Slot  string
 	Pause api.Pause
 }
@@ -79,7 +79,7 @@ func (c *Claim) State() State {
 // note notes what a person has written on the Lease of a slot that is held.
 func (s *State) note(slot string, r lease.Record) {
 	if r.Paused != "" && (s.Paused.Slot == "" || r.Paused == api.PauseStop && s.Paused.Pause != api.PauseStop) {
-		s.Paused = Paused{Slot: slot, Pause: r.Paused}
+		s.Paused = Pause{Slot: slot, Pause: r.Paused}
 	}
 	if r.Yield.Hold == s.Hold {
 		s.Yield = r.Yield

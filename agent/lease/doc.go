@@ -37,7 +37,8 @@
 //
 // The rules cannot stop a program that ignores them, such as an elector that
 // releases before its work has ended, or a person with kubectl. A write into the
-// Lease that is not a renewal only makes standbys wait longer. The package does
+// Lease that is not a renewal only makes standbys wait longer. Package claim heeds what
+// a person writes: [Record.Paused] and [Record.Yield]. The package does
 // not know whether a child is dead. An agent needs proof of death before it
 // releases, or before it takes its own Lease back without waiting.
 package lease

@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// betweenWatches is the time between two watches of a Lease: an API server that ends each watch
-// at once is not asked more often than an agent asks.
+// betweenWatches is the time between two watches of a Lease. An API server may end each
+// watch at once; a command then asks as seldom as an agent.
 const betweenWatches = time.Second
 
 // await watches the Lease until it is as wanted. The error is that of ctx if it ends

@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,9 +38,7 @@ func slotLease(name, pod string, annotations map[string]string) *coordinationv1.
 			api.ServingAnnotation: noon.Add(-9 * time.Minute).Format(time.RFC3339),
 		}
 	}
-	for key, value := range annotations {
-		l.Annotations[key] = value
-	}
+	maps.Copy(l.Annotations, annotations)
 	return l
 }
 
@@ -61,7 +60,7 @@ func edited(p *corev1.Pod, change func(p *corev1.Pod)) *corev1.Pod {
 	return p
 }
 
-// team is a Deployment with a holder and two standbys.
+// team returns a Deployment with a holder and two standbys.
 func team(annotations map[string]string) []client.Object {
 	return together(deployment(claim, claim), slotLease(slot, "a", annotations), waiting("a"), waiting("b"), waiting("c"))
 }
@@ -186,6 +185,10 @@ func TestYieldRefusesWithASentence(t *testing.T) {
 		"another slot":       {append(team(nil), waiting("d", "lock.x")), "", "d", "d cannot hold next: it does not claim " + slot},
 		"container crashes": {append(team(nil), edited(waiting("d"), func(p *corev1.Pod) { p.Status.ContainerStatuses = nil })), "", "d",
 			"d cannot hold next: it does not wait: its container app does not run"},
+		"gate pod": {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("b"), edited(waiting("a"), func(p *corev1.Pod) {
+			p.Annotations[api.GateAnnotation] = "pod"
+			p.Spec.InitContainers = append(p.Spec.InitContainers, corev1.Container{Name: api.WaitContainer})
+		})), "", "b", "a has the gate pod: its slot runs out, and any standby takes it; leave out --to"},
 		"agent is silent": {append(team(nil), edited(waiting("d"), func(p *corev1.Pod) { p.Status.Conditions = nil })), "", "d",
 			"d cannot hold next: it does not wait yet: its agent has said nothing"},
 		"earlier child": {append(team(nil), edited(waiting("d"), func(p *corev1.Pod) {
@@ -252,7 +255,7 @@ func TestPauseWaitsForTheHoldersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(team(nil)...)
 		assert.Equal(t, exitUnreached, b.pause(t, pausing{pause: api.PauseStop}, "deployment/biller"))
-		assert.Equal(t, slot+": paused; a still holds after 1m0s\n", b.err.String())
+		assert.Equal(t, slot+": paused; a still holds after 1m0s, and has not renewed for 1m0s\n", b.err.String())
 	})
 }
 

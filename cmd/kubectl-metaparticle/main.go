@@ -6,32 +6,21 @@
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
 // run the webhook's own code, so that their messages are the webhook's.
 //
+// The command "status" shows slots. The commands "yield", "pause" and "resume"
+// write annotations on the Leases of slots, which agents watch. A refusal writes
+// nothing. Durations of the commands are by this machine's clock. Times in "status" are
+// those that other machines wrote.
+//
 // Not guaranteed by inject: the changes by a cluster. A manifest does not contain
 // the cluster's defaults, LimitRanges, namespace labels and other webhooks.
 package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
-)
-
-// Exit codes.
-const (
-	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod, that the command refused to
-	// write, or that a slot lacks a holder that serves.
-	exitRefused
-	// exitError means that the command could not answer.
-	exitError
-	// exitUnreached means that the command has written what was asked for, and that it
-	// has not come true in time.
-	exitUnreached
 )
 
 const usage = `Usage:
@@ -62,16 +51,6 @@ func main() {
 	os.Exit(code)
 }
 
-// refusal is the sentence by which a command refuses to write.
-type refusal string
-
-func (r refusal) Error() string { return string(r) }
-
-type stdio struct {
-	in       io.Reader
-	out, err io.Writer
-}
-
 func run(ctx context.Context, args []string, std stdio) int {
 	command := map[string]func(context.Context, []string, stdio) (int, error){
 		"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
@@ -87,35 +66,4 @@ func run(ctx context.Context, args []string, std stdio) int {
 	}
 	code, err := command[args[0]](ctx, args[1:], std)
 	return exitCode(code, err, std.err)
-}
-
-// exitCode writes the error of a command, and returns its exit code.
-func exitCode(code int, err error, out io.Writer) int {
-	refused, ok := errors.AsType[refusal](err)
-	switch {
-	case ok:
-		fmt.Fprintln(out, "refused:", refused)
-		return exitRefused
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		fmt.Fprintln(out, "error:", err)
-		return exitError
-	}
-	return code
-}
-
-// parse reads flags before and after the arguments, as kubectl does. parse
-// returns the arguments.
-func parse(flags *flag.FlagSet, args []string) ([]string, error) {
-	var rest []string
-	for {
-		if err := flags.Parse(args); err != nil {
-			return nil, err
-		}
-		if flags.NArg() == 0 {
-			return rest, nil
-		}
-		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
-	}
 }

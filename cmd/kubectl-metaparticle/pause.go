@@ -11,6 +11,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
@@ -134,13 +135,20 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 	code := exitOK
 	for _, slot := range s.slots {
 		var holder string
+		var renewed *metav1.MicroTime
+		seen := began
 		err := s.cluster.await(ctx, types.NamespacedName{Namespace: s.namespace, Name: slot}, func(l *coordinationv1.Lease) bool {
+			if !l.Spec.RenewTime.Equal(renewed) {
+				renewed, seen = l.Spec.RenewTime, time.Now()
+			}
 			holder = holderOf(l)
 			return holder == ""
 		})
 		switch took := round(time.Since(began)); {
 		case errors.Is(err, context.DeadlineExceeded):
-			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s\n", slot, podName(holder), took)
+			// A pod with the gate "pod" releases nothing: its slot runs out.
+			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s\n",
+				slot, podName(holder), took, round(time.Since(seen)))
 			code = exitUnreached
 		case err != nil:
 			return exitError, err

@@ -118,10 +118,10 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 		text += ", token " + token
 	}
 	if since := lease.Spec.AcquireTime; since != nil {
-		text += fmt.Sprintf(", since %s (%s)", since.UTC().Format(time.RFC3339), e.age(since.Time))
+		text += fmt.Sprintf(", since %s (%s)", since.UTC().Format(time.RFC3339), age(e.now, since.Time))
 	}
 	if renewed := lease.Spec.RenewTime; renewed != nil {
-		text += fmt.Sprintf(", renewed %s ago", e.age(renewed.Time))
+		text += fmt.Sprintf(", renewed %s ago", age(e.now, renewed.Time))
 	}
 	seconds := ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)
 	switch {
@@ -199,12 +199,13 @@ func (e *explainer) eventLines() []string {
 			continue
 		}
 		seen[text] = true
-		lines = append(lines, fmt.Sprintf("%s ago\t%s", e.age(last(event)), text))
+		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, last(event)), text))
 	}
 	return lines
 }
 
-func (e *explainer) age(at time.Time) string { return duration.HumanDuration(max(0, e.now.Sub(at))) }
+// age returns the time since then, as kubectl writes it.
+func age(now, at time.Time) string { return duration.HumanDuration(max(0, now.Sub(at))) }
 
 // refuses reports whether the Event is about a refused or ungated pod.
 func refuses(event corev1.Event) bool {

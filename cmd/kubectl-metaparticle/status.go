@@ -5,8 +5,6 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,49 +17,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-const statusUsage = `Shows slots: the holder, since when, its token, when it renewed, since when its
-application serves, pauses, the standbys and why they stand by, and the last
-handovers. It only reads. Without SLOTS it shows all of the namespace.
-
-Times are those that the pods' machines wrote. A handover's duration is that
-between the Events of release and acquisition, in whole seconds; without such
-Events there is none. -w goes on, and shows each slot that changes; a renewal
-is no change.
-
-Exit codes: 0 each claimed slot has a holder that serves, or is paused; 1 one
-has none; 2 error.
-
-  kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
-`
-
-func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("status", statusUsage, std)
-	v := view{std: std, now: time.Now}
-	var all bool
-	flags.BoolVar(&all, "A", false, "all namespaces")
-	flags.BoolVar(&all, "all-namespaces", false, "all namespaces")
-	flags.BoolVar(&v.watch, "w", false, "go on, and show what changes")
-	flags.BoolVar(&v.watch, "watch", false, "go on, and show what changes")
-	flags.StringVar(&v.output, "o", "", "json or yaml; default: text for people")
-	rest, err := parse(flags, args)
-	switch {
-	case err != nil:
-		return exitError, err
-	case v.output != "" && v.output != "json" && v.output != "yaml":
-		return exitError, fmt.Errorf("-o is %q: write json or yaml", v.output)
-	case all && len(rest) > 0:
-		return exitError, fmt.Errorf("-A shows all slots of all namespaces: leave out %q", strings.Join(rest, " "))
-	}
-	c, namespace, err := connection.open()
-	if err != nil {
-		return exitError, err
-	}
-	if all {
-		namespace = ""
-	}
-	return v.run(ctx, c, namespace, rest)
-}
 
 // slotStatus is one slot, as status shows it.
 type slotStatus struct {

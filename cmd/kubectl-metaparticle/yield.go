@@ -65,9 +65,12 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 		return exitError, err
 	}
 	asked := api.Yield{Hold: held.number}
-	if y.to == "" {
+	switch {
+	case y.to == "":
 		err = s.anyFit(held)
-	} else {
+	case held.expires:
+		err = refusal(fmt.Sprintf("%s has the gate pod: its slot runs out, and any standby takes it; leave out --to", podName(held.identity)))
+	default:
 		asked.Successor, err = s.fit(ctx, held, y.to)
 	}
 	if err != nil {
@@ -142,6 +145,8 @@ type hold struct {
 	identity, number string
 	slots            []string
 	duration, grace  time.Duration
+	// expires: the pod's gate releases nothing.
+	expires bool
 }
 
 // held returns the one hold that may yield.
@@ -202,6 +207,7 @@ func (s *subject) holding(h *hold) error {
 	case s.pods[i].DeletionTimestamp != nil:
 		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", podName(h.identity), h.slots[0]))
 	}
+	h.expires = s.pods[i].Annotations[api.GateAnnotation] == string(api.GatePod)
 	h.grace = time.Duration(ptr.Deref(s.pods[i].Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
 	return nil
 }

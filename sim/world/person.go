@@ -39,7 +39,11 @@ func (p *person) later() {
 // write pauses a slot, resumes it, or asks its hold to yield.
 func (p *person) write() {
 	slot, what := pick(p.rng, p.slots), p.rng.IntN(6)
-	successor := pick(p.rng, []string{"", "gone_uid", pick(p.rng, p.pods).identity()})
+	successors := []string{"", "gone_uid"}
+	for _, other := range p.pods {
+		successors = append(successors, other.identity())
+	}
+	successor := pick(p.rng, successors)
 	p.annotate(slot, func(annotations map[string]string) {
 		switch what {
 		case 0:

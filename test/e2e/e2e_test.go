@@ -200,6 +200,7 @@ func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
 
 // Tests of package operations.
 
+func TestSlotIsMovedAndPausedByHand(t *testing.T) { operations.TestSlotIsMovedAndPausedByHand(t) }
 func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
 	operations.TestCertificateRenewedWhilePodsAreCreated(t)
 }
