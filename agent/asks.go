@@ -18,6 +18,10 @@ import (
 // An enroll of an earlier version makes none.
 const absent = time.Minute
 
+// watched is the longest time of one watch of a next Lease. A watch may have lost its
+// server without an error, and nobody else tells the holder of an ask.
+const watched = 5 * time.Minute
+
 // watchAsks watches the next Lease of the slot until the result is called.
 func (q *requests) watchAsks(ctx context.Context, slot string) (end context.CancelFunc) {
 	ctx, end = context.WithCancel(ctx)
@@ -50,6 +54,8 @@ func (q *requests) followAsks(ctx context.Context, name string) error {
 		q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, l) })
 	}
 	see(l)
+	ctx, end := context.WithTimeout(ctx, watched)
+	defer end()
 	return q.unit.config.API.WatchLease(ctx, name, l.ResourceVersion, func(e kube.WatchEvent) {
 		if e.Lease != nil && e.Type != kube.Deleted {
 			see(e.Lease)

@@ -35,6 +35,8 @@ type template struct {
 	lateReader time.Duration
 	// gate distinguishes the pods for enroll.
 	gate api.Gate
+	// revision is zero where revisions have no order.
+	revision api.Revision
 }
 
 // gates are the gates that a pod may have.

@@ -85,6 +85,14 @@ func (w *World) Play() {
 	story.run()
 }
 
+// PlayRollouts runs the story of the seed in which pods of several revisions compete.
+func (w *World) PlayRollouts() {
+	defer w.end()
+	var story *rolling
+	w.do(func() { story = w.newRolling() })
+	story.run()
+}
+
 // Verdict returns the invariant that was violated first, with its instant. An empty
 // verdict means none.
 func (w *World) Verdict() (string, time.Duration) { return w.verdict, w.failedAt }
