@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -142,9 +143,7 @@ func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l
 func askOf(base *kube.Lease, identity string, c Config, asks bool) *kube.Lease {
 	l := base.Clone()
 	l.Annotations = map[string]string{}
-	for key, value := range base.Annotations {
-		l.Annotations[key] = value
-	}
+	maps.Copy(l.Annotations, base.Annotations)
 	l.Holder, l.DurationSeconds, l.RenewTime = "", 1, c.Wall()
 	delete(l.Annotations, api.RevisionAnnotation)
 	if asks {
