@@ -82,6 +82,8 @@ type Config struct {
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
+	// Revision is the pod's. The zero value has no order.
+	Revision api.Revision
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// Grace is the time that a yield leaves the child to stop: the pod's own grace period.

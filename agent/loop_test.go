@@ -44,6 +44,29 @@ func TestSlotIsReleasedWhenTheChildEnds(t *testing.T) {
 	})
 }
 
+func TestHolderPublishesItsRevision(t *testing.T) {
+	revision := api.Revision{Workload: "0b9e", Number: 7, Hash: "5d4f"}
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.Revision = revision })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		assert.Equal(t, "0b9e/7/5d4f", w.server.lease(theSlot).Annotations[api.RevisionAnnotation], "in the acquiring write")
+		w.pass(time.Minute)
+		l := w.server.lease(theSlot)
+		assert.Equal(t, revision, recordOf(&l).Notes.Revision, "renewals keep the revision")
+
+		a.gates.end("s1")
+		w.within(time.Second, "released", func() bool { return w.holder() == "" })
+		assert.NotContains(t, w.server.lease(theSlot).Annotations, api.RevisionAnnotation)
+
+		b := w.start("b")
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(slowest, "the next child runs", func() bool { return b.running("s2") })
+		assert.NotContains(t, w.server.lease(theSlot).Annotations, api.RevisionAnnotation, "without a revision, no annotation")
+	})
+}
+
 func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -408,6 +408,13 @@ func TestHookFailureIsReportedInOneEvent(t *testing.T) {
 	})
 }
 
+func TestUnreadableRevisionIsUnknown(t *testing.T) {
+	for _, text := range []string{"", "u/7", "u/seven/5d4f", "u/0/5d4f"} {
+		l := &kube.Lease{Annotations: map[string]string{api.RevisionAnnotation: text}}
+		assert.Zero(t, recordOf(l).Notes.Revision, text)
+	}
+}
+
 func TestAnotherElectorsServingAnnotationIsIgnored(t *testing.T) {
 	// client-go leaves annotations that it does not know.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

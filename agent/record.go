@@ -22,6 +22,8 @@ func recordOf(l *kube.Lease) lease.Record {
 	if err != nil || serving.Before(l.AcquireTime) {
 		serving = time.Time{}
 	}
+	// Without a revision that can be read, the holder has no order.
+	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	return lease.Record{
 		UID:         l.UID,
 		Version:     l.ResourceVersion,
@@ -36,6 +38,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Notes: lease.Notes{
 			Address:  l.Annotations[api.AddressAnnotation],
 			Workload: l.Annotations[api.WorkloadAnnotation],
+			Revision: revision,
 			Serving:  serving,
 		},
 		Paused:    api.PauseOf(l.Annotations),
@@ -73,6 +76,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.BootAnnotation, r.BootID)
 	set(api.AddressAnnotation, r.Notes.Address)
 	set(api.WorkloadAnnotation, r.Notes.Workload)
+	set(api.RevisionAnnotation, r.Notes.Revision.String())
 	set(api.ServingAnnotation, serving)
 	set(api.YieldAnnotation, r.Yield.String())
 	set(api.SuccessorAnnotation, r.Successor)

@@ -139,7 +139,7 @@ func (u *unit) facts() claim.Facts {
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
-		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload},
+		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Revision: u.config.Revision},
 	}
 }
 

@@ -6,6 +6,7 @@ package api
 import (
 	"errors"
 	"flag"
+	"math"
 	"math/rand/v2"
 	"regexp"
 	"slices"
@@ -59,6 +60,10 @@ func (s source) texts() []string {
 	return all
 }
 
+func (s source) stamp() string {
+	return strings.Repeat([]string{"a", "Z", "9", "-", "."}[s.IntN(5)], 1+s.IntN(maxLabel))
+}
+
 func (s source) duration() time.Duration { return time.Duration(s.Int64N(int64(2 * time.Hour))) }
 
 func (s source) handler() Handler {
@@ -97,6 +102,9 @@ func (s source) run() RunArgs {
 	r.Slots, r.Containers, r.InitContainers = s.texts(), s.texts(), s.texts()
 	r.LeaseDuration, r.Grace = s.duration(), s.duration()
 	r.Workload = strings.ReplaceAll(s.text(), "$", "")
+	if s.some() {
+		r.Revision = Revision{Workload: s.stamp(), Number: 1 + s.Int64N(math.MaxInt64), Hash: s.stamp()}
+	}
 	r.Readiness = []Readiness{ReadinessForward, ReadinessHolder}[s.IntN(2)]
 	r.Gate = []Gate{GateContainer, GatePod, GateReadiness}[s.IntN(3)]
 	r.Any, r.OwnKernel, r.Verbose = s.some(), s.some(), s.some()
@@ -203,11 +211,12 @@ func TestRunArgsKeepTheirBytes(t *testing.T) {
 		"run", "-slots=", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=", "-workload=",
 	}, r.Args())
 	r.Slots, r.Containers, r.InitContainers = []string{"lock.a", "lock.b"}, []string{"app", "helper"}, []string{"migrate"}
+	r.Revision = Revision{Workload: "0b9e-1", Number: 7, Hash: "5d4f"}
 	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", AgentBinary, []int{80, 6379}, "", true
 	r.Probes = map[string]Probes{"app": {Startup: &Probe{Handler: Handler{Exec: &ExecAction{Command: []string{"$(X)"}}}}}}
 	assert.Equal(t, []string{
 		"run", "-slots=lock.a,lock.b", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=app,helper",
-		"-workload=Pod/$(METAPARTICLE_POD_NAME)", "-init-containers=migrate", "-install=/metaparticle/bin/agent", "-ports=80,6379",
+		"-workload=Pod/$(METAPARTICLE_POD_NAME)", "-revision=0b9e-1/7/5d4f", "-init-containers=migrate", "-install=/metaparticle/bin/agent", "-ports=80,6379",
 		`-probes={"app":{"startup":{"exec":{"command":["$$(X)"]},"timeoutSeconds":0,"periodSeconds":0,"successThreshold":0,"failureThreshold":0}}}`,
 		"-listen=", "-own-kernel",
 	}, r.Args())
@@ -244,7 +253,7 @@ func TestParseTakesEverySpellingOfAFlag(t *testing.T) {
 
 func TestParseRefusesWordsThatMakeNoSense(t *testing.T) {
 	for _, word := range []string{
-		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-unheard-of", "more",
+		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-revision=7", "-unheard-of", "more",
 	} {
 		_, err := ParseRunArgs([]string{"-slots=a", word})
 		assert.ErrorContains(t, err, "agent run: ", word)
@@ -270,7 +279,7 @@ func TestParseShowsFlagsOnHelp(t *testing.T) {
 
 // A webhook reads back what a later version of it may have written.
 func TestRecallIgnoresUnknownWords(t *testing.T) {
-	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-listen", "--gate=pod", "gate=pod"})
+	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true
 	assert.Equal(t, want, r)

@@ -43,6 +43,9 @@ type Kind struct {
 	Scope Scope
 	// Forwards marks a kind whose standbys can forward ports: it has one holder.
 	Forwards bool
+	// Ordered marks a kind whose slot goes from an old revision of a workload to a new
+	// one. Where several pods hold, no pod has to wait for the end of another.
+	Ordered bool
 	// Sole marks a kind whose claims do not share a pod with another claim.
 	Sole bool
 
@@ -69,14 +72,14 @@ func (k *Kind) claims(value string) ([]Claim, string) {
 var (
 	// Singleton is a slot for one pod of a workload.
 	Singleton = &Kind{
-		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true,
+		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true, Ordered: true,
 		parse:  parseSingleton,
 		slots:  func(c Claim, of Workload) []string { return []string{SingletonLease(of, c.Name)} },
 		isSlot: isSingletonSlot,
 	}
 	// Lock is a slot for one pod of a namespace.
 	Lock = &Kind{
-		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true,
+		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true, Ordered: true,
 		parse:  parseLocks,
 		slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
 		isSlot: isLockSlot,
@@ -167,16 +170,38 @@ func (r Request) Slots(of Workload) []string {
 
 // IsSlot reports whether a claim can name the Lease. enroll gives rights on no other
 // Lease. A shortened name counts by what the hash has left of it.
-func IsSlot(lease string) bool { return Annotations.scopeOf(lease) != "" }
+func IsSlot(lease string) bool { return Annotations.kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
-func ScopeOf(lease string) Scope { return Annotations.scopeOf(lease) }
-
-func (all table) scopeOf(lease string) Scope {
-	for _, a := range all {
-		if a.Kind != nil && a.Kind.isSlot(lease) {
-			return a.Kind.Scope
-		}
+func ScopeOf(lease string) Scope {
+	if kind := Annotations.kindOf(lease); kind != nil {
+		return kind.Scope
 	}
 	return ""
+}
+
+// rolling are the kinds of workloads that number their templates, as the names of
+// singletons' Leases have them. Pods of other workloads have no revision.
+var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
+
+// HasNextLease reports whether pods of several revisions may compete for the slot. Any
+// workload may claim a lock. The name of a singleton's Lease has the kind of its workload.
+func HasNextLease(slot string) bool {
+	kind := Annotations.kindOf(slot)
+	if kind == nil || !kind.Ordered {
+		return false
+	}
+	_, rest, _ := strings.Cut(slot, ".")
+	of, _, _ := strings.Cut(rest, ".")
+	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
+}
+
+// kindOf returns the kind of the claims that can name the Lease; nil if none can.
+func (all table) kindOf(lease string) *Kind {
+	for _, a := range all {
+		if a.Kind != nil && a.Kind.isSlot(lease) {
+			return a.Kind
+		}
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ const (
 	lockPrefix      = "lock."
 	semaphorePrefix = "semaphore."
 	singletonPrefix = "singleton"
+	nextPrefix      = "next."
 )
 
 // Workload is the top-most controller of a pod, or the pod itself if it has none. A
@@ -85,6 +86,14 @@ func SingletonLease(group Workload, name string) string {
 	b.WriteString("." + group.Name)
 	return ShortName(b.String())
 }
+
+// NextLease returns the name of the next Lease of a slot. A pod of a newer revision writes
+// itself there to ask the holder to yield. No pod holds anything by a next Lease, and no
+// claim can name one.
+func NextLease(slot string) string { return ShortName(nextPrefix + slot) }
+
+// IsNextLease reports whether a Lease has the name of a next Lease.
+func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix) }
 
 // hashMark stands before the hash that ends a shortened name. The mark is a word of its
 // own, whatever the cut left: neither a dash nor a dot may end a part of a name.

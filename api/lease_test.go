@@ -72,3 +72,22 @@ func TestWorkloadPrintsKindAndName(t *testing.T) {
 	assert.Equal(t, "Deployment/x", Workload{"apps", "Deployment", "x"}.String())
 	assert.Equal(t, "Rollout.example.com/x", Workload{"example.com", "Rollout", "x"}.String())
 }
+
+func TestNextLeasesAreNoSlotsAndDiffer(t *testing.T) {
+	long := strings.Repeat("l", 248)
+	slots := []string{
+		"lock.a", "lock.next.a", "singleton.deployment.a", LockLease(long), LockLease(long[1:]), LockLease(long[5:]), LockLease(long[6:]),
+		SingletonLease(Workload{"apps", "Deployment", long + "x"}, ""), SingletonLease(Workload{"apps", "Deployment", long + "y"}, ""),
+	}
+	seen := map[string]bool{}
+	for _, slot := range slots {
+		next := NextLease(slot)
+		assert.True(t, HasNextLease(slot), slot)
+		assert.True(t, IsNextLease(next) && !IsNextLease(slot), next)
+		assert.False(t, IsSlot(next) || HasNextLease(next), next)
+		assert.True(t, isSubdomain(next), next)
+		assert.LessOrEqual(t, len(next), maxName)
+		assert.False(t, seen[next], next)
+		seen[next] = true
+	}
+}

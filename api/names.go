@@ -117,6 +117,8 @@ const (
 	// WorkloadAnnotation is the workload of the holder's pod, as Kind/name.
 	// Standbys of another workload do not forward to it.
 	WorkloadAnnotation = Prefix + "workload"
+	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
+	RevisionAnnotation = Prefix + "revision"
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
 	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"

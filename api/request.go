@@ -79,6 +79,12 @@ const (
 // Shims reports whether the gate is in the containers themselves.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
+// Ordered reports whether the revisions of a workload have an order. An old pod can then
+// give its slot to a new one, and get it back. A gate outside of the containers cannot.
+func (r Request) Ordered() bool {
+	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Ordered })
+}
+
 // Standbys returns how standbys look. A standby without a shim in its containers
 // cannot be Ready: its application has not started, or must not serve. A standby of a
 // claim with several holders has no single address to forward to.

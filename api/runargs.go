@@ -31,6 +31,8 @@ type RunArgs struct {
 	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in it,
 	// because the webhook does not know the name of a pod with generateName.
 	Workload string
+	// Revision is the pod template that the pod was made from. The zero value has no order.
+	Revision Revision
 	// InitContainers are the gated init containers.
 	InitContainers []string
 	// Install is the path to which the agent copies its binary; empty means nowhere.
@@ -105,6 +107,18 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *[]string { return &r.Containers }),
 	textArg("workload", "the pod's workload, as Kind/name",
 		func(r *RunArgs) *string { return &r.Workload }).expanded(),
+	{
+		name: "revision", meaning: "the pod template that the pod was made from, as UID/NUMBER/HASH",
+		where: func(r RunArgs) bool { return r.Revision != (Revision{}) },
+		text:  func(r RunArgs) string { return r.Revision.String() },
+		read: func(r *RunArgs, value string) error {
+			revision, err := ParseRevision(value)
+			if err == nil {
+				r.Revision = revision
+			}
+			return err
+		},
+	},
 	namesArg("init-containers", "gated init containers, comma-separated",
 		func(r *RunArgs) *[]string { return &r.InitContainers }).written(func(r RunArgs) bool { return len(r.InitContainers) > 0 }),
 	textArg("install", "where the binary is copied to, for gated containers; empty: nowhere",

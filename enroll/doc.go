@@ -11,19 +11,25 @@
 // only if no Role ever named it: then no agent can have held it. A consistent
 // list of the Roles, made after the Lease exists, proves that.
 //
+// Next Leases: a slot for which pods of several revisions may compete has a next Lease, too.
+// No pod holds anything by it, so enroll creates it free, and its absence tells nothing. Its
+// name follows from the slot's. So a Role that remembers the slot names both.
+//
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
-// unchanged for a whole duration, unless a person has paused its slot. Enroll deletes the Lease before it removes the
-// name from the Roles. An account that no longer claims a Lease loses its right
-// after a duration, too. While others claim the Lease, some Role remembers the
-// Lease and its longest duration.
+// unchanged for a whole duration, unless a person has paused its slot. Enroll deletes the
+// Lease, and the next Lease with it, before it removes the names from the Roles. An
+// account that no longer claims a Lease loses its right after a duration, too. While
+// others claim the Lease, some Role remembers the Lease and its longest duration.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
-// request. A new Lease costs two writes. Each Role that names new Leases costs one.
+// request. A new Lease costs two writes, and a next Lease one. Each Role that names new
+// Leases costs one.
 //
-// Enroll gives no right on a Lease that no claim can name. Where the namespace did
-// not opt in, the marks of a pod without a gate count for nothing. A user who may
-// annotate pods must not choose the rights of their service accounts.
+// Enroll gives rights only on Leases that a claim can name, and on their next Leases.
+// Where the namespace did not opt in, the marks of a pod without a gate count for
+// nothing. A user who may annotate pods must not choose the rights of their service
+// accounts.
 //
 // Clock model: enroll compares no time of another machine. Enroll measures
 // durations on the clock of the [Reconciler], from when this process first saw

@@ -12,6 +12,9 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // admission gives slots their Leases, and their claimants the right to compete.
@@ -42,8 +45,13 @@ type admission struct {
 //
 // Each step is done for all slots before the next one. So admit lists the Roles
 // once, and writes each Role once.
+//
+// The next Leases are created first, so that the cache has them when the slots' own appear
+// there. No pod holds by them, so no step protects them.
 func (a *admission) admit(ctx context.Context, slots []string) error {
-	leases, errs := a.ensure(ctx, slots)
+	errs := a.createNextLeases(ctx, nextLeases(slots))
+	leases, failed := a.ensure(ctx, slots)
+	errs = append(errs, failed...)
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool { return a.seen.complete(lease) })
 	if len(leases) == 0 {
 		return errors.Join(errs...)
@@ -67,6 +75,24 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 	})
 	a.left, err = a.grant(ctx, a.seen, roles, leases)
 	return errors.Join(append(errs, err)...)
+}
+
+// createNextLeases creates the next Leases that the cache does not know. No pod asks in
+// them yet. An error delays no slot, because pods hold without asking.
+func (a *admission) createNextLeases(ctx context.Context, names []string) []error {
+	var errs []error
+	for _, name := range names {
+		if a.seen.leases[name] != nil {
+			continue
+		}
+		err := a.client.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+			Namespace: a.seen.namespace, Name: name, Labels: map[string]string{api.ManagedLabel: managed},
+		}})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			errs = append(errs, fmt.Errorf("create next lease %s: %w", name, err))
+		}
+	}
+	return errs
 }
 
 // ensure reads the Leases, and creates those that do not exist.

@@ -21,7 +21,7 @@ func TestNewLeaseIsFreedAtOnce(t *testing.T) {
 	w.settle(w.process())
 	assert.Empty(t, holder(w.lease("lock.x")))
 	assert.EqualValues(t, 30, *w.lease("lock.x").Spec.LeaseDurationSeconds)
-	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
 func TestVanishedLeaseIsRecreatedForTheLongestDuration(t *testing.T) {
@@ -46,7 +46,7 @@ func TestHeldLeaseIsNotWritten(t *testing.T) {
 	w.create(gated("b", "other", "lock.x"))
 	w.settle(w.process())
 	assert.Equal(t, version, w.lease("lock.x").ResourceVersion)
-	assert.Equal(t, []string{"lock.x"}, w.role("other").Rules[0].ResourceNames)
+	assert.Equal(t, withNext("lock.x"), w.role("other").Rules[0].ResourceNames)
 }
 
 // The process crashes at each write of each scenario in turn. The world checks that
@@ -135,7 +135,7 @@ func TestForeignLeaseIsUsedUnchanged(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "freed")
 	assert.NotContains(t, w.lease("lock.x").Labels, api.ManagedLabel)
-	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 
 	// No pod claims the Lease any more. Its right is removed, and the Lease stays.
 	w.remove(pod)

@@ -31,7 +31,7 @@ func TestMarksGrantOnlySlots(t *testing.T) {
 	t.Run("beside a slot", func(t *testing.T) {
 		w := newWorld(t, theirs.DeepCopy(), gated("a", "till", "lock.x,somebodys-elector"))
 		w.settle(w.process())
-		assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+		assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 	})
 }
 
@@ -60,8 +60,8 @@ func TestUngatedMarksGrantNothing(t *testing.T) {
 		granted  []string
 	}{
 		"marks alone, opted out":      {marked("a", "till", "lock.x"), true, nil},
-		"marks and a gate, opted out": {gated("a", "till", "lock.x"), true, []string{"lock.x"}},
-		"marks alone, opted in":       {marked("a", "till", "lock.x"), false, []string{"lock.x"}},
+		"marks and a gate, opted out": {gated("a", "till", "lock.x"), true, withNext("lock.x")},
+		"marks alone, opted in":       {marked("a", "till", "lock.x"), false, withNext("lock.x")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, test.pod)
@@ -106,7 +106,7 @@ func TestMemoryOfARoleGrantsOnlySlots(t *testing.T) {
 	role.Annotations[LeasesAnnotation] = `{"somebodys-elector":{"seconds":30,"uid":"u"}}`
 	require.NoError(t, w.server.Update(t.Context(), role))
 	w.settle(r)
-	assert.Equal(t, []string{"lock.x"}, w.role("till").Rules[0].ResourceNames)
+	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
 func TestRoleWithoutNamesGrantsNoLease(t *testing.T) {

@@ -116,6 +116,8 @@ func remembered(role *rbacv1.Role) map[string]memory {
 			}
 		}
 	}
+	// No pod holds by a next Lease. An earlier version remembers them as slots.
+	maps.DeleteFunc(memories, func(name string, _ memory) bool { return api.IsNextLease(name) })
 	return memories
 }
 
@@ -133,13 +135,26 @@ func (r *agentRole) remember() error {
 	return nil
 }
 
-// rules returns the rules for the Leases in a Role's memory. Names that no slot
-// can have are left out. A user who may only annotate a Role must not choose
-// which Leases the Role names.
+// rules returns the rules for the Leases in a Role's memory, and for their next Leases.
+// Names that no slot can have are left out. A user who may only annotate a Role must not
+// choose which Leases the Role names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
-	return AgentRules(slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
+	slots := slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)
-	})...)
+	})
+	return AgentRules(append(slots, nextLeases(slots)...)...)
+}
+
+// nextLeases returns the names of the slots' next Leases. They follow from the names of
+// the slots, so no memory has them. The annotation of a Role stays as small as before.
+func nextLeases(slots []string) []string {
+	var names []string
+	for _, slot := range slots {
+		if api.HasNextLease(slot) {
+			names = append(names, api.NextLease(slot))
+		}
+	}
+	return names
 }
 
 // seconds rounds up, because a Lease stores whole seconds.

@@ -9,6 +9,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // removal removes the expired Leases and rights of one namespace.
@@ -134,5 +138,18 @@ func (r *removal) deleteLease(ctx context.Context, name string) bool {
 		return false
 	}
 	r.gone[name] = true
+	r.deleteNextLease(ctx, name)
 	return true
+}
+
+// deleteNextLease deletes the next Lease of a slot that is gone. If the deletion fails, a
+// later sweep finds a next Lease without a slot.
+func (r *removal) deleteNextLease(ctx context.Context, slot string) {
+	next := r.seen.leases[api.NextLease(slot)]
+	if next == nil {
+		return
+	}
+	if err := client.IgnoreNotFound(r.client.Delete(ctx, next, unchanged(next))); err != nil {
+		r.errs = append(r.errs, fmt.Errorf("sweep next lease of %s: %w", slot, err))
+	}
 }

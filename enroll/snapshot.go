@@ -5,6 +5,8 @@ package enroll
 
 import (
 	"context"
+	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -72,10 +74,13 @@ func (s *snapshot) incomplete() []string {
 	return slots
 }
 
-// complete reports whether each account that claims the Lease has its right. Its
-// Role must be bound, name this very Lease, and remember the longest duration of
-// all.
+// complete reports whether the slot has its next Lease, if any, and each account that
+// claims the slot has its right. The account's Role must be bound, name this very Lease,
+// and remember the longest duration of all.
 func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
+	if api.HasNextLease(lease.Name) && s.leases[api.NextLease(lease.Name)] == nil {
+		return false
+	}
 	c := s.wanted[lease.Name]
 	m := memory{Seconds: max(s.roles.longest[lease.Name], seconds(c.duration)), UID: lease.UID}
 	for key := range c.accounts {
@@ -89,14 +94,37 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	return true
 }
 
-// unclaimed returns the Leases that no pod claims, including those that are gone. Of a
-// Lease that is still claimed, unclaimed returns the rights of accounts that no longer
-// claim it. A paused Lease stays with its rights, so a workload that is scaled to 0
-// stays paused.
+// belonging returns the next Leases of all slots that a pod claims, a Role names or the
+// cache has. Enroll sweeps such a Lease together with its slot.
+func (s *snapshot) belonging() map[string]bool {
+	belonging := make(map[string]bool, len(s.wanted))
+	add := func(slot string) {
+		if api.HasNextLease(slot) {
+			belonging[api.NextLease(slot)] = true
+		}
+	}
+	for slot := range s.wanted {
+		add(slot)
+	}
+	for _, slots := range []iter.Seq[string]{maps.Keys(s.roles.longest), maps.Keys(s.leases)} {
+		for slot := range slots {
+			if s.wanted[slot] == nil {
+				add(slot)
+			}
+		}
+	}
+	return belonging
+}
+
+// unclaimed returns the Leases that no pod claims, including those that are gone, and the
+// next Leases without a slot. Of a Lease that is still claimed, unclaimed returns the
+// rights of accounts that no longer claim it.
+// A paused Lease stays with its rights, so a workload that is scaled to 0 stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
+	belonging := s.belonging()
 	for name, lease := range s.leases {
-		if s.wanted[name] == nil && !paused(lease) {
+		if s.wanted[name] == nil && !belonging[name] && !paused(lease) {
 			unclaimed[right{lease: name}] = lease
 		}
 	}

@@ -76,7 +76,11 @@ func TestWorkloadHasItsLeaseBeforeItsPods(t *testing.T) {
 				return
 			}
 			require.NotNil(t, w.lease(test.lease))
-			assert.Equal(t, []string{test.lease}, w.role(test.account).Rules[0].ResourceNames)
+			named := []string{test.lease}
+			if api.HasNextLease(test.lease) {
+				named = withNext(test.lease)
+			}
+			assert.Equal(t, named, w.role(test.account).Rules[0].ResourceNames)
 		})
 	}
 }

@@ -121,8 +121,12 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	slot := expression(t, policy, `"'(\^.*?)'"`)
 	for _, known := range slots(t) {
 		assert.Regexp(t, slot, known.lease)
+		if api.HasNextLease(known.lease) {
+			assert.Regexp(t, slot, api.NextLease(known.lease))
+		}
 	}
 	for _, lease := range []string{
+		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "x.next.lock.x", "nextlock.x",
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
 		"singleton", "singleton-elector", "singletons.deployment.x", "singleton.x", "singleton..x",
 	} {

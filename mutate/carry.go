@@ -89,7 +89,7 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	}
 	warnings = append(warnings, foresee(feature.Facts{
 		Pod: &corev1.Pod{Spec: template.Spec}, Document: d, Path: path, Request: request,
-		Workload: api.Workload{Group: "apps", Kind: kind}, Template: &template.Spec, Kubernetes: kubernetes,
+		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: kind}, Template: &template.Spec}, Kubernetes: kubernetes,
 	})...)
 	return d.Operations(), append(warnings, now.Spec.stalls(kind, request, &template.Spec)...), nil
 }

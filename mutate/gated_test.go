@@ -102,7 +102,7 @@ func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
 		raw := `{"metadata":{"name":"p","annotations":{"metaparticle.io/lock":"a","metaparticle.io/slots":"lock.a"}},"spec":{
 			"initContainers":[{"name":"metaparticle-agent","image":"a","restartPolicy":"Always","args":["run",` + string(probes) + `]}],
 			"containers":[{"name":"app","image":"a","command":["/metaparticle/bin/agent","exec","-container=app","--"],"args":["app"]}]}}`
-		_, _, err = mutate.Inject(t.Context(), mutate.Subject{Raw: []byte(raw), Workload: api.Workload{Kind: "Pod", Name: "p"}}, mutatetest.AgentImage, mutatetest.Facts{})
+		_, _, err = mutate.Inject(t.Context(), mutate.Subject{Raw: []byte(raw), Origin: feature.Origin{Workload: api.Workload{Kind: "Pod", Name: "p"}}}, mutatetest.AgentImage, mutatetest.Facts{})
 		assert.Equal(t, want, err == nil, "%s: %v", numbers, err)
 	}
 }
@@ -120,7 +120,7 @@ func checkGate(t *testing.T, seed uint64) bool {
 	raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 1))}.oddPod())
 	require.NoError(t, err)
 	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: feature.RestartsAll}
+	subject := mutate.Subject{Raw: raw, Namespace: "shop", Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}}, Kubernetes: feature.RestartsAll}
 	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
 		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},

@@ -30,12 +30,7 @@ type Subject struct {
 	// Pod is Raw, decoded; nil lets Inject decode it.
 	Pod       *corev1.Pod
 	Namespace string
-	// Workload is the pod's group.
-	Workload api.Workload
-	// Template is the pod template of this very pod; nil if the template is not
-	// known for certain. By default the gated containers are those of the template:
-	// containers of other injectors are not in it.
-	Template *corev1.PodSpec
+	feature.Origin
 	// Limits are the namespace's LimitRanges, as far as they are known. The
 	// resources of the injected containers keep to them.
 	Limits []corev1.LimitRange
@@ -76,7 +71,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 		return nil, nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
 	return gate(ctx, feature.Facts{
-		Pod: s.Pod, Document: d, Request: request, Namespace: s.Namespace, Workload: s.Workload, Template: s.Template,
+		Pod: s.Pod, Document: d, Request: request, Namespace: s.Namespace, Origin: s.Origin,
 		Limits: s.Limits, Kubernetes: s.Kubernetes, AgentImage: agentImage,
 	}, images)
 }

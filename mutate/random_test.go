@@ -187,7 +187,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	raw, err := json.Marshal(random.pod())
 	require.NoError(t, err)
 	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Kubernetes: feature.RestartsAll}
+	subject := mutate.Subject{Raw: raw, Namespace: "shop", Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}}, Kubernetes: feature.RestartsAll}
 	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
 		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},
@@ -340,7 +340,7 @@ func FuzzInjectNeverPanics(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"containers":[{"name":"a","command":["x"]}],"initContainers":[null],"volumes":[null]}}`))
 	f.Add([]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"},"labels":null},"spec":null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		subject := mutate.Subject{Raw: raw, Namespace: "shop", Workload: api.Workload{Kind: "Pod", Name: "p"}}
+		subject := mutate.Subject{Raw: raw, Namespace: "shop", Origin: feature.Origin{Workload: api.Workload{Kind: "Pod", Name: "p"}}}
 		ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, mutatetest.Facts{})
 		if err != nil || len(ops) == 0 {
 			return

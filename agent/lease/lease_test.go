@@ -15,7 +15,7 @@ import (
 
 var (
 	wall  = time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
-	notes = Notes{Address: "10.0.0.1", Workload: "Deployment/biller"}
+	notes = Notes{Address: "10.0.0.1", Workload: "Deployment/biller", Revision: api.Revision{Workload: "u", Number: 7, Hash: "5d4f"}}
 )
 
 // at returns an instant by its seconds since boot.

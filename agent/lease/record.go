@@ -67,6 +67,8 @@ type Record struct {
 type Notes struct {
 	// Address is that of the holder's pod. Workload is Kind/name.
 	Address, Workload string
+	// Revision is that of the holder's pod.
+	Revision api.Revision
 	// Serving is the instant at which the application began to serve. Serving is
 	// zero while the application does not serve.
 	Serving time.Time

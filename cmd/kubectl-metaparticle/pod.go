@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 // errOtherController refuses a pod with a controller, such as a pod copied from a cluster.
@@ -57,12 +58,12 @@ type owner struct {
 	template *corev1.PodSpec
 }
 
-// Workload implements admit.Owners.
-func (o owner) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+// Origin implements admit.Owners. A manifest has no revision: a controller numbers them.
+func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if o.template == nil {
-		return api.Workload{}, nil, errOtherController
+		return feature.Origin{}, errOtherController
 	}
-	return o.workload, o.template, nil
+	return feature.Origin{Workload: o.workload, Template: o.template}, nil
 }
 
 // podOf returns a pod of the workload, as the API server would receive it, and

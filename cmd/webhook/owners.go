@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 var (
@@ -60,15 +62,32 @@ var known = []schema.GroupVersionKind{
 	{Version: "v1", Kind: "Pod"},
 }
 
-// Workload implements [admit.Owners].
-func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+// counter names the marks by which a workload counts the templates of its ReplicaSets.
+type counter struct {
+	// number is the annotation with the count.
+	number string
+	// hash is the label of the template's hash, which is a part of the selector, too. No
+	// user can change a selector.
+	hash string
+}
+
+// counters are the workloads whose ReplicaSets have such marks. Their controllers write
+// both marks when they create a ReplicaSet, so its first pod finds them. An undo raises the
+// number before the controller scales the old ReplicaSet up.
+var counters = map[schema.GroupKind]counter{
+	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
+	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
+}
+
+// Origin implements [admit.Owners].
+func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error) {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
-		return api.Workload{Kind: "Pod", Name: pod.Name}, nil, nil
+		return feature.Origin{Workload: api.Workload{Kind: "Pod", Name: pod.Name}}, nil
 	}
 	kind, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {
-		return api.Workload{}, nil, fmt.Errorf("owner's version: %w", err)
+		return feature.Origin{}, fmt.Errorf("owner's version: %w", err)
 	}
 	switch kind.Group + "/" + owner.Kind {
 	case "apps/ReplicaSet":
@@ -77,73 +96,91 @@ func (o owners) Workload(ctx context.Context, namespace string, pod *corev1.Pod)
 		return o.job(ctx, namespace, owner)
 	}
 	if err := o.verify(ctx, namespace, owner); err != nil {
-		return api.Workload{}, nil, err
+		return feature.Origin{}, err
 	}
+	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	switch kind.Group + "/" + owner.Kind {
 	case "apps/StatefulSet":
 		// The label is the whole name of the ControllerRevision.
-		template, err := o.revision(ctx, namespace, owner, pod.Labels[appsv1.ControllerRevisionHashLabelKey])
-		return workload(owner), template, err
+		return o.controllerRevision(ctx, namespace, owner, hash, hash)
 	case "apps/DaemonSet":
 		// The label is the last part of the name.
-		template, err := o.revision(ctx, namespace, owner, owner.Name+"-"+pod.Labels[appsv1.ControllerRevisionHashLabelKey])
-		return workload(owner), template, err
+		return o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash)
 	default:
-		return workload(owner), nil, nil
+		return feature.Origin{Workload: workload(owner)}, nil
 	}
 }
 
-func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (api.Workload, *corev1.PodSpec, error) {
+func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
 	var set appsv1.ReplicaSet
 	if err := o.get(ctx, namespace, owner, &set); err != nil {
-		return api.Workload{}, nil, err
+		return feature.Origin{}, err
 	}
 	above := metav1.GetControllerOf(&set)
 	if above == nil {
 		// A person may have edited the template since the controller read it.
-		return workload(owner), nil, nil
+		return feature.Origin{Workload: workload(owner)}, nil
 	}
-	return workload(above), &set.Spec.Template.Spec, o.verify(ctx, namespace, above)
+	origin := feature.Origin{Workload: workload(above), Template: &set.Spec.Template.Spec}
+	of := counters[schema.GroupKind{Group: origin.Workload.Group, Kind: origin.Workload.Kind}]
+	number, err := strconv.ParseInt(set.Annotations[of.number], 10, 64)
+	if err == nil && set.Spec.Selector != nil {
+		origin.Revision = revision(above, number, set.Spec.Selector.MatchLabels[of.hash])
+	}
+	return origin, o.verify(ctx, namespace, above)
 }
 
-func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerReference) (api.Workload, *corev1.PodSpec, error) {
+// revision returns the revision of a workload's template, or the zero value if a mark is
+// missing or odd.
+func revision(workload *metav1.OwnerReference, number int64, hash string) api.Revision {
+	r := api.Revision{Workload: string(workload.UID), Number: number, Hash: hash}
+	if !r.Valid() {
+		return api.Revision{}
+	}
+	return r
+}
+
+func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
 	var job batchv1.Job
 	if err := o.get(ctx, namespace, owner, &job); err != nil {
-		return api.Workload{}, nil, err
+		return feature.Origin{}, err
 	}
 	// A Job's template is immutable.
 	template := &job.Spec.Template.Spec
 	if above := metav1.GetControllerOf(&job); above != nil {
-		return workload(above), template, o.verify(ctx, namespace, above)
+		return feature.Origin{Workload: workload(above), Template: template}, o.verify(ctx, namespace, above)
 	}
-	return workload(owner), template, nil
+	return feature.Origin{Workload: workload(owner), Template: template}, nil
 }
 
-// revision reads the template from which a StatefulSet or DaemonSet made a pod. The
-// template of a pod without a revision's name is unknown, because no controller made the
-// pod.
-func (o owners) revision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name string) (*corev1.PodSpec, error) {
+// controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.
+// The controllers store a template and its number before they make the first pod from it.
+// The template of a pod without a revision's name is unknown, because no controller made
+// the pod.
+func (o owners) controllerRevision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name, hash string) (feature.Origin, error) {
+	origin := feature.Origin{Workload: workload(owner)}
 	if name == "" {
-		return nil, nil
+		return origin, nil
 	}
-	var revision appsv1.ControllerRevision
-	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &revision)
+	var stored appsv1.ControllerRevision
+	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &stored)
 	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read revision: %w", err)
+		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
 	}
 	// A revision that was not found is empty, and has no controller.
-	if !metav1.IsControlledBy(&revision, &metav1.ObjectMeta{UID: owner.UID}) {
-		return nil, nil
+	if !metav1.IsControlledBy(&stored, &metav1.ObjectMeta{UID: owner.UID}) {
+		return origin, nil
 	}
 	var data struct {
 		Spec struct {
 			Template corev1.PodTemplateSpec `json:"template"`
 		} `json:"spec"`
 	}
-	if err := json.Unmarshal(revision.Data.Raw, &data); err != nil {
-		return nil, fmt.Errorf("read revision %s: %w", name, err)
+	if err := json.Unmarshal(stored.Data.Raw, &data); err != nil {
+		return feature.Origin{}, fmt.Errorf("read revision %s: %w", name, err)
 	}
-	return &data.Spec.Template.Spec, nil
+	origin.Template, origin.Revision = &data.Spec.Template.Spec, revision(owner, stored.Revision, hash)
+	return origin, nil
 }
 
 // verify reports an error if an owner is not the object that its reference means. An object

@@ -38,7 +38,7 @@ func template(container string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: container}}}}
 }
 
-func revision(t *testing.T, name, container string, controller metav1.OwnerReference) *appsv1.ControllerRevision {
+func storedRevision(t *testing.T, name, container string, controller metav1.OwnerReference) *appsv1.ControllerRevision {
 	data, err := json.Marshal(map[string]any{"spec": map[string]any{"template": template(container)}})
 	require.NoError(t, err)
 	return &appsv1.ControllerRevision{ObjectMeta: named(name, controller), Data: runtime.RawExtension{Raw: data}}
@@ -67,9 +67,9 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
 		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
 		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
-		revision(t, "db-abc", "of-the-revision", db),
-		revision(t, "node-abc", "of-the-revision", node),
-		revision(t, "db-foreign", "of-another", controlledBy("apps/v1", "StatefulSet", "other")),
+		storedRevision(t, "db-abc", "of-the-revision", db),
+		storedRevision(t, "node-abc", "of-the-revision", node),
+		storedRevision(t, "db-foreign", "of-another", controlledBy("apps/v1", "StatefulSet", "other")),
 	).Build()
 
 	tests := map[string]struct {
@@ -95,15 +95,93 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			group, template, err := owners{c, c}.Workload(t.Context(), "shop", test.pod)
+			origin, err := owners{c, c}.Origin(t.Context(), "shop", test.pod)
 			require.NoError(t, err)
-			assert.Equal(t, test.group, group)
+			assert.Equal(t, test.group, origin.Workload)
 			if test.container == "" {
-				assert.Nil(t, template)
+				assert.Nil(t, origin.Template)
 				return
 			}
-			require.NotNil(t, template)
-			assert.Equal(t, test.container, template.Containers[0].Name)
+			require.NotNil(t, origin.Template)
+			assert.Equal(t, test.container, origin.Template.Containers[0].Name)
+		})
+	}
+}
+
+// replicaSet returns a ReplicaSet as a controller makes it: the number is an annotation, and
+// the hash a label of the selector.
+func replicaSet(name string, controller metav1.OwnerReference, number, numbered, hash, hashed string) *appsv1.ReplicaSet {
+	set := &appsv1.ReplicaSet{ObjectMeta: named(name, controller)}
+	set.Annotations = map[string]string{number: numbered}
+	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{hash: hashed}}
+	return set
+}
+
+func TestRevisionIsTheControllersOwn(t *testing.T) {
+	const (
+		number, hash         = "deployment.kubernetes.io/revision", "pod-template-hash"
+		argoNumber, argoHash = "rollout.argoproj.io/revision", "rollouts-pod-template-hash"
+	)
+	biller, ledger := controlledBy("apps/v1", "Deployment", "biller"), controlledBy("argoproj.io/v1alpha1", "Rollout", "ledger")
+	db, node := controlledBy("apps/v1", "StatefulSet", "db"), controlledBy("apps/v1", "DaemonSet", "node")
+	bare := replicaSet("bare", biller, number, "3", hash, "5d4f")
+	bare.OwnerReferences = nil
+	unselected := replicaSet("unselected", biller, number, "3", hash, "5d4f")
+	unselected.Spec.Selector = nil
+	dbRevision := storedRevision(t, "db-7c9", "app", db)
+	dbRevision.Revision = 4
+	nodeRevision := storedRevision(t, "node-7c9", "app", node)
+	nodeRevision.Revision = 5
+	job := &batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}
+	job.Annotations = map[string]string{number: "3"}
+	c := fake.NewClientBuilder().WithObjects(
+		replicaSet("biller-5d4f", biller, number, "3", hash, "5d4f"),
+		replicaSet("ledger-6e5a", ledger, argoNumber, "12", argoHash, "6e5a"),
+		replicaSet("unnumbered", biller, argoNumber, "3", hash, "5d4f"),
+		replicaSet("zeroth", biller, number, "0", hash, "5d4f"),
+		replicaSet("odd", biller, number, "three", hash, "5d4f"),
+		replicaSet("endless", biller, number, "99999999999999999999", hash, "5d4f"),
+		replicaSet("unhashed", biller, number, "3", argoHash, "5d4f"),
+		replicaSet("spelt", biller, number, "3", hash, "5d/4f"),
+		replicaSet("foreign", controlledBy("example.com/v1", "Deployment", "biller"), number, "3", hash, "5d4f"),
+		replicaSet("ledger-old", ledger, number, "3", hash, "5d4f"),
+		bare, unselected, job, dbRevision, nodeRevision,
+		storedRevision(t, "db-unnumbered", "app", db),
+		&appsv1.Deployment{ObjectMeta: named("biller")}, &appsv1.StatefulSet{ObjectMeta: named("db")},
+		&appsv1.DaemonSet{ObjectMeta: named("node")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
+	).Build()
+	of := func(set string) *corev1.Pod { return pod("", controlledBy("apps/v1", "ReplicaSet", set)) }
+	for name, test := range map[string]struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		"Deployment's":               {of("biller-5d4f"), "biller-uid/3/5d4f"},
+		"Argo's Rollout's":           {of("ledger-6e5a"), "ledger-uid/12/6e5a"},
+		"StatefulSet's":              {pod("db-7c9", db), "db-uid/4/db-7c9"},
+		"DaemonSet's":                {pod("7c9", node), "node-uid/5/7c9"},
+		"without a number":           {of("unnumbered"), ""},
+		"number zero":                {of("zeroth"), ""},
+		"number in letters":          {of("odd"), ""},
+		"number beyond 64 bits":      {of("endless"), ""},
+		"without a hash":             {of("unhashed"), ""},
+		"hash with a slash":          {of("spelt"), ""},
+		"without a selector":         {of("unselected"), ""},
+		"Deployment of other group":  {of("foreign"), ""},
+		"Rollout, Deployment's mark": {of("ledger-old"), ""},
+		"bare ReplicaSet's":          {of("bare"), ""},
+		"CronJob's":                  {pod("5d4f", controlledBy("batch/v1", "Job", "nightly-1")), ""},
+		"nobody's":                   {pod("5d4f"), ""},
+		"revision without a number":  {pod("db-unnumbered", db), ""},
+		"revision that is gone":      {pod("db-gone", db), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			origin, err := owners{c, c}.Origin(t.Context(), "shop", test.pod)
+			require.NoError(t, err)
+			assert.Equal(t, test.want, origin.Revision.String())
+			if test.want != "" {
+				slot := api.SingletonLease(origin.Workload, "")
+				assert.True(t, api.HasNextLease(slot), "pods of %s have an order", slot)
+			}
 		})
 	}
 }
@@ -112,9 +190,9 @@ func TestMissingOrReplacedOwnerIsAnError(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1")}
 	set.UID = "another"
 	c := fake.NewClientBuilder().WithObjects(set).Build()
-	_, _, err := owners{c, c}.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
+	_, err := owners{c, c}.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
 	require.ErrorIs(t, err, errReplaced)
-	_, _, err = owners{c, c}.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "gone")))
+	_, err = owners{c, c}.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "gone")))
 	require.Error(t, err)
 }
 
@@ -166,7 +244,7 @@ func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := owners{c, c}.Workload(t.Context(), "shop", pod("", test.owner))
+			_, err := owners{c, c}.Origin(t.Context(), "shop", pod("", test.owner))
 			require.Error(t, err)
 			if test.err != nil {
 				require.ErrorIs(t, err, test.err)
@@ -195,9 +273,9 @@ func TestUncachedOwnerIsReadLive(t *testing.T) {
 				reader: counting(fake.NewClientBuilder().WithObjects(set, deployment).Build(), &reads),
 				cached: fake.NewClientBuilder().WithObjects(test.cached...).Build(),
 			}
-			group, _, err := o.Workload(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
+			origin, err := o.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
 			require.NoError(t, err)
-			assert.Equal(t, api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, group)
+			assert.Equal(t, api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, origin.Workload)
 			assert.Equal(t, test.reads, reads, "live reads")
 		})
 	}

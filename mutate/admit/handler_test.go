@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -35,9 +36,9 @@ func (a asked) Command(context.Context, string) (image.Command, error) {
 	return image.Command{}, nil
 }
 
-func (a asked) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+func (a asked) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	a.t.Error("an owner was asked for")
-	return api.Workload{}, nil, nil
+	return feature.Origin{}, nil
 }
 
 func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
@@ -138,9 +139,9 @@ func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error
 // slow answers only when the context of the call ends.
 type slow struct{ mutatetest.Facts }
 
-func (slow) Workload(ctx context.Context, _ string, _ *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+func (slow) Origin(ctx context.Context, _ string, _ *corev1.Pod) (feature.Origin, error) {
 	<-ctx.Done()
-	return api.Workload{}, nil, ctx.Err()
+	return feature.Origin{}, ctx.Err()
 }
 
 func TestHandlerAnswersWithinItsTimeout(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -23,15 +24,15 @@ import (
 // two reads of owners. The API server waits 10 s.
 const defaultTimeout = 5 * time.Second
 
-// Owners finds the workloads of pods.
+// Owners finds the origins of pods.
 type Owners interface {
-	// Workload follows the controllers of a pod up to the top-most, such as from ReplicaSet
+	// Origin follows the controllers of a pod up to the top-most, such as from ReplicaSet
 	// to Deployment. The pod has a controller.
 	//
-	// Workload also returns the template of this very pod, or nil where the template
-	// is not certain. A template of another revision may lack a container, which
-	// would run ungated.
-	Workload(ctx context.Context, namespace string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error)
+	// Origin has the template of this very pod, or nil where the template is not
+	// certain. A template of another revision may lack a container, which would run
+	// ungated.
+	Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error)
 }
 
 // Limits returns the LimitRanges of namespaces, from memory.

@@ -104,7 +104,7 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 {
 		return s, nil // Inject refuses the pod, and no owner has to be read.
 	}
-	s.Workload, s.Template, err = h.Owners.Workload(ctx, r.Namespace, pod)
+	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
 	if err != nil {
 		var refusals reason.Refusals
 		refusals.Add(reason.WorkloadUnknown, "%s %q: %v", controller.Kind, controller.Name, err)

@@ -12,6 +12,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
+// Origin is what the controllers of a pod tell of it.
+type Origin struct {
+	// Workload is the pod's group. A pod template has no group with a name yet.
+	Workload api.Workload
+	// Template is the pod template of this very pod; nil if the template is not
+	// known for certain. By default the gated containers are those of the template:
+	// containers of other injectors are not in it.
+	Template *corev1.PodSpec
+	// Revision identifies that template among those of the workload. The zero value
+	// stands for a template that its controller does not number.
+	Revision api.Revision
+}
+
 // Facts is everything that the webhook knows of a pod that claims, or of a pod template
 // whose pods claim.
 type Facts struct {
@@ -23,11 +36,7 @@ type Facts struct {
 	Request  api.Request
 	// Namespace is the namespace in which the pod is created.
 	Namespace string
-	// Workload is the pod's group. A pod template has no group with a name yet.
-	Workload api.Workload
-	// Template is the pod template of this very pod; nil if the template is not
-	// known for certain. Containers of other injectors are not in the template.
-	Template *corev1.PodSpec
+	Origin
 	// Limits are the LimitRanges of the namespace, as far as the webhook knows them.
 	Limits []corev1.LimitRange
 	// Kubernetes is the cluster's minor version of Kubernetes 1, or zero if the

@@ -124,6 +124,9 @@ func (s sidecar) agentArgs() []string {
 	} else {
 		args.Gate = s.Request.Gate
 	}
+	if s.Request.Ordered() {
+		args.Revision = s.Revision
+	}
 	if s.Spec.HostNetwork {
 		// The ports of the node belong to no pod.
 		args.Listen = ""

@@ -34,6 +34,8 @@ type Facts struct {
 	Group *api.Workload `json:"group"`
 	// Template are the containers of the pod's template.
 	Template []string `json:"template"`
+	// Revision is the pod's, as UID/NUMBER/HASH.
+	Revision string `json:"revision"`
 	// Images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
@@ -73,19 +75,20 @@ func (f Facts) Command(_ context.Context, named string) (image.Command, error) {
 	return image.Command{}, Error(found.Error)
 }
 
-// Workload implements the owners of admission.
-func (f Facts) Workload(context.Context, string, *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
+// Origin implements the owners of admission.
+func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if f.Group == nil {
-		return api.Workload{}, nil, Error("not found")
+		return feature.Origin{}, Error("not found")
 	}
-	if f.Template == nil {
-		return *f.Group, nil, nil
+	revision, err := api.ParseRevision(f.Revision)
+	if err != nil || f.Template == nil {
+		return feature.Origin{Workload: *f.Group, Revision: revision}, err
 	}
 	template := new(corev1.PodSpec)
 	for _, name := range f.Template {
 		template.Containers = append(template.Containers, corev1.Container{Name: name})
 	}
-	return *f.Group, template, nil
+	return feature.Origin{Workload: *f.Group, Template: template, Revision: revision}, nil
 }
 
 // LimitRanges implements the limits of admission.

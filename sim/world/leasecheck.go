@@ -18,6 +18,10 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		was = *before.lease
 	}
 	is = *after.lease
+	if api.IsNextLease(slot) {
+		l.note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
+		return // no pod holds anything by a next Lease
+	}
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
 	switch {

@@ -41,6 +41,7 @@ func (m model) Namespace(context.Context, string) (time.Duration, error) {
 	slices.Sort(slots)
 	slots = slices.Compact(slots)
 	for _, slot := range slots {
+		m.presentNext(slot)
 		m.present(slot)
 	}
 	m.grant(slots)
@@ -70,7 +71,16 @@ func (m model) present(slot string) {
 	}})
 }
 
-// grant writes a Role that names all slots that a pod ever claimed, and binds the Role.
+// presentNext creates the slot's next Lease if there is none. No pod asks there yet.
+func (m model) presentNext(slot string) {
+	next := api.NextLease(slot)
+	if _, ok := m.w.api.lease(next); !ok && api.HasNextLease(slot) {
+		m.create("Lease", next, map[string]any{"spec": map[string]any{}})
+	}
+}
+
+// grant writes a Role that names all slots that a pod ever claimed, and their next Leases.
+// grant binds the Role.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
 		return !m.w.api.granted("get", slot)
@@ -81,6 +91,9 @@ func (m model) grant(slots []string) {
 	names := slots
 	for slot := range m.w.remembered {
 		names = append(names, slot)
+		if api.HasNextLease(slot) {
+			names = append(names, api.NextLease(slot))
+		}
 	}
 	slices.Sort(names)
 	role := map[string]any{"rules": []rule{{

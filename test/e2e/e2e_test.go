@@ -263,6 +263,7 @@ func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
+func TestRolloutRaisesTheRevision(t *testing.T) { traffic.TestRolloutRaisesTheRevision(t) }
 func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	traffic.TestAnnotationRollsOutWhenAddedAndRemoved(t)
 }

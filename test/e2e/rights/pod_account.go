@@ -82,6 +82,7 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 		}
 	}
 	r.client = as(s, r.standby)
+	t.Run("asks in its own next Lease", r.asks)
 	for name, test := range r.attempts() {
 		t.Run(name, func(t *testing.T) {
 			// The holder may renew between the reading and the writing.
@@ -95,6 +96,32 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
+// asks shows that a standby may ask in the next Lease. The holder can read the ask and not
+// withdraw it.
+func (r rights) asks(t *testing.T) {
+	next, me := api.NextLease(r.slot), api.Identity(r.standby.Name, string(r.standby.UID))
+	require.NoError(t, write(t.Context(), r.client, r.Namespace, next, me))
+	holder := as(r.Space, r.holder)
+	asked, err := holder.CoordinationV1().Leases(r.Namespace).Get(t.Context(), next, metav1.GetOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, me, space.IdentityOf(asked))
+	err = write(t.Context(), holder, r.Namespace, next, "")
+	assert.ErrorContains(t, err, "NotYourIdentity")
+	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
+}
+
+// write writes an identity into a Lease, with the rights of the client. An administrator
+// reads the Lease for it.
+func write(ctx context.Context, client kubernetes.Interface, namespace, slot, identity string) error {
+	lease, err := cluster.Client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	lease.Spec.HolderIdentity = &identity
+	_, err = client.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+	return err
+}
+
 // attempt is a forbidden request with the API server's answer.
 type attempt struct {
 	attempt func(context.Context) error
@@ -105,15 +132,7 @@ type attempt struct {
 func (r rights) attempts() map[string]attempt {
 	me := api.Identity(r.standby.Name, string(r.standby.UID))
 	identity := func(namespace, slot, identity string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			lease, err := cluster.Client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			lease.Spec.HolderIdentity = &identity
-			_, err = r.client.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
-			return err
-		}
+		return func(ctx context.Context) error { return write(ctx, r.client, namespace, slot, identity) }
 	}
 	status := func(namespace string, pod *corev1.Pod, patch string) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -130,6 +149,8 @@ func (r rights) attempts() map[string]attempt {
 		"free another's slot":                  {identity(r.Namespace, r.slot, ""), "NotYourIdentity"},
 		"a Lease that is not its workload's":   {identity(r.Namespace, r.foreign, me), none},
 		"a Lease of another namespace":         {identity(r.elsewhere.Namespace, r.slot, me), none},
+		"ask in another's name":                {identity(r.Namespace, api.NextLease(r.slot), api.Identity("ghost", "1")), "NotYourIdentity"},
+		"ask another workload's holder":        {identity(r.Namespace, api.NextLease(r.foreign), me), none},
 		"delete a Lease":                       {r.deleteLease, none},
 		"create a Lease":                       {r.createLease, none},
 		"list Leases":                          {r.listLeases, none},

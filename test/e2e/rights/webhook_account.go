@@ -52,7 +52,7 @@ func labelled(name string, ours bool) metav1.ObjectMeta {
 // agentsRole returns a Role as enroll makes it.
 func agentsRole(name string, ours bool) *rbacv1.Role {
 	return &rbacv1.Role{ObjectMeta: labelled(name, ours), Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{"lock.x"}, Verbs: []string{"get", "watch", "update"}},
+		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{"lock.x", "next.lock.x"}, Verbs: []string{"get", "watch", "update"}},
 		{APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}},
 		{APIGroups: []string{"metaparticle.io"}, Resources: []string{"agents"}, Verbs: []string{"be"}},
@@ -123,6 +123,9 @@ func (th thief) attempts() map[string]func(context.Context) error {
 			return th.createLease(ctx, metav1.NamespaceDefault, "cert-manager-controller", true)
 		},
 		"a name that only resembles a slot": func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "singleton-elector", true) },
+		"a name that only resembles a next Lease": func(ctx context.Context) error {
+			return th.createLease(ctx, th.Namespace, api.NextLease("elector"), true)
+		},
 		"a Role for another's election": func(ctx context.Context) error {
 			role := agentsRole("metaparticle-x", true)
 			role.Rules[0].ResourceNames = []string{"lock.x", "cert-manager-controller"}
@@ -166,6 +169,9 @@ func (th thief) attempts() map[string]func(context.Context) error {
 func (th thief) work() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"makes a Lease": func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "lock.x", true) },
+		"makes a next Lease": func(ctx context.Context) error {
+			return th.createLease(ctx, th.Namespace, api.NextLease("lock.x"), true)
+		},
 		"makes a Lease of a singleton": func(ctx context.Context) error {
 			return th.createLease(ctx, th.Namespace, api.SingletonLease(api.Workload{Group: "example.com", Kind: "Rollout", Name: "a.b"}, "main"), true)
 		},

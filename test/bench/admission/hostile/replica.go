@@ -28,6 +28,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
@@ -35,9 +36,9 @@ import (
 // owner knows the pod's Deployment, whose template is the pod's own spec.
 type owner struct{}
 
-// Workload implements [admit.Owners].
-func (owner) Workload(_ context.Context, _ string, pod *corev1.Pod) (api.Workload, *corev1.PodSpec, error) {
-	return api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, &pod.Spec, nil
+// Origin implements [admit.Owners].
+func (owner) Origin(_ context.Context, _ string, pod *corev1.Pod) (feature.Origin, error) {
+	return feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Template: &pod.Spec}, nil
 }
 
 // timeout is cmd/webhook's default time for a call.

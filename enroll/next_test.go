@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// leaseNames returns the names of all Leases.
+func (w *world) leaseNames() []string {
+	w.t.Helper()
+	var list coordinationv1.LeaseList
+	require.NoError(w.t, w.server.List(w.t.Context(), &list, client.InNamespace(shop)))
+	names := []string{}
+	for _, l := range list.Items {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
+func TestSlotsWithRevisionsHaveANextLease(t *testing.T) {
+	for slot, wanted := range map[string]bool{
+		"lock.x": true, "singleton.deployment.x": true, "singleton-writer.statefulset.x": true,
+		"singleton.daemonset.x": true, "singleton.rollout-argoproj-io.x": true, longLock(0): true,
+		"singleton.job.x": false, "singleton.cronjob.x": false, "singleton.pod.x": false, "singleton.replicaset.x": false,
+		"singleton.rollout-example-com.x": false, "semaphore.pool.0": false,
+	} {
+		t.Run(slot[:min(len(slot), 40)], func(t *testing.T) {
+			w := newWorld(t, gated("a", "till", slot))
+			w.settle(w.process())
+			named := []string{slot}
+			if wanted {
+				named = withNext(slot)
+			}
+			assert.ElementsMatch(t, named, w.leaseNames())
+			assert.Equal(t, named, w.role("till").Rules[0].ResourceNames)
+			assert.Len(t, remembered(w.role("till")), 1, "a Role remembers the slot alone")
+		})
+	}
+}
+
+func TestNextLeaseIsNobodysAndFree(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.settle(w.process())
+	next := w.lease("next.lock.x")
+	assert.Empty(t, next.Spec)
+	assert.Equal(t, map[string]string{api.ManagedLabel: managed}, next.Labels)
+}
+
+// A Role never named the slot before, so its Lease is free at once. The next Lease that is
+// there already tells nothing about the slot.
+func TestNextLeaseTellsNothingOfItsSlot(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		Namespace: shop, Name: "next.lock.x", Labels: map[string]string{api.ManagedLabel: managed},
+	}})
+	r := w.process()
+	w.settle(r)
+	assert.Empty(t, holder(w.lease("lock.x")))
+
+	w.holds("next.lock.x", "b_2")
+	w.holds("lock.x", "a_1")
+	w.vanish("lock.x")
+	w.settle(r)
+	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, "b_2", holder(w.lease("next.lock.x")), "the ask stays")
+}
+
+func TestVanishedNextLeaseLeavesItsSlotAlone(t *testing.T) {
+	for _, upgrade := range []bool{false, true} {
+		t.Run(fmt.Sprintf("upgrade %v", upgrade), func(t *testing.T) {
+			w := newWorld(t, gated("a", "till", "lock.x"))
+			w.settle(w.process())
+			w.holds("lock.x", "a_1")
+			held := w.lease("lock.x")
+			w.vanish("next.lock.x")
+			if upgrade { // an earlier version made the Role
+				role := w.role("till")
+				role.Rules = AgentRules("lock.x")
+				require.NoError(t, w.server.Update(t.Context(), role))
+			}
+			r := w.process()
+			w.settle(r)
+			require.NotNil(t, w.lease("next.lock.x"))
+			assert.Empty(t, holder(w.lease("next.lock.x")))
+			assert.Equal(t, held, w.lease("lock.x"))
+			assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
+		})
+	}
+}
+
+// An earlier version takes the names of next Leases in the rules for slots.
+func TestMemoryHoldsNoNextLease(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	r := w.process()
+	w.settle(r)
+	role := w.role("till")
+	role.Annotations[LeasesAnnotation] = strings.Replace(role.Annotations[LeasesAnnotation], "{", `{"next.lock.x":{"seconds":3600,"uid":""},`, 1)
+	require.NoError(t, w.server.Update(t.Context(), role))
+	w.settle(r)
+	w.now = w.now.Add(2 * time.Hour)
+	assert.Zero(t, w.settle(r), "nothing is unclaimed")
+	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
+	require.NotNil(t, w.lease("next.lock.x"))
+}
+
+func TestNextLeaseIsSweptWithItsSlot(t *testing.T) {
+	pod := lasting(gated("a", "till", "lock.x"), "60s")
+	w := newWorld(t, pod, gated("b", "till", "lock.y"))
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.x", "a_1")
+	w.holds("next.lock.x", "b_2")
+	w.remove(pod)
+	assert.Equal(t, 60*time.Second, w.settle(r), "the slot's duration counts for both")
+	w.now = w.now.Add(time.Minute)
+	w.settle(r)
+	assert.ElementsMatch(t, withNext("lock.y"), w.leaseNames())
+	assert.Equal(t, withNext("lock.y"), w.role("till").Rules[0].ResourceNames)
+}
+
+func TestNextLeaseWithoutASlotIsSwept(t *testing.T) {
+	for crash := 1; crash <= 5; crash++ {
+		t.Run(fmt.Sprintf("write %d", crash), func(t *testing.T) {
+			pod := gated("a", "till", "lock.x")
+			w := newWorld(t, pod)
+			r := w.process()
+			w.settle(r)
+			w.remove(pod)
+			w.settle(r)
+			w.now = w.now.Add(time.Hour)
+			w.crashFrom(crash)
+			_, _ = r.Namespace(t.Context(), shop)
+			w.before = nil
+			next := w.process()
+			for range 2 { // the Role and the Lease may each take a duration
+				w.settle(next)
+				w.now = w.now.Add(time.Hour)
+			}
+			w.settle(next)
+			assert.Empty(t, w.leaseNames())
+			assert.Nil(t, w.role("till"))
+		})
+	}
+}
+
+// A quota on Leases, or a policy, may refuse the next Lease.
+func TestSlotNeedsNoNextLease(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "lock.x"))
+	w.before = func(write int) error {
+		if write == 1 {
+			return errCrash
+		}
+		return nil
+	}
+	r := w.process()
+	_, err := r.Namespace(t.Context(), shop)
+	require.ErrorIs(t, err, errCrash, "enroll tries again")
+	require.NotNil(t, w.lease("lock.x"))
+	assert.Empty(t, holder(w.lease("lock.x")))
+	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
+	w.settle(r)
+	assert.NotNil(t, w.lease("next.lock.x"))
+}
+
+func TestForeignNextLeaseStays(t *testing.T) {
+	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "next.lock.x"}}
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, theirs, pod)
+	r := w.process()
+	for range 3 {
+		_, err := r.Namespace(t.Context(), shop)
+		require.NoError(t, err)
+	}
+	assert.Empty(t, holder(w.lease("lock.x")))
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.Equal(t, []string{"next.lock.x"}, w.leaseNames())
+	assert.Empty(t, w.lease("next.lock.x").Labels)
+}

@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package traffic
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+// toldRevision returns the revision in the arguments of a pod's agent.
+func toldRevision(pod *corev1.Pod) api.Revision {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == api.AgentContainer {
+			return api.RecallRunArgs(c.Args).Revision
+		}
+	}
+	return api.Revision{}
+}
+
+// awaitRevision waits until a pod that is newer than a revision holds the slot and has
+// published the revision in its arguments.
+func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revision {
+	s.Helper()
+	var told api.Revision
+	s.Await(space.StartTimeout, "a newer pod publishes its revision", func() bool {
+		l, pod := s.Lease(slot), s.Holder(slot)
+		if l == nil || pod == nil {
+			return false
+		}
+		told = toldRevision(pod)
+		return told.Valid() && l.Annotations[api.RevisionAnnotation] == told.String() && (before == api.Revision{} || told.NewerThan(before))
+	})
+	return told
+}
+
+// The controllers number their templates before they make pods, and the webhook hands the
+// number on.
+func TestRolloutRaisesTheRevision(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	ctx := t.Context()
+	deployed, stateful, daemon := app.Lasting("deployed"), app.Lasting("stateful"), app.Lasting("daemon")
+	deployed.Replicas, stateful.Replicas = 1, 1
+	d, err := s.Client.AppsV1().Deployments(s.Namespace).Create(ctx, app.Deployment(s, deployed), metav1.CreateOptions{})
+	require.NoError(t, err)
+	st, err := s.Client.AppsV1().StatefulSets(s.Namespace).Create(ctx, app.StatefulSet(s, stateful), metav1.CreateOptions{})
+	require.NoError(t, err)
+	ds, err := s.Client.AppsV1().DaemonSets(s.Namespace).Create(ctx, &appsv1.DaemonSet{ObjectMeta: app.Meta(s, daemon),
+		Spec: appsv1.DaemonSetSpec{Selector: daemon.Selector(), Template: app.Template(s, daemon)}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	for _, test := range []struct {
+		kind string
+		of   metav1.ObjectMeta
+		hash string
+	}{
+		{"Deployment", d.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey},
+		{"StatefulSet", st.ObjectMeta, appsv1.ControllerRevisionHashLabelKey},
+		{"DaemonSet", ds.ObjectMeta, appsv1.ControllerRevisionHashLabelKey},
+	} {
+		t.Run(test.kind, func(t *testing.T) {
+			slot := api.SingletonLease(api.Workload{Group: "apps", Kind: test.kind, Name: test.of.Name}, "")
+			first := awaitRevision(s, slot, api.Revision{})
+			assert.Equal(t, string(test.of.UID), first.Workload)
+			assert.EqualValues(t, 1, first.Number)
+			assert.Equal(t, s.AwaitHolder(slot).Labels[test.hash], first.Hash)
+
+			kubectl.Must(s, "", "set", "env", test.kind+"/"+test.of.Name, "RELEASE=2")
+			kubectl.Must(s, "", "rollout", "status", test.kind+"/"+test.of.Name, kubectl.RolloutTimeout)
+			second := awaitRevision(s, slot, first)
+			assert.EqualValues(t, 2, second.Number)
+			assert.Equal(t, first.Workload, second.Workload)
+
+			next := s.Lease(api.NextLease(slot))
+			require.NotNil(t, next)
+			assert.Empty(t, next.Spec.HolderIdentity, "no pod has asked")
+		})
+	}
+}
