@@ -1,8 +1,8 @@
 # Metaparticle. `make` alone prints the targets.
 #
-# demo and test install what they need by themselves: Debian packages through
-# apt-get, everything else as Go modules. Compiled parts of Kubernetes are kept
-# outside of the checkout, so only the first run is long.
+# demo and test install the Debian packages (apt-get) and Go modules that they need.
+# Compiled parts of Kubernetes are kept outside of the checkout, so only the first run
+# is long.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,14 +12,13 @@ ROOT := $(CURDIR)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metaparticle
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export GOFLAGS += -buildvcs=false
-# The cluster's programs and the images are built so. What runs beside them is, too:
-# packages that they share, as client-go, are compiled once.
+# The cluster's programs and the images are built with these flags, too. So shared
+# packages, such as client-go, are compiled once.
 GO_RUN := CGO_ENABLED=0 go run -trimpath
 GO_TEST := CGO_ENABLED=0 go test -trimpath
 
-# A cluster of one's own is named on the command line (make e2e KUBECONFIG=…).
-# A KUBECONFIG that happens to be in the environment is not touched: the demo
-# deletes pods and cuts nodes off.
+# The command line names a cluster of your own (make e2e KUBECONFIG=…). A KUBECONFIG in
+# the environment is ignored, because the demo deletes pods and cuts nodes off.
 ifeq ($(origin KUBECONFIG),command line)
 OWN_CLUSTER := 1
 else
@@ -98,9 +97,9 @@ golden: ## Rewrite golden files and generated documents; read the diff before yo
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
-	$(CACHE)/golangci-lint run ./...
-	cd test && go vet ./... && $(CACHE)/golangci-lint run --config ../.golangci.yaml ./...
-	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --config ../../../.golangci.yaml ./...
+	$(CACHE)/golangci-lint run --allow-parallel-runners ./...
+	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
+	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -132,7 +131,7 @@ cluster-down: ## End the cluster; nothing of it is left.
 images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
 	$(GO_RUN) ./tools/images -out out/images -version $(VERSION)
 
-# Nodes get the images by digest: a tag may have meant another build before.
+# Nodes get the images by digest, because a tag may have meant another build before.
 define INSTALL
 built=$$($(GO_RUN) ./tools/images -version $(VERSION) $(1)); echo "$$built"; \
 image() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print name "@" $$3}' <<<"$$built"; }; \

@@ -35,8 +35,8 @@ func New(config Config) (*Agent, error) {
 }
 
 // Run stands by, holds and drains until stop is closed and every child of this agent's
-// grants is proven dead. Run then releases, and returns nil. The end of ctx is a hard
-// stop: nothing is released, shims drain by themselves at their deadline.
+// grants is proven dead. Run then releases, and returns nil. If ctx ends first, Run
+// releases nothing, and the shims drain by themselves at their deadline.
 func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer a.loop.group.Wait()
@@ -57,8 +57,8 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// hold runs the hold until something ends it, and then drains it. Whatever happens, the
-// release is the last thing, and has to be proven.
+// hold runs the hold until something ends it, and then drains it. On every path the
+// release comes last, and needs proof.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()
@@ -72,8 +72,8 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	return (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
 }
 
-// Yield makes the agent drain its child with the pod's whole grace, release,
-// and compete again, after those that stand by already.
+// Yield makes the agent drain its child within the pod's whole grace, and release. Then
+// the standbys compete first, and this pod after them.
 func (a *Agent) Yield() {
 	select {
 	case a.loop.yields <- struct{}{}:
@@ -84,8 +84,9 @@ func (a *Agent) Yield() {
 // Metrics returns the agent's metrics.
 func (a *Agent) Metrics() *show.Metrics { return a.unit.metrics }
 
-// Probes answers the kubelet's probes, on a port.
+// Probes returns the handler of the kubelet's probes, which is served on a port.
 func (a *Agent) Probes() http.Handler { return a.unit.probes.Handler() }
 
-// ExecProbes answers exec probes, on a socket in the shared volume.
+// ExecProbes returns the handler of exec probes, which is served on a socket in the
+// shared volume.
 func (a *Agent) ExecProbes() http.Handler { return a.unit.probes.ProbeHandler() }

@@ -18,21 +18,22 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// API has the agent's requests to the API server. agent/kube implements it.
+// API has the agent's requests to the API server. agent/kube implements API.
 type API interface {
-	// GetLease is a consistent read.
+	// GetLease reads consistently.
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
 	// UpdateLease replaces exactly the object that was read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
-	// WatchLease calls fn until the watch ends; nil is an end in good order.
+	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil
+	// after an end in good order.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
-	// PatchPodStatus returns the pod as it is then.
+	// PatchPodStatus returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
-// Gate is the agent's end of the connections to the pod's shims. agent/gate
-// implements it.
+// Gate is the agent's end of the connections to the pod's shims. agent/desk implements
+// Gate.
 type Gate interface {
 	// Reports carries the whole state of a shim whenever it changes.
 	Reports() <-chan gate.Report
@@ -40,25 +41,24 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// Showing is a Gate that holds nothing back but the pod's readiness. The agent tells it
+// Showing is a Gate that controls only the pod's readiness. The agent tells the gate
 // which readiness the API server has stored.
 type Showing interface {
 	Shown(ready bool)
 }
 
-// Forwarder lets a standby answer in the holder's stead, by forwarding the
-// ports of the gated containers. No method blocks but Reachable. agent/forward
-// implements it.
+// Forwarder lets a standby answer in the holder's stead, by forwarding the ports of the
+// gated containers. No method blocks but Reachable. agent/forward implements Forwarder.
 type Forwarder interface {
 	// Open listens on the ports. Open does nothing if the ports are open.
 	Open() error
-	// SetTarget names the holder's address. Empty means that there is none at
-	// the moment: new connections are held until there is.
+	// SetTarget names the holder's address. While the address is empty, new connections
+	// wait.
 	SetTarget(address string)
-	// Reachable asks the pod at the address: an application that refuses a
-	// connection has answered, silence has not.
+	// Reachable asks whether the pod at the address answers. A refused connection is an
+	// answer, silence is none.
 	Reachable(ctx context.Context, address string) error
-	// Close gives the ports back before it returns: the child needs them.
+	// Close gives the ports back before it returns, because the child needs them.
 	Close()
 }
 
@@ -68,18 +68,19 @@ type Config struct {
 	PodName, PodUID, PodIP string
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
-	// Any: one of the slots is enough, whichever it is. Otherwise all are needed.
+	// Any reports that any one of the slots is enough. Otherwise the pod needs all of
+	// them.
 	Any bool
 	// Containers are the gated containers.
 	Containers []string
 	// InitContainers are the gated init containers. A hold is kept while they
 	// end with success and until the application has started.
 	InitContainers []string
-	// Granted tells whether a note names a grant of the hold to a shim of such a
-	// container. Once the container has succeeded, it never has another shim. Without
-	// it, any may.
+	// Granted reports whether a note names a grant of the hold to a shim of the init
+	// container. An init container that has succeeded never has another shim. If
+	// Granted is nil, any shim may have had the grant.
 	Granted func(container, hold string) bool
-	// Workload is the pod's, as Kind/name.
+	// Workload is the pod's workload, as Kind/name.
 	Workload string
 	// Revision is the pod's. The zero value has no order.
 	Revision api.Revision
@@ -92,46 +93,46 @@ type Config struct {
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
-	// Probes are those of the gated containers, by container, as they were
-	// declared.
+	// Probes are the declared probes of the gated containers, by container.
 	Probes map[string]api.Probes
-	// KubeletStops: nothing stops the application but a kubelet that restarts all
-	// containers, which it does not do in a pod that is being deleted.
+	// KubeletStops reports that only the kubelet stops the application, by a restart of
+	// all containers. The kubelet does not restart them in a pod that is being deleted.
 	KubeletStops bool
-	// BootID is the running kernel's.
+	// BootID is the boot id of the running kernel.
 	BootID string
-	// OwnKernel: the pod may run in a virtual machine of its own. Another boot id is then
-	// no proof that the children of the earlier boot are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. Another
+	// boot id is then no proof that the children of the earlier boot are dead.
 	OwnKernel bool
 
 	API  API
 	Gate Gate
-	// Asides is needed where there are probes.
+	// Asides runs the commands of probes. Asides may be nil only without probes.
 	Asides Asides
-	// Probe carries out a probe that is no command; probe.Do if nil.
+	// Probe carries out a probe that is no command. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// Calm is called when a busy moment is over, and its status and Events are written.
-	// nil does nothing.
+	// Calm is called after a busy moment, once its status and Events are written. The
+	// default does nothing.
 	Calm func()
-	// Forwarder is nil where nothing is to be forwarded.
+	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Leaps yields a value after the wall clock leapt, where no shim tells of that:
-	// the machine may have been paused. Nil for never.
+	// Leaps yields a value after the wall clock leapt, for gates without shims that
+	// report leaps. A nil channel yields none.
 	Leaps <-chan struct{}
-	// Reconnect gives up idle connections to the API server, which a pause may
-	// have outlasted. Nothing is done if nil.
+	// Reconnect closes the idle connections to the API server, because a pause may have
+	// outlasted them. The default does nothing.
 	Reconnect func()
-	// Clock is the time since boot (CLOCK_BOOTTIME): every decision is made by
-	// it. Wall is written into the Lease for people, time.Now if nil.
+	// Clock returns the time since boot (CLOCK_BOOTTIME), by which the agent decides
+	// everything. Wall returns the time that the agent writes into the Lease for
+	// people. The default is time.Now.
 	Clock func() time.Duration
 	Wall  func() time.Time
-	// Random is the one source of everything random, so that a simulation can repeat a
-	// run. One goroutine alone uses it.
+	// Random is the only source of randomness, so that a simulation can repeat a run.
+	// Only one goroutine uses it.
 	Random rand.Source
 	Log    *slog.Logger
 }
 
-// check refuses what cannot work and fills in the defaults.
+// check refuses settings that cannot work, and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {
 	case c.PodName == "" || c.PodUID == "":
@@ -157,7 +158,7 @@ func (c Config) check() (Config, error) {
 		c.Readiness = api.ReadinessForward
 	}
 	if _, showing := c.Gate.(Showing); showing {
-		// A boot ends processes. A boot does not take the pod out of the endpoints.
+		// A boot ends all processes, but does not take the pod out of the endpoints.
 		c.OwnKernel = true
 	}
 	if c.Calm == nil {

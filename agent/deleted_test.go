@@ -17,8 +17,8 @@ import (
 // delete deletes the pod; every later answer reports that.
 func (p *pod) delete() { p.link.set(func(l *link) { l.deleted = true }) }
 
-// A kubelet whose SIGTERM came too early leaves a shim waiting in a pod that is
-// about to end.
+// If the kubelet's SIGTERM comes too early, a shim keeps waiting in a pod that is about
+// to end.
 func TestDeletedPodHandsOverItsNewHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -61,7 +61,7 @@ func TestChildThatStartsUnseenEndsItsContainer(t *testing.T) {
 	})
 }
 
-// The kubelet knows how to end what ran before.
+// The kubelet itself ends a child that ran before the deletion.
 func TestEarlierHoldOutlastsItsPodsDeletion(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
@@ -101,7 +101,7 @@ func TestEarlierHoldOutlastsItsPodsDeletion(t *testing.T) {
 	}
 }
 
-// Nobody answered for as long as it would take to hand over.
+// The API server answered only after the time that a handover would have taken.
 func TestLateNewsOfADeletionEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

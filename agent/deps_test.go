@@ -97,8 +97,8 @@ func TestShowImportsNoDecision(t *testing.T) {
 	}
 }
 
-// What answers the kubelet knows neither Leases nor grants: nothing that it says
-// can begin or end a hold but by the agent's loop.
+// Package probe knows neither Leases nor grants, so its answers begin or end a hold
+// only through the agent's loop.
 func TestProbesImportTheContractAlone(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/probe") {
 		assert.True(t, standard(d) || d == module+"api", "agent/probe imports %s", d)
@@ -145,8 +145,8 @@ func TestHostImportsNothingOfOurs(t *testing.T) {
 	}
 }
 
-// Two programs, one contract: what one of them needs of the other goes through
-// api, where a change of it is seen.
+// Each program uses the other one only through package api, where each change of the
+// contract is visible.
 func TestTheTwoProgramsMeetInTheContractAlone(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent", module+"agent/...") {
 		for _, other := range []string{"mutate", "enroll", "cmd/webhook"} {

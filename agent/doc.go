@@ -9,10 +9,11 @@
 //
 // # The guarantee
 //
-// The agent gives a grant only while every slot of the pod is held, by the rules of
-// package lease, and never for longer than that. The agent releases a slot only when no
-// child of its hold can be alive. Package proof says which reports prove that. A Lease of
-// this pod with another boot id than today's is proof as well: a boot ends processes.
+// The agent gives a grant only while every slot of the pod is held by the rules of
+// package lease. No grant lasts longer than that. The agent releases a slot only when
+// no child of its hold can be alive. Package proof says which reports prove that. A
+// Lease of this pod with another boot id than today's is proof as well: a boot ends
+// processes.
 //
 // Between an init container that succeeded and the container after it, the agent keeps a
 // hold for a while though nothing runs under it. That needs no proof: only a release does.

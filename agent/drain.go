@@ -27,21 +27,21 @@ type drain struct {
 const stopsAtOnce = 100 * time.Millisecond
 
 // run stops the children of the hold. The drain is over when all of them are proven
-// dead, or when the deadline has passed. The agent goes on renewing where that gives
-// them their grace. A renewal that succeeds does not cancel the drain.
+// dead, or when the deadline has passed. Meanwhile the agent may continue to renew, so
+// that the children get their grace. A renewal that succeeds does not cancel the drain.
 func (d *drain) run(ctx context.Context) error {
 	u := d.unit
-	// Before the children are told: no probe may meet a child that stops.
+	// The probes end before the children are told, so that none meets a stopping child.
 	u.probes.Follow(nil)
 	for {
 		state, now := u.claim.State(), d.loop.now
 		if u.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
-		// This order comes first: the gate "readiness" takes only a status that is stored
-		// later as its answer.
-		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began)))
+		// The order to drain comes first: the gate "readiness" counts only a status that
+		// is stored after the order.
 		d.stop(state)
+		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began)))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}

@@ -13,8 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Work in calm moments, as collecting garbage, does not delay a handover.
-func TestCalmFollowsAHandover(t *testing.T) {
+// Work that is left for calm moments, such as a garbage collection, does not delay a
+// handover.
+func TestCalmIsCalledOnlyAfterAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var calmA, calmB atomic.Int32

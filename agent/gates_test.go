@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// gates are the shims of one pod, as the agent's end of the gate has them.
+// gates is a gate with the fake shims of one pod.
 type gates struct {
 	clock   func() time.Duration
 	reports chan gate.Report
@@ -19,15 +19,15 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
-	// graces are those of the drains.
+	// graces are the graces of the drains.
 	graces []time.Duration
 	// asides are the commands that were run beside children.
 	asides []string
 	// granting is called at each grant.
 	granting func()
-	// slow: children take for ever to start.
+	// slow reports that no child ever finishes its start.
 	slow bool
-	// broken: grants cannot be noted.
+	// broken reports that grants cannot be noted.
 	broken bool
 }
 
@@ -36,7 +36,8 @@ type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant
 	stop   time.Duration
-	// stuck: the child is in uninterruptible sleep, and no kill reaches it.
+	// stuck reports that the child is in uninterruptible sleep, where no kill reaches
+	// it.
 	stuck bool
 	ended chan struct{}
 	// ran is the time in which a child was alive.
@@ -164,7 +165,7 @@ func (g *gates) Drain(id gate.ShimID, reason string, grace time.Duration) error 
 	return nil
 }
 
-// end lets the child come to its own end.
+// end lets the child end by itself.
 func (g *gates) end(id gate.ShimID) {
 	g.report(id, func(r *gate.Report) { r.Phase = gate.Ended })
 	close(g.shims[id].ended)

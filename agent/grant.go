@@ -18,8 +18,8 @@ import (
 func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
-	// A first grant waits until a renewal has followed every leap that the agent has heard
-	// of. Not every gate tells of leaps, or freezes a child.
+	// A first grant waits until a renewal has followed every leap that the agent has
+	// heard of. Some gates neither report leaps nor freeze a child.
 	if h.unit.stays() && s.Confirmed >= h.unit.leaps {
 		for _, r := range h.grantable() {
 			wake = min(wake, h.give(s, r))
@@ -32,7 +32,8 @@ func (h *hold) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// extend tells the shims of the hold the deadline, where it has moved or answers a leap.
+// extend sends the deadline to each shim of the hold for which it has moved, or answers
+// a leap.
 func (h *hold) extend(s claim.State) time.Duration {
 	wake := claim.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {

@@ -28,13 +28,13 @@ type hold struct {
 	id    string
 	slots []string
 	since time.Duration
-	// serving is the instant since which its children run and pass their probes. served:
-	// they did so under an earlier agent process.
+	// serving is the instant since which its children run and pass their probes. served
+	// reports that they did so under an earlier agent process.
 	serving time.Time
 	served  bool
-	// resumed: an earlier agent process began it.
+	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused: the last grant of a first child could not even be noted.
+	// refused reports that the last grant could not be noted in the ledger.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init
 	// container; zero while it does not wait.
@@ -58,7 +58,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		u.deletion.asked = h.id // by the process that began it
 	}
 	h.rollout = slotOf(u.claim.Record(h.slots[0])).Rollout
-	// A yield that was asked for before there was anything to yield is over.
+	// A yield that was requested before the hold began is void.
 	u.yielding = false
 	return h
 }
@@ -138,7 +138,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	wake, asked := s.DrainAt, h.asked(s)
 	switch {
 	case s.Taken:
-		// A grace would be a time in which two may run.
+		// During a grace two pods could run.
 		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
 		return ending{reason: show.ReasonLost, grace: drain}, 0
@@ -214,7 +214,7 @@ func (h *hold) needed(s claim.State) bool {
 	return h.unit.shims.Supported(h.id) || h.unanswered(s)
 }
 
-// renew has the slots renewed whose time has come, as long as the hold is needed. The
+// renew renews each slot whose renewal is due, as long as the hold is needed. The
 // result is the instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
@@ -235,12 +235,12 @@ func (h *hold) noteServing(s claim.State) {
 	case h.serving.IsZero():
 		h.serving = h.unit.config.Wall()
 		if h.serving.Before(s.Acquired) {
-			h.serving = s.Acquired // a wall clock that was set back
+			h.serving = s.Acquired // the wall clock was set back
 		}
 	}
 }
 
-// appear makes the pod look as a holder does.
+// appear shows the pod as a holder.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
@@ -293,8 +293,8 @@ func (h *hold) part(end ending) (successor string) {
 	return successor
 }
 
-// letGo ends the hold. The claim is a standby's again. The claim releases proven slots
-// at once, if the pod does not want them back, and waits out the others.
+// letGo ends the hold, and the claim waits again. The claim releases proven slots at
+// once, unless the pod competes for them again. Unproven slots have to expire.
 func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
@@ -305,12 +305,11 @@ func (h *hold) letGo(end ending) {
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		u.events.NotReleased(h.slots)
 	case reason == show.ReasonYield:
-		// Standbys act within milliseconds; one whose watch has ended is back after a
-		// retry.
+		// A standby acts within milliseconds, or after a retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
-		// The disk is no better in a moment. A pod with a good one goes first, and if
-		// there is none, this pod writes no more than a holder does.
+		// The disk does not recover in a moment, so a pod with a good disk goes first.
+		// If there is none, this pod writes no more often than a holder.
 		part.GiveBack, part.HeadStart = true, budget.Renew
 	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
 		reason == show.ReasonTurnFailed:

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// leaps makes a shim tell that the wall clock leapt.
+// leaps makes a shim report that the wall clock leapt.
 func (p *pod) leaps(id gate.ShimID, leap int) {
 	p.gates.report(id, func(r *gate.Report) { r.Leap = leap })
 	synctest.Wait()
@@ -129,7 +129,7 @@ func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
 
 // A shim that waits may have met a leap long ago, or between a renewal and the
 // grant that is made of it.
-func TestWaitingShimIsGrantedOnceItsLeapIsAnswered(t *testing.T) {
+func TestWaitingShimIsGrantedAfterItsLeapsAnswer(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)

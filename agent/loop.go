@@ -13,10 +13,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// ErrGateClosed: the gate ended under a running agent.
+// ErrGateClosed means that the gate ended under a running agent.
 var ErrGateClosed = errors.New("agent: the gate is closed")
 
-// loop sends the agent's requests and waits for events. No other part of the agent does.
+// loop alone sends the agent's requests and waits for its events.
 type loop struct {
 	config   Config
 	unit     *unit
@@ -77,7 +77,7 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 const longest = 10 * time.Second
 
 // wait waits for one event, or for the instant, and hands it to the unit. Timers only
-// wake the loop; the clock says what time it is.
+// wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
 	pause := longest

@@ -89,7 +89,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 	})
 }
 
-func TestAStandbyTakesOverAtOnceOnRelease(t *testing.T) {
+func TestStandbyTakesOverAtOnceAfterARelease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -120,7 +120,7 @@ func TestStandbyWaitsTheDurationOfAVanishedHolder(t *testing.T) {
 func TestAnOutageWithinTheBudgetStopsNothing(t *testing.T) {
 	budget, err := api.NewBudget(30 * time.Second)
 	require.NoError(t, err)
-	// Whenever it begins: at several points of a renewal's period.
+	// The outage may begin at any point of a renewal's period.
 	for offset := time.Duration(0); offset < budget.Renew; offset += 700 * time.Millisecond {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
@@ -159,7 +159,7 @@ func TestChildStopsInTimeInALongOutage(t *testing.T) {
 				w.pass(time.Minute)
 				a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
 				b.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-				// A standby's back-off, and no wait for the lease.
+				// The bound is a standby's back-off, without a wait for the lease.
 				w.within(5*time.Second, "child runs again", func() bool { return a.running("s1") })
 				assert.NotEqual(t, first, a.gates.hold("s1"))
 				assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
@@ -256,7 +256,7 @@ func TestUnprovenShimWaitsUntilTheHoldExpires(t *testing.T) {
 	})
 }
 
-func TestARebootProvesThatNothingIsAlive(t *testing.T) {
+func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
@@ -333,7 +333,7 @@ func TestSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 		require.Len(t, a.gates.given()[0].Slots, 2)
 		assert.Equal(t, "lock.a", a.gates.given()[0].Slots[0].Slot)
 
-		// A person takes the second away.
+		// A person takes the second slot away.
 		l := w.server.lease("lock.b")
 		l.Holder = "somebody"
 		w.server.put(&l)
@@ -368,7 +368,7 @@ func TestStoppedAgentReleasesOnceItsChildIsDead(t *testing.T) {
 	})
 }
 
-func TestAVanishedLeaseMakesEverybodyWait(t *testing.T) {
+func TestVanishedLeaseMakesAllPodsWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -406,7 +406,7 @@ func TestYieldHandsTheSlotToAStandby(t *testing.T) {
 	})
 }
 
-func TestTheAgentNeverGivesUp(t *testing.T) {
+func TestAgentRetriesAfterEveryError(t *testing.T) {
 	for name, err := range map[string]error{
 		"forbidden": &kube.StatusError{Code: 403},
 		"too many":  &kube.StatusError{Code: 429, RetryAfter: time.Hour},

@@ -27,8 +27,8 @@ type sent struct {
 	until time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// drained, killed and ended are the holds of the last such orders: to drain, to kill
-	// the child at once, to end the container with the child.
+	// Each field is the hold of the last such order: drained to drain, killed to kill
+	// the child at once, ended to end the container.
 	drained, killed, ended string
 	// leaps is the claim's number of the shim's last leap. The count outlasts the
 	// connection.
@@ -47,7 +47,7 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// note takes in a shim's report, which follows the report last.
+// note notes a shim's report r. The report before it is last.
 func (o *orders) note(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:

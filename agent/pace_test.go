@@ -15,7 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// requested lets time go by and returns how many requests for Leases the agent sent.
+// requested lets time pass, and returns the number of requests for Leases that the
+// agent sent.
 func (p *pod) requested(d time.Duration) int {
 	count := func() (n int) {
 		p.link.mu.Lock()
@@ -81,7 +82,7 @@ func TestHolderOfABusyLeaseBoundsItsRequests(t *testing.T) {
 	})
 }
 
-func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
+func TestUnseenRecreatedLeaseIsRead(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})
 		a := w.start("a")
@@ -89,14 +90,14 @@ func TestALeaseThatCameBackUnseenIsRead(t *testing.T) {
 		w.pass(time.Second)
 		w.server.remove(theSlot)
 		w.pass(0)
-		// The watch has told of the end, and tells nothing from here on.
+		// The watch has reported the deletion, and reports nothing from here on.
 		a.link.set(func(l *link) { l.mute = true })
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "unknown", DurationSeconds: 30})
 		w.within(30*time.Second+slowest, "taken", func() bool { return a.running("s1") })
 	})
 }
 
-func TestForgottenLeaseIsWatchedFromNowOn(t *testing.T) {
+func TestLeaseWithAForgottenVersionIsWatchedAnew(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")

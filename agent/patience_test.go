@@ -81,7 +81,7 @@ func TestVanishedHolderOfALaterLockIsAwaited(t *testing.T) {
 	})
 }
 
-// An agent whose watches are refused sees one lock for moments, and never both at one.
+// An agent whose watches are refused never sees both locks at one instant.
 func TestLocksAreTakenWithoutWatches(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")

@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
-// Asides runs the commands of probes beside the child. agent/gate implements it.
+// Asides runs the commands of probes beside the child. agent/desk implements Asides.
 type Asides interface {
 	// RunAside runs a command beside the shim's child.
 	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
@@ -53,7 +53,7 @@ func (h *hold) follow() {
 // serves reports whether the hold's children run and pass their readiness probes.
 func (h *hold) serves() bool { return h.unit.shims.Running(h.id) && h.unit.probes.Ready() }
 
-// noticed takes in the results of probes.
+// noticed acts on the results of probes.
 func (u *unit) noticed() {
 	for _, n := range u.probes.Take() {
 		u.events.Probed(n)

@@ -33,7 +33,7 @@ func (g *gates) RunAside(_ context.Context, id gate.ShimID, command []string, _ 
 	return gate.Result{}, nil
 }
 
-// End drains, and then the container ends.
+// End drains the child, and then ends the container.
 func (g *gates) End(id gate.ShimID, reason string, grace time.Duration) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -47,7 +47,7 @@ func (g *gates) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return nil
 }
 
-// patient is an application, as its probes find it.
+// patient is an application that fails the probes named in sick.
 type patient struct {
 	mu   sync.Mutex
 	sick map[string]bool
@@ -105,7 +105,7 @@ func (p *patient) probed(names ...string) func(c *Config) {
 	}
 }
 
-// kubelet asks as the kubelet does.
+// kubelet sends a probe as the kubelet does.
 func (p *pod) kubelet(probe string) int {
 	w := httptest.NewRecorder()
 	p.agent.Probes().ServeHTTP(w, httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
@@ -265,7 +265,7 @@ func TestProbesWaitForThePostStartHook(t *testing.T) {
 	})
 }
 
-func TestARestartedAgentDoesNotFlap(t *testing.T) {
+func TestRestartedAgentKeepsAServingPodReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient()

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An unreadable note may be of the very hold in the Lease.
+// An unreadable note may name the very hold in the Lease.
 func TestPodWaitsAfterAnUnreadableNote(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
@@ -74,7 +74,7 @@ func TestLaterShimJoinsTheHold(t *testing.T) {
 	})
 }
 
-func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
+func TestUnprovenShimDrainsTheRunningChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -98,7 +98,7 @@ func TestAnUnprovenShimDrainsWhatRuns(t *testing.T) {
 	})
 }
 
-func TestFresherShimDrainsItsContainersFirst(t *testing.T) {
+func TestFresherShimDrainsItsContainersEarlierChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -118,7 +118,7 @@ func TestFresherShimDrainsItsContainersFirst(t *testing.T) {
 	})
 }
 
-func TestNewAgentDrainsTheChildOfALostLease(t *testing.T) {
+func TestNewAgentDrainsALostLeasesChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -173,7 +173,7 @@ func TestNothingStartsBesideAnUnkillableChild(t *testing.T) {
 	})
 }
 
-func TestADeadContainersSlotIsNotContendedFor(t *testing.T) {
+func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

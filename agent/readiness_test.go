@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// ports are a pod's forwarded ones.
+// ports is the fake forwarder of a pod.
 type ports struct {
 	mu     sync.Mutex
 	open   bool
@@ -83,8 +83,7 @@ type look struct {
 	}
 }
 
-// looks of the pod; patches of all pods go to one server, so each test here
-// asks about the pod that wrote last.
+// looks returns the pod as the last stored patch of its status shows it.
 func (p *pod) looks() look {
 	p.link.mu.Lock()
 	defer p.link.mu.Unlock()
@@ -325,7 +324,7 @@ func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 }
 
 // The API server carries out a write late, when the agent has given it up.
-func TestLateStatusDoesNotComeTrue(t *testing.T) {
+func TestLateStatusIsRefused(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -380,7 +379,7 @@ func TestEventsAndMetricsTellWhatHappened(t *testing.T) {
 	})
 }
 
-func TestTheTroubleOfAHookIsToldOnce(t *testing.T) {
+func TestHookFailureIsReportedInOneEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -416,7 +415,7 @@ func TestUnreadableRevisionIsUnknown(t *testing.T) {
 	}
 }
 
-func TestLeftoversOfAnElectorDoNotServe(t *testing.T) {
+func TestAnotherElectorsServingAnnotationIsIgnored(t *testing.T) {
 	// client-go leaves annotations that it does not know.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{

@@ -17,8 +17,8 @@ import (
 // recordOf returns the record in the Lease.
 func recordOf(l *kube.Lease) lease.Record {
 	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
-	// An elector that does not know our annotations leaves them standing. A pod that
-	// served before the Lease was acquired is not the holder.
+	// An elector that does not know our annotations leaves them in the Lease. A pod
+	// that served before the Lease was acquired is not the holder.
 	if err != nil || serving.Before(l.AcquireTime) {
 		serving = time.Time{}
 	}
@@ -48,8 +48,8 @@ func recordOf(l *kube.Lease) lease.Record {
 	}
 }
 
-// leaseOf returns the Lease base with what r says: a write keeps what it does not know.
-// A person alone pauses a slot, so leaseOf keeps that annotation, too.
+// leaseOf returns the Lease base with the fields of r. A write keeps all other fields,
+// and the pause: a person alone writes that annotation.
 func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version
@@ -86,7 +86,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	return l
 }
 
-// answerOf returns the answer to a request, as the claim reads it.
+// answerOf returns the answer to a request in the form that the claim takes.
 func answerOf(l *kube.Lease, err error) claim.Answer {
 	if err == nil && l != nil {
 		return claim.Answer{Record: recordOf(l)}

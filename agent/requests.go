@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// posts hands what other goroutines have learned to the loop, which calls it with the
-// instant at which it was received.
+// posts carries functions from other goroutines to the loop. The loop calls each with
+// the instant at which the loop received it.
 type posts chan func(now time.Duration)
 
 // post hands f to the loop, or drops it when ctx ends.
@@ -31,10 +31,10 @@ type requests struct {
 	posts   posts
 	group   *sync.WaitGroup
 	timeout time.Duration
-	// leases has, for each slot, the Lease that the claim's next write replaces: a write
-	// keeps what it does not know.
+	// leases has, for each slot, the Lease that the claim's next write replaces. A
+	// write keeps the fields that the claim does not know.
 	leases map[string]*kube.Lease
-	// looks has what ends the look of each slot.
+	// looks has, for each slot, the function that ends its look.
 	looks map[string]context.CancelFunc
 }
 
@@ -108,7 +108,7 @@ func (q *requests) answered(now time.Duration, a claim.Action, l *kube.Lease, er
 	}
 }
 
-// keep keeps a Lease for the slot's next write, if that is to replace it.
+// keep keeps a Lease for the slot's next write, if that write will replace it.
 func (q *requests) keep(slot string, l *kube.Lease) {
 	if l == nil {
 		return
@@ -118,8 +118,8 @@ func (q *requests) keep(slot string, l *kube.Lease) {
 	}
 }
 
-// look reads the Lease, unless the look goes on from a version, and watches it until
-// something ends that.
+// look reads the Lease, unless the look continues from a version. Then look watches the
+// Lease until the watch ends.
 func (q *requests) look(ctx context.Context, a claim.Action) {
 	ctx, cancel := context.WithCancel(ctx)
 	q.looks[a.Slot] = cancel
@@ -153,7 +153,7 @@ func (q *requests) look(ctx context.Context, a claim.Action) {
 	})
 }
 
-// read reads the Lease for a watch to go on from.
+// read reads the Lease, and returns the version from which a watch can continue.
 func (q *requests) read(ctx context.Context, a claim.Action) (version string, err error) {
 	bounded, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()

@@ -104,15 +104,15 @@ func (s *server) requests() int {
 type link struct {
 	server *server
 	mu     sync.Mutex
-	// cut: requests hang until they time out, and watches break; heal is closed at the
-	// end. refuse: the server refuses all requests. lose: the next write is stored, but
-	// its answer is lost.
+	// If cut is set, requests hang until they time out, and watches break. refuse is
+	// the error of all requests. If lose is set, the next write is stored, but its
+	// answer is lost.
 	cut    bool
 	refuse error
 	lose   bool
 	// withheld holds back the answer to the next write, which is stored at once.
 	withheld chan struct{}
-	// broken is a Lease that cannot be written; unread: none can be read.
+	// broken is a Lease that cannot be written. If unread is set, no Lease can be read.
 	broken string
 	unread bool
 	// hidden is a Lease that cannot be read.
@@ -137,13 +137,13 @@ type link struct {
 	delay time.Duration
 	// noStatus refuses patches of the status.
 	noStatus bool
-	// loseStatus: the next patch of the status is stored, and its answer is lost.
-	// lateStatus: its sender gives up before it is stored.
+	// If loseStatus is set, the next patch of the status is stored, and its answer is
+	// lost. If lateStatus is set, its sender gives up before the patch is stored.
 	loseStatus, lateStatus bool
 	late                   []byte
 	// patches are those that were stored, without the version that they replaced.
 	patches []string
-	// deleted: somebody has deleted the pod.
+	// deleted reports that the pod is being deleted.
 	deleted bool
 }
 

@@ -67,7 +67,7 @@ func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
 	})
 }
 
-func TestLostFirstSlotGivesUpTheLater(t *testing.T) {
+func TestLossOfTheFirstSlotReleasesTheLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)
@@ -76,7 +76,7 @@ func TestLostFirstSlotGivesUpTheLater(t *testing.T) {
 		l := w.server.lease("lock.a")
 		l.Holder = "somebody"
 		w.server.put(&l)
-		// Nothing that sorts before a lock held is waited for.
+		// While a pod holds a lock, the pod waits for no earlier lock.
 		w.within(8*time.Second, "given up", func() bool { return w.server.lease("lock.b").Holder == "" })
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
 	})

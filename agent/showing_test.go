@@ -53,8 +53,7 @@ func TestReadinessGateMakesOnePodReady(t *testing.T) {
 	})
 }
 
-// Whoever comes next is Ready at once: what has not been stored yet must not be
-// given up.
+// The next holder is Ready at once, so this pod must first be stored as not Ready.
 func TestReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -76,7 +75,7 @@ func TestReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 	})
 }
 
-// Cut off, it can store nothing; it does not say that its hold is over either.
+// A gate that is cut off can store nothing, and does not report its hold as over.
 func TestReadinessGateCutOffExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -94,7 +93,8 @@ func TestReadinessGateCutOffExpires(t *testing.T) {
 	})
 }
 
-// A new process does not know what the one before it has stored last.
+// A new agent process does not know the last status that the earlier process has
+// stored.
 func TestRestartedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")

@@ -65,9 +65,9 @@ func shown(s turn.Standing, asked error) show.Turn {
 	return t
 }
 
-// drainOrphans drains the children whose hold is over. A Lease is then seen that is not
-// of the hold, or no shim accounts for an earlier one. While the agent sees no Lease it
-// drains nothing: the deadline of each child is on its way.
+// drainOrphans drains the children whose hold is over. Either the agent sees a Lease
+// that does not name the hold, or no shim accounts for an earlier one. While the agent
+// sees no Lease it drains nothing, because each child has its deadline.
 func (s standby) drainOrphans() {
 	u := s.unit
 	for _, r := range u.shims.Reports() {

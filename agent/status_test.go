@@ -27,7 +27,7 @@ func (l *link) status(w *world) *show.Status {
 	return s
 }
 
-// Nothing is known of what an earlier process has stored.
+// The agent does not know which status an earlier process has stored.
 func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
@@ -39,7 +39,7 @@ func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-// Nobody sees that the next hold is another one, and nothing is written for it.
+// The next hold looks the same, so the agent writes nothing for it.
 func TestStatusOfAnEqualHoldIsNotWritten(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

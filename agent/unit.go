@@ -38,7 +38,8 @@ type unit struct {
 	deletion deletion
 	// leaps counts the leaps of the wall clock that the agent has heard of.
 	leaps int
-	// stopping: the agent ends. yielding: the hold that lasts is to end.
+	// stopping reports that the agent is to end. yielding reports that the present hold
+	// is to end.
 	stopping, yielding bool
 }
 
@@ -63,7 +64,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	return u
 }
 
-// showConfig returns for which pod, and through what, package show writes.
+// showConfig returns the settings of package show.
 func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 	return show.Config{
 		PodName: c.PodName, PodUID: c.PodUID, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
@@ -86,7 +87,7 @@ func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	return r
 }
 
-// reported takes in a shim's report.
+// reported acts on a shim's report.
 func (u *unit) reported(now time.Duration, r gate.Report) {
 	last, known := u.shims.Last(r.Shim)
 	if r.Silent && !last.Silent {
@@ -102,22 +103,22 @@ func (u *unit) reported(now time.Duration, r gate.Report) {
 	}
 }
 
-// tellsOfLeap reports whether the report tells of a leap that no report has told of
-// before on its connection.
+// tellsOfLeap reports whether the report has a leap that no earlier report on its
+// connection had.
 func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 	return r.Leap != 0 && !r.Dead && (!known || last.Leap != r.Leap || r.Connected && !last.Connected)
 }
 
 // leapt notes a leap of the wall clock, and returns its number.
 //
-// A leap may be the trace of a pause, during which the deadline of the hold did not come
-// nearer and the Lease ran out. A read that finds the Lease its own proves little: a
-// standby may be about to take what has run out. So the agent renews at once. Only a
-// stored renewal that was sent after the agent noticed the leap answers it. Every
-// standby then waits anew.
+// A leap may be the trace of a pause, during which the deadline of the hold did not
+// come nearer and the Lease ran out. A read that still shows this pod as the holder
+// proves little, because a standby may be about to take the expired Lease. So the agent
+// renews at once. Only a stored renewal that was sent after the agent noticed the leap
+// answers it. Every standby then waits anew.
 func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
-	// The peers of its connections may have given them up meanwhile.
+	// The peers of the open connections may have closed them meanwhile.
 	u.config.Reconnect()
 	u.leaps = u.claim.Leapt(now)
 	return u.leaps
@@ -151,7 +152,7 @@ func (u *unit) whole() bool {
 	return len(waiting) > 0
 }
 
-// facts returns what the claim's next decision depends on.
+// facts returns the inputs of the claim's next decision.
 func (u *unit) facts() claim.Facts {
 	return claim.Facts{
 		Wall:     u.config.Wall(),
@@ -194,10 +195,10 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 //
 // A kubelet ends its containers by itself. But a signal that comes before the process
 // exists is lost, and then the container stays until the grace is over. So a pod that
-// knows of its deletion begins no hold. A hold that began just before is given back; one
-// that has lasted for longer goes on.
+// knows of its deletion begins no hold. A hold that began just before is given back,
+// and a longer hold continues.
 type deletion struct {
-	// known: the pod is being deleted.
+	// known reports that the pod is being deleted.
 	known bool
 	// asked is the hold under which the API server answered last.
 	asked string
@@ -205,7 +206,7 @@ type deletion struct {
 	seen string
 }
 
-// note takes in an answer that the agent asked for under the hold, empty for none.
+// note notes an answer to a request that the agent sent under the hold; empty for none.
 func (d *deletion) note(hold string, deleted bool) {
 	d.known = d.known || deleted
 	if hold == "" || hold == d.asked {

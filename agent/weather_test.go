@@ -209,7 +209,7 @@ func TestLeapsAreAnswered(t *testing.T) {
 	}
 }
 
-// As above, where watches fail, too.
+// As TestPreviousHolderGoesFirstAfterALongOutage, but watches fail, too.
 func TestPreviousHolderGoesFirstWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
@@ -304,7 +304,7 @@ func TestLyingWatchKeepsNoLockFromOthers(t *testing.T) {
 	})
 }
 
-// A slot that can be taken is taken, by whoever looks for it without watches.
+// A pod without watches still takes a slot that is free.
 func TestASlotIsTakenWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
@@ -345,7 +345,7 @@ func TestASlotIsTakenWithoutWatches(t *testing.T) {
 					b := w.start("b", dur)
 					b.link.set(weather)
 					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-					for range 5 * time.Minute / (d / 6) { // it is renewed
+					for range 5 * time.Minute / (d / 6) { // the Lease is renewed
 						w.edit(func(*kube.Lease) {})
 						w.pass(d / 6)
 					}
@@ -356,7 +356,7 @@ func TestASlotIsTakenWithoutWatches(t *testing.T) {
 	}
 }
 
-// As above, for a pod of two locks: both are its own after an outage.
+// After an outage, a pod of two locks still owns both, and takes them back.
 func TestTwoLocksAreTakenBackWithoutWatches(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {

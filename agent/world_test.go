@@ -63,14 +63,14 @@ func simulate(t *testing.T, f func(w *world)) {
 
 func (w *world) clock() time.Duration { return time.Since(w.began) + time.Hour }
 
-// free makes Leases that enroll knows nobody to hold.
+// free makes Leases without a holder.
 func (w *world) free(names ...string) {
 	for _, name := range names {
 		w.server.put(&kube.Lease{Name: name, DurationSeconds: 30})
 	}
 }
 
-// start starts a pod's agent; a pod that has one already gets a new process.
+// start starts a pod's agent, or a new agent process of a pod that has one.
 func (w *world) start(name string, change ...func(c *Config)) *pod {
 	p := w.pods[name]
 	if p == nil {
@@ -101,7 +101,7 @@ func (w *world) start(name string, change ...func(c *Config)) *pod {
 	return p
 }
 
-// kill ends the agent's process, and nothing else.
+// kill ends only the agent's process.
 func (p *pod) kill() {
 	p.cancel()
 	synctest.Wait()
@@ -109,13 +109,13 @@ func (p *pod) kill() {
 
 func (p *pod) identity() string { return api.Identity(p.config.PodName, p.config.PodUID) }
 
-// pass lets time go by and everything settle.
+// pass lets time pass, until every goroutine waits.
 func (w *world) pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// within lets time go by until the condition holds, and says how long it took.
+// within lets time pass until the condition is true, and returns how long that took.
 func (w *world) within(limit time.Duration, what string, condition func() bool) time.Duration {
 	w.t.Helper()
 	began := w.clock()

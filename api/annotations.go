@@ -40,66 +40,66 @@ type table []Annotation
 var Annotations = table{
 	{
 		Key: SingletonAnnotation, Value: "`\"true\"` or a name", Default: "no claim", Kind: Singleton,
-		Meaning: "Of all pods of this workload, one runs. " +
-			"A name instead of `true` makes a slot of its own; `\"false\"` claims nothing.",
+		Meaning: "One pod of this workload runs. " +
+			"A name instead of `true` makes a separate slot; `\"false\"` claims nothing.",
 		Examples: []string{"true", "writer", "main-2", strings.Repeat("y", maxLabel)},
 	},
 	{
 		Key: LockAnnotation, Value: "`name[,name…]`", Default: "no claim", Kind: Lock,
 		Meaning: "Of all pods in the namespace that name the lock, whatever their workload, one runs. " +
-			"Several locks are taken in one global order, so there is no deadlock.",
+			"A pod takes several locks in a global order, so no deadlock is possible.",
 		Examples: []string{"nightly", "a,b.c", "1.a-b"},
 	},
 	{
 		Key: SemaphoreAnnotation, Value: "`name=size`", Default: "no claim", Kind: Semaphore,
 		Meaning: "Of all pods in the namespace that name the semaphore, whatever their workload, as many run as it has " +
-			"slots: 1 to 32. The holders alone are Ready. A pod of a semaphore has no other claim.",
+			"slots: 1 to 32. Only the holders are Ready. A pod of a semaphore has no other claim.",
 		Examples: []string{"pool=3", "db.pool=1", "a=32"},
 	},
 	{
-		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; where that is not known, all but those of well-known proxies",
-		Meaning:  "Which containers wait for the slot, ordinary init containers too if they are named; the others run at once.",
+		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
+		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All others run at once.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
 	},
 	{
 		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`",
-		Meaning: "How long a holder that vanished without a word blocks the others. " +
-			"Whole seconds, from `10s` to `1h`.",
+		Meaning: "The time for which a holder that vanished without a release blocks the others. " +
+			"The value is in whole seconds, from `10s` to `1h`.",
 		Examples: []string{"30s", "2m"}, set: setLeaseDuration,
 	},
 	{
 		Key: OnLossAnnotation, Value: "`standby` or `restart`", Default: "`standby`",
-		Meaning:  "After a lost slot: stand by in the same container, or in a fresh one.",
+		Meaning:  "After a lost slot the pod stands by in the same container (`standby`), or in a restarted one (`restart`).",
 		Examples: []string{"standby", "restart"},
 		set:      oneOf(func(r *Request) *OnLoss { return &r.OnLoss }, OnLossStandby, OnLossRestart),
 	},
 	{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
-		Meaning: "With `forward` a standby is Ready while the slot is in good hands, and forwards its declared " +
-			"TCP ports to the holder; a StatefulSet's standbys forward only if this is written out. " +
-			"With `holder` the holder alone is Ready.",
+		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its declared " +
+			"TCP ports to the holder. The standbys of a StatefulSet forward only if the annotation is written out. " +
+			"With `holder` only the holder is Ready.",
 		Examples: []string{"forward", "holder"},
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
 	},
 	{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
-		Meaning: "How the application is held back. `container`: each gated container's program is started only while " +
-			"the slot is held, and proven dead before it is released. `pod`: nothing in the application's containers " +
-			"is changed; all of them start only once the slot is held, and are all restarted when it is lost " +
-			"(for images that must be PID 1; Kubernetes 1.36). `readiness`: the application runs everywhere, and the " +
-			"holder alone is Ready. The last two guarantee less: see docs/guarantees.md.",
+		Meaning: "The gate that holds the application back. With `container` each gated container's program runs only while " +
+			"the slot is held, and is proven dead before the slot is released. With `pod` the application's containers " +
+			"stay unchanged: all of them start once the slot is held, and restart when the slot is lost " +
+			"(for images that must be PID 1; Kubernetes 1.36). With `readiness` the application runs in all pods, and only " +
+			"the holder is Ready. The last two gates guarantee less (docs/guarantees.md).",
 		Examples: []string{"container", "pod", "readiness"},
 		set:      oneOf(func(r *Request) *Gate { return &r.Gate }, GateContainer, GatePod, GateReadiness),
 	},
 	{
 		Key: InjectAnnotation, Value: "`\"true\"` or `\"false\"`", Default: "`\"true\"`", Alone: true,
-		Meaning:  "`\"false\"` opts a pod out. Together with a claim it is an error.",
+		Meaning:  "`\"false\"` opts a pod out. An opt-out together with a claim is an error.",
 		Examples: []string{"true", "false"}, set: setInject,
 	},
 }
 
-// planned are annotations that this version refuses by name. Without that a person
-// would take them for carried out.
+// planned are annotations that this version refuses by name. Otherwise a person would
+// believe that they have an effect.
 var planned = []string{
 	Prefix + "barrier",
 	Prefix + "once",
@@ -107,9 +107,9 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that our own programs write on pods. A pod that comes by
-// again has them, and no claim is read from them. The policy on gates knows the same
-// names.
+// written are annotations that our own programs write on pods. A pod that reaches the
+// webhook again has them, and the parser reads no claim from them. The policy on gates
+// knows the same names.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.

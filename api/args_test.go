@@ -268,7 +268,7 @@ func TestParseRefusesWordsThatMakeNoSense(t *testing.T) {
 	}
 }
 
-func TestParseShowsFlagsToWhoeverAsksForHelp(t *testing.T) {
+func TestParseShowsFlagsOnHelp(t *testing.T) {
 	_, err := ParseRunArgs([]string{"-h"})
 	require.True(t, errors.Is(err, flag.ErrHelp))
 	for _, a := range runArguments {
@@ -278,7 +278,7 @@ func TestParseShowsFlagsToWhoeverAsksForHelp(t *testing.T) {
 }
 
 // A webhook reads back what a later version of it may have written.
-func TestRecallPassesOverUnknownWords(t *testing.T) {
+func TestRecallIgnoresUnknownWords(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true

@@ -12,8 +12,8 @@ const mostShown = 80
 // cutMark ends a text that was cut.
 const cutMark = "…"
 
-// Brief cuts text to at most so many bytes, with a mark at its end, and never inside
-// of a character. A webhook sees an object before the API server has validated it, so
+// Brief cuts text to at most the given number of bytes, never inside of a character,
+// and adds a mark. A webhook sees an object before the API server has validated it, so
 // a name may be as long as a request.
 func Brief(text string, most int) string {
 	if len(text) <= most {

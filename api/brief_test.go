@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mostObject is about what an API server takes in one request.
+// mostObject is about the size of the largest request that an API server accepts.
 const mostObject = 3 << 20
 
 func TestBriefCutsBetweenCharacters(t *testing.T) {
@@ -33,8 +33,8 @@ func TestBriefCutsBetweenCharacters(t *testing.T) {
 	}
 }
 
-// The annotations of an object that is on its way in have no limit yet.
-func TestHugeAnnotationsCostLittleAndSayLittle(t *testing.T) {
+// The webhook sees annotations before the API server has bounded their size.
+func TestHugeAnnotationsCostLittleMemoryAndText(t *testing.T) {
 	many := func(key func(i int) string) map[string]string {
 		all := map[string]string{}
 		for i := range mostObject / 40 {

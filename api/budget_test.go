@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBudgetMatchesTheDocumentedTable holds the code to the table that the documentation
-// shows.
+// TestBudgetMatchesTheDocumentedTable compares the code with the table in the
+// documentation.
 func TestBudgetMatchesTheDocumentedTable(t *testing.T) {
 	const s = time.Second
 	tests := []struct {

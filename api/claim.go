@@ -36,7 +36,7 @@ const (
 // Kind is one kind of claim. The row of a kind in [Annotations] is all that
 // parsing, documents, rights and policies' tests know of it.
 type Kind struct {
-	// Key is that of the annotation.
+	// Key is the key of the annotation.
 	Key string
 	// Ask is the annotation that a message tells a person to write.
 	Ask   string
@@ -53,7 +53,8 @@ type Kind struct {
 	// something is wrong with the value, parse says what.
 	parse func(value string) ([]Claim, string)
 	slots func(c Claim, of Workload) []string
-	// isSlot reports whether slots may return the name. Rights end there.
+	// isSlot reports whether slots may return the name. enroll gives rights on no other
+	// name.
 	isSlot func(lease string) bool
 }
 

@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestAnnotationsAreDocumented: docs/annotations.md says what the parser does.
-// -update rewrites it.
+// TestAnnotationsAreDocumented checks that docs/annotations.md describes the parser's
+// table. -update rewrites the file.
 func TestAnnotationsAreDocumented(t *testing.T) {
 	const path = "../docs/annotations.md"
 	want := annotationsDoc(t)
@@ -32,14 +32,15 @@ func annotationsDoc(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("<!-- Generated from api/annotations.go by make golden. Do not edit. -->\n\n# Annotations\n\n")
-	b.WriteString("They count on a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) as well as on its\n" +
-		"pod template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. One put on the workload\n" +
-		"is carried to its template; one taken off is taken off there too. A Job's count at its creation only.\n\n")
+	b.WriteString("Annotations count on a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and on its pod\n" +
+		"template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
+		"of a workload to its template, and removes it there when it is removed from the workload. A Job's annotations\n" +
+		"count only at its creation.\n\n")
 	for _, part := range []struct {
 		title string
 		claim bool
 	}{{"Claims", true}, {"Settings of a claim", false}} {
-		fmt.Fprintf(&b, "## %s\n\n| annotation | value | default | what it does |\n|---|---|---|---|\n", part.title)
+		fmt.Fprintf(&b, "## %s\n\n| annotation | value | default | effect |\n|---|---|---|---|\n", part.title)
 		for _, a := range Annotations {
 			if (a.Kind != nil) == part.claim {
 				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a.Key, a.Value, a.Default, a.Meaning)
@@ -47,8 +48,8 @@ func annotationsDoc(t *testing.T) string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("An annotation that is unknown or malformed is a warning when the workload is applied and an error at its\n" +
-		"pods. Not supported by this version, and refused: ")
+	b.WriteString("An annotation that is unknown or malformed causes a warning when the workload is applied, and an error at its\n" +
+		"pods. This version does not support these annotations, and refuses them: ")
 	for i, key := range planned {
 		if i > 0 {
 			b.WriteString(", ")
@@ -56,8 +57,8 @@ func annotationsDoc(t *testing.T) string {
 		b.WriteString("`" + key + "`")
 	}
 	b.WriteString(".\n\n## How a lease duration is divided\n\n" +
-		"A holder renews; if it cannot, its application has been stopped before the lease runs out. The time to stop\n" +
-		"in is then shorter than a pod's usual grace period.\n\n" +
+		"If a holder cannot renew, its application is stopped before the lease expires. The application then has less time\n" +
+		"to stop than a pod's usual grace period.\n\n" +
 		"| `" + LeaseDurationAnnotation + "` | renewed every | stopped after | time to stop | killed, then margin | an outage that stops nothing |\n" +
 		"|---|---|---|---|---|---|\n")
 	for _, d := range []string{"15s", "30s", "60s"} {

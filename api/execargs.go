@@ -11,8 +11,8 @@ type ExecArgs struct {
 	// Container is the name of the container that the shim is in.
 	Container string
 	OnLoss    OnLoss
-	// StopSignal asks the child to stop, by name or number; empty means that the
-	// image's counts, and SIGTERM where the image names none.
+	// StopSignal asks the child to stop, by name or number. If it is empty, the image's
+	// stop signal counts, or SIGTERM without one.
 	StopSignal string
 	// Platforms has the image's command for each architecture, if the commands differ.
 	Platforms Platforms
@@ -22,7 +22,7 @@ type ExecArgs struct {
 	// pod's own only where a hook has made it look.
 	Grace time.Duration
 
-	// Socket is the agent's. Tests set it.
+	// Socket is the agent's socket. Tests set it.
 	Socket string
 }
 

@@ -17,8 +17,8 @@ const (
 	nextPrefix      = "next."
 )
 
-// Workload is the top-most controller of a pod, or the pod itself if it has no
-// controller: the group within which a singleton is single.
+// Workload is the top-most controller of a pod, or the pod itself if it has none. A
+// singleton has one holder within a workload.
 type Workload struct {
 	// Group of the API, without its version; empty for the core group.
 	Group string

@@ -29,7 +29,7 @@ func TestLeaseNamesShowClaimAndWorkload(t *testing.T) {
 	assert.Equal(t, "lock.a.b", LockLease("a.b"))
 }
 
-// TestDifferentSingletonsHaveDifferentLeases tries what could be confused.
+// TestDifferentSingletonsHaveDifferentLeases tries similar names.
 func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	type singleton struct {
 		workload Workload

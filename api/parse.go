@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// mostMisnamed bounds how many unknown keys are told one by one. A person mends fewer
-// at a time; an object may have a hundred thousand.
+// mostMisnamed bounds how many unknown keys are reported one by one. A person corrects
+// fewer at a time; an object may have a hundred thousand.
 const mostMisnamed = 10
 
-// Parse reads the annotations of a pod, or of its template, and ignores all that are not
-// ours. The error, if any, is [Mistakes]: all of them at once.
+// Parse reads the annotations of a pod, or of its template, and ignores all that are
+// not ours. The error, if any, is of the type [Mistakes], and has all mistakes at once.
 func Parse(annotations map[string]string) (Request, error) { return Annotations.parse(annotations) }
 
 func (all table) parse(annotations map[string]string) (Request, error) {
@@ -106,7 +106,8 @@ func (p *parser) together() {
 	}
 }
 
-// sole judges a claim that is the only one of its pod, and has several holders.
+// sole judges a claim of a kind that allows no other claim in the pod, and has several
+// holders.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
 	if i < 0 {
@@ -143,7 +144,7 @@ func (all table) asks() string {
 	return strings.Join(ways, " or ")
 }
 
-// withoutShims judges what only a gate inside of the containers can carry out.
+// withoutShims judges settings that only a gate inside of the containers can carry out.
 func (p *parser) withoutShims() {
 	gate := p.request.Gate
 	if len(p.request.Containers) > 0 {

@@ -81,7 +81,7 @@ func TestMistakesKeepTheirWords(t *testing.T) {
 	long := strings.Repeat("a", 64)
 	tests := []struct {
 		key, value string
-		// alone: there is no claim beside it.
+		// alone reports that the pod has no claim beside the annotation.
 		alone bool
 		want  string
 	}{
@@ -148,7 +148,7 @@ func TestMistakesKeepTheirWords(t *testing.T) {
 	}
 }
 
-// A gate that is not in the containers cannot do everything that one in them can.
+// A gate outside of the containers cannot carry out every setting.
 func TestSettingsThatAGateIgnoresAreMistakes(t *testing.T) {
 	tests := []struct {
 		gate, key, value, want string

@@ -20,7 +20,7 @@ const DefaultGrace = 30 * time.Second
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
-	// Any: one of the slots is enough, whichever it is.
+	// Any reports that any one of the slots is enough.
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
@@ -28,8 +28,8 @@ type RunArgs struct {
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
-	// Workload is the pod's, as Kind/name. The kubelet expands $(NAME) in it: the
-	// webhook does not know the name of a pod with generateName.
+	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in it,
+	// because the webhook does not know the name of a pod with generateName.
 	Workload string
 	// Revision is the pod template that the pod was made from. The zero value has no order.
 	Revision Revision
@@ -40,7 +40,7 @@ type RunArgs struct {
 	Gate    Gate
 	// Ports are the TCP ports that a standby forwards to the holder.
 	Ports []int
-	// Probes are those of the gated containers, by container.
+	// Probes are the probes of the gated containers, by container.
 	Probes map[string]Probes
 	// Listen is the address at which the agent serves metrics and probes; empty means
 	// none.
@@ -183,7 +183,7 @@ func parsePorts(list string) ([]int, error) {
 	return ports, nil
 }
 
-// mustJSON marshals strings and numbers, which always can be.
+// mustJSON marshals strings and numbers, which never fails.
 func mustJSON(of any) string {
 	text, err := json.Marshal(of)
 	if err != nil {

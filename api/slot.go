@@ -30,6 +30,9 @@ func isSemaphoreSlot(lease string) bool {
 // isSingletonSlot reports whether a singleton can have the Lease. Of a shortened name
 // only what stands before the hash can be judged.
 func isSingletonSlot(lease string) bool {
+	if !strings.HasPrefix(lease, singletonPrefix) {
+		return false // without the cost of reading the name
+	}
 	if len(lease) != maxName {
 		return len(lease) < maxName && isSingletonLease(lease)
 	}

@@ -40,8 +40,8 @@ func setContainers(r *Request, value string) (problem string) {
 	return problem
 }
 
-// list splits a comma-separated list, sorts it, drops doubles, and says what is wrong
-// with the first element that is.
+// list splits a comma-separated list, sorts it and drops doubles. If an element is
+// wrong, list returns the problem of the first one.
 func list(value, noun string, problem func(string) string) ([]string, string) {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {
@@ -96,7 +96,7 @@ func setInject(r *Request, value string) string {
 	return ""
 }
 
-// oneOf returns what sets a field to one of a few words.
+// oneOf returns a function that sets a field to one of a few words.
 func oneOf[S ~string](field func(*Request) *S, words ...S) func(*Request, string) string {
 	return func(r *Request, value string) string {
 		if slices.Contains(words, S(value)) {

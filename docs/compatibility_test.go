@@ -33,7 +33,7 @@ var update = flag.Bool("update", false, "rewrite generated documents")
 //	compat: pod/host-pid refused SharedProcesses
 var directive = regexp.MustCompile(`(?m)^(?:// |# )?compat: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|refused ([A-Z]\w+))$`)
 
-// mention finds misspelt directives.
+// mention matches every directive, also a misspelt one.
 var mention = regexp.MustCompile(`(?m)^(?:// |# )?compat:`)
 
 // evidence is one test of one row.
@@ -45,8 +45,8 @@ var archives = map[string]string{
 	"../cmd/agent/testdata/*.txtar": "TestScripts/",
 }
 
-// TestCompatibilityIsGeneratedFromTests checks that docs/compatibility.md
-// lists every row with its tests. -update rewrites the document.
+// TestCompatibilityIsGeneratedFromTests checks that docs/compatibility.md lists every row
+// with its tests. With -update the test rewrites the document.
 func TestCompatibilityIsGeneratedFromTests(t *testing.T) {
 	const file = "compatibility.md"
 	found := append(ofFunctions(t), ofArchives(t)...)
@@ -93,7 +93,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	return b.String(), missing
 }
 
-// verdict returns the common result of a row's tests.
+// verdict returns the results of a row's tests, and their names.
 func verdict(found []evidence) (how string, tests []string) {
 	var hows []string
 	for _, e := range found {

@@ -31,13 +31,13 @@ func forContributors(t *testing.T) []string {
 var (
 	// path matches `agent/lease` and `docs/rows_test.go`, and no command.
 	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?|\\w+\\.(?:md|go|txt))`")
-	// placeholder matches what stands for a name of the contributor's choice.
+	// placeholder matches a placeholder for a name that the contributor chooses.
 	placeholder = regexp.MustCompile(`\b[A-Z]{3,}\b`)
 	target      = regexp.MustCompile("`make ([a-z0-9-]+)")
 	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
 )
 
-func TestContributorsAreSentToFilesThatExist(t *testing.T) {
+func TestContributingNamesExistingFilesAndTargets(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)
 	goals := map[string]bool{}

@@ -25,7 +25,7 @@ func testFolders(t *testing.T) (folders []string) {
 	entries, err := os.ReadDir(endToEnd)
 	require.NoError(t, err)
 	for _, entry := range entries {
-		// The harness runs tests and has none; the record has ordinary unit tests.
+		// The harness has no tests, and the record has only unit tests.
 		if entry.IsDir() && entry.Name() != "harness" && entry.Name() != "record" {
 			folders = append(folders, entry.Name())
 		}
@@ -34,14 +34,15 @@ func testFolders(t *testing.T) (folders []string) {
 	return folders
 }
 
-// inTestFolder tells whether a file belongs to a folder of end-to-end tests.
+// inTestFolder reports whether a file belongs to a folder of end-to-end tests.
 func inTestFolder(t *testing.T, path string) bool {
 	t.Helper()
 	inside, err := filepath.Rel(endToEnd, filepath.Dir(path))
 	return err == nil && slices.Contains(testFolders(t), inside)
 }
 
-// TestEndToEndTestsAreAllStarted holds test/e2e/e2e_test.go to the tests of the folders. -update rewrites it.
+// TestEndToEndTestsAreAllStarted compares test/e2e/e2e_test.go with the tests of the
+// folders. -update rewrites that file.
 func TestEndToEndTestsAreAllStarted(t *testing.T) {
 	var imports, starts strings.Builder
 	for _, folder := range testFolders(t) {

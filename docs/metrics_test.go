@@ -59,9 +59,9 @@ var programs = []struct {
 			"serves none.", api.AgentPort), []string{"agent", "cmd/agent"},
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
-				"the API server said no to the write. `unanswered`: nobody knows yet whether the write was stored"},
+				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},
 			{"reason", []string{"Ended", "Yielded", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted", "TurnFailed"},
-				"`Ended`: the application ended by itself. All others are Events of the pod, too, which tell more"},
+				"`Ended`: the application ended by itself. All other values are also reasons of Events of the pod, which tell more"},
 		},
 	},
 	{
@@ -74,13 +74,13 @@ var programs = []struct {
 	},
 }
 
-// TestMetricsAreDocumented checks that docs/metrics.md lists all metrics in the
-// code. -update rewrites it.
+// TestMetricsAreDocumented checks that docs/metrics.md lists all metrics in the code. With
+// -update the test rewrites the page.
 func TestMetricsAreDocumented(t *testing.T) {
 	const file = "metrics.md"
 	var b strings.Builder
 	b.WriteString("<!-- Generated from the code by make golden. Do not edit. -->\n\n# Metrics\n\n" +
-		"All are in Prometheus' text format at `/metrics`. A counter begins at zero with its process.\n")
+		"All metrics are in Prometheus' text format at `/metrics`. A counter begins at zero with its process.\n")
 	for _, p := range programs {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| metric | type | labels | unit | meaning |\n|---|---|---|---|---|\n", p.title, p.serves)
 		found := metricsOf(t, p.folders)
@@ -226,7 +226,7 @@ func fieldsOf(expression ast.Expr) map[string]ast.Expr {
 	return fields
 }
 
-// literal returns the text of a string, or of strings that are added.
+// literal returns the text of a string, or of concatenated strings.
 func literal(expression ast.Expr) string {
 	switch e := expression.(type) {
 	case *ast.BasicLit:

@@ -82,8 +82,8 @@ func constants(t *testing.T) map[string]constant.Value {
 			require.NoError(t, err)
 			files = append(files, file)
 		}
-		// Of the imports, only package time is loaded, for its units. So the rest
-		// of the package has type errors.
+		// The checker imports only package time, for its units, so the rest of the package has
+		// type errors.
 		config := types.Config{Importer: clock{}, Error: func(error) {}, IgnoreFuncBodies: true}
 		checked, _ := config.Check(name, fset, files, nil)
 		for _, its := range checked.Scope().Names() {

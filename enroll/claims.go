@@ -19,14 +19,14 @@ import (
 type claim struct {
 	// duration is the longest lease duration that a pod asks for.
 	duration time.Duration
-	// accounts are the service accounts of those who ask, by their roleKey.
+	// accounts are the service accounts of the claimants, by their roleKey.
 	accounts map[string]string
-	// first is the first of those who ask: the Event of a slot that no Role has
-	// room for is written on it.
+	// first is the first claimant. If no Role has room for the slot, enroll writes an Event
+	// on this object.
 	first client.Object
 }
 
-// claims are all that a namespace asks for, by the Lease's name.
+// claims are the claims of a namespace, by the Lease's name.
 type claims map[string]*claim
 
 func (c claims) add(by client.Object, account string, duration time.Duration, slots ...string) {
@@ -42,7 +42,7 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
 		if !api.IsSlot(slot) {
-			// No right on any other Lease is ever given, whatever pods say.
+			// Enroll gives no right on any other Lease, whatever a pod's annotation names.
 			continue
 		}
 		if c[slot] == nil {
@@ -53,10 +53,10 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 	}
 }
 
-// addPod adds the claims of a gated pod, by the words that the webhook wrote on it.
+// addPod adds the claims of a gated pod, from the annotations that the webhook wrote.
 //
-// In a namespace that is not, or no longer, opted in, only the gate itself counts,
-// because no user can add that to a living pod.
+// In a namespace that is not opted in, only a pod with a gate counts. No user can
+// add a gate to a living pod.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
 	if a.ended || !optedIn && !a.gate {
@@ -69,11 +69,11 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	c.add(pod, a.account, duration, slots...)
 }
 
-// ask is all of a pod that its claims depend on.
+// ask has the fields of a pod on which its claims depend.
 type ask struct {
 	account, slots, duration string
-	// ended is set for a pod that asks for nothing any more. A pod that is about to end
-	// still asks.
+	// ended is set for a pod whose containers have all ended. A terminating pod still
+	// claims.
 	ended bool
 	gate  bool
 }
@@ -88,8 +88,8 @@ func asks(pod *corev1.Pod) ask {
 	}
 }
 
-// addWorkloads adds what workloads will ask for as soon as they have pods. So a first pod
-// finds its Lease, and a Lease stays between two Jobs of a CronJob.
+// addWorkloads adds the claims of the pods that workloads are going to create. So a first
+// pod finds its Lease, and a Lease stays between two Jobs of a CronJob.
 func (c claims) addWorkloads(workloads []workload) {
 	for _, w := range workloads {
 		request, err := api.Parse(w.effective())

@@ -172,7 +172,7 @@ func TestPodsAreListedPageByPage(t *testing.T) {
 
 // Each event costs a snapshot of the namespace, so an irrelevant update must not
 // be an event.
-func TestOnlyRelevantUpdatesAreEvents(t *testing.T) {
+func TestOnlyRelevantUpdatesCauseASnapshot(t *testing.T) {
 	change := func(object client.Object, by func()) event.UpdateEvent {
 		object.SetResourceVersion("1")
 		before := object.DeepCopyObject().(client.Object)
@@ -222,7 +222,7 @@ func TestOnlyRelevantUpdatesAreEvents(t *testing.T) {
 	}
 }
 
-func TestNamespaceLabelsAndDeletionAreEvents(t *testing.T) {
+func TestNamespaceLabelsAndDeletionCauseASnapshot(t *testing.T) {
 	before := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}
 	annotated, labelled, deleted := before.DeepCopy(), before.DeepCopy(), before.DeepCopy()
 	annotated.Annotations = map[string]string{"example.com/seen": "today"}

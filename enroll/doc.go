@@ -26,9 +26,10 @@
 // request. A new Lease costs two writes, and a next Lease one. Each Role that names new
 // Leases costs one.
 //
-// Enroll gives no right on a Lease that no claim can name. Where the namespace did
-// not opt in, the marks of a pod without a gate count for nothing. A user who may
-// annotate pods must not choose the rights of their service accounts.
+// Enroll gives rights only on Leases that a claim can name, and on their next Leases.
+// Where the namespace did not opt in, the marks of a pod without a gate count for
+// nothing. A user who may annotate pods must not choose the rights of their service
+// accounts.
 //
 // Clock model: enroll compares no time of another machine. Enroll measures
 // durations on the clock of the [Reconciler], from when this process first saw

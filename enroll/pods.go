@@ -18,8 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// podsPerPage bounds the memory of a list of pods, of which each takes some 10
-// KB.
+// podsPerPage bounds the memory of a list of pods. Each pod takes about 10 KB.
 const podsPerPage = 500
 
 // cachedPods adds the claims of the gated pods that the cache knows.

@@ -44,8 +44,8 @@ type Reconciler struct {
 // wait for a deleted Lease for its duration anyway, 30 s by default.
 const foreignRecheck = api.DefaultLeaseDuration
 
-// Namespace does everything that a namespace needs now. If it returns a duration,
-// the caller must call it again after that time at the latest.
+// Namespace does everything that a namespace needs now. If Namespace returns a duration,
+// the caller must call Namespace again after that time at the latest.
 func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration, error) {
 	var namespace corev1.Namespace
 	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, &namespace)

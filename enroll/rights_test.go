@@ -150,7 +150,7 @@ func TestLastRoleThatNamesALeaseStays(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-func TestLongestMemoryOfALeaseStays(t *testing.T) {
+func TestRoleThatRemembersTheLongestDurationStays(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, before, gated("b", "biller", "lock.x"))
 	r := w.process()

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// right is a Role's right on a Lease. Without a Role it is the Lease itself, with
-// every right on it.
+// right is a Role's right on a Lease. Without a role, right stands for the Lease itself,
+// with every right on it.
 type right struct{ lease, role string }
 
 // snapshot is the state of a namespace as the caches know it.
@@ -97,11 +97,19 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 // belonging returns the next Leases of all slots that a pod claims, a Role names or the
 // cache has. Enroll sweeps such a Lease together with its slot.
 func (s *snapshot) belonging() map[string]bool {
-	belonging := make(map[string]bool, len(s.leases)/2)
-	for _, slots := range []iter.Seq[string]{maps.Keys(s.wanted), maps.Keys(s.roles.longest), maps.Keys(s.leases)} {
+	belonging := make(map[string]bool, len(s.wanted))
+	add := func(slot string) {
+		if api.HasNextLease(slot) {
+			belonging[api.NextLease(slot)] = true
+		}
+	}
+	for slot := range s.wanted {
+		add(slot)
+	}
+	for _, slots := range []iter.Seq[string]{maps.Keys(s.roles.longest), maps.Keys(s.leases)} {
 		for slot := range slots {
-			if api.HasNextLease(slot) {
-				belonging[api.NextLease(slot)] = true
+			if s.wanted[slot] == nil {
+				add(slot)
 			}
 		}
 	}
@@ -109,9 +117,9 @@ func (s *snapshot) belonging() map[string]bool {
 }
 
 // unclaimed returns the Leases that no pod claims, including those that are gone, and the
-// next Leases without a slot. If others claim a Lease, unclaimed returns the rights of the
-// accounts that no longer do. A paused
-// Lease stays with its rights: a workload that is scaled to 0 stays paused.
+// next Leases without a slot. Of a Lease that is still claimed, unclaimed returns the
+// rights of accounts that no longer claim it.
+// A paused Lease stays with its rights, so a workload that is scaled to 0 stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()

@@ -158,7 +158,7 @@ func TestPodMissingFromTheCacheKeepsItsLease(t *testing.T) {
 
 // At each write of a sweep, a new pod claims the Lease, and another process creates
 // the Lease again.
-func TestSweepRacesWithANewPod(t *testing.T) {
+func TestSweepKeepsLeaseOfARacingPod(t *testing.T) {
 	for at := 1; at <= 4; at++ {
 		for _, account := range []string{"till", "other"} {
 			sweepAgainstANewPod(t, at, account)

@@ -47,8 +47,8 @@ type world struct {
 	now    time.Time
 	events []string
 
-	// writes counts enroll's writes. If before is set, each write calls it first.
-	// The function may crash the process or run another one.
+	// writes counts enroll's writes. Each write first calls before, if set. That function
+	// may crash the process or run another process.
 	writes int
 	before func(n int) error
 	// requests counts enroll's requests to the API server, by verb and kind.

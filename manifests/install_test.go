@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestPoliciesComeBeforeTheWebhook checks the order, in which an upgrade applies
-// the objects.
+// TestPoliciesComeBeforeTheWebhook checks the order in which an upgrade applies the
+// objects.
 func TestPoliciesComeBeforeTheWebhook(t *testing.T) {
 	var kinds []string
 	for _, object := range build(t, ".") {

@@ -78,7 +78,7 @@ func TestEveryManifestDecodesStrictly(t *testing.T) {
 	assert.NotEmpty(t, build(t, "."))
 }
 
-func TestComponentsApply(t *testing.T) {
+func TestEachComponentChangesTheManifests(t *testing.T) {
 	components, err := filepath.Glob("components/*")
 	require.NoError(t, err)
 	require.NotEmpty(t, components)
@@ -113,7 +113,7 @@ func texts(t *testing.T) map[string]string {
 	return found
 }
 
-func TestManifestsUseKnownNamesAlone(t *testing.T) {
+func TestManifestsUseOnlyKnownNames(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
 		api.WorkloadAnnotation, api.ManagedLabel, api.PausedAnnotation, api.YieldAnnotation, api.Prefix,
@@ -217,7 +217,7 @@ func TestLeasePolicyNamesWhatAPersonWrites(t *testing.T) {
 	}
 }
 
-func TestEnrollUsesOneNameEverywhere(t *testing.T) {
+func TestPoliciesUseTheNamesOfEnroll(t *testing.T) {
 	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
 		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
 	}
@@ -252,8 +252,8 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	}
 }
 
-// failures are the failure policies, for requests while a webhook does not
-// answer. Workloads pass, because a policy refuses changes that must be carried.
+// failures has the failure policy of each webhook, for requests while it does not answer.
+// Workloads pass, because a policy refuses changes that must be carried.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,

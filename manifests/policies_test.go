@@ -97,8 +97,8 @@ func slots(t *testing.T) []claimed {
 	return all
 }
 
-// expression returns the first regular expression after a place in a policy. The
-// policies use two of CEL's escapes: a zero byte, and the backslash.
+// expression returns the regular expression that a pattern finds in a policy. The policies
+// use two of CEL's escapes: a zero byte, and the backslash.
 func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	t.Helper()
 	found := regexp.MustCompile(place).FindStringSubmatch(policy)

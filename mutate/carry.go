@@ -43,14 +43,14 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 	return &w.Spec.Template, []any{"spec", "template"}
 }
 
-// Carry returns the operations that bring the annotations of a workload to its pod template,
-// and warnings. Carry adds the workload's annotations. Carry removes an annotation that the
-// workload has lost since old (nil at its creation), if the template still has the carried
-// value. Annotations that only the template has are its own.
+// Carry returns the operations that bring the annotations of a workload to its pod
+// template, and warnings. Carry adds the workload's annotations. Carry removes an
+// annotation that the workload has lost since old (nil at its creation), if the template
+// still has the carried value. Annotations that only the template has stay.
 //
-// The warnings say what the pods would be refused for, as far as the template tells. Carry
-// leaves a workload with a controller alone: the controller writes the template, and would
-// write it for ever.
+// The warnings list the reasons to refuse the pods, as far as the template shows them.
+// Carry changes no workload with a controller: the controller would write the template
+// again, for ever.
 //
 // The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the
 // version is not known.
@@ -94,7 +94,7 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	return d.Operations(), append(warnings, now.Spec.stalls(kind, request, &template.Spec)...), nil
 }
 
-// annotate makes the annotations at a path those that are wanted.
+// annotate turns the annotations at a path into the wanted ones.
 func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 	at := func(key string) []any { return append(slices.Clip(path), key) }
 	var lost []string
@@ -111,7 +111,7 @@ func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 	}
 }
 
-// foresee returns what the pods of a template would be refused for, and warned of.
+// foresee returns the refusals and warnings that the pods of a template would get.
 func foresee(template feature.Facts) reason.Refusals {
 	p, refusals := feature.NewPod(template)
 	if len(refusals) > 0 {
@@ -120,11 +120,11 @@ func foresee(template feature.Facts) reason.Refusals {
 	return append(p.Judge(), p.Warn()...)
 }
 
-// maxUnknown bounds the unknown annotations that are carried. One unknown annotation has
-// the pods refused, and a workload on its way in may have a hundred thousand.
+// maxUnknown bounds the unknown annotations that are carried. A single one is enough to
+// refuse the pods. A workload that is not validated yet may have a hundred thousand.
 const maxUnknown = 20
 
-// merge returns the annotations that the template is to have.
+// merge returns the annotations for the template, and warnings.
 func merge(now, before, template map[string]string) (map[string]string, reason.Refusals) {
 	wanted := maps.Clone(template)
 	if wanted == nil {
@@ -156,7 +156,7 @@ func merge(now, before, template map[string]string) (map[string]string, reason.R
 	return wanted, warnings
 }
 
-// immutable warns of annotations that cannot reach the template of a Job that exists.
+// immutable warns of annotations that cannot reach the template of an existing Job.
 func immutable(wanted, template map[string]string) reason.Refusals {
 	var warnings reason.Refusals
 	keys := slices.Concat(slices.Collect(maps.Keys(wanted)), slices.Collect(maps.Keys(template)))

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// Pods must be refused all the same: what nobody knows may be a claim, misspelt.
+// The pods must still be refused, because an unknown annotation may be a misspelt claim.
 func TestUnknownAnnotationsAreCarriedUpToABound(t *testing.T) {
 	var all []string
 	for i := range 20_000 {

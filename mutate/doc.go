@@ -3,23 +3,23 @@
 
 // Package mutate turns annotations into a gated pod.
 //
-// Guarantee: a pod that claims a slot gets the gate in front of its containers, or does not
-// get in, with a named reason. Applied to its own result the package changes nothing, so
-// other webhooks may come between. The package patches the pod's own bytes by explicit
-// operations, so unknown fields stay where they are.
+// Guarantee: a pod that claims a slot gets the gate in front of its containers, or is
+// refused with a named reason. A second pass changes nothing, so other webhooks may run
+// between two passes. The package patches the pod's own bytes by explicit operations, so
+// unknown fields stay where they are.
 //
 // Workloads are never refused. The webhook carries their annotations to their pod
-// templates, and warns of everything that their pods would be refused for.
+// templates, and warns of every reason to refuse their pods.
 //
-// Not guaranteed: the package holds no pod that never passed the webhook. If the API server
-// does not call the webhook (namespace not opted in, configuration deleted), the admission
-// policies refuse the pod. The package does not read the image of a container with an
-// explicit command. The shim then takes the stop signal of the pod, or SIGTERM.
+// Not guaranteed: the package does not hold back a pod that never passed the webhook. If
+// the API server does not call the webhook (namespace not opted in, configuration deleted),
+// the admission policies refuse the pod. The package does not read the image of a container
+// with an explicit command. The shim then takes the stop signal of the pod, or SIGTERM.
 //
-// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. They do
-// no I/O of their own but look images up. The parts are packages of their own:
+// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. They
+// look images up, and do no other I/O. The parts are packages of their own:
 //
-//   - feature is the list of what a gate touches in a pod, and judges and patches;
+//   - feature lists what a gate touches in a pod, judges the pod and patches it;
 //   - patch makes the operations, reason names the refusals;
 //   - image asks for the command of an image, and image/registry answers;
 //   - admit answers the API server's calls, and load bounds their memory.

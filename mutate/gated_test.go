@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// words are of the gate, or almost.
+// words has arguments of the gate, valid and almost valid ones.
 var words = []any{
 	api.AgentBinary, api.AgentBinary, api.AgentBinary, "exec", "exec", "exec", "--", "--", "run", "exec ", "Exec", "", "$", "$$", "$$$", "$(X)",
 	"-container=c0", "-container=$$(X)", "-on-loss=end", "-on-loss=odd", "-on-loss", "--on-loss=restart", "-grace=-1s", "-grace=9999999h", "-grace=x",
@@ -47,7 +47,7 @@ func (r randomPod) words() []any {
 	return all
 }
 
-// oddPod returns a random pod, of which many parts are of the gate, or almost.
+// oddPod returns a random pod with parts of a gate, valid and almost valid ones.
 func (r randomPod) oddPod() map[string]any {
 	pod := r.pod()
 	spec := pod["spec"].(map[string]any)
@@ -78,19 +78,19 @@ func (r randomPod) oddPod() map[string]any {
 	return pod
 }
 
-func TestGatedPodsHaveTheirWholeGate(t *testing.T) {
+func TestGatedPodsHaveACompleteGate(t *testing.T) {
 	gated := 0
 	for seed := range uint64(3000) {
 		if checkGate(t, seed) {
 			gated++
 		}
 	}
-	checkGate(t, 101607) // has a shim with platforms that are none, and no command
+	checkGate(t, 101607) // a shim with malformed platforms and no command
 	assert.Greater(t, gated, 100)
 }
 
-// A ticker of such a period ends the agent, whenever its application starts.
-func TestRecordedStartupProbeOfOddNumbersIsRefused(t *testing.T) {
+// A ticker with such a period would panic in the agent, at each start of the application.
+func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
 	for numbers, want := range map[string]bool{
 		`"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":3`:            true,
 		`"timeoutSeconds":1,"periodSeconds":-5,"successThreshold":1,"failureThreshold":3`:            false,
@@ -107,13 +107,14 @@ func TestRecordedStartupProbeOfOddNumbersIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzGatedPodsHaveTheirWholeGate(f *testing.F) {
+func FuzzGatedPodsHaveACompleteGate(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, seed uint64) { checkGate(t, seed) })
 }
 
-// checkGate requires of a pod that was let in, and claims, what the policies require. A
-// further pass changes nothing, and the agent and the shims can read their arguments.
+// checkGate requires that an admitted pod with a claim has the gate that the policies
+// require. A second pass must change nothing. The agent and the shims must be able to parse
+// their arguments.
 func checkGate(t *testing.T, seed uint64) bool {
 	t.Helper()
 	raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 1))}.oddPod())
@@ -149,7 +150,7 @@ func checkGate(t *testing.T, seed uint64) bool {
 	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)
 	require.Equal(t, strings.Join(run.Slots, ","), pod.Annotations[api.SlotsAnnotation], said)
 	for _, probes := range run.Probes {
-		if p := probes.Startup; p != nil { // no API server judges it
+		if p := probes.Startup; p != nil { // the API server does not validate it
 			require.Positive(t, p.Period(), said)
 			require.Positive(t, p.Timeout(), said)
 			require.GreaterOrEqual(t, p.InitialDelay(), time.Duration(0), said)

@@ -25,10 +25,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestGolden runs every archive of testdata: object.yaml (a pod or a workload), old.yaml
-// (the workload before an update) and facts.yaml. The archive expects the patched object,
-// and the warnings or the refusal. The webhook answers twice, and the second answer changes
-// nothing. -update rewrites the expectations.
+// TestGolden passes each archive of testdata through the webhook: object.yaml (a pod or a
+// workload), old.yaml (the workload before an update) and facts.yaml. The archive expects
+// the patched object, and the warnings or the refusal. The webhook answers twice, and the
+// second answer changes nothing. -update rewrites the expectations.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
@@ -52,7 +52,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// golden returns the patched object (empty if it is denied), and the text against it.
+// golden returns the patched object, or nothing if the object is refused, and the warnings
+// or the refusal.
 func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	t.Helper()
 	var f mutatetest.Facts

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// ErrMalformed reports text that is no object of its kind.
+// ErrMalformed reports text that is not a valid object of its kind.
 var ErrMalformed = errors.New("malformed object")
 
 // Subject is a pod on its way in, and what the webhook knows about it.

@@ -18,8 +18,8 @@ import (
 
 // Keep returns the operations that put the marks of a gated pod back, and warnings. An
 // update that replaces all labels or annotations leaves the marks out, and the policy on
-// marks would refuse the update. A mark with another value stays, for the policy to refuse.
-// An update may take a mark off a pod without a gate.
+// marks would refuse the update. A changed mark stays as it is, so that the policy refuses
+// the update. An update may remove the marks of a pod without a gate.
 func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if len(old) == 0 {
 		return nil, nil, nil

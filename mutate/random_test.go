@@ -26,7 +26,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// randomPod makes raw pods that mean something often enough, with fields, anywhere, that no
+// randomPod makes random pods, of which many are valid. Any object may have a field that no
 // version of Kubernetes has.
 type randomPod struct{ *rand.Rand }
 
@@ -166,7 +166,7 @@ func (r randomPod) pod() map[string]any {
 
 // The webhook refuses any pod for a reason, or gates it. A second pass changes nothing,
 // unknown fields survive in their places, and the QoS class stays.
-func TestRandomPods(t *testing.T) {
+func TestRandomPodsAreGatedOrRefused(t *testing.T) {
 	gated := 0
 	for seed := range uint64(600) {
 		if checkRandomPod(t, seed) {
@@ -176,7 +176,7 @@ func TestRandomPods(t *testing.T) {
 	assert.Greater(t, gated, 100, "too few pods were gated to mean anything")
 }
 
-func FuzzRandomPods(f *testing.F) {
+func FuzzRandomPodsAreGatedOrRefused(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, seed uint64) { checkRandomPod(t, seed) })
 }
@@ -219,14 +219,15 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	if turn := order(api.TurnContainer); turn >= 0 {
 		require.Less(t, turn, order(api.AgentContainer), said)
 	}
-	// Injected containers that came along with the pod are no part of it.
+	// A pod that passed before may have injected containers, which would count for its
+	// class.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}
 	return true
 }
 
-// checkSurvival requires that members of the pod's own are as they were, in the same place.
+// checkSurvival requires that the pod's own members keep their values and places.
 func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	t.Helper()
 	var before, after map[string]any
@@ -298,8 +299,8 @@ func withoutOurSysctl(before, after map[string]any) {
 	}
 }
 
-// classOf returns the QoS class by the words of Kubernetes' documentation. The function was
-// written without a look at resources.go.
+// classOf returns the QoS class by the rules in Kubernetes' documentation, independently of
+// resources.go.
 func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	all := append(append([]corev1.Container{}, pod.Spec.Containers...), pod.Spec.InitContainers...)
 	value := func(list corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return list[name] }
@@ -328,8 +329,8 @@ func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	return corev1.PodQOSBurstable
 }
 
-// Bytes that are hardly a pod are refused, and never panic.
-func FuzzInject(f *testing.F) {
+// Malformed pods are refused, and cause no panic.
+func FuzzInjectNeverPanics(f *testing.F) {
 	for seed := range uint64(20) {
 		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())
 		require.NoError(f, err)
@@ -351,8 +352,8 @@ func FuzzInject(f *testing.F) {
 	})
 }
 
-// Bytes that are hardly a workload never panic, and a second pass changes nothing.
-func FuzzCarry(f *testing.F) {
+// Malformed workloads cause no panic, and a second pass changes nothing.
+func FuzzCarryNeverPanics(f *testing.F) {
 	f.Add("Deployment",
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"b"}}}`))

@@ -17,7 +17,8 @@ import (
 // The API server sets their defaults before it calls the webhook.
 type rollout struct {
 	Replicas *int32 `json:"replicas"`
-	// Strategy is a Deployment's, UpdateStrategy that of the other two, which are alike.
+	// Strategy belongs to a Deployment. UpdateStrategy belongs to a StatefulSet or
+	// DaemonSet, whose fields are alike.
 	Strategy       appsv1.DeploymentStrategy        `json:"strategy"`
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
@@ -43,15 +44,15 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	return warnings
 }
 
-// allUnavailable reports whether the rollout of a DaemonSet may do without all of its pods.
-// The webhook does not know their number, so only 100% says so.
+// allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at
+// once. The webhook does not know the number of pods, so only 100% allows that.
 func (r rollout) allUnavailable() bool {
 	u := r.UpdateStrategy.RollingUpdate
 	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"
 }
 
-// unavailable returns the number of pods that the rollout of a Deployment may do without.
-// The number is one where rounding leaves neither a pod to do without nor a pod to add.
+// unavailable returns the number of pods that the rollout of a Deployment may stop at once.
+// If both limits round to zero, the number is one.
 func (r rollout) unavailable(replicas int) int {
 	u := r.Strategy.RollingUpdate
 	if u == nil {

@@ -6,17 +6,16 @@
 //
 // # Replay
 //
-// A seed repeats what happened:
+// A seed replays its run:
 //
 //	go test ./sim -run Simulation -seed=K -v
 //
-// The seed does so up to the order in which goroutines of one agent run within one
-// instant, which is the scheduler's. In some runs a grant leaves some microseconds
-// later, with all that follows from that. A failure that does not come back at once is
-// repeated with -count=10.
+// Only the scheduler's order of an agent's goroutines within one instant may differ. So
+// in some runs a grant leaves some microseconds later, and later events differ, too. A
+// failure that does not come back at once is repeated with -count=10.
 //
 // # Planted bugs
 //
-// A simulation that cannot catch a planted bug is not trusted: TestPlanted plants one
+// A simulation that cannot catch a planted bug is not trusted. TestPlanted plants a bug
 // for each rule, from the files of planted/.
 package sim

@@ -21,7 +21,7 @@ func TestRollouts(t *testing.T) { play.Rollouts(t, world.ModelOfEnroll) }
 
 func TestPlanted(t *testing.T) { play.Planted(t) }
 
-// The schedules of agent/claim alone catch these bugs.
+// The schedules of agent/claim alone catch these bugs, which are in the pure packages.
 func TestPlantedClaims(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
@@ -29,8 +29,8 @@ func TestPlantedClaims(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
-// Without the libraries of Kubernetes this package compiles in less than a minute, with
-// them in four.
+// The package compiles in less than a minute without the libraries of Kubernetes, and
+// in four minutes with them.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-test", ".").Output()
 	require.NoError(t, err)

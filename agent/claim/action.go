@@ -10,13 +10,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// Facts are what a decision depends on, beside the Leases.
+// Facts are the inputs of a decision, beside the Leases.
 type Facts struct {
 	// Wall is the wall clock's time, which each write carries for people.
 	Wall time.Time
-	// Compete: a shim waits for a grant, and the pod is to stay.
+	// Compete reports that a shim waits for a grant, and that the pod is to stay.
 	Compete bool
-	// Alive: a child of some hold is alive.
+	// Alive reports that a child of some hold is alive.
 	Alive bool
 	// Children are the children whose hold this claim may resume.
 	Children []Child
@@ -29,8 +29,8 @@ type Facts struct {
 	// Rollout returns what a write of the kind says about the order of revisions, if it
 	// replaces the record under the hold. Without it each write keeps what the record says.
 	Rollout func(kind Kind, r lease.Record, hold string) string
-	// Renew: the slots of a held claim are renewed. Guard: their watches begin anew
-	// where they have ended.
+	// Renew asks for renewals of the slots of a held claim. Guard asks for a new watch
+	// of each slot whose watch has ended.
 	Renew, Guard bool
 }
 
@@ -57,12 +57,13 @@ const (
 	Acquire
 	Renew
 	Release
-	// StandBack tells that the campaign gives its slots back, because Slot cannot be
-	// had. The caller sends nothing for it.
+	// StandBack tells that the campaign gives its slots back, because it cannot acquire
+	// Slot. The caller sends no request.
 	StandBack
 )
 
-// Action is one thing that the caller is to do. The answer goes with it.
+// Action is one thing for the caller to do. The caller hands the answer in together
+// with its action.
 type Action struct {
 	Kind Kind
 	Slot string
@@ -70,9 +71,11 @@ type Action struct {
 	Record lease.Record
 	// From is the version from which a look goes on; empty for a look that reads.
 	From string
-	// Hold is the hold that a release ends, or a campaign that stands back.
+	// Hold is the hold that a release ends, or the number of a campaign that stands
+	// back.
 	Hold string
-	// Resumed: the hold of an acquiring write was begun by an earlier agent process.
+	// Resumed reports that an earlier agent process began the hold of an acquiring
+	// write.
 	Resumed bool
 
 	slot *slot
@@ -81,13 +84,13 @@ type Action struct {
 	// held is the hold of a renewal, or of a read; attempt is the write itself.
 	held    *lease.Hold
 	attempt lease.Attempt
-	// campaign is the one of an acquiring write.
+	// campaign is the campaign of an acquiring write.
 	campaign campaign
 	// leaps counts the leaps that the claim knew when it sent the write.
 	leaps int
 }
 
-// Never is the instant that does not come.
+// Never is an instant that never comes.
 const Never = time.Duration(math.MaxInt64)
 
 // plan collects the actions of one decision, and the instant of the next one.

@@ -14,7 +14,7 @@ import (
 // current reports whether the action is the slot's look that is under way.
 func (a Action) current() bool { return a.slot.look.on && a.look == a.slot.look.number }
 
-// Read takes in what a look has read; a watch comes next.
+// Read notes the Lease that a look has read. The look then watches.
 func (a Action) Read(now time.Duration, r lease.Record) {
 	if !a.current() {
 		return
@@ -29,8 +29,8 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 	s.view.Read(now, r)
 }
 
-// WatchSent notes that the look sends another watch: the API server has forgotten the
-// version from which the first was to go on.
+// WatchSent notes that the look sends another watch, because the API server has
+// forgotten the version from which the first watch was to continue.
 func (a Action) WatchSent(now time.Duration) {
 	if a.current() {
 		a.slot.pace.spend(now)
@@ -63,9 +63,10 @@ func (a Action) Gone(now time.Duration) {
 	}
 }
 
-// guarded takes in what a look has seen of a held Lease: another holder, or the words of
-// a person. The event may be an old one, so the claim only reads because of it. A renewal
-// that is due finds out as well, and is not put off for ever.
+// guarded notes what a look has seen of a held Lease. An event that shows another hold,
+// or other words of a person, may be old, so the claim only reads the Lease. If a renewal
+// is due, the claim sends the renewal instead, so that no series of events delays it for
+// ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield {
@@ -73,15 +74,16 @@ func (s *slot) guarded(now time.Duration, r lease.Record) {
 	}
 }
 
-// LookEnded takes in the end of a look. A watch that ended in good order goes on from the
-// version; after an error there is a time of which the standby knows nothing.
+// LookEnded takes in the end of a look. A watch that ended in good order continues from
+// the version. After an error, the standby has missed an unknown time.
 func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	s := a.slot
 	switch {
 	case !a.current():
 	case end.Err == nil:
 		s.look.on, s.look.from = false, version
-		// Not faster than holders try, whatever a server does with watches.
+		// A standby begins looks no faster than a holder retries, even if the server
+		// ends every watch.
 		s.look.at = max(now, s.look.began+s.Self.Budget.Retry)
 	default:
 		if end.Missing {
@@ -92,9 +94,9 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	}
 }
 
-// Answered takes in the answer to a read or a write, which may come late. The error is
-// the reason why the answer does not count. The error is nil, too, if another answer
-// came before.
+// Answered takes in the answer to a read or a write, which may come late. The returned
+// error says why the answer does not count. The error is also nil for an answer that
+// comes too late to matter.
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	hold := a.Record.Hold
@@ -117,9 +119,9 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	}
 }
 
-// acquired takes in the answer to an acquiring write. A lost answer needs no care beyond
-// reading again: nothing is granted yet. A Lease that turns out to be of this campaign is
-// proof that no child of it is alive.
+// acquired takes in the answer to an acquiring write. After a lost answer the standby
+// only reads again, because nothing is granted yet. If the Lease then names the
+// campaign's hold, no child of that hold can be alive.
 func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	if answer.Err == nil {
@@ -144,15 +146,15 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	}
 	s.look.misses = 0
 	s.view.Read(now, answer.Record)
-	// The pod that takes the slot now should not have to share the API server's, or the
-	// machine's, attention with our next look.
+	// The next look waits a moment, so that it does not delay the pod that takes the
+	// slot now.
 	s.look.at = now + quick
 	return nil
 }
 
-// missed takes in the failure of a standby's write. A conflict means that another pod was
-// faster, and the watch is about to say which. After any other failure the standby does not
-// know what was stored, nor for how long it could have seen nothing.
+// missed takes in the failure of a standby's write. A conflict means that another pod
+// was faster, and the watch will show which one. After any other failure the standby
+// does not know what was stored, nor how much its watch has missed.
 func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	if answer.Conflict {
 		s.refused = a.Record.Version
@@ -160,7 +162,7 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 		return answer.Err
 	}
 	if answer.Missing {
-		s.view.Gone() // there is nothing to write over, until the Lease is read again
+		s.view.Gone() // there is nothing to replace until the Lease is read again
 	} else if a.Kind == Acquire {
 		s.unread = a.Record.Hold
 	}
@@ -188,13 +190,14 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	case a.Record.Version != s.held.Record().Version:
 		return nil // an attempt beside this one has settled it
 	case answer.Conflict, answer.Missing:
-		// Only a read can tell what stands there; at once, for it may be ours.
+		// Only a read shows the Lease's state. The read is sent at once, because the
+		// hold may still be ours.
 		s.reread, s.tryAt = true, now
 	}
 	return err
 }
 
-// confirm notes that a renewal was stored which was sent after so many leaps. Where more
+// confirm notes how many leaps had come before a stored renewal was sent. If more leaps
 // have come since, another renewal follows at once.
 func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	if answer.Err != nil || s.held != a.held || s.lost != nil || s.held.Record().Version != answer.Record.Version {
@@ -206,8 +209,8 @@ func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	s.confirmed = max(s.confirmed, a.leaps)
 }
 
-// readAgain takes in the read that follows a refused renewal. Where it finds a new
-// version, and the hold still there, the next renewal is sent at once.
+// readAgain takes in the read that follows a refused renewal. If the read shows a new
+// version and the same hold, the next renewal is sent at once.
 func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	version := a.attempt.Record.Version
 	switch {
@@ -223,8 +226,8 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	return nil
 }
 
-// settle hands an answer to the hold. A slot that the hold calls lost stays lost,
-// whatever comes later.
+// settle passes an answer to the hold. Once the hold reports the slot lost, the slot
+// stays lost.
 func (s *slot) settle(now time.Duration, r lease.Record, take func(lease.Record) error) error {
 	err := take(r)
 	switch {

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// semaphore returns pods that need any one of so many slots.
+// semaphore returns pods, each of which needs any one of the slots.
 func semaphore(t *testing.T, pods, slots int) *model {
 	m := &model{script: &script{}, began: time.Now(), traced: true}
 	t.Cleanup(func() {
@@ -131,8 +131,8 @@ func TestChildOfOneSlotIsResumed(t *testing.T) {
 	}
 }
 
-// A grant of the next hold ends the doubts of the pod's shims. The hold before it, of an
-// earlier process, seems to be proven then.
+// A grant of the next hold ends the doubts of the pod's shims. The hold of an earlier
+// process then seems to be proven over.
 func TestHoldThatWasWaitedOutIsNotReleased(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {

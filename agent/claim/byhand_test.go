@@ -154,3 +154,25 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 		})
 	}
 }
+
+// A later process of the pod would take the hold under the paused slot for proven.
+func TestPausedUnprovenSlotKeepsItsPodWaiting(t *testing.T) {
+	m := semaphore(t, 1, 2)
+	p := m.pods[0]
+	own := p.lease(p.child.tokens[0].Slot)
+	p.start()
+	p.heard, p.fresh = false, true
+	r := own.record
+	r.Paused = api.PauseStop
+	m.store(own, r)
+	p.step()
+	m.settle()
+	m.advance(5 * time.Minute)
+	require.Empty(t, p.hold)
+	assert.Nil(t, p.child)
+	r.Paused = ""
+	m.store(own, r)
+	m.settle()
+	m.advance(time.Minute)
+	assert.NotEmpty(t, p.hold, "the hold is waited out once the slot is resumed")
+}

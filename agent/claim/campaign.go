@@ -9,15 +9,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// campaign is a hold in the making. Nothing is granted under its number before all of
-// its slots are held.
+// campaign is a hold whose slots are still being acquired. No grant carries its number
+// before all of them are held.
 type campaign struct {
 	hold string
-	// resumed: an earlier agent process began the hold, and a child of it runs.
+	// resumed reports that an earlier agent process began the hold, and that a child of
+	// the hold runs.
 	resumed bool
-	// slots are those that the campaign needs, in the order of acquisition.
+	// slots are the slots that the campaign needs, in the order of acquisition.
 	slots slots
-	// tokens are those of a resumed hold.
+	// tokens are the fencing tokens of a resumed hold.
 	tokens []Token
 	// since is the instant at which the campaign began, or last acquired a slot.
 	since time.Duration
@@ -37,15 +38,15 @@ func (c campaign) token(slot string) string {
 type handback struct {
 	// due reports that the claim must release the slots of the last hold before it acquires.
 	due bool
-	// headStart is the time after the release in which the others alone compete; competeAt
-	// is its end.
+	// headStart is the time after the release in which only the other pods compete.
+	// competeAt is the end of that time.
 	headStart, competeAt time.Duration
 	// successor is the identity of the pod that the releases name; empty for none.
 	successor string
 }
 
-// take sends the acquiring write of one slot when its time has come; it reports false if
-// the slot is not free.
+// take sends the acquiring write of one slot when its time has come. take returns false
+// if the slot is not free.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
@@ -69,8 +70,8 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true
 	}
 	if s.refused == r.Version {
-		// The standby still sees the record that was refused as old: the watch is
-		// late or silent.
+		// The standby still sees the version that the API server refused as old, so the
+		// watch is late or silent.
 		s.refused = ""
 		s.endLook()
 		s.view.Blind()
@@ -103,10 +104,10 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 	}, next.Hold)
 }
 
-// patientUntil returns the instant until which slots are kept while the next cannot be
-// had: a lease duration after the last of them was acquired. Another pod was faster
-// there, and may be done soon, or the API server refuses the write. A hold of an earlier
-// agent process is kept until its child is dead.
+// patientUntil returns the instant until which the campaign keeps its slots while it
+// cannot acquire the next one. That is a lease duration after it acquired the last one.
+// Another pod may hold the next slot only briefly, or the API server may refuse the
+// write. A resumed hold keeps its slots until its child is dead.
 func (c campaign) patientUntil(duration time.Duration) time.Duration {
 	if c.resumed {
 		return Never

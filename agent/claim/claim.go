@@ -11,11 +11,11 @@ import (
 type Stage int
 
 const (
-	// Waiting: the claim is a standby's, or its campaign is under way.
+	// Waiting means that the claim is a standby's, or that its campaign is under way.
 	Waiting Stage = iota
-	// Held: every slot that the claim needs is held.
+	// Held means that every slot that the claim needs is held.
 	Held
-	// Done: a stopped claim has nothing left to release.
+	// Done means that a stopped claim has nothing left to release.
 	Done
 )
 
@@ -25,8 +25,8 @@ type Claim struct {
 	stage    Stage
 	campaign campaign
 	handback handback
-	// stopping: the claim ends. leaveBy is the instant at which its last slots have
-	// expired: then there is nothing left to release.
+	// stopping reports that the claim is to end. leaveBy is the instant at which its
+	// last slots have expired, so that nothing is left to release.
 	stopping bool
 	leaveBy  time.Duration
 }
@@ -55,7 +55,8 @@ func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Du
 	return append(c.need.slots.endedLooks(), p.actions...), p.wake
 }
 
-// Stop ends the claim: it begins no hold any more, and releases what is proven.
+// Stop ends the claim. The claim begins no further hold, and releases the slots for
+// which there is proof.
 func (c *Claim) Stop(now time.Duration) {
 	c.stopping = true
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
@@ -63,8 +64,8 @@ func (c *Claim) Stop(now time.Duration) {
 
 // Parting says how a claim lets go of a hold.
 type Parting struct {
-	// GiveBack: the claim competes for no slot before all of the hold are released, and
-	// then leaves the others the head start.
+	// GiveBack reports that the claim first releases all slots of the hold, then leaves
+	// the other pods the head start, and only then competes.
 	GiveBack  bool
 	HeadStart time.Duration
 	// Successor is the identity of the pod that the releases name; empty for none. The
@@ -72,8 +73,8 @@ type Parting struct {
 	Successor string
 }
 
-// LetGo ends a hold. The claim, a standby's again, releases the slots if the caller has
-// proof that every child is dead.
+// LetGo ends a hold, and the claim waits again. The claim releases the slots if the
+// caller has proof that every child is dead.
 func (c *Claim) LetGo(now time.Duration, part Parting) {
 	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
 	if part.Successor != "" {
@@ -93,7 +94,8 @@ func (c *Claim) LetGo(now time.Duration, part Parting) {
 func (c *Claim) Leapt(now time.Duration) int {
 	c.need.leaps++
 	for _, s := range c.need.slots {
-		// Each shim of the pod reports the same leap: one attempt is for all.
+		// Each shim of the pod reports the same leap, so one attempt answers all
+		// reports.
 		if s.leaptAt == 0 || now >= s.leaptAt+c.need.Self.Budget.Retry {
 			s.leaptAt, s.tryAt = now, now
 		}

@@ -5,17 +5,18 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// Config says what is claimed, and by which pod.
+// Config names the claimed slots, and the pod that claims them.
 type Config struct {
 	// Slots are the names of the Leases, in the order in which they are acquired.
 	Slots []string
-	// Any: one of the slots is enough, whichever it is. Otherwise all are needed.
+	// Any reports that any one of the slots is enough. Otherwise the claim needs all of
+	// them.
 	Any bool
 	// Self is the pod.
 	Self lease.Self
-	// OwnKernel: the pod may run in a virtual machine of its own. Another boot id is
-	// then no proof that the children of the earlier boot are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. Another
+	// boot id is then no proof that the children of the earlier boot are dead.
 	OwnKernel bool
-	// Random is the source of all that is random.
+	// Random is the only source of randomness.
 	Random interface{ Uint64() uint64 }
 }

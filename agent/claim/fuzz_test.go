@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// script is a schedule: each byte makes one choice. A script that has ended chooses the
-// first of all.
+// script is a schedule: each byte makes one choice. After its last byte, the script
+// always chooses the first option.
 type script struct {
 	bytes []byte
 	at    int
@@ -106,8 +106,8 @@ func (p *modelPod) stop() {
 	p.claim.Stop(p.local())
 }
 
-// play plays a schedule to its end. Where the schedule says so, all faults then end, and
-// every slot that a pod could have is held in time.
+// play plays a schedule to its end. If the schedule says so, all faults then end, and
+// play checks that every obtainable slot is held in time.
 func play(s *script, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
 	m := newModel(s, self)
@@ -133,7 +133,7 @@ func play(s *script, self func(string) lease.Self, traced bool) *model {
 // and after. A vain campaign ends after another lease duration.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
-// heal ends all faults, and judges that the slots are held in time.
+// heal ends all faults, and checks that the slots are held in time.
 func (m *model) heal() {
 	m.note("all faults end")
 	for _, l := range m.leases {

@@ -22,11 +22,11 @@ type model struct {
 	leases  []*modelLease
 	pods    []*modelPod
 	script  *script
-	// strays are the writes that were given up and have yet to arrive.
+	// strays are the writes that a pod has given up, and that have not arrived yet.
 	strays []stray
 	// broken is the first violation of an invariant.
 	broken string
-	// trace has what happened; it is kept only where traced.
+	// trace has the events so far; it is kept only if traced is set.
 	traced bool
 	trace  []string
 }
@@ -70,7 +70,7 @@ type modelEvent struct {
 	gone    bool
 }
 
-// link says how a pod's requests fare.
+// link decides the outcome of a pod's requests.
 type link int
 
 const (
@@ -157,7 +157,7 @@ func (m *model) get(l *modelLease) Answer {
 	return Answer{Record: l.record}
 }
 
-// remove deletes a Lease; enroll makes it anew, as held by someone unknown.
+// remove deletes a Lease. enroll makes it anew, with an unknown holder.
 func (m *model) remove(l *modelLease) {
 	if l.exists {
 		m.version++
@@ -211,7 +211,7 @@ func (m *model) ask(l *modelLease, p *modelPod) {
 	}
 }
 
-// advance lets time pass, and each instant come that a pod waits for.
+// advance lets time pass, and stops at each instant that a pod waits for.
 func (m *model) advance(d time.Duration) {
 	for end := m.now + d; ; {
 		next := end
@@ -232,7 +232,7 @@ func (m *model) advance(d time.Duration) {
 	}
 }
 
-// settle delivers what can be delivered.
+// settle delivers all requests and answers that can arrive now.
 func (m *model) settle() {
 	for again := true; again && m.broken == ""; {
 		again = false

@@ -28,13 +28,13 @@ type modelPod struct {
 	names []string
 	any   bool
 	self  lease.Self
-	// rate is the number of twelfths of a second that the clock counts in a second. skew
-	// is the error of the wall clock. boot is the clock's value at the beginning.
+	// The clock counts rate twelfths of a second in each second. The wall clock is
+	// wrong by skew. The clock shows boot at the beginning.
 	rate, skew, boot time.Duration
-	// fresh: after a restart of the agent a fresh shim waits, though the process has not
+	// fresh reports that a fresh shim waits after a restart of the agent, which has not
 	// heard from the child's shim.
 	fresh bool
-	// frozen: the agent process stands still, and the shim does not.
+	// frozen reports that the agent process stands still, while the shim runs.
 	frozen bool
 
 	link  link
@@ -47,21 +47,21 @@ type modelPod struct {
 	looks     []*modelLook
 	sent      map[string][]time.Duration
 
-	// waiting: a shim waits for a grant; child is the application, nil for none.
-	// heard: the agent process has heard from the child's shim.
+	// waiting reports that a shim waits for a grant. The application is child, or nil
+	// for none. heard reports that the agent process has heard from the child's shim.
 	waiting, heard bool
 	child          *modelChild
 	// begun are the holds that this process began.
 	begun []string
-	// hold is the hold of the claim, drains since when it drains.
+	// hold is the hold of the claim. drains is the instant at which its drain began.
 	hold   string
 	drains time.Duration
-	// successor is the pod that the releases of a hold that drains name.
+	// successor is the pod that the releases of a draining hold name.
 	successor string
-	// quick: the child stops as soon as it is asked to.
+	// quick reports that the child stops as soon as it is asked to.
 	quick, leaving bool
-	// stored has, for each slot, when the write was sent that the store had last of the
-	// hold.
+	// stored has, for each slot, the instant at which the hold's last stored write was
+	// sent.
 	stored map[string]time.Duration
 }
 
@@ -95,7 +95,7 @@ func (p *modelPod) at(local time.Duration) time.Duration {
 	return ((local-p.boot)*12 + p.rate - 1) / p.rate
 }
 
-// start starts an agent process; whatever an earlier one knew is gone.
+// start starts an agent process, which knows nothing of an earlier one.
 func (p *modelPod) start() {
 	p.processes++
 	p.random = modelRandom(p.processes*1000 + uint64(p.name[0])) //nolint:gosec // a seed
@@ -106,7 +106,7 @@ func (p *modelPod) start() {
 	p.wake = p.local()
 }
 
-// next returns the true instant of what comes next.
+// next returns the true instant of the pod's next event.
 func (p *modelPod) next() time.Duration {
 	next := Never
 	if p.child != nil {
@@ -135,7 +135,7 @@ func (p *modelPod) answerAt(r *modelRequest) time.Duration {
 	return r.sent + p.self.Budget.RequestTimeout
 }
 
-// pass lets happen what is due.
+// pass carries out the events that are due.
 func (p *modelPod) pass() {
 	now := p.local()
 	died := p.child != nil && now >= p.child.deadline
@@ -156,7 +156,8 @@ func (p *modelPod) pass() {
 	p.model.settle()
 }
 
-// answerDue answers what is due, and gives up what had no answer in time.
+// answerDue answers the requests that are due, and gives up those without an answer in
+// time.
 func (p *modelPod) answerDue(now time.Duration) {
 	for _, r := range slices.Clone(p.requests) {
 		if now < p.answerAt(r) {

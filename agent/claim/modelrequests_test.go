@@ -13,7 +13,7 @@ import (
 type modelRequest struct {
 	action Action
 	sent   time.Duration
-	// stored: the request has arrived, with this answer.
+	// arrived reports that the request has arrived, with this answer.
 	arrived bool
 	answer  Answer
 	lost    bool
@@ -25,7 +25,7 @@ type modelLook struct {
 	action   Action
 	sent     time.Duration
 	watching bool
-	// version is what the watch goes on from.
+	// version is the version from which the watch continues.
 	version int
 }
 
@@ -66,7 +66,7 @@ func (p *modelPod) carry(a Action) {
 	}
 }
 
-// count judges how many requests there were for a slot within a minute.
+// count checks the number of requests for a slot within a minute.
 func (p *modelPod) count(a Action, now time.Duration) {
 	sent := append(p.sent[a.Slot], now)
 	for len(sent) > 0 && sent[0] <= now-time.Minute {
@@ -78,7 +78,7 @@ func (p *modelPod) count(a Action, now time.Duration) {
 	}
 }
 
-// ordered judges that a pod of several slots has all that come before.
+// ordered checks that a pod of several slots holds all slots before this one.
 func (p *modelPod) ordered(a Action) {
 	for _, v := range p.claim.Views() {
 		if p.any || v.Slot == a.Slot {
@@ -97,7 +97,8 @@ func (p *modelPod) released(a Action) {
 	}
 }
 
-// deliver lets one thing arrive, as the link allows; false if there was none.
+// deliver lets one request or answer arrive, as the link allows. deliver returns false
+// if there was none.
 func (p *modelPod) deliver() bool {
 	if p.link == cut || p.frozen {
 		return false
@@ -140,7 +141,7 @@ func (p *modelPod) arrive(r *modelRequest) {
 	}
 }
 
-// see lets a look read, or tell one event; false if there is none.
+// see lets a look read, or report one event. see returns false if there is none.
 func (p *modelPod) see(l *modelLook) bool {
 	at := p.lease(l.action.Slot)
 	switch {

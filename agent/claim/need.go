@@ -16,10 +16,10 @@ type need struct {
 	began time.Duration
 }
 
-// candidates returns the slots that a campaign needs; none if it may not begin, or go
-// on. A pod of several slots takes none of them before it sees all of them free.
-// Otherwise it would keep others from running, and not run itself. Once it has some,
-// patience decides.
+// candidates returns the slots that a campaign needs, or none if the campaign may not
+// begin or continue. A pod that needs several slots takes none of them before it sees
+// all of them free. Otherwise the pod would keep others from running, and not run
+// itself. Once the campaign holds a slot, patientUntil decides.
 func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
@@ -39,9 +39,11 @@ func (n need) candidates(p *plan, c campaign) slots {
 	return n.slots
 }
 
-// anyOne returns the one slot for which a campaign goes. A slot that is held, or has a
-// write under way, comes first. The campaign then keeps its choice while that is free,
-// and else chooses another free slot.
+// anyOne returns the one slot that the campaign is to acquire. A slot that is held, or
+// has a write under way, comes first. Next comes this pod's own slot whose children are
+// proven dead, or a slot whose release names this pod. Otherwise the campaign keeps its
+// choice while that slot is free, or
+// chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
@@ -77,9 +79,10 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
-// begin notes which holds can be proven to be over from now on. They are the hold of the
-// campaign, those that this process wrote, and those that are proven by now. Any other
-// hold was waited out. A later grant ends the doubts of the shims, and seems to prove it.
+// begin notes which holds can be proven to be over from now on. They are the hold of
+// the campaign, those that this process wrote, and those that are proven by now. Any
+// other hold was only waited out. A later grant ends the doubts of the shims, and would
+// seem to prove that hold over.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -95,8 +98,8 @@ func (n need) begin(p *plan, hold string) {
 }
 
 // soleAt returns the instant from which this pod can have no child under any slot. An
-// earlier agent process may have had one under a slot that was not seen yet. The Lease
-// of that slot may also have been made anew: no agent has written such a record.
+// earlier agent process may have had a child under a slot that was not seen yet. The
+// Lease of that slot may also be a recreated one, which names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -105,6 +108,9 @@ func (n need) soleAt(p *plan) time.Duration {
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
 			// A hold of an earlier process was waited out before the last campaign.
+		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
+			// The Lease would go on naming a hold of which a later process knows nothing.
+			return Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
 		case r.Holder != "" && r.Hold == "":
@@ -126,9 +132,9 @@ func (n need) resumable(f Facts) (campaign, bool) {
 	return campaign{}, false
 }
 
-// slotsOf returns the slots that the child needs. If any one slot is enough, the child
-// names its slot, or a Lease names its hold. Otherwise the child may run under each of
-// them.
+// slotsOf returns the slots that the child needs. If any one slot is enough, slotsOf
+// looks for the slot in the child's tokens, or for a Lease that names its hold. Without
+// either, the child may run under any of the slots.
 func (n need) slotsOf(child Child) slots {
 	if !n.Any {
 		return n.slots
@@ -142,8 +148,8 @@ func (n need) slotsOf(child Child) slots {
 	return n.slots
 }
 
-// tokensOf returns the tokens of the child's hold; false unless every slot is seen to be
-// of it. A token that the child does not know is taken from the Lease.
+// tokensOf returns the tokens of the child's hold, or false unless every Lease is seen
+// to name that hold. A token that the child does not know is taken from the Lease.
 func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	var tokens []Token
 	for _, s := range needed {
@@ -163,8 +169,9 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	return tokens, true
 }
 
-// lost reports whether the hold of a child is seen to be over: a Lease that the child
-// needs is not of the hold. Taken: another pod may have that Lease.
+// lost reports whether the hold of a child is seen to be over, because a Lease that the
+// child needs no longer names it. The result taken reports that another pod may have
+// that Lease.
 func (n need) lost(child Child) (lost, taken bool) {
 	needed := n.slotsOf(child)
 	for _, s := range needed {

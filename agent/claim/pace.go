@@ -11,14 +11,14 @@ const (
 	// previous holder read again within its head start. The shortest head start is a
 	// sixth of 10 s, of which a request may hang half.
 	PerMinute = 120
-	// Burst bounds the requests that may come at once. A takeover and a handover
-	// take six: a read, a watch and a write each. Collisions with other pods have
-	// the rest.
+	// Burst bounds the requests that may come at once. A takeover and a handover take
+	// six: a read, a watch and a write each. The rest is left for collisions with other
+	// pods.
 	Burst = 20
 )
 
-// pace bounds the requests for one slot's Lease. Pauses between misses keep an
-// agent far below it; pace holds where a case was overlooked.
+// pace bounds the requests for one slot's Lease. Pauses between misses keep an agent
+// far below that bound. The bound catches the cases that were overlooked.
 type pace struct {
 	// paid is the instant until which the requests so far would be spread evenly.
 	paid time.Duration
@@ -49,5 +49,5 @@ const (
 	lasts = slowest
 )
 
-// Backoff returns the pause after so many misses.
+// Backoff returns the pause after the given number of misses.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

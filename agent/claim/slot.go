@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// terms are what all slots of a claim share.
+// terms has the state that all slots of a claim share.
 type terms struct {
 	Config
 	// leaps counts the leaps of the wall clock that the claim was told of.
@@ -58,8 +58,8 @@ type slot struct {
 	*terms
 	name string
 	view lease.Observer
-	// held is nil while the slot is not held. lost says that the Lease was seen not to
-	// be of the hold any more.
+	// held is nil while the slot is not held. lost is the error of a Lease that was
+	// seen to no longer name the hold.
 	held *lease.Hold
 	lost error
 
@@ -73,7 +73,8 @@ type slot struct {
 	// a write was refused to replace.
 	tryAt   time.Duration
 	refused string
-	// reread: a refused renewal calls for a consistent read.
+	// reread reports that the claim must read the Lease consistently before the next
+	// renewal.
 	reread bool
 	// unread is the hold of an acquiring write whose answer was lost, until the Lease
 	// is read.
@@ -86,7 +87,8 @@ type slot struct {
 
 // look is a standby's read and watch of a slot.
 type look struct {
-	// on: a look is under way. ended: the caller does not know yet that it has ended.
+	// on reports that a look is under way. ended reports that the caller was not told
+	// yet that the look has ended.
 	on, ended bool
 	// number tells the late answers of a look from those of its successor.
 	number int
@@ -99,7 +101,7 @@ type look struct {
 	misses int
 }
 
-// record returns what the slot's next write replaces.
+// record returns the record that the slot's next write replaces.
 func (s *slot) record() lease.Record {
 	if s.held != nil {
 		return s.held.Record()
@@ -116,8 +118,8 @@ func (s *slot) endLook() {
 	s.look.from, s.look.at = "", 0
 }
 
-// drop turns a held slot into a standby's. Its watch has ended, so the slot is not free
-// before it was read again.
+// drop turns a held slot into a standby's. Its watch has ended, so the slot does not
+// count as free before it is read again.
 func (s *slot) drop(now time.Duration) {
 	s.view.Read(now, s.held.Record())
 	s.view.Blind()
@@ -125,7 +127,7 @@ func (s *slot) drop(now time.Duration) {
 	s.endLook()
 }
 
-// obtain makes the hold the slot's.
+// obtain records that the slot is held.
 func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.held, s.lost, s.reread, s.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
 	s.view.Read(now, held.Record())
@@ -133,8 +135,8 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 
 // backoff returns the pause after another miss of the slot, and counts the miss. Only a
 // stored write, or a look that lasted, makes the pauses short again. The pod that the
-// Lease names returns within the time that the others leave it. A request of it may
-// time out, and the next has a quarter of a renewal's period left.
+// Lease names has to return within the head start that the others leave. A request of
+// that pod may time out, so its pauses are at most a quarter of a renewal's period.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -155,15 +157,15 @@ func (s *slot) named() bool {
 	return ok && r.Holder == "" && r.Successor == s.Self.Identity
 }
 
-// obtainableAt returns the instant from which the slot may be taken, as far as is seen.
-// The pod that held it counts on it still: after an outage it is to be the first to begin.
+// obtainableAt returns the instant from which the slot may be taken, by what the claim
+// has seen. After an outage, the pod that held the slot is to begin first.
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
 	at, sees := s.freeAt(p.facts, &s.view)
-	// Where watches are refused, an agent never sees all slots at one instant. So a
-	// read of the others within a duration is enough. Before a slot is taken it is
-	// read again.
+	// If the API server refuses watches, an agent never sees all slots at one instant.
+	// So a read of the other slots within the last lease duration is enough. Each slot
+	// is read again before it is taken.
 	recent := p.now < s.view.Heard()+duration
 	if !sees && r.Holder != "" {
 		at = s.view.ExpiresAt(duration)
@@ -219,7 +221,7 @@ func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	s.look.at = now + s.backoff(now, retryAfter)
 }
 
-// send adds an action to the plan, and notes its request. A write is of the hold.
+// send adds an action to the plan, and notes its request under the hold.
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps
 	s.writing = append(s.writing, hold)
@@ -242,8 +244,8 @@ func (all slots) endedLooks() []Action {
 	return actions
 }
 
-// lookAll keeps the slots in sight that are not held. While a write is under way, its
-// answer is the better news.
+// lookAll looks at each slot that is not held. While a request is under way no look
+// begins, because the answer tells more.
 func (all slots) lookAll(p *plan) {
 	all.doubt(p)
 	for _, s := range all {
@@ -301,7 +303,8 @@ func (all slots) paused() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.record().Paused != "" })
 }
 
-// mineProven reports whether any slot is this pod's own without need.
+// mineProven reports whether a Lease names this pod although no child of its hold can
+// be alive.
 func (all slots) mineProven(f Facts) bool {
 	return slices.ContainsFunc(all, func(s *slot) bool {
 		r, ok := s.view.Record()

@@ -15,18 +15,18 @@ import (
 // State is the state of a claim.
 type State struct {
 	Stage Stage
-	// Hold is the hold's number; while the claim waits, that of its campaign. Resumed:
-	// an earlier agent process began it.
+	// Hold is the number of the hold, or of the campaign while the claim waits. Resumed
+	// reports that an earlier agent process began the hold.
 	Hold    string
 	Resumed bool
-	// The rest is about a held claim.
+	// The fields below are set only for a held claim.
 
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
 	// DrainAt and Deadline are the earliest of all slots.
 	DrainAt, Deadline time.Duration
-	// Lost is the first slot that was lost; nil for none. Taken: another pod may have
-	// one of the slots.
+	// Lost is the first slot that was lost, or nil. Taken reports that another pod may
+	// have one of the slots.
 	Lost  *Loss
 	Taken bool
 	// Paused is a slot of the hold that a person has paused, one that is to stop first.
@@ -35,7 +35,7 @@ type State struct {
 	Yield api.Yield
 	// Confirmed counts the leaps that a renewal has followed in every slot.
 	Confirmed int
-	// Acquired and Serving are what the Lease of the first slot says, for people.
+	// Acquired and Serving are the wall clock times in the Lease of the first slot.
 	Acquired, Serving time.Time
 }
 
@@ -51,7 +51,7 @@ type Pause struct {
 	Pause api.Pause
 }
 
-// State returns where the claim stands.
+// State returns the state of the claim.
 func (c *Claim) State() State {
 	s := State{Stage: c.stage, Hold: c.campaign.hold, Resumed: c.campaign.resumed}
 	if c.stage != Held {
@@ -101,10 +101,11 @@ type View struct {
 	// read, or is gone.
 	Record lease.Record
 	Known  bool
-	// Mine: the Lease names this pod.
+	// Mine reports that the Lease names this pod.
 	Mine bool
-	// ExpiresAt is the instant from which its holder is known to be one no more. FreeAt is
-	// the instant from which it is free; [Never] while it is out of sight.
+	// ExpiresAt is the instant from which the Lease's holder is known to hold no
+	// longer. FreeAt is the instant from which the slot is free; [Never] while the
+	// claim does not see the Lease.
 	ExpiresAt, FreeAt time.Duration
 }
 
@@ -125,7 +126,7 @@ func (c *Claim) Views() []View {
 	return views
 }
 
-// Record returns what the slot's next write replaces.
+// Record returns the record that the slot's next write replaces.
 func (c *Claim) Record(name string) lease.Record {
 	for _, s := range c.need.slots {
 		if s.name == name {
@@ -135,13 +136,15 @@ func (c *Claim) Record(name string) lease.Record {
 	return lease.Record{}
 }
 
-// Named reports whether a Lease, as far as is seen or under way, is of the hold.
+// Named reports whether a Lease names the hold, or may name it after a write that is
+// under way.
 func (c *Claim) Named(hold string) bool {
 	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
 		return s.record().Hold == hold || s.unread == hold || slices.Contains(s.writing, hold)
 	})
 }
 
-// Lost reports whether the hold of a child is seen to be over: a Lease that the child
-// needs is not of the hold. Taken: another pod may have that Lease.
+// Lost reports whether the hold of a child is seen to be over, because a Lease that the
+// child needs no longer names it. The result taken reports that another pod may have
+// that Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -43,8 +43,8 @@ func (c *Claim) finished(p *plan) bool {
 	return !c.need.slots.requested() && !c.need.slots.unread() && !c.need.slots.mineProven(p.facts)
 }
 
-// settleHandback notes that all slots of the last hold are released, from when on the
-// head start of the others counts. That ends when a later release names this pod.
+// settleHandback starts the head start of the other pods once all slots of the last
+// hold are released. The head start ends when a later release names this pod.
 func (c *Claim) settleHandback(p *plan) {
 	if !c.handback.due && c.need.slots.named() {
 		c.handback = handback{}
@@ -60,12 +60,12 @@ func (c *Claim) settleHandback(p *plan) {
 	c.handback = next
 }
 
-// mayCompete reports whether this pod may begin a hold: a stopped one begins none, nor a
-// pod with a child of an earlier hold.
+// mayCompete reports whether this pod may begin a hold. A stopped claim may not, nor
+// may a pod with a child of an earlier hold.
 func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.stopping }
 
-// nextCampaign returns the campaign that goes on, or begins; false if this pod does not
-// compete. The campaign's number stays the same until a slot is given up.
+// nextCampaign returns the campaign that continues or begins, or false if this pod does
+// not compete. The campaign's number stays the same until a slot is given up.
 func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	if !c.mayCompete(p.facts) || c.handback.due {
 		return campaign{}, false
@@ -88,8 +88,8 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	return next, true
 }
 
-// run goes on with the campaign. The claim is held when every slot is. The campaign
-// acquires, or keeps, no slot before those that come earlier in the order.
+// run continues the campaign. The claim is held when every slot is held. The campaign
+// neither acquires nor keeps a slot before it holds all earlier ones in the order.
 func (c *Claim) run(p *plan) {
 	for i, s := range c.campaign.slots {
 		if s.held != nil {
@@ -123,8 +123,8 @@ func (c *Claim) abandon(p *plan) {
 	p.wakeAt(p.now)
 }
 
-// standBack gives up what the campaign has acquired, because the next slot cannot be had.
-// The others have a renewal's period to take what is given back.
+// standBack gives up the slots that the campaign has acquired, because it cannot
+// acquire the next one. The other pods then have a renewal's period to take them.
 func (c *Claim) standBack(p *plan, missing *slot) {
 	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
 	c.handback = handback{due: true, headStart: c.need.Self.Budget.Renew}

@@ -43,9 +43,9 @@ func same(a, b lease.Notes) bool {
 	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision && a.Serving.Equal(b.Serving)
 }
 
-// guard keeps the watch of a held slot, which the claim had as a standby, and begins it
-// anew where it has ended. A holder whose Lease is taken so learns it at once. Its next
-// renewal would tell up to ten minutes later.
+// guard keeps the watch that the slot had as a standby's, and begins a new one after
+// its end. So a holder learns at once that its Lease was taken. Its next renewal may
+// come only ten minutes later.
 //
 // While a renewal is overdue the claim begins no watch. The answer to the renewal
 // tells more, and an API server that comes back has enough to do.
@@ -62,7 +62,8 @@ func (all slots) giveBack(p *plan) {
 	}
 }
 
-// giveBack releases the slot if it is this pod's own though no child of its hold is alive.
+// giveBack releases the slot if its Lease names this pod although no child of its hold
+// can be alive.
 func (s *slot) giveBack(p *plan) {
 	if s.held != nil {
 		s.drop(p.now)

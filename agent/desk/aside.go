@@ -13,14 +13,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// answerSlack is how long after a command's time the answer may come. The shim kills
-// the command at once and reaps it within a few milliseconds. A shim that is starved
-// takes longer, and its beats are late as well.
+// answerSlack is the time after a command's timeout within which the answer may come.
+// The shim kills the command at once and reaps it within a few milliseconds. A shim
+// that is starved takes longer, and its beats are late as well.
 const answerSlack = silence
 
 // RunAside runs a command beside the shim's child, as the child's user and in its
 // place, with $(NAME) expanded from its environment. The command has no input, and is
-// killed when its time is up. An error means that there is no exit code.
+// killed when its time is up. RunAside returns an error if there is no exit code.
 func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string, timeout time.Duration) (gate.Result, error) {
 	o := gate.Run{ID: rand.Text(), Command: command, Timeout: timeout}
 	if err := o.Check(); err != nil {

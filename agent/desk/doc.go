@@ -7,27 +7,27 @@
 // # What it guarantees
 //
 // The server reports a shim dead, or its hold over, only on proof. One proof is the
-// shim's word that it reaped everything ([gate.Waiting] or [gate.Ended], naming the
-// hold). The other proof is the end of the shim's process. The end of a connection proves nothing, and nothing on disk is a
-// grant; the notes in [GrantedDir] only say what is not yet proven. A grant leaves
-// only after its note was written.
+// shim's report that it has reaped everything ([gate.Waiting] or [gate.Ended], naming
+// the hold). The other proof is the end of the shim's process. The end of a connection
+// proves nothing, and nothing on disk is a grant; the notes in [GrantedDir] only say
+// what is not yet proven. The server sends a grant only after it has written its note.
 //
-// A slow reader of reports holds up no shim, and sees the last report of each.
+// A slow reader of reports delays no shim, and gets the last report of each.
 //
 // # Clock
 //
 // The server reads the clock that [Machine] hands in, CLOCK_BOOTTIME in the product.
-// That clock goes on while the machine is suspended. A shim's silence is counted by that clock,
-// but for the time in which this process did not run itself.
+// That clock goes on while the machine is suspended. The server measures a shim's
+// silence by that clock, except for the time in which this process itself did not run.
 //
 // # What it does not guarantee
 //
 //   - The end of a shim that is not PID 1 of its namespace proves nothing about its
-//     descendants. The server reports such a shim dead only if its last word was
+//     descendants. The server reports such a shim dead only if its last message said
 //     that nothing lives.
 //   - The application shares the socket with its shim and could lie about
 //     itself. An application cannot lie about other containers' processes where the
 //     kernel names the peer (SO_PEERPIDFD, Linux 6.5).
-//   - A note is not synced to the disk. Its subject does not outlive the kernel whose
-//     page cache holds the note.
+//   - A note is not synced to the disk. The shim that it names dies with the kernel
+//     whose page cache holds the note.
 package desk

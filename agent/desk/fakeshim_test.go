@@ -38,7 +38,7 @@ func served(t *testing.T, cfg Config) (s *Server, end func()) {
 	return s, end
 }
 
-// fakeShim says what a test wants to the agent's end.
+// fakeShim sends the messages of a test to the desk.
 type fakeShim struct {
 	t *testing.T
 	*host.Conn
@@ -112,7 +112,7 @@ func (f *fakeShim) hungUp() {
 	}
 }
 
-// reported waits for a report that the condition holds of.
+// reported waits for a report that meets the condition.
 func reported(t *testing.T, s *Server, cond func(gate.Report) bool) gate.Report {
 	t.Helper()
 	late := time.After(patience)

@@ -32,7 +32,7 @@ func (l pipes) Accept() (Conn, error) {
 
 func (l pipes) Close() error { return nil }
 
-// pipe is a connection whose shim says what a test puts in.
+// pipe is a connection whose shim sends the messages of a test.
 type pipe struct {
 	said    chan []byte
 	process Process

@@ -58,9 +58,9 @@ func (c *socketConn) Receive() ([]byte, error) {
 	return b, err
 }
 
-// Process decides which pidfd to watch: that of the kernel's own word on the peer, or
-// else the one that the shim passed. A passed pidfd cannot be checked against the peer:
-// in our PID namespace the shim's process has no number.
+// Process returns the pidfd to watch: the kernel's own pidfd of the peer, or else the
+// one that the shim passed. A passed pidfd cannot be checked against the peer, because
+// the shim's process has no number in our PID namespace.
 func (c *socketConn) Process() (Process, error) {
 	if !c.oldKernel {
 		if peer, err := c.PeerPidfd(); err == nil {

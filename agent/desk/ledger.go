@@ -33,7 +33,7 @@ func openLedger(notes Notes, bootID string, ownKernel bool) (*ledger, error) {
 	for container, note := range all {
 		e := parseEntry(note)
 		if e.BootID != "" && e.BootID != bootID && !ownKernel {
-			// Another boot: whatever ran then is dead.
+			// The note is of another boot, so whatever ran then is dead.
 			if err := l.clear(container); err != nil {
 				return nil, err
 			}
@@ -69,9 +69,9 @@ func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
 	return nil
 }
 
-// clear takes a note out whose hold is proven over. A note that cannot be
-// removed stays on the disk only, and is unproven again for the next agent
-// process: the safe side.
+// clear removes a note whose hold is proven over. A note that cannot be removed stays
+// only on the disk. For the next agent process its hold is unproven again, which is
+// safe.
 func (l *ledger) clear(container string) error {
 	delete(l.entries, container)
 	if err := l.notes.Remove(container); err != nil {
@@ -80,8 +80,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold of which the shim gets no grant. Another shim of the container
-// was granted that hold, and is not known to be dead.
+// unproven returns the hold under which the shim gets no grant. Another shim of the
+// container was granted that hold, and is not known to be dead.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {

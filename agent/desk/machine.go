@@ -12,7 +12,7 @@ import (
 type Machine struct {
 	// BootID names the boot that Now counts from.
 	BootID string
-	// Now returns the time since boot. The server holds no lock while it asks.
+	// Now returns the time since boot. The server holds no lock while it calls Now.
 	Now   func() time.Duration
 	Shims Listener
 	Notes Notes
@@ -38,7 +38,7 @@ type Conn interface {
 	Close() error
 }
 
-// Process is the process of a shim, whose end needs no connection to be seen.
+// Process is the process of a shim. Its death can be seen without a connection.
 type Process interface {
 	// AwaitDeath returns nil once the process is dead, and all of its PID namespace
 	// if it was PID 1 there. The end of ctx is an error.

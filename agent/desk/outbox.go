@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// outbox keeps the last Report of each shim until the reader takes it, so that
-// a slow reader holds up nobody.
+// outbox keeps the last Report of each shim until the reader takes it, so that a slow
+// reader delays no shim.
 type outbox struct {
 	mu      sync.Mutex
 	last    map[gate.ShimID]gate.Report // as last put, to tell a change
@@ -60,7 +60,7 @@ func (o *outbox) deliver(ctx context.Context, to chan<- gate.Report) {
 		select {
 		case out <- r:
 			o.taken(r)
-		case <-o.changed: // maybe the one that is on offer
+		case <-o.changed: // the report on offer may have changed
 		case <-ctx.Done():
 			return
 		}

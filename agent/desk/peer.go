@@ -28,13 +28,14 @@ type pendingDrain struct {
 	end          bool
 }
 
-// over tells whether the shim said that nothing lives under the hold, nor ever will.
+// over reports whether the shim has said that nothing lives under the hold, or ever
+// will.
 func (p *peer) over(hold string) bool {
 	return p.report.Phase == gate.Ended || p.report.Phase == gate.Waiting && p.report.Hold == hold
 }
 
-// empty tells whether by the shim's own word nothing lives, and nothing granted can
-// have come after that word.
+// empty reports whether the shim has said that nothing lives, and no grant can have
+// arrived since then.
 func (p *peer) empty() bool {
 	return p.over(p.granted) || p.report.Phase == gate.Waiting && p.granted == ""
 }
@@ -48,7 +49,7 @@ func (p *peer) holdToDrain() string {
 }
 
 // keep keeps a drain until the shim has answered it. Of two drains of one hold the
-// earlier end counts, and a drain that ends the container stays one.
+// earlier end counts. If either ends the container, the kept drain does so.
 func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	until := now + min(max(ask.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {
@@ -61,15 +62,15 @@ func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	p.drain.end = p.drain.end || ask.End
 }
 
-// sendDrain repeats the drain that is kept.
+// sendDrain sends the kept drain.
 func (p *peer) sendDrain(now time.Duration) error {
 	d := p.drain
 	err := p.send(gate.Order{Drain: &gate.Drain{
 		Hold: d.hold, Reason: d.reason, Grace: max(d.until-now, 0), End: d.end,
 	}})
 	if err != nil {
-		// A shim that was frozen for long leaves no room. After the hang-up the shim
-		// connects anew, and then receives the drain.
+		// The socket of a shim that was frozen for long has no room. After the hang-up
+		// the shim connects anew, and then receives the drain.
 		p.conn.Close()
 		return fmt.Errorf("send drain: %w", err)
 	}

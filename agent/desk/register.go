@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// register is what the agent's end knows of all shims of its pod. The server holds its
-// mutex for each call.
+// register has what the desk knows of all shims of its pod. The server holds its mutex
+// for each call.
 type register struct {
 	peers  []*peer
 	ledger *ledger
@@ -60,7 +60,7 @@ func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unkn
 	return p, unknown, nil
 }
 
-// learn makes the shim's state known.
+// learn stores the shim's state, and reports it.
 func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	p.heard = now
 	p.report = gate.Report{
@@ -76,7 +76,7 @@ func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	r.review(st.Container)
 }
 
-// hangUp makes the end of a connection known, unless the shim has another by now.
+// hangUp reports the end of a connection, unless the shim has another one by now.
 func (r *register) hangUp(p *peer, c Conn) {
 	if p.conn != c {
 		return
@@ -113,7 +113,7 @@ func (r *register) settle(p *peer) {
 	}
 }
 
-// review reports every shim of the container anew whose Unproven changed.
+// review reports each shim of the container whose Unproven has changed.
 func (r *register) review(container string) {
 	for _, p := range r.peers {
 		if p.report.Container == container {

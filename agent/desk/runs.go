@@ -11,7 +11,7 @@ type runs map[string]run
 // run is a command whose answer is awaited.
 type run struct {
 	peer   *peer
-	answer chan gate.Outcome // has room for the only one
+	answer chan gate.Outcome // has room for the one answer
 }
 
 // answered hands on the outcome of a command.
@@ -22,7 +22,7 @@ func (r runs) answered(p *peer, a *gate.Outcome) {
 	}
 }
 
-// unanswered ends the wait for answers on the shim's connection, of which no more come.
+// unanswered ends the wait for answers from a shim whose connection has ended.
 func (r runs) unanswered(p *peer) {
 	for id, run := range r {
 		if run.peer == p {

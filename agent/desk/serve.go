@@ -23,7 +23,7 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	log := s.cfg.Log
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
-		// A shim connects anew as soon as it was hung up on, and may then end.
+		// After a hang-up a shim connects anew at once, and may then end.
 		log.Debug("shim left before its first word")
 		return
 	}
@@ -53,17 +53,17 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	s.register.hangUp(p, c)
 }
 
-// wants tells whether the connection has more to say: not if the shim has
-// another by now, nor after its last word. The shim knows by the end of the
-// connection that its last word was heard.
+// wants reports whether the server reads on. The server does not if the shim has
+// another connection by now, or has Ended. The end of the connection tells the shim
+// that its last message arrived.
 func (s *Server) wants(p *peer, c Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return p.conn == c && p.report.Phase != gate.Ended
 }
 
-// welcome takes the first message of a connection. The process is returned for a
-// shim that was not known before.
+// welcome takes the first message of a connection. welcome returns the process only of
+// a shim that was unknown before.
 func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	b, err := c.Receive()
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	return nil
 }
 
-// watch waits for the shim's death, which needs no connection to be seen.
+// watch waits for the shim's death, with or without a connection.
 func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 	defer process.Close()
 	err := process.AwaitDeath(ctx)

@@ -20,19 +20,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// GrantedDir is the directory, in the shared one, of the notes of what was granted and
-// is not proven over.
+// GrantedDir is the directory of the notes, inside the shared directory. Each note
+// names a granted hold that is not proven over.
 const GrantedDir = "granted"
 
-// Config says how the agent's end behaves.
+// Config has the settings of a Server.
 type Config struct {
-	// Dir is the shared directory; it exists. Only Listen needs it.
+	// Dir is the shared directory, which must exist. Only Listen needs it.
 	Dir string
-	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its
-	// end would not be the end of what it started. Only tests do without.
+	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its death
+	// would not end the processes that it started. Only tests do without.
 	RequirePID1 bool
-	// OwnKernel: the pod may run in a virtual machine of its own, so a note of
-	// another boot stays unproven.
+	// OwnKernel reports that the pod may run in a virtual machine of its own, so a note
+	// of another boot stays unproven.
 	OwnKernel bool
 	// Silence is the time without a message after which a shim is reported Silent; zero
 	// means two beats and a half.
@@ -81,8 +81,8 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	return nil, err
 }
 
-// New makes a Server on the machine. The caller has seen to it that no other agent
-// process acts for the pod.
+// New makes a Server on the machine. The caller ensures that no other agent process
+// acts for the pod.
 func New(cfg Config, m Machine) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, machine: m, outbox: newOutbox(), reports: make(chan gate.Report)}
@@ -102,12 +102,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Reports yields the last Report of each shim that changed. A reader that is
-// late sees fewer, never older ones, and holds up nothing.
+// Reports yields the last Report of each shim that changed. A late reader gets fewer
+// reports, but never an outdated one, and delays no shim.
 func (s *Server) Reports() <-chan gate.Report { return s.reports }
 
-// Run serves until ctx ends, then hangs up on every shim and gives up the lock.
-// A child whose shim was hung up on runs on until its grant runs out.
+// Run serves until ctx ends, then hangs up on every shim and gives up the lock. A child
+// whose shim has lost its connection runs on until the deadline of its grant.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -129,8 +129,8 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			return nil
 		case err != nil:
-			// Out of files, say. Without shims there is nothing to hold for: a
-			// new process does better than this one.
+			// The process may be out of file descriptors, for example. Without shims a
+			// hold is useless, and a new agent process may do better.
 			return fmt.Errorf("accept a shim: %w", err)
 		}
 		tasks.Go(func() { s.serve(ctx, &tasks, c) })
@@ -161,8 +161,8 @@ func (s *Server) Granted(container, hold string) bool {
 	return s.register.ledger.granted(container, hold)
 }
 
-// Grant permits the shim to run its child, or moves the deadline of the one
-// that runs. The note in the ledger is written first.
+// Grant permits the shim to run its child, or moves the deadline of the one that runs.
+// Grant writes the ledger's note first.
 func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	if g.BootID == "" {
 		g.BootID = s.machine.BootID
@@ -195,15 +195,15 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	return nil
 }
 
-// Drain asks the shim to stop its child, within grace or by the deadline,
-// whichever comes first. The shim starts nothing under that hold any more. The server
-// takes no drain back, and repeats it to a shim that reconnects. The Report with that
-// Hold over is the answer.
+// Drain asks the shim to stop its child, within grace or by the deadline, whichever
+// comes first. The shim starts nothing under that hold any more. The server takes no
+// drain back, and repeats it to a shim that reconnects. The answer is a Report that
+// names that hold as over.
 func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
 }
 
-// End asks a shim that has a child for what Drain asks. Then the container ends with the
+// End asks a shim to stop its child, as Drain does. Then the container ends with the
 // child's exit code, instead of standing by again.
 func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// patience is met by a bug only.
+// patience bounds every wait. Only a bug makes a test wait so long.
 const patience = 10 * time.Second
 
 func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
@@ -50,7 +50,7 @@ func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
 
-func TestNotesSayWhatIsUnproven(t *testing.T) {
+func TestLedgerNotesNameUnprovenHolds(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)
@@ -89,7 +89,7 @@ func TestNotesSayWhatIsUnproven(t *testing.T) {
 }
 
 // A shim that ends connects once more, and ends before it says so.
-func TestShimThatLeavesSilentlyIsNoTrouble(t *testing.T) {
+func TestShimThatLeavesSilentlyCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	dir := t.TempDir()
@@ -108,8 +108,8 @@ func TestShimThatLeavesSilentlyIsNoTrouble(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
-// A note is of one hold, unless it cannot be read.
-func TestNotesSayWhichHoldMayHaveBeenGranted(t *testing.T) {
+// A note names one hold, unless the note cannot be read.
+func TestLedgerNotesNameGrantedHolds(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)
@@ -185,7 +185,7 @@ func TestSlowReaderSeesTheLastReports(t *testing.T) {
 	}
 }
 
-func TestSilenceIsNoDeath(t *testing.T) {
+func TestSilentShimIsNotReportedDead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, Silence: 200 * time.Millisecond})
@@ -249,7 +249,7 @@ func TestASecondAgentProcessWaitsForTheFirst(t *testing.T) {
 	}
 }
 
-func TestEverybodyMayConnect(t *testing.T) {
+func TestAnyUserMayConnectToTheSocket(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.sock"), nil, 0o600), "a stale one")
@@ -304,7 +304,7 @@ func TestServerReportsADeathOnlyOnProof(t *testing.T) {
 				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 				return
 			}
-			// Whatever comes of it comes before this.
+			// A report of the shim's death would arrive before this one.
 			heir.is(gate.Draining, "h9")
 			reported(t, s, func(r gate.Report) bool {
 				assert.False(t, r.Dead)
@@ -322,7 +322,7 @@ func pidfdOfSelf(t *testing.T) int {
 	return fd
 }
 
-func TestDeathIsNotSeenBeforeTheLastWord(t *testing.T) {
+func TestDeathIsReportedAfterTheLastMessage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, oldKernel: true})

@@ -14,8 +14,8 @@ import (
 // beats and a half.
 const silence = 5 * gate.BeatEvery / 2
 
-// listenForSilence marks the shims whose beats stopped. If this process was
-// frozen itself, the shims get the time to be heard first.
+// listenForSilence marks the shims whose beats stopped. If this process itself was
+// frozen, the shims first get time to send a beat.
 func (s *Server) listenForSilence(ctx context.Context) {
 	every := s.cfg.Silence / 5
 	ticker := time.NewTicker(every)

@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gate is the contract between an agent and the shims of its pod: the
-// [Grant], the [Report], and the messages between the two. Its ends are agent/desk, the agent's, and agent/shim. The stand-ins of agent/standin
-// speak the contract for a pod without shims.
+// Package gate is the contract between an agent and the shims of its pod: the [Grant],
+// the [Report], and the messages between the two. agent/desk is the agent's end, and
+// agent/shim the other one. The stand-ins of agent/standin speak the contract for a pod
+// without shims.
 //
 // # What it guarantees
 //

@@ -31,8 +31,8 @@ type Grant struct {
 	Kill  time.Duration `json:"kill"`
 	// PodIP is the pod's address, which hooks ask by default.
 	PodIP string `json:"podIP,omitempty"`
-	// Leap is that of a Report which this grant answers: every renewal behind
-	// the deadline was sent after that Report had come. Zero answers none.
+	// Leap is the leap of the Report that this grant answers. Every renewal behind the
+	// deadline was sent after that Report had arrived. Zero answers none.
 	Leap int `json:"leap,omitempty"`
 }
 
@@ -46,7 +46,8 @@ func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
 // are left to the kernel for the processes that die with PID 1.
 func (g *Grant) LastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
 
-// Check refuses a grant that names nothing, or whose instants could overflow.
+// Check refuses a grant without a hold or a boot id, and a grant whose instants could
+// overflow.
 func (g *Grant) Check() error {
 	switch {
 	case g.Hold == "" || g.BootID == "":
@@ -68,68 +69,70 @@ type SlotToken struct {
 type Phase string
 
 const (
-	// Waiting: no child, the gate is closed; the shim would like a grant.
+	// Waiting means that the gate is closed. The shim has no child, and waits for a
+	// grant.
 	Waiting Phase = "waiting"
-	// Running: the child lives.
+	// Running means that the child lives.
 	Running Phase = "running"
-	// Draining: the child has been told to stop and lives (or may live) on.
+	// Draining means that the child was told to stop, and may still live.
 	Draining Phase = "draining"
-	// Ended: the child came to its own end, everything that descended from the child
-	// is dead and reaped, and the container is about to end. No grant wanted.
+	// Ended means that the container is about to end. The child and all its descendants
+	// are dead and reaped, and the shim wants no grant.
 	Ended Phase = "ended"
 )
 
-// Report is all that the agent's end knows of one shim. Each change of
-// anything in it makes a new, whole Report: the reader keeps only the last one
-// per shim.
+// Report is all that the desk knows of one shim. Each change makes a new, complete
+// Report, so the reader keeps only the last one of each shim.
 type Report struct {
 	Shim      ShimID
 	Container string
 	Phase     Phase
-	// Hold is the hold whose child the shim has (Running, Draining). For
-	// Waiting and Ended that is the last hold that the shim knows to be over.
-	// Nothing lives under that hold, and this shim starts nothing under it any more,
-	// even if a grant is still on its way. A hold that was granted to a
-	// Waiting shim is therefore over only when the shim names it here, which a
-	// Drain brings about. Empty if there never was one.
+	// Hold is the hold whose child the shim has (Running, Draining). For Waiting and
+	// Ended that is the last hold that the shim knows to be over. Nothing lives under
+	// that hold, and this shim starts nothing under it any more, even if a grant is
+	// still on its way. A hold that was granted to a Waiting shim is therefore over
+	// only when the shim names it here, which a Drain brings about. Hold is empty if
+	// there never was one.
 	Hold string
-	// Slots are those of the grant under which the child runs: what a new
-	// agent process resumes a hold from.
+	// Slots are the slots of the grant under which the child runs. A new agent process
+	// resumes the hold from them.
 	Slots []SlotToken
 	// Began is the CLOCK_BOOTTIME instant at which the shim started: of two shims of
 	// one container the later one is the container's current one.
 	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration
-	// Starting: the child's postStart hook is not over. Until then no probe
-	// counts.
+	// Starting reports that the child's postStart hook has not ended. Until then no
+	// probe counts.
 	Starting bool
-	// Trouble is the last of this shim.
+	// Trouble is the last failure of this shim.
 	Trouble Trouble
-	// Leap numbers the last leap of the wall clock, for as long as no Grant has
-	// answered that; zero if none is to be answered. The machine may have been
-	// paused: until then the child stands still.
+	// Leap numbers the last leap of the wall clock until a Grant answers it, and is
+	// zero otherwise. The machine may have been paused, so the child stays frozen until
+	// the answer.
 	Leap int
-	// Completed: the child came to its own end with exit code 0.
+	// Completed reports that the child ended by itself, with exit code 0.
 	Completed bool
-	// Connected: the connection is up; grants and drains reach the shim.
+	// Connected reports that the connection is up, so that grants and drains reach the
+	// shim.
 	Connected bool
-	// Dead: the shim's pidfd became readable. The shim was PID 1 of its namespace, so
-	// everything in it is dead; or it was not, and had nothing alive (tests).
-	// The last Report of a shim; Phase and Hold are what the shim said last.
+	// Dead reports that the shim's pidfd became readable. The shim was PID 1 of its
+	// namespace, so everything in the namespace is dead. In tests the shim may not be
+	// PID 1, but then had nothing alive. No Report follows this one, whose Phase and
+	// Hold come from the shim's last message.
 	Dead bool
-	// Silent: the connection is up but heartbeats stopped; the shim is frozen
-	// or starved.
+	// Silent reports that heartbeats stopped although the connection is up. The shim is
+	// frozen or starved.
 	Silent bool
-	// Unproven is a hold that another shim of the container was granted, while that shim
-	// is not proven dead. Unproven names that hold, or is Unreadable. A grant made under
-	// another hold needs no such proof, because that hold was acquired by everybody's
-	// rules.
+	// Unproven is a hold that another shim of the container was granted, while that
+	// shim is not proven dead. Unproven names that hold, or is Unreadable. A grant
+	// under another hold needs no such proof, because the agent acquired that hold by
+	// the rules of package lease.
 	Unproven string
 }
 
-// Unreadable stands for the hold in a note that cannot be read. Any hold that was granted
-// before this agent process began may be meant.
+// Unreadable stands for the hold in a note that cannot be read. Such a note may mean
+// any hold that an earlier agent process granted.
 const Unreadable = "unreadable"
 
 // Trouble is a failure that the agent reports to people by an Event on the pod.
@@ -154,7 +157,7 @@ type Result struct {
 	Code int
 	// Output is the beginning of the command's output, on both its outputs.
 	Output []byte
-	// TimedOut: the shim killed the command because its time was up.
+	// TimedOut reports that the shim killed the command because its time was up.
 	TimedOut bool
 }
 

@@ -17,7 +17,7 @@ const BeatEvery = time.Second
 // with their tokens, and half as much again.
 const MaxMessage = 48 << 10
 
-// MostOutput bounds the kept output of a command: as the kubelet bounds a probe's.
+// MostOutput bounds the kept output of a command, as the kubelet bounds a probe's.
 const MostOutput = 10 << 10
 
 // Longest bounds a duration in a message, so that no sum with one can overflow: a
@@ -30,9 +30,8 @@ type Message struct {
 	Ran *Outcome `json:"ran,omitempty"`
 }
 
-// State is all there is to say about a shim. The shim sends its state whenever it
-// changes, once for every beat, and first on each connection, there with the shim's
-// pidfd.
+// State is the whole state of a shim. The shim sends it at each change, at each beat,
+// and first on each connection, there together with its pidfd.
 type State struct {
 	Shim      ShimID        `json:"shim"`
 	Container string        `json:"container"`
@@ -58,7 +57,7 @@ type Outcome struct {
 	Error    string `json:"error,omitempty"`
 }
 
-// Order is the one message that the agent's end sends: one of the three.
+// Order is a message of the desk, with one of its fields set.
 type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`
@@ -75,7 +74,8 @@ type Drain struct {
 	End    bool          `json:"end,omitempty"`
 }
 
-// Run asks the shim to run a command beside the child, once, under the id.
+// Run asks the shim to run a command beside the child, once. The answer carries the
+// same ID.
 type Run struct {
 	ID      string        `json:"id"`
 	Command []string      `json:"command"`

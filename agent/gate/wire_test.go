@@ -77,7 +77,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		require.NoError(t, err)
 		same, _, err := DecodeMessage(again)
 		require.NoError(t, err)
-		// JSON has no way to tell no slots from none.
+		// JSON does not tell an empty list of slots from a missing one.
 		if len(s.Slots) == 0 {
 			s.Slots = nil
 		}

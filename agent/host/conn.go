@@ -35,7 +35,7 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 	return &Conn{UnixConn: c, raw: raw, in: make([]byte, most+1)}, nil
 }
 
-// Send never blocks: an end that does not read (frozen) must not hold up the
+// Send never blocks, because an end that does not read (frozen) must not delay the
 // other. Send raises no SIGPIPE, which a shim would pass on to its child.
 func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	var oob []byte
@@ -55,8 +55,8 @@ func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
 	if errors.Is(err, unix.ECONNRESET) {
-		// The other end is gone and had not read all that was sent to it. The
-		// kernel says so once, before it hands out the last words.
+		// The other end is gone and had not read all that was sent to it. The kernel
+		// reports that once, before it returns the last messages.
 		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
 	}
 	if err != nil {

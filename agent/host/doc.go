@@ -19,7 +19,7 @@
 // # What it does not guarantee
 //
 //   - A machine that is paused cannot see that its clocks stood still. [Leaps] sees
-//     that somebody has set the wall clock right afterwards, if anybody does.
+//     only that the wall clock is set right afterwards, if anybody sets it.
 //   - A process id names a process only until that process is reaped. The caller of
 //     [Signal] has to be the process that reaps.
 package host

@@ -9,13 +9,14 @@ import (
 	"syscall"
 )
 
-// forks is held during a fork, which may hang: a second fork waits, and so does Trim.
+// forks is held during a fork, which may hang. A second fork then waits, and Trim does
+// nothing.
 var forks sync.Mutex
 
-// Fork calls syscall.ForkExec in a program that must go on if that hangs, as it does
-// on a volume that does not answer. A fork that hangs keeps its thread, and with
-// it one of the Go scheduler's processors: that is why the shim has two. A garbage
-// collection would wait for both of them: that is why there is none meanwhile.
+// Fork calls syscall.ForkExec, which hangs on a volume that does not answer. The
+// program must continue meanwhile. A hanging fork keeps its thread and one of the Go
+// scheduler's processors, so the shim has two of them. A garbage collection would wait
+// for both, so none runs during a fork.
 func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	forks.Lock()
 	defer forks.Unlock()

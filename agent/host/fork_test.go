@@ -15,9 +15,9 @@ import (
 )
 
 // A shim of two megabytes had four after some starts of its child.
-func TestStartsTakeNoHugePages(t *testing.T) {
-	// hg: the mapping is advised to be of huge pages, whether or not this kernel
-	// has one to give.
+func TestForksTakeNoHugePages(t *testing.T) {
+	// The flag hg means that huge pages are advised for the mapping, even if this
+	// kernel has none.
 	huge := func() int {
 		maps, err := os.ReadFile("/proc/self/smaps")
 		require.NoError(t, err)

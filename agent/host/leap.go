@@ -14,10 +14,10 @@ import (
 )
 
 // leap is the shortest change of the wall clock that counts as the trace of a pause: a
-// quarter of the least margin (2 s). Clocks that are a thousandth off take
-// 20 ms of that margin, a watchdog that is late has the rest. The margin does not
-// pay for an unseen pause and for two clocks at chronyd's full rate at once. Those clocks
-// alone take 1.8 s of a lease of 12 s (api.Budget).
+// quarter of the least margin (2 s). Clocks that are a thousandth off take 20 ms of
+// that margin. The rest is left for a late watchdog. The margin does not cover both an
+// unseen pause and two clocks at chronyd's full rate. Those clocks alone take 1.8 s of
+// a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
@@ -38,8 +38,9 @@ type Leaps struct {
 // read at one instant.
 type window struct{ low, high time.Duration }
 
-// NewLeaps begins to compare the two clocks. Where the kernel does not tell that
-// the wall clock was set (gVisor), C never yields: comparing at each beat is left.
+// NewLeaps begins to compare the two clocks. Where the kernel does not tell that the
+// wall clock was set (gVisor), C never yields. Then the clocks are compared only at
+// each beat.
 func NewLeaps() *Leaps {
 	l := LeapsOf(Now, Wall)
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
@@ -53,7 +54,7 @@ func NewLeaps() *Leaps {
 		return l
 	}
 	l.file = os.NewFile(uintptr(fd), "wall clock")
-	l.Settle() // not before the timer: nothing is missed between the two
+	l.Settle() // after the timer, so that no step between the two is missed
 	return l
 }
 
@@ -65,15 +66,15 @@ func LeapsOf(now, wall func() time.Duration) *Leaps {
 	return l
 }
 
-// Run passes on to C that the wall clock was set, until Close.
+// Run writes to C whenever the wall clock was set, until Close.
 func (l *Leaps) Run() {
 	if l.file != nil {
 		l.pass(l.file.Read)
 	}
 }
 
-// pass passes on each cancellation of the timer. The kernel answers the read after
-// one with ECANCELED, and the timer stays armed.
+// pass passes on each cancellation of the timer. The kernel answers the next read with
+// ECANCELED, and the timer stays armed.
 func (l *Leaps) pass(read func([]byte) (int, error)) {
 	var expirations [8]byte
 	for {
@@ -87,7 +88,7 @@ func (l *Leaps) pass(read func([]byte) (int, error)) {
 	}
 }
 
-// Watch tells of each leap, until ctx ends.
+// Watch returns a channel that yields a value after each leap, until ctx ends.
 func (l *Leaps) Watch(ctx context.Context) <-chan struct{} {
 	leapt := make(chan struct{})
 	go l.Run()
@@ -127,7 +128,7 @@ func (l *Leaps) Leapt() bool {
 	return now.low-l.base.high >= leap || l.base.low-now.high >= leap
 }
 
-// Settle takes the clocks as they are.
+// Settle makes the clocks' present distance the base of later comparisons.
 func (l *Leaps) Settle() { l.base = l.read() }
 
 // narrow is the width of a good reading of both clocks: two system calls

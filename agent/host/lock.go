@@ -29,8 +29,8 @@ func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) 
 	select {
 	case err = <-locked:
 	case <-ctx.Done():
-		// The kernel's wait cannot be called off. Whenever it ends, the lock
-		// goes at once.
+		// The kernel's wait cannot be cancelled. When the wait ends, the lock is given
+		// up at once.
 		go func() { _, _ = <-locked, f.Close() }()
 		return nil, context.Cause(ctx)
 	}

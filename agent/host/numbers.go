@@ -9,12 +9,13 @@ import (
 	"syscall"
 )
 
-// A pid file on a volume outlives its writer. PostgreSQL, like others, does not
-// start while a process of that number and of its user lives, other than
-// itself and its parent. A container's first process always found itself. The
-// shim's child might find a thread of the shim, which the kernel lets pass for a
-// process. So the numbers of threads and of children are kept apart, in every
-// container alike: first all threads, then a gap, then children.
+// A pid file on a volume outlives its writer. PostgreSQL, like others, does not start
+// while a process of that number and of its user lives, other than itself and its
+// parent. Without a shim, the container's first process always has the same number, and
+// finds only itself. The shim's child might find a thread of the shim, because the
+// kernel accepts its number as that of a process. So the numbers of threads and of
+// children are kept apart, in every container alike: first all threads, then a gap,
+// then children.
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
@@ -23,8 +24,8 @@ const (
 	gap = 32
 )
 
-// SpreadNumbers makes the threads, then the gap. A thread that cannot be started for
-// lack of a right or of memory leaves the numbers as they come.
+// SpreadNumbers makes the threads, then the gap. If a fork fails for lack of a right or
+// of memory, the numbers stay as they come.
 func SpreadNumbers() {
 	var ready, given sync.WaitGroup
 	ready.Add(threads)
@@ -40,7 +41,8 @@ func SpreadNumbers() {
 	}
 	ready.Wait()
 	close(release)
-	// An idle thread is taken for what follows; none that is still held is.
+	// The runtime reuses idle threads for what follows, but no thread that is still
+	// held.
 	given.Wait()
 	for range gap {
 		// Each fork uses up one process id, and ends because its exec finds no file. A fork

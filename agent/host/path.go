@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LookPath finds the executable as container runtimes do: in PATH, unless the
-// name has a slash. Unlike os/exec it accepts what "." in PATH leads to,
-// because container runtimes do.
+// LookPath finds the executable as container runtimes do: in PATH, unless the name has
+// a slash. Unlike os/exec, LookPath accepts a file found through "." in PATH, because
+// container runtimes do.
 func LookPath(name, path string) (string, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(name); err != nil {

@@ -16,19 +16,19 @@ import (
 // Process is a process as /proc shows it.
 type Process struct {
 	PID, Parent int
-	// Zombie: the process has ended, or at least its first thread has.
+	// Zombie reports that the process, or at least its first thread, has ended.
 	Zombie bool
-	// Stopped: a signal has stopped the process. A process that a debugger stopped
-	// goes on whenever the debugger likes, and is not Stopped.
+	// Stopped reports that a signal has stopped the process. A process that a debugger
+	// stopped goes on whenever the debugger likes, and is not Stopped.
 	Stopped bool
 }
 
-// Reap takes one process that has ended. Without one it returns a process id of 0,
-// and tells whether no child process is left at all. No other function of the program
-// may wait for processes.
+// Reap reaps one process that has ended. If there is none, Reap returns a process id of
+// 0, and reports whether no child process is left at all. No other function of the
+// program may wait for processes.
 func Reap() (pid int, status unix.WaitStatus, none bool) {
 	for {
-		// __WALL: also those that a clone with another signal made.
+		// __WALL includes processes that a clone with another signal made.
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WALL, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):

@@ -49,8 +49,8 @@ func signalAs(uid, pid int, sig syscall.Signal) error {
 				return
 			}
 			if dumpable == 1 {
-				// The kernel takes that away from whatever changes its user, and
-				// with it /proc/1/fd/1, to which the application may write.
+				// The kernel clears this flag when the user changes. Without the flag,
+				// the application cannot write to /proc/1/fd/1.
 				_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 			}
 		}

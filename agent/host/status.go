@@ -19,7 +19,7 @@ type Status struct {
 	blocked, ignored, caught uint64
 }
 
-// Expects tells whether the process has decided what becomes of the signal.
+// Expects reports whether the process blocks, ignores or catches the signal.
 func (s Status) Expects(sig syscall.Signal) bool {
 	return (s.blocked|s.ignored|s.caught)&(1<<(sig-1)) != 0
 }

@@ -105,7 +105,7 @@ func New(config Config) *Monitor {
 	return m
 }
 
-// Close forgets all children, and waits until no goroutine runs any more.
+// Close forgets all children, and waits until every goroutine has ended.
 func (m *Monitor) Close() {
 	m.mu.Lock()
 	m.closed = true

@@ -22,9 +22,9 @@
 //
 // # What is not proof
 //
-// These facts prove nothing: a connection that ended, a silent shim, a container
-// without a shim, and a waiting shim whose grant may be on its way. A doubt that a
-// shim reported outlives that shim.
+// The end of a connection proves nothing, nor does a silent shim or a container without
+// a shim. A waiting shim proves nothing while its grant may be on its way. A doubt that
+// a shim reported outlives that shim.
 //
 // # What is not guaranteed
 //

@@ -28,7 +28,7 @@ type Shims struct {
 	containers []string
 	// inits are the gated init containers.
 	inits []string
-	// granted reads the notes of grants; nil where there are none to read.
+	// granted reads the notes of grants, and is nil for a gate without notes.
 	granted func(container, hold string) bool
 	// list has the last report of each shim, in the order in which the shims started.
 	// After a restart of this agent the shims connect in any order.

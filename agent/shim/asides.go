@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aside is a command that runs beside the child: a hook, or what the agent
+// aside is a command that runs beside the child: a hook, or a command that the agent
 // orders. An aside descends from the shim as the child does, so whatever kills the
 // child's descendants kills the aside too. Nothing waits for an aside.
 type aside struct {
@@ -22,7 +22,7 @@ type aside struct {
 	// done gets the outcome, once.
 	done func(outcome)
 
-	pid    int  // 0 while it is not known, and when it was reaped
+	pid    int  // 0 while unknown, and after the reaping
 	late   bool // killed because its time was up
 	status unix.WaitStatus
 	output Output
@@ -33,7 +33,7 @@ type outcome struct {
 	code   int
 	output []byte
 	late   bool
-	err    error // not run, or not to its end
+	err    error // of a command that did not run to its end
 }
 
 // problem returns nil for a success.
@@ -56,7 +56,7 @@ var errChildEnded = errors.New("the application has ended")
 type asides struct {
 	machine  Machine
 	all      []*aside
-	spawning int                     // of them, whose process id is not known yet
+	spawning int                     // the number of asides whose process id is not known yet
 	strays   map[int]unix.WaitStatus // reaped meanwhile
 }
 
@@ -68,7 +68,7 @@ func (s *asides) launch(a *aside) {
 	s.machine.Start(&a.Command)
 }
 
-// started takes in the outcome of a start.
+// started notes the outcome of a start.
 func (s *asides) started(in Start) {
 	s.spawning--
 	if a := s.find(in.Command); in.Err != nil {
@@ -105,8 +105,8 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// finished takes in the output of an aside that has ended. An exit code after the
-// shim's own SIGKILL says nothing about the application.
+// finished notes the output of an aside that has ended. An exit code after the shim's
+// own SIGKILL says nothing about the application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
@@ -127,7 +127,7 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle tells the outcome, unless the aside was given up before.
+// settle hands on the outcome, unless the aside was given up before.
 func (s *asides) settle(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
 		s.all = slices.Delete(s.all, i, i+1)
@@ -135,15 +135,15 @@ func (s *asides) settle(a *aside, o outcome) {
 	}
 }
 
-// giveUp settles what is left when the child and all beside it are dead.
+// giveUp settles the remaining asides when the child and every aside are dead.
 func (s *asides) giveUp() {
 	for len(s.all) > 0 {
 		s.settle(s.all[0], outcome{err: errChildEnded})
 	}
 }
 
-// due returns the instant at which the next aside has to be killed, or at if that
-// comes first.
+// due returns the instant of the next kill of an aside, or the given instant if that is
+// earlier.
 func (s *asides) due(at time.Duration) time.Duration {
 	for _, a := range s.all {
 		if a.killable() {
@@ -164,5 +164,5 @@ func (s *asides) killLate() {
 	}
 }
 
-// killable tells whether the aside runs, and has an end.
+// killable reports whether the aside runs, and has a time limit.
 func (a *aside) killable() bool { return a.until != 0 && !a.late && a.pid != 0 }

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// runs orders a command, and returns what became of it.
+// runs orders a command, and returns its outcome.
 func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Run: &gate.Run{ID: "r", Command: command, Timeout: timeout}}))

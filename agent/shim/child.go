@@ -20,10 +20,10 @@ type child struct {
 	grant  gate.Grant
 	pid    int // 0 if none lives
 	status unix.WaitStatus
-	// began is the instant at which the child started. A child that was frozen began
-	// later by that time, because it did not grow older meanwhile.
+	// began is the instant at which the child started. After a thaw, began moves later
+	// by the time of the freeze, because a frozen child does not grow older.
 	began time.Duration
-	// killing: everything that is left is being killed.
+	// killing reports that the shim is killing all remaining processes.
 	killing bool
 	environ []string // the shim's own
 	ours    func([]gate.SlotToken) []string
@@ -38,7 +38,7 @@ func (c *child) env() []string {
 	return override(c.environ, c.ours(c.grant.Slots))
 }
 
-// override puts ours before the environment, instead of any of the same name.
+// override puts ours before the environment, without the variables of the same names.
 func override(environ, ours []string) []string {
 	env := ours
 	for _, v := range environ {
@@ -67,7 +67,7 @@ func startCode(err error) int {
 	return api.ExitNotExecutable
 }
 
-// exitCode returns the child's own; 128+n for one that died of signal n.
+// exitCode returns the child's own exit code, or 128+n if it died of signal n.
 func exitCode(status unix.WaitStatus) int {
 	if status.Signaled() {
 		return 128 + int(status.Signal())

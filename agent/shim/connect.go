@@ -35,8 +35,8 @@ func (c *socketConn) Send(message []byte) error {
 	return c.Conn.Send(message, fds...)
 }
 
-// connect keeps a connection to the agent's end for as long as the process
-// lives, and brings what comes of it in order.
+// connect keeps a connection to the desk for as long as the process lives, and writes
+// its orders to inputs.
 func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst
 	for {
@@ -59,7 +59,8 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 		if host.Now()-began > redialMost {
 			pause = redialFirst
 		} else {
-			// The agent's end has hung up soon: do not storm it.
+			// The desk hung up after a short time, so the shim pauses before it
+			// connects anew.
 			pauseFor(nil, &pause)
 		}
 	}
@@ -76,7 +77,7 @@ func receive(c *host.Conn) (gate.Order, error) {
 	return gate.DecodeOrder(b)
 }
 
-// dial returns when it is connected.
+// dial tries until it is connected.
 func dial(socket string, pause *time.Duration) *host.Conn {
 	watch := watchDir(filepath.Dir(socket)) // before the first try
 	if watch != nil {

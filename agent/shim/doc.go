@@ -7,10 +7,9 @@
 // # What it guarantees
 //
 // A child runs only under a grant, and is dead at the grant's deadline. The agent may
-// be dead, frozen or cut off by then. The shim kills everything that
-// descends from it until the kernel answers that nothing is left. Where the shim
-// cannot, it exits: the kernel then kills every process of the PID namespace that
-// the shim was PID 1 of.
+// be dead, frozen or cut off by then. The shim kills all its descendants until the
+// kernel answers that none is left. If the shim cannot do so, it exits. The kernel then
+// kills every process of the PID namespace whose PID 1 the shim was.
 //
 // The shim says that a hold is over ([gate.Waiting] or [gate.Ended], naming the hold)
 // only when nothing lives under that hold. Afterwards the shim starts nothing under it.
@@ -31,7 +30,8 @@
 //     the child once the wall clock is set right (host.Leaps), until the agent has
 //     renewed. Where nobody sets that clock, the agent's next renewal or its watch
 //     tells of the loss.
-//   - A process in uninterruptible sleep is not dead, and is not said to be.
+//   - A process in uninterruptible sleep is not dead, and the shim does not report it
+//     dead.
 //   - A child of another user gets no signal in a container that has neither the
 //     capability KILL nor SETUID. At the deadline the shim ends, which kills the child.
 //   - A process that entered the container from outside (kubectl exec) is not the

@@ -22,15 +22,15 @@ type event struct {
 	drain  *gate.Drain
 }
 
-// next waits for an input, and does what every state does with that: reaping, beats, the
-// connection. The rest is an event for the state.
+// next waits for an input. Work that is the same in every state (reaping, beats, the
+// connection) is done here. The rest is an event for the state.
 func (s *shim) next() event {
 	e := s.take(s.machine.Next(false))
 	s.frost.mindLeaps()
 	return e
 }
 
-// take does what an input asks for in every state.
+// take does the part of an input's work that is the same in every state.
 func (s *shim) take(in Input) event {
 	switch in := in.(type) {
 	case Tick:
@@ -42,8 +42,8 @@ func (s *shim) take(in Input) event {
 	case Result:
 		s.asides.finished(in, s.child.killing)
 	case Connection:
-		// The state is told first on each connection: a grant sent before the agent's
-		// end heard it is void.
+		// The shim sends its state first on each connection. A grant that the desk sent
+		// before is void.
 		s.link.conn = in.Conn
 		s.link.tell()
 	case gate.Order:
@@ -106,8 +106,8 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm. An aside that has to be killed, or a signal that is held back,
-// sets it earlier.
+// wakeAt sets the alarm to the instant, or earlier for an aside to kill or a signal
+// that is held back.
 func (s *shim) wakeAt(at time.Duration) {
 	at = s.asides.due(at)
 	if !s.frost.on() {
@@ -152,7 +152,7 @@ func killDescendants(m Machine) error {
 	return denied
 }
 
-// stop gives the child a stop signal, once neither hook nor child stands still. If the
+// stop gives the child a stop signal, after the thaw if the child is frozen. If the
 // child does not stop, the shim kills it at killAt.
 func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	if s.frost.on() {
@@ -174,7 +174,7 @@ func (s *shim) answer(g *gate.Grant) {
 	s.link.tell()
 }
 
-// noChild ends what was around the child.
+// noChild resets the state of a child that is dead.
 func (s *shim) noChild() {
 	s.child.killing = false
 	s.hooks.reset()

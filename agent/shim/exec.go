@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Exec runs the command as often as it is granted, and returns the exit code
-// for the container. The process must end with it at once: as PID 1 its end is
-// what kills whatever could not be killed otherwise.
+// Exec runs the command as often as it is granted, and returns the exit code for the
+// container. The process must end with that code at once. The end of PID 1 kills every
+// process that the shim could not kill.
 func Exec(cfg Config) (code int) {
 	if cfg.Stderr == nil {
 		cfg.Stderr = os.Stderr
@@ -23,7 +23,7 @@ func Exec(cfg Config) (code int) {
 	said := link{machine: k}
 	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
 	if err != nil {
-		// Now rather than when it holds: such a pod needs no slot.
+		// The shim ends now rather than under a hold, because such a pod needs no slot.
 		said.say("%v", err)
 		return startCode(err)
 	}
@@ -36,8 +36,8 @@ func Exec(cfg Config) (code int) {
 	return Run(cfg, id, k)
 }
 
-// Run does on any machine what Exec does on the kernel. The machine's processes must not
-// outlive Run's end.
+// Run runs the command on any machine, as Exec does on the kernel. The machine's
+// processes must not outlive Run's end.
 func Run(cfg Config, id Identity, m Machine) (code int) {
 	s := newShim(cfg, id, m)
 	for do := s.wait; do != nil; {

@@ -22,7 +22,7 @@ func expandAll(words, env []string) []string {
 	return out
 }
 
-// expand: $(NAME) is the value, or stays if there is none; $$ is one dollar.
+// expand replaces $(NAME) by its value, if there is one, and $$ by one dollar.
 func expand(word string, values map[string]string) string {
 	var out strings.Builder
 	for {

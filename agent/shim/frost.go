@@ -16,8 +16,8 @@ import (
 )
 
 // frost holds the processes that a shim stopped after a leap of the wall clock. The
-// machine may have been paused, and another pod may hold the slot by now. The agent
-// finds out: only a grant that answers the leap lets the child go on.
+// machine may have been paused, and another pod may hold the slot by now. Only a grant
+// that answers the leap lets the child continue.
 type frost struct {
 	machine Machine
 	link    *link
@@ -26,7 +26,8 @@ type frost struct {
 	pids    []int // of the stopped processes, parents first
 	// since is the instant of the freeze; zero while nothing is frozen.
 	since time.Duration
-	// denied says that a process may not be frozen from here, and that people know.
+	// denied reports that the kernel refused to freeze a process, and that the shim has
+	// logged it.
 	denied bool
 	// later are the stop signals that wait for the thaw.
 	later []stopLater
@@ -47,14 +48,14 @@ func (f *frost) on() bool {
 	return f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }
 
-// keep keeps a stop signal until the thaw. A second one of the kind says nothing new.
+// keep keeps a stop signal until the thaw. A second signal of the same kind is dropped.
 func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 	if !slices.ContainsFunc(f.later, func(l stopLater) bool { return l.signal == sig }) {
 		f.later = append(f.later, stopLater{sig, killAt})
 	}
 }
 
-// mindLeaps freezes the child where the wall clock leapt. The shim calls it after each
+// mindLeaps freezes the child if the wall clock leapt. The shim calls it after each
 // wait, before the state looks at the event.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
@@ -81,7 +82,8 @@ func (f *frost) freeze() {
 	}
 	if len(f.pids) == 0 {
 		f.since = f.machine.Now()
-		// First what is known without a look at all processes.
+		// The child's own process comes first, because that needs no look at all
+		// processes.
 		if p, ok := f.machine.Find(f.child.pid); ok {
 			_, _ = f.freezeAll([]host.Process{p})
 		}
@@ -97,7 +99,8 @@ func (f *frost) freeze() {
 	}
 }
 
-// freezeDescendants freezes what runs, once, and returns how many processes that were.
+// freezeDescendants freezes each running descendant once, and returns the number of
+// newly frozen ones.
 func (f *frost) freezeDescendants() (fresh int, denied error) {
 	processes, err := f.machine.Descendants()
 	if err != nil {
@@ -126,8 +129,8 @@ func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	return fresh, denied
 }
 
-// thaw lets go on what was frozen: children first, so that no parent sees a child
-// that is stopped. The stop signals that have waited for the thaw are returned.
+// thaw lets the frozen processes continue, children first, so that no parent sees a
+// stopped child. The result has the stop signals that waited for the thaw.
 func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)

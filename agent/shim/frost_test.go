@@ -76,7 +76,7 @@ func (a *fakeAgent) beats(n int) {
 	}
 }
 
-// Tools that pause a whole container signal the shim as well.
+// A tool that pauses a whole container also signals the shim.
 func TestContinuedShimLeavesItsChildFrozen(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")

@@ -14,8 +14,8 @@ import (
 // lifecycle hooks belong to the container's.
 type Hook struct {
 	Command []string
-	// Env returns what the hook finds in its environment besides what the child finds,
-	// for a pod of that address; nil for nothing.
+	// Env returns the variables that the hook has in addition to the child's, for a pod
+	// of that address. A nil Env adds none.
 	Env func(podIP string) []string
 }
 
@@ -47,11 +47,11 @@ type hooks struct {
 
 // stopState is the progress of one child's stop.
 type stopState struct {
-	// failed: the child is to be stopped, because postStart failed.
+	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the signal that the child was last asked to stop with, at askedAt. Zero
-	// means that nobody has asked. began is the instant of the first time, because
-	// preStop runs only once. drained: only the shim has asked.
+	// asked is the stop signal that the child was last asked to stop with, at askedAt;
+	// zero for none. The first request came at began, because preStop runs only once.
+	// drained reports that only a drain has asked.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
@@ -150,8 +150,8 @@ func (h *hooks) hurry(killAt time.Duration) {
 	}
 }
 
-// lookAt returns the instant at which the hook has had its time, so that the child,
-// which is killed at killAt, has some as well. Without a hook that is killAt.
+// lookAt returns the instant at which the hook's time is over, so that the child has
+// some time left before killAt. Without a hook, lookAt returns killAt.
 func (h *hooks) lookAt(killAt time.Duration) time.Duration {
 	if h.preStop == nil {
 		return killAt

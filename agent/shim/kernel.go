@@ -58,7 +58,7 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if id.PID1 {
 		host.SpreadNumbers()
 	} else {
-		// Orphans become ours, as they do become PID 1's.
+		// Orphans become children of the shim, as they become children of PID 1.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return id, fmt.Errorf("become the reaper: %w", err)
 		}
@@ -69,8 +69,8 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if k.Leaps = cfg.Leaps; k.Leaps == nil {
 		k.Leaps = host.NewLeaps()
 	}
-	// Without it (Linux before 5.3) the agent's end may still find it out by
-	// itself, or else refuses the shim and says so.
+	// Without a pidfd (Linux before 5.3) the desk may still get one from the kernel.
+	// Otherwise the desk refuses the shim, and logs why.
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		pidfd = -1
@@ -97,9 +97,9 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	return id, nil
 }
 
-// catch brings every signal that can be caught, but for SIGCHLD and SIGURG. The former
-// is the reaper's; by the latter the Go runtime interrupts its own threads. A child
-// behind the shim never gets these two from outside.
+// catch sends every signal that can be caught to the channel, except SIGCHLD and
+// SIGURG. The reaper needs SIGCHLD. The Go runtime interrupts its own threads by
+// SIGURG. A child behind the shim never gets these two from outside.
 func catch(c chan os.Signal) {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		switch n {

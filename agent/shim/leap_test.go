@@ -48,7 +48,7 @@ func testLeaps(path string) *host.Leaps {
 	return l
 }
 
-// leapt sets the shim's wall clock and waits until the shim says so.
+// leapt sets the shim's wall clock, and waits until the shim reports the leap.
 func (a *fakeAgent) leapt(by time.Duration) (leap int, took time.Duration) {
 	a.t.Helper()
 	began := host.Now()
@@ -146,11 +146,12 @@ func TestLostSlotsFrozenChildIsKilled(t *testing.T) {
 	}
 }
 
-// asked is a child that says when it is asked to stop, and stops. The child starts
-// nothing meanwhile: after vfork(2) a process stands still for another reason.
+// asked is a child that prints a line when it gets the stop signal, and stops. The
+// child starts no process meanwhile, because after vfork(2) a process stands still for
+// another reason.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
-func TestFrozenChildIsKilledAtTheDeadlineWithoutSignal(t *testing.T) {
+func TestFrozenChildIsKilledUnsignalledAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, asked...)
 	a.grants("h1", kill+time.Second)

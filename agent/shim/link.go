@@ -16,8 +16,8 @@ type link struct {
 	conn    Conn // nil while there is none
 }
 
-// tell repeats the state. The next beat or the next connection makes good for a state
-// that cannot be sent now.
+// tell sends the state. If the state cannot be sent now, the next beat or the next
+// connection sends it.
 func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
 
 // answer sends the outcome of a command that the agent ordered.
@@ -32,7 +32,7 @@ func (l *link) send(m gate.Message) {
 	}
 }
 
-// enter changes the phase, and tells so.
+// enter changes the phase, and sends the state.
 func (l *link) enter(p gate.Phase) {
 	l.state.Phase, l.state.Since = p, l.machine.Now()
 	l.tell()

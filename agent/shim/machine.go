@@ -34,8 +34,8 @@ type Machine interface {
 
 	// Start starts a command. The exec may hang; the input Start tells of its outcome.
 	Start(c *Command)
-	// Reap takes one process that has ended. Without one it returns a process id of
-	// 0, and tells whether nothing is left that descends from the shim.
+	// Reap reaps one process that has ended. If there is none, Reap returns a process
+	// id of 0, and reports whether the shim has no descendants left.
 	Reap() (pid int, status unix.WaitStatus, none bool)
 	// Signal sends a signal to a process, or to a process group if pid is negative.
 	Signal(pid int, sig syscall.Signal) error
@@ -43,8 +43,8 @@ type Machine interface {
 	Descendants() ([]host.Process, error)
 	// Find returns the process of that number, if there is one.
 	Find(pid int) (host.Process, bool)
-	// Expects tells whether the process has decided what becomes of the signal. Where
-	// the machine cannot know, the answer is yes.
+	// Expects reports whether the process blocks, ignores or catches the signal. If the
+	// machine cannot know, Expects returns true.
 	Expects(pid int, sig syscall.Signal) bool
 	// TakeTerminal takes back the terminal that a child had.
 	TakeTerminal()
@@ -68,11 +68,11 @@ type Output interface {
 	End()
 }
 
-// Input is what Next returns: a Tick, a Start, a Result, a Connection, or a
+// Input is an input of the shim: a Tick, a Start, a Result, a Connection, or a
 // syscall.Signal or gate.Order for the shim.
 type Input any
 
-// Tick is an input that has nothing to say but its kind.
+// Tick is an input without data.
 type Tick int
 
 const (
@@ -116,6 +116,6 @@ type Conn interface {
 type Identity struct {
 	Shim   gate.ShimID
 	BootID string
-	// PID1: the shim is the first process of its PID namespace.
+	// PID1 reports that the shim is the first process of its PID namespace.
 	PID1 bool
 }

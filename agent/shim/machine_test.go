@@ -73,7 +73,7 @@ func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	set := host.Now()
 	now := unix.NsecToTimespec(woken)
 	require.NoError(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))
-	// Nothing is polled for: it would take the machine's only processor.
+	// The test does not poll, because that would take the machine's only processor.
 	st := a.next()
 	for ; st.Leap == 0; st = a.next() {
 	}

@@ -45,7 +45,8 @@ type passing struct {
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration
-	// denied: people know already that the kernel refused a signal.
+	// denied reports that the shim has already reported a signal that the kernel
+	// refused.
 	denied bool
 }
 
@@ -85,8 +86,8 @@ func (p *passing) giveEarly() {
 	p.lookAt = p.machine.Now() + p.pause
 }
 
-// due returns the instant at which the shim looks at the signals that are held back,
-// or at if that comes first.
+// due returns the instant at which the shim looks at the held signals, or the given
+// instant if that is earlier.
 func (p *passing) due(at time.Duration) time.Duration {
 	if len(p.early) > 0 {
 		return min(at, p.lookAt)
@@ -106,7 +107,7 @@ func (p *passing) tooEarly(sig syscall.Signal) bool {
 	return !p.machine.Expects(p.child.pid, sig)
 }
 
-// send sends the child a signal. People hear once of a child that cannot be asked.
+// send sends the child a signal. The first refusal by the kernel is reported to people.
 func (p *passing) send(sig syscall.Signal) {
 	if p.child.pid == 0 {
 		return

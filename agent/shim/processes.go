@@ -69,8 +69,8 @@ func (k *kernel) startChild(c *Command) (pid int, err error) {
 	return pid, nil
 }
 
-// giveTerminal gives the terminal up, if the shim has one. The kernel's signals on that
-// are not for the child.
+// giveTerminal gives the terminal up, if the shim has one. The signals that the kernel
+// sends then are not passed to the child.
 func (k *kernel) giveTerminal() bool {
 	if k.tty.FD < 0 {
 		return false
@@ -80,8 +80,9 @@ func (k *kernel) giveTerminal() bool {
 	return k.tty.Give()
 }
 
-// ignoreAsFound ignores what was ignored when the shim started (nohup), while
-// the child is forked, since the child inherits that. The undo is returned.
+// ignoreAsFound ignores the signals that were ignored when the shim started (nohup),
+// because the forked child inherits that. The returned function undoes it after the
+// fork.
 func (k *kernel) ignoreAsFound() (undo func()) {
 	for _, sig := range k.ignored {
 		signal.Ignore(sig)
@@ -134,9 +135,9 @@ func (o *output) End() {
 	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
 }
 
-// read keeps the output until the process has ended; what the process has left behind
-// may hold the pipe open. Then the rest is read and dropped, because a closed
-// pipe would kill a process that writes on.
+// read keeps the output until the process has ended. A descendant may keep the pipe
+// open longer. Its output is read and dropped, because a closed pipe would kill a
+// process that writes.
 func (o *output) read(finished func(kept []byte)) {
 	defer o.pipe.Close()
 	buf := make([]byte, 4<<10)

@@ -18,11 +18,11 @@ import (
 type Config struct {
 	// Container is the name of the shim's container.
 	Container string
-	// Command is the child's, as the container runtime would have run it, and Path is
-	// its executable. Exec looks for Path.
+	// Command is the child's command, as the container runtime would have run it. Path
+	// is its executable, which Exec finds.
 	Command []string
 	Path    string
-	// StandBy: after a loss, stand by again instead of ending.
+	// StandBy makes the shim stand by again after a loss, instead of ending.
 	StandBy bool
 	// StopSignal asks the child to stop; zero means SIGTERM.
 	StopSignal syscall.Signal
@@ -37,9 +37,9 @@ type Config struct {
 	Env     func([]gate.SlotToken) []string
 	Environ []string
 
-	// The rest is for Exec alone.
+	// The fields below are for Exec alone.
 
-	// Socket is the agent's.
+	// Socket is the path of the agent's socket.
 	Socket string
 	// Leaps tells that the wall clock leapt; nil for the machine's own.
 	Leaps *host.Leaps
@@ -47,9 +47,9 @@ type Config struct {
 	Stderr io.Writer
 }
 
-// shim supervises one child at a time. Everything happens in one goroutine, which
-// waits in next; the machine only brings inputs. The parts below it act on the child,
-// and know nothing of the states.
+// shim supervises one child at a time. Everything happens in one goroutine, which waits
+// in next; the machine only brings inputs. The parts of a shim act on the child, and
+// know nothing of the states.
 type shim struct {
 	cfg     Config
 	machine Machine
@@ -61,10 +61,10 @@ type shim struct {
 	frost   frost
 
 	ordered int // of the asides, by the agent
-	// stopping: the container is being stopped from outside. Whatever the
-	// child ends with then is the container's end.
+	// stopping reports that the container is being stopped from outside. The child's
+	// exit code then ends the container.
 	stopping bool
-	refused  string // the hold whose grant was said to be too short
+	refused  string // the hold whose grant was logged as too short
 }
 
 func newShim(cfg Config, id Identity, m Machine) *shim {

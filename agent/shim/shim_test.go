@@ -54,7 +54,7 @@ type fakeAgent struct {
 	leaps   *os.File // each line sets the shim's wall clock, by so much
 }
 
-// patience is met by a bug only.
+// patience bounds every wait. Only a bug makes a test wait so long.
 const patience = 10 * time.Second
 
 // deaf is a child that ignores SIGTERM from the moment on that it says so.
@@ -68,7 +68,7 @@ func (a *fakeAgent) deaf() {
 	require.Equal(a.t, "deaf\n", string(line))
 }
 
-// supervised starts a shim of the command, and hears its first word.
+// supervised starts a shim of the command, and receives its first message.
 func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
@@ -167,7 +167,7 @@ func (a *fakeAgent) next() gate.State {
 	}
 }
 
-// until skips what is repeated.
+// until waits for the phase under the hold, and skips all other states.
 func (a *fakeAgent) until(p gate.Phase, hold string) {
 	a.t.Helper()
 	late := host.Now() + patience
@@ -191,8 +191,8 @@ func (a *fakeAgent) drains(hold string) {
 	require.NoError(a.t, a.send(gate.Order{Drain: &gate.Drain{Hold: hold, Reason: "test", Grace: time.Second}}))
 }
 
-// starts tells which of the holds a child is started under, of those granted
-// before another, which is.
+// starts grants a last hold, and returns the holds under which the shim started a child
+// until then.
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)
@@ -237,7 +237,7 @@ func TestShimEndsNoHoldBeforeItBegan(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestADrainBeforeItsGrantRulesItOut(t *testing.T) {
+func TestDrainBeforeItsGrantVoidsTheGrant(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.drains("h1")
@@ -277,7 +277,7 @@ func TestGrantWithTooLittleTimeStartsNothing(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestNothingButItsOwnHoldMovesTheDeadline(t *testing.T) {
+func TestOnlyItsOwnHoldMovesTheDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", kill+time.Second)
@@ -331,7 +331,7 @@ func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	// Full, so that the first word already would wait.
+	// The pipe is full, so that even the first line would have to wait.
 	fd := int(w.Fd())
 	require.NoError(t, unix.SetNonblock(fd, true))
 	for err == nil {
@@ -347,7 +347,7 @@ func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	assert.Less(t, host.Now(), deadline)
 }
 
-func TestABrokenLogDoesNotReachTheChild(t *testing.T) {
+func TestBrokenLogDoesNotAffectTheChild(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)

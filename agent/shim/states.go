@@ -26,9 +26,9 @@ const standbyNotice = 10 * time.Second
 // starved; after that the pidfd tells it the same.
 const heardWithin = 500 * time.Millisecond
 
-// killPatience bounds a kill where the deadline is far: a process of 16 GB is
-// torn down within it (1.5 GB took 0.33 s). Then the end of PID 1, which stops
-// even what forks faster than it is killed, is the better means.
+// killPatience bounds a kill where the deadline is far: a process of 16 GB is torn down
+// within it (1.5 GB took 0.33 s). After that the end of PID 1 is the better means,
+// because it stops even processes that fork faster than they are killed.
 const killPatience = 5 * time.Second
 
 // killAgain is the time between two rounds of SIGKILL; the next one reaches processes
@@ -46,7 +46,7 @@ func (s *shim) wait() (step, int) {
 			s.link.enter(gate.Ended)
 			return nil, 128 + int(e.signal)
 		case e.drain != nil:
-			// A grant of it may be on its way, or was refused.
+			// A grant of that hold may be on its way, or was refused.
 			s.over(e.drain.Hold)
 		case e.grant != nil && s.admits(e.grant):
 			s.child.grant = *e.grant
@@ -67,7 +67,7 @@ func (s *shim) sayStandby() {
 	}
 }
 
-// ends tells whether the signal is one that ends a standby.
+// ends reports whether the signal ends a standby.
 func (s *shim) ends(sig syscall.Signal) bool {
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
@@ -115,7 +115,8 @@ func (s *shim) start() (step, int) {
 	for {
 		switch in := s.machine.Next(true).(type) {
 		case Start:
-			// Not before: while it waits, the hold that it names is over.
+			// The hold is set only now, because a waiting shim names a hold that is
+			// over.
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
 				s.link.say("%v", in.Err)
@@ -137,7 +138,7 @@ func (s *shim) start() (step, int) {
 	}
 }
 
-// run lasts while the child runs and the grant is extended in time.
+// run waits while the child runs and the grant is extended in time.
 func (s *shim) run() (step, int) {
 	for s.child.pid != 0 {
 		grant := &s.child.grant
@@ -199,14 +200,15 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain asks the child to stop, if the kubelet has not just done so: many take a
-// second signal for an order to drop everything. Grants go on to move the
-// deadline, nothing cancels the drain.
+// drain asks the child to stop, unless the kubelet has just done so. Many programs take
+// a second signal for an order to drop everything. Grants still move the deadline, but
+// nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()
 	until := now + grace
 	s.link.enter(gate.Draining)
-	// Without grace nothing is asked: the holder of the slot may be another.
+	// Without grace the child gets no stop signal, because another pod may hold the
+	// slot.
 	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || now >= s.hooks.askedAt+s.cfg.Grace) {
 		s.hooks.drained = true
 		s.stop(s.cfg.StopSignal, min(until, s.child.grant.KillAt()))
@@ -245,7 +247,7 @@ func (s *shim) lost() (step, int) {
 	return s.wait, 0
 }
 
-// ended follows the child's own end, which is the container's.
+// ended ends the container after the child has ended by itself.
 func (s *shim) ended() (step, int) {
 	code := exitCode(s.child.status)
 	if !s.killAll() {
@@ -255,8 +257,8 @@ func (s *shim) ended() (step, int) {
 	return s.end(code)
 }
 
-// end reports that nothing is left, and waits a moment until that was heard:
-// the agent's end hangs up.
+// end reports that no process is left, and waits a moment until the desk hangs up,
+// which shows that it has the report.
 func (s *shim) end(code int) (step, int) {
 	s.noChild()
 	s.link.enter(gate.Ended)

@@ -8,18 +8,18 @@
 //
 // Nothing here delays a renewal. The status and the Events are written beside the
 // agent's loop, late if need be. With the gate "readiness" the pod's condition is the
-// gate. Each status is written over the version that was read just before, so no late
-// write comes true.
+// gate. Each status is written over the version that was read just before, so the API
+// server refuses a write that arrives late.
 //
 // # Clocks
 //
-// [Readiness] takes the instant of each decision as an argument. Wall clocks are
-// written for people alone.
+// [Readiness] takes the instant of each decision as an argument. Wall clock times are
+// written only for people.
 //
 // # What is not guaranteed
 //
-// An Event may be dropped: the log has it too. A condition may be old while the API
-// server is away.
+// An Event may be dropped, because the log has the same fact. A condition may be old
+// while the API server is away.
 package show
 
 import (
@@ -32,27 +32,29 @@ import (
 
 // API is the part of the API server to which this package writes.
 type API interface {
-	// PatchPodStatus returns the pod as it is then.
+	// PatchPodStatus returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
-// Config says for which pod, and through what, this package writes.
+// Config names the pod for which this package writes, and the API to which it writes.
 type Config struct {
 	PodName, PodUID string
 	API             API
 	// Timeout bounds one request.
 	Timeout time.Duration
-	// Backoff returns the pause after so many misses.
+	// Backoff returns the pause after the given number of misses.
 	Backoff func(misses int) time.Duration
-	// StartsWithin is the time that a hold waits for what follows an init container.
+	// StartsWithin is the time that a hold waits for the container after an init
+	// container.
 	StartsWithin time.Duration
 	// Stored is called with each readiness that the API server has stored.
 	Stored func(ready bool)
-	// Asked is called with each answer about the pod: its hold when the request was
-	// sent (empty for a standby), and whether it is being deleted.
+	// Asked is called with each answer about the pod. The argument hold is the pod's
+	// hold when the request was sent, or empty. The argument deleted reports that the
+	// pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
-	// Calm is called after each writing for people.
+	// Calm is called after each write for people.
 	Calm func()
 	Wall func() time.Time
 	Log  *slog.Logger

@@ -16,18 +16,18 @@ import (
 )
 
 // Events tells people what happens to the pod, beside the loop. An Event that cannot be
-// written soon is dropped: the log has it too.
+// written soon is dropped, because the log has the same fact.
 type Events struct {
 	config Config
 	queue  chan kube.Event
-	// news: an Event was queued since the last look.
+	// news has a value if an Event was queued since Run last looked.
 	news chan struct{}
 	// sending is full while a goroutine sends.
 	sending chan struct{}
 }
 
-// queued is the number of Events that may wait: those of a few holds. More wait only
-// while the API server takes none.
+// queued bounds the waiting Events: those of a few holds. More wait only while the API
+// server accepts none.
 const queued = 16
 
 // NewEvents returns Events, which are written once Run is called.
@@ -97,7 +97,7 @@ func (e *Events) add(kind kube.EventType, reason, message string) {
 	e.put(kube.Event{Type: kind, Reason: reason, Message: message})
 }
 
-// Probed tells the result of a probe, as the kubelet would.
+// Probed adds the Event of a probe, as the kubelet would.
 func (e *Events) Probed(n probe.Notice) {
 	kind := kube.Normal
 	if n.Warning {
@@ -132,8 +132,8 @@ func (e *Events) Released(slot string) {
 	e.add(kube.Normal, eventReleased, slot+" is free again")
 }
 
-// Ends tells why a hold ends. Kubernetes itself tells of the child's own end, which is
-// the container's.
+// Ends tells why a hold ends. Kubernetes itself reports the child's own end, which ends
+// the container.
 func (e *Events) Ends(reason string, slots []string) {
 	names := strings.Join(slots, ", ")
 	switch reason {

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Metrics are an agent's, in Prometheus' text format. This package writes the format by
-// hand: the client library alone is larger than the agent.
+// Metrics are the metrics of an agent, in Prometheus' text format. This package writes
+// the format by hand: the client library alone is larger than the agent.
 type Metrics struct {
 	clock func() time.Duration
 
@@ -34,7 +34,8 @@ type Metrics struct {
 	writes   map[string]int
 }
 
-// NewMetrics returns metrics that the loop reaches within longest, time after time.
+// NewMetrics returns the metrics of a loop that looks at the clock at least once in
+// longest.
 func NewMetrics(clock func() time.Duration, longest time.Duration) *Metrics {
 	return &Metrics{
 		clock: clock, last: clock(), longest: longest,
@@ -66,7 +67,7 @@ func (m *Metrics) Renewed(err error) { m.change(func() { m.renewals[resultOf(err
 // Wrote counts an acquiring or releasing write, by its answer.
 func (m *Metrics) Wrote(err error) { m.change(func() { m.writes[resultOf(err)]++ }) }
 
-// resultOf returns what is proven about a write, in a word for people.
+// resultOf returns a word for the proven outcome of a write.
 func resultOf(err error) string {
 	switch {
 	case err == nil:
@@ -111,7 +112,7 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_transitions_total", kind: "counter",
-		help:  "Times that this pod acquired its slots.",
+		help:  "Number of times that this pod acquired its slots.",
 		value: func(m *Metrics) string { return strconv.Itoa(m.holds) },
 	},
 	{
@@ -121,12 +122,12 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_renewals_total", kind: "counter", label: "result",
-		help:   "Renewals of Leases, by what became of them.",
+		help:   "Renewals of Leases, by result.",
 		counts: func(m *Metrics) map[string]int { return m.renewals },
 	},
 	{
 		name: "metaparticle_writes_total", kind: "counter", label: "result",
-		help:   "Acquiring and releasing writes of Leases, by what became of them.",
+		help:   "Acquiring and releasing writes of Leases, by result.",
 		counts: func(m *Metrics) map[string]int { return m.writes },
 	},
 }
@@ -150,8 +151,8 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still looks at the clock. Three times the longest
-// time between two looks is no hiccup.
+// Healthy reports whether the loop still looks at the clock. A pause of three times the
+// longest one is no mere delay.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -12,27 +12,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Forwarder forwards the ports of the gated containers to the holder. No method of it
-// blocks.
+// Forwarder forwards the ports of the gated containers to the holder. No method blocks.
 type Forwarder interface {
 	Open() error
 	SetTarget(address string)
 	Close()
 }
 
-// ReadinessConfig says how a pod is to look.
+// ReadinessConfig has the facts that decide how a pod looks.
 type ReadinessConfig struct {
 	Slots []string
-	// Workload is the pod's, as Kind/name.
+	// Workload is the pod's workload, as Kind/name.
 	Workload string
 	// Mode is the rule for standbys.
 	Mode   api.Readiness
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
 	Ports []int
-	// Forwarder is nil where nothing is to be forwarded.
+	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Gate: the pod has the gate "readiness".
+	// Gate reports that the pod has the gate "readiness".
 	Gate bool
 }
 
@@ -40,19 +39,21 @@ type ReadinessConfig struct {
 // appearance, and asks the holder's pod: Readiness sends no request.
 type Readiness struct {
 	config ReadinessConfig
-	// served: one pod of this workload served with all slots at the last look.
+	// served reports that, at the last look, one pod of this workload held all slots
+	// and served.
 	served bool
-	// until is the instant until which a standby stays Ready after that has ended.
+	// until is the instant until which a standby stays Ready after that pod has stopped
+	// serving.
 	until time.Duration
-	// open: the ports are listened on.
+	// open reports that the forwarder listens on the ports.
 	open bool
 	// target is the holder that the ports are forwarded to.
 	target target
 }
 
-// target is the pod to which a standby forwards. The agent asks it only once for each
-// holder: a question is a connection to the application, and an idle standby costs the
-// application nothing.
+// target is the pod to which a standby forwards. The agent asks each holder's pod only
+// once whether it answers. A question is a connection to the application, and an idle
+// standby costs the application nothing.
 type target struct {
 	address string
 	asking  bool
@@ -65,18 +66,18 @@ type target struct {
 // NewReadiness returns the readiness of a pod that has seen nothing yet.
 func NewReadiness(c ReadinessConfig) *Readiness { return &Readiness{config: c} }
 
-// Look says how the pod is to look.
+// Look is the decision how the pod looks from now on.
 type Look struct {
 	Appearance
-	// Keep: the pod keeps its last appearance.
+	// Keep reports that the pod keeps its last appearance.
 	Keep bool
-	// Ask is the address of the pod that is to be asked; empty for none.
+	// Ask is the address of the pod that the caller asks; empty for none.
 	Ask string
 	// Wake is the instant of the next look; [Never] for none.
 	Wake time.Duration
 }
 
-// Never is the instant that does not come.
+// Never is an instant that never comes.
 const Never = time.Duration(math.MaxInt64)
 
 // keep returns a look that changes nothing until the instant.
@@ -99,28 +100,30 @@ type Slot struct {
 	// was gone.
 	Record lease.Record
 	Known  bool
-	// Mine: the Lease names this pod.
+	// Mine reports that the Lease names this pod.
 	Mine bool
-	// ExpiresAt is the instant from which the holder is known to be one no more.
+	// ExpiresAt is the instant from which the Lease's holder is known to hold no
+	// longer.
 	ExpiresAt time.Duration
 }
 
-// holders says which pods have the slots.
+// holders has the facts about the pods that hold the slots.
 type holders struct {
-	// known: every slot was seen.
+	// known reports that every slot was seen.
 	known bool
-	// serving: one pod of this workload holds all of them and serves at address.
+	// serving reports that one pod of this workload holds all slots, and serves at
+	// address.
 	serving bool
 	address string
-	// foreign: a pod of another workload holds one of them.
+	// foreign reports that a pod of another workload holds one of the slots.
 	foreign bool
-	// stranger: that Lease names no workload.
+	// stranger reports that the Lease of that slot names no workload.
 	stranger bool
-	// holder is the pod, slot the Lease, that the message is about.
+	// holder is the pod, and slot the Lease, that the message names.
 	holder, slot string
 	// paused is the pause of a slot, in words; empty for none.
 	paused string
-	// until is the instant until which this holds if nothing is seen.
+	// until is the instant until which these facts stay true if nothing new is seen.
 	until time.Duration
 }
 
@@ -146,7 +149,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 			h.holder, h.slot = podOf(s.Record), s.Name
 			return h
 		case s.Record.Notes.Serving.IsZero(), now >= s.ExpiresAt:
-			// In the latter case its address may be another pod's by now.
+			// After the expiry, the address may belong to another pod.
 			h.serving = false
 		default:
 			h.until = min(h.until, s.ExpiresAt)
@@ -156,7 +159,8 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 	return h
 }
 
-// podOf returns the holder's pod, or another elector's identity as it is.
+// podOf returns the name of the holder's pod, or the unchanged identity of another
+// elector.
 func podOf(r lease.Record) string {
 	if i := strings.LastIndex(r.Holder, "_"); i > 0 && r.Hold != "" {
 		return r.Holder[:i]
@@ -164,8 +168,8 @@ func podOf(r lease.Record) string {
 	return r.Holder
 }
 
-// Standby returns how a standby looks that sees the slots so. Childless is false while
-// a child of an earlier hold is left.
+// Standby returns the look of a standby that sees these slots. The argument childless
+// is false while a child of an earlier hold is left.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
 	switch {
@@ -173,7 +177,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 		// An earlier process may have stored that the pod is Ready.
 		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
-		return keep(Never) // the last appearance is the best there is
+		return keep(Never) // nothing better than the last appearance is known
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
@@ -181,7 +185,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
-// standby returns how a standby looks that forwards.
+// standby returns the look of a standby that may forward.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {
 	case !childless:
@@ -213,13 +217,14 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// by returns the look, to be renewed at the instant at the latest.
+// by returns the look, which the caller renews at the instant at the latest.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
 }
 
-// note notes whether the slots are served, and from when a handover counts.
+// note notes whether the holder serves. When it stops serving, the time of a handover
+// begins.
 func (r *Readiness) note(now time.Duration, serving bool) {
 	if r.served && !serving {
 		r.until = now + Handover(r.config.Budget)
@@ -246,9 +251,8 @@ func (h holders) message() string {
 	return text
 }
 
-// forward opens the ports and names their target; an empty address means that there is
-// none at the moment. The result is the look ready if the ports answer in the holder's
-// stead.
+// forward opens the ports and sets their target, where an empty address stands for
+// none. The result is the look ready if the standby's ports reach the holder.
 func (r *Readiness) forward(now time.Duration, address string, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
@@ -264,9 +268,9 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	return r.reach(now, address, ready)
 }
 
-// reach returns the look if the pod at the address answers, and says when to ask it.
-// While it does not answer, it is asked again every renewal period: the path that is
-// missing may come.
+// reach returns the look ready if the pod at the address answers. Otherwise the look
+// says when to ask that pod again, once a renewal's period, because a missing network
+// path may appear.
 func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	if r.target.address != address {
 		r.target = target{address: address}
@@ -289,8 +293,8 @@ func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	return next
 }
 
-// Reached takes in the answer of the pod at the address. After an error the pod is
-// asked again at askAt.
+// Reached notes the answer of the pod at the address. After an error the pod is asked
+// again at askAt.
 func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
 	if t := &r.target; t.address == address {
 		t.asking, t.reached, t.err, t.askAt = false, err == nil, err, askAt
@@ -309,13 +313,14 @@ func (r *Readiness) Close() {
 // Holder has the facts that the readiness of a holder depends on.
 type Holder struct {
 	Hold string
-	// Slots are those that the pod holds.
+	// Slots are the slots that the pod holds.
 	Slots []string
 	// Since is the instant at which the hold began.
 	Since time.Duration
-	// Running: the application runs. Serves: it passes its readiness probes, too.
+	// Running reports that the application runs. Serves reports that it also passes its
+	// readiness probes.
 	Running, Serves bool
-	// Waits: a probe delays the application's readiness.
+	// Waits reports that a probe delays the application's readiness.
 	Waits bool
 	// Paused is the pause of a slot, in words; empty for none.
 	Paused string
@@ -351,10 +356,10 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	}
 }
 
-// Draining returns how a pod looks whose child is being stopped since that instant.
+// Draining returns the look of a pod whose child is being stopped since that instant.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
-		// Most children stop within that, and the pod is a standby then.
+		// Most children stop within that time, and the pod is then a standby.
 		return keep(soon)
 	}
 	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)

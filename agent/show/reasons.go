@@ -15,13 +15,13 @@ const (
 	ReasonCutOff   = "RenewDeadlinePassed"
 	ReasonUnproven = "EarlierShimUnproven"
 	ReasonDrained  = "ShimDrained"
-	// ReasonPodDeleted: the hold began before the agent knew that the pod was about
-	// to end.
+	// ReasonPodDeleted ends a hold that began before the agent knew of the pod's
+	// deletion.
 	ReasonPodDeleted = "PodDeleted"
-	// ReasonNotGranted: no child can be started here. To hold on would keep the slot
-	// from pods that can start one.
+	// ReasonNotGranted ends a hold under which this pod can start no child. To hold on
+	// would keep the slot from pods that can start one.
 	ReasonNotGranted = "NotGranted"
-	// ReasonNotStarted: no container asked for a grant after an init container.
+	// ReasonNotStarted ends a hold under which no container followed an init container.
 	ReasonNotStarted = "NotStarted"
 	// ReasonTurnFailed: a newer revision has not served in its turn.
 	ReasonTurnFailed = "TurnFailed"

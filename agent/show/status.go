@@ -16,7 +16,7 @@ import (
 
 // Appearance is the pod's status as Services, rollouts and people see it.
 type Appearance struct {
-	// Ready, Reason and Message are our condition.
+	// Ready, Reason and Message are the fields of the agent's condition.
 	Ready           bool
 	Reason, Message string
 	// Hold is the hold that the pod has; empty for none. A pod with a hold has the
@@ -24,8 +24,8 @@ type Appearance struct {
 	Hold string
 }
 
-// Status writes the appearance into the pod's status, beside the loop: the last one
-// wins, and a renewal never waits for it.
+// Status writes the appearance into the pod's status, beside the loop. The last
+// appearance wins, and no renewal waits for a write.
 type Status struct {
 	config  Config
 	changed chan struct{}
@@ -40,7 +40,7 @@ func NewStatus(config Config) *Status {
 	return &Status{config: config, changed: make(chan struct{}, 1)}
 }
 
-// Show asks for an appearance.
+// Show sets the appearance to be written.
 func (s *Status) Show(want Appearance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,12 +60,12 @@ func (s *Status) wanted() Appearance {
 	return s.want
 }
 
-// Run writes the appearance that was asked for last, until ctx ends.
+// Run writes the appearance that Show has set last, until ctx ends.
 func (s *Status) Run(ctx context.Context) {
 	var written Appearance
 	var since time.Time // of written.Ready
-	// unsure: another appearance may be stored, by a write whose answer was lost, or
-	// by an earlier process.
+	// unsure reports that another appearance may be stored. A write whose answer was
+	// lost, or an earlier process, may have stored one.
 	unsure := true
 	misses := 0
 	retry := time.NewTimer(0)
@@ -92,7 +92,7 @@ func (s *Status) Run(ctx context.Context) {
 		if unsure || want.Ready != written.Ready {
 			at = s.config.Wall()
 		}
-		// Another hold may look like the last one: what is stored is right then.
+		// Another hold may look like the last one. Then the stored appearance is right.
 		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
 			unsure = unsure || !errors.Is(err, kube.ErrConflict)
@@ -106,13 +106,13 @@ func (s *Status) Run(ctx context.Context) {
 	}
 }
 
-// Anything is a patch that asks for the pod's version: the agent may patch its pod, not
-// read it.
+// Anything is an empty patch, whose answer has the pod's version. The agent has no
+// right to read its pod.
 var Anything = []byte("{}")
 
 // write stores the appearance over the version that the pod has now. An earlier write
-// without an answer was to replace a version that is past then: it cannot come true any
-// more. For that, this write has to store a change.
+// without an answer replaces an older version, so the API server refuses that write
+// from then on. For that, this write has to store a change.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
 	pod, err := s.send(ctx, Anything)
 	if err != nil {
@@ -130,8 +130,8 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 	return err
 }
 
-// send sends one patch. Each has the time of a renewal: a server that is slow, but
-// lets a pod hold, lets it be Ready too.
+// send sends one patch. Each patch has as much time as a renewal. So an API server that
+// is slow, but lets a pod hold, also lets it be Ready.
 func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()

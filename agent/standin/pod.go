@@ -273,8 +273,8 @@ func (p *Pod) mayStart(n *note) error {
 	return nil
 }
 
-// letStart lets the containers start whose note is written, unless they may start no
-// more: nobody knows how long the disk took.
+// letStart lets the containers start once their note is written. letStart checks again
+// whether they may start, because the write may have taken long.
 func (p *Pod) letStart(n *note) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -328,9 +328,8 @@ func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although that had already
-		// ended. Nobody knows whether a container runs, so all of them start
-		// afresh.
+		// The kubelet runs the init container again, although it had already ended. The
+		// agent does not know whether a container runs, so all of them restart.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false

@@ -16,8 +16,8 @@ import (
 // and scrapers need one for each probe that is under way.
 const mostConnections = 64
 
-// crowd keeps the connections of a server few. Where there are too many, the peer
-// that has most of them loses one, so that no pod keeps the kubelet's probes out.
+// crowd bounds the connections of a server. If there are too many, the peer with most
+// of them loses one, so that no pod keeps the kubelet's probes out.
 type crowd struct {
 	mu sync.Mutex
 	// guests are in the order in which they came.
@@ -28,7 +28,7 @@ type crowd struct {
 type guest struct {
 	conn net.Conn
 	from string
-	// served: a request of it is being answered.
+	// served reports that a request on the connection is being answered.
 	served bool
 }
 
@@ -58,7 +58,8 @@ func (c *crowd) attach(server *http.Server) {
 	})
 }
 
-// enter lets a connection in, and another one, or the same, go if there are too many.
+// enter adds a connection. If there are too many, enter closes the worst one, which may
+// be the same.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -28,7 +28,7 @@ func listening(t *testing.T, handler http.HandlerFunc) string {
 	return l.Addr().String()
 }
 
-// dialled connects from an address of its own, and sends what a slow peer sends.
+// dialled connects from the given address, and sends the text of a slow peer.
 func dialled(t *testing.T, from, to, sends string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}

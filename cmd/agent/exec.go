@@ -50,7 +50,8 @@ func execConfig(args []string) (shim.Config, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// The kubelet tells restart from end: it starts the container again, or does not.
+		// For the shim, restart and end are the same. Only the kubelet starts the
+		// container again, or not.
 		StandBy: e.OnLoss == api.OnLossStandby,
 		Env:     environment,
 		Grace:   e.Grace,
@@ -70,7 +71,7 @@ func execConfig(args []string) (shim.Config, error) {
 	return cfg, nil
 }
 
-// onThisPlatform picks from what an image runs on several architectures.
+// onThisPlatform picks the image's command for this architecture.
 func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	image, ok := all.For(runtime.GOARCH)
 	if !ok && all != nil {
@@ -79,8 +80,8 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the container's own, or else one of this program's.
-// No hook has no command.
+// hook returns the command of a hook: the container's own, or else one of this
+// program's. Without a hook, hook returns nil.
 func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
@@ -101,8 +102,8 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 }
 
 // stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal, and refuses signals
-// of which the shim is not told. Go's runtime keeps some for itself, and SIGCHLD tells of
-// the child. Without the refusal the application would not be asked to stop.
+// that the shim does not receive. Go's runtime keeps some for itself, and SIGCHLD tells
+// of the child. Without the refusal the application would not be asked to stop.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {

@@ -15,19 +15,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// opened is a gate, with what serves and closes it.
+// opened is a gate, with the functions that run and close it.
 type opened struct {
 	agent.Gate
 	run   func(ctx context.Context) error
 	close func() error
-	// asides is nil where no shim could carry them out.
+	// asides is nil if no shim can run commands.
 	asides agent.Asides
-	// granted is nil where there are no shims.
+	// granted is nil for a gate without shims.
 	granted func(container, hold string) bool
 }
 
-// openGate opens the gate. An agent that is stopped while it waits for another
-// one of its pod to end has nothing to do: no gate, without an error.
+// openGate opens the gate. If the agent is stopped while it waits for another agent
+// process to end, openGate returns no gate and no error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
 		g := standin.NewReadiness(host.Now)

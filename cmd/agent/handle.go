@@ -51,7 +51,8 @@ func handle(ctx context.Context, h api.Handler, podIP string) error {
 		}
 		return ctx.Err()
 	case h.TCPSocket != nil:
-		// Kubernetes takes it and has never carried it out; neither do we.
+		// Kubernetes accepts a tcpSocket hook and has never carried one out; neither
+		// does the agent.
 		return errors.New("invalid handler: tcpSocket")
 	}
 	return errors.New("invalid handler")
@@ -69,7 +70,7 @@ func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 	}
 	page, err := url.Parse(get.Path)
 	if err != nil {
-		page = &url.URL{Path: get.Path} // as it is: that is the hook's affair
+		page = &url.URL{Path: get.Path} // unchanged, because the hook's author wrote it so
 	}
 	page.Scheme = cmp.Or(strings.ToLower(get.Scheme), "http")
 	page.Host = net.JoinHostPort(host, strconv.Itoa(get.Port))
@@ -102,7 +103,8 @@ func do(client *http.Client, request *http.Request) error {
 	return nil
 }
 
-// headersOf adds what the kubelet adds: an empty Accept takes its own away.
+// headersOf adds the kubelet's default headers. An empty Accept removes the default
+// one.
 func headersOf(list []api.HTTPHeader) http.Header {
 	headers := http.Header{}
 	for _, h := range list {
@@ -119,7 +121,7 @@ func headersOf(list []api.HTTPHeader) http.Header {
 	return headers
 }
 
-// mostRedirects is the kubelet's, and net/http's own.
+// mostRedirects is the limit of the kubelet and of net/http.
 const mostRedirects = 10
 
 func sameHost(next *http.Request, via []*http.Request) error {

@@ -23,7 +23,7 @@ type asked struct {
 	port int
 }
 
-// answering answers everything as told, and notes it.
+// answering starts a server that gives each request the answer, and notes the request.
 func answering(t *testing.T, tls bool, answer http.HandlerFunc) (port int, requests chan asked) {
 	t.Helper()
 	requests = make(chan asked, 10)
@@ -79,7 +79,7 @@ func TestAnHTTPHookSendsItsHeaders(t *testing.T) {
 	assert.NotContains(t, r.Header, "Accept")
 }
 
-func TestAnHTTPSHookLooksAtNoCertificate(t *testing.T) {
+func TestHTTPSHookIgnoresTheCertificate(t *testing.T) {
 	port, requests := answering(t, true, status(200))
 	h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: port, Scheme: "HTTPS"}}
 	require.NoError(t, handle(t.Context(), h, loopback))
@@ -117,7 +117,7 @@ func TestHTTPHookFollowsNoRedirectToAnotherHost(t *testing.T) {
 	assert.Len(t, rounds, 10)
 }
 
-func TestAHookThatCannotBeDoneFails(t *testing.T) {
+func TestInvalidHookFails(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	port := closed.Addr().(*net.TCPAddr).Port

@@ -32,9 +32,10 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// prepare makes what the gate needs of the shared volume. The kubelet waits for the hook,
-// which calls prepare. The agent calls prepare, too: a kubelet that was restarted before
-// the hook never runs the hook. Two calls at once do the work once.
+// prepare makes the directories and the binary that the gate needs in the shared
+// volume. The kubelet waits for the hook, which calls prepare. The agent calls prepare,
+// too: a kubelet that was restarted before the hook never runs the hook. Two calls at
+// once do the work once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err

@@ -30,7 +30,7 @@ type lines struct {
 	dropped atomic.Int64
 }
 
-// line is one line, or a question whether all before it are written.
+// line is one line, or a request to close written once all lines before it are written.
 type line struct {
 	text    []byte
 	written chan<- struct{}
@@ -66,7 +66,7 @@ func (l *lines) run() {
 	}
 }
 
-// flush waits until everything is written, within limits.
+// flush waits until every line is written, or returns an error after parting.
 func (l *lines) flush() error {
 	late := time.After(parting)
 	written := make(chan struct{})

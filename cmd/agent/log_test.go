@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAFullPipeHoldsUpNobodyThatLogs(t *testing.T) {
+func TestFullPipeDelaysNoLogger(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)
 	defer reader.Close()
@@ -34,7 +34,8 @@ func TestAFullPipeHoldsUpNobodyThatLogs(t *testing.T) {
 		require.FailNow(t, "whoever logs waits for the reader")
 	}
 
-	// A reader that comes back is told what it has missed, then hears what comes.
+	// A reader that comes back first gets the number of dropped lines, then the new
+	// lines.
 	go func() {
 		for out.flush() != nil {
 		}

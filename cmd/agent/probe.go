@@ -90,9 +90,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered judges a probe without an answer: nobody knows whether there is a child. The
-// kubelet kills no child for that, because the shim has a watchdog. Nor does a Service
-// send requests there.
+// unanswered judges a probe without an answer, when it is unknown whether a child runs.
+// The kubelet kills no child for that, because the shim has a watchdog. Nor does a
+// Service send requests there.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil
@@ -139,7 +139,7 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 		return code, err
 	}
 	request.Header.Set(probe.ChildHeader, child)
-	// An agent that does not hear this result hears the next one.
+	// If this result does not reach the agent, the next one may.
 	if response, err := a.client.Do(request); err == nil {
 		response.Body.Close()
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// prober answers exec probes in a script. The prober is real; the script sets its
-// child.
+// prober answers exec probes in a script. The monitor is real, and its child is the one
+// that the script sets.
 type prober struct {
 	monitor *probe.Monitor
 	verdict probe.Result

@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// runSettings are the arguments of the run role, and what follows from them and from
-// the environment.
+// runSettings are the arguments of the run role, and the settings derived from them and
+// from the environment.
 type runSettings struct {
 	api.RunArgs
 	namespace string
@@ -143,7 +143,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 // passYields passes each request to yield on to the agent, until ctx ends.
 func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
 	if s.Gate != api.GateReadiness {
-		stop = nil // there, the end of the application is what counts
+		stop = nil // with other gates, the agent waits for the end of the application
 	}
 	for {
 		select {

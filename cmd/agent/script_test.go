@@ -89,8 +89,8 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"hang": hang,
 }
 
-// hang takes a lease on the file, as file servers do: the kernel lets others
-// wait until it is given back. Its own patience (45 s) is longer than a script's.
+// hang takes a lease on the file, as file servers do: the kernel lets others wait until
+// it is given back. The kernel's own patience (45 s) is longer than a script's.
 func hang(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)

@@ -26,9 +26,8 @@ const (
 	scrapeHeader  = 4 << 10
 )
 
-// serve answers on the agent's port and on the socket of exec probes until ctx
-// ends. Where that cannot be, it costs the metrics and the probes, never the
-// slot.
+// serve answers on the agent's port and on the socket of exec probes until ctx ends. A
+// failure costs the metrics and the probes, but never the slot.
 func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 	if s.Listen != "" {
 		mux := http.NewServeMux()

@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// patience bounds every wait of a script: far beyond what anything takes, so
-// that only a bug meets it, on a busy machine too.
+// patience bounds every wait of a script. Even on a busy machine, only a bug makes a
+// script wait so long.
 const patience = 20 * time.Second
 
 type worldKey struct{}
@@ -75,7 +75,7 @@ func newWorld(env *testscript.Env) *world {
 	return w
 }
 
-// change does f and wakes every until. Called without the mutex.
+// change calls f, and wakes every until. The caller does not hold the mutex.
 func (w *world) change(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,7 +141,7 @@ func (w *world) hear(agent string, r gate.Report) {
 	}
 }
 
-// collector collects what a shim and its child say.
+// collector collects the output of a shim and its child.
 type collector struct {
 	w *world
 	s *shimProcess

@@ -30,7 +30,7 @@ var errPath = errors.New("no such place in the text")
 type document struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
-	// text is the object as the author wrote it, raw the same as JSON.
+	// text is the object as the author wrote it; raw is the same object as JSON.
 	text, raw []byte
 }
 

@@ -34,15 +34,15 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
 }
 
-// TestInject runs the scripts of testdata with the program itself. Each contains
-// the input, the arguments, both outputs and the exit code. -update rewrites the
-// outputs.
+// TestInjectMatchesItsScripts runs the scripts of testdata with the program itself. Each
+// script contains the input, the arguments, both outputs and the exit code. With -update
+// the test rewrites the outputs.
 //
 // exits CODE ARGUMENT…   runs the program and requires the exit code
 //
 // The registry $REGISTRY contains the image app, whose command is "/app --all".
 // In asks.yaml and in all outputs the registry is called registry.example.
-func TestInject(t *testing.T) {
+func TestInjectMatchesItsScripts(t *testing.T) {
 	images := serve(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -128,7 +128,7 @@ func TestMissingCommandPrintsUsageAndFails(t *testing.T) {
 	}
 }
 
-func TestKindsAcceptTheNamesOfKubectl(t *testing.T) {
+func TestKubectlsNamesOfKindsAreAccepted(t *testing.T) {
 	for _, args := range [][]string{
 		{"deploy/x"}, {"deployment", "x"}, {"deployments/x"}, {"deployments.apps/x"}, {"Deployment/x"},
 	} {

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
-// errOtherController refuses a pod with a controller, as copied from a cluster.
+// errOtherController refuses a pod with a controller, such as a pod copied from a cluster.
 var errOtherController = errors.New("inject reads no cluster; ask explain about a pod that runs")
 
 // kinds maps the kinds of workloads whose annotations are carried to their API

@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// callTime is the timeoutSeconds of the webhook's configuration. The API server has
-	// given an older call up.
+	// callTime is the timeoutSeconds of the webhook's configuration. The API server gives
+	// up a call after that time.
 	callTime = 10 * time.Second
 	// greetingTime bounds the TLS handshake and the header of a call. Both take
-	// milliseconds; half of the call's time leaves the rest for the body.
+	// milliseconds. The other half of the call's time is for the body.
 	greetingTime = callTime / 2
 	// idleTime is as long as the API server's client keeps an idle connection.
 	idleTime = 90 * time.Second
@@ -41,7 +41,8 @@ const (
 var errNotStarted = errors.New("the server does not listen yet")
 
 // callServer answers the API server's calls. Every pod of the cluster may call as well. So
-// callServer cuts slow callers off, and with a client CA also strangers.
+// callServer cuts slow callers off. With a client CA it also refuses callers without a
+// certificate.
 type callServer struct {
 	// Server registers the handlers, and counts their calls.
 	webhook.Server
@@ -83,7 +84,7 @@ func (s *callServer) StartedChecker() healthz.Checker {
 	}
 }
 
-// serve answers calls until the context ends, and then the calls in flight.
+// serve answers calls until the context ends, and then completes the calls in flight.
 func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 	defer listener.Close()
 	config, err := s.tls(ctx)
@@ -125,8 +126,9 @@ func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
-	go func() { _ = watcher.Start(ctx) }() // without it the certificate is still the last that was read
-	// The API server asks for no HTTP/2, which would let one connection make many calls.
+	go func() { _ = watcher.Start(ctx) }() // if the watcher fails, the last certificate stays in use
+	// With HTTP/2, which the API server does not request, one connection could make many
+	// calls.
 	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: watcher.GetCertificate}
 	if s.clientCA == "" {
 		return config, nil
@@ -135,8 +137,8 @@ func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		// The file may change, so each connection reads it anew. Without a client CA in the
-		// file no caller gets in.
+		// The file may change, so each connection reads it anew. If the file has no
+		// certificate, no caller is answered.
 		pool, err := certificates(s.clientCA)
 		if err != nil {
 			return nil, err

@@ -99,7 +99,7 @@ func listening(t *testing.T, s *callServer) string {
 	return listener.Addr().String()
 }
 
-// answered calls once, over a new connection.
+// answered calls the server once over a new connection, and returns the error of the call.
 func answered(t *testing.T, address string, certificates ...tls.Certificate) error {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
@@ -136,7 +136,7 @@ func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
 	require.Error(t, answered(t, address, ours.client(t)))
 
 	require.NoError(t, os.Remove(file))
-	require.Error(t, answered(t, address, theirs.client(t)), "without a CA nobody gets in")
+	require.Error(t, answered(t, address, theirs.client(t)), "without a CA no caller is answered")
 }
 
 func TestEveryCallerIsAnsweredWithoutAClientCA(t *testing.T) {
@@ -206,8 +206,8 @@ func TestComponentSetsTheClientCA(t *testing.T) {
 	assert.Contains(t, string(text), "mountPath: "+flag[1]+",")
 }
 
-// The API server has given up a call by then.
-func TestCallTimeFitsTheManifest(t *testing.T) {
+// The API server gives up a call after the timeout in the manifest.
+func TestCallTimeEqualsTheManifestsTimeout(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
 	require.NoError(t, err)
 	var configuration admissionv1.MutatingWebhookConfiguration

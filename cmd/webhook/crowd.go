@@ -18,7 +18,7 @@ type crowd struct {
 	max int
 
 	mu sync.Mutex
-	// guests are in the order of their arrival.
+	// guests are the open connections, in the order of their arrival.
 	guests []*guest
 	// greeting counts the guests that have sent no call's header yet.
 	greeting int
@@ -75,8 +75,8 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	return g
 }
 
-// worst returns the guest that has to go. Guests that still greet get at most half of the
-// places: a peer without a client's certificate never does more than greet.
+// worst returns the guest whose connection is closed. Guests that are still greeting get at
+// most half of the places: a peer without a client certificate never ends its greeting.
 func (c *crowd) worst() *guest {
 	crowded := c.greeting > (c.max+1)/2
 	return slices.MaxFunc(c.guests, func(a, b *guest) int {
@@ -92,8 +92,8 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank orders the guests of a peer by how soon they have to go. The newest takes the place
-// of a guest without a call.
+// rank returns how soon a guest of a peer has to go; the highest rank goes first. The
+// newest guest replaces a guest without a call in flight.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:
@@ -106,7 +106,7 @@ func (c *crowd) rank(g *guest) int {
 	return 0
 }
 
-// first returns the order of a guest that has to go before another.
+// first returns 1 if a guest has to go before another one, and -1 otherwise.
 func first(goes bool) int {
 	if goes {
 		return 1
@@ -114,7 +114,8 @@ func first(goes bool) int {
 	return -1
 }
 
-// remove takes a guest off all counts, once. The caller holds the lock.
+// remove removes a guest from all counts, if the guest is still counted. The caller holds
+// the lock.
 func (c *crowd) remove(g *guest) {
 	i := slices.Index(c.guests, g)
 	if i < 0 {
@@ -127,7 +128,7 @@ func (c *crowd) remove(g *guest) {
 	}
 }
 
-// greeted notes that a guest greets no longer. The caller holds the lock.
+// greeted notes the end of a guest's greeting. The caller holds the lock.
 func (c *crowd) greeted(g *guest) {
 	if g.greeting {
 		g.greeting = false

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// from connects from a separate address.
+// from connects to the server from the address of a peer.
 func from(t *testing.T, peer, address string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(peer)}, Timeout: 10 * time.Second}
@@ -26,7 +26,7 @@ func from(t *testing.T, peer, address string) net.Conn {
 	return connection
 }
 
-// calling calls once, over a secure connection that stays open.
+// calling sends one call over a TLS connection, which stays open.
 func calling(t *testing.T, connection *tls.Conn) error {
 	t.Helper()
 	require.NoError(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
@@ -37,12 +37,12 @@ func calling(t *testing.T, connection *tls.Conn) error {
 	return err
 }
 
-// secured makes a connection secure, with or without a certificate.
+// secured adds TLS to a connection, with or without a client certificate.
 func secured(connection net.Conn, certificates ...tls.Certificate) *tls.Conn {
 	return tls.Client(connection, &tls.Config{InsecureSkipVerify: true, Certificates: certificates})
 }
 
-func TestStrangersKeepNoCallerOut(t *testing.T) {
+func TestStrangersDoNotBlockOtherCallers(t *testing.T) {
 	ca := newAuthority(t)
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	require.NoError(t, os.WriteFile(file, ca.pem(), 0o600))
@@ -51,12 +51,12 @@ func TestStrangersKeepNoCallerOut(t *testing.T) {
 		strangers []string
 		begin     func(*testing.T, net.Conn)
 	}{
-		"one that only connects":                {"", []string{"127.0.0.2"}, func(*testing.T, net.Conn) {}},
-		"one that only connects, a client CA":   {file, []string{"127.0.0.2"}, func(*testing.T, net.Conn) {}},
-		"many that only connect, a client CA":   {file, []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}, func(*testing.T, net.Conn) {}},
-		"one that has called, without a CA":     {"", []string{"127.0.0.2"}, func(t *testing.T, c net.Conn) { require.NoError(t, calling(t, secured(c))) }},
-		"one with half a header, without a CA":  {"", []string{"127.0.0.2"}, func(_ *testing.T, c net.Conn) { _, _ = io.WriteString(secured(c), "POST /pods HT") }},
-		"some that have called, without any CA": {"", []string{"127.0.0.2", "127.0.0.3"}, func(t *testing.T, c net.Conn) { require.NoError(t, calling(t, secured(c))) }},
+		"a stranger that only connects":              {"", []string{"127.0.0.2"}, func(*testing.T, net.Conn) {}},
+		"a stranger that only connects, a client CA": {file, []string{"127.0.0.2"}, func(*testing.T, net.Conn) {}},
+		"strangers that only connect, a client CA":   {file, []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}, func(*testing.T, net.Conn) {}},
+		"a stranger that has called, no CA":          {"", []string{"127.0.0.2"}, func(t *testing.T, c net.Conn) { require.NoError(t, calling(t, secured(c))) }},
+		"a stranger with half a header, no CA":       {"", []string{"127.0.0.2"}, func(_ *testing.T, c net.Conn) { _, _ = io.WriteString(secured(c), "POST /pods HT") }},
+		"strangers that have called, no CA":          {"", []string{"127.0.0.2", "127.0.0.3"}, func(t *testing.T, c net.Conn) { require.NoError(t, calling(t, secured(c))) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newCallServer(settings{clientCA: c.clientCA})

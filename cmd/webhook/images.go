@@ -64,7 +64,7 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 }
 
 // secrets implements [registry.Secrets] with live reads, each of one object by its name.
-// Only the log has the problem of an object.
+// The problem of an object appears only in the log.
 type secrets struct {
 	reader client.Reader
 	log    *slog.Logger

@@ -63,9 +63,9 @@ func parse(args []string, output io.Writer) (settings, error) {
 		"file of certificates; a caller without a client certificate signed by one is not answered; read again when it changes")
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
-	// The webhook's configuration has 10 s, so the answer is the webhook's own.
+	// The API server waits 10 s, so the webhook's own answer comes first.
 	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
-	// The default is half of a call's time, after the reads of a pull secret and an owner.
+	// The default leaves time for the reads of pull secrets and owners.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		s.plainHTTP = append(s.plainHTTP, value)

@@ -45,7 +45,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
+func TestInvalidFlagsAreRefused(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b",
@@ -73,8 +73,8 @@ func TestHelpIsNoError(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"--help"}, io.Discard))
 }
 
-// The API server gives up after the time that the configuration says; our own
-// answer, with a reason in it, comes earlier. And it calls where we listen.
+// The webhook must answer before the timeout in the manifest, because its own answer has a
+// reason. The manifests must also name the webhook's port and paths.
 func TestDefaultsFitTheManifests(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
@@ -110,7 +110,7 @@ func TestForbiddenSecretErrorSaysWhatToDo(t *testing.T) {
 
 var discarded = slog.New(slog.DiscardHandler)
 
-// The answer goes to callers without a right to know about Secrets.
+// Callers of the webhook may have no right to know which Secrets exist.
 func TestAnswerDoesNotTellWhichSecretsExist(t *testing.T) {
 	of := func(name string, kind corev1.SecretType) client.Object {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Type: kind}
@@ -148,7 +148,7 @@ func TestRegistryCAMustHoldACertificate(t *testing.T) {
 	require.ErrorIs(t, err, errNoCertificates)
 }
 
-// recorder keeps what Events were about.
+// recorder keeps the object and the reason of each Event.
 type recorder chan string
 
 func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string, args ...any) {
@@ -206,7 +206,7 @@ func TestForgedOwnerGetsNoEvent(t *testing.T) {
 	})
 }
 
-// notes keeps what Events say.
+// notes keeps the text of each Event.
 type notes chan string
 
 func (n notes) Eventf(_, _ runtime.Object, _, _, _, note string, args ...any) {
@@ -258,7 +258,7 @@ func TestEventAndMetricNameTheSameReason(t *testing.T) {
 	})
 }
 
-func TestRefusalFloodIsCountedAndBlocksNothing(t *testing.T) {
+func TestFloodOfRefusalsIsCountedWithoutBlocking(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {
@@ -280,15 +280,15 @@ func TestTheNextReplicaEnrollsSoon(t *testing.T) {
 	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)
 	assert.True(t, o.LeaderElection)
-	require.NotNil(t, o.LeaseDuration, "the default blocks the next one for 15 s")
+	require.NotNil(t, o.LeaseDuration, "the default would block the next replica for 15 s")
 	assert.LessOrEqual(t, *o.LeaseDuration, 6*time.Second)
 	assert.GreaterOrEqual(t, *o.LeaseDuration-*o.RenewDeadline, 2*time.Second)
-	// Three attempts with client-go's jitter, so that one lost does not matter.
+	// Three attempts with client-go's jitter must fit, so that a lost one does not matter.
 	assert.GreaterOrEqual(t, *o.RenewDeadline, 3*time.Duration(leaderelection.JitterFactor*float64(*o.RetryPeriod)))
 	assert.True(t, o.LeaderElectionReleaseOnCancel)
 }
 
-// A process has a controller for each term, all of one name.
+// A process has a controller for each term, and all of them have one name.
 func TestEachTermHasAControllerOfItsOwn(t *testing.T) {
 	for range 2 {
 		o, err := termOptions(settings{})

@@ -44,8 +44,8 @@ func TestCollectorKeepsToTheContainersLimit(t *testing.T) {
 	}
 }
 
-// Whoever changes the limit changes the collector's along.
-func TestManifestHandsTheMemoryLimitIn(t *testing.T) {
+// A change of the container's limit must also change the collector's limit.
+func TestManifestPassesTheMemoryLimit(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhook.yaml")
 	require.NoError(t, err)
 	var deployment appsv1.Deployment

@@ -28,24 +28,24 @@ var (
 	// errReplaced reports that an owner's name belongs to another object than the reference
 	// means.
 	errReplaced = errors.New("the owner of that name is another object: the one that the reference means is gone, or never was")
-	// errNoKind reports a kind that Kubernetes' own APIs do not have, written like one of
-	// theirs.
+	// errNoKind reports a kind that differs from a kind of Kubernetes only by its case or
+	// group.
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [admit.Owners] with one live GET per pod. A cache could be behind: an
-// orphaned ReplicaSet is a group of its own.
+// owners implements [admit.Owners] with one live GET per pod. An outdated cache would not
+// show that a ReplicaSet was orphaned, and is a group of its own.
 //
-// A pod's creator writes any owner reference. A reference to a kind of Kubernetes' own
-// counts only if the object of the name has the UID of the reference. Otherwise a pod could
-// join the singleton of any workload.
+// A pod's creator writes any owner reference. A reference to a kind of Kubernetes counts
+// only if the object of that name has the UID in the reference. Otherwise a pod could join
+// the singleton of any workload.
 type owners struct {
 	reader client.Reader
 	// cached has the metadata of the kinds of [watched], and may be behind.
 	cached client.Reader
 }
 
-// watched are the kinds whose objects outlive many pods.
+// watched are the kinds in the cache, because their objects outlive many pods.
 var watched = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "Deployment"},
 	{Group: "apps", Version: "v1", Kind: "StatefulSet"},
@@ -53,8 +53,8 @@ var watched = []schema.GroupVersionKind{
 	{Group: "batch", Version: "v1", Kind: "CronJob"},
 }
 
-// known are the other kinds of Kubernetes' own that control pods. Some drivers make their
-// workers themselves, so a Pod is one of the kinds.
+// known are the other kinds of Kubernetes that control pods. Pod is one of them, because
+// some driver pods create their own workers.
 var known = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
 	{Group: "batch", Version: "v1", Kind: "Job"},
@@ -167,7 +167,7 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 	if client.IgnoreNotFound(err) != nil {
 		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
 	}
-	// No controller controls an empty revision.
+	// A revision that was not found is empty, and has no controller.
 	if !metav1.IsControlledBy(&stored, &metav1.ObjectMeta{UID: owner.UID}) {
 		return origin, nil
 	}
@@ -211,9 +211,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes' own whose slots the owner's pods would share.
-// Slots have no group in their names, and no upper case. builtin also reports whether the
-// owner is of that very kind.
+// builtin returns the kind of Kubernetes whose slots the owner's pods would share. The
+// names of these slots have no group and no upper case. The second result reports whether
+// the owner is of that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

@@ -77,21 +77,21 @@ func TestGroupIsTheTopMostWorkload(t *testing.T) {
 		group     api.Workload
 		container string // of the template; empty if that is not certain
 	}{
-		"nobody's":                  {pod(""), api.Workload{Kind: "Pod", Name: "p"}, ""},
-		"Deployment's":              {pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")), api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, "of-the-set"},
-		"somebody's ReplicaSet":     {pod("", controlledBy("apps/v1", "ReplicaSet", "ledger-1")), api.Workload{Group: "argoproj.io", Kind: "Rollout", Name: "ledger"}, "of-the-rollout"},
-		"bare ReplicaSet's":         {pod("", controlledBy("apps/v1", "ReplicaSet", "bare")), api.Workload{Group: "apps", Kind: "ReplicaSet", Name: "bare"}, ""},
-		"CronJob's":                 {pod("", controlledBy("batch/v1", "Job", "nightly-1")), api.Workload{Group: "batch", Kind: "CronJob", Name: "nightly"}, "of-the-job"},
-		"Job's":                     {pod("", controlledBy("batch/v1", "Job", "once")), api.Workload{Group: "batch", Kind: "Job", Name: "once"}, "of-the-job"},
-		"StatefulSet's":             {pod("db-abc", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, "of-the-revision"},
-		"DaemonSet's":               {pod("abc", node), api.Workload{Group: "apps", Kind: "DaemonSet", Name: "node"}, "of-the-revision"},
-		"ReplicationController's":   {pod("", controlledBy("v1", "ReplicationController", "old")), api.Workload{Kind: "ReplicationController", Name: "old"}, ""},
-		"Pod's":                     {pod("", controlledBy("v1", "Pod", "driver")), api.Workload{Kind: "Pod", Name: "driver"}, ""},
-		"ConfigMap's":               {pod("", controlledBy("v1", "ConfigMap", "c")), api.Workload{Kind: "ConfigMap", Name: "c"}, ""},
-		"revision is gone":          {pod("db-gone", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
-		"revision is not its own":   {pod("db-foreign", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
-		"of a kind we do not know":  {pod("", controlledBy("example.com/v1", "Shop", "s")), api.Workload{Group: "example.com", Kind: "Shop", Name: "s"}, ""},
-		"ReplicaSet of other group": {pod("", controlledBy("example.com/v1", "ReplicaSet", "biller-1")), api.Workload{Group: "example.com", Kind: "ReplicaSet", Name: "biller-1"}, ""},
+		"bare pod":                    {pod(""), api.Workload{Kind: "Pod", Name: "p"}, ""},
+		"Deployment's":                {pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")), api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, "of-the-set"},
+		"ReplicaSet of a custom kind": {pod("", controlledBy("apps/v1", "ReplicaSet", "ledger-1")), api.Workload{Group: "argoproj.io", Kind: "Rollout", Name: "ledger"}, "of-the-rollout"},
+		"bare ReplicaSet's":           {pod("", controlledBy("apps/v1", "ReplicaSet", "bare")), api.Workload{Group: "apps", Kind: "ReplicaSet", Name: "bare"}, ""},
+		"CronJob's":                   {pod("", controlledBy("batch/v1", "Job", "nightly-1")), api.Workload{Group: "batch", Kind: "CronJob", Name: "nightly"}, "of-the-job"},
+		"Job's":                       {pod("", controlledBy("batch/v1", "Job", "once")), api.Workload{Group: "batch", Kind: "Job", Name: "once"}, "of-the-job"},
+		"StatefulSet's":               {pod("db-abc", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, "of-the-revision"},
+		"DaemonSet's":                 {pod("abc", node), api.Workload{Group: "apps", Kind: "DaemonSet", Name: "node"}, "of-the-revision"},
+		"ReplicationController's":     {pod("", controlledBy("v1", "ReplicationController", "old")), api.Workload{Kind: "ReplicationController", Name: "old"}, ""},
+		"Pod's":                       {pod("", controlledBy("v1", "Pod", "driver")), api.Workload{Kind: "Pod", Name: "driver"}, ""},
+		"ConfigMap's":                 {pod("", controlledBy("v1", "ConfigMap", "c")), api.Workload{Kind: "ConfigMap", Name: "c"}, ""},
+		"revision is gone":            {pod("db-gone", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
+		"revision is not its own":     {pod("db-foreign", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
+		"custom kind":                 {pod("", controlledBy("example.com/v1", "Shop", "s")), api.Workload{Group: "example.com", Kind: "Shop", Name: "s"}, ""},
+		"ReplicaSet of other group":   {pod("", controlledBy("example.com/v1", "ReplicaSet", "biller-1")), api.Workload{Group: "example.com", Kind: "ReplicaSet", Name: "biller-1"}, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestRevisionIsTheControllersOwn(t *testing.T) {
 	}
 }
 
-func TestMissingOwnerIsAnError(t *testing.T) {
+func TestMissingOrReplacedOwnerIsAnError(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1")}
 	set.UID = "another"
 	c := fake.NewClientBuilder().WithObjects(set).Build()
@@ -196,7 +196,7 @@ func TestMissingOwnerIsAnError(t *testing.T) {
 	require.Error(t, err)
 }
 
-// counting counts the reads.
+// counting returns a reader that counts its reads.
 func counting(c client.WithWatch, reads *int) client.Reader {
 	return interceptor.NewClient(c, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
@@ -206,8 +206,8 @@ func counting(c client.WithWatch, reads *int) client.Reader {
 	})
 }
 
-// Whoever creates a pod writes its owner references.
-func TestWrongOwnerJoinsNoWorkload(t *testing.T) {
+// The creator of a pod writes its owner references.
+func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 	wrong := func(version, kind, name string) metav1.OwnerReference {
 		owner := controlledBy(version, kind, name)
 		owner.UID = "of-another"
@@ -226,21 +226,21 @@ func TestWrongOwnerJoinsNoWorkload(t *testing.T) {
 		owner metav1.OwnerReference
 		err   error
 	}{
-		"StatefulSet":                  {wrong("apps/v1", "StatefulSet", "db"), errReplaced},
-		"DaemonSet":                    {wrong("apps/v1", "DaemonSet", "node"), errReplaced},
-		"Deployment":                   {wrong("apps/v1", "Deployment", "biller"), errReplaced},
-		"ReplicationController":        {wrong("v1", "ReplicationController", "old"), errReplaced},
-		"Pod":                          {wrong("v1", "Pod", "driver"), errReplaced},
-		"ReplicaSet of another's":      {controlledBy("apps/v1", "ReplicaSet", "stolen"), errReplaced},
-		"Job of another's":             {controlledBy("batch/v1", "Job", "stolen"), errReplaced},
-		"ReplicaSet of nobody":         {controlledBy("apps/v1", "ReplicaSet", "gone"), nil},
-		"ReplicaSet of a spelt kind":   {controlledBy("apps/v1", "ReplicaSet", "spelt"), errNoKind},
-		"StatefulSet that is not":      {controlledBy("apps/v1", "StatefulSet", "x"), nil},
-		"Deployment of the core group": {controlledBy("v1", "Deployment", "biller"), errNoKind},
-		"Deployment of batch":          {controlledBy("batch/v1", "Deployment", "biller"), errNoKind},
-		"deployment":                   {controlledBy("apps/v1", "deployment", "biller"), errNoKind},
-		"Pod of apps":                  {controlledBy("apps/v1", "Pod", "driver"), errNoKind},
-		"version of three parts":       {controlledBy("a/b/c", "Deployment", "biller"), nil},
+		"StatefulSet":                   {wrong("apps/v1", "StatefulSet", "db"), errReplaced},
+		"DaemonSet":                     {wrong("apps/v1", "DaemonSet", "node"), errReplaced},
+		"Deployment":                    {wrong("apps/v1", "Deployment", "biller"), errReplaced},
+		"ReplicationController":         {wrong("v1", "ReplicationController", "old"), errReplaced},
+		"Pod":                           {wrong("v1", "Pod", "driver"), errReplaced},
+		"ReplicaSet with a wrong owner": {controlledBy("apps/v1", "ReplicaSet", "stolen"), errReplaced},
+		"Job with a wrong owner":        {controlledBy("batch/v1", "Job", "stolen"), errReplaced},
+		"ReplicaSet of a missing owner": {controlledBy("apps/v1", "ReplicaSet", "gone"), nil},
+		"ReplicaSet of a misspelt kind": {controlledBy("apps/v1", "ReplicaSet", "spelt"), errNoKind},
+		"missing StatefulSet":           {controlledBy("apps/v1", "StatefulSet", "x"), nil},
+		"Deployment of the core group":  {controlledBy("v1", "Deployment", "biller"), errNoKind},
+		"Deployment of batch":           {controlledBy("batch/v1", "Deployment", "biller"), errNoKind},
+		"kind in lower case":            {controlledBy("apps/v1", "deployment", "biller"), errNoKind},
+		"Pod of apps":                   {controlledBy("apps/v1", "Pod", "driver"), errNoKind},
+		"version of three parts":        {controlledBy("a/b/c", "Deployment", "biller"), nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestWrongOwnerJoinsNoWorkload(t *testing.T) {
 	}
 }
 
-// The cache is behind: a workload was made a moment ago, or made anew.
+// The cache may be behind: a workload is new, or replaces another one of its name.
 func TestUncachedOwnerIsReadLive(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	deployment := &appsv1.Deployment{ObjectMeta: named("biller")}
@@ -265,7 +265,7 @@ func TestUncachedOwnerIsReadLive(t *testing.T) {
 	}{
 		"cached":             {[]client.Object{deployment}, 1},
 		"not cached":         {nil, 2},
-		"its predecessor is": {[]client.Object{predecessor}, 2},
+		"predecessor cached": {[]client.Object{predecessor}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reads := 0
@@ -281,7 +281,7 @@ func TestUncachedOwnerIsReadLive(t *testing.T) {
 	}
 }
 
-func TestIdentitiesAloneAreCached(t *testing.T) {
+func TestCacheKeepsOnlyIdentitiesOfOwners(t *testing.T) {
 	metadata := &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}
 	metadata.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "much"}
 	kept, err := onlyIdentities(nil)(metadata)
@@ -289,7 +289,7 @@ func TestIdentitiesAloneAreCached(t *testing.T) {
 	assert.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}, kept)
 }
 
-func TestLimitRangesAreTheNamespacesOwn(t *testing.T) {
+func TestLimitRangesOfOneNamespaceAreReturned(t *testing.T) {
 	c := fake.NewClientBuilder().WithObjects(
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a"}},
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "b"}},

@@ -23,25 +23,25 @@ import (
 // admissions counts the results of requests, with their reasons.
 var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "metaparticle_admissions_total",
-	Help: "Pods and workloads that came by, by what became of them. " +
+	Help: "Pods and workloads that the API server sent, by result. " +
 		"An object with several reasons counts once for each.",
 }, []string{"resource", "result", "reason"})
 
 func init() { metrics.Registry.MustRegister(admissions) }
 
 // waiting bounds the refusals whose Events are still to be written. The reporter drops the
-// Events of further refusals, and counts the refusals.
+// Events of further refusals, but still counts the refusals.
 const waiting = 100
 
 const (
 	refusedNote = "A pod was refused: %s"
-	// maxNote is the number of bytes that the API server takes in the note of an Event. The
-	// API server refuses an Event with a longer note.
+	// maxNote is the length, in bytes, of the longest note of an Event that the API server
+	// accepts.
 	maxNote = 1024
 )
 
-// reporter counts outcomes, and writes Events at the workloads of refused pods. The API
-// server writes an Event at the ReplicaSet, where few people look.
+// reporter counts outcomes, and writes Events at the workloads of refused pods. Kubernetes
+// itself writes an Event only at the ReplicaSet, where few people look.
 type reporter struct {
 	reader  client.Reader
 	events  enroll.Recorder
@@ -76,7 +76,7 @@ func (r *reporter) observe(o admit.Outcome) {
 	}
 }
 
-// NeedLeaderElection: every replica reports what it refused.
+// NeedLeaderElection returns false, because every replica reports its own refusals.
 func (r *reporter) NeedLeaderElection() bool { return false }
 
 // Start writes Events until the context ends.
@@ -108,8 +108,8 @@ func (r *reporter) above(ctx context.Context, o admit.Outcome) *metav1.PartialOb
 	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Owner.Name}, owner); err != nil {
 		return nil
 	}
-	// The author of a pod writes the name. Another UID belongs to another object, whose
-	// workload gets no Event of this pod.
+	// The author of a pod writes the owner's name. With another UID the owner is another
+	// object, and its workload gets no Event.
 	if owner.GetUID() != o.Owner.UID {
 		return nil
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPublicRegistriesAreTrustedInAnEmptyImage runs itself as it would run in
-// an image without certificates.
+// TestPublicRegistriesAreTrustedInAnEmptyImage runs itself without the system's
+// certificates, as in an empty image.
 func TestPublicRegistriesAreTrustedInAnEmptyImage(t *testing.T) {
 	if os.Getenv("EMPTY_IMAGE") != "" {
 		pool, err := x509.SystemCertPool()

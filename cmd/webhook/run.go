@@ -52,8 +52,8 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	// A limited client in a handler would make a burst of pods wait for seconds. The API
-	// server has limits of its own.
+	// With client-go's rate limit, a burst of pods would wait for seconds. The API server
+	// has limits of its own.
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	m, err := ctrl.NewManager(config, managerOptions(s))
@@ -162,8 +162,8 @@ func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	}
 }
 
-// synced reports whether the caches are full. synced never waits, because a probe asks
-// again.
+// synced reports whether the caches are full. synced waits only a moment, because the
+// kubelet probes again.
 func synced(c cache.Cache) healthz.Checker {
 	return func(r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond)

@@ -55,27 +55,27 @@ const (
 var (
 	enrolling = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "metaparticle_enrolling",
-		Help: "1 while this replica enrolls: it is elected, and its caches are filled. While no replica does, new slots wait.",
+		Help: "1 while this replica is elected to enroll, and its caches are filled. While no replica enrolls, new slots wait.",
 	})
 	interruptions = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "metaparticle_enroll_interruptions_total",
-		Help: "Terms of enrolling that ended, by a lost election or without an API server to work with, while the process went on.",
+		Help: "Terms of enrolling that ended by a lost election or without a working API server, while the process continued.",
 	})
 )
 
 func init() { metrics.Registry.MustRegister(enrolling, interruptions) }
 
-// terms enrolls while this replica is elected, term after term. A manager that loses its
-// election, or cannot fill its caches, wants its process to end. The API server would lose
-// a healthy replica, just when the cluster is in trouble. So each term has a manager and
-// caches of its own.
+// terms enrolls while this replica is elected, term after term. A manager stops for good
+// when it loses its election or cannot fill its caches. If the process then ended, the API
+// server would lose a healthy replica in a cluster in trouble. So each term has a manager
+// and caches of its own.
 type terms struct {
 	config *rest.Config
 	s      settings
 	log    *slog.Logger
-	// options are those of a term's manager.
+	// options returns the options of a term's manager.
 	options func(settings) (ctrl.Options, error)
-	// term waits to be elected, and enrolls.
+	// term runs one term: the replica waits to be elected, then enrolls.
 	term func(context.Context) error
 }
 
@@ -91,8 +91,8 @@ func (t *terms) NeedLeaderElection() bool { return false }
 // errNever reports that enrolling is impossible, whatever the API server does.
 var errNever = errors.New("set up enroll")
 
-// Start returns when ctx ends, or when enrolling is impossible. The process then ends, for
-// people to see. Every other end of a term leads to the next term.
+// Start returns when ctx ends, or when enrolling is impossible. The process then ends, so
+// that people notice. Every other end of a term leads to the next term.
 func (t *terms) Start(ctx context.Context) error {
 	pause := enrollRetry
 	for {
@@ -162,7 +162,7 @@ func termOptions(s settings) (ctrl.Options, error) {
 	return ctrl.Options{
 		Scheme: clientgoscheme.Scheme,
 		Cache:  cache.Options{ByObject: objects, DefaultTransform: cache.TransformStripManagedFields()},
-		// The replica's manager serves the metrics of all.
+		// The replica's own manager serves the metrics of all terms.
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		LeaderElection:          s.leaderElection,
 		LeaderElectionID:        leaderElectionID,

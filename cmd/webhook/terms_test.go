@@ -30,7 +30,7 @@ func interrupted(t *testing.T) int {
 	return int(counted.GetCounter().GetValue())
 }
 
-// The API server's calls go on being answered: the process does not end.
+// The process must not end, because the replica still answers the API server's calls.
 func TestNextTermFollowsAnEndedOne(t *testing.T) {
 	for _, message := range []string{
 		"leader election lost",
@@ -66,7 +66,7 @@ func TestNextTermFollowsAnEndedOne(t *testing.T) {
 	}
 }
 
-// A replica that can never enroll must not look as if it could.
+// A replica that can never enroll must not appear healthy.
 func TestReplicaEndsIfItCanNeverEnroll(t *testing.T) {
 	terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
 	broken := errors.New("no such label")
@@ -74,8 +74,8 @@ func TestReplicaEndsIfItCanNeverEnroll(t *testing.T) {
 	require.ErrorIs(t, terms.Start(t.Context()), broken)
 }
 
-// A real manager gives up when its caches do not fill; the replica does not.
-func TestCachesThatDoNotFillEndNoReplica(t *testing.T) {
+// A real manager gives up when its caches do not fill, but the replica must go on.
+func TestReplicaSurvivesCachesThatDoNotFill(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "the server is overloaded", http.StatusServiceUnavailable)
 	}))
@@ -89,7 +89,7 @@ func TestCachesThatDoNotFillEndNoReplica(t *testing.T) {
 		o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 			return testrestmapper.TestOnlyStaticRESTMapper(clientgoscheme.Scheme), nil
 		}
-		// How long a cache may take is no matter of this test.
+		// The real timeout would prolong the test.
 		o.Controller.CacheSyncTimeout = 50 * time.Millisecond
 		return o, err
 	}

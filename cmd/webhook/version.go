@@ -16,11 +16,11 @@ import (
 
 const (
 	// versionAgain is the pause between two reads of a known version. People upgrade a
-	// cluster a few times a year. A webhook that does not know of an upgrade refuses too
-	// much for so long.
+	// cluster a few times a year. Until the next read after an upgrade, the webhook refuses
+	// more pods than it must.
 	versionAgain = 10 * time.Minute
-	// versionRetry is the pause while the version is not known, and the webhook refuses
-	// some pods for that.
+	// versionRetry is the pause while the version is unknown. In that state the webhook
+	// refuses some pods.
 	versionRetry = 5 * time.Second
 )
 
@@ -29,7 +29,7 @@ type server interface {
 	ServerVersion() (*version.Info, error)
 }
 
-// kubernetes has the cluster's minor version, a little after the start.
+// kubernetes reads the cluster's minor version, at the start and from time to time.
 type kubernetes struct {
 	server server
 	log    *slog.Logger
@@ -39,11 +39,11 @@ type kubernetes struct {
 // minor implements [admit.Options.Kubernetes].
 func (k *kubernetes) minor() int { return int(k.known.Load()) }
 
-// NeedLeaderElection: every replica answers.
+// NeedLeaderElection returns false, because every replica needs the version.
 func (k *kubernetes) NeedLeaderElection() bool { return false }
 
-// Start reads the version until the context ends. After a failed read the last version
-// counts.
+// Start reads the version again and again, until the context ends. After a failed read the
+// last version counts.
 func (k *kubernetes) Start(ctx context.Context) error {
 	for {
 		pause := versionAgain

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// upgraded is a server whose version changes; it has none at first.
+// upgraded is a server whose version changes, and is unknown at first.
 type upgraded struct{ info atomic.Pointer[version.Info] }
 
 func (u *upgraded) ServerVersion() (*version.Info, error) {

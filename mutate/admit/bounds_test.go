@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// slowImages counts the look-ups at once, each of which takes a second.
+// slowImages answers each look-up after a second, and counts the concurrent ones.
 type slowImages struct{ now, most, all, pods atomic.Int32 }
 
 func (s *slowImages) For(image.PullRights) image.Reader {
@@ -43,7 +43,7 @@ func (s *slowImages) Command(ctx context.Context, _ string) (image.Command, erro
 	}
 }
 
-// podOf returns a pod of so many containers that claims.
+// podOf returns a pod that claims a singleton and has a number of containers.
 func podOf(containers int) string {
 	var all []string
 	for i := range containers {
@@ -52,7 +52,7 @@ func podOf(containers int) string {
 	return `{"metadata":{"name":"a","annotations":{"metaparticle.io/singleton":"true"}},"spec":{"containers":[` + strings.Join(all, ",") + `]}}`
 }
 
-func TestPodAsksForFewImagesAtOnce(t *testing.T) {
+func TestConcurrentLookUpsOfOnePodAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		images := new(slowImages)
 		f := mutatetest.Facts{Group: &api.Workload{Kind: "Pod", Name: "a"}}
@@ -64,7 +64,7 @@ func TestPodAsksForFewImagesAtOnce(t *testing.T) {
 	})
 }
 
-func TestSlowImagesEndWithThePodsTime(t *testing.T) {
+func TestSlowLookUpsEndAtTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		f := mutatetest.Facts{Group: &api.Workload{Kind: "Pod", Name: "a"}}
@@ -74,7 +74,7 @@ func TestSlowImagesEndWithThePodsTime(t *testing.T) {
 	})
 }
 
-func TestHugePodCausesNoQuestion(t *testing.T) {
+func TestHugePodCausesNoLookUp(t *testing.T) {
 	response := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: mutatetest.Facts{}}).Handle(t.Context(), mutatetest.Request(podOf(6000)))
 	require.False(t, response.Allowed)
 	assert.True(t, strings.HasPrefix(response.Result.Message, string(reason.ContainerLimit)+": "), response.Result.Message)

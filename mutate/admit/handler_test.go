@@ -26,7 +26,7 @@ const ownedPod = `{"metadata":{"generateName":"biller-1-","annotations":{"metapa
 	"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"biller-1","uid":"1","controller":true}]},
 	"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 
-// asked fails the test when anything is asked of it.
+// asked fails the test at any look-up.
 type asked struct{ t *testing.T }
 
 func (a asked) For(image.PullRights) image.Reader { return a }
@@ -46,15 +46,16 @@ func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 	return nil, nil
 }
 
-func TestUnclaimingPodCausesNoQuestion(t *testing.T) {
+func TestPodWithoutClaimCausesNoLookUp(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
 		NewPodHandler(o).Handle(t.Context(), mutatetest.Request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
 	}
 }
 
-// A kubelet shows its static pods by mirror pods. A refused mirror pod shows nothing.
-func TestUnclaimingMirrorPodPasses(t *testing.T) {
+// A kubelet creates mirror pods to show its static pods. A refused mirror pod would hide
+// them.
+func TestMirrorPodWithoutClaimIsAdmitted(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},
 		"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1","controller":true}]},"spec":{"containers":[{"name":"etcd"}]}}`
@@ -80,7 +81,7 @@ func TestImpossibleOwnerIsNeverRead(t *testing.T) {
 	}
 }
 
-func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
+func TestUpdatesAndSubresourcesGateNoPod(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	r := mutatetest.Request(ownedPod)
 	r.Operation = admissionv1.Update
@@ -94,7 +95,7 @@ func TestOnlyCreationOfPodsIsHandled(t *testing.T) {
 	assert.Empty(t, response.Patches)
 }
 
-func TestOutcomesOfAdmissionsAreCounted(t *testing.T) {
+func TestOutcomeOfEachAdmissionIsObserved(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	var seen []Outcome
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}
@@ -123,7 +124,7 @@ func TestOutcomesOfAdmissionsAreCounted(t *testing.T) {
 	}, seen[2])
 }
 
-func TestUnreadableLimitsRefuseNothing(t *testing.T) {
+func TestUnreadableLimitRangesRefuseNoPod(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: noLimits{}}
 	assert.True(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)
@@ -135,7 +136,7 @@ func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error
 	return nil, mutatetest.Error("away")
 }
 
-// slow never answers by itself.
+// slow answers only when the context of the call ends.
 type slow struct{ mutatetest.Facts }
 
 func (slow) Origin(ctx context.Context, _ string, _ *corev1.Pod) (feature.Origin, error) {
@@ -143,7 +144,7 @@ func (slow) Origin(ctx context.Context, _ string, _ *corev1.Pod) (feature.Origin
 	return feature.Origin{}, ctx.Err()
 }
 
-func TestHandlerAnswersInTime(t *testing.T) {
+func TestHandlerAnswersWithinItsTimeout(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: mutatetest.Facts{}, Owners: slow{}, Timeout: time.Millisecond}
 	response := NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod))
 	require.False(t, response.Allowed)
@@ -161,9 +162,9 @@ func TestMalformedObjectsAreBadRequests(t *testing.T) {
 	assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
 }
 
-// The webhook never refuses a workload for its claim: that would stop people from
-// repairing it.
-func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
+// The webhook never refuses a workload for its claim, so that people can repair the
+// workload.
+func TestWorkloadsGetWarningsInsteadOfRefusals(t *testing.T) {
 	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(
 		`{"metadata":{"annotations":{"metaparticle.io/singleton":"?","metaparticle.io/x":"","metaparticle.io/inject":"false"}},
 		"spec":{"template":{"spec":{"hostNetwork":true,"containers":[]}}}}`))
@@ -171,7 +172,7 @@ func TestWorkloadsAreWarnedAndNeverRefused(t *testing.T) {
 	assert.Len(t, response.Warnings, 2)
 }
 
-func TestWorkloadSubresourcesAreLeftAlone(t *testing.T) {
+func TestWorkloadSubresourcesAreNotPatched(t *testing.T) {
 	r := mutatetest.Request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}}}`)
 	r.SubResource = "scale"
 	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)

@@ -17,7 +17,7 @@ import (
 )
 
 // Webhooks see objects before the API server has validated them.
-func TestHugeObjectsAreAnsweredBriefly(t *testing.T) {
+func TestHugeObjectsGetShortAnswers(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	claim := `"annotations":{"metaparticle.io/singleton":"true"}`
 	many := func(format string) string {
@@ -37,13 +37,13 @@ func TestHugeObjectsAreAnsweredBriefly(t *testing.T) {
 		"an owner's kind":     {pods: pod(claim+`,"ownerReferences":[{"apiVersion":"apps/v1","uid":"1","controller":true,"kind":"`+huge+`"}]`, app)},
 		"unknown annotations": {pods: pod(`"name":"a","annotations":{`+many(`"metaparticle.io/x%d":""`)+`}`, app)},
 		"many containers":     {pods: pod(`"name":"a",`+claim, `"containers":[`+many(`{"name":"c%d"}`)+`]`)},
-		"a container that is not there, of many": {pods: pod(
+		"an unknown container, of many": {pods: pod(
 			`"name":"a","annotations":{"metaparticle.io/lock":"a","metaparticle.io/containers":"x,y,z"}`, `"containers":[`+many(`{"name":"c%d"}`)+`]`)},
-		"what is no pod": {pods: `{"spec":{"containers":` + strings.Repeat("1", 1<<20) + `}}`},
+		"a malformed pod": {pods: `{"spec":{"containers":` + strings.Repeat("1", 1<<20) + `}}`},
 		"a workload's annotations": {workloads: `{"metadata":{"annotations":{` + many(`"metaparticle.io/x%d":"1"`) + `}},
 			"spec":{"template":{"metadata":{"annotations":{` + many(`"metaparticle.io/x%d":"2"`) + `}}}}}`},
 		"a workload's containers": {workloads: `{"metadata":{` + claim + `},"spec":{"template":{"spec":{"containers":[` + many(`{"name":"c%d","ports":[{"containerPort":13132}]}`) + `]}}}}`},
-		"what is no workload":     {workloads: `{"metadata":` + strings.Repeat("1", 1<<20) + `}`},
+		"a malformed workload":    {workloads: `{"metadata":` + strings.Repeat("1", 1<<20) + `}`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestHugeObjectsAreAnsweredBriefly(t *testing.T) {
 	}
 }
 
-// A resource becomes a label of a metric, which is kept for ever.
+// The resource becomes a metric's label, and a process keeps each label for ever.
 func TestOnlyKnownResourcesAreObserved(t *testing.T) {
 	for resource, want := range map[string]string{
 		"deployments": "deployments", "statefulsets": "statefulsets", "daemonsets": "daemonsets", "replicasets": "replicasets",

@@ -80,7 +80,7 @@ func TestGatedPodKeepsItsMarks(t *testing.T) {
 	}
 }
 
-func TestOnlyMissingMarksComeBack(t *testing.T) {
+func TestOnlyMissingMarksAreRestored(t *testing.T) {
 	gated := living(t, "deployment-pod")
 	marks := func(label, slots string) *corev1.Pod {
 		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
@@ -103,12 +103,12 @@ func TestOnlyMissingMarksComeBack(t *testing.T) {
 		return p
 	}
 	for name, test := range map[string]struct{ before, now *corev1.Pod }{
-		"another value is the policy's":    {gated, changed},
-		"marks on a pod without a gate":    {marks("true", "lock.a"), bare(marks("", ""))},
-		"an agent, and nothing that waits": {ungated, bare(ungated)},
-		"an agent that is no sidecar":      {noSidecar, bare(noSidecar)},
-		"a pod that never had any":         {bare(gated), bare(gated)},
-		"marks that come without a gate":   {bare(marks("", "")), marks("true", "lock.a")},
+		"a mark with another value":         {gated, changed},
+		"marks on a pod without a gate":     {marks("true", "lock.a"), bare(marks("", ""))},
+		"an agent without a shim":           {ungated, bare(ungated)},
+		"an agent that is no sidecar":       {noSidecar, bare(noSidecar)},
+		"a pod without marks":               {bare(gated), bare(gated)},
+		"new marks on a pod without a gate": {bare(marks("", "")), marks("true", "lock.a")},
 	} {
 		response, _ := updated(t, test.before, test.now)
 		assert.True(t, response.Allowed, name)

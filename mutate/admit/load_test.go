@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// handled is a transport without a network.
+// handled is a transport that calls a handler without a network.
 type handled struct{ http.Handler }
 
 func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -32,7 +32,7 @@ func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer.Result(), nil
 }
 
-// busy is a handler whose calls last until they are let go.
+// busy is a handler whose calls last until end is closed.
 type busy struct{ begun, end chan struct{} }
 
 func newBusy() busy { return busy{begun: make(chan struct{}, enough+1), end: make(chan struct{})} }
@@ -43,8 +43,8 @@ func (b busy) Handle(context.Context, admission.Request) admission.Response {
 	return admission.Allowed("")
 }
 
-// apiServer posts a review with the client that an API server makes for a
-// webhook: it obeys Retry-After.
+// apiServer posts a review with the API server's own client for webhooks, which obeys
+// Retry-After.
 func apiServer(t *testing.T, webhook http.Handler, timeout time.Duration, body string) (string, error) {
 	t.Helper()
 	config := &rest.Config{Host: "https://webhook", QPS: -1, ContentConfig: rest.ContentConfig{
@@ -58,7 +58,7 @@ func apiServer(t *testing.T, webhook http.Handler, timeout time.Duration, body s
 	return string(answer), err
 }
 
-func TestOverloadedWebhookIsAskedAgain(t *testing.T) {
+func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler, body := newBusy(), review(t, mutatetest.Request(ownedPod))
 		webhook := Serve(handler, &load.Limit{Max: 1})
@@ -90,10 +90,10 @@ func TestOverloadedWebhookIsAskedAgain(t *testing.T) {
 // maxObjects is the number of objects whose estimate is the bound of one call.
 const maxObjects = 64 << 20 / (2 << 10)
 
-// enough calls are far more than a webhook has memory for.
+// enough is a number of calls that exceeds every webhook's memory.
 const enough = 1000
 
-// flood calls until a call is turned away, and counts those that are handled.
+// flood sends calls until the webhook turns one away, and counts the handled calls.
 func flood(t *testing.T, limit *load.Limit, body string) (handled int, answer *httptest.ResponseRecorder) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
 	assert.Zero(t, limit.Used())
 }
 
-// silent is a body of which nothing arrives before the call is over.
+// silent is a body that delivers nothing before the call is over.
 type silent struct{ asked, over chan struct{} }
 
 func (s silent) Read([]byte) (int, error) {
@@ -168,7 +168,7 @@ func (s silent) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
+func TestAnnouncedLengthTakesNoShare(t *testing.T) {
 	limit := new(load.Limit)
 	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 		return admission.Allowed("")
@@ -202,7 +202,7 @@ func TestAnnouncedLengthTakesNothingFromOthers(t *testing.T) {
 }
 
 // A caller that sends a header and waits holds nothing but its connection.
-func TestCallsWithoutABodyKeepNobodyOut(t *testing.T) {
+func TestCallsWithoutBodyLeaveRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
 		close(handler.end)
@@ -217,7 +217,7 @@ func TestCallsWithoutABodyKeepNobodyOut(t *testing.T) {
 		}
 		var ends []io.Closer
 		for range enough {
-			body, end := io.Pipe() // nothing ever comes
+			body, end := io.Pipe() // no byte ever arrives
 			ends = append(ends, end)
 			go call(body)
 		}
@@ -247,8 +247,8 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// Reading megabytes for nothing is most of what a flood costs.
-func TestBodyWithoutRoomIsNotRead(t *testing.T) {
+// The reading of useless megabytes is most of a flood's cost.
+func TestBodyIsNotReadIfLoadIsFull(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()
 	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // each byte counts four times

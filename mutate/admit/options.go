@@ -26,8 +26,8 @@ const defaultTimeout = 5 * time.Second
 
 // Owners finds the origins of pods.
 type Owners interface {
-	// Origin follows the controllers of a pod, which has one, to the top-most:
-	// ReplicaSet to Deployment, Job to CronJob, and so on.
+	// Origin follows the controllers of a pod up to the top-most, such as from ReplicaSet
+	// to Deployment. The pod has a controller.
 	//
 	// Origin has the template of this very pod, or nil where the template is not
 	// certain. A template of another revision may lack a container, which would run
@@ -42,18 +42,19 @@ type Limits interface {
 
 // Outcome is the result of one request, for metrics and Events.
 type Outcome struct {
-	// Resource is "pods", or the workload's, as "deployments".
+	// Resource is "pods", or the resource of the workload, such as "deployments".
 	Resource  string
 	Namespace string
 	// Name is the object's name, or its generateName.
 	Name string
 	// Owner is the controller of a pod, if any. People look for Events there.
 	Owner *metav1.OwnerReference
-	// Changed is true if there is a patch.
+	// Changed is true if the answer has a patch.
 	Changed bool
-	// Denied is true if the object does not get in. A workload's Reasons are warnings.
+	// Denied is true if the webhook refuses the object. The Reasons of a workload are
+	// warnings.
 	Denied bool
-	// Reasons and Message are empty if nothing is against the object.
+	// Reasons and Message are empty if the webhook has no objection.
 	Reasons []reason.Reason
 	Message string
 	DryRun  bool
@@ -75,8 +76,8 @@ type Options struct {
 	Owners     Owners
 	// Limits may be nil: the resources of the agent then ignore LimitRanges.
 	Limits Limits
-	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while
-	// the version is not known; nil is never known. Kubernetes must not block.
+	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while the
+	// version is unknown. With nil the version stays unknown. Kubernetes must not block.
 	Kubernetes func() int
 	// Timeout bounds one request; zero means 5 s.
 	Timeout time.Duration
@@ -86,7 +87,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// observe logs an outcome with reasons, and passes every outcome on.
+// observe logs an outcome with reasons, and passes every outcome to Observe.
 func (o Options) observe(outcome Outcome) {
 	if o.Log != nil && len(outcome.Reasons) > 0 {
 		o.Log.Info("spoke against an object", "resource", outcome.Resource, "namespace", outcome.Namespace,
@@ -112,8 +113,8 @@ func (o Options) logger() *slog.Logger {
 	return o.Log
 }
 
-// malformed answers text that is no object of its kind. The error of a decoder quotes the
-// text, so the answer is cut.
+// malformed returns the answer to text that does not decode. The error of a decoder quotes
+// the text, so the answer is cut.
 func malformed(err error) admission.Response {
 	return admission.Errored(http.StatusBadRequest, errors.New(api.Brief(err.Error(), reason.MaxCause)))
 }

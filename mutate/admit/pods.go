@@ -81,8 +81,8 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
 }
 
-// subject gathers the facts about a pod. For a pod that claims nothing the webhook asks
-// nothing; Inject finds the mistakes of such a pod.
+// subject gathers the facts about a pod. For a pod that claims nothing, subject reads no
+// owner and no limits. Inject finds the mistakes of such a pod.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)
@@ -91,7 +91,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	}
 	if h.Limits != nil {
 		if s.Limits, err = h.Limits.LimitRanges(ctx, r.Namespace); err != nil {
-			// LimitRanges only shape resources; a range itself refuses the pod that does not fit.
+			// LimitRanges only shape the agent's resources. The API server refuses a pod
+			// that does not fit.
 			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
 		}
 	}

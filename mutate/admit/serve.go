@@ -26,19 +26,20 @@ import (
 )
 
 // maxBytes is far above the largest call of the API server: two objects of at most 3 MB
-// each, and a little around them.
+// each, and a little text around them.
 const maxBytes = 7 << 20
 
 var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGroupVersion.String())
 
 // Serve returns an HTTP handler that answers the API server's calls with a handler. Serve
-// reads and writes as [admission.Webhook] does, for the one version that the webhook's
-// configuration asks for. Serve decodes the text only once, because each pod's start waits.
+// uses the format of [admission.Webhook], in the only version that the webhook's
+// configuration names. Serve decodes the text only once, because each pod's start waits for
+// the answer.
 //
 // A call without room beside the others gets 429 at once. All handlers of a process share
 // one limit; nil bounds nothing.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
-	// The library's Handle makes an answer of a panic.
+	// The library's Handle turns a panic into an answer.
 	hook := &admission.Webhook{Handler: written{handler}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		share := limit.Share()
@@ -65,7 +66,7 @@ func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 	})
 }
 
-// read reads and decodes a review, as far as the load has room.
+// read reads and decodes a review, if the load has room.
 func read(w http.ResponseWriter, r *http.Request, share *load.Share) (admission.Request, error) {
 	if kind := r.Header.Get("Content-Type"); kind != "application/json" {
 		return admission.Request{}, fmt.Errorf("content type %q: %w", api.Brief(kind, reason.MaxName), errNoReview)
@@ -87,7 +88,7 @@ func read(w http.ResponseWriter, r *http.Request, share *load.Share) (admission.
 	return admission.Request{AdmissionRequest: *review.Request}, nil
 }
 
-// written is a handler that writes its patch out.
+// written is a handler that encodes the patch of its answer.
 type written struct{ admission.Handler }
 
 // Handle implements [admission.Handler].
@@ -101,12 +102,12 @@ func (h written) Handle(ctx context.Context, r admission.Request) admission.Resp
 	return response
 }
 
-// overloaded has the caller try again. The API server's client obeys Retry-After within the
-// time that the webhook's configuration gives a call. The controller of a pod that is
-// refused after that tries again.
+// overloaded tells the caller to try again. The API server's client obeys Retry-After
+// within the time that the webhook's configuration gives a call. After a later refusal the
+// pod's controller tries again.
 func overloaded(w http.ResponseWriter) {
-	// The shortest pause that the header can say. A call takes milliseconds, or as long
-	// as a registry.
+	// One second is the shortest pause that the header allows. Most calls take
+	// milliseconds, and some wait for a registry.
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, load.ErrOverloaded.Error(), http.StatusTooManyRequests)
 }

@@ -31,7 +31,7 @@ func call(t *testing.T, handler admission.Handler, contentType, body string) *ht
 	return answer
 }
 
-// review returns the API server's text of a request.
+// review returns the AdmissionReview of a request, as JSON.
 func review(t *testing.T, r admission.Request) string {
 	t.Helper()
 	r.UID = "705ab4f5"
@@ -63,17 +63,17 @@ func TestServerSendsTheHandlersAnswer(t *testing.T) {
 	assert.JSONEq(t, string(operations), string(got.Response.Patch))
 }
 
-func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
+func TestBodiesOtherThanReviewsAreRefused(t *testing.T) {
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	whole := review(t, mutatetest.Request(`{}`))
 	for name, c := range map[string]struct{ contentType, body string }{
 		"another content type": {"text/plain", whole},
 		"no JSON":              {"application/json", "{"},
-		"nothing":              {"application/json", ""},
+		"empty":                {"application/json", ""},
 		"another kind":         {"application/json", `{"kind":"Pod","apiVersion":"v1"}`},
 		"another version":      {"application/json", strings.Replace(whole, "k8s.io/v1", "k8s.io/v1beta1", 1)},
 		"no request":           {"application/json", `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}`},
-		"too much":             {"application/json", `{"a":"` + strings.Repeat("x", maxBytes) + `"}`},
+		"too long":             {"application/json", `{"a":"` + strings.Repeat("x", maxBytes) + `"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, http.StatusBadRequest, call(t, handler, c.contentType, c.body).Code)
@@ -81,8 +81,8 @@ func TestOtherBodiesThanReviewsAreRefused(t *testing.T) {
 	}
 }
 
-// A panic must refuse one object, and end nothing.
-func TestHandlerPanicBecomesAnAnswer(t *testing.T) {
+// A panic must refuse one object, and must not end the process.
+func TestHandlerPanicRefusesOneObject(t *testing.T) {
 	panics := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("oh") })
 	var got admissionv1.AdmissionReview
 	require.NoError(t, json.Unmarshal(call(t, panics, "application/json", review(t, mutatetest.Request(`{}`))).Body.Bytes(), &got))

@@ -20,8 +20,8 @@ func NewWorkloadHandler(o Options) admission.Handler { return workloadHandler{o}
 
 type workloadHandler struct{ Options }
 
-// Handle implements [admission.Handler]. Handle never refuses: a problem is a warning here
-// and an error at the pods.
+// Handle implements [admission.Handler]. Handle never refuses a workload: a problem is only
+// a warning here, but refuses the pods.
 func (h workloadHandler) Handle(_ context.Context, r admission.Request) admission.Response {
 	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {
 		return admission.Allowed("")
@@ -45,8 +45,9 @@ var workloadResources = []string{"cronjobs", "daemonsets", "deployments", "jobs"
 // otherResource stands for every resource outside of the configuration.
 const otherResource = "other"
 
-// resourceOf names the resource of a request. The name becomes a label of a metric, which
-// is kept for ever, and a caller that is no API server may send any name.
+// resourceOf returns the resource of a request, or otherResource. The name becomes a
+// metric's label, which is kept for ever. A caller other than the API server may send any
+// name.
 func resourceOf(r admission.Request) string {
 	if slices.Contains(workloadResources, r.Resource.Resource) {
 		return r.Resource.Resource

@@ -15,10 +15,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The functions of this file carry an action of a probe or a hook over to the agent. Each
-// returns the problem, in words that follow the action's name, or an empty text.
+// The functions of this file translate an action of a probe or a hook into the agent's
+// form. Each also returns the problem with the action, or an empty text. In a message, the
+// problem follows the action's name.
 
-// carryGet carries an HTTP request over.
+// carryGet returns an HTTP request in the agent's form.
 func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api.HTTPGetAction, string) {
 	if action.Protocol != nil && *action.Protocol != corev1.HTTPProtocolHTTP1 {
 		return nil, fmt.Sprintf("whose httpGet.protocol is %s", *action.Protocol)
@@ -35,7 +36,7 @@ func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api
 	return out, cmp.Or(problem, f.loopback(action.Host))
 }
 
-// carryGRPC carries a health check by gRPC over.
+// carryGRPC returns a gRPC health check in the agent's form.
 func carryGRPC(action *corev1.GRPCAction) (*api.GRPCAction, string) {
 	out := &api.GRPCAction{Port: int(action.Port)}
 	if action.Service != nil {
@@ -56,7 +57,7 @@ func carryGRPC(action *corev1.GRPCAction) (*api.GRPCAction, string) {
 	return out, ""
 }
 
-// portNumber resolves the name of a port among the container's own, as the kubelet does.
+// portNumber resolves the name of a port of the container, as the kubelet does.
 func portNumber(c *corev1.Container, port intstr.IntOrString) (int, string) {
 	if port.Type == intstr.Int {
 		return port.IntValue(), invalidPort(port.IntValue())
@@ -78,7 +79,7 @@ func invalidPort(port int) string {
 }
 
 // loopback returns the problem with a loopback address. The kubelet reaches the node by
-// such an address, and the agent reaches the pod. Both are the same on the node's network.
+// such an address, and the agent reaches the pod. On the node's network both are the same.
 func (f Facts) loopback(host string) string {
 	ip := net.ParseIP(host)
 	if f.Spec.HostNetwork || host != "localhost" && (ip == nil || !ip.IsLoopback()) {

@@ -14,12 +14,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxContainers bounds the containers of a pod that claims: each container may be a
+// maxContainers bounds the containers of a pod that claims: each container may cost a
 // look-up, and a node runs about a hundred pods. Eight look-ups at once, of 300 ms each,
 // end within the time of one admission.
 const maxContainers = 100
 
-// defaultContainer names the container that kubectl logs and exec take by default.
+// defaultContainer is the annotation with the container that kubectl logs and exec use by
+// default.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
 
 // proxies are the containers that well-known injectors add to pods, by their names. Where
@@ -45,9 +46,9 @@ func judgeNumber(pod *corev1.Pod) reason.Refusals {
 	return refusals
 }
 
-// gatedContainers returns the indices of the containers that wait for the slot. Containers
-// that were gated before count before all others. So the container of a later injector
-// stays ungated when the pod passes again.
+// gatedContainers returns the indices of the containers that wait for the slot. If neither
+// the annotation nor the template names them, the containers with a shim of an earlier pass
+// stay the only ones. So the container of a later injector stays ungated.
 func gatedContainers(f Facts) []int {
 	indices := func(match func(*corev1.Container) bool) []int {
 		var found []int
@@ -89,7 +90,7 @@ func containerNames(spec *corev1.PodSpec) []string {
 }
 
 // missing returns the names that no container and no init container of the pod has. An
-// injected container is none of the pod's.
+// injected container does not count.
 func missing(pod *corev1.Pod, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		named := func(c corev1.Container) bool { return c.Name == name }
@@ -98,7 +99,7 @@ func missing(pod *corev1.Pod, names []string) []string {
 	})
 }
 
-// judgeContainers refuses names that are no container of the pod.
+// judgeContainers refuses an annotation that names a container the pod does not have.
 func judgeContainers(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range missing(p.Pod, p.Request.Containers) {
@@ -108,7 +109,8 @@ func judgeContainers(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchContainers shows kubectl a gated container where the pod names none.
+// patchContainers makes a gated container kubectl's default, unless the pod names a
+// default.
 func patchContainers(p *Pod, d *patch.Document) {
 	if _, ok := p.Annotations[defaultContainer]; !ok {
 		d.Set(p.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package feature is the list of what a gate touches in a pod: commands, probes, hooks,
+// Package feature lists everything that a gate touches in a pod: commands, probes, hooks,
 // ports, resources, and so on. Each feature has a file of its own.
 //
 // Guarantee: a feature judges the pod that arrived, and patches the pod only if no feature
-// refuses it. A patch is a state that is to hold; a pod in that state gets no operation.
+// refuses it. A patch describes a state, and a pod in that state gets no operation.
 //
-// Not guaranteed: a feature sees one pod only. The package knows no owners and no cluster
-// but by [Facts].
+// Not guaranteed: a feature sees one pod only. Of owners and of the cluster, the package
+// knows only [Facts].
 package feature
 
 import (
@@ -16,12 +16,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// feature is one concern of a gate. A nil function has nothing to say or to do.
+// feature is one concern of a gate. Nil functions are skipped.
 type feature struct {
 	name string
-	// judge returns everything against the gate that the pod asks for.
+	// judge returns the refusals of the gate that the pod asks for.
 	judge func(*Pod) reason.Refusals
-	// judgeContainer is judge for one of the pod's own containers.
+	// judgeContainer returns the refusals of one of the pod's own containers.
 	judgeContainer func(*Pod, place) reason.Refusals
 	// warn returns the warnings about a pod that gets in.
 	warn func(*Pod) reason.Refusals
@@ -29,10 +29,10 @@ type feature struct {
 	patch func(*Pod, *patch.Document)
 }
 
-// features are in the order of the judgements and of the patches. The first refusal gives
-// the Event of the pod's workload its name, so the order is also the order of repairs.
+// features are in the order of the judgements and of the patches. The first refusal names
+// the Event of the pod's workload, so people repair pods in this order.
 var features = []feature{
-	// These say whether the pod can have a gate at all.
+	// These features decide whether the pod can have a gate at all.
 	{name: "containers", judge: judgeContainers, patch: patchContainers},
 	{name: "processes", judge: judgeProcesses, warn: warnOfToken},
 	{name: "platform", judge: judgePlatform},
@@ -69,8 +69,8 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 	return p, nil
 }
 
-// Judge returns everything against gating the pod. People repair a pod container by
-// container, so neighbours in the list that judge containers take turns.
+// Judge returns all refusals of the pod. People repair a pod container by container. So
+// neighbouring features that judge containers finish one container before the next.
 func (p *Pod) Judge() reason.Refusals {
 	var refusals reason.Refusals
 	own := p.own()

@@ -19,7 +19,7 @@ func TestEachFeatureHasOneFile(t *testing.T) {
 	}
 }
 
-func TestSidecarPatchesAfterPatchesByIndex(t *testing.T) {
+func TestSidecarIsPatchedAfterFeaturesThatUseIndices(t *testing.T) {
 	at := map[string]int{}
 	for i, f := range features {
 		at[f.name] = i

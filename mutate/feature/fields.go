@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeFields refuses the fields of a probe that would be lost. judgeHooks does so for the
-// fields of a hook.
+// judgeFields refuses a probe with a field that the patch would lose. judgeHooks does so
+// for the fields of a hook.
 func judgeFields(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	for _, probe := range p.probes {
@@ -27,7 +27,7 @@ func judgeFields(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// probeFields are the fields, of the actions of a probe, that this version knows.
+// probeFields has the known fields of each action of a probe.
 var probeFields = map[string][]string{
 	"exec":      execFields,
 	"httpGet":   httpGetFields,
@@ -41,9 +41,9 @@ var timingFields = []string{
 	"terminationGracePeriodSeconds",
 }
 
-// lostOfProbe returns a field that would be lost. The agent needs the fields of the action
-// that it takes over, and all fields of a probe that is taken off. The kubelet keeps the
-// others. A null counts as absent.
+// lostOfProbe returns a field that the patch would lose, or an empty text. The agent needs
+// each field of an action that it takes over, and of a probe that is taken off. The kubelet
+// keeps all others. A null counts as absent.
 func lostOfProbe(probe map[string]any, all bool) string {
 	for _, name := range slices.Sorted(maps.Keys(probe)) {
 		known, action := probeFields[name]
@@ -54,7 +54,7 @@ func lostOfProbe(probe map[string]any, all bool) string {
 			continue
 		}
 		if name == "exec" && !all {
-			continue // the kubelet goes on to run the command
+			continue // the kubelet still runs the command
 		}
 		if field := unknownField(probe[name], known); field != "" {
 			return name + "." + field
@@ -63,7 +63,7 @@ func lostOfProbe(probe map[string]any, all bool) string {
 	return ""
 }
 
-// hookFields are the fields, of the actions of a hook, that this version knows.
+// hookFields has the known fields of each action of a hook.
 var hookFields = map[string][]string{
 	"exec":      execFields,
 	"httpGet":   httpGetFields,
@@ -71,7 +71,8 @@ var hookFields = map[string][]string{
 	"sleep":     {"seconds"},
 }
 
-// lostOfHook returns a field of a hook that would be lost. A null counts as absent.
+// lostOfHook returns a field of a hook that the patch would lose, or an empty text. A null
+// counts as absent.
 func lostOfHook(hook map[string]any) string {
 	for _, action := range slices.Sorted(maps.Keys(hook)) {
 		known, ok := hookFields[action]
@@ -86,15 +87,15 @@ func lostOfHook(hook map[string]any) string {
 	return ""
 }
 
-// The fields, of the actions that probes and hooks share, that this version knows.
+// These are the known fields of the actions that probes and hooks share.
 var (
 	execFields      = []string{"command"}
 	httpGetFields   = []string{"path", "port", "host", "scheme", "httpHeaders", "protocol"}
 	tcpSocketFields = []string{"port", "host"}
 )
 
-// unknownField returns the first field of an action that is not known. A null counts as
-// absent.
+// unknownField returns the first unknown field of an action, or an empty text. A null
+// counts as absent.
 func unknownField(action any, known []string) string {
 	fields, _ := action.(map[string]any)
 	for _, field := range slices.Sorted(maps.Keys(fields)) {

@@ -10,8 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeGate refuses a pod that cannot have the gate "pod", and what is left of that gate in a
-// pod with another one. After a lost slot the gate "pod" restarts all containers at once.
+// judgeGate refuses a pod that cannot have the gate "pod": after a lost slot that gate
+// restarts all containers at once. judgeGate also refuses remains of that gate in a pod
+// with another gate.
 func judgeGate(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GatePod {

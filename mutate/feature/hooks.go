@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxGrace bounds a grace, in seconds, to the range of a duration.
+// maxGrace bounds a grace period, in seconds, so that the period fits a duration.
 const maxGrace = 1 << 30
 
 // hook is one hook of a container, with the name of its field and the shim's argument.
@@ -63,8 +63,8 @@ func judgeHooks(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// carryHook returns a hook in the shim's form, or its problem. The API server would have
-// refused some of the problems, but sees a container without its hooks.
+// carryHook returns a hook in the shim's form, or the problem with the hook. The API server
+// would refuse some of these hooks, but never sees them.
 func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to api.Handler, problem string) {
 	actions := 0
 	if from.Exec != nil {
@@ -100,8 +100,8 @@ func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to
 	return to, problem
 }
 
-// carryHooks gives the shim the hooks of its container, and the time of their end. An
-// earlier pass has taken the pod's own hooks out of the container. The hooks of that pass
+// carryHooks gives the shim the hooks of its container, and the grace period. An earlier
+// pass may have taken the pod's own hooks out of the container. The hooks of that pass
 // count until another injector adds new ones.
 func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
@@ -121,8 +121,8 @@ func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.Exe
 	exec.Grace = time.Duration(seconds) * time.Second
 }
 
-// patchHooks takes the hooks of the gated containers from the kubelet: the shim runs them.
-// An init container may have no hooks, and the API server is to refuse those that are there.
+// patchHooks removes the hooks of the gated containers, because the shim runs them. The
+// hooks of an init container stay, so that the API server refuses them.
 func patchHooks(p *Pod, d *patch.Document) {
 	for _, s := range p.shims {
 		if s.list != mainContainers {

@@ -12,8 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// gatedInits returns the indices of the init containers that wait for the slot. An
-// annotation has to name them: a standby whose init containers have run starts sooner.
+// gatedInits returns the indices of the init containers that wait for the slot. Only an
+// annotation gates an init container: a standby whose init containers have run starts
+// sooner.
 func gatedInits(f Facts) []int {
 	var found []int
 	for i, c := range f.Spec.InitContainers {
@@ -30,8 +31,8 @@ func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
 }
 
-// judgeInits refuses native sidecars, and init containers without a main container after
-// them.
+// judgeInits refuses gated native sidecars, and gated init containers without a gated main
+// container.
 func judgeInits(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {

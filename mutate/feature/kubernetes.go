@@ -11,12 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 )
 
-// RestartsAll is the first minor version of Kubernetes 1 in which a container can have all
-// containers of its pod restarted (KEP-5532, on by default). In that version the scheduler
-// also keeps such pods from older nodes.
+// RestartsAll is the first minor version of Kubernetes 1 in which a container can restart
+// all containers of its pod (KEP-5532, on by default). In that version the scheduler also
+// keeps such pods from older nodes.
 const RestartsAll = 36
 
-// MinorVersion returns the minor version of a cluster that is a Kubernetes 1.
+// MinorVersion returns the cluster's minor version of Kubernetes 1.
 func MinorVersion(info *version.Info) (int, error) {
 	// A vendor's build may say 36+.
 	n, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))

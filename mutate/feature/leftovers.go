@@ -40,9 +40,9 @@ func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
 	return refusals
 }
 
-// copied returns the singleton of another workload that the pod was gated for, or an empty
-// text. Only a pod without a controller is a copy: tools that keep the annotations of a pod
-// drop its controller. The slots of a namespace are for every pod with the annotation.
+// copied returns another workload's singleton for which the pod was gated, or an empty
+// text. Only a pod without a controller is a copy: tools that copy a pod drop its
+// controller. Slots of a namespace are open to every pod with the annotation.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// maxLookUps bounds the look-ups of one pod at once. Pods have few containers, and a pod
-// of many leaves the share of its namespace to others.
+// maxLookUps bounds the concurrent look-ups of one pod, so that a pod with many containers
+// does not fill its namespace's queue.
 const maxLookUps = 8
 
 // lookUp is the answer to a look-up. Its zero value means that no image was read.
@@ -61,9 +61,8 @@ func (p *Pod) pullRights() image.PullRights {
 // needsImage reports whether the shim of a container needs anything of the image.
 func needsImage(c *corev1.Container) bool { return len(c.Command) == 0 || needsSignal(c) }
 
-// needsSignal reports whether only the image tells the stop signal, by which the shim knows
-// when to run the preStop hook. A container with an explicit command was not looked up for
-// its command.
+// needsSignal reports whether the image of a container with an explicit command must be
+// read for its stop signal. The shim runs the preStop hook at that signal.
 func needsSignal(c *corev1.Container) bool {
 	if len(c.Command) == 0 || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.StopSignal != nil {
 		return false
@@ -72,7 +71,7 @@ func needsSignal(c *corev1.Container) bool {
 	return before.StopSignal == "" && before.Platforms == nil
 }
 
-// isKnown reports whether the images remember an image, so that no look-up waits.
+// isKnown reports whether an image is in memory, so that no request is needed.
 func isKnown(images image.Images, named string) bool {
 	remembering, ok := images.(interface {
 		Known(image string) (image.Command, bool)
@@ -83,8 +82,9 @@ func isKnown(images image.Images, named string) bool {
 	return ok
 }
 
-// signal returns the image's stop signal if all architectures have the same. A look-up that
-// failed has no signal: people may write a command out because no look-up can succeed.
+// signal returns the image's stop signal if all architectures have the same. After a failed
+// look-up, signal returns an empty text: an explicit command may be there because no
+// look-up succeeds.
 func (l lookUp) signal() string {
 	if l.err != nil {
 		return ""

@@ -14,7 +14,7 @@ import (
 )
 
 // unprivilegedPorts lets the agent, which is not root, listen on ports below 1024 in the
-// holder's stead. Some runtimes allow that to every container of a pod, others to none. A
+// holder's stead. Some runtimes allow that in every container of a pod, others in none. A
 // standby that cannot listen is never Ready, and a rollout that waits for it never ends.
 // Kubernetes counts the setting as safe, and Pod Security allows it everywhere. Zero is no
 // stricter than the setting of any runtime.

@@ -15,7 +15,7 @@ import (
 func (p *Pod) slots() []string { return p.Request.Slots(p.Workload) }
 
 // judgeMarks refuses a pod whose slots have no name yet, and a copy of another workload's
-// pod, which carries that pod's slots. A pod template has neither.
+// pod, which carries that pod's slots. A pod template has neither problem.
 func judgeMarks(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.isTemplate() {
@@ -31,7 +31,7 @@ func judgeMarks(p *Pod) reason.Refusals {
 }
 
 // patchMarks writes the marks by which enroll and the policies know a gated pod. patchMarks
-// takes off the marks of a holder, because the copy of a holder holds nothing.
+// removes the marks of a holder, because the copy of a holder holds nothing.
 func patchMarks(p *Pod, d *patch.Document) {
 	d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
 	d.Set(api.Gated, "metadata", "labels", api.GatedLabel)
@@ -41,8 +41,8 @@ func patchMarks(p *Pod, d *patch.Document) {
 	}
 }
 
-// RemoveMarks takes the marks off a pod that claims nothing. enroll makes rights from the
-// marks.
+// RemoveMarks removes the marks of a pod that claims nothing, because enroll grants rights
+// by marks.
 func RemoveMarks(d *patch.Document) {
 	d.Remove("metadata", "annotations", api.SlotsAnnotation)
 	d.Remove("metadata", "labels", api.GatedLabel)

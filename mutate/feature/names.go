@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeNames refuses containers and volumes of the pod's own under the names of the
-// injected ones.
+// judgeNames refuses the pod's own containers and volumes that have the name of an injected
+// one.
 func judgeNames(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	for _, c := range p.Spec.Containers {

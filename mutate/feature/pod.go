@@ -51,7 +51,7 @@ type Pod struct {
 	// gated and inits are the indices of the containers, and of the init containers,
 	// that wait for the slot.
 	gated, inits []int
-	// probes are those of the gated containers.
+	// probes are the probes of the gated containers.
 	probes []carriedProbe
 	// shims are the new commands of the gated containers. LookUp fills them.
 	shims []shim
@@ -81,7 +81,7 @@ func (f Facts) isTemplate() bool { return len(f.Path) > 0 }
 // Go types of this build do not know.
 func (f Facts) field(path ...any) any { return f.Document.Get(slices.Concat(f.Path, path)...) }
 
-// place is the list of the pod that has a container, and the index in the list.
+// place locates a container: the list of the pod, and the index in that list.
 type place struct {
 	list  string
 	index int
@@ -131,8 +131,8 @@ func (f Facts) container(at place) *corev1.Container {
 }
 
 // own returns the places of the pod's own containers, without the injected containers. With
-// shims the main containers come first, because most of the features are theirs. A gate
-// outside of the containers has them in the order of their start.
+// shims the main containers come first, because most of the features are theirs. With any
+// other gate the containers are in the order of their start.
 func (f Facts) own() []place {
 	mains, inits := make([]place, 0, len(f.Spec.Containers)), make([]place, 0, len(f.Spec.InitContainers))
 	for i := range f.Spec.Containers {

@@ -12,7 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgePorts keeps the agent's own port free. On the node's network the agent has no port.
+// judgePorts refuses a container that declares the agent's own port. On the node's network
+// the agent has no port.
 func judgePorts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c := p.container(at)

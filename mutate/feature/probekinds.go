@@ -13,11 +13,13 @@ import (
 
 // probeKind is one of the three probes of a container.
 type probeKind struct {
-	// name is the agent's name of the kind; empty for a probe that is taken off.
+	// name is the agent's name of the kind. The name is empty for a probe that is taken
+	// off.
 	name string
 	// field is the container's field.
 	field string
-	// in returns the container's probe; of returns the probe's place in the record.
+	// in returns the container's probe; of returns the probe's field in the agent's
+	// arguments.
 	in func(c *corev1.Container) *corev1.Probe
 	of func(p *api.Probes) **api.Probe
 }

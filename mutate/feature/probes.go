@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// carryProbes carries the probes of the gated containers over. The containers declare some
-// of the probes. The arguments of the agent have the startup probes of an earlier pass.
+// carryProbes returns the probes of the gated containers in the agent's form. An earlier
+// pass may have moved startup probes from a container into the agent's arguments.
 func carryProbes(f Facts, gated []int) []carriedProbe {
 	before := recordedProbes(f.Pod)
 	var all []carriedProbe
@@ -45,18 +45,18 @@ func carryProbes(f Facts, gated []int) []carriedProbe {
 }
 
 // sound reports whether a recorded probe has numbers that a probe may have. A person may
-// have written the record, and no API server judges it.
+// have written the record, and the API server does not validate it.
 func sound(p *api.Probe) bool {
 	timings := []int{p.InitialDelaySeconds + 1, p.TimeoutSeconds, p.PeriodSeconds, p.SuccessThreshold, p.FailureThreshold}
 	return slices.Min(timings) > 0 && slices.Max(timings) <= math.MaxInt32
 }
 
-// recordedProbes returns the probes in the arguments of the pod's agent, by container. The
-// last pass has written them.
+// recordedProbes returns the probes in the arguments of the pod's agent, by container. An
+// earlier pass has written them.
 func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, c := range pod.Spec.InitContainers {
-		// A left-over helper of another gate keeps its arguments for ever.
+		// A left-over container of another gate may have old arguments.
 		if c.Name == api.AgentContainer && isInjected(pod, c.Name) {
 			maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
 		}
@@ -64,8 +64,9 @@ func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	return all
 }
 
-// carryProbe returns a declared probe in the agent's form, or its problem. A probe that
-// asks the agent already has the timings of now and the action of the earlier pass.
+// carryProbe returns a declared probe in the agent's form, or its problem. If the probe
+// already asks the agent, its action comes from the earlier pass, and its timings count as
+// they are.
 func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
 	out := &api.Probe{
 		InitialDelaySeconds:           int(p.InitialDelaySeconds),
@@ -157,9 +158,9 @@ func (p *Pod) probesByContainer() map[string]api.Probes {
 	return all
 }
 
-// unaim reports whether a probe asks the agent already, and returns the probe's own
-// command without the agent's. Another injector may have put words before the agent's. The
-// own command is empty where the agent itself makes the probe.
+// unaim reports whether a probe asks the agent already, and returns the probe's own command
+// without the agent's. Another injector may have put words before the agent's. That command
+// is empty if the agent itself probes the application.
 func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
 	switch {
 	case kind.takenOff():

@@ -21,13 +21,13 @@ func TestTokenWarningNeedsAllOfItsCauses(t *testing.T) {
 		request api.Request
 		warned  bool
 	}{
-		"shared, gate pod":       {corev1.PodSpec{ShareProcessNamespace: new(true), AutomountServiceAccountToken: new(false)}, claim(api.GatePod), true},
-		"of the node":            {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(false)}, claim(api.GateReadiness), true},
-		"it has a token":         {corev1.PodSpec{HostPID: true}, claim(api.GatePod), false},
-		"it asks for a token":    {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(true)}, claim(api.GatePod), false},
-		"not shared":             {corev1.PodSpec{ShareProcessNamespace: new(false), AutomountServiceAccountToken: new(false)}, claim(api.GatePod), false},
-		"no claim":               {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(false)}, api.Request{Gate: api.GatePod}, false},
-		"refused, for processes": {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(false)}, claim(api.GateContainer), false},
+		"shared, gate pod":        {corev1.PodSpec{ShareProcessNamespace: new(true), AutomountServiceAccountToken: new(false)}, claim(api.GatePod), true},
+		"processes of the node":   {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(false)}, claim(api.GateReadiness), true},
+		"application has a token": {corev1.PodSpec{HostPID: true}, claim(api.GatePod), false},
+		"pod asks for a token":    {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(true)}, claim(api.GatePod), false},
+		"not shared":              {corev1.PodSpec{ShareProcessNamespace: new(false), AutomountServiceAccountToken: new(false)}, claim(api.GatePod), false},
+		"no claim":                {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(false)}, api.Request{Gate: api.GatePod}, false},
+		"refused, for processes":  {corev1.PodSpec{HostPID: true, AutomountServiceAccountToken: new(false)}, claim(api.GateContainer), false},
 	} {
 		assert.Equal(t, test.warned, len(warnOfToken(&Pod{Facts: Facts{Pod: &corev1.Pod{Spec: test.spec}, Request: test.request}})) > 0, name)
 	}

@@ -31,8 +31,8 @@ type child struct {
 	before api.ExecArgs
 }
 
-// LookUp reads the images whose commands or stop signals the pod does not write out, and
-// works out the shims. The refusals are in the order of the pod's containers.
+// LookUp reads the images of containers without an explicit command or stop signal, and
+// makes the shims. The refusals are in the order of the pod's containers.
 func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
 	places := p.places()
 	if len(places) == 0 {

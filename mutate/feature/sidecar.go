@@ -19,15 +19,16 @@ import (
 // namespace may give out user ids.
 const nobody int64 = 65532
 
-// foreign are fields that the injected containers never have. The image knows its command.
-// With a startup probe, crashed main containers never restart after the kubelet did
-// (kubernetes#137146).
+// foreign lists fields that the injected containers never have. The image knows its
+// command. With a startup probe, crashed main containers never start again once the kubelet
+// has restarted (kubernetes#137146).
 var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // sidecar makes the injected containers of a pod.
 type sidecar struct{ *Pod }
 
-// patchSidecar adds the injected containers, and keeps them as the webhook makes them.
+// patchSidecar adds the injected containers, and restores fields that others have changed
+// in them.
 func patchSidecar(p *Pod, d *patch.Document) {
 	s := sidecar{p}
 	for _, c := range s.containers() {
@@ -49,9 +50,9 @@ func (s sidecar) containers() []corev1.Container {
 	if s.Request.Gate != api.GatePod {
 		return []corev1.Container{s.agent()}
 	}
-	// The first runs before the pod's containers start, and again before the kubelet
-	// restarts all of them. So the agent can tell that from a restart of its own. The last
-	// ends when the agent holds the slot, and then the kubelet starts the application.
+	// The container turn runs at the pod's start, and before each restart of all
+	// containers. So the agent can tell such a restart from its own. The container wait
+	// ends once the agent holds the slot, and then the kubelet starts the application.
 	turn := s.helper(api.TurnContainer, api.TurnRole, false)
 	wait := s.helper(api.WaitContainer, api.WaitRole, true)
 	return []corev1.Container{turn, s.agent(), wait}
@@ -98,7 +99,7 @@ func (s sidecar) agent() corev1.Container {
 
 // installs returns the hook that copies the agent's binary to the gated containers. The
 // kubelet starts no further container before the hook has ended. An init container would
-// do as well, but the kubelet takes a second to see its end.
+// also work, but the kubelet takes a second to notice its end.
 func (s sidecar) installs() *corev1.Lifecycle {
 	if !s.Request.Shims() {
 		return nil
@@ -130,13 +131,14 @@ func (s sidecar) agentArgs() []string {
 		// The ports of the node belong to no pod.
 		args.Listen = ""
 	}
-	// A runtime class may run pods in virtual machines, and its name does not say.
+	// A runtime class may run pods in virtual machines, but its name does not tell.
 	args.OwnKernel = s.Spec.RuntimeClassName != nil
 	return args.Args()
 }
 
-// grace returns the time that a deletion of the pod would leave the application to stop. A
-// yield leaves as much. Zero would mean the agent's default.
+// grace returns the time to stop that the pod's deletion would give the application. A
+// yield gives the same time. The result is never zero, which would mean the agent's
+// default.
 func (s sidecar) grace() time.Duration {
 	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
 	if own := s.Spec.TerminationGracePeriodSeconds; own != nil {
@@ -146,7 +148,7 @@ func (s sidecar) grace() time.Duration {
 }
 
 // workloadName returns the workload whose holder the agent forwards ports to. A bare pod
-// with generateName has no fellows; the kubelet fills its name in.
+// with generateName is a workload of its own, and the kubelet fills its name in.
 func (s sidecar) workloadName() string {
 	w := s.Workload
 	if w.Name == "" {
@@ -155,10 +157,10 @@ func (s sidecar) workloadName() string {
 	return w.String()
 }
 
-// put puts an injected container where it belongs. The place is behind the pod's own init
-// containers, so they run when they ran before. The kubelet stops sidecars in the reverse
-// order of their start, so a mesh's proxy still carries the agent's last write. A gated
-// init container has to find the agent, and the agent has to find the note turned.
+// put inserts an injected container behind the pod's own init containers, so that their
+// order stays. The kubelet stops sidecars in the reverse order of their start, so a mesh's
+// proxy still carries the agent's last write. But the agent must start before a gated init
+// container, and turn before the agent.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
@@ -184,8 +186,9 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	d.Ensure("name", c, list...)
 }
 
-// restartRules returns the agent's rules. With the gate "pod" the application may be a
-// process that only the kubelet can signal, so the kubelet restarts all containers.
+// restartRules returns the restart rules of the agent's container. With the gate "pod" the
+// application may be a process that only the kubelet can signal, so the kubelet restarts
+// all containers.
 func (s sidecar) restartRules() []corev1.ContainerRestartRule {
 	if s.Request.Gate != api.GatePod {
 		return nil

@@ -18,12 +18,12 @@ import (
 // volumeSize bounds the shared volume: the agent's binary, a socket and some notes.
 var volumeSize = resource.MustParse("64Mi")
 
-// tokenSeconds is the shortest life of a token that the kubelet's own volumes ask for. The
+// tokenSeconds is the lifetime that Kubernetes' own volumes request for a token. The
 // kubelet renews the token long before its end.
 const tokenSeconds int64 = 3607
 
 // judgeMounts refuses a container that mounts an injected volume without a shim. A gated
-// container may mount nothing in the place of the shared volume.
+// container may mount nothing else at the path of the shared volume.
 func judgeMounts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, gated := p.container(at), p.getsShim(at)
@@ -60,13 +60,14 @@ func sharedVolume() corev1.Volume {
 	}
 }
 
-// sharedMount mounts the shared volume. A read-only mount is enough to connect to a socket.
+// sharedMount returns the mount of the shared volume. A read-only mount is enough to
+// connect to a socket.
 func sharedMount(readOnly bool) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath, ReadOnly: readOnly}
 }
 
-// credentialsVolume has the content of the volume that the service account admission
-// mounts into every container. Pods may switch that volume off, and the agent needs one.
+// credentialsVolume returns a copy of the volume that the service account admission adds to
+// pods. A pod may switch that volume off, but the agent needs it.
 func credentialsVolume() corev1.Volume {
 	seconds := tokenSeconds
 	return corev1.Volume{

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package image is the question that the webhook asks about an image: the command that a
-// container runtime would run. Package registry answers.
+// Package image declares how the webhook asks for an image's command, which a container
+// runtime would run. Package registry answers.
 package image
 
 import (
@@ -17,11 +17,11 @@ type Images interface {
 	For(rights PullRights) Reader
 }
 
-// Reader reads images in the name of one pod, several at once.
+// Reader reads images with the rights of one pod, several at once.
 type Reader interface {
-	// Command reads the command of an image within a bounded time. Command fails
-	// with ErrPlatforms if the command depends on more than the architecture. The
-	// pod's author sees the text of an error, so the text holds none of a registry.
+	// Command reads the command of an image within a bounded time. Command fails with
+	// ErrPlatforms if the command depends on more than the architecture. The pod's author
+	// sees the text of an error, so the error quotes no registry.
 	Command(ctx context.Context, image string) (Command, error)
 }
 

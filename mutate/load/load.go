@@ -23,10 +23,11 @@ import (
 // a decoded container.
 const (
 	// perCall is the further memory of a call whose body has arrived: buffers, and the
-	// look-ups of images. Before that a call holds its connection, which is bounded too.
+	// look-ups of images. Before that a call needs only its connection, and connections are
+	// bounded too.
 	perCall = 256 << 10
 	// perByte counts the body, the objects that are cut out of the body, the patch, and
-	// room that the collector has not yet taken back.
+	// garbage.
 	perByte = 4
 	// perObject is the memory of a decoded empty container, with the growth of its list.
 	// The measured maximum of all types in a pod was 1.7 KB.
@@ -53,8 +54,8 @@ const (
 	// smallDecoded is several times what an ordinary pod of a few containers takes:
 	// about twenty objects, and fifty members, for each.
 	smallDecoded = 2 << 20
-	// forSmall is the part of a load, as its divisor, that large calls leave to
-	// small ones: room for about 100 of them.
+	// forSmall is a divisor: large calls leave that fraction of a load to small calls. The
+	// fraction has room for about 100 of them.
 	forSmall = 4
 )
 
@@ -87,7 +88,7 @@ type Share struct {
 	size  int64
 	// body is the number of bytes that have arrived.
 	body int
-	// large calls do not get all of the load.
+	// large is set for a call that may not use the whole load.
 	large bool
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBodyWeighsWhatIsInIt(t *testing.T) {
+func TestWeightCountsTheElementsOfABody(t *testing.T) {
 	for text, want := range map[string]weight{
 		``:                                {},
 		`0`:                               {},
@@ -39,7 +39,7 @@ func TestBodyWeighsWhatIsInIt(t *testing.T) {
 	}
 }
 
-// Ordinary pods are small, and the senders of large ones must not keep them out.
+// Most pods are small, and large calls must not keep them out.
 func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	limit := new(Limit)
 	arrive := func(length int) (*Share, error) {

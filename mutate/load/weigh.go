@@ -7,23 +7,23 @@ import "bytes"
 
 // weight counts what a decoder makes of a body.
 type weight struct {
-	// objects are elements of arrays, whatever they are, and objects. A decoder makes
-	// a whole container of each element of a list of containers, even of a number.
+	// objects counts the objects, and the elements of arrays of any type. A decoder makes a
+	// whole container of each element of a list of containers, even of a number.
 	objects int
-	// members are those of objects.
+	// members counts the members of objects.
 	members int
-	// words are strings in a list that can hold nothing else.
+	// words counts the strings in lists of strings.
 	words int
-	// nested are elements and members of JSON inside of strings.
+	// nested counts the elements and members of JSON inside of strings.
 	nested int
 }
 
-// weigh counts in one pass. Text that is no JSON may have any weight: a decoder refuses the
-// text before the decoder makes something of a part.
+// weigh counts in one pass. Malformed JSON may have any weight, because a decoder refuses
+// the text before it decodes a part.
 func weigh(text []byte) weight {
 	var w weight
-	var key []byte  // is the last string
-	var before byte // is the last byte that is not a space, and outside of strings
+	var key []byte  // the last string
+	var before byte // the last byte that is neither a space nor in a string
 	for i := 0; i < len(text); i++ {
 		c := text[i]
 		switch c {
@@ -35,7 +35,7 @@ func weigh(text []byte) weight {
 			key = text[begin:i]
 			w.nested += countNested(key)
 		case ',':
-			w.objects++ // the colon of a member counts against the comma
+			w.objects++ // the colons of members are subtracted below
 		case ':':
 			w.members++
 		case '{':
@@ -61,7 +61,7 @@ func weigh(text []byte) weight {
 		}
 		before = c
 	}
-	// Each comma, and each beginning, is of an element or of a member.
+	// Each comma, and each opening bracket, belongs to an element or to a member.
 	w.objects -= w.members
 	return w
 }
@@ -99,8 +99,8 @@ func countNested(word []byte) int {
 	return bytes.Count(word, []byte(",")) + bytes.Count(word, []byte(`\u`))
 }
 
-// countWords counts the strings at the beginning of a list, with their commas, and what is
-// nested in them, and returns where they end.
+// countWords counts the strings at the beginning of a list, and the JSON nested in them.
+// The result end is the index behind them.
 func countWords(text []byte, i int) (words, nested, end int) {
 	i = spaces(text, i)
 	for i < len(text) && text[i] == '"' {

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package mutatetest has the world around the webhook for its tests: images, owners and
-// LimitRanges without a cluster.
+// Package mutatetest replaces the cluster around the webhook in tests: images, owners and
+// LimitRanges.
 package mutatetest
 
 import (
@@ -49,7 +49,7 @@ type Image struct {
 	Error string `json:"error"`
 }
 
-// Error is an error of a text.
+// Error is an error with a constant text.
 type Error string
 
 func (e Error) Error() string { return string(e) }

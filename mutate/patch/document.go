@@ -89,9 +89,10 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 	return 0, false
 }
 
-// Ensure gives the named element of the array at a path every member of a value. Ensure
-// adds the element at the end if the element is missing. Members that others have put
-// there (defaults, mounts and variables of other injectors) stay.
+// Ensure finds the element of the array at a path by the value's name, and gives the
+// element every member of the value. Ensure adds the element at the end if the element is
+// missing. Members that others have put there (defaults, mounts and variables of other
+// injectors) stay.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}
@@ -188,7 +189,7 @@ func (d *Document) record(operation string, value any, path ...any) {
 	d.operations = append(d.operations, jsonpatch.NewOperation(operation, pointer.String(), value))
 }
 
-// escape makes a key part of a JSON pointer.
+// escape escapes a key for a JSON pointer.
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
 // covers reports whether a value has everything that a wanted value has. Lists of objects

@@ -69,7 +69,7 @@ func skip(text []byte, i int) int {
 			depth++
 		case '}', ']':
 			if depth == 0 {
-				return i // the end of the object or array that a number ends
+				return i // a number ends where its object or array ends
 			}
 			if depth--; depth == 0 {
 				return i + 1

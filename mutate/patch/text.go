@@ -35,8 +35,8 @@ func Text(operations []jsonpatch.Operation) []byte {
 	return append(text, ']')
 }
 
-// marshal returns the text of a value that the webhook has made. Every such value has a
-// text.
+// marshal returns the JSON text of a value that the webhook has made. Every such value can
+// be encoded.
 func marshal(value any) []byte {
 	if words, ok := value.([]string); ok && words != nil {
 		return marshalWords(words)
@@ -61,18 +61,18 @@ func marshalWords(words []string) []byte {
 	return append(text, ']')
 }
 
-// appendQuoted appends a string in the form that the string has between quotes.
+// appendQuoted appends the JSON text of a string, without its quotes.
 func appendQuoted(text []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			escaped, _ := json.Marshal(s) // a string always has a text
+			escaped, _ := json.Marshal(s) // every string can be encoded
 			return append(text, escaped[1:len(escaped)-1]...)
 		}
 	}
 	return append(text, s...)
 }
 
-// decoded returns the value of a text that the caller has decoded before.
+// decoded returns the value of a JSON text that was decoded before.
 func decoded(text []byte) any {
 	var value any
 	if err := json.Unmarshal(text, &value); err != nil {
@@ -81,12 +81,12 @@ func decoded(text []byte) any {
 	return value
 }
 
-// isKey reports whether the text between the quotes of a key means a key.
+// isKey reports whether a key's JSON text, without its quotes, stands for the given key.
 func isKey(text []byte, key string) bool {
 	return string(text) == key || bytes.IndexByte(text, '\\') >= 0 && unquoted(text) == key
 }
 
-// unquoted returns the string that a text between quotes means.
+// unquoted returns the string for a JSON text without its quotes.
 func unquoted(text []byte) string {
 	if simple(text) {
 		return string(text)

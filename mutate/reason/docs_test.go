@@ -19,17 +19,17 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestReasonsAreDocumented: docs/reasons.md lists the closed set. -update
-// rewrites it.
+// TestReasonsAreDocumented requires that docs/reasons.md lists all reasons. With -update
+// the test rewrites the page.
 func TestReasonsAreDocumented(t *testing.T) {
 	const path = "../../docs/reasons.md"
 	var b strings.Builder
 	b.WriteString("<!-- Generated from mutate/reason/webhook.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
-		"Every \"no\" of the webhook begins with the name of its reason: in the warning when a workload is applied, in\n" +
-		"the error at its pods, in the Event, and in the metric.\n\n" +
+		"Every refusal and warning of the webhook begins with the name of its reason. The name is the same in the warning\n" +
+		"when a workload is applied, in the error at its pods, in the Event, and in the metric.\n\n" +
 		"| reason | what it means | what to do |\n|---|---|---|\n")
 	table(&b, All)
-	b.WriteString("\nThe admission policies, which hold where the webhook is not asked, and enroll have these:\n\n" +
+	b.WriteString("\nThe admission policies, which apply without the webhook, too, and enroll have these reasons:\n\n" +
 		"| reason | what it means | what to do |\n|---|---|---|\n")
 	table(&b, Elsewhere)
 	want := b.String()
@@ -41,8 +41,9 @@ func TestReasonsAreDocumented(t *testing.T) {
 	require.Equal(t, want, string(got), "run make golden")
 }
 
-// TestEveryReasonIsShown: each has a golden pair in which somebody meets it.
-func TestEveryReasonIsShown(t *testing.T) {
+// TestEveryReasonHasAGoldenPair requires for each reason a golden pair whose answer has that
+// reason.
+func TestEveryReasonHasAGoldenPair(t *testing.T) {
 	files, err := os.ReadDir("../testdata")
 	require.NoError(t, err)
 	var all strings.Builder
@@ -66,20 +67,20 @@ func TestEveryReasonIsShown(t *testing.T) {
 
 func table(b *strings.Builder, reasons []Explanation) {
 	for _, e := range reasons {
-		does := "What the message says"
+		does := "Follow the message"
 		if e.Do != "" {
 			does = strings.ToUpper(e.Do[:1]) + e.Do[1:]
 		}
 		meaning := e.Meaning
 		if e.WarnOnly {
-			meaning += " Only a warning."
+			meaning += " This is only a warning."
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s. |\n", e.Reason, meaning, does)
 	}
 }
 
-// TestPoliciesReasonsAreExplained: what manifests/policies say begins with a
-// reason that is listed.
+// TestPoliciesReasonsAreExplained requires that each message of manifests/policies begins
+// with a listed reason.
 func TestPoliciesReasonsAreExplained(t *testing.T) {
 	files, err := filepath.Glob("../../manifests/policies/*.yaml")
 	require.NoError(t, err)

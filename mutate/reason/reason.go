@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reason names everything that the webhook can have against a pod or a workload.
+// Package reason names the reasons of all refusals and warnings of the webhook.
 //
-// Guarantee: each refusal and each warning begins with a reason of a closed list, and
-// ends with what to do about it. The text is short, whatever the object holds: objects
-// arrive before the API server has validated them.
+// Guarantee: each refusal and each warning begins with a reason of a closed list, and ends
+// with an instruction. The text is short, whatever the object contains: objects arrive
+// before the API server has validated them.
 package reason
 
 // Reason names a refusal or a warning. Warnings, errors, Events and metrics all have the

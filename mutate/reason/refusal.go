@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// MaxName keeps every name whole that Kubernetes allows, of at most 253
-	// bytes, and most names of images.
+	// MaxName fits every name that Kubernetes allows, of at most 253 bytes, and most names
+	// of images.
 	MaxName = 256
 	// MaxCause keeps the cause of a failure readable: a name or two, and the step
 	// that failed.
@@ -49,7 +49,7 @@ func explain(r Reason) Explanation {
 	return Explanation{Reason: r}
 }
 
-// Refusals holds everything against an object.
+// Refusals holds all refusals of an object.
 type Refusals []Refusal
 
 func (r Refusals) Error() string { return strings.Join(r.Lines(), "; ") }
@@ -67,8 +67,8 @@ func (r Refusals) Lines() []string {
 	return lines
 }
 
-// Add formats a refusal. Add cuts names and causes, because an object on its way in has
-// names of any length.
+// Add formats a refusal. Add cuts names and causes, because an object that is not validated
+// yet may have names of any length.
 func (r *Refusals) Add(reason Reason, format string, args ...any) {
 	for i, arg := range args {
 		switch arg := arg.(type) {

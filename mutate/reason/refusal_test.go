@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The error at a pod, the warning at its workload, and the outcome that Events
-// and the metric are made from.
+// A refusal appears in a pod's error, in its workload's warning, and in the outcome for
+// Events and the metric.
 func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	seen := map[Reason]bool{}
 	for _, e := range All {
@@ -29,7 +29,7 @@ func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	}
 }
 
-func TestReasonsAreNamedOnceEach(t *testing.T) {
+func TestEachReasonIsNamedOnce(t *testing.T) {
 	var refusals Refusals
 	refusals.Add(Probes, "a")
 	refusals.Add(Hooks, "b")
@@ -38,7 +38,7 @@ func TestReasonsAreNamedOnceEach(t *testing.T) {
 	assert.Equal(t, []Reason{BadAnnotation}, Of(api.Mistakes{{}}))
 }
 
-func TestLongCauseKeepsMoreThanAName(t *testing.T) {
+func TestCauseMayBeLongerThanAName(t *testing.T) {
 	var refusals Refusals
 	refusals.Add(ImageUnreadable, "container %q: %v", strings.Repeat("n", 2000), errors.New("one\ntwo"+strings.Repeat("e", 2000)))
 	refusal := refusals[0].Detail

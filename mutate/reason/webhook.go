@@ -8,16 +8,16 @@ var All = []Explanation{
 	{
 		Reason:  BadAnnotation,
 		Meaning: "An annotation is misspelt, malformed, not supported, or contradicts another one.",
-		// Each mistake says itself what to do.
+		// The text of each mistake tells what to do.
 	},
 	{
 		Reason:  HostNetwork,
-		Meaning: "The pod uses its node's network and declares a TCP port below 1024. A standby would forward that port, but its agent is not root, and on a node's network nothing lets it listen there.",
+		Meaning: "The pod uses its node's network and declares a TCP port below 1024. A standby would forward that port. Its agent is not root, so it may not listen on such a port of the node's network.",
 		Do:      "set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on",
 	},
 	{
 		Reason:  SharedProcesses,
-		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID), in which the end of a container does not prove that its processes are dead.",
+		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID). There the end of a container does not prove that its processes are dead.",
 		Do:      "use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim",
 	},
 	{
@@ -32,17 +32,17 @@ var All = []Explanation{
 	},
 	{
 		Reason:  Hooks,
-		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container is stopped by a signal that Go's runtime keeps for itself, so that a gate is not told of it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
+		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container's stop signal is one that Go's runtime uses itself, so the shim does not see it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
 		Do:      "change or remove the hook or the stop signal, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  InitContainer,
-		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated: it is a native sidecar, and the containers after it count on its running; or no main container is named beside it, so that nothing would keep the slot after it.",
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or no main container is named, so nothing would keep the slot after the init container.",
 		Do:      "name ordinary init containers, and the main containers that run after them",
 	},
 	{
 		Reason:  ContainerLimit,
-		Meaning: "The pod has more than 100 containers and init containers, each of which the webhook may have to look up while the pod's creation waits.",
+		Meaning: "The pod has more than 100 containers and init containers, and the webhook may have to look up each of them while the pod's creation waits.",
 		Do:      "split the pod, or remove the claim",
 	},
 	{
@@ -62,27 +62,27 @@ var All = []Explanation{
 	},
 	{
 		Reason:  PortTaken,
-		Meaning: "A container declares the port that the agent serves its metrics on.",
+		Meaning: "A container declares the port on which the agent serves its metrics.",
 		Do:      "use another port",
 	},
 	{
 		Reason:  ImageUnreadable,
-		Meaning: "A gated container has no explicit command, and its image's own could not be read from the registry in time. The message names the class of failure; the webhook's log has the registry's own words.",
+		Meaning: "A gated container has no explicit command, and the webhook could not read the image's command from the registry in time. The message names the class of failure. The webhook's log contains the registry's answer.",
 		Do:      "write the container's command out, or make the image readable: pull secrets of the pod or its service account, registry, certificates",
 	},
 	{
 		Reason:  ImagePlatforms,
-		Meaning: "A gated container has no explicit command, and its image runs different ones on variants of one architecture (such as arm/v6 and arm/v7), which cannot be told apart when the container starts.",
+		Meaning: "A gated container has no explicit command, and its image has different commands for variants of one architecture (such as arm/v6 and arm/v7). The shim cannot tell these variants apart.",
 		Do:      "write the container's command out",
 	},
 	{
 		Reason:  NoCommand,
-		Meaning: "A gated container has no command, and its image has none either.",
+		Meaning: "Neither a gated container nor its image has a command.",
 		Do:      "write the container's command out",
 	},
 	{
 		Reason:  KubernetesTooOld,
-		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod, which needs Kubernetes 1.36.",
+		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod. That requires Kubernetes 1.36.",
 		Do:      "leave metaparticle.io/gate out, or use another cluster; where the version is not known, see the webhook's log",
 	},
 	{
@@ -92,12 +92,12 @@ var All = []Explanation{
 	},
 	{
 		Reason:  RestartRule,
-		Meaning: "With `metaparticle.io/on-loss: restart` or restartPolicy Never a lost slot ends a gated container with exit code 75. A restart rule of the container matches that code, and would take it for the application's.",
+		Meaning: "With `metaparticle.io/on-loss: restart` or restartPolicy Never a lost slot ends a gated container with exit code 75. A restart rule of the container matches that code, and would treat it as the application's.",
 		Do:      "leave 75 out of the rule, or let the container stand by instead (the default, where its restartPolicy is not Never)",
 	},
 	{
 		Reason:  PodWithoutName,
-		Meaning: "A pod without a controller is a group of its own, by its name; but with generateName it has none yet.",
+		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet.",
 		Do:      "give the pod a name, or use metaparticle.io/lock",
 	},
 	{
@@ -112,37 +112,37 @@ var All = []Explanation{
 	},
 	{
 		Reason:  StaticPod,
-		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. Nothing that happens here gates it: the static pod runs already, and goes on.",
+		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. The webhook cannot gate the static pod, which runs already and goes on.",
 		Do:      "run the application as a Deployment or DaemonSet, or take the annotation out of the file",
 	},
 	{
 		Reason:  Leftover,
-		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than the pod that they are of. It was probably copied from a running pod, and would wait for ever, or take a slot of the original's.",
+		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than these parts. The pod was probably copied from a running pod. It would wait for ever, or take a slot of the original pod.",
 		Do:      "add the claim again, or remove the injected parts and restore the containers' commands; to look into a gated pod, kubectl debug -it POD --image=IMAGE --target=CONTAINER needs no copy",
 	},
 	{
 		Reason: JobImmutable, WarnOnly: true,
-		Meaning: "A Job's template cannot change, so annotations count at its creation only.",
+		Meaning: "A Job's template cannot change, so annotations count only at its creation.",
 		Do:      "create the Job anew",
 	},
 	{
 		Reason: TemplateDiffers, WarnOnly: true,
-		Meaning: "The workload and its pod template carry different values; the template's counts.",
+		Meaning: "The workload and its pod template have different values. The value of the template counts.",
 		Do:      "remove one of the two",
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops it.",
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 	{
 		Reason: TokenInReach, WarnOnly: true,
-		Meaning: "The pod mounts no token of its service account (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which has one. A container that runs as root, or as the agent's user, reads it through /proc.",
+		Meaning: "The pod mounts no token of its service account (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which has one. A container that runs as root, or as the agent's user, can read that token through /proc.",
 		Do:      "give the pod a service account of its own, which has no other rights than the agent's, or do not share the process namespace",
 	},
 	{
 		Reason: MarksKept, WarnOnly: true,
-		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, as one does that replaces all labels. They were put back: the Leases and rights of its service account hang on them.",
+		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, for example by replacing all labels. The webhook restored them, because the Leases and rights of the pod's service account depend on them.",
 		Do:      "nothing; to be rid of them, take the claim off the workload",
 	},
 }

@@ -24,15 +24,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// kubeClient is controller-runtime's client over the simulated API server. The client
-// has the methods that enroll uses, and panics at all others.
+// kubeClient is controller-runtime's client of the simulated API server. The client has
+// the methods that enroll uses, and panics at all others.
 type kubeClient struct {
 	client.Client
 	to *world.Enroller
-	// cached: the client reads from a cache, which may be behind.
+	// cached reports that the client reads from a cache, which may be behind.
 	cached bool
 }
 
+// kindOf returns the kind of an object, or of the items of a list.
 func kindOf(o any) string {
 	return strings.TrimSuffix(reflect.TypeOf(o).Elem().Name(), "List")
 }
@@ -89,7 +90,7 @@ func (k *kubeClient) List(ctx context.Context, into client.ObjectList, opts ...c
 	return json.Unmarshal(raw, into)
 }
 
-// stripped drops the fields of an object that the manager's cache drops.
+// stripped drops the fields of an object that the manager's cache drops, too.
 func stripped(o runtime.Object) error {
 	for of, by := range transforms {
 		if reflect.TypeOf(of) == reflect.TypeOf(o) && by.Transform != nil {
@@ -100,6 +101,7 @@ func stripped(o runtime.Object) error {
 	return nil
 }
 
+// transforms has the functions by which the manager's cache drops fields.
 var transforms = func() map[client.Object]cachepkg.ByObject {
 	all, err := enroll.Cache()
 	if err != nil {
@@ -118,6 +120,7 @@ func (k *kubeClient) Update(ctx context.Context, o client.Object, _ ...client.Up
 	return k.write(ctx, o, k.to.Update)
 }
 
+// write sends an object, and decodes the stored one.
 func (k *kubeClient) write(ctx context.Context, o client.Object,
 	send func(ctx context.Context, kind, name string, body []byte) ([]byte, error),
 ) error {
@@ -149,7 +152,7 @@ func (k *kubeClient) Delete(ctx context.Context, o client.Object, opts ...client
 	return translate(kind, name, k.to.Delete(ctx, kind, name, uid, rv))
 }
 
-// translate makes of our server's errors those of client-go.
+// translate turns errors of the simulated server into errors of client-go.
 func translate(kind, name string, err error) error {
 	var s *kube.StatusError
 	if !errors.As(err, &s) {

@@ -23,8 +23,8 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 	return &enroll.Reconciler{Client: &kubeClient{to: e, cached: true}, Reader: &kubeClient{to: e}, Now: time.Now}
 }
 
-// The world knows enroll by these names alone, because it must not link enroll.
-func TestWorldNamesThingsAsEnrollDoes(t *testing.T) {
+// The world repeats these names of enroll, because it must not link enroll.
+func TestWorldRepeatsTheNamesOfEnroll(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 }

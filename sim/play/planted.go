@@ -38,7 +38,7 @@ type plant struct {
 
 type edit struct{ path, was, is string }
 
-// mostSeeds bounds the number of seeds that may pass before a planted bug is caught.
+// mostSeeds bounds the number of seeds that catch a planted bug.
 const mostSeeds = 150
 
 // defaultTest plays the seeds in which a bug is to be caught, unless the plant names
@@ -47,13 +47,13 @@ const defaultTest = "TestSimulation"
 
 var playedBy = regexp.MustCompile(`played by: (\w+)`)
 
-// caught matches the line that a violation prints.
+// caught matches the line of the first violation.
 var caught = regexp.MustCompile(`seed \d+ at \S+: .*?invariant ([a-z-]+): .*`)
 
 // Planted shows that TestSimulation of the test's own package catches each bug of the
-// folder planted/. Planted compiles the package once more with all the bugs in it, and
-// switches on one at a time. Go build's overlay replaces the sources, so nothing in the
-// product knows of this.
+// folder planted/. Planted compiles the package with all the bugs in it, and switches
+// on one bug at a time. Go build's overlay replaces the sources, so the product has no
+// trace of the bugs.
 func Planted(t *testing.T) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")
@@ -77,8 +77,7 @@ func Planted(t *testing.T) {
 	}
 }
 
-// PlantedClaims shows that TestClaims of agent/claim catches the named bugs, which are in
-// the pure packages.
+// PlantedClaims shows that TestClaims of agent/claim catches the named bugs.
 func PlantedClaims(t *testing.T, names ...string) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")
@@ -115,7 +114,7 @@ func readPlants(t *testing.T) []plant {
 			p.caught = strings.Fields(names)
 		}
 		require.NotEmpty(t, p.caught, "%s: no line \"caught by: …\"", file)
-		require.Zero(t, len(archive.Files)%2, "%s: pairs of was and is", file)
+		require.Zero(t, len(archive.Files)%2, "%s: a PATH was without its PATH is", file)
 		for pair := range slices.Chunk(archive.Files, 2) {
 			path, was := strings.CutSuffix(pair[0].Name, " was")
 			require.True(t, was && pair[1].Name == path+" is", "%s: %q and %q", file, pair[0].Name, pair[1].Name)
@@ -134,9 +133,8 @@ import "os"
 var plantedBug = os.Getenv("SIM_PLANTED")
 `
 
-// compile writes the edited sources beside the real ones and builds the tests of the
-// package from them. In an edit's text, PLANTED stands for "this bug is
-// switched on".
+// compile writes the edited sources beside the real ones, and builds the package's
+// tests from them. In the text of an edit, PLANTED means that the bug is switched on.
 func compile(t *testing.T, plants []plant, pkg string) string {
 	root, dir := moduleRoot(t), t.TempDir()
 	sources := map[string]string{}
@@ -184,14 +182,18 @@ func write(t *testing.T, dir, path, text string) string {
 	return full
 }
 
-// simulate runs the simulation with one bug switched on, until it is caught.
+// simulate plays seeds with one bug switched on, until a seed fails.
 func simulate(t *testing.T, binary string, p plant, seeds int) (string, error) {
 	return run(t, binary, p.name, "-test.run=^"+p.test+"$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
 }
 
+// hangs is longer than any run takes. A run of 100 seeds takes 20 s on a quiet machine.
+// Beside the compilers of several checkouts the same run takes ten times as long.
+const hangs = 10 * time.Minute
+
 // run runs a binary of tests with one bug switched on.
 func run(t *testing.T, binary, bug string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), hangs)
 	defer cancel()
 	run := exec.CommandContext(ctx, binary, args...)
 	run.Env = append(os.Environ(), "SIM_PLANTED="+bug)

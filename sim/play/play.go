@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package play has the tests that the packages of the simulation share: the seeds, and
-// the planted bugs. The package guarantees that a planted bug is in no binary but the
-// one that it compiles.
+// the planted bugs. The package guarantees that only the binary that it compiles has a
+// planted bug.
 package play
 
 import (
@@ -20,10 +20,11 @@ var (
 	seed  = flag.Uint64("seed", 0, "the one seed to replay; with -v, its history is printed")
 )
 
-// shown is the number of lines that are printed of a failed seed's history.
+// shown is the number of lines that a failed seed prints of its history.
 const shown = 60
 
-// Seeds plays the seeds that the flags ask for, with such an enroll.
+// Seeds plays the seeds that the flags ask for. Each process of enroll runs a
+// Reconciler that the function enroll returns.
 func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).Play)
 }
@@ -38,12 +39,12 @@ func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story fun
 	}
 }
 
-// Rollouts plays the seeds' stories of several revisions, with such an enroll.
+// Rollouts plays the stories of several revisions, as [Seeds] plays the others.
 func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayRollouts)
 }
 
-// play runs a story of one seed in a bubble and reports what the world found.
+// play plays a story of one seed in a bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World
 	synctest.Test(t, func(t *testing.T) {

@@ -17,7 +17,6 @@ import (
 
 // agentProcess is one process of the agent's container.
 type agentProcess struct {
-	*process
 	*clientOf
 	pod     *pod
 	name    string
@@ -27,8 +26,8 @@ type agentProcess struct {
 	stopped bool
 	frozen  bool
 	began   time.Duration
-	leaps   chan struct{} // tells of leaps of the wall clock, where no shim does
-	// backlog are connections that wait to be accepted.
+	leaps   chan struct{} // signals each leap of the wall clock to an agent without shims
+	// backlog has the connections that the desk has yet to accept.
 	backlog    []*link
 	connected  signal
 	unlistened bool
@@ -37,6 +36,7 @@ type agentProcess struct {
 	blocked chan struct{}
 }
 
+// startAgent starts an agent process, which begins once it has the flock.
 func (p *pod) startAgent() {
 	if p.gone || !p.node.up {
 		return
@@ -44,7 +44,7 @@ func (p *pod) startAgent() {
 	p.agentRuns++
 	proc := p.w.newProcess()
 	a := &agentProcess{
-		process: proc, pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
+		pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
 	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
@@ -72,6 +72,7 @@ func (p *pod) relock() {
 	}
 }
 
+// begin runs the agent in the process, as cmd/agent does for the pod's gate.
 func (a *agentProcess) begin() {
 	p, w := a.pod, a.pod.w
 	config := agent.Config{
@@ -132,13 +133,14 @@ func (a *agentProcess) yieldWhenStopped() {
 	})
 }
 
-// leapt tells an agent without shims that the wall clock was set.
+// leapt tells an agent without shims that the wall clock was set. Shims notice that by
+// themselves.
 func (a *agentProcess) leapt() {
 	a.whenThawed(func() { wakeUp(a.leaps) })
 }
 
-// clock reads the node's clock for this process's loop. The read waits while the
-// process is frozen or blocked.
+// clock reads the node's clock for the agent's loop. The read waits while the process
+// is frozen or blocked.
 func (a *agentProcess) clock() time.Duration {
 	for a.enter() {
 		blocked, now := a.blocked, a.pod.node.now()
@@ -163,7 +165,8 @@ func (a *agentProcess) wall() time.Time {
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
-// block stops the loop alone for a while: whatever it called does not return.
+// block stops the loop alone for a while: the call that the loop has made does not
+// return.
 func (a *agentProcess) block(last time.Duration) {
 	if a.blocked != nil {
 		return
@@ -173,6 +176,7 @@ func (a *agentProcess) block(last time.Duration) {
 	a.process.w.after(last, a.unblock)
 }
 
+// unblock lets the loop go on.
 func (a *agentProcess) unblock() {
 	if a.blocked != nil {
 		close(a.blocked)
@@ -180,9 +184,7 @@ func (a *agentProcess) unblock() {
 	}
 }
 
-func (a *agentProcess) enter() bool { return a.process.enter() }
-
-// exited cleans up after the process, for whatever reason it ended.
+// exited cleans up after the process has ended, for any reason.
 func (a *agentProcess) exited(err error) {
 	p := a.pod
 	if !a.process.dead {
@@ -190,7 +192,7 @@ func (a *agentProcess) exited(err error) {
 		a.kill()
 		switch {
 		case errors.Is(err, standin.ErrRestart):
-			p.restartAll()
+			p.order.restartAll()
 		case !p.stopping:
 			p.restartAgent()
 		}
@@ -213,14 +215,15 @@ func (a *agentProcess) kill() {
 		}
 	}
 	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
-	p.hangUp(a.process)
+	p.sockets.hangUp(a.process)
 	p.relock()
 	p.tidy()
 }
 
+// restartAgent starts an agent process after a moment, if the pod has none then.
 func (p *pod) restartAgent() {
 	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
-		if !p.stopping && !p.restarting && len(p.agents) == 0 {
+		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {
 			p.startAgent()
 		}
 	})
@@ -235,12 +238,14 @@ func (a *agentProcess) terminate() {
 	}
 }
 
+// freezeAlone freezes the process, but not its node.
 func (a *agentProcess) freezeAlone() {
 	a.frozen = true
 	a.process.w.note(a.name, "agent is frozen")
 	a.freeze()
 }
 
+// thawAlone undoes freezeAlone.
 func (a *agentProcess) thawAlone() {
 	if a.frozen {
 		a.frozen = false

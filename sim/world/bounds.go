@@ -4,13 +4,12 @@
 package world
 
 import (
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slow returns the true time of a duration that the slowest clock measures.
+// slow returns the true time that passes while the slowest clock counts the duration.
 func slow(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 - skew)) }
 
 // budgetOf returns the budget of a lease duration.
@@ -20,7 +19,21 @@ func budgetOf(d time.Duration) api.Budget {
 	return budget
 }
 
-// part is a wait that may be needed before a slot is in use; a bound is their sum.
+// quick bounds a handover in fair weather, from the last death. The report or the pidfd
+// takes 10 ms, two writes take 16 ms, a watch event 4 ms, and a grant 2 ms. The time
+// doubles if two standbys collide.
+const quick = 100 * time.Millisecond
+
+// late bounds the delay with which an agent notices an instant. The agent's timers run
+// by true time, and its clock may gain a twelfth in the 10 s between two looks.
+const late = 900 * time.Millisecond
+
+// slowest is the longest pause of a standby that found no Lease. Enroll pauses no
+// longer.
+const slowest = 10 * time.Second
+
+// part is a wait that may be needed before a slot is in use. A bound is the sum of its
+// parts.
 type part struct {
 	what  string
 	lasts time.Duration
@@ -33,26 +46,26 @@ func sum(parts []part) (all time.Duration) {
 	return all
 }
 
-// settling bounds how long after the last fault a slot that a healthy pod claims is
-// without a child that runs.
-func (c *chaos) settling() time.Duration {
+// settling bounds the time from the last fault until a child runs under each slot that
+// a healthy pod claims.
+func (c *workloads) settling() time.Duration {
 	d := c.longest
 	return sum([]part{
-		{"a pod that is being stopped has its grace, and then its agent", c.grace + left},
-		{"a request that is on its way is stored, and may be a renewal", c.latest},
+		{"a pod that is being stopped has its grace, and then its agent ends", c.grace + left},
+		{"a request on its way is stored, and may be a renewal", c.latest},
 		{"the Lease of a pod that is gone expires", slow(d)},
 		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
 		{"a standby without a watch finds out", c.unseeing()},
-		{"a pod that cannot have its second slot keeps the first, and then stands back", slow(d + d/6)},
+		{"a pod that cannot acquire its second slot keeps the first, and then releases it", slow(d + d/6)},
 		{"containers and enroll begin anew", 5 * time.Second},
-		{"a kubelet restarts all containers, whose slot expires", c.restarting()},
+		{"a kubelet restarts all containers of a pod, and its slot expires", c.restarting()},
 		{"a person has written on the Lease", c.heeding()},
 	})
 }
 
-// heeding bounds how long a slot has no holder after the last words of a person.
-func (c *chaos) heeding() time.Duration {
-	if c.person == nil {
+// heeding bounds the time without a holder after a person's last write.
+func (c *workloads) heeding() time.Duration {
+	if !c.byHand {
 		return 0
 	}
 	return sum([]part{
@@ -61,9 +74,9 @@ func (c *chaos) heeding() time.Duration {
 	})
 }
 
-// restarting bounds how long a slot has no holder after an agent of the gate "pod" has
-// the kubelet restart all containers. Other gates need no such time.
-func (c *chaos) restarting() time.Duration {
+// restarting bounds the time for which a slot has no holder when the kubelet restarts
+// all containers of a pod. Only an agent of the gate "pod" asks the kubelet for that.
+func (c *workloads) restarting() time.Duration {
 	if !c.has(api.GatePod) {
 		return 0
 	}
@@ -75,40 +88,36 @@ func (c *chaos) restarting() time.Duration {
 	})
 }
 
-// has reports whether some workload has the gate.
-func (c *chaos) has(g api.Gate) bool {
-	return slices.ContainsFunc(c.templates, func(t template) bool { return t.gate == g })
-}
-
-// unmuting bounds how long standbys whose watches are mute wait in vain: what they saw
-// last expires, and their write is refused. They try one slot after the other.
-func (c *chaos) unmuting() time.Duration {
+// unmuting bounds the time for which standbys with mute watches wait in vain. The state
+// that they saw last expires, and the server refuses their write. They try one slot
+// after the other.
+func (c *workloads) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
 }
 
-// unseeing bounds by how much a takeover is late where standbys have no watch, and read
-// now and then.
-func (c *chaos) unseeing() time.Duration {
+// unseeing bounds the delay of a takeover by standbys that have no watch. Such a
+// standby reads the Lease now and then.
+func (c *workloads) unseeing() time.Duration {
 	look := slow(min(slowest, c.longest/6)) + quick
 	return sum([]part{
 		{"a standby reads the last renewal", look},
-		{"a standby reads that nothing came of it until it had expired", look},
+		{"a standby reads that no renewal came until the Lease had expired", look},
 		{"a standby leaves the holder the period of a renewal", slow(c.longest / 6)},
-		{"a standby reads that nothing has come of that", look},
+		{"a standby reads that no renewal has come in that period", look},
 		{"the same for the slots after the first", time.Duration(len(c.slots)-1) * (2*look + slow(c.longest/6))},
 	})
 }
 
 // handingOver bounds, for the climate, the time from a holder's end to the next child.
-// In a fair climate a watch shows the release, and a pod whose write is refused tries
-// again after a second.
-func (c *chaos) handingOver() time.Duration {
+// In a fair climate a watch shows the release, and a refused pod tries again after a
+// second.
+func (c *workloads) handingOver() time.Duration {
 	switch {
 	case c.climate.silent:
 		return sum([]part{
-			{"a standby waits for what it saw last to expire", slow(c.longest)},
-			{"a standby that was refused waits for what it reads then", c.unmuting() + c.unseeing()},
-			{"the last one had its containers restarted", c.restarting()},
+			{"a standby waits until the state that it saw last expires", slow(c.longest)},
+			{"a refused standby waits until the state that it then reads expires", c.unmuting() + c.unseeing()},
+			{"the kubelet restarts the containers of the last holder", c.restarting()},
 		})
 	case c.climate != fair:
 		return 3*time.Second + c.unseeing() + c.restarting()
@@ -116,13 +125,13 @@ func (c *chaos) handingOver() time.Duration {
 	return 3*time.Second + c.restarting()
 }
 
-// climates returns the lasting weathers: watches are of little use, while reads and
-// writes work.
+// climates returns the weathers that may last for a whole seed. In each, watches are of
+// little use, while reads and writes work.
 func climates(d time.Duration) []weather {
 	return []weather{
 		{watches: busy}, {watches: forbidden}, {watches: failing}, {watches: unheard},
-		// Renewals come after a sixth of the duration. A watch that is cut sooner never shows
-		// one.
+		// A holder renews after a sixth of the duration. A watch that is cut sooner never shows
+		// a renewal.
 		{idle: d / 20}, {idle: d / 7},
 		{silent: true},
 	}

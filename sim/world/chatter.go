@@ -8,29 +8,28 @@ import (
 	"time"
 )
 
-// The bounds of the requests that an agent process may send within any minute, in any
-// weather. An agent that restarts begins anew: the kubelet's back-off bounds how
-// often.
+// The constants bound the requests that an agent process may send within any minute, in
+// any weather. A restarted agent counts anew, and the kubelet's back-off bounds the
+// restarts.
 const (
 	// mostOfLease bounds the requests for each slot. An agent sends two a second at most,
-	// and its clock may be a twelfth too fast: 130. After a pause an agent may send 20 at
-	// once.
+	// and its clock may be a twelfth too fast: 130. After a pause an agent may send 20 more
+	// at once.
 	mostOfLease = 130 + 20
-	// mostOfPod bounds the patches of the pod's own status. Each attempt takes two
-	// patches. Of attempts that fail, 7 come while the pauses grow to ten seconds, and one
-	// every five seconds then: 19. A new status is written at once. The end of a hold and
-	// the beginning of the next change the status five times, and six holds a minute are
-	// many.
+	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
+	// At most 19 attempts fail: 7 while the pauses grow to ten seconds, then one each five
+	// seconds. At most 30 attempts write a new status: five between two holds, with six
+	// holds a minute.
 	mostOfPod = 2 * (19 + 30)
 	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
-	// silent shim, and a slot that was not released.
+	// silent shim, and an unreleased slot.
 	mostOfEvents = 24
 )
 
-// minute has the requests of the last minute with one subject.
+// minute has the instants of the requests of the last minute about one subject.
 type minute struct{ sent []time.Duration }
 
-// add notes a request, and returns how many there were within a minute.
+// add notes a request, and returns the number of requests of the last minute.
 func (m *minute) add(now time.Duration) int {
 	old := 0
 	for old < len(m.sent) && m.sent[old] <= now-time.Minute {
@@ -40,7 +39,8 @@ func (m *minute) add(now time.Duration) int {
 	return len(m.sent)
 }
 
-// count notes a request of an agent, and judges how many there were.
+// count notes a request of an agent, and judges the number of requests of the last
+// minute.
 func (c *clientOf) count(op string) {
 	if c.pod == nil {
 		return

@@ -32,21 +32,24 @@ type child struct {
 	// processes are the main process and one descendant, until each is reaped. The
 	// descendant lives until it is killed.
 	processes []*containerProcess
-	// excused from exclusivity: frozen at its deadline, or uninterruptible.
+	// excused reports that exclusivity does not bind the child. Its shim was frozen at the
+	// deadline, or the child is in uninterruptible sleep.
 	excused bool
-	// still: the shim has frozen the child with SIGSTOP.
+	// still reports that the shim has frozen the child with SIGSTOP.
 	still bool
-	// later waits until the child goes on.
+	// later has the events that wait until the shim thaws the child.
 	later []func()
-	// stuck until then: not even SIGKILL ends it.
+	// stuck is the instant until which not even SIGKILL ends the child.
 	stuck time.Duration
 	// stops is the time that the child takes to stop after SIGTERM; negative if it ignores
 	// the signal.
 	stops time.Duration
 	began time.Duration
-	asked bool
+	asked bool // a signal has asked the child to stop
 	// drainBy is the end of a drain's grace, on the node's clock.
 	drainBy time.Duration
+	// drainGrace is the grace of the drain that was noted last.
+	drainGrace time.Duration
 }
 
 // containerProcess is one process of a child.
@@ -73,7 +76,7 @@ func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	}
 	s.child = c
 	s.watches(c, s.told)
-	s.w.childBegins(c)
+	s.w.checks.childBegins(c)
 	if s.container.init {
 		c.prepares()
 	} else {
@@ -85,7 +88,7 @@ func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 // main returns the process for which the signals of the shim are meant.
 func (c *child) main() *containerProcess { return c.processes[0] }
 
-// prepares lets an init container come to its end soon, and mostly with success.
+// prepares ends an init container after a few seconds, mostly with success.
 func (c *child) prepares() {
 	s := c.shim
 	code := 0
@@ -99,7 +102,7 @@ func (c *child) prepares() {
 	})
 }
 
-// gets lets a signal arrive.
+// gets applies a signal to a process of the child.
 func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	w := c.shim.w
 	switch sig {
@@ -117,7 +120,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	case unix.SIGKILL:
 		if !p.dying {
 			p.dying = true
-			w.after(c.slowed(c.shim.killTime()), func() {
+			w.after(c.slowed(killTime(c.shim.rng)), func() {
 				c.pod().node.whenAwake(func() { c.loses(p, unix.WaitStatus(unix.SIGKILL)) })
 			})
 		}
@@ -139,10 +142,11 @@ func (c *child) stands() bool {
 	return c.alive
 }
 
+// goesOn lets the child continue after SIGCONT.
 func (c *child) goesOn() {
 	c.shim.w.note(c.where, "%s goes on", c.name)
 	c.still = false
-	c.shim.w.goesOn(c)
+	c.shim.w.checks.goesOn(c)
 	later := c.later
 	c.later = nil
 	for _, do := range later {
@@ -150,15 +154,16 @@ func (c *child) goesOn() {
 	}
 }
 
-// slowed returns how long SIGKILL takes. A process in uninterruptible sleep gets it late.
+// slowed returns the time that SIGKILL takes. A process in uninterruptible sleep gets
+// the signal late.
 func (c *child) slowed(took time.Duration) time.Duration {
 	return max(c.stuck-c.shim.w.now(), 0) + took
 }
 
-// exits lets the child's main process end by itself.
+// exits ends the child's main process with an exit code.
 func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
 
-// ends lets the child's main process end, if that still lives and can.
+// ends ends the child's main process, if it still lives and can end.
 func (c *child) ends(how string, status unix.WaitStatus) {
 	if c.shim == nil {
 		c.endsAlone(how)
@@ -181,7 +186,7 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 	})
 }
 
-// loses lets one process die.
+// loses ends one process of the child.
 func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
 	if !p.alive || !c.alive {
 		return
@@ -196,34 +201,34 @@ func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
 	c.dies()
 }
 
+// dies ends the child, after its last process.
 func (c *child) dies() {
 	if !c.alive {
 		return
 	}
 	c.alive = false
-	c.pod().w.childEnds(c)
+	c.pod().w.checks.childEnds(c)
 }
 
-// drainWithin notes until when the child has to be dead.
+// drainWithin notes the instant by which the child has to be dead.
 func (c *child) drainWithin(grace time.Duration) {
 	until := c.pod().node.now() + grace
 	if c.drainBy == 0 {
-		c.drainBy = until
+		c.drainBy, c.drainGrace = until, grace
 		c.shim.w.note(c.where, "drains %s of %s within %v", c.name, c.hold, grace)
 	}
 	c.drainBy = min(c.drainBy, until)
 }
 
-// current reports whether the child's container process is the newest that the kubelet
-// knows.
+// current reports whether the child's container process is the newest one that the
+// kubelet knows.
 func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
-// unwatched reports whether the process that enforces the child's deadline stands
-// still.
+// unwatched reports whether the process that enforces the child's deadline is frozen.
 func (c *child) unwatched() bool {
 	if c.shim == nil {
-		// Without a shim, the agent has to notice the leap in time.
-		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.expired(c, t.Slot) })
+		// Without a shim, the agent has to notice the leap before the slot expires.
+		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.checks.expired(c, t.Slot) })
 	}
 	return c.shim.frozen
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// elector is a program with client-go's leader election (0.30 or later) on the Lease
-// of a slot. The program releases only when its work has ended.
+// elector is a program with client-go's leader election (0.30 or later) on the Lease of
+// a slot. The program releases the Lease only after its work has ended.
 type elector struct {
 	*clientOf
 	name    string
@@ -20,7 +20,7 @@ type elector struct {
 	paused  bool // the elector does not compete
 }
 
-// The durations that client-go's documentation recommends.
+// The durations are those that client-go's documentation recommends.
 const (
 	electorLease = 15 * time.Second
 	electorRenew = 10 * time.Second
@@ -30,11 +30,12 @@ const (
 func (w *World) newElector(name, slot string) *elector {
 	proc := w.newProcess()
 	e := &elector{clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
-	w.electors = append(w.electors, e)
+	w.checks.electors = append(w.checks.electors, e)
 	w.group.Go(e.run)
 	return e
 }
 
+// run reads the Lease now and then, and tries to hold it.
 func (e *elector) run() {
 	r := e.w.source(e.name)
 	var seen *kube.Lease
@@ -73,8 +74,8 @@ func (e *elector) now() time.Duration {
 	return e.w.now()
 }
 
-// try renews, acquires or releases as client-go does: it compares identity and spec,
-// and ignores annotations.
+// try renews, acquires or releases as client-go does. Client-go compares identity and
+// spec, and ignores annotations.
 func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duration, paused bool, renewed time.Duration) (time.Duration, error) {
 	mine := lease.Holder == e.name
 	expired := lease.Holder == "" || e.now()-since > time.Duration(lease.DurationSeconds)*time.Second
@@ -104,11 +105,11 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 	return sent, nil
 }
 
-// begins checks that no child and no other elector runs under the slot.
+// begins notes that the elector works, and checks that no child runs under the slot.
 func (e *elector) begins() {
 	e.w.note(e.name, "works under %s", e.slot)
 	e.working = true
-	if c := e.w.holder(e.slot); c != nil && !e.w.absent(c, e.slot) {
+	if c := e.w.checks.holder(e.slot); c != nil && !e.w.checks.absent(c, e.slot) {
 		e.w.violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.where)
 	}
 }

@@ -20,19 +20,19 @@ const RoleName = "metaparticle:" + account
 // account is the service account of all pods.
 const account = "default"
 
-// Unknown is the holder that enroll creates a Lease with, where the Lease may have
-// had a holder before.
+// Unknown is the holder that enroll writes into a new Lease, if an earlier Lease of
+// that name may have had a holder.
 const Unknown = "unknown"
 
-// Reconciler makes the namespace be as its pods need it: enroll.Reconciler, or the
-// model of it.
+// Reconciler gives the namespace the Leases and rights that its pods need.
+// enroll.Reconciler implements it, and so does the model of enroll.
 type Reconciler interface {
 	// Namespace reconciles the namespace once, and returns the time until the next call.
 	Namespace(ctx context.Context, name string) (time.Duration, error)
 }
 
-// Enroller is one process of the webhook that runs a Reconciler, with its way to the
-// API server and its cache.
+// Enroller is one process of the webhook that runs a Reconciler. The process has a
+// client of the API server and a cache.
 type Enroller struct {
 	*process
 	client *clientOf
@@ -40,16 +40,16 @@ type Enroller struct {
 	rng    *rand.Rand
 	wake   chan struct{}
 	cache  cache
-	// nudged is the instant of the last change; the Reconciler runs once the informers
-	// have seen it.
+	// nudged is the instant of the last change. The Reconciler runs once the informers have
+	// seen the change.
 	nudged time.Duration
 }
 
-// cache is the state that an Enroller's informers have seen. The cache never goes
-// back.
+// cache is the instant whose state an Enroller's informers have seen. The instant never
+// goes back.
 type cache struct {
 	at time.Duration
-	// pinned: the cache stays as it is.
+	// pinned reports that the cache does not change.
 	pinned bool
 }
 
@@ -64,6 +64,7 @@ func (w *World) newEnroller(name string) *Enroller {
 	return e
 }
 
+// nudge tells the Enroller of a change.
 func (e *Enroller) nudge() {
 	e.nudged = e.w.now()
 	select {
@@ -72,8 +73,8 @@ func (e *Enroller) nudge() {
 	}
 }
 
-// run reconciles whenever something has changed, when it asked to be called
-// again, and after an error.
+// run reconciles after each change, after the pause that the Reconciler asked for, and
+// after an error.
 func (e *Enroller) run(r Reconciler) {
 	for {
 		var from time.Duration
@@ -97,7 +98,7 @@ func (e *Enroller) run(r Reconciler) {
 		select {
 		case <-timer.C:
 		case <-e.wake:
-			// Informers and the queue take a moment.
+			// The informers and the queue take a moment.
 			select {
 			case <-time.After(between(e.rng, time.Millisecond, 300*time.Millisecond)):
 			case <-e.ctx.Done():
@@ -124,7 +125,7 @@ func (e *Enroller) OptedOut() bool {
 	return e.w.optedOut
 }
 
-// Get reads an object consistently.
+// Get reads an object from the API server, not from the cache.
 func (e *Enroller) Get(ctx context.Context, kind, name string) ([]byte, error) {
 	return e.client.do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.api.get(kind, name) })
 }
@@ -141,12 +142,14 @@ func (e *Enroller) Cached(kind, name string) ([]byte, error) {
 	return nil, status(404, "NotFound", name)
 }
 
-// List reads all objects of a kind with such labels consistently, as a list's JSON.
+// List reads all objects of a kind with selected labels from the API server, and
+// returns them as a list's JSON.
 func (e *Enroller) List(ctx context.Context, kind string, selects func(labels map[string]string) bool) ([]byte, error) {
 	return e.client.do(ctx, "list "+kind, func() ([]byte, error) { return e.w.api.list(kind, selects, (*object).last), nil })
 }
 
-// ListCached does from the cache what [Enroller.List] does.
+// ListCached reads from the cache the objects that [Enroller.List] reads from the
+// server.
 func (e *Enroller) ListCached(kind string, selects func(labels map[string]string) bool) ([]byte, error) {
 	if !e.enter() {
 		return nil, errDead
@@ -156,7 +159,7 @@ func (e *Enroller) ListCached(kind string, selects func(labels map[string]string
 	return e.w.api.list(kind, selects, func(o *object) version { return o.asOf(at) }), nil
 }
 
-// lag returns the instant as of which the cache is.
+// lag returns the instant whose state the cache shows.
 func (e *Enroller) lag() time.Duration {
 	if e.cache.pinned {
 		return e.cache.at
@@ -179,20 +182,20 @@ func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) (
 	return e.client.do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.api.put(e.name, kind, name, body) })
 }
 
-// Delete deletes an object that has the uid and the resourceVersion; an empty one
-// matches any.
+// Delete deletes an object if uid and resourceVersion match. An empty one matches any.
 func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
 	_, err := e.client.do(ctx, "delete "+kind+name, func() ([]byte, error) {
 		err := e.w.api.remove(e.name, kind, name, uid, rv)
 		if err == nil && kind == "Lease" {
-			e.w.checkSwept(name)
+			e.w.checks.checkSwept(name)
 		}
 		return nil, err
 	})
 	return err
 }
 
-// list returns the objects of a kind in the states that at returns, as a list's JSON.
+// list returns the objects of a kind as a list's JSON, each in the state that the
+// function at returns.
 func (s *server) list(kind string, selects func(labels map[string]string) bool, at func(*object) version) []byte {
 	items := []json.RawMessage{}
 	for _, name := range s.names {

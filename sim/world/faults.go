@@ -10,7 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The faults of a node. Callers hold the mutex.
+// The functions below cause and end the faults of nodes and pods. The caller holds the
+// mutex.
 
 // cut cuts the network of the node, one way or both.
 func (n *node) cut(out, in bool) {
@@ -19,7 +20,7 @@ func (n *node) cut(out, in bool) {
 	n.w.api.severed()
 }
 
-// heal undoes everything that was done to the node.
+// heal ends all faults of the node.
 func (n *node) heal() {
 	if n.cutOut || n.cutIn {
 		n.w.note(n.name, "is healed")
@@ -36,7 +37,7 @@ func (n *node) pods() []*pod {
 	return slices.DeleteFunc(slices.Clone(n.w.pods), func(p *pod) bool { return p.node != n })
 }
 
-// freeze suspends the node: its clock goes on.
+// freeze suspends the node, whose clock goes on.
 func (n *node) freeze() {
 	if n.frozen || !n.up {
 		return
@@ -49,20 +50,21 @@ func (n *node) freeze() {
 func (n *node) stop() {
 	n.frozen = true
 	for _, p := range n.pods() {
-		for _, c := range n.w.ledger.alive {
+		for _, c := range n.w.checks.alive {
 			if c.pod() == p {
-				c.drainBy = 0 // nobody is there to see to it
+				c.drainBy = 0 // a suspended shim cannot drain
 			}
 		}
 		for _, a := range p.agents {
 			a.freeze()
 		}
-		if p.waiter != nil {
-			p.waiter.freeze()
+		if p.order.waiter != nil {
+			p.order.waiter.freeze()
 		}
 	}
 }
 
+// thaw ends the suspension of the node.
 func (n *node) thaw() {
 	if !n.frozen || n.paused {
 		return
@@ -71,7 +73,7 @@ func (n *node) thaw() {
 	n.goOn()
 }
 
-// goOn undoes stop.
+// goOn lets the processes of the node continue after stop.
 func (n *node) goOn() {
 	n.frozen = false
 	deferred := n.deferred
@@ -90,8 +92,8 @@ func (n *node) goOn() {
 				a.thaw()
 			}
 		}
-		if p.waiter != nil {
-			p.waiter.thaw()
+		if p.order.waiter != nil {
+			p.order.waiter.thaw()
 		}
 	}
 }
@@ -105,10 +107,10 @@ func (n *node) whenAwake(f func()) {
 	f()
 }
 
-// excuseChildren excuses the children of a machine that stood still. They may have
+// excuseChildren excuses the children of a paused machine. The children may have
 // outlived their slots, but none of them ran.
 func (n *node) excuseChildren() {
-	for _, c := range n.w.ledger.alive {
+	for _, c := range n.w.checks.alive {
 		if c.pod().node == n {
 			c.excused = true
 		}
@@ -122,7 +124,7 @@ func (n *node) crash() {
 	}
 	n.w.note(n.name, "crashes")
 	if n.paused {
-		n.excuseChildren() // they stood still until now
+		n.excuseChildren() // the children stood still until now
 	}
 	n.up, n.frozen, n.paused, n.deferred = false, false, false, nil
 	for _, p := range n.pods() {
@@ -133,7 +135,7 @@ func (n *node) crash() {
 			c.shims, c.pending, c.done = nil, false, false
 		}
 		if p.gate == api.GatePod {
-			p.killAll()
+			p.order.killAll()
 		}
 		agents := p.agents
 		p.agents = nil
@@ -147,6 +149,7 @@ func (n *node) crash() {
 	n.w.api.severed()
 }
 
+// reboot boots the node, and the kubelet starts its pods.
 func (n *node) reboot() {
 	n.w.note(n.name, "boots")
 	n.bootUp()
@@ -156,8 +159,8 @@ func (n *node) reboot() {
 	n.catchUp()
 }
 
-// forget deletes a pod by force: its object is removed, its processes stay. Its
-// successor starts on another node.
+// forget deletes a pod by force. The API server removes its object, but its processes
+// stay. The pod's successor starts on another node.
 func (p *pod) forget() {
 	if !p.object {
 		return
@@ -166,16 +169,35 @@ func (p *pod) forget() {
 	p.unregister()
 }
 
-// apiDown takes the API server away, apiUp brings it back.
-func (w *World) apiDown() {
-	w.note("API", "goes away")
-	w.api.away = true
-	w.api.severed()
+// healthy reports whether the pod is able to compete for its slots.
+func (p *pod) healthy() bool {
+	return p.object && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
 }
 
-func (w *World) apiUp() {
-	if w.api.away {
-		w.note("API", "is back")
-		w.api.away = false
+// recover ends the faults of the pod's processes. Then the kubelet starts the processes
+// that are missing.
+func (p *pod) recover() {
+	if !p.object {
+		p.stop()
+		return
 	}
+	for len(p.agents) > 1 {
+		p.agents[0].kill()
+	}
+	for _, a := range p.agents {
+		a.thawAlone()
+		a.unblock()
+	}
+	for _, c := range p.containers {
+		for _, s := range c.shims {
+			s.thaw()
+		}
+		// A container that the kubelet has forgotten stays.
+		if len(c.shims) > 1 && !c.shims[0].dead && !c.shims[0].forgotten {
+			c.shims[0].exit()
+		}
+		c.failures = 0
+		c.pending = false
+	}
+	p.w.after(between(p.rng, 500*time.Millisecond, 2*time.Second), p.startAll)
 }

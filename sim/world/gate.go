@@ -19,11 +19,12 @@ import (
 type gateway struct {
 	agent  *agentProcess
 	server *desk.Server
-	// reports are the desk's reports, delayed in some worlds.
+	// reports are the desk's reports. Some worlds delay them.
 	reports <-chan gate.Report
 }
 
-// openGateway makes the desk of a process that has the flock. The mutex is not held.
+// openGateway makes the desk of a process that has the flock. The caller does not hold
+// the mutex.
 func openGateway(a *agentProcess) (*gateway, error) {
 	beat := a.pod.beat()
 	server, err := desk.New(
@@ -43,7 +44,8 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	return g, nil
 }
 
-// delay takes reports late. A late reader finds the last of several reports of a shim.
+// delay passes the reports on late. If a shim sent several reports meanwhile, the
+// reader gets only the last.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	r := g.agent.process.w.source(g.agent.name + g.agent.pod.uid + " reader")
 	done := g.agent.process.ctx.Done()
@@ -80,7 +82,7 @@ func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-
 	}
 }
 
-// last puts a report in the place of an earlier one of its shim.
+// last replaces an earlier report of the same shim.
 func last(found []gate.Report, report gate.Report) []gate.Report {
 	for i, r := range found {
 		if r.Shim == report.Shim {
@@ -91,7 +93,7 @@ func last(found []gate.Report, report gate.Report) []gate.Report {
 	return append(found, report)
 }
 
-// lateness draws how late the reader is.
+// lateness draws the delay of the reader.
 func (g *gateway) lateness(r *rand.Rand) time.Duration {
 	g.agent.process.w.mu.Lock()
 	defer g.agent.process.w.mu.Unlock()
@@ -117,7 +119,8 @@ func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) erro
 	return g.server.Drain(id, reason, grace)
 }
 
-// granted returns the holds that the pod's notes name.
+// granted reports whether a shim of the container may have been granted the hold. A
+// dead process gets true.
 func (g *gateway) granted(container, hold string) bool {
 	return !g.agent.runs() || g.server.Granted(container, hold)
 }
@@ -131,7 +134,8 @@ func (a *agentProcess) runs() bool {
 	return true
 }
 
-// now returns the node's clock, to any goroutine of the process but the loop.
+// now returns the node's clock to all goroutines of the process but the loop, which
+// calls clock.
 func (a *agentProcess) now() time.Duration {
 	if !a.enter() {
 		a.process.w.mu.Lock()
@@ -170,7 +174,7 @@ func (l listener) Close() error {
 	return nil
 }
 
-// notes are the pod's notes in its volume, which survive the agent.
+// notes are the files in the pod's volume, which survive the agent.
 type notes struct{ *agentProcess }
 
 // Read implements desk.Notes.
@@ -189,7 +193,8 @@ func (n notes) Remove(name string) error {
 	return n.touch(func(pod *pod) { delete(pod.notes, name) })
 }
 
-// touch never waits: the desk holds its own mutex meanwhile.
+// touch applies the function to the pod. Even for a frozen process touch does not wait,
+// because the desk holds its own mutex meanwhile.
 func (n notes) touch(do func(*pod)) error {
 	n.process.w.mu.Lock()
 	defer n.process.w.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -17,23 +18,24 @@ import (
 type template struct {
 	workload string
 	slots    []string
-	// any: one of the slots is enough, those of a semaphore.
+	// any reports that the pod needs only one of the slots, those of a semaphore.
 	any        bool
 	duration   time.Duration
 	grace      time.Duration
 	containers []string
-	// inits are gated init containers, which come first.
+	// inits are gated init containers, which run before the other containers.
 	inits   []string
 	standBy bool
-	// keepsName: a StatefulSet's pod, whose successor has its name.
+	// keepsName reports that the pod belongs to a StatefulSet, so its successor has its
+	// name.
 	keepsName bool
-	// restless children end by themselves after about that long; 0: never.
+	// restless is the approximate time after which a child ends by itself; 0 means never.
 	restless time.Duration
-	// obedient children stop at once.
+	// obedient reports that the children stop at once after SIGTERM.
 	obedient bool
-	// lateReader bounds the delay with which an agent gets its shims' reports.
+	// lateReader bounds the delay with which an agent reads the reports of its shims.
 	lateReader time.Duration
-	// gate distinguishes the pods for enroll.
+	// gate selects the mechanism that keeps the child from running.
 	gate api.Gate
 	// revision is zero where revisions have no order.
 	revision api.Revision
@@ -45,36 +47,41 @@ var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 // pod is one pod on its node.
 type pod struct {
 	template
-	inOrder
+	order      inOrder
+	sockets    sockets
 	shown      shown
+	volume     volume
+	grant      gate.Grant // the last grant that a gate without shims took
 	w          *World
 	name, uid  string
 	node       *node
 	rng        *rand.Rand
 	containers []*container
 	agents     []*agentProcess
-	lock       *agentProcess // who has the flock
+	lock       *agentProcess // has the flock
 	notes      map[string][]byte
 	agentRuns  int
-	// stopping: the kubelet ends it. object: it is in the API.
+	// stopping reports that the kubelet ends the pod, and object that the API server has
+	// the pod. A pod that is gone has no process left.
 	stopping, object, gone bool
 }
 
+// container is a gated container, with its shims or its application.
 type container struct {
 	pod    *pod
 	name   string
-	shims  []*shimProcess // the last one is the current one
+	shims  []*shimProcess // the last shim is the current one
 	starts int
-	// app is the application's process where the kubelet starts it.
+	// app is the application's process, if the kubelet starts it.
 	app *child
-	// failures in a row, for the back-off; pending: a start is due.
+	// failures counts failed starts in a row, for the back-off. pending reports that a
+	// start is due.
 	failures int
 	pending  bool
-	// init: the container is an init container, which runs before the others. prepared is
-	// the hold under which it succeeded, since the instant.
+	// init reports that the container is an init container, and done its success.
 	init, done bool
-	prepared   string
-	since      time.Duration
+	prepared   string        // the hold under which the init container succeeded
+	since      time.Duration // the instant of that success
 }
 
 func (w *World) newPod(t template, n *node) *pod {
@@ -84,8 +91,9 @@ func (w *World) newPod(t template, n *node) *pod {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
 	p.rng = w.source(p.name + p.uid)
-	if p.volume = (volume{}); p.gate != api.GateContainer {
-		p.inits = nil // they are the user's, and not gated
+	p.order.pod, p.sockets.pod, p.shown.pod, p.volume = p, p, p, volume{}
+	if p.gate != api.GateContainer {
+		p.inits = nil // only shims gate init containers
 	}
 	for _, name := range p.inits {
 		p.containers = append(p.containers, &container{pod: p, name: name, init: true})
@@ -102,6 +110,7 @@ func (w *World) newPod(t template, n *node) *pod {
 
 func (p *pod) identity() string { return api.Identity(p.name, p.uid) }
 
+// startAll starts the processes that the pod lacks, in the order of the kubelet.
 func (p *pod) startAll() {
 	if p.gone || p.stopping || !p.node.up {
 		return
@@ -111,14 +120,14 @@ func (p *pod) startAll() {
 		return
 	}
 	if p.gate == api.GatePod {
-		p.startInOrder()
+		p.order.next()
 		return
 	}
 	if p.agent() == nil {
 		p.startAgent()
 	}
 	if p.gate == api.GateReadiness {
-		return // the application runs everywhere
+		return // the application runs in standbys, too
 	}
 	for _, c := range p.containers {
 		if c.init && c.done {
@@ -128,7 +137,7 @@ func (p *pod) startAll() {
 			c.startShim()
 		}
 		if c.init {
-			return // what comes after it waits
+			return // later containers wait
 		}
 	}
 }
@@ -138,14 +147,14 @@ func (c *container) known() bool {
 	return slices.ContainsFunc(c.shims, func(s *shimProcess) bool { return !s.forgotten })
 }
 
-// complete notes the success of an init container, and starts the next one once its
+// complete notes the success of an init container. The next container starts once its
 // image is there.
 func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
 	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
 }
 
-// register puts the pod's object into the API, for enroll.
+// register stores the pod's object in the API server, for enroll.
 func (p *pod) register() {
 	p.object = true
 	p.w.api.object("Pod", p.name)
@@ -166,8 +175,8 @@ func (p *pod) register() {
 	must(err)
 }
 
-// spec returns the pod that the webhook makes for the gate, with the fields that
-// enroll reads.
+// spec returns the pod spec that the webhook makes for the gate, reduced to the fields
+// that enroll reads.
 func (p *pod) spec() map[string]any {
 	agent := map[string]any{"name": api.AgentContainer, "restartPolicy": "Always", "args": []string{api.RunRole, "-gate=" + string(p.gate)}}
 	inits := []any{agent}
@@ -185,7 +194,7 @@ func (p *pod) spec() map[string]any {
 	return spec
 }
 
-// unregister removes the object, unless a successor has its name already.
+// unregister removes the pod's object, unless a successor already has its name.
 func (p *pod) unregister() {
 	if !p.object {
 		return
@@ -194,7 +203,7 @@ func (p *pod) unregister() {
 	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
 		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
 	}
-	p.setReady(false)
+	p.shown.setReady(false)
 }
 
 // agent returns the process that has the flock; nil if none has.
@@ -213,7 +222,7 @@ func (p *pod) listening() *agentProcess {
 	return nil
 }
 
-// allowed returns the answer of the API server's authorization.
+// allowed returns the decision of the API server's authorization.
 func (p *pod) allowed(verb, lease string) error {
 	if !p.object {
 		return status(401, "Unauthorized", "the token's pod is gone")
@@ -242,9 +251,11 @@ func (c *container) shimGone(s *shimProcess) {
 	}
 }
 
-// mostBackOff is the longest back-off here; the kubelet's goes to five minutes.
+// mostBackOff is the longest back-off in the world. A real kubelet waits up to five
+// minutes.
 const mostBackOff = 40 * time.Second
 
+// restart starts the container anew after its back-off.
 func (c *container) restart() {
 	c.pending = true
 	p := c.pod
@@ -267,8 +278,8 @@ func (c *container) restart() {
 	p.w.after(pause, func() { p.node.whenUnpaused(again) })
 }
 
-// stop ends a pod as the kubelet does: SIGTERM, its grace, SIGKILL. The agent, a
-// sidecar, is told to stop after the others have ended, or the time is up.
+// stop ends a pod as the kubelet does: SIGTERM, the grace, SIGKILL. The kubelet stops
+// the agent, a sidecar, after the other containers have ended or the grace is over.
 func (p *pod) stop() {
 	if p.node.paused {
 		p.node.whenUnpaused(p.stop)
@@ -287,7 +298,7 @@ func (p *pod) stop() {
 			c.app.terminate()
 		}
 	}
-	p.endWait()
+	p.order.endWait()
 	p.w.after(p.grace, func() {
 		p.node.whenUnpaused(func() {
 			for _, c := range p.containers {
@@ -304,9 +315,10 @@ func (p *pod) stop() {
 	p.tidy()
 }
 
-// left is the time that the kubelet leaves a sidecar when the grace has run out.
+// left is the time that the kubelet gives a sidecar after the end of the grace.
 const left = 2 * time.Second
 
+// stopAgents stops the agents with SIGTERM, and soon with SIGKILL.
 func (p *pod) stopAgents() {
 	for _, a := range p.agents {
 		a.terminate()
@@ -320,7 +332,7 @@ func (p *pod) stopAgents() {
 	})
 }
 
-// tidy goes on with the end of a pod as its processes end.
+// tidy continues the end of a pod after one of its processes has ended.
 func (p *pod) tidy() {
 	if !p.stopping || p.gone {
 		return
@@ -344,20 +356,21 @@ func (p *pod) tidy() {
 	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
 }
 
-// stops returns the time that a child takes to stop; negative if it ignores SIGTERM.
-func (p *pod) stops(r *rand.Rand) time.Duration {
+// stops draws the time that a child takes to stop; negative if the child ignores
+// SIGTERM.
+func (t template) stops(r *rand.Rand) time.Duration {
 	switch n := r.IntN(10); {
-	case p.obedient, n < 5:
+	case t.obedient, n < 5:
 		return between(r, time.Millisecond, 300*time.Millisecond)
 	case n < 7:
 		return between(r, time.Second, 5*time.Second)
 	case n < 9:
-		return between(r, 5*time.Second, p.grace+5*time.Second)
+		return between(r, 5*time.Second, t.grace+5*time.Second)
 	}
 	return -1
 }
 
-// live makes a restless child end by itself.
+// live ends a restless child after some time.
 func (p *pod) live(c *child) {
 	if p.restless > 0 {
 		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {

@@ -17,27 +17,29 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// instant bounds the way of a message between two processes of a machine.
+// instant bounds the time that a message takes between two processes of a machine.
 const instant = 2 * time.Millisecond
 
-// link is one connection between a shim and an agent process. Messages arrive
-// in order, a little later; a message that is on its way when its receiver closes the
-// connection is lost.
+// link is one connection between a shim and an agent process. Messages arrive in order,
+// a little later. A message is lost if its receiver closes the connection before it
+// arrives.
 type link struct {
 	agent *agentProcess
 	shim  *shimProcess
-	// hungUp: one end has closed the connection. noticed: the shim knows that.
+	// hungUp reports that one end has closed the connection, and noticed that the shim
+	// knows that.
 	hungUp, noticed bool
-	// closed: the agent's end has closed the connection. ended: the agent's end has
-	// come to the end of what the shim sent.
+	// closed reports that the agent's end has closed the connection. ended reports that all
+	// messages of the shim have arrived, and no more will.
 	closed, ended bool
-	arrived       [][]byte // not yet read by the agent's end
+	arrived       [][]byte // the agent's end has yet to read them
 	changed       signal
-	// toAgent and toShim are the instants at which the last message arrives.
+	// toAgent and toShim are the instants at which the last message of each direction
+	// arrives.
 	toAgent, toShim time.Duration
 }
 
-// connect makes a connection that the agent's end has yet to accept.
+// connect makes a connection that the desk has yet to accept.
 func (s *shimProcess) connect(a *agentProcess) {
 	s.link = &link{agent: a, shim: s, changed: newSignal()}
 	a.backlog = append(a.backlog, s.link)
@@ -45,24 +47,25 @@ func (s *shimProcess) connect(a *agentProcess) {
 	s.push(shim.Connection{Conn: shimEnd{s.link}})
 }
 
-// trip draws the time that the next message takes. The instant seeds the draw, because
-// the goroutines of one instant have no order.
+// trip draws the time that the next message takes. The current instant seeds the draw,
+// because the goroutines of one instant have no order.
 func (l *link) trip(way string) time.Duration {
 	return between(l.dice(way), 50*time.Microsecond, instant)
 }
 
+// dice returns the random source of one direction at one instant.
 func (l *link) dice(way string) *rand.Rand {
 	return l.shim.w.source(fmt.Sprint(l.shim.name, way, l.shim.w.now()))
 }
 
-// later runs f after a trip, and after all that is on the way already.
+// later runs f after a trip, but after all earlier messages of that direction.
 func (l *link) later(way string, last *time.Duration, f func()) {
 	w := l.shim.w
 	*last = max(*last+1, w.now()+l.trip(way))
 	w.after(*last-w.now(), f)
 }
 
-// hangUp ends the connection; each end notices that by itself.
+// hangUp ends the connection. Each end notices the end by itself, a little later.
 func (l *link) hangUp() {
 	if l.hungUp {
 		return
@@ -123,8 +126,7 @@ func (l agentEnd) Send(message []byte) error {
 	return nil
 }
 
-// Receive implements desk.Conn. The last words of a shim that is dead may still be on
-// the way.
+// Receive implements desk.Conn. The last messages of a dead shim may still arrive.
 func (l agentEnd) Receive() (message []byte, err error) {
 	ready := func() bool {
 		switch {
@@ -164,7 +166,7 @@ func (l *link) close() {
 	l.changed.give()
 }
 
-// pidfd is an agent process's handle on a shim's process.
+// pidfd is the pidfd of a shim's process in an agent process.
 type pidfd struct {
 	agent *agentProcess
 	shim  *shimProcess

@@ -16,15 +16,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// machine is the modelled kernel of a shim: the clocks of its node, and the processes
-// of its container. Only the shim's goroutine calls it, without the mutex.
+// machine is the modelled kernel of a shim, with the clocks of its node and the
+// processes of its container. Only the shim's goroutine calls its methods, without the
+// mutex.
 type machine struct {
 	*host.Leaps
 	*shimProcess
 }
 
-// newMachine compares the node's clocks by the product's own rule. A clock that is slewed
-// takes the wall clock with it.
+// newMachine makes a machine that compares the node's clocks by the product's own rule.
+// A slewed clock takes the wall clock along.
 func newMachine(s *shimProcess) machine {
 	n := s.container.pod.node
 	locked := func(read func() time.Duration) func() time.Duration {
@@ -44,7 +45,8 @@ func (m machine) Now() time.Duration {
 	return m.container.pod.node.now()
 }
 
-// Next implements shim.Machine. A frozen shim stands still here, and a dead one ends.
+// Next implements shim.Machine. A frozen shim waits in this method, and the goroutine
+// of a dead shim ends.
 func (m machine) Next(starting bool) shim.Input {
 	for {
 		m.w.mu.Lock()
@@ -62,7 +64,7 @@ func (m machine) Next(starting bool) shim.Input {
 	}
 }
 
-// take returns the first input that the shim looks at, unless it is frozen.
+// take returns the first input that the shim accepts, unless the shim is frozen.
 func (m machine) take(starting bool) (shim.Input, bool) {
 	i := slices.IndexFunc(m.inputs, func(in shim.Input) bool {
 		_, started := in.(shim.Start)
@@ -100,7 +102,7 @@ func (m machine) Say(line string) {
 	m.w.note(m.name, "%s", strings.TrimSpace(line))
 }
 
-// Start implements shim.Processes. Only the world's own commands are started: children.
+// Start implements shim.Processes. The shims of the world start only children.
 func (m machine) Start(c *shim.Command) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -181,7 +183,8 @@ func (m machine) process(pid int) *containerProcess {
 	return nil
 }
 
-// Expects implements shim.Processes: children have their handlers at once.
+// Expects implements shim.Processes. A child of the world handles signals from its
+// start.
 func (machine) Expects(int, syscall.Signal) bool { return true }
 
 // TakeTerminal implements shim.Processes.

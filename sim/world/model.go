@@ -12,15 +12,15 @@ import (
 )
 
 // model provides the guarantees of package enroll, in one step and without a cache.
-// Each claimed slot has a Lease, and the pods' account has the right to it. Package
-// sim/enrolled replaces the model by the real enroll.
+// Each claimed slot has a Lease, and the pods' account has the right to use the Lease.
+// Package sim/enrolled replaces the model by the real enroll.
 type model struct{ *Enroller }
 
 // ModelOfEnroll returns the model, for a world without the real enroll.
 func ModelOfEnroll(e *Enroller) Reconciler { return model{e} }
 
-// remembered are the slots that had a Lease before, each with the longest duration
-// that a pod ever claimed.
+// remembered has the slots that ever had a Lease, each with the longest duration that a
+// pod ever claimed.
 type remembered map[string]time.Duration
 
 // Namespace implements Reconciler.
@@ -48,8 +48,8 @@ func (m model) Namespace(context.Context, string) (time.Duration, error) {
 	return 0, nil
 }
 
-// present creates the slot's Lease if there is none. A Lease that had no holder yet is
-// free. Otherwise all pods wait for the longest duration.
+// present creates the slot's Lease if there is none. The first Lease of a slot is free.
+// All pods wait for a later Lease, for the longest duration.
 func (m model) present(slot string) {
 	before, known := m.w.remembered[slot]
 	longest := before
@@ -79,8 +79,8 @@ func (m model) presentNext(slot string) {
 	}
 }
 
-// grant makes a Role name all slots that a pod ever claimed, and their next Leases. grant
-// binds the Role.
+// grant writes a Role that names all slots that a pod ever claimed, and their next Leases.
+// grant binds the Role.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
 		return !m.w.api.granted("get", slot)
@@ -104,7 +104,7 @@ func (m model) grant(slots []string) {
 	m.create("RoleBinding", RoleName, map[string]any{})
 }
 
-// create stores an object, in the place of another one of that name.
+// create stores an object, and replaces an earlier object of that name.
 func (m model) create(kind, name string, body map[string]any) {
 	body["kind"] = kind
 	metadata(body)["labels"] = map[string]any{api.ManagedLabel: "true"}

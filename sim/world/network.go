@@ -24,18 +24,18 @@ var (
 	errDropped     = errors.New("lost on the way")
 )
 
-// client is one process's way to the API server.
+// clientOf is the client of the API server in one process.
 type clientOf struct {
 	*process
 	name    string
-	node    *node // nil: beside the API server
-	pod     *pod  // whose agent it is; nil: no agent
+	node    *node // nil for a process beside the API server
+	pod     *pod  // the agent's pod; nil for other processes
 	sources map[string]*rand.Rand
-	// allowed judges a request for a Lease: get, watch, update.
+	// allowed authorizes a request for a Lease: get, watch or update.
 	allowed func(verb, lease string) error
-	// sent counts the requests, watches and those for people included.
+	// sent counts the requests by kind, including watches and Events.
 	sent map[string]int
-	// recent has the requests of the last minute, by subject.
+	// recent has the requests of the last minute, by slot or kind.
 	recent map[string]*minute
 }
 
@@ -43,8 +43,8 @@ func (w *World) newClient(p *process, name string, n *node) *clientOf {
 	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
 }
 
-// source has a random source for each kind of request, because the requests of one
-// process race.
+// source returns the random source of one kind of request. The requests of one process
+// race, so each kind has a separate source.
 func (c *clientOf) source(op string) *rand.Rand {
 	r := c.sources[op]
 	if r == nil {
@@ -54,16 +54,27 @@ func (c *clientOf) source(op string) *rand.Rand {
 	return r
 }
 
-// out and in: what the client sends arrives; what the server sends arrives.
+// out reports whether the client's packets reach the server, and in whether the
+// server's packets reach the client.
 func (c *clientOf) out() bool { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutOut) }
 func (c *clientOf) in() bool  { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutIn) }
 
+// total returns the number of requests that the client has sent.
+func (c *clientOf) total() int {
+	n := 0
+	for _, sent := range c.sent {
+		n += sent
+	}
+	return n
+}
+
+// answer is the server's answer to a request.
 type answer struct {
 	raw []byte
 	err error
 }
 
-// do sends one request, whose effect happens when, and if, it arrives.
+// do sends one request. Its effect happens on its arrival, if it arrives.
 func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, error)) ([]byte, error) {
 	if !c.enter() {
 		return nil, errDead
@@ -94,7 +105,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	broken := c.broken(op)
 	lost = lost || broken == unheard
-	// A watch has no deadline, but its client notices a cut path.
+	// A watch has no deadline, but its client notices that the path is cut.
 	silence := func() {
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
 			pause := back
@@ -131,8 +142,9 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	return c.await(ctx, reply, tick)
 }
 
-// await returns a tick after the end of ctx. Otherwise two requests that were sent in
-// one instant would also time out in one instant.
+// await waits for the reply or the end of ctx, and returns a tick after that end.
+// Otherwise two requests that were sent in one instant would also time out in one
+// instant.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {
@@ -148,12 +160,12 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest is the least bound on the delay of a request: longer than a lease of half a
-// minute lasts without a renewal. With longer leases, the bound is the longest of
-// them.
+// latest is the least bound on the delay of a request. The delay may exceed the time
+// for which a lease of half a minute lasts unrenewed. In a world with longer leases the
+// longest lease is the bound.
 const latest = 25 * time.Second
 
-// trip returns the time of one way.
+// trip draws the time of a packet's way in one direction.
 func trip(r *rand.Rand, f weather) time.Duration {
 	d := between(r, 200*time.Microsecond, 4*time.Millisecond)
 	if chance(r, f.slow) {
@@ -162,8 +174,8 @@ func trip(r *rand.Rand, f weather) time.Duration {
 	return d
 }
 
-// noticed bounds the time in which a client notices a cut path (agent/kube promises 8
-// s).
+// noticed bounds the time in which a client notices that the path is cut. agent/kube
+// promises 8 s.
 const noticed = 8 * time.Second
 
 // GetLease implements agent.API.
@@ -180,8 +192,7 @@ func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, erro
 	return leaseFrom(raw), nil
 }
 
-// UpdateLease implements agent.API, with agent/kube's own check of the answer
-// left to the programs under test.
+// UpdateLease implements agent.API, and checks the answer as agent/kube does.
 func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
 	body, err := lease.MarshalJSON()
 	must(err)
@@ -194,7 +205,7 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 		case f.deaf == lease.Name:
 			return nil, status(403, "Forbidden", lease.Name)
 		case f.unstored && lease.ResourceVersion == text(c.w.api.object("Lease", lease.Name).last().rv):
-			return nil, errDropped // what is refused is answered
+			return nil, errDropped // the server still answers a refused write
 		}
 		c.w.api.sent = sent
 		return c.w.api.put(c.name, "Lease", lease.Name, body)
@@ -215,7 +226,7 @@ func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (
 		if !c.pod.object && c.pod.gate == api.GateReadiness {
 			return nil, status(404, "NotFound", "Pod "+c.pod.name)
 		}
-		return c.pod.patchStatus(patch)
+		return c.pod.shown.patch(patch)
 	})
 	if code := (*kube.StatusError)(nil); errors.As(err, &code) && code.Code == 409 {
 		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)
@@ -226,12 +237,13 @@ func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (
 	return is, err
 }
 
-// CreateEvent implements agent.API. Events are for people: they only count.
+// CreateEvent implements agent.API. People read Events, so the world only counts them.
 func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
 	_, err := c.do(ctx, "event", func() ([]byte, error) { return nil, nil })
 	return err
 }
 
+// may returns an error if the process must not send such a request for the Lease.
 func (c *clientOf) may(verb, lease string) error {
 	if c.allowed == nil {
 		return nil

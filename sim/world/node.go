@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// node has a clock, a network and, on it, pods.
+// node is a machine with a clock, a network and pods.
 type node struct {
 	w    *World
 	name string
@@ -23,17 +23,17 @@ type node struct {
 	wallOff time.Duration
 	// set is the sum of all steps of the wall clock.
 	set time.Duration
-	// deferred has the events that came up while the processes of the node stood still.
+	// deferred has the events that wait until the node's processes go on.
 	deferred []func()
-	// paused: the machine stands still, with its clock. wokeAt is the true time at which
-	// it last went on; due has the kubelet's work for then.
+	// paused reports that the machine stands still with its clock. wokeAt is the true time
+	// at which the last pause ended. due has the kubelet's work that waits for the end of
+	// the pause.
 	paused bool
 	wokeAt time.Duration
 	due    []func()
 }
 
-// skew bounds how far a clock's rate is off: chronyd slews up to a twelfth
-// either way.
+// skew bounds the error of a clock's rate: chronyd slews a clock by a twelfth at most.
 const skew = 1. / 12
 
 func (w *World) newNode(name string) {
@@ -44,9 +44,10 @@ func (w *World) newNode(name string) {
 	w.nodes = append(w.nodes, n)
 }
 
-// anyRate returns a random rate of a clock: time daemons slew by up to a twelfth.
+// anyRate draws the rate of a clock within the skew.
 func (n *node) anyRate() float64 { return 1 - skew + 2*skew*n.rng.Float64() }
 
+// bootUp gives the node a new boot id, and starts its clock.
 func (n *node) bootUp() {
 	n.boot = fmt.Sprintf("boot-%08x", n.rng.Uint32())
 	n.up = true

@@ -14,16 +14,18 @@ import (
 // person writes by hand on Leases while there is trouble. Three of ten seeds of the
 // chaos have a person.
 type person struct {
-	*chaos
+	*workloads
 	rng *rand.Rand
 }
 
-func (c *chaos) newPerson() {
-	p := &person{chaos: c, rng: c.source("person")}
-	if chance(p.rng, .3) {
-		c.person = p
-		p.later()
+// newPerson returns the person of the seed, or nil.
+func newPerson(c *workloads) *person {
+	p := &person{workloads: c, rng: c.source("person")}
+	if c.byHand = chance(p.rng, .3); !c.byHand {
+		return nil
 	}
+	p.later()
+	return p
 }
 
 // later writes now and then.
@@ -81,12 +83,4 @@ func (p *person) annotate(slot string, change func(annotations map[string]string
 	must(err)
 	_, err = p.api.put("a person", "Lease", slot, raw)
 	must(err)
-}
-
-// checkPaused demands that no pod acquires a paused slot. Another elector knows of no
-// pause, and begins no hold.
-func (w *World) checkPaused(slot, holder string, was map[string]string, hold string) {
-	if _, paused := was[api.PausedAnnotation]; paused && hold != was[api.HoldAnnotation] {
-		w.violate(pausedTaken, "%s takes %s (hold %s), which is paused", holder, slot, hold)
-	}
 }

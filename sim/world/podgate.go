@@ -15,24 +15,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// inOrder is a pod of the gate "pod" as the kubelet starts it: "agent turn", the agent,
+// inOrder starts a pod of the gate "pod" as the kubelet does: "agent turn", the agent,
 // "agent wait", and then the application.
 type inOrder struct {
-	volume volume
-	socket *waitSocket // of the last agent process
-	ends   []*end
-	// turned and waited: these init containers have ended with success in this round.
+	pod *pod
+	// turned and waited report that "agent turn" and "agent wait" have succeeded since the
+	// containers were last restarted.
 	turned, waited bool
-	// restarting: the kubelet is about to restart all containers.
+	// restarting reports that the kubelet is about to restart all containers.
 	restarting bool
-	waiter     *process
-	// grant is the last one that the gate took. unwatched is the hold whose application is
-	// excused from the deadline.
-	grant     gate.Grant
+	waiter     *process // runs "agent wait"
+	// unwatched is the hold whose application is excused from the deadline.
 	unwatched string
 }
 
-// podGate is the real gate, which tells the world of each grant that it takes.
+// podGate is the real gate, and notes each grant in the world's pod.
 type podGate struct {
 	*standin.Pod
 	a *agentProcess
@@ -60,35 +57,41 @@ func (a *agentProcess) runPod(config agent.Config) error {
 // granted notes the hold under which the application may start, and its deadline.
 func (p *pod) granted(g gate.Grant) {
 	for _, c := range p.containers {
-		p.w.checkExtended(c.app, &g)
+		p.w.checks.checkExtended(c.app, &g)
 	}
 	p.grant = g
-	if p.gate != api.GatePod {
-		return
+	if p.gate == api.GatePod {
+		p.order.enforce(g)
 	}
+}
+
+// enforce excuses the application if no agent or no kubelet can enforce the deadline.
+func (o *inOrder) enforce(g gate.Grant) {
+	p := o.pod
 	latest := func() bool { return p.grant.Hold == g.Hold && p.grant.Deadline == g.Deadline }
 	p.node.ring(g.Deadline-g.Kill-g.Drain, func() {
-		if latest() && !p.restarting && !p.watched() {
-			p.excuse("no agent watches the deadline")
+		if latest() && !o.restarting && !p.watched() {
+			o.excuse("no agent watches the deadline")
 		}
 	})
 	p.node.ring(g.Deadline-g.Kill, func() {
 		if latest() && (p.node.frozen || p.stopping) {
-			p.excuse("the kubelet restarts nothing")
+			o.excuse("the kubelet restarts nothing")
 		}
 	})
 }
 
-// watched reports whether an agent process is able to end itself at the deadline.
+// watched reports whether the agent process is able to end itself at the deadline.
 func (p *pod) watched() bool {
 	a := p.agent()
 	return a != nil && a.process.thawed == nil && !p.node.frozen && !p.stopping
 }
 
-// excuse exempts the application from the deadline. In a pod of the gate "pod" only
-// the agent and the kubelet enforce it.
-func (p *pod) excuse(why string) {
-	p.unwatched = p.grant.Hold
+// excuse exempts the application from the deadline. In a pod of the gate "pod" only the
+// agent and the kubelet enforce the deadline.
+func (o *inOrder) excuse(why string) {
+	p := o.pod
+	o.unwatched = p.grant.Hold
 	for _, c := range p.containers {
 		if c.app != nil && !c.app.excused {
 			p.w.note(p.name, "%s is excused: %s", c.app.name, why)
@@ -97,21 +100,22 @@ func (p *pod) excuse(why string) {
 	}
 }
 
-// startInOrder does the next step of the pod's start.
-func (p *pod) startInOrder() {
+// next does the next step of the pod's start, and plans the step after it.
+func (o *inOrder) next() {
+	p := o.pod
 	switch {
-	case p.restarting:
-	case !p.turned:
-		p.turned = true
+	case o.restarting:
+	case !o.turned:
+		o.turned = true
 		must(standin.Turn(p.volume))
 		p.w.note(p.name, "agent turn ends")
-		p.soon()
+		o.soon()
 	case len(p.agents) == 0:
 		p.startAgent()
-		p.soon()
-	case !p.waited && p.waiter == nil:
-		p.startWait()
-	case p.waited:
+		o.soon()
+	case !o.waited && o.waiter == nil:
+		o.startWait()
+	case o.waited:
 		for _, c := range p.containers {
 			if c.app == nil && !c.pending {
 				c.startApp()
@@ -120,86 +124,97 @@ func (p *pod) startInOrder() {
 	}
 }
 
-// soon lets the kubelet go on with the pod's start.
-func (p *pod) soon() { p.w.after(between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll) }
+// soon plans the next step of the pod's start.
+func (o *inOrder) soon() {
+	p := o.pod
+	p.w.after(between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll)
+}
 
-func (p *pod) startWait() {
+// startWait starts the process of "agent wait".
+func (o *inOrder) startWait() {
+	p := o.pod
 	w := p.w
 	proc := w.newProcess()
-	p.waiter = proc
+	o.waiter = proc
 	if p.node.frozen {
 		proc.freeze()
 	}
 	w.note(p.name, "agent wait starts")
 	w.group.Go(func() {
-		err := standin.Wait(proc.ctx, p.dial(proc))
+		err := standin.Wait(proc.ctx, p.sockets.dial(proc))
 		w.do(func() {
 			if proc.dead {
 				return
 			}
 			w.note(p.name, "agent wait ends: %v", err)
-			p.endWait()
-			p.waited = true
-			p.soon()
+			o.endWait()
+			o.waited = true
+			o.soon()
 		})
 	})
 }
 
 // endWait ends the process of "agent wait".
-func (p *pod) endWait() {
-	if p.waiter != nil {
-		p.waiter.die()
-		p.hangUp(p.waiter)
-		p.waiter = nil
+func (o *inOrder) endWait() {
+	p := o.pod
+	if o.waiter != nil {
+		o.waiter.die()
+		p.sockets.hangUp(o.waiter)
+		o.waiter = nil
 	}
 }
 
-// restartAll kills all containers, and starts them anew in their order, as the kubelet
-// does after the agent's exit code. In a pod that is being deleted the kubelet
-// restarts nothing.
-func (p *pod) restartAll() {
+// restartAll kills all containers and starts them anew in their order, as the kubelet
+// does after the agent's exit code. The kubelet restarts nothing in a pod that is being
+// deleted.
+func (o *inOrder) restartAll() {
+	p := o.pod
 	if p.stopping {
-		p.excuse("the kubelet restarts nothing in a pod that is being deleted")
+		o.excuse("the kubelet restarts nothing in a pod that is being deleted")
 		return
 	}
-	if p.restarting {
+	if o.restarting {
 		return
 	}
-	p.restarting = true
+	o.restarting = true
 	p.w.note(p.name, "all containers are to be restarted")
-	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(p.beginAnew) })
+	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(o.beginAnew) })
 }
 
 // mostKubelet is the longest time that the kubelet takes to kill all containers. The
-// shortest lease leaves it 5 s (docs/guarantees.md), of which skewed clocks cost one.
+// shortest lease leaves 5 s for that (docs/guarantees.md), of which skewed clocks cost
+// one.
 const mostKubelet = 1500 * time.Millisecond
 
-func (p *pod) beginAnew() {
+// beginAnew kills all processes of the pod, and begins its start.
+func (o *inOrder) beginAnew() {
+	p := o.pod
 	if p.stopping {
-		p.excuse("the kubelet restarts nothing in a pod that is being deleted")
+		o.excuse("the kubelet restarts nothing in a pod that is being deleted")
 	}
-	if !p.restarting || p.stopping || !p.node.up {
-		p.restarting = false
+	if !o.restarting || p.stopping || !p.node.up {
+		o.restarting = false
 		return
 	}
-	p.killAll()
+	o.killAll()
 	for _, a := range slices.Clone(p.agents) {
 		a.kill()
 	}
-	p.soon()
+	o.soon()
 }
 
-// killAll kills all processes but the agent, and forgets the containers.
-func (p *pod) killAll() {
+// killAll kills all processes but the agent, and forgets their containers.
+func (o *inOrder) killAll() {
+	p := o.pod
 	for _, c := range p.containers {
 		if c.app != nil {
 			c.app.killed()
 		}
-		c.starts++ // a start that is due is void
+		c.starts++ // cancels a planned start
 		c.pending = false
 	}
-	p.endWait()
-	p.turned, p.waited, p.restarting = false, false, false
+	o.endWait()
+	o.turned, o.waited, o.restarting = false, false, false
 }
 
 // startApp starts the application's process in its container.
@@ -211,16 +226,16 @@ func (c *container) startApp() {
 		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.serial),
 		hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(), stops: p.stops(p.rng),
 	}
-	app.excused = app.hold != "" && app.hold == p.unwatched
+	app.excused = app.hold != "" && app.hold == p.order.unwatched
 	c.app = app
 	for _, t := range app.slots {
-		p.w.ledger.started[key(t.Slot, p.identity(), app.hold)] = p.node.boot
+		p.w.checks.started[key(t.Slot, p.identity(), app.hold)] = start{pod: p, boot: p.node.boot}
 	}
-	p.w.childBegins(app)
+	p.w.checks.childBegins(app)
 	p.live(app)
 }
 
-// killed applies the kubelet's SIGKILL to the application.
+// killed ends the application as the kubelet's SIGKILL does.
 func (c *child) killed() {
 	if c.container.app == c {
 		c.container.app = nil
@@ -228,7 +243,8 @@ func (c *child) killed() {
 	c.dies()
 }
 
-// endsAlone handles the end of an application that has no shim.
+// endsAlone ends an application that has no shim. The kubelet may restart its
+// container.
 func (c *child) endsAlone(how string) {
 	p := c.pod()
 	p.node.whenAwake(func() {
@@ -240,7 +256,7 @@ func (c *child) endsAlone(how string) {
 		switch {
 		case p.stopping || p.gone:
 			p.tidy()
-		case p.waited && !p.restarting && p.node.up:
+		case p.order.waited && !p.order.restarting && p.node.up:
 			c.container.restart()
 		}
 	})

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 )
 
-// volume has the notes of a pod, which outlive its containers and a boot of the node.
-// All is done with the world's mutex held.
+// volume has the notes of a pod, which survive its containers and a boot of the node.
+// The caller holds the mutex.
 type volume map[string][]byte
 
 // Read implements standin.Volume.
@@ -45,11 +45,11 @@ func (v volume) Rename(from, to string) error {
 	return nil
 }
 
-// agentMachine is the node as an agent process of the gate "pod" sees it. A frozen process
-// waits in each method, and a dead one changes nothing.
+// agentMachine is the node for an agent process without shims. A frozen process waits
+// in each method, and a dead process changes nothing.
 type agentMachine struct{ a *agentProcess }
 
-// inside does f with the world's mutex held; errDead for a dead process.
+// inside runs f with the mutex held. For a dead process it returns errDead.
 func (m agentMachine) inside(f func() error) error {
 	if !m.a.enter() {
 		return errDead
@@ -74,8 +74,8 @@ func (m agentMachine) Rename(from, to string) error {
 	return m.inside(func() error { return m.a.pod.volume.Rename(from, to) })
 }
 
-// Now implements standin.Machine. A loop that is blocked alone does not keep the gate
-// from reading the clock.
+// Now implements standin.Machine. The gate can read the clock while the loop alone is
+// blocked.
 func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
 		m.a.process.w.do(func() { now = m.a.pod.node.now() })
@@ -86,8 +86,7 @@ func (m agentMachine) Now() (now time.Duration) {
 // BootID implements standin.Machine.
 func (m agentMachine) BootID() (string, error) { return m.a.pod.node.boot, nil }
 
-// Lock implements standin.Machine: the pod's lock was given to this process before it
-// began.
+// Lock implements standin.Machine. The process got the pod's lock before it began.
 func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }
@@ -100,22 +99,21 @@ func (m agentMachine) Alarm() (standin.Alarm, error) {
 // Listen implements standin.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
-		m.a.pod.socket = newWaitSocket(m.a.process)
-		l = m.a.pod.socket
+		m.a.pod.sockets.listening = newWaitSocket(m.a.process)
+		l = m.a.pod.sockets.listening
 		return nil
 	})
 	return l, err
 }
 
-// ringing is an alarm of the node's clock. Setting the alarm again cancels the earlier
-// ring.
+// ringing is an alarm of the node's clock. A new instant replaces the earlier one.
 type ringing struct {
 	machine agentMachine
 	rings   chan struct{}
 	set     int
 }
 
-// Run implements standin.Alarm: the world carries the rings.
+// Run implements standin.Alarm. The method is empty, because the world rings the alarm.
 func (r *ringing) Run() {}
 
 // Rings implements standin.Alarm.

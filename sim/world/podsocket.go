@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// waitSocket is the socket of an agent process, to which "agent wait" connects.
+// waitSocket is the socket on which an agent process listens for "agent wait".
 type waitSocket struct {
 	process *process
 	queue   []*end
@@ -63,29 +63,36 @@ func (l *waitSocket) Close() error {
 // Addr implements net.Listener.
 func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", Net: "unix"} }
 
-// dial returns how a process of the pod connects to the socket of the agent.
-func (p *pod) dial(from *process) func(context.Context) (net.Conn, error) {
+// sockets has the connections between the processes of a pod.
+type sockets struct {
+	pod       *pod
+	listening *waitSocket // of the last agent process
+	ends      []*end
+}
+
+// dial returns a function that connects a process of the pod to the agent's socket.
+func (s *sockets) dial(from *process) func(context.Context) (net.Conn, error) {
 	return func(context.Context) (net.Conn, error) {
 		if !from.enter() {
 			return nil, errDead
 		}
-		defer p.w.mu.Unlock()
-		l := p.socket
+		defer from.w.mu.Unlock()
+		l := s.listening
 		if l == nil || l.closed || l.process.dead {
 			return nil, errUnreachable
 		}
-		here, there := &end{process: from, pod: p, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: p, wake: make(chan struct{}, 1)}
+		here, there := &end{process: from, pod: s.pod, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: s.pod, wake: make(chan struct{}, 1)}
 		here.other, there.other = there, here
-		p.ends = append(p.ends, here, there)
+		s.ends = append(s.ends, here, there)
 		l.queue = append(l.queue, there)
 		wakeUp(l.wake)
 		return here, nil
 	}
 }
 
-// hangUp closes the connections of a process that has died, as the kernel does.
-func (p *pod) hangUp(dead *process) {
-	for _, e := range slices.Clone(p.ends) {
+// hangUp closes the connections of a dead process, as the kernel does.
+func (s *sockets) hangUp(dead *process) {
+	for _, e := range slices.Clone(s.ends) {
 		if e.process == dead {
 			e.close()
 		}
@@ -99,8 +106,8 @@ type end struct {
 	pod     *pod
 	other   *end
 	arrived []byte
-	last    time.Duration // the instant at which what was sent last arrives
-	over    bool          // the other end is closed
+	last    time.Duration // the instant at which the last bytes arrive
+	over    bool          // this end has learned that the other end is closed
 	closed  bool
 	wake    chan struct{}
 }
@@ -150,17 +157,18 @@ func (e *end) Close() error {
 	return nil
 }
 
+// close closes this end, and tells the other end a little later.
 func (e *end) close() {
 	if e.closed {
 		return
 	}
 	e.closed = true
-	e.pod.ends = slices.DeleteFunc(e.pod.ends, func(other *end) bool { return other == e })
+	e.pod.sockets.ends = slices.DeleteFunc(e.pod.sockets.ends, func(other *end) bool { return other == e })
 	wakeUp(e.wake)
 	e.later(func() { e.other.over = true })
 }
 
-// later applies to the other end, after a trip, the effect of what this end sends.
+// later applies an effect of this end to the other end, after a trip.
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))
@@ -182,6 +190,7 @@ func (e *end) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline implements net.Conn.
 func (e *end) SetWriteDeadline(time.Time) error { return nil }
 
+// wakeUp signals the channel, unless a signal is pending.
 func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -5,8 +5,8 @@ package world
 
 import "context"
 
-// process is the process of a client. A fault can freeze or kill it at any of its
-// requests.
+// process is an operating system's process that uses the API server. A fault can freeze
+// or kill the process at any of its requests.
 type process struct {
 	w      *World
 	ctx    context.Context
@@ -23,8 +23,8 @@ func (w *World) newProcess() *process {
 	return p
 }
 
-// die makes everything that the process still does have no effect. Called with
-// the mutex held.
+// die ends the process: its goroutines can change nothing any more. The caller holds
+// the mutex.
 func (p *process) die() {
 	p.dead = true
 	p.cancel()
@@ -61,8 +61,8 @@ func (p *process) whenThawed(f func()) {
 	}
 }
 
-// enter waits while the process is frozen, and locks the mutex. For a dead process it
-// returns false, without the mutex.
+// enter waits while the process is frozen, and locks the mutex. For a dead process
+// enter returns false, without the mutex.
 func (p *process) enter() bool {
 	for {
 		p.w.mu.Lock()
@@ -79,8 +79,8 @@ func (p *process) enter() bool {
 	}
 }
 
-// await waits until the condition is true for a process that is not frozen. For a dead
-// process it returns false. The condition is called with the mutex held.
+// await waits until the condition is true and the process is not frozen. For a dead
+// process await returns false. The condition runs with the mutex held.
 func (p *process) await(changed *signal, ready func() bool) bool {
 	for p.enter() {
 		ok, next := ready(), changed.next()
@@ -96,7 +96,7 @@ func (p *process) await(changed *signal, ready func() bool) bool {
 	return false
 }
 
-// signal wakes all that wait for a change. Its user has the mutex.
+// signal wakes all goroutines that wait for a change. Its caller holds the mutex.
 type signal struct{ given chan struct{} }
 
 func newSignal() signal { return signal{make(chan struct{})} }
@@ -104,7 +104,7 @@ func newSignal() signal { return signal{make(chan struct{})} }
 // next returns a channel that the next change closes.
 func (s *signal) next() <-chan struct{} { return s.given }
 
-// give tells of a change.
+// give wakes the goroutines that wait.
 func (s *signal) give() {
 	close(s.given)
 	s.given = make(chan struct{})

@@ -17,16 +17,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shown is the pod's status that the API server has stored.
+// shown is the pod's status as the API server has stored it.
 type shown struct {
+	pod     *pod
 	version int64
 	text    []byte
-	// ready stands for the endpoint that a pod of the gate "readiness" is while its
-	// status says that it is Ready.
+	// ready is the endpoint of a pod of the gate "readiness", while the stored status is
+	// Ready.
 	ready *child
 }
 
-// readyGate is the real gate, which tells the world of each grant that it takes.
+// readyGate is the real gate, and notes each grant in the world's pod.
 type readyGate struct {
 	*standin.Readiness
 	a *agentProcess
@@ -48,72 +49,75 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 	return a.serve(config, g.Run)
 }
 
-// patchStatus stores a patch of the pod's status, if it names no other version.
-func (p *pod) patchStatus(patch []byte) ([]byte, error) {
+// patch stores a patch of the pod's status, unless the patch names another version.
+func (s *shown) patch(patch []byte) ([]byte, error) {
 	body := decode(patch)
 	version := meta(body, "resourceVersion")
 	delete(metadata(body), "resourceVersion")
-	if version != "" && version != text(p.shown.version) {
+	if version != "" && version != text(s.version) {
 		return nil, status(409, "Conflict", "another resourceVersion")
 	}
 	if stored, ok := body["status"]; ok {
-		if raw := encode(body); !bytes.Equal(raw, p.shown.text) {
-			p.shown.version++
-			p.shown.text = raw
-			p.showReady(encode(stored))
+		if raw := encode(body); !bytes.Equal(raw, s.text) {
+			s.version++
+			s.text = raw
+			s.show(encode(stored))
 		}
 	}
-	return json.Marshal(kube.Pod{ResourceVersion: text(p.shown.version), Deleted: p.stopping})
+	return json.Marshal(kube.Pod{ResourceVersion: text(s.version), Deleted: s.pod.stopping})
 }
 
-// showReady makes the pod an endpoint, or removes the endpoint.
-func (p *pod) showReady(raw []byte) {
+// show applies the readiness in the stored status to the endpoint.
+func (s *shown) show(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }
 	}
 	must(json.Unmarshal(raw, &stored))
 	for _, c := range stored.Conditions {
-		if c.Type == api.ReadyCondition && p.gate == api.GateReadiness {
-			p.setReady(c.Status == "True")
+		if c.Type == api.ReadyCondition && s.pod.gate == api.GateReadiness {
+			s.setReady(c.Status == "True")
 		}
 	}
 }
 
-func (p *pod) setReady(ready bool) {
+// setReady makes the pod an endpoint, or removes the endpoint.
+func (s *shown) setReady(ready bool) {
+	p := s.pod
 	switch {
-	case ready && p.shown.ready == nil:
+	case ready && s.ready == nil:
 		p.w.serial++
-		p.shown.ready = &child{
+		s.ready = &child{
 			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.serial),
 			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(),
 		}
-		p.w.childBegins(p.shown.ready)
-	case !ready && p.shown.ready != nil:
-		c := p.shown.ready
-		p.shown.ready = nil
+		p.w.checks.childBegins(s.ready)
+	case !ready && s.ready != nil:
+		c := s.ready
+		s.ready = nil
 		c.dies()
 	}
 }
 
-// mostUnready bounds how long a pod that can reach the API server again takes to store
-// that it is not Ready.
-func (p *pod) mostUnready() time.Duration {
+// mostUnready bounds the time in which a pod stores that it is not Ready, once it can
+// reach the API server again.
+func (s *shown) mostUnready() time.Duration {
 	return sum([]part{
-		{"two requests hang", 2 * slow(budgetOf(p.duration).RequestTimeout)},
-		{"the pause between two attempts", slow(slowest)},
+		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
+		{"the agent pauses between two attempts", slow(slowest)},
 		{"an agent begins anew", 5 * time.Second},
 	})
 }
 
-// unstorable reports whether the pod is, or was until a moment ago, unable to store
-// its status. Such a pod may stay Ready after its slot has run out.
-func (p *pod) unstorable() bool {
+// unstorable reports whether the pod cannot store its status, or could not until a
+// moment ago. Such a pod may stay Ready after its slot has expired.
+func (s *shown) unstorable() bool {
+	p := s.pod
 	w, a := p.w, p.agent()
 	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
-		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+p.mostUnready()
+		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }
 
-// serve runs the gate and the agent as cmd/agent does.
+// serve runs a gate without shims, and the agent, as cmd/agent does.
 func (a *agentProcess) serve(config agent.Config, gate func(context.Context) error) error {
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
 	config.Leaps = a.leaps

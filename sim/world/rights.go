@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// rights are the rules of one version of a Role, decoded.
+// rights has the decoded rules of one version of a Role.
 type rights struct {
 	version int64
 	rules   []rule
@@ -22,8 +22,8 @@ type rule struct {
 	Verbs         []string `json:"verbs"`
 }
 
-// granted reports whether a Role that is bound to the account of the pods gives them
-// the right.
+// granted reports whether the pods' account has the right. A Role must give the right,
+// and a RoleBinding must bind the Role.
 func (s *server) granted(verb, lease string) bool {
 	role := s.object("Role", RoleName).last()
 	if role.raw == nil || s.object("RoleBinding", RoleName).last().raw == nil {

@@ -16,35 +16,31 @@ import (
 // of trouble. The invariants of safety count throughout. After each trouble a pod holds
 // again, and in the end the newest revision is proven.
 type rolling struct {
-	*chaos
-	number int64
+	*recovery
+	trouble *trouble
+	number  int64
 }
 
-func (w *World) newRolling() *rolling {
-	r := &rolling{chaos: &chaos{World: w, replicas: map[string]int{}}}
+func newRolling(w *World) *rolling {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	r := &rolling{recovery: &recovery{workloads: all}}
+	r.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
-	r.takesLeases = chance(w.rng, .2)
-	r.add("web", 3, api.LockLease("a"))
-	for _, p := range r.pods {
-		p.gate, p.inits = api.GateContainer, nil
-	}
-	t := &r.templates[0]
-	t.gate, t.inits, t.keepsName = api.GateContainer, nil, false
-	r.apply()
-	for _, p := range r.pods {
-		p.revision = t.revision
-	}
+	t := anyTemplate(w, durations, "web", 3, []string{api.LockLease("a")})
+	t.gate, t.inits = api.GateContainer, nil
+	r.apply(&t)
+	all.add(t, 3)
 	w.newEnroller("enroll-1")
 	w.latest = max(w.latest, r.longest)
 	return r
 }
 
 // apply gives the workload another template.
-func (r *rolling) apply() {
+func (r *rolling) apply(t *template) {
 	r.number++
-	r.templates[0].revision = api.Revision{Workload: "uid-web", Number: r.number, Hash: "h" + strconv.FormatInt(r.number, 10)}
+	t.revision = api.Revision{Workload: "uid-web", Number: r.number, Hash: "h" + strconv.FormatInt(r.number, 10)}
 	r.note("script", "applies revision %d", r.number)
 }
 
@@ -57,7 +53,7 @@ func (r *rolling) roll() {
 	t := r.templates[0]
 	switch surplus := r.count(t.workload) - r.replicas[t.workload]; {
 	case chance(r.rng, .2):
-		r.apply()
+		r.apply(&r.templates[0])
 	case surplus < mostSurge && chance(r.rng, .5):
 		r.newPod(t, r.place())
 	case surplus > 0:
@@ -73,14 +69,14 @@ func (r *rolling) run() {
 			return
 		}
 		r.do(r.heal)
-		if !r.until(bound, func() bool { return r.settled(r.slots[0]) }) {
+		if !r.until(bound, r.inUse) {
 			r.do(func() { r.stuckSlots("a rollout", bound) })
 			return
 		}
 	}
 	r.do(func() {
 		r.killStopped()
-		r.apply()
+		r.apply(&r.templates[0])
 		r.newPod(r.templates[0], r.place())
 	})
 	// The revision is new, so it waits for no turn of its own. The holder has to serve for
@@ -109,7 +105,7 @@ func (r *rolling) rolls(last time.Duration) bool {
 			if chance(r.rng, .4) {
 				r.roll()
 			} else {
-				pick(r.rng, r.troubles())()
+				pick(r.rng, r.trouble.troubles())()
 			}
 		})
 		if !r.pass(between(r.rng, time.Millisecond, 20*time.Second)) {

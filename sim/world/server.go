@@ -15,45 +15,46 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// server is the API server with the stored objects of one namespace. It has the
-// semantics of a real one, as far as the agent depends on them.
+// server is the API server, with the objects of one namespace. Its semantics are those
+// of a real server, as far as the agent depends on them.
 type server struct {
 	w       *World
 	rng     *rand.Rand
 	rv      int64
-	names   []string // of all keys that ever were, in the order of creation
+	names   []string // the keys of all objects, deleted ones too, in the order of creation
 	objects map[string]*object
 	changes []change // for watches
-	// compacted is the version before which no watch resumes.
+	// compacted is the oldest version from which a watch can resume.
 	compacted int64
 	away      bool
 	watches   []*watch
-	dirty     []func() // told of changes that are no renewals
+	dirty     []func() // called at each change but renewals
 	rights    rights
-	// sent is the instant at which the agent sent the write of a Lease that the server
-	// handles now; zero for other requests.
+	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }
 
-// object is one key with all its states; the last one counts.
+// object is one key with all its states. The last state is the current one.
 type object struct {
 	kind, name string
 	versions   []version
 }
 
-// version is one state of an object; no body means that it does not exist.
+// version is one state of an object. A version without a body records that the object
+// does not exist.
 type version struct {
 	at   time.Duration
 	uid  string
 	rv   int64
 	body map[string]any
-	// canon is the body without the resourceVersion, for comparisons.
+	// canon is the body without the resourceVersion, for comparison.
 	canon []byte
 	raw   []byte
 	// lease is the decoded body, if the object is a Lease.
 	lease *kube.Lease
 }
 
+// change is one event of all watches.
 type change struct {
 	rv   int64
 	kind kube.WatchType
@@ -62,10 +63,11 @@ type change struct {
 }
 
 func newServer(w *World) *server {
-	// Tokens are numbers: a program that compares them as text fails between 998 and 1002.
+	// Tokens are numbers. A program that compares them as text fails between 998 and 1002.
 	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}}
 }
 
+// object returns the object of a key, without a state if the key is new.
 func (s *server) object(kind, name string) *object {
 	key := kind + "/" + name
 	o := s.objects[key]
@@ -77,7 +79,7 @@ func (s *server) object(kind, name string) *object {
 	return o
 }
 
-// last returns the state now.
+// last returns the current state.
 func (o *object) last() version {
 	if len(o.versions) == 0 {
 		return version{}
@@ -95,7 +97,7 @@ func (o *object) asOf(at time.Duration) version {
 	return version{}
 }
 
-// get reads an object consistently.
+// get returns the current state of an object.
 func (s *server) get(kind, name string) ([]byte, error) {
 	v := s.object(kind, name).last()
 	if v.body == nil {
@@ -104,7 +106,7 @@ func (s *server) get(kind, name string) ([]byte, error) {
 	return v.raw, nil
 }
 
-// create fails if the object exists.
+// create stores a new object, and fails if the object exists.
 func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
 	o := s.object(kind, name)
 	if o.last().body != nil {
@@ -115,7 +117,7 @@ func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
 }
 
 // put replaces an object as the real server does. The server compares the uid and the
-// resourceVersion if the body names them. A body without both creates a missing Lease.
+// resourceVersion if the body names them. A body without a uid creates a missing Lease.
 // A body that changes nothing is not stored.
 func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	o, body := s.object(kind, name), decode(raw)
@@ -141,8 +143,7 @@ func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	return s.store(by, o, body, before.uid), nil
 }
 
-// remove deletes the object if uid and resourceVersion match; an empty one matches
-// any.
+// remove deletes the object if uid and resourceVersion match. An empty one matches any.
 func (s *server) remove(by, kind, name, uid, rv string) error {
 	o := s.object(kind, name)
 	before := o.last()
@@ -161,7 +162,7 @@ func (s *server) remove(by, kind, name, uid, rv string) error {
 	return nil
 }
 
-// store makes the body the object's state.
+// store makes the body the current state of the object.
 func (s *server) store(by string, o *object, body map[string]any, uid string) []byte {
 	s.next()
 	m := metadata(body)
@@ -176,15 +177,16 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	}
 	o.versions = append(o.versions, v)
 	if o.kind == "Lease" {
-		s.w.leaseStored(by, o.name, before, v)
+		s.w.checks.leaseStored(by, o.name, s.sent, before, v)
 	}
 	s.changed(how, o, v.raw)
 	return v.raw
 }
 
-// next returns the next resourceVersion; other objects of the cluster use up some.
+// next advances the resourceVersion. Other objects of the cluster use some versions up.
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
+// changed tells caches and watches of a change.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
 		for _, f := range s.dirty {
@@ -201,7 +203,22 @@ func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	}
 }
 
-// lease returns the state of a Lease now; false if there is none.
+// goDown makes the API server unreachable.
+func (s *server) goDown() {
+	s.w.note("API", "goes away")
+	s.away = true
+	s.severed()
+}
+
+// comeUp makes the API server reachable again.
+func (s *server) comeUp() {
+	if s.away {
+		s.w.note("API", "is back")
+		s.away = false
+	}
+}
+
+// lease returns the current state of a Lease; false if there is none.
 func (s *server) lease(name string) (*kube.Lease, bool) {
 	v := s.object("Lease", name).last()
 	if v.body == nil {
@@ -258,7 +275,7 @@ func canonical(body map[string]any) []byte {
 	return raw
 }
 
-// must panics at an error, which only a mistake of the simulation can cause.
+// must panics at an error that only a mistake in the simulation can cause.
 func must(err error) {
 	if err != nil {
 		panic(err)

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// shimProcess is the real shim on a modelled machine: PID 1 of its container, parent of
-// the child, and the watchdog of its grant.
+// shimProcess is the real shim on a modelled machine. The shim is PID 1 of its
+// container, the parent of the child, and the watchdog of its grant.
 type shimProcess struct {
 	w         *World
 	id        gate.ShimID
@@ -26,31 +26,33 @@ type shimProcess struct {
 	boot      string
 
 	child *child // until it is reaped
-	// hold is the hold of the last child, and told is the last grant that the shim took.
+	// hold is the hold of the last child. told is the last grant that the shim took.
 	hold string
 	told gate.Grant
-	link *link // the last one
+	link *link // the last connection
 
-	inputs  []shim.Input // not yet taken
+	inputs  []shim.Input // the shim has yet to take them
 	changed signal
 	alarm   *alarm
 	rings   time.Duration // the alarm's instant
-	// late is the delay of the shim's alarms. Without it, the alarms of two containers
-	// with one deadline would ring at one instant.
+	// late is the delay of the shim's alarms. Without it, the alarms of two containers with
+	// the same deadline would ring at the same instant.
 	late time.Duration
 
 	// code is the exit code of a shim that has ended by itself.
 	code  int
 	ended bool
 	dead  bool
-	// empty is closed when nothing in the PID namespace lives.
+	// empty is closed once no process of the PID namespace lives.
 	empty chan struct{}
-	// forgotten: the kubelet does not know of the shim any more, and will not end it.
+	// forgotten reports that the kubelet does not know the shim any more, and will not end
+	// it.
 	forgotten bool
 	frozen    bool
 	deferred  []func()
 }
 
+// startShim starts a shim in the container.
 func (c *container) startShim() {
 	w, p := c.pod.w, c.pod
 	w.serial++
@@ -80,7 +82,7 @@ func (c *container) startShim() {
 	s.dial()
 }
 
-// environment returns the child's environment: each slot with its token.
+// environment returns the child's environment, which has each slot with its token.
 func environment(slots []gate.SlotToken) (env []string) {
 	for _, t := range slots {
 		env = append(env, t.Slot+"="+t.Token)
@@ -88,6 +90,7 @@ func environment(slots []gate.SlotToken) (env []string) {
 	return env
 }
 
+// slotsOf returns the slots of a child's environment.
 func slotsOf(env []string) (slots []gate.SlotToken) {
 	for _, e := range env {
 		slot, token, _ := strings.Cut(e, "=")
@@ -96,12 +99,13 @@ func slotsOf(env []string) (slots []gate.SlotToken) {
 	return slots
 }
 
-// beat returns how often a shim repeats its state. Longer leases have longer beats, for
-// the time that a simulation takes.
-func (p *pod) beat() time.Duration {
-	return gate.BeatEvery * max(1, p.duration/(30*time.Second))
+// beat returns the period in which a shim repeats its state. Longer leases have longer
+// periods, because each beat costs the simulation time.
+func (t template) beat() time.Duration {
+	return gate.BeatEvery * max(1, t.duration/(30*time.Second))
 }
 
+// beat pushes a tick after the pause, and then in each period.
 func (s *shimProcess) beat(pause time.Duration) {
 	s.w.after(pause, func() {
 		if !s.dead {
@@ -111,7 +115,8 @@ func (s *shimProcess) beat(pause time.Duration) {
 	})
 }
 
-// push adds an input. The kernel merges equal inputs, except orders.
+// push adds an input to the queue. As in the kernel, a tick or a signal that is pending
+// already is not added.
 func (s *shimProcess) push(in shim.Input) {
 	if s.dead {
 		return
@@ -137,16 +142,17 @@ func (s *shimProcess) whenThawed(f func()) {
 	}
 }
 
-// current reports whether the shim is the newest that the kubelet knows of its
-// container.
+// current reports whether the shim is the newest one of its container that the kubelet
+// knows.
 func (s *shimProcess) current() bool {
 	all := s.container.shims
 	return len(all) > 0 && all[len(all)-1] == s && !s.forgotten
 }
 
+// isFrozen reports whether the shim is frozen, alone or with its node.
 func (s *shimProcess) isFrozen() bool { return s.frozen || s.container.pod.node.frozen }
 
-// dial connects as soon as an agent process listens.
+// dial connects to an agent process, as soon as one listens.
 func (s *shimProcess) dial() {
 	s.w.after(between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenThawed(func() {
@@ -159,7 +165,7 @@ func (s *shimProcess) dial() {
 	})
 }
 
-// takes notes the order that the shim takes from its queue, for the invariants.
+// takes tells the world of an input that the shim takes from its queue.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:
@@ -177,17 +183,17 @@ func (s *shimProcess) takes(in shim.Input) {
 	}
 }
 
-// extends follows the deadline of a child, after which a frozen shim is excused.
+// extends notes that a grant prolongs the deadline of the child.
 func (s *shimProcess) extends(c *child, g *gate.Grant) {
 	if c == nil || c.hold != g.Hold || g.Deadline <= c.grant.Deadline {
 		return
 	}
-	s.w.checkExtended(c, g)
+	s.w.checks.checkExtended(c, g)
 	s.watches(c, *g)
 }
 
-// watches excuses the child if its shim is frozen when the child ought to be killed.
-// Nothing is promised of such a child until the child is dead.
+// watches excuses the child if its shim is frozen at the instant of the kill.
+// docs/guarantees.md promises nothing about such a child until it is dead.
 func (s *shimProcess) watches(c *child, g gate.Grant) {
 	c.grant = g
 	n := s.container.pod.node
@@ -198,29 +204,30 @@ func (s *shimProcess) watches(c *child, g gate.Grant) {
 	})
 }
 
-// tells reads a message of the shim, so that the invariants also judge a drain that
-// the shim begins by itself.
+// tells reads a message of the shim. So the invariants also judge a drain that the shim
+// begins by itself.
 func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
 	if c := s.child; answer == nil && st.Phase == gate.Draining && c != nil && c.hold == st.Hold && c.drainBy == 0 && !s.frozen {
-		c.drainWithin(c.grant.Drain)
+		// After a freeze a shim goes on with the drain that it was asked for.
+		c.drainWithin(max(c.grant.Drain, c.drainGrace))
 	}
 }
 
-// killTime draws how long SIGKILL takes.
-func (s *shimProcess) killTime() time.Duration {
-	if chance(s.rng, .1) {
-		return between(s.rng, time.Millisecond, 550*time.Millisecond)
+// killTime draws the time that SIGKILL takes.
+func killTime(r *rand.Rand) time.Duration {
+	if chance(r, .1) {
+		return between(r, time.Millisecond, 550*time.Millisecond)
 	}
-	return between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
+	return between(r, 100*time.Microsecond, 20*time.Millisecond)
 }
 
-// terminate sends SIGTERM from outside.
+// terminate sends SIGTERM from outside of the container.
 func (s *shimProcess) terminate() { s.push(syscall.SIGTERM) }
 
 // exit ends PID 1, by itself or by SIGKILL. The kernel kills all processes in the
-// namespace, and then PID 1's pidfd becomes readable.
+// namespace. Then PID 1's pidfd becomes readable.
 func (s *shimProcess) exit() {
 	if s.dead {
 		return
@@ -232,12 +239,12 @@ func (s *shimProcess) exit() {
 	}
 	took := between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
 	if c := s.child; c != nil && c.alive {
-		took = c.slowed(s.killTime())
+		took = c.slowed(killTime(s.rng))
 	}
 	s.w.after(took, func() { s.container.pod.node.whenAwake(s.emptied) })
 }
 
-// die ends the shim's own goroutine.
+// die ends the goroutine of the shim.
 func (s *shimProcess) die() {
 	s.dead = true
 	s.container.pod.node.cancel(s.alarm)
@@ -255,7 +262,7 @@ func (s *shimProcess) emptied() {
 	s.container.shimGone(s)
 }
 
-// crashes ends the shim and its child with their machine.
+// crashes ends the shim and its child, as a crash of their machine does.
 func (s *shimProcess) crashes() {
 	s.die()
 	if s.link != nil {
@@ -266,18 +273,19 @@ func (s *shimProcess) crashes() {
 	}
 }
 
-// freeze stops the shim alone; its child runs on.
+// freeze freezes the shim alone, and its child runs on.
 func (s *shimProcess) freeze() {
 	if s.dead {
 		return
 	}
 	s.frozen = true
 	if s.child != nil {
-		s.child.drainBy = 0 // nobody is there to see to it
+		s.child.drainBy = 0 // a frozen shim cannot drain
 	}
 	s.w.note(s.name, "shim is frozen")
 }
 
+// thaw undoes freeze.
 func (s *shimProcess) thaw() {
 	if !s.frozen {
 		return
@@ -287,7 +295,7 @@ func (s *shimProcess) thaw() {
 	s.resume()
 }
 
-// resume runs the work that fell due while the shim was frozen.
+// resume handles the events that waited while the shim was frozen.
 func (s *shimProcess) resume() {
 	if s.isFrozen() {
 		return

@@ -5,14 +5,22 @@ package world
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
-// troubles returns the troubles that can happen now; chaos picks one of them.
-func (c *chaos) troubles() []func() {
+// trouble causes the faults of chaos.
+type trouble struct {
+	*workloads
+	elector *elector // nil in most worlds
+	// takesLeases and takesRoles report that a user deletes Leases, or Roles. A seed never
+	// has both, because enroll could not know of a held Lease then.
+	takesLeases, takesRoles bool
+}
+
+// troubles returns the faults that can happen now. Chaos picks one of them.
+func (c *trouble) troubles() []func() {
 	all := []func(){
-		c.shift, c.shift, c.apiTrouble, c.verbTrouble, c.watchTrouble, c.enrollTrouble, c.optingOut,
+		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.api.breakWatches(c.rng) }, c.enrollTrouble, c.optingOut,
 		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
 	}
 	if c.takesLeases {
@@ -30,8 +38,8 @@ func (c *chaos) troubles() []func() {
 	return all
 }
 
-// shift changes the weather.
-func (c *chaos) shift() {
+// shift changes the weather from fair to foul, or back.
+func (c *trouble) shift() {
 	if c.weather == c.climate && chance(c.rng, .7) {
 		c.weather = foul
 		c.weather.watches, c.weather.idle, c.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
@@ -42,9 +50,9 @@ func (c *chaos) shift() {
 	c.note("script", "fair weather")
 }
 
-// verbTrouble lets one kind of request fail while the others work.
-func (c *chaos) verbTrouble() {
-	which, what := c.rng.IntN(3), pick(c.rng, []fault{busy, forbidden, failing, unheard})
+// verbTrouble makes one kind of request fail, while the others work.
+func (c *trouble) verbTrouble() {
+	which, what := c.rng.IntN(3), pick(c.rng, faults)
 	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
 	*of(&c.weather) = what
 	c.note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
@@ -54,7 +62,7 @@ func (c *chaos) verbTrouble() {
 }
 
 // optingOut removes the namespace's label, or restores it.
-func (c *chaos) optingOut() {
+func (c *trouble) optingOut() {
 	c.optedOut = !c.optedOut
 	c.note("script", "namespace is opted out: %v", c.optedOut)
 	for _, e := range c.enrolls {
@@ -62,8 +70,8 @@ func (c *chaos) optingOut() {
 	}
 }
 
-// clockTrouble changes clocks while machines run.
-func (c *chaos) clockTrouble() {
+// clockTrouble changes the clock of a running machine.
+func (c *trouble) clockTrouble() {
 	n := pick(c.rng, c.nodes)
 	if chance(c.rng, .5) {
 		n.step(n.anyStep())
@@ -72,31 +80,17 @@ func (c *chaos) clockTrouble() {
 	n.slew()
 }
 
-func (c *chaos) apiTrouble() {
+// apiTrouble makes the API server unreachable for a while.
+func (c *trouble) apiTrouble() {
 	if c.api.away {
 		return
 	}
-	c.apiDown()
-	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.apiUp)
+	c.api.goDown()
+	c.after(between(c.rng, 100*time.Millisecond, 2*c.longest), c.api.comeUp)
 }
 
-func (c *chaos) watchTrouble() {
-	orderly := chance(c.rng, .5)
-	if chance(c.rng, .5) {
-		c.note("script", "history is compacted")
-		c.api.compacted = c.api.rv
-	}
-	c.note("script", "all watches end (orderly %v)", orderly)
-	for _, s := range slices.Clone(c.api.watches) {
-		if orderly {
-			s.finish(nil)
-		} else {
-			s.finish(errBroken)
-		}
-	}
-}
-
-func (c *chaos) enrollTrouble() {
+// enrollTrouble ends a process of enroll, or starts another one.
+func (c *trouble) enrollTrouble() {
 	if len(c.enrolls) > 0 && chance(c.rng, .6) {
 		pick(c.rng, c.enrolls).retire()
 		return
@@ -105,14 +99,16 @@ func (c *chaos) enrollTrouble() {
 	c.newEnroller(fmt.Sprintf("enroll-%d", c.serial))
 }
 
-func (c *chaos) takeLease() {
+// takeLease deletes a Lease.
+func (c *trouble) takeLease() {
 	slot := pick(c.rng, c.slots)
 	if _, ok := c.api.lease(slot); ok {
 		must(c.api.remove("somebody", "Lease", slot, "", ""))
 	}
 }
 
-func (c *chaos) takeRole() {
+// takeRole deletes the Role or the RoleBinding.
+func (c *trouble) takeRole() {
 	kind := pick(c.rng, []string{"Role", "RoleBinding"})
 	name := RoleName
 	if c.api.object(kind, name).last().raw != nil {
@@ -120,7 +116,8 @@ func (c *chaos) takeRole() {
 	}
 }
 
-func (c *chaos) nodeTrouble() {
+// nodeTrouble pauses, crashes, suspends or cuts off a node for a while.
+func (c *trouble) nodeTrouble() {
 	n := pick(c.rng, c.nodes)
 	last := between(c.rng, 100*time.Millisecond, 2*c.longest)
 	switch c.rng.IntN(9) {
@@ -144,12 +141,13 @@ func (c *chaos) nodeTrouble() {
 	}
 }
 
-func (c *chaos) podTrouble() {
+// podTrouble deletes a pod, some by force, and starts a successor.
+func (c *trouble) podTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.object || p.stopping {
 		return
 	}
-	// A later event draws no number from the script's random source.
+	// The draws come first, because a later event must not use the script's random source.
 	t, n := p.template, pick(c.rng, c.nodes)
 	respawn := func() {
 		if c.count(t.workload) < c.replicas[t.workload] {
@@ -165,13 +163,13 @@ func (c *chaos) podTrouble() {
 	}
 	pause := between(c.rng, 10*time.Millisecond, 2*time.Second)
 	if chance(c.rng, .2) {
-		pause += c.longest // scaled down, and up again
+		pause += c.longest // the workload is scaled down, and up again
 	}
 	c.after(pause, respawn)
 }
 
-// processTrouble happens to one of the processes of a pod.
-func (c *chaos) processTrouble() {
+// processTrouble kills, freezes or blocks a process of a pod, or starts a second one.
+func (c *trouble) processTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.node.up || p.node.paused {
 		return
@@ -188,7 +186,7 @@ func (c *chaos) processTrouble() {
 	case n == 0 && a != nil:
 		a.kill()
 		p.restartAgent()
-	case n == 1 && a != nil: // in back-off
+	case n == 1 && a != nil: // the container is in back-off
 		a.kill()
 		c.after(pause, p.restartAgent)
 	case n == 2 && s != nil:
@@ -203,7 +201,7 @@ func (c *chaos) processTrouble() {
 	case n == 5 && s != nil && !s.dead:
 		s.freeze()
 		c.after(pause, s.thaw)
-	case n == 6: // the runtime's shim is gone, the agent is not
+	case n == 6: // the kubelet has lost the running agent
 		p.startAgent()
 	case n == 7 && s != nil && len(s.container.shims) == 1:
 		s.forgotten = forgotten
@@ -214,11 +212,11 @@ func (c *chaos) processTrouble() {
 	case n == 9 && s != nil && s.child != nil && s.child.alive:
 		s.child.stuck, s.child.excused = c.now()+pause, true
 		c.note(s.name, "%s is in uninterruptible sleep for %v", s.child.name, pause)
-	case n == 10 && a != nil: // as by kill 1 in its container
+	case n == 10 && a != nil: // a person runs kill 1 in the container
 		a.terminate()
 	case n == 11 && a != nil:
 		a.block(pause)
-	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet, and a new agent
+	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet starts a new agent, too
 		s.forgotten = true
 		s.container.startShim()
 		if a != nil {
@@ -226,12 +224,12 @@ func (c *chaos) processTrouble() {
 			p.restartAgent()
 		}
 	case s != nil && s.child != nil:
-		s.child.crash()
+		crash(s.child)
 	case n < 4 && p.containers[0].app != nil:
-		p.containers[0].app.crash()
-	case n < 6 && p.waiter != nil: // its container fails, and is started again
+		crash(p.containers[0].app)
+	case n < 6 && p.order.waiter != nil: // the container fails, and starts again
 		c.note(p.name, "agent wait fails")
-		p.endWait()
-		p.soon()
+		p.order.endWait()
+		p.order.soon()
 	}
 }

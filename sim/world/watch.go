@@ -13,17 +13,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// watch is one stream. Its events arrive in order, some of them late.
+// watch is the stream of one watch. Its events arrive in order, some of them late.
 type watch struct {
 	c       *clientOf
 	rng     *rand.Rand
 	name    string
-	queue   []change // on their way
+	queue   []change // the client has yet to get them
 	moving  bool
 	moves   int
-	sounds  int // what came, for whoever cuts what is idle
+	sounds  int // counts the arrived events, for the cut of an idle stream
 	arrived []change
-	// mute: the stream is open, but carries no event any more.
+	// mute reports that the stream is open, but carries no event any more.
 	mute  bool
 	ended bool
 	err   error
@@ -69,11 +69,11 @@ func eventOf(c change) kube.WatchEvent {
 	return kube.WatchEvent{Type: c.kind, Lease: lease, ResourceVersion: lease.ResourceVersion}
 }
 
-// open begins a stream after the version.
+// open starts a stream of the events after the version.
 func (s *server) open(w *watch, resourceVersion string) error {
 	w.rng = w.c.source("stream " + w.name)
 	if resourceVersion == "" {
-		// From now on, and the state of now first.
+		// Without a version the stream begins with the current state.
 		if v := s.object("Lease", w.name).last(); v.body != nil {
 			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.raw})
 		}
@@ -101,7 +101,7 @@ func (c *clientOf) close(s *watch) {
 	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
 }
 
-// offer puts a change on its way.
+// offer sends a change to the client, if the stream is about its Lease.
 func (s *watch) offer(c change) {
 	s.mute = s.mute || s.c.w.weather.silent
 	if c.name == s.name && !s.ended && !s.mute {
@@ -110,7 +110,7 @@ func (s *watch) offer(c change) {
 	}
 }
 
-// move brings the first event on its way to the client, and then the next.
+// move delivers the first event of the queue, and then the next.
 func (s *watch) move() {
 	if s.moving || s.ended || len(s.queue) == 0 {
 		return
@@ -132,7 +132,7 @@ func (s *watch) move() {
 	})
 }
 
-// hurry delivers the delayed events, because the weather has become fair.
+// hurry delivers delayed events at once, because the weather has become fair.
 func (s *watch) hurry() {
 	if s.moving {
 		s.moving = false
@@ -141,12 +141,13 @@ func (s *watch) hurry() {
 	}
 }
 
+// arrive hands the first event of the queue to the client.
 func (s *watch) arrive(closing, orderly bool) {
 	if s.ended {
 		return
 	}
 	if !s.c.in() {
-		// Packets are sent again until the path is back, or the client gives up.
+		// The server sends packets again until the path is back, or the client gives up.
 		moves := s.moves
 		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
 			if s.moves == moves {
@@ -171,7 +172,7 @@ func (s *watch) arrive(closing, orderly bool) {
 	s.move()
 }
 
-// idles lets a load balancer end the stream, unless something comes in time.
+// idles lets a load balancer end the stream, unless an event arrives in time.
 func (s *watch) idles() {
 	s.sounds++
 	idle, sounds := s.c.w.weather.idle, s.sounds
@@ -185,7 +186,7 @@ func (s *watch) idles() {
 	})
 }
 
-// finish ends the stream; the client still reads the events that arrived.
+// finish ends the stream. The client still reads the events that have arrived.
 func (s *watch) finish(err error) {
 	if !s.ended {
 		s.ended, s.err = true, err
@@ -200,8 +201,25 @@ func (s *watch) signal() {
 	}
 }
 
-// severed lets the clients notice that their streams may be cut. Called when
-// something was cut.
+// breakWatches ends all watches, and may compact the history so that no watch resumes.
+func (s *server) breakWatches(r *rand.Rand) {
+	orderly := chance(r, .5)
+	if chance(r, .5) {
+		s.w.note("script", "history is compacted")
+		s.compacted = s.rv
+	}
+	s.w.note("script", "all watches end (orderly %v)", orderly)
+	for _, stream := range slices.Clone(s.watches) {
+		if orderly {
+			stream.finish(nil)
+		} else {
+			stream.finish(errBroken)
+		}
+	}
+}
+
+// severed lets clients notice that their streams are cut. The caller has just cut a
+// path.
 func (s *server) severed() {
 	for _, stream := range s.watches {
 		if !stream.c.in() {

@@ -11,27 +11,31 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// weather has the faults of requests while it lasts.
+// weather is the set of faults that requests have at a time.
 type weather struct {
-	// lost, replyLost, late and refused are chances. The request never arrives; its answer
-	// is lost; it arrives after its sender gave up; the server refuses it.
+	// lost, replyLost, late and refused are chances of faults. A lost request never
+	// arrives, and a late request arrives after its sender gave up. The server refuses a
+	// refused request. An answer whose request is replyLost never arrives.
 	lost, replyLost, late, refused float64
-	// slow is the chance of one way taking up to a second, not milliseconds.
+	// slow is the chance that one way takes up to a second, not milliseconds.
 	slow float64
-	// stall, close and mute are chances at each event of a watch. The event is delayed by
-	// up to a minute; the watch ends after it; the watch stays open, but silent.
+	// stall, close and mute are chances at each event of a watch. A stall delays the event
+	// by up to a minute. A close ends the watch after the event. A mute watch stays open,
+	// but silent.
 	stall, close, mute float64
-	// unanswered and unstored are the faults of writes alone.
+	// unanswered loses all answers to writes, and all other requests. unstored loses each
+	// write that the server would store.
 	unanswered, unstored bool
-	// deaf is a Lease whose writes the server refuses; sealed is a Lease for which the
-	// server refuses agents everything.
+	// deaf is a Lease whose writes the server refuses. sealed is a Lease for which the
+	// server refuses all requests of agents.
 	deaf, sealed string
-	// gets, puts, watches and patches (of a pod's status) are the faults of all requests of that kind
-	// from agents.
+	// gets, puts, watches and patches are the faults of all requests of one kind by agents.
+	// Agents patch only the status of their pods.
 	gets, puts, watches, patches fault
 	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration
-	// silent: no event of any watch arrives. farewell: none after a Lease was deleted.
+	// silent reports that no event of any watch arrives. farewell reports that a watch is
+	// mute after the deletion of its Lease.
 	silent, farewell bool
 }
 
@@ -40,25 +44,29 @@ var (
 	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05, mute: .02}
 )
 
-// fault is the fault of all requests of a kind.
+// fault is a fault that all requests of one kind have.
 type fault int
 
 const (
 	sound fault = iota
-	// busy is 429 with a Retry-After, forbidden 403, failing 500.
+	// The server answers 429 with a Retry-After to a busy request, 403 to a forbidden one,
+	// and 500 to a failing one.
 	busy
 	forbidden
 	failing
-	// unheard requests never arrive.
+	// An unheard request never arrives.
 	unheard
 )
+
+// faults has the faults that a row or chaos may draw.
+var faults = []fault{busy, forbidden, failing, unheard}
 
 func (f fault) err() error {
 	code := map[fault]int{busy: 429, forbidden: 403, failing: 500}[f]
 	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
 }
 
-// broken returns the fault of requests of this kind from agents.
+// broken returns the fault that the request of an agent has in the current weather.
 func (c *clientOf) broken(op string) fault {
 	verb, lease, _ := strings.Cut(op, " ")
 	switch f := c.w.weather; {
@@ -78,13 +86,14 @@ func (c *clientOf) broken(op string) fault {
 	return sound
 }
 
+// refusal is an HTTP status, with its Retry-After.
 type refusal struct {
 	code  int
 	after time.Duration
 }
 
-// refusals are errors that the server may answer to any request. An error of 500 or
-// above may follow a stored write: the API server gave up waiting for etcd.
+// refusals has the errors that the server may answer to any request. The server may
+// have stored a write that it answers with 500 or above: it gave up waiting for etcd.
 var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
 
 func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }

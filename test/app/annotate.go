@@ -59,13 +59,13 @@ func webhook(mutate func(pod json.RawMessage) ([]operation, error)) http.Handler
 	}
 }
 
-// The container and the variable that inject adds.
+// inject adds this container and this variable.
 const (
 	injectedContainer = "proxy"
 	injectedVariable  = "INJECTED"
 )
 
-// inject adds the missing parts only, as injectors do that are called again.
+// inject adds only the missing parts, because the API server may call a webhook again.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

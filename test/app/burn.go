@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// burnTurn is the period in which processor time is used: far shorter than any
-// measurement of it.
+// burnTurn is the period of burn's loop. The period is far shorter than that of any
+// measurement of processor time.
 const burnTurn = 50 * time.Millisecond
 
 // handleBurn answers GET /burn?milli=N, and uses N thousandths of a processor
@@ -34,8 +34,8 @@ func handleBurn(mux *http.ServeMux) {
 
 func burn(milli *atomic.Int64) {
 	for range time.Tick(burnTurn) {
-		// Time that was used, not time that went by: a process that had to wait for
-		// its turn makes up for it.
+		// The loop counts used time, not elapsed time. So a process that had to wait for a
+		// processor catches up.
 		until := used() + time.Duration(milli.Load())*burnTurn/1000
 		for used() < until {
 		}

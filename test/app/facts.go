@@ -21,18 +21,19 @@ type facts struct {
 	Status []string
 	// Limits are the lines of /proc/self/limits.
 	Limits []string
-	// Root is the error of writing to the root directory.
+	// Root is the error of a write to the root directory.
 	Root string
-	// Volume is the group of /volume, or -1.
+	// Volume is the group ID of /volume, or -1 without that directory.
 	Volume int
 	// Input is the kind of standard input.
 	Input string
 }
 
-// statusLines are the lines of status that are equal in each run.
+// statusLines are the names of the lines of /proc/self/status that are the same in each
+// run.
 var statusLines = []string{"Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"}
 
-// tell prints the facts, as one line.
+// tell prints the facts as one line of JSON.
 func tell() error {
 	f := facts{Args: os.Args, Env: os.Environ(), Volume: -1}
 	slices.Sort(f.Env)
@@ -61,6 +62,6 @@ func tell() error {
 	if info, err := os.Stat("/volume"); err == nil {
 		f.Volume = int(info.Sys().(*syscall.Stat_t).Gid)
 	}
-	f.Input, _ = os.Readlink("/proc/self/fd/0") // empty if it is closed
+	f.Input, _ = os.Readlink("/proc/self/fd/0") // empty if standard input is closed
 	return json.NewEncoder(os.Stdout).Encode(f)
 }

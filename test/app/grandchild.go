@@ -25,7 +25,7 @@ func (l life) fork(c config) error {
 		parents = append(parents, w.ID)
 		locks = append(locks, w.Lock)
 	}
-	// The process in between ends at once, which makes the last one an orphan.
+	// The process in between ends at once, so its child becomes an orphan.
 	return respawn(c, "fork:"+strings.Join(parents, ","), locks).Run()
 }
 

@@ -22,12 +22,12 @@ import (
 	"time"
 )
 
-// health has the status codes with which the application answers its probes: 200,
-// until a request sets another one. Each process begins healthy.
+// health has the status codes with which the application answers its probes. A code is
+// 200 until a request sets another code.
 type health struct {
 	mu    sync.Mutex
 	codes map[string]int
-	// ports are the addresses, by probe, that are open while the probe is healthy.
+	// ports has the address of each probe's port, which is open while the probe is healthy.
 	ports     map[string]string
 	listeners map[string]net.Listener
 }
@@ -65,7 +65,7 @@ func (h *health) set(probe string, code int) error {
 	return err
 }
 
-// open opens the ports: NAME=ADDRESS, separated by commas.
+// open opens the ports in a list of NAME=ADDRESS, separated by commas.
 func (h *health) open(ports string) error {
 	h.ports, h.listeners = map[string]string{}, map[string]net.Listener{}
 	for port := range strings.SplitSeq(ports, ",") {
@@ -81,8 +81,9 @@ func (h *health) open(ports string) error {
 	return nil
 }
 
-// handle serves GET /health/NAME, and GET /set?probe=NAME&code=N, where a code
-// of 0 is silence. A request with ?host=HOST must also name that host.
+// handle serves GET /health/NAME, and GET /set?probe=NAME&code=N. With a code of 0 the
+// application does not answer. A request with ?host=HOST must also have that Host
+// header.
 func (h *health) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/{probe}", func(w http.ResponseWriter, r *http.Request) {
 		code := h.code(r.PathValue("probe"))
@@ -125,14 +126,15 @@ func serveTLS(listen string, handler http.Handler) error {
 	return server.ListenAndServeTLS("", "")
 }
 
-// serveGRPC serves grpc.health.v1.Health/Check: a service is healthy while the
-// probe of its name is.
+// serveGRPC serves grpc.health.v1.Health/Check. A service is healthy while the probe
+// with its name is healthy.
 func (h *health) serveGRPC(listen string) error {
 	const serving, notServing = 1, 2
 	server := http.Server{Addr: listen, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
 	server.Protocols.SetUnencryptedHTTP2(true)
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// gRPC's prefix, and field 1: a string of less than 128 bytes.
+		// The request has gRPC's prefix of five bytes, then field 1, a string of less than 128
+		// bytes.
 		body, _ := io.ReadAll(r.Body)
 		service := string(body[min(7, len(body)):])
 		w.Header().Set("Content-Type", "application/grpc")
@@ -145,15 +147,15 @@ func (h *health) serveGRPC(listen string) error {
 			status = notServing
 		}
 		w.Header().Set("Trailer", "Grpc-Status")
-		// A message of two bytes: field 1, a number.
+		// The answer has gRPC's prefix, then a message of two bytes: field 1, a number.
 		_, _ = w.Write([]byte{0, 0, 0, 0, 2, 1 << 3, status})
 		w.Header().Set("Grpc-Status", "0")
 	})
 	return server.ListenAndServe()
 }
 
-// check runs the application's own health command. The command prints the answer of
-// GET /health/NAME on this machine, and returns 1 for a bad one.
+// check prints the answer of GET /health/NAME on this machine, as an application's own
+// health command does. check returns 1 for a bad answer.
 func check(probe string) (int, error) {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://127.0.0.1:8080/health/"+probe, http.NoBody)
 	if err != nil {

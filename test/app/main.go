@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command app is the unchanged application of the end-to-end tests, and knows nothing
-// of Metaparticle. The application records its life (package record), serves HTTP, and
-// stops, or fails to, as its flags say:
+// of Metaparticle. The application records its life (package record) and serves HTTP.
+// Its flags decide when and how it stops:
 //
 //	app [flags]
 package main
@@ -66,17 +66,18 @@ func main() {
 	flag.StringVar(&c.grpc, "grpc", "", "address to serve gRPC's health on, with -listen")
 	flag.StringVar(&c.check, "check", "", "be the health command: ask the application on port 8080 about this")
 	flag.BoolVar(&c.pid1, "pid1", false, "insist on being PID 1, as some init systems do")
-	flag.BoolVar(&c.facts, "facts", false, "print what this process finds itself to be, and end")
+	flag.BoolVar(&c.facts, "facts", false, "print facts about this process, and end")
 	flag.StringVar(&c.note, "note", "", "be a hook: note this, and end")
 	flag.IntVar(&c.noteCode, "note-code", 0, "exit code of -note")
 	flag.BoolVar(&c.notes, "notes", false, "note the stop signal")
 	flag.BoolVar(&c.signals, "signals", false, "note each signal that comes, and stop at the first, whichever it is")
-	flag.BoolVar(&c.eat, "eat", false, "take memory until something happens")
-	flag.BoolVar(&c.echo, "echo", false, "say back what comes in; without -listen, end when it ends")
+	flag.BoolVar(&c.eat, "eat", false, "take memory without end")
+	flag.BoolVar(&c.echo, "echo", false, "echo standard input; without -listen, end with it")
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.Parse()
-	// The names may have $METAPARTICLE_SLOT in them: of a semaphore, each slot is a name.
+	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name
+	// of its own.
 	c.names = os.ExpandEnv(c.names)
 	code, err := run(c)
 	if err != nil {
@@ -156,7 +157,8 @@ func run(c config) (int, error) {
 	return c.stopCode, life.end(c.stopCode)
 }
 
-// askedToStop ends with the signal that asks the application to stop.
+// askedToStop returns a context that ends with the signal that asks the application to
+// stop.
 func askedToStop(c config) (context.Context, context.CancelFunc) {
 	if c.signals {
 		return heed(c.dir)

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// note appends an event to the log, with the name of its reporter.
+// note appends an event to the file of notes, with the name of the pod that reports it.
 func note(dir, pod, what string) error {
 	file, err := os.OpenFile(filepath.Join(dir, "notes"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
@@ -30,7 +30,7 @@ func note(dir, pod, what string) error {
 	return err
 }
 
-// heed notes each signal that comes, and ends with the first.
+// heed notes each signal that comes. The returned context ends with the first signal.
 func heed(dir string) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancel(context.Background())
 	all := make(chan os.Signal, 16)
@@ -49,8 +49,8 @@ func heed(dir string) (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-// handleNotes answers GET /note?say=what, in the name of the application, or of
-// the pod that asks.
+// handleNotes answers GET /note?say=TEXT with a note of that text. The note names the
+// application's own pod, or the pod in the header X-Pod.
 func handleNotes(mux *http.ServeMux, dir string) {
 	mux.HandleFunc("GET /note", func(w http.ResponseWriter, r *http.Request) {
 		pod := r.Header.Get("X-Pod")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// serve answers GET / with who it is, GET /exit?code=N by ending with N, and
-// probes; GET /burn makes it work.
+// serve answers GET / with the process's own description, and answers probes. GET
+// /exit?code=N ends the application with N, and GET /burn makes it use processor time.
 func serve(c config, asked chan<- int) {
 	if c.startDelay > 0 {
 		<-time.After(c.startDelay)

@@ -40,7 +40,7 @@ var manifest string
 type bench struct {
 	cluster *lab.Cluster
 	client  kubernetes.Interface
-	dir     string // of programs and credentials, seen by the nodes too
+	dir     string // has programs and credentials; the nodes see it, too
 }
 
 func newBench(ctx context.Context) (*bench, error) {
@@ -136,8 +136,8 @@ func (b *bench) credentials(ctx context.Context) error {
 	return os.WriteFile(filepath.Join(b.dir, "ca.crt"), []byte(root.Data["ca.crt"]), 0o600)
 }
 
-// onNode runs a part of this program on a node, as close to the API server as
-// the agents are, and reads the samples that it prints.
+// onNode runs a part of this program on a node, where the agents run, too. onNode
+// returns the samples that the part prints.
 func (b *bench) onNode(ctx context.Context, node, part string, rounds int) (map[string]samples, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// The API server's address on the nodes.
+// The nodes reach the API server at this address.
 const apiHost, apiPort = "10.213.0.1", "6443"
 
 // floor measures the API server's part of a handover: one client's releasing PUT, its

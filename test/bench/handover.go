@@ -18,7 +18,7 @@ import (
 // statuses) takes longer on a small machine, and would count in the next handover.
 const settle = 500 * time.Millisecond
 
-// handovers measures the product, the floor and the peer.
+// handovers measures handovers of the product, the floor and the peer.
 func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if err := b.credentials(ctx); err != nil {
 		return err
@@ -45,7 +45,8 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	return nil
 }
 
-// handover lets the holder yield, again and again.
+// handover makes the holder yield in each round, and returns the times of the
+// handovers.
 func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -119,7 +120,7 @@ func round(ctx context.Context, agents map[string]processes, events <-chan witne
 // processes are the PIDs of a pod's agent and shim on the host.
 type processes struct{ agent, shim int }
 
-// agents finds our processes in each pod, by UID.
+// agents returns the agent's and the shim's process of each pod, by the pod's UID.
 func (b *bench) agents(ctx context.Context) (map[string]processes, error) {
 	pods, err := b.pods(ctx)
 	if err != nil {

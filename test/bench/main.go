@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench prints the figures of docs/benchmarks.md, on the test cluster: the
-// time of a handover, beside the floor (the API server's part) and client-go's
-// elector, all in one run; the memory of agent and shim; their requests to the API
-// server; and what injection adds to a start.
+// Command bench prints the figures of docs/benchmarks.md, measured on the test cluster.
+// One run measures a handover, the floor (the API server's part) and client-go's
+// elector. The run also measures the memory of agent and shim, their requests to the
+// API server, and the cost of injection at a start.
 package main
 
 import (

@@ -27,18 +27,18 @@ type starter struct {
 	// beside are init containers before the application, with the same program, and
 	// without a gate.
 	beside []corev1.Container
-	// fresh: each pod has a new name, and so a new slot.
+	// fresh gives each pod a new name, and so a new slot.
 	fresh bool
 	taken samples
-	// phases are the phases of a gated pod's start: until the agent runs, then the shim,
-	// then the application.
+	// phases are the three phases of a gated pod's start. They end when the agent, the shim
+	// and the application run.
 	phases [3]samples
 }
 
 var phaseNames = [3]string{"created → agent's exec", "→ shim's exec", "→ application's exec"}
 
-// starts measures how long a pod takes from its creation to its application's
-// exec, with and without the annotation, in turn. Nobody else wants its slot.
+// starts measures the time from a pod's creation to its application's exec, with and
+// without the annotation, in turn. No other pod wants its slot.
 func (b *bench) starts(ctx context.Context, rounds int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -53,7 +53,7 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	claim := map[string]string{api.SingletonAnnotation: "true"}
 	always := corev1.ContainerRestartPolicyAlways
 	image := lab.RegistryInCluster + "/bench/app:latest"
-	// The cost of an installation by an init container.
+	// This container shows the cost of an installation by an init container.
 	first := corev1.Container{Name: "first", Image: image, Args: []string{"-run-for=50ms"}}
 	sidecar := corev1.Container{Name: "sidecar", Image: image, RestartPolicy: &always}
 	starters := []*starter{
@@ -101,7 +101,7 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 	pod, err := pods.Create(ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: maps.Clone(s.annotations)},
 		Spec: corev1.PodSpec{
-			// One node has the images.
+			// Only this node has the images.
 			NodeSelector: map[string]string{corev1.LabelHostname: b.cluster.Nodes()[0]}, TerminationGracePeriodSeconds: &one,
 			InitContainers: s.beside,
 			Containers:     []corev1.Container{{Name: "app", Image: lab.RegistryInCluster + "/bench/app:latest", ImagePullPolicy: corev1.PullIfNotPresent}},
@@ -129,8 +129,8 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 	return b.gone(ctx, name)
 }
 
-// execs waits until the pod has executed so many programs, of which the application is
-// the last. The function returns the instant of each execution.
+// execs waits until the pod has started the application's program the given number of
+// times. execs returns the instant of each exec in the pod.
 func (b *bench) execs(ctx context.Context, uid types.UID, programs int, events <-chan witness.Event, failed <-chan error) ([]time.Duration, error) {
 	var execs []time.Duration
 	limit := time.After(time.Minute)

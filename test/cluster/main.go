@@ -27,15 +27,15 @@ const usage = `usage: go run ./cluster [-dir DIR] COMMAND
 
   up                        bring the cluster up; -workers N before it, for another number than 3
   metrics                   add metrics-server to the cluster that is up, for autoscalers and kubectl top
-  down                      end it, and leave nothing
-  status [-o json]          what there is and how it does
+  down                      end the cluster, and leave nothing
+  status [-o json]          the nodes and components, with their states
   kubectl ARGS…             the cluster's own kubectl, as administrator
   cut NODE, heal NODE       take a worker's network away; give it back
   crash NODE, boot NODE     end a worker like a power failure; start it again
   freeze NODE, thaw NODE    stop all processes of a node, pods too; let them go on
   kill NODE COMPONENT       end a component with SIGKILL
-  start NODE COMPONENT      start it again
-  logs NODE COMPONENT       what a component has said
+  start NODE COMPONENT      start the component again
+  logs NODE COMPONENT       the output of a component
   exec NODE COMMAND…        run a command on a node
   push TARBALL NAME         put an image into the registry, such as demo/redis:1
   registry [-in-cluster]    the registry's address on this host, or to the nodes;
@@ -60,7 +60,7 @@ func main() {
 	}
 }
 
-// errCommand marks the failure of the user's own command, which has said why.
+// errCommand marks the failure of the user's own command, which has printed the cause.
 var errCommand = errors.New("command")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func list(node string) string { return strings.Join(lab.Components(node), ", ") }
 
 type command struct {
-	args int // at least
+	args int // the minimum number
 	do   func(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) error
 }
 

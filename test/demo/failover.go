@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// fault is a way for a holder to end.
+// fault is one way to end the holder.
 type fault struct {
 	title string
 	strike,
@@ -62,7 +62,7 @@ var nodeCut = fault{
 	},
 }
 
-// failOver makes the holder end and prints what followed.
+// failOver ends the holder by a fault, and prints a timeline of the takeover.
 func (d *demo) failOver(ctx context.Context, f fault) error {
 	d.title(f.title)
 	if err := d.settled(ctx); err != nil {
@@ -143,10 +143,10 @@ type scene struct {
 type line struct {
 	at     time.Duration
 	text   string
-	before string // the Lease's version before a write; "" for what the kernel or a client saw
+	before string // the Lease's version before a write; "" for an observation of the kernel or of a client
 }
 
-// answer is the answer that one client got through the Service.
+// answer has the instants of one client's start and of its answer through the Service.
 type answer struct{ began, ended time.Duration }
 
 func (d *demo) observe(ctx context.Context, old corev1.Pod) (*scene, error) {
@@ -207,7 +207,7 @@ func (d *demo) startProbe(ctx context.Context, except string) (<-chan answer, er
 			}
 		}
 	}()
-	// The first answer shows that the stream is there.
+	// The first answer shows that the clients run.
 	select {
 	case _, ok := <-answers:
 		if !ok {
@@ -233,7 +233,7 @@ func (s *scene) redisOf(pod corev1.Pod) (witness.Process, error) {
 	return witness.Process{}, fmt.Errorf("no %s runs in pod %s", program, pod.Name)
 }
 
-// play notes what happens until a client is answered by the new holder's redis.
+// play notes the events until the new holder's redis answers a client.
 func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 	var dead, started time.Duration
 	released := false

@@ -57,7 +57,7 @@ func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error 
 	return nil
 }
 
-// quietly runs one that is of no interest.
+// quietly runs a kubectl command and does not show it.
 func (d *demo) quietly(ctx context.Context, args ...string) error {
 	if out, err := d.cluster.Kubectl(ctx, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
@@ -65,7 +65,7 @@ func (d *demo) quietly(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// indent writes to the screen, below the command.
+// indent prints indented lines, below the command that wrote them.
 type indent struct{}
 
 func (indent) Write(p []byte) (int, error) {

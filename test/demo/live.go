@@ -45,7 +45,7 @@ func (d *demo) redraw(ctx context.Context, pods, leases watch.Interface) {
 	for {
 		text, err := d.podTable(ctx)
 		if err != nil {
-			return // the API server is asked again by whoever needs an answer
+			return // the demo's next request reports the error
 		}
 		if drawn > 0 {
 			fmt.Printf("\033[%dA\033[J", drawn)

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows the main job on the test cluster: redis-server as Debian ships
-// it, three replicas, one annotation. Then the demo ends the holder in three ways and
-// prints each event to the millisecond.
+// Command demo runs three replicas of Debian's redis-server under one annotation, on
+// the test cluster. Then the demo ends the holder in three ways and prints each event
+// to the millisecond.
 package main
 
 import (
@@ -72,7 +72,7 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// prepare deploys redis as anybody would.
+// prepare deploys redis without any setting of Metaparticle.
 func (d *demo) prepare(ctx context.Context) error {
 	d.title("redis-server from Debian, three replicas and a Service, nothing prepared for us")
 	started := time.Now()
@@ -88,7 +88,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("  image demo/redis:7, entrypoint %s, pushed (%.1f s)\n", program, time.Since(started).Seconds())
-	// A demo that was interrupted leaves a node cut, or a Deployment half done.
+	// An interrupted demo may have left a node cut, or a Deployment half done.
 	for _, node := range d.cluster.Nodes() {
 		if err := d.cluster.Heal(ctx, node); err != nil {
 			return err
@@ -110,7 +110,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	return d.showPods(ctx)
 }
 
-// annotate takes the one step of a user.
+// annotate opts the namespace in and annotates the Deployment, as a user does.
 func (d *demo) annotate(ctx context.Context) error {
 	d.title("One annotation")
 	for _, step := range [][]string{

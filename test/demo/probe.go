@@ -19,7 +19,7 @@ const (
 	// every is the interval between clients.
 	every = 10 * time.Millisecond
 	// patience is the time that a client waits. A standby holds connections during a
-	// handover, and would not serve a client that gives up early.
+	// handover, so a client must not give up early.
 	patience = 2 * time.Second
 )
 

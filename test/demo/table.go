@@ -19,7 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// showPods prints who holds, with which token and since when.
+// showPods prints a table of the pods, with the holder's token and the time of its
+// acquiring write.
 func (d *demo) showPods(ctx context.Context) error {
 	text, err := d.podTable(ctx)
 	fmt.Print(text)

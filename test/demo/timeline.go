@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// note adds what the kernel or a client saw, at its instant.
+// note adds an observation of the kernel or of a client, with its instant.
 func (s *scene) note(at time.Duration, text string) {
 	s.lines = append(s.lines, line{at: at, text: text})
 }
 
-// noteWrite adds a write of the Lease. Its instant is the API server's, and
-// comes with stamp: the watch that shows the write here may be late.
+// noteWrite adds a write of the Lease. stamp adds the instant later, by the API
+// server's clock, because the watch may report the write late.
 func (s *scene) noteWrite(text string) {
 	s.lines = append(s.lines, line{text: text, before: s.version})
 }
@@ -41,13 +41,13 @@ func (s *scene) noted(word string) bool {
 	return slices.ContainsFunc(s.lines, func(l line) bool { return strings.Contains(l.text, word) })
 }
 
-// ordered returns the lines in the order of their instants: the kernel's news
-// and the API server's come here by different ways.
+// ordered returns the lines in the order of their instants. Events of the kernel and of
+// the API server may arrive in another order.
 func (s *scene) ordered() []line {
 	return slices.SortedStableFunc(slices.Values(s.lines), func(a, b line) int { return cmp.Compare(a.at, b.at) })
 }
 
-// print prints the time line.
+// print prints the timeline.
 func (s *scene) print() {
 	fmt.Println("\n    Processes: when the kernel started or ended them. Slot: when the write reached the API server.")
 	before := s.struck

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// The watch may show a release here after the kernel has reported the next start.
-func TestTimelineStampsWritesByTheAPIServer(t *testing.T) {
+// The watch may report a release after the kernel has reported the next start.
+func TestTimelineTakesWriteTimesFromTheAuditLog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.log")
 	log, err := os.Create(file)
 	require.NoError(t, err)

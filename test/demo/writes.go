@@ -15,13 +15,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// leaseWrites reads the slot's writes from the API server's audit log, which
-// says when each of them reached the API server.
+// leaseWrites reads the writes of the slot's Lease from the API server's audit log. The
+// log has the instant at which each write reached the API server.
 type leaseWrites struct {
 	log *os.File
 }
 
-// followLeaseWrites starts at the log's end: what is in it is over.
+// followLeaseWrites starts at the end of the log, because earlier writes do not matter.
 func followLeaseWrites(file string) (*leaseWrites, error) {
 	log, err := os.Open(file)
 	if err != nil {
@@ -51,8 +51,8 @@ func (e auditEvent) replaces(version string) bool {
 		e.ObjectRef.Namespace == namespace && e.ObjectRef.Name == slot && e.ObjectRef.ResourceVersion == version
 }
 
-// received returns the instant, on the kernel's clock, at which the write that
-// replaced a version of the Lease reached the API server.
+// received returns the instant at which the API server got the write that replaced a
+// version of the Lease. The instant is one of the kernel's clock.
 func (w *leaseWrites) received(version string) (time.Duration, error) {
 	start, err := w.log.Seek(0, io.SeekCurrent)
 	if err != nil {

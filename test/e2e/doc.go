@@ -7,11 +7,11 @@
 //
 // # Where things are
 //
-// The tests are in folders, by what each folder protects; each folder's package
-// document says it. The folders are ordinary packages, and e2e_test.go starts all
-// their tests in one binary ("make golden" writes the file). So one scheduler
-// orders all tests, RUN selects across folders, and client-go is linked once.
-// Package harness and below have no tests; package record is the evidence.
+// The tests are in folders. The package document of each folder says what the folder
+// protects. The folders are ordinary packages, and e2e_test.go starts all their tests
+// in one binary ("make golden" writes the file). So one scheduler orders all tests, RUN
+// selects across folders, and client-go is linked once. Package harness and below have
+// no tests; package record keeps the evidence.
 //
 // # Order
 //
@@ -21,10 +21,10 @@
 //
 // # Time
 //
-// The machine may stall any process for seconds. Package lease says which lease
-// rides out a stall. Where the truth matters at an instant, tests ask the API
-// server or the kernel instead of a watch.
+// The machine may stall any process for seconds. Package lease has leases that survive
+// a stall. If a test must know the state at an instant, it asks the API server or the
+// kernel instead of a watch.
 //
-// On a cluster of the user's own (KUBECONFIG) the tests that need the test
-// cluster's one kernel or its faults are skipped, and say so.
+// On a cluster of the user's own (KUBECONFIG), a test that needs the test cluster's one
+// kernel or its faults is skipped, with the reason.
 package e2e

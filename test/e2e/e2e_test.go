@@ -34,14 +34,14 @@ func TestCronWorksUnderTheGate(t *testing.T) { applications.TestCronWorksUnderTh
 
 // Tests of package exclusive.
 
-func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
-	exclusive.TestHoldSurvivesShortAPIServerOutagesOnly(t)
+func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
+	exclusive.TestHoldSurvivesOnlyShortAPIServerOutages(t)
 }
-func TestControlPlaneRestartedStopsNothing(t *testing.T) {
-	exclusive.TestControlPlaneRestartedStopsNothing(t)
+func TestControlPlaneRestartStopsNoApplication(t *testing.T) {
+	exclusive.TestControlPlaneRestartStopsNoApplication(t)
 }
-func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
-	exclusive.TestKubeletAndContainerdRestartedStopNothing(t)
+func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
+	exclusive.TestKubeletAndContainerdRestartsStopNoApplication(t)
 }
 func TestDeletedPodGivesTheSlotBack(t *testing.T) { exclusive.TestDeletedPodGivesTheSlotBack(t) }
 func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
@@ -53,12 +53,12 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
 }
-func TestTenLossesCountNoRestart(t *testing.T) { exclusive.TestTenLossesCountNoRestart(t) }
-func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
-	exclusive.TestOnLossRestartAsksForAFreshContainer(t)
+func TestTenLossesCauseNoRestart(t *testing.T) { exclusive.TestTenLossesCauseNoRestart(t) }
+func TestOnLossRestartStartsAFreshContainer(t *testing.T) {
+	exclusive.TestOnLossRestartStartsAFreshContainer(t)
 }
-func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
-	exclusive.TestChildsOwnEndIsTheContainersEnd(t)
+func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
+	exclusive.TestContainerEndsWithItsChildsExitCode(t)
 }
 func TestStandbyTakesOverWhileTheHolderBacksOff(t *testing.T) {
 	exclusive.TestStandbyTakesOverWhileTheHolderBacksOff(t)
@@ -80,9 +80,7 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
 }
 func TestThawedChildDiesWithinSeconds(t *testing.T) { exclusive.TestThawedChildDiesWithinSeconds(t) }
-func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
-	exclusive.TestCrashedNodeLosesItsSlotAndStandsBy(t)
-}
+func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
 func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
 	exclusive.TestShimDrainsInTimeWhileAgentIsFrozen(t)
 }
@@ -90,15 +88,15 @@ func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
 func TestSemaphoreRunsThreeOfFive(t *testing.T) { exclusive.TestSemaphoreRunsThreeOfFive(t) }
-func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
-	exclusive.TestNeverTwoUnderPodDeletionsAndKills(t)
+func TestTwoPodsNeverRunDespiteDeletionsAndKills(t *testing.T) {
+	exclusive.TestTwoPodsNeverRunDespiteDeletionsAndKills(t)
 }
 
 // Tests of package gates.
 
 func TestGatePodRunsImagesThatMustBePID1(t *testing.T) { gates.TestGatePodRunsImagesThatMustBePID1(t) }
-func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
-	gates.TestGatePodRestartsAgentAndApplicationAlone(t)
+func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
+	gates.TestGatePodRestartsAgentAndApplicationSeparately(t)
 }
 func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
 	gates.TestGatePodStartsAnewAfterAnUnreadableNote(t)
@@ -108,17 +106,15 @@ func TestGateReadinessLetsOnePodServe(t *testing.T)    { gates.TestGateReadiness
 
 // Tests of package injection.
 
-func TestLaterPolicysAnnotationIsGatedOrRefused(t *testing.T) {
-	injection.TestLaterPolicysAnnotationIsGatedOrRefused(t)
+func TestLaterPolicysClaimIsGatedOrRefused(t *testing.T) {
+	injection.TestLaterPolicysClaimIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
 func TestEventTellsHowToGateEarlierPods(t *testing.T) {
 	injection.TestEventTellsHowToGateEarlierPods(t)
 }
-func TestUnannotatedPodsStayByteForByte(t *testing.T) {
-	injection.TestUnannotatedPodsStayByteForByte(t)
-}
-func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
+func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestCopyOfAGatedPodIsRefused(t *testing.T)     { injection.TestCopyOfAGatedPodIsRefused(t) }
 func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 	injection.TestCopyIsRefusedByCommandInEveryNamespace(t)
 }
@@ -135,18 +131,16 @@ func TestApplyingAgainChangesNothing(t *testing.T) { injection.TestApplyingAgain
 func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
 }
-func TestLaterWebhooksAnnotationIsRefused(t *testing.T) {
-	injection.TestLaterWebhooksAnnotationIsRefused(t)
-}
-func TestAnnotationMistakesAreAnsweredInTheseWords(t *testing.T) {
-	injection.TestAnnotationMistakesAreAnsweredInTheseWords(t)
+func TestLaterWebhooksClaimIsRefused(t *testing.T) { injection.TestLaterWebhooksClaimIsRefused(t) }
+func TestMistakesAreAnsweredInExactWords(t *testing.T) {
+	injection.TestMistakesAreAnsweredInExactWords(t)
 }
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
 func TestStaticPodThatClaimsIsRefused(t *testing.T) { injection.TestStaticPodThatClaimsIsRefused(t) }
-func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
-	injection.TestMarksComeBackWhereAllLabelsAreReplaced(t)
+func TestMarksReturnWhenAllLabelsAreReplaced(t *testing.T) {
+	injection.TestMarksReturnWhenAllLabelsAreReplaced(t)
 }
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	injection.TestImageOfGatedContainerNeverChangesInPlace(t)
@@ -155,20 +149,22 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
 func TestReasonHasOneNameEverywhere(t *testing.T) { injection.TestReasonHasOneNameEverywhere(t) }
-func TestUnknownFieldsSurviveEachInItsOwnContainer(t *testing.T) {
-	injection.TestUnknownFieldsSurviveEachInItsOwnContainer(t)
+func TestUnknownFieldsStayInTheirOwnContainers(t *testing.T) {
+	injection.TestUnknownFieldsStayInTheirOwnContainers(t)
 }
 
 // Tests of package lifecycle.
 
-func TestPodDeletedAtStartEndsAsItsApplication(t *testing.T) {
-	lifecycle.TestPodDeletedAtStartEndsAsItsApplication(t)
+func TestPodDeletedAtStartKeepsItsExitCode(t *testing.T) {
+	lifecycle.TestPodDeletedAtStartKeepsItsExitCode(t)
 }
 func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	lifecycle.TestApplicationThatDropsItsUserStopsWhenAsked(t)
 }
 func TestContainerEndsAsWithoutTheGate(t *testing.T) { lifecycle.TestContainerEndsAsWithoutTheGate(t) }
-func TestDeletionsOwnGraceCounts(t *testing.T)       { lifecycle.TestDeletionsOwnGraceCounts(t) }
+func TestDeletionsGraceReplacesThePodsGrace(t *testing.T) {
+	lifecycle.TestDeletionsGraceReplacesThePodsGrace(t)
+}
 func TestHooksRunWithChildrenAndNeverInStandbys(t *testing.T) {
 	lifecycle.TestHooksRunWithChildrenAndNeverInStandbys(t)
 }
@@ -194,15 +190,15 @@ func TestProbesOfEachKindReachTheApplication(t *testing.T) {
 	lifecycle.TestProbesOfEachKindReachTheApplication(t)
 }
 func TestProbesWorkOnTheHostNetwork(t *testing.T) { lifecycle.TestProbesWorkOnTheHostNetwork(t) }
-func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
-	lifecycle.TestStopSignalIsTheApplicationsOwn(t)
+func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
+	lifecycle.TestApplicationGetsItsOwnStopSignal(t)
 }
 
 // Tests of package operations.
 
 func TestSlotIsMovedAndPausedByHand(t *testing.T) { operations.TestSlotIsMovedAndPausedByHand(t) }
-func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
-	operations.TestCertificateRenewedWhilePodsAreCreated(t)
+func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
+	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
@@ -227,19 +223,17 @@ func TestNativeSidecarStartsBeforeTheGate(t *testing.T) { pods.TestNativeSidecar
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
 }
-func TestChildIsWhatTheContainerWouldBe(t *testing.T) { pods.TestChildIsWhatTheContainerWouldBe(t) }
-func TestEachKindRollsOutAndRunsOnePod(t *testing.T)  { pods.TestEachKindRollsOutAndRunsOnePod(t) }
-func TestJobsEndNormallyOneAtATime(t *testing.T)      { pods.TestJobsEndNormallyOneAtATime(t) }
-func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
-	pods.TestPodsOfACustomControllerAreOneGroup(t)
+func TestChildEqualsTheUngatedProcess(t *testing.T)  { pods.TestChildEqualsTheUngatedProcess(t) }
+func TestEachKindRollsOutAndRunsOnePod(t *testing.T) { pods.TestEachKindRollsOutAndRunsOnePod(t) }
+func TestJobsEndNormallyOneAtATime(t *testing.T)     { pods.TestJobsEndNormallyOneAtATime(t) }
+func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
+	pods.TestPodsOfACustomControllerShareOneSlot(t)
 }
 func TestKubectlWorksOnHolderAndStandby(t *testing.T) { pods.TestKubectlWorksOnHolderAndStandby(t) }
 func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
 	pods.TestChildKeepsTheContainersIdentityAndLimits(t)
 }
-func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
-	pods.TestAppArmorProfilesAreLeftToTheKubelet(t)
-}
+func TestWebhookKeepsAppArmorProfiles(t *testing.T)   { pods.TestWebhookKeepsAppArmorProfiles(t) }
 func TestGatedContainerIsResizedInPlace(t *testing.T) { pods.TestGatedContainerIsResizedInPlace(t) }
 func TestDisruptionBudgetEvictsOnePodAtATime(t *testing.T) {
 	pods.TestDisruptionBudgetEvictsOnePodAtATime(t)
@@ -253,8 +247,10 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 
 // Tests of package rights.
 
-func TestBlockedSlotHasAWayOut(t *testing.T) { rights.TestBlockedSlotHasAWayOut(t) }
-func TestPodsRightsEndAtItself(t *testing.T) { rights.TestPodsRightsEndAtItself(t) }
+func TestAdministratorCanFreeABlockedSlot(t *testing.T) {
+	rights.TestAdministratorCanFreeABlockedSlot(t)
+}
+func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
 }
@@ -275,9 +271,11 @@ func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
-func TestRolloutRaisesTheRevision(t *testing.T)   { traffic.TestRolloutRaisesTheRevision(t) }
-func TestAnnotationRollsOutOnAndOff(t *testing.T) { traffic.TestAnnotationRollsOutOnAndOff(t) }
+func TestRolloutRaisesTheRevision(t *testing.T) { traffic.TestRolloutRaisesTheRevision(t) }
+func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
+	traffic.TestAnnotationRollsOutWhenAddedAndRemoved(t)
+}
 func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
 	traffic.TestReadinessHolderLeavesStandbysNotReady(t)
 }
-func TestServiceAnswersThroughAHandover(t *testing.T) { traffic.TestServiceAnswersThroughAHandover(t) }
+func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }

@@ -17,7 +17,7 @@ import (
 
 // TestMain connects to the cluster once for the tests of all folders.
 func TestMain(m *testing.M) {
-	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestNeverTwoUnderPodDeletionsAndKills")
+	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestTwoPodsNeverRunDespiteDeletionsAndKills")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command image makes a container image of Debian packages, or of one static program,
-// without a container engine. The image is made as distributions make theirs, with an
-// entrypoint of its own. The result is a tarball for `cluster push`.
+// without a container engine. The image has an entrypoint of its own. The result is a
+// tarball for `cluster push`.
 //
 //	go run ./image -packages redis-server -entrypoint redis-server \
 //		-cmd "--protected-mode no" -user redis -workdir /var/lib/redis -port 6379/tcp -o redis.tar
@@ -37,7 +37,8 @@ func main() {
 	}
 }
 
-// words are a list of arguments: separated by blanks, "" is an empty one.
+// words are arguments that are separated by blanks. The word "" means an empty
+// argument.
 type words []string
 
 func (w *words) String() string { return strings.Join(*w, " ") }

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pause shows what a shim does in a virtual machine that is paused. The
-// clock of such a machine may be set, as that of the tests' own machine may not.
+// Package pause shows the behaviour of a shim in a virtual machine that is paused. The
+// test may set the clock of such a machine, but not the clock of the machine on which
+// it runs.
 //
 //	make pause KERNEL=/boot/vmlinuz-…
 package pause
@@ -68,7 +69,7 @@ func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Write
 	require.NoError(t, err)
 	image := filepath.Join(dir, "initramfs")
 	require.NoError(t, os.WriteFile(image, archive(b), 0o600))
-	// Software emulation: it is slow, and works in every machine.
+	// Software emulation is slow, but works on every machine.
 	machine := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-net", "none",
 		"-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+filepath.Join(dir, "monitor")+",server,nowait",
 		"-kernel", kernel, "-initrd", image,
@@ -82,7 +83,8 @@ func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Write
 	return machine, bufio.NewScanner(hear), say
 }
 
-// order gives the machine's monitor an order, and waits until that is obeyed.
+// order sends a command to the machine's monitor, and waits until the monitor has run
+// it.
 func order(t *testing.T, dir, what string) {
 	t.Helper()
 	monitor, err := net.Dial("unix", filepath.Join(dir, "monitor"))

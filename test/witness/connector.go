@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Layout of a message: nlmsghdr (16), cn_msg (20), then proc_event, whose
-// header (what, cpu, timestamp) takes 16 and is followed by pid and tgid.
+// A message consists of nlmsghdr (16 bytes), cn_msg (20) and proc_event. The header of
+// proc_event (what, cpu, timestamp) takes 16 bytes, and pid and tgid follow.
 const (
 	netlinkHeader   = 16
 	connectorHeader = 20
 	eventAt         = netlinkHeader + connectorHeader
-	// An exec names one thread; a fork two, an exit none that follows its two codes.
+	// An exec and an exit begin with the ids of one thread. A fork has the ids of two
+	// threads.
 	eventLength = eventAt + 16 + 8
 	forkLength  = eventAt + 16 + 16
 
@@ -30,19 +31,20 @@ const (
 	whatExit      = 0x80000000
 )
 
-// receiveBuffer holds some ten thousand events: seconds of a busy machine.
+// receiveBuffer holds some ten thousand events, which take a busy machine seconds.
 const receiveBuffer = 8 << 20
 
 // connector is the kernel's process connector.
 type connector struct{ socket int }
 
-// notice is one message of it.
+// notice is one message of the connector.
 type notice struct {
 	what uint32
 	at   time.Duration
-	// thread and pid are whom it is about; of a fork, who is new.
+	// thread and pid identify the thread that the notice is about. After a fork that is the
+	// new thread.
 	thread, pid int
-	// parent is the process above a new one.
+	// parent is the parent of a new process.
 	parent int
 }
 
@@ -66,7 +68,7 @@ func (c connector) subscribe() error {
 		return err
 	}
 	_ = unix.SetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
-	// So that the reader looks at its context now and then.
+	// With a timeout the reader checks its context now and then.
 	if err := unix.SetsockoptTimeval(c.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
 		return err
 	}
@@ -83,8 +85,8 @@ func (c connector) subscribe() error {
 	return unix.Sendto(c.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// run hands on each notice until ctx ends, and closes the connector. A lost notice is
-// an error.
+// run passes each notice to take until ctx ends, and closes the connector. A lost
+// notice is an error.
 func (c connector) run(ctx context.Context, take func(notice)) error {
 	defer c.close()
 	buffer := make([]byte, 4096)

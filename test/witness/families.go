@@ -24,8 +24,8 @@ type Family struct {
 	// End is the instant at which the last thread of the process ended; zero while the
 	// process lives.
 	End time.Duration
-	// Programs are the names of what it has executed; never none: what a gate
-	// forks and does not execute is no application.
+	// Programs are the names of the executed programs. A process that a gate forks without
+	// an exec is not an application, so [Families.Of] omits it.
 	Programs []string
 }
 
@@ -33,8 +33,8 @@ func (f Family) String() string {
 	return fmt.Sprintf("%s in pod %s from %v until %v", strings.Join(f.Programs, "+"), f.Pod, f.Start, f.End)
 }
 
-// Families are the families of all pods since the listening began. Unlike [Witness] they
-// need no program's name, because shims are known by their command.
+// Families are the families of all pods since the listening began. Unlike a [Witness],
+// Families needs no program's name, because it recognizes shims by their command.
 type Families struct {
 	connector connector
 
@@ -54,7 +54,7 @@ type gate struct {
 	family *Family
 }
 
-// ListenToFamilies begins to listen; the caller has to call [Families.Run].
+// ListenToFamilies begins to listen; the caller must call [Families.Run].
 func ListenToFamilies() (*Families, error) {
 	c, err := connect()
 	if err != nil {
@@ -127,12 +127,12 @@ func (f *Families) fork(n notice) {
 
 func (f *Families) exec(n notice) {
 	if family := f.of[n.pid]; family != nil {
-		// Its other threads are gone, and the one that is left has its number.
+		// The exec has ended all other threads, and the remaining thread has the process's id.
 		f.threads[n.pid] = map[int]struct{}{n.pid: {}}
 		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", n.pid))
 		program := strings.TrimSpace(string(name))
 		if err != nil {
-			program = "gone" // before its name could be read
+			program = "gone" // the process ended before its name could be read
 		}
 		if !slices.Contains(family.Programs, program) {
 			family.Programs = append(slices.Clone(family.Programs), program)

@@ -10,10 +10,11 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// The numbers are beyond what the kernel gives, so that nobody is found there.
+// These ids are larger than any id of the kernel, so /proc has no such process.
 const shim, main, worker, orphan, stranger = 1 << 30, 1<<30 + 1, 1<<30 + 2, 1<<30 + 3, 1<<30 + 4
 
-// heard hears of notices; what the gate forks executes something at once.
+// heard returns the families after some notices. Each process that the gate forks
+// executes a program at once.
 func heard(notices ...notice) *Families {
 	f := &Families{gates: map[int]*gate{shim: {pod: "a"}}, threads: map[int]map[int]struct{}{},
 		of: map[int]*Family{}, living: map[*Family]int{}}

@@ -28,17 +28,16 @@ import (
 type Kind string
 
 const (
-	// Exec: a process became the program.
+	// Exec means that a process became the program.
 	Exec Kind = "exec"
-	// Exit: the process that had become the program is dead (all of its
-	// threads; descendants may live on).
+	// Exit means that all threads of such a process are dead. Its descendants may live on.
 	Exit Kind = "exit"
 )
 
 // Event is one start or end.
 type Event struct {
 	Kind Kind
-	// At is the kernel's CLOCK_MONOTONIC.
+	// At is the instant of the event, by the kernel's CLOCK_MONOTONIC.
 	At time.Duration
 	// Process is the process of the event.
 	Process Process
@@ -46,22 +45,22 @@ type Event struct {
 
 // Process is a program's process in a pod.
 type Process struct {
-	// PID is the host's.
+	// PID is the id of the process on the host.
 	PID int
-	// Pod is the UID of the pod whose cgroup it is in.
+	// Pod is the UID of the pod whose cgroup contains the process.
 	Pod string
-	// Program is the base name of what was executed.
+	// Program is the base name of the executed program.
 	Program string
 }
 
-// Witness hears of one program in all pods.
+// Witness observes the processes of one program in all pods.
 type Witness struct {
 	program   string
 	connector connector
 	alive     map[int]Process
 }
 
-// Listen begins to hear; what starts or ends from here on is not missed.
+// Listen subscribes to the kernel's events. From then on no start or end is missed.
 func Listen(program string) (*Witness, error) {
 	c, err := connect()
 	if err != nil {
@@ -75,7 +74,7 @@ func Listen(program string) (*Witness, error) {
 	return w, nil
 }
 
-// findAlive finds those that started before.
+// findAlive finds the processes that started before.
 func (w *Witness) findAlive() error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -100,8 +99,8 @@ func (w *Witness) Alive() []Process {
 	return alive
 }
 
-// Run hands on each event, in the kernel's order, until ctx ends. The call fails if
-// events were lost.
+// Run passes each event to hear, in the kernel's order, until ctx ends. The call fails
+// if events were lost.
 func (w *Witness) Run(ctx context.Context, hear func(Event)) error {
 	return w.connector.run(ctx, func(n notice) { w.take(n, hear) })
 }
@@ -126,8 +125,7 @@ func (w *Witness) take(n notice, hear func(Event)) {
 // podOf finds a pod's UID in a cgroup's path, for both cgroup drivers.
 var podOf = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})`)
 
-// identify notes a process that is the program, in a pod, and not the kubelet's
-// or a person's doing (kubectl exec).
+// identify notes and returns a process that is the program, in a pod.
 func (w *Witness) identify(pid int) (Process, bool) {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	// The kernel keeps 15 characters of a name.

@@ -134,7 +134,7 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, machines[entry.Platform.String()], file.Machine)
 		assert.Nil(t, file.Section(".interp"), "the program must be static")
-		assert.Nil(t, file.Section(".symtab"), "stripped")
+		assert.Nil(t, file.Section(".symtab"), "the program must be stripped")
 		assert.NotContains(t, string(data), here, "the program contains a path of this machine")
 		assert.Contains(t, table, entry.Digest.String())
 	}
@@ -250,7 +250,7 @@ func TestPushedIndexEqualsTheBuiltOne(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestMistakesAreReported(t *testing.T) {
+func TestMistakenArgumentsAreReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
 		want string

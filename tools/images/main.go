@@ -107,8 +107,8 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// describe adds the lines of one image to the table. The first has the index's digest;
-// each platform's line has its digest and the size of a node's download.
+// describe adds the lines of one image to the table. The first line has the index's digest.
+// Each platform's line has its digest and the size of a node's download.
 func describe(w io.Writer, name string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package limit reads tables of upper limits that may only fall.
+// Package limit holds measured figures to tables of upper limits, which may only fall.
 //
 // The first line that is no comment names the columns. Each further line is a row:
 // a folder, and a limit for each column.

@@ -43,7 +43,7 @@ type layers struct {
 	names  map[[2]string]map[string]bool // the things that are named, by arrow
 }
 
-// String returns how many arrows go up, and of how many.
+// String returns the number of arrows that go up, and the number of all arrows.
 func (l layers) String() string { return fmt.Sprintf("%d/%d", len(l.up), l.arrows) }
 
 func figuresOf(p *program, g *graph) []figures {
@@ -106,8 +106,8 @@ func receiverName(of types.Type) string {
 	return of.String()
 }
 
-// layersOf orders the files of a package. An arrow leads from a file to another one
-// that declares something the first one names, if the thing counts.
+// layersOf orders the files of a package. An arrow leads from one file to another if the
+// first names a thing that the second declares, and if the thing counts.
 func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 	file := func(at token.Pos) string { return stem(filepath.Base(p.set.Position(at).Filename)) }
 	var names []string

@@ -22,10 +22,13 @@ import (
 
 const module = "github.com/metaparticle-io/metaparticle"
 
-// product are the packages of what is shipped.
+// product has the packages that are shipped.
 var product = []string{"./agent/...", "./api/...", "./cmd/...", "./enroll/...", "./mutate/..."}
 
-// pkg is a package of the product, without its tests.
+// simulation has the packages that test the product, and are as large as a part of it.
+var simulation = []string{"./sim/..."}
+
+// pkg is a package, without its tests.
 type pkg struct {
 	folder string // from the root of the repository
 	files  []*ast.File
@@ -33,7 +36,7 @@ type pkg struct {
 	types  *types.Package
 }
 
-// program is all of the product, type-checked.
+// program is the product or the simulation, type-checked.
 type program struct {
 	set      *token.FileSet
 	packages []*pkg
@@ -46,10 +49,10 @@ type listed struct {
 	DepOnly                 bool
 }
 
-// load type-checks the packages of the product. Types of all other packages come
-// from what the compiler wrote, so the first time all of them are compiled.
-func load(root string) (*program, error) {
-	list := exec.Command("go", append([]string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,DepOnly"}, product...)...) //nolint:noctx // go list ends
+// load type-checks the packages of the patterns. Types of other modules come from the
+// compiler's export data, so the first load compiles them.
+func load(root string, patterns []string) (*program, error) {
+	list := exec.Command("go", append([]string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,DepOnly"}, patterns...)...) //nolint:noctx // go list ends
 	list.Dir = root
 	list.Stderr = os.Stderr
 	out, err := list.Output()
@@ -104,7 +107,7 @@ func (p *program) check(l listed, imports types.Importer) (*pkg, error) {
 	return loaded, err
 }
 
-// checkedPackages imports packages of the product as they were checked.
+// checkedPackages imports the packages of the product that were already type-checked.
 type checkedPackages struct {
 	own    map[string]*types.Package
 	others types.Importer

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command ways counts, from the code, how easily the product is followed from
-// function to function.
+// Command ways measures how easily a reader can follow the code of the product and of the
+// simulation from function to function.
 //
 // Inside a package, calls should go one way, as between packages. So the command
 // puts the files of each package into an order, callers on top. An arrow leads from
@@ -18,10 +18,10 @@
 // files has many of those arrows that go up. In the example renew.go uses Agent, and
 // loop.go uses renew.go.
 //
-// Of all orders the command takes one with the fewest arrows that go up. The figure
-// "5/64" means: of 64 arrows, 5 go up in the best of all orders. Without a circle of
-// files there is none. The other columns of the table show the type with most
-// methods, the longest function and the longest file, in lines.
+// Of all orders the command takes one with the fewest arrows that go up. The figure "5/64"
+// means: of 64 arrows, 5 go up in the best of all orders. Without a circle of files no
+// arrow goes up. The other columns of the table show the type with most methods, the
+// longest function and the longest file, in lines.
 //
 // A way begins in the function in which something happens, such as a renewal. The way
 // leads to all functions that are called from there, also through interfaces of the
@@ -39,11 +39,9 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,15 +56,7 @@ var ways = []way{
 	{"pod", "mutate/admit", "(podHandler).Handle"},
 }
 
-func main() {
-	root := flag.String("root", ".", "the repository")
-	lower := flag.Bool("lower", false, "lower the limits to what is counted")
-	flag.Parse()
-	if err := run(os.Stdout, *root, *lower, flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "ways:", err)
-		os.Exit(1)
-	}
-}
+func main() { limit.Command("ways", run) }
 
 func run(w io.Writer, root string, lower bool, chosen []string) error {
 	m, err := measure(root)
@@ -78,7 +68,7 @@ func run(w io.Writer, root string, lower bool, chosen []string) error {
 	case len(chosen) > 0:
 		for _, name := range chosen {
 			if !m.printOne(w, filepath.Clean(name)) {
-				return fmt.Errorf("%s is neither a package of the product nor a way", name)
+				return fmt.Errorf("%s is neither a package that is measured nor a way", name)
 			}
 		}
 		return nil
@@ -87,19 +77,23 @@ func run(w io.Writer, root string, lower bool, chosen []string) error {
 	return nil
 }
 
-// measured is all that is counted.
+// measured has the figures of all packages and ways.
 type measured struct {
 	packages []figures
 	walks    []walk
 }
 
 func measure(root string) (measured, error) {
-	p, err := load(root)
+	p, err := load(root, product)
+	if err != nil {
+		return measured{}, err
+	}
+	s, err := load(root, simulation)
 	if err != nil {
 		return measured{}, err
 	}
 	g := newGraph(p)
-	m := measured{packages: figuresOf(p, g)}
+	m := measured{packages: slices.Concat(figuresOf(p, g), figuresOf(s, newGraph(s)))}
 	for _, w := range ways {
 		walk, err := g.follow(w)
 		if err != nil {
@@ -116,8 +110,8 @@ const (
 	wayLimits     = "ways.txt"
 )
 
-// counts returns what the tables of limits are about, by the names of the tables.
-// Sizes count where they are above the rules.
+// counts returns the counts for each table of limits, by the table's name. A size counts
+// only if it is above its rule.
 func (m measured) counts() map[string]limit.Counts {
 	packages, walks := limit.Counts{}, limit.Counts{}
 	for _, f := range m.packages {

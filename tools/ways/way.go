@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// way is a thing that happens. A way begins in a function of the folder, or below.
+// way names an event, such as a renewal, and the function in which the event begins. The
+// function is in the folder or below.
 type way struct{ name, folder, from string }
 
-// walk has the functions that are met on a way.
+// walk has the functions that follow visits on a way.
 type walk struct {
 	way
 	functions []*function // in the order of their first visit
 	calls     int
 	// again counts the calls that lead to a function that was visited before.
 	again int
-	// circles counts those of them that lead to a function that has not returned:
-	// the function comes back to itself.
+	// circles counts the calls of again that lead to a function that has not returned yet.
 	circles int
 	// up counts the calls that go up inside a package.
 	up int

@@ -20,8 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// A limit that is exceeded is no reason to raise it: make ways PKG=… names the
-// calls that go up.
+// An exceeded limit is not raised. make ways PKG=… names the calls that go up.
 func TestWaysKeepTheirLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)
@@ -49,7 +48,7 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestArrowsOfTheExampleGoUp: the example is that of the package's document.
+// TestArrowsOfTheExampleGoUp checks the example of the package document.
 func TestArrowsOfTheExampleGoUp(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
@@ -96,7 +95,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestCountsAreThoseAboveTheRules(t *testing.T) {
+func TestOnlySizesAboveTheRulesCount(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},

@@ -21,11 +21,9 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,15 +31,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-func main() {
-	root := flag.String("root", ".", "the repository")
-	lower := flag.Bool("lower", false, "lower the limits to what is counted")
-	flag.Parse()
-	if err := run(os.Stdout, *root, *lower, flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "words:", err)
-		os.Exit(1)
-	}
-}
+func main() { limit.Command("words", run) }
 
 func run(w io.Writer, root string, lower bool, folders []string) error {
 	findings, err := measure(root)

@@ -12,15 +12,15 @@ import (
 
 // The rules, by the names that the tables use.
 const (
-	// long: a sentence of more than 25 words.
+	// long marks a sentence of more than 25 words.
 	long = "long"
-	// subject: a sentence that begins with who, what, one or it. Its subject is no
-	// word of the vocabulary.
+	// subject marks a sentence that begins with who, what, one or it. The subject of such a
+	// sentence is not in the vocabulary.
 	subject = "subject"
-	// noun: a function whose comment says what the function is, not what it does:
-	// "startsBy is …" instead of "startsBy returns …".
+	// noun marks a function whose comment has no verb for it: "startsBy is …" instead of
+	// "startsBy returns …".
 	noun = "noun"
-	// name: the name of a test with more than eight words.
+	// name marks the name of a test with more than eight words.
 	name = "name"
 )
 
@@ -70,11 +70,11 @@ func (s sentence) hidesItsSubject() bool {
 	return false
 }
 
-// afterPronoun are words that follow "one" where it stands for something else.
+// afterPronoun are words that follow "one" where "one" is a pronoun.
 var afterPronoun = strings.Fields("of that who which whose is was has had can may must might will would does did and or " +
 	"for in on with without from at by to than as made put taken found")
 
-// bare returns the word in lower case, without what surrounds it.
+// bare returns the word in lower case, without the punctuation around it.
 func bare(word string) string {
 	return strings.ToLower(strings.TrimFunc(word, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }))
 }

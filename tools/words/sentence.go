@@ -21,7 +21,7 @@ type sentence struct {
 	text string
 }
 
-// words returns the number of words. A dash alone is none.
+// words returns the number of words. A dash alone does not count.
 func (s sentence) words() int {
 	n := 0
 	for field := range strings.FieldsSeq(s.text) {

@@ -46,7 +46,7 @@ func measure(root string) ([]finding, error) {
 	return all, err
 }
 
-// inspectDocument judges the sentences of a Markdown file that people write.
+// inspectDocument judges the sentences of a Markdown file, unless the file is generated.
 func inspectDocument(text []byte) ([]finding, error) {
 	if bytes.HasPrefix(text, []byte("<!-- Generated")) {
 		return nil, nil
@@ -110,8 +110,8 @@ func testName(f *ast.FuncDecl) (string, bool) {
 	return "", false
 }
 
-// order matches comments that are for programs.
-var order = regexp.MustCompile(`^//(?:[a-z]+:|nolint| SPDX-| compat: |line )`)
+// directive matches comments that are for programs.
+var directive = regexp.MustCompile(`^//(?:[a-z]+:|nolint| SPDX-| compat: |line )`)
 
 // commentLines returns the lines of a comment, without the slashes.
 func commentLines(set *token.FileSet, group *ast.CommentGroup) []line {
@@ -126,7 +126,7 @@ func commentLines(set *token.FileSet, group *ast.CommentGroup) []line {
 			continue
 		}
 		text := strings.TrimPrefix(strings.TrimPrefix(c.Text, "//"), " ")
-		if order.MatchString(c.Text) {
+		if directive.MatchString(c.Text) {
 			text = ""
 		}
 		lines = append(lines, line{number, text})

@@ -21,7 +21,8 @@ import (
 // product are the folders whose names are held to the vocabulary.
 var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
 
-// vocabulary is the words that names of the product are made of.
+// vocabulary has the words in the product's names, and the lists of explained and plain
+// words.
 type vocabulary struct {
 	listed map[string]bool // in docs/architecture.md
 	plain  map[string]bool // in plain.txt, with the reason
@@ -66,7 +67,7 @@ func listedWords(architecture string) map[string]bool {
 	return words
 }
 
-// plainWords returns the words of plain.txt. Each line has a reason, a colon, words.
+// plainWords returns the words of plain.txt. Each line has a reason, a colon and words.
 func plainWords(text string) map[string]bool {
 	words := map[string]bool{}
 	for l := range strings.Lines(text) {
@@ -153,7 +154,7 @@ func (v vocabulary) idle() []string {
 	return found
 }
 
-// print prints what the lists of words lack, and what they have to spare.
+// print prints the words that the lists lack, and those that the lists do not need.
 func (v vocabulary) print(w io.Writer) {
 	for _, part := range []struct {
 		title string

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onlyInDocuments are listed words that the documents need, and no name of the code.
+// onlyInDocuments are listed words that only documents use, and no name of the code.
 var onlyInDocuments = []string{"takeover"}
 
 // A word of an exported type is explained to its readers, or needs no explanation.
@@ -22,19 +22,19 @@ func TestExportedTypesUseTheVocabulary(t *testing.T) {
 	assert.Subset(t, onlyInDocuments, v.unused(), "no name of the code has these words of docs/architecture.md")
 }
 
-func TestListsAreRead(t *testing.T) {
+func TestWordListsAreParsed(t *testing.T) {
 	listed := listedWords("| a | b |\n\n## Words\n\n| word | meaning |\n|---|---|\n| stand-in, Slots; mark | x |\n\n## More\n| c | d |\n")
 	assert.Equal(t, map[string]bool{"standin": true, "slot": true, "mark": true}, listed)
 	assert.Equal(t, map[string]bool{"pod": true, "lease": true}, plainWords("# why: not\nKubernetes: pod lease\n"))
 }
 
-func TestPluralsAreTheSameWord(t *testing.T) {
+func TestSingularDropsThePluralEnding(t *testing.T) {
 	for word, want := range map[string]string{"Slots": "slot", "Processes": "process", "Status": "status", "Loss": "loss", "TLS": "tls", "Deadline": "deadline"} {
 		assert.Equal(t, want, singular(word))
 	}
 }
 
-func TestWordsAreMissedAndSpared(t *testing.T) {
+func TestOutputNamesMissingAndNeedlessWords(t *testing.T) {
 	v := vocabulary{
 		listed:   map[string]bool{"slot": true, "bid": true},
 		plain:    map[string]bool{"clock": true, "idle": true},

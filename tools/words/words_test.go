@@ -15,8 +15,7 @@ import (
 
 const root = "../.."
 
-// A limit that is exceeded is no reason to raise it: make words PKG=… prints the
-// sentences.
+// An exceeded limit is not raised. make words PKG=… prints the sentences.
 func TestLanguageKeepsItsLimits(t *testing.T) {
 	findings, err := measure(root)
 	require.NoError(t, err)

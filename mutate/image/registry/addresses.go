@@ -14,12 +14,12 @@ import (
 type reach int
 
 const (
-	// public is for the places that a registry leads to, by a token realm or a redirect.
+	// public is the reach of token realms and redirects, which a registry chooses.
 	public reach = iota
-	// private is for the registry that the pod's author names. Private registries on
-	// private networks are common.
+	// private is the reach of the registry that the pod's author names. Private registries
+	// on private networks are common.
 	private
-	// anywhere is for the registries that the webhook's flags name.
+	// anywhere is the reach of the registries that the webhook's flags name.
 	anywhere
 )
 
@@ -52,7 +52,7 @@ var (
 	// other IPv6 addresses belong to the link, or hold an IPv4 address.
 	global = netip.MustParsePrefix("2000::/3")
 	local  = netip.MustParsePrefix("fc00::/7")
-	// translated holds IPv4 addresses, in clusters that have IPv6 alone.
+	// translated holds the IPv4 addresses of clusters that have IPv6 alone.
 	translated = netip.MustParsePrefix("64:ff9b::/96")
 )
 

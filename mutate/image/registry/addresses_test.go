@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestReachOfAnAddressIsItsRange(t *testing.T) {
+func TestAddressesAreAllowedByTheirReach(t *testing.T) {
 	for address, far := range map[string]reach{
 		"8.8.8.8":            public,
 		"2606:4700::1111":    public,
@@ -57,7 +57,7 @@ func TestReachOfAnAddressIsItsRange(t *testing.T) {
 	}
 }
 
-func TestNetworksOfASettingAreInReach(t *testing.T) {
+func TestConfiguredNetworksAreAllowed(t *testing.T) {
 	networks := prefixes("10.1.0.0/16", "127.0.0.1/32", "fd12::/16")
 	for address, allowed := range map[string]bool{
 		"10.1.2.3": true, "10.2.2.3": false, "127.0.0.1": true, "::ffff:127.0.0.1": true, "127.0.0.2": false, "fd12::1": true, "fd13::1": false,
@@ -81,16 +81,16 @@ func TestReachDependsOnTheRequestsHost(t *testing.T) {
 		{"another host", "auth.corp", "registry.corp:5000", public},
 		{"a host that only begins so", "registry.corp.evil", "registry.corp", public},
 		{"a registry that a flag names", "plain.corp:5000", "plain.corp:5000", anywhere},
-		{"another port of it", "plain.corp:22", "plain.corp:5000", private},
-		{"what it leads to", "store.corp", "plain.corp:5000", private},
+		{"another port of that registry", "plain.corp:22", "plain.corp:5000", private},
+		{"a redirect of that registry", "store.corp", "plain.corp:5000", private},
 		{"a mirror", "mirror.corp:5000", "mirror.corp:5000", anywhere},
-		{"what a mirror leads to", "store.corp", "mirror.corp:5000", private},
+		{"a redirect of a mirror", "store.corp", "mirror.corp:5000", private},
 	} {
 		assert.Equal(t, c.want, g.reach(c.host, c.registry), c.what)
 	}
 }
 
-// A connection that one look-up may use is not there for another that may not.
+// A look-up must not use an open connection to an address outside of its reach.
 func TestConnectionsAreNotSharedBetweenReaches(t *testing.T) {
 	g := newTransport(Options{})
 	assert.NotSame(t, g.by[public], g.by[private])

@@ -9,10 +9,10 @@ import "time"
 // derives from them what look-ups can cost; a test holds the page to them.
 const (
 	// defaultBudget bounds a look-up. The API server waits 10 s for the webhook, and pods
-	// wait for the API server. A registry that needs longer than the budget is in trouble.
+	// wait for the API server. A healthy registry answers sooner.
 	defaultBudget = 2500 * time.Millisecond
-	// tagMemory bounds the time in which a tag's last digest counts while its registry is
-	// away. The upgrade of a registry takes less.
+	// tagMemory bounds the time in which a tag's last digest counts while its registry does
+	// not answer. The upgrade of a registry takes less.
 	tagMemory = time.Hour
 
 	// maxName bounds an image's name. A host has 253 bytes at most, a
@@ -22,7 +22,7 @@ const (
 	// KiB in one word of a command. The shim gets the platforms' commands as JSON, which
 	// may double the bytes by quoting.
 	maxCommand = 64 << 10
-	// wordCost counts the bytes of Go's string header, for each word of a command.
+	// wordCost is the size of Go's string header, which each word of a command has.
 	wordCost = 16
 
 	// maxAtOnce bounds the look-ups of a process: a hundred a second with a
@@ -31,8 +31,8 @@ const (
 	// maxOfNamespace bounds the look-ups in the name of one namespace. A quarter lets only
 	// four hostile namespaces together make another one wait.
 	maxOfNamespace = maxAtOnce / 4
-	// maxWaiting bounds the look-ups of a namespace that wait for a turn. As many end
-	// within the budget if each takes 40 ms, for a pull secret and the digest of a tag.
+	// maxWaiting bounds the look-ups of a namespace that wait for a turn. About as many end
+	// within the budget at 40 ms each, for a pull secret and a tag's digest.
 	maxWaiting = 512
 	// maxRequests bounds the requests of one look-up at once. Popular images
 	// have about eight platforms, and each is a manifest and a configuration.
@@ -40,8 +40,8 @@ const (
 	// maxRedirects is the limit of container runtimes, too.
 	maxRedirects = 10
 
-	// maxAnswer bounds one answer of a registry. Manifests have kilobytes. Configurations
-	// have some hundred, where build tools write into labels.
+	// maxAnswer bounds one answer of a registry. Manifests have a few kilobytes.
+	// Configurations have up to some hundred, because build tools write labels.
 	maxAnswer = 2 << 20
 	// maxRead bounds all answers of one look-up: 32 platforms with 250 KB each.
 	maxRead = 8 << 20
@@ -49,12 +49,12 @@ const (
 	smallAnswer = 64 << 10
 	// maxLarge bounds the larger answers that a process holds at once.
 	maxLarge = 16
-	// maxHeader bounds the header of an answer, which has a token at most.
+	// maxHeader bounds the header of an answer, whose largest part is a token.
 	maxHeader = 64 << 10
 	// maxPlatforms bounds the platforms that a look-up reads of one reference.
 	maxPlatforms = 32
-	// maxEntries bounds an index. Each platform may have attestations beside it, and an
-	// entry becomes a hundred bytes from as few as three.
+	// maxEntries bounds an index. Each platform may have attestations beside it, and three
+	// bytes of text may become an entry of a hundred.
 	maxEntries = 256
 
 	// maxSecrets bounds the pull secrets that are read for one pod, one after

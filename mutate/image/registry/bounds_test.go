@@ -44,11 +44,8 @@ func TestHugeNamesAreNotCached(t *testing.T) {
 		r.Known(named)
 	}
 	assert.Less(t, grew(before), uint64(4<<20))
-	began := time.Now()
 	_, err := r.Command(t.Context(), strings.Repeat("a", 1<<20)+".example/app:1", image.PullRights{})
-	require.Error(t, err)
-	assert.Less(t, len(err.Error()), 200)
-	assert.Less(t, time.Since(began), time.Second, "no registry was asked")
+	require.EqualError(t, err, "a name of more than 1024 bytes", "no registry was asked")
 	runtime.KeepAlive(r)
 }
 
@@ -194,7 +191,7 @@ func TestIndexOfManyEntriesIsRefused(t *testing.T) {
 	assert.NotErrorIs(t, err, errPlatform, "the entries were all decoded")
 }
 
-func TestPullSecretsAreCapped(t *testing.T) {
+func TestNumberOfPullSecretsIsBounded(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{}
@@ -232,7 +229,7 @@ func leaky(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, sel
 	return self
 }
 
-func TestRefusalHoldsNoTextOfTheRegistry(t *testing.T) {
+func TestRefusalQuotesNoRegistry(t *testing.T) {
 	const secret = "s3cr3t"
 	for what, answer := range map[string]func(w http.ResponseWriter, r *http.Request, self string){
 		"token": func(w http.ResponseWriter, r *http.Request, self string) {

@@ -147,7 +147,7 @@ func readSecret(secret *corev1.Secret) ([]credential, error) {
 // unreadable hides the decoder's error, which may quote the secret.
 func unreadable(error) error { return errors.New("is not the JSON of a pull secret") }
 
-// splitKey reads the key of an entry: host, host/path, or the URL of an API.
+// splitKey splits the key of an entry into host and path. The key may be the URL of an API.
 func splitKey(key string) (host, prefix string) {
 	if _, after, ok := strings.Cut(key, "://"); ok {
 		key = after
@@ -184,7 +184,7 @@ func fitsHost(pattern, host string) bool {
 	return true
 }
 
-// scope names a set of credentials without revealing them.
+// scope returns a hash that names a set of credentials without revealing them.
 func scope(credentials []authn.AuthConfig) string {
 	if len(credentials) == 0 {
 		return ""

@@ -22,12 +22,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// secrets by namespace/name; accounts by namespace/name.
+// secrets has pull secrets, and the service accounts that name them, by namespace/name.
 type secrets struct {
 	secrets  map[string]*corev1.Secret
 	accounts map[string][]string
 	asked    atomic.Int32
-	// late, if set, keeps the answers back.
+	// late, if set, delays each answer until the channel is closed.
 	late chan struct{}
 	// forbidden, if set, is the only answer.
 	forbidden error
@@ -88,19 +88,19 @@ func TestPullSecretsOpenAPrivateImage(t *testing.T) {
 		rights image.PullRights
 		fails  bool
 	}{
-		"named by the pod":               {rights: image.PullRights{Secrets: []string{"good"}}},
-		"of the service account":         {rights: image.PullRights{}},
-		"of a named service account":     {rights: image.PullRights{ServiceAccount: "robot"}, fails: true},
-		"scoped to a path":               {rights: image.PullRights{Secrets: []string{"path"}}},
-		"legacy":                         {rights: image.PullRights{Secrets: []string{"legacy"}}},
-		"the second fits":                {rights: image.PullRights{Secrets: []string{"foreign", "wrong", "good"}}},
-		"wrong":                          {rights: image.PullRights{Secrets: []string{"wrong"}}, fails: true},
-		"for another registry":           {rights: image.PullRights{Secrets: []string{"foreign"}}, fails: true},
-		"for a path that only begins so": {rights: image.PullRights{Secrets: []string{"other"}}, fails: true},
-		"missing":                        {rights: image.PullRights{Secrets: []string{"none"}}, fails: true},
-		"missing, another fits":          {rights: image.PullRights{Secrets: []string{"none", "good"}}},
-		"not a pull secret":              {rights: image.PullRights{Secrets: []string{"opaque"}}, fails: true},
-		"broken":                         {rights: image.PullRights{Secrets: []string{"broken"}}, fails: true},
+		"named by the pod":                   {rights: image.PullRights{Secrets: []string{"good"}}},
+		"of the service account":             {rights: image.PullRights{}},
+		"of a named service account":         {rights: image.PullRights{ServiceAccount: "robot"}, fails: true},
+		"scoped to a path":                   {rights: image.PullRights{Secrets: []string{"path"}}},
+		"legacy":                             {rights: image.PullRights{Secrets: []string{"legacy"}}},
+		"the second fits":                    {rights: image.PullRights{Secrets: []string{"foreign", "wrong", "good"}}},
+		"wrong":                              {rights: image.PullRights{Secrets: []string{"wrong"}}, fails: true},
+		"for another registry":               {rights: image.PullRights{Secrets: []string{"foreign"}}, fails: true},
+		"for a path with the same beginning": {rights: image.PullRights{Secrets: []string{"other"}}, fails: true},
+		"missing":                            {rights: image.PullRights{Secrets: []string{"none"}}, fails: true},
+		"missing, another fits":              {rights: image.PullRights{Secrets: []string{"none", "good"}}},
+		"not a pull secret":                  {rights: image.PullRights{Secrets: []string{"opaque"}}, fails: true},
+		"broken":                             {rights: image.PullRights{Secrets: []string{"broken"}}, fails: true},
 	}
 	r := f.resolver(Options{Secrets: store})
 	for what, test := range tests {
@@ -252,7 +252,7 @@ func TestCredentialsOfAPodAreBounded(t *testing.T) {
 	}
 }
 
-// None of the namespace's secrets can be read then, whether they exist or not.
+// Without the right no secret can be read, so the error does not tell which secrets exist.
 func TestMissingRightToSecretsIsReported(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registry reads from registries what images would run. Only this package imports
+// Package registry reads the commands of images from registries. Only this package imports
 // go-containerregistry.
 //
 // Guarantee: an answer holds for every Linux platform of the image, at the time of the
-// question. The registry gave it to the credentials of the pod. Each look-up resolves a tag
-// anew. The content of a digest never changes, so the package keeps it, per credentials. No
-// pod gets an answer that only the secret of another pod opened. The package asks mirrors
-// first, like the nodes, with credentials of their own.
+// look-up. The registry has shown that answer to the credentials of the pod. Each look-up
+// resolves a tag anew. The content of a digest never changes, so the package keeps it, per
+// credentials. No pod gets an answer that only the secret of another pod opened. The
+// package asks mirrors first, like the nodes, with credentials of their own.
 //
 // Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go),
 // whatever images, secrets and registries contain. No namespace keeps the others from their
@@ -20,5 +20,5 @@
 // Not guaranteed: a node may run another image. A node with pull policy IfNotPresent runs
 // an older image that it has under the same tag. Only a digest names one image for sure.
 // While a registry does not answer, the last digest of a tag counts for an hour. A refusal
-// is an answer.
+// of the registry counts as an answer.
 package registry

@@ -105,7 +105,7 @@ func classify(err error) error {
 	}
 }
 
-// fail returns the failure of an error, with the problem of the pull secrets.
+// fail returns an error as a failure, with hints about pull secrets.
 func fail(err, unread error) *failure {
 	f := &failure{class: classify(err), cause: errors.Join(err, unread)}
 	if errors.Is(f.class, errDenied) || errors.Is(f.class, errAbsent) || errors.Is(f.class, errAway) {
@@ -119,7 +119,7 @@ func fail(err, unread error) *failure {
 	return f
 }
 
-// joined returns one failure for all places that could have had the image.
+// joined joins the failures of all places that could have had the image.
 func joined(failed []*failure) error {
 	all := &failure{class: failed[len(failed)-1].class}
 	for _, f := range failed {
@@ -139,7 +139,7 @@ func denied(err error) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// away reports whether there was no answer, or none that judges the reference.
+// away reports whether the registry gave no answer about the reference.
 func away(err error) bool {
 	status := statusOf(err)
 	return status == 0 || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError

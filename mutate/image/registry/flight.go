@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// flights joins look-ups of the same image. One look-up asks for all callers that wait, and
-// ends when its last caller has left.
+// flights joins concurrent look-ups of the same image. One look-up serves all waiting
+// callers, and ends when the last caller has left.
 type flights struct {
 	mu    sync.Mutex
 	going map[string]*flight
@@ -78,7 +78,7 @@ func (f *flights) end(key string, one *flight) {
 	f.close(key, one)
 }
 
-// close ends the joining of a look-up. The caller holds the lock.
+// close lets no further caller join a look-up. The caller holds the lock.
 func (f *flights) close(key string, one *flight) {
 	if f.going[key] == one {
 		delete(f.going, key)

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// A hostile namespace has its turns taken by registries that hang. Its own look-up of
-// a popular image waits behind them; another namespace's look-up does not.
+// Registries that hang take all turns of a hostile namespace. Its look-up of a popular
+// image waits for a turn, but another namespace's look-up does not.
 func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
 	f := newRegistry(t, false)
 	popular := f.push(t, "library/nginx:latest", redis)
@@ -50,8 +50,8 @@ func (f *flights) begun(namespace, image string) bool {
 	return false
 }
 
-// A registry may repeat a key of its JSON; each time the command would grow.
-func TestRepeatedKeyMultipliesNoCommand(t *testing.T) {
+// A registry may repeat a key of its JSON. The command must not grow each time.
+func TestRepeatedKeyDoesNotGrowTheCommand(t *testing.T) {
 	one := `"Entrypoint":[` + strings.TrimSuffix(strings.Repeat(`"",`, 4000), ",") + `],`
 	var file configuration
 	require.NoError(t, decode([]byte(`{"config":{`+strings.Repeat(one, 100)+`"x":0}}`), &file))

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// Mirror is a registry that has the images of another one, as the container runtime of the
-// nodes is configured. A look-up asks the mirror first.
+// Mirror is a registry with the images of another registry, as in the configuration of the
+// nodes' container runtime. A look-up asks the mirror first.
 type Mirror struct {
 	from string
 	// to is a host, with an optional beginning of a path.

@@ -24,11 +24,11 @@ func TestMirrorIsAskedBeforeTheRegistry(t *testing.T) {
 		origin bool
 	}{
 		"has it":      {func(t *testing.T, m *fakeRegistry) { m.push(t, "hub/team/app:1", v1.Config{Cmd: []string{"mirror"}}) }, "mirror", false},
-		"has it not":  {func(*testing.T, *fakeRegistry) {}, "origin", true},
+		"lacks it":    {func(*testing.T, *fakeRegistry) {}, "origin", true},
 		"is away":     {func(_ *testing.T, m *fakeRegistry) { m.away.Store(true) }, "origin", true},
 		"hangs":       {func(_ *testing.T, m *fakeRegistry) { m.hang = hang }, "origin", true},
-		"lets nobody": {func(_ *testing.T, m *fakeRegistry) { m.passwords["hub"] = "secret" }, "origin", true},
-		"has too much": {func(t *testing.T, m *fakeRegistry) {
+		"refuses all": {func(_ *testing.T, m *fakeRegistry) { m.passwords["hub"] = "secret" }, "origin", true},
+		"has no Linux": {func(t *testing.T, m *fakeRegistry) {
 			m.pushIndex(t, "hub/team/app:1", imageOf(t, "windows", "amd64", v1.Config{}))
 		}, "", false},
 	} {
@@ -66,7 +66,7 @@ func TestMirrorServesImagesByDigest(t *testing.T) {
 	assert.Zero(t, origin.seen(""))
 }
 
-func TestDockersShortNamesHaveAMirror(t *testing.T) {
+func TestShortNamesUseTheMirrorOfDockerHub(t *testing.T) {
 	mirror, err := ParseMirror("docker.io=mirror.example:5000")
 	require.NoError(t, err)
 	places, err := New(Options{Mirrors: []Mirror{mirror}}).places("redis")

@@ -15,7 +15,7 @@ type Options struct {
 	Secrets Secrets
 	// PlainHTTP are the registries, as host or host:port, that may be asked without TLS.
 	PlainHTTP []string
-	// Mirrors are in the order of the questions, each before the registry that it mirrors.
+	// Mirrors are asked in this order, each before the registry that it mirrors.
 	Mirrors []Mirror
 	// CAs verify registries; nil means the system's.
 	CAs *x509.CertPool

@@ -64,7 +64,7 @@ func (r *repository) login(ctx context.Context) error {
 	return nil
 }
 
-// broken reports whether a connection broke. The next one may hold.
+// broken reports whether a connection broke. A second attempt may succeed.
 func broken(err error) bool {
 	if temporary, ok := errors.AsType[interface {
 		error
@@ -117,7 +117,7 @@ func (r *repository) head(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, nil
 }
 
-// get asks for the digest of a tag by reading the content of the tag.
+// get computes the digest of a tag from the content of the tag.
 func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	var digest v1.Hash
 	err := r.fetch(ctx, "manifests", tag, func(body []byte, _ types.MediaType) (err error) {
@@ -127,10 +127,11 @@ func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, err
 }
 
-// use takes the text of an answer and keeps none of it: few large answers may be in memory.
+// use takes the text of an answer and must not keep it, because only few large answers may
+// be in memory.
 type use func(body []byte, mediaType types.MediaType) error
 
-// content reads the content of a descriptor, which the descriptor may have within itself.
+// content reads the content of a descriptor, which the descriptor itself may contain.
 func (r *repository) content(ctx context.Context, kind string, d descriptor, use use) error {
 	digest, err := v1.NewHash(d.Digest)
 	if err != nil {

@@ -30,8 +30,8 @@ var loopback = prefixes("127.0.0.0/8", "::1/128")
 type fakeRegistry struct {
 	*httptest.Server
 	inner http.Handler
-	// password of user "reader", by the first part of the repository's path;
-	// repositories without one are public.
+	// passwords are those of the user "reader", by the first part of the repository's path.
+	// Repositories without a password are public.
 	passwords map[string]string
 	hang      chan struct{}
 	away      atomic.Bool
@@ -43,7 +43,7 @@ type fakeRegistry struct {
 	requests  []string
 }
 
-// counted counts the bytes that a client took.
+// counted is an answer that counts its bytes.
 type counted struct {
 	http.ResponseWriter
 	sent *atomic.Int64
@@ -120,7 +120,7 @@ func (f *fakeRegistry) host() string {
 	return host
 }
 
-// seen returns the requests since the last call.
+// seen returns the number of requests with a prefix since the last call.
 func (f *fakeRegistry) seen(prefix string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -181,7 +181,7 @@ func commandKey(scope string, exact name.Digest) string { return scope + " " + e
 // places returns the references of an image, those at mirrors first.
 func (r *Resolver) places(named string) ([]name.Reference, error) {
 	if len(named) > maxName {
-		return nil, errNameSize // before anything looks at it
+		return nil, errNameSize // before any code parses the name
 	}
 	origin, err := r.parse(named)
 	if err != nil {
@@ -267,7 +267,7 @@ func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name
 	remembered = remembered && r.now().Sub(at) < tagMemory
 	asking := ctx
 	if remembered {
-		// A hanging registry must leave the time to answer from memory.
+		// A hanging registry must leave time for the answer from memory.
 		var cancel context.CancelFunc
 		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
 		defer cancel()

@@ -26,7 +26,7 @@ var redis = v1.Config{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []strin
 var redisCommand = image.Command{Entrypoint: redis.Entrypoint, Cmd: redis.Cmd, StopSignal: "SIGQUIT"}
 
 // compat: command/entrypoint command/cmd carried
-func TestCommandIsTheImagesOwn(t *testing.T) {
+func TestCommandComesFromTheImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "library/redis:7", redis)
 	command, err := f.resolver(Options{}).Command(t.Context(), f.host()+"/library/redis:7", image.PullRights{})
@@ -48,7 +48,7 @@ func TestMovedTagIsResolvedAnew(t *testing.T) {
 	assert.Equal(t, []string{"other"}, second.Entrypoint)
 }
 
-func TestUnmovedTagCostsOneHead(t *testing.T) {
+func TestUnchangedTagCostsOneHeadRequest(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:1", redis)
@@ -140,7 +140,7 @@ func TestLastAnswerCountsWhileTheRegistryIsAway(t *testing.T) {
 	require.Error(t, err, "and not if it never was")
 }
 
-func TestGoneTagIsForgotten(t *testing.T) {
+func TestDeletedTagIsForgotten(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:1", redis)
@@ -154,19 +154,18 @@ func TestGoneTagIsForgotten(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestSlowRegistryIsGivenUpWithinTheBudget(t *testing.T) {
+func TestLookUpOfSlowRegistryEndsWithinBudget(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
 	f.push(t, "app:1", redis)
 	f.hang = make(chan struct{})
 	t.Cleanup(func() { close(f.hang) })
-	began := time.Now()
+	// The registry answers only after the test, so an unbounded look-up would not return.
 	_, err := r.Command(t.Context(), f.host()+"/app:1", image.PullRights{})
 	require.ErrorContains(t, err, "no answer within 100ms")
-	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
-func TestHangingRegistryLeavesTimeForMemory(t *testing.T) {
+func TestCacheAnswersForAHangingRegistry(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: time.Second})
 	f.push(t, "app:1", redis)
@@ -219,8 +218,8 @@ func TestDifferingVariantsOfAnArchitectureAreRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
 	for name, at := range map[string]string{
-		"two of one":  f.pushIndex(t, "app:1", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "amd64", other)),
-		"one of none": f.pushIndex(t, "app:2", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "", other)),
+		"two of one architecture":     f.pushIndex(t, "app:1", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "amd64", other)),
+		"one without an architecture": f.pushIndex(t, "app:2", imageOf(t, "linux", "amd64", redis), imageOf(t, "linux", "", other)),
 	} {
 		_, err := f.resolver(Options{}).Command(t.Context(), at, image.PullRights{})
 		require.ErrorIs(t, err, image.ErrPlatforms, name)
@@ -234,7 +233,7 @@ func TestIndexWithoutLinuxIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, errPlatform)
 }
 
-func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
+func TestPlainHTTPIsRefusedUnlessAllowed(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})
@@ -242,7 +241,7 @@ func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 }
 
 // compat: command/private-ca carried
-func TestNamedPrivateCAIsTrusted(t *testing.T) {
+func TestConfiguredPrivateCAIsTrusted(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)
 	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// question is the look-up of a request.
+// question is the look-up to which a request belongs.
 type question struct {
 	// lasts is a context that ends with the look-up.
 	lasts context.Context
@@ -42,9 +42,9 @@ func questionOf(ctx context.Context) *question {
 	return q
 }
 
-// guarded is a transport with three limits. The transport uses TLS, but for the registries
-// of a list. Requests reach only the addresses of a look-up. Answers have a bounded size.
-// The library alone would use plain HTTP for private addresses.
+// guarded is a transport with three limits. The transport uses plain HTTP only for the
+// registries of a list. Requests reach only the addresses of their look-up. Answers have a
+// bounded size. The library alone would use plain HTTP for private addresses.
 type guarded struct {
 	// by has a transport for each reach. A connection of one reach never serves a request
 	// of a smaller one.
@@ -87,7 +87,7 @@ func newInner(o Options, r reach) *http.Transport {
 		TLSClientConfig:        d.tls, // behind a proxy
 		TLSHandshakeTimeout:    o.Budget,
 		Protocols:              protocols,
-		DisableCompression:     true, // a bomb would be unpacked before it is counted
+		DisableCompression:     true, // a compressed bomb would be unpacked before its bytes are counted
 		MaxIdleConns:           idleConnections,
 		MaxIdleConnsPerHost:    maxRequests,
 		IdleConnTimeout:        idleTimeout,
@@ -95,8 +95,8 @@ func newInner(o Options, r reach) *http.Transport {
 	}
 }
 
-// dialer ends its dialling with the look-up. The standard library's client goes on, because
-// another request might use the connection.
+// dialer stops dialling when the look-up ends. The standard library's client goes on,
+// because another request might use the connection.
 type dialer struct {
 	net.Dialer
 	tls *tls.Config
@@ -194,7 +194,7 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// bounded is an answer that ends with an error beyond its size.
+// bounded is the body of an answer, and fails once the body is too long.
 type bounded struct {
 	io.ReadCloser
 	own int64

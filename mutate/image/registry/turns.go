@@ -88,7 +88,7 @@ func (t *turns) giveBack(namespace string) {
 	t.give()
 }
 
-// give gives turns out as long as there are any.
+// give gives free turns to waiting look-ups.
 func (t *turns) give() {
 	for t.taken < t.max {
 		next := -1

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTurnGoesToTheNamespaceWithFewest(t *testing.T) {
+func TestTurnGoesToNamespaceWithFewestLookUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(2, 2, 10)
 		first, err := turns.take(t.Context(), "evil")
@@ -32,13 +32,13 @@ func TestTurnGoesToTheNamespaceWithFewest(t *testing.T) {
 			synctest.Wait()
 		}
 		first()
-		assert.Equal(t, "shop", <-order, "it came last and has none")
+		assert.Equal(t, "shop", <-order, "the namespace without a turn goes first")
 		second()
 		assert.Equal(t, "evil", <-order)
 	})
 }
 
-func TestTurnsThatWaitAreBoundedPerNamespace(t *testing.T) {
+func TestWaitingLookUpsAreBoundedPerNamespace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(1, 1, 3)
 		giveBack, err := turns.take(t.Context(), "evil")

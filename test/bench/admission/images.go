@@ -66,9 +66,9 @@ func serve(ctx context.Context) (*images, error) {
 func (i *images) tag(n int) string    { return fmt.Sprintf("%s/shop/part-%d:v1", i.host, n) }
 func (i *images) digest(n int) string { return i.digests[n] }
 
-// subjects returns the subjects for pods of so many containers. The subjects without a
-// network come first. The registry runs in this process, and its work must not count
-// for them.
+// subjects returns the subjects for pods with the given number of containers. The
+// subjects that ask no registry run alone, because the registry's work in this process
+// must not count for them.
 func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subject, err error) {
 	byDigest, err := reviewOf(pod(containers, i.digest))
 	if err != nil {
@@ -113,7 +113,7 @@ func ours(resolver *registry.Resolver) *handler {
 // For implements [image.Images].
 func (h *handler) For(rights image.PullRights) image.Reader { return h.images.For(rights) }
 
-// Known reports whether the image needs no look-up.
+// Known returns the command of an image that needs no look-up.
 func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
 // owner knows the pod's Deployment, whose template is the pod's own spec.

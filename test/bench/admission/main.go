@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command admission prints the time of the webhook's pod handler, beside dapr's
-// patcher and controller-runtime's usual way of patching. All get the same pods in the
-// same run. The time is from the bytes of an AdmissionReview to the bytes of its
-// answer, in one process, one request at a time.
+// Command admission prints the time of the webhook's pod handler, beside dapr's patcher
+// and controller-runtime's usual way of patching. All get the same pods in the same
+// run. The measured time runs from the bytes of an AdmissionReview to the bytes of its
+// answer. One process handles one request at a time.
 //
-// Left out on both sides: TLS, the log, and the one object that our handler
-// (the pod's owner) and dapr's (its Configuration) read from the API server.
+// Neither side includes TLS, the log, or its one read of the API server. Our handler
+// reads the pod's owner, and dapr's handler its Configuration.
 //
 // The command is a separate module, because no other program needs dapr's
 // dependencies.

@@ -20,9 +20,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
-// dapr does what its injector's handler does, step by step (dapr v1.14.0,
-// pkg/injector/service): decode the review, decode the pod, configure the
-// patcher, patch, marshal the patch, marshal the answer.
+// dapr repeats the steps of the handler in dapr's injector (v1.14.0,
+// pkg/injector/service). The handler decodes the review and the pod, runs the patcher,
+// and encodes the patch and the answer.
 type dapr struct{}
 
 var decoder = serializer.NewCodecFactory(runtime.NewScheme()).UniversalDeserializer()

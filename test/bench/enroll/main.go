@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command enroll prints the cost of enroll in a namespace of many slots: the time, the
-// allocations and the requests of an event, and of a cold start. The command needs no
-// cluster. A minimal API server (serve) and the replica that enrolls (replica) are
-// separate processes, so that the measured memory is the replica's. The replica's
-// manager, caches and clients are the webhook's, over HTTP and JSON (the webhook
-// itself has protobuf, which is cheaper).
+// Command enroll prints the cost of enroll in a namespace of many slots. The figures
+// are the time, the allocations and the requests of an event, and of a cold start. The
+// command needs no cluster. A minimal API server (serve) and the replica that enrolls
+// (replica) are separate processes, so that the measured memory is the replica's. The
+// replica's manager, caches and clients are the webhook's, over HTTP and JSON (the
+// webhook itself has protobuf, which is cheaper).
 //
-// Left out: what a real API server adds to each request.
+// A real API server would add to the time of each request.
 package main
 
 import (
@@ -110,7 +110,7 @@ type figures struct {
 }
 
 type cost struct {
-	// CPU is the processors' time, in milliseconds too.
+	// CPU is the processors' time, also in milliseconds.
 	Milliseconds, CPU, Megabytes float64
 	Requests, Writes             int
 	// Resident is the peak of the process's memory in megabytes; zero if it was not
@@ -126,7 +126,7 @@ func (c cost) cells() string {
 	return cells
 }
 
-// short has two digits or more, and no decimals beyond ten.
+// short formats a number with two decimals below ten, and with none from ten on.
 func short(f float64) string {
 	switch {
 	case f == 0:

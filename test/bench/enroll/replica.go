@@ -35,13 +35,13 @@ import (
 )
 
 const (
-	// looks is the number of reconciliations without work whose median is printed.
+	// looks is the number of reconciliations without work. The replica reports their median.
 	looks = 21
-	// patience is the time for the caches to get the written objects.
+	// patience is the time in which the caches must get the written objects.
 	patience = time.Minute
 )
 
-// traffic counts requests by way of the transport.
+// traffic counts the requests that go through a transport.
 type traffic struct{ requests, writes atomic.Int64 }
 
 type counted struct {
@@ -88,7 +88,7 @@ func replica(ctx context.Context, address, slots string) error {
 	if f.Start.Resident, err = peak(); err != nil {
 		return err
 	}
-	// A second look finds nothing to be done, once the caches know of the first.
+	// A second look has no work to do, once the caches contain the writes of the first.
 	if err := b.settle(ctx); err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func replica(ctx context.Context, address, slots string) error {
 	return json.NewEncoder(os.Stdout).Encode(f)
 }
 
-// start fills the caches that the webhook's replica has.
+// start fills the same caches as a replica of the webhook.
 func (b *bench) start(ctx context.Context, address string) error {
 	objects, err := enroll.Cache()
 	if err != nil {
@@ -160,7 +160,7 @@ func (b *bench) settle(ctx context.Context) error {
 	return errors.New("it never settles")
 }
 
-// newPod measures the look that follows a pod with a new slot.
+// newPod measures the look after the creation of a pod with a new slot.
 func (b *bench) newPod(ctx context.Context) (cost, error) {
 	informer, err := b.manager.GetCache().GetInformer(ctx, &corev1.Pod{})
 	if err != nil {

@@ -42,7 +42,7 @@ type server struct {
 	log     []change
 }
 
-// serve prints its address, and goes on until it is killed.
+// serve prints the server's address, and answers until the process is killed.
 func serve(slots string) error {
 	n, err := strconv.Atoi(slots)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, collection string
 	}
 }
 
-// write creates, updates and deletes, by compare-and-swap.
+// write creates, updates and deletes objects, by compare-and-swap.
 func (s *server) write(w http.ResponseWriter, r *http.Request, collection, name string) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -220,7 +220,8 @@ func (s *server) write(w http.ResponseWriter, r *http.Request, collection, name 
 	}
 }
 
-// store gives an object its version, and its uid if it has none; s.mu is held.
+// store stores an object under a new version, and gives it a uid if it has none. The
+// caller holds s.mu.
 func (s *server) store(collection, kind string, raw []byte) *object {
 	var all map[string]any
 	var meta struct {

@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// TestClusterLeavesNothingBehind brings a second cluster up, beside whatever
-// runs, breaks it in every way there is, and takes it down.
+// TestClusterLeavesNothingBehind brings up a second cluster, breaks it in every way,
+// and takes it down. Another cluster may run at the same time.
 func TestClusterLeavesNothingBehind(t *testing.T) {
 	if os.Getenv("METAPARTICLE_CLUSTER_TEST") == "" {
 		t.Skip("takes root and a minute: set METAPARTICLE_CLUSTER_TEST=1")
@@ -34,7 +34,7 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	dir, err := os.MkdirTemp("", "lab-") //nolint:usetesting // after a failure its logs must stay
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		if !t.Failed() { // the logs are there
+		if !t.Failed() { // a failed test keeps its logs
 			assert.NoError(t, os.RemoveAll(dir))
 		}
 	})
@@ -56,7 +56,7 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
 	members = membersOf(t, c)
-	// Frozen processes cannot be killed, and Down must manage all the same.
+	// Frozen processes cannot be killed, but Down must end them all the same.
 	require.NoError(t, c.Cut(t.Context(), "n2"))
 	require.NoError(t, c.Freeze(t.Context(), "n1"))
 	require.NoError(t, c.Down(t.Context()))
@@ -74,7 +74,8 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 	nothingLeft(t, again, members)
 }
 
-// nothingLeft looks for whatever a cluster can leave behind.
+// nothingLeft checks that the cluster has left no process, mount, cgroup or file
+// behind.
 func nothingLeft(t *testing.T, c *Cluster, members map[string]bool) {
 	t.Helper()
 	for process := range everyNamespace(t) {
@@ -113,7 +114,7 @@ func breakEverything(t *testing.T, c *Cluster) {
 		}
 	}
 
-	// Every component is killed and started; the API server's address stays.
+	// The test kills and starts every component. The API server's address stays the same.
 	for _, node := range []string{state.ControlPlane, "n1"} {
 		for _, component := range daemon.Components(node) {
 			before := c.PID(node, component)
@@ -161,8 +162,8 @@ func dialFrom(t *testing.T, c *Cluster, node string) error {
 		"timeout", "2", "bash", "-c", fmt.Sprintf("true >/dev/tcp/%s/6443", state.ControlAddress))
 }
 
-// membersOf returns the processes in namespaces of the cluster. The namespaces themselves
-// would not do, because another cluster's new namespaces get the numbers of dead ones.
+// membersOf returns the processes in namespaces of the cluster. The namespaces alone
+// are not enough: another cluster's new namespaces can get the numbers of dead ones.
 func membersOf(t *testing.T, c *Cluster) map[string]bool {
 	all, mine := everyNamespace(t), map[string]bool{}
 	for _, name := range append([]string{state.ControlPlane}, c.Nodes()...) {

@@ -15,19 +15,19 @@
 //
 // # Where things are
 //
-// [Cluster] is the whole; the packages below do the parts. Imports point downward:
+// [Cluster] combines the packages below. Imports point downward:
 //
 //	lab                 Up, Down, Status
 //	fault               cut, crash, freeze, kill, and the opposite of each
 //	control addons      the control plane; what runs in pods
-//	worker              a node's way to its kubelet
+//	worker              the start of a worker node
 //	daemon build        the components and their command lines; their programs
 //	network             the bridge and the links
 //	process             start, find and end a process
 //	cgroup config kubectl
 //	state wait          the state directory; waiting
 //
-// # How it is kept apart
+// # How the lab is kept apart
 //
 // The lab has one first process, its holder: PID 1 of private PID, mount, network,
 // UTS and IPC namespaces. A worker is a holder of the same kind, nested in the
@@ -42,12 +42,12 @@
 //	10.213.0.1N      worker nN; its pods are 10.214.N.0/24
 //	10.215.0.0/16    services; DNS is 10.215.0.10
 //
-// All nodes share one kernel, so one clock, one boot id and one page cache.
-// The directory <state>/shared of the host is /var/lib/shared on every worker. Pods
-// of different nodes mount it by hostPath, and can take each other's file locks and
-// append to one record.
+// All nodes share one kernel, and so one clock, one boot id and one page cache. The
+// directory <state>/shared of the host is /var/lib/shared on every worker. Pods of
+// different nodes mount it by hostPath, and can take each other's file locks and append
+// to one record.
 //
-// # What it is not
+// # What the lab is not
 //
 // The lab is not safe: the programs run as the host's root. Its failover is faster
 // than a product's: a node is NotReady after 10 s. Its network has neither delay nor

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// Down ends the cluster and removes everything of it but its logs: processes,
-// mounts, namespaces, links, cgroups, state.
+// Down ends the cluster and removes its processes, mounts, namespaces, links, cgroups
+// and state. Only its logs stay.
 func (c *Cluster) Down(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {
@@ -38,7 +38,7 @@ func (c *Cluster) clear(ctx context.Context) error {
 	if err := process.Recall(c.Lab); err != nil {
 		return err
 	}
-	// A frozen process cannot even be killed.
+	// A frozen process cannot be killed.
 	thaw := groups.ThawAll(ctx, c.Cgroup())
 	if err := errors.Join(thaw, process.End(ctx, c.Lab, state.ControlPlane, state.Holder)); err != nil {
 		return err

@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// AddMetrics adds metrics-server to a cluster that is up, from source where
-// needed, and returns when the API server answers with metrics. Up leaves it
-// out: metrics-server takes as long to compile as all other small programs.
+// AddMetrics adds metrics-server to a cluster that is up, and builds it first if
+// necessary. AddMetrics returns when the API server serves metrics. Up adds no
+// metrics-server, because it takes as long to compile as all other small programs.
 func (c *Cluster) AddMetrics(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {
@@ -41,7 +41,7 @@ func (c *Cluster) AddMetrics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The control plane bound its rights before the nodes came.
+	// The start of the control plane has bound the rights of metrics-server.
 	if err := daemon.Start(ctx, c.Lab, state.Node{Name: state.ControlPlane}, daemon.Metrics); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 // A package that two programs share is compiled once only if all modules below it have
 // the same versions, too. Two versions of golang.org/x/sys would make the first demo
 // on a machine compile client-go twice.
-func TestModulesAgreeOnWhatTheyShare(t *testing.T) {
+func TestSharedModulesHaveOneVersion(t *testing.T) {
 	root, err := state.Repository()
 	require.NoError(t, err)
 	versions := map[string]map[string][]string{}
@@ -39,12 +39,13 @@ func TestModulesAgreeOnWhatTheyShare(t *testing.T) {
 	}
 }
 
-// requirements reads the versions that a go.mod requires. A module that it
-// replaces, as the staging modules of Kubernetes, counts with the replacement.
+// requirements reads the versions that a go.mod requires. A replaced module, such as a
+// staging module of Kubernetes, counts with its replacement.
 func requirements(t *testing.T, file string) map[string]string {
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
-	// The API server judges policies with the CEL that Kubernetes was released with.
+	// cel-go may differ, because the API server must evaluate policies with the version of
+	// its own release.
 	const own = "github.com/google/cel-go"
 	found := map[string]string{}
 	for _, match := range regexp.MustCompile(`(?m)^\s*(?:require )?(\S+\.\S+/\S+|\S+\.\S+) (v\d\S+)`).FindAllStringSubmatch(string(data), -1) {

@@ -8,7 +8,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The names that users of a cluster need; package state explains them.
+// Users of a cluster need these names, which package state explains.
 const (
 	KubernetesVersion = state.KubernetesVersion
 	ControlPlane      = state.ControlPlane

@@ -20,11 +20,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/worker"
 )
 
-// defaultWorkers is the least number with a majority left when one worker is gone.
+// defaultWorkers is the smallest number of workers that leaves a majority when one
+// fails.
 const defaultWorkers = 3
 
-// Up brings the cluster up, from source where needed, and returns when
-// everything in it works. A cluster that is up is left alone.
+// Up starts the cluster, and builds its programs first if necessary. Up returns when
+// all parts of the cluster work. Up does not change a cluster that is up.
 func (c *Cluster) Up(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {
@@ -59,7 +60,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	return nil
 }
 
-// bringUp takes the steps from nothing to a cluster that works.
+// bringUp starts the parts of the cluster one after the other.
 func (c *Cluster) bringUp(ctx context.Context) error {
 	c.Saved = state.Saved{Workers: c.Workers, Kubernetes: state.KubernetesVersion}
 	if c.Saved.Workers == 0 {
@@ -99,7 +100,8 @@ func (c *Cluster) complete() bool {
 	return err == nil
 }
 
-// finish writes the variables for scripts, the mark of a finished Up.
+// finish writes the file of variables for scripts. The file also marks that Up has
+// finished.
 func (c *Cluster) finish() error {
 	env := fmt.Sprintf(`export KUBECONFIG=%q
 export METAPARTICLE_REGISTRY=%q

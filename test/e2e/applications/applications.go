@@ -27,7 +27,7 @@ import (
 
 // compat: applications/nginx carried
 func TestNginxWorksUnderTheGate(t *testing.T) {
-	// nginx may notice one signal or two of workers that end at once.
+	// nginx may get one signal or two from two workers that end at once.
 	noise := regexp.MustCompile("GET /|SIGCHLD|SIGIO|SIGALRM")
 	software.Software{Name: "nginx", Port: 80, Serves: software.Contains("/", "served by nginx"),
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)
@@ -37,7 +37,7 @@ func TestNginxWorksUnderTheGate(t *testing.T) {
 func TestGunicornWorksUnderTheGate(t *testing.T) {
 	software.Software{Name: "gunicorn", Port: 8000, Serves: software.Contains("/", "served by gunicorn"),
 		Started: "Booting worker", Boots: 3, Reloaded: "Hang up: Master", Unordered: true,
-		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // gunicorn may notice the end otherwise
+		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // gunicorn logs this line only sometimes
 }
 
 // compat: applications/postgresql carried
@@ -83,7 +83,8 @@ func TestRedisWorksUnderTheGate(t *testing.T) {
 // compat: applications/jvm carried
 func TestTomcatWorksUnderTheGate(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
-	// Without the gate's own count a standby would fail the startup probe before its turn.
+	// If the startup probe counted from the container's start, a standby would fail it
+	// before it holds.
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
 	liveness := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 5}
 	software.Software{Name: "tomcat", Port: 8080, Serves: software.Contains("/", "It works !"), Unordered: true,
@@ -91,7 +92,7 @@ func TestTomcatWorksUnderTheGate(t *testing.T) {
 		Edit: func(p *corev1.PodTemplateSpec) {
 			p.Spec.Containers[0].StartupProbe, p.Spec.Containers[0].LivenessProbe = startup, liveness
 		},
-		// Tomcat logs when a slow machine makes it wait for randomness or for a thread.
+		// On a slow machine Tomcat logs that it waits for randomness or for a thread.
 		Noise: regexp.MustCompile("SecureRandom|did not stop cleanly")}.Test(t)
 }
 

@@ -22,7 +22,7 @@ import (
 
 // One outage hits two workloads. The outage is longer than the budget of the first, and
 // shorter than the budget of the second.
-func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
+func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer
 	shorter.App = app.Singleton("shorter")
@@ -34,8 +34,8 @@ func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
 	var up func()
 	longer.Suffers(func() { up = fault.Component(t, longer.Lab, lab.ControlPlane, "apiserver") })
 	b := lease.Budget(t, lease.Fault)
-	// The kernel is asked, because a starved application has late stamps and has not
-	// stopped. No pod can start the application while the API server is away.
+	// The test asks the kernel, because a starved application has late stamps although it
+	// has not stopped. No pod can start the application while the API server is away.
 	stopped := longer.Within(b.Duration, func() bool { return app.Vacant(longer.Space, longer.App.Name) })
 	up()
 	fault.AwaitAPI(t)
@@ -64,7 +64,7 @@ func TestHoldSurvivesShortAPIServerOutagesOnly(t *testing.T) {
 	})
 }
 
-func TestControlPlaneRestartedStopsNothing(t *testing.T) {
+func TestControlPlaneRestartStopsNoApplication(t *testing.T) {
 	a := app.Singleton("control")
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Long.String()
 	h := holder.Deploy(t, a, "it restarts etcd and the API server")
@@ -76,7 +76,7 @@ func TestControlPlaneRestartedStopsNothing(t *testing.T) {
 	undisturbed(h)
 }
 
-func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
+func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("node-daemons"), "it restarts kubelet and containerd")
 	node := h.Victim.Spec.NodeName
 	startKubelet := fault.Component(t, h.Lab, node, "kubelet")
@@ -87,9 +87,9 @@ func TestKubeletAndContainerdRestartedStopNothing(t *testing.T) {
 	undisturbed(h)
 }
 
-// undisturbed fails the test unless the application runs on for a [lease.Fault], and its
-// slot is renewed again and handed over as ever. A slot of a [lease.Long] would not have
-// expired in that time, so the renewal alone shows that the agent works.
+// undisturbed checks that the application runs on for a [lease.Fault], and that its
+// slot is then renewed and handed over. A slot with a [lease.Long] does not expire in
+// that time, so only the renewal shows that the agent works.
 func undisturbed(h holder.Holder) {
 	h.Helper()
 	back := time.Now()

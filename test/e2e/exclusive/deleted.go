@@ -20,7 +20,7 @@ import (
 )
 
 // atDesk creates a pod with a lock, the gate "readiness" and a preStop hook of two
-// minutes. atDesk returns when the pod's condition has the reason: it stands by or holds.
+// minutes. atDesk returns when the pod's condition has the given reason.
 func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	s.Helper()
 	pod := app.Bare(s, name, map[string]string{
@@ -43,9 +43,10 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	return pod
 }
 
-// A deleted standby with a slow preStop hook is still a standby to its agent. If its
-// agent takes a slot, the agent gives the slot back and takes none again. With the other
-// gates the shim runs the hook, so only a lost signal would lead to this state.
+// A deleted standby with a slow preStop hook gets no signal, so its agent does not know
+// of the deletion. If the agent takes a slot, it gives the slot back and takes none
+// again. With the other gates the shim runs the hook, so only a lost signal would lead
+// to this state.
 func TestDeletedPodGivesTheSlotBack(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")
@@ -56,7 +57,7 @@ func TestDeletedPodGivesTheSlotBack(t *testing.T) {
 		before := s.Lease(slot).Annotations[api.HoldAnnotation]
 		kubectl.Must(s, "", "exec", stays.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
 		s.Await(space.Soon, "the slot is back where it is of use", func() bool {
-			now := s.Lease(slot) // once: who holds, and in which hold
+			now := s.Lease(slot) // one read for the holder and its hold
 			holder := s.Named(now)
 			return holder != nil && holder.UID == stays.UID && now.Annotations[api.HoldAnnotation] != before
 		})

@@ -94,7 +94,7 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	}
 }
 
-// elector is a program with client-go's elector. As the guarantee asks, the program
+// elector is a program with client-go's elector. As the guarantees require, the program
 // stops its work before its release.
 type elector struct {
 	s    *space.Space
@@ -140,7 +140,7 @@ func elect(s *space.Space, slot, name string) *elector {
 	return e
 }
 
-// work records itself as the application does, until the context ends.
+// work records the elector as the application records itself, until the context ends.
 func (e *elector) work(ctx context.Context) {
 	w, err := record.Begin(e.s.Dir, e.name, record.Meta{Pod: "elector", UID: "elector", Node: "host"})
 	if !assert.NoError(e.s, err) {

@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestTenLossesCountNoRestart(t *testing.T) {
+func TestTenLossesCauseNoRestart(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("loser"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
@@ -47,7 +47,7 @@ func TestTenLossesCountNoRestart(t *testing.T) {
 	}
 }
 
-func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
+func TestOnLossRestartStartsAFreshContainer(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("afresh")
 	a.Annotations[api.OnLossAnnotation] = string(api.OnLossRestart)
@@ -60,7 +60,7 @@ func TestOnLossRestartAsksForAFreshContainer(t *testing.T) {
 }
 
 // compat: lifecycle/exit-codes carried
-func TestChildsOwnEndIsTheContainersEnd(t *testing.T) {
+func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("ends"), "it needs the record")
 	_, err := h.Client.CoreV1().Pods(h.Namespace).ProxyGet("http", h.Victim.Name, "8080", "exit", map[string]string{"code": "37"}).

@@ -68,7 +68,7 @@ func TestThawedChildDiesWithinSeconds(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID)
 }
 
-func TestCrashedNodeLosesItsSlotAndStandsBy(t *testing.T) {
+func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("crash"), "it crashes a node")
 	var boot func()
 	h.Suffers(func() { boot = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Crash, h.Lab.Boot) })

@@ -52,7 +52,8 @@ func (p pool) running() record.Record {
 	return now
 }
 
-// awaitThree waits until three processes run, one under each slot, and none is the former.
+// awaitThree waits until three processes run, one under each slot. The process former
+// does not count.
 func (p pool) awaitThree(bound time.Duration, former string) (now record.Record) {
 	p.Helper()
 	p.Await(bound, "three run", func() bool {

@@ -26,9 +26,9 @@ import (
 // Soak is the time for which pods are deleted and killed.
 var Soak = 2 * time.Minute
 
-// Three replicas on three nodes suffer one fault after the other. At its end the space
-// looks for two applications at once in the whole record.
-func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
+// Three replicas on three nodes suffer one fault after the other. At the end of the
+// test its space searches the whole record for two applications at once.
+func TestTwoPodsNeverRunDespiteDeletionsAndKills(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)
@@ -44,7 +44,7 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 	worst := map[string]time.Duration{}
 	counts := map[string]int{}
 	for end := time.Now().Add(Soak); time.Now().Before(end); {
-		// All faults in turn, in another order every time.
+		// Each round injects all faults, in another order.
 		all := fault.OfPods()
 		for _, i := range random.Perm(len(all)) {
 			worst[all[i].Name] = max(worst[all[i].Name], endure(s, a, all[i]))
@@ -57,7 +57,7 @@ func TestNeverTwoUnderPodDeletionsAndKills(t *testing.T) {
 }
 
 // endure injects a fault into the holder, waits until a pod runs the application again,
-// and returns the time in which none did.
+// and returns the time in which no pod did.
 func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)
@@ -65,7 +65,7 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	require.NotNil(s, victim)
 	killed := process.Find(victim, process.Agent)
 	b.Strike(s, victim)
-	struck := time.Now() // the killed agent renewed only before
+	struck := time.Now() // all renewals of the killed agent are earlier
 	what := fmt.Sprintf("one runs again after %s in %s", b.Name, victim.Name)
 	survived := false
 	s.Await(b.Vacancy+lease.Takeover, what, func() bool {
@@ -92,8 +92,8 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 }
 
 // resumed tells whether a new agent process has renewed the hold of an application that
-// runs on. The old process may live a little longer than containerd's shim, under
-// another parent.
+// runs on. After the death of containerd's shim the old agent may live on for a moment,
+// under another parent.
 func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
 	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))
 	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {

@@ -28,8 +28,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// rebuilt bounds the restart of all containers of a pod. A container that ignores its stop
-// signal takes the grace of 30 s; the kubelet makes a round once a second.
+// rebuilt bounds the restart of all containers of a pod. A container that ignores its
+// stop signal takes the grace of 30 s. The kubelet looks at its pods once a second.
 const rebuilt = 30*time.Second + space.Soon
 
 // insistent returns an application of two replicas behind a gate. The application ends at
@@ -55,8 +55,8 @@ func deployInFront(t *testing.T, a app.App) holder.Holder {
 	return h
 }
 
-// awaitInFront waits until one pod runs the application and all others wait. That pod is
-// the holder's new victim.
+// awaitInFront waits until one pod runs the application and all others wait.
+// awaitInFront makes that pod the victim of h.
 func awaitInFront(h *holder.Holder) {
 	h.Helper()
 	h.Await(space.StartTimeout, "one runs, the others wait", func() bool {
@@ -83,8 +83,9 @@ func agentRestarts(pod *corev1.Pod) int32 {
 	return 0
 }
 
-// The image's entrypoint has to be PID 1. Its slot is yielded and stolen, and its pod
-// deleted. At its end the space looks for two applications at once in the whole record.
+// The image's entrypoint must be PID 1. The test yields and steals the slot, and
+// deletes the pod. At the end of the test its space searches the whole record for two
+// applications at once.
 //
 // compat: gates/pid-1 gates/loss-restarts-all carried
 func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
@@ -102,8 +103,8 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	var yielded time.Duration
 	// A yielded slot has to expire. The standbys count from the last renewal. The yielding
 	// pod's new agent starts to count two or three seconds later, when the application is
-	// dead. A machine may stall the standbys for as long. If the yielding pod has waited for
-	// its whole lease and still was first, the test asks again.
+	// dead. The machine may stall the standbys for that time. If the yielding pod was first
+	// again after a whole lease, the test repeats the yield.
 	for range 3 {
 		awaitInFront(&h)
 		first = h.Before
@@ -140,13 +141,14 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
 }
 
-// The kubelet restarts a killed agent alone, and the hold goes on. The kubelet restarts a
-// crashed application in its own container, under the same hold.
-func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
+// The kubelet restarts only the container of a killed agent, and the hold goes on. The
+// kubelet also restarts only the container of a crashed application, under the same
+// hold.
+func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
-	// The test is not about losses. A kubelet once took twelve seconds to start the agent
-	// again, too late for a short lease, and all containers restarted.
+	// The long lease prevents a loss. A kubelet once took twelve seconds to restart the
+	// agent. That was too late for a short lease, so all containers restarted.
 	a.Annotations[api.LeaseDurationAnnotation] = "1m"
 	h := deployInFront(t, a)
 	slot := lease.OfDeployment(h.App.Name)
@@ -173,8 +175,8 @@ func TestGatePodRestartsAgentAndApplicationAlone(t *testing.T) {
 	assert.Equal(t, int32(1), agentRestarts(h.Pod(h.Victim.Name)))
 }
 
-// A crash of the machine may leave half a note. From that a new agent process cannot know
-// until when the application may run.
+// A crash of the machine may leave half a note. Such a note does not tell a new agent
+// process the deadline of the application.
 func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
@@ -233,8 +235,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown returns the pods whose condition lets them serve. The conditions that wait call
-	// shown at each change of the namespace.
+	// shown returns the pods whose condition lets them serve. Each wait calls shown at every
+	// change in the namespace.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {
@@ -253,8 +255,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 			return holder != nil && len(names) == 1 && names[0] == holder.Name && holder.Name != other &&
 				slices.Equal(app.Endpoints(s, service), []string{holder.Name}) && asked() == holder.Name
 		})
-		// The kubelet has followed the condition, and the endpoints the kubelet. From here
-		// on the proxies know the holder alone.
+		// The kubelet has applied the condition, and the endpoints have changed. From now on
+		// the proxies know only the holder.
 		s.Never(time.Second, "an answer from a standby", func() bool {
 			answer := asked()
 			shown()

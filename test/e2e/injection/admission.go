@@ -26,7 +26,7 @@ import (
 
 // A policy in the API server adds the annotation after our webhook, as a later webhook
 // would.
-func TestLaterPolicysAnnotationIsGatedOrRefused(t *testing.T) {
+func TestLaterPolicysClaimIsGatedOrRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := context.Background()
@@ -102,7 +102,7 @@ func TestEventTellsHowToGateEarlierPods(t *testing.T) {
 }
 
 // A pod without a claim is the same as without the webhook, byte for byte.
-func TestUnannotatedPodsStayByteForByte(t *testing.T) {
+func TestUnannotatedPodsStayUnchanged(t *testing.T) {
 	t.Parallel()
 	optedIn := space.New(t)
 	other := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

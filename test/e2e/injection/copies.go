@@ -30,7 +30,7 @@ import (
 // leftover is the reason for which a copy is refused.
 const leftover = "Leftover: "
 
-// copies returns ways in which people copy a pod: the flags of kubectl debug.
+// copies returns the flags of kubectl debug for each way to copy a pod.
 func copies() map[string][]string {
 	return map[string][]string{
 		"a container beside":                   {"--image=" + cluster.Image, "--container=look", "--", "/app"},
@@ -101,8 +101,8 @@ func anonymous(pod *corev1.Pod) *corev1.Pod {
 // noInits removes a pod's init containers.
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
-// respelled leaves only the agent gated, and spells its flag of the slots otherwise: the
-// last word stands before their names.
+// respelled removes the shims, and replaces the agent's flag -slots by other words. The
+// last of these words comes before the slots' names.
 func respelled(words ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for i := range pod.Spec.Containers {
@@ -116,7 +116,8 @@ func respelled(words ...string) func(*corev1.Pod) {
 	}
 }
 
-// The policies refuse each copy by its command, in every namespace, and no other pod.
+// The policies refuse each copy by its command, in every namespace, and refuse no other
+// pod.
 func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -174,8 +175,8 @@ func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 	})
 }
 
-// No webhook sees this copy with all marks. The copy has no controller, so a Deployment's
-// slots are not its own.
+// The webhook does not see this copy, which has all marks. The copy has no controller,
+// so the Deployment's slots do not belong to it.
 func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -218,7 +219,8 @@ func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	s.Never(time.Second, "anything came of it", func() bool { return s.Pod("copy") != nil })
 }
 
-// A pod with 50,000 arguments costs the policies little more than a pod with one long one.
+// A pod with 50,000 arguments costs the policies little more than a pod with one long
+// argument.
 func TestArgumentsCostPoliciesLittle(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

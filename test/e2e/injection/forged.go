@@ -51,14 +51,15 @@ func (s *said) taken() string {
 }
 
 // forgery proposes pods in a namespace that opted in, but whose pods the webhook never
-// sees. The gate's policy answers by a warning as well, because the API server names only
-// one of the policies that refuse a pod.
+// sees. The policy "gate" also answers with a warning, because a refusal names only one
+// of the policies that refuse a pod.
 type forgery struct {
 	*space.Space
 	warnings *said
 }
 
-// forge makes a space a place of forgery.
+// forge keeps the webhook out of a space, and makes the policy "gate" answer with a
+// warning there.
 func forge(s *space.Space) forgery {
 	s.Helper()
 	keepWebhookOut(s)
@@ -137,7 +138,7 @@ func complete(s *space.Space, gate api.Gate) *corev1.Pod {
 	}
 }
 
-// initContainer returns a pod's init container of a name.
+// initContainer returns a pod's init container by its name.
 func initContainer(pod *corev1.Pod, name string) *corev1.Container {
 	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 	return &pod.Spec.InitContainers[i]
@@ -188,7 +189,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// missing lists what a pod of any gate can lack.
+// missing lists edits that break any gate.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -201,14 +202,14 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// another names for each gate a different one.
+// another names a different gate for each gate.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),
 	string(api.GateReadiness): string(api.GateContainer),
 }
 
-// missingOf lists what a pod of one gate can lack.
+// missingOf lists edits that break one gate, by gate.
 var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	api.GateContainer: {
 		"no volume":                 shared(nil),
@@ -261,8 +262,9 @@ func initWithoutShim(pod *corev1.Pod) {
 	agent.Args = append(agent.Args, "-init-containers=other,migrate")
 }
 
-// A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of its
-// gate is admitted. A pod that lacks one part would run beside the holder.
+// A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of
+// its gate is admitted. A pod that lacks one part would run beside the holder, so it is
+// refused.
 func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -61,7 +61,9 @@ func TestApplyingAgainChangesNothing(t *testing.T) {
 			require.NoError(t, err)
 			assert.Len(t, sets.Items, 1, "no new ReplicaSet")
 
-			// The annotation leaves the template once it has left the file.
+			// A paused rollout starts no ungated pod beside the gated one.
+			kubectl.Must(s, "", "rollout", "pause", "deployment/steady")
+			// The template loses the annotation once the file has lost it.
 			delete(a.Annotations, api.SingletonAnnotation)
 			delete(a.Annotations, api.LeaseDurationAnnotation)
 			kubectl.Must(s, kubectl.Manifest(s, app.Deployment(s, a)), apply...)

@@ -31,14 +31,15 @@ import (
 
 // A later webhook adds the annotation to a pod that our webhook has passed as unannotated.
 // The API server does not call our webhook again, so the policy must refuse the pod.
-func TestLaterWebhooksAnnotationIsRefused(t *testing.T) {
+func TestLaterWebhooksClaimIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { n.Labels["e2e-later"] = "true" })
 	// The later webhook runs elsewhere, so that it does not annotate its own pod.
 	served := space.New(t)
 	authority := laterWebhook(served)
-	// The API server calls webhooks in the order of their names: this one after ours.
+	// The API server calls webhooks in the order of their names, so it calls this one after
+	// ours.
 	register(served, "zz-"+s.Namespace, "/", s.Namespace, authority)
 
 	s.Await(space.StartTimeout, "the later webhook is called", func() bool {

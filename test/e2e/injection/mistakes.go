@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// mistake is an edit with the answers to it, word for word: as warnings when the workload
-// is applied, and as Events on its ReplicaSet.
+// mistake is an edit of a workload, with the exact words of the answers. The answers
+// are warnings when the workload is applied, and Events on its ReplicaSet.
 type mistake struct {
 	name        string
 	annotations map[string]string
@@ -30,7 +30,7 @@ type mistake struct {
 	said        []string
 }
 
-// mistakes lists the mistakes of people.
+// mistakes returns common mistakes.
 func mistakes() []mistake {
 	one := func(key, value string) map[string]string {
 		return map[string]string{api.Prefix + key: value, api.SingletonAnnotation: "true"}
@@ -88,7 +88,7 @@ func mistakes() []mistake {
 	}
 }
 
-func TestAnnotationMistakesAreAnsweredInTheseWords(t *testing.T) {
+func TestMistakesAreAnsweredInExactWords(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for i, m := range mistakes() {

@@ -63,7 +63,7 @@ func TestStaticPodThatClaimsIsRefused(t *testing.T) {
 	webhook.Refused(s, mirror, "StaticPod: ")
 }
 
-func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
+func TestMarksReturnWhenAllLabelsAreReplaced(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})
@@ -89,8 +89,8 @@ func TestMarksComeBackWhereAllLabelsAreReplaced(t *testing.T) {
 	assert.ErrorContains(t, err, "MarksChanged: ")
 }
 
-// The shim has the command of the old image, and no request changes a living container's
-// command.
+// The shim has the command of the old image, and no request can change a living
+// container's command.
 //
 // compat: impossible/image-in-place refused ImageChangedInPlace
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {

@@ -31,11 +31,11 @@ import (
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 
-// notLoggedIn is the webhook's word for the registry's answer. The words are the same for all pull
-// secrets, so that no answer tells which secrets a namespace has.
+// notLoggedIn is the class of failure in the webhook's refusal. The words are the same
+// for all pull secrets, so that no answer tells which secrets a namespace has.
 const notLoggedIn = "denied: the registry lets none of the pod's pull secrets read it"
 
-// private is an image that the registry gives only to a login.
+// private is an image that the registry serves only after a login.
 type private struct{ tag, digest string }
 
 // publishPrivately pushes an image that no webhook and no node has seen before.
@@ -75,7 +75,8 @@ func pullSecret(s *space.Space, name, password string) {
 	require.NoError(s, err)
 }
 
-// pulling returns an edit that makes a pod pull an image at each start, with its secrets.
+// pulling returns an edit that makes a pod pull an image at each start, with the named
+// secrets.
 func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
 	return func(spec *corev1.PodSpec) {
 		spec.Containers[0].Image, spec.Containers[0].ImagePullPolicy = reference, corev1.PullAlways
@@ -94,8 +95,9 @@ func wouldPull(s *space.Space, annotations map[string]string, edits ...func(*cor
 	return pod
 }
 
-// refusesToRead proposes gated pods of an image with every wrong pull secret. The webhook is
-// asked again if the registry does not answer in time. No pod may be admitted.
+// refusesToRead proposes annotated pods with each kind of wrong pull secret, and
+// requires a refusal. If the registry does not answer in time, refusesToRead tries
+// again.
 func refusesToRead(s *space.Space, t *testing.T, img private) {
 	for what, test := range map[string]struct {
 		edit func(*corev1.PodSpec)
@@ -125,7 +127,7 @@ func refusesToRead(s *space.Space, t *testing.T, img private) {
 }
 
 // Webhook and nodes read the image with the pod's own credentials. No other credentials
-// help, not even those that the webhook saw before.
+// help, not even those that the webhook has used before.
 //
 // compat: command/secret-of-pod command/secret-of-account carried
 // compat: command/no-secret refused ImageUnreadable

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Error, warning, Event on the owner and metric have the same name.
+// The error, the warning, the Event on the owner and the metric name the same reason.
 func TestReasonHasOneNameEverywhere(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

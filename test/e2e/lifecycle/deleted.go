@@ -27,7 +27,7 @@ import (
 // application that is milliseconds old.
 //
 // compat: lifecycle/exit-codes carried
-func TestPodDeletedAtStartEndsAsItsApplication(t *testing.T) {
+func TestPodDeletedAtStartKeepsItsExitCode(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)

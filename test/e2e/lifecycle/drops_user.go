@@ -21,7 +21,7 @@ import (
 )
 
 // droppable returns a usual security context of images that start as root and change
-// their user: the capabilities that the entrypoint needs, and no others.
+// their user. The context has only the capabilities that the entrypoint needs.
 func droppable() *corev1.SecurityContext {
 	return &corev1.SecurityContext{Capabilities: &corev1.Capabilities{
 		Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"SETUID", "SETGID"},
@@ -47,7 +47,7 @@ var dropping = map[string]struct {
 	}, "got TERM"},
 }
 
-// begun counts a pod as serving once its log shows the start.
+// begun counts every pod as serving, because the log line Started shows the start.
 func begun(*space.Space, *corev1.Pod) bool { return true }
 
 // compat: lifecycle/drops-user carried
@@ -85,7 +85,8 @@ func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	}
 }
 
-// deployOf deploys software without a record, and waits until the holder runs it.
+// deployOf deploys an application that keeps no record, and waits until the holder runs
+// it.
 func deployOf(s *space.Space, a app.App) {
 	s.Helper()
 	app.Create(s, a)

@@ -31,9 +31,9 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 	return ended
 }
 
-// unhealthy returns the messages of a pod's failed probes without two kinds. A slow
-// application may not listen yet. A stalled agent may miss the half second of a command
-// that asks it. An agent that never answers would never let its pod be Ready.
+// unhealthy returns the messages of a pod's failed probes, except for two kinds. A slow
+// application may not listen yet. A stalled agent may not answer an exec probe within
+// its half second. An agent that never answers would show by a pod that is never Ready.
 func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
 		return strings.Contains(message, ":8080: connect: connection refused") ||
@@ -45,8 +45,9 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 // ends are a bug.
 const mayMiss = 2
 
-// endsWith waits until a run of a restarting container has ended with a code. A stalling
-// machine may stop a run before the application handles signals. A remark counts these.
+// endsWith waits until a run of a restarting container has ended with a code. A
+// stalling machine may stop a run before the application handles signals. A remark
+// reports each such run.
 func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	s.Helper()
 	missed := map[string]bool{}

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// hooked returns an edit that gives the application hooks; nil is none.
+// hooked returns an edit that gives the application hooks; nil means none.
 func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		t.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: postStart, PreStop: preStop}
@@ -54,7 +54,7 @@ func notes(s *space.Space, pod *corev1.Pod) (all []string) {
 	return all
 }
 
-// gone deletes a pod, waits until the pod is gone, and returns the time that took.
+// gone deletes a pod, and returns the time until the pod was gone.
 func gone(s *space.Space, pod *corev1.Pod) time.Duration {
 	s.Helper()
 	began := time.Now()
@@ -79,8 +79,8 @@ const (
 	atOnce = patient * time.Second / 2
 )
 
-// undeployed deletes the Deployment of a pod, and returns the time until the pod was gone.
-// So no successor runs beside the pod.
+// undeployed deletes the Deployment of a pod, and returns the time until the pod was
+// gone. Without the Deployment no successor runs beside the pod.
 func undeployed(s *space.Space, pod *corev1.Pod) time.Duration {
 	s.Helper()
 	began := time.Now()
@@ -235,7 +235,8 @@ func TestHooksFailAsWithoutTheGate(t *testing.T) {
 	assert.Equal(t, s.Said(plain, "FailedPreStopHook"), s.Said(gated, "FailedPreStopHook"))
 }
 
-// unique returns each text once. The number of restarts until now depends on the back-off.
+// unique returns the set of texts. Texts repeat with each restart, and the number of
+// restarts depends on the back-off.
 func unique(texts []string) map[string]bool {
 	all := map[string]bool{}
 	for _, text := range texts {

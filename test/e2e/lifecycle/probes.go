@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// eagerly returns a probe for each second, of which the first failure counts. Its timeout
-// is longer than the 3 s for which a machine may stall.
+// eagerly returns a probe that runs each second and fails at its first failure. Its
+// timeout is longer than the 3 s for which a machine may stall.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
 	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {
@@ -33,7 +33,7 @@ func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1
 	return p
 }
 
-// thrice lets only the third failure in a row count.
+// thrice makes a probe fail only at the third failure in a row.
 func thrice(p *corev1.Probe) { p.FailureThreshold = 3 }
 
 // byHTTP, byExec, byTCP, byGRPC and byHTTPS return handlers that ask the application.
@@ -53,7 +53,7 @@ func byGRPC(service string) corev1.ProbeHandler {
 	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000, Service: &service}}
 }
 
-// probed returns an edit that gives the application probes; nil is none.
+// probed returns an edit that gives the application probes; nil means none.
 func probed(startup, readiness, liveness *corev1.Probe) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		c := &t.Spec.Containers[0]
@@ -99,7 +99,7 @@ func TestProbesCountAnewWithEachStart(t *testing.T) {
 	const allowed = 15 // seconds, more than twice the delay
 	a.Edit = probed(
 		eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = allowed }),
-		// The agent may send the kubelet on to a child that stops, at the instant of a yield.
+		// At the instant of a yield the agent may redirect the kubelet to a child that stops.
 		eagerly(byHTTP("ready")), eagerly(byHTTP("live"), thrice))
 	app.Create(s, a)
 	app.AwaitGated(s, a)
@@ -128,7 +128,7 @@ func TestProbesCountAnewWithEachStart(t *testing.T) {
 	assert.Zero(t, app.Restarts(s, a))
 	for _, pod := range s.Pods(a.Name) {
 		for _, message := range s.Said(pod, "Unhealthy") {
-			// The agent may send the kubelet on to a child that stops, at the instant of a yield.
+			// At the instant of a yield the agent may redirect the kubelet to a child that stops.
 			assert.Regexp(t, "dial tcp IP:8080: connect: connection refused|: EOF$|connection reset by peer", message)
 		}
 	}
@@ -168,7 +168,7 @@ func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 			assert.Equal(t, int32(137), last.ExitCode, "the probe's own grace was too short for it")
 			assert.Less(t, last.FinishedAt.Sub(began), 30*time.Second, "that of the pod would have been longer")
 		}
-		s.Within(space.Soon, func() bool { // Events come beside the status
+		s.Within(space.Soon, func() bool { // Events may come after the status
 			return slices.Equal([]string{tt.message}, unhealthy(s, plain)) &&
 				slices.Equal(unhealthy(s, plain), unhealthy(s, gated)) &&
 				slices.Equal(s.Said(plain, "Killing"), s.Said(gated, "Killing"))
@@ -233,7 +233,7 @@ func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 		return s.Lease(lease.OfDeployment(a.Name)).Annotations[api.ServingAnnotation] == ""
 	})
 	s.Await(space.StartTimeout, "none Ready", both(false))
-	s.Within(space.Soon, func() bool { return len(unhealthy(s, holder)) > 0 }) // Events come beside the status
+	s.Within(space.Soon, func() bool { return len(unhealthy(s, holder)) > 0 }) // Events may come after the status
 	assert.Equal(t, []string{"Readiness probe failed: ready is 503\n"}, unhealthy(s, holder))
 	assert.Empty(t, unhealthy(s, standby))
 	assert.Zero(t, app.Restarts(s, a))
@@ -248,7 +248,7 @@ type ofKind struct {
 	args                         []string
 }
 
-// host makes an HTTP probe ask for a virtual host, and makes the application demand it.
+// host makes an HTTP probe name a virtual host, which the application then requires.
 func host(h corev1.ProbeHandler) corev1.ProbeHandler {
 	h.HTTPGet.Path += "?host=shop.example"
 	h.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Host", Value: "shop.example"}}
@@ -307,9 +307,9 @@ func TestProbesOfEachKindReachTheApplication(t *testing.T) {
 	}
 }
 
-// sameWords waits for equal messages of a failed probe on both pods. Of a gated pod the
-// kubelet asks by HTTP even for TCP, so a prefix differs. For gRPC the agent writes an
-// Event of its own beside the kubelet's.
+// sameWords waits for equal messages of a failed probe on both pods. The kubelet probes
+// a gated pod by HTTP even for a TCP probe, so a prefix differs. For gRPC the agent
+// writes an Event of its own beside the kubelet's.
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {
@@ -329,7 +329,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 	})
 }
 
-// On the host network an agent opens no port, and the kubelet asks by exec.
+// On the host network an agent opens no port, so the kubelet's probes are exec probes.
 //
 // compat: pod/host-network carried
 func TestProbesWorkOnTheHostNetwork(t *testing.T) {
@@ -350,6 +350,6 @@ func TestProbesWorkOnTheHostNetwork(t *testing.T) {
 	pod := s.Pods(a.Name)[0]
 	set(s, pod, "live", 500)
 	s.Await(space.StartTimeout, "restarted", func() bool { return status.Restarted(s, pod) == 1 })
-	s.Within(space.Soon, func() bool { return len(unhealthy(s, pod)) > 0 }) // Events come beside the status
+	s.Within(space.Soon, func() bool { return len(unhealthy(s, pod)) > 0 }) // Events may come after the status
 	assert.Contains(t, s.Said(pod, "Unhealthy"), "Liveness probe failed: HTTP probe failed with statuscode: 500")
 }

@@ -29,11 +29,11 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	}
 }
 
-// The application gets its own stop signal, once, and no other signal. The kubelet sends it as
-// without the gate, and the shim sends it at a yield.
+// The application gets its own stop signal, once, and no other signal. The kubelet
+// sends this signal as without the gate, and the shim sends it at a yield.
 //
 // compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
-func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
+func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -44,7 +44,7 @@ func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
 	}{
 		"of-the-pod":   {cluster.Image, corev1.SIGUSR1, "SIGUSR1"},
 		"of-the-image": {cluster.QuitImage, "", "SIGQUIT"},
-		// A signal without a name has a number only.
+		// The application notes a signal without a name by its number.
 		"of-both": {cluster.QuitImage, corev1.SIGRTMAXMINUS3, "61"},
 	} {
 		gated := app.Lasting(name)
@@ -71,7 +71,7 @@ func TestStopSignalIsTheApplicationsOwn(t *testing.T) {
 		assert.Equal(t, tt.own, stopSignal(second))
 		told := slices.Repeat([]string{tt.want}, asked)
 		assert.Equal(t, told, notes(s, first), "%s yields", first.Name)
-		// The pod stands by now, and its shim takes the signal as its own end.
+		// The pod stands by now, and its shim ends at the stop signal.
 		assert.Less(t, gone(s, first), atOnce, "a standby ends at once")
 		assert.Equal(t, told, notes(s, first), "%s is gone", first.Name)
 		app.AwaitRunning(s, gated, space.Soon)

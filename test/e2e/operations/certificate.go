@@ -26,11 +26,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// renewalTimeout bounds the way of a new Secret to the webhook: the kubelet updates mounted
-// Secrets about once a minute.
+// renewalTimeout bounds the time until the webhook serves a new Secret. The kubelet
+// updates mounted Secrets about once a minute.
 const renewalTimeout = 3 * time.Minute
 
-func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
+func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	before := secretCertificate(t)
@@ -42,7 +42,7 @@ func TestCertificateRenewedWhilePodsAreCreated(t *testing.T) {
 	defer ticker.Stop()
 	for n := 0; !allServe(served, secretCertificate(t), before); n++ {
 		require.True(t, time.Now().Before(deadline), "the webhook does not serve the renewed certificate: %v", served)
-		// The test proposes a pod each time, and looks at the certificates each second.
+		// The test proposes a pod each time, and reads the certificates each second.
 		if n%20 == 0 {
 			served = servedCertificates(t)
 		}
@@ -90,8 +90,8 @@ func servedCertificates(t *testing.T) map[string]bool {
 	return served
 }
 
-// servedCertificate returns the serial number that one pod serves now, or the error of a
-// stream that failed; the caller asks again.
+// servedCertificate returns the serial number that one pod serves now, or the error of
+// a failed stream. After an error the caller tries again.
 func servedCertificate(t *testing.T, pod string) string {
 	t.Helper()
 	dial, end, err := webhook.Dial(t, pod)

@@ -45,7 +45,8 @@ func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
-	// The loser could end before the next election or after, so the test goes on for a while.
+	// The replica that lost could end before the next election or after it, so the test goes
+	// on for a while.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()

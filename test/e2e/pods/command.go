@@ -50,10 +50,11 @@ func likened(s *space.Space, pod *corev1.Pod) (plain, gated map[string]facts) {
 	for i, annotations := range []map[string]string{nil, app.Lasting(pod.Name).Annotations} {
 		twin := pod.DeepCopy()
 		twin.Name, twin.Annotations = []string{"plain", "gated"}[i], annotations
-		// A pod's own name would be in its environment.
+		// Without a common host name, each pod's own name would be in its environment.
 		twin.Spec.Hostname = "twin"
 		twin.Spec.RestartPolicy = corev1.RestartPolicyNever
-		// A container inherits ignored signals from its node's daemons, so both share a node.
+		// A container inherits ignored signals from its node's daemons, so both pods share a
+		// node.
 		twin.Spec.NodeName = cluster.Lab.Nodes()[0]
 		_, err := s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), twin, metav1.CreateOptions{})
 		require.NoError(s, err)
@@ -68,7 +69,7 @@ func likened(s *space.Space, pod *corev1.Pod) (plain, gated map[string]facts) {
 			var f facts
 			var text string
 			var err error
-			s.Within(space.Soon, func() bool { // the log of one that has just ended may not be whole yet
+			s.Within(space.Soon, func() bool { // the log of a container that has just ended may be incomplete
 				text = kubectl.Must(s, "", "logs", name, "-c", c.Name)
 				lines := strings.Split(strings.TrimSpace(text), "\n")
 				err = json.Unmarshal([]byte(lines[len(lines)-1]), &f)
@@ -124,7 +125,7 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 		require.NoError(s, err)
 		digest, err := img.Digest()
 		require.NoError(s, err)
-		// Nodes may still have images of another day, so the tag names the build.
+		// Nodes may have older images under the same name, so the tag names the build.
 		tag := "/e2e/rows-" + name + ":" + digest.Hex[:12]
 		require.NoError(s, oci.Push(s.Context(), cluster.Lab.Registry()+tag, img))
 		found[name] = lab.RegistryInCluster + tag
@@ -138,7 +139,7 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 // compat: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
 // compat: command/path command/working-dir command/environment command/tag command/digest carried
 // compat: kinds/pod lifecycle/restart-never pod/several pod/logs carried
-func TestChildIsWhatTheContainerWouldBe(t *testing.T) {
+func TestChildEqualsTheUngatedProcess(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()
 	s := space.New(t)

@@ -35,7 +35,7 @@ func fresher(s *space.Space, a app.App, before *record.Process) bool {
 	return pod != nil && pod.DeletionTimestamp == nil && string(pod.UID) != before.UID
 }
 
-// All workloads share one namespace, and each is alone under its own name.
+// All workloads share one namespace, and each has a slot and a record of its own.
 //
 // compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
 func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
@@ -151,11 +151,11 @@ func TestJobsEndNormallyOneAtATime(t *testing.T) {
 	s.Await(space.StartTimeout, "it runs again", func() bool { return app.After(s, suspended, first) != nil })
 }
 
-// The owner is of a kind that this project does not know, a CustomResourceDefinition. The
-// test creates its pods.
+// The owner is a custom resource, a kind that this project does not know. The test
+// creates its pods.
 //
 // compat: kinds/custom carried
-func TestPodsOfACustomControllerAreOneGroup(t *testing.T) {
+func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

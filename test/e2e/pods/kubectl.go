@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// People use kubectl on the holder and on a standby. No command names a container: the
-// application's is the default.
+// People use kubectl on the holder and on a standby. No command names a container,
+// because the application's container is the default.
 //
 // compat: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
 func TestKubectlWorksOnHolderAndStandby(t *testing.T) {
@@ -97,7 +97,7 @@ func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanne
 	return stdin, bufio.NewScanner(out), func() { cancel(); _ = cmd.Wait() }
 }
 
-// forwarded returns the pod that answers at the end of a port-forward, or the problem.
+// forwarded returns the pod that answers through a port-forward, or the problem.
 func forwarded(s *space.Space, pod *corev1.Pod) (name, problem string) {
 	s.Helper()
 	_, lines, end := begin(s, "port-forward", pod.Name, ":8080", "--address=127.0.0.1")
@@ -123,7 +123,8 @@ func forwarded(s *space.Space, pod *corev1.Pod) (name, problem string) {
 	return meta.Pod, ""
 }
 
-// attach types into the application's standard input.
+// attach writes to the application's standard input by kubectl attach, and waits for
+// the echo.
 func attach(s *space.Space, pod string) {
 	s.Helper()
 	stdin, lines, end := begin(s, "attach", "-i", pod)
@@ -137,7 +138,7 @@ func attach(s *space.Space, pod string) {
 		defer again.Stop()
 		for {
 			if _, err := io.WriteString(stdin, "hello in there\n"); err != nil {
-				return // the end of it
+				return // the stream has ended
 			}
 			select {
 			case <-again.C:

@@ -75,7 +75,7 @@ func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
 // The machine's kernel may lack AppArmor. The test compares the profiles in the pod's spec.
 //
 // compat: identity/apparmor carried
-func TestAppArmorProfilesAreLeftToTheKubelet(t *testing.T) {
+func TestWebhookKeepsAppArmorProfiles(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	profile := &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}

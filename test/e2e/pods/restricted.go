@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// secured returns an application as security-minded people deploy it: a numeric user of its
-// image, a read-only root, no mounts.
+// secured returns an application for a restricted namespace. The application has the
+// numeric user of its image, a read-only root and no mounts.
 func secured(name string, resources corev1.ResourceRequirements) app.App {
 	a := app.Lasting(name)
 	yes, no := true, false

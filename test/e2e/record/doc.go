@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package record is the evidence of the end-to-end tests: which processes ran, from
-// when to when, and whether two ever ran at once.
+// Package record keeps the evidence of the end-to-end tests: the processes that ran,
+// their starts and ends, and their overlaps.
 //
 // Every node of the test cluster is a set of namespaces on one machine. So all nodes
 // share one clock (CLOCK_BOOTTIME) and, through a directory of the host, one set of
@@ -14,9 +14,9 @@
 // killed process needs no chance to write its end. A stamp that is late by more than
 // [GapLimit] is recorded as a gap, in which the process was frozen and did nothing.
 //
-// Not guaranteed: an end is known to the last stamp, one [Beat] on an idle machine,
-// more on a busy one. The proof of an overlap does not depend on stamps, because the
-// flock gives it.
+// Not guaranteed: the exact instant of an end. The last stamp is up to one [Beat]
+// earlier on an idle machine, and up to several on a busy one. The proof of an overlap
+// does not depend on stamps, because the flock gives it.
 package record
 
 import (
@@ -27,11 +27,11 @@ import (
 )
 
 const (
-	// Beat is the time between two stamps: short against the handover that is
-	// measured by it (20 ms), and 200 wake-ups a second are cheap.
+	// Beat is the time between two stamps. Beat is short compared with a measured handover
+	// (20 ms), and 200 wake-ups a second are cheap.
 	Beat = 5 * time.Millisecond
-	// GapLimit is far above what a busy machine delays a beat by, and far
-	// below the seconds that a fault freezes a process for.
+	// GapLimit is far above the delay of a beat on a busy machine, and far below the seconds
+	// for which a fault freezes a process.
 	GapLimit = 500 * time.Millisecond
 )
 
@@ -65,9 +65,9 @@ type line struct {
 	ID    string        `json:"id"`
 	At    time.Duration `json:"at"`
 	Meta  *Meta         `json:"meta,omitempty"`
-	// Contended: the lock was not free when the process began.
+	// Contended tells that the lock was not free when the process began.
 	Contended bool `json:"contended,omitempty"`
-	// Until ends a gap.
+	// Until is the end of a gap.
 	Until time.Duration `json:"until,omitempty"`
 	Code  int           `json:"code,omitempty"`
 }

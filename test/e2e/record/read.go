@@ -26,12 +26,12 @@ type Process struct {
 	Start time.Duration
 	// Last is the last instant at which the process is known to have run.
 	Last time.Duration
-	// Ended: the process wrote its own end, with Code.
+	// Ended tells that the process wrote its own end, with Code.
 	Ended bool
 	Code  int
 	// Signalled is the instant of the application's stop signal; zero if it got none.
 	Signalled time.Duration
-	// Contended: another process held the lock when this one began.
+	// Contended tells that another process held the lock when this one began.
 	Contended bool
 	Gaps      []Span
 }
@@ -57,7 +57,7 @@ func (p Process) Active() []Span {
 	return append(active, Span{from, p.Last})
 }
 
-// Record is everything that happened under one name, ordered by start.
+// Record has all processes under one name, ordered by their starts.
 type Record []Process
 
 // Read reads the record called name in dir. A record without a file is empty.
@@ -108,7 +108,7 @@ func (p *Process) add(l line) {
 	case endsNow:
 		p.Ended, p.Code = true, l.Code
 	case began:
-		// The line that made p.
+		// This line has made p.
 	}
 	p.Last = max(p.Last, l.At, l.Until)
 }
@@ -117,7 +117,7 @@ func (p *Process) add(l line) {
 type Overlap struct {
 	A, B Process
 	Len  time.Duration
-	// Active is the time in which both not only lived but ran.
+	// Active is the part of Len in which neither process was frozen.
 	Active time.Duration
 }
 
@@ -126,8 +126,8 @@ func (o Overlap) String() string {
 }
 
 // Overlaps returns all pairs of processes that lived at once, except descendants of one
-// another. Their stamps show an overlap, or the lock that a process met: a frozen process
-// keeps its lock and writes no stamps.
+// another. Stamps show an overlap, and so does a lock that was not free, because a
+// frozen process keeps its lock and writes no stamps.
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
 	for i, b := range r {
@@ -167,8 +167,8 @@ func together(a, b Process) time.Duration {
 	return sum
 }
 
-// Vacant asks the kernel whether no process lives under a name. Ask only while no process
-// can begin, because a process that begins meanwhile meets the lock of this question.
+// Vacant asks the kernel whether no process lives under a name. Call Vacant only while
+// no process can begin, because such a process would meet the lock that Vacant takes.
 func Vacant(dir, name string) (bool, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -192,7 +192,7 @@ func (r Record) Mains() Record {
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return p.Parent != "" })
 }
 
-// Running returns the processes whose last stamp is at most recent old.
+// Running returns the processes whose last stamp is not older than recent.
 func (r Record) Running(recent time.Duration) Record {
 	now := Now()
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool {
@@ -200,9 +200,9 @@ func (r Record) Running(recent time.Duration) Record {
 	})
 }
 
-// TokensGrow fails unless each pod that follows another has a greater token,
-// and the tokens of one pod never shrink. Processes of no slot (from before
-// the annotation) are left out; those of several are compared slot by slot.
+// TokensGrow fails unless each pod that follows another has a greater token, and the
+// tokens of one pod never shrink. Processes without a slot (from before the annotation)
+// do not count. TokensGrow compares the tokens of several slots slot by slot.
 func (r Record) TokensGrow() error {
 	before := map[string]Process{}
 	for _, p := range r.Mains() {

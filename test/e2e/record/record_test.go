@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// finish ends a process the way the kernel does: its lock is gone.
+// finish ends a process as the kernel does, which also frees its lock.
 func finish(t *testing.T, w *Writer) {
 	t.Helper()
 	require.NoError(t, w.End(0))

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer records one process. Its lock is held until the process, and every
-// process that it handed [Writer.Lock] to, is dead.
+// Writer records one process. Its lock is held until the process is dead, and every
+// process that inherited [Writer.Lock].
 type Writer struct {
 	// ID names the process in the record.
 	ID string
@@ -83,7 +83,7 @@ func mapStamp(path string) (*atomic.Int64, error) {
 	return (*atomic.Int64)(unsafe.Pointer(&data[0])), nil
 }
 
-// Signal records that the process was told to stop.
+// Signal records that the process got its stop signal.
 func (w *Writer) Signal() error { return w.write(line{Event: signal, At: Now()}) }
 
 // End records that the process is about to exit with code.
@@ -95,7 +95,8 @@ func (w *Writer) End(code int) error {
 	return w.write(line{Event: endsNow, At: now, Code: code})
 }
 
-// write appends one line in a single write, which the kernel keeps whole.
+// write appends one line in a single write, so the lines of several processes do not
+// mix.
 func (w *Writer) write(l line) error {
 	l.ID = w.ID
 	data, err := json.Marshal(l)
@@ -120,7 +121,8 @@ func (w *Writer) beat() {
 		}
 		now := Now()
 		if last := time.Duration(w.stamp.Swap(int64(now))); now-last > GapLimit {
-			// A record that cannot be written shows as a process without gaps: the stricter reading.
+			// If the write fails, the process counts as one without this gap, which is the
+			// stricter judgement.
 			_ = w.write(line{Event: gap, At: last, Until: now})
 		}
 	}

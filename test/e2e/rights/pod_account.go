@@ -31,11 +31,16 @@ import (
 // tokens of the agent and of the application.
 func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
 	s.Helper()
-	account := pod.Spec.ServiceAccountName
-	request, err := s.Client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(s.Context(), account,
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-			BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
-		}}, metav1.CreateOptions{})
+	return asAccount(s, pod.Namespace, pod.Spec.ServiceAccountName,
+		&authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID})
+}
+
+// asAccount returns a client with a new token of a service account. The token is bound to
+// an object, or to none.
+func asAccount(s *space.Space, namespace, account string, bound *authenticationv1.BoundObjectReference) kubernetes.Interface {
+	s.Helper()
+	request, err := s.Client.CoreV1().ServiceAccounts(namespace).CreateToken(s.Context(), account,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
 	require.NoError(s, err)
 	config := rest.AnonymousClientConfig(cluster.Config)
 	config.BearerToken = request.Status.Token
@@ -54,7 +59,7 @@ type rights struct {
 	elsewhere *space.Space
 }
 
-func TestPodsRightsEndAtItself(t *testing.T) {
+func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s, elsewhere := space.New(t), space.New(t)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -17,12 +16,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
@@ -40,14 +37,7 @@ type thief struct {
 // stealAccount returns a thief of this space.
 func stealAccount(s *space.Space) thief {
 	s.Helper()
-	request, err := s.Client.CoreV1().ServiceAccounts(webhook.Namespace).CreateToken(s.Context(), webhook.Name,
-		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	require.NoError(s, err)
-	config := rest.AnonymousClientConfig(cluster.Config)
-	config.BearerToken = request.Status.Token
-	client, err := kubernetes.NewForConfig(config)
-	require.NoError(s, err)
-	return thief{Space: s, client: client}
+	return thief{Space: s, client: asAccount(s, webhook.Namespace, webhook.Name, nil)}
 }
 
 // labelled returns metadata as enroll writes it, or without our label.

@@ -27,9 +27,10 @@ import (
 )
 
 const (
-	// measured bounds the time until an autoscaler acts on the use of pods: 40 s, and three
-	// times that on a busy machine. The kubelet measures every 15 s, metrics-server makes a
-	// rate of two answers 10 s apart, and the autoscaler asks every 5 s.
+	// measured bounds the time until an autoscaler acts on the use of pods. That takes 40 s,
+	// and three times as long on a busy machine. The kubelet measures every 15 s,
+	// metrics-server makes a rate of two answers 10 s apart, and the autoscaler asks every 5
+	// s.
 	measured = 2 * time.Minute
 
 	// asking is the interval of kubectl top, because metrics send no events.
@@ -105,7 +106,7 @@ func ofContainer(name corev1.ResourceName, percent int32) autoscalingv2.MetricSp
 	}}
 }
 
-// works makes the holder's application use that much of a processor.
+// works makes the holder's application use so many thousandths of a processor.
 func (s scaled) works(milli int) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the application is told how much to do", func() bool {
@@ -153,7 +154,7 @@ func (s scaled) awaitGrown(metric string) {
 }
 
 // awaitShare waits until three pods have metrics, and the average of the last metric is
-// within these shares of the holder's use.
+// between these two shares of the holder's use.
 func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Helper()
 	var asked time.Time

@@ -35,7 +35,7 @@ const underWay = 3
 // A Deployment of three replicas rolls out after each of the README's two commands.
 //
 // compat: kinds/deployment carried
-func TestAnnotationRollsOutOnAndOff(t *testing.T) {
+func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -53,7 +53,7 @@ func TestAnnotationRollsOutOnAndOff(t *testing.T) {
 	s.Await(space.StartTimeout, "one runs, and only one", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 1 })
 	s.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(s.Pods(a.Name)) == 3 })
 	first := app.AwaitRunning(s, a, space.Soon)
-	// A starved process has late stamps, and lives all the same.
+	// A starved process has late stamps, but is alive.
 	s.Never(lease.Handover, "an end of it, or another beside it", func() bool {
 		return holder.Holder{Space: s, App: a}.Process(first.ID).Ended || app.After(s, a, first) != nil
 	})
@@ -101,7 +101,7 @@ func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
 // answers collects the answers to one client.
 type answers struct {
 	mu sync.Mutex
-	// pods has the pods that answered, each change once, and lost the errors.
+	// pods has the pods that answered, without repetitions in a row, and lost the errors.
 	pods, lost []string
 }
 
@@ -152,10 +152,10 @@ func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
 // A standby holds new requests during a handover, and the next holder answers them. Only
 // requests that were under way to the old holder may be lost. Afterwards the Service
 // answers as before.
-func TestServiceAnswersThroughAHandover(t *testing.T) {
+func TestServiceAnswersDuringAHandover(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("served")
-	a.Args = []string{"-start-delay=3s"} // so that there is a meanwhile
+	a.Args = []string{"-start-delay=3s"} // so that the handover takes a while
 	h := holder.Deploy(t, a, "it needs the record")
 	service := app.Service(h.Space, h.App)
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/served", kubectl.RolloutTimeout)
@@ -184,7 +184,8 @@ func TestServiceAnswersThroughAHandover(t *testing.T) {
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(space.StartTimeout, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
-	// The new holder took its port over from its agent, and for a moment no process listened.
+	// The new holder's application took the port over from its agent. For a moment no
+	// process listened.
 	delete(heard, next.Pod)
 	require.NotEmpty(t, heard)
 	for standby, all := range heard {

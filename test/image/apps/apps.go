@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package apps is a shelf of ordinary software in ordinary images. The software comes
-// from Debian packages. Users, configuration and entrypoints are those of distributions
-// and official images. Nothing in them knows of Metaparticle.
+// Package apps makes ordinary images of ordinary software. The software comes from
+// Debian packages. Users, configuration and entrypoints are those of distributions and
+// official images. Nothing in them knows of Metaparticle.
 package apps
 
 import (
@@ -32,7 +32,7 @@ var recipes = map[string]recipe{
 	"nginx": {[]string{"nginx"}, oci.Config{
 		Entrypoint: []string{"nginx", "-g", "daemon off;"},
 		Ports:      []string{"80/tcp"},
-		StopSignal: "SIGQUIT", // gracefully, as the official image
+		StopSignal: "SIGQUIT", // a graceful stop, as in the official image
 	}},
 	"redis": {[]string{"redis-server"}, oci.Config{
 		Entrypoint: []string{"redis-server"},
@@ -51,9 +51,9 @@ var recipes = map[string]recipe{
 			"PATH=/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"PGDATA=/var/lib/postgresql/data/pgdata", "PGHOST=/tmp",
 		},
-		// As most charts run it: not as root.
+		// Most charts run PostgreSQL without root, too.
 		User: "postgres", Ports: []string{"5432/tcp"},
-		StopSignal: "SIGINT", // fast shutdown, as the official image
+		StopSignal: "SIGINT", // a fast shutdown, as in the official image
 	}},
 	"gunicorn": {[]string{"gunicorn"}, oci.Config{
 		Entrypoint: []string{"gunicorn"},
@@ -74,7 +74,7 @@ var recipes = map[string]recipe{
 // Names returns the names of all images.
 func Names() []string { return slices.Sorted(maps.Keys(recipes)) }
 
-// Image makes an image.
+// Image makes the image of a name.
 func Image(ctx context.Context, name string, compressed oci.Compression) (v1.Image, error) {
 	r, ok := recipes[name]
 	if !ok {

@@ -21,13 +21,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// suite is the Debian release whose packages images are made of; its programs
-// then stay the same when the machine's own release changes.
+// suite is the Debian release of the images' packages. So the programs stay the same
+// when the machine's own release changes.
 const suite = "bookworm"
 
-// settings of mmdebstrap: the least that packages run on, without what official
-// slim images leave out too. /usr/share/man/man1 must exist for some packages'
-// scripts, so only its content is left out.
+// settings are the options of mmdebstrap. Like official slim images, the images lack
+// manuals, translations and documentation. Scripts of some packages need the directory
+// /usr/share/man/man1, so only its content is excluded.
 var settings = []string{
 	`--aptopt=APT::Install-Recommends "false"`,
 	"--dpkgopt=path-exclude=/usr/share/man/man[1-9]/*",
@@ -36,8 +36,8 @@ var settings = []string{
 	"--dpkgopt=path-include=/usr/share/doc/*/copyright",
 }
 
-// epoch is the newest time of a file in an image, so that images made of the
-// same packages are the same. (2025-01-01)
+// epoch (2025-01-01) is the newest time of a file in an image. So the same packages
+// make the same image.
 const epoch = "1735689600"
 
 // Debian makes an image of Debian packages with all their dependencies, installed as on
@@ -88,17 +88,18 @@ func Debian(ctx context.Context, packages []string, config Config, compressed Co
 	return image(users, config, layers...)
 }
 
-// key changes with everything that a layer is made from.
+// key returns a name for a layer, which changes with everything that the layer is made
+// from.
 func key(packages ...string) string {
 	sum := sha256.Sum256(fmt.Append(nil, suite, settings, epoch, packages, runtime.GOARCH))
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// making is held while a file is looked for or made: several images at once
-// would all make the base.
+// making is held while cached looks for a file or makes it. Otherwise several images at
+// once would all make the base.
 var making sync.Mutex
 
-// cached makes a file, once.
+// cached returns a file of the cache, and makes the file if it is missing.
 func cached(ctx context.Context, name, key string, do func(context.Context, string) error) (string, error) {
 	making.Lock()
 	defer making.Unlock()
@@ -132,9 +133,9 @@ func bootstrap(ctx context.Context, out string) error {
 	return mmdebstrap(ctx, nil, "--variant=essential", suite, out)
 }
 
-// unpackHook and installHook are the commands with which mmdebstrap starts from
-// a root file system that is there, and adds packages to it. Nothing syncs: a
-// machine that fails starts again.
+// unpackHook and installHook are commands for mmdebstrap. The first unpacks an existing
+// root file system, and the second adds packages to it. Neither syncs to the disk,
+// because a failed machine starts again.
 const (
 	unpackHook  = `mmtarfilter "--path-exclude=/dev/*" <"$BASE" | tar -C "$1" -x`
 	installHook = `APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --quiet ` +
@@ -168,7 +169,7 @@ func install(ctx context.Context, base string, packages []string, out string) er
 }
 
 func mmdebstrap(ctx context.Context, env []string, args ...string) error {
-	// Tests of deadlines may run meanwhile.
+	// The command runs under nice, because tests with deadlines may run meanwhile.
 	args = append(append([]string{"mmdebstrap", "--quiet"}, settings...), args...)
 	cmd := exec.CommandContext(ctx, "nice", args...)
 	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch), env...)
@@ -184,7 +185,8 @@ func mmdebstrap(ctx context.Context, env []string, args ...string) error {
 // errFound ends the search of fileIn.
 var errFound = errors.New("found")
 
-// fileIn reads one file of a tarball; nil if it is not there.
+// fileIn returns the content of one file in a tarball, or nil if the tarball lacks the
+// file.
 func fileIn(tarball, name string) (found []byte, err error) {
 	file, err := os.Open(tarball)
 	if err != nil {

@@ -98,7 +98,7 @@ func tarOf(files fs.FS) ([]byte, error) {
 	return out.Bytes(), w.Close()
 }
 
-// difference writes the layer that leads from one root file system to another, which was
+// difference writes the layer that turns one root file system into another, which was
 // made from the first.
 func difference(before, after io.Reader, layer io.Writer) error {
 	had := map[string][sha256.Size]byte{}

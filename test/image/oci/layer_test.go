@@ -33,7 +33,7 @@ func tarred(t *testing.T, files ...string) *bytes.Buffer {
 	return &out
 }
 
-func TestLayerOfPackagesHasTheirChanges(t *testing.T) {
+func TestLayerOfPackagesHasOnlyTheirChanges(t *testing.T) {
 	base := func() *bytes.Buffer { return tarred(t, "./etc/passwd", "root", "./bin/sh", "sh", "./link", "") }
 	var layer bytes.Buffer
 	after := tarred(t, "./etc/passwd", "root, redis", "./bin/sh", "sh", "./link", "", "./bin/redis", "redis")
@@ -49,7 +49,7 @@ func TestLayerOfPackagesHasTheirChanges(t *testing.T) {
 	assert.ErrorContains(t, err, "took ", "a layer that hides files is not made silently without hiding them")
 }
 
-func TestFilesOfTheAuthorAreExecutableIfScripts(t *testing.T) {
+func TestScriptsInAnImageAreExecutable(t *testing.T) {
 	data, err := tarOf(fstest.MapFS{
 		"usr/bin/start": {Data: []byte("#!/bin/sh\n")},
 		"etc/app.conf":  {Data: []byte("a = b\n")},

@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package oci makes container images without a container engine: of one static
-// program, or of a list of Debian packages as distributions make theirs. The package
-// also writes, opens and pushes images.
+// Package oci makes container images without a container engine: of one static program,
+// or of a list of Debian packages. The package also writes, opens and pushes images.
 package oci
 
 import (
@@ -29,21 +28,21 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Config is an image's configuration of its process.
+// Config is the configuration of an image's process.
 type Config struct {
 	Entrypoint []string // default for Static: the program
 	Cmd        []string
 	Env        []string // NAME=value; PATH is added if missing
-	User       string   // a name is looked up and stored as numbers
+	User       string   // the image stores a name's numbers
 	WorkingDir string
 	Ports      []string // such as 6379/tcp
 	StopSignal string   // such as SIGQUIT
-	// Files are the image author's own, laid over the rest, root's; one that
-	// begins with #! is executable.
+	// Files are the image author's own files, which lie over the others and belong to root.
+	// A file that begins with #! is executable.
 	Files fs.FS
 }
 
-// Compression of an image's layer.
+// Compression tells whether an image's layers are compressed.
 type Compression bool
 
 // An image that never leaves the machine needs no compression.
@@ -124,8 +123,8 @@ func image(users []byte, config Config, layers ...v1.Layer) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// numeric turns a user's name into its numbers: Kubernetes cannot check a name
-// for being root, and refuses it where that is asked.
+// numeric turns a user's name into its numbers. Kubernetes cannot tell whether a name
+// means root, and refuses names under runAsNonRoot.
 func numeric(user string, passwd []byte) (string, error) {
 	first, _, _ := strings.Cut(user, ":")
 	if _, err := strconv.Atoi(first); err == nil || user == "" {
@@ -140,8 +139,8 @@ func numeric(user string, passwd []byte) (string, error) {
 	return "", fmt.Errorf("the image has no user %q", user)
 }
 
-// Push puts an image or index into a registry, plain HTTP if it is local, with
-// the credentials of docker's configuration, if it has any.
+// Push pushes an image or index to a registry, by plain HTTP if the registry is local.
+// Push uses the credentials in docker's configuration, if there are any.
 func Push(ctx context.Context, reference string, image remote.Taggable) error {
 	ref, err := name.ParseReference(reference, name.Insecure)
 	if err != nil {

@@ -79,7 +79,7 @@ func TestWrittenImageIsOpenedAndPushed(t *testing.T) {
 	assert.Equal(t, want, got, "this format keeps what is run, not the manifest")
 }
 
-func TestLayoutWithOneImageIsThatImage(t *testing.T) {
+func TestLayoutWithOneImageOpensAsThatImage(t *testing.T) {
 	img, err := Static(program(t), "app", Config{}, Compressed)
 	require.NoError(t, err)
 	opened, err := Open(archiveOf(t, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})))
@@ -87,7 +87,7 @@ func TestLayoutWithOneImageIsThatImage(t *testing.T) {
 	assert.Equal(t, digest(t, img).Hex, pushed(t, opened))
 }
 
-func TestLayoutWithAnIndexIsThatIndex(t *testing.T) {
+func TestLayoutWithAnIndexOpensAsThatIndex(t *testing.T) {
 	one, err := Static(program(t), "one", Config{}, Compressed)
 	require.NoError(t, err)
 	other, err := Static(program(t), "other", Config{}, Compressed)
@@ -124,7 +124,8 @@ func digest(t *testing.T, d digested) v1.Hash {
 	return hash
 }
 
-// pushed pushes to a registry, checks what arrived, and returns its digest.
+// pushed pushes an image to a registry, checks the stored image, and returns its
+// digest.
 func pushed(t *testing.T, image remote.Taggable) string {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
@@ -142,7 +143,7 @@ func pushed(t *testing.T, image remote.Taggable) string {
 	return got.Digest.Hex
 }
 
-// filesOf unpacks an image: names and contents.
+// filesOf returns the contents of an image's files, by name.
 func filesOf(t *testing.T, img v1.Image) map[string]string {
 	files := map[string]string{}
 	content := mutate.Extract(img)

@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Open opens a tarball: docker save's format, an OCI layout, or one that is both.
-// Of a layout with one entry that entry is meant, of one with more all of them.
+// Open opens a tarball in docker save's format, as an OCI layout, or in both formats. A
+// layout with one entry opens as that entry, and any other layout as its index.
 func Open(file string) (remote.Taggable, error) {
 	archive, err := scan(file)
 	if err != nil {
@@ -59,7 +59,7 @@ func scan(file string) (*archive, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
-		// The reader takes whole headers and nothing of a file's content yet.
+		// The reader has read whole headers, and nothing of the file's content yet.
 		offset, err := f.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
@@ -151,7 +151,7 @@ func (i *index) ImageIndex(h v1.Hash) (v1.ImageIndex, error) {
 	return &index{i.archive, raw, manifest.MediaType}, nil
 }
 
-// archived is an image in an archive, as far as the library cannot derive it.
+// archived has the parts of an image in an archive that the library cannot derive.
 type archived struct {
 	archive *archive
 	raw     []byte

@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// kind is one way to be hostile.
+// kind is one kind of hostile calls.
 type kind struct {
 	name  string
 	calls [][]byte
 }
 
-// kinds returns all kinds, each with so many calls.
+// kinds returns all kinds, each with the given number of calls.
 func (r *registries) kinds(calls int) []kind {
 	each := func(of func(i int) []byte) [][]byte {
 		all := make([][]byte, calls)
@@ -61,7 +61,8 @@ func (r *registries) kinds(calls int) []kind {
 
 func (r *registries) small(n int) string { return fmt.Sprintf("%s/good/app%d:1", r.host, n) }
 
-// ordinary returns a pod with an image by tag, which causes a look-up each time.
+// ordinary returns the call for a pod whose image is named by tag. Each such call
+// causes a look-up.
 func (r *registries) ordinary(n int) []byte {
 	return review("shop", "", fmt.Sprintf(`{"name":"app","image":%q}`, r.small(n)))
 }

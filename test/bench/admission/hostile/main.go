@@ -6,9 +6,9 @@
 // Each has the real handler, image resolver and bounds, and a memory cgroup with the
 // limit of manifests/webhook.yaml.
 //
-// Left out: TLS between the API server and the webhook, and the owner that the
-// handler reads from the API server. Calls that are turned away with 429 come
-// again as the API server's would: after a second, for ten seconds.
+// The figures do not include TLS between the API server and the webhook, nor the
+// handler's read of the owner. A sender repeats a call refused with 429 as the API
+// server does: after a second, for ten seconds.
 //
 // The senders, the registries and the replicas share the machine.
 package main
@@ -110,7 +110,7 @@ func quantile(sorted []time.Duration, q float64) string {
 	return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000)
 }
 
-// summary lists answers by how often they came.
+// summary lists the answers with their counts, the most frequent answer first.
 func summary(answers map[string]int) string {
 	var names []string
 	for name := range answers {

@@ -64,7 +64,7 @@ func (r *registries) stop() {
 
 func (r *registries) hosts() []string { return append([]string{r.host}, r.slowHost...) }
 
-// keep stores a blob under its digest.
+// keep stores a blob, and returns its digest.
 func (r *registries) keep(blob []byte) string {
 	sum := sha256.Sum256(blob)
 	digest := "sha256:" + hex.EncodeToString(sum[:])
@@ -80,13 +80,14 @@ func (r *registries) image(config any) []byte {
 	return manifest
 }
 
-// manifest returns the manifest of a repository, by the first part of its name.
+// manifest returns the manifest of a repository. The first part of the repository's
+// name decides the content.
 func (r *registries) manifest(repository string) (text []byte, mediaType string) {
 	kind, _, _ := strings.Cut(repository, "/")
 	switch kind {
 	case "words": // 1.9 MB of configuration that would become 20 MB of words
 		return r.image(map[string]any{"Entrypoint": make([]string, 600_000)}), manifestType
-	case "unique": // a command that is as long as it may be
+	case "unique": // a command just below the maximum length
 		return r.image(map[string]any{"Entrypoint": []string{repository, strings.Repeat("x", 60<<10)}}), manifestType
 	case "index": // 32 platforms with 1.9 MB each
 		var all []map[string]any
@@ -125,7 +126,7 @@ func (r *registries) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		kind, _, _ := strings.Cut(repository, "/")
 		key := repository
 		if kind == "words" || kind == "index" {
-			key = kind // the same for all: only their names differ
+			key = kind // all repositories of this kind have the same manifest
 		}
 		once, _ := made.LoadOrStore(key, sync.OnceValues(func() ([]byte, string) { return r.manifest(repository) }))
 		var mediaType string

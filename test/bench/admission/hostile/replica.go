@@ -44,7 +44,7 @@ func (owner) Origin(_ context.Context, _ string, pod *corev1.Pod) (feature.Origi
 // timeout is cmd/webhook's default time for a call.
 const timeout = 8 * time.Second
 
-// serve runs a replica: it prints its address, and answers until the context ends.
+// serve runs a replica, which prints its address and answers until the context ends.
 func serve(ctx context.Context, plainHTTP []string) error {
 	ctrl.SetLogger(logr.Discard())
 	options := admit.Options{
@@ -81,7 +81,7 @@ func memoryLimit(manifest string) (int64, error) {
 	return deployment.Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value(), nil
 }
 
-// process is a replica as its parent sees it.
+// process is a replica that this process has started.
 type process struct {
 	command  *exec.Cmd
 	address  string
@@ -89,13 +89,13 @@ type process struct {
 	enforced string
 }
 
-// start runs this program as a replica, in a memory cgroup where that can be.
+// start runs this program as a replica, in a memory cgroup if the machine allows that.
 func start(ctx context.Context, n int, limit int64, hosts []string) (*process, error) {
 	p := &process{enforced: "the collector's alone"}
 	p.command = exec.CommandContext(ctx, "/proc/self/exe", "-replica", strings.Join(hosts, ","))
 	p.command.Stderr = os.Stderr
 	p.command.Cancel = func() error { return p.command.Process.Signal(syscall.SIGTERM) }
-	// As the webhook has it from its manifest: four fifths of the limit.
+	// The webhook gives its garbage collector four fifths of the container's limit, too.
 	p.command.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", limit/100*80))
 	out, err := p.command.StdoutPipe()
 	if err != nil {
@@ -138,7 +138,7 @@ func confine(name string, pid int, limit int64) (string, error) {
 	return "", errors.New("no memory cgroup")
 }
 
-// peak returns the highest resident memory so far.
+// peak returns the replica's highest resident memory so far.
 func (p *process) peak() (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
@@ -153,7 +153,7 @@ func (p *process) peak() (int64, error) {
 	return kilobytes << 10, err
 }
 
-// charged returns the highest memory that the cgroup counted, with the kernel's
+// charged returns the highest memory that the cgroup counted, including the kernel's
 // buffers.
 func (p *process) charged() string {
 	for _, file := range []string{"memory.max_usage_in_bytes", "memory.peak"} {

@@ -23,11 +23,11 @@ const (
 	patience = 10 * time.Second
 	// again is the Retry-After of a 429.
 	again = time.Second
-	// between lies between two ordinary pods of a sender.
+	// between is the time between two ordinary pods of a sender.
 	between = 20 * time.Millisecond
 )
 
-// senders are the API servers.
+// senders send calls to the replicas as API servers do.
 type senders struct {
 	replicas   []*process
 	registries *registries
@@ -109,7 +109,7 @@ func (s *senders) ordinary(ctx context.Context, client *http.Client, g int, t *t
 	for n := 0; ctx.Err() == nil; n++ {
 		call := s.registries.ordinary(g*10 + n%10)
 		began := time.Now()
-		// A pod that came before the end of the wave is answered after it.
+		// A call that began before the end of the wave may be answered after it.
 		t.ordinary(s.insist(context.WithoutCancel(ctx), client, g+n, call), time.Since(began))
 		select {
 		case <-ticker.C:
@@ -123,8 +123,8 @@ const (
 	busy     = "turned away"
 )
 
-// insist calls as the API server does: after status 429 it waits for a second and
-// calls again, until the webhook's time is up.
+// insist sends a call as the API server does. After status 429 insist waits for a
+// second and sends the call again, until its patience has ended.
 func (s *senders) insist(ctx context.Context, client *http.Client, n int, call []byte) string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

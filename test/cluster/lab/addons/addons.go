@@ -19,18 +19,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// images returns how to make each image of the cluster's own pods.
+// images returns the functions that make the images of the cluster's own pods.
 func images(l *state.Lab) map[string]func() (v1.Image, error) {
 	static := func(file, as, user string) func() (v1.Image, error) {
 		return func() (v1.Image, error) {
-			// Not compressed: it never leaves this machine.
+			// The image is not compressed, because it never leaves this machine.
 			return oci.Static(l.Path("bin", file), as, oci.Config{User: user}, oci.Uncompressed)
 		}
 	}
 	return map[string]func() (v1.Image, error){
 		"pause:1":                         static("pause", "pause", "65535:65535"),
 		"coredns:" + state.CoreDNSVersion: static("coredns", "coredns", ""),
-		// cert-manager's chart wants its images to name a user that is not root.
+		// cert-manager's chart requires images that name a user other than root.
 		"cert-manager-controller:" + state.CertManagerVersion: static("controller", "controller", "1000"),
 		"cert-manager-webhook:" + state.CertManagerVersion:    static("webhook", "webhook", "1000"),
 		"cert-manager-cainjector:" + state.CertManagerVersion: static("cainjector", "cainjector", "1000"),
@@ -55,8 +55,8 @@ func Install(ctx context.Context, l *state.Lab) error {
 	return kubectl.Run(ctx, l, all, "apply", "--server-side", "--validate=false", "-f", "-")
 }
 
-// pushImages runs before the first pod exists: a kubelet that misses an image tries
-// again only after 10 s.
+// pushImages pushes all images before the first pod exists. A kubelet that misses an
+// image tries again only after 10 s.
 func pushImages(ctx context.Context, l *state.Lab) error {
 	var jobs []func() error
 	for name, build := range images(l) {
@@ -89,7 +89,8 @@ func AwaitInstalled(ctx context.Context, l *state.Lab) error {
 	)
 }
 
-// probeCertManager has a certificate issued, which takes all three programs.
+// probeCertManager lets cert-manager issue a certificate, which needs all three
+// programs.
 func probeCertManager(ctx context.Context, l *state.Lab, limit string) error {
 	probe, err := config.Render("certmanager-probe.yaml", config.Values(l, state.Node{}))
 	if err != nil {

@@ -68,7 +68,7 @@ func Programs() []Program {
 	}
 }
 
-// MetricsServer is built only if a caller needs metrics; a demo does not.
+// MetricsServer is not among Programs, because a demo needs no metrics.
 var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
 
 // Make builds each program that the cache lacks, and links all into the state
@@ -120,8 +120,8 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// cached returns the directory of a program's files, and builds them first where no
-// checkout has.
+// cached returns the directory of a program's files. cached builds them if no checkout
+// has built them yet.
 func cached(ctx context.Context, l *state.Lab, cache string, p Program, step string) (string, error) {
 	source := filepath.Join(l.Sources, p.name)
 	key, err := p.key(source)
@@ -132,7 +132,8 @@ func cached(ctx context.Context, l *state.Lab, cache string, p Program, step str
 	if exists(dir) {
 		return dir, nil
 	}
-	// One builds, the others wait: two cold builds at once take twice as long.
+	// One checkout builds and the others wait, because two cold builds at once take twice as
+	// long.
 	unlock, err := wait.Lock(ctx, dir+".lock", func() { l.Say("%s is being built for another checkout, waiting", key) })
 	if err != nil {
 		return "", err
@@ -206,7 +207,7 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GO111MODULE=on")
-	// Killed, it would leave its compilers running.
+	// A killed go command would leave its compilers running.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
@@ -286,7 +287,7 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return err
 	}
 	defer os.RemoveAll(chart)
-	// Releases of the chart are made in this way.
+	// A release of the chart renames this file in the same way.
 	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
 		return err
 	}

@@ -15,8 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The versions that this package names are built.
-func TestProgramsHaveTheVersionsThatAreNamed(t *testing.T) {
+// The test compares the versions in the programs' go.mod files with those that this
+// package names.
+func TestProgramsHaveTheNamedVersions(t *testing.T) {
 	l, err := state.Open(t.TempDir())
 	require.NoError(t, err)
 	for _, p := range Programs() {
@@ -26,7 +27,7 @@ func TestProgramsHaveTheVersionsThatAreNamed(t *testing.T) {
 	}
 }
 
-func TestKeyChangesWithWhatIsBuilt(t *testing.T) {
+func TestKeyChangesWithSourcesAndFlags(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, data string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))

@@ -24,7 +24,7 @@ type progress struct {
 	title    string
 	began    time.Time
 	terminal bool
-	total    int // how many lines are expected; 0 is unknown
+	total    int // the expected number of lines; 0 if unknown
 
 	mu   sync.Mutex
 	what string
@@ -46,8 +46,8 @@ func newProgress(l *state.Lab, title string) *progress {
 	return p
 }
 
-// show prints the line every second, or every 15 to a file: often enough to
-// see that it moves, seldom enough to read.
+// show prints the line every second on a terminal. In a file a line every 15 s is
+// enough.
 func (p *progress) show() {
 	every := 15 * time.Second
 	if p.terminal {

@@ -16,11 +16,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// Groups are the host's hierarchies: either one of version 2, or one for each controller
-// of version 1. Some hosts have an empty one of version 2 beside.
+// Groups are the host's cgroup hierarchies. A host has one hierarchy of version 2, or
+// one for each controller of version 1. Some hosts with version 1 also have an empty
+// hierarchy of version 2.
 type Groups struct {
-	joined  []string // those that processes are put into
-	all     []string // those that programs may make directories in
+	joined  []string // hierarchies that processes join
+	all     []string // hierarchies in which programs may make directories
 	unified bool
 }
 
@@ -83,7 +84,8 @@ func (g Groups) Make(name string) error {
 	return nil
 }
 
-// delegate passes the controllers of a kubelet on to the cgroups below (version 2).
+// delegate passes the controllers that a kubelet needs on to the cgroups below (version
+// 2).
 func delegate(dir string) error {
 	for _, controller := range []string{"cpuset", "cpu", "memory", "pids"} {
 		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
@@ -124,8 +126,8 @@ func (g Groups) Dirs(name string) []string {
 	return dirs
 }
 
-// freezeFile returns the file that freezes a cgroup with all below, and the words to
-// write and to read there.
+// freezeFile returns the file that freezes a cgroup and those below, and the words to
+// write and to read.
 func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) {
 	if g.unified {
 		value := map[bool]string{true: "1", false: "0"}[frozen]
@@ -152,7 +154,7 @@ func (g Groups) Freeze(ctx context.Context, name string, frozen bool) error {
 		state = filepath.Join(filepath.Dir(file), "cgroup.events")
 	}
 	return wait.Poll(ctx, 10*time.Second, "freezer of "+name, func() error {
-		// Processes that fork meanwhile can need the request again.
+		// A process that forks meanwhile can make a second write necessary.
 		if err := os.WriteFile(file, []byte(write), 0); err != nil {
 			return err
 		}
@@ -175,7 +177,7 @@ func (g Groups) IsFrozen(name string) bool {
 }
 
 // Drop removes a cgroup and those below. The caller has killed their processes, so the
-// kernel lets go of them soon.
+// cgroups are empty soon.
 func (g Groups) Drop(ctx context.Context, name string) error {
 	for _, root := range g.all {
 		dir := filepath.Join(root, name)

@@ -19,7 +19,7 @@ var templateFiles embed.FS
 
 var templates = template.Must(template.ParseFS(templateFiles, "templates/*"))
 
-// CertManagerValues returns the settings of cert-manager's chart, before they are rendered.
+// CertManagerValues returns the template of the settings of cert-manager's chart.
 func CertManagerValues() string {
 	data, err := templateFiles.ReadFile("templates/certmanager-values.yaml")
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/worker"
 )
 
-// Start starts etcd, the registry and the API server, and the workers beside, up to
-// their container runtimes.
+// Start starts etcd, the registry and the API server. At the same time Start starts the
+// workers, up to their container runtimes.
 func Start(ctx context.Context, l *state.Lab) error {
 	if err := os.RemoveAll(l.Path("log")); err != nil {
 		return err
@@ -31,7 +31,7 @@ func Start(ctx context.Context, l *state.Lab) error {
 			return err
 		}
 	}
-	// Pods of any user write there.
+	// Pods of any user write into this directory.
 	if err := os.Chmod(l.SharedDir(), 0o777); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func Start(ctx context.Context, l *state.Lab) error {
 	return writeKubeconfig(l)
 }
 
-// allowPlainHTTP tells the nodes' containerd of registries without TLS.
+// allowPlainHTTP makes the nodes' containerd use registries without TLS.
 func allowPlainHTTP(l *state.Lab, cp state.Node, registries ...string) error {
 	for _, registry := range registries {
 		values := config.Values(l, cp)
@@ -121,7 +121,8 @@ func StartControllers(ctx context.Context, l *state.Lab) error {
 			if err != nil {
 				return err
 			}
-			// The administrator's own rights are among these, so somebody else must bind them.
+			// These bindings give the administrator its own rights, so another account must create
+			// them.
 			return kubectl.Run(ctx, l, manifest, "--kubeconfig", l.Path("conf", "super-admin.conf"),
 				"--server", fmt.Sprintf("https://127.0.0.1:%d", l.Saved.APIPort), "create", "--validate=false", "-f", "-")
 		},

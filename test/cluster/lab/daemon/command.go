@@ -9,7 +9,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The components of the control plane and of a worker, in the order of their start.
+// These are the components of the control plane and of a worker, in the order of their
+// start.
 var (
 	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "api-forward", "registry-forward", Metrics}
 	workerComponents  = []string{"containerd", "kubelet", "proxy"}
@@ -70,7 +71,8 @@ func Command(l *state.Lab, n state.Node, component string) []string {
 func etcd(l *state.Lab) []string {
 	const client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
 	return []string{"etcd", "--name=cp", "--data-dir=" + l.Path("etcd"), "--log-level=warn",
-		// A machine that goes down takes the whole cluster with it; a process that is killed loses nothing.
+		// Without fsync a killed etcd loses nothing, and a crash of the machine ends the whole
+		// cluster anyway.
 		"--unsafe-no-fsync",
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=cp=" + peer}
@@ -95,7 +97,8 @@ func apiServer(l *state.Lab) []string {
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file=" + pki("front-proxy-client.crt"),
 		"--proxy-client-key-file=" + pki("front-proxy-client.key"),
-		// The control plane has no kube-proxy: webhooks are called at their pods' addresses.
+		// The control plane has no kube-proxy, so the API server calls webhooks at their pods'
+		// addresses.
 		"--enable-aggregator-routing",
 		"--audit-policy-file=" + l.AuditPolicy(), "--audit-log-path=" + l.AuditLog(), "--audit-log-maxsize=100",
 		"--profiling=false", "--event-ttl=1h"}
@@ -110,23 +113,26 @@ func controllerManager(l *state.Lab) []string {
 		"--cluster-signing-cert-file=" + l.Path("pki", "ca.crt"), "--cluster-signing-key-file=" + l.Path("pki", "ca.key"),
 		"--leader-elect=false", "--bind-address=127.0.0.1", "--profiling=false",
 		"--kube-api-qps=100", "--kube-api-burst=200",
-		// See the kubelet's configuration: a node that fails is NotReady after 10 s.
+		// A failed node is NotReady after 10 s (see the kubelet's configuration).
 		"--node-monitor-period=1s", "--node-monitor-grace-period=10s",
-		// Half the time in which there are new metrics.
+		// This period is half of the time between two metrics.
 		"--horizontal-pod-autoscaler-sync-period=5s"}
 }
 
-// metricsCommand runs metrics-server beside the control plane and in no pod: an
-// aggregated API that went away with its node would disturb every client's discovery.
+// metricsCommand returns the command of metrics-server, which runs beside the control
+// plane and in no pod. An aggregated API that vanished with its node would disturb
+// every client's discovery.
 func metricsCommand(l *state.Lab) []string {
 	conf := l.Path("conf", "metrics.conf")
 	return []string{"metrics-server",
 		"--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf, "--authorization-kubeconfig=" + conf,
 		"--bind-address=" + state.ControlAddress, "--secure-port=" + state.MetricsPort,
-		// The API server's serves for this address, too: no key has to be made.
+		// The API server's certificate is valid for this address, too, so no other key is
+		// needed.
 		"--tls-cert-file=" + l.Path("pki", "apiserver.crt"), "--tls-private-key-file=" + l.Path("pki", "apiserver.key"),
 		// The kubelets sign their certificates themselves.
 		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",
-		// The shortest there is, and a kubelet that is cut off does not use it up.
+		// 10 s is the shortest resolution. A request to a kubelet that is cut off ends in half
+		// of that time.
 		"--metric-resolution=10s", "--kubelet-request-timeout=5s"}
 }

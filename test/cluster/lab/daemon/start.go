@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// Start starts a component that does not run. Some components end at once where their
+// Start starts a component that does not run. Some components end at once if their
 // server does not answer yet, so Start waits for that server first.
 func Start(ctx context.Context, l *state.Lab, n state.Node, component string) error {
 	if process.PID(l, n.Name, component) != 0 {
@@ -53,8 +53,8 @@ func Start(ctx context.Context, l *state.Lab, n state.Node, component string) er
 	return process.Start(ctx, l, p)
 }
 
-// forwarded returns the place of a forwarder's port on the host: 0 before the first
-// start, and the same port ever after. Other components have none.
+// forwarded returns the place of a forwarder's port on the host. The port is 0 before
+// the first start, and never changes after it. Other components have no port.
 func forwarded(l *state.Lab, component string) *int {
 	switch component {
 	case "api-forward":

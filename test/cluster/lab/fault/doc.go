@@ -4,6 +4,6 @@
 // Package fault breaks the nodes of a cluster that is up, and repairs them: a cut
 // link, a crash, a freeze, a killed component.
 //
-// A fault leaves no trace to its victims, and nothing repairs it but the opposite
-// call or the end of the cluster.
+// A process cannot tell an injected fault from a real one. Only the opposite call, or
+// the end of the cluster, repairs a fault.
 package fault

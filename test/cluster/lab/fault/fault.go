@@ -20,8 +20,8 @@ import (
 // Injector breaks the nodes of a cluster that is up, and repairs them.
 type Injector struct{ *state.Lab }
 
-// Cut takes a worker's network away: its daemons and pods run on, nothing
-// crosses its link in either direction.
+// Cut takes down a worker's link, so no packet crosses it in either direction. The
+// worker's daemons and pods run on.
 func (i Injector) Cut(ctx context.Context, name string) error {
 	n, err := i.worker(name)
 	if err != nil {
@@ -30,7 +30,7 @@ func (i Injector) Cut(ctx context.Context, name string) error {
 	return network.IP(ctx, i.Lab, state.ControlPlane, "link set "+n.Link()+" down")
 }
 
-// Heal gives a worker its network back.
+// Heal brings a worker's link up again.
 func (i Injector) Heal(ctx context.Context, name string) error {
 	n, err := i.worker(name)
 	if err != nil {
@@ -72,8 +72,8 @@ func (i Injector) Boot(ctx context.Context, name string) error {
 	return worker.Serve(ctx, i.Lab, n)
 }
 
-// Kill ends a component with SIGKILL and returns when it is dead. Nothing
-// starts it again but Start.
+// Kill ends a component with SIGKILL and returns when it is dead. Only Start starts the
+// component again.
 func (i Injector) Kill(ctx context.Context, name, component string) error {
 	n, err := i.Component(name, component)
 	if err != nil {
@@ -98,11 +98,11 @@ func (i Injector) Start(ctx context.Context, name, component string) error {
 	return daemon.Start(ctx, i.Lab, n, component)
 }
 
-// Freeze stops every process of a node, pods included, without a trace to
-// them, and returns when all stand still.
+// Freeze freezes every process of a node, also in pods, and returns when all are
+// frozen. The processes get no signal.
 func (i Injector) Freeze(ctx context.Context, name string) error { return i.setFrozen(ctx, name, true) }
 
-// Thaw lets the processes of a node go on.
+// Thaw lets the processes of a node continue.
 func (i Injector) Thaw(ctx context.Context, name string) error { return i.setFrozen(ctx, name, false) }
 
 // setFrozen freezes or thaws a node that is up.

@@ -21,7 +21,7 @@ func Command(ctx context.Context, l *state.Lab, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs kubectl with an input; a failure is an error with the output.
+// Run runs kubectl with an input. The error of a failure contains the output.
 func Run(ctx context.Context, l *state.Lab, stdin []byte, args ...string) error {
 	cmd := Command(ctx, l, args...)
 	cmd.Stdin = bytes.NewReader(stdin)

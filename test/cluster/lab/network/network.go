@@ -40,7 +40,7 @@ func Bridge(ctx context.Context, l *state.Lab) error {
 
 // Connect links a worker to the bridge, and sets the routes to pods on both ends.
 func Connect(ctx context.Context, l *state.Lab, n state.Node) error {
-	// The kernel removes a dead node's link in its own time.
+	// The kernel may not have removed a crashed node's link yet.
 	_ = IP(ctx, l, state.ControlPlane, "link del "+n.Link())
 	err := IP(ctx, l, state.ControlPlane,
 		fmt.Sprintf("link add %s type veth peer name eth0 netns %d", n.Link(), process.PID(l, n.Name, state.Holder)),

@@ -44,15 +44,15 @@ type Process struct {
 	Files      []*os.File // passed on from number 3
 }
 
-// record identifies a process for good: the kernel uses a PID again, but not with the
-// same start time.
+// record identifies a process. The kernel may use a PID again, but never with the same
+// start time.
 type record struct {
 	pid   int
 	start string
 }
 
-// StartLimit bounds the start of a process on a machine that is busy with everything
-// else. Usually a start takes milliseconds.
+// StartLimit bounds the start of a process on a busy machine. Usually a start takes
+// milliseconds.
 const StartLimit = 30 * time.Second
 
 // Start starts a process that outlives this one, and returns when it runs
@@ -127,7 +127,8 @@ func launcher(ctx context.Context, l *state.Lab, p Process, socket string) (*exe
 	return cmd, nil
 }
 
-// peer returns the PID, in this process's numbering, of the process that connected.
+// peer returns the PID of the process that connected, as this process's namespace
+// numbers it.
 func peer(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -146,7 +147,8 @@ func peer(conn *net.UnixConn) (int, error) {
 	return int(cred.Pid), nil
 }
 
-// StartTime returns the instant of a process's start, as the kernel counts.
+// StartTime returns the instant of a process's start, in the kernel's clock ticks since
+// boot.
 func StartTime(pid int) (string, error) {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -155,8 +157,8 @@ func StartTime(pid int) (string, error) {
 	return parseStartTime(string(stat))
 }
 
-// parseStartTime takes field 22 of /proc/PID/stat; field 2 is a name in
-// parentheses that may hold anything.
+// parseStartTime returns field 22 of /proc/PID/stat. Field 2 is a name in parentheses,
+// which may contain spaces and parentheses.
 func parseStartTime(stat string) (string, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {
@@ -185,9 +187,9 @@ func PID(l *state.Lab, node, name string) int {
 	return r.pid
 }
 
-// Recall finds a cluster whose state was deleted under it (git clean does that). The
-// first process of the cluster runs a program in the state directory and reported to a
-// socket there; its command line has both.
+// Recall finds a running cluster whose state directory was deleted, for example by git
+// clean. The command line of the cluster's first process names a program and a socket
+// in that directory.
 func Recall(l *state.Lab) error {
 	if PID(l, state.ControlPlane, state.Holder) != 0 {
 		return nil
@@ -225,8 +227,8 @@ func note(l *state.Lab, node, name string, r record) error {
 	return os.WriteFile(l.RecordFile(node, name), fmt.Appendf(nil, "%d %s\n", r.pid, r.start), 0o644)
 }
 
-// End kills a process and returns when it is dead; for a holder, when
-// everything in its PID namespace is.
+// End kills a process and returns when it is dead. A holder is dead only when all
+// processes in its PID namespace are dead.
 func End(ctx context.Context, l *state.Lab, node, name string) error {
 	pid := PID(l, node, name)
 	if pid == 0 {
@@ -240,7 +242,8 @@ func End(ctx context.Context, l *state.Lab, node, name string) error {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	// From here on the file means this process, if it still is the recorded one.
+	// The pidfd now names one process for good. The record shows whether it is the right
+	// process.
 	if PID(l, node, name) != pid {
 		return nil
 	}
@@ -250,15 +253,15 @@ func End(ctx context.Context, l *state.Lab, node, name string) error {
 	return awaitDeath(ctx, fd, name+" on "+node)
 }
 
-// deathLimit is generous, because the kernel frees a node's memory and mounts before
-// its holder counts as dead.
+// deathLimit is long, because the kernel frees a node's memory and mounts before its
+// holder counts as dead.
 const deathLimit = 30 * time.Second
 
 // awaitDeath waits until the process of a pidfd is dead.
 func awaitDeath(ctx context.Context, pidfd int, what string) error {
 	deadline := time.Now().Add(deathLimit)
 	for ctx.Err() == nil && time.Now().Before(deadline) {
-		// In slices, so that a cancelled context is noticed.
+		// Each poll is short, so that the loop notices a cancelled context.
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 200)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for the end of %s: %w", what, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-func TestStartTimeIsParsedForRunningProcesses(t *testing.T) {
+func TestOnlyRunningProcessesHaveAStartTime(t *testing.T) {
 	stat := "42 (a) b (c)) S 1 " + strings.Repeat("0 ", 17) + "98765 1 2 3"
 	start, err := parseStartTime(stat)
 	require.NoError(t, err)
@@ -29,7 +29,7 @@ func TestStartTimeIsParsedForRunningProcesses(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func TestPIDIsNotBelievedWithoutItsStartTime(t *testing.T) {
+func TestPIDNeedsItsRecordedStartTime(t *testing.T) {
 	l := &state.Lab{Root: t.TempDir()}
 	require.NoError(t, os.Mkdir(l.Path("run"), 0o755))
 	assert.Zero(t, PID(l, "n1", "kubelet"))

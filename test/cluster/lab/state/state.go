@@ -17,24 +17,24 @@ import (
 	"time"
 )
 
-// KubernetesVersion is the version of every Kubernetes program in the cluster.
-// The build refuses a programs/kubernetes/go.mod that says otherwise.
+// KubernetesVersion is the version of every Kubernetes program in the cluster. The
+// build refuses a programs/kubernetes/go.mod with another version.
 const KubernetesVersion = "v1.37.1"
 
 // CertManagerVersion is the last version with all programs in cert-manager's module.
-// Later versions have theirs in nested modules, which no proxy serves. The cainjector
-// alone is of a later version (programs/cainjector says why).
+// Later versions have their programs in nested modules, which no proxy serves. Only the
+// cainjector is of a later version (programs/cainjector says why).
 const CertManagerVersion = "v1.11.5"
 
 // CoreDNSVersion is the tag of CoreDNS and of its image.
 const CoreDNSVersion = "v1.14.7"
 
-// FeatureGates differ from the version's defaults, in the API server and in the
-// kubelets alike. Users of other clusters may set lifecycle.stopSignal; without its
-// gate the API server drops the field.
+// FeatureGates are the gates that differ from the version's defaults, in the API server
+// and in the kubelets alike. Users of other clusters may set lifecycle.stopSignal;
+// without its gate the API server drops the field.
 const FeatureGates = "--feature-gates=ContainerStopSignals=true"
 
-// Addresses within the cluster. No other network sees them.
+// These addresses are valid only within the cluster.
 const (
 	ControlAddress = "10.213.0.1"
 	PodNetwork     = "10.214.0.0/16"
@@ -45,7 +45,8 @@ const (
 	// RegistryInCluster is the image registry's name in image references of pods.
 	RegistryInCluster = ControlAddress + ":5000"
 
-	// PrivateRegistry is the same registry for pulls with a login, and no others.
+	// PrivateRegistry is the same registry at an address that requires a login and allows
+	// only pulls.
 	PrivateRegistry = ControlAddress + ":5001"
 	PrivateUser     = "puller"
 	PrivatePassword = "open-sesame"
@@ -57,7 +58,7 @@ const ControlPlane = "cp"
 // Holder is the first process of a node, which holds the node's namespaces.
 const Holder = "holder"
 
-// SharedMount is where every worker has the host's directory [Lab.SharedDir].
+// SharedMount is the path of the host's directory [Lab.SharedDir] on every worker.
 const SharedMount = "/var/lib/shared"
 
 // maxDir bounds the state directory's name. The name of a socket has at most 107 bytes,
@@ -86,7 +87,7 @@ type Saved struct {
 	Kubernetes   string `json:"kubernetes"`
 	APIPort      int    `json:"apiPort"`
 	RegistryPort int    `json:"registryPort"`
-	Metrics      bool   `json:"metrics"` // AddMetrics has added them
+	Metrics      bool   `json:"metrics"` // whether AddMetrics has finished
 }
 
 // Open returns the lab of a state directory. An empty dir means the environment's
@@ -106,7 +107,7 @@ func Open(dir string) (*Lab, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	// The nodes mount over these, and would lose sight of the state.
+	// The nodes mount over these directories, which would hide the state from them.
 	for _, hidden := range []string{"/run", "/var/lib", "/var/log", "/proc", "/sys"} {
 		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
 			return nil, fmt.Errorf("state directory %s: must not be below %s", dir, hidden)
@@ -138,7 +139,7 @@ func Repository() (string, error) {
 	}
 }
 
-// Load reads the saved facts; without a file there are none.
+// Load reads the saved facts. Without a file all facts are zero.
 func (l *Lab) Load() error {
 	data, err := os.ReadFile(l.Path("cluster.json"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -173,7 +174,8 @@ func (l *Lab) Cgroup() string {
 // Dir returns the state directory.
 func (l *Lab) Dir() string { return l.Root }
 
-// Kubeconfig returns the file that makes any client on this host administrator of the cluster.
+// Kubeconfig returns the kubeconfig of the cluster's administrator, for clients on this
+// host.
 func (l *Lab) Kubeconfig() string { return l.Path("kubeconfig") }
 
 // SharedDir returns the directory that every worker mounts at [SharedMount].
@@ -184,8 +186,8 @@ func (l *Lab) Registry() string {
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(l.Saved.RegistryPort))
 }
 
-// AuditLog returns the file with the API server's record of the requests that pods made, one JSON
-// object (audit.k8s.io/v1 Event) a line.
+// AuditLog returns the API server's record of the requests that pods made. Each line is
+// a JSON object (audit.k8s.io/v1 Event).
 func (l *Lab) AuditLog() string { return l.Path("log", "audit.log") }
 
 // AuditPolicy returns the file that tells the API server which requests to record.

@@ -34,7 +34,7 @@ func TestStateDirectoryComesFromTheEnvironment(t *testing.T) {
 	assert.DirExists(t, filepath.Join(filepath.Dir(l.Dir()), "test", "cluster"))
 }
 
-func TestTwoDirectoriesAreTwoCgroups(t *testing.T) {
+func TestEachStateDirectoryHasItsOwnCgroup(t *testing.T) {
 	one, other := &Lab{Root: "/a/.cluster"}, &Lab{Root: "/b/.cluster"}
 	assert.NotEqual(t, one.Cgroup(), other.Cgroup())
 	assert.Len(t, one.Cgroup(), len("metaparticle-")+8)

@@ -39,12 +39,12 @@ func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err 
 	}
 }
 
-// pollInterval is short beside the usual wait (tens of milliseconds and more) and long
-// beside the cost of one look.
+// pollInterval is short compared with the usual wait (tens of milliseconds and more),
+// and long compared with the cost of one call.
 const pollInterval = 20 * time.Millisecond
 
-// Poll asks again and again until done has no error. The error of a wait in vain names
-// what did not come.
+// Poll calls done until done returns no error. The error after the limit names the
+// awaited condition.
 func Poll(ctx context.Context, limit time.Duration, what string, done func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -84,6 +84,6 @@ func Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ReadyLimit bounds each wait for something to become ready on a machine that
-// is busy with something else; each takes seconds.
+// ReadyLimit bounds each wait for a component to become ready on a busy machine.
+// Usually such a wait takes seconds.
 const ReadyLimit = 2 * time.Minute

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLockIsOneAtATime(t *testing.T) {
+func TestLockHasOneOwnerAtATime(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lock")
 	unlock, err := Lock(t.Context(), file, func() { t.Error("nobody else has it") })
 	require.NoError(t, err)
@@ -37,7 +37,7 @@ func TestLockIsOneAtATime(t *testing.T) {
 	assert.NoError(t, <-taken)
 }
 
-func TestPollNamesWhatDidNotCome(t *testing.T) {
+func TestPollErrorNamesTheAwaitedCondition(t *testing.T) {
 	calls := 0
 	require.NoError(t, Poll(t.Context(), time.Minute, "it", func() error {
 		calls++

@@ -43,7 +43,7 @@ type App struct {
 	Name string
 	// Record is the name under which the application must be alone; empty means Name.
 	Record string
-	// Replicas is 3 if zero: one on each node.
+	// Replicas of zero means 3, one on each node.
 	Replicas int32
 	// Annotations are those of the workload.
 	Annotations map[string]string
@@ -105,7 +105,7 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": a.Name}, Annotations: a.Template},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: &a.Grace,
-			// One pod runs on each node, as long as there are nodes.
+			// One pod runs on each node, if there are enough nodes.
 			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
 				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
 				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.Name}},
@@ -272,13 +272,14 @@ func Restarts(s *space.Space, a App) (sum int32) {
 // Scale sets the replicas of an application's Deployment.
 func Scale(s *space.Space, a App, replicas int32) {
 	s.Helper()
-	// kubectl scale sends a patch as well, because the Deployment's controller writes too.
+	// Scale sends a patch, as kubectl scale does, because the Deployment's controller also
+	// writes the object.
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
 	_, err := s.Client.AppsV1().Deployments(s.Namespace).Patch(s.Context(), a.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(s, err)
 }
 
-// Suffering returns a singleton that a fault is about to cost its slot.
+// Suffering returns a singleton for a fault that costs the holder its slot.
 func Suffering(name string) App {
 	a := Singleton(name)
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()

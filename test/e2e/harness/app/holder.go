@@ -18,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Vacant tells whether no process of a record lives. Ask only while no pod can start.
+// Vacant tells whether no process of a record lives. Call Vacant only while no pod can
+// start.
 func Vacant(s *space.Space, name string) bool {
 	s.Helper()
 	vacant, err := record.Vacant(s.Dir, name)
@@ -26,8 +27,8 @@ func Vacant(s *space.Space, name string) bool {
 	return vacant
 }
 
-// HandsOver deletes the holder of an application with a lasting lease, and demands a
-// takeover by a release. The kubelet may learn of the deletion late, so the vacancy of
+// HandsOver deletes the holder of an application with a lasting lease, and requires a
+// handover by a release. The kubelet may learn of the deletion late, so the vacancy of
 // the slot counts.
 func HandsOver(s *space.Space, a App) {
 	s.Helper()
@@ -38,7 +39,8 @@ func HandsOver(s *space.Space, a App) {
 	assert.Less(s, VacancyAfter(s, a, before), lease.Released, "%s: by a release", a.Name)
 }
 
-// After returns the application that runs now, or nil if it is still the earlier one.
+// After returns the process that runs the application now, or nil if that is still the
+// process before.
 func After(s *space.Space, a App, before *record.Process) *record.Process {
 	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
 		return now
@@ -83,8 +85,8 @@ func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
 }
 
 // Yields asks the holder to hand over, and returns the next holder and the number of
-// requests. A pod that yields waits for a second. On a machine that stalls the pod may
-// have its slot back before a standby has seen the release.
+// requests. A pod that yields competes again after a second. On a machine that stalls,
+// that pod may take its slot again before a standby has seen the release.
 func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
 	s.Helper()
 	slot := lease.OfDeployment(a.Name)

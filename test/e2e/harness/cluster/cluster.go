@@ -19,11 +19,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 )
 
-// The cluster of the tests, after [Connect].
+// Connect sets these variables of the tests' cluster.
 var (
 	Config *rest.Config
 	Client kubernetes.Interface
-	// Lab injects faults and shares its clock; nil on a cluster of the user's own.
+	// Lab is the test cluster, which can inject faults. Lab is nil on a cluster of the
+	// user's own.
 	Lab *lab.Cluster
 	// Kubeconfig is the file for kubectl.
 	Kubeconfig string

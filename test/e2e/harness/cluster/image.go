@@ -12,13 +12,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// Image is the image of test/app. UserImage has a numeric user, as security-minded
-// people build theirs, and QuitImage a stop signal of its own.
+// Image is the image of test/app. UserImage has a numeric user, and QuitImage has a
+// stop signal of its own.
 var Image, UserImage, QuitImage string
 
-// pushApp builds test/app and pushes its images to a registry; nodes may pull them by
-// another name of that registry. Only the images have the entrypoint. References name
-// digests, because nodes may still have images of another day.
+// pushApp builds test/app and pushes its images to a registry, from which nodes may
+// pull by another name. Only the images have the entrypoint; the pods name no command.
+// References name digests, because nodes may have older images under the same tag.
 func pushApp(ctx context.Context, push, pull string) error {
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {

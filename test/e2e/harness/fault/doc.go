@@ -4,6 +4,6 @@
 // Package fault breaks the cluster and pods, and repairs both at the end of the test.
 //
 // [Node] cuts, freezes or crashes a node; [Component] kills a daemon. A test that
-// breaks a node or the control plane is not parallel: the others share them.
-// [OfPods] lists the faults that one pod suffers alone.
+// breaks a node or the control plane is not parallel, because all tests share these.
+// [OfPods] lists the faults that affect only one pod.
 package fault

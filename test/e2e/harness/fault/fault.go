@@ -84,7 +84,7 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 const startsWithin = 2 * time.Second
 
 // revive starts the dead components of a node, as an init system would, and tells
-// whether there was any. All nodes share the inotify instances of one machine, and a
+// whether any was dead. All nodes share the inotify instances of one machine, and a
 // kubelet or kube-proxy that gets none ends at its start. A node without kube-proxy is
 // Ready, but no agent there reaches the API server.
 func revive(ctx context.Context, node string) (ended bool) {
@@ -97,7 +97,7 @@ func revive(ctx context.Context, node string) (ended bool) {
 	return ended
 }
 
-// AwaitNode waits until a node is Ready and nothing keeps pods from it.
+// AwaitNode waits until a node is Ready and has no taint.
 func AwaitNode(t *testing.T, name string) {
 	t.Helper()
 	started := time.Now()

@@ -38,10 +38,11 @@ func OfPods() []Fault {
 		{"pod deleted", lease.Handover, app.DeletePod, false},
 		{"child killed", lease.Handover, kill(process.Child), false},
 		{"shim killed", lease.Handover, kill(process.Shim), false},
-		// A new agent resumes the hold, unless it sits in a back-off.
+		// A new agent resumes the hold, unless its container waits in a back-off.
 		{"agent killed", lease.Takeover, kill(process.Agent), true},
 		{"agent and shim killed", lease.Takeover, kill(process.Agent, process.Shim), false},
-		// containerd's shim is above both containers, so the agent may die with the child.
+		// containerd's shim is the parent of both containers, so the agent may die with the
+		// child.
 		{"containerd's shim killed", lease.Takeover, kill(process.RuntimeShim), true},
 	}
 }

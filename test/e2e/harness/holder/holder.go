@@ -57,7 +57,7 @@ func (h *Holder) Suffers(do func()) {
 }
 
 // TakenOver waits for the next application. The old application must be dead at its
-// deadline, and the next one may start only after the expiry, but soon.
+// deadline. The next application must start after the expiry, and soon after it.
 func (h *Holder) TakenOver() *record.Process {
 	h.Helper()
 	b := lease.Budget(h.T, lease.Fault)
@@ -76,7 +76,7 @@ func (h *Holder) TakenOver() *record.Process {
 	return next
 }
 
-// Process returns a process from the record, as the record is now.
+// Process returns a process from the current record.
 func (h Holder) Process(id string) record.Process {
 	h.Helper()
 	for _, p := range h.Record(h.App.RecordName()) {

@@ -60,7 +60,7 @@ func Manifest(s *space.Space, object any) string {
 	return string(data)
 }
 
-// Debug adds an ephemeral container to the application's, and waits for its end.
+// Debug adds an ephemeral container to the application's pod, and waits for its end.
 func Debug(s *space.Space, pod *corev1.Pod) {
 	s.Helper()
 	Must(s, "", "debug", pod.Name, "--image="+cluster.Image, "--target=app", "--container=look", "--profile=general", "--quiet",
@@ -75,5 +75,6 @@ func Debug(s *space.Space, pod *corev1.Pod) {
 	})
 }
 
-// RolloutTimeout ends before [Timeout], so that kubectl reports what it waited for.
+// RolloutTimeout ends before [Timeout], so that kubectl itself reports the unfinished
+// rollout.
 const RolloutTimeout = "--timeout=170s"

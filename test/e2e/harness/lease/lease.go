@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Short is the shortest lease: 4.67 s to renew, 1.33 s to stop (plus 1 s to be
-// killed), 2 s of margin.
+// Short is the shortest lease. Its holder has 4.67 s to renew and 1.33 s to stop (plus
+// 1 s to be killed). The margin is 2 s.
 const Short = 10 * time.Second
 
 const (
@@ -38,7 +38,7 @@ func OfDeployment(name string) string {
 // to start again on any machine.
 const Long = 2 * time.Minute
 
-// Hold returns the hold that a slot's Lease names. The API server is asked, because a
+// Hold returns the hold that a slot's Lease names. Hold asks the API server, because a
 // watch may be late.
 func Hold(s *space.Space, slot string) string {
 	s.Helper()
@@ -63,7 +63,7 @@ func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	require.NoError(s, err)
 }
 
-// Steal makes a stranger, no pod, the holder of a slot.
+// Steal makes a stranger that is not a pod the holder of a slot.
 func Steal(s *space.Space, slot string) {
 	s.Helper()
 	thief, now := "thief", metav1.NowMicro()
@@ -79,9 +79,9 @@ func GiveBack(s *space.Space, slot string) {
 	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
 }
 
-// Fault is the lease for tests of losses. A holder survives 5.6 s without
-// renewal, while a busy machine stalls for 3 s. The tests wait for the expiry, so the lease
-// is no longer than that takes.
+// Fault is the lease for tests of losses. A holder survives 5.6 s without renewal,
+// while a busy machine stalls for 3 s. The tests wait for the expiry, so the lease is
+// not longer than these stalls require.
 const Fault = 20 * time.Second
 
 // Budget returns the division of a lease.
@@ -91,8 +91,8 @@ func Budget(t *testing.T, d time.Duration) api.Budget {
 	return b
 }
 
-// Renewed returns the instant of a slot's last renewal, on the record's clock. The API
-// server is asked, because a watch may be late.
+// Renewed returns the instant of a slot's last renewal, on the record's clock. Renewed
+// asks the API server, because a watch may be late.
 func Renewed(s *space.Space, slot string) time.Duration {
 	s.Helper()
 	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})

@@ -24,8 +24,8 @@ import (
 // Waiter is the last init container of the gate "pod".
 const Waiter Role = "waiter"
 
-// Role tells the part of a process in its pod. Each name of a program that is none of
-// ours is a role, too.
+// Role tells the part of a process in its pod. The role of a program that is not ours
+// is the program's name.
 type Role string
 
 const (
@@ -42,15 +42,15 @@ const (
 	RuntimeShim Role = "containerd-shim"
 )
 
-// Process is a process of a pod, as it was found.
+// Process describes a process of a pod at the time when Of found it.
 type Process struct {
 	PID, parent int
-	// started is the start time, which tells the process from a later one of its number.
+	// started is the start time. A later process with the same PID has another one.
 	started string
 	Role    Role
 }
 
-// Of returns the processes of a pod, children in the order of their start.
+// Of returns the processes of a pod, and containerd's shims above its agent and shims.
 func Of(pod *corev1.Pod) []Process {
 	var found []Process
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -102,7 +102,7 @@ func born(dir string) (parent int, started string, ok bool) {
 	if err != nil {
 		return 0, "", false
 	}
-	// The name of a program may hold anything.
+	// The program's name in field 2 may contain spaces and parentheses.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	parent, err = strconv.Atoi(fields[1])
 	return parent, fields[19], err == nil
@@ -150,7 +150,8 @@ func Find(pod *corev1.Pod, r Role) *Process {
 	return nil
 }
 
-// Signal sends a signal to a pod's process in a role, and tells whether there was one.
+// Signal sends a signal to a pod's process in a role, and tells whether there was such
+// a process.
 func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
 	s.Helper()
 	p := Find(pod, r)
@@ -167,16 +168,15 @@ func (p *Process) Signal(signal unix.Signal) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	// Another process may have got the number before the pidfd was opened. Only the start
-	// time identifies a process: an exec changes the command line, the parent's death the
-	// parent.
+	// Another process may have got the PID before the pidfd was opened. Only the start time
+	// identifies a process, because its command line and its parent can change.
 	if _, started, ok := born(fmt.Sprintf("/proc/%d", p.PID)); !ok || started != p.started {
 		return false
 	}
 	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
 }
 
-// MustSignal sends a signal to a pod's process, which has to be there.
+// MustSignal sends a signal to a pod's process in a role, which must exist.
 func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
 	s.Helper()
 	require.NotNil(s, pod)
@@ -205,8 +205,8 @@ func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	return thaw
 }
 
-// Main returns the application's first process, or nil: in a gated pod the shim's
-// child, otherwise the first process of the container.
+// Main returns the application's first process, or nil. In a gated pod that is the
+// shim's child, otherwise the first process of the container.
 func Main(pod *corev1.Pod) *Process {
 	all := Of(pod)
 	for _, p := range all {
@@ -222,7 +222,7 @@ func Main(pod *corev1.Pod) *Process {
 	return nil
 }
 
-// SignalMain signals the application's first process, which has to be there.
+// SignalMain signals the application's first process, which must exist.
 func SignalMain(s *space.Space, pod *corev1.Pod, signal unix.Signal) {
 	s.Helper()
 	p := Main(pod)

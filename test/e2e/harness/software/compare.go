@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// logged is a log up to its end, or the error of its reading.
+// logged is a whole log, or the error of reading it.
 type logged struct {
 	text string
 	err  error
@@ -50,12 +50,13 @@ type Specimen struct {
 	Lives []life
 }
 
-// pairs is the number of pairs of pods that may differ. Real applications also differ by
-// themselves: gunicorn's handler of SIGCHLD cannot log in the middle of another line.
+// pairs is the number of pairs of pods that may differ. Two ungated runs of a real
+// application may differ, too: gunicorn's handler of SIGCHLD cannot log in the middle
+// of another line.
 const pairs = 3
 
-// compare leads pairs of pods, gated and ungated, through the same lives. All ends must be
-// equal, and in one of a few pairs the logs, too.
+// compare treats the two pods of a pair, gated and ungated, in the same way. All ends
+// must be equal. The logs of at least one pair must be equal, too.
 func (w Software) compare(t *testing.T) {
 	for n := range pairs {
 		differ := w.pair(t)
@@ -71,7 +72,7 @@ func (w Software) compare(t *testing.T) {
 func (w Software) pair(t *testing.T) (differ []string) {
 	s := space.New(t)
 	template := w.Template(t, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-	// The test is not about losses, so a long lease survives a starved machine.
+	// With a long lease a starved machine loses no slot.
 	claim := map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "1m"}
 	plain, gated := NewSpecimen(s, w, "plain", nil, template), NewSpecimen(s, w, "gated", claim, template)
 	done := w.live(plain, gated)
@@ -95,7 +96,8 @@ func (w Software) pair(t *testing.T) (differ []string) {
 	return differ
 }
 
-// live leads two pods through the same lives, and returns the cause of each end.
+// live reloads, stops and kills both pods in the same way, and returns the cause of
+// each end.
 func (w Software) live(plain, gated *Specimen) (done []string) {
 	both := func(do func(*Specimen)) {
 		do(plain)
@@ -199,7 +201,7 @@ func (p *Specimen) Start() {
 	p.awaitLogged(1, p.w.Started, p.w.Boots)
 }
 
-// notTheLog matches the end of an answer without a log, although its status was good. The
+// notTheLog matches the end of an answer with a good status, but without a log. The
 // kubelet got no answer from its runtime, or no inotify instance from the machine that
 // all nodes share.
 var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
@@ -214,8 +216,8 @@ func (p *Specimen) readLog(previous bool) (string, error) {
 	return string(log), err
 }
 
-// FollowLog follows the log of a run to its end. The pod is about to be deleted, and its log
-// with it.
+// FollowLog follows the log of a run to its end. The caller deletes the pod next, which
+// deletes the log, too.
 func (p *Specimen) FollowLog() {
 	p.Helper()
 	follow := func() (io.ReadCloser, error) {
@@ -263,9 +265,9 @@ func (p *Specimen) awaitReloaded() {
 	p.Await(ServeTimeout, p.Name+" serves after its reload", func() bool { return p.w.Serves(p.Space, p.Pod(p.Name)) })
 }
 
-// awaitEnd waits until the present run has ended and the next one has begun. Then its whole
-// log is the previous one. A client that followed the log might miss its end on a starved
-// machine.
+// awaitEnd waits until the present run has ended and the next one has begun. Then the
+// kubelet has the whole log of the ended run as the previous log. A client that
+// followed the log might miss its end on a starved machine.
 func (p *Specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated
@@ -301,12 +303,12 @@ func (p *Specimen) AwaitDeleted() {
 	}
 }
 
-// The patterns match what differs between any two runs: addresses in hexadecimal, and
-// numbers, which are times, process ids, sizes and durations.
+// The patterns match text that differs between any two runs: hexadecimal addresses, and
+// numbers (times, process ids, sizes and durations).
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
-	// The kernel names no sender outside of the container. The shim sends the signal from
-	// inside.
+	// The kernel does not name a sender outside of the container. The shim sends the signal
+	// from inside.
 	sender  = regexp.MustCompile(` from [0-9]+\b`)
 	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
 	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)

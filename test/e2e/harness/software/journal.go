@@ -23,14 +23,15 @@ import (
 // Journal is a series of numbers that a client writes while the application is killed. The
 // application must keep each acknowledged number for ever.
 type Journal struct {
-	// Client is a command that reads statements, one a line, and answers each with a line.
+	// Client is a command that reads statements, one per line, and answers each with a line.
 	Client []string
 	// Prepare is a statement for the beginning; empty means none.
 	Prepare string
-	// Keep returns the statement that keeps a number, and Yes tells its good answers.
+	// Keep returns the statement that stores a number, and Yes tells whether an answer
+	// acknowledges it.
 	Keep func(n int) string
 	Yes  func(answer string) bool
-	// Read is the statement that answers with a line for each number.
+	// Read is the statement whose answer has a line for each stored number.
 	Read string
 
 	mu           sync.Mutex
@@ -62,9 +63,9 @@ func (j *Journal) begin(t *Trial) {
 // kubectl exec may lose its first line, and redis-cli once waited for ten minutes.
 const answerTimeout = 10 * time.Second
 
-// write starts to write number after number, until the application ends or stop is called.
-// The function returns after the first acknowledgement, so that a fault comes amid the
-// writing. The result is false if no number can be written.
+// write starts to write number after number, until the application ends or stop is
+// called. The function returns after the first acknowledgement, so that a fault comes
+// during the writing. The result is false if no number can be written.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {
@@ -97,7 +98,8 @@ func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) 
 	return nil, false
 }
 
-// converse sends statements and reads their answers until one is not good.
+// converse sends statements and reads the answers, until an answer acknowledges
+// nothing.
 func (j *Journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge func()) {
 	for {
 		j.mu.Lock()
@@ -122,7 +124,7 @@ func (j *Journal) check(t *Trial) {
 	}
 	var lost []int
 	read := false
-	// A stream may lose lines, so the journal is read again.
+	// A stream may lose lines, so check reads the journal again.
 	t.Within(ServeTimeout, func() bool {
 		_, holder := t.Living()
 		if holder == nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// Trial is a deployed software that is killed again and again.
+// Trial is a deployed application that the test kills again and again.
 type Trial struct {
 	*families
 	w    Software
@@ -35,7 +35,7 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends returns the faults of the trial, more than ten.
+// ends returns the faults of the trial, which are more than ten.
 func (t *Trial) ends() []fault.Fault {
 	// A server that is asked to stop may wait for its clients, as PostgreSQL does.
 	polite := func(strike func(*space.Space, *corev1.Pod)) func(*space.Space, *corev1.Pod) {
@@ -47,7 +47,7 @@ func (t *Trial) ends() []fault.Fault {
 	main := func(signal unix.Signal) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) { process.SignalMain(s, pod, signal) }
 	}
-	// The test application's child is known by the name of its program, which no other has.
+	// The fault "child killed" finds a child by the name of the test application's program.
 	others := slices.DeleteFunc(fault.OfPods(), func(f fault.Fault) bool { return f.Name == "child killed" })
 	add := func(name string, vacancy time.Duration, strike func(*space.Space, *corev1.Pod)) {
 		others = append(others, fault.Fault{Name: name, Vacancy: vacancy, Strike: strike})
@@ -123,7 +123,7 @@ func (t *Trial) endure(b fault.Fault) {
 	before, victim := t.busy()
 	killed := process.Find(victim, process.Agent)
 	b.Strike(t.Space, victim)
-	struck := time.Now() // the killed agent renewed only before
+	struck := time.Now() // all renewals of the killed agent are earlier
 	what := fmt.Sprintf("%s in %s", b.Name, victim.Name)
 	survived := false
 	t.Await(ServeTimeout, "one runs again after "+what, func() bool {
@@ -151,7 +151,7 @@ func (t *Trial) endure(b fault.Fault) {
 
 // busy returns the living application, with a client that writes to its journal. On a
 // starved machine the application may lose its slot at any time, and then busy returns
-// the next one.
+// the next application.
 func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves a client", func() bool {

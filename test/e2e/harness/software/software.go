@@ -33,9 +33,9 @@ import (
 // Software describes one of the images of test/image/apps, as people deploy it.
 type Software struct {
 	Name string
-	// Port is the port of its service; 0 means none.
+	// Port is the port of the software's service; 0 means none.
 	Port int32
-	// Data is the mount point of its volume; empty means none.
+	// Data is the mount point of the software's volume; empty means none.
 	Data string
 	// Group owns the volume, for an image without root.
 	Group int64
@@ -45,8 +45,8 @@ type Software struct {
 	Serves func(*space.Space, *corev1.Pod) bool
 	// Journal writes numbers that must never be lost; nil means no data.
 	Journal *Journal
-	// Started is a log line of each of its processes at the end of the start, and Boots
-	// their number. The application may serve earlier. Empty means no such line.
+	// Started is the log line of each process that has started, and Boots the number of such
+	// processes. The application may serve earlier. Empty means no such line.
 	Started string
 	Boots   int
 	// Reloaded is its log line after SIGHUP; empty means that no SIGHUP is sent.
@@ -67,8 +67,8 @@ type Software struct {
 // several times that beside four other tests on a small machine.
 const ServeTimeout = 90 * time.Second
 
-// Test protects both promises for real applications: one at a time, and no difference
-// but the gate.
+// Test protects two promises for a real application. One pod at a time runs it, and the
+// gate changes nothing else.
 func (w Software) Test(t *testing.T) {
 	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
 	t.Parallel()
@@ -85,7 +85,8 @@ func (w Software) Test(t *testing.T) {
 // shelf holds the references of the images that are in the cluster's registry.
 var shelf sync.Map
 
-// reference makes an image, once, and pushes it.
+// reference returns the reference of the software's image. The first call makes and
+// pushes the image.
 func (w Software) reference(t *testing.T) string {
 	once, _ := shelf.LoadOrStore(w.Name, sync.OnceValues(func() (string, error) {
 		img, err := apps.Image(context.Background(), w.Name, oci.Uncompressed)

@@ -4,9 +4,9 @@
 // Package space gives each test a namespace of its own. The test watches its pods, Leases
 // and Events, and reads the records of its applications.
 //
-// When a test ends, its space holds all records to the promise: no two
-// applications ran at once, and fencing tokens grew. A failed test leaves a
-// description of the namespace among its artifacts.
+// When a test ends, its space checks all records. No two applications may have run at
+// once, and fencing tokens must have grown. A failed test leaves a description of the
+// namespace among its artifacts.
 //
 // Tests await late reports of the cluster (a status, an Event) for [Soon]. A
 // cluster of the user's own has no records; tests that need them are skipped.

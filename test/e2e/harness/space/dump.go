@@ -21,7 +21,7 @@ import (
 )
 
 // dump describes the namespace of a failed test. The description goes into a file among
-// the test's artifacts, so that the failure itself stays in sight.
+// the test's artifacts, so that the failure itself stays visible.
 func dump(s *Space) {
 	text := describe(s)
 	if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {
@@ -81,7 +81,7 @@ func dumpEvents(s *Space, out *strings.Builder) {
 	}
 }
 
-// eventTime returns the instant of an Event, in whichever field its writer set.
+// eventTime returns the instant of an Event, from the field that its writer has set.
 func eventTime(e *corev1.Event) time.Time {
 	if !e.EventTime.IsZero() {
 		return e.EventTime.Time

@@ -32,7 +32,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Said returns the messages of a pod's Events of a reason, without the pod's address.
+// Said returns the messages of a pod's Events with a reason, with IP instead of the
+// pod's address.
 func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 	var all []string
 	for _, e := range s.Events() {
@@ -45,22 +46,22 @@ func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 }
 
 const (
-	// StartTimeout bounds a first start: an image to pull, three pods to schedule, all
-	// on a machine that five tests share. After a restart of the API server, scheduler
-	// and kubelets reconnect less and less often, up to a minute late.
+	// StartTimeout bounds a first start, on a machine that five tests share. The start pulls
+	// an image and schedules three pods. After a restart of the API server, scheduler and
+	// kubelets may reconnect up to a minute late.
 	StartTimeout = 3 * time.Minute
-	// Soon bounds what comes by itself and has no promised time: a status, an Event, the
+	// Soon bounds a late report without a promised time, such as a status, an Event or the
 	// answer of a stream. A machine that stalls may delay each of them for seconds.
 	Soon = 30 * time.Second
-	// Turn is the interval at which a condition is checked again if nothing changed in
-	// the namespace: records are files, which send no events.
+	// Turn is the interval between two checks of a condition while nothing changes in the
+	// namespace. Records are files, which send no events.
 	Turn = 10 * time.Millisecond
 	// Fresh is the greatest age of a running application's last stamp, on a machine
 	// that is busy.
 	Fresh = 300 * time.Millisecond
 )
 
-// Keep tells to keep the namespaces of failed tests.
+// Keep tells whether the namespaces of failed tests are kept.
 var Keep bool
 
 // Space is a namespace of a test's own, with a watch on its objects.
@@ -71,7 +72,7 @@ type Space struct {
 	// Dir is the host's directory of the namespace's records; empty on a cluster of the
 	// user's own.
 	Dir string
-	// Tolerate tells which overlaps the test's fault makes unavoidable.
+	// Tolerate tells whether the test's fault makes an overlap unavoidable.
 	Tolerate func(record.Overlap) bool
 
 	change chan struct{}
@@ -80,8 +81,8 @@ type Space struct {
 	events corelisters.EventNamespaceLister
 }
 
-// New makes a namespace that opted in, unless change says otherwise. At the end of the
-// test New's cleanup fails the test if two applications of the namespace ran at once.
+// New makes a namespace that has opted in, after the edits of change. The cleanup of
+// the space fails the test if two applications of the namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -107,7 +108,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 			remove(s)
 		}
 		if !t.Failed() && !testing.Verbose() {
-			// A person who waits sees the progress; go test itself prints the failures.
+			// This line shows the progress to a person; go test itself prints the failures.
 			fmt.Printf("passed %s %.0fs\n", t.Name(), time.Since(since).Seconds())
 		}
 	})
@@ -159,7 +160,7 @@ func watch(s *Space, ctx context.Context) {
 	factory.WaitForCacheSync(ctx.Done())
 }
 
-// Changed wakes the conditions that wait.
+// Changed makes a waiting function check its condition again.
 func (s *Space) Changed() {
 	select {
 	case s.change <- struct{}{}:
@@ -183,7 +184,7 @@ func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	}
 }
 
-// Within waits until the condition holds, and tells whether it did in time.
+// Within waits until the condition holds, and tells whether the condition held in time.
 func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -213,7 +214,7 @@ func (s *Space) Remark(format string, args ...any) {
 	}
 }
 
-// Pods returns the pods of a workload: those with the label app=name.
+// Pods returns the pods of a workload, by the label app.
 func (s *Space) Pods(app string) []*corev1.Pod {
 	pods, err := s.pods.List(labels.SelectorFromSet(labels.Set{"app": app}))
 	require.NoError(s, err)
@@ -272,7 +273,7 @@ func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	return holder
 }
 
-// Record returns the record of a name, or skips the test where there are no records.
+// Record returns the record of a name, or skips the test on a cluster without records.
 func (s *Space) Record(name string) record.Record {
 	s.Helper()
 	if s.Dir == "" {
@@ -292,7 +293,8 @@ func (s *Space) Running(name string) *record.Process {
 	return &running[len(running)-1]
 }
 
-// judge fails the test if a record of the namespace breaks the promise.
+// judge fails the test if a record shows two applications at once, or a token that did
+// not grow.
 func judge(s *Space) {
 	if s.Dir == "" {
 		return

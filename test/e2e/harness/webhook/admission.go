@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// DryRun makes a request change nothing; admission is the same.
+// DryRun makes a request store nothing. The admission is the same as without it.
 var DryRun = []string{metav1.DryRunAll}
 
 // Try proposes a pod to the API server by dry run.
@@ -26,8 +26,8 @@ func Try(s *space.Space, pod *corev1.Pod) (*corev1.Pod, error) {
 	return s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// Refused proposes a pod and demands a refusal with a message. A busy API server may
-// fail to ask the webhook, and is then asked again.
+// Refused proposes a pod and requires a refusal with a message. If a busy API server
+// fails to call the webhook, Refused tries again.
 func Refused(s *space.Space, pod *corev1.Pod, message string) {
 	s.Helper()
 	var err error

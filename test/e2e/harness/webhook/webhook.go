@@ -29,7 +29,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// The names of the installed objects, as manifests/ has them.
+// These are the names of the installed objects in manifests/.
 const (
 	Namespace     = "metaparticle-system"
 	Name          = "metaparticle-webhook"
@@ -49,7 +49,8 @@ func Scale(t *testing.T, replicas int32) {
 	t.Helper()
 	ctx := context.Background()
 	deployments := cluster.Client.AppsV1().Deployments(Namespace)
-	// A patch, as kubectl scale sends: the Deployment's controller writes, too.
+	// Scale sends a patch, as kubectl scale does, because the Deployment's controller also
+	// writes the object.
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
 	_, err := deployments.Patch(ctx, Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(t, err)
@@ -86,7 +87,7 @@ func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	// Forwarding from 127.0.0.1:12345 -> 10250
+	// The first line is such as: Forwarding from 127.0.0.1:12345 -> 10250
 	line, err := bufio.NewReader(out).ReadString('\n')
 	fields := strings.Fields(line)
 	if err != nil || len(fields) < 3 {
@@ -94,7 +95,7 @@ func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 		return nil, nil, fmt.Errorf("port-forward to %s: %q, %w", pod, line, cmp.Or(err, io.ErrUnexpectedEOF))
 	}
 	secured := tls.Dialer{Config: &tls.Config{
-		ServerName: Name + "." + Namespace + ".svc", InsecureSkipVerify: true, //nolint:gosec // It is looked at, not trusted.
+		ServerName: Name + "." + Namespace + ".svc", InsecureSkipVerify: true, //nolint:gosec // The caller reads the certificate and does not trust it.
 	}}
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return secured.DialContext(ctx, "tcp", fields[2])

@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// demands causes a fault for a row, and checks the consequences that the rules promise.
+type demands struct {
+	*recovery
+	slot   string
+	budget api.Budget
+	former *pod          // the holder at the time of the cause
+	at     time.Duration // the instant of the cause
+}
+
+// ready waits until the world is healthy: a child runs, and all other pods have been
+// standbys for a while. After a violation ready returns false.
+func (d *demands) ready() bool {
+	if !d.quiet("the row before") {
+		return false
+	}
+	d.do(func() {
+		for _, p := range d.pods {
+			for _, c := range p.containers {
+				c.failures = 0
+			}
+		}
+	})
+	return d.pass(between(d.rng, time.Second, time.Second+d.budget.Renew))
+}
+
+// stopStandbys stops all pods but the holder.
+func (d *demands) stopStandbys() {
+	d.do(func() {
+		holder := d.checks.holder(d.slot).pod()
+		for _, p := range slices.Clone(d.pods) {
+			if p != holder {
+				p.stop()
+			}
+		}
+	})
+	d.pass(d.grace + left)
+}
+
+// once applies a cause to the holder's child, and returns the child.
+func (d *demands) once(cause func(*child)) *child {
+	var c *child
+	d.do(func() {
+		c = d.checks.holder(d.slot)
+		cause(c)
+		d.former, d.at = c.pod(), d.now()
+	})
+	return c
+}
+
+// each returns a cause that applies the given cause to all children of the hold.
+func (d *demands) each(cause func(*child)) func(*child) {
+	return func(c *child) {
+		for _, other := range d.alive(c.hold) {
+			cause(other)
+		}
+	}
+}
+
+// alive returns the living children of a hold.
+func (d *demands) alive(hold string) []*child {
+	return slices.DeleteFunc(slices.Clone(d.checks.alive), func(c *child) bool { return c.hold != hold })
+}
+
+// handover demands that another child begins soon after the holder's children are dead.
+func (d *demands) handover(cause func(*child)) {
+	var all []*child
+	c := d.once(func(c *child) { all = d.alive(c.hold); cause(c) })
+	dead := func() bool { return !slices.ContainsFunc(all, func(c *child) bool { return c.alive }) }
+	if !d.until(d.grace+left+time.Second, dead) {
+		d.fail(stopped, "%s lives on", c.name)
+		return
+	}
+	end := d.lastEnd()
+	if !d.until(time.Minute, d.free(c)) {
+		d.fail(nobody, "nobody holds a minute after %s is dead", c.name)
+		return
+	}
+	d.do(func() {
+		if next := d.next(c); next.began-end > quick*time.Duration(len(d.slots)) {
+			d.violate(nobody, "%s began %v after %s was dead", next.name, next.began-end, c.name)
+		}
+	})
+}
+
+// notByFormer demands that another pod holds next. A pod that yields lets the other
+// pods go first.
+func (d *demands) notByFormer() {
+	d.do(func() {
+		if c := d.checks.holder(d.slot); c != nil && c.pod() == d.former {
+			d.violate(nobody, "%s yielded to itself", d.former.name)
+		}
+	})
+}
+
+// expiry demands that another child begins as soon as the slot has expired.
+func (d *demands) expiry(cause func(*child)) { d.expiryWithin(0, cause) }
+
+// expiryWithin demands that another child begins in time after the slot has expired, by
+// the slowest clock. The argument more prolongs that time.
+func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
+	c := d.once(cause)
+	slack := late + more + quick*time.Duration(len(d.slots))
+	bound := time.Duration(float64(d.budget.Duration)/(1-skew)) + slack
+	// An agent that gets no replies may still store one more renewal.
+	if most := bound + d.budget.Renew + 2*time.Second; !d.until(most, d.free(c)) {
+		d.fail(nobody, "nobody holds after %v", most)
+		return
+	}
+	d.do(func() {
+		next := d.next(c)
+		var last time.Duration
+		for _, slot := range d.slots {
+			last = max(last, d.checks.renewals[key(slot, c.pod().identity(), c.hold)].at)
+		}
+		if next.began-last > bound {
+			d.violate(nobody, "%s began %v after the last renewal", next.name, next.began-last)
+		}
+	})
+}
+
+// undisturbed demands that no child stops for twice the duration.
+func (d *demands) undisturbed(cause func(*child)) {
+	c := d.once(cause)
+	d.pass(2 * d.budget.Duration)
+	d.stillRuns(c)
+}
+
+// stillRuns demands that the child has not been stopped.
+func (d *demands) stillRuns(c *child) {
+	d.do(func() {
+		if !c.alive || c.asked {
+			d.violate(stopped, "%s was stopped", c.name)
+		}
+	})
+}
+
+// safely applies the cause, and demands nothing but the invariants.
+func (d *demands) safely(cause func(*child)) {
+	d.once(func(c *child) {
+		// A child that stops at once would not need the deadline.
+		d.each(ignoreStop)(c)
+		cause(c)
+	})
+	d.pass(d.budget.Duration * 13 / 10)
+	d.do(func() { d.weather = fair })
+}
+
+// free returns a condition that is true once another child runs under the slot.
+func (d *demands) free(before *child) func() bool {
+	return func() bool { return d.next(before) != nil }
+}
+
+// next returns a child that began after the cause; nil if there is none. The earlier
+// child may be frozen, and alive. With two containers, the hold continues if one
+// container is back before the other is dead.
+func (d *demands) next(before *child) *child {
+	for _, c := range d.checks.alive {
+		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {
+			return c
+		}
+	}
+	return nil
+}
+
+// lastEnd returns the instant at which the last child ended.
+func (d *demands) lastEnd() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.checks.ends[len(d.checks.ends)-1].at
+}
+
+// fail violates the invariant, for a caller without the mutex.
+func (d *demands) fail(invariant, what string, args ...any) {
+	d.do(func() { d.violate(invariant, what, args...) })
+}

@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"hash/fnv"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// engine runs the events of a world, with the true time, the mutex and the random
+// sources. Each event runs in a function that holds the mutex.
+type engine struct {
+	history
+	mu    sync.Mutex
+	seed  uint64
+	rng   *rand.Rand // only the script draws from it
+	group sync.WaitGroup
+	// ctx is the ancestor of every context of the world.
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// source returns the random source of one actor.
+func (e *engine) source(actor string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(actor))
+	return rand.New(rand.NewPCG(e.seed, h.Sum64()))
+}
+
+// after runs f after the duration, with the mutex held.
+func (e *engine) after(d time.Duration, f func()) {
+	time.AfterFunc(max(d, 1), func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.ctx.Err() == nil {
+			f()
+		}
+	})
+}
+
+// pass waits for the duration, and returns false if the run has failed.
+func (e *engine) pass(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-e.failed:
+		return false
+	}
+}
+
+// until waits for a condition, and returns false if the condition is not true within
+// the bound. The pauses between two checks grow with the bound.
+func (e *engine) until(bound time.Duration, f func() bool) bool {
+	for end := e.now() + bound; ; {
+		e.mu.Lock()
+		ok := f()
+		e.mu.Unlock()
+		if ok {
+			return true
+		}
+		if e.now() >= end || !e.pass(max(5*time.Millisecond, bound/20000)+time.Duration(e.rng.IntN(1000))) {
+			return false
+		}
+	}
+}
+
+// do runs f with the mutex held, for the script.
+func (e *engine) do(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f()
+}
+
+// between returns a random duration in [least, most), to the nanosecond.
+func between(r *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(r.Int64N(int64(most-least)))
+}
+
+func chance(r *rand.Rand, p float64) bool { return r.Float64() < p }
+
+func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }

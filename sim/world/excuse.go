@@ -1,0 +1,34 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import "github.com/metaparticle-io/metaparticle/api"
+
+// lingering bounds the time for which a child runs on after its machine woke past the
+// deadline. In this time the wall clock is set right, the shim notices that, and
+// freezes the child.
+const lingering = setRight + quick
+
+// absent reports whether docs/guarantees.md excuses the child from exclusivity. An
+// excused child is frozen, alone or with its machine. Or its machine has just woken
+// from a pause that outlasted the slot. Or the child is an endpoint that its pod could
+// not remove.
+func (l *checks) absent(c *child, slot string) bool {
+	n := c.pod().node
+	if c.excused || n.paused || c.still {
+		return true
+	}
+	if !l.expired(c, slot) {
+		return false
+	}
+	r := l.renewals[key(slot, c.pod().identity(), c.hold)]
+	return n.wokeAt > r.at && l.now() <= n.wokeAt+lingering ||
+		c.pod().gate == api.GateReadiness && c.pod().shown.unstorable()
+}
+
+// expired reports whether the fastest clock lets a standby take the child's slot.
+func (l *checks) expired(c *child, slot string) bool {
+	r, ok := l.renewals[key(slot, c.pod().identity(), c.hold)]
+	return ok && l.now() > r.free()
+}

@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// checks judges the events of the world by the invariants. The struct has the facts of
+// earlier events, which later events are compared with.
+type checks struct {
+	*engine
+	alive    []*child
+	electors []*elector
+	// tokens has the last token of each slot.
+	tokens map[string]token
+	// renewals has the last stored write of each hold, by slot and hold.
+	renewals map[string]renewal
+	// released has the released holds, by slot and hold.
+	released map[string]bool
+	// started has the starts of applications whose death nothing in their pods can prove,
+	// by slot and hold.
+	started map[string]start
+	// acquired has the last acquisition of each slot.
+	acquired map[string]acquisition
+	ends     []ending
+}
+
+type token struct {
+	hold  string
+	value int64
+}
+
+type renewal struct {
+	at       time.Duration
+	duration time.Duration
+}
+
+// free returns the instant at which the fastest clock lets a standby begin.
+func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
+
+// start is the start of an application by the kubelet, in a boot of the pod's node.
+type start struct {
+	pod  *pod
+	boot string
+}
+
+type acquisition struct {
+	// sent is the instant at which the agent sent the write.
+	sent   time.Duration
+	at     time.Duration
+	holder string
+	hold   string
+}
+
+type ending struct {
+	at    time.Duration
+	child *child
+}
+
+func newChecks(e *engine) *checks {
+	return &checks{
+		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, started: map[string]start{},
+		acquired: map[string]acquisition{},
+	}
+}
+
+// key returns the name of one hold of one slot.
+func key(slot, holder, hold string) string { return slot + " " + holder + " " + hold }
+
+func (c *child) pod() *pod { return c.container.pod }
+
+// has reports whether the child runs under the slot.
+func (c *child) has(slot string) bool {
+	return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return t.Slot == slot })
+}
+
+// holder returns the child that runs under the slot; nil if no child does.
+func (l *checks) holder(slot string) *child {
+	for _, c := range l.alive {
+		if c.has(slot) {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"maps"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// gateRows returns the rows of pods without shims, whose gate is "pod" or "readiness".
+func gateRows(d *demands, gate api.Gate) map[string]func() {
+	all := withoutShims{d, d.starting()}.rows()
+	if gate == api.GatePod {
+		maps.Copy(all, podRows{d, d.starting()}.rows())
+	} else {
+		maps.Copy(all, readinessRows{d}.rows())
+	}
+	return all
+}
+
+// starting bounds the time from an acquisition to the start of the application. In a
+// pod of the gate "pod", "agent wait" ends in that time, and the kubelet starts the
+// containers.
+func (d *demands) starting() time.Duration {
+	if d.templates[0].gate == api.GatePod {
+		return time.Second
+	}
+	return 0
+}
+
+// withoutShims has the rows of both gates.
+type withoutShims struct {
+	*demands
+	starts time.Duration // the bound of starting
+}
+
+func (r withoutShims) rows() map[string]func() {
+	processes, machines, requests := processRows{r.demands}, machineRows{r.demands}, requestRows{r.demands}
+	return map[string]func(){
+		"node gone":                         func() { r.expiryWithin(r.starts, func(c *child) { c.pod().node.crash() }) },
+		"network gone":                      func() { r.expiryWithin(r.starts, func(c *child) { c.pod().node.cut(true, true) }) },
+		"replies gone":                      func() { r.expiryWithin(r.starts, func(c *child) { c.pod().node.cut(false, true) }) },
+		"node suspended":                    func() { r.expiryWithin(r.starts, func(c *child) { c.pod().node.freeze() }) },
+		"agent in back-off":                 func() { r.expiryWithin(r.starts, func(c *child) { c.pod().agent().kill() }) },
+		"agent frozen":                      func() { r.expiryWithin(r.starts, func(c *child) { c.pod().agent().freezeAlone() }) },
+		"machine paused":                    func() { r.safely(func(c *child) { c.pod().node.pause() }) },
+		"machine paused briefly":            func() { r.undisturbed(machines.pauseBriefly) },
+		"clocks are set and slewed":         func() { r.undisturbed(machines.changeClocks) },
+		"watches end":                       func() { r.undisturbed(requests.breakWatches) },
+		"loop blocked for a moment":         func() { r.undisturbed(processes.blockBriefly) },
+		"API away for less than the budget": requests.outage,
+		"writes fail":                       func() { r.safely(func(*child) { r.weather.puts = pick(r.rng, faults) }) },
+		"replies lost, then writes":         func() { r.safely(requests.loseReplies) },
+	}
+}
+
+// podRows has the rows of the gate "pod".
+type podRows struct {
+	*demands
+	starts time.Duration // the bound of starting
+}
+
+func (r podRows) rows() map[string]func() {
+	return map[string]func(){
+		"agent killed":    func() { r.undisturbed(replaceAgent) },
+		"yield":           func() { r.expiryWithin(r.starts, yield) },
+		"pod deletion":    func() { r.expiryWithin(r.starts, stopPod) },
+		"forced deletion": func() { r.expiryWithin(r.starts, func(c *child) { c.pod().forget() }) },
+		"all restarted":   func() { r.safely(r.replaceYielding) },
+		"loop blocked": func() {
+			r.expiryWithin(r.starts, func(c *child) { c.pod().agent().block(2 * r.budget.Duration) })
+		},
+	}
+}
+
+// replaceYielding replaces the agent while the kubelet restarts all containers for the
+// earlier agent.
+func (r podRows) replaceYielding(c *child) {
+	p := c.pod()
+	yield(c)
+	r.after(between(r.rng, time.Millisecond, 3*time.Second), func() {
+		if a := p.agent(); a != nil {
+			a.kill()
+			p.restartAgent()
+		}
+	})
+}
+
+// readinessRows has the rows of the gate "readiness".
+type readinessRows struct{ *demands }
+
+func (r readinessRows) rows() map[string]func() {
+	return map[string]func(){
+		"agent killed": func() { r.safely(replaceAgent) },
+		"yield":        func() { r.handover(yield); r.notByFormer() },
+		"pod deletion": func() { r.handover(stopPod) },
+		"yield unread": r.unstored,
+		// enroll recognizes such a gate only by the agent's arguments.
+		"opted out, then lease lost": leaseRows(r).unleased,
+	}
+}
+
+// unstored makes the status patches of a yielding pod fail. The pod must stay an
+// endpoint until its status is stored.
+func (r readinessRows) unstored() {
+	c := r.once(func(c *child) {
+		r.weather.patches = pick(r.rng, faults)
+		yield(c)
+	})
+	r.pass(between(r.rng, time.Second, 2*r.budget.Duration))
+	r.do(func() {
+		if !c.alive {
+			r.violate(stopped, "%s is no endpoint any more, though no status can be stored", c.name)
+		}
+		r.weather = fair
+	})
+}

@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// leaseStored checks the invariants at each stored write of a Lease. The argument sent is
+// the instant at which an agent or an elector sent its write.
+func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after version) {
+	var was, is kube.Lease
+	if before.raw != nil {
+		was = *before.lease
+	}
+	is = *after.lease
+	if api.IsNextLease(slot) {
+		l.note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
+		return // no pod holds anything by a next Lease
+	}
+	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
+	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
+	switch {
+	case acquires:
+		l.note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
+		l.checkAcquired(slot, &is, hold)
+		l.checkPaused(slot, &was, &is)
+	case is.Holder == "" && was.Holder != "":
+		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
+		l.checkReleased(by, slot, &was, held)
+	case is.Holder == Unknown && was.Holder == "":
+		l.note(by, "creates %s held by %s for %ds", slot, is.Holder, is.DurationSeconds)
+	case before.raw == nil:
+		l.note(by, "creates %s free", slot)
+	default:
+		l.note(by, "renews %s (version %d)", slot, after.rv)
+	}
+	if is.Holder != "" {
+		for _, c := range l.alive {
+			if !acquires && c.has(slot) && c.pod().identity() == is.Holder && c.hold == hold {
+				l.checkOutlived(c) // a renewal after the deadline excuses nothing
+			}
+		}
+		l.renewals[key(slot, is.Holder, hold)] = renewal{at: l.now(), duration: time.Duration(is.DurationSeconds) * time.Second}
+		if acquires {
+			l.acquired[slot] = acquisition{at: l.now(), holder: is.Holder, hold: hold, sent: sent}
+		} else {
+			l.checkOrder(slot, &is, sent)
+		}
+	}
+}
+
+func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
+	// A hold that ended before its first grant may use its number again.
+	delete(l.released, key(slot, is.Holder, hold))
+	for _, c := range l.alive {
+		if c.has(slot) && !l.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
+			l.violate(twoAtOnce, "%s takes %s (hold %s) while %s of %s lives under hold %s",
+				is.Holder, slot, hold, c.name, c.where, c.hold)
+		}
+	}
+	for _, e := range l.electors {
+		if e.slot == slot && e.working && e.name != is.Holder {
+			l.violate(twoAtOnce, "%s takes %s while %s works", is.Holder, slot, e.name)
+		}
+	}
+}
+
+// checkPaused demands that no pod acquires a paused slot. Another program's elector knows
+// no pauses, and writes no hold.
+func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
+	hold := is.Annotations[api.HoldAnnotation]
+	if _, paused := was.Annotations[api.PausedAnnotation]; paused && hold != was.Annotations[api.HoldAnnotation] {
+		l.violate(pausedTaken, "%s takes %s (hold %s), which is paused", is.Holder, slot, hold)
+	}
+}
+
+func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
+	l.released[key(slot, was.Holder, hold)] = true
+	if was.Holder == Unknown {
+		if c := l.holder(slot); c != nil && !l.absent(c, slot) {
+			l.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
+		}
+		return
+	}
+	if s, ok := l.started[key(slot, was.Holder, hold)]; ok && !s.pod.gone && s.boot == s.pod.node.boot {
+		l.violate(withoutProof, "%s releases %s of hold %s, and nothing proves its application dead", by, slot, hold)
+	}
+	if by != was.Holder {
+		l.violate(freed, "%s frees %s of %s", by, slot, was.Holder)
+	}
+	for _, c := range l.alive {
+		if c.has(slot) && c.pod().identity() == was.Holder {
+			l.violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.name, c.where)
+		}
+	}
+}
+
+// checkOrder demands that a pod acquires its slots in their order. After a later
+// acquisition of an earlier slot, the pod must not renew this slot. The renewal does not
+// count if the agent sent it before that acquisition.
+func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
+	mine := l.acquired[slot]
+	for other, a := range l.acquired {
+		if other < slot && a.holder == is.Holder && mine.holder == is.Holder && a.at > mine.at && sent > a.sent {
+			l.violate(lockOrder, "%s acquired %s at %v and goes on holding %s of %v", is.Holder, other, a.at, slot, mine.at)
+		}
+	}
+}
+
+// checkSwept demands that enroll deletes no Lease under which a child lives.
+func (l *checks) checkSwept(slot string) {
+	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
+		l.violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.where)
+	}
+}

@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// leaseRows has the rows about lost Leases and Roles, and about enroll.
+type leaseRows struct{ *demands }
+
+func (r leaseRows) rows() map[string]func() {
+	return map[string]func(){
+		"lease deleted":                     func() { r.vanished(func(*child) {}) },
+		"lease deleted, enroll's cache old": r.forgetful,
+		"lease deleted, then silence":       r.farewell,
+		"opted out, then Role lost":         func() { r.undisturbed(r.loseRole) },
+		"opted out, then lease lost":        r.unleased,
+	}
+}
+
+// vanished deletes the Lease, and applies a further cause. All pods must wait for a
+// full duration, but not longer.
+func (r leaseRows) vanished(more func(*child)) {
+	c := r.once(func(c *child) {
+		must(r.api.remove("somebody", "Lease", r.slot, "", ""))
+		more(c)
+	})
+	gone := r.now()
+	bound := time.Duration(float64(r.budget.Duration)/(1-skew)) + slowest + time.Second
+	if !r.until(bound, r.free(c)) {
+		r.fail(nobody, "nobody holds %v after the Lease vanished", bound)
+		return
+	}
+	r.do(func() {
+		if early := time.Duration(float64(r.budget.Duration) / (1 + skew)); r.next(c).began-gone < early {
+			r.violate(freed, "%s began %v after the Lease vanished", r.checks.holder(r.slot).name, r.next(c).began-gone)
+		}
+	})
+}
+
+// forgetful deletes the Lease while enroll has just started, with no Role in its cache.
+func (r leaseRows) forgetful() {
+	r.do(func() {
+		for _, e := range slices.Clone(r.enrolls) {
+			e.retire()
+		}
+		r.serial++
+		e := r.newEnroller(fmt.Sprintf("enroll-%d", r.serial))
+		e.cache = cache{at: 1, pinned: true}
+		r.after(r.budget.Duration, func() { e.cache.pinned = false; e.nudge() })
+	})
+	r.vanished(func(*child) {})
+}
+
+// farewell silences the watches after the Lease's deletion, and crashes the holder's
+// node. A living holder would read the Lease anew.
+func (r leaseRows) farewell() {
+	r.do(func() { r.weather.farewell = true })
+	r.vanished(func(c *child) { c.pod().node.crash() })
+}
+
+// loseRole deletes the Role, so no pod can renew until enroll has made it again.
+func (r leaseRows) loseRole(*child) {
+	r.optOut()
+	must(r.api.remove("somebody", "Role", RoleName, "", ""))
+}
+
+// unleased deletes the Lease in a namespace that is opted out. No pod can renew until
+// enroll has made the Lease again. The pods of the row still have their gates.
+func (r leaseRows) unleased() {
+	r.do(r.optOut)
+	r.vanished(func(*child) {})
+}
+
+// optOut removes the namespace's label.
+func (r leaseRows) optOut() {
+	r.optedOut = true
+	r.note("script", "namespace is opted out, gate %s", r.templates[0].gate)
+	for _, e := range r.enrolls {
+		e.nudge()
+	}
+}

@@ -1,0 +1,91 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import "time"
+
+// machineRows has the rows about nodes and their clocks.
+type machineRows struct{ *demands }
+
+func (r machineRows) rows() map[string]func() {
+	return map[string]func(){
+		"node gone":                   func() { r.expiry(func(c *child) { c.pod().node.crash() }) },
+		"node restarts":               r.reboot,
+		"node suspended":              func() { r.expiry(func(c *child) { c.pod().node.freeze() }) },
+		"machine paused":              r.pausedPastLease,
+		"machine paused for a moment": func() { r.undisturbed(r.pauseBriefly) },
+		"clocks are set and slewed":   func() { r.undisturbed(r.changeClocks) },
+	}
+}
+
+// reboot demands that a pod holds soon after its node has booted. The new boot id
+// proves that no process is alive. The pod acquires its Lease again as soon as its shim
+// waits (3 s), or another pod acquires it.
+func (r machineRows) reboot() {
+	c := r.once(func(c *child) { c.pod().node.crash() })
+	n := c.pod().node
+	r.pass(between(r.rng, 10*time.Millisecond, time.Second))
+	slow := chance(r.rng, .5)
+	r.do(func() {
+		for _, container := range c.pod().containers {
+			// The kubelet is pulling the image, so no new shim accounts for the earlier one.
+			container.pending = slow
+		}
+		n.reboot()
+	})
+	up := r.now()
+	r.until(time.Minute, r.free(c))
+	r.do(func() {
+		next := r.next(c)
+		if next == nil || next.began-up > 3*time.Second+2*quick {
+			r.violate(nobody, "nobody holds %v after the reboot", r.now()-up)
+		}
+	})
+}
+
+// pausedPastLease pauses the machine until another pod holds. Then the machine wakes,
+// and the child must be dead as soon as its agent has learned of the other holder.
+func (r machineRows) pausedPastLease() {
+	c := r.once(func(c *child) {
+		// A child that stops at once would not need the agent.
+		r.each(ignoreStop)(c)
+		c.pod().node.pause()
+	})
+	n := c.pod().node
+	bound := slow(r.budget.Duration) + late + quick*time.Duration(len(r.slots))
+	if !r.until(bound, r.free(c)) {
+		r.fail(nobody, "nobody holds %v after the machine was paused", bound)
+		return
+	}
+	r.pass(between(r.rng, 0, r.budget.Duration))
+	r.do(n.unpause)
+	woke := slow(r.noticing())
+	if !r.until(woke, func() bool { return !c.alive }) {
+		r.fail(outlived, "%s lives %v after its machine woke, and another holds its slot", c.name, woke)
+	}
+}
+
+// noticing bounds the time for which a child runs on after its machine woke too late.
+// The machine's clock measures the time, and the API server answers.
+func (r machineRows) noticing() time.Duration {
+	return sum([]part{
+		{"the holder's watch delivers an event, and the agent reads", quick},
+		{"the shim kills and reaps", r.budget.Kill},
+	})
+}
+
+// pauseBriefly pauses the machine for a shorter time than an outage may last.
+func (r machineRows) pauseBriefly(c *child) {
+	n := c.pod().node
+	n.pause()
+	r.after(between(r.rng, 10*time.Millisecond, r.budget.Outage()/2), n.unpause)
+}
+
+// changeClocks gives each clock another rate, and sets each wall clock.
+func (r machineRows) changeClocks(*child) {
+	for _, n := range r.nodes {
+		n.slew()
+		n.step(n.anyStep())
+	}
+}

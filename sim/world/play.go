@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"time"
+)
+
+// New returns the world of a seed, in a synctest bubble. Each Enroller runs a
+// Reconciler that the function enroll returns.
+func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
+	w := &World{reconciler: enroll, remembered: remembered{}}
+	w.seed, w.start, w.failed = seed, time.Now(), make(chan struct{})
+	w.rng = w.source("script")
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	w.api = newServer(w)
+	w.checks = newChecks(&w.engine)
+	w.weather, w.calm, w.latest = fair, true, latest
+	return w
+}
+
+// Play plays the story of the seed, up to the first violation, and ends the world. Odd
+// seeds play chaos and even seeds the table, so the seed alone replays a failure.
+func (w *World) Play() {
+	defer w.end()
+	var story interface{ run() }
+	w.do(func() {
+		if w.seed%2 == 0 {
+			story = newTable(w)
+		} else {
+			story = newChaos(w)
+		}
+	})
+	story.run()
+}
+
+// PlayRollouts plays the story of the seed in which pods of several revisions compete.
+func (w *World) PlayRollouts() {
+	defer w.end()
+	var story *rolling
+	w.do(func() { story = newRolling(w) })
+	story.run()
+}
+
+// end stops all processes, and waits for their goroutines.
+func (w *World) end() {
+	w.do(func() {
+		for _, p := range w.pods {
+			for _, a := range p.agents {
+				a.die()
+			}
+			p.order.endWait()
+			for _, c := range p.containers {
+				for _, s := range c.shims {
+					s.die()
+				}
+			}
+		}
+		for _, e := range w.enrolls {
+			e.die()
+		}
+		w.cancel()
+	})
+	w.group.Wait()
+}

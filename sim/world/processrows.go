@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+)
+
+// processRows has the rows about children, shims and agents.
+type processRows struct{ *demands }
+
+func (r processRows) rows() map[string]func() {
+	return map[string]func(){
+		"the child ends":                    func() { r.handover(r.each(crash)) },
+		"yield":                             func() { r.handover(yield); r.notByFormer() },
+		"pod deletion":                      func() { r.handover(stopPod) },
+		"grace run out":                     func() { r.handover(r.each(func(c *child) { ignoreStop(c); stopPod(c) })) },
+		"forced deletion":                   func() { r.expiry(func(c *child) { c.pod().forget() }) },
+		"shim killed":                       func() { r.handover(r.each(func(c *child) { c.shim.exit() })) },
+		"shim frozen":                       func() { r.undisturbed(func(c *child) { c.shim.freeze() }) },
+		"agent killed":                      func() { r.undisturbed(replaceAgent) },
+		"agent in back-off":                 func() { r.expiry(func(c *child) { c.pod().agent().kill() }) },
+		"agent and shim killed":             func() { r.expiry(r.killBoth) },
+		"agent frozen":                      func() { r.expiry(func(c *child) { c.pod().agent().freezeAlone() }) },
+		"agent replaced, writes lost":       func() { r.safely(r.replaceUnwritable) },
+		"the granted shim never comes back": func() { r.expiry(r.replaceBoth) },
+		"loop blocked":                      func() { r.expiry(func(c *child) { c.pod().agent().block(2 * r.budget.Duration) }) },
+		"loop blocked for a moment":         func() { r.undisturbed(r.blockBriefly) },
+		"container forgotten":               r.forgotten,
+	}
+}
+
+// killBoth kills the agent and its shims at once, so that the agent learns of no death.
+func (r processRows) killBoth(c *child) {
+	c.pod().agent().kill()
+	for _, other := range r.alive(c.hold) {
+		other.shim.exit()
+	}
+	c.pod().restartAgent()
+}
+
+// replaceBoth freezes the granted shim, whose child runs on. A new agent meets a fresh
+// shim of the container.
+func (r processRows) replaceBoth(c *child) {
+	c.shim.freeze()
+	c.pod().agent().kill()
+	c.container.startShim()
+	c.pod().restartAgent()
+}
+
+// replaceUnwritable replaces the agent while no write is stored. The new agent finds
+// the child and the Lease.
+func (r processRows) replaceUnwritable(c *child) {
+	p := c.pod()
+	p.agent().kill()
+	r.weather.unstored = true
+	r.after(between(r.rng, r.budget.Renew, r.budget.RenewDeadline), func() {
+		if !p.stopping && len(p.agents) == 0 {
+			p.startAgent()
+		}
+	})
+}
+
+// blockBriefly blocks the agent's loop for a shorter time than an outage may last.
+func (r processRows) blockBriefly(c *child) {
+	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
+}
+
+// forgotten makes the kubelet forget a container, and start another one beside it, with
+// a new agent. The agent must drain the forgotten container, so that a child of the
+// other runs.
+func (r processRows) forgotten() {
+	var fresh *shimProcess
+	r.once(func(c *child) {
+		c.shim.forgotten = true
+		c.pod().agent().kill()
+		c.container.startShim()
+		fresh = c.container.shims[len(c.container.shims)-1]
+		c.pod().restartAgent()
+	})
+	bound := slow(r.budget.Drain) + r.budget.Kill + 5*time.Second
+	r.until(bound, func() bool { return r.checks.settled(r.slot) })
+	r.do(func() {
+		for _, c := range r.checks.alive {
+			if !c.current() {
+				r.violate(nobody, "%s lives in a container that the kubelet has forgotten", c.name)
+			}
+		}
+		if !r.checks.settled(r.slot) {
+			r.violate(nobody, "nobody holds %v after %s was started beside a forgotten container", bound, fresh.name)
+		}
+	})
+	r.do(func() {
+		for _, p := range r.pods {
+			for _, c := range p.containers {
+				for _, s := range slices.Clone(c.shims) {
+					if s.forgotten {
+						s.exit()
+					}
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,170 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// recovery ends faults, and demands that the slots are in use again.
+type recovery struct {
+	*workloads
+	elector *elector // nil in most worlds
+	person  *person  // nil in most worlds
+}
+
+// heal ends all faults.
+func (r *recovery) heal() {
+	r.calm, r.healed = true, r.now()
+	r.note("script", "heals everything")
+	r.weather = r.climate
+	r.optedOut = false
+	r.api.comeUp()
+	for _, s := range r.api.watches {
+		s.hurry()
+	}
+	if r.elector != nil {
+		r.elector.paused = true
+	}
+	if r.person != nil {
+		r.person.resume()
+	}
+	for _, n := range r.nodes {
+		n.heal()
+	}
+	for _, p := range slices.Clone(r.pods) {
+		p.recover()
+	}
+	if len(r.enrolls) == 0 {
+		r.serial++
+		r.newEnroller(fmt.Sprintf("enroll-%d", r.serial))
+	}
+	r.refill()
+}
+
+// quiet demands that the slots are in use in time, and that no child ends from then on.
+func (r *recovery) quiet(after string) bool {
+	bound := r.settling()
+	// A fault may have a late effect: a child whose last renewals failed drains.
+	for end := r.now() + bound; ; {
+		if !r.until(end-r.now(), r.inUse) {
+			r.do(func() { r.stuckSlots(after, bound) })
+			return false
+		}
+		ends := r.ends()
+		r.do(func() { r.note("script", "settled after %s", after) })
+		// A standby with a mute watch learns of the end of a pause now, not in a handover.
+		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
+			return false
+		}
+		if r.ends() == ends || r.now() > end {
+			return r.steady(20 * time.Second)
+		}
+	}
+}
+
+// inUse reports whether each slot that a healthy pod claims is in use.
+func (r *recovery) inUse() bool { return !slices.ContainsFunc(r.slots, r.stuck) }
+
+// stuck reports whether a healthy pod claims the slot, and no child runs under it.
+func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.checks.settled(slot) }
+
+// stuckSlots violates the invariant nobody for each slot that is not in use after the
+// bound.
+func (r *recovery) stuckSlots(after string, bound time.Duration) {
+	for _, s := range r.slots {
+		if r.stuck(s) {
+			r.violate(nobody, "%s after %s nobody holds %s", bound, after, s)
+		}
+	}
+}
+
+// wanted reports whether a healthy pod claims the slot, and is able to acquire it.
+func (r *recovery) wanted(slot string) bool {
+	return slices.ContainsFunc(r.pods, func(p *pod) bool {
+		return p.healthy() && slices.Contains(p.slots, slot) && !r.barred(p, slot)
+	})
+}
+
+// barred reports whether the pod takes no slot, because another pod holds one of its
+// slots. A pod of a semaphore needs no second slot.
+func (r *recovery) barred(p *pod, slot string) bool {
+	if p.any {
+		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })
+	}
+	return slices.ContainsFunc(p.slots, func(other string) bool {
+		lease, ok := r.api.lease(other)
+		return other != slot && ok && lease.Holder != p.identity() && r.checks.settled(other)
+	})
+}
+
+// ends returns the number of children that have ended.
+func (r *recovery) ends() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.checks.ends)
+}
+
+// steady demands that no child stops, standbys are silent, and holders send only
+// renewals.
+func (r *recovery) steady(last time.Duration) bool {
+	before := map[*agentProcess]int{}
+	ends := r.ends()
+	r.do(func() {
+		for _, p := range r.pods {
+			if a := p.agent(); a != nil {
+				before[a] = a.total()
+			}
+		}
+	})
+	if !r.pass(last) {
+		return false
+	}
+	r.do(func() {
+		for _, child := range r.checks.alive {
+			if child.shim == nil {
+				r.checkRightful(child)
+			}
+		}
+		if len(r.checks.ends) > ends {
+			r.violate(stopped, "%s ended in quiet times", r.checks.ends[ends].child.name)
+		}
+		for _, p := range r.pods {
+			a := p.agent()
+			if n, ok := before[a]; a != nil && ok && r.weather == fair {
+				r.checkChatter(a, a.total()-n, last)
+			}
+		}
+	})
+	return r.verdict == ""
+}
+
+// checkRightful demands of an application without a shim that its pod holds the slots.
+func (r *recovery) checkRightful(child *child) {
+	for _, t := range child.slots {
+		if lease, ok := r.api.lease(t.Slot); !ok || lease.Holder != child.pod().identity() {
+			r.violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, t.Slot)
+		}
+	}
+}
+
+// checkChatter demands that a standby sends no request, and a holder only renewals.
+func (r *recovery) checkChatter(a *agentProcess, sent int, last time.Duration) {
+	held := 0
+	for _, slot := range a.pod.slots {
+		if lease, ok := r.api.lease(slot); ok && lease.Holder == a.pod.identity() {
+			held++
+		}
+	}
+	budget, err := api.NewBudget(a.pod.duration)
+	must(err)
+	most := held * (int(float64(last)*(1+skew)/float64(budget.Renew)) + 1)
+	if sent > most {
+		r.violate(chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.name, held, sent, last, most, a.sent)
+	}
+}

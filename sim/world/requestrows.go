@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+)
+
+// requestRows has the rows about the network, the API server and its answers.
+type requestRows struct{ *demands }
+
+func (r requestRows) rows() map[string]func() {
+	d := r.budget.Duration
+	return map[string]func(){
+		"network gone":                      func() { r.expiry(func(c *child) { c.pod().node.cut(true, true) }) },
+		"replies gone":                      func() { r.expiry(func(c *child) { c.pod().node.cut(false, true) }) },
+		"API away for long":                 r.retaken,
+		"API away for less than the budget": r.outage,
+		"replies lost, then writes":         func() { r.safely(r.loseReplies) },
+		"one lock of two is refused":        func() { r.safely(r.refuseLast) },
+		"second lock is sealed":             r.starving,
+		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.weather.gets = pick(r.rng, faults) }) },
+		"writes fail, reads do not":         func() { r.unwritable(fair) },
+		"writes fail, watches do too":       func() { r.unwritable(weather{watches: forbidden}) },
+		"one pod, writes and watches fail":  r.solitary,
+		"watches end":                       func() { r.undisturbed(r.breakWatches) },
+		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.weather.watches = pick(r.rng, faults) }) },
+		"watches are refused (429)":         func() { r.unseen(weather{watches: busy}) },
+		"watches are refused (403)":         func() { r.unseen(weather{watches: forbidden}) },
+		"watches are never answered":        func() { r.unseen(weather{watches: unheard}) },
+		"idle watches are cut":              func() { r.unseen(weather{idle: between(r.rng, d/20, d/6)}) },
+		"watches fall silent":               func() { r.unseen(weather{silent: true}) },
+	}
+}
+
+func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.rng) }
+
+// outage demands that an outage shorter than the budget stops no child.
+func (r requestRows) outage() {
+	c := r.once(func(*child) { r.api.goDown() })
+	// The outage may begin at any instant, also while requests are on their way. The
+	// holder's clock measures it. The agent's timers run by true time, so they miss the
+	// renewal and the retry by a twelfth.
+	missed := time.Duration(skew * float64(r.budget.Renew+r.budget.Retry))
+	last := time.Duration(float64(r.budget.Outage())/c.pod().node.rate) - missed - 20*time.Millisecond
+	r.pass(last)
+	r.do(r.api.comeUp)
+	r.pass(r.budget.Duration)
+	r.stillRuns(c)
+}
+
+// retaken demands that the previous holder holds first after a long outage. Before
+// that, its hanging request times out, and a pause of at most a second passes.
+func (r requestRows) retaken() {
+	c := r.once(func(*child) { r.api.goDown() })
+	r.pass(between(r.rng, r.budget.Duration*11/10, 2*r.budget.Duration))
+	if c.alive {
+		r.fail(outlived, "%s lives %v into the outage", c.name, r.budget.Duration)
+		return
+	}
+	up := r.now()
+	r.do(r.api.comeUp)
+	r.until(time.Minute, r.free(c))
+	bound := time.Duration(float64(r.budget.RequestTimeout+r.budget.Retry)/(1-skew)) + quick
+	r.do(func() {
+		next := r.next(c)
+		switch {
+		case next == nil:
+			r.violate(nobody, "nobody holds a minute after the API is back")
+		case next.pod() != c.pod():
+			r.violate(nobody, "%s holds, not %s that held", next.pod().name, c.pod().name)
+		case next.began-up > bound:
+			r.violate(nobody, "%s began %v after the API was back, not %v", next.name, next.began-up, bound)
+		}
+	})
+}
+
+// loseReplies loses the answers of stored renewals, and all reads. Later reads work
+// again, but no write is stored. The deadline counts from the last stored renewal.
+func (r requestRows) loseReplies(*child) {
+	r.weather.unanswered = true
+	r.note("script", "no write is answered")
+	r.after(r.budget.Renew+between(r.rng, 0, r.budget.Outage()*9/10), func() {
+		if r.weather.unanswered {
+			r.weather = weather{unstored: true}
+			r.note("script", "no write is stored")
+		}
+	})
+}
+
+// refuseLast makes the server refuse the renewals of the last slot, and store those of
+// the others.
+func (r requestRows) refuseLast(*child) { r.weather.deaf = r.slots[len(r.slots)-1] }
+
+// unseen crashes the holder's node while watches are of no use.
+func (r requestRows) unseen(w weather) {
+	r.do(func() {
+		r.weather = w
+		r.note("script", "weather %+v", w)
+		r.cutWatches()
+	})
+	r.pass(between(r.rng, 0, r.budget.Duration))
+	more := r.unseeing()
+	if w.silent {
+		more += r.unmuting()
+	}
+	r.expiryWithin(more, func(c *child) { c.pod().node.crash() })
+}
+
+// cutWatches cuts the connections of all watches.
+func (r requestRows) cutWatches() {
+	for _, s := range slices.Clone(r.api.watches) {
+		s.finish(errBroken)
+	}
+}
+
+// unwritable makes all writes fail, so the holder's child must stop, and no pod can
+// take over. After that a pod must hold soon, even without useful watches.
+func (r requestRows) unwritable(after weather) {
+	what := pick(r.rng, faults)
+	c := r.once(func(*child) {
+		r.weather = after
+		r.weather.puts = what
+		r.note("script", "weather %+v", r.weather)
+		if after.watches != 0 {
+			r.cutWatches()
+		}
+	})
+	r.pass(between(r.rng, r.budget.Duration*11/10, 3*r.budget.Duration))
+	if c.alive {
+		r.fail(outlived, "%s lives though its slot cannot be renewed", c.name)
+		return
+	}
+	r.do(func() { r.weather = after })
+	// The last write may hang until its timeout.
+	bound := slow(r.budget.RequestTimeout) + r.unseeing()
+	if !r.until(bound, r.free(c)) {
+		r.fail(nobody, "nobody holds %v after writes work again", bound)
+	}
+	r.do(func() { r.weather = fair })
+}
+
+// solitary stops all standbys, so that only the former holder can acquire the slot
+// again. Then writes and watches fail.
+func (r requestRows) solitary() {
+	r.stopStandbys()
+	r.unwritable(weather{watches: pick(r.rng, []fault{busy, forbidden, failing})})
+}
+
+// starving demands that a pod that needs only the first lock acquires it. The server
+// refuses the second lock to all pods. So the pods that need both locks must release
+// the first in time.
+func (r requestRows) starving() {
+	if len(r.slots) < 2 {
+		return
+	}
+	var modest *pod
+	r.once(func(*child) {
+		r.weather.sealed = r.slots[1]
+		modest = r.newPod(template{
+			workload: "job", slots: r.slots[:1], duration: r.budget.Duration, grace: r.grace, containers: []string{"app"},
+			standBy: true, obedient: true, gate: r.templates[0].gate,
+		}, pick(r.rng, r.nodes))
+	})
+	bound := sum([]part{
+		{"the holder renews in vain, and then its children are stopped", slow(r.budget.Duration)},
+		{"each other pod takes the first slot, waits for the second, stands back", 3 * slow(r.budget.Duration+r.budget.Renew)},
+		{"all of them saw nothing of the Lease meanwhile", r.unseeing()},
+	})
+	runs := func() bool { c := r.checks.holder(r.slot); return c != nil && c.pod() == modest }
+	if !r.until(bound, runs) {
+		r.fail(nobody, "%s, which needs %s alone, has not run within %v", modest.name, r.slot, bound)
+		return
+	}
+	r.pass(2 * r.budget.Duration)
+	r.do(func() {
+		if !runs() {
+			r.violate(stopped, "%s was stopped", modest.name)
+		}
+		r.weather = fair
+		modest.stop()
+	})
+	r.until(modest.grace+left, func() bool { return modest.gone })
+}

@@ -1,0 +1,23 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package limit
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Command runs the main function of a command that measures the repository. run prints what
+// the arguments choose, or lowers the limits.
+func Command(name string, run func(w io.Writer, root string, lower bool, chosen []string) error) {
+	root := flag.String("root", ".", "the repository")
+	lower := flag.Bool("lower", false, "lower the limits to what is counted")
+	flag.Parse()
+	if err := run(os.Stdout, *root, *lower, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, name+":", err)
+		os.Exit(1)
+	}
+}
