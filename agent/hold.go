@@ -41,12 +41,9 @@ type hold struct {
 	gap time.Duration
 	// paused is the pause that people have been told of.
 	paused claim.Pause
-	// rollout is what the next renewal says about the order of revisions, and turn what
-	// the order says about the hold. servedSince is the instant since which the children
-	// serve; zero while they do not.
-	rollout     turn.Rollout
-	turn        turn.Holding
-	servedSince time.Duration
+	// share is the hold's share in a rollout, and turn what the order of revisions says.
+	share share
+	turn  turn.Holder
 }
 
 // newHold returns the hold of the slots that were acquired.
@@ -57,7 +54,9 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.served = !h.serving.IsZero()
 		u.deletion.asked = h.id // by the process that began it
 	}
-	h.rollout = slotOf(u.claim.Record(h.slots[0])).Rollout
+	h.share = share{rollout: u.rollout, facts: turn.Hold{
+		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(u.claim.Record(h.slots[0])).Rollout,
+	}}
 	// A yield that was requested before the hold began is void.
 	u.yielding = false
 	return h
@@ -81,7 +80,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
-		h.turn = h.order(state)
+		h.share.note(h.loop.now, h.serves(), state.Paused.Slot != "")
+		h.turn = h.share.decide(h.loop.now, u.config.Wall())
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)
@@ -221,7 +221,7 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Notes.Serving = h.serving
 	if h.unit.rollout.ordered() {
-		text := h.rollout.String()
+		text := h.share.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
 	}
 	return h.loop.act(ctx, f)
@@ -249,57 +249,14 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	}))
 }
 
-// order decides what the order of revisions says about the hold.
-func (h *hold) order(s claim.State) turn.Holding {
-	r := h.unit.rollout
-	if !r.ordered() {
-		return turn.Holding{Wake: turn.Never}
-	}
-	switch {
-	case !h.serves():
-		h.servedSince = 0
-	case h.servedSince == 0:
-		h.servedSince = h.loop.now
-	}
-	got := r.pod.Hold(h.loop.now, h.unit.config.Wall(), h.facts(s))
-	h.rollout = got.Rollout
-	return got
-}
-
-// facts returns what package turn's decisions about the hold depend on.
-func (h *hold) facts(s claim.State) turn.Hold {
-	return turn.Hold{
-		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: h.rollout,
-		Serves: h.servedSince != 0, Serving: h.servedSince, Paused: s.Paused.Slot != "", Ask: h.unit.rollout.asks.last,
-	}
-}
-
-// part notes what the release of the hold says about the order, and returns the pod that
-// the release names.
-func (h *hold) part(end ending) (successor string) {
-	r := h.unit.rollout
-	if !r.ordered() {
-		return end.successor
-	}
-	s := slotOf(h.unit.claim.Record(h.slots[0]))
-	s.Hold, s.Rollout = h.id, h.rollout
-	to, revision := end.successor, end.turn
-	if to == "" && !h.unit.stays() {
-		to, revision = r.pod.Deleted(h.loop.now, h.facts(h.unit.claim.State()))
-	}
-	left, successor := r.pod.Released(s, to, revision)
-	r.parting = parting{hold: h.id, text: left.String()}
-	r.waiting = turn.Waiting{Failed: h.rollout.Yielder != ""}
-	return successor
-}
-
 // letGo ends the hold, and the claim waits again. The claim releases proven slots at
 // once, unless the pod competes for them again. Unproven slots have to expire.
 func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
 	u.probes.Follow(nil)
-	part := claim.Parting{Successor: h.part(end)}
+	successor := h.share.part(h.loop.now, u.claim.Record(h.slots[0]), end.successor, end.turn, u.stays())
+	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)

@@ -22,7 +22,7 @@ type rollout struct {
 	hold  string
 	since time.Duration
 	// waiting has what a standby's decision depends on.
-	waiting turn.Waiting
+	waiting turn.Facts
 	// asks has what other pods asked.
 	asks asks
 	// parting is what the release of the last hold says.
@@ -66,9 +66,9 @@ func slotOf(r lease.Record) turn.Slot {
 }
 
 // standing returns what the order says about a standby that sees the slots so.
-func (r *rollout) standing(now time.Duration, views []claim.View) turn.Standing {
+func (r *rollout) standing(now time.Duration, views []claim.View) turn.Standby {
 	if !r.ordered() {
-		return turn.Standing{Wake: turn.Never}
+		return turn.Standby{Wake: turn.Never}
 	}
 	s := slotOf(views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
@@ -84,7 +84,7 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 }
 
 // note notes since when the holder would yield to the pod.
-func (r *rollout) note(now time.Duration, s turn.Standing) {
+func (r *rollout) note(now time.Duration, s turn.Standby) {
 	switch {
 	case !s.Due:
 		r.waiting.Due = 0

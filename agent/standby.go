@@ -57,7 +57,7 @@ func (s standby) seen() []show.Slot {
 
 // shown returns what the order says about a standby for people and rollouts. A pod that
 // asks in vain says why.
-func shown(s turn.Standing, asked error) show.Turn {
+func shown(s turn.Standby, asked error) show.Turn {
 	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && asked != nil {
 		t.Message += ", but cannot write that: " + asked.Error()

@@ -47,6 +47,12 @@ func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	return max(at, f.TakeFrom), sees
 }
 
+// named reports whether the release that the view shows names this pod.
+func (t *terms) named(view *lease.Observer) bool {
+	r, ok := view.Record()
+	return ok && r.Holder == "" && r.Successor == t.Self.Identity
+}
+
 // successorsHeadStart is the time after a release in which the pod that it names
 // competes alone. A standby whose watch has just ended in good order watches again
 // within [api.Budget]'s Retry, which is a second. A successor that is gone costs the
@@ -149,12 +155,6 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	pause := min(Backoff(s.look.misses), bound)
 	s.look.misses++
 	return s.jitter(max(pause, min(retryAfter, bound)))
-}
-
-// named reports whether the release of the slot names this pod.
-func (s *slot) named() bool {
-	r, ok := s.view.Record()
-	return ok && r.Holder == "" && r.Successor == s.Self.Identity
 }
 
 // obtainableAt returns the instant from which the slot may be taken, by what the claim
@@ -295,7 +295,7 @@ func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 
 // named reports whether the release of any slot names this pod.
 func (all slots) named() bool {
-	return slices.ContainsFunc(all, (*slot).named)
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.named(&s.view) })
 }
 
 // paused reports whether a person has paused any of the slots.

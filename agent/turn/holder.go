@@ -35,8 +35,8 @@ type Hold struct {
 	Ask     Ask
 }
 
-// Holding is what the order says about a holder.
-type Holding struct {
+// Holder is what the order says about a holder.
+type Holder struct {
 	// Rollout is what the next renewal says.
 	Rollout Rollout
 	// Proving: the pod is not Ready, though its application may serve.
@@ -53,8 +53,8 @@ type Holding struct {
 
 // Hold returns what the order says about a holder. Without an order of its own, the
 // holder keeps what the Lease says.
-func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holding {
-	holding := Holding{Rollout: h.Rollout, Wake: Never}
+func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
+	holding := Holder{Rollout: h.Rollout, Wake: Never}
 	if !p.Revision.Valid() {
 		return holding
 	}
@@ -75,11 +75,11 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holding {
 }
 
 // wakeAt asks for another decision at that instant.
-func (h *Holding) wakeAt(at time.Duration) { h.Wake = min(h.Wake, at) }
+func (h *Holder) wakeAt(at time.Duration) { h.Wake = min(h.Wake, at) }
 
 // passed reports whether the application has served for the span, and asks for another
 // decision when it will have.
-func (h Hold) passed(now, span time.Duration, to *Holding) bool {
+func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 	if !h.Serves {
 		return false
 	}
@@ -93,7 +93,7 @@ func (h Hold) passed(now, span time.Duration, to *Holding) bool {
 // proven returns the rollout with the own revision proven, once it has served for long
 // enough. That ends a turn. The counts go later, so that a crash some minutes after the
 // start is not a first one.
-func (p Pod) proven(now time.Duration, h Hold, to *Holding) Rollout {
+func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout
 	if !h.passed(now, Proof, to) {
 		return r
@@ -113,7 +113,7 @@ func (p Pod) proven(now time.Duration, h Hold, to *Holding) Rollout {
 
 // yields returns whether the holder yields at all. A holder that does not serve has
 // nothing to lose.
-func yields(now time.Duration, h Hold, to *Holding) Yields {
+func yields(now time.Duration, h Hold, to *Holder) Yields {
 	switch {
 	case h.Paused:
 		return Not
@@ -130,7 +130,7 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 
 // timed returns the rollout with the times of the next turns, which stand while the
 // revisions wait.
-func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Holding) Rollout {
+func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Holder) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
 		at := h.Since + wait(one.Count)
@@ -149,7 +149,7 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 
 // failed reports whether a turn has lasted long enough without serving. An application
 // that serves by then is left the time to prove that it does.
-func (p Pod) failed(now time.Duration, h Hold, to *Holding) bool {
+func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
 	at := h.Since + p.lasts(h.Rollout.Start)
 	if h.Serves && h.Serving < at {
 		return false // proven, or not serving, is the next decision

@@ -40,7 +40,7 @@ type actor struct {
 	// restarts is the instant until which its container is down.
 	restarts time.Duration
 	hold     Hold
-	waiting  Waiting
+	waiting  Facts
 	asked    time.Duration
 	// ready: a rollout counts the pod. readyOnce: it did so at any instant.
 	ready, readyOnce bool

@@ -28,8 +28,8 @@ const (
 	ReasonInTurn = "InItsTurn"
 )
 
-// Waiting has the facts about a pod that stands by.
-type Waiting struct {
+// Facts has the facts about a pod that stands by.
+type Facts struct {
 	// Whole: every gated container waits for a grant, so a turn would start all of them.
 	Whole bool
 	// Failed: the last hold of this agent was a turn that failed.
@@ -39,8 +39,8 @@ type Waiting struct {
 	Due time.Duration
 }
 
-// Standing is what the order says about a standby.
-type Standing struct {
+// Standby is what the order says about a standby.
+type Standby struct {
 	Look            Look
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
@@ -52,8 +52,8 @@ type Standing struct {
 }
 
 // Standby returns what the order says about a standby that sees the slot so.
-func (p Pod) Standby(now time.Duration, s Slot, w Waiting) Standing {
-	standing := Standing{Wake: Never}
+func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
+	standing := Standby{Wake: Never}
 	switch {
 	case !p.Revision.Valid() || !s.Known:
 		return standing
@@ -84,7 +84,7 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 
 // beforeFree decides for a slot that is free. A revision newer than the proven one is to
 // show first that it serves.
-func (p Pod) beforeFree(to Standing, s Slot) Standing {
+func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	if !p.Revision.NewerThan(s.Rollout.Proven) {
 		return to
 	}
@@ -93,7 +93,7 @@ func (p Pod) beforeFree(to Standing, s Slot) Standing {
 
 // afterOwn decides for a pod whose own hold has ended, and is not released yet. An
 // application that ended before its proof must not make the pod Ready.
-func (p Pod) afterOwn(to Standing, s Slot) Standing {
+func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):
 		return to.notReady(ReasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
@@ -104,7 +104,7 @@ func (p Pod) afterOwn(to Standing, s Slot) Standing {
 }
 
 // behind decides for a standby of a holder that knows the order.
-func (p Pod) behind(now time.Duration, to Standing, s Slot, w Waiting) Standing {
+func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := podOf(s.Holder)
 	switch {
 	case p.Revision.Same(s.Revision) && s.Rollout.inTurn(s.Hold):
@@ -121,7 +121,7 @@ func (p Pod) behind(now time.Duration, to Standing, s Slot, w Waiting) Standing 
 }
 
 // newer decides for a standby of a newer revision than the holder's.
-func (p Pod) newer(now time.Duration, to Standing, s Slot, w Waiting) Standing {
+func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder, turns := podOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {
 	case s.Rollout.Yields == Not:
@@ -146,7 +146,7 @@ func (p Pod) newer(now time.Duration, to Standing, s Slot, w Waiting) Standing {
 	return to.notReady(ReasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
 }
 
-func (s Standing) notReady(reason, message string) Standing {
+func (s Standby) notReady(reason, message string) Standby {
 	s.Look, s.Reason, s.Message = NotReady, reason, message
 	return s
 }

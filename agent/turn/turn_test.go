@@ -65,73 +65,73 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 	unread.Known = false
 	next := heldBy(a1, Now).turns(2)
 	next.Rollout.Turns[0].Next = wall.Add(5 * time.Minute)
-	whole := Waiting{Whole: true}
+	whole := Facts{Whole: true}
 	for name, c := range map[string]struct {
 		pod     Pod
 		slot    Slot
-		waiting Waiting
-		want    Standing
+		waiting Facts
+		want    Standby
 	}{
-		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: Standing{Look: Free, Wake: Never}},
-		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: Standing{Look: Free, Wake: Never}},
-		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: Standing{
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: Standby{Look: Free, Wake: Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: Standby{Look: Free, Wake: Never}},
+		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "b1 has turn 1 of revision 7",
 			TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
-		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: Standing{
+		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: Standby{
 			Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
 			TakeFrom: expiry, Wake: Never,
 		}},
-		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: Standing{
+		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: Standby{
 			Look: NotReady, Reason: ReasonWaits, TakeFrom: expiry, Wake: Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
-		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Waiting{Whole: true, Failed: true}, want: Standing{
+		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true}, want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
 			TakeFrom: 1030 * time.Second, Wake: 25 * time.Second,
 		}},
 		"newer, no other pod asked": {
-			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Waiting{Whole: true, Failed: true, Due: 15 * time.Second},
-			want: Standing{
+			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true, Due: 15 * time.Second},
+			want: Standby{
 				Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
 				TakeFrom: 1030 * time.Second, Wake: Never,
 			},
 		},
-		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: Standing{
+		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: Never,
 		}},
-		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: Standing{
+		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
 			TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: Standing{Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: Never},
+			want: Standby{Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: Never},
 		},
-		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standing{
+		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: Never,
 		}},
-		"older, holder in its turn":      {pod: pod("a2", old), slot: inTurn(b1), want: Standing{Look: Ready, Wake: 600 * time.Second}},
-		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standing{Look: Free, Wake: Never}},
-		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standing{Look: Free, Wake: Never}},
-		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, Wake: Never}},
-		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: Never}},
-		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: Never}},
-		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standing{Look: Free, Wake: Never}},
-		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: Standing{
+		"older, holder in its turn":      {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: 600 * time.Second}},
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standby{Look: Free, Wake: Never}},
+		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standby{Look: Free, Wake: Never}},
+		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, Wake: Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: Never}},
+		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: Never}},
+		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standby{Look: Free, Wake: Never}},
+		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: Standby{
 			Look: NotReady, Reason: ReasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
-		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standing{
+		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "revision 7 has ended before it was proven",
 			TakeFrom: expiry, Wake: Never,
 		}},
-		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standing{Look: Free, Wake: Never}},
-		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standing{Look: Free, Wake: Never}},
-		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standing{Look: Free, Wake: Never}},
-		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standing{Look: Free, TakeFrom: expiry, Wake: Never}},
-		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standing{Look: Free, Wake: Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standing{Look: Free, TakeFrom: expiry, Wake: Never}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standby{Look: Free, Wake: Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standby{Look: Free, Wake: Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standby{Look: Free, Wake: Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standby{Look: Free, TakeFrom: expiry, Wake: Never}},
+		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standby{Look: Free, Wake: Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standby{Look: Free, TakeFrom: expiry, Wake: Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
@@ -142,14 +142,14 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 const unproven = "revision 7 has not served yet, and nobody holds the slot"
 
 func TestExpiredSlotCountsAsFree(t *testing.T) {
-	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), Waiting{Whole: true})
-	assert.Equal(t, Standing{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: Never}, got)
+	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), Facts{Whole: true})
+	assert.Equal(t, Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: Never}, got)
 }
 
 func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
 	s.Since, s.FreeAt = 10*time.Second, time.Hour
-	got := pod("a2", old).Standby(10*time.Second+longestTurn, s, Waiting{})
+	got := pod("a2", old).Standby(10*time.Second+longestTurn, s, Facts{})
 	assert.Equal(t, Free, got.Look)
 }
 
@@ -319,7 +319,7 @@ func TestPodWithoutARevisionKeepsTheText(t *testing.T) {
 	r, successor := p.Released(s, "y_u", api.Revision{})
 	assert.Equal(t, s.Rollout, r)
 	assert.Equal(t, "y_u", successor)
-	assert.Equal(t, Holding{Rollout: s.Rollout, Wake: Never}, p.Hold(0, wall, Hold{ID: "h2", Rollout: s.Rollout}))
+	assert.Equal(t, Holder{Rollout: s.Rollout, Wake: Never}, p.Hold(0, wall, Hold{ID: "h2", Rollout: s.Rollout}))
 }
 
 func TestRolloutIsReadBackFromItsText(t *testing.T) {
