@@ -102,7 +102,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission bench-enroll install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: bench-admission bench-enroll bench-forward install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
@@ -112,6 +112,11 @@ bench-admission: ## Admission beside dapr's patcher, and under hostile calls; ne
 .PHONY: bench-enroll
 bench-enroll: ## What enroll costs in a namespace of up to 10,000 slots; needs no cluster.
 	cd test && go run ./bench/enroll
+
+.PHONY: bench-forward
+bench-forward: ## A standby's forwarder beside the direct connection and HAProxy; needs no cluster.
+	@./tools/packages haproxy
+	cd test && $(GO_RUN) ./bench/forward
 
 ##@ The cluster
 

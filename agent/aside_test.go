@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestPodYieldsWithoutAStartedChild(t *testing.T) {
+func TestPodYieldsIfNoChildStarts(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -23,7 +23,7 @@ func TestPodYieldsWithoutAStartedChild(t *testing.T) {
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.within(2*time.Second, "b runs", func() bool { return b.running("s2") })
 
-		// Alone, it tries again and again, no more often than a holder renews.
+		// Without a competitor pod a tries again, no more often than a holder renews.
 		b.gates.end("s2")
 		w.pass(time.Minute)
 		before := w.server.lease(theSlot).Transitions

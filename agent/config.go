@@ -58,6 +58,9 @@ type Forwarder interface {
 	// Reachable asks whether the pod at the address answers. A refused connection is an
 	// answer, silence is none.
 	Reachable(ctx context.Context, address string) error
+	// Linger accepts connections for the delay, and then no more. The channel is
+	// closed once no connection is left.
+	Linger(delay time.Duration) (left <-chan struct{})
 	// Close gives the ports back before it returns, because the child needs them.
 	Close()
 }
@@ -73,8 +76,8 @@ type Config struct {
 	Any bool
 	// Containers are the gated containers.
 	Containers []string
-	// InitContainers are the gated init containers. A hold is kept while they
-	// end with success and until the application has started.
+	// InitContainers are the gated init containers. A hold continues
+	// after their success, until the application has started.
 	InitContainers []string
 	// Granted reports whether a note names a grant of the hold to a shim of the init
 	// container. An init container that has succeeded never has another shim. If
@@ -93,6 +96,9 @@ type Config struct {
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
+	// EndpointDelay is the time for which a standby that is told to stop still accepts
+	// connections.
+	EndpointDelay time.Duration
 	// Probes are the declared probes of the gated containers, by container.
 	Probes map[string]api.Probes
 	// KubeletStops reports that only the kubelet stops the application, by a restart of
@@ -115,8 +121,8 @@ type Config struct {
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Leaps yields a value after the wall clock leapt, for gates without shims that
-	// report leaps. A nil channel yields none.
+	// Leaps delivers a value after the wall clock leapt, for gates without shims that
+	// report leaps. A nil channel delivers none.
 	Leaps <-chan struct{}
 	// Reconnect closes the idle connections to the API server, because a pause may have
 	// outlasted them. The default does nothing.

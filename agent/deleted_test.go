@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -12,14 +13,17 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // delete deletes the pod; every later answer reports that.
-func (p *pod) delete() { p.link.set(func(l *link) { l.deleted = true }) }
+func (p *pod) delete() {
+	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
+}
 
 // If the kubelet's SIGTERM comes too early, a shim keeps waiting in a pod that is about
 // to end.
-func TestDeletedPodHandsOverItsNewHold(t *testing.T) {
+func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		b := w.start("b")
@@ -44,7 +48,7 @@ func TestDeletedPodHandsOverItsNewHold(t *testing.T) {
 }
 
 // The agent hears of the deletion before it hears that the child has started.
-func TestChildThatStartsUnseenEndsItsContainer(t *testing.T) {
+func TestDeletionEndsAChildReportedLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -62,7 +66,7 @@ func TestChildThatStartsUnseenEndsItsContainer(t *testing.T) {
 }
 
 // The kubelet itself ends a child that ran before the deletion.
-func TestEarlierHoldOutlastsItsPodsDeletion(t *testing.T) {
+func TestDeletionDoesNotEndAnEarlierHold(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
 		"a new agent process, too": func(w *world, a *pod) *pod {
@@ -102,7 +106,7 @@ func TestEarlierHoldOutlastsItsPodsDeletion(t *testing.T) {
 }
 
 // The API server answered only after the time that a handover would have taken.
-func TestLateNewsOfADeletionEndsNoHold(t *testing.T) {
+func TestDeletionSeenTooLateEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -118,7 +122,7 @@ func TestLateNewsOfADeletionEndsNoHold(t *testing.T) {
 }
 
 // A deletion that was known at the beginning of one hold does not end the next hold.
-func TestDeletionSeenUnderOneHoldEndsNoOther(t *testing.T) {
+func TestDeletionKnownBeforeAHoldEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -135,7 +139,7 @@ func TestDeletionSeenUnderOneHoldEndsNoOther(t *testing.T) {
 
 // A drain would not end the application. With the gate "pod" only a restart ends it,
 // and in a deleted pod the kubelet restarts nothing.
-func TestGatePodHoldsOnInADeletedPod(t *testing.T) {
+func TestGatePodKeepsTheSlotAfterDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })

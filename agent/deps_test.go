@@ -57,15 +57,15 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 }
 
 // Both programs link the contract, and the agent pays for each megabyte once a pod.
-func TestContractImportsTheStandardLibraryAlone(t *testing.T) {
+func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"api") {
 		assert.True(t, standard(d), "api imports %s", d)
 	}
 }
 
-// The core decides which pod may run. The time is an argument, and the core calls no
-// other program, so a simulation and a fuzz test can drive it.
-func TestCoreImportsTheContractAlone(t *testing.T) {
+// Packages claim and lease decide which pod may run. The time is an argument, and they
+// call no other program, so a simulation and a fuzz test can drive it.
+func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/lease"},
@@ -80,9 +80,9 @@ func TestCoreImportsTheContractAlone(t *testing.T) {
 	}
 }
 
-// The judge of death believes reports alone: it reads no clock, knows no Lease, and can
-// be shown each report in a table.
-func TestProofImportsReportsAlone(t *testing.T) {
+// Package proof decides about deaths by reports alone. Package proof knows no Lease and
+// sends no request, so a test shows each report in a table.
+func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/proof") {
 		assert.NotEqual(t, module+"agent/kube", d)
 		assert.NotEqual(t, module+"agent/lease", d)
@@ -91,15 +91,23 @@ func TestProofImportsReportsAlone(t *testing.T) {
 
 // The pod's appearance follows from plain values: nothing that people see can begin or end
 // a hold.
-func TestShowImportsNoDecision(t *testing.T) {
+func TestShowImportsNoPackageThatDecides(t *testing.T) {
 	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk"} {
 		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
 	}
 }
 
+// A forwarder moves bytes to an address. Nothing that a client sends can reach a decision
+// about a slot.
+func TestForwarderImportsNothingOfOurs(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/forward") {
+		assert.False(t, strings.HasPrefix(d, module), "agent/forward imports %s", d)
+	}
+}
+
 // Package probe knows neither Leases nor grants, so its answers begin or end a hold
 // only through the agent's loop.
-func TestProbesImportTheContractAlone(t *testing.T) {
+func TestProbeImportsOnlyTheContract(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/probe") {
 		assert.True(t, standard(d) || d == module+"api", "agent/probe imports %s", d)
 	}
@@ -107,7 +115,7 @@ func TestProbesImportTheContractAlone(t *testing.T) {
 
 // Only package agent joins the proofs of death with the facts of Leases, so neither
 // side can mistake one for the other.
-func TestCoreAndGateImportNothingOfEachOther(t *testing.T) {
+func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {
 		assert.NotContains(t, dependencies(t, module+"agent/lease"), end)
@@ -118,7 +126,7 @@ func TestCoreAndGateImportNothingOfEachOther(t *testing.T) {
 
 // The contract is data. Both ends run in a simulation only if nothing between them
 // reaches for a kernel.
-func TestGateReachesNoMachine(t *testing.T) {
+func TestGateImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/gate") {
 		assert.True(t, standard(d), "agent/gate imports %s", d)
 		for _, io := range []string{"net", "os/exec", "os/signal"} {
@@ -129,7 +137,7 @@ func TestGateReachesNoMachine(t *testing.T) {
 
 // Each end knows the contract and the machine beneath it. An end that imported the
 // other could skip the connection between the two.
-func TestEndsOfTheGateMeetInTheContract(t *testing.T) {
+func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 	for _, end := range []string{"agent/desk", "agent/shim"} {
 		for _, d := range dependencies(t, module+end) {
 			ours := []string{module + "agent/gate", module + "agent/host", module + "api"}
@@ -138,8 +146,8 @@ func TestEndsOfTheGateMeetInTheContract(t *testing.T) {
 	}
 }
 
-// The machine knows no slot, no grant and no child: it decides nothing.
-func TestHostImportsNothingOfOurs(t *testing.T) {
+// Package host knows no slot, no grant and no child: it decides nothing.
+func TestHostImportsNoOtherPackageOfTheProject(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/host") {
 		assert.False(t, strings.HasPrefix(d, module), "agent/host imports %s", d)
 	}
@@ -147,7 +155,7 @@ func TestHostImportsNothingOfOurs(t *testing.T) {
 
 // Each program uses the other one only through package api, where each change of the
 // contract is visible.
-func TestTheTwoProgramsMeetInTheContractAlone(t *testing.T) {
+func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent", module+"agent/...") {
 		for _, other := range []string{"mutate", "enroll", "cmd/webhook"} {
 			assert.False(t, strings.HasPrefix(d, module+other), "the agent imports %s", d)
@@ -158,9 +166,9 @@ func TestTheTwoProgramsMeetInTheContractAlone(t *testing.T) {
 	}
 }
 
-// A pod goes down through mutate. A feature decides by facts: no judgement waits for a
-// network, and the answer to a call is apart from the decision.
-func TestAdmissionPackagesPointDownwards(t *testing.T) {
+// Each package of mutate imports only those below it. A feature decides by facts: no
+// judgement waits for a network, and the answer to a call is apart from the decision.
+func TestAdmissionPackagesImportOnlyLowerOnes(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {
 			if name, ok := strings.CutPrefix(d, module); ok {

@@ -31,7 +31,7 @@ type gates struct {
 	broken bool
 }
 
-// fakeShim has a child that takes stop to stop.
+// fakeShim has a child that needs the time stop until it stops.
 type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant

@@ -81,7 +81,7 @@ func TestHolderLearnsOfALossBeforeItsRenewal(t *testing.T) {
 	}
 }
 
-func TestOldEventCostsAHolderOneRead(t *testing.T) {
+func TestHolderReadsOnceAfterAnOldEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		old := w.server.lease(theSlot)

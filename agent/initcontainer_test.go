@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestEachInitContainerHasItsWholeStartTime(t *testing.T) {
+func TestNextContainerGetsTheWholeStartTime(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -74,7 +74,7 @@ func TestEachInitContainerHasItsWholeStartTime(t *testing.T) {
 	})
 }
 
-func TestApplicationThatNeverStartsKeepsNoSlot(t *testing.T) {
+func TestAgentReleasesIfTheApplicationNeverStarts(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")
@@ -91,7 +91,7 @@ func TestApplicationThatNeverStartsKeepsNoSlot(t *testing.T) {
 }
 
 // A slow loop gets the success and the death in one report.
-func TestHoldOutlivesAnInitContainerReportedLate(t *testing.T) {
+func TestHoldContinuesIfSuccessAndDeathArriveTogether(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)
@@ -108,7 +108,7 @@ func TestHoldOutlivesAnInitContainerReportedLate(t *testing.T) {
 	})
 }
 
-func TestHoldAfterAnInitContainerEndsAtOnce(t *testing.T) {
+func TestAgentReleasesAtOnceBetweenContainers(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },
@@ -129,7 +129,7 @@ func TestHoldAfterAnInitContainerEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestFailedInitContainerLeavesItsSlot(t *testing.T) {
+func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")
@@ -142,7 +142,7 @@ func TestFailedInitContainerLeavesItsSlot(t *testing.T) {
 	})
 }
 
-func TestNotesOfGrantsAccountForAnInitContainer(t *testing.T) {
+func TestAgentReleasesUnlessANoteNamesItsHold(t *testing.T) {
 	for name, c := range map[string]struct {
 		noted    func(running string) string
 		released bool

@@ -53,7 +53,7 @@ func (p *pod) writesAt(w *world) int {
 	return w.writes()
 }
 
-func TestLeapIsAnsweredByARenewalAtOnce(t *testing.T) {
+func TestAgentRenewsAtOnceAfterALeap(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		before, now := w.writes(), w.clock()
@@ -71,7 +71,7 @@ func TestLeapIsAnsweredByARenewalAtOnce(t *testing.T) {
 	})
 }
 
-func TestRenewalFromBeforeALeapAnswersNothing(t *testing.T) {
+func TestRenewalSentBeforeALeapPermitsNoGrant(t *testing.T) {
 	t.Run("its answer comes later", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			a := settled(w)
@@ -101,7 +101,7 @@ func TestRenewalFromBeforeALeapAnswersNothing(t *testing.T) {
 	})
 }
 
-func TestLeapWaitsWhileTheAPIServerIsAway(t *testing.T) {
+func TestAgentGrantsNothingAfterALeapWithoutRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		a.link.set(func(l *link) { l.cut = true })
@@ -115,7 +115,7 @@ func TestLeapWaitsWhileTheAPIServerIsAway(t *testing.T) {
 	})
 }
 
-func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
+func TestLostSlotAfterALeapGivesNoGrace(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
@@ -129,7 +129,7 @@ func TestLeapFindsATakenSlotAtOnce(t *testing.T) {
 
 // A shim that waits may have met a leap long ago, or between a renewal and the
 // grant that is made of it.
-func TestWaitingShimIsGrantedAfterItsLeapsAnswer(t *testing.T) {
+func TestWaitingShimIsGrantedDespiteAnEarlierLeap(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
@@ -156,7 +156,7 @@ func TestWaitingShimIsGrantedAfterItsLeapsAnswer(t *testing.T) {
 	})
 }
 
-func TestNewAgentAnswersAnEarlierLeap(t *testing.T) {
+func TestNewAgentRenewsAfterAnEarlierLeap(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		a.kill()
@@ -168,7 +168,7 @@ func TestNewAgentAnswersAnEarlierLeap(t *testing.T) {
 	})
 }
 
-func TestAnsweredLeapCountsForAllShims(t *testing.T) {
+func TestRenewalAnswersTheLeapsOfAllShims(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })
@@ -190,7 +190,7 @@ func TestAnsweredLeapCountsForAllShims(t *testing.T) {
 	})
 }
 
-func TestLeapWithoutShimsRenewsAtOnce(t *testing.T) {
+func TestAgentWithoutShimsRenewsAtALeap(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps := make(chan struct{})
 		w.free(theSlot)
@@ -214,7 +214,7 @@ func TestLeapWithoutShimsRenewsAtOnce(t *testing.T) {
 
 // The machine may have been paused while the acquiring write was under way. The gates
 // without shims freeze nothing, so nothing starts before a renewal is stored.
-func TestLeapWithoutShimsDelaysTheStart(t *testing.T) {
+func TestStartWithoutShimsWaitsForRenewalAfterLeap(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps, late := make(chan struct{}), make(chan struct{})
 		w.free(theSlot)

@@ -71,7 +71,7 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 	})
 }
 
-// longest is the longest time without a look at the clock. Go's timers stop while the
+// longest is the longest time without a check of the clock. Go's timers stop while the
 // machine sleeps, so an instant may have passed unnoticed. The next renewal depends on
 // that, a shim's deadline does not.
 const longest = 10 * time.Second

@@ -170,7 +170,7 @@ func TestChildStopsInTimeInALongOutage(t *testing.T) {
 	}
 }
 
-func TestALostReplyCountsFromTheEarliestAttempt(t *testing.T) {
+func TestDeadlineCountsFromTheEarliestLostAttempt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -234,7 +234,7 @@ func TestNewAgentReleasesNothingForASilentContainer(t *testing.T) {
 	})
 }
 
-func TestUnprovenShimWaitsUntilTheHoldExpires(t *testing.T) {
+func TestShimInDoubtWaitsUntilTheHoldExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -266,7 +266,7 @@ func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	})
 }
 
-func TestBootIsNoProofWithAnOwnKernel(t *testing.T) {
+func TestRebootProvesNothingWithThePodsOwnKernel(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
@@ -295,7 +295,7 @@ func TestKilledShimFreesItsSlot(t *testing.T) {
 	})
 }
 
-func TestAgentRenewsForNoShimThatIsGone(t *testing.T) {
+func TestAgentDoesNotRenewForADisconnectedShim(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

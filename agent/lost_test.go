@@ -59,7 +59,7 @@ func TestLostSlotGivesNoGraceBesideAnotherHolder(t *testing.T) {
 	}
 }
 
-func TestSlotTakenWhileDrainingEndsTheGrace(t *testing.T) {
+func TestLostSlotEndsTheGraceOfADrain(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := stubborn(w, func(c *Config) { c.Grace = time.Minute })
 		a.agent.Yield()
@@ -71,7 +71,7 @@ func TestSlotTakenWhileDrainingEndsTheGrace(t *testing.T) {
 	})
 }
 
-func TestNewAgentKillsATakenSlotsChild(t *testing.T) {
+func TestNewAgentKillsALostSlotsChild(t *testing.T) {
 	for name, phase := range map[string]gate.Phase{"running": gate.Running, "draining": gate.Draining} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

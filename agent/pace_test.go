@@ -28,7 +28,7 @@ func (p *pod) requested(d time.Duration) int {
 	return count() - before
 }
 
-func TestRequestsAreBoundedInEveryWeather(t *testing.T) {
+func TestAgentBoundsItsRequestsDuringEveryFault(t *testing.T) {
 	refused := &kube.StatusError{Code: 403}
 	for name, weather := range map[string]func(l *link){
 		"writes refused":               func(l *link) { l.unwritten = refused },
@@ -61,13 +61,13 @@ func TestRequestsAreBoundedInEveryWeather(t *testing.T) {
 	}
 }
 
-func TestHolderOfABusyLeaseBoundsItsRequests(t *testing.T) {
+func TestHolderBoundsItsRequestsDespiteForeignWrites(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		// Each write of the agent's meets one that came before it.
+		// Each write of the agent conflicts with an earlier write of a stranger.
 		a.link.set(func(l *link) {
 			writes := 0
 			l.meddle = func() {
@@ -82,7 +82,7 @@ func TestHolderOfABusyLeaseBoundsItsRequests(t *testing.T) {
 	})
 }
 
-func TestUnseenRecreatedLeaseIsRead(t *testing.T) {
+func TestStandbyReadsALeaseRecreatedWithoutAnEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})
 		a := w.start("a")
@@ -97,7 +97,7 @@ func TestUnseenRecreatedLeaseIsRead(t *testing.T) {
 	})
 }
 
-func TestLeaseWithAForgottenVersionIsWatchedAnew(t *testing.T) {
+func TestStandbyWatchesALeaseWhoseVersionIsForgotten(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")

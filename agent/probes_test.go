@@ -189,7 +189,7 @@ func TestNewHolderIsNotReadyBeforeItsApplication(t *testing.T) {
 	})
 }
 
-func TestChildThatDoesNotStartEndsItsContainer(t *testing.T) {
+func TestFailedStartupProbeEndsTheContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient("startup")
@@ -215,7 +215,7 @@ func TestChildThatDoesNotStartEndsItsContainer(t *testing.T) {
 	})
 }
 
-func TestEachChildOfAPodStartsAnew(t *testing.T) {
+func TestAgentProbesEachChildAnew(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient()
@@ -297,7 +297,7 @@ func TestRestartedAgentKeepsAServingPodReady(t *testing.T) {
 	})
 }
 
-func TestEveryContainerWithAProbeHasToPass(t *testing.T) {
+func TestHolderIsReadyOnceAllContainersPass(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient()

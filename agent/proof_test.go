@@ -74,7 +74,7 @@ func TestLaterShimJoinsTheHold(t *testing.T) {
 	})
 }
 
-func TestUnprovenShimDrainsTheRunningChild(t *testing.T) {
+func TestAgentDrainsTheChildAfterAnotherShimsDoubt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -98,7 +98,7 @@ func TestUnprovenShimDrainsTheRunningChild(t *testing.T) {
 	})
 }
 
-func TestFresherShimDrainsItsContainersEarlierChild(t *testing.T) {
+func TestAgentDrainsTheChildOfAnEarlierShim(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -135,7 +135,7 @@ func TestNewAgentDrainsALostLeasesChild(t *testing.T) {
 	})
 }
 
-func TestBlindNewAgentLeavesItsChildRunning(t *testing.T) {
+func TestCutOffNewAgentStopsNoChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -31,6 +31,30 @@ type ports struct {
 	// attempts.
 	unreachable error
 	asked       int
+	// left is closed when no connection is left after Linger: at the end of the delay,
+	// or at Close if the connections last.
+	left  chan struct{}
+	lasts bool
+}
+
+func (p *ports) Linger(delay time.Duration) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = make(chan struct{})
+	if !p.lasts {
+		time.AfterFunc(delay, p.leave)
+	}
+	return p.left
+}
+
+// leave ends the open connections.
+func (p *ports) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left != nil {
+		close(p.left)
+		p.left = nil
+	}
 }
 
 func (p *ports) Reachable(context.Context, string) error {
@@ -56,6 +80,7 @@ func (p *ports) SetTarget(address string) {
 }
 
 func (p *ports) Close() {
+	p.leave()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open = false
@@ -286,7 +311,7 @@ func TestStandbyIsUnreadyWhilePortsAreInUse(t *testing.T) {
 	})
 }
 
-func TestStatusIsRetriedAndTheLastOneWins(t *testing.T) {
+func TestAgentRetriesOnlyTheLastStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -324,7 +349,7 @@ func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 }
 
 // The API server carries out a write late, when the agent has given it up.
-func TestLateStatusIsRefused(t *testing.T) {
+func TestAPIServerRefusesALateStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -342,7 +367,7 @@ func TestLateStatusIsRefused(t *testing.T) {
 	})
 }
 
-func TestEventsAndMetricsTellWhatHappened(t *testing.T) {
+func TestEventsAndMetricsReportChangesOfAHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -86,7 +86,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	return l
 }
 
-// answerOf returns the answer to a request in the form that the claim takes.
+// answerOf returns the answer to a request in the form that the claim expects.
 func answerOf(l *kube.Lease, err error) claim.Answer {
 	if err == nil && l != nil {
 		return claim.Answer{Record: recordOf(l)}

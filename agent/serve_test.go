@@ -38,7 +38,7 @@ func TestServeReturnsTheErrorOfTheProcess(t *testing.T) {
 }
 
 // The kubelet kills the application when the process ends, and not before.
-func TestServeEndsBesideABlockedLoop(t *testing.T) {
+func TestServeEndsWhileTheLoopIsBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, blocked := errors.New("broken"), make(chan struct{})
 		defer close(blocked)

@@ -100,7 +100,7 @@ func (s *server) requests() int {
 	return s.writes + s.reads + s.watches + s.patches
 }
 
-// link is one node's way to the server.
+// link is the connection of one node to the server.
 type link struct {
 	server *server
 	mu     sync.Mutex
@@ -145,6 +145,8 @@ type link struct {
 	patches []string
 	// deleted reports that the pod is being deleted.
 	deleted bool
+	// graceEnds is the instant at which the deleted pod's grace is over.
+	graceEnds time.Time
 }
 
 func (l *link) set(f func(l *link)) {
@@ -345,7 +347,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 // version, and does not store a patch that changes nothing.
 func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
-	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted}
+	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted, GraceLeft: max(0, time.Until(l.graceEnds))}
 	var fields struct {
 		Metadata map[string]any `json:"metadata,omitempty"`
 		Status   any            `json:"status,omitempty"`

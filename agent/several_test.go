@@ -67,7 +67,7 @@ func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
 	})
 }
 
-func TestLossOfTheFirstSlotReleasesTheLater(t *testing.T) {
+func TestAgentReleasesTheLaterSlotsAfterALoss(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)
@@ -82,7 +82,7 @@ func TestLossOfTheFirstSlotReleasesTheLater(t *testing.T) {
 	})
 }
 
-func TestOppositeOrdersDoNotDeadlock(t *testing.T) {
+func TestPodsWithOppositeLockOrdersDoNotDeadlock(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b", "lock.c")
 		x := w.start("x", func(c *Config) { c.Slots = []string{"lock.a", "lock.c"} })
@@ -118,7 +118,7 @@ func TestOppositeOrdersDoNotDeadlock(t *testing.T) {
 	})
 }
 
-func TestDelayedYieldIsNotUndone(t *testing.T) {
+func TestYieldContinuesAfterAFailedRelease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -141,7 +141,7 @@ func TestDelayedYieldIsNotUndone(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesUntilItsSlotExpires(t *testing.T) {
+func TestStoppedAgentRetriesItsReleaseUntilExpiry(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

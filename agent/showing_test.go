@@ -76,7 +76,7 @@ func TestReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 }
 
 // A gate that is cut off can store nothing, and does not report its hold as over.
-func TestReadinessGateCutOffExpires(t *testing.T) {
+func TestHoldOfACutOffReadinessGateExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -143,7 +143,7 @@ func TestRebootedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
 
 // No process vouches for the status that an earlier process stored, and the Lease may
 // be unreadable.
-func TestRestartedReadinessGateIsNotReadyUnseen(t *testing.T) {
+func TestRestartedReadinessGateWithoutLeaseIsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

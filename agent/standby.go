@@ -25,6 +25,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 	r := s.unit.rollout
 	for {
 		s.drainOrphans()
+		until := s.loop.linger(ctx)
 		views := s.unit.claim.Views()
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views)
@@ -39,7 +40,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			return nil, nil
 		case claim.Waiting:
 		}
-		wake = min(wake, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), shown(standing, s.loop.asker.err), !s.unit.shims.Alive())))
+		wake = min(wake, until, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), shown(standing, s.loop.asker.err), !s.unit.shims.Alive())))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}

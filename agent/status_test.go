@@ -39,8 +39,8 @@ func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-// The next hold looks the same, so the agent writes nothing for it.
-func TestStatusOfAnEqualHoldIsNotWritten(t *testing.T) {
+// The next hold has an equal status, so the API server stores nothing for it.
+func TestEqualStatusOfANewHoldChangesNothing(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

@@ -17,7 +17,7 @@ import (
 // A standby without a useful watch takes the slot of a vanished holder in a bounded
 // time. The bound is the Lease's duration, the holder's head start (a sixth of it),
 // and the longest pause between two reads.
-func TestTroubledWatchesDelayATakeoverOnce(t *testing.T) {
+func TestTakeoverWithoutUsefulWatchesIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		duration time.Duration
 		trouble  func(l *link)
@@ -49,7 +49,7 @@ func TestTroubledWatchesDelayATakeoverOnce(t *testing.T) {
 	}
 }
 
-func TestRenewalOutOfSightStartsTheWaitAnew(t *testing.T) {
+func TestRenewalDuringACutRestartsTheStandbysWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 30})
 		a := w.start("a")

@@ -36,6 +36,7 @@ type unit struct {
 
 	rollout  *rollout
 	deletion deletion
+	linger   linger
 	// leaps counts the leaps of the wall clock that the agent has heard of.
 	leaps int
 	// stopping reports that the agent is to end. yielding reports that the present hold
@@ -157,6 +158,7 @@ func (u *unit) facts() claim.Facts {
 	return claim.Facts{
 		Wall:     u.config.Wall(),
 		Compete:  u.stays() && len(u.shims.Waiting()) > 0,
+		Lingers:  u.linger.on,
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
@@ -216,4 +218,13 @@ func (d *deletion) note(hold string, deleted bool) {
 	if deleted {
 		d.seen = hold
 	}
+}
+
+// linger is the end of a deleted standby. Nodes send connections to a deleted pod until all
+// of them know of its deletion.
+type linger struct {
+	// begun: the agent has decided whether the standby lingers. on: the standby does.
+	begun, on bool
+	// until is the instant at which the connections that are left are cut.
+	until time.Duration
 }

@@ -132,7 +132,7 @@ func TestPreviousHolderGoesFirstAfterALongOutage(t *testing.T) {
 }
 
 // Somebody else writes the Lease (a label, an annotation) often; watches are refused.
-func TestForeignWriterDoesNotCostTheSlot(t *testing.T) {
+func TestHolderKeepsItsSlotDespiteForeignWrites(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {
 			for _, every := range []time.Duration{time.Second, 400 * time.Millisecond, 300 * time.Millisecond} {
@@ -155,9 +155,9 @@ func TestForeignWriterDoesNotCostTheSlot(t *testing.T) {
 	}
 }
 
-// Leaps are answered soon, whatever comes together: two containers, two slots,
-// lost replies, a leap in the middle of an acquisition.
-func TestLeapsAreAnswered(t *testing.T) {
+// The agent grants again soon after each leap, whatever comes together: two containers,
+// two slots, lost replies, a leap in the middle of an acquisition.
+func TestAgentSoonGrantsAgainAfterEveryLeap(t *testing.T) {
 	for seed := range uint64(200) {
 		simulate(t, func(w *world) {
 			rng := rand.New(rand.NewPCG(seed, 1))
@@ -263,7 +263,7 @@ func TestPreviousHolderGoesFirstWithoutWatches(t *testing.T) {
 
 // A pod of two locks has a watch that keeps reporting the second lock as free. The pod
 // does not keep the first lock from a pod that needs only that one.
-func TestLyingWatchKeepsNoLockFromOthers(t *testing.T) {
+func TestWrongWatchEventsKeepNoLockFromOthers(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

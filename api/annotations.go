@@ -23,7 +23,7 @@ type Annotation struct {
 	// Kind is the kind of the claims that the annotation makes. A setting, which modifies
 	// the claims of the pod, has none.
 	Kind *Kind
-	// Alone marks a setting that means something without a claim.
+	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
 
 	// set reads the value of a setting into a request, and returns what is wrong with the
@@ -80,6 +80,13 @@ var Annotations = table{
 			"With `holder` only the holder is Ready.",
 		Examples: []string{"forward", "holder"},
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
+	},
+	{
+		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
+		Meaning: "How long a deleted standby that forwards accepts new connections: the cluster's proxies and load " +
+			"balancers may need as long to stop routing to it. From `0s` to `5m`. Open connections are forwarded until " +
+			"they end. Both end 2 s before the pod's grace period is over.",
+		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},
 	{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",

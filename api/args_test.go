@@ -100,7 +100,7 @@ func (s source) hook() *Handler {
 func (s source) run() RunArgs {
 	r := DefaultRunArgs()
 	r.Slots, r.Containers, r.InitContainers = s.texts(), s.texts(), s.texts()
-	r.LeaseDuration, r.Grace = s.duration(), s.duration()
+	r.LeaseDuration, r.Grace, r.EndpointDelay = s.duration(), s.duration(), s.duration()
 	r.Workload = strings.ReplaceAll(s.text(), "$", "")
 	if s.some() {
 		r.Revision = Revision{Workload: s.stamp(), Number: 1 + s.Int64N(math.MaxInt64), Hash: s.stamp()}
@@ -205,7 +205,7 @@ func FuzzProbeArgs(f *testing.F) {
 }
 
 // The webhook of one version meets the agents and pods of another.
-func TestRunArgsKeepTheirBytes(t *testing.T) {
+func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r := DefaultRunArgs()
 	assert.Equal(t, []string{
 		"run", "-slots=", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=", "-workload=",
@@ -213,10 +213,12 @@ func TestRunArgsKeepTheirBytes(t *testing.T) {
 	r.Slots, r.Containers, r.InitContainers = []string{"lock.a", "lock.b"}, []string{"app", "helper"}, []string{"migrate"}
 	r.Revision = Revision{Workload: "0b9e-1", Number: 7, Hash: "5d4f"}
 	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", AgentBinary, []int{80, 6379}, "", true
+	r.EndpointDelay = 0
 	r.Probes = map[string]Probes{"app": {Startup: &Probe{Handler: Handler{Exec: &ExecAction{Command: []string{"$(X)"}}}}}}
 	assert.Equal(t, []string{
 		"run", "-slots=lock.a,lock.b", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=app,helper",
 		"-workload=Pod/$(METAPARTICLE_POD_NAME)", "-revision=0b9e-1/7/5d4f", "-init-containers=migrate", "-install=/metaparticle/bin/agent", "-ports=80,6379",
+		"-endpoint-delay=0s",
 		`-probes={"app":{"startup":{"exec":{"command":["$$(X)"]},"timeoutSeconds":0,"periodSeconds":0,"successThreshold":0,"failureThreshold":0}}}`,
 		"-listen=", "-own-kernel",
 	}, r.Args())
@@ -225,7 +227,7 @@ func TestRunArgsKeepTheirBytes(t *testing.T) {
 	assert.Equal(t, "Pod/solo", read.Workload)
 }
 
-func TestExecArgsKeepTheirBytes(t *testing.T) {
+func TestExecArgsStayTheSameAcrossVersions(t *testing.T) {
 	e := DefaultExecArgs()
 	e.Container = "app"
 	assert.Equal(t, []string{"exec", "-container=app", "-on-loss=standby", "--"}, e.Args())
@@ -238,8 +240,8 @@ func TestExecArgsKeepTheirBytes(t *testing.T) {
 	}, e.Args())
 }
 
-// A person may write flags in any spelling that the flag package takes.
-func TestParseTakesEverySpellingOfAFlag(t *testing.T) {
+// A person may write flags in any spelling that the flag package accepts.
+func TestParseAcceptsEverySpellingOfAFlag(t *testing.T) {
 	r, err := ParseRunArgs([]string{"--slots", "a,b", "-own-kernel=true", "--gate=pod"})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a", "b"}, r.Slots)
@@ -251,7 +253,7 @@ func TestParseTakesEverySpellingOfAFlag(t *testing.T) {
 	assert.Equal(t, []string{"serve", "-x"}, child)
 }
 
-func TestParseRefusesWordsThatMakeNoSense(t *testing.T) {
+func TestParseRefusesInvalidArguments(t *testing.T) {
 	for _, word := range []string{
 		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-revision=7", "-unheard-of", "more",
 	} {
@@ -278,7 +280,7 @@ func TestParseShowsFlagsOnHelp(t *testing.T) {
 }
 
 // A webhook reads back what a later version of it may have written.
-func TestRecallIgnoresUnknownWords(t *testing.T) {
+func TestRecallIgnoresUnknownArguments(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true
@@ -288,7 +290,7 @@ func TestRecallIgnoresUnknownWords(t *testing.T) {
 	assert.Nil(t, e.PreStop)
 }
 
-func TestShimIsRecognisedByTwoWords(t *testing.T) {
+func TestIsShimComparesTheFirstTwoWords(t *testing.T) {
 	for _, test := range []struct {
 		command []string
 		want    bool

@@ -36,13 +36,13 @@ func TestBudgetMatchesTheDocumentedTable(t *testing.T) {
 	}
 }
 
-func TestBudgetOfEverySecondAddsUp(t *testing.T) {
+func TestBudgetAddsUpForEveryLeaseDuration(t *testing.T) {
 	for d := MinLeaseDuration; d <= MaxLeaseDuration; d += time.Second {
 		checkBudget(t, d)
 	}
 }
 
-func TestNewBudgetRefusesOddDurations(t *testing.T) {
+func TestNewBudgetRefusesInvalidDurations(t *testing.T) {
 	for _, d := range []time.Duration{0, -time.Minute, MinLeaseDuration - 1, MinLeaseDuration + 1, MaxLeaseDuration + time.Second} {
 		_, err := NewBudget(d)
 		assert.Error(t, err, d)

@@ -41,12 +41,12 @@ type Kind struct {
 	// Ask is the annotation that a message tells a person to write.
 	Ask   string
 	Scope Scope
-	// Forwards marks a kind whose standbys can forward ports: it has one holder.
+	// Forwards reports that the standbys of a claim can forward ports: it has one holder.
 	Forwards bool
-	// Ordered marks a kind whose slot goes from an old revision of a workload to a new
-	// one. Where several pods hold, no pod has to wait for the end of another.
+	// Ordered reports that the slot of a claim goes from an old revision of a workload to
+	// a new one. Where several pods hold, no pod has to wait for the end of another.
 	Ordered bool
-	// Sole marks a kind whose claims do not share a pod with another claim.
+	// Sole reports that a pod with a claim of this kind can have no other claim.
 	Sole bool
 
 	// parse reads an annotation's value, and returns the claims but for their Kind. If

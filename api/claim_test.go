@@ -36,7 +36,7 @@ func TestSemaphoreClaimsOneOfItsSlots(t *testing.T) {
 	assert.False(t, r.Any())
 }
 
-func TestSemaphoreOfAnotherSizeSharesSlots(t *testing.T) {
+func TestSemaphoresOfDifferentSizesUseCommonSlots(t *testing.T) {
 	three, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
 	require.NoError(t, err)
 	five, err := Parse(map[string]string{SemaphoreAnnotation: "pool=5"})
@@ -44,7 +44,7 @@ func TestSemaphoreOfAnotherSizeSharesSlots(t *testing.T) {
 	assert.Equal(t, three.Slots(Workload{}), five.Slots(Workload{})[:3], "at most the greatest size runs")
 }
 
-func TestSemaphoreMistakesKeepTheirWords(t *testing.T) {
+func TestSemaphoreMistakesHaveFixedMessages(t *testing.T) {
 	long := strings.Repeat("a", maxSemaphoreName)
 	_, err := Parse(map[string]string{SemaphoreAnnotation: long + "=32"})
 	require.NoError(t, err)
@@ -75,6 +75,7 @@ func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
 		"singleton": {SingletonAnnotation, "true", "metaparticle.io/semaphore is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two"},
 		"forward": {ReadinessAnnotation, "forward",
 			`metaparticle.io/readiness is "forward", but with metaparticle.io/semaphore only the holders are Ready, for there may be several: remove it`},
+		"delay":     {EndpointDelayAnnotation, "1s", "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it"},
 		"misspelt":  {Prefix + "semaphor", "pool=3", "metaparticle.io/semaphor is not known: did you mean metaparticle.io/semaphore?"},
 		"opted out": {InjectAnnotation, "false", `metaparticle.io/inject is "false", but metaparticle.io/semaphore claims a slot: remove one of the two`},
 	} {
@@ -87,13 +88,13 @@ func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
 	assert.NoError(t, err, "it claims nothing")
 }
 
-func TestEachRowOfTheTableIsWhole(t *testing.T) {
+func TestEachAnnotationsRowIsComplete(t *testing.T) {
 	for _, a := range Annotations {
 		t.Run(a.Key, func(t *testing.T) { checkRow(t, Annotations, a) })
 	}
 }
 
-// checkRow holds a row to what parsing, documents and policies take from it.
+// checkRow checks that a row has what parsing, documents and policies need.
 func checkRow(t *testing.T, all table, a Annotation) {
 	t.Helper()
 	assert.True(t, strings.HasPrefix(a.Key, Prefix))

@@ -39,7 +39,7 @@ func (w Workload) builtin() bool {
 }
 
 // Valid reports whether an object of the API server can have that kind and that name. A
-// pod's owner references may hold anything, and the workload becomes a part of the
+// pod's owner references may contain anything, and the workload becomes a part of the
 // Lease's name, of an argument and of a list.
 func (w Workload) Valid() bool {
 	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))

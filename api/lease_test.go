@@ -60,7 +60,7 @@ func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	}
 }
 
-func TestSlotsAreSortedForEveryAgent(t *testing.T) {
+func TestEveryAgentGetsItsSlotsSorted(t *testing.T) {
 	r := Request{Claimed: claimed(named("a"), lock("b"), lock("z"))}
 	assert.Equal(t,
 		[]string{"lock.b", "lock.z", "singleton-a.deployment.x"},

@@ -21,6 +21,7 @@ const (
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
 	ReadinessAnnotation     = Prefix + "readiness"
+	EndpointDelayAnnotation = Prefix + "endpoint-delay"
 	GateAnnotation          = Prefix + "gate"
 	InjectAnnotation        = Prefix + "inject"
 )
@@ -42,7 +43,7 @@ const (
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
 
-	// CredentialsVolume holds the service account's token and the cluster's CA. The
+	// CredentialsVolume has the service account's token and the cluster's CA. The
 	// agent's container alone mounts it.
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -85,9 +85,9 @@ func (p *parser) values() {
 	}
 }
 
-// together judges annotations that contradict or need each other. A person who
-// switched claims off in so many words (singleton: "false", inject: "false") may
-// leave the settings where they are. A misspelt key may be the missing claim.
+// together refuses annotations that contradict each other, and settings without a claim.
+// Settings may stay if a person opted out explicitly (singleton: "false", inject:
+// "false"). They also stay beside a misspelt key, which may be the missing claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.request.Claimed[0].Kind.Key)
@@ -96,6 +96,9 @@ func (p *parser) together() {
 		p.withoutShims()
 	}
 	p.sole()
+	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
+		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")
+	}
 	if p.request.OptOut || p.misnamed || p.hasClaimKey() {
 		return
 	}

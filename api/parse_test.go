@@ -61,8 +61,17 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 			},
 		},
 		"defaults written out": {
-			map[string]string{LockAnnotation: "a", OnLossAnnotation: "standby", ReadinessAnnotation: "forward"},
-			Request{Claimed: claimed(lock("a")), OnLoss: OnLossStandby, Readiness: ReadinessForward},
+			map[string]string{
+				LockAnnotation: "a", OnLossAnnotation: "standby", ReadinessAnnotation: "forward", EndpointDelayAnnotation: "2s",
+			},
+			Request{
+				Claimed: claimed(lock("a")), OnLoss: OnLossStandby, Readiness: ReadinessForward,
+				EndpointDelay: new(DefaultEndpointDelay),
+			},
+		},
+		"no delay": {
+			map[string]string{LockAnnotation: "a", EndpointDelayAnnotation: "0"},
+			Request{Claimed: claimed(lock("a")), EndpointDelay: new(time.Duration(0))},
 		},
 	}
 	for name, test := range tests {
@@ -74,9 +83,9 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// TestMistakesKeepTheirWords fixes the messages word by word, because people read
+// TestMistakesHaveFixedMessages fixes the messages word by word, because people read
 // them.
-func TestMistakesKeepTheirWords(t *testing.T) {
+func TestMistakesHaveFixedMessages(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)
 	tests := []struct {
@@ -112,6 +121,10 @@ func TestMistakesKeepTheirWords(t *testing.T) {
 		{key: "metaparticle.io/Singleton", value: "true", want: `metaparticle.io/Singleton is not known: did you mean metaparticle.io/singleton?`},
 		{key: "metaparticle.io/locks", value: "a", want: `metaparticle.io/locks is not known: did you mean metaparticle.io/lock?`},
 		{key: "metaparticle.io/lease", value: "a", want: `metaparticle.io/lease is not known: remove it`},
+		{key: "metaparticle.io/endpoint-delay", value: "2", want: `metaparticle.io/endpoint-delay is "2": write 2s`},
+		{key: "metaparticle.io/endpoint-delay", value: "off", want: `metaparticle.io/endpoint-delay is "off": write a duration like "2s" or "0s"`},
+		{key: "metaparticle.io/endpoint-delay", value: "-1s", want: `metaparticle.io/endpoint-delay is "-1s": write a duration from 0s to 5m0s`},
+		{key: "metaparticle.io/endpoint-delay", value: "6m", want: `metaparticle.io/endpoint-delay is "6m": write a duration from 0s to 5m0s`},
 		{key: "metaparticle.io/leaseduration", value: "1m", want: `metaparticle.io/leaseduration is not known: did you mean metaparticle.io/lease-duration?`},
 		{key: "metaparticle.io/onloss", value: "restart", want: `metaparticle.io/onloss is not known: did you mean metaparticle.io/on-loss?`},
 		{key: "metaparticle.io/wibble", value: "", want: `metaparticle.io/wibble is not known: remove it`},
@@ -164,6 +177,9 @@ func TestSettingsThatAGateIgnoresAreMistakes(t *testing.T) {
 		{"readiness", ReadinessAnnotation, "forward", `metaparticle.io/readiness is "forward", but with metaparticle.io/gate: readiness the holder alone is Ready: remove one of the two`},
 		{"readiness", ReadinessAnnotation, "holder", ""},
 		{"container", ReadinessAnnotation, "forward", ""},
+		{"container", EndpointDelayAnnotation, "1s", ""},
+		{"pod", EndpointDelayAnnotation, "1s", `metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it`},
+		{"readiness", EndpointDelayAnnotation, "1s", `metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it`},
 		{"container", ContainersAnnotation, "a", ""},
 	}
 	for _, test := range tests {
@@ -267,7 +283,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestEffectivePrefersTheTemplate(t *testing.T) {
+func TestEffectivePrefersTheTemplatesAnnotations(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

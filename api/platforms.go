@@ -32,7 +32,7 @@ func ParsePlatforms(s string) (Platforms, error) {
 // String returns the JSON.
 func (p Platforms) String() string { return mustJSON(p) }
 
-// also is the other architecture whose images a container runtime takes.
+// also is the other architecture whose images a container runtime accepts.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
 // For returns the image's command on the architecture, by Go's name for it.

@@ -18,6 +18,8 @@ type Request struct {
 	Containers []string
 	// LeaseDuration is zero where the annotation is absent.
 	LeaseDuration time.Duration
+	// EndpointDelay is nil where the annotation is absent.
+	EndpointDelay *time.Duration
 	// OnLoss and Readiness are empty where the annotation is absent.
 	OnLoss    OnLoss
 	Readiness Readiness
@@ -85,7 +87,7 @@ func (r Request) Ordered() bool {
 	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Ordered })
 }
 
-// Standbys returns how standbys look. A standby without a shim in its containers
+// Standbys returns how standbys appear. A standby without a shim in its containers
 // cannot be Ready: its application has not started, or must not serve. A standby of a
 // claim with several holders has no single address to forward to.
 func (r Request) Standbys() Readiness {

@@ -15,6 +15,10 @@ import (
 // DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
 const DefaultGrace = 30 * time.Second
 
+// DefaultEndpointDelay allows for a second between two writes of EndpointSlices, and for
+// a second between two updates of a node's rules (kube-proxy's minSyncPeriod).
+const DefaultEndpointDelay = 2 * time.Second
+
 // RunArgs are the arguments of the agent's sidecar. The webhook writes all but the last
 // three, which tests set. A writer begins with [DefaultRunArgs].
 type RunArgs struct {
@@ -40,6 +44,8 @@ type RunArgs struct {
 	Gate    Gate
 	// Ports are the TCP ports that a standby forwards to the holder.
 	Ports []int
+	// EndpointDelay is the time for which a deleted standby still accepts connections.
+	EndpointDelay time.Duration
 	// Probes are the probes of the gated containers, by container.
 	Probes map[string]Probes
 	// Listen is the address at which the agent serves metrics and probes; empty means
@@ -60,7 +66,7 @@ type RunArgs struct {
 func DefaultRunArgs() RunArgs {
 	return RunArgs{
 		LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward, Grace: DefaultGrace, Gate: GateContainer,
-		Listen: defaultListen, RunDir: RunPath, Credentials: CredentialsPath,
+		EndpointDelay: DefaultEndpointDelay, Listen: defaultListen, RunDir: RunPath, Credentials: CredentialsPath,
 	}
 }
 
@@ -138,6 +144,9 @@ var runArguments = arguments[RunArgs]{
 			return err
 		},
 	},
+	durationArg("endpoint-delay", "how long a deleted standby still accepts connections",
+		func(r *RunArgs) *time.Duration { return &r.EndpointDelay }).
+		written(func(r RunArgs) bool { return r.EndpointDelay != DefaultEndpointDelay }),
 	{
 		name: "probes", meaning: "probes of the gated containers, by container, as JSON",
 		where: func(r RunArgs) bool { return len(r.Probes) > 0 },

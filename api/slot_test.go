@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestIsSlotTakesNamesOfClaimsAlone(t *testing.T) {
+func TestOnlyNamesThatClaimsMakeAreSlots(t *testing.T) {
 	long := strings.Repeat("l", 253)
 	for lease, want := range map[string]bool{
 		"lock.a": true, "lock.a.b-c.0": true, "lock." + long[:248]: true, "singleton.deployment.biller": true,
@@ -84,9 +84,9 @@ func TestShortenedNamesCollideWithNoName(t *testing.T) {
 	}
 }
 
-// FuzzSingletonsAndTheirLeases looks for two workloads that share a Lease. The fuzzer
-// also looks for a claim's Lease that is no slot, and for a slot without a claim.
-func FuzzSingletonsAndTheirLeases(f *testing.F) {
+// FuzzDifferentWorkloadsHaveDifferentLeases searches for two workloads with one Lease. The
+// fuzzer also searches for a claim's Lease that is no slot, and for a slot without a claim.
+func FuzzDifferentWorkloadsHaveDifferentLeases(f *testing.F) {
 	long := strings.Repeat("n", 240)
 	f.Add("apps", "Deployment", "biller", "", "batch", "Job", "biller", "writer", "singleton.a--b-c-d.x")
 	f.Add("", "Pod", long, "", "", "Pod", long+"m", "", "lock.x")

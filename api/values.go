@@ -65,18 +65,43 @@ func list(value, noun string, problem func(string) string) ([]string, string) {
 }
 
 func setLeaseDuration(r *Request, value string) string {
-	d, err := time.ParseDuration(value)
-	switch {
-	case err != nil && digits(value):
-		return fmt.Sprintf("write %ss", value)
-	case err != nil:
-		return `write a duration like "30s" or "2m"`
+	d, problem := duration(value, `"30s" or "2m"`)
+	if problem != "" {
+		return problem
 	}
 	if _, err := NewBudget(d); err != nil {
 		return err.Error()
 	}
 	r.LeaseDuration = d
 	return ""
+}
+
+// maxEndpointDelay is the longest time for which load balancers commonly send new
+// connections to a target that was removed.
+const maxEndpointDelay = 5 * time.Minute
+
+func setEndpointDelay(r *Request, value string) string {
+	d, problem := duration(value, `"2s" or "0s"`)
+	switch {
+	case problem != "":
+		return problem
+	case d < 0 || d > maxEndpointDelay:
+		return fmt.Sprintf("write a duration from 0s to %v", maxEndpointDelay)
+	}
+	r.EndpointDelay = &d
+	return ""
+}
+
+// duration reads a duration, or says what is wrong with it.
+func duration(value, examples string) (d time.Duration, problem string) {
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil && digits(value):
+		return 0, fmt.Sprintf("write %ss", value)
+	case err != nil:
+		return 0, "write a duration like " + examples
+	}
+	return d, ""
 }
 
 // digits reports whether a number lacks nothing but its unit. A number too long to be

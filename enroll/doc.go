@@ -17,9 +17,9 @@
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
 // unchanged for a whole duration, unless a person has paused its slot. Enroll deletes the
-// Lease, and the next Lease with it, before it removes the names from the Roles. An
-// account that no longer claims a Lease loses its right after a duration, too. While
-// others claim the Lease, some Role remembers the Lease and its longest duration.
+// Lease, and the next Lease with it, before it removes the names from the Roles. An account
+// that no longer claims a Lease loses its right after a duration, too. While others claim
+// the Lease, some Role remembers the Lease and its longest duration.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no

@@ -28,7 +28,7 @@ func (w *world) roles() []rbacv1.Role {
 	return list.Items
 }
 
-func TestManySlotsOfOneAccountTakeFewRoles(t *testing.T) {
+func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	const many = 2*maxSlotsPerRole + 1
 	pod := gated("a", "till", locks(many))
 	w := newWorld(t, pod)

@@ -112,7 +112,7 @@ func TestTwoProcessesNeverFreeAHeldLease(t *testing.T) {
 	}
 }
 
-func TestLongestDurationOutlivesItsPod(t *testing.T) {
+func TestRoleRemembersTheLongestLeaseDuration(t *testing.T) {
 	long := lasting(gated("a", "till", "lock.x"), "2m")
 	w := newWorld(t, long, gated("b", "till", "lock.x"))
 	w.settle(w.process())

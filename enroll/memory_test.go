@@ -11,7 +11,7 @@ import (
 )
 
 // A Role whose rules name a Lease remembers it, whatever its annotation says.
-func TestOverwrittenMemoryStillNamesTheLease(t *testing.T) {
+func TestRoleRemembersLeasesDespiteAnOverwrittenAnnotation(t *testing.T) {
 	for _, text := range []string{"null", "{}", `{"lock.y":{"seconds":30,"uid":""}}`} {
 		t.Run(text, func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"))

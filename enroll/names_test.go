@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-func TestRoleNamesAreShortAndDiffer(t *testing.T) {
+func TestNamesOfRolesAreShortAndDiffer(t *testing.T) {
 	long := strings.Repeat("a", 253)
 	accounts := []string{
 		"default", "pull-secrets", "1", "default.1", long, long[:252] + "b",

@@ -118,8 +118,8 @@ func (s *snapshot) belonging() map[string]bool {
 
 // unclaimed returns the Leases that no pod claims, including those that are gone, and the
 // next Leases without a slot. Of a Lease that is still claimed, unclaimed returns the
-// rights of accounts that no longer claim it.
-// A paused Lease stays with its rights, so a workload that is scaled to 0 stays paused.
+// rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
+// workload that is scaled to 0 stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()

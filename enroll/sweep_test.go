@@ -75,7 +75,7 @@ func TestPausedLeaseIsNotSwept(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
-func TestNewProcessWaitsAWholeDuration(t *testing.T) {
+func TestNewProcessWaitsADurationBeforeItSweeps(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	w.settle(w.process())
@@ -86,7 +86,7 @@ func TestNewProcessWaitsAWholeDuration(t *testing.T) {
 	assert.NotNil(t, w.lease("lock.x"))
 }
 
-func TestSweepKeepsOtherNamesOfARole(t *testing.T) {
+func TestSweepKeepsARolesOtherLeases(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", "till", "lock.y"))
 	r := w.process()
@@ -102,7 +102,7 @@ func TestSweepKeepsOtherNamesOfARole(t *testing.T) {
 
 // A vanished Lease may still have a holder. The Role must name the Lease for as long
 // as that holder may run.
-func TestRoleNamesAVanishedLeaseForADuration(t *testing.T) {
+func TestRoleRemembersAVanishedLeaseUntilExpiry(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -117,7 +117,7 @@ func TestRoleNamesAVanishedLeaseForADuration(t *testing.T) {
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
 }
 
-func TestRoleForgetsAVanishedLeaseAfterADuration(t *testing.T) {
+func TestRoleForgetsAVanishedLeaseAfterExpiry(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()

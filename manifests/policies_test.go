@@ -187,7 +187,7 @@ func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
 
-// The policy on gates takes the gated containers from the agent's arguments.
+// The policy on gates reads the gated containers from the agent's arguments.
 func TestGatePolicyReadsContainersFromArguments(t *testing.T) {
 	found := regexp.MustCompile(`t\.matches\('([^']*)' \+ c\.name \+ '([^']*)'\)`).FindStringSubmatch(texts(t)["policies/gate.yaml"])
 	require.Len(t, found, 3)

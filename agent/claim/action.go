@@ -16,6 +16,8 @@ type Facts struct {
 	Wall time.Time
 	// Compete reports that a shim waits for a grant, and that the pod is to stay.
 	Compete bool
+	// Lingers reports that a stopped claim looks on, because the pod still forwards.
+	Lingers bool
 	// Alive reports that a child of some hold is alive.
 	Alive bool
 	// Children are the children whose hold this claim may resume.

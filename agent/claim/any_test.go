@@ -78,7 +78,7 @@ func TestSemaphoreRunsAsManyPodsAsSlots(t *testing.T) {
 	}
 }
 
-func TestSemaphoreReplacesACutHolder(t *testing.T) {
+func TestStandbyReplacesACutOffSemaphoreHolder(t *testing.T) {
 	m := semaphore(t, 5, 3)
 	lost := m.pods[strings.IndexByte("abcde", m.running()[0])]
 	lost.link = cut
@@ -88,7 +88,7 @@ func TestSemaphoreReplacesACutHolder(t *testing.T) {
 	assert.Len(t, m.running(), 3)
 }
 
-func TestSlotOfALostWriteIsReleased(t *testing.T) {
+func TestSemaphoreKeepsNoSlotOfALostWrite(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	p.waiting = false
@@ -109,7 +109,7 @@ func TestSlotOfALostWriteIsReleased(t *testing.T) {
 	assert.Equal(t, 1, p.held(), "the pod holds one slot, and has released the other")
 }
 
-func TestChildOfOneSlotIsResumed(t *testing.T) {
+func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 	for name, heard := range map[string]bool{"heard": true, "not heard": false} {
 		t.Run(name, func(t *testing.T) {
 			m := semaphore(t, 1, 3)
@@ -133,7 +133,7 @@ func TestChildOfOneSlotIsResumed(t *testing.T) {
 
 // A grant of the next hold ends the doubts of the pod's shims. The hold of an earlier
 // process then seems to be proven over.
-func TestHoldThatWasWaitedOutIsNotReleased(t *testing.T) {
+func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {
 		m := semaphore(t, 1, 3)

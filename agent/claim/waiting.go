@@ -33,7 +33,7 @@ func (c *Claim) wait(p *plan) {
 // finished reports whether a stopped claim has nothing left to do. No child is left
 // then, and every slot that can be released is, or has expired.
 func (c *Claim) finished(p *plan) bool {
-	if !c.stopping || p.facts.Alive {
+	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false
 	}
 	if p.now >= c.leaveBy {

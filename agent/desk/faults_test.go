@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// pipes is a Listener of connections that a test makes up.
+// pipes is a Listener for the connections of a test.
 type pipes chan Conn
 
 func (l pipes) Accept() (Conn, error) {
@@ -66,7 +66,7 @@ func (c *pipe) Close() error {
 	return nil
 }
 
-// mortal is a process that dies when a test says so.
+// mortal is a process that dies when a test closes dead.
 type mortal struct{ dead chan struct{} }
 
 func (m mortal) AwaitDeath(ctx context.Context) error {
@@ -80,16 +80,16 @@ func (m mortal) AwaitDeath(ctx context.Context) error {
 
 func (mortal) Close() error { return nil }
 
-// noNotes keeps nothing.
+// noNotes stores no note.
 type noNotes struct{}
 
 func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
 func (noNotes) Write(string, []byte) error       { return nil }
 func (noNotes) Remove(string) error              { return nil }
 
-// A shim may connect anew, and die, before the server has seen the end of its first
-// connection, or taken the second.
-func TestDeathIsSeenAfterAShimConnectedAnew(t *testing.T) {
+// A shim may connect anew and die before the server has noticed the end of the first
+// connection, or accepted the second.
+func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	t.Parallel()
 	l, shim := make(pipes), mortal{dead: make(chan struct{})}
 	s, err := New(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
@@ -116,9 +116,9 @@ func TestDeathIsSeenAfterAShimConnectedAnew(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return r.Dead })
 }
 
-// A shim that is frozen for long reads nothing, and there is no room for a drain. Once
-// it goes on, it must hear of that.
-func TestDrainThatFindsNoRoomIsRepeated(t *testing.T) {
+// A shim that is frozen for long reads nothing, so its socket has no room for a drain.
+// Once the shim runs again, it must still get the drain.
+func TestDrainIsRepeatedIfTheConnectionWasFull(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})

@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// outbox keeps the last Report of each shim until the reader takes it, so that a slow
+// outbox keeps the last Report of each shim until the reader receives it, so that a slow
 // reader delays no shim.
 type outbox struct {
 	mu      sync.Mutex

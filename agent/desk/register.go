@@ -32,7 +32,7 @@ func (r *register) find(id gate.ShimID) *peer {
 	return nil
 }
 
-// meet takes a shim's first message on a connection, and tells whether the shim was
+// meet processes a shim's first message on a connection, and reports whether the shim was
 // unknown before.
 func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unknown bool, err error) {
 	p = r.find(st.Shim)

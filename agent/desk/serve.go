@@ -23,7 +23,7 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	log := s.cfg.Log
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
-		// After a hang-up a shim connects anew at once, and may then end.
+		// This is no fault: after a hang-up a shim connects anew at once, and may then end.
 		log.Debug("shim left before its first word")
 		return
 	}
@@ -53,8 +53,8 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	s.register.hangUp(p, c)
 }
 
-// wants reports whether the server reads on. The server does not if the shim has
-// another connection by now, or has Ended. The end of the connection tells the shim
+// wants reports whether the server reads the next message. The server stops if the shim
+// has another connection by now, or has Ended. The end of the connection tells the shim
 // that its last message arrived.
 func (s *Server) wants(p *peer, c Conn) bool {
 	s.mu.Lock()
@@ -62,8 +62,8 @@ func (s *Server) wants(p *peer, c Conn) bool {
 	return p.conn == c && p.report.Phase != gate.Ended
 }
 
-// welcome takes the first message of a connection. welcome returns the process only of
-// a shim that was unknown before.
+// welcome processes the first message of a connection. If the shim was unknown before,
+// welcome returns its process.
 func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	b, err := c.Receive()
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Server) meet(c Conn, b []byte) (p *peer, unknown bool, err error) {
 	return s.register.meet(c, st, now)
 }
 
-// hear takes a later message.
+// hear processes a later message.
 func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	st, answer, err := gate.DecodeMessage(b)
 	if err != nil {

@@ -102,7 +102,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Reports yields the last Report of each shim that changed. A late reader gets fewer
+// Reports returns the last Report of each shim that changed. A late reader gets fewer
 // reports, but never an outdated one, and delays no shim.
 func (s *Server) Reports() <-chan gate.Report { return s.reports }
 

@@ -50,7 +50,7 @@ func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
 
-func TestLedgerNotesNameUnprovenHolds(t *testing.T) {
+func TestServerReadsUnprovenHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)
@@ -88,8 +88,8 @@ func TestLedgerNotesNameUnprovenHolds(t *testing.T) {
 	}
 }
 
-// A shim that ends connects once more, and ends before it says so.
-func TestShimThatLeavesSilentlyCausesNoWarning(t *testing.T) {
+// A shim that ends may connect once more, and end before its first message.
+func TestShimThatEndsSilentlyCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	dir := t.TempDir()
@@ -109,7 +109,7 @@ func TestShimThatLeavesSilentlyCausesNoWarning(t *testing.T) {
 }
 
 // A note names one hold, unless the note cannot be read.
-func TestLedgerNotesNameGrantedHolds(t *testing.T) {
+func TestServerReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), gate.ErrOver)
 	assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 
-	// A drain of h1 does not meet h2.
+	// A drain of h1 does not apply to h2.
 	require.NoError(t, s.Grant("one", grantOf("h2")))
 	assert.Equal(t, "h2", shim.order().Grant.Hold)
 	shim.is(gate.Running, "h2")
@@ -163,7 +163,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.Equal(t, "h2", shim.order().Drain.Hold)
 }
 
-func TestSlowReaderSeesTheLastReports(t *testing.T) {
+func TestSlowReaderGetsTheLastReports(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -199,7 +199,7 @@ func TestSilentShimIsNotReportedDead(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return !r.Silent })
 }
 
-func TestAStrangeShimIsHungUpOn(t *testing.T) {
+func TestServerHangsUpOnAnInvalidShim(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, RequirePID1: true})
@@ -329,7 +329,7 @@ func TestDeathIsReportedAfterTheLastMessage(t *testing.T) {
 	pidfd, kill := ofSleeper(t)
 	shim := joined(t, dir, waiting("one"), pidfd)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
-	// Whatever is left unread by the shim makes the kernel report a reset.
+	// If the shim leaves a message unread, the kernel reports a reset.
 	for range 100 {
 		require.NoError(t, s.Grant("one", grantOf("h1")))
 	}
@@ -353,7 +353,7 @@ func TestServerRefusesAShimWithoutPidfd(t *testing.T) {
 	joined(t, dir, waiting("two"), int(null.Fd())).hungUp()
 }
 
-func TestAReportTellsWhenTheShimStarted(t *testing.T) {
+func TestReportContainsTheShimsStartTime(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})

@@ -14,7 +14,7 @@ import (
 // beats and a half.
 const silence = 5 * gate.BeatEvery / 2
 
-// listenForSilence marks the shims whose beats stopped. If this process itself was
+// listenForSilence reports the shims whose beats stopped. If this process itself was
 // frozen, the shims first get time to send a beat.
 func (s *Server) listenForSilence(ctx context.Context) {
 	every := s.cfg.Silence / 5

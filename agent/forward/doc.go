@@ -17,6 +17,18 @@
 // number of waiting connections and their time are bounded. Further connections
 // wait in the kernel's queue.
 //
+// A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
+// learn of the end late, and then lets the open connections come to their own ends.
+//
+// # Memory
+//
+// The kernel moves the data by splice(2), so they do not pass this process. Where splice
+// is missing, the process copies. A slow receiver holds its sender back: the package
+// buffers no more than one pipe for each direction. An idle connection has two sockets,
+// two goroutines with the smallest stacks, and no pipe. `go test -bench Memory
+// ./agent/forward` prints what 10,000 of them cost: 7.5 KB each. The kernel charges the
+// container for as much again. [Config.MaxOpen] bounds both.
+//
 // # Clocks
 //
 // Timers of this process bound how long a connection waits. The package decides

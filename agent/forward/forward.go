@@ -25,13 +25,13 @@ const (
 	// holder has a successor, or there is no standby left.
 	defaultHold = 30 * time.Second
 	// defaultMaxHeld bounds the connections that wait during a handover.
-	// defaultMaxHeld is a quarter of defaultMaxOpen, and twice the usual backlog
-	// of an application (128).
+	// defaultMaxHeld is twice the usual backlog of an application (128).
 	defaultMaxHeld = 256
-	// defaultMaxOpen bounds the agent's memory. A connection costs 18 KB
-	// (measured), two goroutines and two sockets. So all connections take less
-	// than a third of the container's limit of 64 MiB.
-	defaultMaxOpen = 1024
+	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB
+	// in this process (BenchmarkMemory), and 7.5 KB in the kernel for two sockets. So all
+	// connections take half of the container's limit of 64 MiB. The kernel shrinks the
+	// buffers of slow connections as the limit comes near.
+	defaultMaxOpen = 2048
 )
 
 // Config configures a Forwarder. Only Ports has no default.
@@ -74,14 +74,6 @@ type Forwarder struct {
 	route   *route        // the route of the last target; nil before the first
 	holding bool          // reports that new connections have no target
 	changed chan struct{} // closed at the next change of route or holding
-}
-
-// route is one target and its connections.
-type route struct {
-	addr netip.Addr
-	// ctx ends when the connections of the route must end.
-	ctx    context.Context
-	cancel context.CancelFunc
 }
 
 // New makes a Forwarder that is closed and has no target.
@@ -132,6 +124,21 @@ func (f *Forwarder) Close() {
 	}
 }
 
+// Linger accepts connections for the delay, and then frees the ports. The connections
+// that are open or wait by then go on. Linger returns a channel that is closed once the
+// ports are free and no connection is left. Open does nothing until a Close, which ends
+// the linger at once. A closed forwarder has nothing to linger for.
+func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.session == nil {
+		nothing := make(chan struct{})
+		close(nothing)
+		return nothing
+	}
+	return f.session.linger(delay)
+}
+
 // SetTarget sends new connections to the same port of ip. An empty, malformed or
 // own ip means no target: new connections wait. Established connections then
 // continue, because a draining holder still finishes its work. They end when a
@@ -148,19 +155,23 @@ func (f *Forwarder) SetTarget(ip string) {
 	}
 	f.holding = nowhere
 	if !nowhere && !same {
-		if f.route != nil {
-			f.route.cancel()
-		}
+		f.leave(f.route)
 		f.route = newRoute(addr)
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-func newRoute(addr netip.Addr) *route {
-	r := &route{addr: addr}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	return r
+// leave ends a route and its connections. Thousands of them take a while to close, and
+// the caller must not wait.
+func (f *Forwarder) leave(r *route) {
+	if r == nil {
+		return
+	}
+	r.cancel()
+	if f.session != nil {
+		go f.session.relays.cut(r)
+	}
 }
 
 // target returns the route for new connections, or nil if there is none. target

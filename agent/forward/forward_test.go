@@ -75,7 +75,7 @@ func TestConnectionsWaitUntilTheHolderListens(t *testing.T) {
 	assert.Equal(t, "holder read early late", ask(t, conn, "late"))
 }
 
-func TestEstablishedConnectionsEndAtANewTarget(t *testing.T) {
+func TestNewTargetEndsEstablishedConnections(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), answer("other"))
 	f := standby(t, Config{Ports: []int{port}})
@@ -95,7 +95,7 @@ func TestEstablishedConnectionsEndAtANewTarget(t *testing.T) {
 	assert.Equal(t, "other read x", ask(t, connect(t, port), "x"))
 }
 
-func TestWaitingConnectionIsAbandonedInTime(t *testing.T) {
+func TestForwarderResetsAConnectionThatWaitsTooLong(t *testing.T) {
 	for name, target := range map[string]string{"no target": "", "a target that refuses": holder} {
 		t.Run(name, func(t *testing.T) {
 			f := standby(t, Config{Ports: []int{0}, Hold: 50 * time.Millisecond})
@@ -182,7 +182,7 @@ func TestCloseWhileCopyingFreesThePort(t *testing.T) {
 	assert.Zero(t, f.Stats().Open+f.Stats().Held)
 }
 
-func TestOpenFailsIfAPortIsTaken(t *testing.T) {
+func TestOpenFailsIfAPortIsInUse(t *testing.T) {
 	taken := app(t, "127.0.0.1:0", echo)
 	free := app(t, holder+":0", echo)
 	f := closed(Config{Ports: []int{free, taken}})
@@ -194,7 +194,7 @@ func TestOpenFailsIfAPortIsTaken(t *testing.T) {
 	f.Close()
 }
 
-func TestForwarderReopensAfterClose(t *testing.T) {
+func TestForwarderCanOpenAgainAfterClose(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
@@ -233,7 +233,7 @@ func TestOwnAddressIsNotATarget(t *testing.T) {
 	}
 }
 
-func TestReachablePodAnswersOnEveryPort(t *testing.T) {
+func TestReachableNeedsAnAnswerOnEveryPort(t *testing.T) {
 	served := app(t, holder+":0", echo)
 	unserved := app(t, otherHolder+":0", echo) // only the other holder listens on this port
 	f := closed(Config{Ports: []int{served, unserved}})

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -20,9 +19,15 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
+	// accepting ends when the session accepts no more.
+	accepting     context.Context
+	stopAccepting context.CancelFunc
+	// left is nil until the session lingers, and closed when the linger is over.
+	left chan struct{}
 	// Each connection occupies one of heldPlaces until it has a target, and one
 	// of openPlaces until it ends.
 	heldPlaces, openPlaces chan struct{}
+	relays                 relays
 	running                sync.WaitGroup
 }
 
@@ -33,6 +38,7 @@ func newSession(f *Forwarder) (*session, error) {
 		openPlaces: make(chan struct{}, f.config.MaxOpen),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.accepting, s.stopAccepting = context.WithCancel(s.ctx)
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	for _, port := range f.config.Ports {
 		// Without a host, the listener accepts both address families.
@@ -63,10 +69,36 @@ func (s *session) start() {
 // close waits until the session's goroutines have ended.
 func (s *session) close() {
 	s.cancel()
+	s.stopListening()
+	s.relays.cut(nil)
+	s.running.Wait()
+	if s.left != nil {
+		<-s.left
+	}
+}
+
+func (s *session) stopListening() {
+	s.stopAccepting()
 	for _, listener := range s.listeners {
 		listener.Close()
 	}
-	s.running.Wait()
+}
+
+// linger accepts for the delay, and then lets the last connections end. The accept
+// loops run until the listeners are closed. So the kernel's queue, whose connections
+// the kernel would reset then, is empty unless all places are taken.
+func (s *session) linger(delay time.Duration) <-chan struct{} {
+	if s.left != nil {
+		return s.left
+	}
+	s.left = make(chan struct{})
+	go func() {
+		defer close(s.left)
+		s.pause(delay, nil)
+		s.stopListening()
+		s.running.Wait()
+	}()
+	return s.left
 }
 
 // acceptPause is the pause after an error of accept on an open listener. The
@@ -90,12 +122,12 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 	}
 }
 
-// take waits for a place. take returns false if the session ends first.
+// take waits for a place. take returns false if the session accepts no more.
 func (s *session) take(places chan<- struct{}) bool {
 	select {
 	case places <- struct{}{}:
 		return true
-	case <-s.ctx.Done():
+	case <-s.accepting.Done():
 		return false
 	}
 }
@@ -117,23 +149,35 @@ func (s *session) pause(d time.Duration, wake <-chan struct{}) bool {
 
 // serve lets a connection wait for a target, and then relays it.
 func (s *session) serve(client *net.TCPConn, port int) {
-	defer func() { <-s.openPlaces }()
 	s.held.Add(1)
 	backend, route := s.connect(port)
 	s.held.Add(-1)
 	<-s.heldPlaces
 	if backend == nil {
+		<-s.openPlaces
 		s.abandoned.Add(1)
 		reset(client)
 		return
 	}
 	s.forwarded.Add(1)
 	s.open.Add(1)
-	defer s.open.Add(-1)
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	defer context.AfterFunc(route.ctx, cancel)()
-	relay(ctx, client, backend)
+	s.running.Add(1)
+	r := &relay{route: route, over: s.over}
+	r.client.TCPConn, r.backend.TCPConn = client, backend
+	s.relays.add(r)
+	// A cut that came before has missed the relay.
+	if s.ctx.Err() != nil || route.ctx.Err() != nil {
+		r.cut()
+	}
+	r.start()
+}
+
+// over takes the place of a relay back.
+func (s *session) over(r *relay) {
+	s.relays.remove(r)
+	s.open.Add(-1)
+	<-s.openPlaces
+	s.running.Done()
 }
 
 // After a refused connection, connect waits firstRetry, and then twice as long
@@ -180,45 +224,4 @@ func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 		return nil
 	}
 	return conn
-}
-
-// relay copies in both directions until both have ended, one has failed, or ctx
-// ends. relay closes both connections.
-func relay(ctx context.Context, a, b *net.TCPConn) {
-	abort := func() { reset(a); reset(b) }
-	aborted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(aborted)
-		abort()
-	})
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		carry(a, b, abort)
-	}()
-	carry(b, a, abort)
-	<-back
-	if !stop() {
-		<-aborted
-	}
-	a.Close()
-	b.Close()
-}
-
-// carry copies one direction, and passes on its end or its failure. Between two
-// TCP connections io.Copy uses splice, which needs no buffer.
-func carry(to, from *net.TCPConn, abort func()) {
-	if _, err := io.Copy(to, from); err != nil {
-		abort()
-		return
-	}
-	// If the peer is gone, the other direction reports the error.
-	_ = to.CloseWrite()
-}
-
-// reset closes a connection so that the peer reads an error, not an end. The port
-// gets no TIME_WAIT.
-func reset(conn *net.TCPConn) {
-	_ = conn.SetLinger(0)
-	conn.Close()
 }

@@ -17,7 +17,7 @@ const goodState = `{"shim":"s","container":"app","bootID":"b","pid1":true,"phase
 
 const goodAnswer = `{"ran":{"id":"r","code":1,"output":"b3V0"}}`
 
-func TestMessagesThatNoEndSendsAreRefused(t *testing.T) {
+func TestDecoderRefusesMessagesThatNoEndSends(t *testing.T) {
 	t.Parallel()
 	_, _, err := DecodeMessage([]byte(goodState))
 	require.NoError(t, err)

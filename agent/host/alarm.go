@@ -15,7 +15,7 @@ import (
 type Alarm struct {
 	file *os.File
 	fd   int
-	// C yields a value after an expiry.
+	// C delivers a value after an expiry.
 	C chan struct{}
 }
 

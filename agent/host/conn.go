@@ -87,7 +87,7 @@ func (c *Conn) PeerPidfd() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
-// firstFile takes the first passed file and closes any others.
+// firstFile returns the first passed file and closes any others.
 func firstFile(oob []byte) *os.File {
 	var first *os.File
 	messages, err := unix.ParseSocketControlMessage(oob)

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// forks is held during a fork, which may hang. A second fork then waits, and Trim does
+// forks is locked during a fork, which may hang. A second fork then waits, and Trim does
 // nothing.
 var forks sync.Mutex
 
@@ -29,7 +29,7 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 const heapLimit = 256 << 20
 
 // uncollected calls f while nothing collects garbage, nor begins to. Without the
-// limit, a last collection takes the heap for endless: the first page of each table
+// limit, a last collection treats the heap as endless: the first page of each table
 // then gets two megabytes. The limit stays after f. A collection reads first the
 // percentage and then the limit, and a limit that f's end lifts between the two reads
 // limits nothing.

@@ -15,7 +15,7 @@ import (
 )
 
 // A shim of two megabytes had four after some starts of its child.
-func TestForksTakeNoHugePages(t *testing.T) {
+func TestForksUseNoHugePages(t *testing.T) {
 	// The flag hg means that huge pages are advised for the mapping, even if this
 	// kernel has none.
 	huge := func() int {

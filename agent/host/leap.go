@@ -27,7 +27,7 @@ const leap = 500 * time.Millisecond
 // A clock that was set for another reason looks the same. Slewing changes both
 // clocks alike and is no leap; nor is suspend, in which both go on.
 type Leaps struct {
-	// C yields a value after the wall clock was set.
+	// C delivers a value after the wall clock was set.
 	C         chan struct{}
 	now, wall func() time.Duration
 	base      window
@@ -39,7 +39,7 @@ type Leaps struct {
 type window struct{ low, high time.Duration }
 
 // NewLeaps begins to compare the two clocks. Where the kernel does not tell that the
-// wall clock was set (gVisor), C never yields. Then the clocks are compared only at
+// wall clock was set (gVisor), C stays empty. Then the clocks are compared only at
 // each beat.
 func NewLeaps() *Leaps {
 	l := LeapsOf(Now, Wall)
@@ -88,7 +88,7 @@ func (l *Leaps) pass(read func([]byte) (int, error)) {
 	}
 }
 
-// Watch returns a channel that yields a value after each leap, until ctx ends.
+// Watch returns a channel that delivers a value after each leap, until ctx ends.
 func (l *Leaps) Watch(ctx context.Context) <-chan struct{} {
 	leapt := make(chan struct{})
 	go l.Run()

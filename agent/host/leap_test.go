@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestLeapsCountFromTheBoundOn(t *testing.T) {
+func TestStepsBelowTheBoundAreNoLeaps(t *testing.T) {
 	for name, c := range map[string]struct {
 		steps []time.Duration
 		leapt bool
@@ -44,7 +44,7 @@ func TestLeapsCountFromTheBoundOn(t *testing.T) {
 
 // The kernel itself tells with which flags a timer was set: it is absolute (1),
 // and cancelled when the clock is set (2).
-func TestLeapsAskTheKernelForSetClocks(t *testing.T) {
+func TestLeapTimerIsCancelledWhenClockIsSet(t *testing.T) {
 	l := NewLeaps()
 	defer l.Close()
 	require.NotNil(t, l.file)
@@ -65,7 +65,7 @@ func TestLeapsAskTheKernelForSetClocks(t *testing.T) {
 	assert.Empty(t, l.C, "nobody has set the clock")
 }
 
-func TestCancelledTimerIsPassedOn(t *testing.T) {
+func TestCancelledTimerWakesTheReaderOfLeaps(t *testing.T) {
 	l := LeapsOf(Now, Wall)
 	errs := []error{unix.ECANCELED, unix.ECANCELED, os.ErrClosed}
 	l.pass(func([]byte) (n int, err error) {
@@ -76,7 +76,7 @@ func TestCancelledTimerIsPassedOn(t *testing.T) {
 	assert.Empty(t, errs)
 }
 
-func TestWatchTellsOfLeapsAlone(t *testing.T) {
+func TestWatchReportsOnlyLeaps(t *testing.T) {
 	var ahead atomic.Int64
 	l := LeapsOf(Now, func() time.Duration { return Wall() + time.Duration(ahead.Load()) })
 	leapt := l.Watch(t.Context())

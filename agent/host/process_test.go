@@ -32,7 +32,7 @@ func TestDescendantsAreFoundThroughEveryGeneration(t *testing.T) {
 	t.Parallel()
 	all := []Process{
 		{PID: 1}, {PID: 5, Parent: 4}, {PID: 3, Parent: 1}, {PID: 4, Parent: 3}, {PID: 9, Parent: 0}, {PID: 10, Parent: 9},
-		// Read while process ids passed on: a circle.
+		// The process ids changed owners during the read, so the parents form a circle.
 		{PID: 20, Parent: 21}, {PID: 21, Parent: 20}, {PID: 20, Parent: 1},
 	}
 	var pids []int
@@ -48,7 +48,7 @@ func FuzzParseStat(f *testing.F) {
 }
 
 // A process that a debugger has stopped goes on when the debugger lets go.
-func TestTracedProcessIsNotTakenForStopped(t *testing.T) {
+func TestTracedProcessDoesNotCountAsStopped(t *testing.T) {
 	for state, stopped := range map[string]bool{"T": true, "t": false, "S": false} {
 		p, ok := ParseStat([]byte("7 (x) " + state + " 1 7 7 0 -1 0"))
 		require.True(t, ok)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestStatusTellsUserAndSignals(t *testing.T) {
+func TestParseStatusReturnsUserAndSignals(t *testing.T) {
 	const whole = "Name:\tsh\nUid:\t1000\t1\t2\t3\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000002\nSigCgt:\t0000000000004000\n"
 	p, err := parseStatus(whole)
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func TestStatusTellsUserAndSignals(t *testing.T) {
 	}
 }
 
-func TestSignalAsLeavesTheProcessItsUser(t *testing.T) {
+func TestSenderKeepsItsUserAfterSignalAs(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to be another user for an instant")
 	}

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Status holds a process's user and signals, as read from /proc.
+// Status has a process's user and signals, as read from /proc.
 type Status struct {
 	// UID is the real user id.
 	UID int

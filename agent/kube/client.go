@@ -140,7 +140,7 @@ type request struct {
 }
 
 // maxBody bounds the size of one answer or one watch frame, and so the agent's
-// memory. No object exceeds the 1.5 MiB that etcd takes in one request, so the
+// memory. No object exceeds the 1.5 MiB that etcd accepts in one request, so the
 // client never refuses an existing object.
 const maxBody = 2 << 20
 

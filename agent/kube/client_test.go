@@ -101,7 +101,7 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// The connection was used before. So the transport could take it for an idle
+	// The connection was used before. So the transport could mistake it for an idle
 	// one that the server closed, and send again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
@@ -341,7 +341,30 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestEventIsOnThePod(t *testing.T) {
+func TestGraceLeftIsByTheServersClock(t *testing.T) {
+	for name, c := range map[string]struct {
+		date, deletion string
+		want           time.Duration
+	}{
+		"half of it":                   {"Fri, 20 Nov 2026 20:59:45 GMT", `"deletionTimestamp":"2026-11-20T21:00:00Z","deletionGracePeriodSeconds":30`, 15 * time.Second},
+		"none":                         {"Fri, 20 Nov 2026 21:00:01 GMT", `"deletionTimestamp":"2026-11-20T21:00:00Z","deletionGracePeriodSeconds":30`, 0},
+		"a server whose clock is late": {"Fri, 20 Nov 2026 20:00:00 GMT", `"deletionTimestamp":"2026-11-20T21:00:00Z","deletionGracePeriodSeconds":30`, 30 * time.Second},
+		"no period":                    {"Fri, 20 Nov 2026 20:59:45 GMT", `"deletionTimestamp":"2026-11-20T21:00:00Z"`, 0},
+		"no date":                      {"soon", `"deletionTimestamp":"2026-11-20T21:00:00Z","deletionGracePeriodSeconds":30`, 0},
+		"not deleted":                  {"Fri, 20 Nov 2026 20:59:45 GMT", `"name":"p"`, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod, err := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Date", c.date)
+				_, _ = io.WriteString(w, `{"metadata":{"resourceVersion":"8",`+c.deletion+`}}`)
+			}).client(t).PatchPodStatus(t.Context(), "p", nil)
+			require.NoError(t, err)
+			assert.Equal(t, c.want, pod.GraceLeft)
+		})
+	}
+}
+
+func TestEventRefersToThePod(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		assert.Equal(t, http.MethodPost, r.Method)

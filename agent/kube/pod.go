@@ -22,24 +22,30 @@ type Pod struct {
 	// Deleted reports that a user or controller has deleted the pod, and the
 	// kubelet is stopping it.
 	Deleted bool
+	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock. The
+	// error is less than a second. GraceLeft is zero if the answer does not say.
+	GraceLeft time.Duration
 }
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
-// subresource. The API server merges conditions by their type, and also takes
+// subresource. The API server merges conditions by their type, and also accepts
 // labels and annotations there. PatchPodStatus returns the pod after the patch;
 // an empty patch ({}) only reads it. If the patch names another resourceVersion,
 // the API server refuses it with [ErrConflict].
 func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (Pod, error) {
-	body, err := c.call(ctx, request{
+	response, err := c.send(ctx, request{
 		method:      http.MethodPatch,
 		path:        c.corePath("pods") + "/" + url.PathEscape(pod) + "/status",
 		contentType: "application/strategic-merge-patch+json",
 		body:        patch,
 		accept:      metadataAlone,
 	})
-	var answer struct {
-		Metadata struct{ ResourceVersion, DeletionTimestamp string }
+	if err != nil {
+		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
 	}
+	defer response.Body.Close()
+	var answer podAnswer
+	body, err := readBounded(response.Body)
 	if err == nil {
 		err = json.Unmarshal(body, &answer)
 	}
@@ -49,7 +55,34 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 	if err != nil {
 		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
 	}
-	return Pod{answer.Metadata.ResourceVersion, answer.Metadata.DeletionTimestamp != ""}, nil
+	return Pod{
+		ResourceVersion: answer.Metadata.ResourceVersion,
+		Deleted:         answer.Metadata.DeletionTimestamp != "",
+		GraceLeft:       answer.graceLeft(response.Header.Get("Date")),
+	}, nil
+}
+
+// podAnswer has the part of a pod that this package reads.
+type podAnswer struct {
+	Metadata struct {
+		ResourceVersion string
+		// DeletionTimestamp is the instant at which the grace is over.
+		DeletionTimestamp          string
+		DeletionGracePeriodSeconds int64
+	}
+}
+
+// graceLeft returns the rest of the pod's grace at the date of the answer. Both times are
+// the API server's. Of several API servers, one may have a clock that is late. So the rest
+// is never longer than the whole grace.
+func (a *podAnswer) graceLeft(date string) time.Duration {
+	end, err := time.Parse(time.RFC3339, a.Metadata.DeletionTimestamp)
+	now, dateErr := http.ParseTime(date)
+	if err != nil || dateErr != nil {
+		return 0
+	}
+	whole := time.Duration(a.Metadata.DeletionGracePeriodSeconds) * time.Second
+	return max(0, min(end.Sub(now), whole))
 }
 
 // EventType is the type that kubectl shows for an [Event].

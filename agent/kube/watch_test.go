@@ -63,7 +63,7 @@ func TestWatchDeliversEachEvent(t *testing.T) {
 	assert.Equal(t, []string{"ADDED 42 h42", "MODIFIED 43 h43", "BOOKMARK 50", "DELETED 51 h51"}, seen)
 }
 
-// Events before the fault count; nothing after it is read.
+// The watch delivers the events before the fault, and reads nothing after it.
 func TestWatchEndsAtTheFirstFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault string
@@ -163,7 +163,7 @@ func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 }
 
 // FuzzWatch checks that each event has a resourceVersion to resume from. A stream
-// without an event must yield none.
+// without an event must return none.
 func FuzzWatch(f *testing.F) {
 	f.Add([]byte(frame(Added, "42") + bookmark + frame(Deleted, "51")))
 	f.Add([]byte(`{"type":"ERROR","object":{"code":410}}`))

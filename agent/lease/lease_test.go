@@ -146,7 +146,7 @@ func TestAnswerWithTheSentVersionDoesNotCount(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNotStored)
 }
 
-func TestLostReplyCountsFromTheEarliestUnansweredAttempt(t *testing.T) {
+func TestDeadlineCountsFromTheEarliestUnansweredAttempt(t *testing.T) {
 	h := held(t)
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
@@ -207,7 +207,7 @@ func TestReadOfTheSameVersionKeepsAttemptsPending(t *testing.T) {
 	assert.Equal(t, at(130), h.Deadline())
 }
 
-func TestLeaseOfAnotherHoldIsLost(t *testing.T) {
+func TestLeaseThatNamesAnotherHoldIsLost(t *testing.T) {
 	for name, change := range map[string]func(r *Record){
 		"another holder":          func(r *Record) { r.Holder = "b_u" },
 		"released":                func(r *Record) { r.Holder = "" },
@@ -229,7 +229,7 @@ func TestLeaseOfAnotherHoldIsLost(t *testing.T) {
 	}
 }
 
-func TestResumedHoldCountsFromItsFirstRenewal(t *testing.T) {
+func TestResumedDeadlineCountsFromTheFirstRenewal(t *testing.T) {
 	s := self(t, 30*time.Second)
 	r := held(t).Record()
 	next, err := s.Resume(r, "h1", "2", notes, wall.Add(time.Second))

@@ -128,7 +128,7 @@ func (m *Monitor) Take() []Notice {
 	return notices
 }
 
-// Follow takes the running children, by container. The Monitor stops probing all
+// Follow receives the running children, by container. The Monitor stops probing all
 // others.
 func (m *Monitor) Follow(children map[string]Child) {
 	m.mu.Lock()

@@ -225,7 +225,7 @@ func TestUnknownOutcomeDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestFailureWhileTheChildSettlesDoesNotCount(t *testing.T) {
+func TestProbeFailureAtTheStartDoesNotCount(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) { p.FailureThreshold = 1 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(500 * time.Millisecond)
@@ -238,7 +238,7 @@ func TestFailureWhileTheChildSettlesDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestKubeletTakesOverReadinessAfterItsFirstSuccess(t *testing.T) {
+func TestKubeletProbesReadinessAfterItsFirstSuccess(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(2500 * time.Millisecond)

@@ -115,7 +115,7 @@ func (s *Shims) Alive() bool {
 // HasChild reports whether the shim has, or may have, a child.
 func HasChild(r gate.Report) bool { return r.Phase == gate.Running || r.Phase == gate.Draining }
 
-// Waiting returns the shims that would take a grant: connected, not frozen, and the
+// Waiting returns the shims that would accept a grant: connected, not frozen, and the
 // freshest of their container.
 func (s *Shims) Waiting() []gate.Report {
 	var found []gate.Report

@@ -89,7 +89,7 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 // Clear notes that the shim has no child of the hold, and starts none.
 func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
 
-// Note takes in a report.
+// Note processes a report.
 func (s *Shims) Note(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {
@@ -121,7 +121,8 @@ func (s *Shims) Note(r gate.Report) {
 }
 
 // success notes that an init container has succeeded, if no other shim may have a
-// child of its hold. An agent may hear of a success only with the shim's death.
+// child of its hold. The report of the shim's death may be the first report that
+// contains the success.
 func (s *Shims) success(r gate.Report) {
 	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && !s.outstanding.of(r.Hold) {
 		s.succeeded = r.Hold

@@ -13,7 +13,7 @@ import (
 )
 
 // The table has every kind of report, and whether it proves the hold "h" to be over.
-func TestHoldIsProvenByReports(t *testing.T) {
+func TestReportsProveThatAHoldIsOver(t *testing.T) {
 	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
 		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
 	}
@@ -103,7 +103,7 @@ func TestDoubtedHoldIsGrantedToNoShim(t *testing.T) {
 	}
 }
 
-func TestEveryContainerAccountsForAnEarlierProcess(t *testing.T) {
+func TestProofNeedsAReportFromEveryContainer(t *testing.T) {
 	s := New(Config{Containers: []string{"app", "helper"}})
 	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
 	assert.False(t, s.Proven("h"))
@@ -140,7 +140,7 @@ func TestShimThatStartedLastIsCurrent(t *testing.T) {
 	}
 }
 
-func TestEarlierShimTakesNoDoubtBack(t *testing.T) {
+func TestEarlierShimRemovesNoDoubt(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
 	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
 	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})

@@ -33,7 +33,7 @@ func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome 
 	}
 }
 
-func TestACommandRunsBesideTheChildOnly(t *testing.T) {
+func TestAsideRunsOnlyBesideAChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	assert.Contains(t, a.runs(time.Minute, "true").Error, gate.ErrNotRunning.Error())
@@ -52,7 +52,7 @@ func TestACommandRunsBesideTheChildOnly(t *testing.T) {
 	assert.Contains(t, a.runs(time.Minute, "true").Error, gate.ErrNotRunning.Error())
 }
 
-func TestShimKillsACommandThatTakesTooLong(t *testing.T) {
+func TestShimKillsAnAsideThatRunsTooLong(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -61,13 +61,13 @@ func TestShimKillsACommandThatTakesTooLong(t *testing.T) {
 	r := a.runs(300*time.Millisecond, "sh", "-c", "trap '' TERM; echo begun; sleep 1000; sleep 1000")
 	assert.Equal(t, gate.Outcome{ID: "r", Code: 137, Output: []byte("begun\n"), TimedOut: true}, r)
 	assert.GreaterOrEqual(t, host.Now()-began, 300*time.Millisecond)
-	// The child did not notice.
+	// The child still runs, so the shim accepts another command.
 	assert.Equal(t, gate.Outcome{ID: "r"}, a.runs(time.Minute, "true"))
 	a.drains("h1")
 	a.until(gate.Waiting, "h1")
 }
 
-func TestShimKeepsTheBeginningOfAnOutput(t *testing.T) {
+func TestShimTruncatesTheOutputOfAnAside(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -82,7 +82,7 @@ func TestShimKeepsTheBeginningOfAnOutput(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestEndOfTheChildCutsACommandShort(t *testing.T) {
+func TestShimKillsAsidesWhenTheChildEnds(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -98,7 +98,7 @@ func TestEndOfTheChildCutsACommandShort(t *testing.T) {
 	}
 }
 
-func TestOrderToEndEndsTheContainer(t *testing.T) {
+func TestEndOrderEndsTheContainer(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
 	a.grants("h1", time.Hour)
@@ -111,7 +111,7 @@ func TestOrderToEndEndsTheContainer(t *testing.T) {
 	a.exits(5)
 }
 
-func TestDollarsAreExpandedAsTheKubeletDoes(t *testing.T) {
+func TestShimExpandsVariablesAsTheKubeletDoes(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{"A": "a", "EMPTY": "", "B": "$(A)"}
 	for word, want := range map[string]string{

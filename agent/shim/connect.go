@@ -96,8 +96,8 @@ func dial(socket string, pause *time.Duration) *host.Conn {
 	}
 }
 
-// watchDir watches for a socket that is moved into the directory; nil if it
-// cannot be watched (a node has a limited number of watches).
+// watchDir watches for a socket that is moved into the directory. The result is nil if
+// the directory cannot be watched (a node has a limited number of watches).
 func watchDir(dir string) *os.File {
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {

@@ -67,7 +67,7 @@ func (s *shim) tick(t Tick) {
 	}
 }
 
-// order takes an order, unless its connection has ended.
+// order processes an order, unless its connection has ended.
 func (s *shim) order(o gate.Order) event {
 	switch {
 	case s.link.conn == nil:
@@ -79,8 +79,8 @@ func (s *shim) order(o gate.Order) event {
 	return event{grant: o.Grant, drain: o.Drain}
 }
 
-// mostOrdered bounds how many commands run at once on the agent's order: each
-// of a container's probes, twice over.
+// mostOrdered bounds the commands of the agent that run at once. A container has three
+// probes, and each may run twice.
 const mostOrdered = 6
 
 // obey runs a command beside the child.
@@ -116,9 +116,9 @@ func (s *shim) wakeAt(at time.Duration) {
 	s.machine.Wake(at)
 }
 
-// reap takes every process that has ended, and tells whether none is left:
-// neither child nor, since orphans become the shim's, any descendant. Nothing else
-// reaps, so a process id that was not reaped here is still that process's.
+// reap reaps every process that has ended, and reports whether the shim has no descendant
+// left. Orphans become the shim's children, so they count too. Only reap reaps, so a
+// process id that was not reaped still belongs to its process.
 func (s *shim) reap() (none bool) {
 	for {
 		pid, status, none := s.machine.Reap()
@@ -133,8 +133,8 @@ func (s *shim) reap() (none bool) {
 	}
 }
 
-// killDescendants kills everything that descends from the shim, once. An
-// error means that something may not be killed from here, or not even seen.
+// killDescendants sends SIGKILL to every descendant of the shim, once. An error means that
+// the shim may not kill a descendant, or cannot list them.
 func killDescendants(m Machine) error {
 	processes, err := m.Descendants()
 	if err != nil {
@@ -142,8 +142,8 @@ func killDescendants(m Machine) error {
 	}
 	var denied error
 	for _, p := range processes {
-		// Another process could have got this process id meanwhile: one that started
-		// in this container in that instant, after all other numbers had been used.
+		// The process id is hardly another process's by now: that process would have
+		// started in this instant, after all other numbers had been used.
 		err := m.Signal(p.PID, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.PID, err)

@@ -23,7 +23,8 @@ func Exec(cfg Config) (code int) {
 	said := link{machine: k}
 	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
 	if err != nil {
-		// The shim ends now rather than under a hold, because such a pod needs no slot.
+		// A pod whose command does not exist needs no slot, so the shim ends before it
+		// waits for one.
 		said.say("%v", err)
 		return startCode(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// frost holds the processes that a shim stopped after a leap of the wall clock. The
+// frost has the processes that a shim stopped after a leap of the wall clock. The
 // machine may have been paused, and another pod may hold the slot by now. Only a grant
 // that answers the leap lets the child continue.
 type frost struct {
@@ -56,7 +56,7 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 }
 
 // mindLeaps freezes the child if the wall clock leapt. The shim calls it after each
-// wait, before the state looks at the event.
+// wait, before the state handles the event.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
 		f.machine.Settle()
@@ -69,21 +69,21 @@ func (f *frost) mindLeaps() {
 	f.freeze() // a process may have started meanwhile
 }
 
-// freezeRounds bounds how often the shim looks for processes that were forked while
+// freezeRounds bounds how often the shim searches for processes that were forked while
 // it stopped the others. A process that is stopped forks no more, so two rounds are
-// the rule; what forks faster than that is stopped at the next beat.
+// the rule. The next beat stops a process that forks faster than that.
 const freezeRounds = 10
 
-// freeze stops everything that descends from this process, if the child has to stand
-// still, but for what somebody has stopped before.
+// freeze stops every descendant of the shim, if the child has to stand still. A process
+// that was stopped before is left alone, so that the thaw does not continue it.
 func (f *frost) freeze() {
 	if !f.on() {
 		return
 	}
 	if len(f.pids) == 0 {
 		f.since = f.machine.Now()
-		// The child's own process comes first, because that needs no look at all
-		// processes.
+		// The child's own process comes first, because the shim finds that process
+		// without a list of all processes.
 		if p, ok := f.machine.Find(f.child.pid); ok {
 			_, _ = f.freezeAll([]host.Process{p})
 		}
@@ -111,8 +111,8 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 
 func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
-		// A first thread that has ended hides whether the others are stopped. A process
-		// that somebody has let go on meanwhile is stopped again.
+		// A process whose first thread has ended never counts as Stopped, so it gets the
+		// signal each time. So does a process that others have continued meanwhile.
 		if p.Stopped {
 			continue
 		}
@@ -135,7 +135,7 @@ func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)
 	}
-	// The child did not grow older meanwhile.
+	// The time of the freeze does not count as the child's age.
 	if f.since != 0 {
 		f.child.began += f.machine.Now() - f.since
 	}

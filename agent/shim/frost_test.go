@@ -91,7 +91,7 @@ func TestContinuedShimLeavesItsChildFrozen(t *testing.T) {
 }
 
 // A kubectl exec, or a sibling that is not stopped yet, may let the child go on.
-func TestChildContinuedFromElsewhereIsFrozenAgain(t *testing.T) {
+func TestShimRefreezesAChildThatOthersContinued(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	a.grants("h1", time.Hour)
@@ -103,7 +103,7 @@ func TestChildContinuedFromElsewhereIsFrozenAgain(t *testing.T) {
 	stand(t, true, pid)
 }
 
-func TestFrozenChildGrowsNoOlder(t *testing.T) {
+func TestFrozenTimeAddsNothingToTheChildsAge(t *testing.T) {
 	s := newShim(Config{}, Identity{}, newKernel(io.Discard))
 	now := host.Now()
 	s.child.pid, s.child.began = os.Getpid(), now-11*time.Second

@@ -19,8 +19,8 @@ type Hook struct {
 	Env func(podIP string) []string
 }
 
-// The kubelet's own words. They do not say what went wrong, because
-// that could be a secret; the container's log does.
+// These are the kubelet's own words. Only the container's log has the cause of a failure,
+// because the cause could contain a secret.
 const (
 	postStartFailed = "PostStartHook failed"
 	preStopFailed   = "PreStopHook failed"
@@ -49,9 +49,9 @@ type hooks struct {
 type stopState struct {
 	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the stop signal that the child was last asked to stop with, at askedAt;
-	// zero for none. The first request came at began, because preStop runs only once.
-	// drained reports that only a drain has asked.
+	// asked is the last stop signal for the child, of the instant askedAt; zero for none.
+	// The first one came at began, which begins the time of preStop. drained reports that
+	// only drains have asked the child to stop.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
@@ -133,7 +133,7 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 	h.letStop()
 }
 
-// letStop lets the stop signal go. A hook that is still running may run on.
+// letStop sends the stop signal that waits for preStop. A hook that still runs continues.
 func (h *hooks) letStop() {
 	sig := h.held
 	h.preStop, h.held = nil, 0
@@ -142,7 +142,7 @@ func (h *hooks) letStop() {
 	}
 }
 
-// hurry lets the stop signal go once the hook has had its time.
+// hurry sends the waiting stop signal once the hook's time is over.
 func (h *hooks) hurry(killAt time.Duration) {
 	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
 		h.link.say("the preStop hook takes too long: stopping")

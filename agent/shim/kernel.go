@@ -77,7 +77,7 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	}
 	k.beat = time.NewTicker(gate.BeatEvery)
 	k.links = make(chan Input)
-	// Room for a burst of different signals; the kernel merges equal ones too.
+	// The channel has room for a burst of different signals. The kernel merges equal ones.
 	k.signals = make(chan os.Signal, 64)
 	k.children = make(chan os.Signal, 1)
 	k.started = make(chan Start)

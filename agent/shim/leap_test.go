@@ -130,7 +130,7 @@ func TestLeapFreezesTheChildUntilItIsAnswered(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestLostSlotsFrozenChildIsKilled(t *testing.T) {
+func TestShimKillsALostSlotsFrozenChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, family...)
 	a.grants("h1", time.Hour)
@@ -174,7 +174,7 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
-	// In a deletion the kubelet and the agent both ask: the child hears one signal. The
+	// In a deletion the kubelet and the agent both ask: the child gets one signal. The
 	// order ends the container, for the kubelet's signal may reach the shim last.
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
 	a.until(gate.Draining, "h1")
@@ -203,8 +203,8 @@ func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
 	a.until(gate.Waiting, "h2")
 }
 
-// A container that is frozen alone needs no wall clock: CLOCK_BOOTTIME goes on.
-func TestContainerFrozenPastItsDeadlineKillsOnWaking(t *testing.T) {
+// CLOCK_BOOTTIME goes on while only the container is frozen, so the shim needs no leap.
+func TestShimKillsOnWakingPastItsDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	killAt := host.Now() + 500*time.Millisecond

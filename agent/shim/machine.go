@@ -78,8 +78,8 @@ type Tick int
 const (
 	// Ended tells that a process has ended, and may be reaped.
 	Ended Tick = iota
-	// Rang tells that an instant has come. Rang may be late, or left over from an
-	// instant that was taken back. No Rang is ever missing.
+	// Rang reports that the instant of Wake has come. Rang may come late, or for an
+	// instant that a later Wake replaced. No Rang is ever missing.
 	Rang
 	// Beat comes each gate.BeatEvery.
 	Beat
@@ -101,14 +101,13 @@ type Result struct {
 	Output  []byte
 }
 
-// Connection tells of a new connection to the agent's end; without a Conn, of the end of
-// one. No order of an old connection comes after a new one.
+// Connection reports a new connection to the agent's end. Without a Conn it reports the
+// end of one. No order of an old connection comes after a new connection.
 type Connection struct{ Conn Conn }
 
 // Conn is the connection to the agent's end.
 type Conn interface {
-	// Send never waits for the agent's end. With the first message goes the shim's
-	// pidfd.
+	// Send never waits for the agent's end. The first message carries the shim's pidfd.
 	Send(message []byte) error
 }
 

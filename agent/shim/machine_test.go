@@ -40,8 +40,8 @@ func quiet() {
 	_ = unix.Pause()
 }
 
-// TestPausedMachineFreezesItsChildOnWaking sets the machine's clock, as a time server does after a pause. So
-// the test runs only in a virtual machine.
+// TestPausedMachineFreezesItsChildOnWaking sets the machine's clock, as a time server does
+// after a pause. So the test runs only in a virtual machine.
 func TestPausedMachineFreezesItsChildOnWaking(t *testing.T) {
 	if os.Getenv("GATE_MACHINE") == "" {
 		t.Skip("test/pause runs this in a virtual machine")

@@ -26,10 +26,10 @@ const notPermitted = "the application did not get a signal: it runs as another u
 // until its grace is over. No child runs on for longer than that either.
 const youngFor = 5 * time.Second
 
-// A handler of a child cannot be awaited: the kernel tells of it only to a tracer,
-// which would change the child. So the shim looks, while a signal is held back and
-// at no other time. A small program takes as long as the first pause to set its
-// handlers. The longest pause adds a fiftieth to the wait that the kernel would impose.
+// The shim cannot wait for a child's handler: the kernel reports a handler only to a
+// tracer, which would change the child. So the shim polls, but only while a signal is held
+// back. A small program sets its handlers within the first pause. The longest pause adds a
+// fiftieth to the wait that the kernel would impose.
 const (
 	lookFirst = 5 * time.Millisecond
 	lookMost  = 100 * time.Millisecond

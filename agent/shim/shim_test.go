@@ -47,7 +47,7 @@ type fakeAgent struct {
 	*host.Conn
 	boot   string
 	states chan gate.State
-	// answers has room for all of a test.
+	// answers has room for all outcomes of a test.
 	answers chan gate.Outcome
 	cmd     *exec.Cmd
 	stdout  *os.File // of the child
@@ -85,7 +85,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	cmd.Stdout, cmd.Stderr = w, stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		// If the child has not ended yet, it ends here.
+		// A descendant that still lives must not outlive the test.
 		processes, _ := host.ReadProcesses()
 		for _, p := range host.Descendants(processes, cmd.Process.Pid) {
 			_ = unix.Kill(p.PID, unix.SIGKILL)
@@ -94,7 +94,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 		_ = cmd.Wait()
 	})
 	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
-	// Opened for both ways, so that neither end waits for the other.
+	// The pipe is opened for reading and writing, so that neither end waits for the other.
 	if leaps != "" {
 		a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
 		require.NoError(t, err)
@@ -224,7 +224,7 @@ func TestGrantOfAnEndedHoldStartsNothing(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestShimEndsNoHoldBeforeItBegan(t *testing.T) {
+func TestShimReportsNoHoldBeforeItBegins(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -246,7 +246,7 @@ func TestDrainBeforeItsGrantVoidsTheGrant(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestOrdersOfAnEndedConnectionAreVoid(t *testing.T) {
+func TestShimIgnoresOrdersOfAnEndedConnection(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	assert.Equal(t, gate.Waiting, a.next().Phase)
@@ -277,7 +277,7 @@ func TestGrantWithTooLittleTimeStartsNothing(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestOnlyItsOwnHoldMovesTheDeadline(t *testing.T) {
+func TestGrantOfAnotherHoldMovesNoDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", kill+time.Second)
@@ -289,7 +289,7 @@ func TestOnlyItsOwnHoldMovesTheDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 	assert.Less(t, host.Now(), deadline)
 
-	// Never back, either.
+	// A grant never moves the deadline back, either.
 	a.grants("h3", kill+3*time.Second)
 	early := host.Now() + 2*time.Second
 	a.until(gate.Running, "h3")
@@ -299,7 +299,7 @@ func TestOnlyItsOwnHoldMovesTheDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h3")
 }
 
-func TestRenewalDuringADrainMovesTheDeadlineAlone(t *testing.T) {
+func TestRenewalDuringADrainMovesOnlyTheDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
 	a.grants("h1", kill+2*time.Second)

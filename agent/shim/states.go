@@ -21,9 +21,9 @@ type step func() (step, int)
 // without another holder, is over by then.
 const standbyNotice = 10 * time.Second
 
-// heardWithin bounds the wait for the agent's end to have heard that the child
-// came to its end. The agent's end answers within a few milliseconds unless it is
-// starved; after that the pidfd tells it the same.
+// heardWithin bounds the wait until the desk has the report of the child's end. A desk
+// that is not starved answers within a few milliseconds. Later the shim's pidfd proves the
+// same.
 const heardWithin = 500 * time.Millisecond
 
 // killPatience bounds a kill where the deadline is far: a process of 16 GB is torn down
@@ -46,7 +46,8 @@ func (s *shim) wait() (step, int) {
 			s.link.enter(gate.Ended)
 			return nil, 128 + int(e.signal)
 		case e.drain != nil:
-			// A grant of that hold may be on its way, or was refused.
+			// A grant of that hold may be on its way, or was refused. The report rules out a
+			// child under that hold.
 			s.over(e.drain.Hold)
 		case e.grant != nil && s.admits(e.grant):
 			s.child.grant = *e.grant
@@ -115,8 +116,8 @@ func (s *shim) start() (step, int) {
 	for {
 		switch in := s.machine.Next(true).(type) {
 		case Start:
-			// The hold is set only now, because a waiting shim names a hold that is
-			// over.
+			// Only now the shim reports the new hold. While it waits, its report names
+			// the last hold, whose child is dead.
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
 				s.link.say("%v", in.Err)
@@ -173,9 +174,9 @@ func (s *shim) run() (step, int) {
 func (s *shim) pass(sig syscall.Signal) {
 	switch {
 	case sig == 0 || sig == unix.SIGPIPE:
-		// The latter only tells that the reader of the shim's own log is gone.
+		// SIGPIPE only tells that the reader of the shim's own log is gone.
 	case sig == unix.SIGCONT && s.frost.on():
-		// A SIGCONT would let the child go on; the thaw does that.
+		// A SIGCONT would end the freeze too early; the thaw sends one.
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
 		// The kubelet stops the container: its grace covers hook and stop.
 		s.stopping = true

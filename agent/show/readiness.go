@@ -16,6 +16,7 @@ import (
 type Forwarder interface {
 	Open() error
 	SetTarget(address string)
+	Linger(delay time.Duration) (left <-chan struct{})
 	Close()
 }
 
@@ -47,6 +48,8 @@ type Readiness struct {
 	until time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
+	// lingers: the pod ends, and opens no ports any more.
+	lingers bool
 	// target is the holder that the ports are forwarded to.
 	target target
 }
@@ -168,8 +171,8 @@ func podOf(r lease.Record) string {
 	return r.Holder
 }
 
-// Standby returns the look of a standby that sees these slots. The argument childless
-// is false while a child of an earlier hold is left.
+// Standby decides how a standby that sees these slots appears. If childless is false, a
+// child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
 	switch {
@@ -257,6 +260,9 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
 	}
+	if r.lingers && !r.open {
+		return keep(Never)
+	}
 	if err := r.config.Forwarder.Open(); err != nil {
 		return look(false, ReadyPortsInUse, err.Error()).by(now + r.config.Budget.Retry)
 	}
@@ -299,6 +305,17 @@ func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
 	if t := &r.target; t.address == address {
 		t.asking, t.reached, t.err, t.askAt = false, err == nil, err, askAt
 	}
+}
+
+// Linger begins the end of a standby that forwards. The standby accepts connections for
+// the delay, and the channel is closed once none is left. The channel is nil if no port
+// is open.
+func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
+	if !r.open {
+		return nil
+	}
+	r.lingers = true
+	return r.config.Forwarder.Linger(delay)
 }
 
 // Close gives the ports back. The ports are free when Close returns, so that a child
@@ -356,7 +373,8 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	}
 }
 
-// Draining returns the look of a pod whose child is being stopped since that instant.
+// Draining decides how a pod appears while its child is stopped. The drain began at the
+// instant since.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
 		// Most children stop within that time, and the pod is then a standby.

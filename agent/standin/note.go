@@ -36,7 +36,7 @@ type note struct {
 }
 
 // Turn runs before each round of the pod's containers, in an init container in
-// front of the agent. Turn marks the note of the previous round as an earlier
+// front of the agent. Turn renames the note of the previous round to an earlier
 // one.
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)

@@ -46,7 +46,7 @@ type Pod struct {
 	box      *mailbox
 	restart  chan string
 
-	// granting is held while a note is written, however long that takes. No other part
+	// granting is locked while a note is written, however long that takes. No other part
 	// of the gate waits for it.
 	granting sync.Mutex
 
@@ -307,7 +307,7 @@ func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	return nil
 }
 
-// accept takes the init container's connections.
+// accept waits for connections of the init container.
 func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	for {
 		c, err := p.listener.Accept()
@@ -323,7 +323,7 @@ func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	}
 }
 
-// welcome takes a connection of the init container.
+// welcome keeps a connection of the init container, unless a container may run already.
 func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -297,7 +297,7 @@ func TestStopEndsARunningGateAtOnce(t *testing.T) {
 	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
-func TestStopWhileWaitingRefusesGrants(t *testing.T) {
+func TestStoppedGateRefusesGrantsWhileWaiting(t *testing.T) {
 	s := serve(t, t.TempDir())
 	in := s.wait()
 	r := s.next()
@@ -318,7 +318,7 @@ func (p *Pod) isStopped() bool {
 	return p.stopped
 }
 
-func TestUnwritableNoteRefusesTheGrant(t *testing.T) {
+func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, letStart+".new"), 0o755))
 	s := serve(t, dir)
@@ -421,7 +421,7 @@ func TestNoteThatIsWrittenTooLateStartsNothing(t *testing.T) {
 }
 
 // A disk that hangs must not keep the watchdog from its work.
-func TestWatchdogRingsWhileARenewalsNoteHangs(t *testing.T) {
+func TestWatchdogActsWhileWritingANoteHangs(t *testing.T) {
 	writes, hang := 0, make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		if writes++; writes > 1 {
@@ -446,8 +446,9 @@ func TestWatchdogRingsWhileARenewalsNoteHangs(t *testing.T) {
 	require.NoError(t, <-renewed)
 }
 
-// While the first note hangs, a drain, a stop and the init container's end are heard.
-func TestStopIsHeardWhileTheFirstNoteHangs(t *testing.T) {
+// While the write of the first note hangs, the gate obeys a drain and a stop, and notices
+// the end of the init container.
+func TestStopCountsWhileTheFirstWriteHangs(t *testing.T) {
 	begun, hang := make(chan struct{}), make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		close(begun)

@@ -75,7 +75,7 @@ func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	return nil
 }
 
-// Shown takes the pod's readiness as the API server has stored it.
+// Shown receives the pod's readiness as the API server has stored it.
 func (r *Readiness) Shown(ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

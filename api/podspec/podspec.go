@@ -3,12 +3,12 @@
 
 // Package podspec recognises in the spec of a pod what the webhook puts there.
 //
-// The API server lets nobody change these parts of a living pod, so an answer holds
+// The API server lets nobody change these parts of a living pod, so an answer is valid
 // as long as the pod lives. Labels and annotations say nothing here: a person may
 // write them. An answer does not say that the parts work, or who wrote them.
 //
 // The policy on marks answers [HasGate] as well, in the API server's own process.
-// testdata/pods.yaml holds both to the same answers.
+// testdata/pods.yaml requires the same answers of both.
 package podspec
 
 import (

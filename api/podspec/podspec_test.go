@@ -36,7 +36,7 @@ func rows(t *testing.T) []row {
 	return all
 }
 
-func TestHasGateAnswersForOddPods(t *testing.T) {
+func TestHasGateJudgesUnusualPods(t *testing.T) {
 	for _, r := range rows(t) {
 		t.Run(r.Name, func(t *testing.T) {
 			assert.Equal(t, r.Gate, HasGate(&r.Spec))
@@ -46,7 +46,7 @@ func TestHasGateAnswersForOddPods(t *testing.T) {
 	}
 }
 
-func TestHasGateKnowsArgumentsOfEveryGate(t *testing.T) {
+func TestHasGateRecognizesTheArgumentsOfEveryGate(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	for gate, want := range map[api.Gate]bool{api.GateContainer: false, api.GatePod: false, api.GateReadiness: true} {
 		args := api.DefaultRunArgs()
@@ -137,7 +137,7 @@ func FuzzStrip(f *testing.F) {
 }
 
 // CEL can parse no arguments, so the policies on marks and gates compare words.
-func TestPoliciesLookForTheSameWords(t *testing.T) {
+func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,
 		o.spec.?initContainers.orValue([]).exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `') &&

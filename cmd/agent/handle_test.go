@@ -131,7 +131,7 @@ func TestInvalidHookFails(t *testing.T) {
 	assert.NoError(t, handle(t.Context(), api.Handler{Sleep: &api.SleepAction{}}, loopback))
 }
 
-func TestHooksWithoutCommandRunTheAgentsOwn(t *testing.T) {
+func TestHooksWithoutCommandRunTheRoleHandle(t *testing.T) {
 	cfg, err := execConfig([]string{
 		"-container", "app", "-grace", "7s",
 		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",

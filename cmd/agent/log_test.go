@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFullPipeDelaysNoLogger(t *testing.T) {
+func TestLoggerDoesNotWaitForAFullPipe(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)
 	defer reader.Close()

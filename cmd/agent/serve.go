@@ -33,7 +33,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 		mux := http.NewServeMux()
 		mux.Handle("/", a.Metrics().Handler())
 		mux.Handle("/probe/", a.Probes())
-		// A port may be taken: the application may listen where it likes.
+		// A port may be in use: the application may listen where it likes.
 		var listen net.ListenConfig
 		if l, err := listen.Listen(ctx, "tcp", s.Listen); err != nil {
 			log.Error("no metrics, nor answers to probes", "err", err)

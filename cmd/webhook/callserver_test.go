@@ -145,7 +145,7 @@ func TestEveryCallerIsAnsweredWithoutAClientCA(t *testing.T) {
 	require.NoError(t, answered(t, address, newAuthority(t).client(t)))
 }
 
-func TestClientCAMustHoldACertificate(t *testing.T) {
+func TestClientCAMustContainACertificate(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	s := newCallServer(settings{clientCA: file})
 	s.certDir = t.TempDir()

@@ -75,7 +75,7 @@ func TestHelpIsNoError(t *testing.T) {
 
 // The webhook must answer before the timeout in the manifest, because its own answer has a
 // reason. The manifests must also name the webhook's port and paths.
-func TestDefaultsFitTheManifests(t *testing.T) {
+func TestFlagDefaultsMatchTheManifests(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse(nil, io.Discard)
@@ -131,7 +131,7 @@ func TestAnswerDoesNotTellWhichSecretsExist(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestServiceAccountNamesItsPullSecrets(t *testing.T) {
+func TestPullSecretsComeFromTheServiceAccount(t *testing.T) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till"}}
 	account.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "one"}, {Name: "two"}}
 	names, err := secrets{fake.NewClientBuilder().WithObjects(account).Build(), discarded}.PullSecrets(t.Context(), "shop", "till")
@@ -139,7 +139,7 @@ func TestServiceAccountNamesItsPullSecrets(t *testing.T) {
 	assert.Equal(t, []string{"one", "two"}, names)
 }
 
-func TestRegistryCAMustHoldACertificate(t *testing.T) {
+func TestRegistryCAMustContainACertificate(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	_, err := newImages(nil, settings{registryCA: file}, discarded)
 	require.ErrorIs(t, err, os.ErrNotExist)
@@ -235,7 +235,7 @@ func TestEventOfALongRefusalIsCut(t *testing.T) {
 	})
 }
 
-func TestEventAndMetricNameTheSameReason(t *testing.T) {
+func TestEventAndMetricHaveTheSameReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admissions.Reset()
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}

@@ -69,7 +69,7 @@ func hollow(bytes int) (pods, workloads map[string]string) {
 	return pods, workloads
 }
 
-// checkEstimate requires that the estimate of a call covers the memory that the call takes.
+// checkEstimate requires that the estimate of a call covers the memory that the call uses.
 // The estimate counts the memory in use at one time. A growing list leaves old copies to the
 // collector, so all allocations may be three times as much.
 func checkEstimate(t *testing.T, handler admission.Handler, object string) {
@@ -85,7 +85,7 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	assert.LessOrEqual(t, bytes, 3*limit.Used())
 }
 
-func TestEstimateHoldsForHollowObjects(t *testing.T) {
+func TestEstimateCoversTheMemoryOfHollowObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
 	pods, workloads := hollow(48 << 10)

@@ -122,7 +122,7 @@ func flood(t *testing.T, limit *load.Limit, body string) (handled int, answer *h
 	return handled, answer
 }
 
-func TestFloodIsTurnedAwayWithinTheMemoryLimit(t *testing.T) {
+func TestFloodOfCallsStaysWithinTheMemoryLimit(t *testing.T) {
 	pod := func(containers string) string {
 		return review(t, mutatetest.Request(`{"metadata":{"name":"a"},"spec":{"containers":[`+containers+`]}}`))
 	}
@@ -168,7 +168,7 @@ func (s silent) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-func TestAnnouncedLengthTakesNoShare(t *testing.T) {
+func TestAnnouncedLengthReservesNoShare(t *testing.T) {
 	limit := new(load.Limit)
 	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 		return admission.Allowed("")
@@ -201,7 +201,7 @@ func TestAnnouncedLengthTakesNoShare(t *testing.T) {
 	assert.Zero(t, limit.Used())
 }
 
-// A caller that sends a header and waits holds nothing but its connection.
+// A caller that sends a header and waits occupies nothing but its connection.
 func TestCallsWithoutBodyLeaveRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()

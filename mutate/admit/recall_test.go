@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// recalled returns pods that look as if they had passed the webhook before. Each has an
+// recalled returns pods that seem to have passed the webhook before. Each has an
 // argument of the gate that needs far more memory than its text.
 func recalled(bytes int) map[string]string {
 	var keys strings.Builder
@@ -50,7 +50,7 @@ func recalled(bytes int) map[string]string {
 	return pods
 }
 
-func TestEstimateHoldsForArgumentsOfAnEarlierPass(t *testing.T) {
+func TestEstimateCoversArgumentsOfAnEarlierPass(t *testing.T) {
 	f := mutatetest.Facts{}
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
 	for name, object := range recalled(48 << 10) {

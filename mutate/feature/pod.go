@@ -30,7 +30,7 @@ type Origin struct {
 type Facts struct {
 	// Pod is the decoded pod. No feature changes it.
 	*corev1.Pod
-	// Document is the JSON object that holds the pod, at Path.
+	// Document is the JSON object that contains the pod, at Path.
 	Document *patch.Document
 	Path     []any
 	Request  api.Request

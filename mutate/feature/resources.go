@@ -26,11 +26,10 @@ var (
 	}
 )
 
-// resourcesOf returns the resources with which the pod stays in its QoS class and within the
-// quotas of its namespace. The containers of a BestEffort pod have none. In a Guaranteed pod
-// limits equal requests. In a Burstable pod there are small requests and a limit of memory.
-// A quota demands a resource of every container, so an injected container states each
-// resource that all containers of the pod state.
+// resourcesOf returns the resources of an injected container. They keep the pod in its QoS
+// class. A BestEffort pod gets none, and a Guaranteed pod gets limits equal to requests. A
+// Burstable pod gets small requests and a memory limit. A quota may demand a resource of
+// every container, so the injected container states each one that all other containers state.
 func resourcesOf(p *Pod) corev1.ResourceRequirements {
 	var containers []*corev1.Container
 	for _, at := range p.own() {

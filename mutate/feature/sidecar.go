@@ -119,6 +119,9 @@ func (s sidecar) agentArgs() []string {
 		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)
 	}
 	args.InitContainers, args.Ports, args.Probes = s.initNames(), s.ports(), s.probesByContainer()
+	if delay := s.Request.EndpointDelay; delay != nil {
+		args.EndpointDelay = *delay
+	}
 	if s.Request.Shims() {
 		args.Install = api.AgentBinary
 	} else {

@@ -3,11 +3,12 @@
 
 // Package load bounds the memory of the calls in flight.
 //
-// Guarantee: a call takes its share of the load before it takes the memory: while its body
+// Guarantee: a call reserves its share of the load before it uses the memory: while its body
 // arrives, and again before the body is decoded. A call that has the load for itself always
 // gets what it needs, and large calls leave room for small ones.
 //
-// Not guaranteed: a share is an estimate. Tests hold the estimate to what decoding allocates.
+// Not guaranteed: a share is an estimate. Tests compare the estimate with the memory that
+// decoding allocates.
 package load
 
 import (
@@ -97,7 +98,7 @@ type Share struct {
 func (l *Limit) Share() *Share { return &Share{limit: l} }
 
 // Meter returns a reader that adds a body to the share as the body arrives. A length that
-// is only announced takes nothing from others.
+// is only announced reserves nothing.
 func (s *Share) Meter(body io.Reader) io.Reader { return metered{body, s} }
 
 type metered struct {
@@ -115,7 +116,7 @@ func (m metered) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Decode adds to the share the memory that the decoded body will take.
+// Decode adds to the share the memory that the decoded body will use.
 func (s *Share) Decode(body []byte) error {
 	w := weigh(body)
 	size := perObject*int64(w.objects) + perMember*int64(w.members) + perWord*int64(w.words) + perNested*int64(w.nested)
@@ -129,7 +130,7 @@ func (s *Share) Decode(body []byte) error {
 	return nil
 }
 
-// Fits reports whether an announced body has room now. Fits takes nothing, but the caller
+// Fits reports whether an announced body has room now. Fits reserves nothing, but the caller
 // need not read a body without room.
 func (s *Share) Fits(length int64) bool {
 	l := s.limit

@@ -80,7 +80,7 @@ func closing(text []byte, i int) int {
 func follows(text []byte, i int, c byte) bool { return i+1 < len(text) && text[i+1] == c }
 
 // holdsWords reports whether a field is a list of strings in every object that has the
-// field. These are the lists that may be long in an object that the API server takes.
+// field. These are the lists that may be long in an object that the API server accepts.
 func holdsWords(key []byte) bool {
 	switch string(key) {
 	case "args", "command", "finalizers":
@@ -89,8 +89,8 @@ func holdsWords(key []byte) bool {
 	return false
 }
 
-// countNested counts the elements and the members of the JSON that a string may hold. The
-// gate's own arguments hold JSON, which the webhook decodes if the pod passes again. They
+// countNested counts the elements and the members of the JSON that a string may contain. The
+// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. They
 // begin with a dash. The dash, or a comma, may be written as an escape.
 func countNested(word []byte) int {
 	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {

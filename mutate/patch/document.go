@@ -5,7 +5,7 @@
 //
 // Guarantee: a change names the members that the change is about. All other members stay
 // where they are and never appear in the operations, whether or not the Go types of this
-// build know them. A change that holds already adds no operation.
+// build know them. A change that is there already adds no operation.
 //
 // Not guaranteed: the text of an object is not validated. The caller has decoded the text
 // before.
@@ -89,10 +89,10 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 	return 0, false
 }
 
-// Ensure finds the element of the array at a path by the value's name, and gives the
-// element every member of the value. Ensure adds the element at the end if the element is
-// missing. Members that others have put there (defaults, mounts and variables of other
-// injectors) stay.
+// Ensure finds, in the array at the path, the element whose member (such as "name") equals
+// the value's. Ensure sets every member of the value in that element, and keeps all others
+// (defaults, mounts and variables of other injectors). If no element matches, Ensure
+// appends the value.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}

@@ -3,7 +3,7 @@
 
 package reason
 
-// Elsewhere holds the reasons of the admission policies and of enroll. The policies refuse
+// Elsewhere has the reasons of the admission policies and of enroll. The policies refuse
 // in the API server's own process. manifests/policies has their texts, and a test compares
 // both.
 var Elsewhere = []Explanation{

@@ -49,7 +49,7 @@ func explain(r Reason) Explanation {
 	return Explanation{Reason: r}
 }
 
-// Refusals holds all refusals of an object.
+// Refusals has all refusals of an object.
 type Refusals []Refusal
 
 func (r Refusals) Error() string { return strings.Join(r.Lines(), "; ") }

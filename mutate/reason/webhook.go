@@ -3,7 +3,7 @@
 
 package reason
 
-// All holds each reason of the webhook once, in the order of docs/reasons.md.
+// All has each reason of the webhook once, in the order of docs/reasons.md.
 var All = []Explanation{
 	{
 		Reason:  BadAnnotation,

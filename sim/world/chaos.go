@@ -23,7 +23,7 @@ type chaos struct {
 var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
 
 // durations has mostly short lease durations, because short leases let more events
-// happen. Durations of patience are long. A fixed time instead of a share of the lease
+// happen. Durations of patience are long. A fixed time instead of a part of the lease
 // would be too short for them.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}

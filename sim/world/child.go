@@ -26,7 +26,7 @@ type child struct {
 	name  string
 	hold  string
 	slots []gate.SlotToken
-	// grant is the last grant that the shim took for the child.
+	// grant is the last grant that the shim accepted for the child.
 	grant gate.Grant
 	alive bool
 	// processes are the main process and one descendant, until each is reaped. The
@@ -64,7 +64,7 @@ func (p *containerProcess) seen() host.Process {
 	return host.Process{PID: p.pid, Parent: 1, Zombie: !p.alive, Stopped: p.stopped}
 }
 
-// bear makes a child of the shim, under the grant that the shim took last.
+// bear makes a child of the shim, under the grant that the shim accepted last.
 func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	p := s.container.pod
 	s.w.serial += 2

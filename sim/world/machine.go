@@ -38,7 +38,7 @@ func newMachine(s *shimProcess) machine {
 	return machine{host.LeapsOf(locked(n.now), locked(func() time.Duration { return n.now() + n.set })), s}
 }
 
-// Now implements shim.Clock.
+// Now implements shim.Machine.
 func (m machine) Now() time.Duration {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -102,7 +102,7 @@ func (m machine) Say(line string) {
 	m.w.note(m.name, "%s", strings.TrimSpace(line))
 }
 
-// Start implements shim.Processes. The shims of the world start only children.
+// Start implements shim.Machine. The shims of the world start only children.
 func (m machine) Start(c *shim.Command) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -116,7 +116,7 @@ func (m machine) Start(c *shim.Command) {
 	})
 }
 
-// Reap implements shim.Processes.
+// Reap implements shim.Machine.
 func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -135,7 +135,7 @@ func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
 	return 0, 0, false
 }
 
-// Signal implements shim.Processes.
+// Signal implements shim.Machine.
 func (m machine) Signal(pid int, sig syscall.Signal) error {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -149,7 +149,7 @@ func (m machine) Signal(pid int, sig syscall.Signal) error {
 	return nil
 }
 
-// Descendants implements shim.Processes.
+// Descendants implements shim.Machine.
 func (m machine) Descendants() (all []host.Process, err error) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -161,7 +161,7 @@ func (m machine) Descendants() (all []host.Process, err error) {
 	return all, nil
 }
 
-// Find implements shim.Processes.
+// Find implements shim.Machine.
 func (m machine) Find(pid int) (host.Process, bool) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -183,9 +183,9 @@ func (m machine) process(pid int) *containerProcess {
 	return nil
 }
 
-// Expects implements shim.Processes. A child of the world handles signals from its
+// Expects implements shim.Machine. A child of the world handles signals from its
 // start.
 func (machine) Expects(int, syscall.Signal) bool { return true }
 
-// TakeTerminal implements shim.Processes.
+// TakeTerminal implements shim.Machine.
 func (machine) TakeTerminal() {}

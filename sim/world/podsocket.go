@@ -168,7 +168,8 @@ func (e *end) close() {
 	e.later(func() { e.other.over = true })
 }
 
-// later applies an effect of this end to the other end, after a trip.
+// later calls f after the delay of a message on the socket, and wakes the other end.
+// Calls keep their order.
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))

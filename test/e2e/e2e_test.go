@@ -121,7 +121,9 @@ func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
 func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	injection.TestMarkedCopyIsRefusedWithoutTheWebhook(t)
 }
-func TestArgumentsCostPoliciesLittle(t *testing.T) { injection.TestArgumentsCostPoliciesLittle(t) }
+func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
+	injection.TestPoliciesStayCheapWithManyArguments(t)
+}
 func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	injection.TestClaimWithoutItsWholeGateIsRefused(t)
 }
@@ -132,9 +134,7 @@ func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
 }
 func TestLaterWebhooksClaimIsRefused(t *testing.T) { injection.TestLaterWebhooksClaimIsRefused(t) }
-func TestMistakesAreAnsweredInExactWords(t *testing.T) {
-	injection.TestMistakesAreAnsweredInExactWords(t)
-}
+func TestMistakesHaveExactMessages(t *testing.T)   { injection.TestMistakesHaveExactMessages(t) }
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
@@ -267,6 +267,12 @@ func TestBrokenRevisionOfOneReplicaStalls(t *testing.T) {
 func TestAutoscalerCountsIdleStandbys(t *testing.T) { traffic.TestAutoscalerCountsIdleStandbys(t) }
 func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
 	traffic.TestAutoscalerIgnoresStandbysThatAreNotReady(t)
+}
+func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
+	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
+}
+func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
+	traffic.TestOpenConnectionsOutliveADeletedStandby(t)
 }
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)

@@ -11,12 +11,20 @@ import (
 	"testing"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/exclusive"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
 // TestMain connects to the cluster once for the tests of all folders.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == client.Role {
+		if err := client.Run(os.Args[2], os.Args[3], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "client:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestTwoPodsNeverRunDespiteDeletionsAndKills")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",

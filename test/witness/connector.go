@@ -31,7 +31,7 @@ const (
 	whatExit      = 0x80000000
 )
 
-// receiveBuffer holds some ten thousand events, which take a busy machine seconds.
+// receiveBuffer has room for some ten thousand events, which take a busy machine seconds.
 const receiveBuffer = 8 << 20
 
 // connector is the kernel's process connector.

@@ -107,7 +107,7 @@ func (t *Table) Split(counts Counts) {
 	t.rows = rows
 }
 
-// Lower takes each limit down to what was measured. No limit is ever raised.
+// Lower lowers each limit to the measured figure. No limit is ever raised.
 func (t *Table) Lower(counts Counts, join func(a, b int) int) {
 	joined := t.joined(counts, join)
 	for folder, row := range t.rows {

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// The rules of size. The lint holds the longest function, at a little more.
+// The rules of size. The linter also bounds the longest function, at a little more.
 const (
 	mostMethods = 20
 	mostLines   = 70

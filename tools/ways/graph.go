@@ -104,8 +104,9 @@ func (g *graph) declare(set *token.FileSet, in *pkg, name *ast.Ident, node ast.N
 	return f
 }
 
-// connect adds the calls of a function. A call of an interface's method leads to
-// each implementation of the product.
+// connect adds the functions that a function uses. If the function uses a method of an
+// interface, connect adds that method of every type of the product that implements the
+// interface.
 func (g *graph) connect(f *function, body ast.Node, implementations map[*types.Func][]*types.Func) {
 	ast.Inspect(body, func(n ast.Node) bool {
 		name, ok := n.(*ast.Ident)

@@ -18,7 +18,7 @@
 // files has many of those arrows that go up. In the example renew.go uses Agent, and
 // loop.go uses renew.go.
 //
-// Of all orders the command takes one with the fewest arrows that go up. The figure "5/64"
+// Of all orders the command chooses one with the fewest arrows that go up. The figure "5/64"
 // means: of 64 arrows, 5 go up in the best of all orders. Without a circle of files no
 // arrow goes up. The other columns of the table show the type with most methods, the
 // longest function and the longest file, in lines.
@@ -34,8 +34,8 @@
 //
 //	go run ./tools/ways agent renewal
 //
-// The tables packages.txt and ways.txt hold limits, which only fall. With -lower the
-// command takes them down to what it counted.
+// The tables packages.txt and ways.txt contain limits, which only fall. With -lower the
+// command lowers them to the measured figures.
 package main
 
 import (
@@ -110,8 +110,8 @@ const (
 	wayLimits     = "ways.txt"
 )
 
-// counts returns the counts for each table of limits, by the table's name. A size counts
-// only if it is above its rule.
+// counts returns the figures for each table of limits, by the table's file. A package
+// whose largest type has at most mostMethods methods has the figure 0.
 func (m measured) counts() map[string]limit.Counts {
 	packages, walks := limit.Counts{}, limit.Counts{}
 	for _, f := range m.packages {

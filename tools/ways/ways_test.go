@@ -21,7 +21,7 @@ import (
 )
 
 // An exceeded limit is not raised. make ways PKG=… names the calls that go up.
-func TestWaysKeepTheirLimits(t *testing.T) {
+func TestCallOrderStaysWithinItsLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)
 	for file, counts := range m.counts() {
@@ -63,7 +63,7 @@ func TestArrowsOfTheExampleGoUp(t *testing.T) {
 	assert.Equal(t, "Agent", found.largest)
 }
 
-func TestWaysFollowCallsAndInterfaces(t *testing.T) {
+func TestWalkFollowsCallsAndInterfaces(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": `
 type gate interface{ grant() }
 type shim struct{}
@@ -95,7 +95,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestOnlySizesAboveTheRulesCount(t *testing.T) {
+func TestFiguresWithinTheRulesAreZero(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},
@@ -138,7 +138,7 @@ func TestSiftingComesCloseToTheBestOrder(t *testing.T) {
 	}
 }
 
-func TestOutputNamesPackagesAndWays(t *testing.T) {
+func TestOutputListsPackagesAndWays(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": "func a() { b() }", "b.go": "func b() { a() }"})
 	g := newGraph(p)
 	away, err := g.follow(way{"away", "p", "a"})

@@ -16,8 +16,8 @@
 // The command also prints the words of exported types that are in no list. The lists are
 // the table of docs/architecture.md, and plain.txt for words that need no explanation.
 //
-// The table limits.txt holds an upper limit for each folder.
-// With -lower the command takes the limits down to what it counted.
+// The table limits.txt has an upper limit for each folder.
+// With -lower the command lowers the limits to the measured figures.
 package main
 
 import (

@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-// product are the folders whose names are held to the vocabulary.
+// product are the folders whose names are compared with the vocabulary.
 var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
 
 // vocabulary has the words in the product's names, and the lists of explained and plain
@@ -26,7 +26,7 @@ var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
 type vocabulary struct {
 	listed map[string]bool // in docs/architecture.md
 	plain  map[string]bool // in plain.txt, with the reason
-	// used holds all words of all names; exported holds the words of exported types,
+	// used has all words of all names; exported has the words of exported types,
 	// and for each the types.
 	used     map[string]bool
 	exported map[string][]string

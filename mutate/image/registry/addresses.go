@@ -49,10 +49,10 @@ var (
 		"2001::/23", "2001:db8::/32", "3fff::/20",
 	)
 	// global has the public addresses of IPv6, local those that a site gives itself. All
-	// other IPv6 addresses belong to the link, or hold an IPv4 address.
+	// other IPv6 addresses belong to the link, or contain an IPv4 address.
 	global = netip.MustParsePrefix("2000::/3")
 	local  = netip.MustParsePrefix("fc00::/7")
-	// translated holds the IPv4 addresses of clusters that have IPv6 alone.
+	// translated has the IPv4 addresses as clusters with IPv6 alone write them (NAT64).
 	translated = netip.MustParsePrefix("64:ff9b::/96")
 )
 
@@ -77,7 +77,7 @@ func within(networks []netip.Prefix, address netip.Addr) bool {
 }
 
 // control returns a function that refuses a connection before its first packet. The
-// function judges the dialled address: an earlier look-up of the name proves nothing.
+// function judges the dialled address: an earlier answer of DNS proves nothing.
 func (r reach) control(networks []netip.Prefix) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestAddressesAreAllowedByTheirReach(t *testing.T) {
+func TestReachDecidesWhichAddressesAreAllowed(t *testing.T) {
 	for address, far := range map[string]reach{
 		"8.8.8.8":            public,
 		"2606:4700::1111":    public,
@@ -91,7 +91,7 @@ func TestReachDependsOnTheRequestsHost(t *testing.T) {
 }
 
 // A look-up must not use an open connection to an address outside of its reach.
-func TestConnectionsAreNotSharedBetweenReaches(t *testing.T) {
+func TestConnectionsAreNotReusedAcrossReaches(t *testing.T) {
 	g := newTransport(Options{})
 	assert.NotSame(t, g.by[public], g.by[private])
 	assert.NotSame(t, g.by[private], g.by[anywhere])

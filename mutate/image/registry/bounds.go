@@ -6,7 +6,7 @@ package registry
 import "time"
 
 // The bounds of a look-up and of all look-ups of a process. docs/security.md
-// derives from them what look-ups can cost; a test holds the page to them.
+// derives from them what look-ups can cost; a test compares the page with them.
 const (
 	// defaultBudget bounds a look-up. The API server waits 10 s for the webhook, and pods
 	// wait for the API server. A healthy registry answers sooner.
@@ -25,8 +25,8 @@ const (
 	// wordCost is the size of Go's string header, which each word of a command has.
 	wordCost = 16
 
-	// maxAtOnce bounds the look-ups of a process: a hundred a second with a
-	// registry that needs 300 ms.
+	// maxAtOnce bounds the concurrent look-ups of a process. With a registry that needs
+	// 300 ms, a hundred end in a second.
 	maxAtOnce = 32
 	// maxOfNamespace bounds the look-ups in the name of one namespace. A quarter lets only
 	// four hostile namespaces together make another one wait.
@@ -45,9 +45,9 @@ const (
 	maxAnswer = 2 << 20
 	// maxRead bounds all answers of one look-up: 32 platforms with 250 KB each.
 	maxRead = 8 << 20
-	// smallAnswer bounds the bytes of an answer that every request may hold in memory.
+	// smallAnswer is the size up to which every request may keep an answer in memory.
 	smallAnswer = 64 << 10
-	// maxLarge bounds the larger answers that a process holds at once.
+	// maxLarge bounds the larger answers that a process keeps in memory at once.
 	maxLarge = 16
 	// maxHeader bounds the header of an answer, whose largest part is a token.
 	maxHeader = 64 << 10

@@ -105,7 +105,7 @@ func (b *busy) askMany(ctx context.Context, r *Resolver, namespaces, each int) *
 	return wait
 }
 
-func TestLookUpsAtOnceAreBounded(t *testing.T) {
+func TestConcurrentLookUpsAreBounded(t *testing.T) {
 	for what, c := range map[string]struct{ namespaces, most int }{
 		"of one namespace":   {1, 8},
 		"of many namespaces": {20, 32},
@@ -149,7 +149,7 @@ func TestAbandonedLookUpEnds(t *testing.T) {
 		"a look-up goes on that no pod waits for")
 }
 
-func TestPlatformsReadAtOnceAreBounded(t *testing.T) {
+func TestConcurrentReadsOfPlatformsAreBounded(t *testing.T) {
 	f := newRegistry(t, false)
 	var images []v1.Image
 	for i := range 32 {
@@ -204,7 +204,7 @@ func TestNumberOfPullSecretsIsBounded(t *testing.T) {
 	assert.LessOrEqual(t, int(store.asked.Load()), 32)
 }
 
-func TestPullSecretsAreReadOnlyWithinTheBudget(t *testing.T) {
+func TestLateLookUpReadsNoFurtherPullSecrets(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{late: make(chan struct{})}
@@ -229,7 +229,7 @@ func leaky(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, sel
 	return self
 }
 
-func TestRefusalQuotesNoRegistry(t *testing.T) {
+func TestRefusalContainsNoTextOfTheRegistry(t *testing.T) {
 	const secret = "s3cr3t"
 	for what, answer := range map[string]func(w http.ResponseWriter, r *http.Request, self string){
 		"token": func(w http.ResponseWriter, r *http.Request, self string) {

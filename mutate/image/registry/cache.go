@@ -17,7 +17,7 @@ const entryCost = 256
 type cache[V any] struct {
 	mu  sync.Mutex
 	max int
-	// cost returns the bytes that a value takes.
+	// cost returns the bytes that a value occupies.
 	cost    func(V) int
 	held    int
 	order   *list.List // of *entry, the last used first

@@ -157,7 +157,7 @@ func splitKey(key string) (host, prefix string) {
 	if prefix == "v1" || prefix == "v2" {
 		prefix = ""
 	}
-	// Docker Hub has several names, which the library knows.
+	// The library replaces each of the several names of Docker Hub by one.
 	if registry, err := name.NewRegistry(host); err == nil && host != "" {
 		host = registry.RegistryStr()
 	}

@@ -65,7 +65,7 @@ func pullSecret(t *testing.T, key, password string) *corev1.Secret {
 }
 
 // compat: command/secret-of-pod command/secret-of-account carried
-func TestPullSecretsOpenAPrivateImage(t *testing.T) {
+func TestPullSecretsGiveAccessToAPrivateImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	digest := f.push(t, "private/app:1", redis)

@@ -98,7 +98,7 @@ type configuration struct {
 	} `json:"config"`
 }
 
-// costOf returns the bytes that a command takes in memory.
+// costOf returns the bytes that a command occupies in memory.
 func costOf(c image.Command) int {
 	cost := len(c.StopSignal)
 	for _, word := range slices.Concat(c.Entrypoint, c.Cmd) {

@@ -4,7 +4,7 @@
 // Package registry reads the commands of images from registries. Only this package imports
 // go-containerregistry.
 //
-// Guarantee: an answer holds for every Linux platform of the image, at the time of the
+// Guarantee: an answer is valid for every Linux platform of the image, at the time of the
 // look-up. The registry has shown that answer to the credentials of the pod. Each look-up
 // resolves a tag anew. The content of a digest never changes, so the package keeps it, per
 // credentials. No pod gets an answer that only the secret of another pod opened. The
@@ -12,7 +12,7 @@
 //
 // Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go),
 // whatever images, secrets and registries contain. No namespace keeps the others from their
-// look-ups. A token realm or a redirect may lead only to public addresses. Errors hold no
+// look-ups. A token realm or a redirect may lead only to public addresses. Errors have no
 // text of a registry.
 //
 // Clock model: one budget bounds the whole of a look-up, in this process's monotonic time.

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// The classes of failure. A refusal holds a class and no text of a registry: such a text
+// The classes of failure. A refusal has a class and no text of a registry: such a text
 // would show a pod's author what the webhook can reach.
 var (
 	errName      = errors.New("not the name of an image")
@@ -48,7 +48,7 @@ type MayNotRead string
 
 func (m MayNotRead) Error() string { return string(m) }
 
-// late is the class of a look-up that took too long.
+// late is the error of a look-up that took too long.
 type late struct{ after fmt.Stringer }
 
 func (l late) Error() string { return fmt.Sprintf("no answer within %v", l.after) }
@@ -63,7 +63,7 @@ type failure struct {
 	class error
 	// hints are further texts of this package.
 	hints []error
-	// cause may hold text of a registry. Only the webhook's own log gets the cause.
+	// cause may contain text of a registry. Only the webhook's own log gets the cause.
 	cause error
 }
 

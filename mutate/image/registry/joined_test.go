@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// Registries that hang take all turns of a hostile namespace. Its look-up of a popular
+// Registries that hang occupy all turns of a hostile namespace. Its look-up of a popular
 // image waits for a turn, but another namespace's look-up does not.
 func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
 	f := newRegistry(t, false)

@@ -15,7 +15,7 @@ import (
 )
 
 // compat: command/mirror carried
-func TestMirrorIsAskedBeforeTheRegistry(t *testing.T) {
+func TestMirrorIsReadBeforeTheRegistry(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	for name, c := range map[string]struct {

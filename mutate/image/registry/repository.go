@@ -127,7 +127,7 @@ func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, err
 }
 
-// use takes the text of an answer and must not keep it, because only few large answers may
+// use processes the text of an answer and must not keep it, because only few large answers may
 // be in memory.
 type use func(body []byte, mediaType types.MediaType) error
 

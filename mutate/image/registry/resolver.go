@@ -25,7 +25,7 @@ type Resolver struct {
 	transport http.RoundTripper
 	flights   flights
 	turns     *turns
-	// large holds a place for each large answer in memory.
+	// large has a place for each large answer in memory.
 	large chan struct{}
 	// references are the parsed names of images, by their text.
 	references *cache[name.Reference]

@@ -104,7 +104,7 @@ func TestPublicDigestIsKnownAfterOneLookUp(t *testing.T) {
 	assert.False(t, known, "a tag may have moved")
 }
 
-func TestRegistryWithoutHeadIsAskedByGet(t *testing.T) {
+func TestRegistryWithoutHeadIsReadByGet(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	f.noHead.Store(true)
@@ -114,7 +114,7 @@ func TestRegistryWithoutHeadIsAskedByGet(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestLastAnswerCountsWhileTheRegistryIsAway(t *testing.T) {
+func TestLastAnswerIsUsedWithoutTheRegistry(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	digest := f.push(t, "app:1", redis)
@@ -154,7 +154,7 @@ func TestDeletedTagIsForgotten(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestLookUpOfSlowRegistryEndsWithinBudget(t *testing.T) {
+func TestSlowRegistrysLookUpEndsInTime(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
 	f.push(t, "app:1", redis)
@@ -253,7 +253,7 @@ func TestConfiguredPrivateCAIsTrusted(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestConcurrentLookUpsShareOneRequest(t *testing.T) {
+func TestConcurrentLookUpsCauseOneRequest(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 10 * time.Second})
 	f.push(t, "app:1", redis)

@@ -49,7 +49,7 @@ type guarded struct {
 	// by has a transport for each reach. A connection of one reach never serves a request
 	// of a smaller one.
 	by map[reach]http.RoundTripper
-	// proxied uses the proxy of the environment, whose rules then count.
+	// proxied uses the proxy of the environment. The rules of that proxy then decide.
 	proxied  http.RoundTripper
 	proxy    func(*http.Request) (*url.URL, error)
 	plain    []string

@@ -88,7 +88,7 @@ func replica(ctx context.Context, address, slots string) error {
 	if f.Start.Resident, err = peak(); err != nil {
 		return err
 	}
-	// A second look has no work to do, once the caches contain the writes of the first.
+	// A second reconciliation has no work to do, once the caches contain the writes of the first.
 	if err := b.settle(ctx); err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (b *bench) settle(ctx context.Context) error {
 	return errors.New("it never settles")
 }
 
-// newPod measures the look after the creation of a pod with a new slot.
+// newPod measures the reconciliation after the creation of a pod with a new slot.
 func (b *bench) newPod(ctx context.Context) (cost, error) {
 	informer, err := b.manager.GetCache().GetInformer(ctx, &corev1.Pod{})
 	if err != nil {

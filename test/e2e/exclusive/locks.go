@@ -24,9 +24,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// ran tells whether a pod of a workload has ever run under a name.
-func ran(s *space.Space, name, app string) bool {
-	for _, p := range s.Record(name) {
+// ran reports whether the record of a lock contains a pod of the workload app.
+func ran(s *space.Space, lock, app string) bool {
+	for _, p := range s.Record(lock) {
 		if pod := p.Pod; len(pod) > len(app) && pod[:len(app)+1] == app+"-" {
 			return true
 		}

@@ -88,7 +88,7 @@ func mistakes() []mistake {
 	}
 }
 
-func TestMistakesAreAnsweredInExactWords(t *testing.T) {
+func TestMistakesHaveExactMessages(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for i, m := range mistakes() {

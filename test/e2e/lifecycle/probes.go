@@ -242,7 +242,7 @@ func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 	s.Await(space.StartTimeout, "both Ready again", both(true))
 }
 
-// ofKind holds the probes of one kind: startup, readiness and liveness.
+// ofKind has the probes of one kind: startup, readiness and liveness.
 type ofKind struct {
 	startup, readiness, liveness corev1.ProbeHandler
 	args                         []string

@@ -79,7 +79,7 @@ func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	})
 	first := s.AwaitHolder(slot)
 	// The application mounts no record, so the Lease alone shows the release. A handover
-	// may be over before the first look at the Lease.
+	// may be over before the test first reads the Lease.
 	renewed, acquired := s.Lease(slot).Spec.RenewTime.Time, time.Time{}
 	app.DeletePod(s, first)
 	s.Await(space.StartTimeout, "another holds", func() bool {

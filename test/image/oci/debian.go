@@ -95,8 +95,8 @@ func key(packages ...string) string {
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// making is held while cached looks for a file or makes it. Otherwise several images at
-// once would all make the base.
+// cached locks making while it searches for a file or makes the file. Otherwise several
+// images at once would all make the base.
 var making sync.Mutex
 
 // cached returns a file of the cache, and makes the file if it is missing.
@@ -134,8 +134,8 @@ func bootstrap(ctx context.Context, out string) error {
 }
 
 // unpackHook and installHook are commands for mmdebstrap. The first unpacks an existing
-// root file system, and the second adds packages to it. Neither syncs to the disk,
-// because a failed machine starts again.
+// root file system, and the second adds packages to it. Neither syncs to the disk: after
+// a crash of the machine, the file system is built anew.
 const (
 	unpackHook  = `mmtarfilter "--path-exclude=/dev/*" <"$BASE" | tar -C "$1" -x`
 	installHook = `APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --quiet ` +

@@ -37,7 +37,7 @@ type Config struct {
 	WorkingDir string
 	Ports      []string // such as 6379/tcp
 	StopSignal string   // such as SIGQUIT
-	// Files are the image author's own files, which lie over the others and belong to root.
+	// Files are the image author's own files, which replace the packages' files and belong to root.
 	// A file that begins with #! is executable.
 	Files fs.FS
 }

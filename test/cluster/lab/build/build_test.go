@@ -27,7 +27,7 @@ func TestProgramsHaveTheNamedVersions(t *testing.T) {
 	}
 }
 
-func TestKeyChangesWithSourcesAndFlags(t *testing.T) {
+func TestBuildKeyChangesWithSourcesAndFlags(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, data string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))

@@ -55,7 +55,7 @@ const (
 // ControlPlane is the node that runs the control plane.
 const ControlPlane = "cp"
 
-// Holder is the first process of a node, which holds the node's namespaces.
+// Holder is the first process of a node, which keeps the node's namespaces alive.
 const Holder = "holder"
 
 // SharedMount is the path of the host's directory [Lab.SharedDir] on every worker.
@@ -81,7 +81,7 @@ type Lab struct {
 	Saved   Saved
 }
 
-// Saved holds the facts that a later process must know of a running cluster.
+// Saved has the facts that a later process must know of a running cluster.
 type Saved struct {
 	Workers      int    `json:"workers"`
 	Kubernetes   string `json:"kubernetes"`

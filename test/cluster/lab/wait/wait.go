@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock takes a file's lock for this process, and calls waiting once if another process
+// Lock locks a file for this process, and calls waiting once if another process
 // has the lock. The kernel frees the lock of a process that ends.
 func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)

@@ -41,13 +41,13 @@ func Bare(s *space.Space, name string, annotations map[string]string) *corev1.Po
 // App is a workload of the unchanged application.
 type App struct {
 	Name string
-	// Record is the name under which the application must be alone; empty means Name.
+	// Record names the record in which no two processes may overlap; empty means Name.
 	Record string
 	// Replicas of zero means 3, one on each node.
 	Replicas int32
 	// Annotations are those of the workload.
 	Annotations map[string]string
-	// Template holds annotations of the pod template.
+	// Template has the annotations of the pod template.
 	Template map[string]string
 	Args     []string
 	// Grace is the pods' grace period in seconds; 30 if zero.
@@ -68,7 +68,7 @@ func Lasting(name string) App {
 	return a
 }
 
-// Locked returns an application that shares a lock.
+// Locked returns an application that claims a lock.
 func Locked(name, lock string) App {
 	return App{Name: name, Record: lock, Replicas: 1, Annotations: Claim(api.LockAnnotation, lock)}
 }
@@ -78,7 +78,7 @@ func Claim(key, value string) map[string]string {
 	return map[string]string{key: value, api.LeaseDurationAnnotation: lease.Short.String()}
 }
 
-// RecordName returns the name under which the application must be alone.
+// RecordName returns the name of the application's record.
 func (a App) RecordName() string {
 	if a.Record != "" {
 		return a.Record

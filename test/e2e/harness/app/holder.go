@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Vacant tells whether no process of a record lives. Call Vacant only while no pod can
+// Vacant reports whether every process of a record has ended. Call Vacant only while no pod can
 // start.
 func Vacant(s *space.Space, name string) bool {
 	s.Helper()

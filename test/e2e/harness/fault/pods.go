@@ -21,7 +21,7 @@ type Fault struct {
 	// Vacancy is the longest time in which no pod runs the application afterwards.
 	Vacancy time.Duration
 	Strike  func(*space.Space, *corev1.Pod)
-	// Survivable tells that the application may run on.
+	// Survivable reports that the application may survive the fault.
 	Survivable bool
 }
 

@@ -5,5 +5,5 @@
 // changes Leases as an administrator can.
 //
 // A machine may stall any process for seconds. A test that is not about losses
-// takes [Lasting], so that a stall costs no slot. A test of losses takes [Fault].
+// uses [Lasting], so that a stall costs no slot. A test of losses uses [Fault].
 package lease

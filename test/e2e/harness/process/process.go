@@ -38,7 +38,7 @@ const (
 	// passing is a short-lived process of the agent's binary: a hook, a probe, or a fork of
 	// the shim. A fork has the shim's command line until its exec.
 	passing Role = "passing"
-	// RuntimeShim is containerd's process above the pod.
+	// RuntimeShim is containerd's process, the parent of the pod's containers.
 	RuntimeShim Role = "containerd-shim"
 )
 

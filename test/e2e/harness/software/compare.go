@@ -33,14 +33,14 @@ type logged struct {
 	err  error
 }
 
-// life holds the visible results of one run of a container.
+// life has the visible results of one run of a container.
 type life struct {
 	Log    string
 	Code   int32
 	Reason string
 }
 
-// Specimen is one pod of a pair that goes through the same life.
+// Specimen is one of two pods, gated and ungated, that the test treats in the same way.
 type Specimen struct {
 	*space.Space
 	w     Software
@@ -72,7 +72,7 @@ func (w Software) compare(t *testing.T) {
 func (w Software) pair(t *testing.T) (differ []string) {
 	s := space.New(t)
 	template := w.Template(t, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-	// With a long lease a starved machine loses no slot.
+	// With a long lease a pod keeps its slot on a starved machine.
 	claim := map[string]string{api.SingletonAnnotation: "true", api.LeaseDurationAnnotation: "1m"}
 	plain, gated := NewSpecimen(s, w, "plain", nil, template), NewSpecimen(s, w, "gated", claim, template)
 	done := w.live(plain, gated)
@@ -307,8 +307,8 @@ func (p *Specimen) AwaitDeleted() {
 // numbers (times, process ids, sizes and durations).
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
-	// The kernel does not name a sender outside of the container. The shim sends the signal
-	// from inside.
+	// Without the gate the log names no sender, because the sender is outside of the
+	// container. With the gate the sender is the shim, so the pattern removes its number.
 	sender  = regexp.MustCompile(` from [0-9]+\b`)
 	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
 	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)

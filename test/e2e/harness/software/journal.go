@@ -44,7 +44,7 @@ func (j *Journal) command(s *space.Space, pod *corev1.Pod) *exec.Cmd {
 	return kubectl.Command(s.Context(), s.Namespace, append([]string{"exec", "-i", pod.Name, "-c", "app", "--"}, j.Client...)...)
 }
 
-// begin sends the statement for the beginning.
+// begin sends the statement Prepare to the holder, until the statement succeeds.
 func (j *Journal) begin(t *Trial) {
 	if j == nil || j.Prepare == "" {
 		return

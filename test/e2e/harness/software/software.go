@@ -82,7 +82,7 @@ func (w Software) Test(t *testing.T) {
 	})
 }
 
-// shelf holds the references of the images that are in the cluster's registry.
+// shelf has the references of the images that are in the cluster's registry.
 var shelf sync.Map
 
 // reference returns the reference of the software's image. The first call makes and

@@ -168,7 +168,7 @@ func (s *Space) Changed() {
 	}
 }
 
-// Await waits until the condition holds, or fails the test.
+// Await waits until the condition is true, or fails the test.
 func (s *Space) Await(timeout time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if !s.Within(timeout, condition) {
@@ -176,7 +176,7 @@ func (s *Space) Await(timeout time.Duration, what string, condition func() bool)
 	}
 }
 
-// Never fails the test if the condition holds within d.
+// Never fails the test if the condition becomes true within d.
 func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if s.Within(d, condition) {
@@ -184,7 +184,7 @@ func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	}
 }
 
-// Within waits until the condition holds, and tells whether the condition held in time.
+// Within waits until the condition is true, and reports whether that was in time.
 func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -284,7 +284,7 @@ func (s *Space) Record(name string) record.Record {
 	return r
 }
 
-// Running returns the application that runs under a name now, or nil.
+// Running returns the process of a record that runs the application now, or nil.
 func (s *Space) Running(name string) *record.Process {
 	running := s.Record(name).Mains().Running(Fresh)
 	if len(running) == 0 {

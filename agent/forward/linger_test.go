@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package forward
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// isClosed reports whether the channel is closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// refused reports whether nothing listens on the port. A connection that the kernel
+// accepted just before the end is reset.
+func refused(t *testing.T, port int) bool {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func TestLingerAcceptsForTheDelay(t *testing.T) {
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	left := f.Linger(time.Hour)
+	conn := connect(t, port)
+	exchange(t, conn, "a new connection")
+	require.NoError(t, f.Open(), "Open does nothing in a linger")
+	assert.False(t, isClosed(left))
+	f.Close()
+	assert.True(t, isClosed(left), "Close cuts the linger short")
+	requireReset(t, conn)
+}
+
+func TestLingerRelaysOpenConnectionsToTheirEnds(t *testing.T) {
+	for name, delay := range map[string]time.Duration{"at once": 0, "after a delay": 20 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			port := app(t, holder+":0", echo)
+			f := standby(t, Config{Ports: []int{port, 0}})
+			f.SetTarget(holder)
+			conn := connect(t, port)
+			exchange(t, conn, "before")
+			left := f.Linger(delay)
+			eventually(t, func() bool { return refused(t, port) })
+			require.NoError(t, f.Open())
+			assert.True(t, refused(t, port), "a lingering forwarder listens no more")
+			exchange(t, conn, "after")
+			assert.False(t, isClosed(left))
+			conn.Close()
+			eventually(t, func() bool { return isClosed(left) })
+			f.Close()
+			require.NoError(t, f.Open())
+			exchange(t, connect(t, port), "open again")
+		})
+	}
+}
+
+func TestLingeringConnectionsWaitForATarget(t *testing.T) {
+	port := app(t, holder+":0", answer("holder"))
+	f := standby(t, Config{Ports: []int{port}})
+	conn := connect(t, port)
+	eventually(t, func() bool { return f.Stats().Held == 1 })
+	left := f.Linger(0)
+	eventually(t, func() bool { return refused(t, port) })
+	f.SetTarget(holder)
+	assert.Equal(t, "holder read x", ask(t, conn, "x"))
+	eventually(t, func() bool { return isClosed(left) })
+}
+
+// An accept loop that waits for a place must not outlast the delay.
+func TestLingerEndsWhileAllPlacesAreTaken(t *testing.T) {
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})
+	f.SetTarget(holder)
+	conn := connect(t, port)
+	exchange(t, conn, "the only place")
+	left := f.Linger(0)
+	eventually(t, func() bool { return refused(t, port) })
+	assert.False(t, isClosed(left))
+	conn.Close()
+	eventually(t, func() bool { return isClosed(left) })
+}
+
+func TestClosedForwarderHasNothingToLingerFor(t *testing.T) {
+	f := closed(Config{Ports: []int{0}})
+	assert.True(t, isClosed(f.Linger(time.Hour)))
+	require.NoError(t, f.Open())
+	f.Close()
+}

@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package forward
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// route is one target and its connections.
+type route struct {
+	addr netip.Addr
+	// ctx ends when the connections of the route must end.
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// newRoute returns a route without connections.
+func newRoute(addr netip.Addr) *route {
+	r := &route{addr: addr}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+// relay is one client's connection and the one to the holder's application.
+type relay struct {
+	client, backend end
+	route           *route
+	// running counts the directions that have not ended. over is called after the last.
+	running atomic.Int32
+	over    func(*relay)
+}
+
+// start copies in both directions until both have ended, or one has failed. Each
+// direction is a goroutine of its own, which calls few functions. Most of an idle
+// connection's memory is the two stacks, and a deeper stack would be twice as large.
+func (r *relay) start() {
+	r.running.Store(2)
+	go r.carry(&r.client, &r.backend)
+	go r.carry(&r.backend, &r.client)
+}
+
+// carry copies one direction, and passes on its end or its failure.
+func (r *relay) carry(to, from *end) {
+	if move(to.TCPConn, from.TCPConn) != nil || from.failed() {
+		r.cut()
+	} else {
+		to.finish()
+	}
+	if r.running.Add(-1) == 0 {
+		r.client.Close()
+		r.backend.Close()
+		r.over(r)
+	}
+}
+
+// cut ends both directions with a failure.
+func (r *relay) cut() {
+	reset(r.client.TCPConn)
+	reset(r.backend.TCPConn)
+}
+
+// reset closes a connection so that the peer reads an error, not an end. The port
+// gets no TIME_WAIT.
+func reset(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	conn.Close()
+}
+
+// end is one of the two connections of a relay.
+type end struct {
+	*net.TCPConn
+	// finished: this side has sent its end of file.
+	finished atomic.Bool
+}
+
+// finish sends an end of file. If the peer is gone, the other direction reports the error.
+func (e *end) finish() {
+	e.finished.Store(true)
+	_ = e.CloseWrite()
+}
+
+// failed reports whether an end of file was a reset. The kernel tells one caller of a
+// reset. If that is a writer, the reader gets an end of file. The connection is closed
+// then, although this side has not finished.
+func (e *end) failed() bool {
+	closed := false
+	conn, err := e.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			closed = err == nil && info.State == unix.BPF_TCP_CLOSE
+		})
+	}
+	return err != nil || closed && !e.finished.Load()
+}
+
+// relays are the relays of a session.
+type relays struct {
+	mu  sync.Mutex
+	all map[*relay]struct{}
+}
+
+func (all *relays) add(r *relay) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.all == nil {
+		all.all = map[*relay]struct{}{}
+	}
+	all.all[r] = struct{}{}
+}
+
+func (all *relays) remove(r *relay) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delete(all.all, r)
+}
+
+// cut cuts all relays, or those of one route.
+func (all *relays) cut(only *route) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for r := range all.all {
+		if only == nil || r.route == only {
+			r.cut()
+		}
+	}
+}

@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+)
+
+const (
+	// shortLinger bounds a linger while the agent does not know what is left of the
+	// pod's grace. The kubelet leaves each container two seconds or more, whatever the
+	// other containers of the pod took. The rest is for the end of the process.
+	shortLinger = 1500 * time.Millisecond
+	// lingerMargin is the time between the end of a linger and the end of the pod's grace.
+	// The API server's times are whole seconds, so one second may be an error.
+	lingerMargin = 2 * time.Second
+)
+
+// linger lets a stopping standby whose ports are open go on forwarding. A linger competes
+// for nothing: the claim is stopped before it begins. The result is the instant at which
+// the linger ends.
+func (l *loop) linger(ctx context.Context) time.Duration {
+	u, now := l.unit, l.now
+	if u.stopping && !u.linger.begun {
+		u.linger.begun = true
+		if left := u.readiness.Linger(u.config.EndpointDelay); left != nil {
+			u.linger.on, u.linger.until = true, now+shortLinger
+			l.follow(ctx, left)
+		}
+	}
+	switch {
+	case !u.linger.on:
+		return claim.Never
+	case now < u.linger.until:
+		return u.linger.until
+	}
+	u.readiness.Close()
+	u.linger.on = false
+	return claim.Never
+}
+
+// follow learns for how long the linger may last, and when no connection is left.
+func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
+	asking, cancel := context.WithCancel(ctx)
+	l.group.Go(func() { l.askGrace(asking) })
+	l.group.Go(func() {
+		defer cancel()
+		select {
+		case <-left:
+			l.posts.post(ctx, func(time.Duration) { l.unit.linger.on = false })
+		case <-ctx.Done():
+		}
+	})
+}
+
+// askGrace asks the API server what is left of the pod's grace. The agent knows only the
+// grace of the pod's spec. A deletion may shorten that, and the other containers of the
+// pod have used a part of it before the kubelet signals the agent.
+func (l *loop) askGrace(ctx context.Context) {
+	c, budget := l.unit.config, l.unit.self.Budget
+	for ctx.Err() == nil {
+		sent := c.Clock()
+		bounded, cancel := context.WithTimeout(ctx, budget.RequestTimeout)
+		pod, err := c.API.PatchPodStatus(bounded, c.PodName, show.Anything)
+		cancel()
+		if err == nil {
+			l.posts.post(ctx, func(time.Duration) { l.learn(sent, pod) })
+			return
+		}
+		select {
+		case <-time.After(budget.Retry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// learn takes in the answer to a request that was sent at the instant. The kubelet also
+// stops pods that are not deleted, and then only the kubelet knows the grace.
+func (l *loop) learn(sent time.Duration, pod kube.Pod) {
+	if pod.Deleted {
+		l.unit.linger.until = sent + pod.GraceLeft - lingerMargin
+	}
+}

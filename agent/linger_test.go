@@ -1,0 +1,195 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+const endpointDelay = 2 * time.Second
+
+// lingering makes a pod forward one port, with an endpoint delay.
+func lingering(p *ports) func(c *Config) {
+	return func(c *Config) {
+		forwarding(p)(c)
+		c.EndpointDelay = endpointDelay
+	}
+}
+
+// ended reports whether the agent's process has ended without an error.
+func (p *pod) ended() bool {
+	select {
+	case err := <-p.done:
+		require.NoError(p.world.t, err)
+		p.done <- err
+		return true
+	default:
+		return false
+	}
+}
+
+// endsWithin lets time go by until the agent's process has ended.
+func (p *pod) endsWithin(limit time.Duration) time.Duration {
+	p.world.t.Helper()
+	return p.world.within(limit, "the agent ends", p.ended)
+}
+
+func TestDeletedStandbyLingersBeforeItEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		ports *ports
+		stop  func(w *world, b *pod)
+		want  time.Duration
+	}{
+		"no connection is left after the delay": {&ports{}, func(*world, *pod) {}, endpointDelay},
+		"the connections last until the grace":  {&ports{lasts: true}, func(*world, *pod) {}, 28 * time.Second},
+		"other containers took half of the grace": {&ports{lasts: true}, func(w *world, _ *pod) {
+			w.pass(15 * time.Second)
+		}, 13 * time.Second},
+		"other containers took almost all of the grace": {&ports{lasts: true}, func(w *world, _ *pod) {
+			w.pass(29 * time.Second)
+		}, 0},
+		"the deletion shortened the grace": {&ports{lasts: true}, func(_ *world, b *pod) {
+			b.link.set(func(l *link) { l.graceEnds = time.Now().Add(6 * time.Second) })
+		}, 4 * time.Second},
+		"the grace is shorter than the delay": {&ports{}, func(_ *world, b *pod) {
+			b.link.set(func(l *link) { l.graceEnds = time.Now().Add(3 * time.Second) })
+		}, time.Second},
+		"the API server does not answer": {&ports{lasts: true}, func(_ *world, b *pod) {
+			b.link.set(func(l *link) { l.cut = true })
+		}, shortLinger},
+		"the API server answers late": {&ports{lasts: true}, func(w *world, b *pod) {
+			b.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+			time.AfterFunc(500*time.Millisecond, func() { b.link.set(func(l *link) { l.refuse = nil }) })
+		}, 28 * time.Second},
+		"the kubelet stops a pod that is not deleted": {&ports{lasts: true}, func(_ *world, b *pod) {
+			b.link.set(func(l *link) { l.deleted = false })
+		}, shortLinger},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a, b := w.start("a"), w.start("b", lingering(c.ports))
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.pass(time.Minute)
+				open, _ := c.ports.state()
+				require.True(t, open)
+				b.delete()
+				c.stop(w, b)
+				close(b.stop)
+				assert.InDelta(t, c.want.Seconds(), b.endsWithin(time.Minute).Seconds(), 0.05)
+			})
+		})
+	}
+}
+
+func TestAgentThatForwardsNothingEndsAtOnce(t *testing.T) {
+	for name, change := range map[string]func(c *Config){
+		"no ports":                     func(c *Config) { c.EndpointDelay = endpointDelay },
+		"ports that could not be open": lingering(&ports{busy: assert.AnError}),
+		"no delay":                     forwarding(&ports{}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a, b := w.start("a"), w.start("b", change)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.pass(time.Minute)
+				b.delete()
+				close(b.stop)
+				w.pass(0)
+				assert.True(t, b.ended())
+			})
+		})
+	}
+}
+
+func TestStoppedHolderDoesNotLinger(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := ports{lasts: true}
+		a := w.start("a", lingering(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.delete()
+		close(a.stop)
+		w.pass(time.Second)
+		require.True(t, a.running("s1"))
+		a.gates.end("s1")
+		w.within(100*time.Millisecond, "released", func() bool { return w.holder() == "" })
+		assert.Less(t, a.endsWithin(time.Second), 200*time.Millisecond)
+	})
+}
+
+// The shim of a lingering pod waits on: a kubelet's signal that came too early was lost.
+func TestLingeringStandbyTakesNoSlot(t *testing.T) {
+	for name, another := range map[string]bool{"while nobody else wants it": false, "while another does": true} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				of := ports{lasts: true}
+				a, b := w.start("a"), w.start("b", lingering(&of))
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				w.pass(time.Minute)
+				// The agent itself may have no word of the deletion.
+				b.link.set(func(l *link) { l.noStatus = true })
+				close(b.stop)
+				w.pass(time.Second)
+				require.False(t, b.ended())
+				open, target := of.state()
+				assert.True(t, open)
+				assert.Equal(t, a.config.PodIP, target)
+				c := w.start("c")
+				if another {
+					c.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+				}
+				w.pass(10 * time.Millisecond)
+				a.gates.end("s1")
+				w.pass(10 * time.Millisecond)
+				if another {
+					assert.True(t, c.running("s3"), "the linger does not delay the next holder")
+					_, target = of.state()
+					assert.Equal(t, c.config.PodIP, target, "the linger follows the holder")
+				} else {
+					assert.Empty(t, w.holder())
+					_, target = of.state()
+					assert.Empty(t, target, "connections are held")
+				}
+				b.endsWithin(time.Second)
+				w.pass(time.Minute)
+				assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
+				assert.Empty(t, b.gates.given())
+			})
+		})
+	}
+}
+
+// The slot stays free for so long that nothing is forwarded any more.
+func TestLingerEndsWhenTheForwarderCloses(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := ports{lasts: true}
+		a, b := w.start("a"), w.start("b", lingering(&of), func(c *Config) { c.Grace = 10 * time.Minute })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		b.delete()
+		close(b.stop)
+		w.pass(time.Minute)
+		require.False(t, b.ended())
+		a.gates.end("s1")
+		w.pass(34 * time.Second)
+		require.False(t, b.ended())
+		assert.Less(t, b.endsWithin(2*time.Second), 2*time.Second)
+		open, _ := of.state()
+		assert.False(t, open, "no port is opened again")
+	})
+}

@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The first byte of a connection tells the holder what to do.
+const (
+	echoes  = 'e'
+	streams = 's'
+)
+
+// runHolder runs the holder's application, which echoes requests, or sends without end.
+func runHolder() error {
+	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", holderPort)) //nolint:noctx // it listens until the end
+	if err != nil {
+		return err
+	}
+	fmt.Println("open")
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go serve(conn)
+	}
+}
+
+func serve(conn net.Conn) {
+	defer conn.Close()
+	buffer := make([]byte, 64<<10)
+	if _, err := io.ReadFull(conn, buffer[:1]); err != nil {
+		return
+	}
+	if buffer[0] == streams {
+		for {
+			if _, err := conn.Write(buffer); err != nil {
+				return
+			}
+		}
+	}
+	_, _ = io.CopyBuffer(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}, buffer)
+}
+
+// dial opens a connection for one purpose.
+func dial(w way, purpose byte) (net.Conn, error) {
+	conn, err := net.Dial("tcp", w.address) //nolint:noctx // the kernel gives up by itself
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write([]byte{purpose}); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// requests sends requests at a rate, whether answers come or not, and returns the time of
+// each from its sending until its whole answer.
+func (s settings) requests(w way) (samples, error) {
+	var mu sync.Mutex
+	var all samples
+	var failed error
+	var clients sync.WaitGroup
+	period := time.Second * time.Duration(s.conns) / time.Duration(s.rate)
+	for i := range s.conns {
+		conn, err := dial(w, echoes)
+		if err != nil {
+			return nil, err
+		}
+		clients.Go(func() {
+			<-time.After(period * time.Duration(i) / time.Duration(s.conns))
+			own, err := s.client(conn, period)
+			mu.Lock()
+			defer mu.Unlock()
+			all, failed = append(all, own...), errors.Join(failed, err)
+		})
+	}
+	clients.Wait()
+	return all, failed
+}
+
+// client sends a request each period, and takes the answers in their order.
+func (s settings) client(conn net.Conn, period time.Duration) (samples, error) {
+	defer conn.Close()
+	count := int(s.latency / period)
+	sent := make(chan time.Time, count)
+	failed := make(chan error, 1)
+	go func() {
+		defer close(sent)
+		ticker := time.NewTicker(period)
+		defer ticker.Stop()
+		request := make([]byte, s.size)
+		for range count {
+			<-ticker.C
+			sent <- time.Now()
+			if _, err := conn.Write(request); err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	}()
+	var times samples
+	answer := make([]byte, s.size)
+	for at := range sent {
+		if _, err := io.ReadFull(conn, answer); err != nil {
+			return times, err
+		}
+		times = append(times, time.Since(at))
+	}
+	return times, <-failed
+}
+
+// stream receives as much as comes, and returns the bytes.
+func (s settings) stream(w way) (received int64, err error) {
+	var sum atomic.Int64
+	var clients sync.WaitGroup
+	end := time.Now().Add(s.throughput)
+	for range s.streams {
+		conn, err := dial(w, streams)
+		if err != nil {
+			return 0, err
+		}
+		clients.Go(func() {
+			defer conn.Close()
+			_ = conn.SetReadDeadline(end)
+			n, _ := io.CopyBuffer(io.Discard, struct{ io.Reader }{conn}, make([]byte, 256<<10))
+			sum.Add(n)
+		})
+	}
+	clients.Wait()
+	return sum.Load(), nil
+}
+
+// processorTime returns the processor time that a process has used.
+func processorTime(p *os.Process) time.Duration {
+	if p == nil {
+		return 0
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	var skip string
+	var user, system int64
+	// The process's state is the third field, and the times are the 14th and the 15th.
+	_, _ = fmt.Sscan(rest, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}

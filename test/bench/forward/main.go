@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command forward compares a standby's forwarder with the direct connection, and with
+// HAProxy in TCP mode. One run measures all of them under the same offered load. Clients
+// and forwarders share one network namespace, and the holder has another. The command
+// needs root, Linux and Debian's haproxy, and no cluster.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"time"
+)
+
+// settings are the flags.
+type settings struct {
+	rate, conns, size, streams, rounds int
+	latency, throughput                time.Duration
+	haproxy                            string
+}
+
+func main() {
+	var err error
+	switch role, rest := role(); role {
+	case "holder":
+		err = runHolder()
+	case "forwarder":
+		err = runForwarder()
+	case "measure":
+		err = measure(parse(rest))
+	default:
+		parse(os.Args[1:])
+		err = enter()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "forward:", err)
+		os.Exit(1)
+	}
+}
+
+// role returns the part of the benchmark that this process is.
+func role() (string, []string) {
+	if len(os.Args) < 2 {
+		return "", nil
+	}
+	return os.Args[1], os.Args[2:]
+}
+
+func parse(args []string) settings {
+	var s settings
+	flags := flag.NewFlagSet("forward", flag.ExitOnError)
+	flags.IntVar(&s.rate, "rate", 4000, "requests a second, over all connections")
+	flags.IntVar(&s.conns, "conns", 64, "connections of the requests")
+	flags.IntVar(&s.size, "size", 1024, "bytes of a request, and of its answer")
+	flags.IntVar(&s.streams, "streams", 8, "connections of a throughput's measurement")
+	flags.IntVar(&s.rounds, "rounds", 2, "times that each way is measured, one after the other")
+	flags.DurationVar(&s.latency, "latency", 8*time.Second, "how long requests are measured in a round")
+	flags.DurationVar(&s.throughput, "throughput", 4*time.Second, "how long throughput is measured in a round")
+	flags.StringVar(&s.haproxy, "haproxy", "/usr/sbin/haproxy", "HAProxy's program")
+	_ = flags.Parse(args) // ends the process
+	return s
+}
+
+// enter goes on in a network namespace of its own, which ends with the process.
+func enter() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	// The child gets the terminal's signals, too, and ends first.
+	signal.Ignore(os.Interrupt)
+	cmd := exec.Command("unshare", append([]string{"--net", self, "measure"}, os.Args[1:]...)...) //nolint:noctx // it ends by itself
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}

@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// samples are measured times.
+type samples []time.Duration
+
+// quantile returns the sample below which a part q of the samples lies.
+func (s samples) quantile(q float64) time.Duration {
+	if len(s) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
+
+// figures are the results of one way.
+type figures struct {
+	times samples
+	bytes int64
+	// requesting and streaming are the forwarder's processor time.
+	requesting, streaming time.Duration
+}
+
+// measure measures all ways in turn, and prints the table.
+func measure(s settings) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	p := &processes{ctx: ctx, self: self}
+	defer p.stop()
+	ways, err := p.open(s.haproxy)
+	if err != nil {
+		return err
+	}
+	results := make([]figures, len(ways))
+	for range s.rounds {
+		for i, w := range ways {
+			if err := s.round(w, &results[i]); err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+		}
+	}
+	s.print(ctx, ways, results)
+	return ctx.Err()
+}
+
+// round measures one way once.
+func (s settings) round(w way, f *figures) error {
+	before := processorTime(w.process)
+	times, err := s.requests(w)
+	if err != nil {
+		return err
+	}
+	between := processorTime(w.process)
+	bytes, err := s.stream(w)
+	f.times, f.bytes = append(f.times, times...), f.bytes+bytes
+	f.requesting += between - before
+	f.streaming += processorTime(w.process) - between
+	return err
+}
+
+// print prints the tables. Added times are those above the direct connection's.
+func (s settings) print(ctx context.Context, ways []way, results []figures) {
+	load, _ := os.ReadFile("/proc/loadavg")
+	haproxy, _ := exec.CommandContext(ctx, s.haproxy, "-v").Output()
+	version, _, _ := strings.Cut(string(haproxy), "\n")
+	fmt.Printf("%d CPUs, %s, %s, load at the end %s\n", runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly), version, strings.Fields(string(load))[0])
+	fmt.Printf("%d requests a second of %d bytes over %d connections, %v; %d streams, %v\n\n",
+		s.rate, s.size, s.conns, time.Duration(s.rounds)*s.latency, s.streams, time.Duration(s.rounds)*s.throughput)
+	fmt.Println("| | requests | p50 µs | p99 µs | added p50 | added p99 | CPU µs a request | MB/s | CPU ms a GB |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|")
+	direct := results[0].times
+	for i, w := range ways {
+		f := results[i]
+		p50, p99 := f.times.quantile(.5), f.times.quantile(.99)
+		fmt.Printf("| %s | %d | %d | %d | %d | %d | %.1f | %.0f | %.0f |\n", w.name, len(f.times), p50.Microseconds(), p99.Microseconds(),
+			(p50 - direct.quantile(.5)).Microseconds(), (p99 - direct.quantile(.99)).Microseconds(),
+			float64(f.requesting.Microseconds())/float64(len(f.times)),
+			float64(f.bytes)/1e6/(time.Duration(s.rounds)*s.throughput).Seconds(),
+			float64(f.streaming.Milliseconds())/(float64(f.bytes)/1e9))
+	}
+}

@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+const (
+	// Role is the argument that makes the tests' program a client. The client runs
+	// on a node, because the addresses of Services mean something there alone.
+	Role = "client-of-a-service"
+	// Anew and Kept are the kinds of clients. The first opens a connection for each request
+	// to port 80 of an address. The second has one connection to an address with a port.
+	Anew, Kept = "anew", "kept"
+	// every is the time between two requests of the client.
+	every = 10 * time.Millisecond
+	// patience bounds one request. Some seconds are the cost of a busy machine.
+	patience = 20 * time.Second
+)
+
+// Summary has the results of a client.
+type Summary struct {
+	Answered int
+	// Failed has an error for each connection without a whole answer.
+	Failed  []string
+	Slowest time.Duration
+}
+
+// Run sends requests to the address until its input ends, and prints the summary. Each
+// request has a connection of its own, unless one connection is kept for all. Run tells
+// of the first answer by an empty line.
+func Run(kind, address string, in io.Reader, out io.Writer) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, in)
+	}()
+	r := run{address: net.JoinHostPort(address, "80"), out: out}
+	send := r.anew
+	if kind == Kept {
+		r.address = address
+		conn, err := net.DialTimeout("tcp", address, patience) //nolint:noctx // the time is bounded
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		send = r.over(conn)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ended:
+			r.requests.Wait()
+			return json.NewEncoder(out).Encode(r.sum)
+		case <-ticker.C:
+			send()
+		}
+	}
+}
+
+// run has the results until now.
+type run struct {
+	address  string
+	out      io.Writer
+	requests sync.WaitGroup
+	mu       sync.Mutex
+	sum      Summary
+}
+
+// anew sends a request on a connection of its own, and does not wait for the answer.
+func (r *run) anew() {
+	r.requests.Go(func() {
+		began := time.Now()
+		conn, err := net.DialTimeout("tcp", r.address, patience) //nolint:noctx // the time is bounded
+		if err == nil {
+			defer conn.Close()
+			err = request(conn, bufio.NewReader(conn))
+		}
+		r.note(began, err)
+	})
+}
+
+// over returns the function that sends a request on the connection, and waits for the
+// answer. After an error the connection is not used again.
+func (r *run) over(conn net.Conn) func() {
+	reader, broken := bufio.NewReader(conn), false
+	return func() {
+		if broken {
+			return
+		}
+		began := time.Now()
+		err := request(conn, reader)
+		r.note(began, err)
+		broken = err != nil
+	}
+}
+
+func (r *run) note(began time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sum.Slowest = max(r.sum.Slowest, time.Since(began))
+	if err != nil {
+		r.sum.Failed = append(r.sum.Failed, began.Format(time.StampMilli)+": "+err.Error())
+		return
+	}
+	if r.sum.Answered++; r.sum.Answered == 1 {
+		fmt.Fprintln(r.out)
+	}
+}
+
+// request sends a request, and reads the whole answer.
+func request(conn net.Conn, reader *bufio.Reader) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: service\r\n\r\n"); err != nil {
+		return err
+	}
+	answer, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %s", answer.Status)
+	}
+	return nil
+}
+
+// Client is a client on a node.
+type Client struct {
+	s     *space.Space
+	input *io.PipeWriter
+	done  chan error
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+// Write takes the client's output.
+func (c *Client) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Write(p)
+}
+
+// Answered reports whether the client has had an answer.
+func (c *Client) Answered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Len() > 0
+}
+
+// Start starts a client on the node.
+func Start(s *space.Space, l *lab.Cluster, node, kind, address string) *Client {
+	s.Helper()
+	self, err := os.Executable()
+	require.NoError(s, err)
+	in, input := io.Pipe()
+	c := &Client{s: s, input: input, done: make(chan error, 1)}
+	go func() { c.done <- l.Exec(s.Context(), node, in, c, os.Stderr, self, Role, kind, address) }()
+	s.Cleanup(func() { assert.NoError(s, input.Close()) })
+	return c
+}
+
+// Stop stops the client and returns its results.
+func (c *Client) Stop() (sum Summary) {
+	c.s.Helper()
+	require.NoError(c.s, c.input.Close())
+	require.NoError(c.s, <-c.done)
+	require.NoError(c.s, json.Unmarshal(c.out.Bytes(), &sum))
+	return sum
+}

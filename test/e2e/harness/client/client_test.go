@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// runAgainst runs a client that keeps its connection, until the fifth request.
+func runAgainst(t *testing.T, handler http.HandlerFunc) Summary {
+	t.Helper()
+	in, input := io.Pipe()
+	count := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if count++; count == 5 {
+			input.Close()
+		}
+		handler(w, r)
+	}))
+	defer server.Close()
+	var out bytes.Buffer
+	require.NoError(t, Run(Kept, server.Listener.Addr().String(), in, &out))
+	var sum Summary
+	require.NoError(t, json.Unmarshal(out.Bytes(), &sum))
+	return sum
+}
+
+func TestKeptConnectionCarriesAllRequests(t *testing.T) {
+	from := map[string]bool{}
+	sum := runAgainst(t, func(_ http.ResponseWriter, r *http.Request) { from[r.RemoteAddr] = true })
+	assert.Empty(t, sum.Failed)
+	assert.GreaterOrEqual(t, sum.Answered, 5)
+	assert.Len(t, from, 1)
+}
+
+func TestBrokenConnectionIsReportedOnce(t *testing.T) {
+	in, input := io.Pipe()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	go func() {
+		defer input.Close()
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = conn.Read(make([]byte, 1000))
+		conn.Close()
+	}()
+	var out bytes.Buffer
+	require.NoError(t, Run(Kept, listener.Addr().String(), in, &out))
+	var sum Summary
+	require.NoError(t, json.Unmarshal(out.Bytes(), &sum))
+	assert.Len(t, sum.Failed, 1)
+	assert.Zero(t, sum.Answered)
+}
