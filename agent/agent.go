@@ -62,6 +62,9 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()
+	if a.unit.rollout.ordered() {
+		defer a.loop.requests.watchAsks(ctx, h.slots[0])()
+	}
 	var err error
 	if end, err = h.run(ctx); err != nil {
 		return err

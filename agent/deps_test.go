@@ -69,6 +69,7 @@ func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/lease"},
+		"agent/turn":  {"api"},
 	} {
 		for _, d := range dependencies(t, module+core) {
 			assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "%s imports %s", core, d)

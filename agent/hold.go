@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -39,6 +41,9 @@ type hold struct {
 	gap time.Duration
 	// paused is the pause that people have been told of.
 	paused claim.Pause
+	// share is the hold's share in a rollout, and turn what the order of revisions says.
+	share share
+	turn  turn.Holder
 }
 
 // newHold returns the hold of the slots that were acquired.
@@ -49,6 +54,9 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.served = !h.serving.IsZero()
 		u.deletion.asked = h.id // by the process that began it
 	}
+	h.share = share{rollout: u.rollout, facts: turn.Hold{
+		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(u.claim.Record(h.slots[0])).Rollout,
+	}}
 	// A yield that was requested before the hold began is void.
 	u.yielding = false
 	return h
@@ -72,6 +80,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
+		h.share.note(h.loop.now, h.serves(), state.Paused.Slot != "")
+		h.turn = h.share.decide(h.loop.now, u.config.Wall())
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)
@@ -82,7 +92,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		if h.needed(state) {
 			h.noteServing(state)
 		}
-		wake = min(wake, h.renew(ctx, state, true), h.appear(ctx, state))
+		wake = min(wake, h.turn.Wake, h.renew(ctx, state, true), h.appear(ctx, state))
+		wake = min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
 		if err := h.loop.wait(ctx, wake); err != nil {
 			return ending{}, err
 		}
@@ -117,6 +128,8 @@ type ending struct {
 	reason    string
 	grace     time.Duration
 	successor string
+	// turn is the revision that has its turn next; zero for none.
+	turn api.Revision
 }
 
 // ends returns why the hold has to end now, or the instant at which it may have to.
@@ -153,7 +166,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// asked returns the end that a person asks for. A paused slot is yielded to nobody, so a
+// asked returns the end that a person asks for, or the order of revisions. A paused slot is yielded to nobody, so a
 // yield waits until the slot is resumed. In a deleted pod whose application a kubelet
 // stops, nothing would follow.
 func (h *hold) asked(s claim.State) ending {
@@ -168,6 +181,11 @@ func (h *hold) asked(s claim.State) ending {
 		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
 	case u.yielding:
 		return ending{reason: show.ReasonYield, grace: grace}
+	case !u.stays():
+	case h.turn.Failed:
+		return ending{reason: show.ReasonTurnFailed, grace: grace}
+	case h.turn.To != "":
+		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
 	}
 	return ending{}
 }
@@ -202,6 +220,10 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Notes.Serving = h.serving
+	if h.unit.rollout.ordered() {
+		text := h.share.facts.Rollout.String()
+		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
+	}
 	return h.loop.act(ctx, f)
 }
 
@@ -223,6 +245,7 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
+		Turn: h.turn.Message,
 	}))
 }
 
@@ -232,7 +255,8 @@ func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
 	u.probes.Follow(nil)
-	part := claim.Parting{Successor: end.successor}
+	successor := h.share.part(h.loop.now, u.claim.Record(h.slots[0]), end.successor, end.turn, u.stays())
+	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
@@ -244,7 +268,8 @@ func (h *hold) letGo(end ending) {
 		// The disk does not recover in a moment, so a pod with a good disk goes first.
 		// If there is none, this pod writes no more often than a holder.
 		part.GiveBack, part.HeadStart = true, budget.Renew
-	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused:
+	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
+		reason == show.ReasonTurnFailed:
 		part.GiveBack = true
 	}
 	u.claim.LetGo(h.loop.now, part)

@@ -21,6 +21,7 @@ type loop struct {
 	config   Config
 	unit     *unit
 	requests *requests
+	asker    *asker
 	posts    posts
 	yields   chan struct{}
 	group    sync.WaitGroup
@@ -32,6 +33,7 @@ type loop struct {
 func newLoop(c Config, u *unit, p posts) *loop {
 	l := &loop{config: c, unit: u, posts: p, yields: make(chan struct{}, 1)}
 	l.requests = newRequests(u, p, &l.group)
+	l.asker = &asker{requests: l.requests}
 	return l
 }
 

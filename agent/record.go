@@ -44,6 +44,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Paused:    api.PauseOf(l.Annotations),
 		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
 		Successor: l.Annotations[api.SuccessorAnnotation],
+		Rollout:   l.Annotations[api.RolloutAnnotation],
 	}
 }
 
@@ -80,6 +81,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.ServingAnnotation, serving)
 	set(api.YieldAnnotation, r.Yield.String())
 	set(api.SuccessorAnnotation, r.Successor)
+	set(api.RolloutAnnotation, r.Rollout)
 	l.Annotations = annotations
 	return l
 }

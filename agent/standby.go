@@ -10,6 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 )
 
 // standby is the state of an agent that waits for its slots.
@@ -21,10 +22,17 @@ type standby struct {
 // run waits for the slots and takes them, until all of them are held. Both results are
 // nil when a stopping agent has nothing left to do.
 func (s standby) run(ctx context.Context) (*hold, error) {
+	r := s.unit.rollout
 	for {
 		s.drainOrphans()
 		until := s.loop.linger(ctx)
-		wake := s.loop.act(ctx, s.unit.facts())
+		views := s.unit.claim.Views()
+		r.see(s.loop.now, views, s.unit.whole())
+		standing := r.standing(s.loop.now, views)
+		r.note(s.loop.now, standing)
+		facts := s.unit.facts()
+		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)
+		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
 		case claim.Held:
 			return newHold(s.unit, s.loop, state), nil
@@ -32,7 +40,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			return nil, nil
 		case claim.Waiting:
 		}
-		wake = min(wake, until, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), !s.unit.shims.Alive())))
+		wake = min(wake, until, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), shown(standing, s.loop.asker.err), !s.unit.shims.Alive())))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}
@@ -46,6 +54,16 @@ func (s standby) seen() []show.Slot {
 		seen = append(seen, show.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
 	}
 	return seen
+}
+
+// shown returns what the order says about a standby for people and rollouts. A pod that
+// asks in vain says why.
+func shown(s turn.Standby, asked error) show.Turn {
+	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
+	if s.Asks && asked != nil {
+		t.Message += ", but cannot write that: " + asked.Error()
+	}
+	return t
 }
 
 // drainOrphans drains the children whose hold is over. Either the agent sees a Lease

@@ -34,6 +34,7 @@ type unit struct {
 	events    *show.Events
 	metrics   *show.Metrics
 
+	rollout  *rollout
 	deletion deletion
 	linger   linger
 	// leaps counts the leaps of the wall clock that the agent has heard of.
@@ -45,11 +46,12 @@ type unit struct {
 
 func newUnit(c Config, b api.Budget, p posts) *unit {
 	u := &unit{
-		config: c,
-		self:   lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
-		random: rand.New(c.Random),
-		shims:  proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted}),
-		probes: newProbes(c),
+		config:  c,
+		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
+		random:  rand.New(c.Random),
+		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted}),
+		probes:  newProbes(c),
+		rollout: newRollout(c),
 	}
 	u.orders = newOrders(c, u.shims)
 	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
@@ -131,6 +133,25 @@ func (u *unit) stop(now time.Duration) {
 
 // stays reports whether the pod may begin anything.
 func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
+
+// whole reports whether a grant would start the pod's whole application: each gated
+// container waits for one, or an init container does.
+func (u *unit) whole() bool {
+	waiting := u.shims.Waiting()
+	heard := map[string]bool{}
+	for _, r := range waiting {
+		heard[r.Container] = r.Phase == gate.Waiting
+	}
+	if !u.stays() || u.shims.Alive() {
+		return false
+	}
+	for _, container := range u.config.Containers {
+		if !heard[container] && len(u.config.InitContainers) == 0 {
+			return false
+		}
+	}
+	return len(waiting) > 0
+}
 
 // facts returns the inputs of the claim's next decision.
 func (u *unit) facts() claim.Facts {

@@ -120,6 +120,9 @@ const (
 	WorkloadAnnotation = Prefix + "workload"
 	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
 	RevisionAnnotation = Prefix + "revision"
+	// RolloutAnnotation is what holders say about the order of revisions, as JSON. The text
+	// has the proven revision, the turns of other revisions, and whether the holder yields.
+	RolloutAnnotation = Prefix + "rollout"
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
 	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"

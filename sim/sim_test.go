@@ -17,6 +17,8 @@ import (
 
 func TestSimulation(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
 
+func TestRollouts(t *testing.T) { play.Rollouts(t, world.ModelOfEnroll) }
+
 func TestPlanted(t *testing.T) { play.Planted(t) }
 
 // The schedules of agent/claim alone catch these bugs, which are in the pure packages.

@@ -26,6 +26,11 @@ type Facts struct {
 	Proven func(hold string) bool
 	// Notes are what the next write tells the standbys.
 	Notes lease.Notes
+	// TakeFrom is the instant before which the pod leaves a free slot to other pods.
+	TakeFrom time.Duration
+	// Rollout returns what a write of the kind says about the order of revisions, if it
+	// replaces the record under the hold. Without it each write keeps what the record says.
+	Rollout func(kind Kind, r lease.Record, hold string) string
 	// Renew asks for renewals of the slots of a held claim. Guard asks for a new watch
 	// of each slot whose watch has ended.
 	Renew, Guard bool
@@ -98,6 +103,14 @@ type plan struct {
 	wake    time.Duration
 	// successor is the identity of the pod that a release names; empty for none.
 	successor string
+}
+
+// rollout returns what a write that replaces the record says about the order of revisions.
+func (f Facts) rollout(kind Kind, r lease.Record, hold string) string {
+	if f.Rollout == nil {
+		return r.Rollout
+	}
+	return f.Rollout(kind, r, hold)
 }
 
 func (p *plan) add(a Action) {

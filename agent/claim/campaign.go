@@ -56,7 +56,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return false // whatever its age, and whoever held it
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.freeAt(&s.view); p.now < at {
+		if at, _ := s.freeAt(p.facts, &s.view); p.now < at {
 			p.wakeAt(at)
 			return false
 		}
@@ -92,6 +92,7 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 		next, err = self.Resume(r, c.hold, c.token(s.name), notes, p.facts.Wall)
 	} else {
 		next, err = self.Acquire(r, c.hold, notes, p.facts.Wall)
+		next.Rollout = p.facts.rollout(Acquire, r, c.hold)
 	}
 	if err != nil {
 		s.lookAgain(p.now, 0) // the record names no object to replace

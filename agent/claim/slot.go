@@ -37,14 +37,20 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 
 // freeAt returns the instant from which this pod may acquire a slot that is not paused;
 // false while the Lease is out of sight. A pod that a release does not name leaves the
-// named pod its head start.
-func (t *terms) freeAt(view *lease.Observer) (time.Duration, bool) {
+// named pod its head start. A pod whose revision has failed leaves the slot for longer.
+func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r, _ := view.Record()
 	at, sees := view.FreeAt(t.Self.Budget.Duration)
 	if sees && r.Holder == "" && r.Successor != "" && r.Successor != t.Self.Identity {
 		at += successorsHeadStart
 	}
-	return at, sees
+	return max(at, f.TakeFrom), sees
+}
+
+// named reports whether the release that the view shows names this pod.
+func (t *terms) named(view *lease.Observer) bool {
+	r, ok := view.Record()
+	return ok && r.Holder == "" && r.Successor == t.Self.Identity
 }
 
 // successorsHeadStart is the time after a release in which the pod that it names
@@ -156,7 +162,7 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.freeAt(&s.view)
+	at, sees := s.freeAt(p.facts, &s.view)
 	// If the API server refuses watches, an agent never sees all slots at one instant.
 	// So a read of the other slots within the last lease duration is enough. Each slot
 	// is read again before it is taken.
@@ -177,7 +183,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // has to be seen free, without a request under way or a write refused just now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.freeAt(&s.view)
+	at, sees := s.freeAt(p.facts, &s.view)
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
 		return Never
@@ -285,6 +291,11 @@ func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 		at = min(at, of(s.held))
 	}
 	return at
+}
+
+// named reports whether the release of any slot names this pod.
+func (all slots) named() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.named(&s.view) })
 }
 
 // paused reports whether a person has paused any of the slots.

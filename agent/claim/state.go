@@ -104,8 +104,9 @@ type View struct {
 	// Mine reports that the Lease names this pod.
 	Mine bool
 	// ExpiresAt is the instant from which the Lease's holder is known to hold no
-	// longer.
-	ExpiresAt time.Duration
+	// longer. FreeAt is the instant from which the slot is free; [Never] while the
+	// claim does not see the Lease.
+	ExpiresAt, FreeAt time.Duration
 }
 
 // Views returns the slots as the claim sees them.
@@ -113,9 +114,13 @@ func (c *Claim) Views() []View {
 	var views []View
 	for _, s := range c.need.slots {
 		r, ok := s.view.Record()
+		free, sees := s.view.FreeAt(s.Self.Budget.Duration)
+		if !sees {
+			free = Never
+		}
 		views = append(views, View{
 			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r),
-			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration),
+			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free,
 		})
 	}
 	return views

@@ -44,8 +44,12 @@ func (c *Claim) finished(p *plan) bool {
 }
 
 // settleHandback starts the head start of the other pods once all slots of the last
-// hold are released.
+// hold are released. The head start ends when a later release names this pod.
 func (c *Claim) settleHandback(p *plan) {
+	if !c.handback.due && c.need.slots.named() {
+		c.handback = handback{}
+		return
+	}
 	if !c.mayCompete(p.facts) || !c.handback.due || c.need.slots.mineProven(p.facts) {
 		return
 	}

@@ -16,8 +16,9 @@ func (s *slot) renew(p *plan, notes lease.Notes) {
 	if s.lost != nil {
 		return
 	}
-	due := s.held.RenewAt()
-	if s.reread || s.confirmed < s.leaps || !same(s.held.Record().Notes, notes) {
+	due, last := s.held.RenewAt(), s.held.Record()
+	rollout := p.facts.rollout(Renew, last, s.held.ID())
+	if s.reread || s.confirmed < s.leaps || !same(last.Notes, notes) || last.Rollout != rollout {
 		due = p.now
 	}
 	if due = max(due, s.tryAt, s.pace.nextAt()); p.now < due {
@@ -30,10 +31,11 @@ func (s *slot) renew(p *plan, notes lease.Notes) {
 	s.tryAt = p.now + s.jitter(s.Self.Budget.Retry)
 	p.wakeAt(s.tryAt)
 	if s.reread {
-		s.send(p, Action{Kind: Read, held: s.held, attempt: lease.Attempt{Record: s.held.Record()}}, "")
+		s.send(p, Action{Kind: Read, held: s.held, attempt: lease.Attempt{Record: last}}, "")
 		return
 	}
 	attempt := s.held.Renew(p.now, p.facts.Wall, notes)
+	attempt.Record.Rollout = rollout
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
 }
 
@@ -85,5 +87,6 @@ func (s *slot) release(p *plan, r lease.Record) {
 		s.lookAgain(p.now, 0) // the record names no object to replace
 		return
 	}
+	next.Rollout = p.facts.rollout(Release, r, r.Hold)
 	s.send(p, Action{Kind: Release, Record: next, Hold: r.Hold}, "")
 }

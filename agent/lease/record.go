@@ -61,6 +61,9 @@ type Record struct {
 	Yield  api.Yield
 	// Successor is the identity of the pod that a release names; empty for none.
 	Successor string
+	// Rollout is the text about the order of revisions. The rules never read it, and each
+	// write keeps it, unless the caller sets another.
+	Rollout string
 }
 
 // Notes are what a holder publishes about itself for its standbys.

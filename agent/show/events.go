@@ -140,6 +140,8 @@ func (e *Events) Ends(reason string, slots []string) {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
 	case ReasonPaused: // Paused has told of it
+	case ReasonTurnFailed:
+		e.add(kube.Warning, reason, "draining to give "+names+" back to an older revision: the application does not serve")
 	case ReasonPodDeleted:
 		e.add(kube.Normal, reason, "draining to hand over "+names+": this pod is being deleted")
 	case ReasonLost:

@@ -173,7 +173,7 @@ func podOf(r lease.Record) string {
 
 // Standby decides how a standby that sees these slots appears. If childless is false, a
 // child of an earlier hold may still be alive.
-func (r *Readiness) Standby(now time.Duration, slots []Slot, childless bool) Look {
+func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
 	switch {
 	case !h.known && r.config.Gate:
@@ -184,15 +184,18 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, childless bool) Loo
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
-	r.note(now, h.serving)
-	return r.standby(now, h, childless).by(h.until)
+	r.note(now, h.serving && !turn.NotReady)
+	return r.standby(now, h, turn, childless).by(h.until)
 }
 
 // standby returns the look of a standby that may forward.
-func (r *Readiness) standby(now time.Duration, h holders, childless bool) Look {
+func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {
 	case !childless:
 		return look(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
+	case turn.NotReady:
+		r.Close()
+		return look(false, turn.Reason, turn.Message)
 	case h.foreign && len(r.config.Ports) == 0:
 		return look(true, ReadyOther, h.message())
 	case h.foreign && !h.stranger:
@@ -203,8 +206,12 @@ func (r *Readiness) standby(now time.Duration, h holders, childless bool) Look {
 	case h.reason() == ReadyPaused:
 		r.Close()
 		return look(false, ReadyPaused, h.message())
-	case now < r.until:
-		return r.forward(now, "", look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves")).by(r.until)
+	case now < r.until || turn.Ready:
+		until := r.until
+		if turn.Ready {
+			until = Never // the caller knows how long the turn may last
+		}
+		return r.forward(now, "", look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves")).by(until)
 	case h.holder == "":
 		r.Close()
 		return look(false, ReadyNoHolder, h.message())
@@ -334,6 +341,8 @@ type Holder struct {
 	Waits bool
 	// Paused is the pause of a slot, in words; empty for none.
 	Paused string
+	// Turn is the turn of a revision that is not proven, in words; empty for none.
+	Turn string
 }
 
 // Holder returns the look of a holder. The holder's child serves, so a handover begins
@@ -344,7 +353,12 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	if h.Paused != "" {
 		holds += "; " + h.Paused
 	}
+	if h.Turn != "" {
+		holds += ", for " + h.Turn
+	}
 	switch {
+	case h.Serves && h.Turn != "":
+		return look(false, ReadyInTurn, holds+", and has to serve for longer").of(h.Hold)
 	case h.Serves:
 		r.served = true
 		return look(true, ReadyHolding, holds).of(h.Hold)

@@ -23,6 +23,8 @@ const (
 	ReasonNotGranted = "NotGranted"
 	// ReasonNotStarted ends a hold under which no container followed an init container.
 	ReasonNotStarted = "NotStarted"
+	// ReasonTurnFailed: a newer revision has not served in its turn.
+	ReasonTurnFailed = "TurnFailed"
 )
 
 // Reasons of the pod's condition.
@@ -41,6 +43,8 @@ const (
 	ReadyChildRunning = api.ReasonChildRunning
 	// ReadyPaused: nobody holds, and nobody is to.
 	ReadyPaused = "Paused"
+	// ReadyInTurn: the application serves, and has to do so for longer.
+	ReadyInTurn = "InItsTurn"
 )
 
 // Reasons of the Events on the pod, beside those of a hold's end.

@@ -27,9 +27,11 @@ var planting = flag.Bool("planted", true, "show that the simulation catches plan
 // plant is one bug: edits of the source, and the invariants that have to catch the bug.
 // Each plant is a txtar file of the folder planted/. The file has a comment, a line
 // "caught by: NAME …", and for each edit a pair of "PATH was" and "PATH is". A path
-// begins at the module's root.
+// begins at the module's root. A line "played by: TEST" before it names another test than
+// TestSimulation.
 type plant struct {
 	name   string
+	test   string
 	caught []string
 	edits  []edit
 }
@@ -38,6 +40,12 @@ type edit struct{ path, was, is string }
 
 // mostSeeds bounds the number of seeds that catch a planted bug.
 const mostSeeds = 150
+
+// defaultTest plays the seeds in which a bug is to be caught, unless the plant names
+// another test. playedBy matches that line.
+const defaultTest = "TestSimulation"
+
+var playedBy = regexp.MustCompile(`played by: (\w+)`)
 
 // caught matches the line of the first violation.
 var caught = regexp.MustCompile(`seed \d+ at \S+: .*?invariant ([a-z-]+): .*`)
@@ -53,13 +61,13 @@ func Planted(t *testing.T) {
 	plants := readPlants(t)
 	binary := compile(t, plants, ".")
 	t.Run("none", func(t *testing.T) {
-		out, err := simulate(t, binary, "", 10)
+		out, err := simulate(t, binary, plant{test: defaultTest}, 10)
 		require.NoError(t, err, "the same binary with no bug switched on:\n%s", out)
 	})
 	for _, p := range plants {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := simulate(t, binary, p.name, mostSeeds)
+			out, err := simulate(t, binary, p, mostSeeds)
 			require.Error(t, err, "not caught by %d seeds", mostSeeds)
 			found := caught.FindStringSubmatch(out)
 			require.NotNil(t, found, "no invariant has caught it:\n%s", out)
@@ -98,7 +106,10 @@ func readPlants(t *testing.T) []plant {
 	for _, file := range files {
 		archive, err := txtar.ParseFile(file)
 		require.NoError(t, err)
-		p := plant{name: strings.TrimSuffix(filepath.Base(file), ".txtar")}
+		p := plant{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), test: defaultTest}
+		if found := playedBy.FindSubmatch(archive.Comment); found != nil {
+			p.test = string(found[1])
+		}
 		if _, names, ok := strings.Cut(string(archive.Comment), "caught by:"); ok {
 			p.caught = strings.Fields(names)
 		}
@@ -172,8 +183,8 @@ func write(t *testing.T, dir, path, text string) string {
 }
 
 // simulate plays seeds with one bug switched on, until a seed fails.
-func simulate(t *testing.T, binary, bug string, seeds int) (string, error) {
-	return run(t, binary, bug, "-test.run=^TestSimulation$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
+func simulate(t *testing.T, binary string, p plant, seeds int) (string, error) {
+	return run(t, binary, p.name, "-test.run=^"+p.test+"$", "-test.failfast", fmt.Sprintf("-seeds=%d", seeds))
 }
 
 // hangs is longer than any run takes. A run of 100 seeds takes 20 s on a quiet machine.

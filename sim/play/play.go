@@ -26,21 +26,30 @@ const shown = 60
 // Seeds plays the seeds that the flags ask for. Each process of enroll runs a
 // Reconciler that the function enroll returns.
 func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).Play)
+}
+
+func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	from, to := uint64(1), uint64(*seeds)
 	if *seed != 0 {
 		from, to = *seed, *seed
 	}
 	for n := from; n <= to; n++ {
-		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { play(t, n, enroll) })
+		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { play(t, n, enroll, story) })
 	}
 }
 
-// play plays one seed in a bubble, and reports the violation.
-func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler) {
+// Rollouts plays the stories of several revisions, as [Seeds] plays the others.
+func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayRollouts)
+}
+
+// play plays a story of one seed in a bubble, and reports the violation.
+func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World
 	synctest.Test(t, func(t *testing.T) {
 		w = world.New(t.Context(), n, enroll)
-		w.Play()
+		story(w)
 	})
 	if *seed != 0 && testing.Verbose() {
 		t.Log("\n" + w.History())

@@ -84,6 +84,9 @@ func (a *agentProcess) begin() {
 		Wall:   a.wall,
 		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
 	}
+	if p.revision.Valid() {
+		config.Revision, config.Readiness = p.revision, api.ReadinessForward
+	}
 	run := a.runShims
 	switch p.gate {
 	case api.GatePod:

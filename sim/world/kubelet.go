@@ -37,6 +37,8 @@ type template struct {
 	lateReader time.Duration
 	// gate selects the mechanism that keeps the child from running.
 	gate api.Gate
+	// revision is zero where revisions have no order.
+	revision api.Revision
 }
 
 // gates are the gates that a pod may have.

@@ -36,6 +36,14 @@ func (w *World) Play() {
 	story.run()
 }
 
+// PlayRollouts plays the story of the seed in which pods of several revisions compete.
+func (w *World) PlayRollouts() {
+	defer w.end()
+	var story *rolling
+	w.do(func() { story = newRolling(w) })
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

@@ -16,6 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/operations"
 	"github.com/metaparticle-io/metaparticle/test/e2e/pods"
 	"github.com/metaparticle-io/metaparticle/test/e2e/rights"
+	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
 	"github.com/metaparticle-io/metaparticle/test/e2e/traffic"
 )
 
@@ -252,6 +253,13 @@ func TestAdministratorCanFreeABlockedSlot(t *testing.T) {
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
+}
+
+// Tests of package rollouts.
+
+func TestBrokenRevisionStalls(t *testing.T) { rollouts.TestBrokenRevisionStalls(t) }
+func TestBrokenRevisionOfOneReplicaStalls(t *testing.T) {
+	rollouts.TestBrokenRevisionOfOneReplicaStalls(t)
 }
 
 // Tests of package traffic.

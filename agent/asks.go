@@ -1,0 +1,157 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// absent is the pause before the agent looks again for a next Lease that does not exist.
+// An enroll of an earlier version makes none.
+const absent = time.Minute
+
+// watched is the longest time of one watch of a next Lease. A watch may have lost its
+// server without an error, and nobody else tells the holder of an ask.
+const watched = 5 * time.Minute
+
+// watchAsks watches the next Lease of the slot until the result is called.
+func (q *requests) watchAsks(ctx context.Context, slot string) (end context.CancelFunc) {
+	ctx, end = context.WithCancel(ctx)
+	q.group.Go(func() {
+		for misses := 0; ctx.Err() == nil; misses++ {
+			began := time.Now()
+			err := q.followAsks(ctx, api.NextLease(slot))
+			if time.Since(began) >= claim.Backoff(misses) {
+				misses = 0
+			}
+			pause := claim.Backoff(misses)
+			if errors.Is(err, kube.ErrNotFound) || errors.Is(err, kube.ErrForbidden) {
+				pause = absent
+			}
+			sleep(ctx, pause)
+		}
+	})
+	return end
+}
+
+// followAsks reads the next Lease, and watches it until the watch ends.
+func (q *requests) followAsks(ctx context.Context, name string) error {
+	bounded, cancel := context.WithTimeout(ctx, q.timeout)
+	defer cancel()
+	l, err := q.unit.config.API.GetLease(bounded, name)
+	if err != nil {
+		return err
+	}
+	see := func(l *kube.Lease) {
+		q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, l) })
+	}
+	see(l)
+	ctx, end := context.WithTimeout(ctx, watched)
+	defer end()
+	return q.unit.config.API.WatchLease(ctx, name, l.ResourceVersion, func(e kube.WatchEvent) {
+		if e.Lease != nil && e.Type != kube.Deleted {
+			see(e.Lease)
+		}
+	})
+}
+
+func sleep(ctx context.Context, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// asker writes the pod into the next Lease of its slot, and out of it.
+type asker struct {
+	requests *requests
+	// lease is the next Lease as the asker saw it last; nil for not yet.
+	lease *kube.Lease
+	// written: the Lease may name the pod. writing: a write is under way.
+	written, writing bool
+	// at is the instant of the next write.
+	at time.Duration
+	// err is the answer to the last write.
+	err error
+}
+
+// ask has the next Lease say whether the pod asks. The result is the instant of the next
+// decision. A pod that asks writes again every [turn.Again], because only a fresh ask
+// counts. The answer to an ask is a release of the slot.
+func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
+	switch {
+	case a.writing || !asks && !a.written:
+		return claim.Never
+	case now < a.at && asks == a.written:
+		return a.at
+	case !asks && now < a.at:
+		return a.at
+	}
+	a.writing, a.written, a.at = true, asks, now+turn.Again
+	if !asks {
+		a.at = now
+	}
+	base, q := a.lease, a.requests
+	q.group.Go(func() {
+		l, err := q.writeAsk(ctx, base, asks)
+		q.posts.post(ctx, func(time.Duration) {
+			a.writing, a.lease, a.err = false, l, err
+			if err != nil {
+				q.unit.config.Log.Warn("next lease is not written", "asks", asks, "err", err)
+			}
+		})
+	})
+	return claim.Never
+}
+
+// writeAsk writes the next Lease over the version in base, or over what a read finds. A
+// conflict means that another pod asks, too. A pod clears only its own ask.
+func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+	defer cancel()
+	c := q.unit.config
+	for range 2 {
+		if base == nil {
+			if base, err = c.API.GetLease(ctx, api.NextLease(c.Slots[0])); err != nil {
+				return nil, err
+			}
+		}
+		if !asks && base.Holder != q.unit.self.Identity {
+			return base, nil
+		}
+		l, err = c.API.UpdateLease(ctx, askOf(base, q.unit.self.Identity, c, asks))
+		if !errors.Is(err, kube.ErrConflict) {
+			return l, err
+		}
+		base = nil
+	}
+	return nil, err
+}
+
+// askOf returns the next Lease that names the pod, or no pod.
+func askOf(base *kube.Lease, identity string, c Config, asks bool) *kube.Lease {
+	l := base.Clone()
+	l.Annotations = map[string]string{}
+	maps.Copy(l.Annotations, base.Annotations)
+	l.Holder, l.DurationSeconds, l.RenewTime = "", 1, c.Wall()
+	delete(l.Annotations, api.RevisionAnnotation)
+	if asks {
+		l.Holder, l.DurationSeconds = identity, int(turn.Fresh/time.Second)
+		l.Annotations[api.RevisionAnnotation] = c.Revision.String()
+		if base.Holder != identity {
+			l.AcquireTime = l.RenewTime
+		}
+	}
+	return l
+}

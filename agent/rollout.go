@@ -1,0 +1,136 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// rollout is the pod's part in the rollouts of its workload. Package turn decides, and
+// rollout remembers what the decisions depend on.
+type rollout struct {
+	// pod has no revision where the revisions have no order for it.
+	pod turn.Pod
+	// hold is the hold that was seen last, since the instant at which it was first seen.
+	hold  string
+	since time.Duration
+	// waiting has what a standby's decision depends on.
+	waiting turn.Facts
+	// asks has what other pods asked.
+	asks asks
+	// parting is what the release of the last hold says.
+	parting parting
+}
+
+// parting is what the release of a hold says about the order of revisions.
+type parting struct{ hold, text string }
+
+func newRollout(c Config) *rollout {
+	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
+	_, showing := c.Gate.(Showing)
+	// A pod of several slots has no single holder to ask. A gate outside of the containers
+	// does not give the slot back within a turn. The plain rule of readiness has no order.
+	if len(c.Slots) == 1 && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
+		r.pod.Revision, r.pod.Startup = c.Revision, startup(c.Probes)
+	}
+	return r
+}
+
+// ordered reports whether the revisions have an order for the pod.
+func (r *rollout) ordered() bool { return r.pod.Revision.Valid() }
+
+// startup returns the time that the startup probes leave the application.
+func startup(probes map[string]api.Probes) time.Duration {
+	longest := time.Duration(0)
+	for _, p := range probes {
+		if p.Startup != nil {
+			longest = max(longest, p.Startup.InitialDelay()+time.Duration(p.Startup.FailureThreshold)*p.Startup.Period())
+		}
+	}
+	return longest
+}
+
+// slotOf returns a record as package turn reads it.
+func slotOf(r lease.Record) turn.Slot {
+	return turn.Slot{
+		Known: r.UID != "", Holder: r.Holder, Hold: r.Hold, Revision: r.Notes.Revision,
+		Rollout: turn.Parse(r.Rollout), Successor: r.Successor,
+	}
+}
+
+// standing returns what the order says about a standby that sees the slots so.
+func (r *rollout) standing(now time.Duration, views []claim.View) turn.Standby {
+	if !r.ordered() {
+		return turn.Standby{Wake: turn.Never}
+	}
+	s := slotOf(views[0].Record)
+	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
+	return r.pod.Standby(now, s, r.waiting)
+}
+
+// see notes which hold the standby sees, and whether a turn would start everything.
+func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
+	if hold := views[0].Record.Hold; hold != r.hold {
+		r.hold, r.since = hold, now
+	}
+	r.waiting.Whole = whole
+}
+
+// note notes since when the holder would yield to the pod.
+func (r *rollout) note(now time.Duration, s turn.Standby) {
+	switch {
+	case !s.Due:
+		r.waiting.Due = 0
+	case r.waiting.Due == 0:
+		r.waiting.Due = now
+	}
+}
+
+// text returns what a standby's write says about the order, for [claim.Facts].
+func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
+	if !r.ordered() {
+		return nil
+	}
+	return func(kind claim.Kind, record lease.Record, hold string) string {
+		switch {
+		case kind == claim.Acquire:
+			return r.pod.Acquired(now, wall, slotOf(record), hold).String()
+		case kind == claim.Release && r.parting.hold == record.Hold:
+			return r.parting.text
+		case kind == claim.Release:
+			left, _ := r.pod.Released(slotOf(record), "", api.Revision{})
+			return left.String()
+		}
+		return record.Rollout
+	}
+}
+
+// asks has what the holder sees in the next Lease.
+type asks struct {
+	// version is that of the next Lease when the agent saw it last.
+	version string
+	last    turn.Ask
+}
+
+// see takes in the next Lease. The first look cannot tell when the ask was written, so
+// such an ask is not fresh. A pod that still asks writes again.
+func (a *asks) see(now time.Duration, l *kube.Lease) {
+	if l.ResourceVersion == a.version {
+		return
+	}
+	first := a.version == ""
+	a.version = l.ResourceVersion
+	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
+	if err != nil || first || !revision.Valid() {
+		a.last = turn.Ask{}
+		return
+	}
+	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
+}

@@ -1,0 +1,213 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+var (
+	oldRevision = api.Revision{Workload: "0b9e", Number: 6, Hash: "old"}
+	newRevision = api.Revision{Workload: "0b9e", Number: 7, Hash: "new"}
+	nextLease   = api.NextLease(theSlot)
+)
+
+func of(r api.Revision) func(c *Config) { return func(c *Config) { c.Revision = r } }
+
+// rolling starts two old pods, of which the first holds and is proven, and then a new one.
+func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
+	w.free(theSlot, nextLease)
+	a = w.start("a", of(oldRevision))
+	a.connect("s1")
+	w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
+	w.start("a2", of(oldRevision)).connect("s2")
+	w.pass(turn.Rest + time.Second)
+	b = w.start("b", append([]func(c *Config){of(newRevision)}, change...)...)
+	return a, b
+}
+
+// connect starts a shim that waits.
+func (p *pod) connect(id gate.ShimID) {
+	p.gates.connect(gate.Report{Shim: id, Container: "app"})
+}
+
+// readiness returns all statuses that the pod has stored, without repetitions.
+func (p *pod) readiness() []string {
+	p.link.mu.Lock()
+	defer p.link.mu.Unlock()
+	var all []string
+	for _, patch := range p.link.patches {
+		var l look
+		require.NoError(p.world.t, json.Unmarshal([]byte(patch), &l))
+		if len(l.Status.Conditions) > 0 {
+			all = append(all, l.Status.Conditions[0].Status)
+		}
+	}
+	return slices.Compact(all)
+}
+
+func (w *world) rollout() turn.Rollout {
+	l := w.server.lease(theSlot)
+	return turn.Parse(l.Annotations[api.RolloutAnnotation])
+}
+
+func TestGoodRevisionIsReadyOnceProven(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		w.pass(time.Second)
+		assert.Equal(t, "False WaitsForItsTurn", b.ready(), "its container has not started")
+		assert.Empty(t, w.server.lease(nextLease).Holder)
+		assert.True(t, a.running("s1"))
+
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		assert.Equal(t, []time.Duration{api.DefaultGrace}, a.gates.left(), "a yield leaves the whole grace")
+		w.pass(time.Second)
+		assert.Equal(t, "False InItsTurn", b.ready())
+		assert.Equal(t, "this pod holds "+theSlot+", for turn 1 of revision 7, and has to serve for longer", b.message())
+		assert.Equal(t, "True StandingBy", a.ready())
+		w.pass(turn.Proof - 2*time.Second)
+		assert.Equal(t, "False InItsTurn", b.ready())
+		w.within(2*time.Second, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
+		assert.Equal(t, newRevision, w.rollout().Proven)
+		assert.Empty(t, w.server.lease(nextLease).Holder, "the ask is cleared")
+
+		c := w.start("c", of(newRevision))
+		c.connect("s4")
+		w.pass(time.Second)
+		assert.Equal(t, "True StandingBy", c.ready())
+		w.pass(time.Hour)
+		assert.True(t, b.running("s3"))
+		assert.Empty(t, w.rollout().Turns)
+		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness())
+	})
+}
+
+func TestBrokenRevisionGivesTheSlotBack(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		b.gates.end("s3")
+		w.within(200*time.Millisecond, "the old child runs again", func() bool { return a.running("s1") })
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+		w.pass(time.Second)
+		b.gates.report("s3", func(r *gate.Report) { r.Dead = true })
+		b.connect("s4")
+		w.pass(50 * time.Second)
+		assert.Equal(t, "False WaitsForItsTurn", b.ready())
+		assert.Contains(t, b.message(), "turn 1 of revision 7 failed; turn 2 comes at ")
+		assert.True(t, a.running("s1"))
+
+		w.within(30*time.Second, "the second turn", func() bool { return b.running("s4") })
+		b.gates.end("s4")
+		w.within(100*time.Millisecond, "the old child runs again", func() bool { return a.running("s1") })
+		b.gates.report("s4", func(r *gate.Report) { r.Dead = true })
+		b.connect("s5")
+		w.pass(time.Minute)
+		before := w.server.requests()
+		w.pass(3 * time.Minute)
+		assert.InDelta(t, 36, w.server.requests()-before, 4, "the holder's renewals alone")
+		assert.True(t, a.running("s1"))
+		assert.Equal(t, []string{"False"}, b.readiness())
+		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness())
+	})
+}
+
+func TestTurnWithoutServingEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		b.gates.slow = true
+		b.connect("s3")
+		w.within(time.Second, "the turn begins", func() bool { return w.holder() == b.identity() })
+		w.pass(59 * time.Second)
+		assert.Equal(t, b.identity(), w.holder())
+		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness(), "while nobody serves, too")
+		w.pass(2 * time.Second)
+		assert.Equal(t, []string{show.ReasonTurnFailed}, b.gates.told())
+		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
+		w.within(3*time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		assert.Equal(t, []string{"False"}, b.readiness())
+	})
+}
+
+func TestHolderOfAnOlderAgentYieldsToNobody(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		a := w.start("a")
+		a.connect("s1")
+		w.pass(2 * time.Minute)
+		b := w.start("b", of(newRevision))
+		b.connect("s2")
+		w.pass(5 * time.Minute)
+		assert.Equal(t, "True StandingBy", b.ready())
+		assert.True(t, a.running("s1"))
+		assert.Empty(t, w.server.lease(nextLease).Holder)
+	})
+}
+
+func TestPlainRuleOfReadinessHasNoOrder(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling(func(c *Config) { c.Readiness = api.ReadinessHolder })
+		b.connect("s3")
+		w.pass(5 * time.Minute)
+		assert.Equal(t, "False StandingBy", b.ready())
+		assert.True(t, a.running("s1"))
+	})
+}
+
+func TestDeletedHolderNamesTheAsker(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		a.gates.shims["s1"].stuck = true
+		b.connect("s3")
+		w.pass(time.Second)
+		close(a.stop)
+		w.pass(time.Second)
+		a.gates.report("s1", func(r *gate.Report) { r.Phase = gate.Ended })
+		w.within(100*time.Millisecond, "the turn begins", func() bool { return w.holder() == b.identity() })
+		assert.Equal(t, a.identity(), w.rollout().Yielder)
+	})
+}
+
+func TestAskerSaysWhyItCannotAsk(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		w.server.remove(nextLease)
+		b.connect("s3")
+		w.pass(30 * time.Second)
+		assert.Equal(t, "False AsksForItsTurn", b.ready())
+		assert.Contains(t, b.message(), "but cannot write that: ")
+		w.free(nextLease)
+		w.within(2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
+		assert.False(t, a.running("s1"))
+	})
+}
+
+func TestAskBeforeTheFirstLookDoesNotCount(t *testing.T) {
+	var seen asks
+	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
+	seen.see(time.Second, l)
+	assert.Zero(t, seen.last)
+	seen.see(2*time.Second, l)
+	assert.Zero(t, seen.last, "a read of the same version")
+	l.ResourceVersion = "6"
+	seen.see(3*time.Second, l)
+	assert.Equal(t, turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 3 * time.Second}, seen.last)
+	l.ResourceVersion, l.Annotations = "7", nil
+	seen.see(4*time.Second, l)
+	assert.Zero(t, seen.last, "an ask without a revision")
+}

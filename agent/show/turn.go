@@ -1,0 +1,12 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+// Turn is what the order of revisions says about a standby. Its zero value says nothing.
+type Turn struct {
+	// NotReady: a rollout must not count the pod, for the reason. Ready: a controller must
+	// not delete the pod as long as a newer revision is in its turn.
+	NotReady, Ready bool
+	Reason, Message string
+}

@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package turn
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Ask is what a pod wrote to ask for its turn.
+type Ask struct {
+	// Identity is the pod's; empty for no ask.
+	Identity string
+	Revision api.Revision
+	// Seen is the instant at which the holder saw the ask change.
+	Seen time.Duration
+}
+
+// Hold has the facts about a hold.
+type Hold struct {
+	ID string
+	// Since is the instant at which this agent process began, or resumed, the hold.
+	Since time.Duration
+	// Resumed: an earlier process began the hold.
+	Resumed bool
+	// Rollout is what the Lease says.
+	Rollout Rollout
+	// Serves: the application runs and passes its probes, since the instant Serving.
+	Serves  bool
+	Serving time.Duration
+	Paused  bool
+	Ask     Ask
+}
+
+// Holder is what the order says about a holder.
+type Holder struct {
+	// Rollout is what the next renewal says.
+	Rollout Rollout
+	// Proving: the pod is not Ready, though its application may serve.
+	Proving bool
+	Message string
+	// To is the pod to which the holder would yield, and Turn its revision; empty for none.
+	To   string
+	Turn api.Revision
+	// Failed: the turn has to end.
+	Failed bool
+	// Wake is the instant of the next decision, if nothing happens before it.
+	Wake time.Duration
+}
+
+// Hold returns what the order says about a holder. Without an order of its own, the
+// holder keeps what the Lease says.
+func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
+	holding := Holder{Rollout: h.Rollout, Wake: Never}
+	if !p.Revision.Valid() {
+		return holding
+	}
+	r := p.proven(now, h, &holding)
+	r.Hold = h.ID
+	r.Yields = yields(now, h, &holding)
+	r = p.timed(now, wall, h, r, &holding)
+	holding.Rollout = r
+	if r.inTurn(h.ID) {
+		holding.Proving = true
+		holding.Message = p.turnOf(r)
+		holding.Failed = p.failed(now, h, &holding)
+	}
+	if h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) && r.Yields == Now {
+		holding.To, holding.Turn = h.Ask.Identity, h.Ask.Revision
+	}
+	return holding
+}
+
+// wakeAt asks for another decision at that instant.
+func (h *Holder) wakeAt(at time.Duration) { h.Wake = min(h.Wake, at) }
+
+// passed reports whether the application has served for the span, and asks for another
+// decision when it will have.
+func (h Hold) passed(now, span time.Duration, to *Holder) bool {
+	if !h.Serves {
+		return false
+	}
+	at := h.Serving + span
+	if now < at {
+		to.wakeAt(at)
+	}
+	return now >= at
+}
+
+// proven returns the rollout with the own revision proven, once it has served for long
+// enough. That ends a turn. The counts go later, so that a crash some minutes after the
+// start is not a first one.
+func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
+	r := h.Rollout
+	if !h.passed(now, Proof, to) {
+		return r
+	}
+	r.Yielder, r.From = "", api.Revision{}
+	if r.Proven != p.Revision {
+		r.Proven, r.Start = p.Revision, 0
+		if !h.Resumed {
+			r.Start = min(h.Serving-h.Since, longestTurn).Truncate(time.Millisecond)
+		}
+	}
+	if h.passed(now, Proof+Forget, to) {
+		r = r.forgotten(p.Revision)
+	}
+	return r
+}
+
+// yields returns whether the holder yields at all. A holder that does not serve has
+// nothing to lose.
+func yields(now time.Duration, h Hold, to *Holder) Yields {
+	switch {
+	case h.Paused:
+		return Not
+	case h.Serves && !h.passed(now, Rest, to):
+		return Later
+	}
+	return Now
+}
+
+// yieldsTo reports whether the revision has waited long enough since its last turn.
+func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
+	return revision.NewerThan(p.Revision) && now >= h.Since+wait(h.Rollout.of(revision).Count)
+}
+
+// timed returns the rollout with the times of the next turns, which stand while the
+// revisions wait.
+func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Holder) Rollout {
+	r.Turns = slices.Clone(r.Turns)
+	for i, one := range r.Turns {
+		at := h.Since + wait(one.Count)
+		switch {
+		case !one.Revision.NewerThan(p.Revision) || now >= at:
+			r.Turns[i].Next = time.Time{}
+		case one.Next.IsZero():
+			r.Turns[i].Next = wall.Add(at - now).Truncate(time.Second)
+			fallthrough
+		default:
+			to.wakeAt(at)
+		}
+	}
+	return r
+}
+
+// failed reports whether a turn has lasted long enough without serving. An application
+// that serves by then is left the time to prove that it does.
+func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
+	at := h.Since + p.lasts(h.Rollout.Start)
+	if h.Serves && h.Serving < at {
+		return false // proven, or not serving, is the next decision
+	}
+	if now < at {
+		to.wakeAt(at)
+	}
+	return now >= at
+}
+
+// fresh reports whether the ask was written under this hold, and lately.
+func (a Ask) fresh(now, since time.Duration) bool {
+	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
+}
+
+// Acquired returns what the acquiring write of the hold says, if the pod sees the slot
+// so. The hold is a turn if an older revision's release names the pod.
+func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
+	if !p.Revision.Valid() {
+		return s.Rollout
+	}
+	r := s.Rollout.lasting()
+	r.Hold = hold
+	named := s.Holder == "" && s.Successor == p.Identity && p.Revision.NewerThan(s.Rollout.From)
+	again := s.Holder == p.Identity && s.Rollout.inTurn(s.Hold)
+	if named || again {
+		r.Yielder, r.From = s.Rollout.Yielder, s.Rollout.From
+	}
+	return p.Hold(now, wall, Hold{ID: hold, Since: now, Rollout: r}).Rollout
+}
+
+// Released returns what the releasing write says, and names the pod that is to hold next;
+// empty for any. If to is not empty, the hold yields to it: a pod of the revision turn. A
+// turn that is not proven gives the slot back to the pod that yielded. If such a turn
+// yields itself, the next turn gives the slot back to that pod, too.
+func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
+	if !p.Revision.Valid() {
+		return s.Rollout, to
+	}
+	r = s.Rollout.lasting()
+	inTurn := s.Rollout.inTurn(s.Hold)
+	r.Yielder, r.From = p.Identity, p.Revision
+	if inTurn {
+		r.Yielder, r.From = s.Rollout.Yielder, s.Rollout.From
+	}
+	switch {
+	case to != "" && turn.Valid():
+		r = r.counted(turn)
+	case to == "" && inTurn:
+		to = s.Rollout.Yielder
+	}
+	return r, to
+}
+
+// Deleted returns the pod that the release of a deleted pod names: the asker, unless it
+// has to wait for its next turn.
+func (p Pod) Deleted(now time.Duration, h Hold) (to string, turn api.Revision) {
+	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {
+		return h.Ask.Identity, h.Ask.Revision
+	}
+	return "", api.Revision{}
+}

@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package turn
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Look says how the order lets a pod look.
+type Look int
+
+const (
+	// Free: the order says nothing. The standby is Ready while the holder serves.
+	Free Look = iota
+	// Ready: the standby stays Ready even if the holder does not serve yet.
+	Ready
+	// NotReady: a rollout must not count the pod.
+	NotReady
+)
+
+// Reasons for which a pod is not Ready.
+const (
+	ReasonAsks   = "AsksForItsTurn"
+	ReasonWaits  = "WaitsForItsTurn"
+	ReasonInTurn = "InItsTurn"
+)
+
+// Facts has the facts about a pod that stands by.
+type Facts struct {
+	// Whole: every gated container waits for a grant, so a turn would start all of them.
+	Whole bool
+	// Failed: the last hold of this agent was a turn that failed.
+	Failed bool
+	// Due is the instant since which the holder would yield to this pod; zero for the
+	// first look that finds so.
+	Due time.Duration
+}
+
+// Standby is what the order says about a standby.
+type Standby struct {
+	Look            Look
+	Reason, Message string
+	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
+	TakeFrom time.Duration
+	// Asks: the pod asks for its turn. Due: the holder would yield to it.
+	Asks, Due bool
+	// Wake is the instant of the next decision, if nothing is seen before it.
+	Wake time.Duration
+}
+
+// Standby returns what the order says about a standby that sees the slot so.
+func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
+	standing := Standby{Wake: Never}
+	switch {
+	case !p.Revision.Valid() || !s.Known:
+		return standing
+	case s.Holder == "" || now >= s.FreeAt:
+		standing = p.beforeFree(standing, s)
+	case s.Holder == p.Identity:
+		standing = p.afterOwn(standing, s)
+	case s.current():
+		standing = p.behind(now, standing, s, w)
+	}
+	standing.TakeFrom = p.takeFrom(s)
+	return standing
+}
+
+// takeFrom returns the instant from which the pod takes the slot. A newer revision than the
+// proven one leaves a free slot to the pods of that, for longer after a turn that failed. A
+// named pod waits for nobody.
+func (p Pod) takeFrom(s Slot) time.Duration {
+	named := s.Holder == "" && s.Successor == p.Identity
+	switch {
+	case named || s.FreeAt == Never || !p.Revision.NewerThan(s.Rollout.Proven):
+		return 0
+	case s.Rollout.of(p.Revision).Count == 0:
+		return s.FreeAt + oldFirst
+	}
+	return s.FreeAt + LastResort
+}
+
+// beforeFree decides for a slot that is free. A revision newer than the proven one is to
+// show first that it serves.
+func (p Pod) beforeFree(to Standby, s Slot) Standby {
+	if !p.Revision.NewerThan(s.Rollout.Proven) {
+		return to
+	}
+	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
+}
+
+// afterOwn decides for a pod whose own hold has ended, and is not released yet. An
+// application that ended before its proof must not make the pod Ready.
+func (p Pod) afterOwn(to Standby, s Slot) Standby {
+	switch {
+	case s.Rollout.inTurn(s.Hold):
+		return to.notReady(ReasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
+	case p.Revision.NewerThan(s.Rollout.Proven):
+		return to.notReady(ReasonWaits, p.name()+" has ended before it was proven")
+	}
+	return to
+}
+
+// behind decides for a standby of a holder that knows the order.
+func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
+	holder := podOf(s.Holder)
+	switch {
+	case p.Revision.Same(s.Revision) && s.Rollout.inTurn(s.Hold):
+		return to.notReady(ReasonWaits, fmt.Sprintf("%s has %s", holder, p.turnOf(s.Rollout)))
+	case p.Revision.NewerThan(s.Revision):
+		return p.newer(now, to, s, w)
+	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
+		// A controller deletes old pods that are not Ready, and the slot goes back to them.
+		if until := s.Since + longestTurn; now < until {
+			to.Look, to.Wake = Ready, until
+		}
+	}
+	return to
+}
+
+// newer decides for a standby of a newer revision than the holder's.
+func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
+	holder, turns := podOf(s.Holder), s.Rollout.of(p.Revision)
+	switch {
+	case s.Rollout.Yields == Not:
+		return to.notReady(ReasonWaits, holder+" holds the slot, which is paused")
+	case !turns.Next.IsZero():
+		return to.notReady(ReasonWaits, fmt.Sprintf("%s failed; turn %d comes at %s", p.turnOf(s.Rollout), turns.Count+1,
+			turns.Next.UTC().Format(time.RFC3339)))
+	case s.Rollout.Yields == Later:
+		return to.notReady(ReasonWaits, fmt.Sprintf("%s yields to %s once it has served for %v", holder, p.name(), Rest))
+	case !w.Whole:
+		return to.notReady(ReasonWaits, "not every gated container waits for the slot, so "+p.name()+" does not ask "+holder+" yet")
+	}
+	to.Due = true
+	if from := w.Due + elsewhere; w.Failed && (w.Due == 0 || now < from) {
+		if w.Due == 0 {
+			from = now + elsewhere
+		}
+		to.Wake = from
+		return to.notReady(ReasonWaits, "another pod of "+p.name()+" may ask "+holder+" first")
+	}
+	to.Asks = true
+	return to.notReady(ReasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
+}
+
+func (s Standby) notReady(reason, message string) Standby {
+	s.Look, s.Reason, s.Message = NotReady, reason, message
+	return s
+}
+
+// name returns the pod's revision for people.
+func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number) }
+
+// turnOf returns the last turn of the pod's revision for people.
+func (p Pod) turnOf(r Rollout) string {
+	return fmt.Sprintf("turn %d of %s", max(1, r.of(p.Revision).Count), p.name())
+}
+
+// podOf returns the pod's name in an identity.
+func podOf(identity string) string {
+	name, _, _ := strings.Cut(identity, "_")
+	return name
+}

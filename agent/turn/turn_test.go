@@ -1,0 +1,360 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package turn
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const workload = "0f6c7c52-1111-4222-8333-444455556666"
+
+var (
+	wall   = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	old    = api.Revision{Workload: workload, Number: 6, Hash: "old"}
+	newer  = api.Revision{Workload: workload, Number: 7, Hash: "new"}
+	newest = api.Revision{Workload: workload, Number: 8, Hash: "newest"}
+	undone = api.Revision{Workload: workload, Number: 8, Hash: "old"}
+	other  = api.Revision{Workload: "another", Number: 9, Hash: "new"}
+)
+
+func pod(name string, revision api.Revision) Pod {
+	return Pod{Identity: name + "_u", Revision: revision}
+}
+
+// expiry is the instant from which a newer revision takes a slot that nobody renews.
+const expiry = 1001 * time.Second
+
+// heldBy returns a slot whose holder's agent knows the order.
+func heldBy(p Pod, yields Yields) Slot {
+	return Slot{
+		Known: true, Holder: p.Identity, Hold: "h1", Revision: p.Revision, FreeAt: 1000 * time.Second,
+		Rollout: Rollout{Hold: "h1", Yields: yields, Proven: old},
+	}
+}
+
+// inTurn returns a slot whose holder is in its turn.
+func inTurn(p Pod) Slot {
+	s := heldBy(p, Now)
+	s.Rollout.Yielder, s.Rollout.From = "a1_u", old
+	return s.turns(1)
+}
+
+func (s Slot) turns(count int) Slot {
+	s.Rollout.Turns = []Turns{{Revision: newer, Count: count}}
+	return s
+}
+
+func freed(successor string) Slot {
+	return Slot{
+		Known: true, Successor: successor, FreeAt: 100 * time.Second,
+		Rollout: Rollout{Proven: old, Yielder: "a1_u", From: old},
+	}
+}
+
+func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
+	a1, b1, b2 := pod("a1", old), pod("b1", newer), pod("b2", newer)
+	unwritten := heldBy(a1, Now)
+	unwritten.Rollout.Hold = "h0"
+	unread := heldBy(a1, Now)
+	unread.Known = false
+	next := heldBy(a1, Now).turns(2)
+	next.Rollout.Turns[0].Next = wall.Add(5 * time.Minute)
+	whole := Facts{Whole: true}
+	for name, c := range map[string]struct {
+		pod     Pod
+		slot    Slot
+		waiting Facts
+		want    Standby
+	}{
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: Standby{Look: Free, Wake: Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: Standby{Look: Free, Wake: Never}},
+		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "b1 has turn 1 of revision 7",
+			TakeFrom: 1030 * time.Second, Wake: Never,
+		}},
+		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: Standby{
+			Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
+			TakeFrom: expiry, Wake: Never,
+		}},
+		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: Standby{
+			Look: NotReady, Reason: ReasonWaits, TakeFrom: expiry, Wake: Never,
+			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
+		}},
+		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true}, want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
+			TakeFrom: 1030 * time.Second, Wake: 25 * time.Second,
+		}},
+		"newer, no other pod asked": {
+			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true, Due: 15 * time.Second},
+			want: Standby{
+				Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
+				TakeFrom: 1030 * time.Second, Wake: Never,
+			},
+		},
+		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: Never,
+		}},
+		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
+			TakeFrom: 1030 * time.Second, Wake: Never,
+		}},
+		"newer, same template applied again": {
+			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
+			want: Standby{Look: NotReady, Reason: ReasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: Never},
+		},
+		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: Never,
+		}},
+		"older, holder in its turn":      {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: 600 * time.Second}},
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standby{Look: Free, Wake: Never}},
+		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standby{Look: Free, Wake: Never}},
+		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, Wake: Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: Never}},
+		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: Never}},
+		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standby{Look: Free, Wake: Never}},
+		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: Standby{
+			Look: NotReady, Reason: ReasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
+			TakeFrom: 1030 * time.Second, Wake: Never,
+		}},
+		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "revision 7 has ended before it was proven",
+			TakeFrom: expiry, Wake: Never,
+		}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standby{Look: Free, Wake: Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standby{Look: Free, Wake: Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standby{Look: Free, Wake: Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standby{Look: Free, TakeFrom: expiry, Wake: Never}},
+		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standby{Look: Free, Wake: Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standby{Look: Free, TakeFrom: expiry, Wake: Never}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
+		})
+	}
+}
+
+const unproven = "revision 7 has not served yet, and nobody holds the slot"
+
+func TestExpiredSlotCountsAsFree(t *testing.T) {
+	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), Facts{Whole: true})
+	assert.Equal(t, Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: Never}, got)
+}
+
+func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
+	s := inTurn(pod("b1", newer))
+	s.Since, s.FreeAt = 10*time.Second, time.Hour
+	got := pod("a2", old).Standby(10*time.Second+longestTurn, s, Facts{})
+	assert.Equal(t, Free, got.Look)
+}
+
+func TestHolderYieldsByItsTimeOfServing(t *testing.T) {
+	const s = time.Second
+	asks := Ask{Identity: "b1_u", Revision: newer}
+	counted := func(count int) Rollout { return Rollout{Hold: "h1", Proven: old}.with(count) }
+	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}.with(1)
+	for name, c := range map[string]struct {
+		pod     Pod
+		hold    Hold
+		now     time.Duration // since the hold began
+		serving time.Duration // since the hold began; zero for not serving
+		ask     Ask
+		seen    time.Duration // before now
+		// The fields below are the result.
+		yields  Yields
+		to      string
+		proving bool
+		failed  bool
+		wake    time.Duration // since the hold began; zero for never
+	}{
+		"serves for an instant":       {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
+		"is proven, has not rested":   {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
+		"has rested":                  {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"ask is stale":                {pod: pod("a1", old), serving: 1 * s, now: 99 * s, ask: asks, seen: 16 * s, yields: Now, wake: 611 * s},
+		"ask is of an earlier hold":   {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, seen: 62 * s, yields: Now, wake: 611 * s},
+		"same revision asks":          {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
+		"older revision asks":         {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
+		"another workload asks":       {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
+		"asker waits after one turn":  {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
+		"asker has waited":            {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"asker waits an hour":         {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
+		"newest asks meanwhile":       {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
+		"hangs":                       {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
+		"hangs, asker has failed":     {pod: pod("a1", old), hold: Hold{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
+		"is paused":                   {pod: pod("a1", old), hold: Hold{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
+		"turn, does not serve":        {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
+		"turn, serves":                {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: Later, proving: true, wake: 11 * s},
+		"turn, has served":            {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 61 * s},
+		"turn, failed":                {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, failed: true},
+		"turn, serves just in time":   {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
+		"turn, slow as its old one":   {pod: pod("b1", newer), hold: Hold{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
+		"turn, a startup probe waits": {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
+		"turn, two rollouts":          {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const began = time.Hour
+			h := c.hold
+			h.ID, h.Since, h.Ask = "h1", began, c.ask
+			h.Ask.Seen = began + c.now - c.seen
+			if c.serving != 0 {
+				h.Serves, h.Serving = true, began+c.serving
+			}
+			got := c.pod.Hold(began+c.now, wall, h)
+			assert.Equal(t, c.yields, got.Rollout.Yields)
+			assert.Equal(t, c.to, got.To)
+			assert.Equal(t, c.proving, got.Proving)
+			assert.Equal(t, c.failed, got.Failed)
+			wake := Never
+			if c.wake != 0 {
+				wake = began + c.wake
+			}
+			assert.Equal(t, wake, got.Wake)
+		})
+	}
+}
+
+func (r Rollout) with(count int) Rollout {
+	r.Turns = []Turns{{Revision: newer, Count: count}}
+	return r
+}
+
+func (r Rollout) startedIn(d time.Duration) Rollout {
+	r.Start = d
+	return r
+}
+
+func TestProvenRevisionForgetsItsTurnsLater(t *testing.T) {
+	p := pod("b1", newer)
+	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, Start: time.Second}.with(2)
+	h := Hold{ID: "h1", Serves: true, Serving: 3 * time.Second, Rollout: turn}
+	h.Rollout = p.Hold(13*time.Second, wall, h).Rollout
+	assert.Equal(t, Rollout{Hold: "h1", Yields: Later, Proven: newer, Start: 3 * time.Second}.with(2), h.Rollout)
+	h.Rollout = p.Hold(612*time.Second, wall, h).Rollout
+	assert.Equal(t, 2, h.Rollout.of(newer).Count)
+	h.Rollout = p.Hold(613*time.Second, wall, h).Rollout
+	assert.Empty(t, h.Rollout.Turns)
+}
+
+func TestNextTurnKeepsItsTimeInTheLease(t *testing.T) {
+	p := pod("a1", old)
+	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
+	h.Rollout = p.Hold(0, wall, h).Rollout
+	assert.Equal(t, wall.Add(time.Minute), h.Rollout.of(newer).Next)
+	again := p.Hold(10*time.Second, wall.Add(10300*time.Millisecond), h).Rollout
+	assert.Equal(t, h.Rollout, again, "a write for nothing")
+	assert.Zero(t, p.Hold(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
+}
+
+func TestReleaseToAnAskerCountsATurn(t *testing.T) {
+	a1, b1 := pod("a1", old), pod("b1", newer)
+	s := heldBy(a1, Now)
+	r, successor := a1.Released(s, b1.Identity, newer)
+	assert.Equal(t, b1.Identity, successor)
+	assert.Equal(t, Rollout{Proven: old, Yielder: "a1_u", From: old}.with(1), r)
+
+	s = Slot{Known: true, Successor: successor, Rollout: r}
+	r = b1.Acquired(0, wall, s, "h2")
+	assert.Equal(t, Rollout{Hold: "h2", Yields: Now, Proven: old, Yielder: "a1_u", From: old}.with(1), r)
+
+	// The turn fails.
+	s = Slot{Known: true, Holder: b1.Identity, Hold: "h2", Revision: newer, Rollout: r}
+	r, successor = b1.Released(s, "", api.Revision{})
+	assert.Equal(t, a1.Identity, successor)
+	assert.Equal(t, Rollout{Proven: old, Yielder: "a1_u", From: old}.with(1), r)
+
+	r = a1.Acquired(0, wall, Slot{Known: true, Successor: successor, Rollout: r}, "h3")
+	assert.Empty(t, r.Yielder, "an old pod needs no turn")
+	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
+}
+
+func TestYieldInATurnKeepsTheYielder(t *testing.T) {
+	b1, c1 := pod("b1", newer), pod("c1", newest)
+	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
+	require := assert.New(t)
+	require.Equal(c1.Identity, successor)
+	require.Equal("a1_u", r.Yielder)
+	require.Equal(old, r.From)
+}
+
+func TestFreeSlotGivesNoTurn(t *testing.T) {
+	b1 := pod("b1", newer)
+	for name, s := range map[string]Slot{
+		"released for all":      freed(""),
+		"released for another":  freed("b2_u"),
+		"expired":               heldBy(pod("a1", old), Now),
+		"turn of another hold":  inTurn(pod("b2", newer)),
+		"yielded by a newer":    {Successor: "b1_u", Rollout: Rollout{From: newest, Yielder: "c_u"}},
+		"nothing was yielded":   {Successor: "b1_u"},
+		"own hold, not a turn":  heldBy(b1, Now),
+		"own turn, later hold":  {Holder: "b1_u", Hold: "h9", Rollout: inTurn(b1).Rollout},
+		"yielded by its equals": {Successor: "b1_u", Rollout: Rollout{From: newer, Yielder: "b2_u"}},
+	} {
+		assert.Empty(t, b1.Acquired(0, wall, s, "h2").Yielder, name)
+	}
+	assert.Equal(t, "a1_u", b1.Acquired(0, wall, inTurn(b1), "h2").Yielder, "the turn goes on after an outage")
+}
+
+func TestDeletedHolderNamesAnAskerWithoutAWait(t *testing.T) {
+	a1 := pod("a1", old)
+	h := Hold{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Ask: Ask{Identity: "b1_u", Revision: newer, Seen: time.Second}}
+	to, turn := a1.Deleted(5*time.Second, h)
+	assert.Equal(t, "b1_u", to)
+	assert.Equal(t, newer, turn)
+	h.Rollout = h.Rollout.with(1)
+	to, _ = a1.Deleted(5*time.Second, h)
+	assert.Empty(t, to)
+	h.Rollout, h.Paused = Rollout{}, true
+	to, _ = a1.Deleted(5*time.Second, h)
+	assert.Empty(t, to)
+}
+
+func TestPodWithoutARevisionKeepsTheText(t *testing.T) {
+	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
+	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
+	r, successor := p.Released(s, "y_u", api.Revision{})
+	assert.Equal(t, s.Rollout, r)
+	assert.Equal(t, "y_u", successor)
+	assert.Equal(t, Holder{Rollout: s.Rollout, Wake: Never}, p.Hold(0, wall, Hold{ID: "h2", Rollout: s.Rollout}))
+}
+
+func TestRolloutIsReadBackFromItsText(t *testing.T) {
+	r := inTurn(pod("b1", newer)).Rollout
+	r.Start = 1500 * time.Millisecond
+	r.Turns = append(r.Turns, Turns{Revision: other, Count: 3, Next: wall})
+	assert.Equal(t, r, Parse(r.String()))
+	assert.Equal(t,
+		`{"hold":"h1","yields":"now","yielder":"a1_u","from":"`+workload+`/6/old","proven":"`+workload+`/6/old","startMilliseconds":1500,`+
+			`"turns":[{"revision":"`+workload+`/7/new","count":1},{"revision":"another/9/new","count":3,"next":"2026-01-02T03:04:05Z"}]}`,
+		r.String())
+	assert.Empty(t, Rollout{}.String())
+	for _, damaged := range []string{
+		"", "yes", "{", `{"from":"x"}`, `{"proven":"x"}`, `{"turns":[{"revision":"x","count":1}]}`,
+		`{"turns":[{"revision":"a/1/b"}]}`, `{"turns":[{"revision":"a/1/b","count":1,"next":"soon"}]}`,
+		`{"startMilliseconds":-1}`, `{"startMilliseconds":9000000000000}`,
+	} {
+		assert.Zero(t, Parse(damaged), damaged)
+	}
+}
+
+func TestLeaseRemembersTheLastRevisionsAlone(t *testing.T) {
+	r := Rollout{}
+	for n := range int64(10) {
+		r = r.counted(api.Revision{Workload: workload, Number: n + 1, Hash: "h"})
+	}
+	assert.Len(t, r.Turns, remembered)
+	assert.Equal(t, r, Parse(r.String()))
+	assert.Equal(t, 2, r.counted(r.Turns[0].Revision).of(r.Turns[0].Revision).Count)
+}
+
+func FuzzRolloutText(f *testing.F) {
+	f.Add(inTurn(pod("b1", newer)).Rollout.String())
+	f.Fuzz(func(t *testing.T, s string) {
+		r := Parse(s)
+		assert.Equal(t, r.String(), Parse(r.String()).String())
+	})
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// rolling is a story in which a person applies one revision after the other, in the middle
+// of trouble. The invariants of safety count throughout. After each trouble a pod holds
+// again, and in the end the newest revision is proven.
+type rolling struct {
+	*recovery
+	trouble *trouble
+	number  int64
+}
+
+func newRolling(w *World) *rolling {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	r := &rolling{recovery: &recovery{workloads: all}}
+	r.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	t := anyTemplate(w, durations, "web", 3, []string{api.LockLease("a")})
+	t.gate, t.inits = api.GateContainer, nil
+	r.apply(&t)
+	all.add(t, 3)
+	w.newEnroller("enroll-1")
+	w.latest = max(w.latest, r.longest)
+	return r
+}
+
+// apply gives the workload another template.
+func (r *rolling) apply(t *template) {
+	r.number++
+	t.revision = api.Revision{Workload: "uid-web", Number: r.number, Hash: "h" + strconv.FormatInt(r.number, 10)}
+	r.note("script", "applies revision %d", r.number)
+}
+
+// mostSurge bounds the pods of a rollout beyond the replicas.
+const mostSurge = 2
+
+// roll applies another template, or goes on with the rollout: a controller makes a pod, or
+// deletes one.
+func (r *rolling) roll() {
+	t := r.templates[0]
+	switch surplus := r.count(t.workload) - r.replicas[t.workload]; {
+	case chance(r.rng, .2):
+		r.apply(&r.templates[0])
+	case surplus < mostSurge && chance(r.rng, .5):
+		r.newPod(t, r.place())
+	case surplus > 0:
+		pick(r.rng, r.pods).stop()
+	}
+}
+
+// run plays the whole story of one seed.
+func (r *rolling) run() {
+	bound := r.settling() + slow(turn.LastResort) + time.Minute
+	for range 3 {
+		if !r.rolls(between(r.rng, 2*time.Minute, 6*time.Minute)) {
+			return
+		}
+		r.do(r.heal)
+		if !r.until(bound, r.inUse) {
+			r.do(func() { r.stuckSlots("a rollout", bound) })
+			return
+		}
+	}
+	r.do(func() {
+		r.killStopped()
+		r.apply(&r.templates[0])
+		r.newPod(r.templates[0], r.place())
+	})
+	// The revision is new, so it waits for no turn of its own. The holder has to serve for
+	// a minute, and may be a revision in its turn. Its watch for asks may be mute.
+	last := r.settling() + slow(turn.Rest+turn.Proof+5*time.Minute) + 2*time.Minute
+	if !r.until(last, r.proven) {
+		r.do(func() { r.violate(nobody, "%v after the last rollout revision %d is not proven", last, r.number) })
+	}
+}
+
+// killStopped kills the agents that were told to stop, as a kubelet does after the grace.
+// Such an agent yields to nobody, and the next process of its container does.
+func (r *rolling) killStopped() {
+	for _, p := range r.pods {
+		if a := p.agent(); a != nil && a.stopped && !p.stopping {
+			a.kill()
+		}
+	}
+}
+
+// rolls makes trouble for a while, and rollouts in the middle of it.
+func (r *rolling) rolls(last time.Duration) bool {
+	r.do(func() { r.calm = false; r.note("script", "rollouts for %v", last) })
+	for end := r.now() + last; r.now() < end; {
+		r.do(func() {
+			if chance(r.rng, .4) {
+				r.roll()
+			} else {
+				pick(r.rng, r.trouble.troubles())()
+			}
+		})
+		if !r.pass(between(r.rng, time.Millisecond, 20*time.Second)) {
+			return false
+		}
+	}
+	return true
+}
+
+// proven reports whether the Lease names the newest revision as proven.
+func (r *rolling) proven() bool {
+	lease, ok := r.api.lease(r.slots[0])
+	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven == r.templates[0].revision
+}
