@@ -23,7 +23,7 @@ const absent = time.Minute
 // server without an error, and nobody else tells the holder of an ask.
 const watched = 5 * time.Minute
 
-// watchAsks watches the next Lease of the slot until the result is called.
+// watchAsks watches the next Lease of the slot until end is called.
 func (q *requests) watchAsks(ctx context.Context, slot string) (end context.CancelFunc) {
 	ctx, end = context.WithCancel(ctx)
 	q.group.Go(func() {

@@ -166,9 +166,9 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// asked returns the end that a person asks for, or the order of revisions. A paused slot is yielded to nobody, so a
-// yield waits until the slot is resumed. In a deleted pod whose application a kubelet
-// stops, nothing would follow.
+// asked returns the end that a person, or the order of revisions, asks for. A paused slot
+// is yielded to nobody, so a yield waits until the slot is resumed. In a deleted pod whose
+// application a kubelet stops, nothing would follow.
 func (h *hold) asked(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace

@@ -38,8 +38,8 @@ func (s *share) decide(now time.Duration, wall time.Time) turn.Holder {
 }
 
 // part notes what the release of the record says about the order, and returns the pod
-// that the release names. The release yields to the pod to, of the revision. A pod that
-// does not stay yields to the pod that asks.
+// that the release names. If to is not empty, the release yields to that pod, which has the
+// revision. A pod that does not stay yields to the pod that asks.
 func (s *share) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !s.rollout.ordered() {
 		return to

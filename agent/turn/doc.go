@@ -14,7 +14,7 @@
 //
 // A holder yields to a revision at most four times in the first hour, and once in each
 // later hour. The yielding pod counts turns in its releasing write, so an asker that
-// cannot acquire is counted, too.
+// cannot acquire is counted, too. A revision that has served for [Forget] begins anew.
 //
 // A pod is never kept from a free slot for longer than [LastResort].
 //

@@ -77,8 +77,8 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 // wakeAt asks for another decision at that instant.
 func (h *Holder) wakeAt(at time.Duration) { h.Wake = min(h.Wake, at) }
 
-// passed reports whether the application has served for the span, and asks for another
-// decision when it will have.
+// passed reports whether the application has served for the span. If not yet, passed asks
+// for another decision at the end of the span.
 func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 	if !h.Serves {
 		return false
@@ -128,8 +128,8 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	return revision.NewerThan(p.Revision) && now >= h.Since+wait(h.Rollout.of(revision).Count)
 }
 
-// timed returns the rollout with the times of the next turns, which stand while the
-// revisions wait.
+// timed returns the rollout with the times of the next turns. A time, once written, is
+// kept until it comes.
 func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Holder) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {

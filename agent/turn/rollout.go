@@ -19,7 +19,7 @@ const (
 	Now Yields = "now"
 	// Later: the holder has not served for [Rest] yet.
 	Later Yields = "later"
-	// Not: a person has paused the workload.
+	// Not: a person has paused the slot.
 	Not Yields = "no"
 )
 

@@ -16,10 +16,10 @@ const (
 	// readiness probe an application that exits at once serves for an instant, too.
 	Proof = 10 * time.Second
 	// Rest is the time that a holder serves between two yields, whoever asks. An asker
-	// that dies costs a stop, so this bounds them by one a minute.
+	// that dies costs a stop, so this allows one stop a minute.
 	Rest = time.Minute
-	// Forget is the time for which a proven revision keeps the count of its turns. A
-	// version that crashes some minutes after its start is stalled by the count.
+	// Forget is the time for which a proven revision keeps the count of its turns. While an
+	// old pod is left, the count stalls a version that crashes some minutes after its start.
 	Forget = 10 * time.Minute
 	// LastResort is the time for which a slot stays free before a revision with a failed
 	// turn takes it. An old pod acts within seconds, so none is left by then.

@@ -33,7 +33,7 @@ const usage = `Usage:
 
 inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their
-holders and standbys. yield hands a slot over; pause keeps every pod from it,
+holders and standbys. yield hands a slot over; pause lets no pod acquire it,
 until resume. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of

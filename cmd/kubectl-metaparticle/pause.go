@@ -18,8 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-const pauseUsage = `Keeps every pod from acquiring a slot, until resume. The holder goes on. With
---stop it drains with its pod's grace, and releases; the command waits for that.
+const pauseUsage = `Lets no pod acquire a slot, until resume. The holder goes on. But an
+application that ends is not started again, by any pod. With --stop the holder
+drains with its pod's grace, and releases; the command waits for that.
 SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME or
 semaphore/NAME, of which each slot is paused.
 

@@ -27,7 +27,7 @@ SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME or
 semaphore/NAME. If several pods hold, name one of them as pod/NAME.
 
 Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
-3 written, but no other pod, or another than POD, holds in time.
+3 written, but in time nobody holds, or a pod other than POD.
 
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] [--timeout D] SLOTS
 `
