@@ -23,6 +23,10 @@ const absent = time.Minute
 // server without an error, and nobody else tells the holder of an ask.
 const watched = 5 * time.Minute
 
+// steady is the shortest watch after which the next one begins without a longer pause. A
+// server may end each watch at once, and in good order.
+const steady = 10 * time.Second
+
 // watchAsks watches the next Lease of the slot until end is called.
 func (q *requests) watchAsks(ctx context.Context, slot string) (end context.CancelFunc) {
 	ctx, end = context.WithCancel(ctx)
@@ -30,7 +34,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 		for misses := 0; ctx.Err() == nil; misses++ {
 			began := time.Now()
 			err := q.followAsks(ctx, api.NextLease(slot))
-			if time.Since(began) >= claim.Backoff(misses) {
+			if time.Since(began) >= steady {
 				misses = 0
 			}
 			pause := claim.Backoff(misses)

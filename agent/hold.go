@@ -59,6 +59,8 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	}}
 	// A yield that was requested before the hold began is void.
 	u.yielding = false
+	// An ask under an earlier hold is no ask to this one.
+	u.rollout.asks = asks{}
 	return h
 }
 
@@ -80,7 +82,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
-		h.share.note(h.loop.now, h.serves(), state.Paused.Slot != "")
+		h.share.note(h.loop.now, h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
 		end, wake := h.ends(state)
 		if end.reason != "" {
@@ -181,11 +183,10 @@ func (h *hold) asked(s claim.State) ending {
 		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
 	case u.yielding:
 		return ending{reason: show.ReasonYield, grace: grace}
-	case !u.stays():
-	case h.turn.Failed:
-		return ending{reason: show.ReasonTurnFailed, grace: grace}
 	case h.turn.To != "":
 		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
+	case h.turn.Failed && u.stays():
+		return ending{reason: show.ReasonTurnFailed, grace: grace}
 	}
 	return ending{}
 }

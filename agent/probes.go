@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -66,4 +67,15 @@ func (u *unit) noticed() {
 			u.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
 		}
 	}
+}
+
+// complete reports whether a child of the hold runs in every container of the application,
+// and no postStart hook is on its way. A version whose second container crashes is broken,
+// although the first one serves.
+func (u *unit) complete(hold string) bool {
+	return !slices.ContainsFunc(u.config.Containers, func(container string) bool {
+		return !slices.ContainsFunc(u.shims.Reports(), func(r gate.Report) bool {
+			return r.Container == container && r.Phase == gate.Running && r.Hold == hold && !r.Starting
+		})
+	})
 }

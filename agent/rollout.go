@@ -46,13 +46,19 @@ func newRollout(c Config) *rollout {
 // ordered reports whether the revisions have an order for the pod.
 func (r *rollout) ordered() bool { return r.pod.Revision.Valid() }
 
-// startup returns the time that the startup probes leave the application.
+// startup returns the time that the startup and readiness probes leave the application
+// until it serves.
 func startup(probes map[string]api.Probes) time.Duration {
 	longest := time.Duration(0)
 	for _, p := range probes {
-		if p.Startup != nil {
-			longest = max(longest, p.Startup.InitialDelay()+time.Duration(p.Startup.FailureThreshold)*p.Startup.Period())
+		one := time.Duration(0)
+		if s := p.Startup; s != nil {
+			one += s.InitialDelay() + time.Duration(s.FailureThreshold)*s.Period()
 		}
+		if r := p.Readiness; r != nil {
+			one += r.InitialDelay() + time.Duration(r.FailureThreshold+r.SuccessThreshold)*r.Period()
+		}
+		longest = max(longest, one)
 	}
 	return longest
 }
@@ -77,18 +83,16 @@ func (r *rollout) standing(now time.Duration, views []claim.View) turn.Standby {
 
 // see notes which hold the standby sees, and whether a turn would start everything.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
-	if hold := views[0].Record.Hold; hold != r.hold {
-		r.hold, r.since = hold, now
+	if hold := views[0].Record.Hold; hold != r.hold || r.since == 0 {
+		r.hold, r.since, r.waiting.Due = hold, now, 0
 	}
 	r.waiting.Whole = whole
 }
 
-// note notes since when the holder would yield to the pod.
+// note notes when the holder would first have yielded to the pod. A holder that fails now
+// and then would yield only for seconds.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
-	switch {
-	case !s.Due:
-		r.waiting.Due = 0
-	case r.waiting.Due == 0:
+	if s.Due && r.waiting.Due == 0 {
 		r.waiting.Due = now
 	}
 }

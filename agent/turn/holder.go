@@ -125,7 +125,13 @@ func yields(now time.Duration, h Hold, to *Holder) Yields {
 
 // yieldsTo reports whether the revision has waited long enough since its last turn.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
-	return revision.NewerThan(p.Revision) && now >= h.Since+wait(h.Rollout.of(revision).Count)
+	count := h.Rollout.of(revision).Count
+	from := h.Since + wait(count)
+	if count > 0 && !h.Serves {
+		// The holder's application starts again after a turn that failed.
+		from = max(from, h.Since+p.lasts(h.Rollout.Start))
+	}
+	return revision.NewerThan(p.Revision) && now >= from
 }
 
 // timed returns the rollout with the times of the next turns. A time, once written, is

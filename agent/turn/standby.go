@@ -72,14 +72,17 @@ func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 // proven one leaves a free slot to the pods of that, for longer after a turn that failed. A
 // named pod waits for nobody.
 func (p Pod) takeFrom(s Slot) time.Duration {
-	named := s.Holder == "" && s.Successor == p.Identity
+	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
+	if s.Holder == "" && s.Since > 0 {
+		from = min(from, s.Since) // whatever other programs write meanwhile
+	}
 	switch {
 	case named || s.FreeAt == Never || !p.Revision.NewerThan(s.Rollout.Proven):
 		return 0
 	case s.Rollout.of(p.Revision).Count == 0:
-		return s.FreeAt + oldFirst
+		return from + oldFirst
 	}
-	return s.FreeAt + LastResort
+	return from + LastResort
 }
 
 // beforeFree decides for a slot that is free. A revision newer than the proven one is to
