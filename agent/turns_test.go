@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,12 +63,12 @@ func TestTurnAllowsTheDelayOfAReadinessProbe(t *testing.T) {
 // nextCounter counts the requests for the next Lease.
 type nextCounter struct {
 	*link
-	n int
+	n atomic.Int32
 }
 
 func (c *nextCounter) count(name string) {
 	if strings.HasPrefix(name, "next") {
-		c.n++
+		c.n.Add(1)
 	}
 }
 
@@ -89,9 +90,9 @@ func TestHolderBoundsTheRequestsForItsNextLease(t *testing.T) {
 		a.connect("s1")
 		a.link.set(func(l *link) { l.idle = 210 * time.Millisecond }) // a proxy ends each watch
 		w.pass(time.Minute)
-		before := c.n
+		before := int(c.n.Load())
 		w.pass(10 * time.Minute)
-		assert.LessOrEqual(t, c.n-before, 10*claim.PerMinute)
+		assert.LessOrEqual(t, int(c.n.Load())-before, 10*claim.PerMinute)
 	})
 }
 
