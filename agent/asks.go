@@ -68,6 +68,7 @@ func (q *requests) followAsks(ctx context.Context, name string) error {
 	})
 }
 
+// sleep returns after the pause, or at the end of ctx.
 func sleep(ctx context.Context, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

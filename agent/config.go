@@ -114,7 +114,7 @@ type Config struct {
 	Gate Gate
 	// Asides runs the commands of probes. Asides may be nil only without probes.
 	Asides Asides
-	// Probe carries out a probe that is no command. The default is probe.Do.
+	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
 	// Calm is called after a busy moment, once its status and Events are written. The
 	// default does nothing.

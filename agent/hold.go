@@ -59,7 +59,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	}}
 	// A yield that was requested before the hold began is void.
 	u.yielding = false
-	// An ask under an earlier hold is no ask to this one.
+	// The hold answers only asks that the agent sees under it.
 	u.rollout.asks = asks{}
 	return h
 }

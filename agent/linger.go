@@ -73,10 +73,7 @@ func (l *loop) askGrace(ctx context.Context) {
 			l.posts.post(ctx, func(time.Duration) { l.learn(sent, pod) })
 			return
 		}
-		select {
-		case <-time.After(budget.Retry):
-		case <-ctx.Done():
-		}
+		sleep(ctx, budget.Retry)
 	}
 }
 

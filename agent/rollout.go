@@ -21,15 +21,15 @@ type rollout struct {
 	// hold is the hold that was seen last, since the instant at which it was first seen.
 	hold  string
 	since time.Duration
-	// waiting has what a standby's decision depends on.
+	// waiting has the facts for a standby's decision.
 	waiting turn.Facts
-	// asks has what other pods asked.
+	// asks has the asks of other pods.
 	asks asks
-	// parting is what the release of the last hold says.
+	// parting has the text for the release of the last hold.
 	parting parting
 }
 
-// parting is what the release of a hold says about the order of revisions.
+// parting has the text about the order of revisions for the release of a hold.
 type parting struct{ hold, text string }
 
 func newRollout(c Config) *rollout {

@@ -168,3 +168,22 @@ func TestDeletedHolderYieldsToAnAsker(t *testing.T) {
 		assert.Equal(t, b.identity(), w.holder(), b.message())
 	})
 }
+
+func TestAskUnderAnEarlierHoldDoesNotCount(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		a := w.start("a", of(oldRevision))
+		a.connect("s1")
+		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
+		a.agent.Yield()
+		w.within(time.Second, "the slot is released", func() bool { return w.holder() == "" })
+		// A pod asks, and dies, while no holder watches the next Lease.
+		next := w.server.lease(nextLease)
+		next.Holder, next.Annotations = "dead_u", map[string]string{api.RevisionAnnotation: newRevision.String()}
+		w.server.put(&next)
+		w.within(time.Minute, "the old pod holds again", func() bool { return w.holder() == a.identity() })
+		w.pass(time.Second)
+		assert.NotEmpty(t, a.agent.unit.rollout.asks.version, "the holder has read the next Lease")
+		assert.Zero(t, a.agent.unit.rollout.asks.last)
+	})
+}

@@ -134,16 +134,7 @@ func TestNextLeaseIsSweptWithItsSlot(t *testing.T) {
 func TestNextLeaseWithoutASlotIsSwept(t *testing.T) {
 	for crash := 1; crash <= 5; crash++ {
 		t.Run(fmt.Sprintf("write %d", crash), func(t *testing.T) {
-			pod := gated("a", "till", "lock.x")
-			w := newWorld(t, pod)
-			r := w.process()
-			w.settle(r)
-			w.remove(pod)
-			w.settle(r)
-			w.now = w.now.Add(time.Hour)
-			w.crashFrom(crash)
-			_, _ = r.Namespace(t.Context(), shop)
-			w.before = nil
+			w := crashedSweep(t, crash)
 			next := w.process()
 			for range 2 { // the Role and the Lease may each take a duration
 				w.settle(next)

@@ -196,18 +196,24 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	assert.Equal(t, w.lease("lock.x").UID, remembered(w.role("till"))["lock.x"].UID, "write %d", at)
 }
 
+// crashedSweep returns a world whose enroll crashed at a write of its sweep of lock.x.
+func crashedSweep(t *testing.T, write int) *world {
+	pod := gated("a", "till", "lock.x")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.crashFrom(write)
+	_, _ = r.Namespace(t.Context(), shop)
+	w.before = nil
+	return w
+}
+
 func TestSweepResumesAfterACrash(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
-		pod := gated("a", "till", "lock.x")
-		w := newWorld(t, pod)
-		r := w.process()
-		w.settle(r)
-		w.remove(pod)
-		w.settle(r)
-		w.now = w.now.Add(time.Hour)
-		w.crashFrom(crash)
-		_, _ = r.Namespace(t.Context(), shop)
-		w.before = nil
+		w := crashedSweep(t, crash)
 		next := w.process()
 		w.settle(next)
 		w.now = w.now.Add(time.Hour)

@@ -32,7 +32,7 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 		"holder that vanished": {Paused: api.PauseHold, Holder: "b_u", Hold: "4711", Duration: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, f, free := one(t)
+			c, f, free := claimOfOneSlot(t)
 			r.UID, r.Version = free.UID, free.Version
 			look := only(t, c, 0, f, Look)
 			look.Read(0, r)
@@ -56,7 +56,7 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 }
 
 func TestPodReleasesItsOwnPausedSlot(t *testing.T) {
-	c, f, free := one(t)
+	c, f, free := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
 	look.Read(0, lease.Record{UID: free.UID, Version: free.Version, Holder: "a_u", Hold: "1", Paused: api.PauseHold})
 	sent, _ := kinds(c, 0, f)
@@ -110,7 +110,7 @@ func TestHolderReadsAPersonsWordsAtOnce(t *testing.T) {
 
 func TestSuccessorHasAHeadStart(t *testing.T) {
 	released := lease.Record{UID: "uid", Version: "1", Successor: "b_u"}
-	c, f, _ := one(t)
+	c, f, _ := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
 	look.Read(time.Second, released)
 	sent, wake := kinds(c, time.Second, f)
@@ -122,7 +122,7 @@ func TestSuccessorHasAHeadStart(t *testing.T) {
 	assert.Empty(t, acquire.Record.Successor, "the acquiring write removes the name")
 	assert.Empty(t, acquire.Record.Yield)
 
-	c, f, _ = one(t)
+	c, f, _ = claimOfOneSlot(t)
 	released.Successor = "a_u"
 	look = only(t, c, 0, f, Look)
 	look.Read(time.Second, released)

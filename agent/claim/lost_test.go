@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// one returns a claim of one free slot, and the claim's facts. Every hold is proven.
-func one(t *testing.T) (*Claim, Facts, lease.Record) {
+// claimOfOneSlot returns a claim of a free slot, and facts that prove every hold.
+func claimOfOneSlot(t *testing.T) (*Claim, Facts, lease.Record) {
 	t.Helper()
 	random := modelRandom(1)
 	c := New(Config{Slots: []string{"slot"}, Self: self(t, "a", 30*time.Second), Random: &random}, 0)
@@ -38,7 +38,7 @@ func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action 
 // A pod that ends while the answer to its acquiring write is lost may leave a Lease that
 // nobody releases.
 func TestStoppedClaimReadsWhatALostWriteStored(t *testing.T) {
-	c, f, free := one(t)
+	c, f, free := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
 	look.Read(0, free)
 	acquire := only(t, c, 0, f, Acquire)

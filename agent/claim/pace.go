@@ -45,7 +45,7 @@ const (
 	slowest = 10 * time.Second
 	// lasts is the shortest look whose end counts as a first miss, not as a further one.
 	// A look in that time costs no more requests than a holder's renewals.
-	// A read alone is no proof of health: a server may answer reads and refuse watches.
+	// A server may answer reads and refuse watches, so a read alone proves no health.
 	lasts = slowest
 )
 

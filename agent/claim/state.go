@@ -29,9 +29,9 @@ type State struct {
 	// have one of the slots.
 	Lost  *Loss
 	Taken bool
-	// Paused is a slot of the hold that a person has paused, one that is to stop first.
+	// Paused names a paused slot of the hold. A slot whose holder must stop comes first.
 	Paused Pause
-	// Yield is what a person asks of this very hold; zero for nothing.
+	// Yield is the yield by hand that names this hold; zero for none.
 	Yield api.Yield
 	// Confirmed counts the leaps that a renewal has followed in every slot.
 	Confirmed int

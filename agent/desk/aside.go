@@ -19,8 +19,9 @@ import (
 const answerSlack = silence
 
 // RunAside runs a command beside the shim's child, as the child's user and in its
-// place, with $(NAME) expanded from its environment. The command has no input, and is
-// killed when its time is up. RunAside returns an error if there is no exit code.
+// place, with $(NAME) expanded from its environment. The command has no input. The
+// shim kills the command at the end of its time. RunAside returns an error without an exit
+// code.
 func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string, timeout time.Duration) (gate.Result, error) {
 	o := gate.Run{ID: rand.Text(), Command: command, Timeout: timeout}
 	if err := o.Check(); err != nil {

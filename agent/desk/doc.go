@@ -9,8 +9,8 @@
 // The server reports a shim dead, or its hold over, only on proof. One proof is the
 // shim's report that it has reaped everything ([gate.Waiting] or [gate.Ended], naming
 // the hold). The other proof is the end of the shim's process. The end of a connection
-// proves nothing, and nothing on disk is a grant; the notes in [GrantedDir] only say
-// what is not yet proven. The server sends a grant only after it has written its note.
+// proves nothing, and nothing on disk is a grant. The notes in [GrantedDir] only name
+// the grants without a proof. The server sends a grant only after it has written its note.
 //
 // A slow reader of reports delays no shim, and gets the last report of each.
 //

@@ -59,8 +59,8 @@ func (c *socketConn) Receive() ([]byte, error) {
 }
 
 // Process returns the pidfd to watch: the kernel's own pidfd of the peer, or else the
-// one that the shim passed. A passed pidfd cannot be checked against the peer, because
-// the shim's process has no number in our PID namespace.
+// shim's. The agent cannot compare a shim's pidfd with the peer, because the shim's process
+// has no number in the agent's PID namespace.
 func (c *socketConn) Process() (Process, error) {
 	if !c.oldKernel {
 		if peer, err := c.PeerPidfd(); err == nil {

@@ -23,7 +23,7 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	log := s.cfg.Log
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
-		// This is no fault: after a hang-up a shim connects anew at once, and may then end.
+		// A shim connects anew at once after a hang-up, and may then end. That is no fault.
 		log.Debug("shim left before its first word")
 		return
 	}

@@ -76,7 +76,7 @@ type mover struct {
 	err    error
 }
 
-// fill moves what has arrived into a pipe. Without data there is no pipe.
+// fill moves the data that has arrived into a pipe, and takes a pipe only for data.
 func (m *mover) fill(from uintptr) bool {
 	if m.pipe == nil {
 		if m.pipe, m.err = pipes.take(); m.err != nil {
@@ -115,8 +115,8 @@ func splice(to, from, size int) (int, error) {
 }
 
 const (
-	// pipeSize is four times the kernel's default. A pipe has a place for each packet, so
-	// it takes 64 packets at once. The kernel lets a user have 256 such pipes.
+	// pipeSize is four times the kernel's default. A pipe has a place for each packet, and
+	// one of this size takes 64 packets. The kernel lets a user have 256 such pipes.
 	pipeSize = 256 << 10
 	// maxIdlePipes bounds the pipes that wait for data. More are in use only while
 	// receivers are slow.

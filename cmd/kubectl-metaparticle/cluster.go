@@ -61,6 +61,17 @@ func (c connection) open() (cluster, string, error) {
 	return cluster{WithWatch: withWatch, minor: minor(connection)}, namespace, nil
 }
 
+// begin parses a command's arguments, and opens the cluster. The result has the arguments
+// that are no flags.
+func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, []string, error) {
+	rest, err := parse(flags, args)
+	if err != nil {
+		return cluster{}, "", nil, err
+	}
+	opened, namespace, err := c.open()
+	return opened, namespace, rest, err
+}
+
 // minor returns the cluster's minor version of Kubernetes 1. If the version is
 // unknown, explain assumes that every gate works. The webhook refuses such pods
 // itself.

@@ -41,11 +41,7 @@ func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("pause", pauseUsage, std)
 	stop := flags.Bool("stop", false, "stop the holder, too")
 	timeout := flags.Duration("timeout", 0, "how long to wait for --stop; default: the lease duration and the pod's grace")
-	rest, err := parse(flags, args)
-	if err != nil {
-		return exitError, err
-	}
-	c, namespace, err := connection.open()
+	c, namespace, rest, err := connection.begin(flags, args)
 	if err != nil {
 		return exitError, err
 	}
@@ -58,11 +54,7 @@ func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
 
 func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("resume", resumeUsage, std)
-	rest, err := parse(flags, args)
-	if err != nil {
-		return exitError, err
-	}
-	c, namespace, err := connection.open()
+	c, namespace, rest, err := connection.begin(flags, args)
 	if err != nil {
 		return exitError, err
 	}

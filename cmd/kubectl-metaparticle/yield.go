@@ -36,11 +36,7 @@ func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("yield", yieldUsage, std)
 	to := flags.String("to", "", "pod that is to hold next; default: any standby")
 	timeout := flags.Duration("timeout", 0, "how long to wait; default: the lease duration and the pod's grace")
-	rest, err := parse(flags, args)
-	if err != nil {
-		return exitError, err
-	}
-	c, namespace, err := connection.open()
+	c, namespace, rest, err := connection.begin(flags, args)
 	if err != nil {
 		return exitError, err
 	}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
@@ -138,7 +139,7 @@ func (b *bench) credentials(ctx context.Context) error {
 
 // onNode runs a part of this program on a node, where the agents run, too. onNode
 // returns the samples that the part prints.
-func (b *bench) onNode(ctx context.Context, node, part string, rounds int) (map[string]samples, error) {
+func (b *bench) onNode(ctx context.Context, node, part string, rounds int) (map[string]samples.Times, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -147,7 +148,7 @@ func (b *bench) onNode(ctx context.Context, node, part string, rounds int) (map[
 	if err := b.cluster.Exec(ctx, node, nil, &out, os.Stderr, self, part, b.dir, namespace, strconv.Itoa(rounds)); err != nil {
 		return nil, fmt.Errorf("%s: %w", part, err)
 	}
-	var found map[string]samples
+	var found map[string]samples.Times
 	return found, json.Unmarshal(out.Bytes(), &found)
 }
 

@@ -23,6 +23,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
 
 // The nodes reach the API server at this address.
@@ -68,7 +69,7 @@ func floor(ctx context.Context, dir, namespace, count string) error {
 			}
 		})
 	}()
-	found := map[string]samples{}
+	found := map[string]samples.Times{}
 	put := func(side int, l *kube.Lease, holder string) (*kube.Lease, error) {
 		l = l.Clone()
 		l.Holder, l.RenewTime, l.DurationSeconds = holder, time.Now(), 30
@@ -153,7 +154,7 @@ func elector(ctx context.Context, dir, namespace, count string) error {
 			return err
 		}
 	}
-	found := map[string]samples{}
+	found := map[string]samples.Times{}
 	leads := <-started
 	for range rounds {
 		began := time.Now()

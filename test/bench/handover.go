@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
@@ -38,16 +39,16 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	}
 	fmt.Println("Handover, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
 	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
-	ours.print(fmt.Sprintf("this project, %d pods, drain not counted", replicas))
-	least["release+event+acquire"].print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
-	least["put"].print("of which one PUT")
-	peer["handover"].print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
+	ours.Print(fmt.Sprintf("this project, %d pods, drain not counted", replicas))
+	least["release+event+acquire"].Print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
+	least["put"].Print("of which one PUT")
+	peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
 	return nil
 }
 
 // handover makes the holder yield in each round, and returns the times of the
 // handovers.
-func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
+func (b *bench) handover(ctx context.Context, rounds int) (samples.Times, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := witness.Listen("app")
@@ -70,7 +71,7 @@ func (b *bench) handover(ctx context.Context, rounds int) (samples, error) {
 	events, failed := make(chan witness.Event, 64), make(chan error, 1)
 	go func() { failed <- w.Run(ctx, func(e witness.Event) { events <- e }) }()
 
-	var taken samples
+	var taken samples.Times
 	for len(taken) < rounds {
 		if err := syscall.Kill(agents[holder].agent, syscall.SIGUSR1); err != nil {
 			return nil, fmt.Errorf("yield: %w", err)

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
@@ -29,10 +30,10 @@ type starter struct {
 	beside []corev1.Container
 	// fresh gives each pod a new name, and so a new slot.
 	fresh bool
-	taken samples
+	taken samples.Times
 	// phases are the three phases of a gated pod's start. They end when the agent, the shim
 	// and the application run.
-	phases [3]samples
+	phases [3]samples.Times
 }
 
 var phaseNames = [3]string{"created → agent's exec", "→ shim's exec", "→ application's exec"}
@@ -74,16 +75,16 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	plain, sole, both, gated, fresh := starters[0], starters[1], starters[2], starters[3], starters[4]
 	fmt.Println("\nStart of a pod, in milliseconds: from its creation to its application's exec.")
 	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
-	plain.taken.print("without the annotation")
-	sole.taken.print("… with a native sidecar that does nothing")
-	both.taken.print("… with that and an init container of 50 ms")
-	gated.taken.print("annotated, slot free")
+	plain.taken.Print("without the annotation")
+	sole.taken.Print("… with a native sidecar that does nothing")
+	both.taken.Print("… with that and an init container of 50 ms")
+	gated.taken.Print("annotated, slot free")
 	for i, phase := range gated.phases {
-		phase.print(phaseNames[i])
+		phase.Print(phaseNames[i])
 	}
-	fresh.taken.print("annotated, a slot that nobody had before")
+	fresh.taken.Print("annotated, a slot that nobody had before")
 	added := func(s, to *starter) time.Duration {
-		return (s.taken.quantile(.5) - to.taken.quantile(.5)).Round(time.Millisecond)
+		return (s.taken.Quantile(.5) - to.taken.Quantile(.5)).Round(time.Millisecond)
 	}
 	fmt.Printf("\nAdded at p50: %v, of which %v by us; %v for a new slot.\n", added(gated, plain), added(gated, sole), added(fresh, plain))
 	return nil

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
 
 // The first byte of a connection tells the holder what to do.
@@ -68,9 +70,9 @@ func dial(w way, purpose byte) (net.Conn, error) {
 
 // requests sends requests at a rate, whether answers come or not, and returns the time of
 // each from its sending until its whole answer.
-func (s settings) requests(w way) (samples, error) {
+func (s settings) requests(w way) (samples.Times, error) {
 	var mu sync.Mutex
-	var all samples
+	var all samples.Times
 	var failed error
 	var clients sync.WaitGroup
 	period := time.Second * time.Duration(s.conns) / time.Duration(s.rate)
@@ -92,7 +94,7 @@ func (s settings) requests(w way) (samples, error) {
 }
 
 // client sends a request each period, and takes the answers in their order.
-func (s settings) client(conn net.Conn, period time.Duration) (samples, error) {
+func (s settings) client(conn net.Conn, period time.Duration) (samples.Times, error) {
 	defer conn.Close()
 	count := int(s.latency / period)
 	sent := make(chan time.Time, count)
@@ -112,7 +114,7 @@ func (s settings) client(conn net.Conn, period time.Duration) (samples, error) {
 		}
 		failed <- nil
 	}()
-	var times samples
+	var times samples.Times
 	answer := make([]byte, s.size)
 	for at := range sent {
 		if _, err := io.ReadFull(conn, answer); err != nil {

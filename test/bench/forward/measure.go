@@ -10,27 +10,16 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
-
-// samples are measured times.
-type samples []time.Duration
-
-// quantile returns the sample below which a part q of the samples lies.
-func (s samples) quantile(q float64) time.Duration {
-	if len(s) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
-}
 
 // figures are the results of one way.
 type figures struct {
-	times samples
+	times samples.Times
 	bytes int64
 	// requesting and streaming are the forwarder's processor time.
 	requesting, streaming time.Duration
@@ -90,9 +79,9 @@ func (s settings) print(ctx context.Context, ways []way, results []figures) {
 	direct := results[0].times
 	for i, w := range ways {
 		f := results[i]
-		p50, p99 := f.times.quantile(.5), f.times.quantile(.99)
+		p50, p99 := f.times.Quantile(.5), f.times.Quantile(.99)
 		fmt.Printf("| %s | %d | %d | %d | %d | %d | %.1f | %.0f | %.0f |\n", w.name, len(f.times), p50.Microseconds(), p99.Microseconds(),
-			(p50 - direct.quantile(.5)).Microseconds(), (p99 - direct.quantile(.99)).Microseconds(),
+			(p50 - direct.Quantile(.5)).Microseconds(), (p99 - direct.Quantile(.99)).Microseconds(),
 			float64(f.requesting.Microseconds())/float64(len(f.times)),
 			float64(f.bytes)/1e6/(time.Duration(s.rounds)*s.throughput).Seconds(),
 			float64(f.streaming.Milliseconds())/(float64(f.bytes)/1e9))
