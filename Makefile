@@ -32,6 +32,7 @@ SEED ?=
 SOAK ?= 2m
 V ?=
 ROUNDS ?= 1000
+ROWS ?= .+
 PKG ?=
 
 ##@ The two commands of a fresh machine
@@ -80,6 +81,11 @@ e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duratio
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+
+.PHONY: rollouts
+rollouts: install ## The table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
+	@mkdir -p out/e2e
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachKindKeepsThePromisesOfRollouts$$' -rows='$(ROWS)'
 
 .PHONY: pause
 pause: ## A virtual machine that is paused; KERNEL=/boot/vmlinuz-… and qemu-system-x86 are yours to bring.

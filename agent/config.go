@@ -29,6 +29,8 @@ type API interface {
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
 	// PatchPodStatus returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
+	// ReadPod returns the pod as it is now.
+	ReadPod(ctx context.Context, pod string) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 

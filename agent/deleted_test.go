@@ -5,6 +5,7 @@ package agent
 
 import (
 	"cmp"
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,6 +22,66 @@ func (p *pod) delete() {
 	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
 }
 
+// A controller deletes all pods at once, and the holder's application ends first.
+func TestDeletedStandbyStartsNothingAfterARelease(t *testing.T) {
+	for name, delay := range map[string]struct{ check, write time.Duration }{
+		"the check ends first": {write: 500 * time.Millisecond},
+		"the write ends first": {check: 500 * time.Millisecond},
+	} {
+		for _, slots := range [][]string{{theSlot}, {"lock.a", theSlot}} {
+			t.Run(fmt.Sprintf("%s, %d slots", name, len(slots)), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					all := func(c *Config) { c.Slots = slots }
+					w.free(slots...)
+					b := w.start("b", all)
+					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+					w.within(time.Second, "child runs", func() bool { return b.running("s2") })
+					a := w.start("a", all)
+					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					w.pass(10 * time.Second)
+					a.delete()
+					answered := make(chan struct{})
+					a.link.set(func(l *link) { l.delay, l.withheld = delay.check, answered })
+					time.AfterFunc(delay.write, func() { close(answered) })
+					b.gates.end("s2")
+					w.pass(time.Minute)
+					assert.Empty(t, a.gates.given())
+					for _, slot := range slots {
+						assert.Empty(t, w.server.lease(slot).Holder, "a pod that stays may take the slot")
+					}
+				})
+			})
+		}
+	}
+}
+
+// The API server stores the acquiring write, and delays the check of the deletion.
+func TestGrantWaitsShortlyForTheDeletionCheck(t *testing.T) {
+	for name, test := range map[string]struct {
+		slow func(l *link)
+		want time.Duration
+	}{
+		"answered at once":  {func(*link) {}, 0},
+		"answered later":    {func(l *link) { l.delay = 300 * time.Millisecond }, 300 * time.Millisecond},
+		"refused":           {func(l *link) { l.noStatus = true }, 0},
+		"not answered ever": {func(l *link) { l.delay = time.Hour }, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a")
+				w.pass(10 * time.Second)
+				a.link.set(test.slow)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				took := w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
+				assert.InDelta(t, test.want.Seconds(), took.Seconds(), 0.05)
+				w.pass(time.Minute)
+				assert.Len(t, a.gates.shim("s1").ran, 1, "the hold goes on")
+			})
+		})
+	}
+}
+
 // If the kubelet's SIGTERM comes too early, a shim keeps waiting in a pod that is about
 // to end.
 func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
@@ -33,9 +94,10 @@ func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
 		w.pass(time.Second)
 		a.delete()
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // too long for the check
 		b.gates.end("s2")
-		w.within(time.Second, "nobody can know yet", func() bool { return a.running("s1") })
-		w.within(time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
+		w.within(2*time.Second, "nobody can know yet", func() bool { return a.running("s1") })
+		w.within(10*time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
 		assert.Equal(t, []string{show.ReasonPodDeleted + " 30s"}, a.gates.told(), "the container ends, with the child's own exit code")
 		w.pass(20 * time.Second)
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "the whole grace, as if the kubelet had asked")
@@ -145,6 +207,7 @@ func TestGatePodKeepsTheSlotAfterDeletion(t *testing.T) {
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })
 		w.pass(time.Second)
 		a.delete()
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // too long for the check
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		require.True(t, a.agent.unit.deletion.known)

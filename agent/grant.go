@@ -19,8 +19,9 @@ func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
 	// A first grant waits until a renewal has followed every leap that the agent has
-	// heard of. Some gates neither report leaps nor freeze a child.
-	if h.unit.stays() && s.Confirmed >= h.unit.leaps {
+	// heard of. Some gates neither report leaps nor freeze a child. A first grant also waits
+	// for the check of the pod's deletion.
+	if h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open() {
 		for _, r := range h.grantable() {
 			wake = min(wake, h.give(s, r))
 		}

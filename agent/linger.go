@@ -9,7 +9,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 const (
@@ -67,7 +66,7 @@ func (l *loop) askGrace(ctx context.Context) {
 	for ctx.Err() == nil {
 		sent := c.Clock()
 		bounded, cancel := context.WithTimeout(ctx, budget.RequestTimeout)
-		pod, err := c.API.PatchPodStatus(bounded, c.PodName, show.Anything)
+		pod, err := c.API.ReadPod(bounded, c.PodName)
 		cancel()
 		if err == nil {
 			l.posts.post(ctx, func(time.Duration) { l.learn(sent, pod) })

@@ -62,6 +62,9 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 			q.unit.shims.Forget(q.unit.claim.Named)
 		}
 		q.write(ctx, a)
+		if !a.Resumed {
+			q.checkDeletion(ctx, a.Record.Hold)
+		}
 	case claim.Renew, claim.Release:
 		q.write(ctx, a)
 	}
@@ -70,6 +73,24 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 func (q *requests) write(ctx context.Context, a claim.Action) {
 	l := leaseOf(q.leases[a.Slot], a.Record)
 	q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.UpdateLease(ctx, l) })
+}
+
+// checkDeletion asks the API server whether the pod is being deleted, beside an acquiring
+// write of the hold. The check and the write take one round trip, so the grant comes no
+// later. An API server that stores the write also answers the check. If it does not, the
+// pause between two retries bounds the wait.
+func (q *requests) checkDeletion(ctx context.Context, hold string) {
+	u := q.unit
+	number := u.deletion.begin()
+	q.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, min(q.timeout, u.self.Budget.Retry))
+		defer cancel()
+		pod, err := u.config.API.ReadPod(bounded, u.config.PodName)
+		if err != nil {
+			u.config.Log.Debug("deletion is not known", "hold", hold, "err", err)
+		}
+		q.posts.post(ctx, func(time.Duration) { u.deletion.end(number, hold, err == nil && pod.Deleted) })
+	})
 }
 
 // send sends a request and hands its answer to the claim.

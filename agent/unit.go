@@ -193,33 +193,6 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// deletion has the API server's answers about the pod's deletion.
-//
-// A kubelet ends its containers by itself. But a signal that comes before the process
-// exists is lost, and then the container stays until the grace is over. So a pod that
-// knows of its deletion begins no hold. A hold that began just before is given back,
-// and a longer hold continues.
-type deletion struct {
-	// known reports that the pod is being deleted.
-	known bool
-	// asked is the hold under which the API server answered last.
-	asked string
-	// seen is the hold under which its first answer reported the deletion.
-	seen string
-}
-
-// note notes an answer to a request that the agent sent under the hold; empty for none.
-func (d *deletion) note(hold string, deleted bool) {
-	d.known = d.known || deleted
-	if hold == "" || hold == d.asked {
-		return
-	}
-	d.asked = hold
-	if deleted {
-		d.seen = hold
-	}
-}
-
 // linger is the end of a deleted standby. Nodes send connections to a deleted pod until all
 // of them know of its deletion.
 type linger struct {

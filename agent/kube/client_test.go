@@ -335,7 +335,7 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 		PatchPodStatus(t.Context(), "p", nil)
 	require.NoError(t, err)
 	assert.Equal(t, Pod{ResourceVersion: "8", Deleted: true}, pod)
-	_, err = serve(t, 403, "").PatchPodStatus(t.Context(), "p", nil)
+	_, err = serve(t, 403, "").ReadPod(t.Context(), "p")
 	require.ErrorIs(t, err, ErrForbidden)
 	_, err = serve(t, 200, `{"kind":"Pod"}`).PatchPodStatus(t.Context(), "p", nil)
 	assert.ErrorIs(t, err, ErrMalformed)

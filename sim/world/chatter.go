@@ -14,7 +14,7 @@ import (
 const (
 	// mostOfLease bounds the requests for each slot. An agent sends two a second at most,
 	// and its clock may be a twelfth too fast: 130. After a pause an agent may send 20 more
-	// at once.
+	// at once. The agent reads its pod beside a write, so the bound holds for these reads.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
 	// At most 19 attempts fail: 7 while the pauses grow to ten seconds, then one each five

@@ -221,8 +221,18 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 }
 
 // PatchPodStatus implements agent.API.
-func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (is kube.Pod, err error) {
-	raw, err := c.do(ctx, "patch", func() ([]byte, error) {
+func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube.Pod, error) {
+	return c.patch(ctx, "patch", patch)
+}
+
+// ReadPod implements agent.API. The agent may patch its pod meanwhile, so the kinds of
+// these requests differ.
+func (c *clientOf) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+	return c.patch(ctx, "patch "+pod, []byte("{}"))
+}
+
+func (c *clientOf) patch(ctx context.Context, op string, patch []byte) (is kube.Pod, err error) {
+	raw, err := c.do(ctx, op, func() ([]byte, error) {
 		if !c.pod.object && c.pod.gate == api.GateReadiness {
 			return nil, status(404, "NotFound", "Pod "+c.pod.name)
 		}

@@ -261,6 +261,14 @@ func TestBrokenRevisionStalls(t *testing.T) { rollouts.TestBrokenRevisionStalls(
 func TestBrokenRevisionOfOneReplicaStalls(t *testing.T) {
 	rollouts.TestBrokenRevisionOfOneReplicaStalls(t)
 }
+func TestGoodRolloutStopsTheApplicationRarely(t *testing.T) {
+	rollouts.TestGoodRolloutStopsTheApplicationRarely(t)
+}
+func TestScaledDownStandbyStartsNothing(t *testing.T) { rollouts.TestScaledDownStandbyStartsNothing(t) }
+func TestEachKindKeepsThePromisesOfRollouts(t *testing.T) {
+	rollouts.TestEachKindKeepsThePromisesOfRollouts(t)
+}
+func TestEachBrokenVersionStalls(t *testing.T) { rollouts.TestEachBrokenVersionStalls(t) }
 
 // Tests of package traffic.
 

@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
 )
 
 // TestMain connects to the cluster once for the tests of all folders.
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestTwoPodsNeverRunDespiteDeletionsAndKills")
+	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")

@@ -4,13 +4,7 @@
 package rollouts
 
 import (
-	"bufio"
-	"context"
-	"io"
-	"os"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 
-	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
@@ -103,8 +97,9 @@ func stalls(t *testing.T, name string, replicas int32) {
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+name, kubectl.RolloutTimeout)
 	olds := names(h.Pods(name))
 	require.Len(t, olds, int(replicas))
-	c := connect(h.Space, h.Lab, app.Service(h.Space, a))
+	service := app.Service(h.Space, a)
 
+	requests := connect(h, service)
 	before := record.Now()
 	args(h, "-exit-code=1", "-run-for=1ms")
 	out, err := kubectl.Run(h.Space, "", "rollout", "status", "deployment/"+name, "--timeout="+stalled.String())
@@ -117,12 +112,12 @@ func stalls(t *testing.T, name string, replicas int32) {
 		return now != nil && slices.Contains(olds, now.Pod)
 	})
 	h.Await(space.Soon, "the old pods alone are Ready", func() bool { return slices.Equal(olds, readyPods(h)) })
-	answered, lost := c.seen()
-	t.Logf("broken version: %d turns, %d connections answered, lost %q", len(turns), answered, lost)
-	assert.Greater(t, answered, 1000)
-	assert.LessOrEqual(t, len(lost), 2*mostLost*len(turns))
+	seen := requests.Stop()
+	t.Logf("broken version: %d turns, %d connections answered, slowest %v, lost %q", len(turns), seen.Answered, seen.Slowest, seen.Failed)
+	assert.Greater(t, seen.Answered, 1000)
+	assert.LessOrEqual(t, len(seen.Failed), 2*mostLost*len(turns))
 
-	c.forget()
+	requests = connect(h, service)
 	mended := record.Now()
 	args(h, "-start-delay=200ms")
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+name, kubectl.RolloutTimeout)
@@ -131,84 +126,15 @@ func stalls(t *testing.T, name string, replicas int32) {
 	h.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(h.Pods(name)) == int(replicas) })
 	assert.Equal(t, good[0].ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
 	assert.NotEmpty(t, lease.Hold(h.Space, lease.OfDeployment(name)))
-	answered, lost = c.seen()
-	t.Logf("good version: %d connections answered, lost %q", answered, lost)
-	assert.LessOrEqual(t, len(lost), 2*mostLost)
+	seen = requests.Stop()
+	t.Logf("good version: %d connections answered, slowest %v, lost %q", seen.Answered, seen.Slowest, seen.Failed)
+	assert.LessOrEqual(t, len(seen.Failed), 2*mostLost)
 }
 
-// connecting opens a connection to the address every 10 ms, and prints a line for each:
-// "ok", or what went wrong. The end of its input ends it.
-const connecting = `
-pause=200
-while [ $pause -gt 128 ]; do
-	reply=refused
-	if { exec 3<>"/dev/tcp/$1/80"; } 2>/dev/null; then
-		reply=cut
-		printf 'GET / HTTP/1.0\r\n\r\n' >&3 2>/dev/null
-		IFS= read -r -t 20 reply <&3 2>/dev/null
-		exec 3>&-
-	fi
-	case $reply in *' 200 '*) echo ok ;; *) echo "lost: $reply" ;; esac
-	read -r -t 0.01
-	pause=$?
-done`
-
-// client opens connections through a Service, from a node of the test cluster.
-type client struct {
-	mu sync.Mutex
-	// answered counts the connections with an answer, lost has the others.
-	answered int
-	lost     []string
-}
-
-// connect starts a client, which ends with the test.
-func connect(s *space.Space, l *lab.Cluster, service *corev1.Service) *client {
-	c, done := &client{}, make(chan struct{})
-	input, end := io.Pipe()
-	reader, writer := io.Pipe()
-	go func() {
-		ctx := context.WithoutCancel(s.Context()) // a killed command would leave its children
-		writer.CloseWithError(l.Exec(ctx, l.Nodes()[0], input, writer, os.Stderr, "bash", "-c", connecting, "connect", service.Spec.ClusterIP))
-	}()
-	go func() {
-		defer close(done)
-		for scanner := bufio.NewScanner(reader); scanner.Scan(); {
-			c.note(scanner.Text())
-		}
-	}()
-	s.Cleanup(func() {
-		assert.NoError(s, end.Close())
-		<-done
-	})
-	s.Await(space.StartTimeout, "the Service answers", func() bool {
-		answered, _ := c.seen()
-		return answered > 0
-	})
-	c.forget()
-	require.Empty(s, c.lost)
+// connect starts a client that opens a connection through the Service every 10 ms.
+func connect(h *holder.Holder, service *corev1.Service) *client.Client {
+	h.Helper()
+	c := client.Start(h.Space, h.Lab, h.Lab.Nodes()[0], client.Anew, service.Spec.ClusterIP)
+	h.Await(space.StartTimeout, "the Service answers", c.Answered)
 	return c
-}
-
-func (c *client) note(line string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if strings.HasPrefix(line, "ok") {
-		c.answered++
-		return
-	}
-	c.lost = append(c.lost, line)
-}
-
-// seen returns how many connections had an answer, and how the others ended.
-func (c *client) seen() (answered int, lost []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.answered, append([]string(nil), c.lost...)
-}
-
-// forget begins to count anew.
-func (c *client) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.answered, c.lost = 0, nil
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,17 @@ type Summary struct {
 	// Failed has an error for each connection without a whole answer.
 	Failed  []string
 	Slowest time.Duration
+}
+
+// Refused returns the number of connections that were refused. The other failed ones were
+// cut, or had no answer in time.
+func (s Summary) Refused() (count int) {
+	for _, failed := range s.Failed {
+		if strings.Contains(failed, "connection refused") {
+			count++
+		}
+	}
+	return count
 }
 
 // Run sends requests to the address until its input ends, and prints the summary. Each

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -63,4 +64,17 @@ func TestBrokenConnectionIsReportedOnce(t *testing.T) {
 	require.NoError(t, json.Unmarshal(out.Bytes(), &sum))
 	assert.Len(t, sum.Failed, 1)
 	assert.Zero(t, sum.Answered)
+}
+
+func TestRefusedConnectionsAreCounted(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	var out bytes.Buffer
+	r := run{address: listener.Addr().String(), out: &out}
+	r.anew()
+	r.requests.Wait()
+	r.note(time.Now(), io.ErrUnexpectedEOF)
+	assert.Len(t, r.sum.Failed, 2)
+	assert.Equal(t, 1, r.sum.Refused())
 }

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollouts
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/workload"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// TestGoodRolloutStopsTheApplicationRarely has a Recreate and other strategies that delete
+// an old pod before they make a new one.
+func TestGoodRolloutStopsTheApplicationRarely(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	for _, name := range []string{"deployment-3-recreate", "deployment-3-no-surge", "statefulset-3", "statefulset-3-parallel"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := space.New(t)
+			w := workload.Start(s, workload.Named(s, name, 2), first, grace)
+			began := record.Now()
+			w.Apply(good)
+			require.NoError(t, w.Finishes(goes))
+			w.AwaitVersion(good)
+			app.AwaitRunning(s, w.App, space.Soon)
+			stops, vacant := w.Stops(began)
+			t.Logf("%d stops, the longest for %v", stops, vacant)
+			assert.GreaterOrEqual(t, stops, 1)
+			assert.LessOrEqual(t, stops, w.Kind.Stops)
+			assert.Equal(t, good.Name, w.Runs())
+		})
+	}
+}
+
+// scalings is how often the test scales to zero. A standby that starts its application in
+// a deleted pod does so now and then.
+const scalings = 3
+
+func TestScaledDownStandbyStartsNothing(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("scaled")
+	h := holder.Deploy(t, a, "it needs the record")
+	ready := func() {
+		t.Helper()
+		kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
+	}
+	pods := func(count int) {
+		t.Helper()
+		h.Await(space.StartTimeout, "the other pods are gone", func() bool { return len(h.Pods(a.Name)) == count })
+	}
+	ready()
+	app.Scale(h.Space, a, 1)
+	pods(1)
+	app.Scale(h.Space, a, 3)
+	ready()
+	assert.Len(t, h.Record(a.Name), 1, "the holder stays")
+	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
+	for i := range scalings {
+		app.Scale(h.Space, a, 0)
+		pods(0)
+		assert.Len(t, h.Record(a.Name), i+1, "a standby has started its application")
+		app.Scale(h.Space, a, 3)
+		ready()
+		app.AwaitRunning(h.Space, a, space.Soon)
+	}
+}

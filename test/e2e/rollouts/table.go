@@ -1,0 +1,235 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollouts
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/workload"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// Rows is a regular expression for the kinds of workloads in the table; empty for none.
+var Rows string
+
+var (
+	first = workload.Version{Name: "first"}
+	good  = workload.Version{Name: "good", Args: []string{"-start-delay=200ms"}}
+)
+
+const (
+	// goes is longer than a good rollout. The holder serves for a minute before its yield,
+	// and possibly another pod for a minute before that.
+	goes = 170 * time.Second
+	// serves is longer than a machine stalls an application, which then seems to be dead.
+	serves = 5 * time.Second
+	// shown bounds the lost connections at both ends of an event that the log has.
+	shown = 5
+	// waits is the time in which a stalled rollout would go on, if it went on.
+	waits = 20 * time.Second
+)
+
+// table has the rows that were measured.
+type table struct {
+	mu   sync.Mutex
+	rows []row
+}
+
+// row has the figures of one event in the life of a workload.
+type row struct {
+	kind, event string
+	seen        client.Summary
+	stops       int
+	vacant      time.Duration
+	rollout     string
+	serves      string
+}
+
+// TestEachKindKeepsThePromisesOfRollouts prints one table, and takes ten minutes. So make
+// rollouts runs the test, and make test does not.
+func TestEachKindKeepsThePromisesOfRollouts(t *testing.T) {
+	if Rows == "" {
+		t.Skip("make rollouts runs it")
+	}
+	l := cluster.NeedLab(t, "it needs the record, and a client on a node")
+	chosen, err := regexp.Compile("^(" + Rows + ")$")
+	require.NoError(t, err)
+	all, matched := &table{}, 0
+	t.Cleanup(func() { all.print() })
+	for _, kind := range workload.Kinds() {
+		if !chosen.MatchString(kind.Name) {
+			continue
+		}
+		matched++
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel()
+			s := space.New(t)
+			w := workload.Start(s, kind, first, 0)
+			p := &play{Workload: w, lab: l, service: app.Service(s, w.App), table: all}
+			p.rollsOut()
+			p.losesItsHolder()
+			p.yields()
+			p.breaks()
+		})
+	}
+	require.NotZero(t, matched, "no kind of workload matches %q", Rows)
+}
+
+// play takes one workload through the events of the table.
+type play struct {
+	*workload.Workload
+	lab     *lab.Cluster
+	service *corev1.Service
+	table   *table
+}
+
+// during measures an event, which returns what became of the rollout.
+func (p *play) during(event string, happens func(began time.Duration) (rollout string)) row {
+	p.Helper()
+	c := client.Start(p.Space, p.lab, p.lab.Nodes()[0], client.Anew, p.service.Spec.ClusterIP)
+	p.Await(space.StartTimeout, "the Service answers", c.Answered)
+	began := record.Now()
+	r := row{kind: p.Kind.Name, event: event, rollout: happens(began)}
+	r.seen = c.Stop()
+	p.Within(serves, func() bool { r.serves = p.Runs(); return r.serves != "" })
+	r.stops, r.vacant = p.Stops(began)
+	p.table.add(r)
+	p.log(r, began)
+	return r
+}
+
+// log logs the life of the application since the instant, and some of the connections that
+// were lost.
+func (p *play) log(r row, since time.Duration) {
+	p.Logf("%s: began at %s", r.event, time.Now().Add(since-record.Now()).Format(time.StampMilli))
+	for _, one := range p.Record(p.App.Name).Mains() {
+		if one.Last > since {
+			p.Logf("%s: %s runs from %v to %v, code %d", r.event, one.Pod, one.Start-since, one.Last-since, one.Code)
+		}
+	}
+	slices.Sort(r.seen.Failed)
+	for _, failed := range slices.Concat(r.seen.Failed[:min(shown, len(r.seen.Failed))], r.seen.Failed[max(shown, len(r.seen.Failed)-shown):]) {
+		p.Logf("%s: lost %s", r.event, failed)
+	}
+}
+
+func (p *play) rollsOut() {
+	r := p.during("good version", func(time.Duration) string {
+		p.Apply(good)
+		require.NoError(p, p.Finishes(goes))
+		p.AwaitVersion(good)
+		return "finished"
+	})
+	assert.Equal(p, good.Name, r.serves)
+	assert.GreaterOrEqual(p, r.stops, 1)
+	assert.LessOrEqual(p, r.stops, p.Kind.Stops, "a good rollout stops the application no more often")
+}
+
+func (p *play) losesItsHolder() {
+	r := p.during("holder deleted", func(began time.Duration) string {
+		holder := p.AwaitHolder(p.Slot())
+		app.DeletePod(p.Space, holder)
+		p.awaitStart(began)
+		p.Await(space.StartTimeout, "the deleted pod is gone", func() bool {
+			now := p.Pod(holder.Name)
+			return now == nil || now.UID != holder.UID
+		})
+		p.AwaitVersion(good)
+		return "-"
+	})
+	assert.Equal(p, good.Name, r.serves)
+	assert.Equal(p, 1, r.stops)
+}
+
+func (p *play) yields() {
+	r := p.during("yield", func(began time.Duration) string {
+		holder := p.AwaitHolder(p.Slot())
+		kubectl.Must(p.Space, "", "exec", holder.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
+		p.awaitStart(began)
+		p.AwaitVersion(good)
+		return "-"
+	})
+	assert.Equal(p, good.Name, r.serves)
+	assert.Equal(p, 1, r.stops)
+}
+
+// breaks applies a version that ends at once, and does not return to the old one.
+func (p *play) breaks() {
+	r := p.during("broken version", func(began time.Duration) string {
+		p.Apply(workload.Broken)
+		p.Await(goes, "the broken version has its turn", func() bool { return len(p.Failed(began)) > 0 })
+		if p.Kind.Protected {
+			p.Await(space.Soon, "the old version runs again", func() bool { return p.Runs() == good.Name })
+			p.Await(space.Soon, "the old pods are Ready", func() bool {
+				pods, ready := p.Left(good)
+				return pods > 0 && ready == pods
+			})
+		}
+		if p.Finishes(waits) == nil {
+			return "finished"
+		}
+		return "stalls"
+	})
+	if !p.Kind.Protected {
+		return
+	}
+	assert.Equal(p, "stalls", r.rollout)
+	assert.Equal(p, good.Name, r.serves)
+	_, ready := p.Left(workload.Broken)
+	assert.Zero(p, ready, "a pod of the broken version is Ready")
+}
+
+// awaitStart waits until the application has started after the instant.
+func (p *play) awaitStart(after time.Duration) {
+	p.Helper()
+	p.Await(space.StartTimeout, "the application starts", func() bool { return len(p.Starts(after)) > 0 })
+}
+
+func (t *table) add(r row) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows = append(t.rows, r)
+}
+
+// print prints the table in the order of the kinds.
+func (t *table) print() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("\nW = %v, %d CPUs, load %s, %s\n\n", api.DefaultEndpointDelay, runtime.NumCPU(),
+		strings.Join(strings.Fields(string(load))[:1], ""), time.Now().UTC().Format(time.DateOnly))
+	fmt.Println("| workload | event | answered | refused | reset | slowest | stops | longest stop | rollout | serves |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|---|")
+	for _, kind := range workload.Kinds() {
+		for _, r := range t.rows {
+			if r.kind != kind.Name {
+				continue
+			}
+			refused := r.seen.Refused()
+			fmt.Printf("| %s | %s | %d | %d | %d | %v | %d | %v | %s | %s |\n", r.kind, r.event, r.seen.Answered, refused,
+				len(r.seen.Failed)-refused, r.seen.Slowest.Round(time.Millisecond), r.stops, r.vacant.Round(time.Millisecond), r.rollout,
+				cmp.Or(r.serves, "none"))
+		}
+	}
+}

@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollouts
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/workload"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+const (
+	// turnEnds bounds the time until a turn without serving is over: the old version serves
+	// for a minute, and the turn lasts for another.
+	turnEnds = 2*time.Minute + space.Soon
+	// asksNothing is longer than the time until a holder yields.
+	asksNothing = 75 * time.Second
+	// grace is the grace of the pods in seconds, for versions that ignore their signal.
+	grace = 5
+)
+
+// probed has a readiness probe of that path.
+func probed(path string) func(*corev1.Container) {
+	return func(c *corev1.Container) {
+		c.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
+			HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromString("http")},
+		}}
+	}
+}
+
+// TestEachBrokenVersionStalls applies versions that break in other ways than by an exit at
+// once. The old version serves again after one turn, or was never stopped.
+func TestEachBrokenVersionStalls(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	ready := probed("/health/ready")
+	for _, test := range []struct {
+		name    string
+		version workload.Version
+		turns   int
+	}{
+		{"never ready", workload.Version{Edit: probed("/health/ready?host=elsewhere")}, 1},
+		{"hangs", workload.Version{Args: []string{"-start-delay=1h", "-ignore-term"}, Edit: ready}, 1},
+		{"crashes once ready", workload.Version{Args: []string{"-run-for=5s", "-exit-code=1"}, Edit: ready}, 1},
+		{"image missing", workload.Version{Edit: func(c *corev1.Container) {
+			// Without a command the webhook would look for the image, and refuse the pod.
+			name, _, _ := strings.Cut(c.Image, "@")
+			c.Image, c.Command = name+":missing", []string{"/app"}
+		}}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			old, broken := workload.Version{Name: "old", Edit: ready}, test.version
+			broken.Name = "broken"
+			s := space.New(t)
+			w := workload.Start(s, workload.Named(s, "deployment-1", 1), old, grace)
+			began := record.Now()
+			w.Apply(broken)
+			if test.turns == 0 {
+				w.Never(asksNothing, "a stop of the old version", func() bool { return len(w.Starts(began)) > 0 })
+			} else {
+				w.Await(turnEnds, "the old version runs again", func() bool {
+					return len(w.Starts(began)) > 1 && w.Runs() == old.Name
+				})
+			}
+			stops, _ := w.Stops(began)
+			assert.LessOrEqual(t, len(w.Starts(began)), 2*test.turns)
+			t.Logf("%d stops, %d starts", stops, len(w.Starts(began)))
+			require.Error(t, w.Finishes(time.Second))
+			pods, readies := w.Left(broken)
+			assert.Equal(t, 1, pods)
+			assert.Zero(t, readies, "no pod of the broken version is Ready")
+			w.Await(space.Soon, "the old pod is Ready", func() bool { _, readies := w.Left(old); return readies == 1 })
+		})
+	}
+}
