@@ -89,6 +89,8 @@ type Config struct {
 	Workload string
 	// Revision is the pod's. The zero value has no order.
 	Revision api.Revision
+	// MinReady is the time for which the pod's controller wants a new pod to be Ready.
+	MinReady time.Duration
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// Grace is the time that a yield leaves the child to stop: the pod's own grace period.

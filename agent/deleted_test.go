@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -216,6 +217,61 @@ func TestGatePodKeepsTheSlotAfterDeletion(t *testing.T) {
 		assert.True(t, a.running("s1"))
 		assert.Equal(t, a.identity(), w.holder())
 	})
+}
+
+// A hard eviction has a grace of 1 s. The kubelet stops the agent after that second, and
+// kills the application after two, which is its least. After three it kills the agent.
+func TestOneSecondOfGraceIsEnoughToRelease(t *testing.T) {
+	for name, c := range map[string]struct {
+		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
+		stops bool
+		// evicted: nobody has deleted the pod.
+		evicted bool
+		// away is the time for which the API server refuses each request then.
+		away time.Duration
+	}{
+		"the child stops":                    {stops: true},
+		"the child is killed":                {},
+		"the kubelet evicts the pod":         {evicted: true},
+		"the API server is away for a while": {away: 400 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a, b := w.start("a"), w.start("b")
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
+				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				w.pass(time.Minute)
+				if !c.evicted {
+					a.delete()
+				}
+				if !c.stops {
+					w.pass(time.Second)
+					close(a.stop)
+					w.pass(time.Second)
+					require.True(t, a.running("s1"), "the kubelet has not killed it yet")
+				}
+				if c.away > 0 {
+					a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+					time.AfterFunc(c.away, func() { a.link.set(func(l *link) { l.refuse = nil }) })
+				}
+				if c.stops {
+					a.gates.end("s1")
+				}
+				a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+				w.within(c.away+500*time.Millisecond, "the next child runs", func() bool { return b.running("s2") })
+				if c.stops {
+					close(a.stop)
+				}
+				a.endsWithin(500 * time.Millisecond)
+				assert.Equal(t, b.identity(), w.holder())
+				if !c.stops {
+					close(a.gates.shims["s1"].ended)
+				}
+			})
+		})
+	}
 }
 
 func TestDeletedStandbyDoesNotCompete(t *testing.T) {

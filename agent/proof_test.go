@@ -223,6 +223,6 @@ func TestHoldsThatAreOverAreForgotten(t *testing.T) {
 			a.agent.Yield()
 			w.within(5*time.Second, "drained", func() bool { return !a.running("s1") })
 		}
-		assert.LessOrEqual(t, a.agent.unit.shims.Begun(), 2)
+		assert.LessOrEqual(t, len(a.agent.unit.shims.Begun()), 2)
 	})
 }

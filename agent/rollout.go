@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -35,10 +36,12 @@ type parting struct{ hold, text string }
 func newRollout(c Config) *rollout {
 	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
 	_, showing := c.Gate.(Showing)
-	// A pod of several slots has no single holder to ask. A gate outside of the containers
-	// does not give the slot back within a turn. The plain rule of readiness has no order.
-	if len(c.Slots) == 1 && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
-		r.pod.Revision, r.pod.Startup = c.Revision, startup(c.Probes)
+	// A pod of several slots has no single holder to ask, and enroll makes a next Lease only
+	// for some slots. A gate outside of the containers does not give the slot back within a
+	// turn. The plain rule of readiness has no order.
+	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
+	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
+		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
 	}
 	return r
 }
@@ -71,13 +74,15 @@ func slotOf(r lease.Record) turn.Slot {
 	}
 }
 
-// standing returns what the order says about a standby that sees the slots so.
-func (r *rollout) standing(now time.Duration, views []claim.View) turn.Standby {
+// standing returns what the order says about a standby that sees the slots so. The
+// argument begun has the holds of this agent process.
+func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
 	if !r.ordered() {
 		return turn.Standby{Wake: turn.Never}
 	}
 	s := slotOf(views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
+	s.Earlier = !slices.Contains(begun, s.Hold) && s.Hold != r.parting.hold
 	return r.pod.Standby(now, s, r.waiting)
 }
 
@@ -90,8 +95,9 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 }
 
 // note notes when the holder would first have yielded to the pod. A holder that fails now
-// and then would yield only for seconds.
+// and then would yield only for seconds. A turn that failed is noted, too.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
+	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
 		r.waiting.Due = now
 	}

@@ -6,6 +6,7 @@ package agent
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +126,68 @@ func TestBrokenRevisionGivesTheSlotBack(t *testing.T) {
 		assert.Equal(t, []string{"False"}, b.readiness())
 		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness())
 	})
+}
+
+func TestTurnFailsIfAgentAndApplicationEnd(t *testing.T) {
+	simulate(t, func(w *world) {
+		_, b := w.rolling()
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		b.kill()
+		b.gates.end("s3")
+		delete(b.gates.shims, "s3")
+		b = w.start("b")
+		b.connect("s4")
+		w.within(time.Second, "an old child runs again", func() bool { return strings.HasPrefix(w.holder(), "a") })
+		w.pass(50 * time.Second)
+		assert.Equal(t, "False WaitsForItsTurn", b.ready())
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+		assert.False(t, b.running("s4"))
+	})
+}
+
+func TestTurnGoesOnIfTheAgentAloneEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		_, b := w.rolling()
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		b.kill()
+		b = w.start("b")
+		b.gates.connect(b.gates.shim("s3").report)
+		w.pass(turn.Proof + 2*time.Second)
+		assert.True(t, b.running("s3"))
+		assert.Equal(t, "True Holding", b.ready())
+		assert.Equal(t, newRevision, w.rollout().Proven)
+	})
+}
+
+func TestTurnLastsForTheTimeOfTheController(t *testing.T) {
+	const minReady = 30 * time.Second
+	simulate(t, func(w *world) {
+		a, b := w.rolling(func(c *Config) { c.MinReady = minReady })
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		w.pass(turn.Proof + time.Second)
+		assert.Equal(t, "True Holding", b.ready(), "the controller counts from here")
+		assert.Equal(t, oldRevision, w.rollout().Proven)
+		b.gates.end("s3")
+		w.within(200*time.Millisecond, "the old child runs again", func() bool { return a.running("s1") })
+		b.gates.report("s3", func(r *gate.Report) { r.Dead = true })
+		b.connect("s4")
+		w.within(2*time.Minute, "the second turn", func() bool { return b.running("s4") })
+		w.pass(turn.Proof + minReady + time.Second)
+		assert.Equal(t, newRevision, w.rollout().Proven)
+	})
+}
+
+func TestSlotWithoutANextLeaseHasNoOrder(t *testing.T) {
+	c := Config{PodName: "b", PodUID: "u", Readiness: api.ReadinessForward, Revision: newRevision}
+	for slot, ordered := range map[string]bool{
+		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
+	} {
+		c.Slots = []string{slot}
+		assert.Equal(t, ordered, newRollout(c).ordered(), slot)
+	}
 }
 
 func TestTurnWithoutServingEnds(t *testing.T) {

@@ -147,6 +147,8 @@ type link struct {
 	deleted bool
 	// graceEnds is the instant at which the deleted pod's grace is over.
 	graceEnds time.Time
+	// cost is the deletion cost that a person has set.
+	cost string
 }
 
 func (l *link) set(f func(l *link)) {
@@ -351,7 +353,7 @@ func (l *link) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 // version, and does not store a patch that changes nothing.
 func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
-	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted, GraceLeft: max(0, time.Until(l.graceEnds))}
+	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted, GraceLeft: max(0, time.Until(l.graceEnds)), DeletionCost: l.cost}
 	var fields struct {
 		Metadata map[string]any `json:"metadata,omitempty"`
 		Status   any            `json:"status,omitempty"`

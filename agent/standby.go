@@ -28,9 +28,10 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		until := s.loop.linger(ctx)
 		views := s.unit.claim.Views()
 		r.see(s.loop.now, views, s.unit.whole())
-		standing := r.standing(s.loop.now, views)
+		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
 		r.note(s.loop.now, standing)
 		facts := s.unit.facts()
+		facts.Compete = facts.Compete && !standing.Failed
 		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)
 		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {

@@ -39,6 +39,33 @@ func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
+func TestDeletionCostOfAPersonStays(t *testing.T) {
+	for cost, want := range map[string][]string{
+		"":                     {api.HolderDeletionCost, "null"},
+		api.HolderDeletionCost: {api.HolderDeletionCost, "null"},
+		"100":                  {"absent", "absent"},
+		"0":                    {"absent", "absent"},
+	} {
+		simulate(t, func(w *world) {
+			l := &link{server: w.server, cost: cost}
+			p := &pod{world: w, link: l}
+			s := l.status(w)
+			for i, hold := range []string{"h", ""} {
+				s.Show(show.Appearance{Ready: hold != "", Reason: "any", Hold: hold})
+				w.pass(time.Second)
+				is := "absent"
+				if written, ok := p.looks().Metadata.Annotations[api.DeletionCostAnnotation]; ok {
+					is = "null"
+					if written != nil {
+						is = *written
+					}
+				}
+				assert.Equal(t, want[i], is, "cost %q, hold %q", cost, hold)
+			}
+		})
+	}
+}
+
 // The next hold has an equal status, so the API server stores nothing for it.
 func TestEqualStatusOfANewHoldChangesNothing(t *testing.T) {
 	simulate(t, func(w *world) {

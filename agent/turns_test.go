@@ -131,7 +131,7 @@ func TestPodAsksBehindAHolderThatFlaps(t *testing.T) {
 			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}
 		r.see(now, v, true)
-		s := r.standing(now, v)
+		s := r.standing(now, v, nil)
 		r.note(now, s)
 		asked = asked || s.Asks
 	}

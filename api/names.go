@@ -138,6 +138,8 @@ const (
 	ReasonReleased = "Released"
 	// ReasonChildRunning: a pod does not compete, because of a child of an earlier hold.
 	ReasonChildRunning = "ChildOfEarlierHold"
+	// ReasonWaitsForItsTurn: a pod of a newer revision may not ask the holder yet.
+	ReasonWaitsForItsTurn = "WaitsForItsTurn"
 	// Draining begins, or follows a colon in, the message of an Event by which a hold ends.
 	Draining = "draining"
 )

@@ -37,6 +37,8 @@ type RunArgs struct {
 	Workload string
 	// Revision is the pod template that the pod was made from. The zero value has no order.
 	Revision Revision
+	// MinReady is the minReadySeconds of the pod's controller.
+	MinReady time.Duration
 	// InitContainers are the gated init containers.
 	InitContainers []string
 	// Install is the path to which the agent copies its binary; empty means nowhere.
@@ -125,6 +127,9 @@ var runArguments = arguments[RunArgs]{
 			return err
 		},
 	},
+	durationArg("min-ready", "for how long a new pod has to be Ready, by its controller",
+		func(r *RunArgs) *time.Duration { return &r.MinReady }).
+		written(func(r RunArgs) bool { return r.MinReady != 0 }),
 	namesArg("init-containers", "gated init containers, comma-separated",
 		func(r *RunArgs) *[]string { return &r.InitContainers }).written(func(r RunArgs) bool { return len(r.InitContainers) > 0 }),
 	textArg("install", "where the binary is copied to, for gated containers; empty: nowhere",

@@ -38,10 +38,19 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 		warnings.Add(reason.RolloutStalls, "a StatefulSet replaces a pod only when the one before is Ready")
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
 		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
+	case kind == "Deployment" && replicas == 1 && takesTurn(request):
+		// The one new pod takes its turn, and is Ready then.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}
 	return warnings
+}
+
+// takesTurn reports whether a pod of a new revision takes a turn before the old pod is
+// deleted. The agent of such a pod has one slot, and the holder is not the only Ready pod.
+func takesTurn(request api.Request) bool {
+	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
+	return request.Standbys() == api.ReadinessForward && request.Ordered() && len(request.Slots(workload)) == 1
 }
 
 // allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at

@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestGetIsConsistentAndAuthenticated(t *testing.T) {
@@ -335,6 +337,10 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 		PatchPodStatus(t.Context(), "p", nil)
 	require.NoError(t, err)
 	assert.Equal(t, Pod{ResourceVersion: "8", Deleted: true}, pod)
+	pod, err = serve(t, 200, `{"metadata":{"resourceVersion":"9","annotations":{"`+api.DeletionCostAnnotation+`":"7"}}}`).
+		PatchPodStatus(t.Context(), "p", nil)
+	require.NoError(t, err)
+	assert.Equal(t, Pod{ResourceVersion: "9", DeletionCost: "7"}, pod)
 	_, err = serve(t, 403, "").ReadPod(t.Context(), "p")
 	require.ErrorIs(t, err, ErrForbidden)
 	_, err = serve(t, 200, `{"kind":"Pod"}`).PatchPodStatus(t.Context(), "p", nil)

@@ -25,6 +25,8 @@ type Pod struct {
 	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock. The
 	// error is less than a second. GraceLeft is zero if the answer does not say.
 	GraceLeft time.Duration
+	// DeletionCost is what the pod costs a ReplicaSet to delete; empty for no annotation.
+	DeletionCost string
 }
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
@@ -59,6 +61,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 		ResourceVersion: answer.Metadata.ResourceVersion,
 		Deleted:         answer.Metadata.DeletionTimestamp != "",
 		GraceLeft:       answer.graceLeft(response.Header.Get("Date")),
+		DeletionCost:    answer.Metadata.Annotations.DeletionCost,
 	}, nil
 }
 
@@ -74,6 +77,9 @@ type podAnswer struct {
 		// DeletionTimestamp is the instant at which the grace is over.
 		DeletionTimestamp          string
 		DeletionGracePeriodSeconds int64
+		Annotations                struct {
+			DeletionCost string `json:"controller.kubernetes.io/pod-deletion-cost"` // api.DeletionCostAnnotation
+		}
 	}
 }
 

@@ -4,6 +4,7 @@
 package proof
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -15,8 +16,8 @@ func (s *Shims) Last(id gate.ShimID) (gate.Report, bool) { return s.list.last(id
 // Reports returns the last report of each shim, the shim that started first at first.
 func (s *Shims) Reports() []gate.Report { return slices.Clone(s.list) }
 
-// Begun returns how many holds of this process the package remembers.
-func (s *Shims) Begun() int { return len(s.begun) }
+// Begun returns the holds of this agent process that the package remembers.
+func (s *Shims) Begun() []string { return slices.Collect(maps.Keys(s.begun)) }
 
 // Proven reports whether no child of the hold can be alive.
 func (s *Shims) Proven(hold string) bool {

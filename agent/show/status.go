@@ -20,7 +20,7 @@ type Appearance struct {
 	Ready           bool
 	Reason, Message string
 	// Hold is the hold that the pod has; empty for none. A pod with a hold has the
-	// label, and costs most to delete.
+	// label, and costs most to delete, unless a person has set another cost.
 	Hold string
 }
 
@@ -119,7 +119,7 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 		return err
 	}
 	s.config.Asked(ctx, want.Hold, pod.Deleted)
-	patch, err := want.patch(pod.ResourceVersion, since)
+	patch, err := want.patch(pod, since)
 	if err != nil {
 		return err
 	}
@@ -138,9 +138,9 @@ func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
 }
 
-// patch returns a strategic merge patch. The API server merges conditions by their
-// type, and null removes a key.
-func (a Appearance) patch(version string, since time.Time) ([]byte, error) {
+// patch returns a strategic merge patch of the pod. The API server merges conditions by
+// their type, and null removes a key. A cost that a person has set stays.
+func (a Appearance) patch(pod kube.Pod, since time.Time) ([]byte, error) {
 	value := func(v string) any {
 		if a.Hold == "" {
 			return nil
@@ -151,12 +151,15 @@ func (a Appearance) patch(version string, since time.Time) ([]byte, error) {
 	if a.Ready {
 		ready = "True"
 	}
+	metadata := map[string]any{
+		"resourceVersion": pod.ResourceVersion,
+		"labels":          map[string]any{api.RoleLabel: value(api.RoleHolder)},
+	}
+	if pod.DeletionCost == "" || pod.DeletionCost == api.HolderDeletionCost {
+		metadata["annotations"] = map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)}
+	}
 	return json.Marshal(map[string]any{
-		"metadata": map[string]any{
-			"resourceVersion": version,
-			"labels":          map[string]any{api.RoleLabel: value(api.RoleHolder)},
-			"annotations":     map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)},
-		},
+		"metadata": metadata,
 		"status": map[string]any{"conditions": []any{map[string]any{
 			"type":               api.ReadyCondition,
 			"status":             ready,

@@ -28,11 +28,12 @@ type Hold struct {
 	Resumed bool
 	// Rollout is what the Lease says.
 	Rollout Rollout
-	// Serves: the application runs and passes its probes, since the instant Serving.
-	Serves  bool
-	Serving time.Duration
-	Paused  bool
-	Ask     Ask
+	// Serves: the application runs and passes its probes, since the instant Serving. If
+	// not, the application did so from Serving until Stopped; zero for never.
+	Serves           bool
+	Serving, Stopped time.Duration
+	Paused           bool
+	Ask              Ask
 }
 
 // Holder is what the order says about a holder.
@@ -64,8 +65,9 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	r = p.timed(now, wall, h, r, &holding)
 	holding.Rollout = r
 	if r.inTurn(h.ID) {
-		holding.Proving = true
-		holding.Message = p.turnOf(r)
+		if holding.Proving = !h.passed(now, Proof, &holding); holding.Proving {
+			holding.Message = p.turnOf(r)
+		}
 		holding.Failed = p.failed(now, h, &holding)
 	}
 	if h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) && r.Yields == Now {
@@ -95,7 +97,7 @@ func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 // start is not a first one.
 func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout
-	if !h.passed(now, Proof, to) {
+	if !h.passed(now, p.provenAfter(), to) {
 		return r
 	}
 	r.Yielder, r.From = "", api.Revision{}
@@ -105,7 +107,7 @@ func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 			r.Start = min(h.Serving-h.Since, longestTurn).Truncate(time.Millisecond)
 		}
 	}
-	if h.passed(now, Proof+Forget, to) {
+	if h.passed(now, p.provenAfter()+Forget, to) {
 		r = r.forgotten(p.Revision)
 	}
 	return r
@@ -154,9 +156,14 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 }
 
 // failed reports whether a turn has lasted long enough without serving. An application
-// that serves by then is left the time to prove that it does.
+// that serves by then is left the time to prove that it does. After the pod was Ready, the
+// time begins anew, as the controller's own count does.
 func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
-	at := h.Since + p.lasts(h.Rollout.Start)
+	began := h.Since
+	if h.Stopped-h.Serving >= Proof {
+		began = h.Stopped
+	}
+	at := began + p.lasts(h.Rollout.Start)
 	if h.Serves && h.Serving < at {
 		return false // proven, or not serving, is the next decision
 	}

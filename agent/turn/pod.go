@@ -16,7 +16,14 @@ type Pod struct {
 	Revision api.Revision
 	// Startup is the time that the startup probes leave the application; zero without.
 	Startup time.Duration
+	// MinReady is the time for which the controller wants a new pod to be Ready, before it
+	// deletes an old one.
+	MinReady time.Duration
 }
+
+// provenAfter returns the time for which the revision serves before it is proven. In its
+// turn the pod is Ready after [Proof], and the controller counts from then.
+func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
 // lasts returns the longest time of a turn without serving, if the proven revision took
 // so long to start.
@@ -41,6 +48,8 @@ type Slot struct {
 	FreeAt time.Duration
 	// Since is the instant at which the agent first saw the hold.
 	Since time.Duration
+	// Earlier: the hold is not of this agent process. Only an own hold counts.
+	Earlier bool
 }
 
 // current reports whether the holder's agent wrote the order of this hold.

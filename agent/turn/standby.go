@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Look says how the order lets a pod look.
@@ -24,7 +26,7 @@ const (
 // Reasons for which a pod is not Ready.
 const (
 	ReasonAsks   = "AsksForItsTurn"
-	ReasonWaits  = "WaitsForItsTurn"
+	ReasonWaits  = api.ReasonWaitsForItsTurn
 	ReasonInTurn = "InItsTurn"
 )
 
@@ -47,6 +49,8 @@ type Standby struct {
 	TakeFrom time.Duration
 	// Asks: the pod asks for its turn. Due: the holder would yield to it.
 	Asks, Due bool
+	// Failed: the turn of the pod has failed, so the pod gives the slot back.
+	Failed bool
 	// Wake is the instant of the next decision, if nothing is seen before it.
 	Wake time.Duration
 }
@@ -95,10 +99,13 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 }
 
 // afterOwn decides for a pod whose own hold has ended, and is not released yet. An
-// application that ended before its proof must not make the pod Ready.
+// application that ended before its proof must not make the pod Ready. If the agent ended
+// together with the application, the turn has failed. After an outage of the API server
+// the turn goes on.
 func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):
+		to.Failed = s.Earlier
 		return to.notReady(ReasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
 	case p.Revision.NewerThan(s.Rollout.Proven):
 		return to.notReady(ReasonWaits, p.name()+" has ended before it was proven")

@@ -50,6 +50,12 @@ func (s Slot) turns(count int) Slot {
 	return s
 }
 
+// earlier returns the slot as a new agent process sees it.
+func earlier(s Slot) Slot {
+	s.Earlier = true
+	return s
+}
+
 func freed(successor string) Slot {
 	return Slot{
 		Known: true, Successor: successor, FreeAt: 100 * time.Second,
@@ -122,6 +128,10 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 			Look: NotReady, Reason: ReasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
+		"own turn of an earlier process": {pod: b1, slot: earlier(inTurn(b1)), want: Standby{
+			Look: NotReady, Reason: ReasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
+			Failed: true, TakeFrom: 1030 * time.Second, Wake: Never,
+		}},
 		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "revision 7 has ended before it was proven",
 			TakeFrom: expiry, Wake: Never,
@@ -155,6 +165,8 @@ func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
 
 func TestHolderYieldsByItsTimeOfServing(t *testing.T) {
 	const s = time.Second
+	const began = time.Hour
+	ready := Pod{Identity: "b1_u", Revision: newer, MinReady: 30 * s}
 	asks := Ask{Identity: "b1_u", Revision: newer}
 	counted := func(count int) Rollout { return Rollout{Hold: "h1", Proven: old}.with(count) }
 	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}.with(1)
@@ -172,32 +184,36 @@ func TestHolderYieldsByItsTimeOfServing(t *testing.T) {
 		failed  bool
 		wake    time.Duration // since the hold began; zero for never
 	}{
-		"serves for an instant":       {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
-		"is proven, has not rested":   {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
-		"has rested":                  {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
-		"ask is stale":                {pod: pod("a1", old), serving: 1 * s, now: 99 * s, ask: asks, seen: 16 * s, yields: Now, wake: 611 * s},
-		"ask is of an earlier hold":   {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, seen: 62 * s, yields: Now, wake: 611 * s},
-		"same revision asks":          {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"older revision asks":         {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"another workload asks":       {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"asker waits after one turn":  {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
-		"asker has waited":            {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
-		"asker waits an hour":         {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
-		"newest asks meanwhile":       {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
-		"hangs":                       {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
-		"hangs, asker has failed":     {pod: pod("a1", old), hold: Hold{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
-		"is paused":                   {pod: pod("a1", old), hold: Hold{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
-		"turn, does not serve":        {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
-		"turn, serves":                {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: Later, proving: true, wake: 11 * s},
-		"turn, has served":            {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 61 * s},
-		"turn, failed":                {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, failed: true},
-		"turn, serves just in time":   {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
-		"turn, slow as its old one":   {pod: pod("b1", newer), hold: Hold{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
-		"turn, a startup probe waits": {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
-		"turn, two rollouts":          {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
+		"serves for an instant":          {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
+		"is proven, has not rested":      {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
+		"has rested":                     {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"ask is stale":                   {pod: pod("a1", old), serving: 1 * s, now: 99 * s, ask: asks, seen: 16 * s, yields: Now, wake: 611 * s},
+		"ask is of an earlier hold":      {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, seen: 62 * s, yields: Now, wake: 611 * s},
+		"same revision asks":             {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
+		"older revision asks":            {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
+		"another workload asks":          {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
+		"asker waits after one turn":     {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
+		"asker has waited":               {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"asker waits an hour":            {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
+		"newest asks meanwhile":          {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
+		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
+		"hangs, asker has failed":        {pod: pod("a1", old), hold: Hold{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
+		"is paused":                      {pod: pod("a1", old), hold: Hold{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
+		"turn, does not serve":           {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
+		"turn, serves":                   {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: Later, proving: true, wake: 11 * s},
+		"turn, has served":               {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 61 * s},
+		"turn, failed":                   {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, failed: true},
+		"turn, serves just in time":      {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
+		"turn, slow as its old one":      {pod: pod("b1", newer), hold: Hold{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
+		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
+		"turn, Ready for the controller": {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 41 * s},
+		"turn, Ready for long enough":    {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: Later, wake: 61 * s},
+		"turn, not Ready any more":       {pod: ready, hold: Hold{Rollout: turn, Serving: began + 1*s, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
+		"turn, not Ready for too long":   {pod: ready, hold: Hold{Rollout: turn, Serving: began + 1*s, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
+		"turn, never Ready":              {pod: ready, hold: Hold{Rollout: turn, Serving: began + 1*s, Stopped: began + 9*s}, now: 60 * s, yields: Now, proving: true, failed: true},
+		"turn, two rollouts":             {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const began = time.Hour
 			h := c.hold
 			h.ID, h.Since, h.Ask = "h1", began, c.ask
 			h.Ask.Seen = began + c.now - c.seen

@@ -157,6 +157,22 @@ func TestYieldNamesHoldAndSuccessor(t *testing.T) {
 	}
 }
 
+func waitsForItsTurn(p *corev1.Pod) {
+	p.Status.Conditions[0].Status = corev1.ConditionFalse
+	p.Status.Conditions[0].Reason, p.Status.Conditions[0].Message = api.ReasonWaitsForItsTurn, "turn 2 comes later"
+}
+
+// A pod of the old version takes the slot, and so does a pod that a person names.
+func TestYieldInAStalledRollout(t *testing.T) {
+	for to, next := range map[string]string{"": "c", "b": "b"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newByHand(together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), waitsForItsTurn), waiting("c"))...)
+			b.after(t, time.Second, slot, next)
+			assert.Equal(t, exitOK, b.yield(t, yielding{to: to}, "deployment/biller"), b.err.String())
+		})
+	}
+}
+
 func TestYieldRefusesWithASentence(t *testing.T) {
 	deleted := func(p *corev1.Pod) {
 		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: noon}, []string{"a/b"}
@@ -169,13 +185,15 @@ func TestYieldRefusesWithASentence(t *testing.T) {
 		to     string
 		want   string
 	}{
-		"nobody holds":       {together(deployment(claim, claim), slotLease(slot, "", nil), waiting("b")), "", "", "nobody holds " + slot + ": there is nothing to yield"},
-		"no claim":           {deployment(nil, nil), "", "", "deployment/biller claims no slot in the namespace shop"},
-		"another elector":    {together(deployment(claim, claim), leaseOf("x"), waiting("b")), "", "", slot + " is held by x_x-uid, which is no agent of a gated pod"},
-		"paused":             {team(map[string]string{api.PausedAnnotation: "hold"}), "", "", slot + " is paused, so no pod would follow: resume it first"},
-		"holder is gone":     {together(deployment(claim, claim), slotLease(slot, "x", nil), waiting("b")), "", "", "x, which holds " + slot + ", is gone: the slot is free when it has not been renewed for 30s"},
-		"holder is deleted":  {together(deployment(claim, claim), slotLease(slot, "a", nil), edited(waiting("a"), deleted), waiting("b")), "", "", "a, which holds " + slot + ", is being deleted, and hands over as it ends"},
-		"no standby":         {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), deleted)), "", "", "no pod stands by for " + slot + ": a would stop, and start again; b is being deleted"},
+		"nobody holds":      {together(deployment(claim, claim), slotLease(slot, "", nil), waiting("b")), "", "", "nobody holds " + slot + ": there is nothing to yield"},
+		"no claim":          {deployment(nil, nil), "", "", "deployment/biller claims no slot in the namespace shop"},
+		"another elector":   {together(deployment(claim, claim), leaseOf("x"), waiting("b")), "", "", slot + " is held by x_x-uid, which is no agent of a gated pod"},
+		"paused":            {team(map[string]string{api.PausedAnnotation: "hold"}), "", "", slot + " is paused, so no pod would follow: resume it first"},
+		"holder is gone":    {together(deployment(claim, claim), slotLease(slot, "x", nil), waiting("b")), "", "", "x, which holds " + slot + ", is gone: the slot is free when it has not been renewed for 30s"},
+		"holder is deleted": {together(deployment(claim, claim), slotLease(slot, "a", nil), edited(waiting("a"), deleted), waiting("b")), "", "", "a, which holds " + slot + ", is being deleted, and hands over as it ends"},
+		"no standby":        {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), deleted)), "", "", "no pod stands by for " + slot + ": a would stop, and start again; b is being deleted"},
+		"stalled rollout": {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), waitsForItsTurn)), "", "",
+			"no pod stands by for " + slot + ": a would stop, and start again; b waits for its turn: turn 2 comes later; --to b begins its turn at once"},
 		"several hold":       {two, "semaphore/pool", "", "2 pods hold slots of semaphore/pool: name one of pod/a, pod/b"},
 		"pod does not hold":  {team(nil), "pod/b", "", "b does not hold " + slot},
 		"holds another slot": {two, "pod/a", "b", "b cannot hold next: it holds already"},

@@ -29,6 +29,9 @@ semaphore/NAME. If several pods hold, name one of them as pod/NAME.
 Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
 3 written, but in time nobody holds, or a pod other than POD.
 
+In a rollout that stalls, pods of the new version take no slot that is free for
+all. --to POD begins the turn of such a pod.
+
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] [--timeout D] SLOTS
 `
 
@@ -235,20 +238,26 @@ func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	return "does not claim " + strings.Join(h.slots, ", ")
 }
 
-// anyFit refuses if no pod stands by: the holder would stop, and start again.
+// anyFit refuses if no pod stands by that would take the slot: the holder would stop, and
+// start again. A pod that waits for its turn leaves a free slot to the old version.
 func (s *subject) anyFit(h hold) error {
 	var unfit []string
+	remedy := ""
 	for _, pod := range s.pods {
 		why := s.unfit(pod, h)
-		if why == "" {
+		said, _ := condition(pod)
+		switch {
+		case why == "" && said.Reason == api.ReasonWaitsForItsTurn:
+			why, remedy = "waits for its turn: "+said.Message, "; --to "+pod.Name+" begins its turn at once"
+		case why == "":
 			return nil
 		}
 		if identityOf(pod) != h.identity {
 			unfit = append(unfit, "; "+pod.Name+" "+why)
 		}
 	}
-	return refusal(fmt.Sprintf("no pod stands by for %s: %s would stop, and start again%s",
-		h.slots[0], podName(h.identity), strings.Join(unfit, "")))
+	return refusal(fmt.Sprintf("no pod stands by for %s: %s would stop, and start again%s%s",
+		h.slots[0], podName(h.identity), strings.Join(unfit, ""), remedy))
 }
 
 // annotate changes annotations of a slot's Lease; nil removes one. The patch compares no

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -126,6 +127,9 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	number, err := strconv.ParseInt(set.Annotations[of.number], 10, 64)
 	if err == nil && set.Spec.Selector != nil {
 		origin.Revision = revision(above, number, set.Spec.Selector.MatchLabels[of.hash])
+	}
+	if origin.Revision.Valid() {
+		origin.MinReady = time.Duration(set.Spec.MinReadySeconds) * time.Second
 	}
 	return origin, o.verify(ctx, namespace, above)
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -126,6 +127,8 @@ func TestRevisionIsTheControllersOwn(t *testing.T) {
 	db, node := controlledBy("apps/v1", "StatefulSet", "db"), controlledBy("apps/v1", "DaemonSet", "node")
 	bare := replicaSet("bare", biller, number, "3", hash, "5d4f")
 	bare.OwnerReferences = nil
+	patient := replicaSet("patient", biller, number, "3", hash, "5d4f")
+	patient.Spec.MinReadySeconds = 20
 	unselected := replicaSet("unselected", biller, number, "3", hash, "5d4f")
 	unselected.Spec.Selector = nil
 	dbRevision := storedRevision(t, "db-7c9", "app", db)
@@ -145,12 +148,15 @@ func TestRevisionIsTheControllersOwn(t *testing.T) {
 		replicaSet("spelt", biller, number, "3", hash, "5d/4f"),
 		replicaSet("foreign", controlledBy("example.com/v1", "Deployment", "biller"), number, "3", hash, "5d4f"),
 		replicaSet("ledger-old", ledger, number, "3", hash, "5d4f"),
-		bare, unselected, job, dbRevision, nodeRevision,
+		bare, unselected, patient, job, dbRevision, nodeRevision,
 		storedRevision(t, "db-unnumbered", "app", db),
 		&appsv1.Deployment{ObjectMeta: named("biller")}, &appsv1.StatefulSet{ObjectMeta: named("db")},
 		&appsv1.DaemonSet{ObjectMeta: named("node")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
 	).Build()
 	of := func(set string) *corev1.Pod { return pod("", controlledBy("apps/v1", "ReplicaSet", set)) }
+	origin, err := owners{c, c}.Origin(t.Context(), "shop", of("patient"))
+	require.NoError(t, err)
+	assert.Equal(t, 20*time.Second, origin.MinReady)
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod
 		want string

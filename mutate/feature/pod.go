@@ -5,6 +5,7 @@ package feature
 
 import (
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -23,6 +24,9 @@ type Origin struct {
 	// Revision identifies that template among those of the workload. The zero value
 	// stands for a template that its controller does not number.
 	Revision api.Revision
+	// MinReady is the time for which that controller wants a new pod to be Ready; zero if
+	// it is not known.
+	MinReady time.Duration
 }
 
 // Facts is everything that the webhook knows of a pod that claims, or of a pod template

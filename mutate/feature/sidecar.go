@@ -128,7 +128,7 @@ func (s sidecar) agentArgs() []string {
 		args.Gate = s.Request.Gate
 	}
 	if s.Request.Ordered() {
-		args.Revision = s.Revision
+		args.Revision, args.MinReady = s.Revision, s.MinReady
 	}
 	if s.Spec.HostNetwork {
 		// The ports of the node belong to no pod.

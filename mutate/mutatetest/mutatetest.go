@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,8 @@ type Facts struct {
 	Template []string `json:"template"`
 	// Revision is the pod's, as UID/NUMBER/HASH.
 	Revision string `json:"revision"`
+	// MinReadySeconds is that of the pod's controller.
+	MinReadySeconds int `json:"minReadySeconds"`
 	// Images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
@@ -81,14 +84,16 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 		return feature.Origin{}, Error("not found")
 	}
 	revision, err := api.ParseRevision(f.Revision)
+	origin := feature.Origin{Workload: *f.Group, Revision: revision, MinReady: time.Duration(f.MinReadySeconds) * time.Second}
 	if err != nil || f.Template == nil {
-		return feature.Origin{Workload: *f.Group, Revision: revision}, err
+		return origin, err
 	}
 	template := new(corev1.PodSpec)
 	for _, name := range f.Template {
 		template.Containers = append(template.Containers, corev1.Container{Name: name})
 	}
-	return feature.Origin{Workload: *f.Group, Template: template, Revision: revision}, nil
+	origin.Template = template
+	return origin, nil
 }
 
 // LimitRanges implements the limits of admission.

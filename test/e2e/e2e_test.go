@@ -158,6 +158,8 @@ func TestUnknownFieldsStayInTheirOwnContainers(t *testing.T) {
 func TestPodDeletedAtStartKeepsItsExitCode(t *testing.T) {
 	lifecycle.TestPodDeletedAtStartKeepsItsExitCode(t)
 }
+func TestDrainOfANodeCostsOneHandover(t *testing.T) { lifecycle.TestDrainOfANodeCostsOneHandover(t) }
+func TestHardEvictionReleasesTheSlot(t *testing.T)  { lifecycle.TestHardEvictionReleasesTheSlot(t) }
 func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	lifecycle.TestApplicationThatDropsItsUserStopsWhenAsked(t)
 }

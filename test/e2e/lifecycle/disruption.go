@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// evict evicts every pod of the application on the holder's node, as kubectl drain does.
+// The node stays open, because other tests use it, too.
+func evict(h holder.Holder) {
+	h.Helper()
+	for _, pod := range h.Pods(h.App.Name) {
+		if pod.Spec.NodeName == h.Victim.Spec.NodeName {
+			require.NoError(h, h.Client.PolicyV1().Evictions(h.Namespace).Evict(h.Context(), &policyv1.Eviction{
+				ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: h.Namespace},
+			}))
+		}
+	}
+}
+
+// The pod that replaces the holder's pod stands by, and takes nothing. When a pod has to go
+// later, the standby goes.
+func TestDrainOfANodeCostsOneHandover(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("drained")
+	a.Replicas = 2
+	h := holder.Deploy(t, a, "it needs the record")
+	finished := func() { kubectl.Must(h.Space, "", "rollout", "status", "deployment/drained", kubectl.RolloutTimeout) }
+	finished()
+	evict(h)
+	var next *record.Process
+	h.Await(space.StartTimeout, "the standby runs the application", func() bool { next = app.After(h.Space, a, h.Before); return next != nil })
+	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Released, "by a release")
+	h.Await(space.StartTimeout, "the old pod is gone", func() bool { return h.Pod(h.Victim.Name) == nil })
+	finished()
+	h.Never(lease.Handover, "a second handover", func() bool { return app.After(h.Space, a, next) != nil })
+
+	app.Scale(h.Space, a, 1)
+	h.Await(space.StartTimeout, "one pod is left", func() bool { return len(h.Pods(a.Name)) == 1 })
+	assert.Equal(t, next.Pod, h.Pods(a.Name)[0].Name, "the holder costs most to delete")
+	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
+}
+
+// A hard eviction leaves a second. The kubelet kills the application after two seconds,
+// which is its least, and then stops the agent. Without a release the slot would expire.
+func TestHardEvictionReleasesTheSlot(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := app.Lasting("hard-" + name)
+			a.Args, a.Grace = args, patient
+			h := holder.Deploy(t, a, "it needs the record")
+			at := record.Now()
+			kubectl.Must(h.Space, "", "delete", "pod", h.Victim.Name, "--grace-period=1", "--wait=false")
+			h.Await(space.StartTimeout, "another one runs", func() bool { return app.After(h.Space, a, h.Before) != nil })
+			vacancy, old := app.VacancyAfter(h.Space, a, h.Before), h.Process(h.Before.ID)
+			t.Logf("the application ended after %v, and the next one started %v later", old.Last-at, vacancy)
+			assert.Less(t, old.Last, at+atOnce, "the pod's own grace is longer")
+			assert.Less(t, vacancy, lease.Released, "by a release")
+			assert.GreaterOrEqual(t, vacancy, time.Duration(0))
+		})
+	}
+}
