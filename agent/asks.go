@@ -81,6 +81,8 @@ type asker struct {
 	at time.Duration
 	// err is the answer to the last write.
 	err error
+	// offered is the last hold to which the pod has offered to stay Ready.
+	offered string
 }
 
 // ask has the next Lease say whether the pod asks. The result is the instant of the next

@@ -70,6 +70,7 @@ func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/lease"},
 		"agent/turn":  {"api"},
+		"agent/leave": {"api"},
 	} {
 		for _, d := range dependencies(t, module+core) {
 			assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "%s imports %s", core, d)

@@ -33,8 +33,8 @@ func (h *hold) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// extend sends the deadline to each shim of the hold for which it has moved, or answers
-// a leap.
+// extend sends the deadline to each shim of the hold for which it has moved, answers a
+// leap, or ends the delay of a stop signal.
 func (h *hold) extend(s claim.State) time.Duration {
 	wake := claim.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
@@ -42,7 +42,7 @@ func (h *hold) extend(s claim.State) time.Duration {
 			continue
 		}
 		last := h.unit.orders.to(r.Shim)
-		if leap := h.answers(s, r); last.until != s.Deadline || leap != 0 && leap != last.answered {
+		if leap := h.answers(s, r); last.until != s.Deadline || last.delay != h.delay() || leap != 0 && leap != last.answered {
 			wake = min(wake, h.give(s, r))
 		}
 	}
@@ -70,6 +70,7 @@ func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 		Kill:     b.Kill,
 		PodIP:    h.unit.config.PodIP,
 		Leap:     h.answers(s, r),
+		Delay:    h.delay(),
 	})
 	if err == nil {
 		return claim.Never

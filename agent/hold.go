@@ -44,6 +44,8 @@ type hold struct {
 	// share is the hold's share in a rollout, and turn what the order of revisions says.
 	share share
 	turn  turn.Holder
+	// leaving is the hold's way out of the pod's Services.
+	leaving leaving
 }
 
 // newHold returns the hold of the slots that were acquired.
@@ -84,6 +86,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		h.tellPause(state)
 		h.share.note(h.loop.now, h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
+		leftAt := h.leaves(ctx, state)
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)
@@ -94,7 +97,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		if h.needed(state) {
 			h.noteServing(state)
 		}
-		wake = min(wake, h.turn.Wake, h.renew(ctx, state, true), h.appear(ctx, state))
+		wake = min(wake, leftAt, h.turn.Wake, h.renew(ctx, state, true), h.appear(ctx, state))
 		wake = min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
 		if err := h.loop.wait(ctx, wake); err != nil {
 			return ending{}, err
@@ -168,10 +171,20 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// asked returns the end that a person, or the order of revisions, asks for. A paused slot
+// asked returns the end that is wished for. A yield waits until the pod has left its
+// Services.
+func (h *hold) asked(s claim.State) ending {
+	wish := h.wish(s)
+	if wish.reason == show.ReasonYield && !h.leaving.Over {
+		return ending{}
+	}
+	return wish
+}
+
+// wish returns the end that a person, or the order of revisions, wishes for. A paused slot
 // is yielded to nobody, so a yield waits until the slot is resumed. In a deleted pod whose
 // application a kubelet stops, nothing would follow.
-func (h *hold) asked(s claim.State) ending {
+func (h *hold) wish(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace
 	switch {
@@ -220,7 +233,7 @@ func (h *hold) needed(s claim.State) bool {
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
-	f.Notes.Serving = h.serving
+	f.Notes.Serving, f.Notes.Leaving = h.serving, h.leaving.Says
 	if h.unit.rollout.ordered() {
 		text := h.share.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
@@ -231,7 +244,7 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 // noteServing notes since when the application serves.
 func (h *hold) noteServing(s claim.State) {
 	switch {
-	case !h.serves():
+	case !h.serves(), h.leaving.Held:
 		h.serving = time.Time{}
 	case h.serving.IsZero():
 		h.serving = h.unit.config.Wall()
@@ -246,7 +259,7 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
-		Turn: h.turn.Message,
+		Turn: h.turn.Message, Leaves: h.leaving.Out,
 	}))
 }
 
@@ -256,6 +269,9 @@ func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
 	u.probes.Follow(nil)
+	if end.successor == "" {
+		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
+	}
 	successor := h.share.part(h.loop.now, u.claim.Record(h.slots[0]), end.successor, end.turn, u.stays())
 	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {

@@ -47,7 +47,7 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 // follow learns for how long the linger may last, and when no connection is left.
 func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	asking, cancel := context.WithCancel(ctx)
-	l.group.Go(func() { l.askGrace(asking) })
+	l.group.Go(func() { l.askGrace(asking, l.learn) })
 	l.group.Go(func() {
 		defer cancel()
 		select {
@@ -60,8 +60,9 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 
 // askGrace asks the API server what is left of the pod's grace. The agent knows only the
 // grace of the pod's spec. A deletion may shorten that, and the other containers of the
-// pod have used a part of it before the kubelet signals the agent.
-func (l *loop) askGrace(ctx context.Context) {
+// pod have used a part of it before the kubelet signals the agent. The loop hands the answer
+// to learn.
+func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
 	for ctx.Err() == nil {
 		sent := c.Clock()
@@ -69,7 +70,7 @@ func (l *loop) askGrace(ctx context.Context) {
 		pod, err := c.API.ReadPod(bounded, c.PodName)
 		cancel()
 		if err == nil {
-			l.posts.post(ctx, func(time.Duration) { l.learn(sent, pod) })
+			l.posts.post(ctx, func(time.Duration) { learn(sent, pod) })
 			return
 		}
 		sleep(ctx, budget.Retry)

@@ -23,8 +23,8 @@ type orders struct {
 
 // sent has the orders that the agent has sent to one shim on its connection.
 type sent struct {
-	// until is the deadline of the last grant.
-	until time.Duration
+	// until is the deadline of the last grant, and delay its delay.
+	until, delay time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
 	// Each field is the hold of the last such order: drained to drain, killed to kill
@@ -70,7 +70,7 @@ func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
 	s := o.sent[id]
-	s.until, s.answered = g.Deadline, g.Leap
+	s.until, s.delay, s.answered = g.Deadline, g.Delay, g.Leap
 	err := o.gate.Grant(id, g)
 	if err == nil {
 		return nil

@@ -40,6 +40,7 @@ func recordOf(l *kube.Lease) lease.Record {
 			Workload: l.Annotations[api.WorkloadAnnotation],
 			Revision: revision,
 			Serving:  serving,
+			Leaving:  l.Annotations[api.LeavingAnnotation],
 		},
 		Paused:    api.PauseOf(l.Annotations),
 		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
@@ -79,6 +80,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.WorkloadAnnotation, r.Notes.Workload)
 	set(api.RevisionAnnotation, r.Notes.Revision.String())
 	set(api.ServingAnnotation, serving)
+	set(api.LeavingAnnotation, r.Notes.Leaving)
 	set(api.YieldAnnotation, r.Yield.String())
 	set(api.SuccessorAnnotation, r.Successor)
 	set(api.RolloutAnnotation, r.Rollout)

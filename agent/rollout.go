@@ -127,6 +127,7 @@ type asks struct {
 	// version is that of the next Lease when the agent saw it last.
 	version string
 	last    turn.Ask
+	offers  api.Offers
 }
 
 // see takes in the next Lease. The first look cannot tell when the ask was written, so
@@ -137,10 +138,22 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	}
 	first := a.version == ""
 	a.version = l.ResourceVersion
+	a.offers = api.ParseOffers(l.Annotations[api.OffersAnnotation])
+	if l.Annotations[api.RevisionAnnotation] == "" && l.Holder != "" && a.offers.Of(l.Holder) {
+		return // an offer leaves the last ask standing
+	}
 	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	if err != nil || first || !revision.Valid() {
 		a.last = turn.Ask{}
 		return
 	}
 	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
+}
+
+// offersTo returns the offers to the hold.
+func (a *asks) offersTo(hold string) []api.Offer {
+	if a.offers.Hold != hold {
+		return nil
+	}
+	return a.offers.Pods
 }

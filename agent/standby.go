@@ -41,7 +41,9 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			return nil, nil
 		case claim.Waiting:
 		}
-		wake = min(wake, until, s.loop.appear(ctx, s.unit.readiness.Standby(s.loop.now, s.seen(), shown(standing, s.loop.asker.err), !s.unit.shims.Alive())))
+		look := s.unit.readiness.Standby(s.loop.now, s.seen(), shown(standing, s.loop.asker.err), !s.unit.shims.Alive())
+		s.offer(ctx, look, standing)
+		wake = min(wake, until, s.loop.appear(ctx, look))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}

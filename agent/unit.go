@@ -37,6 +37,7 @@ type unit struct {
 	rollout  *rollout
 	deletion deletion
 	linger   linger
+	stored   stored
 	// leaps counts the leaps of the wall clock that the agent has heard of.
 	leaps int
 	// stopping reports that the agent is to end. yielding reports that the present hold
@@ -56,6 +57,11 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	u.orders = newOrders(c, u.shims)
 	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
+	toGate := shown.Stored
+	shown.Stored = func(ctx context.Context, ready bool) {
+		toGate(ctx, ready)
+		p.post(ctx, func(time.Duration) { u.stored = stored{known: true, ready: ready} })
+	}
 	shown.Asked = func(ctx context.Context, hold string, deleted bool) {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
 	}
@@ -70,7 +76,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 	return show.Config{
 		PodName: c.PodName, PodUID: c.PodUID, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
 		Backoff: func(misses int) time.Duration { return jitter(random, claim.Backoff(misses)) },
-		Stored: func(ready bool) {
+		Stored: func(_ context.Context, ready bool) {
 			if g, ok := c.Gate.(Showing); ok {
 				g.Shown(ready)
 			}
@@ -81,7 +87,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 
 func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	_, gate := c.Gate.(Showing)
-	r := show.ReadinessConfig{Slots: c.Slots, Workload: c.Workload, Mode: c.Readiness, Budget: b, Ports: c.Ports, Gate: gate}
+	r := show.ReadinessConfig{Slots: c.Slots, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Budget: b, Ports: c.Ports, Gate: gate}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder
 	}
@@ -192,6 +198,9 @@ func (u *unit) jitter(d time.Duration) time.Duration { return jitter(u.random, d
 func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
+
+// stored is the readiness of the pod that the API server has stored.
+type stored struct{ known, ready bool }
 
 // linger is the end of a deleted standby. Nodes send connections to a deleted pod until all
 // of them know of its deletion.

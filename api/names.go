@@ -129,6 +129,13 @@ const (
 	// SuccessorAnnotation is the identity of the pod that a release names. The other
 	// standbys leave that pod a head start. The next acquiring write removes it.
 	SuccessorAnnotation = Prefix + "successor"
+	// LeavingAnnotation shows that the holder leaves its Services. Its value is
+	// [LeavingSoon], or the identity of the pod that follows and leaves them, too.
+	LeavingAnnotation = Prefix + "leaving"
+	LeavingSoon       = "soon"
+	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder
+	// leaves. Its value is [Offers].
+	OffersAnnotation = Prefix + "offers"
 )
 
 // The agent's words in Events and in its condition that a program reads. An Event of

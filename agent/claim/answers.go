@@ -186,6 +186,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	}
 	switch {
 	case err == nil:
+		s.tryAt = now // what the holder tells next is no retry
 		return nil
 	case a.Record.Version != s.held.Record().Version:
 		return nil // an attempt beside this one has settled it

@@ -35,8 +35,10 @@ type State struct {
 	Yield api.Yield
 	// Confirmed counts the leaps that a renewal has followed in every slot.
 	Confirmed int
-	// Acquired and Serving are the wall clock times in the Lease of the first slot.
+	// Acquired and Serving are the wall clock times in the Lease of the first slot, as it is
+	// stored. Leaving is what that Lease says about the holder's Services.
 	Acquired, Serving time.Time
+	Leaving           string
 }
 
 // Loss is the loss of a slot.
@@ -60,7 +62,7 @@ func (c *Claim) State() State {
 	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
 	s.Confirmed = c.campaign.slots[0].confirmed
 	first := c.campaign.slots[0].held.Record()
-	s.Acquired, s.Serving = first.AcquireTime, first.Notes.Serving
+	s.Acquired, s.Serving, s.Leaving = first.AcquireTime, first.Notes.Serving, first.Notes.Leaving
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)

@@ -40,7 +40,8 @@ func (s *slot) renew(p *plan, notes lease.Notes) {
 }
 
 func same(a, b lease.Notes) bool {
-	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision && a.Serving.Equal(b.Serving)
+	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision &&
+		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
 }
 
 // guard keeps the watch that the slot had as a standby's, and begins a new one after

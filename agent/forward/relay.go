@@ -19,11 +19,14 @@ type route struct {
 	// ctx ends when the connections of the route must end.
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	mu    sync.Mutex
+	doors map[int]*door
 }
 
 // newRoute returns a route without connections.
 func newRoute(addr netip.Addr) *route {
-	r := &route{addr: addr}
+	r := &route{addr: addr, doors: map[int]*door{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }

@@ -94,7 +94,7 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 	s.left = make(chan struct{})
 	go func() {
 		defer close(s.left)
-		s.pause(delay, nil)
+		s.pause(delay, nil, nil)
 		s.stopListening()
 		s.running.Wait()
 	}()
@@ -116,7 +116,7 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 		}
 		<-s.heldPlaces
 		<-s.openPlaces
-		if errors.Is(err, net.ErrClosed) || !s.pause(acceptPause, nil) {
+		if errors.Is(err, net.ErrClosed) || !s.pause(acceptPause, nil, nil) {
 			return
 		}
 	}
@@ -132,15 +132,17 @@ func (s *session) take(places chan<- struct{}) bool {
 	}
 }
 
-// pause waits for d or until wake is closed. pause returns false if the session
-// ends first.
-func (s *session) pause(d time.Duration, wake <-chan struct{}) bool {
+// pause waits for d, or until one of the channels is closed. pause returns false if the
+// session ends first.
+func (s *session) pause(d time.Duration, wake, or <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
 	case <-wake:
+		return true
+	case <-or:
 		return true
 	case <-s.ctx.Done():
 		return false
@@ -180,13 +182,13 @@ func (s *session) over(r *relay) {
 	s.running.Done()
 }
 
-// After a refused connection, connect waits firstRetry, and then twice as long
-// each time up to maxRetry. A new application needs milliseconds to many seconds
-// until it listens. So a connection waits at most twice as long as necessary, and
-// 256 waiting connections dial at most 256 times a second.
+// After a refused connection, one of the waiting connections dials again after firstRetry,
+// and then after twice as long each time up to maxRetry. A new application needs
+// milliseconds to many seconds until it listens. So no connection waits more than maxRetry
+// longer than necessary, and all of them dial a port at most 20 times a second.
 const (
 	firstRetry = 10 * time.Millisecond
-	maxRetry   = time.Second
+	maxRetry   = 50 * time.Millisecond
 )
 
 // connect returns a connection to the first target that accepts it, and its
@@ -195,20 +197,30 @@ const (
 func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
 	retry := firstRetry
+	var scouts *door // the door at which this connection dials for all
+	defer func() { scouts.leave() }()
 	for {
 		wait := time.Until(end)
 		if wait <= 0 {
 			return nil, nil
 		}
 		route, changed := s.target()
+		var opened <-chan struct{}
 		if route != nil {
 			if conn := s.reach(route, port, end); conn != nil {
 				return conn, route
 			}
-			wait = min(wait, retry)
-			retry = min(2*retry, maxRetry)
+			d := route.door(port)
+			if scouts != d {
+				scouts.leave()
+				scouts, opened = d.scout()
+			}
+			if scouts != nil {
+				wait = min(wait, retry)
+				retry = min(2*retry, maxRetry)
+			}
 		}
-		if !s.pause(wait, changed) {
+		if !s.pause(wait, changed, opened) {
 			return nil, nil
 		}
 	}

@@ -34,6 +34,9 @@ type Grant struct {
 	// Leap is the leap of the Report that this grant answers. Every renewal behind the
 	// deadline was sent after that Report had arrived. Zero answers none.
 	Leap int `json:"leap,omitempty"`
+	// Delay bounds the time for which a kubelet's stop signal waits, so that the pod leaves
+	// its Services before the child stops. A grant without a delay ends the wait.
+	Delay time.Duration `json:"delay,omitempty"`
 }
 
 // DrainAt returns the instant at which the child gets its stop signal.
@@ -54,6 +57,8 @@ func (g *Grant) Check() error {
 		return fmt.Errorf("%w: grant without hold or boot id", ErrMessage)
 	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > Longest || g.Kill > Longest:
 		return fmt.Errorf("%w: grant until %v, drain %v, kill %v", ErrMessage, g.Deadline, g.Drain, g.Kill)
+	case g.Delay < 0 || g.Delay > Longest:
+		return fmt.Errorf("%w: grant with a delay of %v", ErrMessage, g.Delay)
 	}
 	return nil
 }
@@ -105,6 +110,9 @@ type Report struct {
 	// Starting reports that the child's postStart hook has not ended. Until then no
 	// probe counts.
 	Starting bool
+	// Stopping reports that the kubelet has sent a stop signal, which the shim has held
+	// back for the delay of its grant, or still does.
+	Stopping bool
 	// Trouble is the last failure of this shim.
 	Trouble Trouble
 	// Leap numbers the last leap of the wall clock until a Grant answers it, and is

@@ -43,6 +43,7 @@ type State struct {
 	Began     time.Duration `json:"began"`
 	Since     time.Duration `json:"since"`
 	Starting  bool          `json:"starting,omitempty"`
+	Stopping  bool          `json:"stopping,omitempty"`
 	Trouble   Trouble       `json:"trouble,omitzero"`
 	Completed bool          `json:"completed,omitempty"`
 	Leap      int           `json:"leap,omitempty"`

@@ -75,6 +75,9 @@ type Notes struct {
 	// Serving is the instant at which the application began to serve. Serving is
 	// zero while the application does not serve.
 	Serving time.Time
+	// Leaving shows that the holder leaves its Services ([api.LeavingAnnotation]); empty
+	// if the holder stays.
+	Leaving string
 }
 
 // Self identifies the pod that writes.

@@ -16,6 +16,21 @@ import (
 // it looks at the runtime once a second.
 const settling = time.Second
 
+// prompt is the period of the readiness probe of a child that has not passed it yet.
+// Meanwhile the standbys hold new connections, and a second would be most of a handover. A
+// command costs more than a connection, so an exec probe comes once in [settling].
+const prompt = 100 * time.Millisecond
+
+// pause returns the time until the next readiness probe of a child that is not ready. A child
+// that needs several successes gets them no faster than from a kubelet, which probes a
+// container that is not ready once a second.
+func (l *childState) pause(p *api.Probe) time.Duration {
+	if p.Exec != nil || l.counter.last == Success {
+		return min(p.Period(), settling)
+	}
+	return prompt
+}
+
 // drive runs a child's startup probe, then its readiness probe until it has
 // passed. From then on the kubelet runs the probes.
 func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
@@ -29,7 +44,7 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	}
 	// Like the kubelet, drive probes a container that is not ready more often
 	// than declared, so that it becomes ready sooner.
-	m.every(ctx, l, p, min(p.Period(), settling), func(bool) bool {
+	repeat(ctx, l.began.Add(p.InitialDelay()), func() time.Duration { return l.pause(p) }, func() bool {
 		r := m.run(ctx, l, p)
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -59,16 +74,27 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 		}
 		first = settling
 	}
-	timer := time.NewTimer(time.Until(l.began.Add(first)))
+	repeat(ctx, l.began.Add(first), func() time.Duration { return period }, func() bool { return ask(true) })
+}
+
+// repeat calls ask at the instant, and then in each period, until ask returns false or ctx
+// ends.
+func repeat(ctx context.Context, from time.Time, period func() time.Duration, ask func() bool) {
+	timer := time.NewTimer(time.Until(from))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 		return
 	}
-	tick := time.NewTicker(period)
+	last := period()
+	tick := time.NewTicker(last)
 	defer tick.Stop()
-	for ask(true) {
+	for ask() {
+		if next := period(); next != last {
+			last = next
+			tick.Reset(last)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -242,7 +242,7 @@ func TestKubeletProbesReadinessAfterItsFirstSuccess(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(2500 * time.Millisecond)
-		assert.Equal(t, []float64{0, 1, 2}, a.times("readiness"), "a container that is not ready is probed more often than declared")
+		assert.Len(t, a.times("readiness"), 26, "a container that is not ready is probed more often than declared")
 		assert.False(t, a.Ready())
 		a.answer("readiness", passes)
 		a.kubelet("readiness")

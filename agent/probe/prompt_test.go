@@ -54,3 +54,46 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 		})
 	}
 }
+
+// The standbys hold new connections until the new holder is ready.
+func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(p *api.Probe)
+		probe  string
+		// fails are the times of the probes until the application serves at 4.05 s, and ready
+		// is the time at which the child is ready.
+		fails []float64
+		ready time.Duration
+	}{
+		"at once": {func(*api.Probe) {}, "readiness", nil, 4100 * time.Millisecond},
+		"after the initial delay": {
+			func(p *api.Probe) { p.InitialDelaySeconds = 4 }, "readiness", []float64{4}, 4100 * time.Millisecond},
+		"initial delay after the start": {
+			func(p *api.Probe) { p.InitialDelaySeconds = 6 }, "readiness", []float64{}, 6 * time.Second},
+		"several successes, as slowly as a kubelet": {
+			func(p *api.Probe) { p.SuccessThreshold = 3 }, "readiness", nil, 6100 * time.Millisecond},
+		"a command, once a second": {
+			func(p *api.Probe) { p.HTTPGet, p.Exec = nil, &api.ExecAction{Command: []string{"check"}} },
+			"check", []float64{0, 1, 2, 3, 4}, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, api.Probes{Readiness: declared("readiness", c.change)}, func(a *app) {
+				a.runs("h1")
+				a.pass(4050 * time.Millisecond)
+				if c.fails != nil {
+					assert.Equal(t, c.fails, append([]float64{}, a.times(c.probe)...))
+				} else {
+					assert.Len(t, a.times(c.probe), 41)
+				}
+				a.answer(c.probe, passes)
+				a.pass(c.ready - 4051*time.Millisecond)
+				assert.False(t, a.Ready())
+				a.pass(2 * time.Millisecond)
+				assert.True(t, a.Ready())
+				probes := len(a.times(c.probe))
+				a.pass(time.Minute)
+				assert.Len(t, a.times(c.probe), probes, "then the kubelet probes")
+			})
+		})
+	}
+}

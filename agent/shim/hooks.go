@@ -55,14 +55,16 @@ type stopState struct {
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
-	// held is the stop signal that waits for preStop; zero for none.
-	held syscall.Signal
+	// held is the stop signal that waits for preStop, and until the instant; zero for none.
+	// Meanwhile the pod leaves its Services.
+	held  syscall.Signal
+	until time.Duration
 }
 
 // reset forgets the hooks of a child that is dead.
 func (h *hooks) reset() {
 	h.postStart, h.preStop, h.stopState = nil, nil, stopState{}
-	h.link.state.Starting = false
+	h.link.state.Starting, h.link.state.Stopping = false, false
 }
 
 // run starts a hook beside the child.
@@ -100,6 +102,18 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 	h.link.tell()
 }
 
+// delay holds the child's first stop signal back for the time, and reports that. The
+// preStop hook begins meanwhile, as it does without us.
+func (h *hooks) delay(time time.Duration) {
+	if time > 0 && h.asked == 0 && h.child.pid != 0 {
+		h.until = h.machine.Now() + time
+		h.link.state.Stopping = true
+		h.link.tell()
+		return
+	}
+	h.until = 0 // a second signal waits no longer
+}
+
 // stop gives the child a stop signal, after its preStop hook. If the child does not
 // stop, the shim kills it at killAt.
 func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
@@ -115,7 +129,8 @@ func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 		}
 	}
 	switch {
-	case h.preStop == nil:
+	case h.preStop == nil && h.until == 0:
+		h.held = 0
 		h.signals.give(sig)
 	case h.held == 0, sig == h.stopSignal:
 		h.held = sig
@@ -135,11 +150,24 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 
 // letStop sends the stop signal that waits for preStop. A hook that still runs continues.
 func (h *hooks) letStop() {
+	h.preStop = nil
+	h.release()
+}
+
+// leave ends the delay of the stop signal, because the pod has left its Services.
+func (h *hooks) leave() {
+	h.until = 0
+	h.release()
+}
+
+// release sends the stop signal that was held back, unless something still holds it.
+func (h *hooks) release() {
 	sig := h.held
-	h.preStop, h.held = nil, 0
-	if sig != 0 {
-		h.signals.give(sig)
+	if sig == 0 || h.preStop != nil || h.until != 0 {
+		return
 	}
+	h.held = 0
+	h.signals.give(sig)
 }
 
 // hurry sends the waiting stop signal once the hook's time is over.

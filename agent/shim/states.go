@@ -152,6 +152,13 @@ func (s *shim) run() (step, int) {
 			return s.drain(s.cfg.Grace)
 		}
 		at := grant.DrainAt()
+		if until := s.hooks.until; until != 0 {
+			if s.machine.Now() >= until {
+				s.hooks.leave()
+			} else {
+				at = min(at, until)
+			}
+		}
 		if s.hooks.preStop != nil {
 			killAt := s.hooks.began + s.cfg.Grace
 			s.hooks.hurry(killAt)
@@ -184,6 +191,9 @@ func (s *shim) pass(sig syscall.Signal) {
 			s.hooks.drained = false // a child that is stopping already is not asked twice
 			return
 		}
+		if !s.frost.on() && s.link.state.Phase == gate.Running {
+			s.hooks.delay(s.child.grant.Delay)
+		}
 		s.stop(sig, s.machine.Now()+s.cfg.Grace)
 	default:
 		s.signals.give(sig)
@@ -198,6 +208,9 @@ func (s *shim) extend(g *gate.Grant) {
 	if g.Deadline > s.child.grant.Deadline {
 		s.child.grant = *g
 	}
+	if g.Delay == 0 {
+		s.hooks.leave()
+	}
 	s.answer(g)
 }
 
@@ -210,6 +223,9 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	s.link.enter(gate.Draining)
 	// Without grace the child gets no stop signal, because another pod may hold the
 	// slot.
+	if grace > 0 {
+		s.hooks.leave() // the slot waits for no Service
+	}
 	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || now >= s.hooks.askedAt+s.cfg.Grace) {
 		s.hooks.drained = true
 		s.stop(s.cfg.StopSignal, min(until, s.child.grant.KillAt()))

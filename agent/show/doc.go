@@ -49,7 +49,7 @@ type Config struct {
 	// container.
 	StartsWithin time.Duration
 	// Stored is called with each readiness that the API server has stored.
-	Stored func(ready bool)
+	Stored func(ctx context.Context, ready bool)
 	// Asked is called with each answer about the pod. The argument hold is the pod's
 	// hold when the request was sent, or empty. The argument deleted reports that the
 	// pod is being deleted.

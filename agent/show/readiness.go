@@ -23,6 +23,8 @@ type Forwarder interface {
 // ReadinessConfig has the facts that decide how a pod looks.
 type ReadinessConfig struct {
 	Slots []string
+	// Identity is the pod's own.
+	Identity string
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
 	// Mode is the rule for standbys.
@@ -48,6 +50,8 @@ type Readiness struct {
 	until time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
+	// follows: the holder leaves its Services, and has named this pod as the next holder.
+	follows bool
 	// lingers: the pod ends, and opens no ports any more.
 	lingers bool
 	// target is the holder that the ports are forwarded to.
@@ -122,6 +126,8 @@ type holders struct {
 	foreign bool
 	// stranger reports that the Lease of that slot names no workload.
 	stranger bool
+	// next is the identity of the pod that follows a holder that leaves its Services.
+	next string
 	// holder is the pod, and slot the Lease, that the message names.
 	holder, slot string
 	// paused is the pause of a slot, in words; empty for none.
@@ -157,7 +163,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		default:
 			h.until = min(h.until, s.ExpiresAt)
 		}
-		h.address = s.Record.Notes.Address
+		h.address, h.next = s.Record.Notes.Address, s.Record.Notes.Leaving
 	}
 	return h
 }
@@ -185,6 +191,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
 	r.note(now, h.serving && !turn.NotReady)
+	// Between the release and the own hold, the pod stays out of its Services.
+	r.follows = h.next == r.config.Identity || r.follows && h.holder == ""
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
@@ -202,7 +210,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 		r.Close()
 		return look(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
 	case h.serving:
-		return r.forward(now, h.address, look(true, ReadyStandingBy, h.message()))
+		return r.forward(now, h.address, r.unless(look(true, ReadyStandingBy, h.message())))
 	case h.reason() == ReadyPaused:
 		r.Close()
 		return look(false, ReadyPaused, h.message())
@@ -211,13 +219,22 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 		if turn.Ready {
 			until = Never // the caller knows how long the turn may last
 		}
-		return r.forward(now, "", look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves")).by(until)
+		return r.forward(now, "", r.unless(look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).by(until)
 	case h.holder == "":
 		r.Close()
 		return look(false, ReadyNoHolder, h.message())
 	}
 	r.Close()
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
+}
+
+// unless returns the look of a standby that is Ready, unless it is to hold next. Then its
+// ports change hands soon, so nodes are to send it no connections.
+func (r *Readiness) unless(ready Look) Look {
+	if !r.follows {
+		return ready
+	}
+	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
 // by returns the look, which the caller renews at the instant at the latest.
@@ -325,68 +342,6 @@ func (r *Readiness) Close() {
 		r.config.Forwarder.Close()
 		r.open = false
 	}
-}
-
-// Holder has the facts that the readiness of a holder depends on.
-type Holder struct {
-	Hold string
-	// Slots are the slots that the pod holds.
-	Slots []string
-	// Since is the instant at which the hold began.
-	Since time.Duration
-	// Running reports that the application runs. Serves reports that it also passes its
-	// readiness probes.
-	Running, Serves bool
-	// Waits reports that a probe delays the application's readiness.
-	Waits bool
-	// Paused is the pause of a slot, in words; empty for none.
-	Paused string
-	// Turn is the turn of a revision that is not proven, in words; empty for none.
-	Turn string
-}
-
-// Holder returns the look of a holder. The holder's child serves, so a handover begins
-// when that child ends.
-func (r *Readiness) Holder(now time.Duration, h Holder) Look {
-	soon := h.Since + r.config.Budget.Retry
-	holds := "this pod holds " + strings.Join(h.Slots, ", ")
-	if h.Paused != "" {
-		holds += "; " + h.Paused
-	}
-	if h.Turn != "" {
-		holds += ", for " + h.Turn
-	}
-	switch {
-	case h.Serves && h.Turn != "":
-		return look(false, ReadyInTurn, holds+", and has to serve for longer").of(h.Hold)
-	case h.Serves:
-		r.served = true
-		return look(true, ReadyHolding, holds).of(h.Hold)
-	case h.Running:
-		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
-	case now < soon && !h.Waits:
-		// A child starts within milliseconds. To be not Ready for so long, and Ready
-		// again, would only make Services flap.
-		return keep(soon)
-	default:
-		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
-	}
-}
-
-// Draining decides how a pod appears while its child is stopped. The drain began at the
-// instant since.
-func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
-	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
-		// Most children stop within that time, and the pod is then a standby.
-		return keep(soon)
-	}
-	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
-}
-
-// of returns the look of a pod that has the hold.
-func (l Look) of(hold string) Look {
-	l.Hold = hold
-	return l
 }
 
 func (r *Readiness) names() string { return strings.Join(r.config.Slots, ", ") }

@@ -41,6 +41,10 @@ const (
 	ReadyPortsInUse   = "PortsInUse"
 	ReadyUnreachable  = "HolderUnreachable"
 	ReadyChildRunning = api.ReasonChildRunning
+	// ReadyLeaving: the application serves, and is to stop.
+	ReadyLeaving = "Leaving"
+	// ReadyFollows: the holder leaves, and this pod is to hold next.
+	ReadyFollows = "FollowsTheHolder"
 	// ReadyPaused: nobody holds, and nobody is to.
 	ReadyPaused = "Paused"
 	// ReadyInTurn: the application serves, and has to do so for longer.

@@ -85,7 +85,7 @@ func (s *Status) Run(ctx context.Context) {
 		}
 		want := s.wanted()
 		if !unsure && want == written {
-			s.config.Stored(written.Ready)
+			s.config.Stored(ctx, written.Ready)
 			continue
 		}
 		at := since
@@ -101,7 +101,7 @@ func (s *Status) Run(ctx context.Context) {
 			continue
 		}
 		written, since, misses, unsure = want, at, 0, false
-		s.config.Stored(written.Ready)
+		s.config.Stored(ctx, written.Ready)
 		s.config.Calm()
 	}
 }

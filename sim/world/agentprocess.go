@@ -86,6 +86,7 @@ func (a *agentProcess) begin() {
 	}
 	if p.revision.Valid() {
 		config.Revision, config.Readiness = p.revision, api.ReadinessForward
+		config.Ports, config.EndpointDelay = []int{80}, p.endpointDelay
 	}
 	run := a.runShims
 	switch p.gate {

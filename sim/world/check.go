@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // The invariants have the names that the planted bugs list. Each comment describes the
@@ -46,6 +48,9 @@ const (
 	kept = "kept"
 	// pausedTaken means that a pod acquires a slot that a person has paused.
 	pausedTaken = "paused-taken"
+	// routed means that an application stops by a yield in a pod that is still Ready,
+	// although the holder has told the standbys to hold new connections.
+	routed = "routed"
 	// freed means that a pod's Lease becomes free, and that pod has not released it.
 	freed = "freed"
 )
@@ -187,4 +192,18 @@ func (l *checks) settled(slot string) bool {
 		return true
 	}
 	return slices.ContainsFunc(l.electors, func(e *elector) bool { return e.slot == slot && e.working })
+}
+
+// checkRouted demands that a holder which has left its Services is not Ready before its
+// application stops. A status that cannot be stored delays a yield only for a while.
+func (l *checks) checkRouted(c *child, d *gate.Drain) {
+	p := c.pod()
+	lease, ok := p.w.api.lease(p.slots[0])
+	if !ok || d.Reason != show.ReasonYield || lease.Annotations[api.HoldAnnotation] != c.hold {
+		return
+	}
+	left := lease.Annotations[api.LeavingAnnotation] != "" && lease.Annotations[api.ServingAnnotation] == ""
+	if left && p.shown.routed && !p.shown.unstorable() {
+		l.violate(routed, "%s is to stop, and %s is still Ready", c.name, p.name)
+	}
 }

@@ -39,6 +39,8 @@ type template struct {
 	gate api.Gate
 	// revision is zero where revisions have no order.
 	revision api.Revision
+	// endpointDelay is the time that a holder takes to leave its Services.
+	endpointDelay time.Duration
 }
 
 // gates are the gates that a pod may have.
@@ -64,6 +66,8 @@ type pod struct {
 	// stopping reports that the kubelet ends the pod, and object that the API server has
 	// the pod. A pod that is gone has no process left.
 	stopping, object, gone bool
+	// graceEnds is the end of the grace of a pod that is being stopped.
+	graceEnds time.Duration
 }
 
 // container is a gated container, with its shims or its application.
@@ -288,7 +292,7 @@ func (p *pod) stop() {
 	if p.stopping {
 		return
 	}
-	p.stopping = true
+	p.stopping, p.graceEnds = true, p.w.now()+p.grace
 	p.w.note(p.name, "pod is being stopped, grace %v", p.grace)
 	for _, c := range p.containers {
 		for _, s := range c.shims {

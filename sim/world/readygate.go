@@ -25,6 +25,8 @@ type shown struct {
 	// ready is the endpoint of a pod of the gate "readiness", while the stored status is
 	// Ready.
 	ready *child
+	// routed reports that the stored status is Ready.
+	routed bool
 }
 
 // readyGate is the real gate, and notes each grant in the world's pod.
@@ -64,7 +66,11 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 			s.show(encode(stored))
 		}
 	}
-	return json.Marshal(kube.Pod{ResourceVersion: text(s.version), Deleted: s.pod.stopping})
+	is := kube.Pod{ResourceVersion: text(s.version), Deleted: s.pod.stopping}
+	if is.Deleted {
+		is.GraceLeft = max(0, s.pod.graceEnds-s.pod.w.now())
+	}
+	return json.Marshal(is)
 }
 
 // show applies the readiness in the stored status to the endpoint.
@@ -74,8 +80,12 @@ func (s *shown) show(raw []byte) {
 	}
 	must(json.Unmarshal(raw, &stored))
 	for _, c := range stored.Conditions {
-		if c.Type == api.ReadyCondition && s.pod.gate == api.GateReadiness {
-			s.setReady(c.Status == "True")
+		if c.Type != api.ReadyCondition {
+			continue
+		}
+		s.routed = c.Status == "True"
+		if s.pod.gate == api.GateReadiness {
+			s.setReady(s.routed)
 		}
 	}
 }

@@ -30,6 +30,9 @@ func newRolling(w *World) *rolling {
 	}
 	t := anyTemplate(w, durations, "web", 3, []string{api.LockLease("a")})
 	t.gate, t.inits = api.GateContainer, nil
+	if chance(w.rng, .8) {
+		t.endpointDelay = between(w.rng, 100*time.Millisecond, 3*time.Second)
+	}
 	r.apply(&t)
 	all.add(t, 3)
 	w.newEnroller("enroll-1")

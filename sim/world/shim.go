@@ -178,6 +178,7 @@ func (s *shimProcess) takes(in shim.Input) {
 			s.extends(s.child, in.Grant)
 		}
 		if d := in.Drain; d != nil && s.child != nil && s.child.hold == d.Hold {
+			s.w.checks.checkRouted(s.child, d)
 			s.child.drainWithin(d.Grace)
 		}
 	}

@@ -1,0 +1,264 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package leave
+
+import (
+	"math"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Never is the instant that does not come.
+const Never = time.Duration(math.MaxInt64)
+
+const (
+	// Answers is the time that the standbys have to offer. A standby offers within
+	// [Spread] and two requests, so the rest is for a busy API server. Without standbys,
+	// this time alone delays the end of the application.
+	Answers = 500 * time.Millisecond
+	// Spread is the time over which the offers of many standbys are spread.
+	Spread = 100 * time.Millisecond
+	// Stored bounds the wait until the API server has stored what the holder writes. A
+	// write takes milliseconds, and a retry follows within a second.
+	Stored = 3 * time.Second
+	// Passing is the time after which every standby holds new connections. An event of a
+	// watch takes milliseconds, and so does a connection that the application accepts.
+	Passing = 50 * time.Millisecond
+)
+
+// Cause says why the application is to stop.
+type Cause int
+
+const (
+	// None: the application is to go on.
+	None Cause = iota
+	// Yield: a person has asked for a yield.
+	Yield
+	// Turn: a newer revision has its turn.
+	Turn
+	// Deletion: the kubelet has sent its stop signal.
+	Deletion
+)
+
+// Facts has what the decision depends on.
+type Facts struct {
+	Cause Cause
+	// Successor is the pod to which the holder yields; empty if any pod may follow.
+	Successor string
+	// Delay is the time until no node sends connections any more.
+	Delay time.Duration
+	// Ready reports that the application serves, that the API server has stored that the
+	// pod is Ready, and that the agent sees the offers.
+	Ready bool
+	// Unready reports that the API server has stored that the pod is not Ready.
+	Unready bool
+	// Replaced reports that the workload's controller deletes old pods that are not Ready.
+	Replaced bool
+	// Offers are those to this hold.
+	Offers []api.Offer
+	// Says is the stored Lease's word that the holder leaves, and Serving its word that the
+	// application serves.
+	Says    string
+	Serving bool
+	// Known reports that the API server has answered since the kubelet's signal. Deleted
+	// reports that the pod is being deleted. Its grace is over at the instant Ends.
+	Known, Deleted bool
+	Ends           time.Duration
+}
+
+// Decision says how the holder looks, and whether its application may stop.
+type Decision struct {
+	// Says is what the Lease is to say; empty for nothing.
+	Says string
+	// Out: the pod is not Ready. Held: the Lease says that the application serves no more.
+	Out, Held bool
+	// Over: nothing delays the end of the application any more.
+	Over bool
+	// Successor is the pod that the release names; empty for any.
+	Successor string
+	// Wake is the instant of the next decision, if nothing happens before it.
+	Wake time.Duration
+}
+
+// Leave is the way of one hold out of its Services. Its zero value has not begun. A hold
+// leaves once: if its application goes on after all, its next end waits for nothing.
+type Leave struct {
+	stage stage
+	// entered is the instant at which the stage began. stored is the instant at which the
+	// API server had stored what the stage writes; zero for not yet.
+	entered, stored time.Duration
+	// signalled is the instant of the kubelet's stop signal; zero for none.
+	signalled time.Duration
+	successor string
+}
+
+// stage is a state of a Leave.
+type stage int
+
+const (
+	before stage = iota
+	asking
+	leaving
+	holding
+	left
+	// stays: the holder does not leave, or has not left when its application went on.
+	stays
+)
+
+// Next decides by the facts.
+func (l *Leave) Next(now time.Duration, f Facts) Decision {
+	switch {
+	case l.signalled != 0:
+		f.Cause = Deletion // a kubelet takes no signal back
+	case f.Cause == Deletion:
+		l.signalled = now
+	case f.Cause == None && l.stage != before:
+		l.enter(stays, now)
+		fallthrough
+	case f.Cause == None:
+		return Decision{Wake: Never}
+	}
+	wake := Never
+	for ended := true; ended; {
+		switch l.stage {
+		case before:
+			ended = l.begin(now, f)
+		case asking:
+			ended, wake = l.ask(now, f)
+		case leaving:
+			ended, wake = l.out(now, f)
+		case holding:
+			ended, wake = l.hold(now, f)
+		default:
+			ended, wake = false, Never
+		}
+	}
+	return l.decision(wake)
+}
+
+func (l *Leave) enter(s stage, now time.Duration) {
+	l.stage, l.entered, l.stored = s, now, 0
+	if s == stays {
+		l.successor = ""
+	}
+}
+
+// says returns what the Lease is to say.
+func (l *Leave) says() string {
+	switch {
+	case l.stage == before || l.stage == stays:
+		return ""
+	case l.successor == "" || l.stage == asking:
+		return api.LeavingSoon
+	}
+	return l.successor
+}
+
+func (l *Leave) decision(wake time.Duration) Decision {
+	return Decision{
+		Says: l.says(), Out: l.stage == leaving || l.stage == holding || l.stage == left,
+		Held: l.stage == holding || l.stage == left, Over: l.stage == left || l.stage == stays,
+		Successor: l.successor, Wake: wake,
+	}
+}
+
+// by returns the instant by which the stage ends: so long after the stored write, or
+// [Stored] later if the API server does not store that. In a deleted pod half of the grace
+// is left to the application.
+func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
+	at := l.entered + Stored + wait
+	if l.stored != 0 {
+		at = l.stored + wait
+	}
+	if l.signalled != 0 && f.Known {
+		at = min(at, l.signalled+max(0, f.Ends-l.signalled)/2)
+	}
+	return at
+}
+
+// note notes whether the API server has stored what the stage writes.
+func (l *Leave) note(now time.Duration, stored bool) {
+	if stored && l.stored == 0 {
+		l.stored = now
+	}
+}
+
+// begin decides whether the holder asks at all. A controller that deletes old pods that are
+// not Ready would delete the holder, and the turn can go back to it.
+func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
+	l.enter(asking, now)
+	if f.Delay == 0 || !f.Ready || f.Cause == Turn && f.Replaced {
+		l.enter(stays, now)
+	}
+	return true
+}
+
+// ask waits for offers.
+func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
+	l.note(now, f.Says == api.LeavingSoon)
+	at := l.by(Answers, f)
+	successor, enough := f.follows(now >= at)
+	switch {
+	case f.Cause == Deletion && f.Known && !f.Deleted:
+		// The kubelet restarts the container, and the pod stays where it is.
+		l.enter(stays, now)
+	case enough && (f.Cause != Deletion || f.Known):
+		l.enter(leaving, now)
+		l.successor = successor
+	case now >= at:
+		l.enter(stays, now)
+	default:
+		return false, at
+	}
+	return true, 0
+}
+
+// follows returns the pod that follows the holder, and whether enough pods have offered. At
+// least one Ready pod stays. After the time for offers, a deleted pod is content with one:
+// nodes send no connections to the deleted pod anyway.
+func (f Facts) follows(last bool) (successor string, enough bool) {
+	stay := 0
+	for _, o := range f.Offers {
+		switch {
+		case o.Identity == f.Successor:
+			continue
+		case f.Successor == "" && successor == "" && o.Takes && !(f.Cause == Deletion && f.Replaced):
+			successor = o.Identity
+		default:
+			stay++
+		}
+	}
+	switch {
+	case f.Successor != "":
+		return f.Successor, stay > 0
+	case successor != "" && stay > 0:
+		return successor, true
+	case f.Cause == Deletion && (last || f.Replaced) && len(f.Offers) > 0:
+		return "", true
+	}
+	return "", false
+}
+
+// out waits until no node sends connections any more. The pod serves on.
+func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
+	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
+	at := l.by(f.Delay, f)
+	if now < at {
+		return false, at
+	}
+	l.enter(holding, now)
+	return true, 0
+}
+
+// hold waits until the standbys hold new connections.
+func (l *Leave) hold(now time.Duration, f Facts) (ended bool, wake time.Duration) {
+	l.note(now, !f.Serving)
+	at := l.by(Passing, f)
+	if now < at {
+		return false, at
+	}
+	l.enter(left, now)
+	return true, 0
+}

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package leave
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	began = time.Hour
+	delay = 2 * time.Second
+	// written is the time after which a write is stored.
+	written = 10 * time.Millisecond
+	tick    = 5 * time.Millisecond
+)
+
+var (
+	two  = []api.Offer{{Identity: "b", Takes: true}, {Identity: "c", Takes: true}}
+	one  = two[:1]
+	none = []api.Offer(nil)
+)
+
+// play plays a Leave against an API server that stores each write after a while.
+type play struct {
+	facts Facts
+	// offers come at the instant after the beginning. mute: no write is stored.
+	offers  []api.Offer
+	after   time.Duration
+	mute    bool
+	elapsed time.Duration
+	// out is the time after which the API server had stored that the pod is not Ready, and
+	// held the time after which the Lease said that the application serves no more.
+	out, held time.Duration
+	last      Decision
+}
+
+// run plays until the application may stop, and returns the time that took.
+func (p *play) run(t *testing.T) time.Duration {
+	t.Helper()
+	var l Leave
+	since := map[string]time.Duration{}
+	stored := func(key string, wanted bool) bool {
+		if !wanted || p.mute {
+			return false
+		}
+		if _, known := since[key]; !known {
+			since[key] = p.elapsed
+		}
+		return p.elapsed >= since[key]+written
+	}
+	for ; p.elapsed < time.Minute; p.elapsed += tick {
+		f := p.facts
+		f.Ready, f.Serving = !p.last.Out, true
+		if p.elapsed >= p.after {
+			f.Offers = p.offers
+		}
+		if stored("says "+p.last.Says, p.last.Says != "") {
+			f.Says = p.last.Says
+		}
+		if stored("out", p.last.Out) {
+			f.Unready = true
+			p.out = max(p.out, since["out"]+written)
+		}
+		if stored("held", p.last.Held) {
+			f.Serving = false
+			p.held = since["held"] + written
+		}
+		p.last = l.Next(began+p.elapsed, f)
+		if p.last.Over {
+			return p.elapsed
+		}
+		require.Greater(t, p.last.Wake, began+p.elapsed, "the decision has a next instant")
+	}
+	require.FailNow(t, "the application never stops")
+	return 0
+}
+
+func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
+	whole := delay + Passing + 4*written
+	for name, c := range map[string]struct {
+		facts     Facts
+		offers    []api.Offer
+		successor string
+		out       bool
+		most      time.Duration
+	}{
+		"yield, nobody offers":              {Facts{Cause: Yield}, none, "", false, Answers + 2*written},
+		"yield, one pod offers":             {Facts{Cause: Yield}, one, "", false, Answers + 2*written},
+		"yield, two pods offer":             {Facts{Cause: Yield}, two, "b", true, whole},
+		"yield to c, two pods offer":        {Facts{Cause: Yield, Successor: "c"}, two, "c", true, whole},
+		"yield to b, which alone offers":    {Facts{Cause: Yield, Successor: "b"}, one, "", false, Answers + 2*written},
+		"turn, nobody offers":               {Facts{Cause: Turn, Successor: "n"}, none, "", false, Answers + 2*written},
+		"turn, one pod offers":              {Facts{Cause: Turn, Successor: "n"}, one, "n", true, whole},
+		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, two, "", false, 0},
+		"deletion, two pods offer":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, whole},
+		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Answers + whole},
+		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
+		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second, Replaced: true}, two, "", true, whole},
+		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "n", true, whole},
+		"restart of the container":          {Facts{Cause: Deletion, Known: true}, two, "", false, 0},
+		"no endpoint delay":                 {Facts{Cause: Yield}, two, "", false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := play{facts: c.facts, offers: c.offers}
+			if name != "no endpoint delay" {
+				p.facts.Delay = delay
+			}
+			took := p.run(t)
+			assert.LessOrEqual(t, took, c.most+tick)
+			assert.Equal(t, c.successor, p.last.Successor)
+			assert.Equal(t, c.out, p.last.Out)
+			if c.out {
+				assert.GreaterOrEqual(t, took, delay+Passing)
+			}
+		})
+	}
+}
+
+func TestApplicationServesForTheDelayAfterTheStoredWrite(t *testing.T) {
+	p := play{facts: Facts{Cause: Yield, Delay: delay}, offers: two}
+	took := p.run(t)
+	require.NotZero(t, p.out)
+	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
+	assert.GreaterOrEqual(t, took, p.held+Passing)
+}
+
+func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		play play
+		most time.Duration
+	}{
+		"no write is stored": {play{mute: true, facts: Facts{Cause: Yield, Delay: delay}, offers: none}, Stored + Answers},
+		"only offers arrive": {play{mute: true, facts: Facts{Cause: Yield, Delay: delay}, offers: two}, delay + 2*Stored + Passing},
+		"the API server does not tell of the deletion": {
+			play{facts: Facts{Cause: Deletion, Delay: delay}, offers: two}, Answers + 2*written},
+		"the grace is short": {
+			play{facts: Facts{Cause: Deletion, Delay: delay, Known: true, Deleted: true, Ends: began + 2*time.Second}, offers: two}, time.Second},
+		"the delay is longer than the grace": {
+			play{facts: Facts{Cause: Deletion, Delay: time.Minute, Known: true, Deleted: true, Ends: began + 30*time.Second}, offers: two}, 15 * time.Second},
+		"the grace is over": {
+			play{facts: Facts{Cause: Deletion, Delay: delay, Known: true, Deleted: true, Ends: began}, offers: none}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.LessOrEqual(t, c.play.run(t), c.most+tick)
+		})
+	}
+}
+
+func TestHolderThatStaysIsReadyAgain(t *testing.T) {
+	var l Leave
+	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	assert.Equal(t, Decision{Wake: Never}, l.Next(began, Facts{}))
+	got := l.Next(began, f)
+	assert.True(t, got.Out)
+	assert.Equal(t, "n", got.Says)
+	assert.Equal(t, Decision{Wake: Never}, l.Next(began+time.Second, Facts{Ready: true}), "the asker is gone")
+	got = l.Next(began+time.Minute, f)
+	assert.True(t, got.Over, "a hold leaves once")
+	assert.False(t, got.Out)
+	assert.Empty(t, got.Successor)
+}
+
+func TestHolderThatIsNotReadyStopsAtOnce(t *testing.T) {
+	var l Leave
+	got := l.Next(began, Facts{Cause: Yield, Delay: delay, Offers: two})
+	assert.Equal(t, Decision{Over: true, Wake: Never}, got)
+}

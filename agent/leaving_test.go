@@ -1,0 +1,307 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// behind makes a pod of the old revision forward one port, with an endpoint delay.
+func behind(p *ports, change ...func(c *Config)) []func(c *Config) {
+	return append([]func(c *Config){of(oldRevision), lingering(p)}, change...)
+}
+
+// service is a holder, and its standbys, behind a Service.
+type service struct {
+	*world
+	holder *pod
+	// others are the standbys, with their ports.
+	others []*pod
+	ports  map[*pod]*ports
+}
+
+// serve starts a holder that has served for a while, and so many standbys.
+func (w *world) serve(standbys int, change ...func(c *Config)) *service {
+	w.free(theSlot, nextLease)
+	s := &service{world: w, ports: map[*pod]*ports{}}
+	start := func(name string, shim gate.ShimID) *pod {
+		p := &ports{}
+		made := w.start(name, behind(p, change...)...)
+		made.connect(shim)
+		s.ports[made] = p
+		return made
+	}
+	s.holder = start("a", "s1")
+	w.within(time.Second, "the child runs", func() bool { return s.holder.running("s1") })
+	for i := range standbys {
+		s.others = append(s.others, start(string(rune('b'+i)), gate.ShimID(rune('b'+i))))
+	}
+	w.pass(turn.Rest + time.Second)
+	return s
+}
+
+// follower returns the standby that follows the holder, and another one.
+func (s *service) follower() (next, other *pod) {
+	s.t.Helper()
+	s.within(time.Second, "a standby follows", func() bool {
+		for i, p := range s.others {
+			if p.ready() == "False FollowsTheHolder" {
+				next, other = p, s.others[(i+1)%len(s.others)]
+			}
+		}
+		return next != nil
+	})
+	return next, other
+}
+
+// asksToStop reports that the kubelet has signalled the holder's shim.
+func (s *service) asksToStop() {
+	s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping = true })
+}
+
+// delay returns the delay of the holder's last grant.
+func (s *service) delay() time.Duration {
+	given := s.holder.gates.given()
+	return given[len(given)-1].Delay
+}
+
+func TestYieldingHolderLeavesItsServicesFirst(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		w.within(200*time.Millisecond, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		next, other := s.follower()
+		w.pass(endpointDelay - 150*time.Millisecond)
+		assert.True(t, s.holder.running("s1"), "the application serves for the endpoint delay")
+		_, target := s.ports[next].state()
+		assert.Equal(t, s.holder.config.PodIP, target, "late connections are forwarded")
+		w.within(300*time.Millisecond, "the standbys hold", func() bool { _, target = s.ports[other].state(); return target == "" })
+		assert.True(t, s.holder.running("s1"), "connections are held before the application stops")
+		w.within(leave.Passing+20*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+
+		w.within(time.Second, "the named standby holds", func() bool { return next.running(next.shimOf()) })
+		w.pass(time.Second)
+		assert.Equal(t, "True Holding", next.ready())
+		assert.Equal(t, []string{"True", "False", "True"}, next.readiness(), "not Ready until its child serves")
+		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
+		assert.Equal(t, "True StandingBy", s.holder.ready())
+		open, target := s.ports[s.holder].state()
+		assert.True(t, open)
+		assert.Equal(t, next.config.PodIP, target)
+	})
+}
+
+// shimOf returns the pod's only shim.
+func (p *pod) shimOf() gate.ShimID {
+	p.gates.mu.Lock()
+	defer p.gates.mu.Unlock()
+	for id := range p.gates.shims {
+		return id
+	}
+	return ""
+}
+
+func TestHolderWithoutAnotherReadyPodStopsSoon(t *testing.T) {
+	for name, standbys := range map[string]int{"no standby": 0, "the only standby follows": 1} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(standbys)
+				s.holder.agent.Yield()
+				w.within(leave.Answers+50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+				assert.NotContains(t, s.holder.ready(), "Leaving")
+			})
+		})
+	}
+}
+
+func TestDeletedHolderServesForTheDelay(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		assert.Greater(t, s.delay(), endpointDelay, "the shim holds the signal back, even if the agent dies")
+		s.holder.delete()
+		s.asksToStop()
+		next, other := s.follower()
+		w.pass(endpointDelay - 50*time.Millisecond)
+		assert.NotZero(t, s.delay())
+		w.within(200*time.Millisecond, "the signal may go", func() bool { return s.delay() == 0 })
+		_, target := s.ports[other].state()
+		assert.Empty(t, target, "connections are held")
+		assert.Empty(t, s.holder.gates.told(), "the kubelet's signal alone stops the application")
+		w.pass(10 * time.Second)
+		assert.Equal(t, s.holder.identity(), w.holder(), "the hold goes on as long as the child")
+		s.holder.gates.end("s1")
+		w.within(100*time.Millisecond, "the named standby holds", func() bool { return next.running(next.shimOf()) })
+		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
+	})
+}
+
+func TestStopSignalGoesSoonWhereWaitingHelpsNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		standbys int
+		change   func(s *service)
+		within   time.Duration
+	}{
+		"the pod is not deleted": {2, func(*service) {}, 50 * time.Millisecond},
+		"no standby":             {0, func(s *service) { s.holder.delete() }, leave.Answers + 50*time.Millisecond},
+		"the grace is short": {2, func(s *service) {
+			s.holder.delete()
+			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(2 * time.Second) })
+		}, time.Second + 50*time.Millisecond},
+		"the API server is away": {2, func(s *service) {
+			s.holder.delete()
+			s.holder.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+		}, leave.Answers + leave.Stored},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(c.standbys)
+				c.change(s)
+				s.asksToStop()
+				w.within(c.within, "the signal may go", func() bool { return s.delay() == 0 })
+				assert.True(t, s.holder.running("s1"))
+			})
+		})
+	}
+}
+
+func TestTurnBeginsOnceTheHolderHasLeft(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(1)
+		b := w.start("n", of(newRevision), lingering(&ports{}))
+		b.connect("new")
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		w.pass(endpointDelay - 150*time.Millisecond)
+		assert.True(t, s.holder.running("s1"))
+		w.within(time.Second, "the turn begins", func() bool { return b.running("new") })
+		w.pass(turn.Proof + time.Second)
+		assert.Equal(t, "True Holding", b.ready())
+		assert.Equal(t, []string{"True"}, s.others[0].readiness(), "throughout")
+		assert.Equal(t, []string{"True", "False", "True"}, s.holder.readiness(), "Ready again as a standby")
+		assert.Equal(t, []string{"False", "True"}, b.readiness())
+	})
+}
+
+func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
+	simulate(t, func(w *world) {
+		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }
+		s := w.serve(2, kind)
+		b := w.start("n", of(newRevision), lingering(&ports{}), kind)
+		b.connect("new")
+		w.within(500*time.Millisecond, "the turn begins", func() bool { return b.running("new") })
+		assert.Equal(t, []string{"True"}, s.holder.readiness())
+	})
+}
+
+// An endpoint delay may be longer than a lease.
+func TestHolderRenewsWhileItLeaves(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.EndpointDelay = 2 * time.Minute })
+		s.holder.agent.Yield()
+		w.pass(2*time.Minute - time.Second)
+		assert.True(t, s.holder.running("s1"))
+		assert.Len(t, s.holder.gates.shim("s1").ran, 1)
+		w.within(2*time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+	})
+}
+
+func TestLostSlotEndsTheDelayAtOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		l := w.server.lease(theSlot)
+		l.Holder = "somebody"
+		w.server.put(&l)
+		w.within(50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+		assert.Equal(t, []time.Duration{0}, s.holder.gates.left())
+	})
+}
+
+func TestOutageDuringTheDelayExtendsNoDeadline(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.EndpointDelay = 5 * time.Minute })
+		s.holder.agent.Yield()
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		s.holder.link.set(func(l *link) { l.cut = true })
+		deadline := s.holder.gates.shim("s1").grant.Deadline
+		w.within(20*time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+		assert.Equal(t, deadline, s.holder.gates.shim("s1").grant.Deadline)
+		assert.Less(t, w.clock(), deadline)
+	})
+}
+
+func TestStatusThatIsNotStoredDelaysTheEndBriefly(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.link.set(func(l *link) { l.noStatus = true })
+		s.holder.agent.Yield()
+		took := w.within(leave.Stored+endpointDelay+time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+		assert.Greater(t, took, leave.Stored)
+	})
+}
+
+func TestOnlyReadyStandbysOffer(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(c *Config)
+		offers bool
+	}{
+		"of the workload": {func(*Config) {}, true},
+		"not Ready":       {func(c *Config) { c.Forwarder.(*ports).busy = assert.AnError }, false},
+		"another workload": {func(c *Config) {
+			c.Workload, c.Ports = "Deployment/other", nil
+		}, false},
+		"without a revision": {func(c *Config) { c.Revision = api.Revision{} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(0)
+				b := w.start("b", behind(&ports{}, c.change)...)
+				b.connect("s2")
+				w.pass(10 * time.Second)
+				s.holder.agent.Yield()
+				w.pass(leave.Answers / 2)
+				offers := api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation])
+				assert.Equal(t, c.offers, offers.Of(b.identity()))
+			})
+		})
+	}
+}
+
+func TestOfferLeavesTheAskStanding(t *testing.T) {
+	var seen asks
+	l := &kube.Lease{ResourceVersion: "5"}
+	seen.see(time.Second, l)
+	l.ResourceVersion, l.Holder, l.Annotations = "6", "n_u", map[string]string{api.RevisionAnnotation: newRevision.String()}
+	seen.see(2*time.Second, l)
+	ask := seen.last
+	require.NotZero(t, ask)
+	l, more := offerOn(l, "h", api.Offer{Identity: "b_u", Takes: true}, time.Now())
+	require.True(t, more)
+	assert.Equal(t, "b_u", l.Holder, "a pod writes only itself")
+	l.ResourceVersion = "7"
+	seen.see(3*time.Second, l)
+	assert.Equal(t, ask, seen.last)
+	assert.Equal(t, []api.Offer{{Identity: "b_u", Takes: true}}, seen.offersTo("h"))
+	assert.Empty(t, seen.offersTo("another hold"))
+
+	for _, identity := range []string{"c_u", "d_u"} {
+		l, more = offerOn(l, "h", api.Offer{Identity: identity}, time.Now())
+		require.True(t, more)
+	}
+	_, more = offerOn(l, "h", api.Offer{Identity: "e_u"}, time.Now())
+	assert.False(t, more, "three are enough")
+	l, more = offerOn(l, "h2", api.Offer{Identity: "e_u"}, time.Now())
+	assert.True(t, more)
+	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
+}

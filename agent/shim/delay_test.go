@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// delays sends a grant with a delay of the kubelet's stop signal.
+func (a *fakeAgent) delays(within, delay time.Duration) {
+	a.t.Helper()
+	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
+		Hold: "h1", BootID: a.boot, Deadline: host.Now() + within, Drain: time.Second, Kill: kill, Delay: delay,
+	}}))
+}
+
+// ends waits until the application has ended, and returns the time until then.
+func (a *fakeAgent) ends() time.Duration {
+	a.t.Helper()
+	began := host.Now()
+	a.until(gate.Ended, "h1")
+	require.NoError(a.t, a.Close())
+	a.exits(5)
+	return host.Now() - began
+}
+
+func TestStopSignalWaitsForTheDelay(t *testing.T) {
+	for name, c := range map[string]struct {
+		within, delay time.Duration
+		then          func(a *fakeAgent)
+		least         time.Duration
+	}{
+		"until the delay is over":                        {time.Hour, 300 * time.Millisecond, func(*fakeAgent) {}, 290 * time.Millisecond},
+		"until a grant without one":                      {time.Hour, time.Hour, func(a *fakeAgent) { a.delays(time.Hour, 0) }, 0},
+		"until a drain":                                  {time.Hour, time.Hour, func(a *fakeAgent) { a.drains("h1") }, 0},
+		"until a second stop signal":                     {time.Hour, time.Hour, func(a *fakeAgent) { require.NoError(a.t, a.cmd.Process.Signal(unix.SIGTERM)) }, 0},
+		"until the drain of a grant that is not renewed": {kill + 1500*time.Millisecond, time.Hour, func(*fakeAgent) {}, 0},
+		"not at all without a delay":                     {time.Hour, 0, func(*fakeAgent) {}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
+			a.delays(c.within, c.delay)
+			a.until(gate.Running, "h1")
+			a.deaf()
+			require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
+			for c.delay != 0 && !a.next().Stopping {
+			}
+			c.then(a)
+			assert.GreaterOrEqual(t, a.ends(), c.least)
+		})
+	}
+}

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"strings"
+	"time"
+)
+
+// Holder has the facts that the readiness of a holder depends on.
+type Holder struct {
+	Hold string
+	// Slots are the slots that the pod holds.
+	Slots []string
+	// Since is the instant at which the hold began.
+	Since time.Duration
+	// Running reports that the application runs. Serves reports that it also passes its
+	// readiness probes.
+	Running, Serves bool
+	// Waits reports that a probe delays the application's readiness.
+	Waits bool
+	// Paused is the pause of a slot, in words; empty for none.
+	Paused string
+	// Turn is the turn of a revision that is not proven, in words; empty for none.
+	Turn string
+	// Leaves: the pod leaves its Services before its application stops.
+	Leaves bool
+}
+
+// Holder returns the look of a holder. The holder's child serves, so a handover begins
+// when that child ends.
+func (r *Readiness) Holder(now time.Duration, h Holder) Look {
+	r.follows = false
+	soon := h.Since + r.config.Budget.Retry
+	holds := "this pod holds " + strings.Join(h.Slots, ", ")
+	if h.Paused != "" {
+		holds += "; " + h.Paused
+	}
+	if h.Turn != "" {
+		holds += ", for " + h.Turn
+	}
+	switch {
+	case h.Leaves:
+		return look(false, ReadyLeaving, holds+"; its application is about to stop").of(h.Hold)
+	case h.Serves && h.Turn != "":
+		return look(false, ReadyInTurn, holds+", and has to serve for longer").of(h.Hold)
+	case h.Serves:
+		r.served = true
+		return look(true, ReadyHolding, holds).of(h.Hold)
+	case h.Running:
+		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
+	case now < soon && !h.Waits:
+		// A child starts within milliseconds. To be not Ready for so long, and Ready
+		// again, would only make Services flap.
+		return keep(soon)
+	default:
+		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
+	}
+}
+
+// Draining decides how a pod appears while its child is stopped. The drain began at the
+// instant since.
+func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
+	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
+		// Most children stop within that time, and the pod is then a standby.
+		return keep(soon)
+	}
+	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
+}
+
+// of returns the look of a pod that has the hold.
+func (l Look) of(hold string) Look {
+	l.Hold = hold
+	return l
+}

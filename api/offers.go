@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"slices"
+	"strings"
+)
+
+// MostOffers bounds the offers to one hold. Even if one of the pods follows the holder,
+// two are left that forward. More offers would only cost writes.
+const MostOffers = 3
+
+// Offers are the offers of Ready pods to forward while a holder leaves its Services.
+type Offers struct {
+	// Hold is the hold that ends.
+	Hold string
+	Pods []Offer
+}
+
+// Offer is one pod's offer.
+type Offer struct {
+	// Identity is the pod's.
+	Identity string
+	// Takes reports that the pod can take the slot, too.
+	Takes bool
+}
+
+// takes marks an identity in the text of offers. No name of a pod contains it.
+const takes = "+"
+
+// String returns the text for the Lease: the hold, and the identities.
+func (o Offers) String() string {
+	words := []string{o.Hold}
+	for _, pod := range o.Pods {
+		word := pod.Identity
+		if pod.Takes {
+			word = takes + word
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+// ParseOffers reads the text of [Offers.String]. A text of too many words has no offers.
+func ParseOffers(s string) Offers {
+	words := strings.Fields(s)
+	if len(words) == 0 || len(words) > 1+MostOffers {
+		return Offers{}
+	}
+	o := Offers{Hold: words[0]}
+	for _, word := range words[1:] {
+		identity, marked := strings.CutPrefix(word, takes)
+		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: marked})
+	}
+	return o
+}
+
+// Of reports whether the pod is among the offers.
+func (o Offers) Of(identity string) bool {
+	return slices.ContainsFunc(o.Pods, func(pod Offer) bool { return pod.Identity == identity })
+}

@@ -1,0 +1,28 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestOffersAreReadAsTheyWereWritten(t *testing.T) {
+	for text, want := range map[string]Offers{
+		"":               {},
+		"h1":             {Hold: "h1"},
+		"h1 +a_u b_u":    {Hold: "h1", Pods: []Offer{{Identity: "a_u", Takes: true}, {Identity: "b_u"}}},
+		"h1 a b c":       {Hold: "h1", Pods: []Offer{{Identity: "a"}, {Identity: "b"}, {Identity: "c"}}},
+		"h1 a b c d e f": {},
+	} {
+		got := ParseOffers(text)
+		assert.Equal(t, want, got, text)
+		if want.Hold != "" {
+			assert.Equal(t, text, got.String())
+		}
+	}
+	assert.True(t, ParseOffers("h +a_u").Of("a_u"))
+	assert.False(t, ParseOffers("h +a_u").Of("h"))
+}
