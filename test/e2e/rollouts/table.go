@@ -6,6 +6,7 @@ package rollouts
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"runtime"
@@ -44,8 +45,6 @@ const (
 	goes = 170 * time.Second
 	// serves is longer than a machine stalls an application, which then seems to be dead.
 	serves = 5 * time.Second
-	// shown bounds the lost connections at both ends of an event that the log has.
-	shown = 5
 	// waits is the time in which a stalled rollout would go on, if it went on.
 	waits = 20 * time.Second
 )
@@ -85,8 +84,9 @@ func TestEachKindKeepsThePromisesOfRollouts(t *testing.T) {
 		t.Run(kind.Name, func(t *testing.T) {
 			t.Parallel()
 			s := space.New(t)
-			w := workload.Start(s, kind, first, 0)
-			p := &play{Workload: w, lab: l, service: app.Service(s, w.App), table: all}
+			// The nodes know a Service late, so it comes before its pods.
+			service := app.Service(s, app.App{Name: kind.Name})
+			p := &play{Workload: workload.Start(s, kind, first, 0), lab: l, service: service, table: all}
 			p.rollsOut()
 			p.losesItsHolder()
 			p.yields()
@@ -119,8 +119,8 @@ func (p *play) during(event string, happens func(began time.Duration) (rollout s
 	return r
 }
 
-// log logs the life of the application since the instant, and some of the connections that
-// were lost.
+// log logs the life of the application since the instant, and how many connections each
+// second has lost.
 func (p *play) log(r row, since time.Duration) {
 	p.Logf("%s: began at %s", r.event, time.Now().Add(since-record.Now()).Format(time.StampMilli))
 	for _, one := range p.Record(p.App.Name).Mains() {
@@ -128,9 +128,13 @@ func (p *play) log(r row, since time.Duration) {
 			p.Logf("%s: %s runs from %v to %v, code %d", r.event, one.Pod, one.Start-since, one.Last-since, one.Code)
 		}
 	}
-	slices.Sort(r.seen.Failed)
-	for _, failed := range slices.Concat(r.seen.Failed[:min(shown, len(r.seen.Failed))], r.seen.Failed[max(shown, len(r.seen.Failed)-shown):]) {
-		p.Logf("%s: lost %s", r.event, failed)
+	lost := map[string]int{}
+	for _, failed := range r.seen.Failed {
+		second, _, _ := strings.Cut(failed, ".")
+		lost[second+failed[strings.LastIndex(failed, ":"):]]++
+	}
+	for _, when := range slices.Sorted(maps.Keys(lost)) {
+		p.Logf("%s: lost at %s, %d times", r.event, when, lost[when])
 	}
 }
 
