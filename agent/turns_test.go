@@ -96,7 +96,7 @@ func TestHolderBoundsTheRequestsForItsNextLease(t *testing.T) {
 	})
 }
 
-func TestQuietHolderSendsNothingForAnOldNextLease(t *testing.T) {
+func TestQuietHolderSendsNothingForItsNextLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		var c *nextCounter
