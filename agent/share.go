@@ -23,7 +23,7 @@ type share struct {
 func (s *share) note(now time.Duration, serves, paused bool) {
 	if serves && !s.facts.Serves {
 		s.facts.Serving = now
-	} else if !serves && s.facts.Serves {
+	} else if !serves && s.facts.Serves && now >= s.facts.Serving+turn.Proof {
 		s.facts.Stopped = now
 	}
 	s.facts.Serves, s.facts.Paused, s.facts.Ask = serves, paused, s.rollout.asks.last

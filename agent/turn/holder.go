@@ -28,12 +28,14 @@ type Hold struct {
 	Resumed bool
 	// Rollout is what the Lease says.
 	Rollout Rollout
-	// Serves: the application runs and passes its probes, since the instant Serving. If
-	// not, the application did so from Serving until Stopped; zero for never.
-	Serves           bool
-	Serving, Stopped time.Duration
-	Paused           bool
-	Ask              Ask
+	// Serves: the application runs and passes its probes, since the instant Serving.
+	Serves  bool
+	Serving time.Duration
+	// Stopped is the instant at which the application last stopped serving, after it had
+	// served for [Proof]; zero for never.
+	Stopped time.Duration
+	Paused  bool
+	Ask     Ask
 }
 
 // Holder is what the order says about a holder.
@@ -159,11 +161,7 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 // that serves by then is left the time to prove that it does. After the pod was Ready, the
 // time begins anew, as the controller's own count does.
 func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
-	began := h.Since
-	if h.Stopped-h.Serving >= Proof {
-		began = h.Stopped
-	}
-	at := began + p.lasts(h.Rollout.Start)
+	at := max(h.Since, h.Stopped) + p.lasts(h.Rollout.Start)
 	if h.Serves && h.Serving < at {
 		return false // proven, or not serving, is the next decision
 	}

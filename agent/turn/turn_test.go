@@ -208,9 +208,9 @@ func TestHolderYieldsByItsTimeOfServing(t *testing.T) {
 		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
 		"turn, Ready for the controller": {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 41 * s},
 		"turn, Ready for long enough":    {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: Later, wake: 61 * s},
-		"turn, not Ready any more":       {pod: ready, hold: Hold{Rollout: turn, Serving: began + 1*s, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
-		"turn, not Ready for too long":   {pod: ready, hold: Hold{Rollout: turn, Serving: began + 1*s, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
-		"turn, never Ready":              {pod: ready, hold: Hold{Rollout: turn, Serving: began + 1*s, Stopped: began + 9*s}, now: 60 * s, yields: Now, proving: true, failed: true},
+		"turn, not Ready any more":       {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
+		"turn, not Ready for too long":   {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
+		"turn, Ready once more":          {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: Later, wake: 125 * s},
 		"turn, two rollouts":             {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
