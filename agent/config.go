@@ -100,8 +100,8 @@ type Config struct {
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
-	// EndpointDelay is the time for which a standby that is told to stop still accepts
-	// connections.
+	// EndpointDelay is the time for which nodes may send connections to a pod that leaves its
+	// Services. A standby that is told to stop still accepts them, and a holder still serves.
 	EndpointDelay time.Duration
 	// Probes are the declared probes of the gated containers, by container.
 	Probes map[string]api.Probes

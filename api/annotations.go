@@ -83,9 +83,10 @@ var Annotations = table{
 	},
 	{
 		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
-		Meaning: "How long a deleted standby that forwards accepts new connections: the cluster's proxies and load " +
-			"balancers may need as long to stop routing to it. From `0s` to `5m`. Open connections are forwarded until " +
-			"they end. Both end 2 s before the pod's grace period is over.",
+		Meaning: "How long the cluster's proxies and load balancers may need to stop routing to a pod, from `0s` to `5m`. " +
+			"A deleted standby that forwards accepts new connections for so long. Open connections are forwarded until " +
+			"they end. Both end 2 s before the pod's grace period is over. A holder that is to stop leaves its Services " +
+			"first, and serves on for so long (docs/rollouts.md); a deleted one for at most half of its grace.",
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},
 	{

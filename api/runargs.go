@@ -46,7 +46,8 @@ type RunArgs struct {
 	Gate    Gate
 	// Ports are the TCP ports that a standby forwards to the holder.
 	Ports []int
-	// EndpointDelay is the time for which a deleted standby still accepts connections.
+	// EndpointDelay is the time for which nodes may send connections to a pod that leaves
+	// its Services.
 	EndpointDelay time.Duration
 	// Probes are the probes of the gated containers, by container.
 	Probes map[string]Probes

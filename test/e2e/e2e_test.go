@@ -284,6 +284,7 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
 	traffic.TestOpenConnectionsOutliveADeletedStandby(t)
 }
+func TestHandoversRefuseNoConnection(t *testing.T) { traffic.TestHandoversRefuseNoConnection(t) }
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
@@ -21,11 +22,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
+// late is the time after a deletion for which a slow node sends connections to the deleted
+// pod. Without a linger its agent ends within two or three seconds. The endpoint delay begins
+// with the kubelet's signal, so it is over later.
+const late, lateDelay = 7 * time.Second, 8 * time.Second
+
 // Nodes send connections to a deleted standby until all of them know of the deletion. The
 // standby's agent accepts them for as long, and no client sees that a pod has ended.
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	t.Parallel()
-	h := holder.Deploy(t, app.Lasting("lingers"), "it needs a client on a node")
+	a := app.Lasting("lingers")
+	a.Annotations[api.EndpointDelayAnnotation] = lateDelay.String()
+	h := holder.Deploy(t, a, "it needs a client on a node")
 	service := app.Service(h.Space, h.App)
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/lingers", kubectl.RolloutTimeout)
 	endpoints := func() bool { return len(app.Endpoints(h.Space, service)) == 3 }
@@ -38,7 +46,11 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 		if pod.Name == h.Victim.Name {
 			continue
 		}
+		slow := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, net.JoinHostPort(pod.Status.PodIP, "8080"))
+		h.Await(space.StartTimeout, "the standby answers", slow.Answered)
 		app.DeletePod(h.Space, pod)
+		h.Never(late, "the end of a standby that slow nodes know", func() bool { return h.Pod(pod.Name) == nil })
+		assert.Empty(t, slow.Stop().Failed, "a node that learns of the deletion late")
 		h.Await(space.StartTimeout, "the standby is gone", func() bool { return h.Pod(pod.Name) == nil })
 		h.Await(space.StartTimeout, "another pod is in its place", endpoints)
 		deleted++

@@ -27,8 +27,8 @@ const (
 	// Role is the argument that makes the tests' program a client. The client runs
 	// on a node, because the addresses of Services mean something there alone.
 	Role = "client-of-a-service"
-	// Anew and Kept are the kinds of clients. The first opens a connection for each request
-	// to port 80 of an address. The second has one connection to an address with a port.
+	// Anew and Kept are the kinds of clients. The first opens a connection for each request.
+	// The second has one connection. An address without a port means port 80.
 	Anew, Kept = "anew", "kept"
 	// every is the time between two requests of the client.
 	every = 10 * time.Millisecond
@@ -64,10 +64,12 @@ func Run(kind, address string, in io.Reader, out io.Writer) error {
 		defer close(ended)
 		_, _ = io.Copy(io.Discard, in)
 	}()
-	r := run{address: net.JoinHostPort(address, "80"), out: out}
+	r := run{address: address, out: out}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		r.address = net.JoinHostPort(address, "80")
+	}
 	send := r.anew
 	if kind == Kept {
-		r.address = address
 		conn, err := net.DialTimeout("tcp", address, patience) //nolint:noctx // the time is bounded
 		if err != nil {
 			return err

@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package traffic
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+)
+
+const (
+	// starts is the time that the application takes to serve, and stops the time that it
+	// takes to stop. A new connection waits for both.
+	starts, stops = time.Second, 500 * time.Millisecond
+	// busy is the time that a busy machine adds to a connection.
+	busy = 3 * time.Second
+)
+
+// A planned handover among three pods refuses and resets no new connection: the port of a
+// pod changes hands only when no node sends connections there.
+func TestHandoversRefuseNoConnection(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("smooth")
+	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}
+	a.Edit = func(template *corev1.PodTemplateSpec) {
+		template.Spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+			TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)},
+		}}
+	}
+	h := holder.Deploy(t, a, "it needs a client on a node")
+	service, slot := app.Service(h.Space, h.App), lease.OfDeployment(a.Name)
+	kubectl.Must(h.Space, "", "rollout", "status", "deployment/smooth", kubectl.RolloutTimeout)
+	for _, handover := range []struct {
+		name  string
+		begin func()
+	}{
+		{"deletion", func() { app.DeletePod(h.Space, h.Pod(h.Running(a.Name).Pod)) }},
+		{"yield", func() {
+			kubectl.Must(h.Space, "", "annotate", "lease/"+slot, api.YieldAnnotation+"="+lease.Hold(h.Space, slot))
+		}},
+		{"rollout", func() {
+			kubectl.Must(h.Space, "", "set", "env", "deployment/smooth", "RELEASE=2")
+			kubectl.Must(h.Space, "", "rollout", "status", "deployment/smooth", kubectl.RolloutTimeout)
+		}},
+	} {
+		h.Await(space.StartTimeout, "three pods are behind the Service", func() bool {
+			return len(app.Endpoints(h.Space, service)) == 3 && len(h.Pods(a.Name)) == 3
+		})
+		before := app.AwaitRunning(h.Space, a, space.Soon)
+		requests := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
+		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
+		handover.begin()
+		h.Await(space.StartTimeout, "the application runs in another pod", func() bool { return app.After(h.Space, a, before) != nil })
+		h.Await(space.StartTimeout, "three pods are behind the Service again", func() bool {
+			return len(app.Endpoints(h.Space, service)) == 3 && len(h.Pods(a.Name)) == 3
+		})
+		sum := requests.Stop()
+		t.Logf("%s: %d connections answered, the slowest took %v, lost %q", handover.name, sum.Answered, sum.Slowest, sum.Failed)
+		assert.Empty(t, sum.Failed, handover.name)
+		assert.Greater(t, sum.Answered, 100, handover.name)
+		assert.Less(t, sum.Slowest, starts+stops+busy, handover.name)
+	}
+}
