@@ -57,7 +57,7 @@ func newChanging(w *World) *changing {
 	c.judge = newJudge(c.workload, rolled)
 	c.steer(c.controlled())
 	c.judge.sit()
-	if c.shared = chance(w.rng, .15); c.shared {
+	if c.shared = chance(w.rng, .2); c.shared {
 		t.workload = "job"
 		all.add(t, 0)
 		c.protects = false // today's rule counts while a pod of the other workload holds
@@ -210,8 +210,6 @@ func (c *changing) improves() bool {
 }
 
 // breaks applies a broken version. Then a person undoes the change, or mends the version.
-// A strict controller also replaces an old pod whose application is starting, so such a
-// workload is judged only if its old version starts at once.
 func (c *changing) breaks() bool {
 	before := c.newest
 	if !c.protects || c.replacesStarting() {
@@ -224,6 +222,12 @@ func (c *changing) breaks() bool {
 	last := between(c.rng, time.Minute, 6*time.Minute)
 	if c.seed%16 == 3 {
 		last = 150 * time.Minute
+	}
+	if chance(c.rng, .5) {
+		if !c.pass(between(c.rng, time.Second, 5*time.Second)) {
+			return false
+		}
+		c.do(c.evicts)
 	}
 	for end := c.now() + last; c.now() < end; {
 		if !c.pass(between(c.rng, time.Second, last/3)) {
@@ -262,27 +266,38 @@ func (c *changing) unblock() {
 	}
 }
 
+// evicts deletes the holder, if another old pod can take the slot.
+func (c *changing) evicts() {
+	if holder, _ := c.judge.spare(); holder != nil {
+		c.note("script", "%s is evicted", holder.name)
+		holder.shown.delete()
+	}
+}
+
 // meddles does something in the middle of a stall.
 func (c *changing) meddles() {
-	holder := c.checks.holder(rolled)
-	olds := slices.DeleteFunc(c.judge.olds(), func(p *pod) bool { return holder != nil && p == holder.pod() })
-	others := slices.ContainsFunc(olds, c.available)
-	switch n := c.rng.IntN(7); {
-	case holder == nil || holder.pod().behaviour.broken() || !others:
-	case n < 2:
-		c.note("script", "%s is evicted", holder.pod().name)
-		holder.pod().shown.delete()
-	case n == 2 && c.judge.turns[c.newest.stamp].count > 0:
-		elsewhere := func(p *pod) bool { return p.node != holder.pod().node }
-		if last := between(c.rng, time.Second, time.Minute); slices.ContainsFunc(olds, elsewhere) {
-			cut := holder.pod().node
-			cut.cut(true, true)
-			c.judge.disturbed(last + c.settling())
-			c.after(last, cut.heal)
-		}
-	case n == 3:
+	switch c.rng.IntN(6) {
+	case 0, 1:
+		c.evicts()
+	case 2:
+		c.cuts()
+	case 3:
 		c.apply(brokenVersion(c.rng))
-	case n == 4:
+	case 4:
 		c.again(c.newest)
 	}
+}
+
+// cuts cuts the holder's node off for a while, if an old pod on another node can take the
+// slot. Before its first turn, the broken version could take the slot, too.
+func (c *changing) cuts() {
+	last := between(c.rng, time.Second, time.Minute)
+	holder, others := c.judge.spare()
+	elsewhere := func(p *pod) bool { return p.node != holder.node && c.available(p) }
+	if holder == nil || c.judge.turns[c.newest.stamp].count == 0 || !slices.ContainsFunc(others, elsewhere) {
+		return
+	}
+	holder.node.cut(true, true)
+	c.judge.disturbed(last + c.settling())
+	c.after(last, holder.node.heal)
 }

@@ -46,7 +46,8 @@
 // apply versions that work, and versions that do not (behaviour.go), scale, undo and delete
 // (changing.go, persons.go). The story judges rollouts in times without faults (judge.go).
 // During faults the invariants of safety count, and after them a good rollout ends. A
-// pod on a node that is away keeps its last readiness, as if the node came back in time.
+// pod on a node that is cut off keeps its last readiness. No controller acts on the
+// progress deadline of a Deployment, so the world has none.
 //
 // # Random sources
 //

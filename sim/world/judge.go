@@ -21,6 +21,9 @@ type judge struct {
 	served time.Duration
 	// free is the instant since which the slot is free, and an old pod could take it.
 	free time.Duration
+	// stood has the old pods that were Ready at the beginning of the turn with the hold.
+	stood []*pod
+	hold  string
 	// judged is the number of ended children that the judge has seen.
 	judged int
 	turns  map[api.Revision]turns
@@ -51,6 +54,7 @@ func (j *judge) sit() {
 	j.after(every, func() {
 		if j.on {
 			j.checkProtected()
+			j.checkStanding()
 			j.checkServed()
 			j.checkFree()
 			j.checkTurns()
@@ -64,6 +68,20 @@ func (j *judge) olds() []*pod {
 	return slices.DeleteFunc(j.all(), func(p *pod) bool { return p.behaviour.broken() || !p.shown.stays() })
 }
 
+// spare returns the pod of the old version that holds, and the other old pods; nil if none
+// of them could take the slot.
+func (j *judge) spare() (holder *pod, others []*pod) {
+	child := j.checks.holder(j.slot)
+	if child == nil || child.pod().behaviour.broken() {
+		return nil, nil
+	}
+	others = slices.DeleteFunc(j.olds(), func(p *pod) bool { return p == child.pod() })
+	if !slices.ContainsFunc(others, j.available) {
+		return nil, nil
+	}
+	return child.pod(), others
+}
+
 // checkProtected demands that no pod of a broken version is Ready, and that an old pod is
 // left.
 func (j *judge) checkProtected() {
@@ -73,6 +91,25 @@ func (j *judge) checkProtected() {
 	for _, p := range j.all() {
 		if p.behaviour.broken() && p.shown.isReady() {
 			j.violate(unprotected, "%s is Ready, and its version %s", p.name, p.behaviour.name)
+		}
+	}
+}
+
+// checkStanding demands that the old pods stay Ready while a broken version has its turn.
+// Some controllers delete old pods that are not.
+func (j *judge) checkStanding() {
+	c := j.checks.holder(j.slot)
+	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
+		j.hold, j.stood = "", nil
+		return
+	}
+	if c.hold != j.hold {
+		unready := func(p *pod) bool { return !p.shown.isReady() }
+		j.hold, j.stood = c.hold, slices.DeleteFunc(j.olds(), unready)
+	}
+	for _, p := range j.stood {
+		if p.shown.stays() && !p.shown.isReady() {
+			j.violate(unprotected, "%s is not Ready any more, in the turn of %s", p.name, c.pod().name)
 		}
 	}
 }
