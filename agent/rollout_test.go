@@ -204,6 +204,7 @@ func TestTurnWithoutServingEnds(t *testing.T) {
 		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
 		w.within(3*time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		assert.Equal(t, []string{"False"}, b.readiness())
+		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness(), "while the old application starts, too")
 	})
 }
 

@@ -29,6 +29,10 @@ func TestPlantedClaims(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
+// The tests of agent/turn alone catch these bugs. In the simulation an asker and a deleted
+// holder meet too seldom.
+func TestPlantedTurns(t *testing.T) { play.PlantedIn(t, "agent/turn") }
+
 // The package compiles in less than a minute without the libraries of Kubernetes, and
 // in four minutes with them.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {

@@ -43,7 +43,7 @@ type ReadinessConfig struct {
 type Readiness struct {
 	config ReadinessConfig
 	// served reports that, at the last look, one pod of this workload held all slots
-	// and served.
+	// and served, or was in its turn.
 	served bool
 	// until is the instant until which a standby stays Ready after that pod has stopped
 	// serving.
@@ -190,7 +190,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
-	r.note(now, h.serving && !turn.NotReady)
+	// At the end of a turn a handover begins, too: the old application has to start again.
+	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
 	// Between the release and the own hold, the pod stays out of its Services.
 	r.follows = h.next == r.config.Identity || r.follows && h.holder == ""
 	return r.standby(now, h, turn, childless).by(h.until)

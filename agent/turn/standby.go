@@ -122,6 +122,9 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	case p.Revision.NewerThan(s.Revision):
 		return p.newer(now, to, s, w)
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
+		if p.Revision.NewerThan(s.Rollout.Proven) {
+			return to.notReady(ReasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
+		}
 		// A controller deletes old pods that are not Ready, and the slot goes back to them.
 		if until := s.Since + longestTurn; now < until {
 			to.Look, to.Wake = Ready, until

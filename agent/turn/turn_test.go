@@ -117,7 +117,10 @@ func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: Never,
 		}},
-		"older, holder in its turn":      {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: 600 * time.Second}},
+		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: 600 * time.Second}},
+		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: Standby{
+			Look: NotReady, Reason: ReasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: Never,
+		}},
 		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standby{Look: Free, Wake: Never}},
 		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standby{Look: Free, Wake: Never}},
 		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, Wake: Never}},

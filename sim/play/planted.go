@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,9 +29,10 @@ var planting = flag.Bool("planted", true, "show that the simulation catches plan
 // Each plant is a txtar file of the folder planted/. The file has a comment, a line
 // "caught by: NAME …", and for each edit a pair of "PATH was" and "PATH is". A path
 // begins at the module's root. A line "played by: TEST" before it names another test than
-// TestSimulation.
+// TestSimulation. With "played by: PACKAGE/TEST" the test of a product's package catches it.
 type plant struct {
 	name   string
+	pkg    string // empty for the package of the simulation
 	test   string
 	caught []string
 	edits  []edit
@@ -45,7 +47,7 @@ const mostSeeds = 150
 // another test. playedBy matches that line.
 const defaultTest = "TestSimulation"
 
-var playedBy = regexp.MustCompile(`played by: (\w+)`)
+var playedBy = regexp.MustCompile(`played by: (?:(\S+)/)?(\w+)`)
 
 // caught matches the line of the first violation.
 var caught = regexp.MustCompile(`seed \d+ at \S+: .*?invariant ([a-z-]+): .*`)
@@ -65,6 +67,9 @@ func Planted(t *testing.T) {
 		require.NoError(t, err, "the same binary with no bug switched on:\n%s", out)
 	})
 	for _, p := range plants {
+		if p.pkg != "" {
+			continue
+		}
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			out, err := simulate(t, binary, p, mostSeeds)
@@ -79,14 +84,37 @@ func Planted(t *testing.T) {
 
 // PlantedClaims shows that TestClaims of agent/claim catches the named bugs.
 func PlantedClaims(t *testing.T, names ...string) {
+	plants := map[string]string{"": "TestClaims$"}
+	for _, name := range names {
+		plants[name] = "TestClaims$"
+	}
+	plantedIn(t, "agent/claim", plants)
+}
+
+// PlantedIn shows that the tests of the product's package catch the bugs that name one of
+// them.
+func PlantedIn(t *testing.T, pkg string) {
+	plants := map[string]string{"": "Test"}
+	for _, p := range readPlants(t) {
+		if p.pkg == pkg {
+			plants[p.name] = p.test + "$"
+		}
+	}
+	require.Greater(t, len(plants), 1)
+	plantedIn(t, pkg, plants)
+}
+
+// plantedIn compiles the tests of the package, and runs a test for each bug, by the bug's
+// name.
+func plantedIn(t *testing.T, pkg string, tests map[string]string) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")
 	}
-	binary := compile(t, readPlants(t), "../agent/claim")
-	for _, name := range append([]string{""}, names...) {
+	binary := compile(t, readPlants(t), "../"+pkg)
+	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		t.Run("bug "+name, func(t *testing.T) {
 			t.Parallel()
-			out, err := run(t, binary, name, "-test.run=^TestClaims$", "-test.failfast")
+			out, err := run(t, binary, name, "-test.run=^"+tests[name], "-test.failfast")
 			if name == "" {
 				require.NoError(t, err, "the same binary with no bug switched on:\n%s", out)
 				return
@@ -108,7 +136,7 @@ func readPlants(t *testing.T) []plant {
 		require.NoError(t, err)
 		p := plant{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), test: defaultTest}
 		if found := playedBy.FindSubmatch(archive.Comment); found != nil {
-			p.test = string(found[1])
+			p.pkg, p.test = string(found[1]), string(found[2])
 		}
 		if _, names, ok := strings.Cut(string(archive.Comment), "caught by:"); ok {
 			p.caught = strings.Fields(names)

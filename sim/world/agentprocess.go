@@ -4,6 +4,7 @@
 package world
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -88,6 +90,12 @@ func (a *agentProcess) begin() {
 		config.Revision, config.Readiness = p.revision, api.ReadinessForward
 		config.Ports, config.EndpointDelay = []int{80}, p.endpointDelay
 	}
+	if p.behaviour.probed {
+		config.Probes = map[string]api.Probes{p.template.containers[0]: {Readiness: &api.Probe{
+			PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3,
+		}}}
+		config.Probe = a.probe
+	}
 	run := a.runShims
 	switch p.gate {
 	case api.GatePod:
@@ -109,11 +117,24 @@ func (a *agentProcess) runShims(config agent.Config) error {
 	if err != nil {
 		return err // the process is dead already
 	}
-	config.Gate, config.Granted = g, g.granted
+	config.Gate, config.Granted, config.Asides = g, g.granted, g
 	made, err := agent.New(config)
 	must(err)
 	a.process.w.do(func() { a.gateway, a.agent = g, made })
 	return made.Run(a.process.ctx, a.stop)
+}
+
+// probe carries out the readiness probe of the pod's first container.
+func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration) (r probe.Result) {
+	if !a.enter() {
+		return r
+	}
+	defer a.process.w.mu.Unlock()
+	r.Outcome = probe.Failure
+	if a.pod.containers[0].ready() {
+		r.Outcome = probe.Success
+	}
+	return r
 }
 
 // yieldWhenStopped makes the agent yield when it is stopped, as cmd/agent does for

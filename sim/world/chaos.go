@@ -91,7 +91,10 @@ func anyTemplate(w *World, choice []time.Duration, workload string, replicas int
 	t := template{
 		workload: workload, slots: slots, any: slots[0] == pool[0], duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
 		containers: []string{"app"}, standBy: chance(r, .8),
-		keepsName: replicas == 1, obedient: chance(r, .3),
+		obedient: chance(r, .3),
+	}
+	if replicas == 1 {
+		t.stable = workload
 	}
 	if chance(r, .25) {
 		t.containers = append(t.containers, "side")

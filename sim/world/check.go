@@ -51,6 +51,17 @@ const (
 	// routed means that an application stops by a yield in a pod that is still Ready,
 	// although the holder has told the standbys to hold new connections.
 	routed = "routed"
+	// deletedBegins means that a child begins although its pod was deleted a while ago.
+	deletedBegins = "deleted-begins"
+	// unfinished means that the rollout of a good version does not end in time.
+	unfinished = "unfinished"
+	// unprotected means that a rollout counts a pod of a broken version, or that no old pod is
+	// left beside a broken version.
+	unprotected = "unprotected"
+	// withheld means that a broken version keeps the old one from serving for too long.
+	withheld = "withheld"
+	// stopsOften means that a rollout stops the old version more often than its rule allows.
+	stopsOften = "stops-often"
 	// freed means that a pod's Lease becomes free, and that pod has not released it.
 	freed = "freed"
 )
@@ -58,6 +69,7 @@ const (
 // childBegins checks the invariants at the start of a child.
 func (l *checks) childBegins(c *child) {
 	l.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
+	l.checkDeleted(c)
 	for _, t := range c.slots {
 		for _, other := range l.alive {
 			together := other.pod() == c.pod() && other.hold == c.hold && other.container != c.container
@@ -78,6 +90,20 @@ func (l *checks) childBegins(c *child) {
 	}
 	l.alive = append(l.alive, c)
 	l.checkCrowd(c)
+}
+
+// mostDeleted bounds the time from the deletion of a pod until no child of it begins any
+// more. The kubelet stops the shims within mostUntold.
+const mostDeleted = mostUntold + quick
+
+// checkDeleted demands in fair times that no child begins in a pod that was deleted a while
+// ago. All pods of a workload that is scaled to zero are deleted together.
+func (l *checks) checkDeleted(c *child) {
+	p := c.pod()
+	fairly := p.w.calm && p.shown.deletedAt > p.w.healed && c.shim != nil
+	if age := l.now() - p.shown.deletedAt; fairly && p.shown.deleted && age > mostDeleted {
+		l.violate(deletedBegins, "%s begins %v after the deletion of %s", c.name, age, p.name)
+	}
 }
 
 // needed returns the number of its slots that the pod needs.
@@ -203,7 +229,7 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 		return
 	}
 	left := lease.Annotations[api.LeavingAnnotation] != "" && lease.Annotations[api.ServingAnnotation] == ""
-	if left && p.shown.routed && !p.shown.unstorable() {
+	if left && p.shown.condition && !p.shown.unstorable() {
 		l.violate(routed, "%s is to stop, and %s is still Ready", c.name, p.name)
 	}
 }

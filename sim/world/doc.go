@@ -39,6 +39,16 @@
 // (bounds.go). The world demands the same under the lasting faults of a seed's climate:
 // watches that are cut, refused or silent.
 //
+// # Controllers
+//
+// The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of
+// their source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons
+// apply versions that work, and versions that do not (behaviour.go), scale, undo and delete
+// (changing.go, persons.go). The story judges rollouts in times without faults (judge.go).
+// During faults the invariants of safety count, and after them a good rollout ends. A
+// pod on a node that is cut off keeps its last readiness. No controller acts on the
+// progress deadline of a Deployment, so the world has none.
+//
 // # Random sources
 //
 // Each actor has a separate random source, made from the seed and the actor's name. So

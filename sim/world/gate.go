@@ -119,6 +119,19 @@ func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) erro
 	return g.server.Drain(id, reason, grace)
 }
 
+// End implements agent.Asides.
+func (g *gateway) End(id gate.ShimID, reason string, grace time.Duration) error {
+	if !g.agent.runs() {
+		return errDead
+	}
+	return g.server.End(id, reason, grace)
+}
+
+// RunAside implements agent.Asides. The probes of the world are no commands.
+func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration) (gate.Result, error) {
+	return gate.Result{}, errUnreachable
+}
+
 // granted reports whether a shim of the container may have been granted the hold. A
 // dead process gets true.
 func (g *gateway) granted(container, hold string) bool {

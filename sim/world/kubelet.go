@@ -26,9 +26,9 @@ type template struct {
 	// inits are gated init containers, which run before the other containers.
 	inits   []string
 	standBy bool
-	// keepsName reports that the pod belongs to a StatefulSet, so its successor has its
-	// name.
-	keepsName bool
+	// stable is the name of a StatefulSet's pod, which its successor has, too. All other
+	// pods have names of their own.
+	stable string
 	// restless is the approximate time after which a child ends by itself; 0 means never.
 	restless time.Duration
 	// obedient reports that the children stop at once after SIGTERM.
@@ -38,7 +38,8 @@ type template struct {
 	// gate selects the mechanism that keeps the child from running.
 	gate api.Gate
 	// revision is zero where revisions have no order.
-	revision api.Revision
+	revision  api.Revision
+	behaviour behaviour
 	// endpointDelay is the time that a holder takes to leave its Services.
 	endpointDelay time.Duration
 }
@@ -66,8 +67,6 @@ type pod struct {
 	// stopping reports that the kubelet ends the pod, and object that the API server has
 	// the pod. A pod that is gone has no process left.
 	stopping, object, gone bool
-	// graceEnds is the end of the grace of a pod that is being stopped.
-	graceEnds time.Duration
 }
 
 // container is a gated container, with its shims or its application.
@@ -90,8 +89,8 @@ type container struct {
 
 func (w *World) newPod(t template, n *node) *pod {
 	w.serial++
-	p := &pod{template: t, w: w, name: t.workload, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
-	if !t.keepsName {
+	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
+	if t.stable == "" {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
 	p.rng = w.source(p.name + p.uid)
@@ -130,8 +129,8 @@ func (p *pod) startAll() {
 	if p.agent() == nil {
 		p.startAgent()
 	}
-	if p.gate == api.GateReadiness {
-		return // the application runs in standbys, too
+	if p.gate == api.GateReadiness || p.behaviour.imageless {
+		return // the application runs in standbys, too, or never starts
 	}
 	for _, c := range p.containers {
 		if c.init && c.done {
@@ -149,6 +148,16 @@ func (p *pod) startAll() {
 // known reports whether the kubelet knows of a shim of the container.
 func (c *container) known() bool {
 	return slices.ContainsFunc(c.shims, func(s *shimProcess) bool { return !s.forgotten })
+}
+
+// ready reports whether the container runs, and passes its readiness probe. Without a
+// child every probe passes.
+func (c *container) ready() bool {
+	if len(c.shims) == 0 {
+		return false
+	}
+	s := c.shims[len(c.shims)-1]
+	return !s.dead && (s.child == nil || c.pod.behaviour.serves(c.pod.w.now()-s.child.began))
 }
 
 // complete notes the success of an init container. The next container starts once its
@@ -292,7 +301,8 @@ func (p *pod) stop() {
 	if p.stopping {
 		return
 	}
-	p.stopping, p.graceEnds = true, p.w.now()+p.grace
+	p.stopping = true
+	p.shown.end()
 	p.w.note(p.name, "pod is being stopped, grace %v", p.grace)
 	for _, c := range p.containers {
 		for _, s := range c.shims {
@@ -364,6 +374,8 @@ func (p *pod) tidy() {
 // SIGTERM.
 func (t template) stops(r *rand.Rand) time.Duration {
 	switch n := r.IntN(10); {
+	case t.behaviour.stubborn:
+		return -1
 	case t.obedient, n < 5:
 		return between(r, time.Millisecond, 300*time.Millisecond)
 	case n < 7:
@@ -374,8 +386,11 @@ func (t template) stops(r *rand.Rand) time.Duration {
 	return -1
 }
 
-// live ends a restless child after some time.
+// live ends a restless child after some time, and a child whose version crashes.
 func (p *pod) live(c *child) {
+	if last := p.behaviour.lasts; last > 0 {
+		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })
+	}
 	if p.restless > 0 {
 		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
 			if !p.w.calm {

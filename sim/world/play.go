@@ -36,11 +36,18 @@ func (w *World) Play() {
 	story.run()
 }
 
-// PlayRollouts plays the story of the seed in which pods of several revisions compete.
+// PlayRollouts plays the story of the seed in which pods of several revisions compete. In
+// every third seed the pods have no controller, and come and go at random.
 func (w *World) PlayRollouts() {
 	defer w.end()
-	var story *rolling
-	w.do(func() { story = newRolling(w) })
+	var story interface{ run() }
+	w.do(func() {
+		if w.seed%3 == 0 {
+			story = newRolling(w)
+		} else {
+			story = newChanging(w)
+		}
+	})
 	story.run()
 }
 

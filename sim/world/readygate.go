@@ -4,30 +4,12 @@
 package world
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
-	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// shown is the pod's status as the API server has stored it.
-type shown struct {
-	pod     *pod
-	version int64
-	text    []byte
-	// ready is the endpoint of a pod of the gate "readiness", while the stored status is
-	// Ready.
-	ready *child
-	// routed reports that the stored status is Ready.
-	routed bool
-}
 
 // readyGate is the real gate, and notes each grant in the world's pod.
 type readyGate struct {
@@ -49,82 +31,6 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 	g := standin.NewReadiness(agentMachine{a}.Now)
 	config.Gate = readyGate{g, a}
 	return a.serve(config, g.Run)
-}
-
-// patch stores a patch of the pod's status, unless the patch names another version.
-func (s *shown) patch(patch []byte) ([]byte, error) {
-	body := decode(patch)
-	version := meta(body, "resourceVersion")
-	delete(metadata(body), "resourceVersion")
-	if version != "" && version != text(s.version) {
-		return nil, status(409, "Conflict", "another resourceVersion")
-	}
-	if stored, ok := body["status"]; ok {
-		if raw := encode(body); !bytes.Equal(raw, s.text) {
-			s.version++
-			s.text = raw
-			s.show(encode(stored))
-		}
-	}
-	is := kube.Pod{ResourceVersion: text(s.version), Deleted: s.pod.stopping}
-	if is.Deleted {
-		is.GraceLeft = max(0, s.pod.graceEnds-s.pod.w.now())
-	}
-	return json.Marshal(is)
-}
-
-// show applies the readiness in the stored status to the endpoint.
-func (s *shown) show(raw []byte) {
-	var stored struct {
-		Conditions []struct{ Type, Status string }
-	}
-	must(json.Unmarshal(raw, &stored))
-	for _, c := range stored.Conditions {
-		if c.Type != api.ReadyCondition {
-			continue
-		}
-		s.routed = c.Status == "True"
-		if s.pod.gate == api.GateReadiness {
-			s.setReady(s.routed)
-		}
-	}
-}
-
-// setReady makes the pod an endpoint, or removes the endpoint.
-func (s *shown) setReady(ready bool) {
-	p := s.pod
-	switch {
-	case ready && s.ready == nil:
-		p.w.serial++
-		s.ready = &child{
-			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.serial),
-			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(),
-		}
-		p.w.checks.childBegins(s.ready)
-	case !ready && s.ready != nil:
-		c := s.ready
-		s.ready = nil
-		c.dies()
-	}
-}
-
-// mostUnready bounds the time in which a pod stores that it is not Ready, once it can
-// reach the API server again.
-func (s *shown) mostUnready() time.Duration {
-	return sum([]part{
-		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
-		{"the agent pauses between two attempts", slow(slowest)},
-		{"an agent begins anew", 5 * time.Second},
-	})
-}
-
-// unstorable reports whether the pod cannot store its status, or could not until a
-// moment ago. Such a pod may stay Ready after its slot has expired.
-func (s *shown) unstorable() bool {
-	p := s.pod
-	w, a := p.w, p.agent()
-	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
-		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }
 
 // serve runs a gate without shims, and the agent, as cmd/agent does.

@@ -47,6 +47,16 @@ func (r *recovery) heal() {
 	r.refill()
 }
 
+// killStopped kills the agents that were told to stop, as a kubelet does after the grace.
+// Such an agent yields to nobody, and the next process of its container does.
+func (r *recovery) killStopped() {
+	for _, p := range r.pods {
+		if a := p.agent(); a != nil && a.stopped && !p.stopping {
+			a.kill()
+		}
+	}
+}
+
 // quiet demands that the slots are in use in time, and that no child ends from then on.
 func (r *recovery) quiet(after string) bool {
 	bound := r.settling()

@@ -90,16 +90,6 @@ func (r *rolling) run() {
 	}
 }
 
-// killStopped kills the agents that were told to stop, as a kubelet does after the grace.
-// Such an agent yields to nobody, and the next process of its container does.
-func (r *rolling) killStopped() {
-	for _, p := range r.pods {
-		if a := p.agent(); a != nil && a.stopped && !p.stopping {
-			a.kill()
-		}
-	}
-}
-
 // rolls makes trouble for a while, and rollouts in the middle of it.
 func (r *rolling) rolls(last time.Duration) bool {
 	r.do(func() { r.calm = false; r.note("script", "rollouts for %v", last) })

@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// behaviour is that of a version of the application. The zero value serves at once, and for ever.
+type behaviour struct {
+	name string
+	// starts is the time until the application passes its readiness probe; negative for never.
+	starts time.Duration
+	// lasts is the time after which the application exits; 0 means never.
+	lasts time.Duration
+	// probed reports that the template has a readiness probe.
+	probed bool
+	// stubborn reports that the application ignores SIGTERM.
+	stubborn bool
+	// imageless reports that no container starts, because its image is missing.
+	imageless bool
+}
+
+// mostBroken is the longest life of a version that is broken. By the fastest clock such an
+// application has not served for turn.Proof.
+const mostBroken = 9 * time.Second
+
+// broken reports whether docs/rollouts.md calls such a version broken.
+func (v behaviour) broken() bool {
+	return v.imageless || v.starts < 0 || v.lasts > 0 && v.lasts <= mostBroken
+}
+
+// serves reports whether the application passes its readiness probe at an age.
+func (v behaviour) serves(age time.Duration) bool {
+	return !v.probed || v.starts >= 0 && age >= v.starts
+}
+
+// mostStart bounds the start of a good version.
+const mostStart = 4 * time.Second
+
+// goodVersion draws a version that serves, and does not end.
+func goodVersion(r *rand.Rand) behaviour {
+	return behaviour{name: "good", starts: between(r, 100*time.Millisecond, mostStart), probed: chance(r, .7)}
+}
+
+// brokenVersion draws a version that is not to be rolled out.
+func brokenVersion(r *rand.Rand) behaviour {
+	switch r.IntN(6) {
+	case 0:
+		return exitingVersion(r)
+	case 1:
+		return behaviour{name: "never Ready", starts: -1, probed: true}
+	case 2:
+		return behaviour{name: "hangs", starts: -1, probed: true, stubborn: true}
+	case 3:
+		return behaviour{name: "has no image", imageless: true}
+	}
+	return behaviour{name: "crashes after it was Ready once", lasts: between(r, 3*time.Second, mostBroken), probed: chance(r, .5)}
+}
+
+// exitingVersion draws a version that exits at once.
+func exitingVersion(r *rand.Rand) behaviour {
+	return behaviour{name: "exits at once", lasts: between(r, time.Millisecond, time.Second), probed: chance(r, .5)}
+}
+
+// lateVersion draws a version that crashes after it was proven. No rule promises whether
+// its rollout ends.
+func lateVersion(r *rand.Rand) behaviour {
+	return behaviour{name: "crashes later", lasts: between(r, 20*time.Second, 2*time.Minute), probed: chance(r, .5)}
+}

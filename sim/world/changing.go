@@ -1,0 +1,303 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// changing is a story in which persons change a workload, and its controller rolls the
+// changes out. After each change to a good version the rollout ends, and a broken version
+// is never rolled out.
+type changing struct {
+	*recovery
+	*workload
+	trouble *trouble
+	hands   *person
+	judge   *judge
+	// protects reports that a rollout of a broken version leaves old pods. strict reports that
+	// the controller replaces each old pod that is not Ready. ordered reports that the
+	// controller waits for each pod, also for one of a broken version.
+	protects, strict, ordered bool
+	// most is the number of stops of the old version that a good rollout costs.
+	most int
+	// fixed reports that the workload is a DaemonSet, which has no replicas to choose.
+	fixed bool
+	// shared reports that the pods of another workload compete for the slot, too.
+	shared bool
+	// seen is the number of ended children at the end of the last change.
+	seen int
+}
+
+// rolled is the slot for which the pods of all revisions compete.
+var rolled = api.LockLease("a")
+
+// newChanging draws the workload of the seed.
+func newChanging(w *World) *changing {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	t := anyTemplate(w, durations, "web", 3, []string{rolled})
+	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
+	all.add(t, 0)
+	c := &changing{
+		recovery: &recovery{workloads: all}, workload: newWorkload(w, t, pick(w.rng, []int{1, 1, 2, 3, 3, 5})),
+		trouble: &trouble{workloads: all, takesLeases: chance(w.rng, .2)},
+		hands:   &person{workloads: all, rng: w.source("person")},
+	}
+	all.byHand = true
+	c.minReady = pick(w.rng, []time.Duration{0, 0, 5 * time.Second})
+	c.judge = newJudge(c.workload, rolled)
+	c.steer(c.controlled())
+	c.judge.sit()
+	if c.shared = chance(w.rng, .2); c.shared {
+		t.workload = "job"
+		all.add(t, 0)
+		c.protects = false // today's rule counts while a pod of the other workload holds
+		other := newWorkload(w, t, 2)
+		other.apply(pick(w.rng, []behaviour{goodVersion(w.rng), exitingVersion(w.rng)}))
+		other.steer(&deployment{workload: other, surge: 1})
+	}
+	w.newEnroller("enroll-1")
+	w.latest = max(w.latest, all.longest)
+	return c
+}
+
+// controlled draws the controller of the workload.
+func (c *changing) controlled() controller {
+	l, n := c.workload, c.workload.replicas
+	switch c.rng.IntN(6) {
+	case 0:
+		l.replicas, c.protects, c.most, c.fixed, c.strict = len(l.nodes), true, 2, true, true
+		c.note("script", "a DaemonSet")
+		return daemonSet{l}
+	case 1:
+		c.protects, c.ordered, c.most = n > 1, true, 2
+		c.note("script", "a StatefulSet with OrderedReady, %d replicas", n)
+		return &statefulSet{workload: l, unavailable: 1}
+	case 2:
+		c.protects, c.most, c.strict = n > 1, 2, true
+		c.note("script", "a StatefulSet with Parallel, %d replicas", n)
+		return &statefulSet{workload: l, unavailable: 1, parallel: true}
+	case 3:
+		d := &deployment{workload: l, unavailable: 1, recreate: chance(c.rng, .5)}
+		c.protects, c.most = n > 1 && !d.recreate, 1
+		c.note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
+		return d
+	}
+	d := &deployment{workload: l, surge: 1 + c.rng.IntN(2), unavailable: c.rng.IntN(min(2, n))}
+	c.protects, c.most = true, 1
+	c.note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.surge, d.unavailable, n)
+	return d
+}
+
+// run plays the whole story of one seed.
+func (c *changing) run() {
+	if !c.begins() {
+		return
+	}
+	for range 3 {
+		change := pick(c.rng, []func() bool{
+			c.improves, c.breaks, c.breaks, c.breaks, c.hurries, c.resizes, c.vanishes, c.pauses, c.suffers, c.suffers,
+		})
+		if !change() {
+			return
+		}
+	}
+}
+
+// begins starts the workload. In some seeds its first version hangs, and the next one is to
+// mend that.
+func (c *changing) begins() bool {
+	if chance(c.rng, .15) {
+		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
+		if !c.pass(between(c.rng, 20*time.Second, 2*time.Minute)) {
+			return false
+		}
+	}
+	c.do(func() {
+		c.apply(goodVersion(c.rng))
+		c.unblock()
+	})
+	return c.finishes("the start", 0)
+}
+
+// finishes demands that the rollout of a good version ends.
+func (c *changing) finishes(after string, more time.Duration) bool {
+	bound := more
+	c.do(func() { bound += c.ending() })
+	if c.until(bound, c.finished) {
+		c.do(func() {
+			if more == 0 {
+				c.checkOther()
+			}
+			c.seen = len(c.checks.ends)
+		})
+		return c.pass(between(c.rng, time.Second, 90*time.Second))
+	}
+	c.do(func() { c.violate(unfinished, "%v after %s the rollout has not ended", bound, after) })
+	return false
+}
+
+// checkOther demands that no change of the workload has stopped a pod of the other one,
+// which competes for the same slot.
+func (c *changing) checkOther() {
+	for _, end := range c.checks.ends[c.seen:] {
+		p := end.child.pod()
+		if p.workload != c.template.workload && p.shown.stays() && p.behaviour.lasts == 0 {
+			c.violate(stopped, "%s of %s ended, and nothing happened to its workload", end.child.name, p.name)
+		}
+	}
+}
+
+// finished reports whether the rollout has ended, and its revision is proven.
+func (c *changing) finished() bool {
+	if !c.complete() || c.workload.replicas == 0 || c.shared {
+		return c.complete()
+	}
+	lease, ok := c.api.lease(rolled)
+	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven.Same(c.newest.stamp)
+}
+
+// ending bounds the time in which the rollout of a good version ends.
+func (c *changing) ending() time.Duration {
+	step := sum([]part{
+		{"an old pod ends", c.grace + left + mostUntold},
+		{"a pod starts, and may be in its back-off", 5*time.Second + mostBackOff},
+		{"a pod is available", c.minReady + mostStart + time.Second},
+		{"the controllers see that", 10 * mostIdle},
+	})
+	rounds := 1 + max(c.workload.replicas, len(c.all()))
+	return sum([]part{
+		{"a pod holds again", c.settling()},
+		{"the turn of an earlier revision ends", c.judge.turn()},
+		{"each holder serves before it yields, at most to two revisions", 3 * slow(turn.Rest+turn.Proof+turn.Again)},
+		{"the pods are replaced", time.Duration(rounds) * step},
+	})
+}
+
+// improves applies a good version, and counts the stops of the old one.
+func (c *changing) improves() bool {
+	before, most := 0, c.most
+	c.do(func() {
+		if before = len(c.checks.ends); c.replacesStarting() {
+			most = c.workload.replicas
+		}
+		c.apply(goodVersion(c.rng))
+	})
+	if !c.finishes("a good version", 0) {
+		return false
+	}
+	c.do(func() {
+		holds := map[string]bool{}
+		for _, end := range c.checks.ends[before:] {
+			if r := end.child.pod().revision; r.Workload == c.uid && !r.Same(c.newest.stamp) {
+				holds[end.child.hold] = true
+			}
+		}
+		if len(holds) > most && !c.shared {
+			c.violate(stopsOften, "a good rollout has stopped the old version %d times, not %d", len(holds), most)
+		}
+	})
+	return true
+}
+
+// breaks applies a broken version. Then a person undoes the change, or mends the version.
+func (c *changing) breaks() bool {
+	before := c.newest
+	if !c.protects || c.replacesStarting() {
+		return c.improves()
+	}
+	c.do(func() {
+		c.apply(brokenVersion(c.rng))
+		c.judge.begin()
+	})
+	last := between(c.rng, time.Minute, 6*time.Minute)
+	if c.seed%16 == 3 {
+		last = 150 * time.Minute
+	}
+	if chance(c.rng, .5) {
+		if !c.pass(between(c.rng, time.Second, 5*time.Second)) {
+			return false
+		}
+		c.do(c.evicts)
+	}
+	for end := c.now() + last; c.now() < end; {
+		if !c.pass(between(c.rng, time.Second, last/3)) {
+			return false
+		}
+		c.do(c.meddles)
+	}
+	c.do(func() {
+		c.judge.on = false
+		if chance(c.rng, .5) {
+			c.again(before)
+		} else {
+			c.apply(goodVersion(c.rng))
+		}
+		c.unblock()
+	})
+	return c.finishes("a broken version", 0)
+}
+
+// replacesStarting reports whether the controller deletes old pods in a handover, because
+// their application takes a while to stop or to start.
+func (c *changing) replacesStarting() bool {
+	return c.strict && (c.newest.behaviour.probed || c.grace > c.longest)
+}
+
+// unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. A
+// person has to do that.
+func (c *changing) unblock() {
+	if !c.ordered {
+		return
+	}
+	for _, p := range c.all() {
+		if !c.updated(p) && !p.shown.isReady() {
+			p.shown.delete()
+		}
+	}
+}
+
+// evicts deletes the holder, if another old pod can take the slot.
+func (c *changing) evicts() {
+	if holder, _ := c.judge.spare(); holder != nil {
+		c.note("script", "%s is evicted", holder.name)
+		holder.shown.delete()
+	}
+}
+
+// meddles does something in the middle of a stall.
+func (c *changing) meddles() {
+	switch c.rng.IntN(6) {
+	case 0, 1:
+		c.evicts()
+	case 2:
+		c.cuts()
+	case 3:
+		c.apply(brokenVersion(c.rng))
+	case 4:
+		c.again(c.newest)
+	}
+}
+
+// cuts cuts the holder's node off for a while, if an old pod on another node can take the
+// slot. Before its first turn, the broken version could take the slot, too.
+func (c *changing) cuts() {
+	last := between(c.rng, time.Second, time.Minute)
+	holder, others := c.judge.spare()
+	elsewhere := func(p *pod) bool { return p.node != holder.node && c.available(p) }
+	if holder == nil || c.judge.turns[c.newest.stamp].count == 0 || !slices.ContainsFunc(others, elsewhere) {
+		return
+	}
+	holder.node.cut(true, true)
+	c.judge.disturbed(last + c.settling())
+	c.after(last, holder.node.heal)
+}

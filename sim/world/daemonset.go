@@ -1,0 +1,45 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import "slices"
+
+// daemonSet models the controller of a DaemonSet with maxUnavailable 1, by its source in
+// Kubernetes 1.37. Each node has one pod.
+type daemonSet struct{ *workload }
+
+// on returns the workload's pod on the node; nil for none.
+func (d daemonSet) on(n *node) *pod {
+	all := d.all()
+	if i := slices.IndexFunc(all, func(p *pod) bool { return p.node == n }); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
+
+// sync makes the pods that are missing, and replaces old pods. An old pod that is not
+// available is replaced whatever the number of unavailable pods.
+func (d daemonSet) sync() {
+	unavailable := 0
+	var old []*pod
+	for _, i := range d.random.Perm(len(d.nodes)) {
+		n := d.nodes[i]
+		p := d.on(n)
+		switch {
+		case p == nil:
+			d.start(d.newest, n, "")
+			unavailable++
+		case d.available(p) && !d.updated(p):
+			old = append(old, p)
+		case !d.available(p):
+			unavailable++
+			if !d.updated(p) {
+				p.shown.delete()
+			}
+		}
+	}
+	if unavailable == 0 && len(old) > 0 {
+		old[0].shown.delete()
+	}
+}

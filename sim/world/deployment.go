@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// deployment models the controllers of a Deployment and of its ReplicaSets, by their
+// source in Kubernetes 1.37. A revision has the replicas of its ReplicaSet.
+type deployment struct {
+	*workload
+	surge, unavailable int
+	// recreate selects the strategy Recreate.
+	recreate bool
+	// scaled is the number of replicas that the controller has seen last.
+	scaled int
+}
+
+// sync carries out one step of one of the two controllers. So each of them acts on what
+// the other one wrote a while ago.
+func (d *deployment) sync() {
+	switch {
+	case chance(d.random, .5):
+		for _, r := range d.revisions {
+			d.settle(r)
+		}
+	case d.scaled != d.replicas:
+		d.resize()
+		d.scaled = d.replicas
+	case d.recreate:
+		d.replace()
+	default:
+		d.roll()
+	}
+}
+
+// settle makes or deletes pods until the ReplicaSet has its replicas.
+func (d *deployment) settle(r *revision) {
+	pods := d.of(r)
+	for range r.replicas - len(pods) {
+		d.start(r, d.place(), "")
+	}
+	if surplus := len(pods) - r.replicas; surplus > 0 {
+		slices.Reverse(pods) // the newest pod first
+		slices.SortStableFunc(pods, d.cheaper)
+		for _, p := range pods[:surplus] {
+			p.shown.delete()
+		}
+	}
+	r.available = len(slices.DeleteFunc(d.of(r), func(p *pod) bool { return !d.available(p) }))
+}
+
+// cheaper compares two pods of which a ReplicaSet deletes the smaller one.
+func (d *deployment) cheaper(p, q *pod) int {
+	return cmp.Or(
+		less(q.shown.isPending(), p.shown.isPending()),
+		less(p.shown.isReady(), q.shown.isReady()),
+		cmp.Compare(p.shown.cost, q.shown.cost),
+		cmp.Compare(d.beside(q), d.beside(p)),
+		cmp.Compare(d.since[q], d.since[p]),
+		cmp.Compare(q.shown.restarts(), p.shown.restarts()),
+	)
+}
+
+// less compares false with true, which is greater.
+func less(p, q bool) int {
+	switch {
+	case p == q:
+		return 0
+	case q:
+		return -1
+	}
+	return 1
+}
+
+// beside returns the number of the workload's Ready pods on the pod's node.
+func (d *deployment) beside(p *pod) int {
+	return len(slices.DeleteFunc(d.all(), func(other *pod) bool { return other.node != p.node || !other.shown.isReady() }))
+}
+
+// total returns the replicas of all ReplicaSets, and the available ones.
+func (d *deployment) total() (all, available int) {
+	for _, r := range d.revisions {
+		all += r.replicas
+		available += r.available
+	}
+	return all, available
+}
+
+// roll carries out one step of a rolling update.
+func (d *deployment) roll() {
+	all, available := d.total()
+	n, most := d.newest, d.replicas+d.surge
+	switch {
+	case n.replicas > d.replicas:
+		n.replicas = d.replicas
+		return
+	case n.replicas < d.replicas && all < most:
+		n.replicas += min(most-all, d.replicas-n.replicas)
+		return
+	}
+	least := d.replicas - d.unavailable
+	down := all - least - (n.replicas - n.available)
+	if down <= 0 {
+		return
+	}
+	d.shrink(down, func(r *revision) int { return r.replicas - r.available })
+	d.shrink(available-least, func(r *revision) int { return r.replicas })
+}
+
+// shrink takes replicas from the old revisions, the oldest first, and from each at most
+// the number that the function returns.
+func (d *deployment) shrink(down int, most func(*revision) int) {
+	for _, r := range d.revisions {
+		if r != d.newest {
+			taken := max(0, min(down, most(r)))
+			r.replicas -= taken
+			down -= taken
+		}
+	}
+}
+
+// replace carries out one step of a Recreate.
+func (d *deployment) replace() {
+	for _, r := range d.revisions {
+		if r != d.newest && r.replicas > 0 {
+			r.replicas = 0
+			return
+		}
+	}
+	if !slices.ContainsFunc(d.all(), func(p *pod) bool { return !d.updated(p) }) {
+		d.newest.replicas = d.replicas
+	}
+}
+
+// resize distributes another number of replicas over the ReplicaSets that have some, in
+// proportion to their sizes.
+func (d *deployment) resize() {
+	active := slices.DeleteFunc(slices.Clone(d.revisions), func(r *revision) bool { return r.replicas == 0 })
+	switch {
+	case len(active) == 0:
+		active = append(active, d.newest)
+		fallthrough
+	case len(active) == 1:
+		active[0].replicas = d.replicas
+		return
+	case d.recreate:
+		return
+	}
+	all, _ := d.total()
+	most, before := d.replicas+d.surge, d.scaled+d.surge
+	if d.replicas == 0 {
+		most = 0
+	}
+	slices.SortStableFunc(active, func(a, b *revision) int { return b.replicas - a.replicas })
+	left := most - all
+	for _, r := range active {
+		share := int(math.Round(float64(r.replicas*most)/float64(max(1, before)))) - r.replicas
+		if left > 0 {
+			share = max(0, min(share, left))
+		} else {
+			share = min(0, max(share, left))
+		}
+		r.replicas += share
+		left -= share
+	}
+	active[0].replicas = max(0, active[0].replicas+left)
+}

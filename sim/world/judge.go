@@ -1,0 +1,203 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// judge judges the rollout of a broken version, in times without faults.
+type judge struct {
+	*workload
+	slot string
+	on   bool
+	// served is the last instant at which the old version served. A disturbance moves the
+	// instant into the future.
+	served time.Duration
+	// free is the instant since which the slot is free, and an old pod could take it.
+	free time.Duration
+	// stood has the old pods that were Ready at the beginning of the turn with the hold.
+	stood []*pod
+	hold  string
+	// judged is the number of ended children that the judge has seen.
+	judged int
+	turns  map[api.Revision]turns
+}
+
+// turns has the turns of one broken revision.
+type turns struct {
+	count int
+	hold  string        // of the last turn
+	ended time.Duration // the end of the last turn
+}
+
+func newJudge(l *workload, slot string) *judge {
+	return &judge{workload: l, slot: slot, turns: map[api.Revision]turns{}}
+}
+
+// begin begins the judgement, after a broken version was applied.
+func (j *judge) begin() {
+	j.on, j.served, j.free = true, j.now(), 0
+	j.judged = len(j.checks.ends)
+}
+
+// every is the period of the judgement.
+const every = 50 * time.Millisecond
+
+// sit judges until the world ends.
+func (j *judge) sit() {
+	j.after(every, func() {
+		if j.on {
+			j.checkProtected()
+			j.checkStanding()
+			j.checkServed()
+			j.checkFree()
+			j.checkTurns()
+		}
+		j.sit()
+	})
+}
+
+// olds returns the pods of good versions that stay.
+func (j *judge) olds() []*pod {
+	return slices.DeleteFunc(j.all(), func(p *pod) bool { return p.behaviour.broken() || !p.shown.stays() })
+}
+
+// spare returns the pod of the old version that holds, and the other old pods; nil if none
+// of them could take the slot.
+func (j *judge) spare() (holder *pod, others []*pod) {
+	child := j.checks.holder(j.slot)
+	if child == nil || child.pod().behaviour.broken() {
+		return nil, nil
+	}
+	others = slices.DeleteFunc(j.olds(), func(p *pod) bool { return p == child.pod() })
+	if !slices.ContainsFunc(others, j.available) {
+		return nil, nil
+	}
+	return child.pod(), others
+}
+
+// checkProtected demands that no pod of a broken version is Ready, and that an old pod is
+// left.
+func (j *judge) checkProtected() {
+	if len(j.olds()) == 0 {
+		j.violate(unprotected, "no old pod of %s is left", j.template.workload)
+	}
+	for _, p := range j.all() {
+		if p.behaviour.broken() && p.shown.isReady() {
+			j.violate(unprotected, "%s is Ready, and its version %s", p.name, p.behaviour.name)
+		}
+	}
+}
+
+// checkStanding demands that the old pods stay Ready while a broken version has its turn.
+// Some controllers delete old pods that are not.
+func (j *judge) checkStanding() {
+	c := j.checks.holder(j.slot)
+	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
+		j.hold, j.stood = "", nil
+		return
+	}
+	if c.hold != j.hold {
+		unready := func(p *pod) bool { return !p.shown.isReady() }
+		j.hold, j.stood = c.hold, slices.DeleteFunc(j.olds(), unready)
+	}
+	for _, p := range j.stood {
+		if p.shown.stays() && !p.shown.isReady() {
+			j.violate(unprotected, "%s is not Ready any more, in the turn of %s", p.name, c.pod().name)
+		}
+	}
+}
+
+// checkServed demands that the old version serves, but for the time of one turn.
+func (j *judge) checkServed() {
+	for _, c := range j.checks.alive {
+		if v := c.pod().behaviour; c.has(j.slot) && !v.broken() && !c.asked && v.serves(j.now()-c.began) {
+			j.served = max(j.served, j.now())
+		}
+	}
+	if away := j.now() - j.served; away > j.turn() {
+		j.violate(withheld, "the old version of %s does not serve for %v", j.template.workload, away)
+	}
+}
+
+// shortestTurn is the longest turn of a version whose probes leave it no minute.
+const shortestTurn = time.Minute
+
+// turn bounds the time for which a turn of a broken version keeps the old one from serving.
+func (j *judge) turn() time.Duration {
+	return sum([]part{
+		{"the old application stops", j.template.grace + left},
+		{"the turn ends without serving", slow(shortestTurn)},
+		{"the new application begins to serve at the end, and then fails", slow(turn.Proof)},
+		{"the new application stops", j.template.grace + left},
+		{"the old pod's container is in its back-off", mostBackOff + time.Second},
+		{"the old application starts", mostStart + time.Second},
+		{"the agents write and read", j.taking()},
+	})
+}
+
+// taking bounds the time for which a slot is free although a pod may take it at once.
+func (j *judge) taking() time.Duration {
+	return sum([]part{
+		{"a pod that a release names comes first", slow(time.Second)},
+		{"a pod that has yielded lets the others go first", slow(budgetOf(j.template.duration).Retry)},
+		{"a refused pod tries again", slow(time.Second)},
+		{"the requests take a while", time.Second},
+	})
+}
+
+// checkFree demands that an old pod takes a free slot soon.
+func (j *judge) checkFree() {
+	lease, ok := j.api.lease(j.slot)
+	ready := slices.ContainsFunc(j.olds(), j.available)
+	switch {
+	case !ok || lease.Holder != "" || !ready:
+		j.free = 0
+	case j.free == 0:
+		j.free = j.now()
+	case j.now()-j.free > j.taking():
+		j.violate(nobody, "%s is free for %v, and an old pod is Ready", j.slot, j.now()-j.free)
+	}
+}
+
+// pauses are the waits between two turns that docs/rollouts.md promises. The last one
+// stays.
+var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
+
+// checkTurns demands that a revision waits for its next turn, for longer each time. So a
+// rollout stops the old version four times in its first hour, and once in each later one.
+func (j *judge) checkTurns() {
+	for _, end := range j.checks.ends[j.judged:] {
+		c := end.child
+		r := c.pod().revision
+		if r.Workload != j.uid || !c.pod().behaviour.broken() {
+			continue
+		}
+		t := j.turns[r]
+		if t.count > 0 && t.hold != c.hold {
+			wait := pauses[min(t.count, len(pauses))-1]
+			if rest := c.began - t.ended; rest < time.Duration(float64(wait)/(1+skew)) {
+				j.violate(stopsOften, "turn %d of revision %d begins %v after the last one, not %v", t.count+1, r.Number, rest, wait)
+			}
+		}
+		if t.hold != c.hold {
+			t.count++
+		}
+		t.hold, t.ended = c.hold, end.at
+		j.turns[r] = t
+	}
+	j.judged = len(j.checks.ends)
+	n := j.newest
+	if most := 4 + int((j.now()-n.applied)/time.Hour); j.turns[n.stamp].count > most {
+		j.violate(stopsOften, "revision %d had %d turns in %v", n.stamp.Number, j.turns[n.stamp].count, j.now()-n.applied)
+	}
+}
+
+// disturbed excuses the old version for a while.
+func (j *judge) disturbed(last time.Duration) { j.served = max(j.served, j.now()+last) }

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// hurries applies several versions in quick succession.
+func (c *changing) hurries() bool {
+	for range 1 + c.rng.IntN(4) {
+		c.do(c.anyVersion)
+		if !c.pass(between(c.rng, time.Millisecond, 40*time.Second)) {
+			return false
+		}
+	}
+	c.do(func() {
+		c.apply(goodVersion(c.rng))
+		c.unblock()
+	})
+	return c.finishes("quick changes", 0)
+}
+
+// anyVersion applies a version of any behaviour, or one that was applied before.
+func (c *changing) anyVersion() {
+	switch c.rng.IntN(6) {
+	case 0, 1:
+		c.apply(goodVersion(c.rng))
+	case 2:
+		c.apply(lateVersion(c.rng))
+	case 3:
+		c.again(pick(c.rng, c.revisions))
+	default:
+		c.apply(brokenVersion(c.rng))
+	}
+}
+
+// resizes scales the workload down, often to zero, and up again.
+func (c *changing) resizes() bool {
+	if c.fixed {
+		return c.improves()
+	}
+	before := c.workload.replicas
+	for _, n := range []int{pick(c.rng, []int{0, 0, 1}), before} {
+		c.do(func() { c.scale(n) })
+		if chance(c.rng, .3) && !c.pass(between(c.rng, time.Millisecond, 10*time.Second)) {
+			return false
+		}
+		if !c.finishes("a change of the replicas", 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// vanishes deletes the workload, and makes it anew.
+func (c *changing) vanishes() bool {
+	c.do(c.remove)
+	if chance(c.rng, .5) && !c.pass(between(c.rng, time.Millisecond, 30*time.Second)) {
+		return false
+	}
+	c.do(func() { c.apply(goodVersion(c.rng)) })
+	return c.finishes("a deletion", 0)
+}
+
+// pauses pauses the slot in the middle of a rollout. The holder goes on, and yields to
+// nobody.
+func (c *changing) pauses() bool {
+	before := 0
+	c.do(func() {
+		c.hands.annotate(rolled, func(a map[string]string) { a[api.PausedAnnotation] = string(api.PauseHold) })
+		c.apply(goodVersion(c.rng))
+		before = len(c.checks.ends)
+	})
+	if !c.pass(between(c.rng, time.Second, 2*time.Minute)) {
+		return false
+	}
+	c.do(func() {
+		for _, end := range c.checks.ends[before:] {
+			if p := end.child.pod(); p.shown.stays() && !p.behaviour.broken() && p.revision.Workload == c.uid {
+				c.violate(stopped, "%s of %s ended while its slot was paused", end.child.name, p.name)
+			}
+		}
+		c.hands.resume()
+	})
+	return c.finishes("a pause", 0)
+}
+
+// suffers changes the workload in the middle of trouble.
+func (c *changing) suffers() bool {
+	replicas := c.workload.replicas
+	c.do(func() { c.calm = false; c.note("script", "changes and trouble") })
+	for end := c.now() + between(c.rng, time.Minute, 4*time.Minute); c.now() < end; {
+		c.do(func() {
+			switch {
+			case chance(c.rng, .1):
+				c.remove()
+				c.apply(goodVersion(c.rng))
+			case chance(c.rng, .3):
+				c.anyVersion()
+			default:
+				pick(c.rng, c.trouble.troubles())()
+			}
+		})
+		if !c.pass(between(c.rng, time.Millisecond, 20*time.Second)) {
+			return false
+		}
+	}
+	c.do(func() {
+		c.heal()
+		c.killStopped()
+		c.scale(replicas)
+		c.apply(goodVersion(c.rng))
+		c.unblock()
+	})
+	// The holder's watch for asks may be mute.
+	return c.finishes("the trouble", slow(5*time.Minute))
+}

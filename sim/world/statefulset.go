@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import "fmt"
+
+// statefulSet models the controller of a StatefulSet, by its source in Kubernetes 1.37.
+type statefulSet struct {
+	*workload
+	// parallel selects the pod management Parallel, in the place of OrderedReady.
+	parallel    bool
+	unavailable int
+	// ordinals is the number of ordinals that pods may have.
+	ordinals int
+}
+
+// at returns the pod with the ordinal, also one of a StatefulSet that was deleted; nil for
+// none.
+func (s *statefulSet) at(ordinal int) *pod {
+	for _, p := range s.pods {
+		if p.object && p.name == s.name(ordinal) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (s *statefulSet) name(ordinal int) string {
+	return fmt.Sprintf("%s-%d", s.template.workload, ordinal)
+}
+
+// sync carries out one step. With OrderedReady each step waits for the one before.
+func (s *statefulSet) sync() {
+	s.ordinals = max(s.ordinals, s.replicas)
+	for i := range s.replicas {
+		p := s.at(i)
+		if p == nil {
+			s.start(s.newest, s.place(), s.name(i))
+		}
+		if !s.parallel && (p == nil || !s.available(p)) {
+			return
+		}
+	}
+	if s.condemn() {
+		s.update()
+	}
+}
+
+// condemn deletes the pods above the replicas, and returns whether an update may follow.
+func (s *statefulSet) condemn() bool {
+	for i := s.ordinals - 1; i >= s.replicas; i-- {
+		p := s.at(i)
+		if p == nil {
+			continue
+		}
+		if s.parallel || s.available(p) || p == s.unhealthy() {
+			p.shown.delete()
+		}
+		if !s.parallel {
+			return false
+		}
+	}
+	return true
+}
+
+// unhealthy returns the first pod that is not available; nil for none.
+func (s *statefulSet) unhealthy() *pod {
+	for i := range s.ordinals {
+		if p := s.at(i); p != nil && !s.available(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// update deletes old pods, the highest ordinal first. With Parallel, old pods that are not
+// available are deleted whatever their number.
+func (s *statefulSet) update() {
+	left := s.unavailable
+	for i := range s.replicas {
+		p := s.at(i)
+		if p != nil && s.available(p) {
+			continue
+		}
+		left--
+		if s.parallel && p != nil && p.revision.Workload == s.uid && !s.updated(p) {
+			p.shown.delete()
+		}
+	}
+	for i := s.replicas - 1; i >= 0 && left > 0; i-- {
+		if p := s.at(i); p != nil && s.available(p) && !s.updated(p) {
+			p.shown.delete()
+			left--
+		}
+	}
+}

@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// workload is a workload with a controller, which makes its pods from revisions.
+type workload struct {
+	*World
+	random *rand.Rand
+	// template is the template of each revision, which has its own version.
+	template template
+	uid      string
+	replicas int
+	// minReady is the time for which a pod has to be Ready before it is available.
+	minReady time.Duration
+	// revisions has all revisions, in the order of their creation. newest is the one that a
+	// person applied last.
+	revisions []*revision
+	newest    *revision
+	// since has the instants since which pods are Ready.
+	since map[*pod]time.Duration
+}
+
+// revision is a pod template of a workload.
+type revision struct {
+	stamp     api.Revision
+	behaviour behaviour
+	// replicas is the size of the revision's ReplicaSet, and available the number of
+	// available pods in its status.
+	replicas, available int
+	// applied is the instant at which a person applied the template last.
+	applied time.Duration
+}
+
+// controller makes and deletes the pods of a workload.
+type controller interface {
+	// sync carries out one step.
+	sync()
+}
+
+// newWorkload makes a workload without a revision.
+func newWorkload(w *World, t template, replicas int) *workload {
+	l := &workload{World: w, random: w.source("workload " + t.workload), template: t, replicas: replicas, since: map[*pod]time.Duration{}}
+	l.create()
+	return l
+}
+
+// create gives the workload another uid, as a person does who deletes it and makes it anew.
+func (l *workload) create() {
+	l.serial++
+	l.uid, l.revisions, l.newest = fmt.Sprintf("uid-%d", l.serial), nil, nil
+}
+
+// apply applies a template that was never applied before.
+func (l *workload) apply(b behaviour) {
+	l.serial++
+	r := &revision{behaviour: b, stamp: api.Revision{Workload: l.uid, Hash: fmt.Sprintf("hash-%d", l.serial)}}
+	l.revisions = append(l.revisions, r)
+	l.again(r)
+}
+
+// again applies the template of a revision that exists. The revision gets the highest
+// number, unless it has that already.
+func (l *workload) again(r *revision) {
+	if r != l.newest {
+		highest := int64(0)
+		for _, other := range l.revisions {
+			highest = max(highest, other.stamp.Number)
+		}
+		r.stamp.Number, r.applied = highest+1, l.now()
+	}
+	l.newest = r
+	l.note("a person", "applies revision %d of %s (%s): %s", r.stamp.Number, l.template.workload, r.stamp.Hash, r.behaviour.name)
+}
+
+// scale changes the number of replicas.
+func (l *workload) scale(replicas int) {
+	l.replicas = replicas
+	l.note("a person", "scales %s to %d", l.template.workload, replicas)
+}
+
+// remove deletes the pods of the workload, as the garbage collector does.
+func (l *workload) remove() {
+	l.note("a person", "deletes %s", l.template.workload)
+	for _, p := range l.all() {
+		l.after(between(l.random, time.Millisecond, 2*time.Second), p.shown.delete)
+	}
+	l.create()
+}
+
+// start makes a pod of the newest revision. The name is empty for a name of its own.
+func (l *workload) start(r *revision, n *node, name string) {
+	t := l.template
+	t.revision, t.behaviour, t.stable = r.stamp, r.behaviour, name
+	l.newPod(t, n)
+}
+
+// place returns the node on which a scheduler places a pod.
+func (l *workload) place() *node {
+	return slices.MinFunc(l.nodes, func(a, b *node) int {
+		weight := func(n *node) int {
+			if !n.up || n.cutIn || n.cutOut {
+				return 100
+			}
+			return len(n.pods())
+		}
+		return weight(a) - weight(b)
+	})
+}
+
+// all returns the pods that the API server has, also those that are being deleted.
+func (l *workload) all() []*pod {
+	return slices.DeleteFunc(slices.Clone(l.pods), func(p *pod) bool { return !p.object || p.revision.Workload != l.uid })
+}
+
+// of returns the revision's pods that stay.
+func (l *workload) of(r *revision) []*pod {
+	return slices.DeleteFunc(l.all(), func(p *pod) bool { return !p.shown.stays() || p.revision.Hash != r.stamp.Hash })
+}
+
+// updated reports whether the pod is of the newest revision.
+func (l *workload) updated(p *pod) bool { return p.revision.Same(l.newest.stamp) }
+
+// mostIdle bounds the time between two steps of a controller.
+const mostIdle = 300 * time.Millisecond
+
+// steer lets the controller work until the world ends.
+func (l *workload) steer(by controller) {
+	l.after(between(l.random, 10*time.Millisecond, mostIdle), func() {
+		if l.newest != nil && !l.api.away {
+			l.observe()
+			by.sync()
+		}
+		l.steer(by)
+	})
+}
+
+// observe notes which pods are Ready.
+func (l *workload) observe() {
+	for _, p := range l.all() {
+		since, known := l.since[p]
+		if !known {
+			since = l.now()
+		}
+		delete(l.since, p)
+		if p.shown.isReady() {
+			l.since[p] = since
+		}
+	}
+}
+
+// available reports whether the pod was Ready for long enough.
+func (l *workload) available(p *pod) bool {
+	since, ready := l.since[p]
+	return ready && p.shown.stays() && l.now()-since >= l.minReady
+}
+
+// complete reports whether the rollout has ended: all pods are of the newest revision, and
+// available.
+func (l *workload) complete() bool {
+	done := func(p *pod) bool { return l.updated(p) && l.available(p) }
+	return len(l.all()) == l.replicas && !slices.ContainsFunc(l.all(), func(p *pod) bool { return !done(p) })
+}
