@@ -60,6 +60,8 @@ type Forwarder interface {
 	// Reachable asks whether the pod at the address answers. A refused connection is an
 	// answer, silence is none.
 	Reachable(ctx context.Context, address string) error
+	// Unanswered delivers the address of a target that did not answer a connection.
+	Unanswered() <-chan string
 	// Linger accepts connections for the delay, and then no more. The channel is
 	// closed once no connection is left.
 	Linger(delay time.Duration) (left <-chan struct{})

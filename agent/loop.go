@@ -26,6 +26,8 @@ type loop struct {
 	yields   chan struct{}
 	group    sync.WaitGroup
 	stop     <-chan struct{}
+	// unanswered has the addresses of pods that did not answer a forwarded connection.
+	unanswered <-chan string
 	// now is the instant at which the current event arrived.
 	now time.Duration
 }
@@ -34,6 +36,9 @@ func newLoop(c Config, u *unit, p posts) *loop {
 	l := &loop{config: c, unit: u, posts: p, yields: make(chan struct{}, 1)}
 	l.requests = newRequests(u, p, &l.group)
 	l.asker = &asker{requests: l.requests}
+	if c.Forwarder != nil {
+		l.unanswered = c.Forwarder.Unanswered()
+	}
 	return l
 }
 
@@ -66,9 +71,7 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 	bounded, cancel := context.WithTimeout(ctx, l.unit.self.Budget.RequestTimeout)
 	defer cancel()
 	err := l.config.Forwarder.Reachable(bounded, address)
-	l.posts.post(ctx, func(now time.Duration) {
-		l.unit.readiness.Reached(address, err, now+l.unit.jitter(l.unit.self.Budget.Renew))
-	})
+	l.posts.post(ctx, func(now time.Duration) { l.unit.readiness.Reached(now, address, err) })
 }
 
 // longest is the longest time without a check of the clock. Go's timers stop while the
@@ -98,6 +101,9 @@ func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	case f := <-l.posts:
 		l.now = l.config.Clock()
 		f(l.now)
+	case address := <-l.unanswered:
+		l.now = l.config.Clock()
+		l.unit.readiness.Unanswered(address)
 	case <-l.unit.probes.News():
 		l.now = l.config.Clock()
 		l.unit.noticed()

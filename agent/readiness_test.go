@@ -31,6 +31,7 @@ type ports struct {
 	// attempts.
 	unreachable error
 	asked       int
+	unanswered  chan string
 	// left is closed when no connection is left after Linger: at the end of the delay,
 	// or at Close if the connections last.
 	left  chan struct{}
@@ -63,6 +64,8 @@ func (p *ports) Reachable(context.Context, string) error {
 	p.asked++
 	return p.unreachable
 }
+
+func (p *ports) Unanswered() <-chan string { return p.unanswered }
 
 func (p *ports) Open() error {
 	p.mu.Lock()
@@ -194,13 +197,38 @@ func TestStandbyIsReadyOnceTheHolderAnswers(t *testing.T) {
 		assert.Less(t, of.asked, 6, "once a renewal period, or so")
 		of.unreachable = nil
 		of.mu.Unlock()
-		w.pass(6 * time.Second)
+		w.pass(10 * time.Second)
 		assert.Equal(t, "True StandingBy", b.ready())
 		of.mu.Lock()
 		asked := of.asked
 		of.mu.Unlock()
 		w.pass(5 * time.Minute)
 		assert.Equal(t, asked, of.asked, "one that answered is not asked again")
+	})
+}
+
+func TestStandbyThatCannotRelayIsNotReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := ports{unanswered: make(chan string, 1)}
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		require.Equal(t, "True StandingBy", b.ready())
+		of.mu.Lock()
+		of.unreachable = errors.New("i/o timeout")
+		of.mu.Unlock()
+		w.pass(10 * time.Minute)
+		assert.Equal(t, "True StandingBy", b.ready(), "nothing has failed yet")
+		of.unanswered <- a.config.PodIP
+		w.pass(6 * time.Second)
+		assert.Equal(t, "False HolderUnreachable", b.ready())
+		assert.Contains(t, b.message(), "i/o timeout")
+		of.mu.Lock()
+		of.unreachable = nil
+		of.mu.Unlock()
+		w.pass(10 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready())
 	})
 }
 

@@ -66,7 +66,9 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
 	}
 	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)
-	u.readiness = show.NewReadiness(readinessConfig(c, b))
+	seen := readinessConfig(c, b)
+	seen.Jitter = u.jitter
+	u.readiness = show.NewReadiness(seen)
 	u.metrics = show.NewMetrics(c.Clock, longest)
 	return u
 }

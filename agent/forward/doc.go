@@ -32,7 +32,8 @@
 // # Clocks
 //
 // Timers of this process bound how long a connection waits. The package decides
-// nothing about holders.
+// nothing about holders. [Forwarder.Unanswered] tells the caller of a target that does not
+// answer.
 //
 // # What is not guaranteed
 //

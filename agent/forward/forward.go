@@ -68,6 +68,7 @@ type Forwarder struct {
 	isSelf     func(netip.Addr) bool
 
 	held, open, forwarded, abandoned atomic.Int64
+	unanswered                       chan string
 
 	mu      sync.Mutex
 	session *session      // nil while closed
@@ -90,7 +91,7 @@ func New(config Config) *Forwarder {
 	// Each accept loop occupies one place of both kinds while it waits.
 	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
-	f := &Forwarder{config: config, holding: true, changed: make(chan struct{})}
+	f := &Forwarder{config: config, holding: true, changed: make(chan struct{}), unanswered: make(chan string, 1)}
 	f.isSelf = f.ownAddress
 	return f
 }
@@ -205,6 +206,11 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	}
 	return nil
 }
+
+// Unanswered delivers the address of a target that did not answer a connection. A refused
+// connection is an answer. While nobody receives, the channel keeps one address, because
+// each further connection fails the same way.
+func (f *Forwarder) Unanswered() <-chan string { return f.unanswered }
 
 // Ports returns the open ports, or the configured ones while the forwarder is
 // closed.

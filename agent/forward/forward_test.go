@@ -245,6 +245,29 @@ func TestReachableNeedsAnAnswerOnEveryPort(t *testing.T) {
 	require.ErrorContains(t, f.Reachable(silence, holder), "port "+strconv.Itoa(served))
 }
 
+func TestForwarderTellsOfATargetThatDoesNotAnswer(t *testing.T) {
+	const unroutable = "255.255.255.255" // the kernel refuses this address, and sends nothing
+	for name, c := range map[string]struct {
+		target string
+		want   bool
+	}{"no path": {unroutable, true}, "a refused connection": {holder, false}} {
+		t.Run(name, func(t *testing.T) {
+			f := standby(t, Config{Ports: []int{0}, Hold: 50 * time.Millisecond})
+			f.SetTarget(c.target)
+			for range 3 {
+				requireReset(t, connect(t, f.Ports()[0]))
+			}
+			select {
+			case address := <-f.Unanswered():
+				assert.True(t, c.want)
+				assert.Equal(t, c.target, address)
+			default:
+				assert.False(t, c.want)
+			}
+		})
+	}
+}
+
 func TestThousandConnectionsLeakNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	port := app(t, holder+":0", echo)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -226,6 +227,14 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	}
 }
 
+// note notes that the target of the route did not answer.
+func (s *session) note(r *route) {
+	select {
+	case s.unanswered <- r.addr.String():
+	default:
+	}
+}
+
 // reach dials the target of the route, until the route or the session ends.
 func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	ctx, cancel := context.WithDeadline(s.ctx, end)
@@ -233,6 +242,9 @@ func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	defer context.AfterFunc(r.ctx, cancel)()
 	conn, err := dial(ctx, r.addr, port)
 	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			s.note(r)
+		}
 		return nil
 	}
 	return conn

@@ -36,6 +36,9 @@ type ReadinessConfig struct {
 	Forwarder Forwarder
 	// Gate reports that the pod has the gate "readiness".
 	Gate bool
+	// Jitter returns a time between half of the pause and the pause. The default returns
+	// the pause.
+	Jitter func(pause time.Duration) time.Duration
 }
 
 // Readiness decides how a pod looks to Services and rollouts. The caller shows the
@@ -58,20 +61,13 @@ type Readiness struct {
 	target target
 }
 
-// target is the pod to which a standby forwards. The agent asks each holder's pod only
-// once whether it answers. A question is a connection to the application, and an idle
-// standby costs the application nothing.
-type target struct {
-	address string
-	asking  bool
-	reached bool
-	err     error
-	// askAt is the instant at which a pod that did not answer is asked again.
-	askAt time.Duration
-}
-
 // NewReadiness returns the readiness of a pod that has seen nothing yet.
-func NewReadiness(c ReadinessConfig) *Readiness { return &Readiness{config: c} }
+func NewReadiness(c ReadinessConfig) *Readiness {
+	if c.Jitter == nil {
+		c.Jitter = func(pause time.Duration) time.Duration { return pause }
+	}
+	return &Readiness{config: c}
+}
 
 // Look is the decision how the pod looks from now on.
 type Look struct {
@@ -194,6 +190,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
 	// Between the release and the own hold, the pod stays out of its Services.
 	r.follows = h.next == r.config.Identity || r.follows && h.holder == ""
+	r.target.see(h, turn)
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
@@ -287,42 +284,9 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	r.open = true
 	r.config.Forwarder.SetTarget(address)
 	if address == "" {
-		return ready
+		return r.target.leave(ready)
 	}
-	return r.reach(now, address, ready)
-}
-
-// reach returns the look ready if the pod at the address answers. Otherwise the look
-// says when to ask that pod again, once a renewal's period, because a missing network
-// path may appear.
-func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
-	if r.target.address != address {
-		r.target = target{address: address}
-	}
-	t := &r.target
-	if t.reached {
-		return ready
-	}
-	next := keep(Never) // the first answer takes milliseconds
-	if t.err != nil {
-		next = look(false, ReadyUnreachable, ready.Message+", and does not answer: "+t.err.Error())
-	}
-	switch {
-	case t.asking:
-	case t.err == nil || now >= t.askAt:
-		t.asking, next.Ask = true, address
-	default:
-		next.Wake = t.askAt
-	}
-	return next
-}
-
-// Reached notes the answer of the pod at the address. After an error the pod is asked
-// again at askAt.
-func (r *Readiness) Reached(address string, err error, askAt time.Duration) {
-	if t := &r.target; t.address == address {
-		t.asking, t.reached, t.err, t.askAt = false, err == nil, err, askAt
-	}
+	return r.target.reach(now, ready)
 }
 
 // Linger begins the end of a standby that forwards. The standby accepts connections for

@@ -259,6 +259,15 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 
 // Tests of package rollouts.
 
+func TestStandbyCutOffFromTheHolderIsNotReady(t *testing.T) {
+	rollouts.TestStandbyCutOffFromTheHolderIsNotReady(t)
+}
+func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
+	rollouts.TestBrokenDeploymentLeavesALockToAnother(t)
+}
+func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
+	rollouts.TestRolloutEndsBesideBudgetAndAutoscaler(t)
+}
 func TestBrokenRevisionStalls(t *testing.T) { rollouts.TestBrokenRevisionStalls(t) }
 func TestBrokenRevisionOfOneReplicaStalls(t *testing.T) {
 	rollouts.TestBrokenRevisionOfOneReplicaStalls(t)

@@ -1,0 +1,236 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollouts
+
+import (
+	"context"
+	"io"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// strictly keeps every two pods of the application on different nodes, as far as the number of
+// nodes allows.
+func strictly(template *corev1.PodTemplateSpec) {
+	template.Spec.TopologySpreadConstraints[0].WhenUnsatisfiable = corev1.DoNotSchedule
+}
+
+// unreachable is the reason of a standby that does not reach the holder's pod.
+const unreachable = "HolderUnreachable"
+
+// forbid drops what the pods on other nodes send to the holder's pod, until allow is called,
+// or the test ends. A NetworkPolicy that forbids traffic between pods does the same, but the
+// network of the test cluster enforces none. The bridge of one node drops nothing.
+func forbid(h *holder.Holder) (allow func()) {
+	h.Helper()
+	var nodes []string
+	rules := func(ctx context.Context, verb string) {
+		for _, node := range nodes {
+			err := h.Lab.Exec(ctx, node, nil, io.Discard, os.Stderr, "ip", "rule", verb, "to", h.Victim.Status.PodIP, "priority", "100", "blackhole")
+			assert.NoError(h, err, node)
+		}
+	}
+	for _, node := range h.Lab.Nodes() {
+		if node != h.Victim.Spec.NodeName {
+			nodes = append(nodes, node)
+		}
+	}
+	rules(h.Context(), "add")
+	allow = func() {
+		rules(context.WithoutCancel(h.Context()), "del")
+		nodes = nil
+	}
+	h.Cleanup(allow)
+	return allow
+}
+
+// readiness returns the agent's condition of a pod.
+func readiness(pod *corev1.Pod) (c corev1.PodCondition) {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == api.ReadyCondition {
+			c = condition
+		}
+	}
+	return c
+}
+
+// standbys returns the pods on other nodes than the holder's.
+func standbys(h *holder.Holder) []*corev1.Pod {
+	return slices.DeleteFunc(h.Pods(h.App.Name), func(pod *corev1.Pod) bool {
+		return pod.DeletionTimestamp != nil || pod.Spec.NodeName == "" || pod.Spec.NodeName == h.Victim.Spec.NodeName
+	})
+}
+
+// Nothing polls a network path, so the connections of clients find that the path is gone. A
+// standby that starts later asks the holder once.
+func TestStandbyCutOffFromTheHolderIsNotReady(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("forbidden")
+	a.Edit = strictly
+	deployed := holder.Deploy(t, a, "it drops packets on nodes")
+	h := &deployed
+	service := app.Service(h.Space, a)
+	finished := func() {
+		t.Helper()
+		kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
+	}
+	finished()
+	cut := standbys(h)
+	require.NotEmpty(t, cut, "another node has a standby")
+
+	allow := forbid(h)
+	for _, pod := range cut {
+		h.Await(space.StartTimeout, pod.Name+" says that the holder does not answer", func() bool {
+			if readiness(h.Pod(pod.Name)).Reason == unreachable {
+				return true
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := app.AskOnce(h.Space, ctx, pod)
+			return assert.Error(t, err, "no path") && false
+		})
+		said := readiness(h.Pod(pod.Name))
+		assert.Equal(t, corev1.ConditionFalse, said.Status)
+		assert.Contains(t, said.Message, h.Victim.Name+" holds "+lease.OfDeployment(a.Name)+", and does not answer: reach port 8080: ")
+	}
+	app.DeletePod(h.Space, cut[0])
+	h.Await(space.StartTimeout, "a new standby says so, too", func() bool {
+		return h.Pod(cut[0].Name) == nil && slices.ContainsFunc(standbys(h), func(pod *corev1.Pod) bool {
+			old := slices.ContainsFunc(cut, func(other *corev1.Pod) bool { return other.UID == pod.UID })
+			return !old && readiness(pod).Reason == unreachable
+		})
+	})
+	h.Await(space.Soon, "the Service sends nothing to them", func() bool {
+		return !slices.ContainsFunc(standbys(h), func(pod *corev1.Pod) bool { return slices.Contains(app.Endpoints(h.Space, service), pod.Name) })
+	})
+	assert.Contains(t, app.Endpoints(h.Space, service), h.Victim.Name)
+
+	allow()
+	finished()
+	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, a, space.Soon).ID, "the application ran on")
+}
+
+// A broken application holds a lock while it runs. Whenever that application ends, the pod of
+// another workload is the first to take the lock.
+func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	const lock = "ledger"
+	broken, sound := app.Locked("broken", lock), app.Locked("sound", lock)
+	broken.Args = []string{"-exit-code=1", "-run-for=1s"}
+	app.Create(s, broken)
+	ran := func(a app.App) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(s.Record(lock), func(p record.Process) bool { return p.Parent == "" && of(a, p) })
+		}
+	}
+	s.Await(space.StartTimeout, "the broken application runs", ran(broken))
+	app.Create(s, sound)
+	s.Await(space.StartTimeout, "the other one runs", ran(sound))
+	now := app.AwaitRunning(s, sound, space.Soon)
+	require.True(t, of(sound, *now))
+	s.Never(lease.Takeover, "an end of it", func() bool { return app.After(s, sound, now) != nil })
+}
+
+// of reports whether a pod of the application's Deployment runs the process.
+func of(a app.App, p record.Process) bool {
+	return len(p.Pod) > len(a.Name) && p.Pod[:len(a.Name)+1] == a.Name+"-"
+}
+
+// budgeted makes a PodDisruptionBudget that keeps one pod, and an autoscaler whose target no
+// load reaches.
+func budgeted(h *holder.Holder) {
+	h.Helper()
+	one, beyondReach, replicas := intstr.FromInt32(1), int32(10_000), *h.App.Count()
+	_, err := h.Client.PolicyV1().PodDisruptionBudgets(h.Namespace).Create(h.Context(), &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: h.App.Name},
+		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: h.App.Selector()},
+	}, metav1.CreateOptions{})
+	require.NoError(h, err)
+	_, err = h.Client.AutoscalingV2().HorizontalPodAutoscalers(h.Namespace).Create(h.Context(), &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Name: h.App.Name},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: h.App.Name},
+			MinReplicas:    &replicas, MaxReplicas: replicas + 1,
+			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
+				Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &beyondReach},
+			}}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(h, err)
+}
+
+// evicts evicts a pod as a node's drain does: the API server refuses while the budget allows
+// no disruption, and the drain asks again.
+func evicts(h *holder.Holder, pod *corev1.Pod) {
+	h.Helper()
+	h.Await(space.StartTimeout, "the budget allows the eviction of "+pod.Name, func() bool {
+		return h.Client.PolicyV1().Evictions(h.Namespace).Evict(h.Context(), &policyv1.Eviction{
+			ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: h.Namespace},
+		}) == nil
+	})
+	h.Await(space.StartTimeout, pod.Name+" is gone", func() bool { return h.Pod(pod.Name) == nil })
+}
+
+// installed reports whether Helm would end its wait for the Deployment. Helm waits until the
+// controller has seen the template, and until enough pods of its ReplicaSet are Ready.
+func installed(h *holder.Holder) bool {
+	d, err := h.Client.AppsV1().Deployments(h.Namespace).Get(h.Context(), h.App.Name, metav1.GetOptions{})
+	require.NoError(h, err)
+	unavailable, err := intstr.GetScaledValueFromIntOrPercent(d.Spec.Strategy.RollingUpdate.MaxUnavailable, int(*d.Spec.Replicas), false)
+	require.NoError(h, err)
+	sets, err := h.Client.AppsV1().ReplicaSets(h.Namespace).List(h.Context(), metav1.ListOptions{LabelSelector: "app=" + h.App.Name})
+	require.NoError(h, err)
+	const number = "deployment.kubernetes.io/revision"
+	return d.Status.ObservedGeneration >= d.Generation && slices.ContainsFunc(sets.Items, func(rs appsv1.ReplicaSet) bool {
+		return rs.Annotations[number] == d.Annotations[number] && int(rs.Status.ReadyReplicas) >= int(*d.Spec.Replicas)-unavailable
+	})
+}
+
+// A drain evicts each pod in turn. Then a rollout ends beside the budget, the autoscaler and
+// a strict topology spread.
+func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("budgeted")
+	a.Replicas = 2
+	a.Edit = strictly
+	deployed := holder.Deploy(t, a, "it needs the record")
+	h := &deployed
+	budgeted(h)
+	standby := app.AwaitStandby(h.Space, a)
+	evicts(h, h.Victim)
+	h.Await(space.StartTimeout, "the standby runs the application", func() bool {
+		now := app.After(h.Space, a, h.Before)
+		return now != nil && now.Pod == standby.Name
+	})
+	evicts(h, standby)
+	app.AwaitRunning(h.Space, a, space.StartTimeout)
+
+	before := record.Now()
+	args(h, "-start-delay=200ms")
+	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
+	h.Await(space.Soon, "Helm ends its wait", func() bool { return installed(h) })
+	assert.Len(t, started(h, before), 1, "the application was stopped once")
+}
