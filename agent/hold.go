@@ -254,9 +254,13 @@ func (h *hold) noteServing(s claim.State) {
 	}
 }
 
-// appear shows the pod as a holder.
+// appear shows the pod as a holder. Until the check for the pod's deletion has ended, the
+// pod keeps its last status: milliseconds later most applications run.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
+	if u.deletion.open() {
+		return claim.Never
+	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
 		Turn: h.turn.Message, Leaves: h.leaving.Out,

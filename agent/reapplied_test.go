@@ -122,7 +122,7 @@ func TestRecreatedWorkloadHasNoOrderWithTheOldOne(t *testing.T) {
 		w.within(200*time.Millisecond, "the new workload's pod runs", b.runs)
 		w.pass(turn.Rest + time.Second)
 		c := w.up("c", of(anew(2, "next")))
-		w.within(time.Second, "its next revision has its turn", c.runs)
+		w.within(5*time.Second, "its next revision has its turn", c.runs) // the holder leaves its Services first
 		w.within(2*turn.Proof, "proven", func() bool { return c.ready() == "True Holding" })
 	})
 }

@@ -189,7 +189,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	// At the end of a turn a handover begins, too: the old application has to start again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
 	// Between the release and the own hold, the pod stays out of its Services.
-	r.follows = h.next == r.config.Identity || r.follows && h.holder == ""
+	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && h.holder == ""
 	r.target.see(h, turn)
 	return r.standby(now, h, turn, childless).by(h.until)
 }
