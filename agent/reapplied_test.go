@@ -112,7 +112,7 @@ func TestRecreatedWorkloadHasNoOrderWithTheOldOne(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		anew := func(number int64, hash string) api.Revision {
-			return api.Revision{Workload: "another uid", Number: number, Hash: hash}
+			return api.Revision{Workload: "1c8f", Number: number, Hash: hash}
 		}
 		b := w.up("b", of(anew(1, newRevision.Hash)))
 		w.pass(time.Second)
@@ -161,7 +161,7 @@ func TestPausedRolloutProvesItsFirstPod(t *testing.T) {
 // Two Deployments share a lock. The pod of the other one stands by throughout.
 func TestBrokenWorkloadLeavesItsLockToAnother(t *testing.T) {
 	another := func(c *Config) {
-		c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "other uid", Number: 3, Hash: "other"}
+		c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "2d7a", Number: 3, Hash: "other"}
 	}
 	t.Run("its only pod ends", func(t *testing.T) {
 		simulate(t, func(w *world) {
