@@ -5,10 +5,14 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -135,6 +139,17 @@ type ending struct {
 	successor string
 	// turn is the revision that has its turn next; zero for none.
 	turn api.Revision
+}
+
+// cause returns why the application is to stop by a yield.
+func (e ending) cause() leave.Cause {
+	switch {
+	case e.reason != show.ReasonYield:
+		return leave.None
+	case e.turn.Valid():
+		return leave.Turn
+	}
+	return leave.Yield
 }
 
 // ends returns why the hold has to end now, or the instant at which it may have to.
@@ -294,4 +309,59 @@ func (h *hold) letGo(end ending) {
 		part.GiveBack = true
 	}
 	u.claim.LetGo(h.loop.now, part)
+}
+
+// delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
+// agent ends the wait; the rest is for an agent that has died.
+func (h *hold) delay() time.Duration {
+	delay := h.unit.endpointDelay()
+	if delay == 0 || h.leaving.Over {
+		return 0
+	}
+	return min(delay+leave.Answers+leave.Passing, h.unit.config.Grace/2)
+}
+
+// leaves decides how the pod leaves its Services. The result is the instant of the next
+// decision.
+func (h *hold) leaves(ctx context.Context, s claim.State) time.Duration {
+	u, l := h.unit, &h.leaving
+	wish := h.wish(s)
+	cause, successor, turn := wish.cause(), wish.successor, wish.turn
+	signalled := func(r gate.Report) bool { return r.Stopping && r.Phase == gate.Running && r.Hold == h.id }
+	if slices.ContainsFunc(u.shims.Reports(), signalled) {
+		cause = leave.Deletion
+		successor, turn = u.rollout.pod.Deleted(h.loop.now, h.share.facts)
+	}
+	if cause == leave.Deletion && !l.asked {
+		l.asked = true
+		h.askDeletion(ctx)
+	}
+	f := leave.Facts{
+		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
+		Ready: h.serves() && u.stored.ready && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
+		Replaced: u.replaced(), Offers: u.rollout.asks.offersTo(h.id),
+		Says: s.Leaving, Serving: !s.Serving.IsZero(),
+		Known: l.known, Deleted: l.deleted, Ends: l.ends,
+	}
+	out := l.Out
+	l.Decision = l.leave.Next(h.loop.now, f)
+	if l.Out && !out {
+		l.turn = turn
+		u.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
+	}
+	return l.Wake
+}
+
+// askDeletion asks the API server whether the pod is being deleted, and what is left of its
+// grace. A kubelet also stops a container that fails its liveness probe.
+func (h *hold) askDeletion(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, leave.Stored)
+	h.loop.group.Go(func() {
+		defer cancel()
+		h.loop.askGrace(bounded, func(sent time.Duration, pod kube.Pod) {
+			l := &h.leaving
+			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
+			h.unit.deletion.known = h.unit.deletion.known || pod.Deleted
+		})
+	})
 }

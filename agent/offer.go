@@ -10,39 +10,12 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/show"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // mostTries bounds the writes of one offer. A conflict means that another pod has offered, or
 // asks; three offers are enough.
 const mostTries = 5
-
-// offer offers to the holder that this Ready standby stays, if the holder leaves its
-// Services. A standby offers once to each hold.
-func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standby) {
-	u, a := s.unit, s.loop.asker
-	v := u.claim.Views()[0]
-	hold, leaves := v.Record.Hold, v.Record.Notes.Leaving == api.LeavingSoon
-	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
-	ready := u.stored.ready && (look.Ready || look.Keep)
-	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == hold {
-		return
-	}
-	a.offered = hold
-	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
-	// The offers of many standbys come one after the other, so that only a few are written.
-	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
-	q := a.requests
-	q.group.Go(func() {
-		sleep(ctx, pause)
-		if err := q.writeOffer(ctx, hold, api.Offer{Identity: u.self.Identity, Takes: takes}); err != nil {
-			u.config.Log.Warn("offer is not written", "hold", hold, "err", err)
-		}
-	})
-}
 
 // writeOffer adds the offer to the next Lease, unless enough pods have offered.
 func (q *requests) writeOffer(ctx context.Context, hold string, offer api.Offer) error {

@@ -3,7 +3,9 @@
 
 package forward
 
-import "sync"
+import (
+	"sync"
+)
 
 // door is one port of a target that refuses connections. One waiting connection dials for
 // all others.
@@ -12,18 +14,6 @@ type door struct {
 	scouted bool
 	// opened is closed when the connection that dials leaves the door.
 	opened chan struct{}
-}
-
-// door returns the route's door of the port.
-func (r *route) door(port int) *door {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d := r.doors[port]
-	if d == nil {
-		d = &door{opened: make(chan struct{})}
-		r.doors[port] = d
-	}
-	return d
 }
 
 // scout returns the door if the caller is to dial for all. Otherwise scout returns a channel

@@ -135,3 +135,15 @@ func (all *relays) cut(only *route) {
 		}
 	}
 }
+
+// door returns the route's door of the port.
+func (r *route) door(port int) *door {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.doors[port]
+	if d == nil {
+		d = &door{opened: make(chan struct{})}
+		r.doors[port] = d
+	}
+	return d
+}

@@ -76,3 +76,7 @@ func (c *clock) arm(a *alarm) {
 		}
 	})
 }
+
+// setRight bounds the time from the end of a pause until the hypervisor or a time
+// daemon corrects the wall clock.
+const setRight = 5 * time.Second

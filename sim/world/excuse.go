@@ -3,7 +3,11 @@
 
 package world
 
-import "github.com/metaparticle-io/metaparticle/api"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
 
 // lingering bounds the time for which a child runs on after its machine woke past the
 // deadline. In this time the wall clock is set right, the shim notices that, and
@@ -31,4 +35,23 @@ func (l *checks) absent(c *child, slot string) bool {
 func (l *checks) expired(c *child, slot string) bool {
 	r, ok := l.renewals[key(slot, c.pod().identity(), c.hold)]
 	return ok && l.now() > r.free()
+}
+
+// mostUnready bounds the time in which a pod stores that it is not Ready, once it can
+// reach the API server again.
+func (s *shown) mostUnready() time.Duration {
+	return sum([]part{
+		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
+		{"the agent pauses between two attempts", slow(slowest)},
+		{"an agent begins anew", 5 * time.Second},
+	})
+}
+
+// unstorable reports whether the pod cannot store its status, or could not until a
+// moment ago. Such a pod may stay Ready after its slot has expired.
+func (s *shown) unstorable() bool {
+	p := s.pod
+	w, a := p.w, p.agent()
+	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
+		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }

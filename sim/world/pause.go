@@ -37,10 +37,6 @@ func (n *node) step(by time.Duration) {
 // anyStep draws a step of the wall clock, as a time daemon or a person may set it.
 func (n *node) anyStep() time.Duration { return between(n.rng, -2*time.Hour, 2*time.Hour) }
 
-// setRight bounds the time from the end of a pause until the hypervisor or a time
-// daemon corrects the wall clock.
-const setRight = 5 * time.Second
-
 // pause stops the machine and its clock from outside, as a hypervisor does.
 func (n *node) pause() {
 	if n.paused || n.frozen || !n.up {

@@ -93,25 +93,6 @@ func (s *shown) setReady(ready bool) {
 	}
 }
 
-// mostUnready bounds the time in which a pod stores that it is not Ready, once it can
-// reach the API server again.
-func (s *shown) mostUnready() time.Duration {
-	return sum([]part{
-		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
-		{"the agent pauses between two attempts", slow(slowest)},
-		{"an agent begins anew", 5 * time.Second},
-	})
-}
-
-// unstorable reports whether the pod cannot store its status, or could not until a
-// moment ago. Such a pod may stay Ready after its slot has expired.
-func (s *shown) unstorable() bool {
-	p := s.pod
-	w, a := p.w, p.agent()
-	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
-		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
-}
-
 // mostUntold bounds the time after which a kubelet learns of a deletion.
 const mostUntold = 1500 * time.Millisecond
 
