@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -33,8 +34,8 @@ func (h *hold) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// extend sends the deadline to each shim of the hold for which it has moved, answers a
-// leap, or ends the delay of a stop signal.
+// extend sends each shim of the hold a deadline that has moved. An extension also answers a
+// leap, and ends the delay of a stop signal.
 func (h *hold) extend(s claim.State) time.Duration {
 	wake := claim.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
@@ -108,4 +109,14 @@ func slotTokens(s claim.State) []gate.SlotToken {
 		all = append(all, gate.SlotToken{Slot: t.Slot, Token: t.Token})
 	}
 	return all
+}
+
+// delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
+// agent ends the wait; the rest is for an agent that has died.
+func (h *hold) delay() time.Duration {
+	delay := h.unit.endpointDelay()
+	if delay == 0 || h.leaving.Over {
+		return 0
+	}
+	return min(delay+leave.Answers+leave.Passing, h.unit.config.Grace/2)
 }

@@ -311,16 +311,6 @@ func (h *hold) letGo(end ending) {
 	u.claim.LetGo(h.loop.now, part)
 }
 
-// delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
-// agent ends the wait; the rest is for an agent that has died.
-func (h *hold) delay() time.Duration {
-	delay := h.unit.endpointDelay()
-	if delay == 0 || h.leaving.Over {
-		return 0
-	}
-	return min(delay+leave.Answers+leave.Passing, h.unit.config.Grace/2)
-}
-
 // leaves decides how the pod leaves its Services. The result is the instant of the next
 // decision.
 func (h *hold) leaves(ctx context.Context, s claim.State) time.Duration {

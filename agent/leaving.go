@@ -24,8 +24,8 @@ type leaving struct {
 	ends                  time.Duration
 }
 
-// endpointDelay returns the time that a holder takes to leave its Services; zero for a pod
-// whose ports never change hands, or whose slot has no next Lease.
+// endpointDelay returns the time that a holder takes to leave its Services. The time is zero
+// for a pod whose ports never change hands, or whose slot has no next Lease.
 func (u *unit) endpointDelay() time.Duration {
 	if !u.rollout.ordered() || len(u.config.Ports) == 0 {
 		return 0

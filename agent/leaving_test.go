@@ -243,7 +243,7 @@ func TestOutageDuringTheDelayExtendsNoDeadline(t *testing.T) {
 	})
 }
 
-func TestStatusThatIsNotStoredDelaysTheEndBriefly(t *testing.T) {
+func TestUnstoredStatusDelaysTheEndBriefly(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.link.set(func(l *link) { l.noStatus = true })

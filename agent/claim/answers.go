@@ -186,7 +186,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	}
 	switch {
 	case err == nil:
-		s.tryAt = now // what the holder tells next is no retry
+		s.tryAt = now // the next write of the holder is no retry
 		return nil
 	case a.Record.Version != s.held.Record().Version:
 		return nil // an attempt beside this one has settled it

@@ -86,8 +86,8 @@ type Decision struct {
 // leaves once: if its application goes on after all, its next end waits for nothing.
 type Leave struct {
 	stage stage
-	// entered is the instant at which the stage began. stored is the instant at which the
-	// API server had stored what the stage writes; zero for not yet.
+	// entered is the instant at which the stage began. At the instant stored the API server
+	// had stored the stage's write; zero for not yet.
 	entered, stored time.Duration
 	// signalled is the instant of the kubelet's stop signal; zero for none.
 	signalled time.Duration
@@ -164,9 +164,9 @@ func (l *Leave) decision(wake time.Duration) Decision {
 	}
 }
 
-// by returns the instant by which the stage ends: so long after the stored write, or
-// [Stored] later if the API server does not store that. In a deleted pod half of the grace
-// is left to the application.
+// by returns the instant by which the stage ends. The wait begins when the write is stored,
+// or after [Stored] if the API server does not store the write. In a deleted pod half of the
+// grace is left to the application.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {

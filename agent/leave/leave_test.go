@@ -35,8 +35,8 @@ type play struct {
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
-	// out is the time after which the API server had stored that the pod is not Ready, and
-	// held the time after which the Lease said that the application serves no more.
+	// After the time out the API server had stored that the pod is not Ready. After the time
+	// held the Lease said that the application serves no more.
 	out, held time.Duration
 	last      Decision
 }
@@ -123,7 +123,7 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 	}
 }
 
-func TestApplicationServesForTheDelayAfterTheStoredWrite(t *testing.T) {
+func TestApplicationServesForTheDelayAfterTheWrite(t *testing.T) {
 	p := play{facts: Facts{Cause: Yield, Delay: delay}, offers: two}
 	took := p.run(t)
 	require.NotZero(t, p.out)

@@ -32,8 +32,8 @@ type target struct {
 	since    time.Duration
 	// misses counts the questions without an answer, until the pod was steady.
 	misses int
-	// expiry is the end of the lease that the agent knew at the first look after an error;
-	// zero for none. renewed: the holder has renewed since. A pod that does not answer
+	// expiry is the end of the lease at the first look after an error; zero for none.
+	// renewed reports that the holder has renewed since. A pod that does not answer
 	// and does not renew may be dead, and connections then wait for the next holder.
 	expiry  time.Duration
 	renewed bool

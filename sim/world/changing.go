@@ -23,7 +23,7 @@ type changing struct {
 	judge   *judge
 	// protects reports that a rollout of a broken version leaves old pods. strict reports that
 	// the controller replaces each old pod that is not Ready. ordered reports that the
-	// controller waits for each pod, also for one of a broken version.
+	// controller waits for each pod, whatever its version.
 	protects, strict, ordered bool
 	// most is the number of stops of the old version that a good rollout costs.
 	most int

@@ -48,8 +48,8 @@ const (
 	kept = "kept"
 	// pausedTaken means that a pod acquires a slot that a person has paused.
 	pausedTaken = "paused-taken"
-	// routed means that an application stops by a yield in a pod that is still Ready,
-	// although the holder has told the standbys to hold new connections.
+	// routed means that an application stops by a yield in a pod that is still Ready. The
+	// standbys already hold new connections then.
 	routed = "routed"
 	// deletedBegins means that a child begins although its pod was deleted a while ago.
 	deletedBegins = "deleted-begins"

@@ -259,9 +259,7 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 
 // Tests of package rollouts.
 
-func TestStandbyCutOffFromTheHolderIsNotReady(t *testing.T) {
-	rollouts.TestStandbyCutOffFromTheHolderIsNotReady(t)
-}
+func TestStandbyWithoutAPathIsNotReady(t *testing.T) { rollouts.TestStandbyWithoutAPathIsNotReady(t) }
 func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
 	rollouts.TestBrokenDeploymentLeavesALockToAnother(t)
 }

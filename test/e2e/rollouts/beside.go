@@ -84,7 +84,7 @@ func standbys(h *holder.Holder) []*corev1.Pod {
 
 // Nothing polls a network path, so the connections of clients find that the path is gone. A
 // standby that starts later asks the holder once.
-func TestStandbyCutOffFromTheHolderIsNotReady(t *testing.T) {
+func TestStandbyWithoutAPathIsNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("forbidden")
 	a.Edit = strictly

@@ -28,7 +28,7 @@ const (
 	busy = 3 * time.Second
 )
 
-// A planned handover among three pods refuses and resets no new connection: the port of a
+// A planned handover among three pods refuses and resets no new connection. The port of a
 // pod changes hands only when no node sends connections there.
 func TestHandoversRefuseNoConnection(t *testing.T) {
 	t.Parallel()
