@@ -19,6 +19,11 @@ const (
 	// lingerMargin is the time between the end of a linger and the end of the pod's grace.
 	// The API server's times are whole seconds, so one second may be an error.
 	lingerMargin = 2 * time.Second
+	// emptied is the longest time for which connections wait in a linger while nobody holds
+	// the slot. The pod that a release names has a head start of a second, and a newer
+	// revision waits one more. Then no pod is left that would take the slot: a controller
+	// that deleted all pods waits for their ends before it makes others.
+	emptied = 3 * time.Second
 )
 
 // linger lets a stopping standby whose ports are open go on forwarding. A linger competes
@@ -29,15 +34,16 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 	if u.stopping && !u.linger.begun {
 		u.linger.begun = true
 		if left := u.readiness.Linger(u.config.EndpointDelay); left != nil {
-			u.linger.on, u.linger.until = true, now+shortLinger
+			u.linger.on, u.linger.until, u.linger.accepts = true, now+shortLinger, now+u.config.EndpointDelay
 			l.follow(ctx, left)
 		}
 	}
+	until := min(u.linger.until, max(u.linger.accepts, u.emptiedAt()))
 	switch {
 	case !u.linger.on:
 		return claim.Never
-	case now < u.linger.until:
-		return u.linger.until
+	case now < until:
+		return until
 	}
 	u.readiness.Close()
 	u.linger.on = false

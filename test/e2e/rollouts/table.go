@@ -26,6 +26,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/workload"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
@@ -148,6 +149,7 @@ func (p *play) rollsOut() {
 	assert.Equal(p, good.Name, r.serves)
 	assert.GreaterOrEqual(p, r.stops, 1)
 	assert.LessOrEqual(p, r.stops, p.Kind.Stops, "a good rollout stops the application no more often")
+	assert.Less(p, r.vacant, lease.Released, "a deleted standby does not use its grace, nor does a Lease expire")
 }
 
 func (p *play) losesItsHolder() {
