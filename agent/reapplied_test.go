@@ -108,7 +108,7 @@ func TestTemplateAppliedAgainBeginsAnew(t *testing.T) {
 	})
 }
 
-func TestRecreatedWorkloadHasNoOrderWithTheOldOne(t *testing.T) {
+func TestRecreatedWorkloadHasNoOrderWithItsPredecessor(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		anew := func(number int64, hash string) api.Revision {

@@ -245,7 +245,7 @@ func TestReachableNeedsAnAnswerOnEveryPort(t *testing.T) {
 	require.ErrorContains(t, f.Reachable(silence, holder), "port "+strconv.Itoa(served))
 }
 
-func TestForwarderTellsOfATargetThatDoesNotAnswer(t *testing.T) {
+func TestForwarderReportsASilentTarget(t *testing.T) {
 	const unroutable = "255.255.255.255" // the kernel refuses this address, and sends nothing
 	for name, c := range map[string]struct {
 		target string

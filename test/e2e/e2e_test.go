@@ -257,8 +257,8 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 
 // Tests of package rollouts.
 
-func TestStandbyCutOffFromTheHolderIsNotReady(t *testing.T) {
-	rollouts.TestStandbyCutOffFromTheHolderIsNotReady(t)
+func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
+	rollouts.TestUnreachableHolderLeavesStandbysNotReady(t)
 }
 func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
 	rollouts.TestBrokenDeploymentLeavesALockToAnother(t)
