@@ -119,7 +119,7 @@ func TestRolloutsEndWhereSomePodsHaveNoRevision(t *testing.T) {
 
 // The older agent knows no successor, so the agent may take the slot that another pod was
 // named for.
-func TestOlderAgentsTurnStopsNoRollout(t *testing.T) {
+func TestOlderAgentInATurnStopsNoRollout(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.up("a", of(oldRevision))

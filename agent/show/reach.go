@@ -3,7 +3,13 @@
 
 package show
 
-import "time"
+import (
+	"math"
+	"time"
+)
+
+// Never is an instant that never comes.
+const Never = time.Duration(math.MaxInt64)
 
 const (
 	// shortestPause is the time between two questions to the holder's pod. Each question
@@ -33,70 +39,53 @@ type target struct {
 	// misses counts the questions without an answer, until the pod was steady.
 	misses int
 	// expiry is the end of the lease at the first look after an error; zero for none.
-	// renewed reports that the holder has renewed since. A pod that does not answer
-	// and does not renew may be dead, and connections then wait for the next holder.
-	expiry  time.Duration
+	expiry time.Duration
+	// renewed: the holder has renewed since that look. A pod that does not answer and
+	// does not renew may be dead, and connections then wait for the next holder.
 	renewed bool
-	// kept: a rollout must not count the standby as lost, because the holder is in a turn.
-	kept bool
-	// lost: no pod has answered since the standby was shown as not Ready for that reason.
+	// lost: no pod has answered since the standby was not Ready for that reason.
 	lost bool
 }
 
-// see notes the holder that the standby sees.
-func (t *target) see(h holders, turn Turn) {
-	t.kept = turn.Ready
-	if !h.serving {
-		return
-	}
-	if t.address != h.address {
-		*t = target{address: h.address, due: true, kept: t.kept, lost: t.lost}
+// see notes that the holder serves at the address, and that its lease ends at the instant
+// expiry. While a newer revision is in its turn, a standby that was not lost before is kept
+// Ready, because a controller would delete the pod.
+func (t *target) see(address string, expiry time.Duration, kept bool) {
+	if t.address != address {
+		*t = target{address: address, due: true, lost: t.lost}
 	}
 	switch {
 	case t.err == nil:
+		return
 	case t.expiry == 0:
-		t.expiry = h.until
-	case h.until > t.expiry:
+		t.expiry = expiry
+	case expiry > t.expiry:
 		t.renewed = true
 	}
+	t.lost = t.lost || !kept && (t.renewed || !t.answered)
 }
 
-// reach returns the look ready if the pod answers. Otherwise the look says when to ask the
-// pod again, because a missing network path may appear.
-func (t *target) reach(now time.Duration, ready Look) Look {
-	next := ready
-	switch {
-	case t.err != nil && (t.lost || !t.kept && (t.renewed || !t.answered)):
-		t.lost = true
-		next = look(false, ReadyUnreachable, ready.Message+", and does not answer: "+t.err.Error())
-	case t.err == nil && !t.answered:
-		next = keep(Never) // the first answer takes milliseconds
-	}
+// reaches reports whether the target permits the standby to be Ready, and whether the first
+// question is over.
+func (t *target) reaches() (ready, known bool) {
+	return t.err == nil || !t.lost, t.err != nil || t.answered
+}
+
+// ask returns the address of the pod if the caller is to ask it now. Otherwise ask returns
+// the instant of the next question; [Never] for none.
+func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:
-	case now >= t.askAt:
-		t.asking, next.Ask = true, t.address
-	default:
-		next = next.by(t.askAt)
+		return "", Never
+	case now < t.askAt:
+		return "", t.askAt
 	}
-	return next
+	t.asking = true
+	return t.address, Never
 }
 
-// leave returns the look ready of a standby that waits for a holder. A standby that did not
-// reach the last holder waits for one that answers.
-func (t *target) leave(ready Look) Look {
-	if !t.lost {
-		return ready
-	}
-	return look(false, ReadyUnreachable, ready.Message+" and answers this pod, as the last one did not")
-}
-
-// Reached notes the answer of the pod at the address, or an error instead of one.
-func (r *Readiness) Reached(now time.Duration, address string, err error) {
-	t := &r.target
-	if t.address != address {
-		return
-	}
+// note notes the answer of the pod, or an error instead of one.
+func (t *target) note(now time.Duration, err error, jitter func(time.Duration) time.Duration) {
 	if t.answered && t.err == nil && now >= t.since+steady {
 		t.misses = 0
 	}
@@ -107,12 +96,5 @@ func (r *Readiness) Reached(now time.Duration, address string, err error) {
 		t.answered, t.since, t.expiry, t.renewed, t.lost = true, now, 0, false, false
 	}
 	t.asking, t.due, t.err = false, err != nil, err
-	t.askAt = now + r.config.Jitter(min(shortestPause<<min(t.misses, 10), longestPause))
-}
-
-// Unanswered notes that the pod at the address has not answered a connection.
-func (r *Readiness) Unanswered(address string) {
-	if t := &r.target; t.address == address && t.answered {
-		t.due = true
-	}
+	t.askAt = now + jitter(min(shortestPause<<min(t.misses, 10), longestPause))
 }

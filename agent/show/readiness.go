@@ -4,7 +4,6 @@
 package show
 
 import (
-	"math"
 	"strings"
 	"time"
 
@@ -79,9 +78,6 @@ type Look struct {
 	// Wake is the instant of the next look; [Never] for none.
 	Wake time.Duration
 }
-
-// Never is an instant that never comes.
-const Never = time.Duration(math.MaxInt64)
 
 // keep returns a look that changes nothing until the instant.
 func keep(until time.Duration) Look { return Look{Keep: true, Wake: until} }
@@ -190,7 +186,9 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
 	// Between the release and the own hold, the pod stays out of its Services.
 	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && h.holder == ""
-	r.target.see(h, turn)
+	if h.serving {
+		r.target.see(h.address, h.until, turn.Ready)
+	}
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
@@ -283,10 +281,41 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	}
 	r.open = true
 	r.config.Forwarder.SetTarget(address)
+	return r.reach(now, address, ready)
+}
+
+// reach returns the look ready if the holder's pod answers. A standby that did not reach the
+// last holder waits for one that answers. Otherwise the look says when to ask the pod.
+func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	if address == "" {
-		return r.target.leave(ready)
+		if r.target.lost {
+			return look(false, ReadyUnreachable, ready.Message+" and answers this pod, as the last one did not")
+		}
+		return ready
 	}
-	return r.target.reach(now, ready)
+	switch well, known := r.target.reaches(); {
+	case !known:
+		ready = keep(Never) // the first answer takes milliseconds
+	case !well:
+		ready = look(false, ReadyUnreachable, ready.Message+", and does not answer: "+r.target.err.Error())
+	}
+	ask, at := r.target.ask(now)
+	ready.Ask = ask
+	return ready.by(at)
+}
+
+// Reached notes the answer of the pod at the address, or an error instead of one.
+func (r *Readiness) Reached(now time.Duration, address string, err error) {
+	if r.target.address == address {
+		r.target.note(now, err, r.config.Jitter)
+	}
+}
+
+// Unanswered notes that the pod at the address has not answered a connection.
+func (r *Readiness) Unanswered(address string) {
+	if r.target.address == address && r.target.answered {
+		r.target.due = true
+	}
 }
 
 // Linger begins the end of a standby that forwards. The standby accepts connections for

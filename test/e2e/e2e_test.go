@@ -259,7 +259,9 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 
 // Tests of package rollouts.
 
-func TestStandbyWithoutAPathIsNotReady(t *testing.T) { rollouts.TestStandbyWithoutAPathIsNotReady(t) }
+func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
+	rollouts.TestUnreachableHolderLeavesStandbysNotReady(t)
+}
 func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
 	rollouts.TestBrokenDeploymentLeavesALockToAnother(t)
 }

@@ -84,7 +84,7 @@ func standbys(h *holder.Holder) []*corev1.Pod {
 
 // Nothing polls a network path, so the connections of clients find that the path is gone. A
 // standby that starts later asks the holder once.
-func TestStandbyWithoutAPathIsNotReady(t *testing.T) {
+func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("forbidden")
 	a.Edit = strictly
@@ -209,7 +209,7 @@ func installed(h *holder.Holder) bool {
 	})
 }
 
-// A drain evicts each pod in turn. Then a rollout ends beside the budget, the autoscaler and
+// Two drains evict a holder each. Then a rollout ends beside the budget, the autoscaler and
 // a strict topology spread.
 func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
 	t.Parallel()
@@ -219,14 +219,10 @@ func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
 	deployed := holder.Deploy(t, a, "it needs the record")
 	h := &deployed
 	budgeted(h)
-	standby := app.AwaitStandby(h.Space, a)
 	evicts(h, h.Victim)
-	h.Await(space.StartTimeout, "the standby runs the application", func() bool {
-		now := app.After(h.Space, a, h.Before)
-		return now != nil && now.Pod == standby.Name
-	})
-	evicts(h, standby)
-	app.AwaitRunning(h.Space, a, space.StartTimeout)
+	next := app.AwaitRunning(h.Space, a, space.StartTimeout)
+	evicts(h, h.Pod(next.Pod))
+	h.Await(space.StartTimeout, "a third pod runs the application", func() bool { return app.After(h.Space, a, next) != nil })
 
 	before := record.Now()
 	args(h, "-start-delay=200ms")
