@@ -10,7 +10,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -43,7 +42,7 @@ func (h *hold) extend(s claim.State) time.Duration {
 			continue
 		}
 		last := h.unit.orders.to(r.Shim)
-		if leap := h.answers(s, r); last.until != s.Deadline || last.delay != h.delay() || leap != 0 && leap != last.answered {
+		if leap := h.answers(s, r); last.until != s.Deadline || last.delay != h.leaving.delay() || leap != 0 && leap != last.answered {
 			wake = min(wake, h.give(s, r))
 		}
 	}
@@ -71,7 +70,7 @@ func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 		Kill:     b.Kill,
 		PodIP:    h.unit.config.PodIP,
 		Leap:     h.answers(s, r),
-		Delay:    h.delay(),
+		Delay:    h.leaving.delay(),
 	})
 	if err == nil {
 		return claim.Never
@@ -109,14 +108,4 @@ func slotTokens(s claim.State) []gate.SlotToken {
 		all = append(all, gate.SlotToken{Slot: t.Slot, Token: t.Token})
 	}
 	return all
-}
-
-// delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
-// agent ends the wait; the rest is for an agent that has died.
-func (h *hold) delay() time.Duration {
-	delay := h.unit.endpointDelay()
-	if delay == 0 || h.leaving.Over {
-		return 0
-	}
-	return min(delay+leave.Answers+leave.Passing, h.unit.config.Grace/2)
 }

@@ -5,14 +5,10 @@ package agent
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
-	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -55,6 +51,7 @@ type hold struct {
 // newHold returns the hold of the slots that were acquired.
 func newHold(u *unit, l *loop, s claim.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
+	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.share = u, l, h.id, &h.share
 	if h.resumed {
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
@@ -90,7 +87,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		h.tellPause(state)
 		h.share.note(h.loop.now, h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
-		leftAt := h.leaves(ctx, state)
+		leftAt := h.leaving.next(ctx, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)
@@ -131,31 +128,10 @@ func (h *hold) tellPause(state claim.State) {
 // pauseOf returns the pause of the slots in words; empty for none.
 func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused.Pause) }
 
-// ending has the reason why a hold ends, the grace that its children get, and the pod
-// that its releases name.
-type ending struct {
-	reason    string
-	grace     time.Duration
-	successor string
-	// turn is the revision that has its turn next; zero for none.
-	turn api.Revision
-}
-
-// cause returns why the application is to stop by a yield.
-func (e ending) cause() leave.Cause {
-	switch {
-	case e.reason != show.ReasonYield:
-		return leave.None
-	case e.turn.Valid():
-		return leave.Turn
-	}
-	return leave.Yield
-}
-
 // ends returns why the hold has to end now, or the instant at which it may have to.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
-	wake, asked := s.DrainAt, h.asked(s)
+	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
 		// During a grace two pods could run.
@@ -184,16 +160,6 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return asked, 0
 	}
 	return ending{}, wake
-}
-
-// asked returns the end that is wished for. A yield waits until the pod has left its
-// Services.
-func (h *hold) asked(s claim.State) ending {
-	wish := h.wish(s)
-	if wish.reason == show.ReasonYield && !h.leaving.Over {
-		return ending{}
-	}
-	return wish
 }
 
 // wish returns the end that a person, or the order of revisions, wishes for. A paused slot
@@ -309,49 +275,4 @@ func (h *hold) letGo(end ending) {
 		part.GiveBack = true
 	}
 	u.claim.LetGo(h.loop.now, part)
-}
-
-// leaves decides how the pod leaves its Services. The result is the instant of the next
-// decision.
-func (h *hold) leaves(ctx context.Context, s claim.State) time.Duration {
-	u, l := h.unit, &h.leaving
-	wish := h.wish(s)
-	cause, successor, turn := wish.cause(), wish.successor, wish.turn
-	signalled := func(r gate.Report) bool { return r.Stopping && r.Phase == gate.Running && r.Hold == h.id }
-	if slices.ContainsFunc(u.shims.Reports(), signalled) {
-		cause = leave.Deletion
-		successor, turn = u.rollout.pod.Deleted(h.loop.now, h.share.facts)
-	}
-	if cause == leave.Deletion && !l.asked {
-		l.asked = true
-		h.askDeletion(ctx)
-	}
-	f := leave.Facts{
-		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
-		Ready: h.serves() && u.stored.ready && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
-		Replaced: u.replaced(), Offers: u.rollout.asks.offersTo(h.id),
-		Says: s.Leaving, Serving: !s.Serving.IsZero(),
-		Known: l.known, Deleted: l.deleted, Ends: l.ends,
-	}
-	out := l.Out
-	l.Decision = l.leave.Next(h.loop.now, f)
-	if l.Out && !out {
-		l.turn = turn
-		u.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
-	}
-	return l.Wake
-}
-
-// askDeletion asks the API server whether the pod is being deleted, and what is left of its
-// grace. A kubelet also stops a container that fails its liveness probe.
-func (h *hold) askDeletion(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, leave.Stored)
-	h.loop.group.Go(func() {
-		defer cancel()
-		h.loop.askGrace(bounded, func(sent time.Duration, pod kube.Pod) {
-			l := &h.leaving
-			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
-			h.unit.deletion.known = h.unit.deletion.known || pod.Deleted
-		})
-	})
 }

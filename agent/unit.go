@@ -204,19 +204,6 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 // stored is the readiness of the pod that the API server has stored.
 type stored struct{ known, ready bool }
 
-// emptiedAt returns the instant from which no pod is expected to take the slots;
-// [claim.Never] while a pod holds one of them, or may do so.
-func (u *unit) emptiedAt() time.Duration {
-	at := time.Duration(0)
-	for _, v := range u.claim.Views() {
-		if !v.Known || v.Record.Holder != "" || v.FreeAt == claim.Never {
-			return claim.Never
-		}
-		at = max(at, v.FreeAt+emptied)
-	}
-	return at
-}
-
 // linger is the end of a deleted standby. Nodes send connections to a deleted pod until all
 // of them know of its deletion.
 type linger struct {

@@ -21,9 +21,8 @@ type changing struct {
 	trouble *trouble
 	hands   *person
 	judge   *judge
-	// protects reports that a rollout of a broken version leaves old pods. strict reports that
-	// the controller replaces each old pod that is not Ready. ordered reports that the
-	// controller waits for each pod, whatever its version.
+	// protects reports that a rollout of a broken version leaves old pods. A strict controller
+	// replaces each old pod that is not Ready. An ordered controller waits for each pod.
 	protects, strict, ordered bool
 	// most is the number of stops of the old version that a good rollout costs.
 	most int

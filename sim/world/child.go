@@ -232,3 +232,17 @@ func (c *child) unwatched() bool {
 	}
 	return c.shim.frozen
 }
+
+// live ends a restless child after some time, and a child whose version crashes.
+func (p *pod) live(c *child) {
+	if last := p.behaviour.lasts; last > 0 {
+		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })
+	}
+	if p.restless > 0 {
+		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
+			if !p.w.calm {
+				c.exits("ends by itself", 1)
+			}
+		})
+	}
+}

@@ -385,17 +385,3 @@ func (t template) stops(r *rand.Rand) time.Duration {
 	}
 	return -1
 }
-
-// live ends a restless child after some time, and a child whose version crashes.
-func (p *pod) live(c *child) {
-	if last := p.behaviour.lasts; last > 0 {
-		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })
-	}
-	if p.restless > 0 {
-		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
-			if !p.w.calm {
-				c.exits("ends by itself", 1)
-			}
-		})
-	}
-}
