@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestPodYieldsIfNoChildStarts(t *testing.T) {
+func TestPodThatCannotStartAChildYields(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -23,7 +23,8 @@ func TestPodYieldsIfNoChildStarts(t *testing.T) {
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.within(2*time.Second, "b runs", func() bool { return b.running("s2") })
 
-		// Without a competitor pod a tries again, no more often than a holder renews.
+		// While no other pod competes, pod a tries again, but no more often than a holder
+		// renews.
 		b.gates.end("s2")
 		w.pass(time.Minute)
 		before := w.server.lease(theSlot).Transitions

@@ -20,11 +20,12 @@ import (
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. A watch may have lost its
-// server without an error, and nobody else tells the holder of an ask.
+// server without an error. Then only a new watch shows the holder an ask.
 const watched = 5 * time.Minute
 
-// steady is the shortest watch after which the next one begins without a longer pause. A
-// server may end each watch at once, and in good order.
+// steady is the shortest duration of a watch that makes the pauses between watches
+// short again. After shorter watches the pauses grow, because a server may end each
+// watch at once without an error.
 const steady = 10 * time.Second
 
 // watchAsks watches the next Lease of the slot until end is called.
@@ -70,12 +71,14 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// asker writes the pod into the next Lease of its slot, and out of it.
+// asker writes the pod's ask into the next Lease of its slot, and removes that ask.
 type asker struct {
 	requests *requests
-	// lease is the next Lease as the asker saw it last; nil for not yet.
+	// lease is the next Lease in the last answer; nil if the asker has to read that
+	// Lease first.
 	lease *kube.Lease
-	// written: the Lease may name the pod. writing: a write is under way.
+	// written reports that the next Lease may name the pod. writing reports that a
+	// write is under way.
 	written, writing bool
 	// at is the instant of the next write.
 	at time.Duration
@@ -85,9 +88,10 @@ type asker struct {
 	offered string
 }
 
-// ask has the next Lease say whether the pod asks. The result is the instant of the next
-// decision. A pod that asks writes again every [turn.Again], because only a fresh ask
-// counts. The answer to an ask is a release of the slot.
+// ask sends the write of the pod's ask, or of its removal, when that write is due. The
+// result is the instant of the next decision. A pod that asks writes again every
+// [turn.Again], because only a fresh ask counts. The holder answers an ask by a release
+// of the slot.
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:
@@ -114,8 +118,9 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 	return claim.Never
 }
 
-// writeAsk writes the next Lease over the version in base, or over what a read finds. A
-// conflict means that another pod asks, too. A pod clears only its own ask.
+// writeAsk replaces the version in base. Without a base, or after a conflict, writeAsk
+// reads the next Lease first. A conflict means that another pod asks, too. A pod
+// removes only its own ask.
 func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
@@ -138,7 +143,7 @@ func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l
 	return nil, err
 }
 
-// askOf returns the next Lease that names the pod, or no pod.
+// askOf returns the next Lease with the ask of the pod, or without any ask.
 func askOf(base *kube.Lease, identity string, c Config, asks bool) *kube.Lease {
 	l := base.Clone()
 	l.Annotations = map[string]string{}

@@ -60,7 +60,7 @@ func (p *pod) message() string {
 	return ""
 }
 
-func TestHolderOfAPausedSlotGoesOn(t *testing.T) {
+func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 	for _, value := range []string{"hold", "on"} {
 		t.Run(value, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -79,7 +79,7 @@ func TestHolderOfAPausedSlotGoesOn(t *testing.T) {
 				require.Len(t, w.event("a", "Paused"), 1)
 				assert.Contains(t, w.event("a", "Paused")[0], "this pod goes on")
 
-				// Whoever ends the hold, nobody begins another.
+				// While the slot is paused, no pod begins another hold.
 				a.gates.end("s1")
 				w.within(time.Second, "released", func() bool { return w.holder() == "" })
 				w.pass(time.Hour)
@@ -129,7 +129,7 @@ func TestPauseStopsTheHolder(t *testing.T) {
 	})
 }
 
-func TestPauseOutlastsTheHoldersEnd(t *testing.T) {
+func TestPausedSlotIsNotTakenAfterExpiry(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()
@@ -144,7 +144,7 @@ func TestPauseOutlastsTheHoldersEnd(t *testing.T) {
 	})
 }
 
-func TestOnePausedSlotPausesAClaimOfSeveral(t *testing.T) {
+func TestPausedSlotPausesAClaimOfSeveralSlots(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a, b := w.pair(both)
@@ -184,7 +184,7 @@ func TestNewAgentProcessHeedsAPause(t *testing.T) {
 	}
 }
 
-func TestYieldNamesItsSuccessor(t *testing.T) {
+func TestNamedSuccessorTakesTheYieldedSlot(t *testing.T) {
 	for _, named := range []string{"b", "c", "d"} {
 		t.Run(named, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -223,7 +223,7 @@ func TestStaleYieldEndsNoLaterHold(t *testing.T) {
 	})
 }
 
-func TestVanishedSuccessorDelaysTheOthersOnce(t *testing.T) {
+func TestVanishedSuccessorDelaysOtherStandbysOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()
@@ -247,8 +247,8 @@ func TestYieldWaitsWhileTheSlotIsPaused(t *testing.T) {
 	})
 }
 
-// A holder without a watch reads a person's words when its renewal is refused.
-func TestHolderWithoutAWatchHeedsAtItsRenewal(t *testing.T) {
+// A holder without a watch learns of a person's annotation when its renewal is refused.
+func TestHolderWithoutAWatchYieldsAtItsRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

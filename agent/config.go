@@ -20,7 +20,7 @@ import (
 
 // API has the agent's requests to the API server. agent/kube implements API.
 type API interface {
-	// GetLease reads consistently.
+	// GetLease reads a Lease consistently.
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
 	// UpdateLease replaces exactly the object that was read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
@@ -37,7 +37,7 @@ type API interface {
 // Gate is the agent's end of the connections to the pod's shims. agent/desk implements
 // Gate.
 type Gate interface {
-	// Reports carries the whole state of a shim whenever it changes.
+	// Reports delivers the whole state of a shim whenever that state changes.
 	Reports() <-chan gate.Report
 	Grant(shim gate.ShimID, grant gate.Grant) error
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
@@ -50,7 +50,7 @@ type Showing interface {
 }
 
 // Forwarder lets a standby answer in the holder's stead, by forwarding the ports of the
-// gated containers. No method blocks but Reachable. agent/forward implements Forwarder.
+// gated containers. Only Reachable blocks. agent/forward implements Forwarder.
 type Forwarder interface {
 	// Open listens on the ports. Open does nothing if the ports are open.
 	Open() error
@@ -71,7 +71,7 @@ type Forwarder interface {
 
 // Config has the settings of an agent. Zero values mean the defaults.
 type Config struct {
-	// PodName, PodUID and PodIP are the pod's own.
+	// PodName, PodUID and PodIP are those of the agent's own pod.
 	PodName, PodUID, PodIP string
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
@@ -80,16 +80,17 @@ type Config struct {
 	Any bool
 	// Containers are the gated containers.
 	Containers []string
-	// InitContainers are the gated init containers. A hold continues
-	// after their success, until the application has started.
+	// InitContainers are the gated init containers. A hold continues after their
+	// success, until the application has started.
 	InitContainers []string
 	// Granted reports whether a note names a grant of the hold to a shim of the init
-	// container. An init container that has succeeded never has another shim. If
-	// Granted is nil, any shim may have had the grant.
+	// container. The agent needs this note because an init container that has succeeded
+	// never has another shim. If Granted is nil, any shim may have had the grant.
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
-	// Revision is the pod's. The zero value has no order.
+	// Revision is the pod's revision. The order of revisions does not apply to the zero
+	// value.
 	Revision api.Revision
 	// MinReady is the time for which the pod's controller wants a new pod to be Ready.
 	MinReady time.Duration
@@ -122,13 +123,13 @@ type Config struct {
 	Asides Asides
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// Calm is called after a busy moment, once its status and Events are written. The
-	// default does nothing.
+	// Calm is called at the end of a busy moment, after a write of the pod's status or
+	// Events. The default does nothing.
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Leaps delivers a value after the wall clock leapt, for gates without shims that
-	// report leaps. A nil channel delivers none.
+	// Leaps delivers a value after each leap of the wall clock. Gates without shims
+	// need Leaps, because no shim reports leaps to them. A nil channel delivers none.
 	Leaps <-chan struct{}
 	// Reconnect closes the idle connections to the API server, because a pause may have
 	// outlasted them. The default does nothing.
@@ -170,7 +171,8 @@ func (c Config) check() (Config, error) {
 		c.Readiness = api.ReadinessForward
 	}
 	if _, showing := c.Gate.(Showing); showing {
-		// A boot ends all processes, but does not take the pod out of the endpoints.
+		// A boot ends all processes, but leaves the pod Ready in the API server. So
+		// another boot id proves nothing for this gate.
 		c.OwnKernel = true
 	}
 	if c.Calm == nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// delete deletes the pod; every later answer reports that.
+// delete marks the pod as deleted. Every later answer of the API server reports that.
 func (p *pod) delete() {
 	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
 }
@@ -110,7 +110,7 @@ func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
 	})
 }
 
-// The agent hears of the deletion before it hears that the child has started.
+// The agent learns of the deletion before the shim reports that the child has started.
 func TestDeletionEndsAChildReportedLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -168,7 +168,7 @@ func TestDeletionDoesNotEndAnEarlierHold(t *testing.T) {
 	}
 }
 
-// The API server answered only after the time that a handover would have taken.
+// The agent learns of the deletion long after its hold began.
 func TestDeletionSeenTooLateEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -184,14 +184,15 @@ func TestDeletionSeenTooLateEndsNoHold(t *testing.T) {
 	})
 }
 
-// A deletion that was known at the beginning of one hold does not end the next hold.
-func TestDeletionKnownBeforeAHoldEndsNoHold(t *testing.T) {
+// The agent gives back only a hold whose first answer reports the deletion. An answer
+// under an earlier hold does not end a later hold.
+func TestHoldContinuesIfDeletionWasKnownBefore(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
 		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.note("another hold", true) })
 		w.pass(0)
-		a.agent.unit.deletion.known = false // or it would begin none
+		a.agent.unit.deletion.known = false // otherwise the agent would begin no hold
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Minute)
@@ -200,9 +201,9 @@ func TestDeletionKnownBeforeAHoldEndsNoHold(t *testing.T) {
 	})
 }
 
-// A drain would not end the application. With the gate "pod" only a restart ends it,
-// and in a deleted pod the kubelet restarts nothing.
-func TestGatePodKeepsTheSlotAfterDeletion(t *testing.T) {
+// With the gate "pod" only a restart of all containers ends the application. In a
+// deleted pod the kubelet restarts nothing, so a drain would not end the application.
+func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })

@@ -42,9 +42,9 @@ func standard(pkg string) bool {
 	return !strings.Contains(first, ".")
 }
 
-// An agent runs in every gated pod. The typed client weighs 20 MB more on disk than
-// net/http, and 14 MB more in memory. Its elector, when cut off, lets two hold for
-// seconds.
+// An agent runs in every gated pod, so its size counts. The typed client weighs 20 MB
+// more on disk than net/http, and 14 MB more in memory. The elector of that client lets
+// two pods hold for seconds when one of them is cut off.
 func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent") {
 		for _, heavy := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"} {
@@ -56,15 +56,15 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
-// Both programs link the contract, and the agent pays for each megabyte once a pod.
+// Webhook and agent link package api, and each gated pod pays for its size.
 func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"api") {
 		assert.True(t, standard(d), "api imports %s", d)
 	}
 }
 
-// Packages claim and lease decide which pod may run. The time is an argument, and they
-// call no other program, so a simulation and a fuzz test can drive it.
+// Packages claim and lease decide which pod may run. The time is an argument, and the
+// packages call no other program, so a simulation and a fuzz test can drive them.
 func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -82,7 +82,7 @@ func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
 }
 
 // Package proof decides about deaths by reports alone. Package proof knows no Lease and
-// sends no request, so a test shows each report in a table.
+// sends no request, so a test can list the reports in a table.
 func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/proof") {
 		assert.NotEqual(t, module+"agent/kube", d)
@@ -90,17 +90,17 @@ func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
 	}
 }
 
-// The pod's appearance follows from plain values: nothing that people see can begin or end
-// a hold.
+// Package show makes the pod's appearance from plain values, and can neither begin nor
+// end a hold.
 func TestShowImportsNoPackageThatDecides(t *testing.T) {
 	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk"} {
 		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
 	}
 }
 
-// A forwarder moves bytes to an address. Nothing that a client sends can reach a decision
-// about a slot.
-func TestForwarderImportsNothingOfOurs(t *testing.T) {
+// A forwarder moves bytes to an address, and knows no slot. So nothing that a client
+// sends can change a decision about a slot.
+func TestForwarderImportsNoPackageOfTheProject(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/forward") {
 		assert.False(t, strings.HasPrefix(d, module), "agent/forward imports %s", d)
 	}
@@ -114,8 +114,8 @@ func TestProbeImportsOnlyTheContract(t *testing.T) {
 	}
 }
 
-// Only package agent joins the proofs of death with the facts of Leases, so neither
-// side can mistake one for the other.
+// Only package agent joins the proofs of death with the Leases. So neither side can
+// take a Lease for a proof of death, or a proof for a Lease.
 func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {
@@ -125,8 +125,8 @@ func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 	assert.NotContains(t, dependencies(t, module+"agent/claim"), module+"agent/proof")
 }
 
-// The contract is data. Both ends run in a simulation only if nothing between them
-// reaches for a kernel.
+// Package gate is the contract of desk and shim, and consists of data. The simulation
+// can run both ends because package gate uses neither network nor processes.
 func TestGateImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/gate") {
 		assert.True(t, standard(d), "agent/gate imports %s", d)
@@ -136,8 +136,8 @@ func TestGateImportsOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// Each end knows the contract and the machine beneath it. An end that imported the
-// other could skip the connection between the two.
+// Desk and shim share the contract and package host. If one end imported the other, the
+// import could bypass the connection between them.
 func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 	for _, end := range []string{"agent/desk", "agent/shim"} {
 		for _, d := range dependencies(t, module+end) {
@@ -147,15 +147,15 @@ func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 	}
 }
 
-// Package host knows no slot, no grant and no child: it decides nothing.
+// Package host knows no slot, no grant and no child, so package host decides nothing.
 func TestHostImportsNoOtherPackageOfTheProject(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/host") {
 		assert.False(t, strings.HasPrefix(d, module), "agent/host imports %s", d)
 	}
 }
 
-// Each program uses the other one only through package api, where each change of the
-// contract is visible.
+// Webhook and agent share only package api, so each change of their contract is visible
+// there.
 func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent", module+"agent/...") {
 		for _, other := range []string{"mutate", "enroll", "cmd/webhook"} {
@@ -167,9 +167,9 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	}
 }
 
-// Each package of mutate imports only those below it. A feature decides by facts: no
-// judgement waits for a network, and the answer to a call is apart from the decision.
-func TestAdmissionPackagesImportOnlyLowerOnes(t *testing.T) {
+// Each package of mutate imports only the packages below. So a feature judges a pod
+// without a wait for the network, and only package admit answers calls.
+func TestAdmissionPackagesImportOnlyLowerPackages(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {
 			if name, ok := strings.CutPrefix(d, module); ok {

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agent runs the agent of a gated pod: stand by, hold, drain, stand by.
+// Package agent runs the agent of a gated pod. The agent stands by, holds, drains, and
+// stands by again.
 //
 // Package claim decides about the Leases, package proof about children, package show
 // about the pod's appearance. Package agent joins them. Its loop alone sends requests and
@@ -10,29 +11,30 @@
 // # The guarantee
 //
 // The agent gives a grant only while every slot of the pod is held by the rules of
-// package lease. No grant lasts longer than that. The agent releases a slot only when
-// no child of its hold can be alive. Package proof says which reports prove that. A
-// Lease of this pod with another boot id than today's is proof as well: a boot ends
-// processes.
+// package lease. No grant outlasts the possession of these slots. The agent releases a
+// slot only when no child of its hold can be alive. Package proof says which reports
+// prove that. Another boot id in a Lease of this pod is proof as well, because a boot
+// ends all processes. That does not apply to a pod that may have a kernel of its own.
 //
-// Between an init container that succeeded and the container after it, the agent keeps a
-// hold for a while though nothing runs under it. That needs no proof: only a release does.
+// After an init container has succeeded, the agent keeps the hold for a while, until
+// the next container starts. Meanwhile no child runs under the hold. Only a release
+// needs proof, so the agent may keep the hold without any.
 //
 // These facts prove nothing: a pod or a Lease that is gone, a SIGTERM to the agent, and
-// the identity in a Lease. Without proof the agent neither renews nor releases the hold.
-// This pod then waits for its end like every other pod.
+// the identity in a Lease. Without proof the agent neither renews nor releases the
+// hold. Then this pod waits until the Lease expires, like every other pod.
 //
 // # Clocks
 //
 // Every decision is made by one clock that goes on while the machine sleeps. The loop
-// reads the clock after each event: a standby's wait counts from when it saw something.
-// A request counts from that instant, too, which is before the loop sends it. Go's timers
-// only wake the loop. They stop in suspend, so the shim, not this package, keeps the
-// deadline.
+// reads the clock after each event. So a standby's wait counts from the instant at
+// which the loop received a change of the Lease. A request counts from the last event
+// before the loop sends that request. Go's timers only wake the loop. Timers stop in
+// suspend, so the shim, not this package, keeps the deadline.
 //
 // # What is not guaranteed
 //
-// A pod may have no holder: while the API server is away no pod acquires. A grant may
-// arrive late, or stay unused. Readiness, Events and metrics are written beside the loop,
-// late if need be. They never delay a renewal.
+// A slot may have no holder: while the API server is away no pod acquires. A grant may
+// arrive late, or stay unused. Readiness, Events and metrics are written beside the
+// loop, late if need be. They never delay a renewal.
 package agent

@@ -21,9 +21,9 @@ type drain struct {
 	began time.Duration
 }
 
-// stopsAtOnce delays the write that tells standbys that the application serves no more.
-// A child that stops at once needs no such write, and a write under way would only delay
-// the release.
+// stopsAtOnce delays the write that shows the standbys that the application no longer
+// serves. A child that stops at once needs no such write, and a write under way would
+// only delay the release.
 const stopsAtOnce = 100 * time.Millisecond
 
 // run stops the children of the hold. The drain is over when all of them are proven
@@ -31,7 +31,8 @@ const stopsAtOnce = 100 * time.Millisecond
 // that the children get their grace. A renewal that succeeds does not cancel the drain.
 func (d *drain) run(ctx context.Context) error {
 	u := d.unit
-	// The probes end before the children are told, so that none meets a stopping child.
+	// The probes end before the children are told to stop, so that no probe meets a
+	// stopping child.
 	u.probes.Follow(nil)
 	for {
 		state, now := u.claim.State(), d.loop.now
@@ -52,7 +53,7 @@ func (d *drain) run(ctx context.Context) error {
 }
 
 // stop asks the shims of the hold to drain. Once another pod may run under a slot of
-// the hold, stop has a draining child killed.
+// the hold, stop makes the shims kill the draining children.
 func (d *drain) stop(s claim.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)
@@ -62,9 +63,9 @@ func (d *drain) stop(s claim.State) {
 	}
 }
 
-// stopChild asks a shim to drain. In a pod that is being deleted the container ends with
-// the child's own exit code. A shim that stood by again would end as if the kubelet's
-// signal had killed the application.
+// stopChild asks a shim to drain. In a pod that is being deleted the container ends
+// with the child's own exit code. Otherwise the shim would stand by again, and then end
+// as if the kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
 	if d.reason == show.ReasonPodDeleted && proof.HasChild(r) && d.unit.config.Asides != nil {
 		d.unit.orders.end(r, d.id, d.reason, d.grace)
@@ -73,15 +74,14 @@ func (d *drain) stopChild(r gate.Report) {
 	d.unit.orders.drain(r, d.id, d.reason, d.grace)
 }
 
-// renews reports whether the hold is renewed while it drains. A hold that is lost in
-// part, or that no shim accounts for, is not: the sooner it expires, the sooner another
-// pod goes on.
+// renews reports whether the hold is renewed while it drains. A hold that is lost or in
+// doubt is not renewed: the sooner that hold expires, the sooner another pod may run.
 func (d *drain) renews() bool {
 	return d.reason != show.ReasonLost && d.reason != show.ReasonUnproven
 }
 
-// renewOn renews the hold while its children stop, and extends their grants. The result
-// is the instant of the next renewal.
+// renewOn renews the hold while its children stop, and notes whether they still serve.
+// The result is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
 	wake := claim.Never
 	switch soon := d.began + stopsAtOnce; {

@@ -25,22 +25,22 @@ type gates struct {
 	asides []string
 	// granting is called at each grant.
 	granting func()
-	// slow reports that no child ever finishes its start.
+	// slow reports that a shim starts no child after a grant.
 	slow bool
 	// broken reports that grants cannot be noted.
 	broken bool
 }
 
-// fakeShim has a child that needs the time stop until it stops.
+// fakeShim is a shim whose child takes the time stop to end.
 type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant
 	stop   time.Duration
-	// stuck reports that the child is in uninterruptible sleep, where no kill reaches
-	// it.
+	// stuck reports that the child is in uninterruptible sleep, where SIGKILL has no
+	// effect.
 	stuck bool
 	ended chan struct{}
-	// ran is the time in which a child was alive.
+	// ran has the beginning and the end of each child's life.
 	ran [][2]time.Duration
 }
 
@@ -50,7 +50,7 @@ func newGates(clock func() time.Duration) *gates {
 
 func (g *gates) Reports() <-chan gate.Report { return g.reports }
 
-// connect adds a shim, or brings one back.
+// connect adds a shim, or connects a known shim again.
 func (g *gates) connect(r gate.Report) *fakeShim {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -68,7 +68,7 @@ func (g *gates) connect(r gate.Report) *fakeShim {
 	return s
 }
 
-// report changes what a shim says.
+// report changes the report of a shim.
 func (g *gates) report(id gate.ShimID, f func(r *gate.Report)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -119,7 +119,7 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	return nil
 }
 
-// watchdog drains at the deadline of the last grant.
+// watchdog drains the child in time for the deadline of the last grant.
 func (g *gates) watchdog(s *fakeShim, ended chan struct{}) {
 	for {
 		g.mu.Lock()

@@ -13,13 +13,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// grant gives every waiting shim of the pod a grant, and extends those that were given,
-// as far as the renewals allow. The result is the instant at which to try again.
+// grant sends a first grant to each waiting shim of the pod, and extends the other
+// grants as far as the renewals allow. grant also drains each shim whose container has
+// a fresher shim. The result is the instant at which to try again.
 func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
 	// A first grant waits until a renewal has followed every leap that the agent has
-	// heard of. Some gates neither report leaps nor freeze a child. A first grant also waits
+	// noticed. The reason is that some gates neither report leaps nor freeze a child. A first grant also waits
 	// for the check of the pod's deletion.
 	if h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open() {
 		for _, r := range h.grantable() {
@@ -50,7 +51,7 @@ func (h *hold) extend(s claim.State) time.Duration {
 }
 
 // grantable returns the shims that may have a grant of the hold now. A shim that was
-// drained of the hold gets none.
+// told to drain the hold gets no grant of that hold.
 func (h *hold) grantable() []gate.Report {
 	return slices.DeleteFunc(h.unit.shims.Grantable(h.id), func(r gate.Report) bool {
 		return h.unit.orders.to(r.Shim).drained == h.id

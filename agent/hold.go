@@ -16,8 +16,8 @@ import (
 
 // startsWithin bounds how long a hold is kept between a gated init container and the
 // container after it. The kubelet's pauses between two pulls of an image grow to five
-// minutes. A container that has not started by then has failed long enough: another pod
-// may have its turn.
+// minutes. A container that has not started by then has failed for long enough, so
+// another pod may hold.
 const startsWithin = 5 * time.Minute
 
 // hold is the state of an agent that holds all slots, under one number.
@@ -28,20 +28,22 @@ type hold struct {
 	id    string
 	slots []string
 	since time.Duration
-	// serving is the instant since which its children run and pass their probes. served
-	// reports that they did so under an earlier agent process.
+	// serving is the instant since which the children of the hold run and pass their
+	// probes. served reports that they did so under an earlier agent process.
 	serving time.Time
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused reports that the last grant could not be noted in the ledger.
+	// refused reports that the desk could not note the last grant in its ledger on
+	// disk.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init
 	// container; zero while it does not wait.
 	gap time.Duration
-	// paused is the pause that people have been told of.
+	// paused is the pause for which the agent has already written an Event.
 	paused claim.Pause
-	// share is the hold's share in a rollout, and turn what the order of revisions says.
+	// share is the hold's part in a rollout. turn is the last decision by the order of
+	// revisions.
 	share share
 	turn  turn.Holder
 	// leaving is the hold's way out of the pod's Services.
@@ -55,7 +57,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	if h.resumed {
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // by the process that began it
+		u.deletion.asked = h.id // the process that began the hold has asked already
 	}
 	h.share = share{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(u.claim.Record(h.slots[0])).Rollout,
@@ -106,7 +108,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	}
 }
 
-// tellEnd tells people why the hold ends.
+// tellEnd reports in the log, in the metrics and in an Event why the hold ends.
 func (h *hold) tellEnd(state claim.State, end ending) {
 	u := h.unit
 	if state.Lost != nil {
@@ -117,7 +119,7 @@ func (h *hold) tellEnd(state claim.State, end ending) {
 	u.events.Ends(end.reason, h.slots)
 }
 
-// tellPause tells people once that a slot of the hold is paused.
+// tellPause adds one Event when a slot of the hold is paused.
 func (h *hold) tellPause(state claim.State) {
 	if state.Paused != h.paused && state.Paused.Slot != "" {
 		h.unit.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
@@ -134,7 +136,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
-		// During a grace two pods could run.
+		// No grace: during a grace two pods could run.
 		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
 		return ending{reason: show.ReasonLost, grace: drain}, 0
@@ -186,9 +188,9 @@ func (h *hold) wish(s claim.State) ending {
 }
 
 // deletedEarly reports whether the hold began just before the agent learned that the
-// pod is being deleted. With the gate "pod" only a restart by the kubelet stops the
-// application. In a deleted pod the kubelet restarts nothing, so a slot given back
-// would leave the application running.
+// pod is being deleted. With the gate "pod" such a hold goes on. Only a restart by the
+// kubelet could stop its application, and in a deleted pod the kubelet restarts
+// nothing.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
@@ -204,7 +206,7 @@ func (h *hold) noteGap() {
 	}
 }
 
-// needed reports whether there is a child, or a grant, to renew for.
+// needed reports whether a child needs renewals, or a grant waits for one.
 func (h *hold) needed(s claim.State) bool {
 	return h.unit.shims.Supported(h.id) || h.unanswered(s)
 }
@@ -264,7 +266,8 @@ func (h *hold) letGo(end ending) {
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		u.events.NotReleased(h.slots)
 	case reason == show.ReasonYield:
-		// A standby acts within milliseconds, or after a retry if its watch has ended.
+		// The head start is one retry: a standby acts within milliseconds, or after a
+		// retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
 		// The disk does not recover in a moment, so a pod with a good disk goes first.

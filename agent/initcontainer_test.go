@@ -108,7 +108,7 @@ func TestHoldContinuesIfSuccessAndDeathArriveTogether(t *testing.T) {
 	})
 }
 
-func TestAgentReleasesAtOnceBetweenContainers(t *testing.T) {
+func TestStopOrYieldBetweenContainersReleasesAtOnce(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },

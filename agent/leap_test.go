@@ -101,7 +101,7 @@ func TestRenewalSentBeforeALeapPermitsNoGrant(t *testing.T) {
 	})
 }
 
-func TestAgentGrantsNothingAfterALeapWithoutRenewal(t *testing.T) {
+func TestAgentGrantsNothingBetweenLeapAndRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		a.link.set(func(l *link) { l.cut = true })
@@ -127,9 +127,9 @@ func TestLostSlotAfterALeapGivesNoGrace(t *testing.T) {
 	})
 }
 
-// A shim that waits may have met a leap long ago, or between a renewal and the
-// grant that is made of it.
-func TestWaitingShimIsGrantedDespiteAnEarlierLeap(t *testing.T) {
+// A waiting shim may have met a leap long ago, or between a renewal and the grant that
+// follows the renewal.
+func TestWaitingShimGetsAGrantDespiteEarlierLeap(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
@@ -168,7 +168,7 @@ func TestNewAgentRenewsAfterAnEarlierLeap(t *testing.T) {
 	})
 }
 
-func TestRenewalAnswersTheLeapsOfAllShims(t *testing.T) {
+func TestAgentAnswersTheLeapOfEveryShim(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })

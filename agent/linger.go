@@ -14,7 +14,8 @@ import (
 const (
 	// shortLinger bounds a linger while the agent does not know what is left of the
 	// pod's grace. The kubelet leaves each container two seconds or more, whatever the
-	// other containers of the pod took. The rest is for the end of the process.
+	// other containers of the pod took. The last half second is for the end of the
+	// process.
 	shortLinger = 1500 * time.Millisecond
 	// lingerMargin is the time between the end of a linger and the end of the pod's grace.
 	// The API server's times are whole seconds, so one second may be an error.
@@ -26,9 +27,9 @@ const (
 	emptied = 3 * time.Second
 )
 
-// linger lets a stopping standby whose ports are open go on forwarding. A linger competes
-// for nothing: the claim is stopped before it begins. The result is the instant at which
-// the linger ends.
+// linger lets a stopping standby whose ports are open go on forwarding. A lingering
+// standby competes for no slot, because its claim is stopped before the linger begins.
+// The result is the instant at which the linger ends.
 func (l *loop) linger(ctx context.Context) time.Duration {
 	u, now := l.unit, l.now
 	if u.stopping && !u.linger.begun {
@@ -83,8 +84,9 @@ func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod 
 	}
 }
 
-// learn takes in the answer to a request that was sent at the instant. The kubelet also
-// stops pods that are not deleted, and then only the kubelet knows the grace.
+// learn notes the end of the linger, by the answer to a request that was sent at the
+// instant sent. The kubelet also stops pods that are not deleted. Then only the kubelet
+// knows the grace, so such an answer changes nothing.
 func (l *loop) learn(sent time.Duration, pod kube.Pod) {
 	if pod.Deleted {
 		l.unit.linger.until = sent + pod.GraceLeft - lingerMargin

@@ -128,7 +128,8 @@ func TestStoppedHolderDoesNotLinger(t *testing.T) {
 	})
 }
 
-// The shim of a lingering pod waits on: a kubelet's signal that came too early was lost.
+// The shim of a lingering pod may still wait, because the kubelet's signal came too
+// early and was lost.
 func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 	for name, another := range map[string]bool{"while nobody else wants it": false, "while another does": true} {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +141,7 @@ func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 				w.pass(time.Minute)
-				// The agent itself may have no word of the deletion.
+				// The agent itself may not know of the deletion.
 				b.link.set(func(l *link) { l.noStatus = true })
 				close(b.stop)
 				w.pass(time.Second)

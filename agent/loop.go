@@ -75,12 +75,12 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 }
 
 // longest is the longest time without a check of the clock. Go's timers stop while the
-// machine sleeps, so an instant may have passed unnoticed. The next renewal depends on
-// that, a shim's deadline does not.
+// machine sleeps, so the loop may be late for a renewal after the machine wakes. A
+// shim's deadline does not depend on the loop.
 const longest = 10 * time.Second
 
-// wait waits for one event, or for the instant, and hands it to the unit. Timers only
-// wake the loop; only the clock tells the time.
+// wait waits for one event, or for the instant, and hands the event to the unit. Timers
+// only wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
 	pause := longest

@@ -103,7 +103,7 @@ func TestStandbyTakesOverAtOnceAfterARelease(t *testing.T) {
 	})
 }
 
-func TestStandbyWaitsTheDurationOfAVanishedHolder(t *testing.T) {
+func TestStandbyWaitsOutAVanishedHoldersLease(t *testing.T) {
 	for name, duration := range map[string]time.Duration{"shorter than ours": 10 * time.Second, "ours": 30 * time.Second, "longer than ours": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -117,7 +117,7 @@ func TestStandbyWaitsTheDurationOfAVanishedHolder(t *testing.T) {
 	}
 }
 
-func TestAnOutageWithinTheBudgetStopsNothing(t *testing.T) {
+func TestOutageWithinTheBudgetStopsNoChild(t *testing.T) {
 	budget, err := api.NewBudget(30 * time.Second)
 	require.NoError(t, err)
 	// The outage may begin at any point of a renewal's period.
@@ -159,7 +159,8 @@ func TestChildStopsInTimeInALongOutage(t *testing.T) {
 				w.pass(time.Minute)
 				a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
 				b.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-				// The bound is a standby's back-off, without a wait for the lease.
+				// The bound is a standby's back-off. The pod does not wait for the
+				// expiry of the Lease.
 				w.within(5*time.Second, "child runs again", func() bool { return a.running("s1") })
 				assert.NotEqual(t, first, a.gates.hold("s1"))
 				assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
@@ -266,7 +267,7 @@ func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	})
 }
 
-func TestRebootProvesNothingWithThePodsOwnKernel(t *testing.T) {
+func TestRebootOfThePodsOwnKernelProvesNothing(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})

@@ -27,11 +27,12 @@ type sent struct {
 	until, delay time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// Each field is the hold of the last such order: drained to drain, killed to kill
-	// the child at once, ended to end the container.
+	// Each field is the hold of the last order of one kind: drained of an order to
+	// drain, killed of an order to kill the child at once, ended of an order to end the
+	// container.
 	drained, killed, ended string
-	// leaps is the claim's number of the shim's last leap. The count outlasts the
-	// connection.
+	// leaps is the claim's count of leaps after the shim's last leap. This count
+	// outlasts the connection.
 	leaps int
 }
 
@@ -47,7 +48,7 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// note notes a shim's report r. The report before it is last.
+// note notes the report r of a shim. last is the shim's previous report.
 func (o *orders) note(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:
@@ -60,12 +61,12 @@ func (o *orders) note(last, r gate.Report) {
 	}
 }
 
-// leapt notes the claim's number of the shim's last leap.
+// leapt notes the claim's count of leaps after the shim's last leap.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
-// grant sends a grant to the shim. From here on the shim may have a child of it, even
-// if the connection breaks. An error means that the gate did not try to send a first
-// grant, so the shim has none.
+// grant sends a grant to the shim. From here on the shim may have a child of the
+// granted hold, even if the connection breaks. An error means that the gate did not try
+// to send a first grant, so the shim has none.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)

@@ -67,7 +67,7 @@ func TestHolderBoundsItsRequestsDespiteForeignWrites(t *testing.T) {
 		a := w.start("a")
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		// Each write of the agent conflicts with an earlier write of a stranger.
+		// Each write of the agent conflicts with an earlier write of another program.
 		a.link.set(func(l *link) {
 			writes := 0
 			l.meddle = func() {
@@ -97,7 +97,7 @@ func TestStandbyReadsALeaseRecreatedWithoutAnEvent(t *testing.T) {
 	})
 }
 
-func TestStandbyWatchesALeaseWhoseVersionIsForgotten(t *testing.T) {
+func TestStandbyWatchesALeaseDespiteAnExpiredVersion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")

@@ -49,7 +49,7 @@ func TestPodKeepsNoLockThatItCannotUse(t *testing.T) {
 	}
 }
 
-func TestLocksAreTakenOnceAllAreFree(t *testing.T) {
+func TestPodTakesLocksOnceAllAreFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
@@ -69,7 +69,7 @@ func TestLocksAreTakenOnceAllAreFree(t *testing.T) {
 	})
 }
 
-func TestVanishedHolderOfALaterLockIsAwaited(t *testing.T) {
+func TestPodWaitsForTheSecondLockToExpire(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a")
 		w.server.put(&kube.Lease{Name: "lock.b", Holder: "vanished", DurationSeconds: 120})
@@ -82,7 +82,7 @@ func TestVanishedHolderOfALaterLockIsAwaited(t *testing.T) {
 }
 
 // An agent whose watches are refused never sees both locks at one instant.
-func TestLocksAreTakenWithoutWatches(t *testing.T) {
+func TestPodTakesBothLocksWithoutWatches(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", both)

@@ -69,9 +69,9 @@ func (u *unit) noticed() {
 	}
 }
 
-// complete reports whether a child of the hold runs in every container of the application,
-// and no postStart hook is on its way. A version whose second container crashes is broken,
-// although the first one serves.
+// complete reports whether a child of the hold runs in every container of the
+// application, and its postStart hook is over. A version whose second container crashes
+// is broken, although the first one serves.
 func (u *unit) complete(hold string) bool {
 	return !slices.ContainsFunc(u.config.Containers, func(container string) bool {
 		return !slices.ContainsFunc(u.shims.Reports(), func(r gate.Report) bool {

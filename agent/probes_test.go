@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// RunAside lets the command succeed for every application.
+// RunAside notes the command, and reports its success while the child runs.
 func (g *gates) RunAside(_ context.Context, id gate.ShimID, command []string, _ time.Duration) (gate.Result, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -75,7 +75,7 @@ func (p *patient) count(name string) int {
 	return p.asked[name]
 }
 
-// probed gives a pod's container probes by TCP, told apart by their ports.
+// probed gives a pod's container TCP probes, each on a port of its own.
 func (p *patient) probed(names ...string) func(c *Config) {
 	ports := map[string]int{"startup": 1, "readiness": 2, "liveness": 3}
 	return func(c *Config) {
@@ -116,7 +116,7 @@ func (w *world) serving() bool {
 	return w.server.lease(theSlot).Annotations[api.ServingAnnotation] != ""
 }
 
-func TestHolderIsReadyWithItsApplication(t *testing.T) {
+func TestHolderIsReadyOnlyWhileItsApplicationIs(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -297,7 +297,7 @@ func TestRestartedAgentKeepsAServingPodReady(t *testing.T) {
 	})
 }
 
-func TestHolderIsReadyOnceAllContainersPass(t *testing.T) {
+func TestHolderIsReadyOnceAllContainersPassProbes(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		app := newPatient()

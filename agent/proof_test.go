@@ -59,11 +59,11 @@ func TestLaterShimJoinsTheHold(t *testing.T) {
 		assert.Equal(t, a.gates.hold("s1"), a.gates.hold("s2"))
 		assert.Equal(t, a.gates.shim("s1").report.Slots, a.gates.shim("s2").report.Slots, "one token")
 
-		// The hold lasts while any child does.
+		// The hold lasts as long as any of its children lives.
 		a.gates.end("s1")
 		w.pass(time.Minute)
 		assert.Equal(t, a.identity(), w.holder())
-		// A fresh shim of the first container joins it again.
+		// A fresh shim of the first container joins the hold, too.
 		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
 		a.gates.connect(gate.Report{Shim: "s3", Container: "app"})
 		w.within(time.Second, "third runs", func() bool { return a.running("s3") })
@@ -118,7 +118,7 @@ func TestAgentDrainsTheChildOfAnEarlierShim(t *testing.T) {
 	})
 }
 
-func TestNewAgentDrainsALostLeasesChild(t *testing.T) {
+func TestNewAgentDrainsChildOfLostLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -153,7 +153,7 @@ func TestCutOffNewAgentStopsNoChild(t *testing.T) {
 	})
 }
 
-func TestNothingStartsBesideAnUnkillableChild(t *testing.T) {
+func TestAgentGrantsNothingBesideAnUnkillableChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -196,7 +196,7 @@ func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 	})
 }
 
-func TestNewAgentGrantsNothingToAForgottenContainer(t *testing.T) {
+func TestNewAgentGrantsNothingToAnEarlierShim(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -213,7 +213,7 @@ func TestNewAgentGrantsNothingToAForgottenContainer(t *testing.T) {
 	})
 }
 
-func TestHoldsThatAreOverAreForgotten(t *testing.T) {
+func TestAgentForgetsHoldsThatAreOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -100,7 +100,7 @@ func forwarding(p *ports) func(c *Config) {
 	return func(c *Config) { c.Forwarder, c.Ports = p, []int{6379} }
 }
 
-// look is a pod as the API server has it.
+// look is the part of a stored pod that the tests read.
 type look struct {
 	Metadata struct {
 		Labels      map[string]*string
@@ -232,7 +232,7 @@ func TestStandbyThatCannotRelayIsNotReady(t *testing.T) {
 	})
 }
 
-func TestCutOffStandbyForwardsToNoUnseenHolder(t *testing.T) {
+func TestCutOffStandbyStopsForwardingAfterExpiry(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -284,7 +284,7 @@ func TestPortsAreFreeBeforeTheGrant(t *testing.T) {
 	})
 }
 
-func TestALockOfAnotherWorkloadIsNotForwarded(t *testing.T) {
+func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *ports) func(c *Config)
 		want   string
@@ -323,7 +323,7 @@ func TestReadinessHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
-func TestStandbyIsUnreadyWhilePortsAreInUse(t *testing.T) {
+func TestStandbyIsNotReadyWhilePortsAreTaken(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{busy: errors.New("port 6379 is in use")}
@@ -376,7 +376,7 @@ func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 	})
 }
 
-// The API server carries out a write late, when the agent has given it up.
+// The API server receives a write only after the agent has given that write up.
 func TestAPIServerRefusesALateStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
@@ -432,7 +432,7 @@ func TestEventsAndMetricsReportChangesOfAHold(t *testing.T) {
 	})
 }
 
-func TestHookFailureIsReportedInOneEvent(t *testing.T) {
+func TestEachHookFailureIsReportedOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -468,7 +468,7 @@ func TestUnreadableRevisionIsUnknown(t *testing.T) {
 	}
 }
 
-func TestAnotherElectorsServingAnnotationIsIgnored(t *testing.T) {
+func TestServingAnnotationFromBeforeTheAcquisitionIsIgnored(t *testing.T) {
 	// client-go leaves annotations that it does not know.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{

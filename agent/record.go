@@ -17,12 +17,12 @@ import (
 // recordOf returns the record in the Lease.
 func recordOf(l *kube.Lease) lease.Record {
 	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
-	// An elector that does not know our annotations leaves them in the Lease. A pod
-	// that served before the Lease was acquired is not the holder.
+	// An elector that does not know our annotations leaves them in the Lease. So a time
+	// of serving before the acquisition belongs to an earlier holder.
 	if err != nil || serving.Before(l.AcquireTime) {
 		serving = time.Time{}
 	}
-	// Without a revision that can be read, the holder has no order.
+	// The order of revisions does not apply to a holder without a readable revision.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	return lease.Record{
 		UID:         l.UID,
@@ -49,8 +49,8 @@ func recordOf(l *kube.Lease) lease.Record {
 	}
 }
 
-// leaseOf returns the Lease base with the fields of r. A write keeps all other fields,
-// and the pause: a person alone writes that annotation.
+// leaseOf returns the Lease base with the fields of r. A write keeps all other fields.
+// A write also keeps the pause, because only a person writes that annotation.
 func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version

@@ -25,7 +25,8 @@ func (p posts) post(ctx context.Context, f func(now time.Duration)) {
 	}
 }
 
-// requests carries the actions of a claim to the API server, and the answers back.
+// requests carries the actions of a claim to the API server, and the answers back to
+// the claim.
 type requests struct {
 	unit    *unit
 	posts   posts
@@ -34,7 +35,7 @@ type requests struct {
 	// leases has, for each slot, the Lease that the claim's next write replaces. A
 	// write keeps the fields that the claim does not know.
 	leases map[string]*kube.Lease
-	// looks has, for each slot, the function that ends its look.
+	// looks has, for each slot, the function that ends the present look at the slot.
 	looks map[string]context.CancelFunc
 }
 
@@ -103,7 +104,8 @@ func (q *requests) send(ctx context.Context, a claim.Action, request func(contex
 	})
 }
 
-// answered hands the answer of a read, or of a write, to the claim, and tells people.
+// answered hands the answer of a read, or of a write, to the claim, and reports the
+// outcome in the log, in the metrics and in an Event.
 func (q *requests) answered(now time.Duration, a claim.Action, l *kube.Lease, err error) {
 	switch a.Kind {
 	case claim.Renew:
@@ -160,7 +162,7 @@ func (q *requests) look(ctx context.Context, a claim.Action) {
 		}
 		if errors.Is(err, kube.ErrGone) && a.From == "" {
 			// The Lease was written so long ago that the server has forgotten its
-			// version. A watch from now on begins with the Lease as it is.
+			// version. A watch without a version begins with the present Lease.
 			q.posts.post(ctx, func(now time.Duration) { a.WatchSent(now) })
 			err = watch("")
 		}

@@ -17,9 +17,10 @@ import (
 // rollout is the pod's part in the rollouts of its workload. Package turn decides, and
 // rollout remembers what the decisions depend on.
 type rollout struct {
-	// pod has no revision where the revisions have no order for it.
+	// pod has the zero revision if the order of revisions does not apply to this pod.
 	pod turn.Pod
-	// hold is the hold that was seen last, since the instant at which it was first seen.
+	// hold is the hold that the standby saw last. since is the instant at which the
+	// standby first saw that hold.
 	hold  string
 	since time.Duration
 	// waiting has the facts for a standby's decision.
@@ -66,7 +67,7 @@ func startup(probes map[string]api.Probes) time.Duration {
 	return longest
 }
 
-// slotOf returns a record as package turn reads it.
+// slotOf converts the record of a Lease for package turn.
 func slotOf(r lease.Record) turn.Slot {
 	return turn.Slot{
 		Known: r.UID != "", Holder: r.Holder, Hold: r.Hold, Revision: r.Notes.Revision,
@@ -74,7 +75,8 @@ func slotOf(r lease.Record) turn.Slot {
 	}
 }
 
-// standing returns what the order says about a standby that sees the slots so. The
+// standing returns the decision by the order of revisions about a standby with these
+// views. The
 // argument begun has the holds of this agent process.
 func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
 	if !r.ordered() {
@@ -86,7 +88,8 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	return r.pod.Standby(now, s, r.waiting)
 }
 
-// see notes which hold the standby sees, and whether a turn would start everything.
+// see notes which hold the standby sees, and whether a grant would start the whole
+// application.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	if hold := views[0].Record.Hold; hold != r.hold || r.since == 0 {
 		r.hold, r.since, r.waiting.Due = hold, now, 0
@@ -94,8 +97,9 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	r.waiting.Whole = whole
 }
 
-// note notes when the holder would first have yielded to the pod. A holder that fails now
-// and then would yield only for seconds. A turn that failed is noted, too.
+// note notes the first instant at which the holder would have yielded to the pod. That
+// instant stays for the whole hold. Otherwise a holder that fails for only some seconds
+// at a time would never seem to yield for long enough. A turn that failed is noted, too.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
@@ -103,7 +107,8 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 	}
 }
 
-// text returns what a standby's write says about the order, for [claim.Facts].
+// text returns a function for [claim.Facts]. The function returns the text about the
+// order of revisions for a standby's write. Without an order, text returns nil.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
 	if !r.ordered() {
 		return nil
@@ -122,16 +127,16 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 	}
 }
 
-// asks has what the holder sees in the next Lease.
+// asks has the ask that the holder sees in the next Lease.
 type asks struct {
-	// version is that of the next Lease when the agent saw it last.
+	// version is the version of the next Lease that the agent saw last.
 	version string
 	last    turn.Ask
 	offers  api.Offers
 }
 
-// see takes in the next Lease. The first look cannot tell when the ask was written, so
-// such an ask is not fresh. A pod that still asks writes again.
+// see notes the ask in the next Lease. The first read cannot show when its ask was
+// written, so see ignores that ask. A pod that still asks writes its ask again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {
 		return

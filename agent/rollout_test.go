@@ -28,7 +28,8 @@ var (
 
 func of(r api.Revision) func(c *Config) { return func(c *Config) { c.Revision = r } }
 
-// rolling starts two old pods, of which the first holds and is proven, and then a new one.
+// rolling starts two old pods, of which the first holds and is proven. Then rolling
+// starts a new pod.
 func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))
@@ -190,7 +191,7 @@ func TestSlotWithoutANextLeaseHasNoOrder(t *testing.T) {
 	}
 }
 
-func TestTurnWithoutServingEnds(t *testing.T) {
+func TestTurnEndsIfTheApplicationNeverServes(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		b.gates.slow = true
@@ -208,7 +209,7 @@ func TestTurnWithoutServingEnds(t *testing.T) {
 	})
 }
 
-func TestHolderOfAnOlderAgentYieldsToNobody(t *testing.T) {
+func TestHolderWithoutARevisionYieldsToNoAsker(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.start("a")
@@ -223,7 +224,7 @@ func TestHolderOfAnOlderAgentYieldsToNobody(t *testing.T) {
 	})
 }
 
-func TestPlainRuleOfReadinessHasNoOrder(t *testing.T) {
+func TestReadinessHolderHasNoOrderOfRevisions(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling(func(c *Config) { c.Readiness = api.ReadinessHolder })
 		b.connect("s3")
@@ -233,7 +234,7 @@ func TestPlainRuleOfReadinessHasNoOrder(t *testing.T) {
 	})
 }
 
-func TestDeletedHolderNamesTheAsker(t *testing.T) {
+func TestDeletedHolderNamesTheAskerAsSuccessor(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		a.gates.shims["s1"].stuck = true
@@ -247,7 +248,7 @@ func TestDeletedHolderNamesTheAsker(t *testing.T) {
 	})
 }
 
-func TestAskerSaysWhyItCannotAsk(t *testing.T) {
+func TestConditionExplainsWhyAPodCannotAsk(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		w.server.remove(nextLease)
@@ -261,7 +262,7 @@ func TestAskerSaysWhyItCannotAsk(t *testing.T) {
 	})
 }
 
-func TestAskBeforeTheFirstLookDoesNotCount(t *testing.T) {
+func TestAskBeforeTheFirstReadDoesNotCount(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
 	seen.see(time.Second, l)

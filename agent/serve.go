@@ -9,9 +9,9 @@ import (
 )
 
 // Serve runs the agent's end of the gate and the agent's loop, and returns the error of
-// the process. When one of them ends, Serve ends the other, and waits for both. An
-// error of the gate alone ends the process at once: the gate is a watchdog, and the
-// loop may stand still.
+// the process. When one of them ends, Serve ends the other, and waits for both. Only
+// after an error of the gate, Serve returns at once: the gate is a watchdog, and the
+// loop may be blocked.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

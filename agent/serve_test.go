@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestServeReturnsTheErrorOfTheProcess(t *testing.T) {
+func TestServeReturnsTheErrorOfGateOrLoop(t *testing.T) {
 	broken := errors.New("broken")
 	ends := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
 	lasts := func(err error) func(context.Context) error {
@@ -37,7 +37,8 @@ func TestServeReturnsTheErrorOfTheProcess(t *testing.T) {
 	}
 }
 
-// The kubelet kills the application when the process ends, and not before.
+// With the gate "pod" the kubelet stops the application only after the agent's process
+// has ended.
 func TestServeEndsWhileTheLoopIsBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, blocked := errors.New("broken"), make(chan struct{})

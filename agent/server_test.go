@@ -117,25 +117,26 @@ type link struct {
 	unread bool
 	// hidden is a Lease that cannot be read.
 	hidden string
-	// unwatched refuses watches; mute ends none of them and lets nothing through.
+	// unwatched is the error of all watches. If mute is set, a watch stays open and
+	// delivers no event.
 	unwatched error
 	mute      bool
-	// forgetful refuses watches that do not begin now, as too old.
+	// If forgetful is set, a watch from an earlier version is refused as too old.
 	forgetful bool
-	// idle ends each watch after so long: in good order, or with an error.
+	// idle is the time after which each watch ends: without an error if orderly is set.
 	idle    time.Duration
 	orderly bool
-	// unwritten refuses writes of Leases.
+	// unwritten is the error of all writes of Leases.
 	unwritten error
 	// meddle is called before each write of a Lease.
 	meddle func()
-	// sent counts the requests for Leases, whatever became of them.
+	// sent counts the requests for Leases, with an answer or without.
 	sent int
 	// gets counts the reads that were tried.
 	gets int
 	// delay is the time that a patch of the status takes.
 	delay time.Duration
-	// noStatus refuses patches of the status.
+	// If noStatus is set, patches of the status are refused.
 	noStatus bool
 	// If loseStatus is set, the next patch of the status is stored, and its answer is
 	// lost. If lateStatus is set, its sender gives up before the patch is stored.
@@ -180,7 +181,7 @@ func (l *link) pass(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// leave counts a request for a Lease.
+// leave counts a request for a Lease, and lets the request pass.
 func (l *link) leave(ctx context.Context) error {
 	l.mu.Lock()
 	l.sent++

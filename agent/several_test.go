@@ -51,7 +51,8 @@ func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
 		first := held()
 		require.Len(t, first, 1)
 
-		// Another pod has the slot now, so the child ends, and the agent takes another one.
+		// Another pod has the slot now, so the child ends, and the agent takes another
+		// slot.
 		l := w.server.lease(first[0])
 		l.Holder, l.RenewTime = "somebody", time.Now()
 		w.server.put(&l)
@@ -76,13 +77,14 @@ func TestAgentReleasesTheLaterSlotsAfterALoss(t *testing.T) {
 		l := w.server.lease("lock.a")
 		l.Holder = "somebody"
 		w.server.put(&l)
-		// While a pod holds a lock, the pod waits for no earlier lock.
+		// A pod that holds the second lock never waits for the first one, so the pod
+		// gives both up.
 		w.within(8*time.Second, "given up", func() bool { return w.server.lease("lock.b").Holder == "" })
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
 	})
 }
 
-func TestPodsWithOppositeLockOrdersDoNotDeadlock(t *testing.T) {
+func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b", "lock.c")
 		x := w.start("x", func(c *Config) { c.Slots = []string{"lock.a", "lock.c"} })
@@ -108,7 +110,7 @@ func TestPodsWithOppositeLockOrdersDoNotDeadlock(t *testing.T) {
 			for _, p := range pods {
 				if p.running("s") {
 					p.gates.end("s")
-					break // the next one begins at once, and is to be seen first
+					break // the next pod begins at once, and must be counted first
 				}
 			}
 		}

@@ -11,11 +11,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// share is a hold's share in a rollout.
+// share is a hold's part in a rollout.
 type share struct {
 	rollout *rollout
-	// facts are what the decisions about the hold depend on. Their Rollout is what the
-	// next renewal says.
+	// facts are the inputs of the decisions about the hold. The next renewal writes
+	// their Rollout.
 	facts turn.Hold
 }
 
@@ -29,7 +29,7 @@ func (s *share) note(now time.Duration, serves, paused bool) {
 	s.facts.Serves, s.facts.Paused, s.facts.Ask = serves, paused, s.rollout.asks.last
 }
 
-// decide returns what the order of revisions says about the hold.
+// decide returns the decision by the order of revisions about the hold.
 func (s *share) decide(now time.Duration, wall time.Time) turn.Holder {
 	if !s.rollout.ordered() {
 		return turn.Holder{Wake: turn.Never}
@@ -39,9 +39,10 @@ func (s *share) decide(now time.Duration, wall time.Time) turn.Holder {
 	return got
 }
 
-// part notes what the release of the record says about the order, and returns the pod
-// that the release names. If to is not empty, the release yields to that pod, which has the
-// revision. A pod that does not stay yields to the pod that asks.
+// part notes the text about the order of revisions for the release of the record, and
+// returns the pod that the release names. If to is not empty, the release names that
+// pod, and revision is its revision. Otherwise a pod that does not stay yields to the
+// pod that asks.
 func (s *share) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !s.rollout.ordered() {
 		return to

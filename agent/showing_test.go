@@ -95,7 +95,7 @@ func TestHoldOfACutOffReadinessGateExpires(t *testing.T) {
 
 // A new agent process does not know the last status that the earlier process has
 // stored.
-func TestRestartedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
+func TestRestartedReadinessGateReleasesOnceStoredNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
 		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }
@@ -116,9 +116,9 @@ func TestRestartedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
 	})
 }
 
-// Another boot proves processes dead. The API server goes on saying that the pod is
-// Ready.
-func TestRebootedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
+// Another boot proves that the earlier processes are dead. But the API server still
+// shows the pod as Ready.
+func TestRebootedReadinessGateReleasesOnceStoredNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -141,8 +141,8 @@ func TestRebootedReadinessGateReleasesOnceStoredUnready(t *testing.T) {
 	})
 }
 
-// No process vouches for the status that an earlier process stored, and the Lease may
-// be unreadable.
+// The new process does not know the status that the earlier process stored, and cannot
+// read the Lease.
 func TestRestartedReadinessGateWithoutLeaseIsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -159,7 +159,7 @@ func TestRestartedReadinessGateWithoutLeaseIsNotReady(t *testing.T) {
 	})
 }
 
-// A renewal has all of its time for one request; the status needs two.
+// A status needs two requests, and each of them may take as long as a renewal.
 func TestReadinessGateIsReadyWithASlowServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -62,8 +62,8 @@ func (s standby) seen() []show.Slot {
 	return seen
 }
 
-// shown returns what the order says about a standby for people and rollouts. A pod that
-// asks in vain says why.
+// shown converts the order's decision about a standby for the pod's status. If a pod
+// cannot write its ask, the message names the error.
 func shown(s turn.Standby, asked error) show.Turn {
 	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && asked != nil {
@@ -73,8 +73,8 @@ func shown(s turn.Standby, asked error) show.Turn {
 }
 
 // drainOrphans drains the children whose hold is over. Either the agent sees a Lease
-// that does not name the hold, or no shim accounts for an earlier one. While the agent
-// sees no Lease it drains nothing, because each child has its deadline.
+// that no longer names the hold, or an earlier shim may still have a child of it. A
+// Lease that the agent does not see ends no hold, because each child has its deadline.
 func (s standby) drainOrphans() {
 	u := s.unit
 	for _, r := range u.shims.Reports() {

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// status runs the status of a pod without an agent.
+// status starts the writer of a pod's status without an agent.
 func (l *link) status(w *world) *show.Status {
 	c := Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
 	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
@@ -67,7 +67,7 @@ func TestDeletionCostOfAPersonStays(t *testing.T) {
 }
 
 // The next hold has an equal status, so the API server stores nothing for it.
-func TestEqualStatusOfANewHoldChangesNothing(t *testing.T) {
+func TestEqualStatusOfNewHoldIsNotStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

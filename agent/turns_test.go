@@ -117,7 +117,7 @@ func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
 	assert.Empty(t, got.To)
 }
 
-func TestPodAsksBehindAHolderThatFlaps(t *testing.T) {
+func TestPodAsksAHolderWhoseReadinessFlaps(t *testing.T) {
 	r := newRollout(Config{PodName: "b", PodUID: "u", Slots: []string{theSlot}, Readiness: api.ReadinessForward, Revision: newRevision})
 	r.waiting.Failed = true
 	asked := false
@@ -138,7 +138,7 @@ func TestPodAsksBehindAHolderThatFlaps(t *testing.T) {
 	assert.True(t, asked)
 }
 
-func TestForeignWritesDelayNoLastResort(t *testing.T) {
+func TestForeignWritesDoNotKeepTheSlotFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		b.connect("s3")
@@ -162,7 +162,7 @@ func TestForeignWritesDelayNoLastResort(t *testing.T) {
 	})
 }
 
-func TestRunningPostStartHookIsNotServing(t *testing.T) {
+func TestRevisionIsNotProvenDuringPostStartHook(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling()
 		b.connect("s3")

@@ -38,7 +38,7 @@ type unit struct {
 	deletion deletion
 	linger   linger
 	stored   stored
-	// leaps counts the leaps of the wall clock that the agent has heard of.
+	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
 	// stopping reports that the agent is to end. yielding reports that the present hold
 	// is to end.
@@ -120,11 +120,11 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 
 // leapt notes a leap of the wall clock, and returns its number.
 //
-// A leap may be the trace of a pause, during which the deadline of the hold did not
-// come nearer and the Lease ran out. A read that still shows this pod as the holder
-// proves little, because a standby may be about to take the expired Lease. So the agent
-// renews at once. Only a stored renewal that was sent after the agent noticed the leap
-// answers it. Every standby then waits anew.
+// A leap may be the trace of a paused machine. During the pause this machine's clock
+// stood still, and the Lease ran out for the standbys. A read that still shows this pod
+// as the holder proves little, because a standby may be about to take the expired
+// Lease. So the agent renews at once. Only a stored renewal that was sent after the
+// agent noticed the leap answers the leap. Every standby then waits anew.
 func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
 	// The peers of the open connections may have closed them meanwhile.
@@ -139,11 +139,13 @@ func (u *unit) stop(now time.Duration) {
 	u.claim.Stop(now)
 }
 
-// stays reports whether the pod may begin anything.
+// stays reports whether the pod may begin a hold. A stopping agent and a deleted pod
+// may not.
 func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
 
 // whole reports whether a grant would start the pod's whole application: each gated
-// container waits for one, or an init container does.
+// container waits for a grant. In a pod with gated init containers any waiting
+// container is enough, because the others start later.
 func (u *unit) whole() bool {
 	waiting := u.shims.Waiting()
 	heard := map[string]bool{}
@@ -204,10 +206,11 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 // stored is the readiness of the pod that the API server has stored.
 type stored struct{ known, ready bool }
 
-// linger is the end of a deleted standby. Nodes send connections to a deleted pod until all
-// of them know of its deletion.
+// linger is the state of a stopping standby that goes on forwarding. Nodes send
+// connections to a deleted pod until all of them know of its deletion.
 type linger struct {
-	// begun: the agent has decided whether the standby lingers. on: the standby does.
+	// begun reports that the agent has decided whether the standby lingers. on reports
+	// that the standby lingers.
 	begun, on bool
 	// until is the instant at which the connections that are left are cut.
 	until time.Duration

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An outage within the budget stops nothing, whatever watches do.
-func TestShortOutageStopsNothingWithoutWatches(t *testing.T) {
+// An outage within the budget stops no child, even if watches fail.
+func TestChildSurvivesAShortOutageWithoutWatches(t *testing.T) {
 	b, _ := api.NewBudget(api.MinLeaseDuration)
 	outage := b.Outage() - 50*time.Millisecond
 	for name, weather := range map[string]func(l *link){
@@ -61,7 +61,7 @@ func TestShortOutageStopsNothingWithoutWatches(t *testing.T) {
 }
 
 // Stale events never keep a holder from renewing.
-func TestStaleEventsDelayNoRenewal(t *testing.T) {
+func TestStaleEventsDoNotDelayARenewal(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, 500 * time.Millisecond, 200 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(every.String(), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -80,7 +80,7 @@ func TestStaleEventsDelayNoRenewal(t *testing.T) {
 }
 
 // After an outage longer than the lease, the pod that held starts first.
-func TestPreviousHolderGoesFirstAfterALongOutage(t *testing.T) {
+func TestPreviousHolderStartsFirstAfterALongOutage(t *testing.T) {
 	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
 		for _, mode := range []string{"refused", "hangs"} {
 			t.Run(fmt.Sprint(d, mode), func(t *testing.T) {
@@ -131,7 +131,8 @@ func TestPreviousHolderGoesFirstAfterALongOutage(t *testing.T) {
 	}
 }
 
-// Somebody else writes the Lease (a label, an annotation) often; watches are refused.
+// Another program often writes the Lease (a label, an annotation), with and without
+// watches.
 func TestHolderKeepsItsSlotDespiteForeignWrites(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {
@@ -155,9 +156,9 @@ func TestHolderKeepsItsSlotDespiteForeignWrites(t *testing.T) {
 	}
 }
 
-// The agent grants again soon after each leap, whatever comes together: two containers,
-// two slots, lost replies, a leap in the middle of an acquisition.
-func TestAgentSoonGrantsAgainAfterEveryLeap(t *testing.T) {
+// After each leap the agent soon grants again, even if several faults come together:
+// two containers, two slots, lost replies, a leap in the middle of an acquisition.
+func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 	for seed := range uint64(200) {
 		simulate(t, func(w *world) {
 			rng := rand.New(rand.NewPCG(seed, 1))
@@ -209,8 +210,8 @@ func TestAgentSoonGrantsAgainAfterEveryLeap(t *testing.T) {
 	}
 }
 
-// As TestPreviousHolderGoesFirstAfterALongOutage, but watches fail, too.
-func TestPreviousHolderGoesFirstWithoutWatches(t *testing.T) {
+// As TestPreviousHolderStartsFirstAfterALongOutage, but watches fail, too.
+func TestPreviousHolderStartsFirstWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },
@@ -263,7 +264,7 @@ func TestPreviousHolderGoesFirstWithoutWatches(t *testing.T) {
 
 // A pod of two locks has a watch that keeps reporting the second lock as free. The pod
 // does not keep the first lock from a pod that needs only that one.
-func TestWrongWatchEventsKeepNoLockFromOthers(t *testing.T) {
+func TestPodWithWrongEventsBlocksNoOtherPod(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
@@ -305,7 +306,7 @@ func TestWrongWatchEventsKeepNoLockFromOthers(t *testing.T) {
 }
 
 // A pod without watches still takes a slot that is free.
-func TestASlotIsTakenWithoutWatches(t *testing.T) {
+func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"cut at once": func(l *link) { l.idle = 1 },
@@ -357,7 +358,7 @@ func TestASlotIsTakenWithoutWatches(t *testing.T) {
 }
 
 // After an outage, a pod of two locks still owns both, and takes them back.
-func TestTwoLocksAreTakenBackWithoutWatches(t *testing.T) {
+func TestPodTakesItsLocksBackWithoutWatches(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {
 			t.Run(fmt.Sprint(d, stale), func(t *testing.T) {

@@ -25,13 +25,13 @@ const (
 	boot    = "boot-1"
 )
 
-// world is a server and the pods around it, in a bubble.
+// world is an API server and the pods around it, in a bubble of package synctest.
 type world struct {
 	t      *testing.T
 	server *server
 	began  time.Time
 	pods   map[string]*pod
-	// processes seeds each agent process differently.
+	// processes counts the agent processes. The count seeds the random source of each.
 	processes int
 }
 
@@ -109,7 +109,7 @@ func (p *pod) kill() {
 
 func (p *pod) identity() string { return api.Identity(p.config.PodName, p.config.PodUID) }
 
-// pass lets time pass, until every goroutine waits.
+// pass lets the time d pass, and then waits until every goroutine is blocked.
 func (w *world) pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()

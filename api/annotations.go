@@ -26,17 +26,17 @@ type Annotation struct {
 	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
 
-	// set reads the value of a setting into a request, and returns what is wrong with the
-	// value, if something is.
+	// set reads the value of a setting into a request, and returns the problem of the
+	// value; empty for none.
 	set func(r *Request, value string) string
 }
 
 // table is a list of annotations, in the order in which the documentation has them.
 type table []Annotation
 
-// Annotations are all that this version carries out. Parsing, hints for a misspelt key,
-// docs/annotations.md and the tests of the policies come from this table. A new
-// annotation is one row here, and its meaning to the webhook or the agent.
+// Annotations are all annotations that this version supports. Parsing, hints for a
+// misspelt key, docs/annotations.md and the tests of the policies come from this table.
+// A new annotation needs one row here, and its effect in the webhook or the agent.
 var Annotations = table{
 	{
 		Key: SingletonAnnotation, Value: "`\"true\"` or a name", Default: "no claim", Kind: Singleton,
@@ -115,15 +115,15 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that our own programs write on pods. A pod that reaches the
-// webhook again has them, and the parser reads no claim from them. The policy on gates
-// knows the same names.
+// written are annotations that our own programs write on pods. A pod that passes the
+// webhook again has these annotations already, and the parser reads no claim from
+// them. The policy on gates knows the same names.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.
 func Written(key string) bool { return slices.Contains(written, key) }
 
-// Known reports whether this version carries the annotation out.
+// Known reports whether this version supports the annotation.
 func Known(key string) bool { return Annotations.known(key) }
 
 func (all table) known(key string) bool {
@@ -131,12 +131,13 @@ func (all table) known(key string) bool {
 }
 
 // Carried reports whether the webhook carries the annotation from a workload to the
-// pod template. An unknown key of ours is carried, too: the pods are then refused
-// instead of running without a gate.
+// pod template. The webhook also carries an unknown key with our prefix: it then
+// refuses the pods, which would otherwise run without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
 // Effective returns the annotations of a workload's next pods: the template's own,
-// and those that are carried to it. Where both have a key the template counts.
+// and those that are carried to it. If both have a key, the template's value
+// counts.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

@@ -37,8 +37,8 @@ func expand(words []string, variables map[string]string) []string {
 	return out
 }
 
-// source draws arguments: most are absent. Its texts are of characters that the flag
-// package, JSON and the kubelet treat in a special way.
+// source draws random arguments, most of which are absent. The texts consist of
+// characters that the flag package, JSON and the kubelet treat in a special way.
 type source struct{ *rand.Rand }
 
 func (s source) some() bool { return s.IntN(3) == 0 }
@@ -148,7 +148,7 @@ func (s source) exec() ExecArgs {
 	return e
 }
 
-func FuzzRunArgs(f *testing.F) {
+func FuzzRunArgsSurviveARoundTrip(f *testing.F) {
 	for seed := range uint64(200) {
 		f.Add(seed)
 	}
@@ -164,7 +164,7 @@ func FuzzRunArgs(f *testing.F) {
 	})
 }
 
-func FuzzExecArgs(f *testing.F) {
+func FuzzExecArgsSurviveARoundTrip(f *testing.F) {
 	for seed := range uint64(200) {
 		f.Add(seed)
 	}
@@ -181,7 +181,7 @@ func FuzzExecArgs(f *testing.F) {
 	})
 }
 
-func FuzzProbeArgs(f *testing.F) {
+func FuzzProbeArgsSurviveARoundTrip(f *testing.F) {
 	f.Add("app", true, "/x")
 	f.Add("$(x)", false, "")
 	f.Fuzz(func(t *testing.T, container string, live bool, socket string) {
@@ -204,7 +204,7 @@ func FuzzProbeArgs(f *testing.F) {
 	})
 }
 
-// The webhook of one version meets the agents and pods of another.
+// The webhook of one version may read or write arguments for the agent of another.
 func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r := DefaultRunArgs()
 	assert.Equal(t, []string{
@@ -280,7 +280,7 @@ func TestParseShowsFlagsOnHelp(t *testing.T) {
 	}
 }
 
-// A webhook reads back what a later version of it may have written.
+// A webhook reads back arguments that a later version may have written.
 func TestRecallIgnoresUnknownArguments(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()

@@ -28,7 +28,7 @@ type argument[T any] struct {
 	read func(*T, string) error
 }
 
-// written returns the row with a condition.
+// written returns the row with the condition on which the argument is written.
 func (a argument[T]) written(where func(T) bool) argument[T] {
 	a.where = where
 	return a
@@ -103,7 +103,8 @@ func (all arguments[T]) recall(into *T, words []string) {
 	}
 }
 
-// textArg returns the row of a text, or of one text out of a few.
+// textArg returns the row of a text. With allowed, the value must be one of those
+// texts.
 func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed ...S) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,
@@ -145,7 +146,8 @@ func durationArg[T any](name, meaning string, field func(*T) *time.Duration) arg
 	}
 }
 
-// optionArg returns the row of an argument that is there or is not.
+// optionArg returns the row of an argument without a value, whose presence means
+// true.
 func optionArg[T any](name, meaning string, field func(*T) *bool) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning, flag: true,

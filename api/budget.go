@@ -11,8 +11,8 @@ import (
 // Bounds of a lease duration.
 const (
 	DefaultLeaseDuration = 30 * time.Second
-	// MinLeaseDuration is the shortest duration whose budget rides out an outage of two
-	// seconds and still leaves two seconds to stop in.
+	// MinLeaseDuration is the shortest duration whose budget survives an outage of the
+	// API server for two seconds, and still leaves the child two seconds to stop.
 	MinLeaseDuration = 10 * time.Second
 	// MaxLeaseDuration bounds how long a vanished holder can block the others.
 	MaxLeaseDuration = time.Hour
@@ -26,8 +26,9 @@ const (
 //
 // The sum is exactly the duration. A child is dead at the deadline. A standby counts
 // from the moment at which it saw that renewal, which is not before the sending. So a
-// standby starts its child a Margin later at the earliest. The Margin pays for two
-// clocks that run at different rates, and for a watchdog that is scheduled late.
+// standby starts its child a Margin after the deadline at the earliest. The Margin
+// covers two clocks that run at different rates, and a watchdog that is scheduled
+// late.
 type Budget struct {
 	// Duration is the lease duration, as written into the Lease.
 	Duration time.Duration
@@ -55,10 +56,10 @@ const kill = time.Second
 // minMargin covers scheduling delays of a starved watchdog where leases are short.
 const minMargin = 2 * time.Second
 
-// marginPart is the part of a duration that pays for the rates of two clocks. The
-// daemon chronyd slews a clock by at most a twelfth, up or down (maxslewrate 83333 ppm).
-// A child that counts slowly and a standby that counts fast then drift apart by
-// 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more; the rest, a
+// marginPart is the divisor of a duration: one sixth covers the different rates of two
+// clocks. The daemon chronyd slews a clock by at most a twelfth, up or down (maxslewrate
+// 83333 ppm). A child that counts slowly and a standby that counts fast then drift apart
+// by 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more; the rest, a
 // seventy-eighth, is for scheduling and grows with the duration.
 const marginPart = 6
 
@@ -89,6 +90,6 @@ func NewBudget(d time.Duration) (Budget, error) {
 // child must be dead.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
-// Outage returns how long the API server may be away, whenever that begins, before a
-// holder begins to drain.
+// Outage returns the length of an outage of the API server that, whenever it begins,
+// makes no holder drain.
 func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

@@ -49,7 +49,7 @@ func TestNewBudgetRefusesInvalidDurations(t *testing.T) {
 	}
 }
 
-func FuzzBudget(f *testing.F) {
+func FuzzBudgetAddsUp(f *testing.F) {
 	f.Add(int64(30 * time.Second))
 	f.Add(int64(time.Hour))
 	f.Add(int64(-1))

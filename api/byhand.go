@@ -26,11 +26,11 @@ func PauseOf(annotations map[string]string) Pause {
 }
 
 // Known reports whether the value has a meaning of its own. Any other value counts as
-// [PauseHold]: an application that goes on can still be stopped.
+// [PauseHold], because an application that goes on by mistake can still be stopped.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop }
 
-// Yield asks a hold to end. A hold of another number ignores it, so a late reader ends
-// no later hold.
+// Yield asks a hold to end. A hold of another number ignores the yield, so an agent
+// that reads a yield late ends no later hold.
 type Yield struct {
 	// Hold is the number in [HoldAnnotation].
 	Hold string

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestYieldIsWrittenAsItIsRead(t *testing.T) {
+func TestYieldSurvivesARoundTrip(t *testing.T) {
 	for value, want := range map[string]Yield{
 		"":                   {},
 		"4711":               {Hold: "4711"},
@@ -22,7 +22,7 @@ func TestYieldIsWrittenAsItIsRead(t *testing.T) {
 	}
 }
 
-func TestUnknownPauseCountsAsAPause(t *testing.T) {
+func TestUnknownPauseValueCountsAsAPause(t *testing.T) {
 	for _, c := range []struct {
 		annotations map[string]string
 		want        Pause

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Claim is one thing that a pod asks for by annotation.
+// Claim is one request of a pod for slots, by annotation.
 type Claim struct {
 	Kind *Kind
 	// Name tells claims of one kind apart. The plain singleton has none.
@@ -33,33 +33,35 @@ const (
 	ScopeNamespace Scope = "namespace"
 )
 
-// Kind is one kind of claim. The row of a kind in [Annotations] is all that
-// parsing, documents, rights and policies' tests know of it.
+// Kind is one kind of claim. Parsing, the documentation, the rights and the tests
+// of the policies know a kind only from its row in [Annotations].
 type Kind struct {
 	// Key is the key of the annotation.
 	Key string
 	// Ask is the annotation that a message tells a person to write.
 	Ask   string
 	Scope Scope
-	// Forwards reports that the standbys of a claim can forward ports: it has one holder.
+	// Forwards reports that the standbys of a claim can forward ports, because the claim
+	// has one holder.
 	Forwards bool
 	// Ordered reports that the slot of a claim goes from an old revision of a workload to
-	// a new one. Where several pods hold, no pod has to wait for the end of another.
+	// a new one. A claim with several holders is not Ordered, because no pod has to wait
+	// for the end of another.
 	Ordered bool
 	// Sole reports that a pod with a claim of this kind can have no other claim.
 	Sole bool
 
-	// parse reads an annotation's value, and returns the claims but for their Kind. If
-	// something is wrong with the value, parse says what.
+	// parse reads an annotation's value, and returns the claims without their Kind.
+	// The text is the problem of the value; empty for none.
 	parse func(value string) ([]Claim, string)
 	slots func(c Claim, of Workload) []string
-	// isSlot reports whether slots may return the name. enroll gives rights on no other
+	// isSlot reports whether slots can return the name. enroll gives rights on no other
 	// name.
 	isSlot func(lease string) bool
 }
 
-// claims returns what an annotation's value claims, and what is wrong with the value,
-// if something is.
+// claims returns the claims of an annotation's value. The text is the problem of the
+// value; empty for none.
 func (k *Kind) claims(value string) ([]Claim, string) {
 	claims, problem := k.parse(value)
 	for i := range claims {
@@ -107,8 +109,8 @@ func parseSingleton(value string) ([]Claim, string) {
 	return []Claim{{Name: value, Size: 1}}, ""
 }
 
-// ambiguous reports whether a person may mean the value as a boolean. As the name of
-// a singleton, "no" would claim.
+// ambiguous reports whether a person may mean the value as a boolean. Otherwise "no"
+// would claim a singleton of that name.
 func ambiguous(value string) bool {
 	return slices.Contains([]string{"0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes"}, strings.ToLower(value))
 }
@@ -169,7 +171,7 @@ func (r Request) Slots(of Workload) []string {
 }
 
 // IsSlot reports whether a claim can name the Lease. enroll gives rights on no other
-// Lease. A shortened name counts by what the hash has left of it.
+// Lease. IsSlot judges a shortened name by the part before the hash.
 func IsSlot(lease string) bool { return Annotations.kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
@@ -181,11 +183,12 @@ func ScopeOf(lease string) Scope {
 }
 
 // rolling are the kinds of workloads that number their templates, as the names of
-// singletons' Leases have them. Pods of other workloads have no revision.
+// singletons' Leases spell them. Pods of other workloads have no revision.
 var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
 
-// HasNextLease reports whether pods of several revisions may compete for the slot. Any
-// workload may claim a lock. The name of a singleton's Lease has the kind of its workload.
+// HasNextLease reports whether pods of several revisions may compete for the slot. Pods of
+// any workload may compete for a lock. For a singleton, the name of the Lease contains the
+// kind of the workload.
 func HasNextLease(slot string) bool {
 	kind := Annotations.kindOf(slot)
 	if kind == nil || !kind.Ordered {

@@ -88,13 +88,14 @@ func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
 	assert.NoError(t, err, "it claims nothing")
 }
 
-func TestEachAnnotationsRowIsComplete(t *testing.T) {
+func TestEachAnnotationHasACompleteRow(t *testing.T) {
 	for _, a := range Annotations {
 		t.Run(a.Key, func(t *testing.T) { checkRow(t, Annotations, a) })
 	}
 }
 
-// checkRow checks that a row has what parsing, documents and policies need.
+// checkRow checks that a row is complete for parsing, the documentation and the
+// policies.
 func checkRow(t *testing.T, all table, a Annotation) {
 	t.Helper()
 	assert.True(t, strings.HasPrefix(a.Key, Prefix))

@@ -5,19 +5,20 @@
 // into a pod with an agent in it; the agent lives in that pod. Both programs import the
 // package, and the package imports the standard library alone.
 //
-// The contract is data. [Annotations] is the table of all that a person may write. A row
-// describes one annotation, and names the [Kind] of claim that the annotation makes.
-// [Parse] reads a pod's annotations to a [Request] by that table. [RunArgs], [ExecArgs] and
-// [ProbeArgs] are what the webhook tells the agent; each writes, parses and recalls the
-// words of a container by one table. Names, paths and exit codes are constants.
-// [Budget] divides a lease duration.
+// The contract is data. [Annotations] is the table of all annotations that a person may
+// write. A row describes one annotation, and names the [Kind] of claim that the annotation
+// makes. [Parse] reads a pod's annotations into a [Request] by that table. [RunArgs],
+// [ExecArgs] and [ProbeArgs] are the webhook's arguments for the agent. Each type writes,
+// parses and recalls a container's words by one table. Names, paths and exit codes are
+// constants. [Budget] divides a lease duration.
 //
-// Guarantee: two programs of one version read what the other one wrote. Words of
-// another version are passed over where a pod's spec is read back, and are an error
-// where a process gets them.
+// Guarantee: each program reads the arguments that the other program of the same
+// version wrote. A reader of a pod's spec ignores the words of another version. A
+// process that gets such words ends with an error.
 //
 // Clock model: none. Durations are values here; no function reads a clock.
 //
-// Not guaranteed: that the words in a pod's spec are the webhook's. Whoever may create
-// pods may write them. Package podspec and the policies say what counts.
+// Not guaranteed: that the words in a pod's spec are the webhook's. A person who may
+// create pods may write them, too. Package podspec and the policies decide whether a
+// pod has its gate.
 package api

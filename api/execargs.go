@@ -11,22 +11,23 @@ type ExecArgs struct {
 	// Container is the name of the container that the shim is in.
 	Container string
 	OnLoss    OnLoss
-	// StopSignal asks the child to stop, by name or number. If it is empty, the image's
-	// stop signal counts, or SIGTERM without one.
+	// StopSignal is the name or number of the signal that asks the child to stop. If
+	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
+	// none.
 	StopSignal string
 	// Platforms has the image's command for each architecture, if the commands differ.
 	Platforms Platforms
 	// PostStart and PreStop are the container's hooks; nil for none.
 	PostStart, PreStop *Handler
-	// Grace is the time that the child and its PreStop have to stop. The webhook knows the
-	// pod's own only where a hook has made it look.
+	// Grace is the time that the child and its PreStop have to stop. The webhook writes
+	// the pod's own grace period only if the container has a hook.
 	Grace time.Duration
 
 	// Socket is the agent's socket. Tests set it.
 	Socket string
 }
 
-// DefaultExecArgs returns the arguments that hold where no word says otherwise.
+// DefaultExecArgs returns the values of the arguments that no word sets.
 func DefaultExecArgs() ExecArgs {
 	return ExecArgs{OnLoss: OnLossStandby, Grace: DefaultGrace, Socket: Socket}
 }
@@ -54,8 +55,8 @@ func ParseExecArgs(words []string) (e ExecArgs, child []string, err error) {
 	return e, child, err
 }
 
-// RecallExecArgs reads back what a container's command has of [ExecArgs.Args], and passes
-// over all other words.
+// RecallExecArgs reads the words of [ExecArgs.Args] back from a container's command, and
+// ignores all other words.
 func RecallExecArgs(words []string) ExecArgs {
 	e := DefaultExecArgs()
 	execArguments.recall(&e, words)

@@ -15,7 +15,7 @@ type Handler struct {
 	Exec      *ExecAction      `json:"exec,omitempty"`
 	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`
 	TCPSocket *TCPSocketAction `json:"tcpSocket,omitempty"`
-	// GRPC is of probes alone, Sleep of hooks alone.
+	// Only probes have GRPC, and only hooks have Sleep.
 	GRPC  *GRPCAction  `json:"grpc,omitempty"`
 	Sleep *SleepAction `json:"sleep,omitempty"`
 }
@@ -29,7 +29,7 @@ func (h Handler) String() string {
 	return strings.TrimSpace(text.String())
 }
 
-// ParseHandler reads what [Handler.String] wrote.
+// ParseHandler reads the text of [Handler.String].
 func ParseHandler(text string) (Handler, error) {
 	var h Handler
 	err := json.Unmarshal([]byte(text), &h)
@@ -66,7 +66,7 @@ type TCPSocketAction struct {
 type GRPCAction struct {
 	Port    int    `json:"port"`
 	Service string `json:"service,omitempty"`
-	// TLS encrypts the connection, without a look at the certificate.
+	// TLS encrypts the connection, without a check of the certificate.
 	TLS bool `json:"tls,omitempty"`
 }
 

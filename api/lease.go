@@ -38,9 +38,9 @@ func (w Workload) builtin() bool {
 	return w.Group == "" || w.Group == "apps" || w.Group == "batch"
 }
 
-// Valid reports whether an object of the API server can have that kind and that name. A
-// pod's owner references may contain anything, and the workload becomes a part of the
-// Lease's name, of an argument and of a list.
+// Valid reports whether an object of the API server can have that kind and that name.
+// Callers need this check because a pod's owner references may contain any text. The
+// workload becomes a part of the Lease's name, of an argument and of a list.
 func (w Workload) Valid() bool {
 	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))
 	return group && isKind(w.Kind) && len(w.Name) <= maxName && isSubdomain(w.Name)
@@ -60,7 +60,8 @@ func SemaphoreLease(name string, slot int) string {
 //
 // Two singletons have the same Lease only if they are the same:
 //   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label.
-//     That part gives the name back, and tells a singleton from a lock.
+//     The name can be read back from that part, which also tells a singleton from a
+//     lock.
 //   - The second dot ends the kind. The workload's name follows, which may have dots
 //     of its own.
 //   - In the kind's part dashes of the kind and of the group are doubled. So the first
@@ -88,27 +89,29 @@ func SingletonLease(group Workload, name string) string {
 }
 
 // NextLease returns the name of the next Lease of a slot. A pod of a newer revision writes
-// itself there to ask the holder to yield. No pod holds anything by a next Lease, and no
-// claim can name one.
+// its identity there to ask the holder to yield. No pod holds a slot by a next Lease, and
+// no claim can name one.
 func NextLease(slot string) string { return ShortName(nextPrefix + slot) }
 
 // IsNextLease reports whether a Lease has the name of a next Lease.
 func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix) }
 
-// hashMark stands before the hash that ends a shortened name. The mark is a word of its
-// own, whatever the cut left: neither a dash nor a dot may end a part of a name.
+// hashMark stands before the hash that ends a shortened name. The letter x keeps the
+// name valid if the cut has left a dash or a dot at the end.
 const hashMark = "x-"
 
-// hashBytes of a SHA-256 are enough: nobody finds two names of one hash of 128 bits by
-// chance. A person who looks for two may as well create the pods of one workload.
+// hashBytes is the number of bytes that ShortName takes of the SHA-256. Two names have
+// the same 128 bits practically never by chance. A person who searches for two such
+// names gains nothing over pods of one workload, which share the slot anyway.
 const hashBytes = 16
 
 // cutLength is the length of a shortened name before its mark and hash.
 const cutLength = maxName - len(hashMark) - 2*hashBytes
 
-// ShortName keeps a name within the limit for objects, by the hash of the whole. A
-// shortened name has exactly as many bytes as the limit, and ShortName shortens every
-// name of so many bytes. So no name is the shortened form of another name.
+// ShortName keeps a name within the limit for the names of objects, by the hash of
+// the whole name. A shortened name has exactly as many bytes as the limit, and
+// ShortName shortens every name of so many bytes. So no name is the shortened form of
+// another name.
 func ShortName(name string) string {
 	if len(name) < maxName {
 		return name

@@ -10,19 +10,19 @@ import (
 	"strings"
 )
 
-// Mistake is one thing wrong with one annotation.
+// Mistake is one problem of one annotation.
 type Mistake struct {
 	// Key of the annotation, with its prefix.
 	Key   string
 	Value string
-	// Problem says what is wrong and what to do. A message has it right after the key.
+	// Problem is the part of the message after the key: the problem, and its remedy.
 	Problem string
 }
 
 func (m Mistake) Error() string { return brief(m.Key) + " " + m.Problem }
 
-// Mistakes are all that is wrong with a set of annotations, sorted by key. [Parse]
-// returns no other error.
+// Mistakes are all problems of a set of annotations, sorted by key. [Parse] returns
+// no other error.
 type Mistakes []Mistake
 
 func (m Mistakes) Error() string {
@@ -51,11 +51,12 @@ func (all table) unknown(key string) string {
 	return "is not known: remove it"
 }
 
-// nearest returns the annotation whose name is the fewest edits away from the key. More
-// than two edits, or than a third of the name, are no slip of the hand.
+// nearest returns the annotation whose name is the fewest edits away from the key. A
+// distance above two edits and above a third of the name is no typing mistake.
 func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
-		// No annotation is as long, and the time to compare grows with the key.
+		// No known annotation has so long a key, and a longer key takes longer to
+		// compare.
 		return "", false
 	}
 	name := strings.ToLower(strings.TrimPrefix(key, Prefix))
@@ -73,8 +74,8 @@ func (all table) nearest(key string) (string, bool) {
 	return best, best != ""
 }
 
-// distance counts the insertions, deletions, replacements and swaps of
-// neighbours that turn a into b.
+// distance counts the insertions, deletions, replacements and swaps of neighbours
+// that change a into b.
 func distance(a, b string) int {
 	x, y := []rune(a), []rune(b)
 	var before []int // the row before the last one

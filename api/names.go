@@ -38,12 +38,13 @@ const (
 	// once the slot is held, lets the kubelet go on to the application.
 	WaitContainer = "metaparticle-wait"
 
-	// Volume is the emptyDir that the agent and the gated containers share. The latter
-	// mount it read-only; a process can connect to a socket there all the same.
+	// Volume is the emptyDir that the agent and the gated containers share. The gated
+	// containers mount it read-only, but a process can still connect to a socket
+	// there.
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
 
-	// CredentialsVolume has the service account's token and the cluster's CA. The
+	// CredentialsVolume has the service account token and the cluster's CA. The
 	// agent's container alone mounts it.
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -52,7 +53,8 @@ const (
 	ImageBinary = "/agent"
 	// AgentBinary is the path of the binary in gated containers.
 	AgentBinary = MountPath + "/bin/agent"
-	// RunPath is the directory of the agent's sockets, its lock and its notes.
+	// RunPath is the directory of the agent's sockets, of the file that it flocks,
+	// and of its notes.
 	RunPath = MountPath + "/run"
 	// Socket is the socket of the shims.
 	Socket = RunPath + "/" + SocketName
@@ -107,8 +109,8 @@ const (
 	// HoldAnnotation is a random number that names one hold of a slot. A new agent
 	// process resumes a hold only if its shims report the same number.
 	HoldAnnotation = Prefix + "hold"
-	// TokenAnnotation is the fencing token of the hold, from the first renewal on: the
-	// acquiring write cannot know its own resourceVersion.
+	// TokenAnnotation is the fencing token of the hold, from the first renewal on,
+	// because the acquiring write cannot know its own resourceVersion.
 	TokenAnnotation = Prefix + "token"
 	// BootAnnotation is the boot id of the holder's kernel. After a reboot no
 	// child of the hold can be alive.
@@ -116,38 +118,43 @@ const (
 	// AddressAnnotation is the IP address of the holder's pod.
 	AddressAnnotation = Prefix + "address"
 	// WorkloadAnnotation is the workload of the holder's pod, as Kind/name.
-	// Standbys of another workload do not forward to it.
+	// Standbys of another workload do not forward to that pod.
 	WorkloadAnnotation = Prefix + "workload"
 	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
 	RevisionAnnotation = Prefix + "revision"
-	// RolloutAnnotation is what holders say about the order of revisions, as JSON. The text
-	// has the proven revision, the turns of other revisions, and whether the holder yields.
+	// RolloutAnnotation is the holders' record of the order of revisions, as JSON: the
+	// proven revision, the turns of other revisions, and whether the holder yields.
 	RolloutAnnotation = Prefix + "rollout"
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
 	// While the application does not run, the Lease lacks the annotation.
 	ServingAnnotation = Prefix + "serving-since"
 	// SuccessorAnnotation is the identity of the pod that a release names. The other
-	// standbys leave that pod a head start. The next acquiring write removes it.
+	// standbys leave that pod a head start. The next acquiring write removes the
+	// annotation.
 	SuccessorAnnotation = Prefix + "successor"
 	// LeavingAnnotation shows that the holder leaves its Services. Its value is
-	// [LeavingSoon], or the identity of the pod that follows and leaves them, too.
+	// [LeavingSoon], or the identity of the successor, which leaves its Services,
+	// too.
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
 	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder
-	// leaves. Its value is [Offers].
+	// leaves its Services. Its value is [Offers].
 	OffersAnnotation = Prefix + "offers"
 )
 
-// The agent's words in Events and in its condition that a program reads. An Event of
-// either reason names the slot.
+// The agent's words in Events and in its condition that programs read. An Event with
+// the reason Acquired or Released names the slot.
 const (
 	ReasonAcquired = "Acquired"
 	ReasonReleased = "Released"
-	// ReasonChildRunning: a pod does not compete, because of a child of an earlier hold.
+	// ReasonChildRunning means that a pod does not compete, because a child of an
+	// earlier hold may still run.
 	ReasonChildRunning = "ChildOfEarlierHold"
-	// ReasonWaitsForItsTurn: a pod of a newer revision may not ask the holder yet.
+	// ReasonWaitsForItsTurn means that a pod of a newer revision may not ask the
+	// holder yet.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"
-	// Draining begins, or follows a colon in, the message of an Event by which a hold ends.
+	// Draining is a word in the message of an Event at the end of a hold: the first word,
+	// or the first after a colon.
 	Draining = "draining"
 )
 
@@ -177,6 +184,6 @@ const (
 	PodNamespaceEnv = "METAPARTICLE_POD_NAMESPACE"
 )
 
-// Identity returns the holderIdentity of a pod. The name alone would take a
-// StatefulSet's new pod for its predecessor.
+// Identity returns the holderIdentity of a pod. By the name alone, a StatefulSet's
+// new pod would count as its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }

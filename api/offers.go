@@ -12,7 +12,8 @@ import (
 // two are left that forward. More offers would only cost writes.
 const MostOffers = 3
 
-// Offers are the offers of Ready pods to forward while a holder leaves its Services.
+// Offers are the offers of Ready pods to forward connections while a holder leaves
+// its Services.
 type Offers struct {
 	// Hold is the hold that ends.
 	Hold string
@@ -21,13 +22,14 @@ type Offers struct {
 
 // Offer is one pod's offer.
 type Offer struct {
-	// Identity is the pod's.
+	// Identity is the identity of the pod that offers.
 	Identity string
 	// Takes reports that the pod can take the slot, too.
 	Takes bool
 }
 
-// takes marks an identity in the text of offers. No name of a pod contains it.
+// takes stands before the identity of a pod that can take the slot. No pod's name
+// contains this character.
 const takes = "+"
 
 // String returns the text for the Lease: the hold, and the identities.
@@ -43,7 +45,8 @@ func (o Offers) String() string {
 	return strings.Join(words, " ")
 }
 
-// ParseOffers reads the text of [Offers.String]. A text of too many words has no offers.
+// ParseOffers reads the text of [Offers.String]. ParseOffers returns no offers for a
+// text of too many words.
 func ParseOffers(s string) Offers {
 	words := strings.Fields(s)
 	if len(words) == 0 || len(words) > 1+MostOffers {

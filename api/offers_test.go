@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestOffersAreReadAsTheyWereWritten(t *testing.T) {
+func TestOffersSurviveARoundTrip(t *testing.T) {
 	for text, want := range map[string]Offers{
 		"":               {},
 		"h1":             {Hold: "h1"},

@@ -13,8 +13,9 @@ import (
 // fewer at a time; an object may have a hundred thousand.
 const mostMisnamed = 10
 
-// Parse reads the annotations of a pod, or of its template, and ignores all that are
-// not ours. The error, if any, is of the type [Mistakes], and has all mistakes at once.
+// Parse reads the annotations of a pod, or of its template, and ignores all annotations
+// without our prefix. The error, if any, is of the type [Mistakes], and has all
+// mistakes at once.
 func Parse(annotations map[string]string) (Request, error) { return Annotations.parse(annotations) }
 
 func (all table) parse(annotations map[string]string) (Request, error) {
@@ -34,7 +35,8 @@ type parser struct {
 	annotations map[string]string
 	request     Request
 	mistakes    Mistakes
-	// misnamed is set if a key is ours and cannot be carried out.
+	// misnamed is set if a key has our prefix, and this version does not support
+	// it.
 	misnamed bool
 }
 
@@ -136,7 +138,7 @@ func (p *parser) hasClaimKey() bool {
 	})
 }
 
-// asks tells a person what to write for a claim.
+// asks returns the annotations of which a person needs one for a claim.
 func (all table) asks() string {
 	var ways []string
 	for _, a := range all {

@@ -230,7 +230,7 @@ func TestLongValuesAreCutInMessages(t *testing.T) {
 	assert.Less(t, len(err.Error()), 300)
 }
 
-func TestHundredsOfLocksAreAMistake(t *testing.T) {
+func TestMoreThan32LocksAreAMistake(t *testing.T) {
 	var names []string
 	for i := range 33 {
 		names = append(names, strings.Repeat("a", i+1))
@@ -241,7 +241,7 @@ func TestHundredsOfLocksAreAMistake(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func FuzzParse(f *testing.F) {
+func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 	for _, a := range Annotations {
 		for _, value := range []string{"true", "false", "a,b", "30s", "30", "", "standby", "holder"} {
 			f.Add(a.Key, value, SingletonAnnotation, "true")

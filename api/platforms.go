@@ -20,7 +20,7 @@ type PlatformCommand struct {
 	StopSignal string `json:"stopSignal,omitempty"`
 }
 
-// ParsePlatforms reads what [Platforms.String] wrote.
+// ParsePlatforms reads the text of [Platforms.String].
 func ParsePlatforms(s string) (Platforms, error) {
 	var p Platforms
 	if err := json.Unmarshal([]byte(s), &p); err != nil {

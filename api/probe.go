@@ -14,7 +14,7 @@ type Probe struct {
 	PeriodSeconds       int `json:"periodSeconds"`
 	SuccessThreshold    int `json:"successThreshold"`
 	FailureThreshold    int `json:"failureThreshold"`
-	// TerminationGracePeriodSeconds is nil where that of the pod counts.
+	// TerminationGracePeriodSeconds is nil if the pod's own grace period counts.
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
 }
 
@@ -36,8 +36,8 @@ type Probes struct {
 	Liveness  *Probe `json:"liveness,omitempty"`
 }
 
-// The probes that the kubelet goes on to drive, by their names in the agent's paths and
-// commands.
+// The probes that the kubelet itself still runs, by their names in the agent's paths
+// and commands.
 const (
 	LivenessProbe  = "liveness"
 	ReadinessProbe = "readiness"

@@ -41,7 +41,7 @@ func (r Request) Within(scope Scope) (Claim, bool) {
 	return r.Claimed[i], true
 }
 
-// OnLoss selects the end of a container whose slot was lost or yielded.
+// OnLoss selects how a container goes on after its slot was lost or yielded.
 type OnLoss string
 
 const (
@@ -50,7 +50,7 @@ const (
 	// OnLossRestart ends the container, so that a fresh one stands by.
 	OnLossRestart OnLoss = "restart"
 	// OnLossEnd ends the container for good. No annotation asks for it: the webhook
-	// tells it to a shim that the kubelet does not start again.
+	// writes it for a shim that the kubelet does not start again.
 	OnLossEnd OnLoss = "end"
 )
 
@@ -58,8 +58,8 @@ const (
 type Readiness string
 
 const (
-	// ReadinessForward (the default) makes a standby Ready while the slot is in good
-	// hands; the standby forwards its declared TCP ports to the holder.
+	// ReadinessForward (the default) makes a standby Ready while a holder serves and
+	// answers it. The standby forwards its declared TCP ports to the holder.
 	ReadinessForward Readiness = "forward"
 	// ReadinessHolder makes the holder alone Ready.
 	ReadinessHolder Readiness = "holder"
@@ -82,14 +82,15 @@ const (
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
 // Ordered reports whether the revisions of a workload have an order. An old pod can then
-// give its slot to a new one, and get it back. A gate outside of the containers cannot.
+// give its slot to a new one, and get it back. A pod with a gate outside of the
+// containers cannot.
 func (r Request) Ordered() bool {
 	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Ordered })
 }
 
-// Standbys returns how standbys appear. A standby without a shim in its containers
-// cannot be Ready: its application has not started, or must not serve. A standby of a
-// claim with several holders has no single address to forward to.
+// Standbys returns the readiness of standbys. A standby without a shim in its
+// containers cannot be Ready: its application has not started, or must not serve. A
+// standby of a claim with several holders has no single address to forward to.
 func (r Request) Standbys() Readiness {
 	several := slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Forwards })
 	switch {

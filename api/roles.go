@@ -27,8 +27,9 @@ const (
 	// ExitUsage ends a role whose arguments make no sense.
 	ExitUsage = 2
 	// ExitLost ends a container after a lost or yielded slot (EX_TEMPFAIL: try again). A
-	// person can tell that end from the application's own. A shim also ends so to kill,
-	// by the end of PID 1, processes that no signal has killed.
+	// person can tell that end from the application's own. A shim may also end with this
+	// code if its signals have not killed every descendant, because the end of PID 1
+	// kills them.
 	ExitLost = 75
 	// RestartCode is the exit code by which the agent asks the kubelet to restart
 	// all containers of a pod with the gate "pod". Nothing else that ends an agent
@@ -36,8 +37,8 @@ const (
 	RestartCode = 76
 	// ExitBroken ends a shim that cannot work where it is (no /proc, no timer).
 	ExitBroken = 125
-	// ExitNotExecutable and ExitNotFound are the codes of shells and runtimes for a
-	// command that cannot be started.
+	// ExitNotExecutable and ExitNotFound are the codes of shells and container
+	// runtimes for a command that cannot be started.
 	ExitNotExecutable = 126
 	ExitNotFound      = 127
 )

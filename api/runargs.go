@@ -58,14 +58,14 @@ type RunArgs struct {
 	// boot id then proves nothing.
 	OwnKernel bool
 
-	// RunDir has the agent's sockets, its lock and its notes.
+	// RunDir has the agent's sockets, the file that it flocks, and its notes.
 	RunDir string
-	// Credentials has the service account's token and the cluster's CA.
+	// Credentials has the service account token and the cluster's CA.
 	Credentials string
 	Verbose     bool
 }
 
-// DefaultRunArgs returns the arguments that hold where no word says otherwise.
+// DefaultRunArgs returns the values of the arguments that no word sets.
 func DefaultRunArgs() RunArgs {
 	return RunArgs{
 		LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward, Grace: DefaultGrace, Gate: GateContainer,
@@ -94,8 +94,8 @@ func ParseRunArgs(words []string) (RunArgs, error) {
 	return r, err
 }
 
-// RecallRunArgs reads back what a pod's spec has of [RunArgs.Args], and passes over all
-// other words.
+// RecallRunArgs reads the words of [RunArgs.Args] back from a pod's spec, and ignores
+// all other words.
 func RecallRunArgs(words []string) RunArgs {
 	r := DefaultRunArgs()
 	runArguments.recall(&r, words)

@@ -46,7 +46,8 @@ func isSingletonSlot(lease string) bool {
 // or before the end of that part.
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
-// isSingletonLease reads back what [SingletonLease] writes, but for the hash.
+// isSingletonLease reports whether [SingletonLease] can return the name, shortened
+// names aside.
 func isSingletonLease(lease string) bool {
 	first, rest, _ := strings.Cut(lease, ".")
 	kind, workload, _ := strings.Cut(rest, ".")
@@ -63,7 +64,7 @@ func isSingletonLease(lease string) bool {
 
 // readKind reads the kind's part of a singleton's Lease. The first single dash
 // separates kind and group. Every other single dash is a dot of the group, and a
-// doubled dash is a dash. Of the built-in groups none is ever written.
+// doubled dash is a dash. A built-in group is never written.
 func readKind(part string) (Workload, bool) {
 	var words [2]strings.Builder
 	at, dashes := 0, 0
@@ -106,7 +107,7 @@ func isSingletonName(name string) bool {
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // some letters have an ASCII letter as their lower case
+			return false // some other letters have an ASCII letter as their lower case
 		}
 	}
 	lower := strings.ToLower(kind)

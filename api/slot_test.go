@@ -105,7 +105,8 @@ func FuzzDifferentWorkloadsHaveDifferentLeases(f *testing.F) {
 			if same := canonical(one) == canonical(other) && singleton == singleton2; same != (first == second) {
 				t.Fatalf("%+v %q and %+v %q: %s, %s", one, singleton, other, singleton2, first, second)
 			}
-			// A workload whose name was chosen to be the other one's shortened form.
+			// A person could choose the shortened form of a workload's name as the
+			// name of another workload.
 			if _, rest, _ := strings.Cut(first, "."); rest != "" {
 				_, chosen, _ := strings.Cut(rest, ".")
 				double := Workload{group, kind, chosen}

@@ -92,7 +92,7 @@ func setEndpointDelay(r *Request, value string) string {
 	return ""
 }
 
-// duration reads a duration, or says what is wrong with it.
+// duration reads a duration, or returns the problem of the value.
 func duration(value, examples string) (d time.Duration, problem string) {
 	d, err := time.ParseDuration(value)
 	switch {
@@ -104,8 +104,8 @@ func duration(value, examples string) (d time.Duration, problem string) {
 	return d, ""
 }
 
-// digits reports whether a number lacks nothing but its unit. A number too long to be
-// seconds is better answered with an example.
+// digits reports whether the value is a number that lacks only its unit. For a number
+// that is too long to mean seconds, an example is the better hint.
 func digits(s string) bool {
 	return s != "" && len(s) <= 6 && strings.Trim(s, "0123456789") == ""
 }
@@ -148,8 +148,8 @@ func choice[S ~string](words []S) string {
 	return b.String()
 }
 
-// isLabel reports whether s is a DNS label (RFC 1123), of any length. With package regexp
-// the agent next to every pod would grow for this alone.
+// isLabel reports whether s is a DNS label (RFC 1123), of any length. isLabel does not
+// use package regexp, because the agent next to every pod would grow for this alone.
 func isLabel(s string) bool {
 	for _, c := range []byte(s) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {

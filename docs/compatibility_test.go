@@ -39,9 +39,10 @@ var mention = regexp.MustCompile(`(?m)^(?:// |# )?compat:`)
 // evidence is one test of one row.
 type evidence struct{ row, how, test string }
 
-// archives are txtar files, each of which counts as a test.
+// archives maps patterns of txtar files to a prefix. Each such file counts as a test, whose
+// name begins with that prefix.
 var archives = map[string]string{
-	"../mutate/testdata/*.txtar":    "TestGolden/",
+	"../mutate/testdata/*.txtar":    "TestGoldenFilesMatchTheWebhooksAnswers/",
 	"../cmd/agent/testdata/*.txtar": "TestScripts/",
 }
 
@@ -70,7 +71,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	b.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
 		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
 		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Each\n" +
-		"row names its tests. Tests of `test/e2e` run on the real cluster. `TestGolden/…` are pods before and after\n" +
+		"row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
 		"admission (`mutate/testdata`). `TestScripts/…` run the real binary (`cmd/agent/testdata`).\n")
 	known := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(sections)) {

@@ -29,7 +29,8 @@ func forContributors(t *testing.T) []string {
 }
 
 var (
-	// path matches `agent/lease` and `docs/rows_test.go`, and no command.
+	// path matches a path in backquotes, such as `agent/lease` or `docs/rows_test.go`, but
+	// no command.
 	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?|\\w+\\.(?:md|go|txt))`")
 	// placeholder matches a placeholder for a name that the contributor chooses.
 	placeholder = regexp.MustCompile(`\b[A-Z]{3,}\b`)
@@ -37,7 +38,7 @@ var (
 	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
 )
 
-func TestContributingNamesExistingFilesAndTargets(t *testing.T) {
+func TestContributingPageNamesExistingFilesAndTargets(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)
 	goals := map[string]bool{}

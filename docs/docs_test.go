@@ -59,9 +59,9 @@ func TestLinksHaveTargets(t *testing.T) {
 
 var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 
-// TestGuaranteesNameTestsThatExist checks each item of a numbered list, which is
+// TestGuaranteesPageNamesExistingTests checks each item of a numbered list, which is
 // a guarantee.
-func TestGuaranteesNameTestsThatExist(t *testing.T) {
+func TestGuaranteesPageNamesExistingTests(t *testing.T) {
 	exist := tests(t)
 	items := 0
 	ast.WalkFunc(parse(t, "guarantees.md"), func(node ast.Node, entering bool) ast.WalkStatus {
@@ -107,8 +107,8 @@ func tests(t *testing.T) map[string]bool {
 	return found
 }
 
-// TestArchitectureStaysShort bounds the document that every newcomer reads first.
-func TestArchitectureStaysShort(t *testing.T) {
+// TestArchitecturePageStaysShort bounds the document that every newcomer reads first.
+func TestArchitecturePageStaysShort(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	require.NoError(t, err)
 	assert.LessOrEqual(t, strings.Count(string(text), "\n"), 150)

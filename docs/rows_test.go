@@ -16,7 +16,7 @@ type row struct{ id, text string }
 // notShown is the number of rows without a test. The number may only decrease.
 const notShown = 0
 
-// sections are the closed list of all rows.
+// sections lists all rows. A directive of a test may name no other row.
 var sections = map[string]section{
 	"1 command": {"Where the command comes from", []row{
 		{"command", "`command`"},

@@ -40,9 +40,9 @@ func rowsOf(t *testing.T, file string) [][]string {
 
 var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 
-// TestSecurityNamesTestsThatExist checks that each row about an actor names a
+// TestSecurityPageNamesExistingTests checks that each row about an actor names a
 // test.
-func TestSecurityNamesTestsThatExist(t *testing.T) {
+func TestSecurityPageNamesExistingTests(t *testing.T) {
 	exist := tests(t)
 	threats := 0
 	for _, row := range rowsOf(t, securityPage) {
@@ -95,7 +95,8 @@ func constants(t *testing.T) map[string]constant.Value {
 	return found
 }
 
-// clock imports package time, as far as constants need it.
+// clock imports a package time that has only the type Duration and its units. The
+// constants of the packages need no more.
 type clock struct{}
 
 // Import implements [types.Importer].
@@ -128,8 +129,8 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestSecurityNumbersMatchTheCode checks each bound, and each sum of bounds.
-func TestSecurityNumbersMatchTheCode(t *testing.T) {
+// TestSecurityPageMatchesTheConstants checks each bound, and each sum of bounds.
+func TestSecurityPageMatchesTheConstants(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
 	for _, row := range rowsOf(t, securityPage) {

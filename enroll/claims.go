@@ -62,8 +62,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	if a.ended || !optedIn && !a.gate {
 		return
 	}
-	// The webhook has checked the value, so it parses. Otherwise the default counts, which
-	// the agent assumes, too.
+	// Without the annotation the default counts, as for the agent. A value that does not
+	// parse counts as absent.
 	duration, _ := time.ParseDuration(a.duration)
 	slots := slices.DeleteFunc(strings.Split(a.slots, ","), func(slot string) bool { return slot == "" })
 	c.add(pod, a.account, duration, slots...)

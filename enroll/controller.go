@@ -27,8 +27,8 @@ const (
 	maxConcurrent = 4
 )
 
-// SetupWithManager registers the reconciler with the manager. The manager calls it
-// for a namespace after each relevant change there.
+// SetupWithManager registers the reconciler with the manager. The manager calls the
+// reconciler for a namespace after each relevant change there.
 func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 	toNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}}
@@ -43,7 +43,8 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 	return b.
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: maxConcurrent, RateLimiter: limiter,
-			// A process registers one controller for each term as leader.
+			// A process registers one controller for each term as leader, so the name
+			// is used again.
 			SkipNameValidation: new(true),
 		}).
 		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {

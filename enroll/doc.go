@@ -12,8 +12,9 @@
 // list of the Roles, made after the Lease exists, proves that.
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too.
-// No pod holds anything by it, so enroll creates it free, and its absence tells nothing. Its
-// name follows from the slot's. So a Role that remembers the slot names both.
+// A next Lease gives no pod the slot. So enroll creates it without a holder, and its absence
+// tells nothing. Its name follows from the slot's, so a Role that remembers the slot names
+// both Leases.
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
 // unchanged for a whole duration, unless a person has paused its slot. Enroll deletes the
@@ -28,8 +29,8 @@
 //
 // Enroll gives rights only on Leases that a claim can name, and on their next Leases.
 // Where the namespace did not opt in, the marks of a pod without a gate count for
-// nothing. A user who may annotate pods must not choose the rights of their service
-// accounts.
+// nothing. Otherwise a user who may annotate pods could choose the rights of their
+// service accounts.
 //
 // Clock model: enroll compares no time of another machine. Enroll measures
 // durations on the clock of the [Reconciler], from when this process first saw

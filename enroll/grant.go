@@ -20,7 +20,7 @@ import (
 const (
 	// maxSlotsPerRole keeps a Role's annotation below the 256 KiB that Kubernetes
 	// allows for all annotations of an object. A Lease's name has at most 253
-	// bytes, and its memory 66. So 500 slots take 160 KB, and the rest is left for
+	// bytes, and the rest of its record 66. So 500 slots take 160 KB, and the rest is left for
 	// annotations of other programs.
 	maxSlotsPerRole = 500
 	// maxRolesPerAccount bounds the Roles that an API server reads for each request
@@ -71,7 +71,7 @@ func (s store) grantRole(ctx context.Context, to *assignment, account string) er
 	return s.bindRole(ctx, to.agentRole, account)
 }
 
-// assignment is a Role that is to name Leases.
+// assignment is a Role that is going to name Leases.
 type assignment struct {
 	*agentRole
 	// changed reports that the Role does not name them yet.

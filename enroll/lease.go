@@ -31,12 +31,12 @@ type admission struct {
 // admit creates the Leases and lets their claimants compete for them. The order
 // of the steps makes that safe:
 //
-//  1. Each Lease exists, and its holder is [Unknown]. After a crash here, no agent
-//     may write a Lease that no Role names. Agents wait for a Lease that a Role
-//     names.
+//  1. Each Lease exists, and its holder is [Unknown]. A crash here is harmless: no
+//     agent may write a Lease that no Role names, and all agents wait if a Role
+//     names the Lease.
 //  2. A consistent list of the Roles is read. If the slot ever had a holder, a Role
 //     names the Lease: a Role names it before any agent can hold it. The last Role
-//     forgets the name only after enroll has deleted the Lease as not held.
+//     forgets the name only after enroll has deleted the Lease, which was not held.
 //  3. If no Role names the Lease, no agent has held it, and none can hold it yet.
 //     Enroll frees the Lease if it is unchanged since step 1. If another process
 //     was faster, one of the two writes fails. A crash here leaves a free Lease
@@ -46,8 +46,8 @@ type admission struct {
 // Each step is done for all slots before the next one. So admit lists the Roles
 // once, and writes each Role once.
 //
-// The next Leases are created first, so that the cache has them when the slots' own appear
-// there. No pod holds by them, so no step protects them.
+// The next Leases are created first, so that the cache knows them before the slots' own
+// Leases. A next Lease gives no pod the slot, so no step has to protect it.
 func (a *admission) admit(ctx context.Context, slots []string) error {
 	errs := a.createNextLeases(ctx, nextLeases(slots))
 	leases, failed := a.ensure(ctx, slots)
@@ -77,8 +77,8 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// createNextLeases creates the next Leases that the cache does not know. No pod asks in
-// them yet. An error delays no slot, because pods hold without asking.
+// createNextLeases creates the next Leases that the cache does not know, without a holder:
+// no pod asks yet. An error delays no slot, because a pod can hold without a next Lease.
 func (a *admission) createNextLeases(ctx context.Context, names []string) []error {
 	var errs []error
 	for _, name := range names {
@@ -100,7 +100,7 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	var (
 		leases []*coordinationv1.Lease
 		errs   []error
-		// before are the Roles, listed ahead of the first creation.
+		// before has the Roles as they were before the first creation.
 		before *agentRoles
 	)
 	for _, slot := range slots {

@@ -51,7 +51,7 @@ func TestHeldLeaseIsNotWritten(t *testing.T) {
 
 // The process crashes at each write of each scenario in turn. The world checks that
 // enroll never frees a Lease that a Role has named.
-func TestCrashAtAnyWriteFreesNoNamedLease(t *testing.T) {
+func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 	scenarios := map[string]struct {
 		prepare func(*world)
 		free    bool
@@ -159,7 +159,7 @@ func TestSteadyStateCausesNoWrites(t *testing.T) {
 
 // The caches contain only Leases that enroll made, so no event reports the deletion
 // of a foreign Lease.
-func TestForeignLeaseIsReadAgain(t *testing.T) {
+func TestForeignLeaseIsCheckedPeriodically(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("elector"), LeaseDurationSeconds: new(int32(15))},

@@ -35,7 +35,7 @@ func TestMarksGrantOnlySlots(t *testing.T) {
 	})
 }
 
-func TestEveryClaimableNameIsASlot(t *testing.T) {
+func TestIsSlotAcceptsEveryClaimableName(t *testing.T) {
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
 	for _, a := range api.Annotations {
 		for _, value := range a.Examples {
@@ -98,7 +98,7 @@ func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {
 }
 
 // A user who may annotate a Role, but not write its rules, must not choose its rules.
-func TestMemoryOfARoleGrantsOnlySlots(t *testing.T) {
+func TestRememberedNamesOfARoleGrantOnlySlots(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)

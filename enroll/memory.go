@@ -36,7 +36,7 @@ type agentRole struct {
 	// key is the roleKey of the Role's account; it is empty if the name has none.
 	key      string
 	memories map[string]memory
-	// sound reports that the Role's rules are those that its memory makes.
+	// sound reports that the Role's rules are those that follow from its memory.
 	sound bool
 	// bound reports that the Role is bound to its account alone.
 	bound bool
@@ -116,7 +116,7 @@ func remembered(role *rbacv1.Role) map[string]memory {
 			}
 		}
 	}
-	// No pod holds by a next Lease. An earlier version remembers them as slots.
+	// A next Lease is not a slot, but an earlier version of enroll remembers it as one.
 	maps.DeleteFunc(memories, func(name string, _ memory) bool { return api.IsNextLease(name) })
 	return memories
 }
@@ -136,8 +136,8 @@ func (r *agentRole) remember() error {
 }
 
 // rules returns the rules for the Leases in a Role's memory, and for their next Leases.
-// Names that no slot can have are left out. A user who may only annotate a Role must not
-// choose which Leases the Role names.
+// Names that no slot can have are left out. Otherwise a user who may only annotate a Role
+// could choose which Leases the Role names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	slots := slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)
@@ -146,7 +146,7 @@ func rules(memories map[string]memory) []rbacv1.PolicyRule {
 }
 
 // nextLeases returns the names of the slots' next Leases. They follow from the names of
-// the slots, so no memory has them. The annotation of a Role stays as small as before.
+// the slots, so a Role's annotation does not record them.
 func nextLeases(slots []string) []string {
 	var names []string
 	for _, slot := range slots {

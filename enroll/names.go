@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// rolePrefix ends in a colon, which no service account's name contains. So the
-	// Roles of two accounts never share a name, nor does a Role share the name of
-	// the webhook's own RoleBinding.
+	// rolePrefix ends in a colon, so no Role has the name of the webhook's own
+	// RoleBinding, [PullSecretsRole]. After a hyphen, the Role of an account named
+	// pull-secrets would have that name.
 	rolePrefix = "metaparticle:"
 	// maxRoleName is the longest name that most objects may have.
 	maxRoleName = 253

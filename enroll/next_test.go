@@ -51,7 +51,7 @@ func TestSlotsWithRevisionsHaveANextLease(t *testing.T) {
 	}
 }
 
-func TestNextLeaseIsNobodysAndFree(t *testing.T) {
+func TestNewNextLeaseHasNoHolder(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	next := w.lease("next.lock.x")
@@ -59,9 +59,9 @@ func TestNextLeaseIsNobodysAndFree(t *testing.T) {
 	assert.Equal(t, map[string]string{api.ManagedLabel: managed}, next.Labels)
 }
 
-// A Role never named the slot before, so its Lease is free at once. The next Lease that is
-// there already tells nothing about the slot.
-func TestNextLeaseTellsNothingOfItsSlot(t *testing.T) {
+// No Role has named the slot before, so enroll frees its new Lease at once, although the
+// next Lease existed already.
+func TestExistingNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "next.lock.x", Labels: map[string]string{api.ManagedLabel: managed},
@@ -78,7 +78,7 @@ func TestNextLeaseTellsNothingOfItsSlot(t *testing.T) {
 	assert.Equal(t, "b_2", holder(w.lease("next.lock.x")), "the ask stays")
 }
 
-func TestVanishedNextLeaseLeavesItsSlotAlone(t *testing.T) {
+func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 	for _, upgrade := range []bool{false, true} {
 		t.Run(fmt.Sprintf("upgrade %v", upgrade), func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"))
@@ -101,8 +101,9 @@ func TestVanishedNextLeaseLeavesItsSlotAlone(t *testing.T) {
 	}
 }
 
-// An earlier version takes the names of next Leases in the rules for slots.
-func TestMemoryHoldsNoNextLease(t *testing.T) {
+// An earlier version of enroll records the next Leases in a Role's rules as slots. This
+// version drops them from the record.
+func TestRoleRemembersNoNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -148,7 +149,7 @@ func TestNextLeaseWithoutASlotIsSwept(t *testing.T) {
 }
 
 // A quota on Leases, or a policy, may refuse the next Lease.
-func TestSlotNeedsNoNextLease(t *testing.T) {
+func TestSlotIsGrantedWithoutItsNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.before = func(write int) error {
 		if write == 1 {

@@ -78,7 +78,7 @@ func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labe
 	return claimed, nil
 }
 
-// eachPage lists pods page by page; all pages show one instant. eachPage empties
+// eachPage lists pods page by page; all pages show the same instant. eachPage empties
 // the list before it decodes the next page, so that no field of an earlier pod
 // stays.
 func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {

@@ -33,8 +33,7 @@ type removal struct {
 
 // remove deletes Leases, then removes their names from the Roles. remove returns
 // the rights that need no further sweep. A crash in between leaves a name without
-// a Lease: new pods wait for a duration, and a later sweep removes the name after
-// one.
+// a Lease. Then new pods wait for a duration, and a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.
@@ -81,8 +80,8 @@ func (r *removal) keepClaimed() {
 }
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember
-// for each Lease. Another Role may forget a Lease only if they remember it for as
-// long. So a claimed Lease never loses its last Role or its longest duration.
+// for each Lease. Another Role may forget a Lease only if their duration is at least as
+// long as its own. So a claimed Lease never loses its last Role or its longest duration.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

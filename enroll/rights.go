@@ -14,8 +14,8 @@ import (
 
 // AgentRules returns an agent's rights on the given Leases. The policies in
 // manifests/policies restrict each agent to its own pod. They recognize an agent by
-// the last rule: it allows a verb on a resource that does not exist, and no other
-// Role has it.
+// the last rule, which no other Role has. That rule allows a verb on a resource that
+// does not exist.
 func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	marker := rbacv1.PolicyRule{
 		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")},

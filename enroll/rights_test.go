@@ -105,7 +105,7 @@ func cronJobOf(account, lock string) client.Object {
 
 // The process crashes at each write of the withdrawal in turn. The world checks that
 // enroll never frees a Lease that a Role has named.
-func TestCrashWhileWithdrawingFreesNoNamedLease(t *testing.T) {
+func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		t.Run(strconv.Itoa(crash), func(t *testing.T) {
 			before := lasting(gated("a", "till", "lock.x"), "60s")

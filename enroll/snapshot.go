@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// right is a Role's right on a Lease. Without a role, right stands for the Lease itself,
+// right is a Role's right on a Lease. If role is empty, right stands for the Lease itself,
 // with every right on it.
 type right struct{ lease, role string }
 

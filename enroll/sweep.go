@@ -11,10 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// observation is the state of an unclaimed right since this process first saw it.
+// observation is the state of an unclaimed right, and the instant since which this process
+// has seen that state.
 type observation struct {
-	// uid and version are those of the Lease. They are empty for a Role's right, and
-	// for a Lease that is gone while a Role still names it: its holder may be alive.
+	// uid and version are those of the Lease. Both are empty for a Role's right, and
+	// for a Lease that is gone while a Role still names that Lease. The holder of a
+	// lost Lease may be alive, so that right is observed like the others.
 	uid     types.UID
 	version string
 	since   time.Time
@@ -83,9 +85,9 @@ type expired struct {
 // and the time until the next one expires.
 //
 // A holder that does not renew for a whole duration has stopped the application,
-// so its Lease may be deleted. If others claim the Lease, an account that no
-// longer does loses only its right, after the same time. An agent without a pod
-// cannot have renewed since.
+// so its Lease may be deleted. If other accounts claim the Lease, an account that no
+// longer claims it loses only its right, after the same time. That account has had no
+// pod meanwhile, so none of its agents has renewed.
 func expire(s *snapshot, seen map[right]observation, now time.Time) (expired, time.Duration) {
 	e := expired{leases: map[string]bool{}, rights: map[right]bool{}}
 	var again time.Duration

@@ -158,7 +158,7 @@ func TestPodMissingFromTheCacheKeepsItsLease(t *testing.T) {
 
 // At each write of a sweep, a new pod claims the Lease, and another process creates
 // the Lease again.
-func TestSweepKeepsLeaseOfARacingPod(t *testing.T) {
+func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 	for at := 1; at <= 4; at++ {
 		for _, account := range []string{"till", "other"} {
 			sweepAgainstANewPod(t, at, account)
@@ -166,8 +166,8 @@ func TestSweepKeepsLeaseOfARacingPod(t *testing.T) {
 	}
 }
 
-// sweepAgainstANewPod runs one such race. If both pods have the same account, the Role
-// also names the other Lease. Otherwise the sweep deletes the Role.
+// sweepAgainstANewPod lets the new pod claim at one write of the sweep. If pod b has the
+// same account as pod a, their Role also names lock.y. Otherwise the sweep deletes the Role.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))

@@ -185,7 +185,7 @@ func TestStrippedObjectsHaveTheSameClaims(t *testing.T) {
 	}
 }
 
-func TestOnlyRacesAreRetriedSilently(t *testing.T) {
+func TestOnlyWriteConflictsAreRetriedSilently(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{}, "x", errCrash)
 	exists := apierrors.NewAlreadyExists(schema.GroupResource{}, "x")
 	assert.True(t, raced(fmt.Errorf("write: %w", conflict)))

@@ -47,8 +47,8 @@ type world struct {
 	now    time.Time
 	events []string
 
-	// writes counts enroll's writes. Each write first calls before, if set. That function
-	// may crash the process or run another process.
+	// writes counts enroll's writes. Each write first calls before, if set. The function
+	// before may crash the process or run another process.
 	writes int
 	before func(n int) error
 	// requests counts enroll's requests to the API server, by verb and kind.

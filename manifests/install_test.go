@@ -19,9 +19,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestPoliciesComeBeforeTheWebhook checks the order in which an upgrade applies the
+// TestPoliciesAreAppliedBeforeTheWebhook checks the order in which an upgrade applies the
 // objects.
-func TestPoliciesComeBeforeTheWebhook(t *testing.T) {
+func TestPoliciesAreAppliedBeforeTheWebhook(t *testing.T) {
 	var kinds []string
 	for _, object := range build(t, ".") {
 		kinds = append(kinds, reflect.TypeOf(object).Elem().Name())

@@ -179,7 +179,7 @@ func TestMarksPolicyCoversTheMarksOfEnroll(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyKnowsKeysThatClaimNothing(t *testing.T) {
+func TestGatePolicyListsKeysThatClaimNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
 		if a.Kind == nil {
@@ -211,7 +211,7 @@ func TestLeasePolicyContainsMaximumDurationAndIdentity(t *testing.T) {
 	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
 }
 
-func TestLeasePolicyNamesWhatAPersonWrites(t *testing.T) {
+func TestLeasePolicyProtectsTheAnnotationsOfPeople(t *testing.T) {
 	for _, key := range []string{api.PausedAnnotation, api.YieldAnnotation} {
 		assert.Equal(t, 2, strings.Count(texts(t)["policies/lease.yaml"], "[?'"+key+"']"), key)
 	}
@@ -252,8 +252,8 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	}
 }
 
-// failures has the failure policy of each webhook, for requests while it does not answer.
-// Workloads pass, because a policy refuses changes that must be carried.
+// failures has the failure policy of each webhook, which counts while the webhook does not
+// answer. Workloads then pass, and a policy refuses changes that the webhook must carry.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,
@@ -288,7 +288,7 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 	}
 }
 
-// Enroll can grant only rights that it has itself.
+// The API server lets enroll grant only rights that the webhook's own account has.
 func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 	roles := all[*rbacv1.ClusterRole](t)
 	i := slices.IndexFunc(roles, func(r *rbacv1.ClusterRole) bool { return r.Name == account })

@@ -40,8 +40,8 @@ func TestLeftoverPolicyFindsInjectedParts(t *testing.T) {
 	assert.Regexp(t, shown, "\x00"+strings.Join(args.Args(), "\x00"), "the policy must match the arguments that the webhook writes")
 }
 
-// A pod without a controller may compete for the slots of its namespace, and for those
-// of its own workload: the pod itself.
+// A pod without a controller may compete for the slots of its namespace, and for its own
+// singleton, because the pod itself is its workload.
 func TestLeftoverPolicyKnowsSlotsOfBarePods(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
@@ -106,9 +106,9 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-// The cost of a comprehension is quadratic, and only the size of the object bounds the
-// number of arguments.
-func TestPoliciesReadArgumentsAsOneText(t *testing.T) {
+// A comprehension over the arguments would have a quadratic cost, and only the size of the
+// pod bounds their number. So the policies join the arguments into one text.
+func TestPoliciesUseNoComprehensionOverArguments(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
 			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
@@ -141,7 +141,7 @@ func TestImagePolicyKnowsInjectedContainers(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
+func TestPolicyCarriedMatchesTheWebhooksRules(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)

@@ -120,8 +120,9 @@ func foresee(template feature.Facts) reason.Refusals {
 	return append(p.Judge(), p.Warn()...)
 }
 
-// maxUnknown bounds the unknown annotations that are carried. A single one is enough to
-// refuse the pods. A workload that is not validated yet may have a hundred thousand.
+// maxUnknown bounds the unknown annotations that Carry copies. One unknown annotation in the
+// template is enough to refuse its pods. A workload that is not validated yet may have a
+// hundred thousand.
 const maxUnknown = 20
 
 // merge returns the annotations for the template, and warnings.

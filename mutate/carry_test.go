@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// The pods must still be refused, because an unknown annotation may be a misspelt claim.
+// The carried annotations must be enough to refuse the pods, because an unknown annotation
+// may be a misspelt claim.
 func TestUnknownAnnotationsAreCarriedUpToABound(t *testing.T) {
 	var all []string
 	for i := range 20_000 {

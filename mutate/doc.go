@@ -13,11 +13,12 @@
 //
 // Not guaranteed: the package does not hold back a pod that never passed the webhook. If
 // the API server does not call the webhook (namespace not opted in, configuration deleted),
-// the admission policies refuse the pod. The package does not read the image of a container
-// with an explicit command. The shim then takes the stop signal of the pod, or SIGTERM.
+// the admission policies refuse the pod. The package reads the image of a container with
+// an explicit command only if a preStop hook needs the stop signal. Otherwise the shim takes
+// the container's own stop signal, or SIGTERM.
 //
-// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. They
-// look images up, and do no other I/O. The parts are packages of their own:
+// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. Only
+// Inject does I/O: the look-ups of images. The parts are packages of their own:
 //
 //   - feature lists what a gate touches in a pod, judges the pod and patches it;
 //   - patch makes the operations, reason names the refusals;

@@ -89,7 +89,8 @@ func TestGatedPodsHaveACompleteGate(t *testing.T) {
 	assert.Greater(t, gated, 100)
 }
 
-// A ticker with such a period would panic in the agent, at each start of the application.
+// With a period that is not positive, or that overflows, the agent's ticker would panic at
+// each start of the application.
 func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
 	for numbers, want := range map[string]bool{
 		`"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":3`:            true,

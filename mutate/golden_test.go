@@ -25,11 +25,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestGolden passes each archive of testdata through the webhook: object.yaml (a pod or a
+// TestGoldenFilesMatchTheWebhooksAnswers passes each archive of testdata through the webhook: object.yaml (a pod or a
 // workload), old.yaml (the workload before an update) and facts.yaml. The archive expects
 // the patched object, and the warnings or the refusal. The webhook answers twice, and the
 // second answer changes nothing. -update rewrites the expectations.
-func TestGolden(t *testing.T) {
+func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)

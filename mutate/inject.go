@@ -23,7 +23,7 @@ import (
 // ErrMalformed reports text that is not a valid object of its kind.
 var ErrMalformed = errors.New("malformed object")
 
-// Subject is a pod on its way in, and what the webhook knows about it.
+// Subject is a pod that is to be created, with the facts that the webhook knows about it.
 type Subject struct {
 	// Raw is the pod's text.
 	Raw []byte
@@ -39,9 +39,9 @@ type Subject struct {
 	Kubernetes int
 }
 
-// Inject returns the operations that gate a pod, and warnings. A pod that claims nothing,
-// or is gated already, gets no operation. The error is [api.Mistakes], [reason.Refusals] or
-// [ErrMalformed].
+// Inject returns the operations that gate a pod, and warnings. A pod that is gated already
+// gets no operation. From a pod that claims nothing, the operations only remove marks. The
+// error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// JudgeOrigin refuses a pod by its origin, whatever the pod contains. A bare pod without a
-// name is judged by its claim.
+// JudgeOrigin refuses a pod by its origin, whatever the pod contains. JudgeOrigin leaves a
+// bare pod without a name to the features, which judge its claim.
 func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	var refusals reason.Refusals
 	switch {
@@ -27,8 +27,8 @@ func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	return refusals
 }
 
-// isStatic reports whether the pod mirrors a static pod of a node, by either mark of a
-// kubelet.
+// isStatic reports whether the pod mirrors a static pod of a node. The kubelet annotates
+// mirrors, and makes its Node their owner. Either is enough.
 func isStatic(pod *corev1.Pod) bool {
 	_, mirrors := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return mirrors || slices.ContainsFunc(pod.OwnerReferences, func(owner metav1.OwnerReference) bool {

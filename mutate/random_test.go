@@ -26,8 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// randomPod makes random pods, of which many are valid. Any object may have a field that no
-// version of Kubernetes has.
+// randomPod makes random pods, of which many are valid. Any JSON object in a pod may have a
+// field that no version of Kubernetes has.
 type randomPod struct{ *rand.Rand }
 
 func (r randomPod) chance(percent int) bool { return r.IntN(100) < percent }
@@ -164,8 +164,8 @@ func (r randomPod) pod() map[string]any {
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "unknown": 1.0}
 }
 
-// The webhook refuses any pod for a reason, or gates it. A second pass changes nothing,
-// unknown fields survive in their places, and the QoS class stays.
+// The webhook gates each pod, or refuses the pod for a reason. A second pass changes
+// nothing, unknown fields survive in their places, and the QoS class stays.
 func TestRandomPodsAreGatedOrRefused(t *testing.T) {
 	gated := 0
 	for seed := range uint64(600) {
@@ -219,8 +219,8 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	if turn := order(api.TurnContainer); turn >= 0 {
 		require.Less(t, turn, order(api.AgentContainer), said)
 	}
-	// A pod that passed before may have injected containers, which would count for its
-	// class.
+	// A pod that passed the webhook before may have injected containers, which would count
+	// for its class.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}
@@ -279,8 +279,8 @@ func withoutOurs(list []any) []any {
 	})
 }
 
-// withoutOurSysctl takes the injected sysctl out of the comparison, with the objects that
-// the patch made for it.
+// withoutOurSysctl takes the injected sysctl out of the comparison, with the JSON objects
+// that the patch made for it.
 func withoutOurSysctl(before, after map[string]any) {
 	security, _ := after["securityContext"].(map[string]any)
 	list, _ := security["sysctls"].([]any)

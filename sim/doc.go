@@ -11,11 +11,11 @@
 //	go test ./sim -run Simulation -seed=K -v
 //
 // Only the scheduler's order of an agent's goroutines within one instant may differ. So
-// in some runs a grant leaves some microseconds later, and later events differ, too. A
-// failure that does not come back at once is repeated with -count=10.
+// in some runs a grant leaves some microseconds later, and later events differ, too. If
+// a failure does not come back at once, repeat the run with -count=10.
 //
 // # Planted bugs
 //
-// A simulation that cannot catch a planted bug is not trusted. TestPlanted plants a bug
+// A simulation that cannot catch a planted bug is not trusted. TestPlantedBugsAreCaught plants a bug
 // for each rule, from the files of planted/.
 package sim

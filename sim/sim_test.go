@@ -15,14 +15,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-func TestSimulation(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
+func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
 
-func TestRollouts(t *testing.T) { play.Rollouts(t, world.ModelOfEnroll) }
+func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, world.ModelOfEnroll) }
 
-func TestPlanted(t *testing.T) { play.Planted(t) }
+func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
-// The schedules of agent/claim alone catch these bugs, which are in the pure packages.
-func TestPlantedClaims(t *testing.T) {
+// The schedules of agent/claim are enough to catch these bugs, which are in pure packages.
+func TestPlantedBugsAreCaughtByClaimSchedules(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
 		"margin-of-a-tenth", "no-margin", "own-duration",

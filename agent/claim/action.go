@@ -16,7 +16,8 @@ type Facts struct {
 	Wall time.Time
 	// Compete reports that a shim waits for a grant, and that the pod is to stay.
 	Compete bool
-	// Lingers reports that a stopped claim looks on, because the pod still forwards.
+	// Lingers reports that a stopped claim still looks at its slots, because the pod
+	// still forwards.
 	Lingers bool
 	// Alive reports that a child of some hold is alive.
 	Alive bool
@@ -28,8 +29,9 @@ type Facts struct {
 	Notes lease.Notes
 	// TakeFrom is the instant before which the pod leaves a free slot to other pods.
 	TakeFrom time.Duration
-	// Rollout returns what a write of the kind says about the order of revisions, if it
-	// replaces the record under the hold. Without it each write keeps what the record says.
+	// Rollout returns the text about the order of revisions for a write of the kind,
+	// which replaces the record r under the hold. If Rollout is nil, each write keeps
+	// the text of the record.
 	Rollout func(kind Kind, r lease.Record, hold string) string
 	// Renew asks for renewals of the slots of a held claim. Guard asks for a new watch
 	// of each slot whose watch has ended.
@@ -45,11 +47,12 @@ type Child struct {
 // Token is the fencing token of one slot.
 type Token struct{ Slot, Token string }
 
-// Kind says what an action is.
+// Kind is the kind of an action.
 type Kind int
 
 const (
-	// Look reads the Lease, unless From says where to go on, and watches it.
+	// Look reads the Lease, and then watches it. If From is set, Look only watches,
+	// from that version.
 	Look Kind = iota + 1
 	// EndLook ends the slot's look.
 	EndLook
@@ -59,13 +62,13 @@ const (
 	Acquire
 	Renew
 	Release
-	// StandBack tells that the campaign gives its slots back, because it cannot acquire
-	// Slot. The caller sends no request.
+	// StandBack tells that the campaign gives its slots back, because Slot cannot be
+	// acquired. The caller sends no request.
 	StandBack
 )
 
-// Action is one thing for the caller to do. The caller hands the answer in together
-// with its action.
+// Action is one step for the caller. The caller hands the answer of the API server in
+// together with the action.
 type Action struct {
 	Kind Kind
 	Slot string
@@ -95,7 +98,7 @@ type Action struct {
 // Never is an instant that never comes.
 const Never = time.Duration(math.MaxInt64)
 
-// plan collects the actions of one decision, and the instant of the next one.
+// plan collects the actions of one decision, and the instant of the next decision.
 type plan struct {
 	now     time.Duration
 	facts   Facts
@@ -105,7 +108,8 @@ type plan struct {
 	successor string
 }
 
-// rollout returns what a write that replaces the record says about the order of revisions.
+// rollout returns the text about the order of revisions for a write that replaces the
+// record.
 func (f Facts) rollout(kind Kind, r lease.Record, hold string) string {
 	if f.Rollout == nil {
 		return r.Rollout

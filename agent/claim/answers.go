@@ -58,15 +58,15 @@ func (a Action) Gone(now time.Duration) {
 	default:
 		a.slot.view.Gone()
 		// A standby writes nothing while the Lease is gone, so no refused write would
-		// reveal a silent watch. So the standby reads the Lease until the Lease is back.
+		// reveal a silent watch. Therefore the standby reads until the Lease is back.
 		a.slot.lookAgain(now, 0)
 	}
 }
 
 // guarded notes what a look has seen of a held Lease. An event that shows another hold,
-// or other words of a person, may be old, so the claim only reads the Lease. If a renewal
-// is due, the claim sends the renewal instead, so that no series of events delays it for
-// ever.
+// or another annotation of a person, may be old, so the claim only reads the Lease. If
+// a renewal is due, the claim sends the renewal instead. Otherwise a series of events
+// could delay the renewal for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield {
@@ -74,8 +74,9 @@ func (s *slot) guarded(now time.Duration, r lease.Record) {
 	}
 }
 
-// LookEnded takes in the end of a look. A watch that ended in good order continues from
-// the version. After an error, the standby has missed an unknown time.
+// LookEnded takes in the end of a look. After an end in good order, the next look
+// continues the watch from the version. After an error the next look reads the Lease
+// first, because the standby may have missed changes.
 func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	s := a.slot
 	switch {
@@ -174,8 +175,8 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	err := answer.Err
 	if s.held != a.held {
-		// The hold has ended since. A release has to replace the Lease that was
-		// stored.
+		// The hold has ended meanwhile. A later release has to replace the version that
+		// this renewal has stored.
 		if err == nil && s.held == nil {
 			s.view.Watched(now, answer.Record)
 		}
@@ -189,17 +190,17 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 		s.tryAt = now // the next write of the holder is no retry
 		return nil
 	case a.Record.Version != s.held.Record().Version:
-		return nil // an attempt beside this one has settled it
+		return nil // the answer to another attempt came first
 	case answer.Conflict, answer.Missing:
 		// Only a read shows the Lease's state. The read is sent at once, because the
-		// hold may still be ours.
+		// Lease may still name this hold.
 		s.reread, s.tryAt = true, now
 	}
 	return err
 }
 
-// confirm notes how many leaps had come before a stored renewal was sent. If more leaps
-// have come since, another renewal follows at once.
+// confirm notes how many leaps of the wall clock had come before a stored renewal was
+// sent. If more leaps have come since, another renewal follows at once.
 func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	if answer.Err != nil || s.held != a.held || s.lost != nil || s.held.Record().Version != answer.Record.Version {
 		return
@@ -216,7 +217,7 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	version := a.attempt.Record.Version
 	switch {
 	case s.held != a.held || version != s.held.Record().Version:
-		return nil // settled in the meantime
+		return nil // another answer came first
 	case answer.Err != nil:
 		return answer.Err
 	}

@@ -132,7 +132,7 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 }
 
 // A grant of the next hold ends the doubts of the pod's shims. The hold of an earlier
-// process then seems to be proven over.
+// process then seems to be proven over, although the claim has only waited it out.
 func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {

@@ -63,7 +63,7 @@ func TestPodReleasesItsOwnPausedSlot(t *testing.T) {
 	assert.Equal(t, []Kind{Release}, sent, "the children of the hold are proven dead")
 }
 
-func TestPausedSlotOfASemaphoreIsLeftOut(t *testing.T) {
+func TestPodSkipsThePausedSlotOfASemaphore(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	held := m.pods[0].child.tokens[0].Slot
 	for _, l := range m.leases {
@@ -80,7 +80,7 @@ func TestPausedSlotOfASemaphoreIsLeftOut(t *testing.T) {
 	assert.Equal(t, 1, m.pods[0].held())
 }
 
-func TestHolderReadsAPersonsWordsAtOnce(t *testing.T) {
+func TestHolderNoticesAPersonsAnnotationAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		written lease.Record
 		paused  Pause
@@ -155,8 +155,9 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 	}
 }
 
-// A later process of the pod would take the hold under the paused slot for proven.
-func TestPausedUnprovenSlotKeepsItsPodWaiting(t *testing.T) {
+// If the pod took another slot, a later process of the pod would take the hold of the
+// paused slot for proven.
+func TestPodWaitsWhileItsUnprovenSlotIsPaused(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	own := p.lease(p.child.tokens[0].Slot)

@@ -34,7 +34,8 @@ func (c campaign) token(slot string) string {
 	return ""
 }
 
-// handback is the duty of a claim towards the other pods after a hold.
+// handback is the duty of a claim to release its slots after a hold, and to let the
+// other pods compete first.
 type handback struct {
 	// due reports that the claim must release the slots of the last hold before it acquires.
 	due bool
@@ -53,7 +54,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true // an answer is on its way
 	}
 	if !c.resumed && r.Paused != "" {
-		return false // whatever its age, and whoever held it
+		return false // no pod acquires a paused slot, even after its Lease has expired
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
 		if at, _ := s.freeAt(p.facts, &s.view); p.now < at {
@@ -70,8 +71,8 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true
 	}
 	if s.refused == r.Version {
-		// The standby still sees the version that the API server refused as old, so the
-		// watch is late or silent.
+		// The API server refused this version as old, and the standby still sees it. So
+		// the watch is late or silent.
 		s.refused = ""
 		s.endLook()
 		s.view.Blind()
@@ -106,8 +107,9 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 
 // patientUntil returns the instant until which the campaign keeps its slots while it
 // cannot acquire the next one. That is a lease duration after it acquired the last one.
-// Another pod may hold the next slot only briefly, or the API server may refuse the
-// write. A resumed hold keeps its slots until its child is dead.
+// The campaign waits because another pod may hold the next slot only briefly. Or the
+// API server may refuse the write for a while. A resumed hold keeps its slots until its
+// child is dead.
 func (c campaign) patientUntil(duration time.Duration) time.Duration {
 	if c.resumed {
 		return Never

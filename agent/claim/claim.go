@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Stage says where a claim stands.
+// Stage is the stage of a claim.
 type Stage int
 
 const (
@@ -62,7 +62,7 @@ func (c *Claim) Stop(now time.Duration) {
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
 }
 
-// Parting says how a claim lets go of a hold.
+// Parting describes how a claim lets go of a hold.
 type Parting struct {
 	// GiveBack reports that the claim first releases all slots of the hold, then leaves
 	// the other pods the head start, and only then competes.

@@ -17,37 +17,40 @@
 // # The need
 //
 // A claim needs all of its slots, or any one of them. A claim of several slots begins a
-// campaign only when all of them can be had. If the next slot cannot be had within a
+// campaign only when all of them are free. If the next slot cannot be acquired within a
 // lease duration, the claim gives back the slots that it took. A claim of any one slot
 // begins a campaign for one slot at a time, chosen at random from the free ones. Each
-// of these campaigns has a number of its own: a slot that a lost write took is released
-// under its own number.
-// The Lease of an earlier process's hold that the claim waited out is left to expire.
+// of these campaigns has a number of its own, so a slot that a lost write took is
+// released under that number. A claim does not release the Lease of an earlier
+// process's hold that it has waited out: such a Lease expires.
 //
 // # By hand
 //
-// A person may pause a slot on its Lease. No claim acquires a paused slot, whatever its
-// age; a campaign that needs it gives back what it has. A hold goes on, and the caller
-// ends it if [State.Paused] says stop. A person may also ask one hold to yield, by its
-// number. The releases of a hold may name a successor ([Parting]). The other claims leave
-// that pod a head start, counted from the instant at which they see the release.
+// A person may pause a slot on its Lease. No claim acquires a paused slot, even after
+// its Lease has expired. A campaign that needs a paused slot gives back the slots that
+// it took. A hold goes on, and the caller ends it if [State.Paused] says stop. A person
+// may also ask one hold to yield, by its number. The releases of a hold may name a
+// successor ([Parting]). The other claims leave that pod a head start, counted from the
+// instant at which they see the release.
 //
 // # The guarantee
 //
 // A claim is held only while every slot of its campaign is held by the rules of package
 // lease. Its deadline is the earliest of these slots. The claim releases a slot only if
 // the caller proves that no child of its hold is alive. The same proof lets the claim
-// take its own slot back before it has expired. For each slot the claim sends at most
-// [PerMinute] requests a minute in the long run, and [Burst] more at once.
+// take its own slot back before the Lease has expired. For each slot the claim sends at
+// most [PerMinute] requests a minute in the long run, and [Burst] more at once.
 //
 // # Clocks
 //
-// Every instant is of one clock that goes on while the machine sleeps. The caller reads
-// the clock after it has received an answer, and before it sends an action. A request
-// counts from the instant of the Next that returned its action.
+// Every instant is a time of one clock that goes on while the machine sleeps. The
+// caller reads the clock after it has received an answer, and before it sends an
+// action. A request counts from the instant of the call of Next that returned its
+// action.
 //
 // # What is not guaranteed
 //
-// The claim knows neither shims nor children: the caller states as [Facts] what is proven.
-// Nobody holds while the API server is away.
+// The claim knows neither shims nor children: the caller states as [Facts] what is
+// proven. While the API server is away, no claim acquires, and each hold ends at its
+// deadline.
 package claim

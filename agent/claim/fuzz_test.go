@@ -38,7 +38,7 @@ var pauses = []time.Duration{
 	25 * time.Second, 40 * time.Second,
 }
 
-// events are what may happen to a pod, or to a Lease.
+// events are the faults, and the other events, of a pod or of a Lease.
 var events = []func(m *model, p *modelPod, l *modelLease){
 	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
 	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
@@ -128,9 +128,10 @@ func play(s *script, self func(string) lease.Self, traced bool) *model {
 	return m
 }
 
-// inTime bounds how long slots are without a holder after the last fault. Standbys wait
-// for an expired Lease, with its head start. A pause may pass between two looks before
-// and after. A vain campaign ends after another lease duration.
+// inTime bounds how long slots are without a holder after the last fault. A standby
+// waits for the expiry of a Lease, and for the head start. Before and after that wait,
+// a pause between two looks may pass. A campaign that fails ends after another lease
+// duration.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
 // heal ends all faults, and checks that the slots are held in time.
@@ -190,11 +191,11 @@ func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
 	}
 }
 
-var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaims plays")
+var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaimsKeepInvariantsInRandomSchedules plays")
 
-// TestClaims plays random schedules, most of them short, without a bubble. Each processor
+// TestClaimsKeepInvariantsInRandomSchedules plays random schedules, most of them short, without a bubble. Each processor
 // plays its share.
-func TestClaims(t *testing.T) {
+func TestClaimsKeepInvariantsInRandomSchedules(t *testing.T) {
 	workers := runtime.GOMAXPROCS(0)
 	for worker := range workers {
 		t.Run(strconv.Itoa(worker), func(t *testing.T) {
@@ -220,7 +221,7 @@ func (r *modelRandom) schedule() []byte {
 	return bytes
 }
 
-func FuzzClaims(f *testing.F) {
+func FuzzClaimsKeepInvariantsInAnySchedule(f *testing.F) {
 	self := identities(f)
 	f.Add([]byte("no fault at all"))
 	f.Fuzz(func(t *testing.T, bytes []byte) {

@@ -133,8 +133,8 @@ func (m *model) store(l *modelLease, r lease.Record) lease.Record {
 	return r
 }
 
-// put does what the API server does with a write: it compares, and swaps. No write
-// acquires a paused slot, and no agent pauses or resumes one.
+// put handles a write as the API server does, by compare-and-swap. A write violates an
+// invariant if it acquires a paused slot, or if an agent changes a pause.
 func (m *model) put(l *modelLease, a Action) Answer {
 	r := a.Record
 	switch {
@@ -183,7 +183,7 @@ func (m *model) meddle(l *modelLease) {
 	}
 }
 
-// pause writes as a person does: the slot is paused otherwise, or resumed.
+// pause changes or removes the pause of a slot, as a person does.
 func (m *model) pause(l *modelLease) {
 	r := l.record
 	r.Paused = []api.Pause{"", api.PauseHold, api.PauseStop, "unknown"}[m.script.choose(4)]
@@ -193,7 +193,7 @@ func (m *model) pause(l *modelLease) {
 	}
 }
 
-// ask writes as a person does: the hold is to yield to the pod, or to any.
+// ask asks the holder to yield to the pod, or to any pod, as a person does.
 func (m *model) ask(l *modelLease, p *modelPod) {
 	r := l.record
 	r.Yield = api.Yield{Hold: r.Hold, Successor: p.self.Identity}

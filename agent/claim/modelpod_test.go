@@ -72,7 +72,7 @@ type modelChild struct {
 	deadline time.Duration
 }
 
-// modelRandom is a source that costs little.
+// modelRandom is a random source that needs little time.
 type modelRandom uint64
 
 // Uint64 returns the next number (splitmix64).
@@ -87,7 +87,7 @@ func (r *modelRandom) Uint64() uint64 {
 // local returns the clock of the pod's node.
 func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12 }
 
-// at returns the true instant at which the clock shows the local one.
+// at returns the true instant at which the pod's clock shows the local instant.
 func (p *modelPod) at(local time.Duration) time.Duration {
 	if local == Never {
 		return Never
@@ -207,7 +207,7 @@ func (p *modelPod) facts() Facts {
 }
 
 // proven reports whether the agent process knows that no child of the hold is alive. A
-// process that has not heard from the shim knows nothing of the holds before it.
+// process that has not heard from the shim knows nothing of earlier processes' holds.
 func (p *modelPod) proven(hold string) bool {
 	if p.child != nil && p.child.hold == hold {
 		return false
@@ -236,7 +236,7 @@ func (p *modelPod) step() {
 	p.model.violate("%s: the claim decides twenty times at one instant", p.name)
 }
 
-// keep does what an agent does with a held claim: it grants, extends, drains, lets go.
+// keep acts as an agent with a held claim: keep grants, extends, drains, or lets go.
 func (p *modelPod) keep() {
 	s, now := p.claim.State(), p.local()
 	if s.Stage != Held {
@@ -291,7 +291,7 @@ func (p *modelPod) begin(s State) {
 	}
 }
 
-// judge compares the deadline with what the store knows: a hold counts at most from the
+// judge compares the deadline with the stored writes. A hold counts at most from the
 // instant at which its last stored write was sent.
 func (p *modelPod) judge(s State) {
 	for _, t := range s.Tokens {
@@ -301,7 +301,7 @@ func (p *modelPod) judge(s State) {
 	}
 }
 
-// run begins a child: no other child may be alive under its slots.
+// run checks, when a child begins, that no other child is alive under its slots.
 func (p *modelPod) run(s State) {
 	for _, o := range p.model.pods {
 		if o == p || o.child == nil || o.local() >= o.child.deadline {
@@ -323,7 +323,7 @@ func (p *modelPod) drain() {
 	}
 }
 
-// heed ends the hold as a person asks. Nobody has asked a hold of another number.
+// heed ends the hold as a person asks. A yield for another hold is a violation.
 func (p *modelPod) heed(s State) {
 	if s.Yield.Hold != "" && s.Yield.Hold != s.Hold {
 		p.model.violate("%s yields %s for %s", p.name, s.Hold, s.Yield.Hold)

@@ -78,7 +78,8 @@ func (p *modelPod) count(a Action, now time.Duration) {
 	}
 }
 
-// ordered checks that a pod of several slots holds all slots before this one.
+// ordered checks that a pod of several slots already holds every slot before the
+// acquired one.
 func (p *modelPod) ordered(a Action) {
 	for _, v := range p.claim.Views() {
 		if p.any || v.Slot == a.Slot {

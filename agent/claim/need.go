@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// need says which slots a claim needs: all of them, or any one.
+// need decides which slots a claim needs: all of them, or any one.
 type need struct {
 	*terms
 	slots slots
@@ -25,7 +25,7 @@ func (n need) candidates(p *plan, c campaign) slots {
 		return n.anyOne(p, c)
 	}
 	if n.slots.paused() {
-		return nil // the next event of the watch tells of another decision
+		return nil // an event of the watch leads to the next decision
 	}
 	if len(n.slots) == 1 || slices.ContainsFunc(n.slots, func(s *slot) bool { return s.held != nil }) {
 		return n.slots
@@ -42,8 +42,7 @@ func (n need) candidates(p *plan, c campaign) slots {
 // anyOne returns the one slot that the campaign is to acquire. A slot that is held, or
 // has a write under way, comes first. Next comes this pod's own slot whose children are
 // proven dead, or a slot whose release names this pod. Otherwise the campaign keeps its
-// choice while that slot is free, or
-// chooses another free slot.
+// choice while that slot is free, or chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
@@ -79,10 +78,10 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
-// begin notes which holds can be proven to be over from now on. They are the hold of
-// the campaign, those that this process wrote, and those that are proven by now. Any
-// other hold was only waited out. A later grant ends the doubts of the shims, and would
-// seem to prove that hold over.
+// begin notes the holds of which this process can have a proof from now on. They are
+// the hold of the campaign, those that this process wrote, and those that are proven by
+// now. Any other hold was only waited out. Such a hold would seem to be proven over,
+// because a later grant ends the doubts of the shims.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -97,9 +96,9 @@ func (n need) begin(p *plan, hold string) {
 	n.known = known
 }
 
-// soleAt returns the instant from which this pod can have no child under any slot. An
-// earlier agent process may have had a child under a slot that was not seen yet. The
-// Lease of that slot may also be a recreated one, which names no hold.
+// soleAt returns the instant from which no child of an earlier agent process can be
+// alive under any slot. Such a child may run under a slot that this process has not
+// seen yet. The Lease of its slot may also be a recreated one, which names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -109,7 +108,8 @@ func (n need) soleAt(p *plan) time.Duration {
 		case n.known != nil && !n.known[r.Hold]:
 			// A hold of an earlier process was waited out before the last campaign.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
-			// The Lease would go on naming a hold of which a later process knows nothing.
+			// The claim may not acquire a paused slot. So the Lease would go on naming
+			// a hold of which a later process of the pod knows nothing.
 			return Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
@@ -121,7 +121,7 @@ func (n need) soleAt(p *plan) time.Duration {
 }
 
 // resumable returns the campaign for a child of an earlier agent process, if every
-// Lease that the child needs is still of its hold.
+// Lease that the child needs still names its hold.
 func (n need) resumable(f Facts) (campaign, bool) {
 	for _, child := range f.Children {
 		needed := n.slotsOf(child)
@@ -148,8 +148,9 @@ func (n need) slotsOf(child Child) slots {
 	return n.slots
 }
 
-// tokensOf returns the tokens of the child's hold, or false unless every Lease is seen
-// to name that hold. A token that the child does not know is taken from the Lease.
+// tokensOf returns the tokens of the child's hold. The result is false unless the claim
+// sees that every Lease names that hold. A token that the child does not know is taken
+// from the Lease.
 func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	var tokens []Token
 	for _, s := range needed {
@@ -169,9 +170,9 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	return tokens, true
 }
 
-// lost reports whether the hold of a child is seen to be over, because a Lease that the
-// child needs no longer names it. The result taken reports that another pod may have
-// that Lease.
+// lost reports whether the claim sees that the hold of a child is over, because a Lease
+// that the child needs no longer names it. The result taken reports that another pod
+// may have that Lease.
 func (n need) lost(child Child) (lost, taken bool) {
 	needed := n.slotsOf(child)
 	for _, s := range needed {

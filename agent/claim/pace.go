@@ -7,9 +7,9 @@ import "time"
 
 const (
 	// PerMinute bounds the requests for one slot's Lease in the long run, whatever the
-	// API server answers. A holder's retries need two a second at most. They let the
+	// API server answers. A holder retries at most twice a second. This rate lets the
 	// previous holder read again within its head start. The shortest head start is a
-	// sixth of 10 s, of which a request may hang half.
+	// sixth of 10 s, and one hanging request may take half of that.
 	PerMinute = 120
 	// Burst bounds the requests that may come at once. A takeover and a handover take
 	// six: a read, a watch and a write each. The rest is left for collisions with other
@@ -18,9 +18,9 @@ const (
 )
 
 // pace bounds the requests for one slot's Lease. Pauses between misses keep an agent
-// far below that bound. The bound catches the cases that were overlooked.
+// far below that bound. The bound is for unforeseen cases.
 type pace struct {
-	// paid is the instant until which the requests so far would be spread evenly.
+	// paid is the instant from which all requests so far are within the permitted rate.
 	paid time.Duration
 }
 
@@ -30,22 +30,22 @@ func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1)*time.Minute/Pe
 // spend notes a request at now.
 func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/PerMinute }
 
-// spareAt returns the instant from which a look may be sent: half of the burst is left
-// to the writes that follow. Without that half a look could see a free slot, and leave
-// no request for the write.
+// spareAt returns the instant from which a look may be sent. Half of the burst stays
+// for the writes that follow. Otherwise a look could see a free slot, and leave no
+// request for the write.
 func (p *pace) spareAt() time.Duration { return p.nextAt() + Burst/2*time.Minute/PerMinute }
 
 const (
-	// quick is the first pause after a miss: a pod starts moments before its
-	// Role and its Leases are there.
+	// quick is the first pause after a miss. The pause is short because enroll may make
+	// a pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
-	// slowest bounds the pauses of a standby. A crowd of standbys then costs an API
-	// server that comes back no more than as many holders. For short leases the bound
-	// is the period of a renewal.
+	// slowest bounds the pauses of a standby. With this bound, many standbys cost an
+	// API server that comes back no more than as many holders. For short leases the
+	// bound is the period of a renewal.
 	slowest = 10 * time.Second
-	// lasts is the shortest look whose end counts as a first miss, not as a further one.
-	// A look in that time costs no more requests than a holder's renewals.
-	// A server may answer reads and refuse watches, so a read alone proves no health.
+	// lasts is the shortest duration of a look that resets the count of misses. One
+	// look in that time costs no more requests than a holder's renewals. A read alone
+	// does not reset the count, because a server may answer reads and refuse watches.
 	lasts = slowest
 )
 

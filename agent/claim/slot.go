@@ -53,10 +53,10 @@ func (t *terms) named(view *lease.Observer) bool {
 	return ok && r.Holder == "" && r.Successor == t.Self.Identity
 }
 
-// successorsHeadStart is the time after a release in which the pod that it names
-// competes alone. A standby whose watch has just ended in good order watches again
-// within [api.Budget]'s Retry, which is a second. A successor that is gone costs the
-// others no more than that.
+// successorsHeadStart is the time in which the successor that a release names competes
+// alone. A standby whose watch has just ended in good order watches again within
+// [api.Budget]'s Retry, which is a second. A successor that is gone costs the others no
+// more than that.
 const successorsHeadStart = time.Second
 
 // slot is one Lease, as this claim sees and holds it.
@@ -64,8 +64,8 @@ type slot struct {
 	*terms
 	name string
 	view lease.Observer
-	// held is nil while the slot is not held. lost is the error of a Lease that was
-	// seen to no longer name the hold.
+	// held is nil while the slot is not held. lost is the error if the Lease no longer
+	// names the hold.
 	held *lease.Hold
 	lost error
 
@@ -75,8 +75,8 @@ type slot struct {
 	// writing has an entry for each request under way, looks excepted. An acquiring write
 	// or a renewal has its hold as the entry. A release or a read has an empty entry.
 	writing []string
-	// tryAt is the instant at which the next write may begin. refused is the version that
-	// a write was refused to replace.
+	// tryAt is the instant at which the next write may begin. refused is the version
+	// that a refused write was to replace.
 	tryAt   time.Duration
 	refused string
 	// reread reports that the claim must read the Lease consistently before the next
@@ -85,18 +85,19 @@ type slot struct {
 	// unread is the hold of an acquiring write whose answer was lost, until the Lease
 	// is read.
 	unread string
-	// confirmed counts the leaps of the wall clock before the last stored renewal was
-	// sent. leaptAt is the instant at which a leap last caused an attempt.
+	// confirmed counts the leaps of the wall clock that came before the last stored
+	// renewal was sent. leaptAt is the instant at which a leap last caused an attempt.
 	confirmed int
 	leaptAt   time.Duration
 }
 
 // look is a standby's read and watch of a slot.
 type look struct {
-	// on reports that a look is under way. ended reports that the caller was not told
-	// yet that the look has ended.
+	// on reports that a look is under way. ended reports that the look has ended, and
+	// that the caller has to be told.
 	on, ended bool
-	// number tells the late answers of a look from those of its successor.
+	// number distinguishes the answers of the present look from late answers of earlier
+	// looks.
 	number int
 	// from is the version from which a watch that ended in good order goes on.
 	from string
@@ -124,8 +125,8 @@ func (s *slot) endLook() {
 	s.look.from, s.look.at = "", 0
 }
 
-// drop turns a held slot into a standby's. Its watch has ended, so the slot does not
-// count as free before it is read again.
+// drop ends the hold of the slot, and its watch. So the slot does not count as free
+// before the next read.
 func (s *slot) drop(now time.Duration) {
 	s.view.Read(now, s.held.Record())
 	s.view.Blind()
@@ -209,12 +210,12 @@ func (s *slot) beginLook(p *plan) {
 }
 
 // pausedLook is the longest time for which a standby trusts a silent watch of a paused
-// slot. A paused Lease runs out for nobody, so no refused write would reveal a mute
-// watch. The look costs two requests, fewer than a holder sends in such a time. The API
-// server itself ends a mute watch after hours.
+// slot. No pod may take a paused slot, so no refused write would reveal a mute watch.
+// The API server ends a mute watch only after hours. A new look costs two requests,
+// fewer than a holder sends in such a time.
 const pausedLook = 5 * time.Minute
 
-// lookAgain ends a look that shows nothing any more, and puts the next one off.
+// lookAgain ends a look that can show nothing more, and delays the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	s.endLook()
 	s.view.Blind()
@@ -259,7 +260,7 @@ func (all slots) lookAll(p *plan) {
 	}
 }
 
-// doubt ends the looks of paused slots that have told nothing for long.
+// doubt ends the looks of paused slots whose watches have been silent for [pausedLook].
 func (all slots) doubt(p *plan) {
 	for _, s := range all {
 		r, _ := s.view.Record()

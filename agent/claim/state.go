@@ -88,9 +88,9 @@ func (s *State) note(slot string, r lease.Record) {
 	}
 }
 
-// taken reports whether another pod may run under a slot that was lost. A Lease of
-// another pod, or of nobody, may have another child already. A Lease that still names
-// this pod lets no other pod begin.
+// taken reports whether another pod may run under a slot that was lost. If the Lease
+// names another pod, or no pod, another child may already run. As long as the Lease
+// names this pod, no other pod begins.
 func (s *slot) taken() bool {
 	lost, ok := errors.AsType[*lease.LostError](s.lost)
 	return !ok || lost.Holder != s.Self.Identity

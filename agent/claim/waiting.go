@@ -43,8 +43,8 @@ func (c *Claim) finished(p *plan) bool {
 	return !c.need.slots.requested() && !c.need.slots.unread() && !c.need.slots.mineProven(p.facts)
 }
 
-// settleHandback starts the head start of the other pods once all slots of the last
-// hold are released. The head start ends when a later release names this pod.
+// settleHandback lets the other pods compete first, once all slots of the last hold are
+// released. That head start ends when a later release names this pod.
 func (c *Claim) settleHandback(p *plan) {
 	if !c.handback.due && c.need.slots.named() {
 		c.handback = handback{}

@@ -5,9 +5,9 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// crowd bounds how many attempts are under way for one slot. They start at most a retry
-// apart, also while earlier ones hang. With leases of up to 90 s a request times out
-// before the bound matters.
+// crowd bounds the attempts that are under way for one slot. Attempts start at most a
+// retry apart, even while earlier ones hang. With leases of up to 90 s an attempt times
+// out before the bound matters.
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of
@@ -44,12 +44,12 @@ func same(a, b lease.Notes) bool {
 		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
 }
 
-// guard keeps the watch that the slot had as a standby's, and begins a new one after
-// its end. So a holder learns at once that its Lease was taken. Its next renewal may
-// come only ten minutes later.
+// guard keeps the watch of a held slot going: after the end of a watch, guard begins a
+// new one. So a holder learns at once that its Lease was taken, even if its next
+// renewal comes only ten minutes later.
 //
-// While a renewal is overdue the claim begins no watch. The answer to the renewal
-// tells more, and an API server that comes back has enough to do.
+// While a renewal is overdue the claim begins no watch. The answer to the renewal tells
+// more, and a watch would only be more work for an API server that comes back.
 func (s *slot) guard(p *plan) {
 	if overdue := s.held.RenewAt() + s.Self.Budget.Retry; !s.look.on && p.now < overdue {
 		s.beginLook(p)

@@ -14,14 +14,15 @@ import (
 )
 
 // answerSlack is the time after a command's timeout within which the answer may come.
-// The shim kills the command at once and reaps it within a few milliseconds. A shim
-// that is starved takes longer, and its beats are late as well.
+// The shim kills the command at once and reaps it within a few milliseconds. A
+// starved shim takes longer, but then its beats are late as well. So the slack is the
+// time of silence.
 const answerSlack = silence
 
-// RunAside runs a command beside the shim's child, as the child's user and in its
-// place, with $(NAME) expanded from its environment. The command has no input. The
-// shim kills the command at the end of its time. RunAside returns an error without an exit
-// code.
+// RunAside runs a command beside the shim's child, in the same container and as the same
+// user. The shim expands $(NAME) in the command from the child's environment. The command
+// has no input. The shim kills the command after the timeout. If the exit code is unknown,
+// RunAside returns an error.
 func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string, timeout time.Duration) (gate.Result, error) {
 	o := gate.Run{ID: rand.Text(), Command: command, Timeout: timeout}
 	if err := o.Check(); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// served runs a Server in dir until the test, or the returned end, ends it.
+// served runs a Server until the test ends or calls end.
 func served(t *testing.T, cfg Config) (s *Server, end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -137,7 +137,7 @@ func grantOf(hold string) gate.Grant {
 	return gate.Grant{Hold: hold, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
 }
 
-// ofSleeper starts a process whose pidfd stands for a shim's.
+// ofSleeper starts a sleeping process. A test passes its pidfd as that of a shim.
 func ofSleeper(t *testing.T) (pidfd int, kill func()) {
 	t.Helper()
 	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})

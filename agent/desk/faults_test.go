@@ -107,7 +107,7 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	l <- newPipe(t, shim, st)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
 	close(shim.dead)
-	<-time.After(50 * time.Millisecond) // the server knows, and waits for the last words
+	<-time.After(50 * time.Millisecond) // the server has seen the death, and waits for the shim's last messages
 	st.Since = 1
 	second := newPipe(t, shim, st)
 	l <- second
@@ -118,7 +118,7 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 
 // A shim that is frozen for long reads nothing, so its socket has no room for a drain.
 // Once the shim runs again, it must still get the drain.
-func TestDrainIsRepeatedIfTheConnectionWasFull(t *testing.T) {
+func TestServerRepeatsADrainAfterAFullSocket(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})

@@ -58,9 +58,9 @@ func (c *socketConn) Receive() ([]byte, error) {
 	return b, err
 }
 
-// Process returns the pidfd to watch: the kernel's own pidfd of the peer, or else the
-// shim's. The agent cannot compare a shim's pidfd with the peer, because the shim's process
-// has no number in the agent's PID namespace.
+// Process returns the pidfd to watch: the pidfd that the kernel has for the peer, or else
+// the one that the shim sent. The agent cannot check that a sent pidfd is the peer's,
+// because the shim's process has no number in the agent's PID namespace.
 func (c *socketConn) Process() (Process, error) {
 	if !c.oldKernel {
 		if peer, err := c.PeerPidfd(); err == nil {

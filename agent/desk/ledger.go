@@ -10,8 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// ledger remembers, over the agent's restarts, which shim of each container was
-// last granted which hold and is not yet proven dead. A note is never a grant.
+// ledger remembers the last grant of each container, its shim and its hold, across
+// the agent's restarts. An entry goes once its shim is proven dead, or its hold
+// over. A note is never a grant.
 type ledger struct {
 	notes   Notes
 	bootID  string
@@ -70,7 +71,7 @@ func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
 }
 
 // clear removes a note whose hold is proven over. A note that cannot be removed stays
-// only on the disk. For the next agent process its hold is unproven again, which is
+// only on the disk. The next agent process then takes its hold for unproven, which is
 // safe.
 func (l *ledger) clear(container string) error {
 	delete(l.entries, container)
@@ -80,8 +81,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold under which the shim gets no grant. Another shim of the
-// container was granted that hold, and is not known to be dead.
+// unproven returns the hold that another shim of the container was granted, if that
+// shim is not known to be dead. The given shim gets no grant of that hold.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {

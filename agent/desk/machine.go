@@ -12,7 +12,8 @@ import (
 type Machine struct {
 	// BootID names the boot that Now counts from.
 	BootID string
-	// Now returns the time since boot. The server holds no lock while it calls Now.
+	// Now returns the time since boot. The server holds no mutex while it calls
+	// Now.
 	Now   func() time.Duration
 	Shims Listener
 	Notes Notes
@@ -32,8 +33,8 @@ type Conn interface {
 	// Receive returns the next message, valid until the next call. At the end of
 	// the connection it returns io.EOF.
 	Receive() ([]byte, error)
-	// Process returns the process that connected. The server asks once, after the
-	// first message.
+	// Process returns the process that connected. The server calls Process once,
+	// after the first message.
 	Process() (Process, error)
 	Close() error
 }

@@ -28,8 +28,8 @@ type pendingDrain struct {
 	end          bool
 }
 
-// over reports whether the shim has said that nothing lives under the hold, or ever
-// will.
+// over reports whether the shim has reported the hold over: nothing lives under the
+// hold, and nothing ever will.
 func (p *peer) over(hold string) bool {
 	return p.report.Phase == gate.Ended || p.report.Phase == gate.Waiting && p.report.Hold == hold
 }
@@ -48,8 +48,9 @@ func (p *peer) holdToDrain() string {
 	return p.granted
 }
 
-// keep keeps a drain until the shim has answered it. Of two drains of one hold the
-// earlier end counts. If either ends the container, the kept drain does so.
+// keep keeps a drain until the shim has answered it. Of two drains of one hold,
+// keep takes the earlier instant. If either of them ends the container, the kept
+// drain ends the container.
 func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	until := now + min(max(ask.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {

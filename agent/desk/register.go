@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// register has what the desk knows of all shims of its pod. The server holds its mutex
-// for each call.
+// register has the desk's knowledge of all shims of its pod. The server locks its own
+// mutex around each call.
 type register struct {
 	peers  []*peer
 	ledger *ledger
@@ -122,7 +122,8 @@ func (r *register) review(container string) {
 	}
 }
 
-// report hands the shim's state to the reader, with what the ledger says of it.
+// report puts the shim's state into the outbox, with the hold that the ledger calls
+// unproven for it.
 func (r *register) report(p *peer) {
 	report := p.report
 	if !report.Dead {

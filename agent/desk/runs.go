@@ -14,7 +14,7 @@ type run struct {
 	answer chan gate.Outcome // has room for the one answer
 }
 
-// answered hands on the outcome of a command.
+// answered passes the outcome of a command to RunAside.
 func (r runs) answered(p *peer, a *gate.Outcome) {
 	if run, ok := r[a.ID]; ok && run.peer == p {
 		delete(r, a.ID)

@@ -54,8 +54,8 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 }
 
 // wants reports whether the server reads the next message. The server stops if the shim
-// has another connection by now, or has Ended. The end of the connection tells the shim
-// that its last message arrived.
+// has another connection by now, or has Ended. In the second case the hang-up tells the
+// shim that its last message has arrived.
 func (s *Server) wants(p *peer, c Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

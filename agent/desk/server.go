@@ -29,25 +29,25 @@ type Config struct {
 	// Dir is the shared directory, which must exist. Only Listen needs it.
 	Dir string
 	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its death
-	// would not end the processes that it started. Only tests do without.
+	// would not end the processes that it started. Only tests leave RequirePID1 unset.
 	RequirePID1 bool
-	// OwnKernel reports that the pod may run in a virtual machine of its own, so a note
-	// of another boot stays unproven.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. Then
+	// another boot id in a note proves no death.
 	OwnKernel bool
 	// Silence is the time without a message after which a shim is reported Silent; zero
 	// means two beats and a half.
 	Silence time.Duration
 	Log     *slog.Logger
 
-	oldKernel bool // as before Linux 6.5, in tests
+	oldKernel bool // tests act as on a kernel before Linux 6.5
 }
 
-// Server is the agent's end of the grant. Every shim of the pod reports to the server
-// of the agent process that holds the lock.
+// Server is the agent's end of the connections to shims. Every shim of the pod
+// reports to the Server of the agent process that holds the flock.
 type Server struct {
 	cfg     Config
 	machine Machine
-	lock    io.Closer // nil: none
+	lock    io.Closer // the flock; nil for none
 	outbox  *outbox
 	reports chan gate.Report
 
@@ -55,8 +55,8 @@ type Server struct {
 	register register
 }
 
-// Listen waits until no other agent process acts for the pod, then opens the socket for
-// the shims. A killed agent process may take a moment to die.
+// Listen waits until no other agent process acts for the pod, because a killed one may
+// take a moment to die. Then Listen opens the socket for the shims.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	bootID, err := host.BootID()
@@ -102,12 +102,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Reports returns the last Report of each shim that changed. A late reader gets fewer
-// reports, but never an outdated one, and delays no shim.
+// Reports returns a channel with the last Report of each shim whose state changed. A
+// late reader gets fewer reports, but never an outdated one, and delays no shim.
 func (s *Server) Reports() <-chan gate.Report { return s.reports }
 
-// Run serves until ctx ends, then hangs up on every shim and gives up the lock. A child
-// whose shim has lost its connection runs on until the deadline of its grant.
+// Run serves until ctx ends, then hangs up on every shim and gives up the flock. A
+// child whose shim has lost its connection runs on until the deadline of its grant.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -130,14 +130,14 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case err != nil:
 			// The process may be out of file descriptors, for example. Without shims a
-			// hold is useless, and a new agent process may do better.
+			// hold is useless, so Run ends: a new agent process may do better.
 			return fmt.Errorf("accept a shim: %w", err)
 		}
 		tasks.Go(func() { s.serve(ctx, &tasks, c) })
 	}
 }
 
-// Close gives up the socket and the lock of a Server that does not Run.
+// Close gives up the socket and the flock of a Server that does not Run.
 func (s *Server) Close() error {
 	err := ignoreClosed(s.machine.Shims.Close())
 	if s.lock != nil {
@@ -161,7 +161,7 @@ func (s *Server) Granted(container, hold string) bool {
 	return s.register.ledger.granted(container, hold)
 }
 
-// Grant permits the shim to run its child, or moves the deadline of the one that runs.
+// Grant permits the shim to run its child, or moves the deadline of a running child.
 // Grant writes the ledger's note first.
 func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	if g.BootID == "" {
@@ -196,9 +196,9 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 }
 
 // Drain asks the shim to stop its child, within grace or by the deadline, whichever
-// comes first. The shim starts nothing under that hold any more. The server takes no
-// drain back, and repeats it to a shim that reconnects. The answer is a Report that
-// names that hold as over.
+// comes first. The shim starts nothing under the child's hold any more. The server
+// never cancels a drain, and repeats the drain to a shim that reconnects. The shim's
+// answer is a Report that this hold is over.
 func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
 }

@@ -40,7 +40,7 @@ func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
 	require.NoError(t, json.Unmarshal(b, &e))
 	assert.Equal(t, entry{Shim: "one", Hold: "h1", BootID: s.machine.BootID}, e)
 
-	// No note, no grant.
+	// Without a note the server sends no grant.
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted", "app")))
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted")))
 	err = s.Grant("one", grantOf("h2"))
@@ -89,7 +89,7 @@ func TestServerReadsUnprovenHoldsFromItsNotes(t *testing.T) {
 }
 
 // A shim that ends may connect once more, and end before its first message.
-func TestShimThatEndsSilentlyCausesNoWarning(t *testing.T) {
+func TestShimWithoutAFirstMessageCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	dir := t.TempDir()
@@ -108,7 +108,7 @@ func TestShimThatEndsSilentlyCausesNoWarning(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
-// A note names one hold, unless the note cannot be read.
+// A note that cannot be read may mean any hold.
 func TestServerReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
@@ -142,7 +142,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
 	require.NoError(t, s.Drain("one", "longer", time.Hour))
 
-	// The shim never saw the grant, and has to rule it out.
+	// The shim has not received the grant, and still has to answer its drain.
 	shim.connect(dir)
 	d := shim.order().Drain
 	require.NotNil(t, d)
@@ -199,7 +199,7 @@ func TestSilentShimIsNotReportedDead(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return !r.Silent })
 }
 
-func TestServerHangsUpOnAnInvalidShim(t *testing.T) {
+func TestServerClosesTheConnectionOfAnInvalidShim(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, RequirePID1: true})
@@ -295,7 +295,7 @@ func TestServerReportsADeathOnlyOnProof(t *testing.T) {
 			shim.is(test.phase, test.hold)
 			reported(t, s, func(r gate.Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
 			kill()
-			shim.Close() // the kernel does, for a shim
+			shim.Close() // as the kernel does when a shim dies
 			r := reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
 			if test.dead {
 				if !r.Dead {
@@ -329,7 +329,8 @@ func TestDeathIsReportedAfterTheLastMessage(t *testing.T) {
 	pidfd, kill := ofSleeper(t)
 	shim := joined(t, dir, waiting("one"), pidfd)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
-	// If the shim leaves a message unread, the kernel reports a reset.
+	// The shim leaves these grants unread, so the kernel reports a reset of the
+	// connection.
 	for range 100 {
 		require.NoError(t, s.Grant("one", grantOf("h1")))
 	}

@@ -9,16 +9,18 @@
 // # Guarantees
 //
 // After [Forwarder.Close] no port is open and no connection is left, so the child
-// can bind the ports. As after the end of any server, a connection that ended
-// before may still be in TIME_WAIT. A server that cannot restart within a minute
-// cannot start here either. A failure never looks like a regular end. The client
-// gets a reset, not an end of file, if the holder dies during an answer. The same
-// happens if a waiting connection finds no holder, and at [Forwarder.Close]. The
-// number of waiting connections and their time are bounded. Further connections
-// wait in the kernel's queue.
+// can bind the ports. As after the end of any server, connections that ended before
+// may still be in TIME_WAIT for a minute. An application that cannot bind the port
+// meanwhile could not restart within that minute without a forwarder, either. A
+// failure never looks like a regular end. So the client gets a reset, not an end of
+// file, if the holder dies during an answer. The same happens if a waiting
+// connection finds no holder, and at [Forwarder.Close]. The number of waiting
+// connections and their time are bounded. Further connections wait in the kernel's
+// queue.
 //
 // A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
-// learn of the end late, and then lets the open connections come to their own ends.
+// learn late that its pod ends. Then the forwarder relays the open connections until
+// they end.
 //
 // # Memory
 //
@@ -26,8 +28,8 @@
 // is missing, the process copies. A slow receiver holds its sender back: the package
 // buffers no more than one pipe for each direction. An idle connection has two sockets,
 // two goroutines with the smallest stacks, and no pipe. `go test -bench Memory
-// ./agent/forward` prints what 10,000 of them cost: 7.5 KB each. The kernel charges the
-// container for as much again. [Config.MaxOpen] bounds both.
+// ./agent/forward` prints the memory of 10,000 idle connections: 7.5 KB each. The kernel
+// charges the container another 7.5 KB each. [Config.MaxOpen] bounds both.
 //
 // # Clocks
 //
@@ -37,10 +39,10 @@
 //
 // # What is not guaranteed
 //
-// Exclusivity: a target is only the address to which bytes go. A former holder
-// may stay the target until the agent sees the new one. Two standbys cannot
-// forward to each other for long: the target comes from the Lease, and a pod
-// closes its forwarder before it acquires. A standby whose Lease is out of date
-// adds one hop until its next event. The application sees the standby's address,
-// not the client's.
+// Exclusivity: a target is only the address to which bytes go. A former holder may
+// stay the target until the agent sees the new one. Two standbys cannot forward to
+// each other for long: the target comes from the Lease, and a pod closes its
+// forwarder before it acquires. A standby that has not seen the newest Lease adds
+// one hop until the next event of its watch. The application sees the standby's
+// address, not the client's.
 package forward

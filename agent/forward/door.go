@@ -7,17 +7,17 @@ import (
 	"sync"
 )
 
-// door is one port of a target that refuses connections. One waiting connection dials for
-// all others.
+// door is one port of a target that refuses connections. One of the waiting connections
+// dials the port for all of them.
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// opened is closed when the connection that dials leaves the door.
+	// opened is closed when the connection that dials for all stops dialling.
 	opened chan struct{}
 }
 
-// scout returns the door if the caller is to dial for all. Otherwise scout returns a channel
-// that is closed when the caller has to try again.
+// scout returns the door if the caller has to dial for all. Otherwise scout returns a
+// channel that is closed when the caller has to try again.
 func (d *door) scout() (*door, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -28,8 +28,8 @@ func (d *door) scout() (*door, <-chan struct{}) {
 	return d, nil
 }
 
-// leave ends the caller's duty to dial for all. The others try once, whether the port is
-// open or not. A caller without a duty has a nil door.
+// leave ends the caller's duty to dial for all. Each other connection then tries once,
+// whether the port is open or not. A caller without that duty has a nil door.
 func (d *door) leave() {
 	if d == nil {
 		return

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// ErrNoTarget means that there is no holder to reach.
+// ErrNoTarget means that there is no holder to connect to.
 var ErrNoTarget = errors.New("no target")
 
 const (
@@ -128,7 +128,8 @@ func (f *Forwarder) Close() {
 // Linger accepts connections for the delay, and then frees the ports. The connections
 // that are open or wait by then go on. Linger returns a channel that is closed once the
 // ports are free and no connection is left. Open does nothing until a Close, which ends
-// the linger at once. A closed forwarder has nothing to linger for.
+// the linger at once. If the forwarder is closed already, the channel is closed at
+// once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,8 +143,8 @@ func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 
 // SetTarget sends new connections to the same port of ip. An empty, malformed or
 // own ip means no target: new connections wait. Established connections then
-// continue, because a draining holder still finishes its work. They end when a
-// different target follows.
+// continue, because a draining holder still finishes its work. Established
+// connections end when a different target follows.
 func (f *Forwarder) SetTarget(ip string) {
 	addr, err := netip.ParseAddr(ip)
 	addr = addr.Unmap()
@@ -163,8 +164,8 @@ func (f *Forwarder) SetTarget(ip string) {
 	f.changed = make(chan struct{})
 }
 
-// leave ends a route and its connections. Thousands of them take a while to close, and
-// the caller must not wait.
+// leave ends a route and, in another goroutine, its connections. The caller must not
+// wait, because thousands of connections take a while to close.
 func (f *Forwarder) leave(r *route) {
 	if r == nil {
 		return

@@ -209,7 +209,7 @@ func TestForwarderCanOpenAgainAfterClose(t *testing.T) {
 	}
 }
 
-func TestForwarderWithoutPortsOpens(t *testing.T) {
+func TestForwarderWithoutPortsReportsNoError(t *testing.T) {
 	f := standby(t, Config{})
 	require.NoError(t, f.Reachable(t.Context(), holder))
 	assert.Empty(t, f.Ports())
@@ -233,7 +233,7 @@ func TestOwnAddressIsNotATarget(t *testing.T) {
 	}
 }
 
-func TestReachableNeedsAnAnswerOnEveryPort(t *testing.T) {
+func TestHolderIsReachableOnlyIfEveryPortAnswers(t *testing.T) {
 	served := app(t, holder+":0", echo)
 	unserved := app(t, otherHolder+":0", echo) // only the other holder listens on this port
 	f := closed(Config{Ports: []int{served, unserved}})

@@ -99,7 +99,7 @@ func TestLingerEndsWhileAllPlacesAreTaken(t *testing.T) {
 	eventually(t, func() bool { return isClosed(left) })
 }
 
-func TestClosedForwarderHasNothingToLingerFor(t *testing.T) {
+func TestClosedForwarderDoesNotLinger(t *testing.T) {
 	f := closed(Config{Ports: []int{0}})
 	assert.True(t, isClosed(f.Linger(time.Hour)))
 	require.NoError(t, f.Open())

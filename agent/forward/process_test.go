@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childEnv makes the test's program a process that does one thing, so that the kernel
-// counts what this thing uses.
+// childEnv makes the test's program a process with one role, so that the kernel
+// counts only the memory and the bytes of that role.
 const childEnv = "FORWARD_CHILD"
 
 func TestMain(m *testing.M) {
@@ -84,7 +84,7 @@ type process struct {
 	port int
 }
 
-// startProcess starts a process, which says its port.
+// startProcess starts a process, which prints its port.
 func startProcess(tb testing.TB, role string) *process {
 	tb.Helper()
 	p := &process{exec.CommandContext(tb.Context(), os.Args[0]), tb, 0}
@@ -109,7 +109,7 @@ func startForwarder(tb testing.TB, port int) *process {
 	return startProcess(tb, "forward "+strconv.Itoa(port))
 }
 
-// figure returns a number that the kernel has about the process.
+// figure returns a number from a file of the process in /proc.
 func (p *process) figure(file, name string) int64 {
 	p.tb.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Process.Pid), file))
@@ -151,8 +151,8 @@ func (p *process) openIdle(count int) {
 }
 
 // The kernel counts each byte that a process reads or writes, but not those that it moves
-// by splice. The test's own bytes show that it counts those of sockets.
-func TestDataDoNotPassTheProcess(t *testing.T) {
+// by splice. The test's own bytes show that the kernel counts those of sockets.
+func TestForwardedDataBypassTheAgentProcess(t *testing.T) {
 	const size = 64 << 20
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
@@ -181,15 +181,15 @@ type zeros struct{}
 
 func (zeros) Read(to []byte) (int, error) { return len(to), nil }
 
-func TestIdleConnectionsAreCheap(t *testing.T) {
+func TestIdleConnectionTakesLittleMemory(t *testing.T) {
 	const count = 500
 	port := app(t, holder+":0", echo)
 	p := startForwarder(t, port)
-	p.openIdle(100) // and the process has grown what it needs anyway
+	p.openIdle(100) // so the process has grown to its usual size
 	memory, descriptors := p.resident(), p.descriptors()
 	p.openIdle(count)
 	assert.LessOrEqual(t, p.descriptors()-descriptors, 2*count+2*maxIdlePipes, "two sockets each, and no pipes")
-	if !raceDetector() { // whose own memory is several times the program's
+	if !raceDetector() { // the race detector's memory is several times the program's
 		assert.Less(t, (p.resident()-memory)/count, int64(12<<10))
 	}
 }
@@ -200,8 +200,8 @@ func raceDetector() bool {
 	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// BenchmarkMemory prints what one of 10,000 connections costs the agent's process, or of
-// as many as the limit of descriptors allows.
+// BenchmarkMemory prints the memory of one connection in the agent's process. The
+// benchmark opens 10,000 connections, or as many as the limit of descriptors allows.
 func BenchmarkMemory(b *testing.B) {
 	var limit syscall.Rlimit
 	require.NoError(b, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))

@@ -35,7 +35,8 @@ func newRoute(addr netip.Addr) *route {
 type relay struct {
 	client, backend end
 	route           *route
-	// running counts the directions that have not ended. over is called after the last.
+	// running counts the directions that have not ended. over is called after the last
+	// one has ended.
 	running atomic.Int32
 	over    func(*relay)
 }
@@ -79,7 +80,7 @@ func reset(conn *net.TCPConn) {
 // end is one of the two connections of a relay.
 type end struct {
 	*net.TCPConn
-	// finished: this side has sent its end of file.
+	// finished reports that this side has sent its end of file.
 	finished atomic.Bool
 }
 
@@ -89,9 +90,9 @@ func (e *end) finish() {
 	_ = e.CloseWrite()
 }
 
-// failed reports whether an end of file was a reset. The kernel tells one caller of a
-// reset. If that is a writer, the reader gets an end of file. The connection is closed
-// then, although this side has not finished.
+// failed reports whether an end of file was in fact a reset. The kernel reports a
+// reset to one caller only. If that caller is a writer, the reader gets an end of
+// file. Such a connection is closed, although this side has not finished.
 func (e *end) failed() bool {
 	closed := false
 	conn, err := e.SyscallConn()

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The client may go on after the application's end of file.
+// The client may send more after the application's end of file.
 func TestApplicationsHalfCloseReachesTheClient(t *testing.T) {
 	received := make(chan string, 1)
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
@@ -74,7 +74,7 @@ func TestSlowReceiverHoldsTheSenderBack(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestEitherAddressFamilyReachesTheOther(t *testing.T) {
+func TestForwarderConnectsIPv4AndIPv6(t *testing.T) {
 	for name, c := range map[string]struct{ listen, target string }{
 		"v4 to v6": {"127.0.0.1", "::1"},
 		"v6 to v4": {"::1", holder},
@@ -115,7 +115,7 @@ func TestConnectionIsRelayedWithoutSplice(t *testing.T) {
 }
 
 // A pipe with the data of one connection must not be used for another.
-func TestBrokenConnectionLeavesNoDataBehind(t *testing.T) {
+func TestBrokenConnectionLeavesNoDataForTheNext(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		_, _ = io.ReadFull(conn, make([]byte, 1))
 		reset(conn)
@@ -125,7 +125,7 @@ func TestBrokenConnectionLeavesNoDataBehind(t *testing.T) {
 	data := make([]byte, 1<<20)
 	for range 50 {
 		conn := connect(t, port)
-		// The kernel tells of the reset once: at the writing, or at the reading.
+		// The kernel reports the reset once: to the write, or to the read.
 		_, err := conn.Write(data)
 		if err == nil {
 			_, err = io.ReadAll(conn)

@@ -85,9 +85,9 @@ func (s *session) stopListening() {
 	}
 }
 
-// linger accepts for the delay, and then lets the last connections end. The accept
-// loops run until the listeners are closed. So the kernel's queue, whose connections
-// the kernel would reset then, is empty unless all places are taken.
+// linger accepts for the delay, and then lets the last connections end. When the
+// listeners are closed, the kernel resets the connections in its queue. But the
+// accept loops run until then, so the queue is empty unless all places are taken.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -102,8 +102,8 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 	return s.left
 }
 
-// acceptPause is the pause after an error of accept on an open listener. The
-// usual cause is a lack of descriptors, and a second frees some.
+// acceptPause is the pause after an error of accept on an open listener. The usual
+// cause is a lack of descriptors, of which some become free within a second.
 const acceptPause = time.Second
 
 // accept takes connections while there is a free place. Other connections wait in
@@ -168,14 +168,14 @@ func (s *session) serve(client *net.TCPConn, port int) {
 	r := &relay{route: route, over: s.over}
 	r.client.TCPConn, r.backend.TCPConn = client, backend
 	s.relays.add(r)
-	// A cut that came before has missed the relay.
+	// A cut before this relay was added has missed it.
 	if s.ctx.Err() != nil || route.ctx.Err() != nil {
 		r.cut()
 	}
 	r.start()
 }
 
-// over takes the place of a relay back.
+// over frees the place of a relay.
 func (s *session) over(r *relay) {
 	s.relays.remove(r)
 	s.open.Add(-1)
@@ -186,7 +186,7 @@ func (s *session) over(r *relay) {
 // After a refused connection, one of the waiting connections dials again after firstRetry,
 // and then after twice as long each time up to maxRetry. A new application needs
 // milliseconds to many seconds until it listens. So no connection waits more than maxRetry
-// longer than necessary, and all of them dial a port at most 20 times a second.
+// longer than necessary, and all connections together dial a port about 20 times a second.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = 50 * time.Millisecond

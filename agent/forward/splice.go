@@ -76,7 +76,8 @@ type mover struct {
 	err    error
 }
 
-// fill moves the data that has arrived into a pipe, and takes a pipe only for data.
+// fill moves the arrived data into a pipe. If no data has arrived, fill gives the
+// pipe back.
 func (m *mover) fill(from uintptr) bool {
 	if m.pipe == nil {
 		if m.pipe, m.err = pipes.take(); m.err != nil {
@@ -118,8 +119,8 @@ const (
 	// pipeSize is four times the kernel's default. A pipe has a place for each packet, and
 	// one of this size takes 64 packets. The kernel lets a user have 256 such pipes.
 	pipeSize = 256 << 10
-	// maxIdlePipes bounds the pipes that wait for data. More are in use only while
-	// receivers are slow.
+	// maxIdlePipes bounds the pipes that wait for data. More pipes are in use only
+	// while receivers are slow.
 	maxIdlePipes = 16
 )
 

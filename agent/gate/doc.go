@@ -3,8 +3,8 @@
 
 // Package gate is the contract between an agent and the shims of its pod: the [Grant],
 // the [Report], and the messages between the two. agent/desk is the agent's end, and
-// agent/shim the other one. The stand-ins of agent/standin speak the contract for a pod
-// without shims.
+// agent/shim is the other end. The stand-ins of agent/standin keep the contract for a
+// pod without shims.
 //
 // # What it guarantees
 //
@@ -21,6 +21,6 @@
 //
 // # What it does not guarantee
 //
-// The contract proves nothing about its sender. The kernel names the peer of a
-// connection to agent/desk.
+// A message does not prove its sender. So agent/desk relies on the kernel, which
+// names the peer of a connection.
 package gate

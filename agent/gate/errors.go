@@ -5,7 +5,8 @@ package gate
 
 import "errors"
 
-// Errors of orders to a shim. An order that returns one had no effect.
+// Errors of orders to a shim. An order that returns one of them had no effect,
+// except with ErrNotRun.
 var (
 	// ErrUnknown means that there is no such shim, or that it is dead.
 	ErrUnknown = errors.New("unknown shim")
@@ -18,11 +19,12 @@ var (
 	// ErrUnproven means that an earlier shim of the container was granted that
 	// hold, and that nothing proves that shim dead.
 	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
-	// ErrNotNoted means that the ledger cannot be written, because the disk is
-	// full or read-only. The grant was not sent.
+	// ErrNotNoted means that the grant was not sent. Usually its note cannot be
+	// written, because the disk is full or read-only. The gate "pod" also returns
+	// ErrNotNoted if no container may start now.
 	ErrNotNoted = errors.New("the grant could not be noted")
-	// ErrNotRunning means that the shim has no child, or an ending one, beside
-	// which a command could run.
+	// ErrNotRunning means that no command can run, because the shim has no child,
+	// or a child that is ending or frozen.
 	ErrNotRunning = errors.New("the application does not run")
 	// ErrNotRun means that the command could not be started, or that its exit code
 	// is unknown.

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ShimID names one shim process: a random number that the shim draws at its start.
+// ShimID names one shim process: a random string that the shim draws at its start.
 type ShimID string
 
 // Grant is the permission to run the child. A grant exists only on the live
@@ -17,7 +17,8 @@ type ShimID string
 type Grant struct {
 	// Hold names the hold of the slots that this grant is made from.
 	Hold string `json:"hold"`
-	// Slots and their fencing tokens, in the order of acquisition.
+	// Slots are the slots of the hold with their fencing tokens, in the order of
+	// acquisition.
 	Slots []SlotToken `json:"slots"`
 	// Deadline is the CLOCK_BOOTTIME instant (since boot) at which the child
 	// must be dead.
@@ -29,20 +30,21 @@ type Grant struct {
 	// gets SIGKILL.
 	Drain time.Duration `json:"drain"`
 	Kill  time.Duration `json:"kill"`
-	// PodIP is the pod's address, which hooks ask by default.
+	// PodIP is the pod's address, to which the hooks connect by default.
 	PodIP string `json:"podIP,omitempty"`
-	// Leap is the leap of the Report that this grant answers. Every renewal behind the
-	// deadline was sent after that Report had arrived. Zero answers none.
+	// Leap is the Leap of the Report that this grant answers; zero means none. Every
+	// renewal from which the deadline counts was sent after this Report had arrived.
 	Leap int `json:"leap,omitempty"`
-	// Delay bounds the time for which a kubelet's stop signal waits, so that the pod leaves
-	// its Services before the child stops. A grant without a delay ends the wait.
+	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In
+	// that time the pod can leave its Services before the child stops. A later grant
+	// without a delay ends that wait.
 	Delay time.Duration `json:"delay,omitempty"`
 }
 
 // DrainAt returns the instant at which the child gets its stop signal.
 func (g *Grant) DrainAt() time.Duration { return g.Deadline - g.Kill - g.Drain }
 
-// KillAt returns the instant at which everything gets SIGKILL.
+// KillAt returns the instant at which all descendants of the shim get SIGKILL.
 func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
 
 // LastResort returns the instant at which the shim ends itself. Two fifths of Kill
@@ -92,12 +94,12 @@ type Report struct {
 	Shim      ShimID
 	Container string
 	Phase     Phase
-	// Hold is the hold whose child the shim has (Running, Draining). For Waiting and
-	// Ended that is the last hold that the shim knows to be over. Nothing lives under
-	// that hold, and this shim starts nothing under it any more, even if a grant is
-	// still on its way. A hold that was granted to a Waiting shim is therefore over
-	// only when the shim names it here, which a Drain brings about. Hold is empty if
-	// there never was one.
+	// Hold is the hold of the shim's child while Phase is Running or Draining.
+	// Otherwise Hold is the last hold that is over for this shim. Nothing lives under
+	// that hold, and the shim starts nothing under it any more, even if a grant is
+	// still on its way. So a hold that was granted to a Waiting shim is over only
+	// once the shim names it here. A Drain makes the shim do so. Hold is empty before
+	// the first hold.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. A new agent process
 	// resumes the hold from them.
@@ -110,8 +112,8 @@ type Report struct {
 	// Starting reports that the child's postStart hook has not ended. Until then no
 	// probe counts.
 	Starting bool
-	// Stopping reports that the kubelet has sent a stop signal, which the shim has held
-	// back for the delay of its grant, or still does.
+	// Stopping reports that the kubelet has sent a stop signal. The shim holds that
+	// signal back, or has held it back, for the Delay of the grant.
 	Stopping bool
 	// Trouble is the last failure of this shim.
 	Trouble Trouble
@@ -126,16 +128,16 @@ type Report struct {
 	Connected bool
 	// Dead reports that the shim's pidfd became readable. The shim was PID 1 of its
 	// namespace, so everything in the namespace is dead. In tests the shim may not be
-	// PID 1, but then had nothing alive. No Report follows this one, whose Phase and
-	// Hold come from the shim's last message.
+	// PID 1. Then Dead also means that its last message proved that nothing lives.
+	// Phase and Hold come from the shim's last message. No Report follows this one.
 	Dead bool
 	// Silent reports that heartbeats stopped although the connection is up. The shim is
 	// frozen or starved.
 	Silent bool
-	// Unproven is a hold that another shim of the container was granted, while that
-	// shim is not proven dead. Unproven names that hold, or is Unreadable. A grant
-	// under another hold needs no such proof, because the agent acquired that hold by
-	// the rules of package lease.
+	// Unproven is the hold that another shim of the container was granted, while that
+	// shim is not proven dead. If the note of that hold cannot be read, it is
+	// Unreadable. A grant under another hold needs no such proof, because the agent
+	// acquired that hold by the rules of package lease.
 	Unproven string
 }
 
@@ -145,7 +147,7 @@ const Unreadable = "unreadable"
 
 // Trouble is a failure that the agent reports to people by an Event on the pod.
 type Trouble struct {
-	// Serial tells two of one shim apart; zero if there was none.
+	// Serial numbers the failures of one shim; zero means none.
 	Serial  int    `json:"serial"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
@@ -161,14 +163,14 @@ const (
 
 // Result is the outcome of a command that was run beside the child.
 type Result struct {
-	// Code is its exit code, 128+n after a signal.
+	// Code is the command's exit code, 128+n after a signal.
 	Code int
-	// Output is the beginning of the command's output, on both its outputs.
+	// Output is the beginning of the command's standard output and standard error.
 	Output []byte
 	// TimedOut reports that the shim killed the command because its time was up.
 	TimedOut bool
 }
 
-// LockName is the file in the shared directory that is locked by the one agent
-// process that acts for the pod.
+// LockName names a file in the shared directory. The one agent process that acts
+// for the pod holds the flock on it.
 const LockName = "agent.lock"

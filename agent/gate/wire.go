@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// BeatEvery is the period in which a shim repeats its state. Half of the least margin
-// (2 s) lets the next beat make up for a lost one within that margin.
+// BeatEvery is the period in which a shim repeats its state: half of the least margin
+// (2 s). So the next beat makes up for a lost one within that margin.
 const BeatEvery = time.Second
 
-// MaxMessage bounds a message: a hundred slots of the longest name (253 bytes)
-// with their tokens, and half as much again.
+// MaxMessage bounds a message: a hundred slots of the longest name (253 bytes) with
+// their fencing tokens, and half as much again.
 const MaxMessage = 48 << 10
 
 // MostOutput bounds the kept output of a command, as the kubelet bounds a probe's.
 const MostOutput = 10 << 10
 
-// Longest bounds a duration in a message, so that no sum with one can overflow: a
-// pod's grace is far below a year.
+// Longest bounds each duration in a message, so that no sum of durations overflows.
+// A pod's grace is far below a year.
 const Longest = 365 * 24 * time.Hour
 
-// Message is what a shim sends: its state, or an answer.
+// Message is a message of a shim: its state, or the answer to a Run.
 type Message struct {
 	*State
 	Ran *Outcome `json:"ran,omitempty"`
@@ -154,7 +154,7 @@ func DecodeOrder(b []byte) (Order, error) {
 	return o, nil
 }
 
-// Check refuses an order that names no command, or no time for one.
+// Check refuses an order without an id, without a command, or without a timeout.
 func (r *Run) Check() error {
 	if r.ID == "" || len(r.ID) > 64 || len(r.Command) == 0 || r.Timeout <= 0 || r.Timeout > Longest {
 		return fmt.Errorf("%w: run %d words in %v", ErrMessage, len(r.Command), r.Timeout)

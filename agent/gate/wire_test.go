@@ -17,7 +17,7 @@ const goodState = `{"shim":"s","container":"app","bootID":"b","pid1":true,"phase
 
 const goodAnswer = `{"ran":{"id":"r","code":1,"output":"b3V0"}}`
 
-func TestDecoderRefusesMessagesThatNoEndSends(t *testing.T) {
+func TestDecoderRefusesMalformedMessages(t *testing.T) {
 	t.Parallel()
 	_, _, err := DecodeMessage([]byte(goodState))
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestDecoderRefusesMessagesThatNoEndSends(t *testing.T) {
 	}
 }
 
-func FuzzDecodeMessage(f *testing.F) {
+func FuzzDecodedMessageSurvivesARoundTrip(f *testing.F) {
 	f.Add([]byte(goodState))
 	f.Add([]byte(goodAnswer))
 	f.Add([]byte(`{"shim":"s","container":"app","phase":"waiting"}`))
@@ -85,7 +85,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	})
 }
 
-func FuzzDecodeOrder(f *testing.F) {
+func FuzzDecodedOrderStaysWithinBounds(f *testing.F) {
 	f.Add([]byte(`{"grant":{"hold":"h","bootID":"b","deadline":9223372036854775807,"drain":1,"kill":1}}`))
 	f.Add([]byte(`{"drain":{"hold":"h","reason":"r","grace":1,"end":true}}`))
 	f.Add([]byte(`{"run":{"id":"r","command":["true"],"timeout":1}}`))

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Alarm rings at an instant of CLOCK_BOOTTIME: Go's timers stop in suspend.
+// Alarm rings at an instant of CLOCK_BOOTTIME, because Go's own timers stop in
+// suspend.
 type Alarm struct {
 	file *os.File
 	fd   int
@@ -28,8 +29,9 @@ func NewAlarm() (*Alarm, error) {
 	return &Alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
 }
 
-// Run passes the timer's expirations on to C until Close. The reader of C looks at
-// the clock: a ring may be late or left over from an earlier setting, never missing.
+// Run passes the timer's expirations on to C until Close. The reader of C has to
+// look at the clock, because a ring may be late or come from an earlier Set. No ring
+// is ever missing.
 func (a *Alarm) Run() {
 	var expirations [8]byte
 	for {

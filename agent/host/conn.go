@@ -55,8 +55,8 @@ func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
 	if errors.Is(err, unix.ECONNRESET) {
-		// The other end is gone and had not read all that was sent to it. The kernel
-		// reports that once, before it returns the last messages.
+		// The other end is gone, and has not read all messages that were sent to it.
+		// The kernel reports that once, before it returns the last messages.
 		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
 	}
 	if err != nil {
@@ -104,7 +104,7 @@ func firstFile(oob []byte) *os.File {
 				unix.Close(fd)
 				continue
 			}
-			// Non-blocking, so that the runtime's poller takes it.
+			// Non-blocking, so that the Go runtime's poller takes it.
 			_ = unix.SetNonblock(fd, true)
 			first = os.NewFile(uintptr(fd), "pidfd")
 		}

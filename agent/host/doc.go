@@ -2,19 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package host has the calls of the agent and the shim to the kernel beneath them: clocks
-// and timers, locks, sockets, processes and signals. The package knows no slot, no grant
+// and timers, flocks, sockets, processes and signals. The package knows no slot, no grant
 // and no child: agent/desk, agent/shim and agent/standin decide.
 //
 // # What it guarantees
 //
-// A function returns what the kernel said. No function waits for another process,
-// but for those that are documented to wait ([Lock], [Flock], [Fork]).
+// A function returns the kernel's answer. A function waits for another process only
+// if its comment says so ([Lock], [Flock], [Fork], [AwaitDeath]).
 //
 // # Clock
 //
 // [Now] is CLOCK_BOOTTIME, and an [Alarm] rings by that clock: both go on in suspend,
-// where the timers of the Go runtime stop. [Leaps] compares the wall clock with it,
-// and decides nothing else by the wall clock.
+// where the timers of the Go runtime stop. [Leaps] only compares the wall clock with
+// that clock.
 //
 // # What it does not guarantee
 //

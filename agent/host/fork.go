@@ -24,15 +24,15 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 	return pid, err
 }
 
-// heapLimit is far above what a shim ever has, and below the gigabyte from which
-// on the Go runtime gives its own tables huge pages.
+// heapLimit is far above the heap of any shim, and below one gigabyte. From one
+// gigabyte on, the Go runtime gives its own tables huge pages.
 const heapLimit = 256 << 20
 
-// uncollected calls f while nothing collects garbage, nor begins to. Without the
-// limit, a last collection treats the heap as endless: the first page of each table
-// then gets two megabytes. The limit stays after f. A collection reads first the
-// percentage and then the limit, and a limit that f's end lifts between the two reads
-// limits nothing.
+// uncollected calls f while no garbage collection runs or begins. Without the limit,
+// the last collection before f takes the heap for endless: the first page of each
+// table then gets two megabytes. The limit stays after f, because a collection reads
+// the percentage first and the limit second. A collection could miss a limit that is
+// lifted between the two reads.
 func uncollected(f func()) {
 	debug.SetMemoryLimit(heapLimit)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

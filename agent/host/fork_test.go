@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A shim of two megabytes had four after some starts of its child.
+// Without the memory limit, a shim of two megabytes had four after some starts of
+// its child.
 func TestForksUseNoHugePages(t *testing.T) {
 	// The flag hg means that huge pages are advised for the mapping, even if this
 	// kernel has none.

@@ -22,10 +22,11 @@ const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
 //
-// A machine that is paused cannot see that: all of its own clocks stand still. The
+// A machine cannot see its own pause, because all of its clocks stand still. The
 // wall clock alone is set right afterwards, by the hypervisor or by a time server.
 // A clock that was set for another reason looks the same. Slewing changes both
-// clocks alike and is no leap; nor is suspend, in which both go on.
+// clocks alike, so it is no leap. Suspend is no leap either, because both clocks go
+// on.
 type Leaps struct {
 	// C delivers a value after the wall clock was set.
 	C         chan struct{}

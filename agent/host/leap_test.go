@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestStepsBelowTheBoundAreNoLeaps(t *testing.T) {
+func TestLeaptReportsOnlyStepsAboveTheBound(t *testing.T) {
 	for name, c := range map[string]struct {
 		steps []time.Duration
 		leapt bool
@@ -42,8 +42,8 @@ func TestStepsBelowTheBoundAreNoLeaps(t *testing.T) {
 	}
 }
 
-// The kernel itself tells with which flags a timer was set: it is absolute (1),
-// and cancelled when the clock is set (2).
+// The kernel shows the flags of a timer: absolute (1), and cancelled when the clock
+// is set (2).
 func TestLeapTimerIsCancelledWhenClockIsSet(t *testing.T) {
 	l := NewLeaps()
 	defer l.Close()
@@ -80,7 +80,7 @@ func TestWatchReportsOnlyLeaps(t *testing.T) {
 	var ahead atomic.Int64
 	l := LeapsOf(Now, func() time.Duration { return Wall() + time.Duration(ahead.Load()) })
 	leapt := l.Watch(t.Context())
-	l.C <- struct{}{} // set by nothing
+	l.C <- struct{}{} // the clock was not set
 	ahead.Store(int64(time.Minute))
 	l.C <- struct{}{}
 	<-leapt

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock makes this process the only agent of its pod: it waits until no other one
-// has the file locked. The lock ends with the process.
+// Lock makes this process the only acting agent of its pod. Lock waits until no
+// other process holds the flock on the file. The flock ends with the process.
 func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -29,8 +29,8 @@ func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) 
 	select {
 	case err = <-locked:
 	case <-ctx.Done():
-		// The kernel's wait cannot be cancelled. When the wait ends, the lock is given
-		// up at once.
+		// The kernel's wait cannot be cancelled. When the wait ends, the goroutine
+		// gives up the flock at once.
 		go func() { _, _ = <-locked, f.Close() }()
 		return nil, context.Cause(ctx)
 	}
@@ -41,7 +41,8 @@ func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) 
 	return f, nil
 }
 
-// Flock waits for an exclusive lock on an open file, whatever signals come.
+// Flock waits for an exclusive flock on an open file, even if signals interrupt the
+// wait.
 func Flock(fd int) error {
 	for {
 		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {

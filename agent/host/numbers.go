@@ -9,18 +9,18 @@ import (
 	"syscall"
 )
 
-// A pid file on a volume outlives its writer. PostgreSQL, like others, does not start
-// while a process of that number and of its user lives, other than itself and its
-// parent. Without a shim, the container's first process always has the same number, and
-// finds only itself. The shim's child might find a thread of the shim, because the
-// kernel accepts its number as that of a process. So the numbers of threads and of
-// children are kept apart, in every container alike: first all threads, then a gap,
-// then children.
+// A pid file on a volume outlives its writer. PostgreSQL and other programs do not
+// start while an unrelated process of that number and of the same user lives. Without a
+// shim, the container's first process always has the same number, and finds only
+// itself. The shim's child might find a thread of the shim, because the kernel accepts
+// its number as that of a process. So the numbers of threads and of children are kept
+// apart, in every container alike: first all threads, then a gap, then children.
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
-	// gap is wider than the few numbers that one container's threads begin
-	// later than another's: the runtime that starts a container takes some.
+	// gap is wider than the differences between containers. A container's threads
+	// begin at a later number if the container runtime has used some numbers
+	// before.
 	gap = 32
 )
 
@@ -32,7 +32,8 @@ func SpreadNumbers() {
 	release := make(chan struct{})
 	for range threads {
 		given.Go(func() {
-			// A locked goroutine has a thread to itself; given back, it idles.
+			// A locked goroutine has a thread to itself. After the unlock, that
+			// thread idles.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			ready.Done()
@@ -41,8 +42,8 @@ func SpreadNumbers() {
 	}
 	ready.Wait()
 	close(release)
-	// The runtime reuses idle threads for what follows, but no thread that is still
-	// held.
+	// The Go runtime reuses only idle threads, so the next lines wait until no
+	// goroutine holds one.
 	given.Wait()
 	for range gap {
 		// Each fork uses up one process id, and ends because its exec finds no file. A fork

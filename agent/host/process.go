@@ -28,7 +28,8 @@ type Process struct {
 // program may wait for processes.
 func Reap() (pid int, status unix.WaitStatus, none bool) {
 	for {
-		// __WALL includes processes that a clone with another signal made.
+		// __WALL includes processes whose clone(2) asked for another signal than
+		// SIGCHLD at their end.
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WALL, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):

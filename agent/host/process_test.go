@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestProcessesAreReadWhateverTheirNames(t *testing.T) {
+func TestParseStatAcceptsAnyProcessName(t *testing.T) {
 	t.Parallel()
 	for stat, want := range map[string]Process{
 		"12 (sh) S 1 12 12 0":          {PID: 12, Parent: 1},
@@ -42,7 +42,7 @@ func TestDescendantsAreFoundThroughEveryGeneration(t *testing.T) {
 	assert.ElementsMatch(t, []int{3, 4, 5, 20, 21, 20}, pids)
 }
 
-func FuzzParseStat(f *testing.F) {
+func FuzzParseStatNeverPanics(f *testing.F) {
 	f.Add([]byte("15 (x\n16 (y) S 3) D 13 13 0"))
 	f.Fuzz(func(_ *testing.T, stat []byte) { ParseStat(stat) })
 }

@@ -10,9 +10,9 @@ import (
 	"os"
 )
 
-// Socket binds beside the path, and moves the socket there once it listens. So a stale
-// socket is replaced at once, and no caller meets one that refuses. Gated
-// containers run as any user; mode says who may connect.
+// Socket listens at a second path, and then moves the socket to the given path. So a
+// stale socket is replaced at once, and no caller finds a socket that refuses. Gated
+// containers may run as any user, so mode decides which users may connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -22,7 +22,8 @@ func FindTerminal() Terminal {
 		return Terminal{FD: -1}
 	}
 	for fd := range 3 {
-		// The session that the terminal controls: ours, or an error.
+		// The kernel returns the session that the terminal controls: this process's
+		// own, or an error.
 		if sid, err := unix.IoctlGetInt(fd, unix.TIOCGSID); err == nil && sid == own {
 			return Terminal{FD: fd}
 		}

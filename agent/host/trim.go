@@ -15,7 +15,8 @@ const trimEvery = time.Minute
 
 // Trim gives back, until ctx ends, the memory that busy moments have left. An agent and
 // a shim mostly wait, next to somebody else's application. Trim does nothing during a
-// fork: a collection would wait for a fork that hangs, and all else for the collection.
+// fork: a collection would wait for a fork that hangs, and the whole process for the
+// collection.
 func Trim(ctx context.Context) {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()

@@ -71,7 +71,7 @@ func openDir(dir string) error {
 	return nil
 }
 
-// alone runs f while no other process runs it for this directory.
+// alone runs f while no other process runs f for this directory.
 func alone(dir string, f func() error) error {
 	lock, err := os.Open(dir)
 	if err != nil {

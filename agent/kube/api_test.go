@@ -16,8 +16,8 @@ import (
 )
 
 // realAPI returns a client of a real API server; all other tests use a fake one.
-// The namespace must have a Lease called "client" without a holder. The token
-// must belong to an account with the agent's rights on that Lease:
+// The namespace must have a Lease called "client" without a holder. The token must
+// be that of a service account with the agent's rights on that Lease:
 //
 //	METAPARTICLE_API=https://HOST:PORT METAPARTICLE_API_NAMESPACE=… \
 //	METAPARTICLE_API_TOKEN=FILE METAPARTICLE_API_CA=FILE go test ./agent/kube -run Real
@@ -39,7 +39,7 @@ func realAPI(t *testing.T) (*Client, Config) {
 	return client, config
 }
 
-func TestRealLeaseIsComparedAndSwapped(t *testing.T) {
+func TestRealUpdateComparesUIDAndVersion(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestRealLeaseIsComparedAndSwapped(t *testing.T) {
 	require.ErrorIs(t, err, ErrForbidden, "the account has no right to read this Lease")
 }
 
-func TestRealWatchResumes(t *testing.T) {
+func TestRealWatchResumesFromAVersion(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -76,7 +76,8 @@ func TestRealWatchResumes(t *testing.T) {
 	first, err = client.UpdateLease(t.Context(), first)
 	require.NoError(t, err)
 
-	// A watch from before the write reports that write, and then the next one.
+	// A watch from the version before the write reports that write, and then the
+	// next one.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var seen []string

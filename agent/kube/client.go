@@ -155,8 +155,9 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 }
 
 // send sends the request and returns a successful answer, whose body the caller
-// closes. After a 401, send reads the token again. If the token has changed, send
-// repeats the request: the unauthenticated one did nothing.
+// closes. After a 401, send reads the service account token again. If the token has
+// changed, send repeats the request, because the unauthenticated request changed
+// nothing.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	bearer, err := c.token.get(time.Now())
 	if err != nil {

@@ -38,7 +38,7 @@ func TestGetIsConsistentAndAuthenticated(t *testing.T) {
 	assert.Equal(t, "HTTP/1.1", seen.Proto)
 }
 
-func TestGetRefusesAnotherObject(t *testing.T) {
+func TestGetRefusesAnotherLease(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).GetLease(t.Context(), "other")
 	assert.ErrorIs(t, err, ErrMalformed)
 }
@@ -77,13 +77,13 @@ func TestUpdateWithoutUIDOrVersionIsNotSent(t *testing.T) {
 	assert.Zero(t, requests.Load())
 }
 
-func TestUnstoredUpdateIsAnError(t *testing.T) {
+func TestUpdateThatIsNotStoredReturnsAnError(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrUnchanged)
 	assert.True(t, Refused(err))
 }
 
-func TestAnswerWithAnotherObjectProvesNothing(t *testing.T) {
+func TestAnswerWithAnotherLeaseProvesNothing(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)
@@ -223,7 +223,7 @@ func TestOversizedAnswerIsRefused(t *testing.T) {
 	assert.ErrorIs(t, err, ErrTooLarge)
 }
 
-func TestRotatedTokenIsUsedAfterA401(t *testing.T) {
+func TestRotatedServiceAccountTokenIsUsedAfter401(t *testing.T) {
 	var requests atomic.Int32
 	s := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
@@ -244,7 +244,7 @@ func TestRotatedTokenIsUsedAfterA401(t *testing.T) {
 	assert.EqualValues(t, 3, requests.Load())
 }
 
-func TestTokenIsReadOnceAMinute(t *testing.T) {
+func TestServiceAccountTokenIsReadOnceAMinute(t *testing.T) {
 	file := t.TempDir() + "/token"
 	now := time.Now()
 	k := token{file: file}
@@ -319,7 +319,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "protocol version")
 }
 
-func TestPodStatusIsPatchedStrategically(t *testing.T) {
+func TestPodStatusPatchIsAStrategicMerge(t *testing.T) {
 	patch := `{"status":{"conditions":[{"type":"metaparticle.io/ready","status":"True"}]}}`
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -347,7 +347,7 @@ func TestPodStatusIsPatchedStrategically(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestGraceLeftIsByTheServersClock(t *testing.T) {
+func TestGraceLeftIsMeasuredByTheServersClock(t *testing.T) {
 	for name, c := range map[string]struct {
 		date, deletion string
 		want           time.Duration
@@ -390,7 +390,7 @@ func TestEventRefersToThePod(t *testing.T) {
 	}))
 }
 
-func TestNewRequiresNamespaceAndAddress(t *testing.T) {
+func TestNewClientRequiresNamespaceAndAddress(t *testing.T) {
 	_, err := New(Config{Host: "h", Port: "1"})
 	require.Error(t, err)
 	_, err = New(Config{Namespace: "n", Port: "1"})
@@ -400,7 +400,7 @@ func TestNewRequiresNamespaceAndAddress(t *testing.T) {
 	assert.Equal(t, "https://[fd00::1]:443", client.base)
 }
 
-func TestTextIsCutBetweenCharacters(t *testing.T) {
+func TestLongTextIsCutBetweenCharacters(t *testing.T) {
 	assert.Equal(t, "aä", cut("aäö", 4))
 	assert.Equal(t, "aäö", cut("aäö", 5))
 }

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// tokenAge is the age at which a token's file is read again. The kubelet replaces the
-// token at four fifths of its life, which is at least ten minutes.
+// tokenAge is the age at which the client reads the service account token again. The
+// kubelet replaces that token at four fifths of its life, which is at least ten
+// minutes.
 const tokenAge = time.Minute
 
 // token is the service account's token. The client reads its file again because
@@ -27,7 +28,7 @@ type token struct {
 	readAt time.Time
 }
 
-// get returns the token, from memory while it is fresh.
+// get returns the service account token, from memory while it is fresh.
 func (t *token) get(now time.Time) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

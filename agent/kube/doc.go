@@ -11,18 +11,19 @@
 // # Guarantees
 //
 // A write of a Lease replaces only the object that was read. The package never
-// sends a PUT without uid and resourceVersion, for which the API server would
-// create a missing object and compare nothing. An answer counts only if this
-// request stored the object ([ErrUnchanged] otherwise). Fields of a Lease that
-// this package does not know are written back unchanged. The package never
-// repeats a request, except once after a 401 if the token has been rotated: a
-// request answered with 401 changed nothing. There is no client-side rate limit,
+// sends a PUT without uid and resourceVersion, because the API server would then
+// create a missing object, or compare nothing. The answer to a write counts only if
+// this request stored the object ([ErrUnchanged] otherwise). Fields of a Lease that
+// this package does not know are written back unchanged. The package never repeats
+// a request, except once after a 401 if the service account token has been rotated:
+// a request answered with 401 changed nothing. There is no client-side rate limit,
 // and no request waits for another one.
 //
 // # Clocks
 //
 // The package compares no clocks. The client reads only its own process's clock,
-// to age its copy of the token. AcquireTime and RenewTime pass through unread.
+// for the age of its copy of the service account token. AcquireTime and RenewTime
+// pass through uncompared.
 //
 // # What is not guaranteed
 //

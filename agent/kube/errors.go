@@ -23,7 +23,7 @@ var (
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
 
-	// ErrNoUID refuses to send a PUT that would compare nothing.
+	// ErrNoUID means that the client did not send a PUT that would compare nothing.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
 	// ErrUnchanged means that the API server answered 200 and stored nothing,
 	// because every byte was equal.
@@ -76,8 +76,8 @@ func (e *StatusError) Is(target error) bool {
 }
 
 // Refused reports whether err proves that the request changed nothing. Any other
-// error of a write leaves that open. The answer may have been lost after the
-// write was stored. The API server also answers 5xx when it stops waiting for
+// error of a write leaves that open, because the answer may have been lost after
+// the write was stored. The API server also answers 5xx when it stops waiting for
 // etcd.
 func Refused(err error) bool {
 	if status, ok := errors.AsType[*StatusError](err); ok {

@@ -46,7 +46,7 @@ func parse(t *testing.T, text string) *Lease {
 	return lease
 }
 
-func TestLeaseIsReadByItsFields(t *testing.T) {
+func TestDecodedLeaseHasItsFields(t *testing.T) {
 	lease := parse(t, foreign)
 	assert.Equal(t, "biller", lease.Name)
 	assert.Equal(t, "shop", lease.Namespace)
@@ -100,7 +100,7 @@ func TestZeroFieldsOfALeaseAreOmitted(t *testing.T) {
 	}
 }
 
-func TestLeaseWithoutAnOriginalIsEncodedCompletely(t *testing.T) {
+func TestLeaseThatWasNeverReadIsEncodedCompletely(t *testing.T) {
 	written, err := json.Marshal(&Lease{
 		Name: "n", Namespace: "ns", UID: "u", ResourceVersion: "1", Holder: "h", DurationSeconds: 30,
 		RenewTime: time.Unix(1, 0),
@@ -112,7 +112,7 @@ func TestLeaseWithoutAnOriginalIsEncodedCompletely(t *testing.T) {
 			"renewTime":"1970-01-01T00:00:01.000000Z"}}`, string(written))
 }
 
-func TestChangesOfACloneLeaveTheOriginal(t *testing.T) {
+func TestChangeOfACloneLeavesTheOriginalUnchanged(t *testing.T) {
 	lease := parse(t, foreign)
 	clone := lease.Clone()
 	clone.Annotations["other"], clone.Labels["app"], clone.Holder = "changed", "changed", "changed"
@@ -123,8 +123,8 @@ func TestChangesOfACloneLeaveTheOriginal(t *testing.T) {
 	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
 }
 
-// Clones share the object that they were read from, so encoding one must not
-// change it.
+// Clones share the JSON object that the Lease was read from, so encoding a clone
+// must not change that object.
 func TestClonesAreEncodedConcurrently(t *testing.T) {
 	lease := parse(t, foreign)
 	var writers sync.WaitGroup
@@ -181,9 +181,9 @@ func TestMalformedLeaseIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzLease checks that any decoded Lease can be encoded and decoded again
+// FuzzLeaseSurvivesARoundTrip checks that any decoded Lease can be encoded and decoded again
 // unchanged.
-func FuzzLease(f *testing.F) {
+func FuzzLeaseSurvivesARoundTrip(f *testing.F) {
 	f.Add([]byte(foreign))
 	f.Add([]byte(`{"metadata":{"name":"n","uid":"u","resourceVersion":"1"}}`))
 	f.Add([]byte(`{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":"0000-01-01T00:00:00Z"}}`))

@@ -23,9 +23,10 @@ type Pod struct {
 	// kubelet is stopping it.
 	Deleted bool
 	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock. The
-	// error is less than a second. GraceLeft is zero if the answer does not say.
+	// error is less than a second. GraceLeft is zero if the answer does not contain it.
 	GraceLeft time.Duration
-	// DeletionCost is what the pod costs a ReplicaSet to delete; empty for no annotation.
+	// DeletionCost is the value of the pod's annotation pod-deletion-cost; empty without
+	// it.
 	DeletionCost string
 }
 
@@ -65,7 +66,8 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 	}, nil
 }
 
-// ReadPod returns the pod, by a patch that is empty. The agent has no right to read it.
+// ReadPod returns the pod by an empty patch, because the agent has no right to read
+// pods.
 func (c *Client) ReadPod(ctx context.Context, pod string) (Pod, error) {
 	return c.PatchPodStatus(ctx, pod, []byte("{}"))
 }

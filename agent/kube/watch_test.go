@@ -97,7 +97,7 @@ func TestWatchEndsAtTheFirstFault(t *testing.T) {
 	}
 }
 
-func TestRefusedWatchMatchesItsError(t *testing.T) {
+func TestRefusedWatchReturnsTheErrorOfItsStatus(t *testing.T) {
 	for status, want := range map[int]error{410: ErrGone, 401: ErrUnauthorized, 403: ErrForbidden, 429: ErrTooManyRequests} {
 		err := serve(t, status, `{}`).WatchLease(t.Context(), "biller", "41", nil)
 		assert.ErrorIs(t, err, want)
@@ -162,9 +162,9 @@ func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 	assert.Equal(t, []string{"43", "44"}, seen)
 }
 
-// FuzzWatch checks that each event has a resourceVersion to resume from. A stream
-// without an event must return none.
-func FuzzWatch(f *testing.F) {
+// FuzzWatchEventsAreResumable checks that each event has a resourceVersion to resume from. Without
+// an event and without an error, the stream must have been empty.
+func FuzzWatchEventsAreResumable(f *testing.F) {
 	f.Add([]byte(frame(Added, "42") + bookmark + frame(Deleted, "51")))
 	f.Add([]byte(`{"type":"ERROR","object":{"code":410}}`))
 	f.Add([]byte("garbage\n" + frame(Modified, "1")))

@@ -8,8 +8,8 @@
 //
 // # The guarantee
 //
-// Of all programs that follow these rules, at most one holds a slot at any
-// instant. Its deadline passes a margin before any other may begin.
+// Of all programs that follow these rules, at most one holds a slot at any instant.
+// Its deadline passes a margin before any other program may begin.
 //
 //   - Every write replaces exactly the object that was read ([Record.UID] and
 //     [Record.Version]). If two agents read the same version, only one of their
@@ -29,16 +29,16 @@
 //
 // An instant is a [time.Duration] since boot, on a clock that continues while the
 // machine sleeps (CLOCK_BOOTTIME). The rules never compare instants of two
-// machines, only spans. The margin of [api.Budget] covers two clocks that are
-// each off by a twelfth, the most by which chronyd slews. Agents write wall clock
-// times into the Lease for people, and never read them back.
+// machines, only spans. The margin of [api.Budget] covers two clocks that are each
+// off by a twelfth, the most by which chronyd slews. Agents write wall clock times
+// into the Lease for people, and no rule compares these times with a clock.
 //
 // # What is not guaranteed
 //
 // The rules cannot stop a program that ignores them, such as an elector that
-// releases before its work has ended, or a person with kubectl. A write into the
-// Lease that is not a renewal only makes standbys wait longer. Package claim heeds what
-// a person writes: [Record.Paused] and [Record.Yield]. The package does
-// not know whether a child is dead. An agent needs proof of death before it
+// releases before its work has ended, or a person with kubectl. If another program
+// writes the Lease and keeps its holder, the standbys only wait longer. Package
+// claim heeds what a person writes: [Record.Paused] and [Record.Yield]. The package
+// does not know whether a child is dead. An agent needs proof of death before it
 // releases, or before it takes its own Lease back without waiting.
 package lease

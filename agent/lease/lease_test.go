@@ -109,7 +109,7 @@ func TestRenewTimeAlwaysDiffersInMicroseconds(t *testing.T) {
 	}
 }
 
-func TestTokenStaysTheAcquiringVersion(t *testing.T) {
+func TestTokenIsTheVersionOfTheAcquiringWrite(t *testing.T) {
 	h := held(t)
 	assert.Equal(t, "2", h.Token())
 	for _, version := range []string{"3", "4"} {
@@ -120,7 +120,7 @@ func TestTokenStaysTheAcquiringVersion(t *testing.T) {
 	}
 }
 
-func TestDeadlineCountsFromTheLastAnsweredSend(t *testing.T) {
+func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	h := held(t)
 	assert.Equal(t, at(105), h.RenewAt())
 	assert.Equal(t, at(115), h.DrainAt())
@@ -229,7 +229,7 @@ func TestLeaseThatNamesAnotherHoldIsLost(t *testing.T) {
 	}
 }
 
-func TestResumedDeadlineCountsFromTheFirstRenewal(t *testing.T) {
+func TestResumedHoldsDeadlineCountsFromItsFirstRenewal(t *testing.T) {
 	s := self(t, 30*time.Second)
 	r := held(t).Record()
 	next, err := s.Resume(r, "h1", "2", notes, wall.Add(time.Second))

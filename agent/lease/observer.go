@@ -27,11 +27,11 @@ type Observer struct {
 }
 
 // headStart is the divisor of the lease duration that gives the holder's head
-// start, one renewal period. After an outage, a standby waits for that time
-// before it takes over. An outage that kept this standby from reading may have
-// kept the holder from renewing. The previous holder, if it has proof of its
-// child's death, starts again first. A shorter outage cannot cost a holder its
-// hold.
+// start, one renewal period. After an outage, a standby waits for that time before
+// it takes over. An outage that kept this standby from reading may have kept the
+// holder from renewing. So the previous holder, if it has proof of its child's
+// death, starts again first. An outage shorter than the head start cannot cost a
+// holder its hold, so such an outage causes no head start.
 const headStart = 6
 
 // Record returns the record that was last seen. Record returns false if none was
@@ -78,9 +78,8 @@ func (o *Observer) see(now time.Duration, r Record) {
 	o.headStartGiven = false
 }
 
-// Gone notes that the Lease does not exist. Absence does not prove that the
-// holder has stopped. There is nothing to acquire, and the next Lease is a new
-// one.
+// Gone notes that the Lease does not exist. Absence does not prove that the holder
+// has stopped. The standby has nothing to acquire until a new Lease exists.
 func (o *Observer) Gone() { o.record = Record{} }
 
 // Blind notes that the watch broke. From here on, silence proves nothing.

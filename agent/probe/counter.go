@@ -5,8 +5,8 @@ package probe
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// counter counts equal results in a row. Like the kubelet's, its state changes
-// only when a threshold is reached.
+// counter counts equal results in a row. As in the kubelet, the state changes only
+// when a threshold is reached.
 type counter struct {
 	last Outcome
 	run  int

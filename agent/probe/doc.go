@@ -6,10 +6,10 @@
 //
 // # The guarantee
 //
-// A standby passes every probe: it is alive, and the pod's condition shows
-// without an Event that it does not serve. Once a child runs, the application
-// answers the kubelet's probes. Where possible, the agent redirects the kubelet
-// to the application, so that status, timeout and error stay as they were.
+// A standby passes every probe: it is alive, and the pod's condition shows without
+// an Event that it does not serve. Once a child runs, the application answers the
+// kubelet's probes. Where possible, the agent redirects the kubelet to the
+// application, so that status, timeout and error are the same as without a gate.
 // Otherwise the agent probes the application while the kubelet waits. Counting
 // begins anew with each child, with the declared thresholds.
 //
@@ -18,13 +18,14 @@
 // The kubelet counts from the start of a container, but a container may stand by
 // for days before its child starts. So the agent runs the startup probe, and the
 // readiness probe until it has passed once. From then on the kubelet runs the
-// readiness probe, and always the liveness probe. This package learns their
-// results from the kubelet's requests.
+// readiness probe. The kubelet always runs the liveness probe. This package learns
+// their results from the kubelet's requests.
 //
 // # What is not guaranteed
 //
-// The gRPC probe does not support all of HTTP/2, only the part that one call
-// needs. If a gRPC server answers without a message, the probe has failed; the
-// package does not read its grpc-status. If the agent does not answer, probes by
-// HTTP fail, as if the application did not answer. Exec probes then pass.
+// The gRPC probe does not support all of HTTP/2, only the part that one call needs.
+// If a gRPC server answers without a message, the probe has failed; the package
+// does not read its grpc-status. If the agent does not answer, probes by HTTP fail,
+// as if the application did not answer. Of the exec probes, liveness then passes
+// and readiness fails.
 package probe

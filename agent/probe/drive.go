@@ -11,14 +11,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// settling is the time in which a new child may open its port. Until then no
-// failed probe counts. The kubelet notices a new container about as late, because
-// it looks at the runtime once a second.
+// settling is the time in which a new child may open its port. Until then no failed
+// probe counts. The kubelet notices a new container about as late, because it looks
+// at the container runtime once a second.
 const settling = time.Second
 
-// prompt is the period of the readiness probe of a child that has not passed it yet.
-// Meanwhile the standbys hold new connections, and a second would be most of a handover. A
-// command costs more than a connection, so an exec probe comes once in [settling].
+// prompt is the period of the readiness probe until the child has passed it. Until then
+// the standbys hold new connections, so a period of a second would be most of a handover.
+// A command costs more than a connection, so an exec probe runs only once in [settling].
 const prompt = 100 * time.Millisecond
 
 // pause returns the time until the next readiness probe of a child that is not ready. A child
@@ -77,7 +77,7 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 	repeat(ctx, l.began.Add(first), func() time.Duration { return period }, func() bool { return ask(true) })
 }
 
-// repeat calls ask at the instant, and then in each period, until ask returns false or ctx
+// repeat calls ask at the instant, and then once a period, until ask returns false or ctx
 // ends.
 func repeat(ctx context.Context, from time.Time, period func() time.Duration, ask func() bool) {
 	timer := time.NewTimer(time.Until(from))

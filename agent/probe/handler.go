@@ -68,7 +68,8 @@ func Ran(command []string, timeout time.Duration, code int, output string, timed
 	return Result{Outcome: Success, Output: output}
 }
 
-// dialer limits the linger time as the kubelet does, because probes are frequent.
+// dialer sets SO_LINGER to one second as the kubelet does, because probes are
+// frequent.
 var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})

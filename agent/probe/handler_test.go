@@ -296,8 +296,8 @@ func TestGRPCProbeFailsOnMalformedAnswers(t *testing.T) {
 	}
 }
 
-// FuzzCall checks that the call ends without a panic, whatever the server sends.
-func FuzzCall(f *testing.F) {
+// FuzzGRPCCallNeverPanics checks that the call ends without a panic, whatever the server sends.
+func FuzzGRPCCallNeverPanics(f *testing.F) {
 	var good bytes.Buffer
 	writeFrame(&good, frameData, flagPadded, stream, []byte{2, 0, 0, 0, 0, 2, 1 << 3, 1, 'p', 'p'})
 	f.Add(good.Bytes())

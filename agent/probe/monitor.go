@@ -116,7 +116,8 @@ func (m *Monitor) Close() {
 	m.group.Wait()
 }
 
-// News receives a value when Ready or Take may return something new.
+// News returns a channel that receives a value when Ready or Take may return a new
+// result.
 func (m *Monitor) News() <-chan struct{} { return m.news }
 
 // Take returns the notices since the last call.
@@ -128,8 +129,8 @@ func (m *Monitor) Take() []Notice {
 	return notices
 }
 
-// Follow receives the running children, by container. The Monitor stops probing all
-// others.
+// Follow receives the running children, by container. The Monitor probes these
+// children, and no others.
 func (m *Monitor) Follow(children map[string]Child) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -135,7 +135,7 @@ func (a *app) notices() []string {
 }
 
 // compat: probes/standby carried
-func TestStandbyPassesEveryProbeUnprobed(t *testing.T) {
+func TestStandbyPassesProbesWithoutItsApplication(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
 		for range 100 {
@@ -215,7 +215,7 @@ func TestFailedStartupProbeEndsChildWithItsGrace(t *testing.T) {
 	}
 }
 
-func TestUnknownOutcomeDoesNotCount(t *testing.T) {
+func TestUnknownProbeOutcomeDoesNotCount(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
 		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
 		a.runs("h1")
@@ -372,7 +372,7 @@ func TestProbeOfAStoppedChildPasses(t *testing.T) {
 	})
 }
 
-// Anybody who reaches the pod may request a probe.
+// Any client with network access to the pod may request a probe.
 func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)

@@ -14,8 +14,8 @@ import (
 )
 
 // Without an agent, the kubelet runs a startup probe once a period, and the
-// readiness probe right after it. Its first probe comes at any instant within a
-// period. The agent's first probe comes at the child's start.
+// readiness probe right after it. The kubelet's first probe comes at any instant
+// within a period. The agent's first probe comes at the child's start.
 func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	for name, tt := range map[string]struct {
 		delay, period int

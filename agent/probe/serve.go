@@ -13,7 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// How the agent answers "agent probe", the command that replaces an exec probe.
+// These are the agent's answers to "agent probe", the command that replaces an exec
+// probe.
 const (
 	// StatusPass and StatusFail are the result. The body of StatusFail explains
 	// it.
@@ -27,9 +28,10 @@ const (
 	PassedParameter = "passed"
 )
 
-// handBack is the time before the kubelet's timeout at which the agent redirects
-// a hanging probe to the application. The kubelet then meets the silence itself,
-// and reports it in its own words. A probe's timeout is at least a second.
+// handBack is the time before the kubelet's timeout at which the agent redirects a
+// hanging probe to the application. The kubelet then waits for the application
+// itself, and reports the timeout in its own words. A probe's timeout is at least a
+// second, so the agent has most of that time.
 const handBack = 100 * time.Millisecond
 
 // slack is the additional time for an answer after the probe's own timeout.
@@ -139,20 +141,22 @@ func (c *container) probe(name string) *api.Probe {
 	return nil
 }
 
-// due reports whether a child runs whose initial delay is over.
+// due reports whether a child runs that has passed its startup probe, and whose
+// initial delay is over.
 func (c *container) due(p *api.Probe) bool {
 	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
 // pendingProbe is a probe in progress, shared by all clients that request it
-// meanwhile. Anybody who reaches the pod may request a probe, but only one at a
-// time reaches the application.
+// meanwhile. Any client with network access to the pod may request a probe, but the
+// application gets only one at a time.
 type pendingProbe struct {
 	done   chan struct{}
 	result Result
 }
 
-// standing is the result if the child was stopped meanwhile: a standby passes.
+// standing is the result if the child was stopped meanwhile, because a standby
+// passes every probe.
 var standing = Result{Outcome: Success}
 
 // ask probes the application while the kubelet waits.

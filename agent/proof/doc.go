@@ -17,8 +17,8 @@
 // This agent process does not know the grants of an earlier agent process. Each
 // gated container's fresh shim then accounts for the shims before it, by a report
 // that is not Unproven. Until every container has reported, nothing is proven. An
-// init container that has succeeded never has a fresh shim: the notes of grants
-// account for it, if there is none.
+// init container that has succeeded never has a fresh shim. The notes of grants
+// account for such a container, unless a note names the hold.
 //
 // # What is not proof
 //

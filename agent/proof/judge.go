@@ -13,7 +13,8 @@ import (
 // Last returns the shim's last report; false for a shim that is unknown or dead.
 func (s *Shims) Last(id gate.ShimID) (gate.Report, bool) { return s.list.last(id) }
 
-// Reports returns the last report of each shim, the shim that started first at first.
+// Reports returns the last report of each shim, in the order in which the shims
+// started.
 func (s *Shims) Reports() []gate.Report { return slices.Clone(s.list) }
 
 // Begun returns the holds of this agent process that the package remembers.
@@ -89,9 +90,9 @@ func (s *Shims) Grantees(hold string) []gate.Report {
 	return found
 }
 
-// Supported reports whether a connected shim may have a child of the hold. Without
-// one, the agent renews for nothing. After the success of an init container, the next
-// container is on its way, and no child is forgotten.
+// Supported reports whether a connected shim may have a child of the hold. Without such
+// a shim, the agent would renew for nothing. After the success of an init container the
+// hold is supported, too: the next container is on its way.
 func (s *Shims) Supported(hold string) bool {
 	return s.Succeeded(hold) || slices.ContainsFunc(s.Grantees(hold), func(r gate.Report) bool { return r.Connected })
 }
@@ -145,7 +146,7 @@ func (s *Shims) Grantable(hold string) []gate.Report {
 		return nil
 	}
 	return slices.DeleteFunc(s.Waiting(), func(r gate.Report) bool {
-		// A shim that names the hold was drained of it: that part of the hold is over.
+		// A waiting shim that names the hold has ended its part of the hold.
 		return r.Hold == hold || s.occupied(hold, r)
 	})
 }

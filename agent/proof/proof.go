@@ -36,8 +36,8 @@ type Shims struct {
 	// outstanding has, for each hold, the shims that may have a child of it. Such a
 	// shim had a grant, or reported a child, and is not proven dead since.
 	outstanding grants
-	// begun are the holds that this process itself began: no other process can have
-	// given a grant of one.
+	// begun are the holds that this process itself began. No other process can have
+	// given a grant of such a hold.
 	begun map[string]bool
 	// heard are the containers from which a shim connected to this process.
 	heard map[string]bool
@@ -78,7 +78,7 @@ func (s *Shims) Forget(named func(hold string) bool) {
 }
 
 // Grant notes that a grant of the hold is sent to the shim. From now on the shim may
-// have a child of it.
+// have a child of the hold.
 func (s *Shims) Grant(hold string, id gate.ShimID) {
 	if s.succeeded == hold {
 		s.succeeded = ""

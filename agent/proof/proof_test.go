@@ -12,7 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The table has every kind of report, and whether it proves the hold "h" to be over.
+// The table shows for each kind of report whether that report proves the hold "h" to be
+// over.
 func TestReportsProveThatAHoldIsOver(t *testing.T) {
 	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
 		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
@@ -147,7 +148,7 @@ func TestEarlierShimRemovesNoDoubt(t *testing.T) {
 	assert.True(t, s.Doubted("h"))
 }
 
-func TestInitContainersLateDeathIsNoSuccess(t *testing.T) {
+func TestSuccessInALateReportDoesNotCount(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
 	s.Note(ended)
@@ -159,7 +160,7 @@ func TestInitContainersLateDeathIsNoSuccess(t *testing.T) {
 	assert.False(t, s.Succeeded("h"))
 }
 
-func TestInitContainerBesideTheApplicationIsNoSuccess(t *testing.T) {
+func TestSuccessBesideTheApplicationDoesNotCount(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
 	s.Note(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})

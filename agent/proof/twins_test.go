@@ -14,13 +14,14 @@ import (
 )
 
 // Two shims of one container may have started at one instant, or a clock may say so. A
-// new agent process hears of them in any order. Nothing is proven of the first one's
-// hold, nor granted beside its child, before the first one is dead.
-func TestShimsThatBeganAtOneInstantProveNothing(t *testing.T) {
+// new agent process hears of them in any order. Before the first shim is dead, its hold
+// is not proven to be over, and no shim gets a grant beside its child.
+func TestShimsStartedAtTheSameInstantProveNothing(t *testing.T) {
 	for seed := range uint64(5000) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := New(Config{Containers: []string{"app"}})
-		// The desk has a note of the first one's grant, which makes the second unproven.
+		// The desk has a note of the first shim's grant, so the second shim is
+		// unproven.
 		first := gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Began: time.Hour, Connected: true}
 		second := gate.Report{Shim: "2", Container: "app", Phase: gate.Waiting, Began: time.Hour, Connected: true, Unproven: "h"}
 		heard := false

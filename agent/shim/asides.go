@@ -14,7 +14,7 @@ import (
 
 // aside is a command that runs beside the child: a hook, or a command that the agent
 // orders. An aside descends from the shim as the child does, so whatever kills the
-// child's descendants kills the aside too. Nothing waits for an aside.
+// child's descendants kills the aside too. No deadline waits for an aside.
 type aside struct {
 	Command
 	// until is the instant at which the shim kills the command, zero for never.
@@ -60,8 +60,8 @@ type asides struct {
 	strays   map[int]unix.WaitStatus // reaped meanwhile
 }
 
-// launch starts an aside. Its exec may hang, as the child's may; the shim goes on, and
-// notes what it reaps meanwhile (strays).
+// launch starts an aside, whose exec may hang as the child's may. The shim goes on,
+// and notes as strays the processes that it reaps meanwhile.
 func (s *asides) launch(a *aside) {
 	s.all = append(s.all, a)
 	s.spawning++
@@ -105,8 +105,9 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// finished notes the output of an aside that has ended. An exit code after the shim's
-// own SIGKILL says nothing about the application.
+// finished notes the output of an aside that has ended. After the shim's own SIGKILL
+// the outcome is errChildEnded, because the exit code then says nothing about the
+// application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
@@ -127,7 +128,7 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle hands on the outcome, unless the aside was given up before.
+// settle passes the outcome to done, unless the aside was given up before.
 func (s *asides) settle(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
 		s.all = slices.Delete(s.all, i, i+1)

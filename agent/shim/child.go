@@ -29,8 +29,9 @@ type child struct {
 	ours    func([]gate.SlotToken) []string
 }
 
-// env returns the shim's own environment with the grant's variables instead of
-// any of the same name (of two, most programs see the first).
+// env returns the grant's variables, then the shim's own environment without
+// variables of the same names. Most programs see only the first of two such
+// variables.
 func (c *child) env() []string {
 	if c.ours == nil {
 		return c.environ

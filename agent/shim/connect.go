@@ -15,9 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// A shim that cannot connect tries again at once when a socket appears, and
-// otherwise after redialFirst, doubling up to redialMost. A process takes redialFirst to
-// start. A pod's start may lose redialMost if the directory cannot be watched.
+// A shim that cannot connect tries again as soon as a socket appears. Otherwise it tries
+// again after redialFirst, and then after pauses that double up to redialMost. An agent
+// process takes about redialFirst to start. If the directory cannot be watched, the
+// pod's start may take redialMost longer.
 const (
 	redialFirst = 50 * time.Millisecond
 	redialMost  = 2 * time.Second
@@ -36,7 +37,7 @@ func (c *socketConn) Send(message []byte) error {
 }
 
 // connect keeps a connection to the desk for as long as the process lives, and writes
-// its orders to inputs.
+// the desk's orders to inputs.
 func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst
 	for {
@@ -110,8 +111,8 @@ func watchDir(dir string) *os.File {
 	return os.NewFile(uintptr(fd), "inotify")
 }
 
-// pauseFor waits for the pause, or for something new in the watched directory
-// if there is one, and doubles the pause.
+// pauseFor waits until the pause is over, or a file was moved into the watched
+// directory, and doubles the pause. watch may be nil.
 func pauseFor(watch *os.File, pause *time.Duration) {
 	wait := *pause
 	*pause = min(2*wait, redialMost)

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// delays sends a grant with a delay of the kubelet's stop signal.
+// delays sends a grant that delays the kubelet's stop signal.
 func (a *fakeAgent) delays(within, delay time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{

@@ -6,37 +6,39 @@
 //
 // # What it guarantees
 //
-// A child runs only under a grant, and is dead at the grant's deadline. The agent may
-// be dead, frozen or cut off by then. The shim kills all its descendants until the
-// kernel answers that none is left. If the shim cannot do so, it exits. The kernel then
-// kills every process of the PID namespace whose PID 1 the shim was.
+// A child runs only under a grant, and is dead at the grant's deadline, even if the
+// agent is dead, frozen or cut off. The shim kills all its descendants until the kernel
+// answers that none is left. If the shim cannot do so, it exits. The kernel then kills
+// every process of the PID namespace whose PID 1 the shim was.
 //
-// The shim says that a hold is over ([gate.Waiting] or [gate.Ended], naming the hold)
-// only when nothing lives under that hold. Afterwards the shim starts nothing under it.
+// The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], naming the
+// hold) only when nothing lives under that hold. Afterwards the shim starts nothing
+// under it.
 //
 // # Clock
 //
-// Every instant is CLOCK_BOOTTIME, which goes on while the machine is
-// suspended and is the same for all containers of one kernel. A grant of another boot
-// is refused. The watchdog's timer is a timerfd on that clock, because timers of the
-// Go runtime stop in suspend. The wall clock decides nothing: its leap is a reason to
-// ask the agent.
+// Every instant is CLOCK_BOOTTIME, which goes on while the machine is suspended and
+// is the same for all containers of one kernel. A grant of another boot is refused.
+// The watchdog's timer is a timerfd on that clock, because timers of the Go runtime
+// stop in suspend. The wall clock decides no deadline: after a leap the shim freezes
+// the child until the agent answers.
 //
 // # What it does not guarantee
 //
-//   - A machine, container or shim that is frozen past the deadline kills as
-//     soon as it runs again, not before.
-//   - A machine that is paused does not see its clocks go on. Its shims freeze
-//     the child once the wall clock is set right (host.Leaps), until the agent has
-//     renewed. Where nobody sets that clock, the agent's next renewal or its watch
-//     tells of the loss.
+//   - If the machine, the container or the shim is frozen past the deadline, the
+//     shim kills the child only when it runs again.
+//   - While a machine is paused, all its clocks stand still. Its shims freeze the
+//     child once the wall clock is set right (host.Leaps), until the agent has
+//     renewed. If nobody sets that clock, only the agent's next renewal or its
+//     watch shows that the slot is lost.
 //   - A process in uninterruptible sleep is not dead, and the shim does not report it
 //     dead.
 //   - A child of another user gets no signal in a container that has neither the
 //     capability KILL nor SETUID. At the deadline the shim ends, which kills the child.
 //   - A process that entered the container from outside (kubectl exec) is not the
 //     child. The shim leaves that process alone until its parent has ended.
-//   - Of signals that the container runtime had set to "ignore", the child ignores
-//     SIGHUP and SIGINT alone. The Go runtime replaces others before the shim can
-//     ask. runc, itself in Go, does the same.
+//   - Of the signals that the container runtime has set to "ignore", the child
+//     ignores only SIGHUP and SIGINT. The Go runtime replaces the setting of the
+//     others before the shim can read it. runc, which is also a Go program, does
+//     the same.
 package shim

@@ -63,7 +63,7 @@ func (s *shim) tick(t Tick) {
 		}
 	case Beat:
 		s.link.tell()
-	case ClockSet: // next minds the leaps after each input
+	case ClockSet: // next looks for a leap after each input
 	}
 }
 
@@ -142,8 +142,8 @@ func killDescendants(m Machine) error {
 	}
 	var denied error
 	for _, p := range processes {
-		// The process id is hardly another process's by now: that process would have
-		// started in this instant, after all other numbers had been used.
+		// The process id hardly belongs to another process by now: the kernel would
+		// have used all other ids first, in this instant.
 		err := m.Signal(p.PID, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.PID, err)
@@ -162,7 +162,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	s.hooks.stop(sig, killAt)
 }
 
-// answer lets the child go on under a grant that was made after the last leap.
+// answer thaws the child if the grant answers the last leap.
 func (s *shim) answer(g *gate.Grant) {
 	if s.link.state.Leap == 0 || g.Leap != s.link.state.Leap {
 		return

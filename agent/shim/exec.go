@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Exec runs the command as often as it is granted, and returns the exit code for the
-// container. The process must end with that code at once. The end of PID 1 kills every
+// Exec runs the command under each grant, and returns the exit code for the container.
+// The process must end with that code at once, because the end of PID 1 kills every
 // process that the shim could not kill.
 func Exec(cfg Config) (code int) {
 	if cfg.Stderr == nil {

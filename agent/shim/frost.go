@@ -70,8 +70,8 @@ func (f *frost) mindLeaps() {
 }
 
 // freezeRounds bounds how often the shim searches for processes that were forked while
-// it stopped the others. A process that is stopped forks no more, so two rounds are
-// the rule. The next beat stops a process that forks faster than that.
+// it stopped the others. A stopped process forks no more, so two rounds usually
+// suffice. The next beat stops the rest of processes that fork faster.
 const freezeRounds = 10
 
 // freeze stops every descendant of the shim, if the child has to stand still. A process

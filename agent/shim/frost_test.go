@@ -76,8 +76,8 @@ func (a *fakeAgent) beats(n int) {
 	}
 }
 
-// A tool that pauses a whole container also signals the shim.
-func TestContinuedShimLeavesItsChildFrozen(t *testing.T) {
+// A tool that stops and continues a whole container also signals the shim.
+func TestShimThatGetsSIGCONTKeepsItsChildFrozen(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	a.grants("h1", time.Hour)
@@ -90,7 +90,7 @@ func TestContinuedShimLeavesItsChildFrozen(t *testing.T) {
 	assert.True(t, stands(pid), "nobody has answered the leap")
 }
 
-// A kubectl exec, or a sibling that is not stopped yet, may let the child go on.
+// A kubectl exec, or a sibling that is not stopped yet, may send the child SIGCONT.
 func TestShimRefreezesAChildThatOthersContinued(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")

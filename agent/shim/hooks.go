@@ -26,8 +26,8 @@ const (
 	preStopFailed   = "PreStopHook failed"
 )
 
-// leastStop is the time that a preStop hook leaves the child to stop in: the kubelet's
-// own minimum.
+// leastStop is the time that a slow preStop hook has to leave for the child's stop:
+// the kubelet's own minimum.
 const leastStop = 2 * time.Second
 
 // hooks are the commands around one child, and the stop signal that waits for them.
@@ -49,14 +49,14 @@ type hooks struct {
 type stopState struct {
 	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the last stop signal for the child, of the instant askedAt; zero for none.
-	// The first one came at began, which begins the time of preStop. drained reports that
-	// only drains have asked the child to stop.
+	// asked is the last stop signal for the child, which came at askedAt; zero means
+	// none. began is the instant of the first stop signal, from which the time of preStop
+	// counts. drained reports that only drains have asked the child to stop.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
-	// held is the stop signal that waits for preStop, and until the instant; zero for none.
-	// Meanwhile the pod leaves its Services.
+	// held is the stop signal that waits for preStop and for the instant until; zero for
+	// none. Before that instant the pod leaves its Services.
 	held  syscall.Signal
 	until time.Duration
 }
@@ -102,8 +102,8 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 	h.link.tell()
 }
 
-// delay holds the child's first stop signal back for the time, and reports that. The
-// preStop hook begins meanwhile, as it does without us.
+// delay holds the child's first stop signal back for the time, and reports that to
+// the desk. The preStop hook still begins at once.
 func (h *hooks) delay(time time.Duration) {
 	if time > 0 && h.asked == 0 && h.child.pid != 0 {
 		h.until = h.machine.Now() + time
@@ -148,19 +148,20 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 	h.letStop()
 }
 
-// letStop sends the stop signal that waits for preStop. A hook that still runs continues.
+// letStop ends the wait for preStop. A hook that still runs continues.
 func (h *hooks) letStop() {
 	h.preStop = nil
 	h.release()
 }
 
-// leave ends the delay of the stop signal, because the pod has left its Services.
+// leave ends the delay of the stop signal.
 func (h *hooks) leave() {
 	h.until = 0
 	h.release()
 }
 
-// release sends the stop signal that was held back, unless something still holds it.
+// release sends the held stop signal, unless the preStop hook or the delay still
+// holds it back.
 func (h *hooks) release() {
 	sig := h.held
 	if sig == 0 || h.preStop != nil || h.until != 0 {
@@ -170,7 +171,7 @@ func (h *hooks) release() {
 	h.signals.give(sig)
 }
 
-// hurry sends the waiting stop signal once the hook's time is over.
+// hurry ends the wait for preStop once the hook's time is over.
 func (h *hooks) hurry(killAt time.Duration) {
 	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
 		h.link.say("the preStop hook takes too long: stopping")

@@ -25,7 +25,7 @@ type kernel struct {
 	lines   chan string // for the container's log
 	written chan struct{}
 	tty     host.Terminal
-	ignored []os.Signal // of SIGHUP and SIGINT, as found
+	ignored []os.Signal // SIGHUP and SIGINT, if they were ignored at the start
 	alarm   *host.Alarm
 	beat    *time.Ticker
 
@@ -48,8 +48,8 @@ func newKernel(log io.Writer) *kernel {
 	return k
 }
 
-// open makes the process the parent of all that descends from it, and begins to
-// listen.
+// open makes the process the reaper of all its descendants, and starts the
+// machine's inputs.
 func (k *kernel) open(cfg Config) (id Identity, err error) {
 	id = Identity{Shim: gate.ShimID(rand.Text()), PID1: os.Getpid() == 1}
 	if id.BootID, err = host.BootID(); err != nil {

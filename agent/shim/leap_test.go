@@ -68,8 +68,8 @@ func (a *fakeAgent) confirms(hold string, leap int) {
 	}}))
 }
 
-// family is a child that starts two more and says the process ids of all. The first id is
-// the child's own. The last process has stopped itself.
+// family is a child that starts two more processes, and prints the process ids of all
+// three. The first id is the child's own. The last process has stopped itself.
 var family = []string{"sh", "-c", `sleep 1000 & a=$!; sh -c 'kill -STOP $$' & echo $$ $a $!; wait`}
 
 func (a *fakeAgent) pids(n int) []int {
@@ -101,7 +101,7 @@ func stand(t *testing.T, stand bool, pids ...int) {
 	}
 }
 
-func TestLeapFreezesTheChildUntilItIsAnswered(t *testing.T) {
+func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, family...)
 	a.grants("h1", time.Hour)
@@ -130,7 +130,7 @@ func TestLeapFreezesTheChildUntilItIsAnswered(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestShimKillsALostSlotsFrozenChild(t *testing.T) {
+func TestShimKillsAFrozenChildAfterALoss(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, family...)
 	a.grants("h1", time.Hour)
@@ -151,7 +151,7 @@ func TestShimKillsALostSlotsFrozenChild(t *testing.T) {
 // another reason.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
-func TestFrozenChildIsKilledUnsignalledAtItsDeadline(t *testing.T) {
+func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, asked...)
 	a.grants("h1", kill+time.Second)
@@ -174,8 +174,9 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
-	// In a deletion the kubelet and the agent both ask: the child gets one signal. The
-	// order ends the container, for the kubelet's signal may reach the shim last.
+	// During a deletion, both the kubelet and the agent ask the child to stop, but the
+	// child gets one signal. The agent's order ends the container, because the
+	// kubelet's signal may come last.
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
 	a.until(gate.Draining, "h1")
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
@@ -189,7 +190,7 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.exits(0)
 }
 
-func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
+func TestGrantThatIgnoresALeapStartsNothing(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	leap, _ := a.leapt(time.Minute)
@@ -204,7 +205,7 @@ func TestGrantFromBeforeALeapStartsNothing(t *testing.T) {
 }
 
 // CLOCK_BOOTTIME goes on while only the container is frozen, so the shim needs no leap.
-func TestShimKillsOnWakingPastItsDeadline(t *testing.T) {
+func TestShimKillsAfterAFreezePastItsDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	killAt := host.Now() + 500*time.Millisecond

@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// link sends the shim's state to the agent's end, and lines to people.
+// link sends the shim's state to the desk, and lines to people.
 type link struct {
 	machine Machine
 	state   gate.State
@@ -38,13 +38,13 @@ func (l *link) enter(p gate.Phase) {
 	l.tell()
 }
 
-// trouble has the agent make an Event.
+// trouble makes the agent write an Event.
 func (l *link) trouble(reason, message string) {
 	l.state.Trouble = gate.Trouble{Serial: l.state.Trouble.Serial + 1, Reason: reason, Message: message}
 	l.tell()
 }
 
-// say tells a person, who reads the container's log.
+// say writes a line for people into the container's log.
 func (l *link) say(format string, args ...any) {
 	l.machine.Say(fmt.Sprintf("metaparticle: "+format+"\n", args...))
 }

@@ -22,14 +22,15 @@ type Machine interface {
 	Leapt() bool
 	Settle()
 
-	// Next waits for the next input. While a child is being started, the machine holds
-	// all inputs back but Start, Beat and Rang.
+	// Next waits for the next input. While a child is starting, Next returns only
+	// Start, Beat and Rang. The machine holds all other inputs back until the child
+	// has started.
 	Next(starting bool) Input
 	// Wake sets the alarm: Next returns Rang at the instant, at once if that has passed.
 	// The call replaces the earlier instant.
 	Wake(at time.Duration)
 	// Say writes a line for people, into the container's log. Say never waits for that
-	// log: a runtime that does not read the log must not stop the watchdog.
+	// log: a container runtime that does not read the log must not stop the watchdog.
 	Say(line string)
 
 	// Start starts a command. The exec may hang; the input Start tells of its outcome.
@@ -39,7 +40,7 @@ type Machine interface {
 	Reap() (pid int, status unix.WaitStatus, none bool)
 	// Signal sends a signal to a process, or to a process group if pid is negative.
 	Signal(pid int, sig syscall.Signal) error
-	// Descendants returns all that descends from the shim, parents first.
+	// Descendants returns all descendants of the shim, parents first.
 	Descendants() ([]host.Process, error)
 	// Find returns the process of that number, if there is one.
 	Find(pid int) (host.Process, bool)
@@ -61,7 +62,7 @@ type Command struct {
 	Child bool
 }
 
-// Output is that of a command beside the child.
+// Output is the output of a command beside the child.
 type Output interface {
 	// End tells the machine that the shim reaped the command's process. The machine
 	// answers with a Result.

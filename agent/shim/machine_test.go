@@ -40,9 +40,9 @@ func quiet() {
 	_ = unix.Pause()
 }
 
-// TestPausedMachineFreezesItsChildOnWaking sets the machine's clock, as a time server does
+// TestShimFreezesItsChildAfterAMachinePause sets the machine's clock, as a time server does
 // after a pause. So the test runs only in a virtual machine.
-func TestPausedMachineFreezesItsChildOnWaking(t *testing.T) {
+func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 	if os.Getenv("GATE_MACHINE") == "" {
 		t.Skip("test/pause runs this in a virtual machine")
 	}
@@ -53,7 +53,7 @@ func TestPausedMachineFreezesItsChildOnWaking(t *testing.T) {
 	}
 }
 
-// pause has the host pause the machine, and sets the clock after that.
+// pause makes the host pause the machine, and sets the clock after that.
 func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
@@ -95,8 +95,9 @@ func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.until(gate.Waiting, "h1")
 }
 
-// machineLeaps returns nil in a virtual machine, whose clock may be set, so that the
-// shim uses the real wall clock.
+// machineLeaps returns the path of a pipe that sets a shim's wall clock. In a
+// virtual machine, whose own clock may be set, the path is empty, so the shim uses
+// the real wall clock.
 func machineLeaps(t *testing.T) string {
 	if os.Getenv("GATE_MACHINE") != "" {
 		return ""

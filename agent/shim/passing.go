@@ -18,18 +18,18 @@ import (
 const notPermitted = "the application did not get a signal: it runs as another user, " +
 	"and its container may not signal other users' processes; add the capability KILL"
 
-// A child counts as young for youngFor after its start. The shim holds
-// back a signal that would only end a young child, because the child's handler is
-// still to come. With ten processes ready to run on each processor, a Python program
-// that loads large libraries first had its handler after 1.3 s. A child has four
-// times as much. The kernel drops such a signal for a first process, which then runs
-// until its grace is over. No child runs on for longer than that either.
+// A child counts as young for youngFor after its start. The shim holds back a signal
+// that would only end a young child, because the child's handler is still to come. A
+// Python program that loads large libraries first had its handler after 1.3 s, with
+// ten processes ready to run on each processor. youngFor is about four times as
+// long. Without a shim, the kernel drops such a signal for PID 1, which then runs
+// until its grace is over. Behind a shim no child runs longer than that either.
 const youngFor = 5 * time.Second
 
 // The shim cannot wait for a child's handler: the kernel reports a handler only to a
 // tracer, which would change the child. So the shim polls, but only while a signal is held
-// back. A small program sets its handlers within the first pause. The longest pause adds a
-// fiftieth to the wait that the kernel would impose.
+// back. A small program sets its handlers within the first pause. The longest pause is a
+// fiftieth of youngFor.
 const (
 	lookFirst = 5 * time.Millisecond
 	lookMost  = 100 * time.Millisecond
@@ -99,7 +99,8 @@ func (p *passing) due(at time.Duration) time.Duration {
 var harmless = []syscall.Signal{unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG}
 
 // tooEarly tells whether the signal would end the child only because the child is
-// young. A child that blocks a signal may be about to take it by sigwait(3).
+// young. A child that blocks the signal counts as ready, because it may be about to
+// take the signal by sigwait(3).
 func (p *passing) tooEarly(sig syscall.Signal) bool {
 	if slices.Contains(harmless, sig) || p.child.pid == 0 || p.machine.Now() >= p.child.began+youngFor {
 		return false

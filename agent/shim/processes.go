@@ -51,7 +51,7 @@ func (k *kernel) Start(c *Command) {
 
 // startChild starts the child as the container runtime would, in a new session. The
 // child gets the shim's standard files, directory, identity and limits.
-// syscall.ForkExec gives back the limit on open files that the Go runtime raised.
+// syscall.ForkExec restores the limit on open files, which the Go runtime raised.
 func (k *kernel) startChild(c *Command) (pid int, err error) {
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,
@@ -118,7 +118,7 @@ func startAside(c *Command) (pid int, out *output, err error) {
 		unix.Close(pipe[0])
 		return 0, nil, fmt.Errorf("start %s: %w", c.Argv[0], err)
 	}
-	_ = unix.SetNonblock(pipe[0], true) // the runtime's poller reads it
+	_ = unix.SetNonblock(pipe[0], true) // the Go runtime's poller reads it
 	return pid, &output{pipe: os.NewFile(uintptr(pipe[0]), "output"), ended: make(chan struct{})}, nil
 }
 

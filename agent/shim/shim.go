@@ -60,9 +60,9 @@ type shim struct {
 	hooks   hooks
 	frost   frost
 
-	ordered int // of the asides, by the agent
-	// stopping reports that the container is being stopped from outside. The child's
-	// exit code then ends the container.
+	ordered int // the number of asides that the agent has ordered
+	// stopping reports that the container ends after the child, with the child's
+	// exit code.
 	stopping bool
 	refused  string // the hold whose grant was logged as too short
 }

@@ -57,7 +57,7 @@ type fakeAgent struct {
 // patience bounds every wait. Only a bug makes a test wait so long.
 const patience = 10 * time.Second
 
-// deaf is a child that ignores SIGTERM from the moment on that it says so.
+// deaf is a child that prints a line once it ignores SIGTERM.
 var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}
 
 func (a *fakeAgent) deaf() {
@@ -218,13 +218,13 @@ func TestGrantOfAnEndedHoldStartsNothing(t *testing.T) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
 	a.drains("h1")
-	a.grants("h1", time.Hour) // crossed the end on its way
+	a.grants("h1", time.Hour) // this grant and the report of the hold's end cross each other
 	a.until(gate.Waiting, "h1")
 	a.grants("h1", time.Hour)
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestShimReportsNoHoldBeforeItBegins(t *testing.T) {
+func TestShimReportsNoHoldBeforeItsChildRuns(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -237,7 +237,7 @@ func TestShimReportsNoHoldBeforeItBegins(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestDrainBeforeItsGrantVoidsTheGrant(t *testing.T) {
+func TestDrainVoidsALaterGrantOfItsHold(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.drains("h1")
@@ -246,7 +246,7 @@ func TestDrainBeforeItsGrantVoidsTheGrant(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestShimIgnoresOrdersOfAnEndedConnection(t *testing.T) {
+func TestReconnectedShimSendsItsStateFirst(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	assert.Equal(t, gate.Waiting, a.next().Phase)
@@ -314,7 +314,7 @@ func TestRenewalDuringADrainMovesOnlyTheDeadline(t *testing.T) {
 	assert.Less(t, took, 6*time.Second, "the renewal called the drain off")
 }
 
-func TestADeadlineThatComesNearerCutsTheGrace(t *testing.T) {
+func TestDeadlineCutsTheGraceOfADrain(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
 	deadline := host.Now() + kill + 2*time.Second
@@ -358,12 +358,12 @@ func TestBrokenLogDoesNotAffectTheChild(t *testing.T) {
 	a.until(gate.Running, "h1")
 	a.deaf()
 	began := host.Now()
-	a.drains("h1") // says so, and gets SIGPIPE; the child has a second
+	a.drains("h1") // the shim logs the drain, and gets SIGPIPE; the child's grace is a second
 	a.until(gate.Waiting, "h1")
 	assert.GreaterOrEqual(t, host.Now()-began, time.Second)
 }
 
-func TestShimHangsUpOnAMalformedMessage(t *testing.T) {
+func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	require.NoError(t, a.send(strings.Repeat("x", 100)))

@@ -17,18 +17,19 @@ import (
 // next one, or nil and the exit code.
 type step func() (step, int)
 
-// standbyNotice delays a standby's line that it waits for the slot. A first start,
-// without another holder, is over by then.
+// standbyNotice delays the log line of a standby that waits for the slot. Without
+// another holder, the child has started by then.
 const standbyNotice = 10 * time.Second
 
 // heardWithin bounds the wait until the desk has the report of the child's end. A desk
-// that is not starved answers within a few milliseconds. Later the shim's pidfd proves the
-// same.
+// that is not starved answers within a few milliseconds. If the report is lost, the shim's
+// pidfd proves the same a little later.
 const heardWithin = 500 * time.Millisecond
 
-// killPatience bounds a kill where the deadline is far: a process of 16 GB is torn down
-// within it (1.5 GB took 0.33 s). After that the end of PID 1 is the better means,
-// because it stops even processes that fork faster than they are killed.
+// killPatience bounds a kill if the deadline is far away. The kernel tears down a
+// process of 16 GB in that time (1.5 GB took 0.33 s). After that the end of PID 1 is
+// the better means, because it stops even processes that fork faster than they are
+// killed.
 const killPatience = 5 * time.Second
 
 // killAgain is the time between two rounds of SIGKILL; the next one reaches processes
@@ -93,7 +94,7 @@ func (s *shim) admits(g *gate.Grant) bool {
 		s.link.say("grant refused: its deadline is of another boot")
 		return false
 	case g.Hold == self.Hold:
-		return false // over; the agent had not heard it yet
+		return false // this hold is over; the agent had not heard of its end yet
 	case self.Leap != 0 && g.Leap != self.Leap:
 		return false // from before the leap; the agent makes another
 	case s.machine.Now() >= g.DrainAt():
@@ -106,9 +107,10 @@ func (s *shim) admits(g *gate.Grant) bool {
 	return true
 }
 
-// start opens the gate. The child may hang in its exec, on an image or volume
-// that does not answer; the watchdog must not hang with it. Above all nothing is
-// reaped while the child's process id is not known.
+// start opens the gate. The child may hang in its exec, on an image or volume that
+// does not answer; the watchdog must not hang with it. The shim reaps nothing until
+// it knows the child's process id. Otherwise it could reap the child and not
+// notice.
 func (s *shim) start() (step, int) {
 	grant, self := &s.child.grant, &s.link.state
 	s.machine.Start(&Command{Path: s.cfg.Path, Argv: s.cfg.Command, Env: s.child.env(), Child: true})
@@ -214,9 +216,9 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain asks the child to stop, unless the kubelet has just done so. Many programs take
-// a second signal for an order to drop everything. Grants still move the deadline, but
-// nothing cancels the drain.
+// drain asks the child to stop, unless the kubelet has just done so, because many
+// programs take a second signal for an order to drop everything. Grants still move the
+// deadline, but nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()
 	until := now + grace
@@ -224,7 +226,7 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	// Without grace the child gets no stop signal, because another pod may hold the
 	// slot.
 	if grace > 0 {
-		s.hooks.leave() // the slot waits for no Service
+		s.hooks.leave() // a drain does not wait until the pod has left its Services
 	}
 	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || now >= s.hooks.askedAt+s.cfg.Grace) {
 		s.hooks.drained = true

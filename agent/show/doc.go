@@ -7,9 +7,9 @@
 // # The guarantee
 //
 // Nothing here delays a renewal. The status and the Events are written beside the
-// agent's loop, late if need be. With the gate "readiness" the pod's condition is the
-// gate. Each status is written over the version that was read just before, so the API
-// server refuses a write that arrives late.
+// agent's loop, late if need be. With the gate "readiness" the pod's condition is
+// itself the gate, so a late status must not count. Each status replaces the version
+// that was read just before, so the API server refuses a late one.
 //
 // # Clocks
 //
@@ -60,6 +60,6 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// Calm is the delay of a message for people. A handover is over by then, so the
-// message does not delay it.
+// Calm is the delay of a message for people. After this delay a handover is over, so
+// the message does not delay the handover.
 const Calm = 100 * time.Millisecond

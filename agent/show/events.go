@@ -26,8 +26,8 @@ type Events struct {
 	sending chan struct{}
 }
 
-// queued bounds the waiting Events: those of a few holds. More wait only while the API
-// server accepts none.
+// queued bounds the waiting Events. A few holds cause so many; more of them wait only
+// while the API server accepts none.
 const queued = 16
 
 // NewEvents returns Events, which are written once Run is called.
@@ -118,7 +118,7 @@ func (e *Events) put(event kube.Event) {
 	}
 }
 
-// Acquired tells that a hold begins.
+// Acquired adds the Event that a hold begins.
 func (e *Events) Acquired(tokens []gate.SlotToken) {
 	var parts []string
 	for _, t := range tokens {
@@ -127,19 +127,19 @@ func (e *Events) Acquired(tokens []gate.SlotToken) {
 	e.add(kube.Normal, eventAcquired, "this pod holds "+strings.Join(parts, ", "))
 }
 
-// Released tells that a slot is free again.
+// Released adds the Event that a slot is free again.
 func (e *Events) Released(slot string) {
 	e.add(kube.Normal, eventReleased, slot+" is free again")
 }
 
-// Ends tells why a hold ends. Kubernetes itself reports the child's own end, which ends
-// the container.
+// Ends adds the Event with the reason why a hold ends. After the end of the child
+// itself, Ends adds no Event, because Kubernetes reports the end of the container.
 func (e *Events) Ends(reason string, slots []string) {
 	names := strings.Join(slots, ", ")
 	switch reason {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
-	case ReasonPaused: // Paused has told of it
+	case ReasonPaused: // Paused has already written an Event
 	case ReasonTurnFailed:
 		e.add(kube.Warning, reason, "draining to give "+names+" back to an older revision: the application does not serve")
 	case ReasonPodDeleted:
@@ -159,7 +159,7 @@ func (e *Events) Ends(reason string, slots []string) {
 	}
 }
 
-// Paused tells the holder's part in a pause.
+// Paused adds the Event of a pause, with its effect on the holder.
 func (e *Events) Paused(pause string, stops bool) {
 	part := ": this pod goes on, and no other takes the slot"
 	if stops {
@@ -168,13 +168,13 @@ func (e *Events) Paused(pause string, stops bool) {
 	e.add(kube.Normal, ReasonPaused, pause+part)
 }
 
-// NotReleased tells that the slots have to expire.
+// NotReleased adds the Event that the slots have to expire.
 func (e *Events) NotReleased(slots []string) {
 	e.add(kube.Warning, eventNotReleased,
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
 }
 
-// Trouble tells of a hook's failure, as the kubelet tells of its own hooks.
+// Trouble adds the Event of a hook's failure, as the kubelet does for its own hooks.
 func (e *Events) Trouble(t gate.Trouble) {
 	e.add(kube.Warning, t.Reason, t.Message)
 	if t.Reason == gate.ReasonPostStart {
@@ -182,7 +182,7 @@ func (e *Events) Trouble(t gate.Trouble) {
 	}
 }
 
-// Silent tells that a shim sends no heartbeats.
+// Silent adds the Event that a shim sends no heartbeats.
 func (e *Events) Silent(container string) {
 	e.add(kube.Warning, eventShimSilent,
 		"the shim of container "+container+" sends no heartbeats: it is frozen or starved and guards no deadline")

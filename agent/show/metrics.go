@@ -18,11 +18,11 @@ import (
 )
 
 // Metrics are the metrics of an agent, in Prometheus' text format. This package writes
-// the format by hand: the client library alone is larger than the agent.
+// the format by hand, because the client library alone is larger than the agent.
 type Metrics struct {
 	clock func() time.Duration
 
-	// longest is the longest time between two looks of the loop.
+	// longest is the longest time between two checks of the clock by the loop.
 	longest time.Duration
 
 	mu       sync.Mutex
@@ -67,7 +67,7 @@ func (m *Metrics) Renewed(err error) { m.change(func() { m.renewals[resultOf(err
 // Wrote counts an acquiring or releasing write, by its answer.
 func (m *Metrics) Wrote(err error) { m.change(func() { m.writes[resultOf(err)]++ }) }
 
-// resultOf returns a word for the proven outcome of a write.
+// resultOf returns a word for the outcome of a write.
 func resultOf(err error) string {
 	switch {
 	case err == nil:
@@ -80,8 +80,8 @@ func resultOf(err error) string {
 	return "unanswered"
 }
 
-// family is a metric. A metric without a label has a value, another one has a count
-// for each value of its label. docs/metrics.md is made from this table.
+// family is a metric. A metric without a label has one value. A metric with a label has
+// a count for each value of its label. docs/metrics.md is made from this table.
 type family struct {
 	name, kind, label, help string
 
@@ -132,7 +132,7 @@ var families = []family{
 	},
 }
 
-// Text returns the exposition.
+// Text returns the metrics in Prometheus' text format.
 func (m *Metrics) Text() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -151,8 +151,8 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still looks at the clock. A pause of three times the
-// longest one is no mere delay.
+// Healthy reports whether the loop still looks at the clock. A loop that has not looked
+// for three times the longest pause is stuck, and not only late.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,8 +9,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// PauseOf returns the pause of a slot in words; empty if the slot is not paused. A value
-// without a meaning of its own is named: the person meant something else by it.
+// PauseOf returns the pause of a slot in words; empty if the slot is not paused. The
+// words repeat an unknown value, because the person may have meant another effect by
+// that value.
 func PauseOf(slot string, p api.Pause) string {
 	switch {
 	case p == "":

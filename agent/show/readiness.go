@@ -54,7 +54,7 @@ type Readiness struct {
 	open bool
 	// follows: the holder leaves its Services, and has named this pod as the next holder.
 	follows bool
-	// lingers: the pod ends, and opens no ports any more.
+	// lingers reports that the pod is ending, and opens no port any more.
 	lingers bool
 	// target is the holder that the ports are forwarded to.
 	target target
@@ -116,7 +116,7 @@ type holders struct {
 	address string
 	// foreign reports that a pod of another workload holds one of the slots.
 	foreign bool
-	// stranger reports that the Lease of that slot names no workload.
+	// stranger reports that the Lease of the slot of that other pod names no workload.
 	stranger bool
 	// next is the identity of the pod that follows a holder that leaves its Services.
 	next string
@@ -128,7 +128,7 @@ type holders struct {
 	until time.Duration
 }
 
-// holders returns which pods have the slots.
+// holders returns the facts about the pods that hold the slots.
 func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 	h := holders{known: true, serving: true, until: Never}
 	for _, s := range slots {
@@ -233,7 +233,7 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// by returns the look, which the caller renews at the instant at the latest.
+// by returns the look with a next decision at the instant at the latest.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
@@ -248,7 +248,8 @@ func (r *Readiness) note(now time.Duration, serving bool) {
 	r.served = serving
 }
 
-// reason returns why a standby stands by, as far as the slots tell.
+// reason returns the reason of the condition for a standby: a pause without a holder,
+// or StandingBy.
 func (h holders) reason() string {
 	if h.holder == "" && h.paused != "" {
 		return ReadyPaused
@@ -267,8 +268,8 @@ func (h holders) message() string {
 	return text
 }
 
-// forward opens the ports and sets their target, where an empty address stands for
-// none. The result is the look ready if the standby's ports reach the holder.
+// forward opens the ports and sets their target; an empty address stands for no target.
+// The result is the look ready, unless a port is in use, or the holder does not answer.
 func (r *Readiness) forward(now time.Duration, address string, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready

@@ -18,8 +18,8 @@ const (
 	// ReasonPodDeleted ends a hold that began before the agent knew of the pod's
 	// deletion.
 	ReasonPodDeleted = "PodDeleted"
-	// ReasonNotGranted ends a hold under which this pod can start no child. To hold on
-	// would keep the slot from pods that can start one.
+	// ReasonNotGranted ends a hold under which this pod can start no child. Otherwise
+	// the pod would keep the slot from pods that can start one.
 	ReasonNotGranted = "NotGranted"
 	// ReasonNotStarted ends a hold under which no container followed an init container.
 	ReasonNotStarted = "NotStarted"
@@ -45,9 +45,9 @@ const (
 	ReadyLeaving = "Leaving"
 	// ReadyFollows: the holder leaves, and this pod is to hold next.
 	ReadyFollows = "FollowsTheHolder"
-	// ReadyPaused: nobody holds, and nobody is to.
+	// ReadyPaused: the slot is paused, and no pod holds.
 	ReadyPaused = "Paused"
-	// ReadyInTurn: the application serves, and has to do so for longer.
+	// ReadyInTurn: the application serves, but not for long enough yet.
 	ReadyInTurn = "InItsTurn"
 )
 

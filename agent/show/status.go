@@ -74,7 +74,8 @@ func (s *Status) Run(ctx context.Context) {
 		select {
 		case <-s.changed:
 			if !unsure && s.wanted().Ready == written.Ready {
-				// Only words have changed, and may change again at once.
+				// Readiness has not changed. The rest may change again at once, so the
+				// write waits.
 				retry.Reset(Calm)
 				continue
 			}
@@ -92,7 +93,8 @@ func (s *Status) Run(ctx context.Context) {
 		if unsure || want.Ready != written.Ready {
 			at = s.config.Wall()
 		}
-		// Another hold may look like the last one. Then the stored appearance is right.
+		// The next hold may have an equal appearance. Then the API server stores
+		// nothing, and the stored appearance is right.
 		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
 			unsure = unsure || !errors.Is(err, kube.ErrConflict)
@@ -111,8 +113,8 @@ func (s *Status) Run(ctx context.Context) {
 var Anything = []byte("{}")
 
 // write stores the appearance over the version that the pod has now. An earlier write
-// without an answer replaces an older version, so the API server refuses that write
-// from then on. For that, this write has to store a change.
+// without an answer replaces an older version. So the API server refuses that earlier
+// write from then on, provided that this write has changed the pod.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
 	pod, err := s.send(ctx, Anything)
 	if err != nil {
@@ -130,8 +132,8 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 	return err
 }
 
-// send sends one patch. Each patch has as much time as a renewal. So an API server that
-// is slow, but lets a pod hold, also lets it be Ready.
+// send sends one patch. Each patch has as much time as a renewal. So if the API server
+// is slow but lets the pod hold, the API server also lets the pod be Ready.
 func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()

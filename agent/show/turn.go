@@ -3,7 +3,8 @@
 
 package show
 
-// Turn is what the order of revisions says about a standby. Its zero value says nothing.
+// Turn is the decision by the order of revisions about a standby. The zero value
+// decides nothing.
 type Turn struct {
 	// NotReady: a rollout must not count the pod, for the reason. Ready: a controller must
 	// not delete the pod as long as a newer revision is in its turn.

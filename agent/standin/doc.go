@@ -8,11 +8,11 @@
 // # What each gate guarantees
 //
 // [Pod]: the application's containers start only after the grant of the slot. The
-// agent's process ends if the slot is lost or yielded, or is not renewed until
-// the drain must begin. On its exit code the kubelet restarts every container of
-// the pod. The stand-in never reports a hold as over: it does not see the
-// application, so nothing proves that the application is dead. The slot expires.
-// A new agent process resumes a hold only if the note of that hold exists.
+// agent's process ends if the slot is lost or yielded, or if the slot is not
+// renewed before the drain has to begin. The exit code makes the kubelet restart
+// every container of the pod. The stand-in never reports a hold as over: it does
+// not see the application, so nothing proves that the application is dead. The slot
+// expires. A new agent process resumes a hold only if the note of that hold exists.
 //
 // [Readiness]: a hold is over once the API server has stored that the pod is not
 // Ready. Until that is stored, a new agent process holds no slot, and reports no
@@ -21,10 +21,10 @@
 // # What they do not guarantee
 //
 // Nothing in the pod enforces the deadline. With [Pod] the kubelet restarts the
-// containers in its own time. That takes seconds, between the beginning of the
-// drain and the end of the lease. A dead or slow kubelet lets the application run
-// on. With [Readiness] the application runs on anyway, and serves clients that
-// know the pod's address.
+// containers in its own time. The restart takes seconds. The time from the
+// beginning of the drain to the end of the lease is left for the restart. A dead or
+// slow kubelet lets the application run on. With [Readiness] the application runs
+// on anyway, and serves clients that know the pod's address.
 //
 // # Clock
 //

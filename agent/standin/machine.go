@@ -26,7 +26,7 @@ type Machine interface {
 	// Now returns the instant of CLOCK_BOOTTIME.
 	Now() time.Duration
 	BootID() (string, error)
-	// Lock waits until no other agent process acts for the pod. The lock ends with
+	// Lock waits until no other agent process acts for the pod. The flock ends with
 	// the process.
 	Lock(ctx context.Context, log *slog.Logger) (io.Closer, error)
 	Alarm() (Alarm, error)
@@ -36,7 +36,7 @@ type Machine interface {
 
 // Alarm rings at an instant of CLOCK_BOOTTIME.
 type Alarm interface {
-	// Run carries rings until Close.
+	// Run delivers values to Rings until Close.
 	Run()
 	// Set makes the alarm ring at the instant. Earlier settings no longer count.
 	Set(at time.Duration)
@@ -53,8 +53,9 @@ type Volume interface {
 	Rename(from, to string) error
 }
 
-// Dir is a directory as a Volume. The notes are not synced to disk. The processes
-// that they describe end with the kernel whose page cache holds them.
+// Dir is a directory as a Volume. The notes are not synced to disk. If the kernel
+// crashes before it has written a note, the processes that the note describes are
+// dead too.
 type Dir string
 
 // Read implements Volume.

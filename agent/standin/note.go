@@ -16,11 +16,11 @@ import (
 // These are the names of the notes in the Volume. A crashed machine may leave
 // half a note. Then the pod knows only that a container may have run.
 const (
-	// letStart is the note before which no application container may start.
+	// letStart is the note without which no application container may start.
 	letStart = "let-start"
-	// before is the letStart note of the previous round. The kubelet has
-	// restarted the containers since. That does not prove that the earlier
-	// processes are dead.
+	// before is the letStart note of the previous round. The kubelet has restarted
+	// the containers since then, but that does not prove that the earlier processes
+	// are dead.
 	before = "let-start.before"
 )
 
@@ -36,8 +36,8 @@ type note struct {
 }
 
 // Turn runs before each round of the pod's containers, in an init container in
-// front of the agent. Turn renames the note of the previous round to an earlier
-// one.
+// front of the agent. Turn renames the note letStart of the previous round to
+// before.
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -26,10 +26,11 @@ var ErrRestart = errors.New("the pod's containers have to be restarted")
 type PodConfig struct {
 	// Dir is the shared directory, which must exist.
 	Dir string
-	// Machine is the machine with Dir if nil.
+	// Machine is the machine beneath the gate; nil means the kernel, with the notes
+	// in Dir.
 	Machine Machine
 	// OwnKernel means that the pod may run in a virtual machine of its own. Then
-	// a note of another boot stays unproven.
+	// another boot id in a note proves no death.
 	OwnKernel bool
 	Log       *slog.Logger
 }
@@ -165,7 +166,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// Close releases the socket and the lock of a gate that does not run.
+// Close releases the socket and the flock of a gate that does not run.
 func (p *Pod) Close() error {
 	return errors.Join(ignoreClosed(p.listener.Close()), ignoreClosed(p.alarm.Close()), ignoreClosed(p.lock.Close()))
 }
@@ -208,8 +209,8 @@ func (p *Pod) restartAll(reason string) {
 }
 
 // Grant lets the application's containers start, or moves the deadline of running
-// ones. Grant writes the note before it lets them start. A disk that hangs holds up
-// Grant alone: the watchdog goes on meanwhile.
+// ones. Grant writes the note before it lets them start. A disk that hangs delays
+// only Grant, because the watchdog does not wait for Grant.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.granting.Lock()
 	defer p.granting.Unlock()
@@ -222,7 +223,8 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	case err != nil && !extends:
 		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
 	case err != nil:
-		// A later agent process leaves earlier.
+		// A later agent process reads the old note, so it begins the drain too
+		// early, which is safe.
 		p.cfg.Log.Warn("renewal was not noted", "err", err)
 	case !extends:
 		return p.letStart(n)
@@ -257,7 +259,7 @@ func (p *Pod) admit(n *note) (extends bool, err error) {
 	return false, p.mayStart(n)
 }
 
-// mayStart returns why no container may start under the note's hold now.
+// mayStart returns an error if no container may start under the note's hold now.
 func (p *Pod) mayStart(n *note) error {
 	switch {
 	case p.waiter == nil || p.stopped:

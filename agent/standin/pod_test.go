@@ -151,7 +151,7 @@ func TestApplicationStartsOnlyAfterTheGrant(t *testing.T) {
 	assert.Equal(t, "h1", r.Hold)
 }
 
-func TestWaitSurvivesARestartOfTheAgent(t *testing.T) {
+func TestWaitRoleSurvivesARestartOfTheAgent(t *testing.T) {
 	dir := t.TempDir()
 	done := make(chan error, 1)
 	go func() { done <- Wait(t.Context(), Socket(filepath.Join(dir, "wait.sock"))) }()
@@ -163,7 +163,7 @@ func TestWaitSurvivesARestartOfTheAgent(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestWaitEndsWithItsContainer(t *testing.T) {
+func TestWaitRoleEndsWithItsContainer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
@@ -190,7 +190,7 @@ func TestRestartedAgentResumesTheHold(t *testing.T) {
 
 // The kubelet restarts all containers, but that does not prove that the earlier
 // ones are dead.
-func TestHoldBeforeAFullRestartIsUnproven(t *testing.T) {
+func TestHoldBeforeRestartOfAllContainersIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
@@ -212,7 +212,7 @@ func TestHoldBeforeAFullRestartIsUnproven(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnDoesNothingWithoutANote(t *testing.T) {
+func TestTurnRoleDoesNothingWithoutANote(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -331,9 +331,9 @@ func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 	require.Error(t, err, "it was not told to go on")
 }
 
-// A crashed machine leaves such notes behind. They keep the pod only from
-// resuming an unproven hold.
-func TestUnreadableNoteLeavesHoldsUnproven(t *testing.T) {
+// A crashed machine may leave half a note behind. If that note is of the previous
+// round, the pod may still start under another hold.
+func TestUnreadableEarlierNoteAllowsANewHold(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
@@ -352,7 +352,8 @@ func TestUnreadableNoteLeavesHoldsUnproven(t *testing.T) {
 	}
 }
 
-// A container may run, and no agent process would enforce its deadline.
+// A container may run, and its deadline is in the unreadable note. So no agent
+// process could enforce the deadline.
 func TestUnreadableRunningNoteRestartsAllContainers(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
@@ -366,7 +367,7 @@ func TestUnreadableRunningNoteRestartsAllContainers(t *testing.T) {
 	}
 }
 
-func TestOnlyOneAgentProcessActs(t *testing.T) {
+func TestSecondAgentProcessWaitsForTheFirst(t *testing.T) {
 	s := serve(t, t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -446,9 +447,8 @@ func TestWatchdogActsWhileWritingANoteHangs(t *testing.T) {
 	require.NoError(t, <-renewed)
 }
 
-// While the write of the first note hangs, the gate obeys a drain and a stop, and notices
-// the end of the init container.
-func TestStopCountsWhileTheFirstWriteHangs(t *testing.T) {
+// While the write of the first note hangs, the gate still obeys a stop.
+func TestGateObeysAStopDuringAHangingWrite(t *testing.T) {
 	begun, hang := make(chan struct{}), make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		close(begun)

@@ -23,9 +23,9 @@ type Readiness struct {
 }
 
 // NewReadiness makes the gate. The gate reports nothing until the API server has
-// stored that the pod is not Ready. An earlier process may have stored that it is
-// Ready. A waiting report would then claim too early that the earlier hold is over.
-// The clock is CLOCK_BOOTTIME.
+// stored that the pod is not Ready. An earlier process may have stored that the pod
+// is Ready, so an earlier report would claim too soon that the earlier hold is
+// over. The clock is CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{
@@ -61,8 +61,8 @@ func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
 	return nil
 }
 
-// Drain withdraws the permission to be Ready. The drain is over once the API
-// server has stored that.
+// Drain withdraws the permission to be Ready. The drain is over once the API server
+// has stored that the pod is not Ready.
 func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

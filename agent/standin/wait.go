@@ -13,8 +13,8 @@ import (
 // goOn is the agent's message to the waiting init container.
 const goOn = "go on\n"
 
-// again is the pause between two attempts to connect. The agent starts a moment
-// earlier than the init container, or is restarting.
+// again is the pause between two attempts to connect. An attempt fails while the
+// agent is still starting, or is restarting.
 const again = 100 * time.Millisecond
 
 // Dial connects to the agent's socket.
@@ -28,8 +28,8 @@ func Socket(path string) Dial {
 	}
 }
 
-// Wait returns nil once the agent reports that the slot is held. Restarts of the
-// agent do not end it; only the end of ctx does.
+// Wait returns nil once the agent reports that the slot is held. Wait continues
+// through restarts of the agent. If ctx ends first, Wait returns the cause.
 func Wait(ctx context.Context, dial Dial) error {
 	for {
 		if told(ctx, dial) {

@@ -5,29 +5,31 @@
 // nothing, starts nothing, and takes the time as an argument.
 //
 // A pod of a newer revision than the holder's is not Ready, and asks for its turn. The
-// holder yields to it. The new holder is Ready only after it has served for [Proof]. A
-// turn that fails gives the slot back to the pod that yielded. Then the revision waits
-// for its next turn, longer each time. So a rollout of a broken version stalls, and the
-// old version serves.
+// holder yields to that pod. The new holder is Ready only after it has served for
+// [Proof]. A turn that fails gives the slot back to the pod that yielded. Then the
+// revision waits for its next turn, longer each time. So a rollout of a broken version
+// stalls, and the old version serves.
 //
 // # The guarantee
 //
 // A holder yields to a revision at most four times in the first hour, and once in each
 // later hour. The yielding pod counts turns in its releasing write, so an asker that
-// cannot acquire is counted, too. A revision that has served for [Forget] begins anew.
+// cannot acquire is counted, too. After a revision has served for [Forget], its count
+// begins anew.
 //
 // A pod is never kept from a free slot for longer than [LastResort].
 //
 // # Clocks
 //
 // Every span is measured by one agent, on its own clock. The holder measures the wait
-// between two turns from the beginning of its hold, so an agent that begins anew only
-// lengthens it. The times in the Lease are for people.
+// between two turns from the beginning of its hold, so a restarted agent only lengthens
+// the wait. The times in the Lease are for people.
 //
 // # What is not guaranteed
 //
-// The package decides only whether an agent wants a slot. Packages claim and lease decide
-// whether it may have the slot. No order protects a rollout after its last old pod is
-// gone. Pods of two workloads have no order. Nor has a pod of an unknown revision, or a
-// holder whose agent writes none. Each standby is then Ready while the holder serves.
+// The package decides only whether an agent wants a slot. Packages claim and lease
+// decide whether the agent may have that slot. No order protects a rollout after its
+// last old pod is gone. Pods of two workloads have no order. A pod of an unknown
+// revision has no order, nor has a standby whose holder's agent writes no order.
+// Without an order each standby is Ready while the holder serves.
 package turn

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Ask is what a pod wrote to ask for its turn.
+// Ask is a pod's wish for its turn, as the holder sees that wish in the next Lease.
 type Ask struct {
-	// Identity is the pod's; empty for no ask.
+	// Identity is that of the pod that asks; empty for no ask.
 	Identity string
 	Revision api.Revision
 	// Seen is the instant at which the holder saw the ask change.
@@ -26,7 +26,7 @@ type Hold struct {
 	Since time.Duration
 	// Resumed: an earlier process began the hold.
 	Resumed bool
-	// Rollout is what the Lease says.
+	// Rollout is the rollout in the Lease.
 	Rollout Rollout
 	// Serves: the application runs and passes its probes, since the instant Serving.
 	Serves  bool
@@ -38,14 +38,15 @@ type Hold struct {
 	Ask     Ask
 }
 
-// Holder is what the order says about a holder.
+// Holder is the decision by the order of revisions about a holder.
 type Holder struct {
-	// Rollout is what the next renewal says.
+	// Rollout is the rollout that the next renewal writes.
 	Rollout Rollout
 	// Proving: the pod is not Ready, though its application may serve.
 	Proving bool
 	Message string
-	// To is the pod to which the holder would yield, and Turn its revision; empty for none.
+	// To is the pod to which the holder yields, and Turn is the revision of that pod;
+	// empty for none.
 	To   string
 	Turn api.Revision
 	// Failed: the turn has to end.
@@ -54,8 +55,8 @@ type Holder struct {
 	Wake time.Duration
 }
 
-// Hold returns what the order says about a holder. Without an order of its own, the
-// holder keeps what the Lease says.
+// Hold returns the decision about a holder. A holder without a revision keeps the
+// rollout in the Lease.
 func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	holding := Holder{Rollout: h.Rollout, Wake: Never}
 	if !p.Revision.Valid() {
@@ -94,9 +95,9 @@ func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 	return now >= at
 }
 
-// proven returns the rollout with the own revision proven, once it has served for long
-// enough. That ends a turn. The counts go later, so that a crash some minutes after the
-// start is not a first one.
+// proven returns the rollout. After the application has served for [Proof], the pod's
+// revision is proven there, and its turn is over. The count of its turns stays until
+// [Forget]. So a crash some minutes after the start is not counted as the first one.
 func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout
 	if !h.passed(now, p.provenAfter(), to) {
@@ -116,7 +117,7 @@ func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 }
 
 // yields returns whether the holder yields at all. A holder that does not serve has
-// nothing to lose.
+// nothing to lose, so that holder yields at once.
 func yields(now time.Duration, h Hold, to *Holder) Yields {
 	switch {
 	case h.Paused:
@@ -132,14 +133,15 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
-		// The holder's application starts again after a turn that failed.
+		// After a turn that failed, the holder's application starts again, and gets
+		// time for its start.
 		from = max(from, h.Since+p.lasts(h.Rollout.Start))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
 }
 
-// timed returns the rollout with the times of the next turns. A time, once written, is
-// kept until it comes.
+// timed returns the rollout with the times of the next turns. The Lease keeps a time,
+// once written, until that time comes.
 func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Holder) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
@@ -157,13 +159,13 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 	return r
 }
 
-// failed reports whether a turn has lasted long enough without serving. An application
-// that serves by then is left the time to prove that it does. After the pod was Ready, the
+// failed reports whether the application has not begun to serve within the time for a
+// turn. An application that serves by then may go on until its revision is proven. After the pod was Ready, the
 // time begins anew, as the controller's own count does.
 func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
 	at := max(h.Since, h.Stopped) + p.lasts(h.Rollout.Start)
 	if h.Serves && h.Serving < at {
-		return false // proven, or not serving, is the next decision
+		return false // the next decision: the revision is proven, or no longer serves
 	}
 	if now < at {
 		to.wakeAt(at)
@@ -171,13 +173,13 @@ func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
 	return now >= at
 }
 
-// fresh reports whether the ask was written under this hold, and lately.
+// fresh reports whether the holder saw the ask change during this hold, and lately.
 func (a Ask) fresh(now, since time.Duration) bool {
 	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
 }
 
-// Acquired returns what the acquiring write of the hold says, if the pod sees the slot
-// so. The hold is a turn if an older revision's release names the pod.
+// Acquired returns the rollout for the acquiring write of the hold. s is the slot
+// before that write. The hold is a turn if an older revision's release names the pod.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout
@@ -192,10 +194,11 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	return p.Hold(now, wall, Hold{ID: hold, Since: now, Rollout: r}).Rollout
 }
 
-// Released returns what the releasing write says, and names the pod that is to hold next;
-// empty for any. If to is not empty, the hold yields to it: a pod of the revision turn. A
-// turn that is not proven gives the slot back to the pod that yielded. If such a turn
-// yields itself, the next turn gives the slot back to that pod, too.
+// Released returns the rollout for the releasing write, and the pod that is to hold
+// next; empty for any. If to is not empty, the hold yields to that pod, and turn is the
+// revision of that pod. A turn that is not proven gives the slot back to the pod that
+// yielded. If the holder yields during such a turn, a failure of the next turn gives
+// the slot back to that pod, too.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to

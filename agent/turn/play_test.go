@@ -42,7 +42,8 @@ type actor struct {
 	hold     Hold
 	waiting  Facts
 	asked    time.Duration
-	// ready: a rollout counts the pod. readyOnce: it did so at any instant.
+	// ready: a rollout counts the pod. readyOnce: a rollout has counted the pod at
+	// least once.
 	ready, readyOnce bool
 	gone             bool
 }
@@ -68,7 +69,7 @@ func (p *play) holder() *actor {
 	return nil
 }
 
-// pass plays for so long.
+// pass plays for the time d.
 func (p *play) pass(d time.Duration) {
 	for end := p.now + d; p.now < end; p.now += tick {
 		if a := p.holder(); a != nil {
@@ -226,7 +227,7 @@ func TestGoodRevisionStopsTheOldOneOnce(t *testing.T) {
 	assert.Empty(t, p.slot.Rollout.Turns, "a proven revision needs no count")
 }
 
-func TestNewRevisionMendsAHangingOne(t *testing.T) {
+func TestNewRevisionReplacesAHangingOne(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, 0, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(1, "b", newer, 2*time.Second, 0)...)
@@ -236,7 +237,7 @@ func TestNewRevisionMendsAHangingOne(t *testing.T) {
 	assert.Equal(t, 1, p.ready(newer))
 }
 
-func TestMendFollowsABrokenRevisionAtOnce(t *testing.T) {
+func TestFixedRevisionFollowsABrokenOneAtOnce(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(2, "b", newer, 0, 0)...)

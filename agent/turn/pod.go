@@ -14,7 +14,8 @@ type Pod struct {
 	Identity string
 	// Revision is zero for a pod without an order.
 	Revision api.Revision
-	// Startup is the time that the startup probes leave the application; zero without.
+	// Startup is the time that the startup and readiness probes leave the application;
+	// zero without probes.
 	Startup time.Duration
 	// MinReady is the time for which the controller wants a new pod to be Ready, before it
 	// deletes an old one.
@@ -25,8 +26,8 @@ type Pod struct {
 // turn the pod is Ready after [Proof], and the controller counts from then.
 func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
-// lasts returns the longest time of a turn without serving, if the proven revision took
-// so long to start.
+// lasts returns the time within which the application has to serve in its turn. start
+// is the time that the proven revision took to serve.
 func (p Pod) lasts(start time.Duration) time.Duration {
 	return min(max(shortestTurn, p.Startup, slower*start), longestTurn)
 }
@@ -37,9 +38,9 @@ type Slot struct {
 	Known bool
 	// Holder and Hold are empty in a released Lease.
 	Holder, Hold string
-	// Revision is that of the holder, or of the last one.
+	// Revision is the revision of the holder, or of the last holder.
 	Revision api.Revision
-	// Rollout is what the Lease says about the order.
+	// Rollout is the rollout in the Lease.
 	Rollout Rollout
 	// Successor is the pod that the release names; empty for none.
 	Successor string
@@ -52,7 +53,7 @@ type Slot struct {
 	Earlier bool
 }
 
-// current reports whether the holder's agent wrote the order of this hold.
+// current reports whether the agent of this hold wrote the Lease's rollout.
 func (s Slot) current() bool {
 	return s.Holder != "" && s.Hold != "" && s.Rollout.Hold == s.Hold && s.Rollout.Yields != ""
 }

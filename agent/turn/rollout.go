@@ -24,37 +24,39 @@ const (
 )
 
 // Rollout is the text of a Lease about the order of revisions. Each write of a slot
-// keeps it, so the counts outlast a hold.
+// keeps that text, so the counts outlast a hold.
 type Rollout struct {
-	// Hold is the hold whose agent wrote the rollout; empty in a released Lease. An agent
-	// that does not know the text leaves it standing under its own hold. Such a text is
-	// about an earlier hold.
+	// Hold is the hold whose agent wrote the rollout; empty in a released Lease. An
+	// agent of an earlier version keeps the text of an earlier hold in the Lease. So a
+	// text whose Hold is not the present hold does not count.
 	Hold string
-	// Yields is the holder's.
+	// Yields says whether the holder yields.
 	Yields Yields
-	// Yielder is the pod that yielded, From its revision: of a hold in its turn, or of
-	// the hold before a release.
+	// Yielder is the pod to which a failed turn gives the slot back. From is the
+	// revision of that pod.
 	Yielder string
 	From    api.Revision
-	// Proven is the last revision that has served for [Proof], Start the time that it took
-	// to serve; zero for unknown.
+	// Proven is the last revision that has served for [Proof]. Start is the time that
+	// this revision took to serve; zero for unknown.
 	Proven api.Revision
 	Start  time.Duration
-	// Turns are the turns of revisions that are not proven, the oldest revision first.
+	// Turns counts turns by revision, in the order of the last turns, until they are
+	// forgotten.
 	Turns []Turns
 }
 
 // Turns counts the turns of one revision.
 type Turns struct {
-	// Revision counts with its number: a template that is applied again begins anew.
+	// Revisions with different numbers count separately. So a template that is applied
+	// again begins anew.
 	Revision api.Revision
 	Count    int
 	// Next is the wall clock's time of the next turn; zero while the holder would yield.
 	Next time.Time
 }
 
-// remembered bounds the revisions of which a Lease counts turns. Two workloads that share
-// a lock and are rolled over twice each have four.
+// remembered bounds the revisions of which a Lease counts turns. Four are enough for
+// two workloads that share a lock, with two rollouts each.
 const remembered = 4
 
 // text is the JSON form of a rollout.
@@ -94,8 +96,8 @@ func (r Rollout) String() string {
 	return string(out)
 }
 
-// Parse reads the text of [Rollout.String]. Any other text says nothing: without an
-// order the pods follow the rule of standbys.
+// Parse reads the text of [Rollout.String]. For any other text Parse returns the zero
+// rollout, which means that the pods have no order.
 func Parse(s string) Rollout {
 	var t text
 	if s == "" || json.Unmarshal([]byte(s), &t) != nil {
@@ -140,8 +142,8 @@ func (r Rollout) counted(revision api.Revision) Rollout {
 	return r
 }
 
-// forgotten returns the rollout without the turns of a proven revision, and of those
-// that the workload's controller has left behind.
+// forgotten returns the rollout without the turns of a proven revision, and without
+// those of earlier revisions of the same workload.
 func (r Rollout) forgotten(proven api.Revision) Rollout {
 	r.Turns = slices.DeleteFunc(slices.Clone(r.Turns), func(t Turns) bool {
 		return t.Revision.Workload == proven.Workload && t.Revision.Number <= proven.Number
@@ -152,7 +154,7 @@ func (r Rollout) forgotten(proven api.Revision) Rollout {
 // inTurn reports whether the hold is a turn that is not proven yet.
 func (r Rollout) inTurn(hold string) bool { return r.Yielder != "" && hold != "" && r.Hold == hold }
 
-// lasting returns what outlasts a hold.
+// lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
 	last := Rollout{Proven: r.Proven, Start: r.Start, Turns: slices.Clone(r.Turns)}
 	for i := range last.Turns {

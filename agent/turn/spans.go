@@ -12,45 +12,52 @@ import (
 const Never = time.Duration(math.MaxInt64)
 
 const (
-	// Proof is the time for which a revision has to serve before it is proven. Without a
-	// readiness probe an application that exits at once serves for an instant, too.
+	// Proof is the time for which a revision has to serve before it is proven. The time
+	// is not zero because, without a readiness probe, an application that exits at once
+	// serves for an instant, too.
 	Proof = 10 * time.Second
-	// Rest is the time that a holder serves between two yields, whoever asks. An asker
-	// that dies costs a stop, so this allows one stop a minute.
+	// Rest is the time that a holder serves between two yields, whichever pod asks. An
+	// asker that dies after the yield costs the holder a stop. So Rest allows one such
+	// stop a minute.
 	Rest = time.Minute
-	// Forget is the time for which a proven revision keeps the count of its turns. While an
-	// old pod is left, the count stalls a version that crashes some minutes after its start.
+	// Forget is the time for which a proven revision keeps the count of its turns. So a
+	// version that crashes some minutes after its start still waits for its next turn
+	// while an old pod is left.
 	Forget = 10 * time.Minute
-	// LastResort is the time for which a slot stays free before a revision with a failed
-	// turn takes it. An old pod acts within seconds, so none is left by then.
+	// LastResort is the time for which a slot stays free before a revision with a
+	// failed turn takes the slot. An old pod would take the slot within seconds, so
+	// none is left by then.
 	LastResort = 30 * time.Second
-	// oldFirst is the time for which a slot stays free before a revision that is not proven
-	// takes it. The pods of the proven revision act within milliseconds.
+	// oldFirst is the time for which a slot stays free before a revision that is not
+	// proven takes the slot. The pods of the proven revision act within milliseconds,
+	// so they go first.
 	oldFirst = time.Second
-	// elsewhere is the time that a pod after a failed turn leaves the other pods of its
-	// revision to ask. The others ask as soon as they see that the holder yields.
+	// elsewhere is the time for which a pod whose turn has failed lets the other pods
+	// of its revision ask first. They ask as soon as they see that the holder yields.
 	elsewhere = 5 * time.Second
 
-	// shortestTurn is the least time that a turn may last without serving. Twice as long
-	// as an application's usual start is enough for a slow node.
+	// shortestTurn is the least time that an application gets to serve in its turn,
+	// however fast the proven revision started.
 	shortestTurn = time.Minute
-	// longestTurn is the default progress deadline of a Deployment. The controller calls
-	// a rollout failed after it.
+	// longestTurn is the longest such time: the default progress deadline of a
+	// Deployment, after which the Deployment's controller calls a rollout failed.
 	longestTurn = 10 * time.Minute
-	// slower is how much slower than the proven revision a new one may start.
+	// slower is the factor by which a new revision may start more slowly than the
+	// proven one.
 	slower = 3
 )
 
-// waits are the times between two turns of one revision, by the turns that it has had.
-// The last one stays.
+// waits are the times that a revision waits for its next turn, by the number of its
+// turns so far. The last time is also that of all later turns.
 var waits = []time.Duration{0, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
-// wait returns the time that a holder leaves a revision of so many turns to wait.
+// wait returns the time that a revision waits for its next turn after so many turns.
 func wait(count int) time.Duration { return waits[min(count, len(waits)-1)] }
 
 const (
 	// Again is the period in which an asker without an answer writes its ask again.
 	Again = 10 * time.Second
-	// Fresh is the age to which an ask counts. The write that follows may take a while.
+	// Fresh is the age up to which an ask counts. Fresh is longer than Again, because
+	// the next write of the ask may take a while.
 	Fresh = Again + 5*time.Second
 )

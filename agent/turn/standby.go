@@ -11,11 +11,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Look says how the order lets a pod look.
+// Look is the decision by the order of revisions about a standby's readiness.
 type Look int
 
 const (
-	// Free: the order says nothing. The standby is Ready while the holder serves.
+	// Free: the order decides nothing. The standby is Ready while the holder serves.
 	Free Look = iota
 	// Ready: the standby stays Ready even if the holder does not serve yet.
 	Ready
@@ -32,16 +32,16 @@ const (
 
 // Facts has the facts about a pod that stands by.
 type Facts struct {
-	// Whole: every gated container waits for a grant, so a turn would start all of them.
+	// Whole: a grant would start the whole application of the pod.
 	Whole bool
 	// Failed: the last hold of this agent was a turn that failed.
 	Failed bool
-	// Due is the instant since which the holder would yield to this pod; zero for the
-	// first look that finds so.
+	// Due is the instant since which the holder would yield to this pod; zero until the
+	// first decision that finds so.
 	Due time.Duration
 }
 
-// Standby is what the order says about a standby.
+// Standby is the decision by the order of revisions about a standby.
 type Standby struct {
 	Look            Look
 	Reason, Message string
@@ -55,7 +55,7 @@ type Standby struct {
 	Wake time.Duration
 }
 
-// Standby returns what the order says about a standby that sees the slot so.
+// Standby returns the decision about a standby that sees the slot s.
 func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 	standing := Standby{Wake: Never}
 	switch {
@@ -72,13 +72,14 @@ func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 	return standing
 }
 
-// takeFrom returns the instant from which the pod takes the slot. A newer revision than the
-// proven one leaves a free slot to the pods of that, for longer after a turn that failed. A
-// named pod waits for nobody.
+// takeFrom returns the instant from which the pod takes a free slot. A pod of a newer
+// revision than the proven one leaves the slot to the pods of the proven revision
+// first. After a turn of its own revision the pod waits longer. A pod that the release
+// names does not wait.
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
 	if s.Holder == "" && s.Since > 0 {
-		from = min(from, s.Since) // whatever other programs write meanwhile
+		from = min(from, s.Since) // a later write by another program must not delay the pod
 	}
 	switch {
 	case named || s.FreeAt == Never || !p.Revision.NewerThan(s.Rollout.Proven):
@@ -89,8 +90,8 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 	return from + LastResort
 }
 
-// beforeFree decides for a slot that is free. A revision newer than the proven one is to
-// show first that it serves.
+// beforeFree decides for a slot that is free. A pod of a newer revision than the proven
+// one is not Ready, because that revision has not shown yet that it serves.
 func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	if !p.Revision.NewerThan(s.Rollout.Proven) {
 		return to
@@ -125,7 +126,8 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 		if p.Revision.NewerThan(s.Rollout.Proven) {
 			return to.notReady(ReasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
 		}
-		// A controller deletes old pods that are not Ready, and the slot goes back to them.
+		// The old pods stay Ready because a controller deletes old pods that are not
+		// Ready. If the turn fails, the slot goes back to them.
 		if until := s.Since + longestTurn; now < until {
 			to.Look, to.Wake = Ready, until
 		}

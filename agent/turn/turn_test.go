@@ -63,7 +63,7 @@ func freed(successor string) Slot {
 	}
 }
 
-func TestStandbyLooksAndAsksByTheHoldersRevision(t *testing.T) {
+func TestStandbyDecidesByTheHoldersRevision(t *testing.T) {
 	a1, b1, b2 := pod("a1", old), pod("b1", newer), pod("b2", newer)
 	unwritten := heldBy(a1, Now)
 	unwritten.Rollout.Hold = "h0"
@@ -166,7 +166,7 @@ func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
 	assert.Equal(t, Free, got.Look)
 }
 
-func TestHolderYieldsByItsTimeOfServing(t *testing.T) {
+func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	const s = time.Second
 	const began = time.Hour
 	ready := Pod{Identity: "b1_u", Revision: newer, MinReady: 30 * s}
@@ -247,7 +247,7 @@ func (r Rollout) startedIn(d time.Duration) Rollout {
 	return r
 }
 
-func TestProvenRevisionForgetsItsTurnsLater(t *testing.T) {
+func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	p := pod("b1", newer)
 	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, Start: time.Second}.with(2)
 	h := Hold{ID: "h1", Serves: true, Serving: 3 * time.Second, Rollout: turn}
@@ -259,7 +259,7 @@ func TestProvenRevisionForgetsItsTurnsLater(t *testing.T) {
 	assert.Empty(t, h.Rollout.Turns)
 }
 
-func TestNextTurnKeepsItsTimeInTheLease(t *testing.T) {
+func TestLeaseKeepsTheTimeOfTheNextTurn(t *testing.T) {
 	p := pod("a1", old)
 	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
 	h.Rollout = p.Hold(0, wall, h).Rollout
@@ -300,7 +300,7 @@ func TestYieldInATurnKeepsTheYielder(t *testing.T) {
 	require.Equal(old, r.From)
 }
 
-func TestFreeSlotGivesNoTurn(t *testing.T) {
+func TestAcquiringWithoutAYieldBeginsNoTurn(t *testing.T) {
 	b1 := pod("b1", newer)
 	for name, s := range map[string]Slot{
 		"released for all":      freed(""),
@@ -318,7 +318,7 @@ func TestFreeSlotGivesNoTurn(t *testing.T) {
 	assert.Equal(t, "a1_u", b1.Acquired(0, wall, inTurn(b1), "h2").Yielder, "the turn goes on after an outage")
 }
 
-func TestDeletedHolderNamesAnAskerWithoutAWait(t *testing.T) {
+func TestDeletedHolderNamesAnAskerAtOnce(t *testing.T) {
 	a1 := pod("a1", old)
 	h := Hold{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Ask: Ask{Identity: "b1_u", Revision: newer, Seen: time.Second}}
 	to, turn := a1.Deleted(5*time.Second, h)
@@ -332,7 +332,7 @@ func TestDeletedHolderNamesAnAskerWithoutAWait(t *testing.T) {
 	assert.Empty(t, to)
 }
 
-func TestPodWithoutARevisionKeepsTheText(t *testing.T) {
+func TestPodWithoutARevisionKeepsTheRolloutText(t *testing.T) {
 	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
 	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
 	r, successor := p.Released(s, "y_u", api.Revision{})
@@ -360,7 +360,7 @@ func TestRolloutIsReadBackFromItsText(t *testing.T) {
 	}
 }
 
-func TestLeaseRemembersTheLastRevisionsAlone(t *testing.T) {
+func TestLeaseRemembersOnlyTheLastRevisions(t *testing.T) {
 	r := Rollout{}
 	for n := range int64(10) {
 		r = r.counted(api.Revision{Workload: workload, Number: n + 1, Hash: "h"})
@@ -370,7 +370,7 @@ func TestLeaseRemembersTheLastRevisionsAlone(t *testing.T) {
 	assert.Equal(t, 2, r.counted(r.Turns[0].Revision).of(r.Turns[0].Revision).Count)
 }
 
-func FuzzRolloutText(f *testing.F) {
+func FuzzRolloutTextSurvivesARoundTrip(f *testing.F) {
 	f.Add(inTurn(pod("b1", newer)).Rollout.String())
 	f.Fuzz(func(t *testing.T, s string) {
 		r := Parse(s)

@@ -1,14 +1,16 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package podspec recognises in the spec of a pod what the webhook puts there.
+// Package podspec recognises the parts that the webhook puts into the spec of a
+// pod.
 //
 // The API server lets nobody change these parts of a living pod, so an answer is valid
-// as long as the pod lives. Labels and annotations say nothing here: a person may
-// write them. An answer does not say that the parts work, or who wrote them.
+// as long as the pod lives. Labels and annotations do not count, because a person may
+// write them. An answer does not prove that the parts work, or that the webhook wrote
+// them.
 //
-// The policy on marks answers [HasGate] as well, in the API server's own process.
-// testdata/pods.yaml requires the same answers of both.
+// The policy on marks gives the same answers as [HasGate], in the API server's own
+// process. testdata/pods.yaml tests both.
 package podspec
 
 import (
@@ -49,7 +51,7 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec that has nothing but what [HasGate] reads, and the service
+// Strip returns a spec with only the fields that [HasGate] reads, and the service
 // account. A cache of ten thousand pods keeps stripped specs.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	return corev1.PodSpec{

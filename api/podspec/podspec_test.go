@@ -62,7 +62,7 @@ func TestHasGateRecognizesTheArgumentsOfEveryGate(t *testing.T) {
 	}))
 }
 
-// The webhook's own pods, as the golden files have them.
+// The golden files contain the pods that the webhook has gated.
 func TestGoldenPodsHaveGatesAndKnownArguments(t *testing.T) {
 	files, err := filepath.Glob("../../mutate/testdata/*.txtar")
 	require.NoError(t, err)
@@ -95,7 +95,7 @@ func TestGoldenPodsHaveGatesAndKnownArguments(t *testing.T) {
 	assert.Greater(t, shims, 40)
 }
 
-// mixed draws a spec from the parts that a gate has, and from parts like them.
+// mixed draws a random spec from the parts of a gate, and from similar parts.
 func mixed(r *rand.Rand) *corev1.PodSpec {
 	always, never := corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever
 	containers := func() []corev1.Container {
@@ -120,7 +120,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-func FuzzStrip(f *testing.F) {
+func FuzzStripKeepsTheAnswerOfHasGate(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 // mostConnections bounds the connections to one of the agent's servers. Any pod of
-// the cluster may open some; each costs about 20 KiB, of a limit of 64 MiB. Kubelet
-// and scrapers need one for each probe that is under way.
+// the cluster may open connections, and each takes about 20 KiB of the container's
+// limit of 64 MiB. The kubelet and scrapers need one for each request in flight.
 const mostConnections = 64
 
 // crowd bounds the connections of a server. If there are too many, the peer with most
@@ -59,7 +59,7 @@ func (c *crowd) attach(server *http.Server) {
 }
 
 // enter adds a connection. If there are too many, enter closes the worst one, which may
-// be the same.
+// be the new one.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,8 +108,8 @@ func (c *crowd) find(conn net.Conn) *guest {
 	return c.guests[i]
 }
 
-// serve notes whether a guest's request is being answered. A guest that was let go
-// is nil or unknown, and changes nothing.
+// serve notes whether a guest's request is being answered. For a guest whose
+// connection enter has closed, the note has no effect.
 func (c *crowd) serve(g *guest, served bool) {
 	if g == nil {
 		return

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// listening serves a handler as on the agent's port.
+// listening serves a handler in the same way as the agent's port.
 func listening(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -67,7 +67,7 @@ func inUse() int {
 	return int(m.HeapInuse + m.StackInuse)
 }
 
-func TestThousandsOfConnectionsKeepNoProbeOut(t *testing.T) {
+func TestThousandsOfConnectionsBlockNoProbe(t *testing.T) {
 	for name, sends := range map[string]string{
 		"silent":            "",
 		"half a request":    "GET /probe/app/liveness HTTP/1.1\r\nHost: ",
@@ -92,7 +92,8 @@ func TestThousandsOfConnectionsKeepNoProbeOut(t *testing.T) {
 			status, err := asks(t, "127.0.0.3", address)
 			require.NoError(t, err, "a probe is answered beside them")
 			assert.Equal(t, http.StatusOK, status)
-			// A connection here and 12 KiB there, of which 64 are left.
+			// The test keeps its ends of all connections. The agent keeps only 64
+			// connections, of about 12 KiB each.
 			assert.Less(t, inUse()-before, 16<<20)
 			// The agent hangs up before it serves the next one; the client's kernel may
 			// learn of it a moment later.
@@ -109,7 +110,7 @@ func TestThousandsOfConnectionsKeepNoProbeOut(t *testing.T) {
 	}
 }
 
-func TestPeerWithoutAHeaderIsHungUpOn(t *testing.T) {
+func TestConnectionWithoutAWholeHeaderIsClosed(t *testing.T) {
 	address := listening(t, func(http.ResponseWriter, *http.Request) {})
 	c := dialled(t, "127.0.0.2", address, "GET / HTTP/1.1\r\n")
 	_ = c.SetReadDeadline(time.Now().Add(headerTimeout + 5*time.Second))

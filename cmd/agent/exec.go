@@ -24,9 +24,9 @@ import (
 )
 
 func execCommand(_ context.Context, args []string) (int, error) {
-	// The shim's memory counts in the application's limit, and the shim does next to
-	// nothing: little garbage, few threads. Two threads, because one may hang in the
-	// application's exec, and the watchdog must not.
+	// The shim's memory counts in the application's limit, so the shim collects
+	// garbage early and has few threads. Two threads run Go, because one may hang in
+	// the application's exec, and the watchdog must not hang with it.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
 
@@ -50,8 +50,8 @@ func execConfig(args []string) (shim.Config, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// For the shim, restart and end are the same. Only the kubelet starts the
-		// container again, or not.
+		// For the shim, restart and end are the same: the container ends. Then the
+		// kubelet starts the container again, or not.
 		StandBy: e.OnLoss == api.OnLossStandby,
 		Env:     environment,
 		Grace:   e.Grace,
@@ -80,8 +80,8 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the container's own, or else one of this
-// program's. Without a hook, hook returns nil.
+// hook returns the command of a hook: the container's own, or else the role handle
+// of this program. Without a hook, hook returns nil.
 func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
@@ -102,8 +102,9 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 }
 
 // stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal, and refuses signals
-// that the shim does not receive. Go's runtime keeps some for itself, and SIGCHLD tells
-// of the child. Without the refusal the application would not be asked to stop.
+// that the shim does not receive. The Go runtime keeps some for itself, and SIGCHLD
+// reports the child's end. With such a signal the application would never be asked to
+// stop.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {
@@ -112,10 +113,10 @@ func stopSignal(s string) (syscall.Signal, error) {
 	return sig, err
 }
 
-// parseSignal reads SIGQUIT, QUIT or 3, SIGRTMIN+3, SIGRTMAX-3, and the other names
-// of some.
+// parseSignal reads SIGQUIT, QUIT or 3, SIGRTMIN+3, SIGRTMAX-3, and the second
+// names SIGCLD, SIGIOT and SIGPOLL.
 func parseSignal(s string) (syscall.Signal, error) {
-	const rtmin, rtmax = 34, 64 // as runtimes count them, and glibc (musl has 35)
+	const rtmin, rtmax = 34, 64 // as container runtimes and glibc count them (musl has 35)
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {
 		return syscall.Signal(n), nil
 	}

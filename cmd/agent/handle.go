@@ -22,9 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// handleCommand carries out one lifecycle hook that is no command of the container, as
-// the kubelet would. The hook has a process of its own, so that the shim neither waits
-// nor grows.
+// handleCommand carries out one lifecycle hook without a command, as the kubelet
+// would. The hook has a process of its own, so that the shim neither waits nor grows.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {
@@ -58,11 +57,11 @@ func handle(ctx context.Context, h api.Handler, podIP string) error {
 	return errors.New("invalid handler")
 }
 
-// hookBody bounds what is read of an answer, as the kubelet does.
+// hookBody bounds the bytes that are read of an answer, as in the kubelet.
 const hookBody = 10 << 10
 
-// httpHook sends a request and waits for an answer, whatever the answer says. A
-// certificate is not checked, and a redirect to another host not followed.
+// httpHook sends a request and waits for an answer. Any answer is a success.
+// httpHook checks no certificate, and follows no redirect to another host.
 func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 	host := cmp.Or(get.Host, podIP)
 	if host == "" {

@@ -84,7 +84,8 @@ func TestHTTPSHookIgnoresTheCertificate(t *testing.T) {
 	h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: port, Scheme: "HTTPS"}}
 	require.NoError(t, handle(t.Context(), h, loopback))
 	assert.NotNil(t, (<-requests).TLS)
-	// A server that speaks HTTP is asked so, without credentials.
+	// If a server speaks only HTTP, the hook repeats the request by HTTP, without
+	// credentials.
 	port, requests = answering(t, false, status(200))
 	h.HTTPGet.Port = port
 	h.HTTPGet.HTTPHeaders = []api.HTTPHeader{{Name: "Authorization", Value: "secret"}}

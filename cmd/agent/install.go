@@ -34,8 +34,8 @@ func installCommand(_ context.Context, args []string) (int, error) {
 
 // prepare makes the directories and the binary that the gate needs in the shared
 // volume. The kubelet waits for the hook, which calls prepare. The agent calls prepare,
-// too: a kubelet that was restarted before the hook never runs the hook. Two calls at
-// once do the work once.
+// too: a kubelet that was restarted before the hook never runs the hook. Two concurrent
+// calls do the work only once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err
@@ -47,7 +47,7 @@ func prepare(runDir, binary string) error {
 	if _, absent := os.Stat(binary); absent != nil {
 		return err
 	}
-	// Another version of the binary serves, and an agent that ended here would give up a
+	// The binary of another version works, too. An agent that ended here would give up a
 	// slot.
 	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
 	return nil

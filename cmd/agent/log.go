@@ -16,8 +16,8 @@ const (
 	// mostLines bounds the lines that wait to be written: those of a busy minute. With
 	// half a kilobyte each, they take 128 KiB of memory.
 	mostLines = 256
-	// parting bounds what an agent that ends waits for its last lines. A reader
-	// that is alive takes them within milliseconds.
+	// parting bounds the time for which an ending agent waits until its last lines
+	// are written. A living reader takes them within milliseconds.
 	parting = time.Second
 )
 

@@ -40,7 +40,8 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 }
 
 func main() {
-	// Nobody reads a profile, and the table of one is a megabyte and a half.
+	// The table of a memory profile takes a megabyte and a half, and nobody reads
+	// the profile.
 	runtime.MemProfileRate = 0
 	os.Exit(run(context.Background(), os.Args[1:]))
 }

@@ -68,8 +68,8 @@ func leapsOf(path string) *host.Leaps {
 	return l
 }
 
-// TestScripts needs to be root in Linux for what containers do: PID namespaces
-// and other users. Scripts say so by [root].
+// TestScripts runs the scripts in testdata. Scripts that need PID namespaces or
+// other users run only as root, by the condition [root].
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
@@ -118,7 +118,7 @@ func openTempDir(t *testing.T) string {
 	return dir
 }
 
-// stubborn ignores every signal that it can, says so, and stays.
+// stubborn ignores every signal that it can, prints a line, and runs on.
 func stubborn() {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		if n != syscall.SIGCHLD && n != syscall.SIGURG {

@@ -21,8 +21,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// probePatience is the time that an agent has to say that the command is to be run. The
-// agent does nothing else first, and the shortest probe has a second for all.
+// probePatience bounds the wait for the agent's answer that the command has to be run.
+// The agent gives that answer at once, and the shortest probe has a second for
+// everything.
 const probePatience = 500 * time.Millisecond
 
 // asker is an exec probe, as the kubelet runs one in a gated container.
@@ -77,8 +78,8 @@ func parseProbe(args []string) (*asker, error) {
 	}, nil
 }
 
-// ask asks for the verdict. Where there is no command the agent makes the probe
-// itself meanwhile, for as long as the kubelet waits.
+// ask requests the agent's verdict. Without a command, the agent carries out the
+// probe before it answers, so ask waits as long as the kubelet does.
 func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	if len(a.command) > 0 {
 		a.client.Timeout = probePatience
@@ -90,9 +91,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered judges a probe without an answer, when it is unknown whether a child runs.
-// The kubelet kills no child for that, because the shim has a watchdog. Nor does a
-// Service send requests there.
+// unanswered judges a probe that the agent has not answered, so it is unknown whether a
+// child runs. The liveness probe passes, because the shim's watchdog still guards the
+// child. The readiness probe fails, so that no Service sends requests to the pod.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil
@@ -100,19 +101,21 @@ func (a *asker) unanswered(err error) (int, error) {
 	return 1, fmt.Errorf("ask the agent: %w", err)
 }
 
-// become runs the command in this process's stead.
+// become replaces this process by the command.
 func (a *asker) become() (int, error) {
 	path, err := host.LookPath(a.command[0], os.Getenv("PATH"))
 	if err == nil {
 		err = fmt.Errorf("start %s: %w", path, syscall.Exec(path, a.command, os.Environ()))
 	}
-	// The kubelet ignores the outcome of a command that cannot be run.
+	// The kubelet ignores a probe whose command cannot be run, so this probe
+	// passes.
 	return 0, err
 }
 
 // run runs the command, and reports its outcome to the agent.
 func (a *asker) run(ctx context.Context, child string) (int, error) {
-	// The kubelet's patience ends with a kill of this process alone.
+	// At the timeout, the kubelet kills only this process. The end of the thread
+	// that started the command then kills the command (Pdeathsig).
 	runtime.LockOSThread()
 	path, err := host.LookPath(a.command[0], os.Getenv("PATH"))
 	if err != nil {

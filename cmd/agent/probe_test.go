@@ -27,9 +27,9 @@ type prober struct {
 //	prober SOCKET EXEC       answer on the socket; with EXEC as "exec" the
 //	                         probes of the container app are commands
 //	child NAME, ! child      a child of app runs; none does
-//	verdict PASS|WORDS       what probes come to that are no commands
-//	ready, ! ready           wait until its readiness is so
-//	silence SOCKET           take connections, and say nothing
+//	verdict PASS|WORDS       the result of probes that are not commands
+//	ready, ! ready           wait until app is ready, or is not
+//	silence SOCKET           accept connections, and never answer
 var commandsOfProbes = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"prober": proberCommand,
 	"child": func(ts *testscript.TestScript, neg bool, args []string) {

@@ -44,7 +44,8 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 	runtime.GOMAXPROCS(1)
 
 	// SIGTERM, which a sidecar gets after the application's containers have ended, asks
-	// the agent to leave as soon as their end is proven. A second signal asks no more.
+	// the agent to leave as soon as their end is proven. A second signal has no further
+	// effect.
 	stop := make(chan struct{})
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -110,14 +111,14 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
 	c.Clock, c.Log, c.Reconnect = host.Now, log, client.Close
 	if s.Gate != api.GateContainer {
-		// No shim tells this agent of leaps.
+		// Without a shim, the agent itself has to watch for leaps.
 		leaps := host.NewLeaps()
 		defer leaps.Close()
 		c.Leaps = leaps.Watch(ctx)
 	}
 	c.Random = rand.NewChaCha8(seed)
-	// By itself the runtime waits for a megabyte of garbage. Most of that memory would
-	// stay in use, because living objects are spread over it.
+	// By itself the Go runtime waits for a megabyte of garbage. Most of that memory
+	// would stay in use, because living Go objects are spread over it.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})

@@ -27,27 +27,27 @@ import (
 
 // The commands of scripts, besides testscript's own:
 //
-//	serve NAME                        start an agent's end; it acts when it gets the lock
+//	serve NAME                        start a desk; it acts when it gets the flock
 //	hangup NAME                       end it, as if killed
 //	acting NAME                       wait until it acts; ! acting: it does not yet
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
-//	end SHIM GRACE [REASON]           the container too
+//	end SHIM GRACE [REASON]           as drain, and the container ends
 //	aside SHIM TIMEOUT COMMAND…       beside the child; its code and output become stdout
-//	report SHIM KEY=VALUE…            wait until the last report of it is so
+//	report SHIM KEY=VALUE…            wait until its last report has these values
 //	says SHIM REGEXP                  wait until its output matches; ! says: it does not now
-//	types SHIM TEXT                   on its terminal
+//	types SHIM TEXT                   type on its terminal
 //	signal SHIM SIGNAL                to the shim alone
 //	freeze SHIM, thaw SHIM            the shim alone
 //	leap SHIM DURATION                set the wall clock of the shim, by so much
-//	answer SHIM HOLD DEADLINE         grant what answers its last leap
+//	answer SHIM HOLD DEADLINE         send a grant that answers its last leap
 //	stands SHIM, ! stands SHIM        wait until all of its container is stopped, or nothing is
 //	exits SHIM CODE                   wait for its end; ! exits SHIM: it lives
-//	alive SHIM, ! alive SHIM          whether anything else of its container lives
-//	intime SHIM                       its last deadline is still ahead
+//	alive SHIM, ! alive SHIM          require that another process of its container lives, or none
+//	intime SHIM                       require that its last deadline is still ahead
 //	past SHIM                         wait until its last deadline has passed
-//	hang FILE                         whoever opens or executes it hangs, to the script's end
+//	hang FILE                         a process that opens or executes it hangs, until the script's end
 var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"serve": func(ts *testscript.TestScript, _ bool, args []string) { worldOf(ts).startAgent(args[0]) },
 	"hangup": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -89,8 +89,9 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"hang": hang,
 }
 
-// hang takes a lease on the file, as file servers do: the kernel lets others wait until
-// it is given back. The kernel's own patience (45 s) is longer than a script's.
+// hang takes a file lease (fcntl), as file servers do. The kernel lets a process that
+// opens the file wait until the file lease is given back, but for 45 s at most. No
+// script waits so long.
 func hang(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -139,7 +140,8 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	if o.container == "" {
 		o.container = args[0]
 	}
-	// A copy that every user may execute, installed as in a pod.
+	// The shim's binary is a copy that every user may execute, installed as in a
+	// pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
 		ts.Check(ts.Exec("agent", "install", "-to", "bin/agent", "-run", w.run))
 	}

@@ -16,8 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A scrape is one small answer: seconds are plenty, and they bound what a peer
-// that says nothing can keep open. An answer to a probe sets its own time.
+// A scrape is one small answer, for which seconds are plenty. The timeouts also
+// bound how long a silent peer keeps its connection. The answer to a probe sets its
+// own timeout.
 const (
 	scrapeTimeout = 10 * time.Second
 	// headerTimeout bounds the arrival of a few hundred bytes, which a peer sends as soon
@@ -33,7 +34,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 		mux := http.NewServeMux()
 		mux.Handle("/", a.Metrics().Handler())
 		mux.Handle("/probe/", a.Probes())
-		// A port may be in use: the application may listen where it likes.
+		// The port may be in use, because the application may listen on any port.
 		var listen net.ListenConfig
 		if l, err := listen.Listen(ctx, "tcp", s.Listen); err != nil {
 			log.Error("no metrics, nor answers to probes", "err", err)

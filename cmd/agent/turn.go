@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// turnCommand runs in the init container in front of the agent, in a pod whose containers
-// the kubelet starts.
+// turnCommand runs in the init container in front of the agent, in a pod with the gate
+// "pod".
 func turnCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent turn", flag.ContinueOnError)
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")

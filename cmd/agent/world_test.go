@@ -30,8 +30,8 @@ const patience = 20 * time.Second
 
 type worldKey struct{}
 
-// world is one script's pod: the shared directory, agents' ends that take turns
-// in it, and shims with their children.
+// world is one script's pod: the shared directory, desks that act there one after
+// another, and shims with their children.
 type world struct {
 	env     *testscript.Env
 	run     string // the shared directory
@@ -57,7 +57,7 @@ type shimProcess struct {
 	cmd       *exec.Cmd
 	pid       int // of the shim itself
 	output    bytes.Buffer
-	id        gate.ShimID // once it is heard
+	id        gate.ShimID // from its first report
 	report    gate.Report
 	heardBy   string
 	exited    *os.ProcessState
@@ -84,7 +84,7 @@ func (w *world) change(f func()) {
 	w.changed = make(chan struct{})
 }
 
-// until waits for the condition, which is looked at whenever something changed.
+// until waits for the condition, and checks it after each change.
 func (w *world) until(cond func() bool) bool {
 	late := time.After(patience)
 	for {
@@ -102,7 +102,7 @@ func (w *world) until(cond func() bool) bool {
 	}
 }
 
-// startAgent begins an agent's end. The agent acts once it has the lock.
+// startAgent starts a desk, which acts once it has the flock.
 func (w *world) startAgent(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agentEnd{name: name, cancel: cancel, done: make(chan struct{})}
@@ -153,7 +153,7 @@ func (c collector) Write(b []byte) (int, error) {
 }
 
 // startShim runs the program: as PID 1 of a new namespace, or as another user, if the
-// script wants that. All its processes carry a mark in their environment.
+// script wants that. All its processes have the variable MARK in their environment.
 func (w *world) startShim(name string, o shimOptions, args []string) error {
 	argv := append([]string{filepath.Join(w.env.WorkDir, "bin", "agent")}, args...)
 	if o.uid != "" {
@@ -164,7 +164,8 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 		argv = append([]string{"setpriv", "--bounding-set", left, "--inh-caps", "-all"}, argv...)
 	}
 	if o.pid1 {
-		// The namespace outlives unshare, which nobody signals here.
+		// If unshare were killed, the namespace would live on, but no script
+		// signals unshare.
 		argv = append([]string{"unshare", "--pid", "--fork", "--mount-proc"}, argv...)
 	}
 	s := &shimProcess{container: o.container, cmd: exec.Command(argv[0], argv[1:]...)}
@@ -176,7 +177,8 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 	}
 	s.cmd.Env = append(s.cmd.Env, "LEAPS="+leaps)
 	var err error
-	// For both ways, so that neither end waits for the other.
+	// The pipe is opened for reading and writing, so that neither end waits for the
+	// other.
 	if s.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0); err != nil {
 		return err
 	}
@@ -290,8 +292,9 @@ func (w *world) alive(name string) []int {
 	return found
 }
 
-// environ reads the environment of a process. Amid an execve(2) there is neither an
-// environment nor a command line, though there is a program: it is waited for.
+// environ reads the environment of a process. During an execve(2), a process has a
+// program, but neither an environment nor a command line. So environ waits until
+// the execve(2) is over.
 func environ(path string) ([]byte, error) {
 	dir := filepath.Dir(path)
 	for amidExec := true; amidExec; {
@@ -302,7 +305,7 @@ func environ(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// end kills what a script left, agents first.
+// end ends the desks of a script, and then kills its remaining processes.
 func (w *world) end() {
 	for _, a := range w.agents {
 		a.cancel()

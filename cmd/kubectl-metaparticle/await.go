@@ -16,11 +16,11 @@ import (
 )
 
 // betweenWatches is the time between two watches of a Lease. An API server may end each
-// watch at once; a command then asks as seldom as an agent.
+// watch at once, and a command must not ask more often than an agent.
 const betweenWatches = time.Second
 
-// await watches the Lease until it is as wanted. The error is that of ctx if it ends
-// before that.
+// await watches the Lease until wanted returns true. If ctx ends before, await
+// returns its error.
 func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) error {
 	for {
 		done, err := c.watchOnce(ctx, key, wanted)
@@ -35,8 +35,8 @@ func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted fun
 	}
 }
 
-// watchOnce watches the Lease until it is as wanted, or the watch ends. The read follows
-// the watch's begin, so no change is missed.
+// watchOnce watches the Lease until wanted returns true, or the watch ends. The read
+// follows the start of the watch, so no change is missed.
 func (c cluster) watchOnce(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) (bool, error) {
 	changes, err := c.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(key.Namespace),
 		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", key.Name)})

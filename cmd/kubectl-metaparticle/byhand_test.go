@@ -102,7 +102,8 @@ func (b *byHand) lease(t *testing.T, name string) *coordinationv1.Lease {
 	return l
 }
 
-// after lets a pod hold after a while; an empty name releases.
+// after makes the pod the holder after the duration. With an empty pod, after
+// releases the Lease.
 func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	time.AfterFunc(d, func() {
 		l := b.lease(t, name)
@@ -115,7 +116,7 @@ func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	})
 }
 
-func TestYieldTellsWhoHoldsNext(t *testing.T) {
+func TestYieldCommandPrintsTheNextHolder(t *testing.T) {
 	for name, c := range map[string]struct {
 		to, next string
 		code     int
@@ -147,7 +148,7 @@ func TestYieldTellsWhoHoldsNext(t *testing.T) {
 	}
 }
 
-func TestYieldNamesHoldAndSuccessor(t *testing.T) {
+func TestYieldCommandNamesHoldAndSuccessor(t *testing.T) {
 	for to, want := range map[string]string{"": "hold-a", "b": "hold-a b_b-uid"} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newByHand(team(nil)...)
@@ -163,7 +164,7 @@ func waitsForItsTurn(p *corev1.Pod) {
 }
 
 // A pod of the old version takes the slot, and so does a pod that a person names.
-func TestYieldInAStalledRollout(t *testing.T) {
+func TestYieldSucceedsInAStalledRollout(t *testing.T) {
 	for to, next := range map[string]string{"": "c", "b": "b"} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newByHand(together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), waitsForItsTurn), waiting("c"))...)
@@ -173,7 +174,7 @@ func TestYieldInAStalledRollout(t *testing.T) {
 	}
 }
 
-func TestYieldRefusesWithASentence(t *testing.T) {
+func TestYieldCommandExplainsEachRefusal(t *testing.T) {
 	deleted := func(p *corev1.Pod) {
 		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: noon}, []string{"a/b"}
 	}
@@ -260,7 +261,7 @@ func TestPauseKeepsTheHolder(t *testing.T) {
 	assert.Equal(t, "hold-a", b.lease(t, slot).Annotations[api.HoldAnnotation])
 }
 
-func TestPauseWaitsForTheHoldersEnd(t *testing.T) {
+func TestPauseWithStopWaitsForTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(team(nil)...)
 		b.after(t, 12*time.Second, slot, "")

@@ -73,8 +73,8 @@ func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, 
 }
 
 // minor returns the cluster's minor version of Kubernetes 1. If the version is
-// unknown, explain assumes that every gate works. The webhook refuses such pods
-// itself.
+// unknown, minor returns a version with which every gate works. The webhook itself then
+// refuses a pod with the gate `pod`.
 func minor(connection *rest.Config) int {
 	discover, err := discovery.NewDiscoveryClientForConfig(connection)
 	if err != nil {

@@ -18,8 +18,8 @@ const (
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError
-	// exitUnreached means that the command has written what was asked for, and that it
-	// has not come true in time.
+	// exitUnreached means that the command has written the request, but that the
+	// wanted state did not follow in time.
 	exitUnreached
 )
 

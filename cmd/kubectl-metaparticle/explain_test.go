@@ -120,7 +120,7 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	return out.String()
 }
 
-func TestAnswerNamesHolderAndStandbys(t *testing.T) {
+func TestExplainNamesHolderAndStandbys(t *testing.T) {
 	there := together(deployment(claim, claim), leaseOf("a"),
 		gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
 		gatedPod("b", corev1.ConditionFalse, "HolderUnreachable", "nothing answers"))
@@ -136,8 +136,8 @@ pods:
   b  stands by                          not Ready  HolderUnreachable: nothing answers
 `, answer(t, true, "Deployment/biller", there...))
 
-	// The answer about a ReplicaSet is that about its Deployment. The answer
-	// about a pod is about the pod alone.
+	// The answer about a ReplicaSet equals the answer about its Deployment. The
+	// answer about a pod shows only that pod.
 	assert.Equal(t, answer(t, true, "Deployment/biller", there...), answer(t, true, "ReplicaSet/biller-1", there...))
 	one := answer(t, true, "Pod/b", there...)
 	assert.Contains(t, one, "Pod/b (of Deployment/biller) in shop: gated\n")
@@ -146,7 +146,7 @@ pods:
 	assert.NotContains(t, one, "Holding")
 }
 
-func TestAnswerNamesEachReasonForAnUngatedPod(t *testing.T) {
+func TestExplainNamesWhyAPodIsUngated(t *testing.T) {
 	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
 	job := &batchv1.Job{ObjectMeta: meta("once", claim)}
 	for name, c := range map[string]struct {
@@ -227,7 +227,7 @@ func TestAnswerNamesEachReasonForAnUngatedPod(t *testing.T) {
 	}
 }
 
-func TestAnswerNamesAVanishedHolder(t *testing.T) {
+func TestExplainNamesAVanishedHolder(t *testing.T) {
 	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
 	there := together(deployment(claim, claim), standby)
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
@@ -240,7 +240,7 @@ func TestAnswerNamesAVanishedHolder(t *testing.T) {
 }
 
 // A user without the right to read Leases or Events gets all other facts.
-func TestAnswerNamesUnreadableObjects(t *testing.T) {
+func TestExplainNamesUnreadableObjects(t *testing.T) {
 	forbid := func(resource string) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", nil)
 	}
@@ -272,7 +272,7 @@ func TestAnswerNamesUnreadableObjects(t *testing.T) {
 	assert.NotContains(t, out.String(), "not installed")
 }
 
-func TestAnswerNamesAMissingInstallation(t *testing.T) {
+func TestExplainNamesAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder

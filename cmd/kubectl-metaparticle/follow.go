@@ -18,19 +18,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// source is one kind of objects that status is made from.
+// source is one kind of objects that status reads.
 type source struct {
 	name    string
 	list    func() client.ObjectList
 	options []client.ListOption
-	// replace and note take the objects into the state.
+	// replace puts all listed objects into the state, and note one changed object.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
-	// spare: status can do without.
+	// spare reports that status works without these objects.
 	spare bool
 }
 
-// sources are the kinds of objects that status is made from.
+// sources are the kinds of objects that status reads.
 var sources = []source{
 	{
 		name: "leases", list: func() client.ObjectList { return new(coordinationv1.LeaseList) },
@@ -64,7 +64,7 @@ func byUID[T any, P interface {
 	return all
 }
 
-// put takes one object of a watch in.
+// put stores one object of a watch, or removes one that is gone.
 func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
 	item, ok := any(object).(*T)
 	switch {
@@ -76,8 +76,8 @@ func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
 	}
 }
 
-// read reads the state once. The notes tell what the person may not read, and status
-// can do without.
+// read reads the state once. The notes name the spare objects that the person has no
+// right to read.
 func (c cluster) read(ctx context.Context, namespace string) (state objects, notes []string, err error) {
 	for _, s := range sources {
 		list := s.list()
@@ -97,7 +97,7 @@ func (c cluster) read(ctx context.Context, namespace string) (state objects, not
 func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.events != nil }
 
 // settles is the time for which changes are collected before they are shown: a
-// handover consists of several, within milliseconds.
+// handover consists of several changes, within milliseconds.
 const settles = 200 * time.Millisecond
 
 // follow calls show with the state whenever it has changed, until ctx ends or show
@@ -129,8 +129,8 @@ func (c cluster) follow(ctx context.Context, namespace string, show func(objects
 	}
 }
 
-// feed sends the objects of one source, and then what changes of them. A watch begins
-// before the list, so no change is missed.
+// feed sends the objects of one source, and then their changes. A watch begins before
+// the list, so no change is missed.
 func (c cluster) feed(ctx context.Context, namespace string, s source, changes chan<- func(*objects)) error {
 	for {
 		if err := c.feedOnce(ctx, namespace, s, changes); err != nil {

@@ -60,7 +60,7 @@ type explainer struct {
 	reasons []string
 }
 
-// gather reads everything. Leases and Events may be unreadable.
+// gather reads all facts. The user may have no right to read Leases and Events.
 func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	var namespace corev1.Namespace
 	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {
@@ -76,7 +76,7 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	return nil
 }
 
-// find finds the pods of a pod's or workload's group, and the slots that they claim.
+// find finds the pods of the top-most workload, and the slots that they claim.
 func (e *explainer) find(ctx context.Context, kind, name string) error {
 	if kind == "Pod" {
 		e.asked = new(corev1.Pod)

@@ -14,24 +14,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// handover is one acquisition of a slot that an Event tells of.
+// handover is one acquisition of a slot, as Events report it.
 type handover struct {
 	// At is the time of the acquisition.
 	At  time.Time `json:"at"`
 	Pod string    `json:"pod"`
-	// From is the pod that released the slot before, with the reason of the Event by which
-	// its hold ended. Both are empty where no Event tells.
+	// From is the pod that released the slot before. Reason comes from the Event at the
+	// end of that pod's hold. Without such Events both are empty.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// Seconds is the time between release and acquisition, in whole seconds, as Events
-	// have it.
+	// Seconds is the time between release and acquisition, in whole seconds, because
+	// Events have no fractions.
 	Seconds *float64 `json:"seconds,omitempty"`
 }
 
-// mostHandovers keeps a slot on the screen.
+// mostHandovers bounds the handovers that are shown of a slot, so that they fit on
+// a screen.
 const mostHandovers = 3
 
-// handovers returns the last handovers of the slot that the agents' Events tell of, the
+// handovers returns the last handovers of the slot that the agents' Events report, the
 // latest first.
 func handovers(events []*corev1.Event, slot types.NamespacedName) (all []handover) {
 	events = slices.DeleteFunc(events, func(e *corev1.Event) bool {
@@ -54,8 +55,8 @@ func handovers(events []*corev1.Event, slot types.NamespacedName) (all []handove
 	return all[:min(len(all), mostHandovers)]
 }
 
-// inOrder orders Events by their times. Of those of one second a hold's end comes
-// first, its release next, and the next acquisition last.
+// inOrder orders Events by their times. Among the Events of one second, the end of
+// a hold comes first, its release second, and the next acquisition last.
 func inOrder(a, b *corev1.Event) int {
 	if order := last(*a).Compare(last(*b)); order != 0 {
 		return order
@@ -85,8 +86,8 @@ func handoverOf(acquired, ending, released *corev1.Event) handover {
 	return h
 }
 
-// names reports whether the message names the slot, and not one of which its name is a
-// part.
+// names reports whether the message names this very slot, and not only a slot with a
+// longer name.
 func names(message, slot string) bool {
 	return slices.ContainsFunc(strings.FieldsFunc(message, func(r rune) bool {
 		return strings.ContainsRune(" ,:;()", r)

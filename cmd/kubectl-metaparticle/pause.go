@@ -94,8 +94,8 @@ func (p pausing) run(ctx context.Context, c cluster, namespace string, args []st
 	return p.await(ctx, s, began)
 }
 
-// annotations returns what the Leases get. A yield that waits would come as a surprise
-// after the pause.
+// annotations returns the annotations for the Leases. A pause removes a yield that
+// waits, because the yield would come as a surprise after the pause.
 func (p pausing) annotations() map[string]any {
 	if p.pause == "" {
 		return map[string]any{api.PausedAnnotation: nil}
@@ -103,7 +103,7 @@ func (p pausing) annotations() map[string]any {
 	return map[string]any{api.PausedAnnotation: string(p.pause), api.YieldAnnotation: nil}
 }
 
-// said returns what the command has made of a slot that it does not wait for.
+// said returns the line about a slot for whose release the command does not wait.
 func (p pausing) said(before *coordinationv1.Lease) string {
 	holder, was := holderOf(before), api.PauseOf(before.Annotations)
 	switch {
@@ -154,7 +154,7 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 	return code, nil
 }
 
-// stopsWithin returns the longest lease duration and grace of the slots.
+// stopsWithin returns the sum of the longest lease duration and the longest grace.
 func (s *subject) stopsWithin() time.Duration {
 	var duration, grace int64
 	for _, l := range s.leases {

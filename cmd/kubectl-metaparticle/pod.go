@@ -20,8 +20,8 @@ import (
 // errOtherController refuses a pod with a controller, such as a pod copied from a cluster.
 var errOtherController = errors.New("inject reads no cluster; ask explain about a pod that runs")
 
-// kinds maps the kinds of workloads whose annotations are carried to their API
-// version.
+// kinds has the API version of each kind of workload whose annotations the webhook
+// carries.
 var kinds = map[string]string{
 	"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "ReplicaSet": "apps/v1",
 	"Job": "batch/v1", "CronJob": "batch/v1",
@@ -58,7 +58,8 @@ type owner struct {
 	template *corev1.PodSpec
 }
 
-// Origin implements admit.Owners. A manifest has no revision: a controller numbers them.
+// Origin implements admit.Owners. A manifest has no revision, because only a controller
+// numbers revisions.
 func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if o.template == nil {
 		return feature.Origin{}, errOtherController

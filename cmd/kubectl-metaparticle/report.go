@@ -220,7 +220,8 @@ func refuses(event corev1.Event) bool {
 		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
 }
 
-// last returns the last instant of an Event. The field depends on its author.
+// last returns the last instant of an Event. Authors of Events use different
+// fields.
 func last(event corev1.Event) time.Time {
 	at := event.CreationTimestamp.Time
 	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// condition returns what the pod's agent says about itself; false if it has said
-// nothing yet.
+// condition returns the condition that the pod's agent wrote; false if there is
+// none yet.
 func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == api.ReadyCondition {
@@ -24,8 +24,8 @@ func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
 	return corev1.PodCondition{}, false
 }
 
-// unfit returns why the pod is no standby that can hold next; empty if it is one. The
-// Leases are those of the slots that it claims.
+// unfit returns the reason why the pod cannot hold next; empty if it can. The Leases
+// are those of the pod's slots.
 func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	said, ok := condition(pod)
 	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return holderOf(l) == identityOf(pod) })
@@ -51,7 +51,8 @@ func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	return ""
 }
 
-// runs reports whether the container runs. The shim of a standby's container does.
+// runs reports whether the container runs. In a standby, the container runs its
+// shim.
 func runs(statuses []corev1.ContainerStatus, name string) bool {
 	return slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.State.Running != nil })
 }

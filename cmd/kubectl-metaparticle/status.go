@@ -26,16 +26,17 @@ type slotStatus struct {
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
-	// Yield is what a person has asked of the hold, until its release.
+	// Yield is a person's request that the hold ends, until its release.
 	Yield string `json:"yield,omitempty"`
 	// Successor is the pod that the last release names, until a pod holds.
 	Successor string          `json:"successor,omitempty"`
 	Standbys  []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
 	Transitions int32 `json:"transitions"`
-	// Handovers are the last ones that Events tell of, the latest first.
+	// Handovers are the last handovers that Events report, the latest first.
 	Handovers []handover `json:"handovers"`
-	// Missing: a pod claims the slot, and it has no Lease that enroll made.
+	// Missing reports that a pod claims the slot, but that the slot has no Lease of
+	// enroll.
 	Missing bool `json:"missing,omitempty"`
 }
 
@@ -46,7 +47,8 @@ type holderStatus struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone: no such pod exists. Another elector's identity is no pod either.
+	// Gone reports that no such pod exists. The identity of another elector is no
+	// pod either.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
@@ -64,14 +66,14 @@ type standbyStatus struct {
 	identity string
 }
 
-// objects are what status is made from, by uid.
+// objects are all objects that status reads, by uid.
 type objects struct {
 	leases map[types.UID]*coordinationv1.Lease
 	pods   map[types.UID]*corev1.Pod
 	events map[types.UID]*corev1.Event
 }
 
-// statuses returns the slots, or those of the names only, in the order of namespace and
+// statuses returns all slots, or only those of the given names, sorted by namespace and
 // name.
 func (o objects) statuses(only []string) []slotStatus {
 	slots := map[types.NamespacedName]*slotStatus{}
@@ -119,7 +121,8 @@ func (o objects) statuses(only []string) []slotStatus {
 	return all
 }
 
-// group returns the slots of which a pod needs one: a semaphore's, or the slot alone.
+// group returns one key for all slots of which a pod needs only one: those of a
+// semaphore, or the slot alone.
 func (s slotStatus) group() string {
 	name := s.Slot
 	if i := strings.LastIndexByte(name, '.'); s.Kind == "semaphore" && i > 0 {
@@ -128,7 +131,8 @@ func (s slotStatus) group() string {
 	return s.Namespace + "/" + name + " "
 }
 
-// fill notes what the Lease says. The holder counts as gone until its pod is seen.
+// fill stores the facts of the Lease. The holder counts as gone until join finds
+// its pod.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
@@ -170,7 +174,8 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	s.Standbys = append(s.Standbys, standby)
 }
 
-// healthy reports whether the slot is in use, is paused, or has nobody who waits for it.
+// healthy reports whether the slot has a holder that serves, is paused, or has neither a
+// holder nor a standby.
 func (s slotStatus) healthy() bool {
 	serves := s.Holder != nil && s.Holder.ServingSince != nil && !s.Holder.Gone
 	return serves || s.Paused != "" || s.Holder == nil && len(s.Standbys) == 0

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// told returns an Event of a pod's agent, so long before noon.
+// told returns an Event that a pod's agent wrote at the given time before noon.
 func told(before time.Duration, pod, reason, message string) *corev1.Event {
 	e := event("Pod", pod, reason, message)
 	e.Name += "." + before.String()
@@ -58,7 +58,7 @@ func TestStatusShowsHolderAndStandbys(t *testing.T) {
 	assert.Empty(t, b.err.String())
 }
 
-func TestStatusTellsWhatIsWrong(t *testing.T) {
+func TestStatusCommandNamesEachProblem(t *testing.T) {
 	changed := slotLease("lock.a", "", map[string]string{api.SuccessorAnnotation: "b_b-uid"})
 	changed.Spec.LeaseTransitions = new(int32(7))
 	gone := slotLease("lock.b", "x", map[string]string{api.ServingAnnotation: ""})
@@ -89,7 +89,7 @@ lock.missing: a lock without a Lease of enroll
 	}
 }
 
-func TestStatusKnowsTheSlotsOfASemaphore(t *testing.T) {
+func TestStatusListsTheSlotsOfASemaphore(t *testing.T) {
 	pool := []string{"semaphore.pool.0", "semaphore.pool.1"}
 	b := newByHand(slotLease(pool[0], "a", nil), slotLease(pool[1], "b", nil),
 		waiting("a", pool...), waiting("b", pool...), waiting("c", pool...))
@@ -130,7 +130,7 @@ func TestStatusIsTheSameInJSONAndYAML(t *testing.T) {
 	}]}`, fromJSON)
 }
 
-func TestStatusNamesNamespacesOfAll(t *testing.T) {
+func TestStatusOfAllNamespacesNamesThem(t *testing.T) {
 	other := slotLease("lock.a", "", nil)
 	other.Namespace = "till"
 	b := newByHand(append(team(nil), other)...)
@@ -139,7 +139,7 @@ func TestStatusNamesNamespacesOfAll(t *testing.T) {
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
 }
 
-func TestStatusDoesWithoutEvents(t *testing.T) {
+func TestStatusCommandWorksWithoutEvents(t *testing.T) {
 	b := newByHand(team(nil)...)
 	b.WithWatch = interceptor.NewClient(b.WithWatch, interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
@@ -158,7 +158,7 @@ func TestStatusDoesWithoutEvents(t *testing.T) {
 	assert.Equal(t, "no slots\n", b.err.String())
 }
 
-func TestStatusFollowsWhatChanges(t *testing.T) {
+func TestStatusCommandPrintsEachChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(append(team(nil), slotLease("lock.a", "", nil))...)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -195,7 +195,7 @@ func TestStatusFollowsWhatChanges(t *testing.T) {
 	})
 }
 
-func TestHandoversComeFromEventsAlone(t *testing.T) {
+func TestStatusReadsHandoversOnlyFromEvents(t *testing.T) {
 	holds := "this pod holds lock.a (token 1), lock.b (token 2)"
 	for name, c := range map[string]struct {
 		events []*corev1.Event

@@ -24,7 +24,8 @@ import (
 type subject struct {
 	cluster   cluster
 	namespace string
-	// title is what the person wrote; pod is the pod's name in it, if that is one.
+	// title is the person's argument. pod is the pod's name, if the argument names
+	// a pod.
 	title, pod string
 	slots      []string
 	leases     map[string]*coordinationv1.Lease
@@ -86,7 +87,8 @@ func semaphoreSlots(name string, leases []coordinationv1.Lease) (slots []string)
 	return slots
 }
 
-// readPods takes the Leases of the slots, and finds the gated pods that claim any.
+// readPods takes the Leases of the slots, and finds the gated pods that claim any
+// of the slots.
 func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) error {
 	s.leases = map[string]*coordinationv1.Lease{}
 	for i, l := range leases {

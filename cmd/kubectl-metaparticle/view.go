@@ -129,7 +129,7 @@ func (v view) follow(ctx context.Context, c cluster, namespace string, only []st
 	return err
 }
 
-// lasting returns what of a slot does not change with each renewal.
+// lasting returns the slot without the field that changes with each renewal.
 func lasting(s slotStatus) slotStatus {
 	if s.Holder != nil {
 		holder := *s.Holder
@@ -164,7 +164,8 @@ func (v view) write(slots []slotStatus, namespaces bool) error {
 	return err
 }
 
-// text writes one slot for people: a line, and below it what it has several of.
+// text writes one slot for people: a line, and below it a line for each standby and
+// each handover.
 func (v view) text(b *strings.Builder, s slotStatus, namespaces bool) {
 	name := s.Slot
 	if namespaces {
@@ -218,7 +219,7 @@ func (v view) summary(s slotStatus) string {
 	return strings.Join(parts, ", ")
 }
 
-// holder adds what a slot's line says about its holder.
+// holder adds the facts about the holder to a slot's line.
 func (v view) holder(h *holderStatus, add func(string, ...any)) {
 	switch {
 	case h.Gone:
@@ -242,7 +243,7 @@ func (v view) holder(h *holderStatus, add func(string, ...any)) {
 	}
 }
 
-// text returns what Events tell of a handover.
+// text returns the facts about a handover, for people.
 func (h handover) text() string {
 	if h.From == "" {
 		return "acquired; no Event tells of a release before it"

@@ -96,7 +96,7 @@ func findSoon(ctx context.Context, c cluster, namespace string, args []string) (
 	return findSlots(ctx, c, namespace, args)
 }
 
-// await waits until another hold of the slot has begun, and tells of it.
+// await waits until another hold of the slot has begun, and prints the new holder.
 func (y yielding) await(ctx context.Context, s *subject, held hold, slot string, began time.Time) (int, error) {
 	var next string
 	var released time.Duration
@@ -144,7 +144,7 @@ type hold struct {
 	identity, number string
 	slots            []string
 	duration, grace  time.Duration
-	// expires: the pod's gate releases nothing.
+	// expires reports that the pod's gate releases nothing.
 	expires bool
 }
 
@@ -184,7 +184,7 @@ func (s *subject) held() (hold, error) {
 	return holds[0], s.holding(&holds[0])
 }
 
-// yields refuses for a slot that its holder cannot hand over.
+// yields returns a refusal if the holder of the slot cannot hand the slot over.
 func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	switch {
 	case !ours(l):
@@ -195,8 +195,8 @@ func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	return nil
 }
 
-// holding notes the grace of the holder's pod, and refuses for a pod that hands over
-// without being asked.
+// holding stores the grace of the holder's pod. If the pod is gone or is being
+// deleted, holding returns a refusal, because the hold ends without a yield.
 func (s *subject) holding(h *hold) error {
 	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return identityOf(p) == h.identity })
 	switch {
@@ -238,8 +238,9 @@ func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	return "does not claim " + strings.Join(h.slots, ", ")
 }
 
-// anyFit refuses if no pod stands by that would take the slot: the holder would stop, and
-// start again. A pod that waits for its turn leaves a free slot to the old version.
+// anyFit returns a refusal if no standby would take the slot, because the holder would
+// stop, and start again. A pod that waits for its turn leaves a free slot to the old
+// version.
 func (s *subject) anyFit(h hold) error {
 	var unfit []string
 	remedy := ""
@@ -261,7 +262,7 @@ func (s *subject) anyFit(h hold) error {
 }
 
 // annotate changes annotations of a slot's Lease; nil removes one. The patch compares no
-// version: a yield names its hold, and a pause is meant for every holder.
+// version, because a yield names its hold, and a pause is meant for every holder.
 func (s *subject) annotate(ctx context.Context, slot string, annotations map[string]any) error {
 	lease := new(coordinationv1.Lease)
 	lease.Namespace, lease.Name = s.namespace, slot

@@ -75,8 +75,9 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	return g
 }
 
-// worst returns the guest whose connection is closed. Guests that are still greeting get at
-// most half of the places: a peer without a client certificate never ends its greeting.
+// worst returns the guest whose connection has to be closed. Guests that are still greeting
+// get at most half of the places: a peer without a client certificate never ends its
+// greeting.
 func (c *crowd) worst() *guest {
 	crowded := c.greeting > (c.max+1)/2
 	return slices.MaxFunc(c.guests, func(a, b *guest) int {
@@ -115,7 +116,7 @@ func first(goes bool) int {
 }
 
 // remove removes a guest from all counts, if the guest is still counted. The caller holds
-// the lock.
+// the mutex.
 func (c *crowd) remove(g *guest) {
 	i := slices.Index(c.guests, g)
 	if i < 0 {
@@ -128,7 +129,7 @@ func (c *crowd) remove(g *guest) {
 	}
 }
 
-// greeted notes the end of a guest's greeting. The caller holds the lock.
+// greeted notes the end of a guest's greeting. The caller holds the mutex.
 func (c *crowd) greeted(g *guest) {
 	if g.greeting {
 		g.greeting = false

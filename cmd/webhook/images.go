@@ -27,12 +27,13 @@ var (
 	errMayNotRead     = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
 	// errNone is the same for every problem with a pull secret or a service account. The
-	// author of a pod, or a caller of the webhook, reads the answer, and may have no right
-	// to know which Secrets exist.
+	// author of a pod, or a caller of the webhook, reads the answer. Otherwise they could
+	// learn which Secrets exist, without a right to know that.
 	errNone = errors.New("no pull secret that can be read")
 )
 
-// maxLogged bounds the cause of a failure, which may have words of a registry.
+// maxLogged bounds the logged cause of a failure, which may contain a registry's
+// text.
 const maxLogged = 1 << 10
 
 func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images, error) {

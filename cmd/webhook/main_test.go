@@ -69,7 +69,7 @@ func TestInvalidFlagsAreRefused(t *testing.T) {
 	}
 }
 
-func TestHelpIsNoError(t *testing.T) {
+func TestHelpFlagCausesNoError(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"--help"}, io.Discard))
 }
 
@@ -97,7 +97,7 @@ func TestFlagDefaultsMatchTheManifests(t *testing.T) {
 	assert.Contains(t, string(manifest), "serviceAccountName: "+s.webhookAccount)
 }
 
-func TestForbiddenSecretErrorSaysWhatToDo(t *testing.T) {
+func TestForbiddenSecretErrorNamesTheMissingRole(t *testing.T) {
 	c := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
 		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
 			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "pull", nil)
@@ -111,7 +111,7 @@ func TestForbiddenSecretErrorSaysWhatToDo(t *testing.T) {
 var discarded = slog.New(slog.DiscardHandler)
 
 // Callers of the webhook may have no right to know which Secrets exist.
-func TestAnswerDoesNotTellWhichSecretsExist(t *testing.T) {
+func TestAnswersForMissingAndUnusableSecretsAreEqual(t *testing.T) {
 	of := func(name string, kind corev1.SecretType) client.Object {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Type: kind}
 	}
@@ -276,7 +276,7 @@ func TestFloodOfRefusalsIsCountedWithoutBlocking(t *testing.T) {
 }
 
 // While no replica enrolls, new pods wait.
-func TestTheNextReplicaEnrollsSoon(t *testing.T) {
+func TestNextReplicaEnrollsSoonAfterALostLeader(t *testing.T) {
 	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)
 	assert.True(t, o.LeaderElection)
@@ -289,7 +289,7 @@ func TestTheNextReplicaEnrollsSoon(t *testing.T) {
 }
 
 // A process has a controller for each term, and all of them have one name.
-func TestEachTermHasAControllerOfItsOwn(t *testing.T) {
+func TestProcessCanCreateAControllerForEachTerm(t *testing.T) {
 	for range 2 {
 		o, err := termOptions(settings{})
 		require.NoError(t, err)

@@ -34,15 +34,15 @@ var (
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [admit.Owners] with one live GET per pod. An outdated cache would not
-// show that a ReplicaSet was orphaned, and is a group of its own.
+// owners implements [admit.Owners] with one or two live GETs. An outdated cache would not
+// show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a workload of its own.
 //
-// A pod's creator writes any owner reference. A reference to a kind of Kubernetes counts
+// A pod's creator can write any owner reference. A reference to a kind of Kubernetes counts
 // only if the object of that name has the UID in the reference. Otherwise a pod could join
 // the singleton of any workload.
 type owners struct {
 	reader client.Reader
-	// cached has the metadata of the kinds of [watched], and may be behind.
+	// cached has the metadata of the kinds of [watched], and may be outdated.
 	cached client.Reader
 }
 
@@ -63,7 +63,8 @@ var known = []schema.GroupVersionKind{
 	{Version: "v1", Kind: "Pod"},
 }
 
-// counter names the marks by which a workload counts the templates of its ReplicaSets.
+// counter names the annotation and the label by which a workload counts the templates
+// of its ReplicaSets.
 type counter struct {
 	// number is the annotation with the count.
 	number string
@@ -72,9 +73,9 @@ type counter struct {
 	hash string
 }
 
-// counters are the workloads whose ReplicaSets have such marks. Their controllers write
-// both marks when they create a ReplicaSet, so its first pod finds them. An undo raises the
-// number before the controller scales the old ReplicaSet up.
+// counters are the workloads whose ReplicaSets have both, the annotation and the label.
+// Their controllers write both when they create a ReplicaSet, so its first pod finds them.
+// An undo raises the number before the controller scales the old ReplicaSet up.
 var counters = map[schema.GroupKind]counter{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
@@ -134,8 +135,8 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	return origin, o.verify(ctx, namespace, above)
 }
 
-// revision returns the revision of a workload's template, or the zero value if a mark is
-// missing or odd.
+// revision returns the revision of a workload's template, or the zero value if the
+// number or the hash is missing or invalid.
 func revision(workload *metav1.OwnerReference, number int64, hash string) api.Revision {
 	r := api.Revision{Workload: string(workload.UID), Number: number, Hash: hash}
 	if !r.Valid() {
@@ -188,8 +189,8 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 }
 
 // verify reports an error if an owner is not the object that its reference means. An object
-// that the cache lacks is new or gone, so verify asks the API server. The webhook knows
-// nothing of the kinds of other APIs.
+// that the cache lacks is new or gone, so verify asks the API server. verify accepts the
+// kinds of other APIs, of which the webhook knows nothing.
 func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) error {
 	version, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {
@@ -215,9 +216,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes whose slots the owner's pods would share. The
-// names of these slots have no group and no upper case. The second result reports whether
-// the owner is of that very kind.
+// builtin returns the kind of Kubernetes whose slots the owner's pods would share,
+// because the names of these slots have neither a group nor upper case. The second result
+// reports whether the owner is of that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

@@ -51,7 +51,7 @@ func pod(hash string, controller ...metav1.OwnerReference) *corev1.Pod {
 	return p
 }
 
-func TestGroupIsTheTopMostWorkload(t *testing.T) {
+func TestOriginFindsTheTopMostWorkload(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	set.Spec.Template = template("of-the-set")
 	rollout := &appsv1.ReplicaSet{ObjectMeta: named("ledger-1", controlledBy("argoproj.io/v1alpha1", "Rollout", "ledger"))}
@@ -118,7 +118,7 @@ func replicaSet(name string, controller metav1.OwnerReference, number, numbered,
 	return set
 }
 
-func TestRevisionIsTheControllersOwn(t *testing.T) {
+func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 	const (
 		number, hash         = "deployment.kubernetes.io/revision", "pod-template-hash"
 		argoNumber, argoHash = "rollout.argoproj.io/revision", "rollouts-pod-template-hash"
@@ -259,7 +259,8 @@ func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 	}
 }
 
-// The cache may be behind: a workload is new, or replaces another one of its name.
+// The cache may be outdated, if a workload is new or has replaced another one of
+// its name.
 func TestUncachedOwnerIsReadLive(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	deployment := &appsv1.Deployment{ObjectMeta: named("biller")}

@@ -52,8 +52,8 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	// With client-go's rate limit, a burst of pods would wait for seconds. The API server
-	// has limits of its own.
+	// With client-go's rate limit, a burst of pods would wait for seconds. So the
+	// webhook's client has no limit: the API server has limits of its own.
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	m, err := ctrl.NewManager(config, managerOptions(s))
@@ -148,8 +148,8 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	return m.AddReadyzCheck("caches", synced(m.GetCache()))
 }
 
-// onlyIdentities drops the unused metadata of cached objects: each replica keeps every
-// workload of the cluster.
+// onlyIdentities drops the unused metadata of cached objects, because each replica
+// caches every workload of the cluster.
 func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	return func(in any) (any, error) {
 		metadata, ok := in.(*metav1.PartialObjectMetadata)

@@ -31,7 +31,7 @@ func interrupted(t *testing.T) int {
 }
 
 // The process must not end, because the replica still answers the API server's calls.
-func TestNextTermFollowsAnEndedOne(t *testing.T) {
+func TestReplicaSeeksElectionAgainAfterEachTerm(t *testing.T) {
 	for _, message := range []string{
 		"leader election lost",
 		"make the manager of a term: connection refused",

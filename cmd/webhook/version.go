@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// versionAgain is the pause between two reads of a known version. People upgrade a
-	// cluster a few times a year. Until the next read after an upgrade, the webhook refuses
-	// more pods than it must.
+	// versionAgain is the pause after a successful read. People upgrade a cluster a few
+	// times a year. Until the next read after an upgrade, the webhook refuses more pods
+	// than it must.
 	versionAgain = 10 * time.Minute
-	// versionRetry is the pause while the version is unknown. In that state the webhook
-	// refuses some pods.
+	// versionRetry is the pause after a failed read. While the version is unknown, the
+	// webhook refuses some pods.
 	versionRetry = 5 * time.Second
 )
 

@@ -74,7 +74,7 @@ func TestSlowLookUpsEndAtTheTimeout(t *testing.T) {
 	})
 }
 
-func TestHugePodCausesNoLookUp(t *testing.T) {
+func TestHugePodCausesNoImageLookUp(t *testing.T) {
 	response := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: mutatetest.Facts{}}).Handle(t.Context(), mutatetest.Request(podOf(6000)))
 	require.False(t, response.Allowed)
 	assert.True(t, strings.HasPrefix(response.Result.Message, string(reason.ContainerLimit)+": "), response.Result.Message)

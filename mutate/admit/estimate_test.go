@@ -36,7 +36,8 @@ func allocated(t *testing.T, handler admission.Handler, body string) (bytes int6
 	return int64(after.TotalAlloc - before.TotalAlloc), w.Code
 }
 
-// repeated returns the elements of a JSON list, without brackets, in about as many bytes.
+// repeated repeats an element of a JSON list, up to about so many bytes. The result has no
+// brackets.
 func repeated(element string, bytes int) string {
 	return strings.TrimSuffix(strings.Repeat(element, bytes/len(element)), ",")
 }
@@ -71,7 +72,7 @@ func hollow(bytes int) (pods, workloads map[string]string) {
 
 // checkEstimate requires that the estimate of a call covers the memory that the call uses.
 // The estimate counts the memory in use at one time. A growing list leaves old copies to the
-// collector, so all allocations may be three times as much.
+// garbage collector, so all allocations may be three times as much.
 func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	t.Helper()
 	body := review(t, mutatetest.Request(object))
@@ -85,7 +86,7 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	assert.LessOrEqual(t, bytes, 3*limit.Used())
 }
 
-func TestEstimateCoversTheMemoryOfHollowObjects(t *testing.T) {
+func TestEstimateCoversTheMemoryOfEmptyObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
 	pods, workloads := hollow(48 << 10)
@@ -100,7 +101,7 @@ func TestEstimateCoversTheMemoryOfHollowObjects(t *testing.T) {
 	measure("workload", NewWorkloadHandler(o), workloads)
 }
 
-func TestHollowObjectsAreRefusedBeforeDecoding(t *testing.T) {
+func TestTooManyEmptyObjectsAreRefusedBeforeDecoding(t *testing.T) {
 	pods, workloads := hollow(2 << 20)
 	for _, objects := range []map[string]string{pods, workloads} {
 		for name, object := range objects {

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// Webhooks see objects before the API server has validated them.
+// The API server calls the webhook before it validates an object, so the object may be huge.
 func TestHugeObjectsGetShortAnswers(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	claim := `"annotations":{"metaparticle.io/singleton":"true"}`
@@ -68,7 +68,8 @@ func TestHugeObjectsGetShortAnswers(t *testing.T) {
 	}
 }
 
-// The resource becomes a metric's label, and a process keeps each label for ever.
+// The resource becomes a label of a metric, and a process keeps each label for ever. So an
+// unknown resource counts as "other".
 func TestOnlyKnownResourcesAreObserved(t *testing.T) {
 	for resource, want := range map[string]string{
 		"deployments": "deployments", "statefulsets": "statefulsets", "daemonsets": "daemonsets", "replicasets": "replicasets",

@@ -87,10 +87,10 @@ func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 	})
 }
 
-// maxObjects is the number of objects whose estimate is the bound of one call.
+// maxObjects is the number of JSON objects whose estimate is the bound of one call.
 const maxObjects = 64 << 20 / (2 << 10)
 
-// enough is a number of calls that exceeds every webhook's memory.
+// enough is a number of calls that need more memory than a webhook has.
 const enough = 1000
 
 // flood sends calls until the webhook turns one away, and counts the handled calls.
@@ -146,7 +146,7 @@ func TestFloodOfCallsStaysWithinTheMemoryLimit(t *testing.T) {
 	}
 }
 
-func TestReviewOfTooManyObjectsIsRefused(t *testing.T) {
+func TestReviewOfTooManyJSONObjectsIsRefused(t *testing.T) {
 	limit := new(load.Limit)
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,
@@ -168,7 +168,7 @@ func (s silent) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-func TestAnnouncedLengthReservesNoShare(t *testing.T) {
+func TestAnnouncedBodyLengthReservesNoShare(t *testing.T) {
 	limit := new(load.Limit)
 	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 		return admission.Allowed("")
@@ -247,7 +247,7 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// The reading of useless megabytes is most of a flood's cost.
+// To read megabytes that are refused later would be most of a flood's cost.
 func TestBodyIsNotReadIfLoadIsFull(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()

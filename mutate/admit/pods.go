@@ -81,8 +81,8 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
 }
 
-// subject gathers the facts about a pod. For a pod that claims nothing, subject reads no
-// owner and no limits. Inject finds the mistakes of such a pod.
+// subject gathers the facts about a pod. If the pod claims nothing, or its annotations are
+// malformed, subject reads no owner and no limits. Inject reports malformed annotations.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)
@@ -91,8 +91,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	}
 	if h.Limits != nil {
 		if s.Limits, err = h.Limits.LimitRanges(ctx, r.Namespace); err != nil {
-			// LimitRanges only shape the agent's resources. The API server refuses a pod
-			// that does not fit.
+			// The error is only logged: LimitRanges only shape the agent's resources, and
+			// the API server refuses a pod that does not fit.
 			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
 		}
 	}
@@ -113,7 +113,7 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	return s, nil
 }
 
-// ownerOf returns a pod's controller, if such an object can exist.
+// ownerOf returns a pod's controller, or nil if no object can have its kind or name.
 func ownerOf(pod *corev1.Pod) *metav1.OwnerReference {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil || !workloadOf(owner).Valid() {

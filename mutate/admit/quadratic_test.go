@@ -19,19 +19,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// mostWork bounds the processor's time for one call. Quadratic work takes many seconds, and
+// mostWork bounds the processor time of one call. Quadratic work takes many seconds, and
 // no timeout ends it.
 const mostWork = 5 * time.Second
 
-// work returns the processor's time that this thread has used. Other processes do not
-// change that time, however many there are.
+// work returns the processor time that this thread has used. Other processes do not change
+// that time, however many there are.
 func work(t *testing.T) time.Duration {
 	var used unix.Timespec
 	require.NoError(t, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used))
 	return time.Duration(used.Nano())
 }
 
-func TestUnterminatedShimsCostLittleTime(t *testing.T) {
+func TestManyShimsInOneCommandCostLittleTime(t *testing.T) {
 	f := mutatetest.Facts{}
 	words := repeated(`"/metaparticle/bin/agent","exec",`, 2<<20)
 	runtime.LockOSThread()

@@ -60,7 +60,7 @@ func TestEstimateCoversArgumentsOfAnEarlierPass(t *testing.T) {
 	}
 }
 
-func TestHollowArgumentsAreRefusedBeforeDecoding(t *testing.T) {
+func TestHugeNestedArgumentsAreRefusedBeforeDecoding(t *testing.T) {
 	for name, object := range recalled(1536 << 10) {
 		if name == "probes of many" {
 			continue

@@ -36,8 +36,8 @@ var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGr
 // configuration names. Serve decodes the text only once, because each pod's start waits for
 // the answer.
 //
-// A call without room beside the others gets 429 at once. All handlers of a process share
-// one limit; nil bounds nothing.
+// A call for which the load has no room gets status 429 at once. All handlers of a process
+// share one limit. With a nil limit, Serve bounds nothing.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 	// The library's Handle turns a panic into an answer.
 	hook := &admission.Webhook{Handler: written{handler}}

@@ -20,8 +20,8 @@ func NewWorkloadHandler(o Options) admission.Handler { return workloadHandler{o}
 
 type workloadHandler struct{ Options }
 
-// Handle implements [admission.Handler]. Handle never refuses a workload: a problem is only
-// a warning here, but refuses the pods.
+// Handle implements [admission.Handler]. Handle never refuses a workload. A problem causes
+// a warning here, and later a refusal of the pods.
 func (h workloadHandler) Handle(_ context.Context, r admission.Request) admission.Response {
 	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {
 		return admission.Allowed("")

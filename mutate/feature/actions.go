@@ -78,8 +78,8 @@ func invalidPort(port int) string {
 	return ""
 }
 
-// loopback returns the problem with a loopback address. The kubelet reaches the node by
-// such an address, and the agent reaches the pod. On the node's network both are the same.
+// loopback returns the problem with a loopback address. For the kubelet the address means
+// the node, for the agent the pod. On the node's network both are the same.
 func (f Facts) loopback(host string) string {
 	ip := net.ParseIP(host)
 	if f.Spec.HostNetwork || host != "localhost" && (ip == nil || !ip.IsLoopback()) {

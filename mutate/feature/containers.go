@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxContainers bounds the containers of a pod that claims: each container may cost a
-// look-up, and a node runs about a hundred pods. Eight look-ups at once, of 300 ms each,
-// end within the time of one admission.
+// maxContainers bounds the containers of a pod that claims, because each container may cost
+// a look-up. A hundred look-ups of 300 ms each, eight of them at once, end within the time
+// of one admission.
 const maxContainers = 100
 
 // defaultContainer is the annotation with the container that kubectl logs and exec use by
@@ -36,8 +36,8 @@ var proxies = []string{
 	"vault-agent",      // Vault's injector
 }
 
-// judgeNumber bounds the cost of a pod. The other features compare each container with
-// each, so the number is judged before them.
+// judgeNumber bounds the cost of a pod. The other features compare each container with all
+// others, so judgeNumber comes before them.
 func judgeNumber(pod *corev1.Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if n := len(pod.Spec.InitContainers) + len(pod.Spec.Containers); n > maxContainers {
@@ -48,7 +48,7 @@ func judgeNumber(pod *corev1.Pod) reason.Refusals {
 
 // gatedContainers returns the indices of the containers that wait for the slot. If neither
 // the annotation nor the template names them, the containers with a shim of an earlier pass
-// stay the only ones. So the container of a later injector stays ungated.
+// stay the only gated ones. So the container of a later injector stays ungated.
 func gatedContainers(f Facts) []int {
 	indices := func(match func(*corev1.Container) bool) []int {
 		var found []int

@@ -29,8 +29,8 @@ type feature struct {
 	patch func(*Pod, *patch.Document)
 }
 
-// features are in the order of the judgements and of the patches. The first refusal names
-// the Event of the pod's workload, so people repair pods in this order.
+// features are in the order of the judgements and of the patches. The first refusal is the
+// reason of the Event on the pod's workload, so people repair pods in this order.
 var features = []feature{
 	// These features decide whether the pod can have a gate at all.
 	{name: "containers", judge: judgeContainers, patch: patchContainers},

@@ -64,7 +64,8 @@ func judgeHooks(p *Pod) reason.Refusals {
 }
 
 // carryHook returns a hook in the shim's form, or the problem with the hook. The API server
-// would refuse some of these hooks, but never sees them.
+// finds no problem, because patchHooks removes the hook before the API server validates the
+// pod.
 func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to api.Handler, problem string) {
 	actions := 0
 	if from.Exec != nil {

@@ -25,8 +25,8 @@ func gatedInits(f Facts) []int {
 	return found
 }
 
-// HasGatedInit reports whether pods of a template have a gated init container. The template
-// has not passed the webhook.
+// HasGatedInit reports whether the pods of a template have a gated init container. The
+// template is one that the webhook has not patched.
 func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
 }

@@ -13,12 +13,12 @@ import (
 
 // RestartsAll is the first minor version of Kubernetes 1 in which a container can restart
 // all containers of its pod (KEP-5532, on by default). In that version the scheduler also
-// keeps such pods from older nodes.
+// keeps pods with that restart rule away from older nodes.
 const RestartsAll = 36
 
 // MinorVersion returns the cluster's minor version of Kubernetes 1.
 func MinorVersion(info *version.Info) (int, error) {
-	// A vendor's build may say 36+.
+	// In a vendor's build the minor version may be "36+".
 	n, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
 	if err != nil || info.Major != "1" {
 		return 0, fmt.Errorf("version %q.%q is not understood", info.Major, info.Minor)

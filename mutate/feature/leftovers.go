@@ -42,7 +42,8 @@ func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
 
 // copied returns another workload's singleton for which the pod was gated, or an empty
 // text. Only a pod without a controller is a copy: tools that copy a pod drop its
-// controller. Slots of a namespace are open to every pod with the annotation.
+// controller. The slots of locks and semaphores do not count: any pod of the namespace may
+// claim them.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""

@@ -58,7 +58,7 @@ func (p *Pod) pullRights() image.PullRights {
 	return rights
 }
 
-// needsImage reports whether the shim of a container needs anything of the image.
+// needsImage reports whether the shim of a container needs anything from the image.
 func needsImage(c *corev1.Container) bool { return len(c.Command) == 0 || needsSignal(c) }
 
 // needsSignal reports whether the image of a container with an explicit command must be
@@ -83,8 +83,8 @@ func isKnown(images image.Images, named string) bool {
 }
 
 // signal returns the image's stop signal if all architectures have the same. After a failed
-// look-up, signal returns an empty text: an explicit command may be there because no
-// look-up succeeds.
+// look-up, signal returns an empty text: the user may have written the command out because
+// no look-up succeeds.
 func (l lookUp) signal() string {
 	if l.err != nil {
 		return ""

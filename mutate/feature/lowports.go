@@ -14,10 +14,10 @@ import (
 )
 
 // unprivilegedPorts lets the agent, which is not root, listen on ports below 1024 in the
-// holder's stead. Some runtimes allow that in every container of a pod, others in none. A
+// holder's stead. Some container runtimes allow that in every container, others in none. A
 // standby that cannot listen is never Ready, and a rollout that waits for it never ends.
-// Kubernetes counts the setting as safe, and Pod Security allows it everywhere. Zero is no
-// stricter than the setting of any runtime.
+// Kubernetes counts the setting as safe, and Pod Security allows it everywhere. No container
+// runtime allows more ports than the value zero does.
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
 // judgeLowPorts refuses a low port on the node's network, where a pod may not have the

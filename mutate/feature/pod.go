@@ -13,9 +13,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// Origin is what the controllers of a pod tell of it.
+// Origin has the facts that the webhook learns from a pod's controllers.
 type Origin struct {
-	// Workload is the pod's group. A pod template has no group with a name yet.
+	// Workload is the top-most workload that the pod belongs to. For a pod template, its
+	// name is empty.
 	Workload api.Workload
 	// Template is the pod template of this very pod; nil if the template is not
 	// known for certain. By default the gated containers are those of the template:
@@ -135,7 +136,7 @@ func (f Facts) container(at place) *corev1.Container {
 }
 
 // own returns the places of the pod's own containers, without the injected containers. With
-// shims the main containers come first, because most of the features are theirs. With any
+// shims the main containers come first, because most features concern them. With any
 // other gate the containers are in the order of their start.
 func (f Facts) own() []place {
 	mains, inits := make([]place, 0, len(f.Spec.Containers)), make([]place, 0, len(f.Spec.InitContainers))
@@ -153,8 +154,8 @@ func (f Facts) own() []place {
 	return append(inits, mains...)
 }
 
-// passed reports whether the pod has passed the webhook before. Only the webhook writes
-// the annotation, and all injected parts come with the annotation.
+// passed reports whether the pod has passed the webhook before. Only the webhook writes the
+// annotation metaparticle.io/slots, together with all injected parts.
 func passed(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[api.SlotsAnnotation]
 	return ok

@@ -25,9 +25,9 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 	return refusals
 }
 
-// ports returns the TCP ports that gated containers declare. A standby forwards them. The
-// pods of a StatefulSet have addresses of their own, because its Service is headless. So
-// pod-1 answers as pod-0 only if the readiness annotation says so.
+// ports returns the TCP ports that a standby forwards: those that gated containers declare.
+// The pods of a StatefulSet have addresses of their own, because its Service is headless. So
+// their standbys forward only if the annotation readiness is written out.
 func (p *Pod) ports() []int {
 	if !p.Request.Shims() {
 		return nil

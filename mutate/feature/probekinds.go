@@ -13,8 +13,8 @@ import (
 
 // probeKind is one of the three probes of a container.
 type probeKind struct {
-	// name is the agent's name of the kind. The name is empty for a probe that is taken
-	// off.
+	// name is the agent's name of the kind. The name is empty for a probe that the patch
+	// takes off the container.
 	name string
 	// field is the container's field.
 	field string
@@ -48,8 +48,8 @@ var probeKinds = []probeKind{
 	},
 }
 
-// invalidProbe returns a problem that the API server would have refused. The API server
-// sees only the patched probe, which has no such problem any more.
+// invalidProbe returns the problem for which the API server would refuse the declared probe.
+// The API server validates only the patched probe, which lacks that problem.
 func invalidProbe(kind probeKind, p *corev1.Probe) string {
 	switch own := p.TerminationGracePeriodSeconds; {
 	case actions(p) > 1:

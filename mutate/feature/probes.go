@@ -131,7 +131,7 @@ func patchProbes(p *Pod, d *patch.Document) {
 			command := append(append(probeCommand(name, kind.name), "--"), probe.carried.Exec.Command...)
 			d.Set(command, at("exec", "command")...)
 		case p.Spec.HostNetwork:
-			// A port of the agent could be the port of another pod.
+			// On the node's network, the agent's port could be that of another pod.
 			d.Remove(at("httpGet")...)
 			d.Remove(at("tcpSocket")...)
 			d.Remove(at("grpc")...)
@@ -159,8 +159,8 @@ func (p *Pod) probesByContainer() map[string]api.Probes {
 }
 
 // unaim reports whether a probe asks the agent already, and returns the probe's own command
-// without the agent's. Another injector may have put words before the agent's. That command
-// is empty if the agent itself probes the application.
+// without the agent's. Another injector may have put words before the agent's. The probe's
+// own command is empty if the agent itself probes the application.
 func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
 	switch {
 	case kind.takenOff():

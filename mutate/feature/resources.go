@@ -39,7 +39,7 @@ func resourcesOf(p *Pod) corev1.ResourceRequirements {
 		return !slices.ContainsFunc(containers, func(c *corev1.Container) bool { return !states(c, name) })
 	}
 	if r := p.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
-		// The pod's own budget decides about class and quota.
+		// The resources of the whole pod decide about its class and about quotas.
 		return corev1.ResourceRequirements{}
 	}
 	class := qos(containers)

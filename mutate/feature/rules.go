@@ -29,9 +29,9 @@ func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
 	}
 }
 
-// judgeRules refuses a restart rule that mistakes the shim's exit after a lost slot for the
-// application's. Such a rule matches the shim's exit code. Only a NotIn rule that restarts
-// the container may match.
+// judgeRules refuses a restart rule that matches the shim's exit code after a lost slot: the
+// rule would mistake that exit for the application's. Only a NotIn rule that restarts the
+// container may match.
 func judgeRules(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c := p.container(at)

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// keptSignals, without "SIG", are the signals that Go's runtime keeps for itself. The shim
-// never sees them, and could not pass them on.
+// keptSignals, without "SIG", are the signals that the Go runtime keeps for itself. The shim
+// never receives them, so it cannot pass them on.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
 // child is the command that the shim of a container starts, from the container or its
@@ -109,8 +109,8 @@ func childOf(c *corev1.Container, read lookUp) (child, reason.Refusals) {
 	}, nil
 }
 
-// imageArgs returns the words that a runtime would run: the image's entrypoint, then the
-// container's args or else the image's cmd.
+// imageArgs returns the words that a container runtime would run: the image's entrypoint,
+// then the container's args or else the image's cmd.
 func imageArgs(c *corev1.Container, command image.Command) []string {
 	args := literals(command.Entrypoint)
 	if len(c.Args) > 0 {

@@ -19,9 +19,9 @@ import (
 // namespace may give out user ids.
 const nobody int64 = 65532
 
-// foreign lists fields that the injected containers never have. The image knows its
-// command. With a startup probe, crashed main containers never start again once the kubelet
-// has restarted (kubernetes#137146).
+// foreign lists fields that the injected containers never have, and that patchSidecar
+// removes. The command is in the image. With a startup probe in the agent, crashed main
+// containers would never start again after a restart of the kubelet (kubernetes#137146).
 var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // sidecar makes the injected containers of a pod.
@@ -131,10 +131,10 @@ func (s sidecar) agentArgs() []string {
 		args.Revision, args.MinReady = s.Revision, s.MinReady
 	}
 	if s.Spec.HostNetwork {
-		// The ports of the node belong to no pod.
+		// A pod must not take a port of the node for its agent.
 		args.Listen = ""
 	}
-	// A runtime class may run pods in virtual machines, but its name does not tell.
+	// A runtime class may run pods in virtual machines, but its name does not say so.
 	args.OwnKernel = s.Spec.RuntimeClassName != nil
 	return args.Args()
 }
@@ -163,7 +163,7 @@ func (s sidecar) workloadName() string {
 // put inserts an injected container behind the pod's own init containers, so that their
 // order stays. The kubelet stops sidecars in the reverse order of their start, so a mesh's
 // proxy still carries the agent's last write. But the agent must start before a gated init
-// container, and turn before the agent.
+// container, and the container turn before the agent.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1

@@ -15,10 +15,11 @@ import (
 func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
 
 // unshim returns a command without its shim, and the arguments of that shim. After an earlier
-// pass only the arguments have the hooks, and they save a second look-up of the stop signal.
+// pass only those arguments contain the hooks, and the stop signal that the pass looked up.
 //
-// The shim is the first program, or stands behind one that another injector has put before
-// it. A shim behind a shim is no PID 1 and would wait for ever, while the pod holds the slot.
+// The shim is the first program, or follows a program that another injector has put before
+// it. So a second pass adds no second shim, which would not be PID 1. Under the first shim it
+// would wait for ever, while the pod holds the slot.
 func unshim(words []string) (own []string, before api.ExecArgs) {
 	for i := range words {
 		if !api.IsShim(words[i:]) {
@@ -26,7 +27,7 @@ func unshim(words []string) (own []string, before api.ExecArgs) {
 		}
 		n := slices.Index(words[i:], "--")
 		if n < 0 {
-			break // no shim behind this one has an end either
+			break // no later shim has a "--" either
 		}
 		return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
 	}

@@ -18,12 +18,12 @@ import (
 // volumeSize bounds the shared volume: the agent's binary, a socket and some notes.
 var volumeSize = resource.MustParse("64Mi")
 
-// tokenSeconds is the lifetime that Kubernetes' own volumes request for a token. The
-// kubelet renews the token long before its end.
+// tokenSeconds is the lifetime that Kubernetes' own volumes request for a service account
+// token. The kubelet renews that token long before its end.
 const tokenSeconds int64 = 3607
 
-// judgeMounts refuses a container that mounts an injected volume without a shim. A gated
-// container may mount nothing else at the path of the shared volume.
+// judgeMounts refuses a container that mounts an injected volume, except for the mount that
+// its shim needs. A gated container may mount nothing else at the path of the shared volume.
 func judgeMounts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, gated := p.container(at), p.getsShim(at)

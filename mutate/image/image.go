@@ -45,5 +45,5 @@ type Command struct {
 }
 
 // ErrPlatforms reports an image whose platforms of one architecture run different
-// commands. The runtime takes one of them, and the shim cannot tell which.
+// commands. The container runtime takes one of them, and the shim cannot tell which.
 var ErrPlatforms = errors.New("the image's platforms of one architecture run different commands")

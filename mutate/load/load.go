@@ -19,15 +19,15 @@ import (
 	"sync"
 )
 
-// The estimate of a call's memory counts the length of its body, and the objects in the
-// body. An empty object or a zero takes a byte or two of text, and several hundred bytes as
-// a decoded container.
+// The estimate of a call's memory counts the length of its body, and the JSON objects in the
+// body. An empty JSON object or a zero takes a byte or two of text, and several hundred
+// bytes as a decoded container.
 const (
 	// perCall is the further memory of a call whose body has arrived: buffers, and the
 	// look-ups of images. Before that a call needs only its connection, and connections are
 	// bounded too.
 	perCall = 256 << 10
-	// perByte counts the body, the objects that are cut out of the body, the patch, and
+	// perByte counts the body, the JSON objects that are cut out of the body, the patch, and
 	// garbage.
 	perByte = 4
 	// perObject is the memory of a decoded empty container, with the growth of its list.
@@ -40,23 +40,23 @@ const (
 	// written into a patch. The measured maximum was 93 bytes.
 	perWord = 128
 	// perNested is the memory of an element or a member of the JSON in a gate's argument.
-	// The webhook decodes it and writes it into a patch again. A third of the measured
-	// maximum of all allocations was 190 bytes, and 280 with the race detector.
+	// The webhook decodes that JSON and writes it into a patch again. About a third of the
+	// allocations is in use at one time: at most 190 bytes, or 280 with the race detector.
 	perNested = 320
 	// maxDecoded is half of the default load. A workload of 20 containers with 50
 	// variables each, with its managed fields, before and after an update, takes less
-	// than half of that. So do 3 MB of arguments of a dozen letters.
+	// than half of that. So do 3 MB of arguments of a dozen letters each.
 	maxDecoded = 64 << 20
 	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. About 200
 	// ordinary pods have room in it at once.
 	defaultLoad = 128 << 20
 	// smallCall is several times the body of an ordinary pod's call.
 	smallCall = 64 << 10
-	// smallDecoded is several times what an ordinary pod of a few containers takes:
-	// about twenty objects, and fifty members, for each.
+	// smallDecoded is several times the memory of an ordinary pod with a few containers:
+	// each container has about twenty JSON objects and fifty members.
 	smallDecoded = 2 << 20
-	// forSmall is a divisor: large calls leave that fraction of a load to small calls. The
-	// fraction has room for about 100 of them.
+	// forSmall is a divisor: large calls leave one of so many parts of the load to small
+	// calls. That part has room for about 100 small calls.
 	forSmall = 4
 )
 
@@ -67,7 +67,7 @@ var (
 )
 
 // Limit bounds the memory of all calls in flight. The zero value fits into the webhook's
-// memory limit; nil bounds nothing.
+// memory limit; a nil Limit bounds nothing.
 type Limit struct {
 	// Max is an estimate in bytes; zero means 128 MiB.
 	Max int64
@@ -83,7 +83,7 @@ func (l *Limit) Used() int64 {
 	return l.used
 }
 
-// Share is one call's part of the load. One goroutine uses it.
+// Share is one call's part of the load. Only one goroutine may use a Share.
 type Share struct {
 	limit *Limit
 	size  int64
@@ -158,7 +158,7 @@ func (s *Share) grow(by int64) bool {
 	return true
 }
 
-// room reports whether so many more bytes fit into the load. The caller holds the lock.
+// room reports whether so many more bytes fit into the load. The caller has locked limit.mu.
 func (s *Share) room(by int64, large bool) bool {
 	limit := cmp.Or(s.limit.Max, defaultLoad)
 	if large {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWeightCountsTheElementsOfABody(t *testing.T) {
+func TestWeighCountsObjectsMembersAndWords(t *testing.T) {
 	for text, want := range map[string]weight{
 		``:                                {},
 		`0`:                               {},
@@ -63,7 +63,7 @@ func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 		require.NoError(t, err, "small call %d", n)
 		require.NoError(t, s.Decode([]byte(strings.Repeat("{", 50))), "small call %d", n)
 	}
-	// The content of a small body may make a large call of it.
+	// A small body with very many JSON objects counts as a large call.
 	hollow, err := arrive(smallCall)
 	require.NoError(t, err)
 	require.ErrorIs(t, hollow.Decode([]byte(strings.Repeat("{", smallCall/2))), ErrOverloaded)

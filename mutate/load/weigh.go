@@ -7,10 +7,10 @@ import "bytes"
 
 // weight counts what a decoder makes of a body.
 type weight struct {
-	// objects counts the objects, and the elements of arrays of any type. A decoder makes a
+	// objects counts the JSON objects, and the elements of arrays of any type. A decoder makes a
 	// whole container of each element of a list of containers, even of a number.
 	objects int
-	// members counts the members of objects.
+	// members counts the members of JSON objects.
 	members int
 	// words counts the strings in lists of strings.
 	words int
@@ -79,8 +79,8 @@ func closing(text []byte, i int) int {
 // follows reports whether a byte comes right after the one at i.
 func follows(text []byte, i int, c byte) bool { return i+1 < len(text) && text[i+1] == c }
 
-// holdsWords reports whether a field is a list of strings in every object that has the
-// field. These are the lists that may be long in an object that the API server accepts.
+// holdsWords reports whether a field is a list of strings in every JSON object that has the
+// field. Only these lists may be long in an object that the API server accepts.
 func holdsWords(key []byte) bool {
 	switch string(key) {
 	case "args", "command", "finalizers":
@@ -90,8 +90,8 @@ func holdsWords(key []byte) bool {
 }
 
 // countNested counts the elements and the members of the JSON that a string may contain. The
-// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. They
-// begin with a dash. The dash, or a comma, may be written as an escape.
+// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. Such
+// an argument begins with a dash. The dash, or a comma, may be written as an escape.
 func countNested(word []byte) int {
 	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {
 		return 0
@@ -115,8 +115,8 @@ func countWords(text []byte, i int) (words, nested, end int) {
 	return words, nested, min(i, len(text))
 }
 
-// spaces returns the index of the next byte, from i on, that is no space. The text may end
-// before.
+// spaces returns the index of the next byte, from i on, that is not a space, or else the
+// length of the text.
 func spaces(text []byte, i int) int {
 	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\t' || text[i] == '\r') {
 		i++

@@ -35,11 +35,11 @@ type Facts struct {
 	Group *api.Workload `json:"group"`
 	// Template are the containers of the pod's template.
 	Template []string `json:"template"`
-	// Revision is the pod's, as UID/NUMBER/HASH.
+	// Revision is the pod's revision, as UID/NUMBER/HASH.
 	Revision string `json:"revision"`
 	// MinReadySeconds is that of the pod's controller.
 	MinReadySeconds int `json:"minReadySeconds"`
-	// Images by name; an image with an error cannot be read.
+	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
 	// Kubernetes is the cluster's minor version; negative if the version is not known.
@@ -78,7 +78,7 @@ func (f Facts) Command(_ context.Context, named string) (image.Command, error) {
 	return image.Command{}, Error(found.Error)
 }
 
-// Origin implements the owners of admission.
+// Origin implements the interface Owners of package admit.
 func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if f.Group == nil {
 		return feature.Origin{}, Error("not found")
@@ -96,7 +96,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	return origin, nil
 }
 
-// LimitRanges implements the limits of admission.
+// LimitRanges implements the interface Limits of package admit.
 func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
 	return f.Limits, nil
 }

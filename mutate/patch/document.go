@@ -5,7 +5,7 @@
 //
 // Guarantee: a change names the members that the change is about. All other members stay
 // where they are and never appear in the operations, whether or not the Go types of this
-// build know them. A change that is there already adds no operation.
+// build know them. A change that the object already has adds no operation.
 //
 // Not guaranteed: the text of an object is not validated. The caller has decoded the text
 // before.
@@ -46,8 +46,8 @@ func (d *Document) Operations() []jsonpatch.Operation { return d.operations }
 // Get returns the value at a path, or nil.
 func (d *Document) Get(path ...any) any { return d.at(path...).value() }
 
-// Set gives the member at a path a value. Set makes the objects on the way that are
-// missing. The path ends in a key, and leads through no element that is missing.
+// Set gives the member at a path a value. Set makes the JSON objects on the path that are
+// missing. The path ends in a key, and every array element on the path exists.
 func (d *Document) Set(value any, path ...any) {
 	text := marshal(value)
 	if there := d.at(path...); there.absent() || !reflect.DeepEqual(there.value(), decoded(text)) {
@@ -62,8 +62,8 @@ func (d *Document) Remove(path ...any) {
 	}
 }
 
-// RemoveAll removes the members of the object at a path that have the keys. The function
-// reads the object once: a hostile object may lose thousands of its members.
+// RemoveAll removes the members of the object at a path that have the keys. RemoveAll
+// reads the object only once, because a hostile update may remove thousands of members.
 func (d *Document) RemoveAll(keys []string, path ...any) {
 	parent := d.at(path...)
 	if parent == nil || len(keys) == 0 {
@@ -77,8 +77,8 @@ func (d *Document) RemoveAll(keys []string, path ...any) {
 	}
 }
 
-// Index returns the index of the first element, of the array at a path, whose member has
-// a value.
+// Index returns the index of the first element whose member has the value, in the array at
+// a path.
 func (d *Document) Index(member, value string, path ...any) (int, bool) {
 	array := d.at(path...)
 	for i := 0; array.element(i) != nil; i++ {
@@ -192,8 +192,8 @@ func (d *Document) record(operation string, value any, path ...any) {
 // escape escapes a key for a JSON pointer.
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
-// covers reports whether a value has everything that a wanted value has. Lists of objects
-// count as sets; other lists have to be equal.
+// covers reports whether a value has everything that a wanted value has. Lists of JSON
+// objects count as sets; other lists have to be equal.
 func covers(there, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case map[string]any:

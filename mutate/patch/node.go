@@ -5,9 +5,9 @@ package patch
 
 import "slices"
 
-// node is a JSON value that stays text until a change reaches into the value. A pod is
-// large, the part that changes is small, and each pod's start waits for the webhook. The
-// text is valid, because the caller has decoded the text before.
+// node is a JSON value that stays text until a change concerns a part of the value. A pod
+// is large, and the part that changes is small. So text saves time at the start of each
+// pod. The text is valid, because the caller has decoded the text before.
 type node struct {
 	// text is nil once the node is unfolded into members or elements.
 	text     []byte

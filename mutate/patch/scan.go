@@ -5,8 +5,8 @@ package patch
 
 import "iter"
 
-// The functions of this file read text that is valid JSON. The text that they pass over
-// allocates nothing.
+// The functions of this file read text that is valid JSON. They allocate nothing for the
+// text that they pass over.
 
 func isObject(text []byte) bool { return text[space(text, 0)] == '{' }
 func isArray(text []byte) bool  { return text[space(text, 0)] == '[' }
@@ -44,7 +44,7 @@ func elements(text []byte) iter.Seq[[]byte] {
 	}
 }
 
-// space returns the index of the next byte, from i on, that is no space.
+// space returns the index of the next byte, from i on, that is not a space.
 func space(text []byte, i int) int {
 	for text[i] == ' ' || text[i] == '\n' || text[i] == '\t' || text[i] == '\r' {
 		i++

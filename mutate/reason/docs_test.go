@@ -79,9 +79,9 @@ func table(b *strings.Builder, reasons []Explanation) {
 	}
 }
 
-// TestPoliciesReasonsAreExplained requires that each message of manifests/policies begins
+// TestReasonsOfPoliciesAreDocumented requires that each message of manifests/policies begins
 // with a listed reason.
-func TestPoliciesReasonsAreExplained(t *testing.T) {
+func TestReasonsOfPoliciesAreDocumented(t *testing.T) {
 	files, err := filepath.Glob("../../manifests/policies/*.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)

@@ -4,8 +4,8 @@
 package reason
 
 // Elsewhere has the reasons of the admission policies and of enroll. The policies refuse
-// in the API server's own process. manifests/policies has their texts, and a test compares
-// both.
+// in the API server's own process. manifests/policies has their texts, and a test requires
+// that each reason there is listed here.
 var Elsewhere = []Explanation{
 	{
 		Reason:  "NamespaceNotOptedIn",

@@ -32,7 +32,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  Hooks,
-		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container's stop signal is one that Go's runtime uses itself, so the shim does not see it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
+		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container's stop signal is one that the Go runtime of the shim uses itself, so the shim does not receive it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
 		Do:      "change or remove the hook or the stop signal, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
@@ -137,7 +137,7 @@ var All = []Explanation{
 	},
 	{
 		Reason: TokenInReach, WarnOnly: true,
-		Meaning: "The pod mounts no token of its service account (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which has one. A container that runs as root, or as the agent's user, can read that token through /proc.",
+		Meaning: "The pod mounts no service account token (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which mounts one. A container that runs as root, or as the agent's user, can read the agent's service account token through /proc.",
 		Do:      "give the pod a service account of its own, which has no other rights than the agent's, or do not share the process namespace",
 	},
 	{

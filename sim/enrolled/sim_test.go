@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-func TestSimulation(t *testing.T) { play.Seeds(t, realEnroll) }
+func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll) }
 
-func TestPlanted(t *testing.T) { play.Planted(t) }
+func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.
 func realEnroll(e *world.Enroller) world.Reconciler {
@@ -24,7 +24,7 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 }
 
 // The world repeats these names of enroll, because it must not link enroll.
-func TestWorldRepeatsTheNamesOfEnroll(t *testing.T) {
+func TestWorldAndEnrollUseTheSameNames(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 }

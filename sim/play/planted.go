@@ -28,8 +28,8 @@ var planting = flag.Bool("planted", true, "show that the simulation catches plan
 // plant is one bug: edits of the source, and the invariants that have to catch the bug.
 // Each plant is a txtar file of the folder planted/. The file has a comment, a line
 // "caught by: NAME …", and for each edit a pair of "PATH was" and "PATH is". A path
-// begins at the module's root. A line "played by: TEST" before it names another test than
-// TestSimulation. With "played by: PACKAGE/TEST" the test of a product's package catches it.
+// begins at the module's root. A line "played by: TEST" before "caught by:" names the test
+// that plays the bug. The default is TestSimulationBreaksNoInvariant. With "played by: PACKAGE/TEST" the test of a product's package catches it.
 type plant struct {
 	name   string
 	pkg    string // empty for the package of the simulation
@@ -44,15 +44,15 @@ type edit struct{ path, was, is string }
 const mostSeeds = 150
 
 // defaultTest plays the seeds in which a bug is to be caught, unless the plant names
-// another test. playedBy matches that line.
-const defaultTest = "TestSimulation"
+// another test. playedBy matches the line with that name.
+const defaultTest = "TestSimulationBreaksNoInvariant"
 
 var playedBy = regexp.MustCompile(`played by: (?:(\S+)/)?(\w+)`)
 
 // caught matches the line of the first violation.
 var caught = regexp.MustCompile(`seed \d+ at \S+: .*?invariant ([a-z-]+): .*`)
 
-// Planted shows that TestSimulation of the test's own package catches each bug of the
+// Planted shows that TestSimulationBreaksNoInvariant of the test's own package catches each bug of the
 // folder planted/. Planted compiles the package with all the bugs in it, and switches
 // on one bug at a time. Go build's overlay replaces the sources, so the product has no
 // trace of the bugs.
@@ -82,11 +82,11 @@ func Planted(t *testing.T) {
 	}
 }
 
-// PlantedClaims shows that TestClaims of agent/claim catches the named bugs.
+// PlantedClaims shows that TestClaimsKeepInvariantsInRandomSchedules of agent/claim catches the named bugs.
 func PlantedClaims(t *testing.T, names ...string) {
-	plants := map[string]string{"": "TestClaims$"}
+	plants := map[string]string{"": "TestClaimsKeepInvariantsInRandomSchedules$"}
 	for _, name := range names {
-		plants[name] = "TestClaims$"
+		plants[name] = "TestClaimsKeepInvariantsInRandomSchedules$"
 	}
 	plantedIn(t, "agent/claim", plants)
 }

@@ -39,7 +39,8 @@ func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story fun
 	}
 }
 
-// Rollouts plays the stories of several revisions, as [Seeds] plays the others.
+// Rollouts plays, for each seed, the story in which several revisions compete. Like [Seeds],
+// Rollouts plays the seeds that the flags ask for.
 func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayRollouts)
 }

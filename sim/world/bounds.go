@@ -28,8 +28,8 @@ const quick = 100 * time.Millisecond
 // by true time, and its clock may gain a twelfth in the 10 s between two looks.
 const late = 900 * time.Millisecond
 
-// slowest is the longest pause of a standby that found no Lease. Enroll pauses no
-// longer.
+// slowest is the longest pause of a standby that found no Lease. Enroll makes no longer
+// pause between two attempts.
 const slowest = 10 * time.Second
 
 // part is a wait that may be needed before a slot is in use. A bound is the sum of its

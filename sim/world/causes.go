@@ -3,7 +3,7 @@
 
 package world
 
-// The functions below are the causes of rows. Each happens to a child, or to its pod.
+// Each function below is a cause that a row applies to a child, or to the child's pod.
 
 func crash(c *child)      { c.exits("crashes", 1) }
 func yield(c *child)      { c.pod().agent().agent.Yield() }

@@ -22,9 +22,9 @@ type chaos struct {
 // chaos five pods claim the semaphore.
 var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
 
-// durations has mostly short lease durations, because short leases let more events
-// happen. Durations of patience are long. A fixed time instead of a part of the lease
-// would be too short for them.
+// durations has the lease durations of most seeds. They are short, because more events
+// happen with short leases. patience adds long durations. They reveal a rule with a
+// fixed time that should be a part of the lease.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
 	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)

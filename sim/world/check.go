@@ -37,8 +37,8 @@ const (
 	lockOrder = "lock-order"
 	// nobody means that a slot has no holder for longer than the rules allow.
 	nobody = "nobody"
-	// chatter means that a standby sends a request, or that a holder sends more than its
-	// renewals.
+	// chatter means that an agent sends too many requests within a minute, or that it sends
+	// anything but renewals in quiet times.
 	chatter = "chatter"
 	// stopped means that a child is stopped without a reason that the rules allow.
 	stopped = "stopped"

@@ -12,7 +12,8 @@ import (
 // The clock of a paused machine stands still.
 type clock struct {
 	w *World
-	// The clock showed read at the true time at. Since then the clock has run at the rate.
+	// read is what the clock showed at the true time at. Since then the clock has run at
+	// the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool
@@ -61,7 +62,7 @@ func (c *clock) cancel(a *alarm) {
 	c.alarms = slices.DeleteFunc(c.alarms, func(other *alarm) bool { return other == a })
 }
 
-// arm computes the true time of the ring, from the rate of now.
+// arm computes the true time of the ring, from the clock's present rate.
 func (c *clock) arm(a *alarm) {
 	a.set++
 	if c.stands {

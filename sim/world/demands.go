@@ -130,7 +130,7 @@ func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	})
 }
 
-// undisturbed demands that no child stops for twice the duration.
+// undisturbed demands that no child stops for twice the lease duration.
 func (d *demands) undisturbed(cause func(*child)) {
 	c := d.once(cause)
 	d.pass(2 * d.budget.Duration)
@@ -162,9 +162,9 @@ func (d *demands) free(before *child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
-// next returns a child that began after the cause; nil if there is none. The earlier
-// child may be frozen, and alive. With two containers, the hold continues if one
-// container is back before the other is dead.
+// next returns a child, other than before, that began under the slot after the instant of
+// the fault; nil for none. The child before may still be alive, because it is frozen. In
+// a pod of two containers the new child may belong to the same hold.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {
@@ -181,7 +181,7 @@ func (d *demands) lastEnd() time.Duration {
 	return d.checks.ends[len(d.checks.ends)-1].at
 }
 
-// fail violates the invariant, for a caller without the mutex.
+// fail reports a violation of the invariant, for a caller that does not hold the mutex.
 func (d *demands) fail(invariant, what string, args ...any) {
 	d.do(func() { d.violate(invariant, what, args...) })
 }

@@ -16,7 +16,7 @@
 //
 // The world models the API server (PUT, GET and watch of one namespace), the network, the
 // kubelet, and the kernel beneath desk and shim. The kernel has their connection
-// (link.go), the agent's lock, socket and notes (gate.go), and the shim's alarm, processes
+// (link.go), the agent's flock, socket and notes (gate.go), and the shim's alarm, processes
 // and signals (machine.go). A frozen shim or agent waits at its next call of that kernel.
 //
 // # Clocks

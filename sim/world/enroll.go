@@ -182,7 +182,8 @@ func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) (
 	return e.client.do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.api.put(e.name, kind, name, body) })
 }
 
-// Delete deletes an object if uid and resourceVersion match. An empty one matches any.
+// Delete deletes an object if uid and resourceVersion match. An empty text matches any
+// object.
 func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
 	_, err := e.client.do(ctx, "delete "+kind+name, func() ([]byte, error) {
 		err := e.w.api.remove(e.name, kind, name, uid, rv)

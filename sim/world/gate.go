@@ -132,8 +132,8 @@ func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration
 	return gate.Result{}, errUnreachable
 }
 
-// granted reports whether a shim of the container may have been granted the hold. A
-// dead process gets true.
+// granted reports whether a shim of the container may have been granted the hold. In a
+// dead process granted returns true.
 func (g *gateway) granted(container, hold string) bool {
 	return !g.agent.runs() || g.server.Granted(container, hold)
 }

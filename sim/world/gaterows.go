@@ -76,8 +76,8 @@ func (r podRows) rows() map[string]func() {
 	}
 }
 
-// replaceYielding replaces the agent while the kubelet restarts all containers for the
-// earlier agent.
+// replaceYielding replaces the agent process after its yield, while the kubelet is about
+// to restart all containers.
 func (r podRows) replaceYielding(c *child) {
 	p := c.pod()
 	yield(c)
@@ -98,7 +98,7 @@ func (r readinessRows) rows() map[string]func() {
 		"yield":        func() { r.handover(yield); r.notByFormer() },
 		"pod deletion": func() { r.handover(stopPod) },
 		"yield unread": r.unstored,
-		// enroll recognizes such a gate only by the agent's arguments.
+		// enroll recognizes the gate "readiness" only by the agent's arguments.
 		"opted out, then lease lost": leaseRows(r).unleased,
 	}
 }

@@ -34,7 +34,8 @@ func (h *history) note(who, what string, args ...any) {
 	h.lines = append(h.lines, moment{at: h.now(), who: who, what: what, args: args})
 }
 
-// violate ends the run. The caller holds the mutex.
+// violate records a violation of an invariant, and ends the run. The caller holds the
+// mutex.
 func (h *history) violate(invariant, what string, args ...any) {
 	h.note("INVARIANT", invariant+": "+what, args...)
 	if h.verdict != "" {

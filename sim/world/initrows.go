@@ -16,8 +16,8 @@ func (r initRows) rows() map[string]func() {
 	}
 }
 
-// replaceStandbys replaces the standbys by pods whose init containers have not run.
-// Without init containers it returns false.
+// replaceStandbys replaces the standbys by pods whose init containers have not run. If
+// the pods have no init containers, replaceStandbys returns false.
 func (r initRows) replaceStandbys() bool {
 	if len(r.templates[0].inits) == 0 {
 		return false
@@ -55,8 +55,8 @@ func (r initRows) prepared() {
 	})
 }
 
-// unprepared makes an init container fail. Its container waits for the back-off, so
-// another pod must acquire the slot.
+// unprepared makes an init container fail. The kubelet starts it again only after the
+// back-off, so another pod must acquire the slot.
 func (r initRows) unprepared() {
 	if !r.replaceStandbys() {
 		return

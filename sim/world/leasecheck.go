@@ -20,7 +20,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	is = *after.lease
 	if api.IsNextLease(slot) {
 		l.note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
-		return // no pod holds anything by a next Lease
+		return // a next Lease gives no pod the slot
 	}
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
@@ -100,9 +100,9 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	}
 }
 
-// checkOrder demands that a pod acquires its slots in their order. After a later
-// acquisition of an earlier slot, the pod must not renew this slot. The renewal does not
-// count if the agent sent it before that acquisition.
+// checkOrder demands that a pod acquires its slots in their order. If the pod acquired a
+// slot that sorts before this slot, but later, then the pod must not renew this slot. A
+// renewal that the agent sent before that acquisition does not count.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	mine := l.acquired[slot]
 	for other, a := range l.acquired {

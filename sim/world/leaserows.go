@@ -42,7 +42,7 @@ func (r leaseRows) vanished(more func(*child)) {
 	})
 }
 
-// forgetful deletes the Lease while enroll has just started, with no Role in its cache.
+// forgetful deletes the Lease just after enroll has started, with no Role in its cache.
 func (r leaseRows) forgetful() {
 	r.do(func() {
 		for _, e := range slices.Clone(r.enrolls) {
@@ -57,7 +57,7 @@ func (r leaseRows) forgetful() {
 }
 
 // farewell silences the watches after the Lease's deletion, and crashes the holder's
-// node. A living holder would read the Lease anew.
+// node. Otherwise the holder would read the Lease anew.
 func (r leaseRows) farewell() {
 	r.do(func() { r.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })

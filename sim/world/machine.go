@@ -25,7 +25,7 @@ type machine struct {
 }
 
 // newMachine makes a machine that compares the node's clocks by the product's own rule.
-// A slewed clock takes the wall clock along.
+// If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the same rate.
 func newMachine(s *shimProcess) machine {
 	n := s.container.pod.node
 	locked := func(read func() time.Duration) func() time.Duration {

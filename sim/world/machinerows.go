@@ -29,7 +29,7 @@ func (r machineRows) reboot() {
 	slow := chance(r.rng, .5)
 	r.do(func() {
 		for _, container := range c.pod().containers {
-			// The kubelet is pulling the image, so no new shim accounts for the earlier one.
+			// If the kubelet first pulls the image, no new shim reports for a while.
 			container.pending = slow
 		}
 		n.reboot()

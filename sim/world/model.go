@@ -71,7 +71,8 @@ func (m model) present(slot string) {
 	}})
 }
 
-// presentNext creates the slot's next Lease if there is none. No pod asks there yet.
+// presentNext creates the slot's next Lease if there is none. The next Lease has no holder,
+// because no pod asks yet.
 func (m model) presentNext(slot string) {
 	next := api.NextLease(slot)
 	if _, ok := m.w.api.lease(next); !ok && api.HasNextLease(slot) {

@@ -160,9 +160,9 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest is the least bound on the delay of a request. The delay may exceed the time
-// for which a lease of half a minute lasts unrenewed. In a world with longer leases the
-// longest lease is the bound.
+// latest bounds the delay of a request, unless the longest lease of the world is longer
+// and is the bound. So with a lease of half a minute, a renewal may arrive after the
+// drain has begun.
 const latest = 25 * time.Second
 
 // trip draws the time of a packet's way in one direction.
@@ -247,13 +247,13 @@ func (c *clientOf) patch(ctx context.Context, op string, patch []byte) (is kube.
 	return is, err
 }
 
-// CreateEvent implements agent.API. People read Events, so the world only counts them.
+// CreateEvent implements agent.API. Only people read Events, so the world only counts them.
 func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
 	_, err := c.do(ctx, "event", func() ([]byte, error) { return nil, nil })
 	return err
 }
 
-// may returns an error if the process must not send such a request for the Lease.
+// may returns the error of authorization for a request for the Lease, or nil.
 func (c *clientOf) may(verb, lease string) error {
 	if c.allowed == nil {
 		return nil

@@ -48,8 +48,8 @@ func (n *node) pause() {
 	n.stop()
 }
 
-// unpause lets the machine go on. The wall clock is behind until something sets it
-// right.
+// unpause lets the machine go on. The wall clock is behind until the hypervisor or a time
+// daemon corrects it.
 func (n *node) unpause() {
 	if !n.paused {
 		return

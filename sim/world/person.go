@@ -28,7 +28,7 @@ func newPerson(c *workloads) *person {
 	return p
 }
 
-// later writes now and then.
+// later plans a write, and after it the next one.
 func (p *person) later() {
 	p.after(p.scale()*between(p.rng, 0, 20*time.Second), func() {
 		if !p.calm {

@@ -65,7 +65,8 @@ func (p *pod) granted(g gate.Grant) {
 	}
 }
 
-// enforce excuses the application if no agent or no kubelet can enforce the deadline.
+// enforce follows the deadline of a grant, and excuses the application if the agent or the
+// kubelet cannot enforce that deadline.
 func (o *inOrder) enforce(g gate.Grant) {
 	p := o.pod
 	latest := func() bool { return p.grant.Hold == g.Hold && p.grant.Deadline == g.Deadline }
@@ -182,8 +183,8 @@ func (o *inOrder) restartAll() {
 }
 
 // mostKubelet is the longest time that the kubelet takes to kill all containers. The
-// shortest lease leaves 5 s for that (docs/guarantees.md), of which skewed clocks cost
-// one.
+// shortest lease leaves 5 s for that (docs/guarantees.md), less about a second for
+// skewed clocks.
 const mostKubelet = 1500 * time.Millisecond
 
 // beginAnew kills all processes of the pod, and begins its start.

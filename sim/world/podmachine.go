@@ -49,7 +49,7 @@ func (v volume) Rename(from, to string) error {
 // in each method, and a dead process changes nothing.
 type agentMachine struct{ a *agentProcess }
 
-// inside runs f with the mutex held. For a dead process it returns errDead.
+// inside runs f with the mutex held. For a dead process inside returns errDead.
 func (m agentMachine) inside(f func() error) error {
 	if !m.a.enter() {
 		return errDead
@@ -86,7 +86,7 @@ func (m agentMachine) Now() (now time.Duration) {
 // BootID implements standin.Machine.
 func (m agentMachine) BootID() (string, error) { return m.a.pod.node.boot, nil }
 
-// Lock implements standin.Machine. The process got the pod's lock before it began.
+// Lock implements standin.Machine. The process got the pod's flock before it began.
 func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }

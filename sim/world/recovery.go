@@ -84,8 +84,8 @@ func (r *recovery) inUse() bool { return !slices.ContainsFunc(r.slots, r.stuck) 
 // stuck reports whether a healthy pod claims the slot, and no child runs under it.
 func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.checks.settled(slot) }
 
-// stuckSlots violates the invariant nobody for each slot that is not in use after the
-// bound.
+// stuckSlots reports a violation of the invariant nobody for each slot that is not in use
+// after the bound.
 func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	for _, s := range r.slots {
 		if r.stuck(s) {
@@ -101,8 +101,8 @@ func (r *recovery) wanted(slot string) bool {
 	})
 }
 
-// barred reports whether the pod takes no slot, because another pod holds one of its
-// slots. A pod of a semaphore needs no second slot.
+// barred reports whether the pod cannot take the slot, because another pod holds another
+// one of its slots. A pod of a semaphore is barred if it runs under another slot already.
 func (r *recovery) barred(p *pod, slot string) bool {
 	if p.any {
 		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })

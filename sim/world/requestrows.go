@@ -41,8 +41,8 @@ func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.rng) }
 func (r requestRows) outage() {
 	c := r.once(func(*child) { r.api.goDown() })
 	// The outage may begin at any instant, also while requests are on their way. The
-	// holder's clock measures it. The agent's timers run by true time, so they miss the
-	// renewal and the retry by a twelfth.
+	// holder's clock measures the outage. The agent's timers run by true time, so the
+	// renewal and the retry may be late by a twelfth.
 	missed := time.Duration(skew * float64(r.budget.Renew+r.budget.Retry))
 	last := time.Duration(float64(r.budget.Outage())/c.pod().node.rate) - missed - 20*time.Millisecond
 	r.pass(last)

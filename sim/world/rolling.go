@@ -82,8 +82,9 @@ func (r *rolling) run() {
 		r.apply(&r.templates[0])
 		r.newPod(r.templates[0], r.place())
 	})
-	// The revision is new, so it waits for no turn of its own. The holder has to serve for
-	// a minute, and may be a revision in its turn. Its watch for asks may be mute.
+	// The revision is new, so it has no failed turn after which it would have to wait. The
+	// holder has to serve for a minute, and may be in its turn. Its watch of the next Lease
+	// may be mute.
 	last := r.settling() + slow(turn.Rest+turn.Proof+5*time.Minute) + 2*time.Minute
 	if !r.until(last, r.proven) {
 		r.do(func() { r.violate(nobody, "%v after the last rollout revision %d is not proven", last, r.number) })

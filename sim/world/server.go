@@ -143,7 +143,8 @@ func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	return s.store(by, o, body, before.uid), nil
 }
 
-// remove deletes the object if uid and resourceVersion match. An empty one matches any.
+// remove deletes the object if uid and resourceVersion match. An empty text matches any
+// object.
 func (s *server) remove(by, kind, name, uid, rv string) error {
 	o := s.object(kind, name)
 	before := o.last()

@@ -193,8 +193,8 @@ func (s *shimProcess) extends(c *child, g *gate.Grant) {
 	s.watches(c, *g)
 }
 
-// watches excuses the child if its shim is frozen at the instant of the kill.
-// docs/guarantees.md promises nothing about such a child until it is dead.
+// watches follows the deadline of a grant, and excuses the child if its shim is frozen at
+// the instant of the kill. docs/guarantees.md promises nothing about that child any more.
 func (s *shimProcess) watches(c *child, g gate.Grant) {
 	c.grant = g
 	n := s.container.pod.node
@@ -205,8 +205,8 @@ func (s *shimProcess) watches(c *child, g gate.Grant) {
 	})
 }
 
-// tells reads a message of the shim. So the invariants also judge a drain that the shim
-// begins by itself.
+// tells passes a message of the shim on to the checks. So the invariants also judge a
+// drain that the shim begins by itself.
 func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)

@@ -17,7 +17,7 @@ type weather struct {
 	// arrives, and a late request arrives after its sender gave up. The server refuses a
 	// refused request. An answer whose request is replyLost never arrives.
 	lost, replyLost, late, refused float64
-	// slow is the chance that one way takes up to a second, not milliseconds.
+	// slow is the chance that a packet takes up to a second, not milliseconds.
 	slow float64
 	// stall, close and mute are chances at each event of a watch. A stall delays the event
 	// by up to a minute. A close ends the watch after the event. A mute watch stays open,

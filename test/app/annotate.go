@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 )
 
-// annotate makes the application a foreign webhook, with the certificate in dir. At / the
-// webhook adds a claim to every pod. At /inject the webhook adds a container, and a
-// variable to all containers.
+// annotate serves a foreign webhook, with the certificate in dir. At / the webhook adds a
+// claim to every pod. At /inject the webhook adds a container to every pod, and an
+// environment variable to all its containers.
 func annotate(listen, dir string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", webhook(func(json.RawMessage) ([]operation, error) {
@@ -59,13 +59,14 @@ func webhook(mutate func(pod json.RawMessage) ([]operation, error)) http.Handler
 	}
 }
 
-// inject adds this container and this variable.
+// inject adds a container and an environment variable with these names.
 const (
 	injectedContainer = "proxy"
 	injectedVariable  = "INJECTED"
 )
 
-// inject adds only the missing parts, because the API server may call a webhook again.
+// inject adds only the missing parts, because the API server may call a webhook twice for
+// one pod.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// burnTurn is the period of burn's loop. The period is far shorter than that of any
+// burnTurn is the period of burn's loop, which is far shorter than the interval of any
 // measurement of processor time.
 const burnTurn = 50 * time.Millisecond
 

@@ -25,7 +25,7 @@ type facts struct {
 	Root string
 	// Volume is the group ID of /volume, or -1 without that directory.
 	Volume int
-	// Input is the kind of standard input.
+	// Input is the file behind standard input, as /proc/self/fd/0 names it.
 	Input string
 }
 

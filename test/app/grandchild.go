@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fork starts a process that is hard to kill: an orphan in a session of its
-// own that ignores SIGTERM. The orphan shares the application's locks, which are
-// free only when both are dead.
+// fork starts a process that is hard to kill: an orphan in a session of its own that
+// ignores SIGTERM. The orphan inherits the application's flocks, which are free only when
+// both processes are dead.
 func (l life) fork(c config) error {
 	var parents []string
 	var locks []*os.File

@@ -82,8 +82,8 @@ func (h *health) open(ports string) error {
 }
 
 // handle serves GET /health/NAME, and GET /set?probe=NAME&code=N. With a code of 0 the
-// application does not answer. A request with ?host=HOST must also have that Host
-// header.
+// application does not answer. A request with ?host=HOST gets status 421 unless its Host
+// header is HOST.
 func (h *health) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/{probe}", func(w http.ResponseWriter, r *http.Request) {
 		code := h.code(r.PathValue("probe"))

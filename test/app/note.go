@@ -30,14 +30,14 @@ func note(dir, pod, what string) error {
 	return err
 }
 
-// heed notes each signal that comes. The returned context ends with the first signal.
+// heed notes each signal that arrives. The returned context ends with the first signal.
 func heed(dir string) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancel(context.Background())
 	all := make(chan os.Signal, 16)
 	signal.Notify(all)
 	go func() {
 		for s := range all {
-			// Go's scheduler sends this signal to itself.
+			// The Go runtime sends this signal to its own threads.
 			if number := s.(syscall.Signal); number != syscall.SIGURG {
 				if err := note(dir, os.Getenv("POD_NAME"), cmp.Or(unix.SignalName(number), strconv.Itoa(int(number)))); err != nil {
 					fmt.Fprintln(os.Stderr, "app:", err)

@@ -29,8 +29,9 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// replicas is more than two, because a pod that yielded lets the others go first for a
-	// second. So some pods always stand by.
+	// replicas is more than two, because a pod that yielded lets the others go first for
+	// a second. With two pods the next handover would have to wait for the rest of that
+	// second.
 	replicas = 3
 )
 
@@ -118,8 +119,8 @@ func (b *bench) kubectl(ctx context.Context, stdin []byte, args ...string) error
 	return nil
 }
 
-// credentials writes a token of the namespace's bench service account, and the
-// cluster's CA, where programs on the nodes find them.
+// credentials writes a service account token of the account bench, and the cluster's CA,
+// to the directory that programs on the nodes read.
 func (b *bench) credentials(ctx context.Context) error {
 	hours := int64(7200)
 	token, err := b.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "bench",

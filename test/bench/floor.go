@@ -107,8 +107,8 @@ func clientGo(dir string) (kubernetes.Interface, error) {
 }
 
 // elector measures client-go's elector with its usual settings, from the end of one
-// leader until the second candidate leads. A program would also have to stop and to
-// start its work.
+// leader until the second candidate leads. A real program would also need time to stop
+// and to start its work.
 func elector(ctx context.Context, dir, namespace, count string) error {
 	klog.SetLogger(logr.Discard())
 	rounds, err := strconv.Atoi(count)

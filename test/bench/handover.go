@@ -24,7 +24,8 @@ const settle = 500 * time.Millisecond
 // pod. After shorter pauses the benchmark would measure that bound.
 const apart = 2 * time.Second
 
-// handovers measures handovers of the product, the floor and the peer.
+// handovers measures handovers of the product, the floor (the API server's part) and
+// client-go's elector.
 func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if err := b.credentials(ctx); err != nil {
 		return err

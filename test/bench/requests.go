@@ -23,8 +23,8 @@ func discard(r io.ReadCloser) (int64, error) {
 	return io.Copy(io.Discard, r)
 }
 
-// requests counts each pod's requests in a time without events, by the API server's
-// audit log.
+// requests counts each pod's requests during a time without handovers, from the API
+// server's audit log.
 func (b *bench) requests(ctx context.Context, span time.Duration) error {
 	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {

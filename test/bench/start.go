@@ -38,8 +38,8 @@ type starter struct {
 
 var phaseNames = [3]string{"created → agent's exec", "→ shim's exec", "→ application's exec"}
 
-// starts measures the time from a pod's creation to its application's exec, with and
-// without the annotation, in turn. No other pod wants its slot.
+// starts measures the time from a pod's creation to its application's exec, alternately
+// with and without the annotation. No other pod competes for the slot.
 func (b *bench) starts(ctx context.Context, rounds int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -118,8 +118,9 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 	if n := len(execs); round > 0 {
 		s.taken = append(s.taken, execs[n-1]-created)
 		if s.annotations != nil {
-			// The agent is the first process. Its hook, which comes before the shim, may end
-			// before the trace identifies it.
+			// The agent's exec comes first, and the execs of shim and application come
+			// last. The exec of the agent's postStart hook, which comes between them, may
+			// be missing, because the hook can end before the witness identifies it.
 			last := created
 			for i, at := range []time.Duration{execs[0], execs[n-2], execs[n-1]} {
 				s.phases[i] = append(s.phases[i], at-last)

@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// The watch may report a release after the kernel has reported the next start.
+// The timeline needs the audit log, because the watch may report a release after the
+// kernel has reported the next start.
 func TestTimelineTakesWriteTimesFromTheAuditLog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.log")
 	log, err := os.Create(file)

@@ -52,7 +52,7 @@ func (e auditEvent) replaces(version string) bool {
 }
 
 // received returns the instant at which the API server got the write that replaced a
-// version of the Lease. The instant is one of the kernel's clock.
+// version of the Lease, on the kernel's clock.
 func (w *leaseWrites) received(version string) (time.Duration, error) {
 	start, err := w.log.Seek(0, io.SeekCurrent)
 	if err != nil {

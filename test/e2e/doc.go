@@ -8,16 +8,16 @@
 // # Where things are
 //
 // The tests are in folders. The package document of each folder says what the folder
-// protects. The folders are ordinary packages, and e2e_test.go starts all their tests
-// in one binary ("make golden" writes the file). So one scheduler orders all tests, RUN
-// selects across folders, and client-go is linked once. Package harness and below have
-// no tests; package record keeps the evidence.
+// protects. The folders are ordinary packages, and e2e_test.go starts all their tests in
+// one binary ("make golden" writes the file). So one scheduler orders all tests, RUN
+// selects across folders, and client-go is linked once. The packages in harness have no
+// end-to-end tests, and package record keeps the evidence.
 //
 // # Order
 //
 // A test that harms only its own pods calls t.Parallel. A test that harms a node, the
-// control plane or the webhook does not. Go runs these first, one after the other,
-// and the parallel tests afterwards.
+// control plane or the webhook does not. Go runs the tests without t.Parallel first, one
+// after the other, and the parallel tests afterwards.
 //
 // # Time
 //

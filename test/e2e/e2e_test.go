@@ -88,8 +88,8 @@ func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
 func TestSemaphoreRunsThreeOfFive(t *testing.T) { exclusive.TestSemaphoreRunsThreeOfFive(t) }
-func TestTwoPodsNeverRunDespiteDeletionsAndKills(t *testing.T) {
-	exclusive.TestTwoPodsNeverRunDespiteDeletionsAndKills(t)
+func TestPodsNeverRunTogetherDespiteDeletionsAndKills(t *testing.T) {
+	exclusive.TestPodsNeverRunTogetherDespiteDeletionsAndKills(t)
 }
 
 // Tests of package gates.
@@ -98,16 +98,16 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) { gates.TestGatePodRunsIm
 func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 	gates.TestGatePodRestartsAgentAndApplicationSeparately(t)
 }
-func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
-	gates.TestGatePodStartsAnewAfterAnUnreadableNote(t)
+func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
+	gates.TestGatePodStopsApplicationAfterAnUnreadableNote(t)
 }
 func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) { gates.TestGatePodStopsTheHolderWhenCutOff(t) }
 func TestGateReadinessLetsOnePodServe(t *testing.T)    { gates.TestGateReadinessLetsOnePodServe(t) }
 
 // Tests of package injection.
 
-func TestLaterPolicysClaimIsGatedOrRefused(t *testing.T) {
-	injection.TestLaterPolicysClaimIsGatedOrRefused(t)
+func TestClaimByLaterPolicyIsGatedOrRefused(t *testing.T) {
+	injection.TestClaimByLaterPolicyIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
 func TestEventTellsHowToGateEarlierPods(t *testing.T) {
@@ -115,8 +115,8 @@ func TestEventTellsHowToGateEarlierPods(t *testing.T) {
 }
 func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
 func TestCopyOfAGatedPodIsRefused(t *testing.T)     { injection.TestCopyOfAGatedPodIsRefused(t) }
-func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
-	injection.TestCopyIsRefusedByCommandInEveryNamespace(t)
+func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
+	injection.TestCopiedCommandIsRefusedInEveryNamespace(t)
 }
 func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	injection.TestMarkedCopyIsRefusedWithoutTheWebhook(t)
@@ -127,14 +127,14 @@ func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
 func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	injection.TestClaimWithoutItsWholeGateIsRefused(t)
 }
-func TestMarksPolicyAnswersAsHasGate(t *testing.T) { injection.TestMarksPolicyAnswersAsHasGate(t) }
-func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
-func TestApplyingAgainChangesNothing(t *testing.T) { injection.TestApplyingAgainChangesNothing(t) }
+func TestMarksPolicyAgreesWithHasGate(t *testing.T) { injection.TestMarksPolicyAgreesWithHasGate(t) }
+func TestDryRunHasNoSideEffect(t *testing.T)        { injection.TestDryRunHasNoSideEffect(t) }
+func TestRepeatedApplyChangesNothing(t *testing.T)  { injection.TestRepeatedApplyChangesNothing(t) }
 func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
 	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
 }
-func TestLaterWebhooksClaimIsRefused(t *testing.T) { injection.TestLaterWebhooksClaimIsRefused(t) }
-func TestMistakesHaveExactMessages(t *testing.T)   { injection.TestMistakesHaveExactMessages(t) }
+func TestClaimByALaterWebhookIsRefused(t *testing.T) { injection.TestClaimByALaterWebhookIsRefused(t) }
+func TestUserMistakesGetExactMessages(t *testing.T)  { injection.TestUserMistakesGetExactMessages(t) }
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
@@ -164,11 +164,11 @@ func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
 	lifecycle.TestApplicationThatDropsItsUserStopsWhenAsked(t)
 }
 func TestContainerEndsAsWithoutTheGate(t *testing.T) { lifecycle.TestContainerEndsAsWithoutTheGate(t) }
-func TestDeletionsGraceReplacesThePodsGrace(t *testing.T) {
-	lifecycle.TestDeletionsGraceReplacesThePodsGrace(t)
+func TestDeletionGraceReplacesThePodsGrace(t *testing.T) {
+	lifecycle.TestDeletionGraceReplacesThePodsGrace(t)
 }
-func TestHooksRunWithChildrenAndNeverInStandbys(t *testing.T) {
-	lifecycle.TestHooksRunWithChildrenAndNeverInStandbys(t)
+func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
+	lifecycle.TestHooksRunInHoldersAndNeverInStandbys(t)
 }
 func TestHooksWorkAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksWorkAsWithoutTheGate(t) }
 func TestHooksFailAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksFailAsWithoutTheGate(t) }
@@ -198,7 +198,7 @@ func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
-func TestSlotIsMovedAndPausedByHand(t *testing.T) { operations.TestSlotIsMovedAndPausedByHand(t) }
+func TestPluginMovesAndPausesASlot(t *testing.T) { operations.TestPluginMovesAndPausesASlot(t) }
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
@@ -215,8 +215,8 @@ func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t)
 }
-func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
-	operations.TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t)
+func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
+	operations.TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t)
 }
 
 // Tests of package pods.
@@ -268,9 +268,9 @@ func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
 func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
 	rollouts.TestRolloutEndsBesideBudgetAndAutoscaler(t)
 }
-func TestBrokenRevisionStalls(t *testing.T) { rollouts.TestBrokenRevisionStalls(t) }
-func TestBrokenRevisionOfOneReplicaStalls(t *testing.T) {
-	rollouts.TestBrokenRevisionOfOneReplicaStalls(t)
+func TestRolloutOfABrokenRevisionStalls(t *testing.T) { rollouts.TestRolloutOfABrokenRevisionStalls(t) }
+func TestBrokenRolloutOfOneReplicaStalls(t *testing.T) {
+	rollouts.TestBrokenRolloutOfOneReplicaStalls(t)
 }
 func TestGoodRolloutStopsTheApplicationRarely(t *testing.T) {
 	rollouts.TestGoodRolloutStopsTheApplicationRarely(t)
@@ -301,7 +301,7 @@ func TestRolloutRaisesTheRevision(t *testing.T) { traffic.TestRolloutRaisesTheRe
 func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	traffic.TestAnnotationRollsOutWhenAddedAndRemoved(t)
 }
-func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
-	traffic.TestReadinessHolderLeavesStandbysNotReady(t)
+func TestHolderOnlyReadinessLeavesStandbysUnready(t *testing.T) {
+	traffic.TestHolderOnlyReadinessLeavesStandbysUnready(t)
 }
 func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }

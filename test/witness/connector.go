@@ -31,7 +31,8 @@ const (
 	whatExit      = 0x80000000
 )
 
-// receiveBuffer has room for some ten thousand events, which take a busy machine seconds.
+// receiveBuffer has room for some ten thousand events, the events of several seconds on a
+// busy machine.
 const receiveBuffer = 8 << 20
 
 // connector is the kernel's process connector.
@@ -68,7 +69,7 @@ func (c connector) subscribe() error {
 		return err
 	}
 	_ = unix.SetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
-	// With a timeout the reader checks its context now and then.
+	// With a timeout the reader can check its context now and then.
 	if err := unix.SetsockoptTimeval(c.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
 		return err
 	}

@@ -19,13 +19,13 @@ import (
 type Family struct {
 	// Pod is the UID of the pod.
 	Pod string
-	// Start is the instant at which the gate forked the process.
+	// Start is the instant at which the shim forked the process.
 	Start time.Duration
 	// End is the instant at which the last thread of the process ended; zero while the
 	// process lives.
 	End time.Duration
-	// Programs are the names of the executed programs. A process that a gate forks without
-	// an exec is not an application, so [Families.Of] omits it.
+	// Programs are the names of the executed programs. A process that a shim forks
+	// without an exec is not an application, so [Families.Of] omits it.
 	Programs []string
 }
 

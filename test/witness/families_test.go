@@ -13,7 +13,7 @@ import (
 // These ids are larger than any id of the kernel, so /proc has no such process.
 const shim, main, worker, orphan, stranger = 1 << 30, 1<<30 + 1, 1<<30 + 2, 1<<30 + 3, 1<<30 + 4
 
-// heard returns the families after some notices. Each process that the gate forks
+// heard returns the families after some notices. Each process that the shim forks
 // executes a program at once.
 func heard(notices ...notice) *Families {
 	f := &Families{gates: map[int]*gate{shim: {pod: "a"}}, threads: map[int]map[int]struct{}{},

@@ -9,8 +9,8 @@
 // CLOCK_MONOTONIC. The witness needs root in the first user and network namespaces,
 // and a kernel with CONFIG_PROC_EVENTS.
 //
-// Events can be lost when the machine is busier than the socket's buffer is
-// large; [Witness.Run] then fails instead of going on with a gap.
+// On a busy machine the socket's buffer may overflow, and events are lost. Then
+// [Witness.Run] fails instead of going on with a gap.
 package witness
 
 import (
@@ -28,9 +28,10 @@ import (
 type Kind string
 
 const (
-	// Exec means that a process became the program.
+	// Exec means that a process has executed the program.
 	Exec Kind = "exec"
-	// Exit means that all threads of such a process are dead. Its descendants may live on.
+	// Exit means that the main thread of the process has ended. The process's descendants
+	// may live on.
 	Exit Kind = "exit"
 )
 
@@ -125,7 +126,7 @@ func (w *Witness) take(n notice, hear func(Event)) {
 // podOf finds a pod's UID in a cgroup's path, for both cgroup drivers.
 var podOf = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})`)
 
-// identify notes and returns a process that is the program, in a pod.
+// identify notes and returns a process of the program in a pod.
 func (w *Witness) identify(pid int) (Process, bool) {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	// The kernel keeps 15 characters of a name.

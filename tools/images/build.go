@@ -27,8 +27,8 @@ type product struct {
 	name   string // name of the image, and of the program in it
 	source string // package of its main function
 	tags   string // build tags, separated by commas
-	// small saves memory next to every pod: no inlining, and densely packed
-	// functions. The program waits most of its life.
+	// small saves memory, because the program runs in every gated container: no
+	// inlining, and densely packed functions. The program mostly waits, so it may be slow.
 	small bool
 }
 

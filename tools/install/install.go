@@ -82,9 +82,9 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
 }
 
-// answers creates a pod that claims, as a dry run in a temporary namespace. The creation
-// succeeds once the API server trusts the certificate, reaches the webhook, and receives a
-// gate.
+// answers waits until the webhook gates a pod. answers creates a pod that claims, as a dry
+// run in a temporary namespace. The dry run succeeds once the API server trusts the
+// certificate, and the webhook answers with a gate.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "metaparticle-install-",

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command install applies manifests/ with the given images to the cluster of
-// KUBECONFIG, and waits until the webhook gates a pod. With -uninstall it removes
-// everything. If gated pods exist, it lists them and removes nothing.
+// KUBECONFIG, and waits until the webhook gates a pod. With -uninstall the command
+// removes everything. If gated pods exist, the command lists them and removes nothing.
 //
 //	go run ./tools/install -webhook-image HOST/webhook:TAG -agent-image HOST/agent:TAG
 //	go run ./tools/install -uninstall
@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	})
 	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
 	flags.BoolVar(&s.render, "render", false, "print what would be applied")
-	// A new node pulls two images and starts a pod in less time.
+	// A new node needs less time to pull two images and to start a pod.
 	flags.DurationVar(&s.wait, "wait", 3*time.Minute, "how long to wait for the webhook")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errGated refuses to uninstall, because gated pods would lose their Leases.
+// errGated means that uninstall refuses, because gated pods would lose their Leases.
 var errGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
 
 // goneTimeout bounds the deletion of one object. A namespace takes the longest.
@@ -42,15 +42,15 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 			return err
 		}
 	}
-	// A pod may have been admitted in between.
+	// A pod may have been gated before the configuration was gone, so the check is repeated.
 	if err := refuseGated(ctx, c, out); err != nil {
 		for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 			err = errors.Join(err, apply(ctx, c, object))
 		}
 		return err
 	}
-	// Then enroll ends, so that it recreates nothing, and the policies on Leases
-	// go.
+	// Then enroll has to end, because it would create deleted Leases again. After enroll, the
+	// policies are deleted, because one of them refuses the deletion of held Leases.
 	if err := removeKinds(ctx, c, objects, "Deployment"); err != nil {
 		return err
 	}

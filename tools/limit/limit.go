@@ -3,7 +3,7 @@
 
 // Package limit holds measured figures to tables of upper limits, which may only fall.
 //
-// The first line that is no comment names the columns. Each further line is a row:
+// The first line that is not a comment names the columns. Each further line is a row:
 // a folder, and a limit for each column.
 //
 //	folder   long  subject
@@ -157,7 +157,8 @@ func (t *Table) joined(counts Counts, join func(a, b int) int) Counts {
 	return all
 }
 
-// rowOf returns the folder of the row that judges the given one, or the given one.
+// rowOf returns the folder of the row that judges the given folder. If no row does, rowOf
+// returns the given folder.
 func (t *Table) rowOf(folder string) string {
 	for at := folder; ; at = path.Dir(at) {
 		if t.rows[at] != nil {

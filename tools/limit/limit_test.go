@@ -23,7 +23,7 @@ func table(t *testing.T, text string) *Table {
 
 const example = "# Why.\nfolder long short\nagent 5 2\nagent/kube 1 0\n"
 
-func TestExceededNamesFolderColumnAndLimit(t *testing.T) {
+func TestExceededReportsFolderColumnAndLimit(t *testing.T) {
 	for name, c := range map[string]struct {
 		counts Counts
 		want   []string
@@ -41,7 +41,7 @@ func TestExceededNamesFolderColumnAndLimit(t *testing.T) {
 	}
 }
 
-func TestMaximumJoinsFoldersWithoutAdding(t *testing.T) {
+func TestMaximumOfFoldersIsNotTheirSum(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }
@@ -63,7 +63,7 @@ func TestSplitGivesEachFolderItsRow(t *testing.T) {
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)
 }
 
-func TestBadRowsAreRefused(t *testing.T) {
+func TestMalformedLimitRowsAreRefused(t *testing.T) {
 	for _, text := range []string{"folder a\nagent x\n", "folder a\nagent 1 2\n", "folder a\nagent 1\nagent 2\n"} {
 		file := filepath.Join(t.TempDir(), "limits.txt")
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// The rules of size. The linter also bounds the longest function, at a little more.
+// The rules of size. The linter bounds the longest function, too, at a few lines more.
 const (
 	mostMethods = 20
 	mostLines   = 70
@@ -107,7 +107,7 @@ func receiverName(of types.Type) string {
 }
 
 // layersOf orders the files of a package. An arrow leads from one file to another if the
-// first names a thing that the second declares, and if the thing counts.
+// first names a thing that the second declares, and the function counts accepts the thing.
 func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 	file := func(at token.Pos) string { return stem(filepath.Base(p.set.Position(at).Filename)) }
 	var names []string

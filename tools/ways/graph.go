@@ -29,9 +29,9 @@ func (f *function) isVariable() bool {
 	return ok
 }
 
-// graph is all functions of the product, and the calls between them. To hand a
-// function on counts as a call. Calls of a function literal count as those of the
-// function around it.
+// graph has all functions of the product, and the calls between them. A function that is
+// passed on as a value counts as called. The calls inside a function literal count as
+// calls of the function around the literal.
 type graph struct {
 	functions []*function
 	by        map[types.Object]*function

@@ -25,7 +25,7 @@ const module = "github.com/metaparticle-io/metaparticle"
 // product has the packages that are shipped.
 var product = []string{"./agent/...", "./api/...", "./cmd/...", "./enroll/...", "./mutate/..."}
 
-// simulation has the packages that test the product, and are as large as a part of it.
+// simulation has packages of tests that are as large as a part of the product.
 var simulation = []string{"./sim/..."}
 
 // pkg is a package, without its tests.

@@ -6,7 +6,7 @@
 //
 // Inside a package, calls should go one way, as between packages. So the command
 // puts the files of each package into an order, callers on top. An arrow leads from
-// one file to another one. The arrow goes up if the order has its target above it.
+// one file to another one. The arrow goes up if the order has the other file above.
 //
 //	loop.go:  func (a *Agent) run()  { a.renew() }    loop ─▶ renew
 //	renew.go: func (a *Agent) renew() { a.wakeAt() }  renew ─▶ loop, as wakeAt is in
@@ -19,7 +19,7 @@
 // loop.go uses renew.go.
 //
 // Of all orders the command chooses one with the fewest arrows that go up. The figure "5/64"
-// means: of 64 arrows, 5 go up in the best of all orders. Without a circle of files no
+// means: of 64 arrows, 5 go up in the best of all orders. If no files form a circle, no
 // arrow goes up. The other columns of the table show the type with most methods, the
 // longest function and the longest file, in lines.
 //
@@ -28,7 +28,7 @@
 // product. The column "again" counts calls of functions that were visited before. The
 // column "up" counts calls that go up inside a package. The column "circles" counts
 // calls of a function that has not returned yet. A way may grow, and visit a helper
-// again, so only the last two have limits.
+// again, so only the columns "up" and "circles" have limits.
 //
 // With a package or way as an argument the command prints its files or functions:
 //

@@ -98,8 +98,8 @@ func siftedOrder(circle []int, arrows []uint64) []int {
 	return order
 }
 
-// circles returns the things that reach each other, callers before callees
-// (Tarjan's algorithm, whose order is turned around).
+// circles returns the groups of things that call each other in a circle. Groups of callers
+// come before those of callees (Tarjan's algorithm, in reverse order).
 func circles(arrows []uint64) [][]int {
 	var all [][]int
 	var stack []int

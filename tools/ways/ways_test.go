@@ -20,7 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// An exceeded limit is not raised. make ways PKG=… names the calls that go up.
+// If a limit is exceeded, change the code and not the limit. make ways PKG=… lists the calls
+// that go up.
 func TestCallOrderStaysWithinItsLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)
@@ -48,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestArrowsOfTheExampleGoUp checks the example of the package document.
-func TestArrowsOfTheExampleGoUp(t *testing.T) {
+// TestArrowsOfThePackageDocumentGoUp checks the example of the package document.
+func TestArrowsOfThePackageDocumentGoUp(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",
@@ -95,7 +96,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestFiguresWithinTheRulesAreZero(t *testing.T) {
+func TestOnlyFiguresAboveTheirLimitCount(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},
@@ -103,7 +104,7 @@ func TestFiguresWithinTheRulesAreZero(t *testing.T) {
 	assert.Equal(t, limit.Counts{"small": {0, 0, 0, 0, 0}, "large": {0, 0, 21, 2, 1}}, m.counts()[packageLimits])
 }
 
-func TestBestOrderHasFewestArrowsUp(t *testing.T) {
+func TestBestFileOrderHasFewestUpwardArrows(t *testing.T) {
 	for name, c := range map[string]struct {
 		arrows []uint64
 		up     int
@@ -124,7 +125,7 @@ func TestBestOrderHasFewestArrowsUp(t *testing.T) {
 }
 
 // Long circles are ordered by sifting, which is close to the best order.
-func TestSiftingComesCloseToTheBestOrder(t *testing.T) {
+func TestSiftedOrderIsCloseToTheBestOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
 		circle, arrows := []int{}, make([]uint64, 10)

@@ -55,7 +55,7 @@ func judge(s sentence) []string {
 }
 
 // hidesItsSubject reports whether the sentence begins with who, what, one or it.
-// Questions may, and so may "one" as the number of something: "One pod holds …".
+// A question may begin so. The word "one" is allowed as a number: "One pod holds …".
 func (s sentence) hidesItsSubject() bool {
 	if strings.HasSuffix(s.text, "?") {
 		return false

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestReachDecidesWhichAddressesAreAllowed(t *testing.T) {
+func TestLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
 	for address, far := range map[string]reach{
 		"8.8.8.8":            public,
 		"2606:4700::1111":    public,
@@ -66,7 +66,7 @@ func TestConfiguredNetworksAreAllowed(t *testing.T) {
 	}
 }
 
-func TestReachDependsOnTheRequestsHost(t *testing.T) {
+func TestAllowedAddressesDependOnTheRequestsHost(t *testing.T) {
 	mirror, err := ParseMirror("docker.io=mirror.corp:5000/hub")
 	assert.NoError(t, err)
 	g := newTransport(Options{PlainHTTP: []string{"plain.corp:5000"}, Mirrors: []Mirror{mirror}})
@@ -91,7 +91,7 @@ func TestReachDependsOnTheRequestsHost(t *testing.T) {
 }
 
 // A look-up must not use an open connection to an address outside of its reach.
-func TestConnectionsAreNotReusedAcrossReaches(t *testing.T) {
+func TestPublicAndPrivateRequestsShareNoConnection(t *testing.T) {
 	g := newTransport(Options{})
 	assert.NotSame(t, g.by[public], g.by[private])
 	assert.NotSame(t, g.by[private], g.by[anywhere])

@@ -5,8 +5,8 @@ package registry
 
 import "time"
 
-// The bounds of a look-up and of all look-ups of a process. docs/security.md
-// derives from them what look-ups can cost; a test compares the page with them.
+// The bounds of a look-up and of all look-ups of a process. docs/security.md derives the
+// cost of look-ups from these constants; a test compares the page with them.
 const (
 	// defaultBudget bounds a look-up. The API server waits 10 s for the webhook, and pods
 	// wait for the API server. A healthy registry answers sooner.
@@ -28,16 +28,16 @@ const (
 	// maxAtOnce bounds the concurrent look-ups of a process. With a registry that needs
 	// 300 ms, a hundred end in a second.
 	maxAtOnce = 32
-	// maxOfNamespace bounds the look-ups in the name of one namespace. A quarter lets only
-	// four hostile namespaces together make another one wait.
+	// maxOfNamespace bounds the look-ups in the name of one namespace. With a quarter, only
+	// four hostile namespaces together can make another namespace wait.
 	maxOfNamespace = maxAtOnce / 4
-	// maxWaiting bounds the look-ups of a namespace that wait for a turn. About as many end
-	// within the budget at 40 ms each, for a pull secret and a tag's digest.
+	// maxWaiting bounds the look-ups of a namespace that wait to run. About as many look-ups
+	// end within the budget, if each takes 40 ms for a pull secret and a tag's digest.
 	maxWaiting = 512
-	// maxRequests bounds the requests of one look-up at once. Popular images
-	// have about eight platforms, and each is a manifest and a configuration.
+	// maxRequests bounds the concurrent requests of one look-up. Popular images have about
+	// eight platforms. Each platform needs two requests: for a manifest and a configuration.
 	maxRequests = 8
-	// maxRedirects is the limit of container runtimes, too.
+	// maxRedirects bounds the redirects of one request, as container runtimes do.
 	maxRedirects = 10
 
 	// maxAnswer bounds one answer of a registry. Manifests have a few kilobytes.
@@ -49,19 +49,19 @@ const (
 	smallAnswer = 64 << 10
 	// maxLarge bounds the larger answers that a process keeps in memory at once.
 	maxLarge = 16
-	// maxHeader bounds the header of an answer, whose largest part is a token.
+	// maxHeader bounds the header of an answer, whose largest part is a registry's token.
 	maxHeader = 64 << 10
 	// maxPlatforms bounds the platforms that a look-up reads of one reference.
 	maxPlatforms = 32
-	// maxEntries bounds an index. Each platform may have attestations beside it, and three
-	// bytes of text may become an entry of a hundred.
+	// maxEntries bounds an index. Each platform may have attestations beside it. Three bytes
+	// of text may become an entry of a hundred bytes.
 	maxEntries = 256
 
 	// maxSecrets bounds the pull secrets that are read for one pod, one after
 	// the other within the budget.
 	maxSecrets = 32
-	// maxSecretBytes bounds one pull secret: a token has 4 KB, and the pull
-	// secret of a whole cluster about ten of them.
+	// maxSecretBytes bounds one pull secret: a registry's token has 4 KB, and the pull
+	// secret of a whole cluster has about ten of them.
 	maxSecretBytes = 128 << 10
 	// maxCredentials bounds the credentials of one pod.
 	maxCredentials = 64

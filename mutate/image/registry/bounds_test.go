@@ -33,7 +33,7 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// grew returns the bytes by which the heap has grown since.
+// grew returns the bytes by which the heap has grown since an earlier call of heap.
 func grew(since uint64) uint64 { return max(heap(), since) - since }
 
 func TestHugeNamesAreNotCached(t *testing.T) {
@@ -68,7 +68,7 @@ func TestHugeCommandIsRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// busy is a registry that never answers, and counts the requests at once.
+// busy is a registry that never answers, and counts its concurrent requests.
 type busy struct {
 	*httptest.Server
 	now, most, all atomic.Int32
@@ -137,7 +137,7 @@ func TestHostileNamespaceLeavesLookUpsToOthers(t *testing.T) {
 	wait.Wait()
 }
 
-func TestAbandonedLookUpEnds(t *testing.T) {
+func TestLookUpEndsOnceNoPodWaits(t *testing.T) {
 	b := newBusy(t)
 	r := New(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -176,7 +176,7 @@ func TestBytesOfOneLookUpAreBounded(t *testing.T) {
 	assert.Less(t, f.sent.Load(), int64(24<<20), "what lies in the buffers of sockets counts, too")
 }
 
-func TestIndexOfManyEntriesIsRefused(t *testing.T) {
+func TestImageIndexOfManyEntriesIsRefused(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
 			return
@@ -219,7 +219,7 @@ func TestLateLookUpReadsNoFurtherPullSecrets(t *testing.T) {
 	assert.Equal(t, 1, int(store.asked.Load()), "the first one used up the budget")
 }
 
-// leaky returns a registry with a secret in every answer.
+// leaky starts a registry that answers with a secret, and returns its host.
 func leaky(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, self string)) string {
 	t.Helper()
 	var self string
@@ -306,8 +306,9 @@ func TestImageNameReachesNoLoopbackAddress(t *testing.T) {
 	}
 }
 
-// A client of the standard library goes on dialling for a request that has ended.
-func TestAbandonedLookUpLeavesNoConnection(t *testing.T) {
+// A client of the standard library goes on dialling for a request that has ended. So the
+// resolver has to stop the dialling itself.
+func TestLookUpWithoutWaitersLeavesNoConnection(t *testing.T) {
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCacheForgetsTheLeastRecentlyUsed(t *testing.T) {
+func TestCacheForgetsTheLeastRecentlyUsedEntry(t *testing.T) {
 	c := newCache(2*(entryCost+1), func(int) int { return 0 })
 	now := time.Now()
 	c.put("a", 1, now)

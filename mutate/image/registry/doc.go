@@ -7,7 +7,7 @@
 // Guarantee: an answer is valid for every Linux platform of the image, at the time of the
 // look-up. The registry has shown that answer to the credentials of the pod. Each look-up
 // resolves a tag anew. The content of a digest never changes, so the package keeps it, per
-// credentials. No pod gets an answer that only the secret of another pod opened. The
+// credentials. No pod gets an answer that the registry gave only to another pod's secret. The
 // package asks mirrors first, like the nodes, with credentials of their own.
 //
 // Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go),
@@ -20,5 +20,5 @@
 // Not guaranteed: a node may run another image. A node with pull policy IfNotPresent runs
 // an older image that it has under the same tag. Only a digest names one image for sure.
 // While a registry does not answer, the last digest of a tag counts for an hour. A refusal
-// of the registry counts as an answer.
+// is an answer, so the last digest does not count after it.
 package registry

@@ -36,7 +36,7 @@ var (
 	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries were tried", maxSecrets, maxSecretBytes, maxCredentials)
 )
 
-// classes are in the order of their meaning for the pod's author, the clearest first.
+// classes lists the classes. Those that tell the pod's author most come first.
 var classes = []error{
 	image.ErrPlatforms, errPlatform, errName, errNameSize, errCommand, errSize, errPlainHTTP, errAddress,
 	errBusy, errNotImage, errDenied, errAbsent, errAway,

@@ -45,7 +45,8 @@ func (f *flights) enter(ctx context.Context, key string, budget time.Duration, b
 	defer f.mu.Unlock()
 	one, ok := f.going[key]
 	if !ok {
-		// The first caller may give up while the others wait.
+		// The first caller may give up while others wait. So the look-up does not end
+		// with that caller's context.
 		its, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), budget, late{budget})
 		one = &flight{cancel: cancel, done: make(chan struct{})}
 		if f.going == nil {
@@ -78,7 +79,7 @@ func (f *flights) end(key string, one *flight) {
 	f.close(key, one)
 }
 
-// close lets no further caller join a look-up. The caller holds the lock.
+// close lets no further caller join a look-up. Each caller of close has locked f.mu.
 func (f *flights) close(key string, one *flight) {
 	if f.going[key] == one {
 		delete(f.going, key)

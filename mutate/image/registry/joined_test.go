@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// Registries that hang occupy all turns of a hostile namespace. Its look-up of a popular
-// image waits for a turn, but another namespace's look-up does not.
-func TestLookUpWaitsForNoOtherNamespacesTurn(t *testing.T) {
+// Registries that hang occupy all look-ups of a hostile namespace. So its look-up of a
+// popular image has to wait, but another namespace's look-up of that image does not.
+func TestHostileNamespaceDelaysNoOtherNamespacesLookUp(t *testing.T) {
 	f := newRegistry(t, false)
 	popular := f.push(t, "library/nginx:latest", redis)
 	hanging := newBusy(t)
@@ -51,7 +51,7 @@ func (f *flights) begun(namespace, image string) bool {
 }
 
 // A registry may repeat a key of its JSON. The command must not grow each time.
-func TestRepeatedKeyDoesNotGrowTheCommand(t *testing.T) {
+func TestRepeatedJSONKeyDoesNotGrowTheCommand(t *testing.T) {
 	one := `"Entrypoint":[` + strings.TrimSuffix(strings.Repeat(`"",`, 4000), ",") + `],`
 	var file configuration
 	require.NoError(t, decode([]byte(`{"config":{`+strings.Repeat(one, 100)+`"x":0}}`), &file))

@@ -36,7 +36,7 @@ type fakeRegistry struct {
 	hang      chan struct{}
 	away      atomic.Bool
 	noHead    atomic.Bool
-	// now and most count requests at once, sent counts the bytes of all answers.
+	// now and most count concurrent requests, sent counts the bytes of all answers.
 	now, most atomic.Int32
 	sent      atomic.Int64
 	mu        sync.Mutex

@@ -44,7 +44,7 @@ func New(o Options) *Resolver {
 		transport: newTransport(o),
 		turns:     newTurns(maxAtOnce, maxOfNamespace, maxWaiting),
 		large:     make(chan struct{}, maxLarge),
-		// A parsed reference has parts of the name, and the name once more.
+		// A parsed reference contains the parts of the name, and also the whole name.
 		references: newCache(referenceBytes, func(ref name.Reference) int { return 2 * len(ref.String()) }),
 		digests:    newCache(digestBytes, func(h v1.Hash) int { return len(h.Hex) }),
 		commands:   newCache(commandBytes, costOf),
@@ -109,7 +109,7 @@ func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Durati
 	if command, ok := r.known(ref, credentials); ok {
 		return command, nil
 	}
-	// Only callers of one namespace join: a flight waits for its namespace's turn.
+	// Only callers of one namespace join, because the look-up waits for its namespace's turn.
 	command, err := r.flights.join(ctx, r.rights.Namespace+" "+scope(credentials)+" "+ref.String(), r.options.Budget,
 		func(ctx context.Context) (image.Command, error) {
 			giveBack, err := r.turns.take(ctx, r.rights.Namespace)
@@ -125,8 +125,8 @@ func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Durati
 	return command, err
 }
 
-// readSecrets reads the pod's pull secrets when the first image needs them. Like a look-up,
-// the reading takes a turn, because secrets may be large.
+// readSecrets reads the pod's pull secrets when the first image needs them. The reading
+// counts as one of the namespace's look-ups, because secrets may be large.
 func (r *reader) readSecrets(ctx context.Context) {
 	if r.options.Secrets == nil {
 		return

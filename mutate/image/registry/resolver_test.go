@@ -114,7 +114,7 @@ func TestRegistryWithoutHeadIsReadByGet(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestLastAnswerIsUsedWithoutTheRegistry(t *testing.T) {
+func TestLastAnswerIsUsedWhileTheRegistryIsAway(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	digest := f.push(t, "app:1", redis)
@@ -180,7 +180,7 @@ func TestCacheAnswersForAHangingRegistry(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestAgreeingPlatformsHaveOneCommand(t *testing.T) {
+func TestPlatformsWithEqualCommandsGetOneCommand(t *testing.T) {
 	f := newRegistry(t, false)
 	at := f.pushIndex(t, "app:1",
 		imageOf(t, "linux", "amd64", redis),
@@ -226,7 +226,7 @@ func TestDifferingVariantsOfAnArchitectureAreRefused(t *testing.T) {
 	}
 }
 
-func TestIndexWithoutLinuxIsRefused(t *testing.T) {
+func TestImageIndexWithoutLinuxIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	at := f.pushIndex(t, "app:1", imageOf(t, "windows", "amd64", redis))
 	_, err := f.resolver(Options{}).Command(t.Context(), at, image.PullRights{})

@@ -43,8 +43,8 @@ func questionOf(ctx context.Context) *question {
 }
 
 // guarded is a transport with three limits. The transport uses plain HTTP only for the
-// registries of a list. Requests reach only the addresses of their look-up. Answers have a
-// bounded size. The library alone would use plain HTTP for private addresses.
+// registries of a list. Requests go only to the addresses that their look-up allows. Answers
+// have a bounded size. The library alone would use plain HTTP for private addresses.
 type guarded struct {
 	// by has a transport for each reach. A connection of one reach never serves a request
 	// of a smaller one.
@@ -156,8 +156,8 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// inner returns the transport of a request. A proxy dials itself, so inner can judge only
-// an address in the request.
+// inner returns the transport of a request. A proxy resolves host names itself, so inner can
+// judge only a literal address in the request.
 func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 	proxy, err := g.proxy(r)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"sync"
 )
 
-// turns bounds the look-ups at once, in all and in the name of one namespace. The next turn
-// goes to the namespace with the fewest running look-ups. So a namespace with many waiting
-// look-ups delays no other.
+// turns bounds the concurrent look-ups, in all and in the name of one namespace. Each look-up
+// needs a turn, the permission to run. The next turn goes to the namespace with the fewest
+// running look-ups. So a namespace with many waiting look-ups delays no other namespace.
 type turns struct {
 	max, each, queue int
 

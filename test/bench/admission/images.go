@@ -67,8 +67,8 @@ func (i *images) tag(n int) string    { return fmt.Sprintf("%s/shop/part-%d:v1",
 func (i *images) digest(n int) string { return i.digests[n] }
 
 // subjects returns the subjects for pods with the given number of containers. The
-// subjects that ask no registry run alone, because the registry's work in this process
-// must not count for them.
+// subjects in the first list ask no registry. They are measured apart, because the
+// registry's work in this process must not count for them.
 func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subject, err error) {
 	byDigest, err := reviewOf(pod(containers, i.digest))
 	if err != nil {
@@ -96,7 +96,7 @@ func (i *images) resolver() *registry.Resolver {
 	return registry.New(registry.Options{PlainHTTP: []string{i.host}})
 }
 
-// handler is the product's handler, with exchangeable images and a known owner.
+// handler is the webhook's pod handler, with replaceable images and a fixed owner.
 type handler struct {
 	webhook http.Handler
 	images  *registry.Resolver
@@ -116,7 +116,7 @@ func (h *handler) For(rights image.PullRights) image.Reader { return h.images.Fo
 // Known returns the command of an image that needs no look-up.
 func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
-// owner knows the pod's Deployment, whose template is the pod's own spec.
+// owner names the same Deployment for every pod, with the pod's own spec as its template.
 type owner struct{}
 
 // Origin implements [admit.Owners].

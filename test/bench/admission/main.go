@@ -6,8 +6,9 @@
 // run. The measured time runs from the bytes of an AdmissionReview to the bytes of its
 // answer. One process handles one request at a time.
 //
-// Neither side includes TLS, the log, or its one read of the API server. Our handler
-// reads the pod's owner, and dapr's handler its Configuration.
+// The measured time includes neither TLS nor the log. Each handler also omits its one
+// read from the API server. Our handler would read the pod's owner, and dapr's handler
+// its Configuration.
 //
 // The command is a separate module, because no other program needs dapr's
 // dependencies.
@@ -80,8 +81,8 @@ func (s *subject) print(containers int) {
 		ms(s.quantile(.5)), ms(s.quantile(.99)), ms(s.taken[len(s.taken)-1]), count, bytes/1000)
 }
 
-// measure calls the subjects in turns, so that other work of the machine affects all
-// of them equally.
+// measure calls one subject after the other in each round, so that other work of the
+// machine affects all of them equally.
 func measure(subjects []*subject) error {
 	for _, s := range subjects {
 		if s.before != nil {

@@ -93,8 +93,8 @@ func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 
 // typed returns a webhook that patches as most webhooks on controller-runtime do. The
 // webhook changes the typed pod and marshals it; the patch is the difference of both
-// texts. The changes are ours: an init container, a sidecar, a volume, a mount and a
-// command in each container.
+// texts. The changes are of the same kinds as ours: an init container, a sidecar, a
+// volume, a mount and a command in each container.
 func typed() *admission.Webhook {
 	return &admission.Webhook{Handler: admission.HandlerFunc(func(_ context.Context, r admission.Request) admission.Response {
 		var pod corev1.Pod

@@ -15,9 +15,9 @@ import (
 
 const namespace = "bench"
 
-// pod returns a pod of a Deployment as the API server stores it: with defaults, a token
-// volume, tolerations, environment, ports and resources. Its containers have no command
-// of their own. The pod's annotations request both injectors.
+// pod returns a pod of a Deployment as the API server stores it: with defaults, a service
+// account token's volume, tolerations, environment, ports and resources. Its containers
+// have no command of their own. The pod's annotations request both injectors.
 func pod(containers int, image func(int) string) *corev1.Pod {
 	yes, seconds, mode := true, int64(30), int32(420)
 	p := &corev1.Pod{

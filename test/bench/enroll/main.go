@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command enroll prints the cost of enroll in a namespace of many slots. The figures
-// are the time, the allocations and the requests of an event, and of a cold start. The
-// command needs no cluster. A minimal API server (serve) and the replica that enrolls
+// Command enroll prints the cost of enroll in a namespace of many slots. The figures are
+// the time, the allocations and the requests of one reconciliation, and of a cold start.
+// The command needs no cluster. A minimal API server (serve) and the replica that enrolls
 // (replica) are separate processes, so that the measured memory is the replica's. The
-// replica's manager, caches and clients are the webhook's, over HTTP and JSON (the
-// webhook itself has protobuf, which is cheaper).
+// replica has the same manager, caches and clients as the webhook, but over HTTP and
+// JSON. The webhook itself uses protobuf, which is cheaper.
 //
 // A real API server would add to the time of each request.
 package main
@@ -110,7 +110,7 @@ type figures struct {
 }
 
 type cost struct {
-	// CPU is the processors' time, also in milliseconds.
+	// CPU is the used processor time, also in milliseconds.
 	Milliseconds, CPU, Megabytes float64
 	Requests, Writes             int
 	// Resident is the peak of the process's memory in megabytes; zero if it was not
@@ -126,7 +126,7 @@ func (c cost) cells() string {
 	return cells
 }
 
-// short formats a number with two decimals below ten, and with none from ten on.
+// short formats a number below ten with two decimals, and a greater number with none.
 func short(f float64) string {
 	switch {
 	case f == 0:

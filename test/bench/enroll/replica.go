@@ -37,7 +37,7 @@ import (
 const (
 	// looks is the number of reconciliations without work. The replica reports their median.
 	looks = 21
-	// patience is the time in which the caches must get the written objects.
+	// patience bounds the wait until the caches contain the written objects.
 	patience = time.Minute
 )
 
@@ -101,8 +101,8 @@ func replica(ctx context.Context, address, slots string) error {
 	slices.SortFunc(idle, func(a, b cost) int { return cmp.Compare(a.Milliseconds, b.Milliseconds) })
 	f.Idle = idle[looks/2]
 	if f.Start.Writes == 0 {
-		// This replica has found all objects in place, so the next figures are those of
-		// changes alone.
+		// This replica has found all objects in place, so newPod measures the new pod
+		// alone.
 		if f.Pod, err = b.newPod(ctx); err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (b *bench) look(ctx context.Context) error {
 	return err
 }
 
-// settle reconciles until the replica sends no request any more.
+// settle reconciles until a reconciliation sends no request.
 func (b *bench) settle(ctx context.Context) error {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		before := b.traffic.requests.Load()

@@ -34,7 +34,7 @@ type change struct {
 }
 
 // server stores objects by their collection and name, and streams changes. The server
-// knows one namespace, labels and resource versions, but no defaults.
+// supports one namespace, labels and resource versions, and sets no defaults.
 type server struct {
 	mu      sync.Mutex
 	grown   chan struct{}

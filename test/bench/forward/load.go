@@ -68,8 +68,8 @@ func dial(w way, purpose byte) (net.Conn, error) {
 	return conn, nil
 }
 
-// requests sends requests at a rate, whether answers come or not, and returns the time of
-// each from its sending until its whole answer.
+// requests sends requests at a fixed rate, without waiting for the answers. The result
+// has the time of each request, from its sending until its whole answer.
 func (s settings) requests(w way) (samples.Times, error) {
 	var mu sync.Mutex
 	var all samples.Times
@@ -93,7 +93,7 @@ func (s settings) requests(w way) (samples.Times, error) {
 	return all, failed
 }
 
-// client sends a request each period, and takes the answers in their order.
+// client sends a request in each period, and reads the answers in their order.
 func (s settings) client(conn net.Conn, period time.Duration) (samples.Times, error) {
 	defer conn.Close()
 	count := int(s.latency / period)
@@ -125,7 +125,7 @@ func (s settings) client(conn net.Conn, period time.Duration) (samples.Times, er
 	return times, <-failed
 }
 
-// stream receives as much as comes, and returns the bytes.
+// stream receives as many bytes as possible, and returns their number.
 func (s settings) stream(w way) (received int64, err error) {
 	var sum atomic.Int64
 	var clients sync.WaitGroup

@@ -42,7 +42,7 @@ func main() {
 	}
 }
 
-// role returns the part of the benchmark that this process is.
+// role returns the role of this process in the benchmark, and its arguments.
 func role() (string, []string) {
 	if len(os.Args) < 2 {
 		return "", nil
@@ -65,13 +65,14 @@ func parse(args []string) settings {
 	return s
 }
 
-// enter goes on in a network namespace of its own, which ends with the process.
+// enter runs this program again, in a new network namespace that ends with the new
+// process.
 func enter() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	// The child gets the terminal's signals, too, and ends first.
+	// The new process also gets the terminal's signals, and ends first.
 	signal.Ignore(os.Interrupt)
 	cmd := exec.Command("unshare", append([]string{"--net", self, "measure"}, os.Args[1:]...)...) //nolint:noctx // it ends by itself
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -17,15 +17,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
 
-// figures are the results of one way.
+// figures are the measurements of one way.
 type figures struct {
 	times samples.Times
 	bytes int64
-	// requesting and streaming are the forwarder's processor time.
+	// requesting and streaming are the forwarder's processor times in the two
+	// measurements.
 	requesting, streaming time.Duration
 }
 
-// measure measures all ways in turn, and prints the table.
+// measure measures one way after the other, and prints the table.
 func measure(s settings) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -66,7 +67,7 @@ func (s settings) round(w way, f *figures) error {
 	return err
 }
 
-// print prints the tables. Added times are those above the direct connection's.
+// print prints the table. An added time is the difference to the direct connection.
 func (s settings) print(ctx context.Context, ways []way, results []figures) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	haproxy, _ := exec.CommandContext(ctx, s.haproxy, "-v").Output()

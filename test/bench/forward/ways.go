@@ -22,30 +22,33 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/forward"
 )
 
-// The addresses of the namespaces, and the ports. The first port is the holder's, and
-// the forwarder's, too. HAProxy has a port each for its two ways to move data.
+// These are the addresses of the two network namespaces, and the ports. The holder and
+// the forwarder listen on holderPort. HAProxy has one port for each of its two ways to
+// move data.
 const (
 	standbyIP, holderIP                  = "10.99.0.1", "10.99.0.2"
 	holderPort, copyingPort, splicedPort = 7000, 7001, 7002
 )
 
-// way is one way to the holder.
+// way is one way for a client to connect to the holder.
 type way struct {
 	name    string
 	address string
-	// process forwards; nil for the direct connection.
+	// process is the forwarder; nil for the direct connection.
 	process *os.Process
 }
 
-// processes are those of a run.
+// processes are the processes of one run.
 type processes struct {
 	ctx  context.Context
 	self string
-	// ends undo what was started, the last one first.
+	// ends are the functions that remove processes and directories; stop calls them in
+	// reverse order.
 	ends []func()
 }
 
-// start starts a process, and waits for its first line if it says one.
+// start starts a process. If says is true, start waits for the process's first line of
+// output.
 func (p *processes) start(says bool, words ...string) (*os.Process, error) {
 	cmd := exec.CommandContext(p.ctx, words[0], words[1:]...)
 	cmd.Stderr = os.Stderr
@@ -80,7 +83,7 @@ func (p *processes) stop() {
 	}
 }
 
-// connect makes the two namespaces' network.
+// connect connects the two network namespaces.
 func (p *processes) connect(holder int) error {
 	pid := strconv.Itoa(holder)
 	for _, line := range []string{
@@ -132,7 +135,8 @@ func (p *processes) open(haproxy string) ([]way, error) {
 
 func address(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 
-// startHAProxy starts HAProxy with one thread: the agent runs with one, too.
+// startHAProxy starts HAProxy with one thread, because the forwarder uses only one CPU,
+// too.
 func (p *processes) startHAProxy(program string, port int, option string) (*os.Process, error) {
 	dir, err := os.MkdirTemp("", "bench-forward")
 	if err != nil {
@@ -159,7 +163,7 @@ listen holder
 	return p.start(false, program, "-db", "-f", config)
 }
 
-// await waits until every way is open.
+// await waits until every way accepts connections.
 func (p *processes) await(ways []way) error {
 	for _, w := range ways {
 		for began := time.Now(); ; {
@@ -177,7 +181,7 @@ func (p *processes) await(ways []way) error {
 	return nil
 }
 
-// runForwarder forwards as an agent does, until the input ends.
+// runForwarder forwards as an agent does, until its standard input ends.
 func runForwarder() error {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)

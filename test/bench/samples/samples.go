@@ -13,7 +13,7 @@ import (
 // Times are the samples of one measurement.
 type Times []time.Duration
 
-// Quantile returns the sample below which a part q of the samples lies.
+// Quantile returns the sample below which the fraction q of all samples lies.
 func (s Times) Quantile(q float64) time.Duration {
 	if len(s) == 0 {
 		return 0

@@ -162,8 +162,9 @@ func dialFrom(t *testing.T, c *Cluster, node string) error {
 		"timeout", "2", "bash", "-c", fmt.Sprintf("true >/dev/tcp/%s/6443", state.ControlAddress))
 }
 
-// membersOf returns the processes in namespaces of the cluster. The namespaces alone
-// are not enough: another cluster's new namespaces can get the numbers of dead ones.
+// membersOf returns the processes in the cluster's namespaces. The numbers of the
+// namespaces would not be enough, because another cluster's new namespaces can get the
+// numbers of removed ones.
 func membersOf(t *testing.T, c *Cluster) map[string]bool {
 	all, mine := everyNamespace(t), map[string]bool{}
 	for _, name := range append([]string{state.ControlPlane}, c.Nodes()...) {

@@ -29,13 +29,14 @@
 //
 // # How the lab is kept apart
 //
-// The lab has one first process, its holder: PID 1 of private PID, mount, network,
-// UTS and IPC namespaces. A worker is a holder of the same kind, nested in the
-// lab's, with a veth pair to the lab's bridge. The death of a worker's holder is
-// the crash of a node. The death of the lab's holder ends everything and frees
-// every mount and link. The host sees processes, one cgroup
-// directory, and two listeners on 127.0.0.1. Any number of labs run side by
-// side, each in a state directory of its own.
+// The lab's first process runs the program "holder", whose name has nothing to do with
+// the holder of a slot. This process is PID 1 of private PID, mount, network, UTS and IPC
+// namespaces. A worker has a first process of the same kind, nested in the lab's
+// namespaces, with a veth pair to the lab's bridge. The death of a worker's first process
+// is the crash of a node. The death of the lab's first process ends everything, and frees
+// every mount and link. The host sees processes, one cgroup directory, and two listeners
+// on 127.0.0.1. Any number of labs run side by side, each in a state directory of its
+// own.
 //
 //	10.213.0.1       control plane; the registry is 10.213.0.1:5000, plain HTTP,
 //	                 and on port 5001 the same with a login, read-only
@@ -44,13 +45,12 @@
 //
 // All nodes share one kernel, and so one clock, one boot id and one page cache. The
 // directory <state>/shared of the host is /var/lib/shared on every worker. Pods of
-// different nodes mount it by hostPath, and can take each other's file locks and append
-// to one record.
+// different nodes mount it by hostPath, so they share flocks, and append to one record.
 //
 // # What the lab is not
 //
-// The lab is not safe: the programs run as the host's root. Its failover is faster
-// than a product's: a node is NotReady after 10 s. Its network has neither delay nor
-// loss: the link of a node is up or down. The cluster reaches nothing outside itself,
-// so images come from its registry.
+// The lab is not safe: the programs run as the host's root. A failed node is NotReady
+// after 10 s, which is sooner than in production. The lab's network has neither delay nor
+// loss: the link of a node is up or down. The cluster has no connection to the outside,
+// so images come from its own registry.
 package lab

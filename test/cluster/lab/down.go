@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// Down ends the cluster and removes its processes, mounts, namespaces, links, cgroups
-// and state. Only its logs stay.
+// Down ends the cluster and removes its processes, mounts, namespaces, links, cgroups and
+// state. Only its logs and its lock file stay.
 func (c *Cluster) Down(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {
@@ -28,8 +28,8 @@ func (c *Cluster) Down(ctx context.Context) error {
 	return nil
 }
 
-// clear ends all processes and removes all files but the lock and the logs. The next
-// start removes the logs.
+// clear ends all processes, and removes all files except the lock file and the logs. The
+// next start removes the logs.
 func (c *Cluster) clear(ctx context.Context) error {
 	groups, err := cgroup.Open()
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// A package that two programs share is compiled once only if all modules below it have
-// the same versions, too. Two versions of golang.org/x/sys would make the first demo
-// on a machine compile client-go twice.
+// Two programs share a compiled package only if all modules below it have the same
+// versions, too. With two versions of golang.org/x/sys, the first demo on a machine would
+// compile client-go twice.
 func TestSharedModulesHaveOneVersion(t *testing.T) {
 	root, err := state.Repository()
 	require.NoError(t, err)
@@ -40,7 +40,7 @@ func TestSharedModulesHaveOneVersion(t *testing.T) {
 }
 
 // requirements reads the versions that a go.mod requires. A replaced module, such as a
-// staging module of Kubernetes, counts with its replacement.
+// staging module of Kubernetes, counts with the version of its replacement.
 func requirements(t *testing.T, file string) map[string]string {
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)

@@ -22,5 +22,5 @@ const (
 // ErrDown is the answer to a request that needs a running cluster.
 var ErrDown = state.ErrDown
 
-// Components returns the names that Kill and Start know on a node.
+// Components returns the names that Kill and Start accept for a node.
 func Components(node string) []string { return daemon.Components(node) }

@@ -31,7 +31,7 @@ type NodeStatus struct {
 	Name       string         `json:"name"`
 	Address    string         `json:"address"`
 	State      string         `json:"state"`      // up, down, cut or frozen
-	Components map[string]int `json:"components"` // PIDs on the host; 0 does not run
+	Components map[string]int `json:"components"` // PIDs on the host; 0 if a component does not run
 }
 
 // Status reads the processes, links and cgroups of the host, and asks no server.

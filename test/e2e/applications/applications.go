@@ -83,8 +83,8 @@ func TestRedisWorksUnderTheGate(t *testing.T) {
 // compat: applications/jvm carried
 func TestTomcatWorksUnderTheGate(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
-	// If the startup probe counted from the container's start, a standby would fail it
-	// before it holds.
+	// If the startup probe counted from the container's start, a standby would fail the
+	// probe before its first hold.
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
 	liveness := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 5}
 	software.Software{Name: "tomcat", Port: 8080, Serves: software.Contains("/", "It works !"), Unordered: true,

@@ -45,8 +45,8 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 
 // A deleted standby with a slow preStop hook gets no signal, so its agent does not know
 // of the deletion. If the agent takes a slot, it gives the slot back and takes none
-// again. With the other gates the shim runs the hook, so only a lost signal would lead
-// to this state.
+// again. With the gate "container" the shim runs the hook, so its agent would miss the
+// deletion only after a lost signal.
 func TestDeletedPodGivesTheSlotBack(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")

@@ -40,7 +40,7 @@ func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	const lock = "books"
-	// Each application takes its turn, ends, and starts again after a back-off.
+	// Each application runs for a second, ends, and starts again after a back-off.
 	turns := []string{"-run-for=1s", "-stop-delay=100ms"}
 	web, db, job := app.Locked("web", lock), app.Locked("db", lock), app.Locked("nightly", lock)
 	web.Replicas, web.Args, db.Args = 2, turns, turns

@@ -72,8 +72,8 @@ func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	h.Await(space.Soon, "somebody takes the slot", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released)
 	if next.Pod == h.Before.Pod {
-		// After a first end the kubelet restarts a container at once, perhaps faster than
-		// any standby acts. The container has restarted all the same.
+		// After a first end the kubelet restarts a container at once, perhaps before any
+		// standby acts. Then the same pod holds again, in a restarted container.
 		h.Await(space.Soon, "the container is restarted", func() bool { return status.Restarted(h.Space, h.Victim) > 0 })
 	}
 	h.Await(space.StartTimeout, "the kubelet sees the application's own exit code", func() bool {
@@ -171,7 +171,8 @@ func TestVanishedLeaseIsTakenAfterAFullDuration(t *testing.T) {
 	slot := lease.OfDeployment(h.App.Name)
 	before := h.Lease(slot)
 	at := record.Now()
-	// The policy cannot refuse a person who acts as enroll.
+	// The policy lets nobody but enroll delete a held Lease, so the test impersonates
+	// enroll.
 	config := rest.CopyConfig(cluster.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: enrollUser(t), Groups: []string{"system:masters"}}
 	client, err := kubernetes.NewForConfig(config)

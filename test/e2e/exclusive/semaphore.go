@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// pool is a semaphore of three slots. Each slot has a record of its own, so the kernel
-// tells if two processes run under one slot.
+// pool is a semaphore of three slots. Each slot has a record of its own. A failed flock of
+// that record proves that two processes run under the slot.
 type pool struct{ *space.Space }
 
 // slots are the Leases of the pool.

@@ -28,7 +28,7 @@ var Soak = 2 * time.Minute
 
 // Three replicas on three nodes suffer one fault after the other. At the end of the
 // test its space searches the whole record for two applications at once.
-func TestTwoPodsNeverRunDespiteDeletionsAndKills(t *testing.T) {
+func TestPodsNeverRunTogetherDespiteDeletionsAndKills(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)
@@ -78,7 +78,7 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	vacancy := app.VacancyAfter(s, a, before)
 	assert.LessOrEqual(s, vacancy, b.Vacancy, what)
 	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Handover).Pod != victim.Name {
-		// A killed container waits in a growing back-off; a fresh pod has none.
+		// A killed container waits in a growing back-off, so the test replaces the pod.
 		s.Await(space.StartTimeout, victim.Name+" can be asked to stop", func() bool {
 			now := s.Pod(victim.Name)
 			return now == nil || now.DeletionTimestamp != nil || process.Hears(process.Find(now, process.Shim), unix.SIGTERM)
@@ -92,8 +92,8 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 }
 
 // resumed tells whether a new agent process has renewed the hold of an application that
-// runs on. After the death of containerd's shim the old agent may live on for a moment,
-// under another parent.
+// runs on. The agent's PID must differ, because the old agent may outlive containerd's
+// shim for a moment.
 func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
 	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))
 	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {

@@ -33,8 +33,8 @@ import (
 const rebuilt = 30*time.Second + space.Soon
 
 // insistent returns an application of two replicas behind a gate. The application ends at
-// once unless it is PID 1. The shortest lease would leave the kubelet of a busy machine
-// only five seconds.
+// once unless it is PID 1. The lease is longer than the shortest one, which would leave
+// the kubelet of a busy machine only five seconds.
 func insistent(name string, gate api.Gate) app.App {
 	a := app.Suffering(name)
 	a.Replicas = 2
@@ -55,8 +55,8 @@ func deployInFront(t *testing.T, a app.App) holder.Holder {
 	return h
 }
 
-// awaitInFront waits until one pod runs the application and all others wait.
-// awaitInFront makes that pod the victim of h.
+// awaitInFront waits until one pod runs the application and all others wait. The running
+// pod becomes the victim of h.
 func awaitInFront(h *holder.Holder) {
 	h.Helper()
 	h.Await(space.StartTimeout, "one runs, the others wait", func() bool {
@@ -101,10 +101,11 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 
 	var first, next *record.Process
 	var yielded time.Duration
-	// A yielded slot has to expire. The standbys count from the last renewal. The yielding
-	// pod's new agent starts to count two or three seconds later, when the application is
-	// dead. The machine may stall the standbys for that time. If the yielding pod was first
-	// again after a whole lease, the test repeats the yield.
+	// A yielded slot has to expire. The standbys count from the last renewal. The
+	// yielding pod's new agent starts to count two or three seconds later, when the
+	// application is dead, so a standby is usually first. But the machine may stall the
+	// standbys for that time. If the yielding pod takes the slot again after a whole
+	// lease, the test repeats the yield.
 	for range 3 {
 		awaitInFront(&h)
 		first = h.Before
@@ -177,7 +178,7 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 
 // A crash of the machine may leave half a note. Such a note does not tell a new agent
 // process the deadline of the application.
-func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
+func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
 	a := process.Find(h.Victim, process.Agent)
@@ -193,7 +194,8 @@ func TestGatePodStartsAnewAfterAnUnreadableNote(t *testing.T) {
 	awaitInFront(&h)
 }
 
-// The kubelet enforces the deadline of this gate, and needs no API server to do so.
+// With the gate "pod" the kubelet enforces the deadline, and needs no API server for
+// that.
 func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
@@ -220,7 +222,7 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := insistent("serving", api.GateReadiness)
-	a.Record = "$(POD_NAME)" // each is alone under its own name
+	a.Record = "$(POD_NAME)" // each pod has a record of its own
 	// A pod that loses its slot cannot always write its condition before the next holder.
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	app.Create(s, a)
@@ -235,8 +237,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown returns the pods whose condition lets them serve. Each wait calls shown at every
-	// change in the namespace.
+	// shown returns the pods whose condition lets them serve, and requires at most one.
+	// Each wait calls shown at every change in the namespace.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {

@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// leftover is the reason for which a copy is refused.
+// leftover is the reason in the refusal of a copy.
 const leftover = "Leftover: "
 
 // copies returns the flags of kubectl debug for each way to copy a pod.
@@ -118,7 +118,7 @@ func respelled(words ...string) func(*corev1.Pod) {
 
 // The policies refuse each copy by its command, in every namespace, and refuse no other
 // pod.
-func TestCopyIsRefusedByCommandInEveryNamespace(t *testing.T) {
+func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -238,6 +238,7 @@ func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
 	}
 	const many = 50_000
 	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
-	// A CEL comprehension over the arguments took a hundred times as long.
+	// The bound catches a CEL comprehension over the arguments, which took a hundred
+	// times as long.
 	assert.Less(t, all, 40*one)
 }

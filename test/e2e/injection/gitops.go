@@ -36,7 +36,7 @@ func TestDryRunHasNoSideEffect(t *testing.T) {
 }
 
 // GitOps tools apply the same objects all day, and look for drift.
-func TestApplyingAgainChangesNothing(t *testing.T) {
+func TestRepeatedApplyChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{"server-side": {"--server-side"}, "client-side": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestApplyingAgainChangesNothing(t *testing.T) {
 			require.NoError(t, err)
 			assert.Len(t, sets.Items, 1, "no new ReplicaSet")
 
-			// A paused rollout starts no ungated pod beside the gated one.
+			// The rollout is paused, so that no ungated pod starts beside the gated one.
 			kubectl.Must(s, "", "rollout", "pause", "deployment/steady")
 			// The template loses the annotation once the file has lost it.
 			delete(a.Annotations, api.SingletonAnnotation)

@@ -31,11 +31,12 @@ import (
 
 // A later webhook adds the annotation to a pod that our webhook has passed as unannotated.
 // The API server does not call our webhook again, so the policy must refuse the pod.
-func TestLaterWebhooksClaimIsRefused(t *testing.T) {
+func TestClaimByALaterWebhookIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { n.Labels["e2e-later"] = "true" })
-	// The later webhook runs elsewhere, so that it does not annotate its own pod.
+	// The later webhook runs in another namespace, so that it does not annotate its own
+	// pod.
 	served := space.New(t)
 	authority := laterWebhook(served)
 	// The API server calls webhooks in the order of their names, so it calls this one after

@@ -88,7 +88,7 @@ func mistakes() []mistake {
 	}
 }
 
-func TestMistakesHaveExactMessages(t *testing.T) {
+func TestUserMistakesGetExactMessages(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for i, m := range mistakes() {
@@ -116,7 +116,7 @@ func TestMistakesHaveExactMessages(t *testing.T) {
 				assert.Contains(t, failedCreate(s, a), told, "what kubectl describe replicaset shows")
 			}
 			assert.Empty(t, s.Pods(a.Name), "no pod of it gets in")
-			// A ReplicaSet would go on trying for ever.
+			// Otherwise the ReplicaSet would try to create its pods for ever.
 			kubectl.Must(s, "", "delete", "deployment", a.Name)
 		})
 	}

@@ -89,7 +89,7 @@ func TestMarksReturnWhenAllLabelsAreReplaced(t *testing.T) {
 	assert.ErrorContains(t, err, "MarksChanged: ")
 }
 
-// The shim has the command of the old image, and no request can change a living
+// The shim has the command of the old image, and no request can change a running
 // container's command.
 //
 // compat: impossible/image-in-place refused ImageChangedInPlace

@@ -103,7 +103,7 @@ func review(s *space.Space, pod []byte) []byte {
 	}
 	body, err := json.Marshal(review)
 	require.NoError(s, err)
-	// The stream of a port-forward may break before the answer.
+	// The stream of a port-forward may break before the answer, so review tries again.
 	s.Within(space.Soon, func() bool {
 		review, err = ofWebhook(s, body)
 		return err == nil

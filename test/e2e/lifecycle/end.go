@@ -41,8 +41,8 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	})
 }
 
-// mayMiss is the number of ends in a row that a stalling machine may spoil. More spoilt
-// ends are a bug.
+// mayMiss is the number of ends of a container that a stalling machine may spoil. More
+// spoilt ends are a bug.
 const mayMiss = 2
 
 // endsWith waits until a run of a restarting container has ended with a code. A

@@ -32,13 +32,13 @@ func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplat
 	}
 }
 
-// noting returns a hook that writes a note in its pod's name.
+// noting returns a hook that writes a note with the name of its pod.
 func noting(what string, more ...string) *corev1.LifecycleHandler {
 	command := append([]string{"/app", "-record=/record", "-note=" + what}, more...)
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
 }
 
-// notes returns the notes in a pod's name, in their order.
+// notes returns the notes of one pod, in their order.
 func notes(s *space.Space, pod *corev1.Pod) (all []string) {
 	s.Helper()
 	text, err := os.ReadFile(filepath.Join(s.Dir, "notes"))
@@ -104,7 +104,7 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 }
 
 // compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
-func TestHooksRunWithChildrenAndNeverInStandbys(t *testing.T) {
+func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)

@@ -24,7 +24,7 @@ import (
 )
 
 // eagerly returns a probe that runs each second and fails at its first failure. Its
-// timeout is longer than the 3 s for which a machine may stall.
+// timeout is longer than a stall of the machine, which takes up to 3 s.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
 	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {

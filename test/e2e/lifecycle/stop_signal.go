@@ -19,7 +19,7 @@ import (
 // stoppedBy returns an edit that sets the image and a stop signal of the pod's own.
 func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
-		// A pod must name its OS to name a signal.
+		// A pod that names a stop signal must also name its OS.
 		t.Spec.OS = &corev1.PodOS{Name: corev1.Linux}
 		c := &t.Spec.Containers[0]
 		c.Image = image
@@ -49,7 +49,7 @@ func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 	} {
 		gated := app.Lasting(name)
 		gated.Grace = patient
-		// The delay lets another signal come after the first.
+		// The delay leaves time for a second signal, which would be a mistake.
 		gated.Replicas, gated.Edit, gated.Args = 2, stoppedBy(tt.image, tt.own), []string{"-signals", "-stop-delay=1s"}
 		plain := app.App{Name: name + "-plain", Replicas: 1, Edit: gated.Edit, Args: gated.Args}
 		app.Create(s, plain)

@@ -35,7 +35,7 @@ func newPlugin(s *space.Space) plugin {
 	return p
 }
 
-// run returns what the plugin writes, after it has ended with the exit code.
+// run runs a command of the plugin, requires the exit code, and returns the output.
 func (p plugin) run(code int, command string, args ...string) string {
 	p.Helper()
 	args = append([]string{command, "--kubeconfig", cluster.Kubeconfig, "-n", p.Namespace}, args...)
@@ -54,7 +54,7 @@ func (p plugin) run(code int, command string, args ...string) string {
 // standsFor is longer than any handover: a slot that is free for so long is paused.
 const standsFor = 5 * time.Second
 
-func TestSlotIsMovedAndPausedByHand(t *testing.T) {
+func TestPluginMovesAndPausesASlot(t *testing.T) {
 	t.Parallel()
 	s, a := space.New(t), app.Lasting("clerk")
 	a.Replicas = 3

@@ -116,7 +116,7 @@ func renew(t *testing.T) {
 	require.NoError(t, err)
 	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
 		Namespace(webhook.Namespace)
-	// cert-manager writes the same status.
+	// renew retries its write, because cert-manager writes the same status.
 	require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		certificate, err := certificates.Get(t.Context(), webhook.Name, metav1.GetOptions{})
 		if err != nil {

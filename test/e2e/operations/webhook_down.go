@@ -103,7 +103,7 @@ func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 
 // While the webhook is down, people and controllers change annotated workloads as ever. The
 // policies refuse only annotations that the webhook would have to carry to the template.
-func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
+func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("edited"), "it needs the record")
 	deployments := h.Client.AppsV1().Deployments(h.Namespace)
 	settled := func(what string, holds func(*appsv1.Deployment) bool) {
@@ -119,7 +119,8 @@ func TestAnnotatedWorkloadsChangeWhileTheWebhookIsDown(t *testing.T) {
 	})
 	webhook.Scale(t, 0)
 	t.Cleanup(func() { webhook.Scale(t, 2) })
-	// A replica that ends still answers on its open connections.
+	// A replica that is ending still answers on its open connections, so the test waits
+	// for its end.
 	h.Await(space.StartTimeout, "the webhook's pods are gone", func() bool {
 		pods, err := h.Client.CoreV1().Pods(webhook.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhook.Name})
 		return err == nil && len(pods.Items) == 0

@@ -82,7 +82,7 @@ func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
 	}
 }
 
-// short creates a Job whose application comes to its end by itself.
+// short creates a Job whose application ends by itself.
 func short(s *space.Space, name string, edit func(*batchv1.JobSpec), args ...string) app.App {
 	s.Helper()
 	a := app.Lasting(name)
@@ -170,7 +170,7 @@ func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	})
 	kubectl.Must(s, "", "wait", "--for=condition=Established", "customresourcedefinition/robots."+group, kubectl.RolloutTimeout)
 	robot := fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Robot","metadata":{"name":"marvin"}}`, group)
-	// kubectl discovers an established kind a moment later.
+	// kubectl may discover the new kind only a moment later.
 	s.Await(space.Soon, "a robot", func() bool { _, err := kubectl.Run(s, robot, "apply", "-f", "-"); return err == nil })
 	uid := kubectl.Must(s, "", "get", "robots."+group, "marvin", "-o", "jsonpath={.metadata.uid}")
 

@@ -133,7 +133,8 @@ func attach(s *space.Space, pod string) {
 	defer func() { stop(); end(); <-typist }()
 	go func() {
 		defer close(typist)
-		// The stream back may open later, and lines before that are lost.
+		// The stream back may open later, and lines before that are lost, so attach
+		// repeats its line.
 		again := time.NewTicker(time.Second)
 		defer again.Stop()
 		for {

@@ -72,7 +72,8 @@ func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
 	assert.Contains(t, plain["restricted"].Root, "read-only")
 }
 
-// The machine's kernel may lack AppArmor. The test compares the profiles in the pod's spec.
+// The machine's kernel may lack AppArmor, so the test compares only the profiles in the
+// pod's spec.
 //
 // compat: identity/apparmor carried
 func TestWebhookKeepsAppArmorProfiles(t *testing.T) {

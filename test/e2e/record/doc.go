@@ -10,8 +10,8 @@
 // without waiting. A failed flock is the kernel's proof that another process lives.
 // The process goes on all the same, so that the length of the overlap is recorded.
 //
-// A living process stamps the clock into a mapped file every few milliseconds. So a
-// killed process needs no chance to write its end. A stamp that is late by more than
+// A living process stamps the clock into a mapped file every few milliseconds. So the
+// record shows the end of a killed process, too. A stamp that is late by more than
 // [GapLimit] is recorded as a gap, in which the process was frozen and did nothing.
 //
 // Not guaranteed: the exact instant of an end. The last stamp is up to one [Beat]
@@ -55,7 +55,7 @@ type Meta struct {
 	// Slot and Token come from the environment of the process.
 	Slot  string `json:"slot,omitempty"`
 	Token string `json:"token,omitempty"`
-	// Parent is the ID of the process whose lock this one shares.
+	// Parent is the ID of the process whose flock this one shares.
 	Parent string `json:"parent,omitempty"`
 }
 
@@ -65,7 +65,7 @@ type line struct {
 	ID    string        `json:"id"`
 	At    time.Duration `json:"at"`
 	Meta  *Meta         `json:"meta,omitempty"`
-	// Contended tells that the lock was not free when the process began.
+	// Contended tells that the flock was not free when the process began.
 	Contended bool `json:"contended,omitempty"`
 	// Until is the end of a gap.
 	Until time.Duration `json:"until,omitempty"`

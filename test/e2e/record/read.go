@@ -31,7 +31,7 @@ type Process struct {
 	Code  int
 	// Signalled is the instant of the application's stop signal; zero if it got none.
 	Signalled time.Duration
-	// Contended tells that another process held the lock when this one began.
+	// Contended tells that another process had the flock when this one began.
 	Contended bool
 	Gaps      []Span
 }
@@ -126,8 +126,8 @@ func (o Overlap) String() string {
 }
 
 // Overlaps returns all pairs of processes that lived at once, except descendants of one
-// another. Stamps show an overlap, and so does a lock that was not free, because a
-// frozen process keeps its lock and writes no stamps.
+// another. Stamps show an overlap. So does a flock that was not free, because a frozen
+// process keeps its flock but writes no stamps.
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
 	for i, b := range r {
@@ -146,7 +146,7 @@ func (r Record) Overlaps() []Overlap {
 	return overlaps
 }
 
-// family returns the process whose lock this process shares.
+// family returns the ID of the process whose flock this process shares.
 func (p Process) family() string {
 	if p.Parent != "" {
 		return p.Parent
@@ -167,8 +167,8 @@ func together(a, b Process) time.Duration {
 	return sum
 }
 
-// Vacant asks the kernel whether no process lives under a name. Call Vacant only while
-// no process can begin, because such a process would meet the lock that Vacant takes.
+// Vacant asks the kernel whether no process lives under a name. Call Vacant only while no
+// process can begin, because that process would find the flock taken by Vacant.
 func Vacant(dir, name string) (bool, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -182,7 +182,8 @@ func Vacant(dir, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Contended returns the processes that met another's lock, which proves two at once.
+// Contended returns the processes that began while another process had the flock, which
+// proves an overlap.
 func (r Record) Contended() []Process {
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return !p.Contended })
 }

@@ -12,14 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// finish ends a process as the kernel does, which also frees its lock.
+// finish ends a process as the kernel does, which also frees its flock.
 func finish(t *testing.T, w *Writer) {
 	t.Helper()
 	require.NoError(t, w.End(0))
 	require.NoError(t, w.Lock.Close())
 }
 
-func TestTwoProcessesAtOnceOverlap(t *testing.T) {
+func TestConcurrentProcessesOverlap(t *testing.T) {
 	dir := t.TempDir()
 	a, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestSuccessiveProcessesDoNotOverlap(t *testing.T) {
 	assert.NoError(t, r.TokensGrow(), "tokens are numbers, not strings")
 }
 
-func TestDescendantKeepsTheLock(t *testing.T) {
+func TestDescendantKeepsTheFlock(t *testing.T) {
 	dir := t.TempDir()
 	parent, err := Begin(dir, "x", Meta{Pod: "a"})
 	require.NoError(t, err)
@@ -103,7 +103,7 @@ func TestTokensMustGrowBetweenPods(t *testing.T) {
 	}
 }
 
-func TestFrozenProcessLivesAndIsNotActive(t *testing.T) {
+func TestFrozenProcessIsAliveButNotActive(t *testing.T) {
 	const s = time.Second
 	frozen := Process{ID: "1", Start: 0, Last: 41 * s, Gaps: []Span{{10 * s, 40 * s}}}
 	next := Process{ID: "2", Start: 25 * s, Last: 60 * s, Contended: true}

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer records one process. Its lock is held until the process is dead, and every
-// process that inherited [Writer.Lock].
+// Writer records one process. Its flock is free only when the process and every process
+// that inherited [Writer.Lock] are dead.
 type Writer struct {
 	// ID names the process in the record.
 	ID string
@@ -43,8 +43,8 @@ func Begin(dir, name string, meta Meta) (*Writer, error) {
 	return begin(dir, name, meta, lock, err != nil)
 }
 
-// Inherit records the start of a process that descends from meta.Parent and
-// shares its lock.
+// Inherit records the start of a process that descends from meta.Parent and shares its
+// flock.
 func Inherit(dir, name string, meta Meta, lock *os.File) (*Writer, error) {
 	return begin(dir, name, meta, lock, false)
 }

@@ -27,16 +27,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// as returns a client with the rights of a pod. Its token is bound to the pod, as are the
-// tokens of the agent and of the application.
+// as returns a client with the rights of a pod. Its service account token is bound to the
+// pod, as are those of the agent and of the application.
 func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
 	s.Helper()
 	return asAccount(s, pod.Namespace, pod.Spec.ServiceAccountName,
 		&authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID})
 }
 
-// asAccount returns a client with a new token of a service account. The token is bound to
-// an object, or to none.
+// asAccount returns a client with a new service account token. The token is bound to an
+// object, or to none.
 func asAccount(s *space.Space, namespace, account string, bound *authenticationv1.BoundObjectReference) kubernetes.Interface {
 	s.Helper()
 	request, err := s.Client.CoreV1().ServiceAccounts(namespace).CreateToken(s.Context(), account,
@@ -96,8 +96,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
-// asks shows that a standby may ask in the next Lease. The holder can read the ask and not
-// withdraw it.
+// asks shows that a standby may ask in the next Lease. The holder can read the ask, but
+// cannot withdraw it.
 func (r rights) asks(t *testing.T) {
 	next, me := api.NextLease(r.slot), api.Identity(r.standby.Name, string(r.standby.UID))
 	require.NoError(t, write(t.Context(), r.client, r.Namespace, next, me))
@@ -110,8 +110,8 @@ func (r rights) asks(t *testing.T) {
 	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
 }
 
-// write writes an identity into a Lease, with the rights of the client. An administrator
-// reads the Lease for it.
+// write writes an identity into a Lease, with the rights of the client. The
+// administrator's client reads the Lease first.
 func write(ctx context.Context, client kubernetes.Interface, namespace, slot, identity string) error {
 	lease, err := cluster.Client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
 	if err != nil {
@@ -203,8 +203,8 @@ func (r rights) patchSelf(ctx context.Context) error {
 	return err
 }
 
-// labelLease removes the label by which the policies know a Lease.
-// word writes what a person alone may write, with the pod's own identity.
+// word writes an annotation that only a person may write, with the pod's own identity as
+// the holder.
 func (r rights) word(key, value string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// thief is a stranger with the token of the webhook's service account.
+// thief is a stranger with a service account token of the webhook.
 type thief struct {
 	*space.Space
 	client kubernetes.Interface
@@ -67,8 +67,9 @@ func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
 	}
 }
 
-// A stranger with the token of the webhook's account can do the work of enroll and nothing
-// else. The stranger reaches no node, no control plane and no other program.
+// A stranger with the webhook's service account token can do the work of enroll and
+// nothing else. The stranger can change no object of a node, of the control plane or of
+// another program.
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -33,7 +33,7 @@ const (
 	mostLost = 10
 )
 
-// args gives the application other arguments, which is a new revision.
+// args gives the application other arguments, which makes a new revision.
 func args(h *holder.Holder, args ...string) {
 	h.Helper()
 	deployments := h.Client.AppsV1().Deployments(h.Namespace)
@@ -77,14 +77,14 @@ func names(pods []*corev1.Pod) (names []string) {
 	return names
 }
 
-// TestBrokenRevisionStalls applies a version that exits at once, and then a good one.
-func TestBrokenRevisionStalls(t *testing.T) {
+// TestRolloutOfABrokenRevisionStalls applies a version that exits at once, and then a good one.
+func TestRolloutOfABrokenRevisionStalls(t *testing.T) {
 	t.Parallel()
 	stalls(t, "stalled", 3)
 }
 
-// TestBrokenRevisionOfOneReplicaStalls does so with one replica.
-func TestBrokenRevisionOfOneReplicaStalls(t *testing.T) {
+// TestBrokenRolloutOfOneReplicaStalls applies the same two versions with one replica.
+func TestBrokenRolloutOfOneReplicaStalls(t *testing.T) {
 	t.Parallel()
 	stalls(t, "alone", 1)
 }

@@ -40,8 +40,9 @@ const (
 	// its request.
 	load = 60
 
-	// reached is a target in percent of a request. Half of the load is well above it, and
-	// an idle application well below, even on a busy machine. No load reaches beyondReach.
+	// reached is a target in percent of a resource request. Half of the load is well
+	// above the target, and an idle application well below, even on a busy machine. No
+	// load is as high as beyondReach.
 	reached, beyondReach = 60, 1000
 )
 
@@ -106,7 +107,8 @@ func ofContainer(name corev1.ResourceName, percent int32) autoscalingv2.MetricSp
 	}}
 }
 
-// works makes the holder's application use so many thousandths of a processor.
+// works makes the holder's application use the given number of thousandths of a
+// processor.
 func (s scaled) works(milli int) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the application is told how much to do", func() bool {
@@ -192,8 +194,8 @@ func uses(top string) map[string]float64 {
 	return used
 }
 
-// One pod works and all pods count, so the average is a third of the holder's use. When the
-// work is done, a standby leaves and not the holder.
+// One pod works and all pods count, so the average is a third of the holder's use. When
+// the work is done, the autoscaler removes a standby and not the holder.
 //
 // compat: identity/hpa identity/hpa-container carried
 func TestAutoscalerCountsIdleStandbys(t *testing.T) {

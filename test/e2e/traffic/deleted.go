@@ -27,8 +27,8 @@ import (
 // with the kubelet's signal, so it is over later.
 const late, lateDelay = 7 * time.Second, 8 * time.Second
 
-// Nodes send connections to a deleted standby until all of them know of the deletion. The
-// standby's agent accepts them for as long, and no client sees that a pod has ended.
+// A node sends connections to a deleted standby until the node knows of the deletion. The
+// standby's agent accepts them for that time, so no client notices the deletion.
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("lingers")
@@ -63,10 +63,11 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the application ran on")
 }
 
-// endsBy is longer than a deleted pod lives whose connections are cut at once.
+// endsBy is longer than the life of a deleted pod that cuts its connections at once.
 const endsBy = 5 * time.Second
 
-// A deleted standby forwards what is open until the client ends it, and ends then.
+// A deleted standby forwards its open connections until the clients end them, and ends
+// afterwards.
 func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("relays"), "it needs a client on a node")

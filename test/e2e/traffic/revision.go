@@ -29,7 +29,7 @@ func toldRevision(pod *corev1.Pod) api.Revision {
 }
 
 // awaitRevision waits until a pod that is newer than a revision holds the slot and has
-// published the revision in its arguments.
+// published its own revision, which is in its arguments.
 func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revision {
 	s.Helper()
 	var told api.Revision
@@ -44,8 +44,8 @@ func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revisio
 	return told
 }
 
-// The controllers number their templates before they make pods, and the webhook hands the
-// number on.
+// The controllers number their templates before they make pods, and the webhook passes
+// the number to the agent.
 func TestRolloutRaisesTheRevision(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

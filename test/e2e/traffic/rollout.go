@@ -27,12 +27,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// underWay bounds the requests of one client that a handover may lose. One request reaches
-// the old application just before its end. A second reaches its pod's agent just before
-// that ends. A third is under way when the standby's connection there breaks.
+// underWay bounds the requests of one client that a handover may lose. One request
+// reaches the old application just before its end. A second reaches the agent of the same
+// pod just before the agent ends. A third is under way when the standby's connection
+// there breaks.
 const underWay = 3
 
-// A Deployment of three replicas rolls out after each of the README's two commands.
+// A Deployment of three replicas rolls out when the annotation is added, and when it is
+// removed.
 //
 // compat: kinds/deployment carried
 func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
@@ -77,7 +79,7 @@ func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	})
 }
 
-func TestReadinessHolderLeavesStandbysNotReady(t *testing.T) {
+func TestHolderOnlyReadinessLeavesStandbysUnready(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("plainly")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)
@@ -117,7 +119,7 @@ func (a *answers) add(pod string, err error) {
 	}
 }
 
-// heard returns the answers and errors until now.
+// heard returns the answers and errors so far.
 func (a *answers) heard() (pods, lost []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -184,8 +186,8 @@ func TestServiceAnswersDuringAHandover(t *testing.T) {
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(space.StartTimeout, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
-	// The new holder's application took the port over from its agent. For a moment no
-	// process listened.
+	// The test leaves out the new holder's pod. There no process listened for a moment,
+	// because the application took the port over from the agent.
 	delete(heard, next.Pod)
 	require.NotEmpty(t, heard)
 	for standby, all := range heard {

@@ -95,8 +95,8 @@ func key(packages ...string) string {
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// cached locks making while it searches for a file or makes the file. Otherwise several
-// images at once would all make the base.
+// making lets cached make one file at a time. Otherwise several images at once would each
+// make the same base.
 var making sync.Mutex
 
 // cached returns a file of the cache, and makes the file if it is missing.

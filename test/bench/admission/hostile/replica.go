@@ -33,7 +33,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// owner knows the pod's Deployment, whose template is the pod's own spec.
+// owner names the same Deployment for every pod, with the pod's own spec as its template.
 type owner struct{}
 
 // Origin implements [admit.Owners].
@@ -95,7 +95,8 @@ func start(ctx context.Context, n int, limit int64, hosts []string) (*process, e
 	p.command = exec.CommandContext(ctx, "/proc/self/exe", "-replica", strings.Join(hosts, ","))
 	p.command.Stderr = os.Stderr
 	p.command.Cancel = func() error { return p.command.Process.Signal(syscall.SIGTERM) }
-	// The webhook gives its garbage collector four fifths of the container's limit, too.
+	// As in the webhook, the garbage collector gets four fifths of the container's memory
+	// limit.
 	p.command.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", limit/100*80))
 	out, err := p.command.StdoutPipe()
 	if err != nil {

@@ -133,7 +133,7 @@ func (s *senders) insist(ctx context.Context, client *http.Client, n int, call [
 		if answer != busy {
 			return answer
 		}
-		n++ // a Service spreads connections
+		n++ // a Service would send the next connection to another replica
 		select {
 		case <-time.After(again):
 		case <-ctx.Done():

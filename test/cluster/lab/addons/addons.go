@@ -55,8 +55,8 @@ func Install(ctx context.Context, l *state.Lab) error {
 	return kubectl.Run(ctx, l, all, "apply", "--server-side", "--validate=false", "-f", "-")
 }
 
-// pushImages pushes all images before the first pod exists. A kubelet that misses an
-// image tries again only after 10 s.
+// pushImages pushes all images before the first pod exists. Otherwise a kubelet that
+// misses an image would try again only after 10 s.
 func pushImages(ctx context.Context, l *state.Lab) error {
 	var jobs []func() error
 	for name, build := range images(l) {
@@ -71,8 +71,8 @@ func pushImages(ctx context.Context, l *state.Lab) error {
 	return wait.Together(jobs...)
 }
 
-// AwaitInstalled waits until DNS and cert-manager do their work. Ready pods alone do not
-// show that the API server trusts cert-manager's webhook.
+// AwaitInstalled waits until DNS and cert-manager work. Ready pods would not be enough,
+// because the API server must also trust cert-manager's webhook.
 func AwaitInstalled(ctx context.Context, l *state.Lab) error {
 	limit := "--timeout=" + wait.ReadyLimit.String()
 	return wait.Together(

@@ -93,8 +93,8 @@ func Make(ctx context.Context, l *state.Lab, list []Program) error {
 }
 
 // download fetches the modules of the programs that the cache lacks, while the first
-// program compiles. So the compiler waits for no network. The returned function ends the
-// download. An error shows at the program's own build.
+// program compiles. So the compiler need not wait for the network. The returned function
+// ends the download. The program's own build reports any error again.
 func download(ctx context.Context, l *state.Lab, cache string, list []Program) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var over sync.WaitGroup
@@ -207,7 +207,8 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GO111MODULE=on")
-	// A killed go command would leave its compilers running.
+	// The command is interrupted and not killed, because a killed go command would leave
+	// its compilers running.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
@@ -232,7 +233,7 @@ func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step str
 	return err
 }
 
-// link makes the files of a cached build reachable in bin.
+// link makes links in bin to the files of a cached build.
 func link(l *state.Lab, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -246,7 +247,8 @@ func link(l *state.Lab, dir string) error {
 	return nil
 }
 
-// linkNames adds runc, and a link for each program of a file that contains several.
+// linkNames adds a link to runc, and a link for each program of a file that contains
+// several programs.
 func linkNames(l *state.Lab) error {
 	names := map[string]string{}
 	for _, name := range []string{

@@ -17,7 +17,7 @@ import (
 
 // The test compares the versions in the programs' go.mod files with those that this
 // package names.
-func TestProgramsHaveTheNamedVersions(t *testing.T) {
+func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 	l, err := state.Open(t.TempDir())
 	require.NoError(t, err)
 	for _, p := range Programs() {

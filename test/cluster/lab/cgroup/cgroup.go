@@ -84,8 +84,7 @@ func (g Groups) Make(name string) error {
 	return nil
 }
 
-// delegate passes the controllers that a kubelet needs on to the cgroups below (version
-// 2).
+// delegate enables the controllers that a kubelet needs in the cgroups below (version 2).
 func delegate(dir string) error {
 	for _, controller := range []string{"cpuset", "cpu", "memory", "pids"} {
 		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
@@ -96,8 +95,8 @@ func delegate(dir string) error {
 	return nil
 }
 
-// inheritCPUs fills the sets of a cpuset cgroup of version 1. A new cgroup has empty sets,
-// and no process can join it.
+// inheritCPUs fills the sets of a cpuset cgroup of version 1. Otherwise no process could
+// join a new cgroup, whose sets are empty.
 func inheritCPUs(parent, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		set, err := os.ReadFile(filepath.Join(dir, name))

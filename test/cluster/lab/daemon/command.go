@@ -59,8 +59,9 @@ func Command(l *state.Lab, n state.Node, component string) []string {
 	case "kubelet":
 		return []string{"kubelet", state.FeatureGates, "--config", l.Path(n.Name, "kubelet.yaml"), "--kubeconfig", l.Path("conf", n.Name+".conf"),
 			"--node-ip", n.Address(), "--hostname-override", n.Name,
-			// The default is one. A created container that has not started counts as dead.
-			// If the kubelet collects then, the log of the last run is gone for good.
+			// The default is one dead container. A container that is created but not
+			// started also counts as dead. So the kubelet might remove the container of
+			// the last run, with its log.
 			"--maximum-dead-containers-per-container", "3"}
 	case "proxy":
 		return []string{"kube-proxy", "--config", l.Path(n.Name, "proxy.yaml")}
@@ -71,8 +72,8 @@ func Command(l *state.Lab, n state.Node, component string) []string {
 func etcd(l *state.Lab) []string {
 	const client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
 	return []string{"etcd", "--name=cp", "--data-dir=" + l.Path("etcd"), "--log-level=warn",
-		// Without fsync a killed etcd loses nothing, and a crash of the machine ends the whole
-		// cluster anyway.
+		// Without fsync only a crash of the machine loses data, and such a crash ends the
+		// whole cluster anyway.
 		"--unsafe-no-fsync",
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=cp=" + peer}
@@ -120,8 +121,8 @@ func controllerManager(l *state.Lab) []string {
 }
 
 // metricsCommand returns the command of metrics-server, which runs beside the control
-// plane and in no pod. An aggregated API that vanished with its node would disturb
-// every client's discovery.
+// plane and in no pod. In a pod, the aggregated API could vanish with its node, which
+// would disturb every client's discovery.
 func metricsCommand(l *state.Lab) []string {
 	conf := l.Path("conf", "metrics.conf")
 	return []string{"metrics-server",

@@ -53,8 +53,8 @@ func Start(ctx context.Context, l *state.Lab, n state.Node, component string) er
 	return process.Start(ctx, l, p)
 }
 
-// forwarded returns the place of a forwarder's port on the host. The port is 0 before
-// the first start, and never changes after it. Other components have no port.
+// forwarded returns a pointer to a forwarder's port on the host; nil for other
+// components. The port is 0 before the first start, and never changes afterwards.
 func forwarded(l *state.Lab, component string) *int {
 	switch component {
 	case "api-forward":
@@ -79,7 +79,8 @@ func awaitRuntime(ctx context.Context, l *state.Lab, n state.Node) error {
 
 // AwaitAPIServer waits until the API server is ready.
 func AwaitAPIServer(ctx context.Context, l *state.Lab) error {
-	// The forwarder's listener is this cluster's own, so the certificate adds no trust.
+	// The client need not check the certificate, because the forwarder's listener belongs
+	// to this cluster.
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 	}}

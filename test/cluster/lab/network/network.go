@@ -19,7 +19,8 @@ func IP(ctx context.Context, l *state.Lab, name string, commands ...string) erro
 	if pid == 0 {
 		return fmt.Errorf("node %s is down", name)
 	}
-	// Only the network is entered, so PIDs in the commands are the host's.
+	// The command enters only the network namespace, so the PIDs in its input are those
+	// of the host.
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(pid), "-n", "--", "ip", "-batch", "-")
 	cmd.Env = l.Environment()
 	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))

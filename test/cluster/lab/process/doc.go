@@ -4,6 +4,6 @@
 // Package process starts the processes of the cluster, finds them again, and ends
 // them.
 //
-// A process outlives the command that started it. A file in the state directory
-// records its PID and start time, so no later process is taken for it.
+// A process outlives the command that started it. A file in the state directory records
+// its PID and start time, so no later process with the same PID is mistaken for it.
 package process

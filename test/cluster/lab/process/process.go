@@ -35,7 +35,8 @@ func Enter(l *state.Lab, name string) ([]string, error) {
 	return []string{"nsenter", "-t", fmt.Sprint(pid), "-m", "-p", "-n", "-u", "-i", "--"}, nil
 }
 
-// Process is a process of the cluster: a holder or a daemon.
+// Process is a process of the cluster: the first process of a node (its holder) or a
+// daemon.
 type Process struct {
 	Node, Name string
 	Command    []string
@@ -227,8 +228,8 @@ func note(l *state.Lab, node, name string, r record) error {
 	return os.WriteFile(l.RecordFile(node, name), fmt.Appendf(nil, "%d %s\n", r.pid, r.start), 0o644)
 }
 
-// End kills a process and returns when it is dead. A holder is dead only when all
-// processes in its PID namespace are dead.
+// End kills a process and returns when that process is dead. The first process of a node
+// is dead only when all processes in its PID namespace are dead.
 func End(ctx context.Context, l *state.Lab, node, name string) error {
 	pid := PID(l, node, name)
 	if pid == 0 {
@@ -253,8 +254,8 @@ func End(ctx context.Context, l *state.Lab, node, name string) error {
 	return awaitDeath(ctx, fd, name+" on "+node)
 }
 
-// deathLimit is long, because the kernel frees a node's memory and mounts before its
-// holder counts as dead.
+// deathLimit is long, because the kernel frees a node's memory and mounts before the
+// node's first process counts as dead.
 const deathLimit = 30 * time.Second
 
 // awaitDeath waits until the process of a pidfd is dead.

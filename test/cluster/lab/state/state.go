@@ -29,9 +29,9 @@ const CertManagerVersion = "v1.11.5"
 // CoreDNSVersion is the tag of CoreDNS and of its image.
 const CoreDNSVersion = "v1.14.7"
 
-// FeatureGates are the gates that differ from the version's defaults, in the API server
-// and in the kubelets alike. Users of other clusters may set lifecycle.stopSignal;
-// without its gate the API server drops the field.
+// FeatureGates are the feature gates that differ from the version's defaults, in the API
+// server and in the kubelets alike. Users of other clusters may set lifecycle.stopSignal;
+// without the feature gate the API server drops the field.
 const FeatureGates = "--feature-gates=ContainerStopSignals=true"
 
 // These addresses are valid only within the cluster.
@@ -55,14 +55,16 @@ const (
 // ControlPlane is the node that runs the control plane.
 const ControlPlane = "cp"
 
-// Holder is the first process of a node, which keeps the node's namespaces alive.
+// Holder is the name of a node's first process, which keeps the node's namespaces alive.
+// That process is not the holder of a slot.
 const Holder = "holder"
 
 // SharedMount is the path of the host's directory [Lab.SharedDir] on every worker.
 const SharedMount = "/var/lib/shared"
 
-// maxDir bounds the state directory's name. The name of a socket has at most 107 bytes,
-// and the longest below the directory is /run/cp-registry-forward.sock.
+// maxDir bounds the length of the state directory's name. The name of a socket has at
+// most 107 bytes, and the longest one in the directory ends with
+// /run/cp-registry-forward.sock.
 const maxDir = 107 - 29
 
 // ErrDown is the answer to a request that needs a running cluster.

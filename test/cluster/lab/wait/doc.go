@@ -2,5 +2,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package wait waits for conditions that cause no event, for parallel jobs, and for the
-// lock of a file.
+// flock of a file.
 package wait

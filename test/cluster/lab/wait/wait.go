@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock locks a file for this process, and calls waiting once if another process
-// has the lock. The kernel frees the lock of a process that ends.
+// Lock takes the flock of a file, and calls waiting once if another process has it. The
+// kernel frees the flock when the process ends.
 func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

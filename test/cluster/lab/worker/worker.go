@@ -25,8 +25,8 @@ func Power(ctx context.Context, l *state.Lab, n state.Node) error {
 	if err != nil {
 		return err
 	}
-	// A crash leaves pods in the old kubelet's cgroups, which delay the new kubelet, and
-	// address reservations of dead pods.
+	// A crash leaves pods in the old kubelet's cgroups, which would delay the new
+	// kubelet. A crash also leaves the address reservations of dead pods.
 	if err := groups.Drop(ctx, l.NodeCgroup(n.Name)); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func AwaitReady(ctx context.Context, l *state.Lab) error {
 	var nodes []string
 	for _, name := range l.Nodes() {
 		nodes = append(nodes, "node/"+name)
-		// kubectl does not wait for the creation of several objects.
+		// One kubectl command cannot wait for the creation of several objects.
 		if err := kubectl.Run(ctx, l, nil, "wait", "--for=create", limit, "node/"+name); err != nil {
 			return err
 		}

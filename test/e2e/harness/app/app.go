@@ -95,7 +95,8 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	container := corev1.Container{
 		Name: "app", Image: cluster.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(args, a.Args...),
-		// A pod without requests starves on a busy machine, and its stamps become late.
+		// A pod without resource requests starves on a busy machine, and its stamps
+		// become late.
 		Resources: corev1.ResourceRequirements{Requests: Quantities("20m", "16Mi")},
 		Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
 		Env: []corev1.EnvVar{field("POD_NAME", "metadata.name"), field("POD_UID", "metadata.uid"),
@@ -218,7 +219,8 @@ func Create(s *space.Space, a App) *appsv1.Deployment {
 	var d *appsv1.Deployment
 	var err error
 	// A cut node may have cut the API server's connection to the webhook. The API server
-	// notices that after half a minute. Remarks show each call without an answer.
+	// notices that after half a minute. So Create tries again, and remarks show each
+	// failed call.
 	tries, said := 0, ""
 	s.Within(space.StartTimeout, func() bool {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})

@@ -28,8 +28,8 @@ func Vacant(s *space.Space, name string) bool {
 }
 
 // HandsOver deletes the holder of an application with a lasting lease, and requires a
-// handover by a release. The kubelet may learn of the deletion late, so the vacancy of
-// the slot counts.
+// handover by a release. The kubelet may learn of the deletion late, so HandsOver bounds
+// only the vacancy of the slot.
 func HandsOver(s *space.Space, a App) {
 	s.Helper()
 	require.Equal(s, lease.Lasting.String(), a.Annotations[api.LeaseDurationAnnotation])
@@ -86,7 +86,8 @@ func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
 
 // Yields asks the holder to hand over, and returns the next holder and the number of
 // requests. A pod that yields competes again after a second. On a machine that stalls,
-// that pod may take its slot again before a standby has seen the release.
+// that pod may take its slot again before a standby has seen the release. Then Yields
+// asks again.
 func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
 	s.Helper()
 	slot := lease.OfDeployment(a.Name)

@@ -24,15 +24,15 @@ import (
 )
 
 const (
-	// Role is the argument that makes the tests' program a client. The client runs
-	// on a node, because the addresses of Services mean something there alone.
+	// Role is the argument that makes the tests' program a client. The client runs on a
+	// node, because a Service's address works only there.
 	Role = "client-of-a-service"
 	// Anew and Kept are the kinds of clients. The first opens a connection for each request.
 	// The second has one connection. An address without a port means port 80.
 	Anew, Kept = "anew", "kept"
 	// every is the time between two requests of the client.
 	every = 10 * time.Millisecond
-	// patience bounds one request. Some seconds are the cost of a busy machine.
+	// patience bounds one request. On a busy machine a request may take some seconds.
 	patience = 20 * time.Second
 )
 
@@ -56,8 +56,8 @@ func (s Summary) Refused() (count int) {
 }
 
 // Run sends requests to the address until its input ends, and prints the summary. Each
-// request has a connection of its own, unless one connection is kept for all. Run tells
-// of the first answer by an empty line.
+// request has a connection of its own, unless one connection is kept for all. At the
+// first answer Run prints an empty line.
 func Run(kind, address string, in io.Reader, out io.Writer) error {
 	ended := make(chan struct{})
 	go func() {
@@ -90,7 +90,7 @@ func Run(kind, address string, in io.Reader, out io.Writer) error {
 	}
 }
 
-// run has the results until now.
+// run has the results so far.
 type run struct {
 	address  string
 	out      io.Writer
@@ -172,7 +172,7 @@ type Client struct {
 	out bytes.Buffer
 }
 
-// Write takes the client's output.
+// Write keeps the client's output.
 func (c *Client) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

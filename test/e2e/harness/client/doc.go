@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client sends requests to a Service without a pause, and reports each that has
-// no answer. A client is the tests' own program on a node.
+// Package client sends a steady stream of requests to a Service, and reports each request
+// without an answer. A client is the tests' own program on a node.
 package client

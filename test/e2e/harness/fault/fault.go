@@ -58,9 +58,10 @@ func AwaitAPI(t *testing.T) {
 	}
 }
 
-// NodeTimeout bounds the return of a node or of the API server. A kubelet asks a lost
-// API server less and less often, up to once a minute. Its next report comes 10 s later,
-// and 5 s later the node loses its taints. The rest is for a machine that is busy.
+// NodeTimeout bounds the return of a node or of the API server. While the API server is
+// lost, a kubelet tries again ever more rarely, but at least once a minute. The kubelet's
+// next report comes 10 s later, and after 5 s more the node loses its taints. The
+// remaining time is for a busy machine.
 const NodeTimeout = 2 * time.Minute
 
 // Node injects a fault into a node, and repairs the node when undone is called, or when
@@ -80,7 +81,7 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 	return undone
 }
 
-// startsWithin bounds the life of a component that fails at its start.
+// startsWithin is longer than the life of a component that fails at its start.
 const startsWithin = 2 * time.Second
 
 // revive starts the dead components of a node, as an init system would, and tells

@@ -18,7 +18,7 @@ import (
 // Fault harms the pod that holds a slot.
 type Fault struct {
 	Name string
-	// Vacancy is the longest time in which no pod runs the application afterwards.
+	// Vacancy bounds the time after the fault in which no pod runs the application.
 	Vacancy time.Duration
 	Strike  func(*space.Space, *corev1.Pod)
 	// Survivable reports that the application may survive the fault.

@@ -31,7 +31,7 @@ type Holder struct {
 	Before *record.Process
 	Victim *corev1.Pod
 	// Seen is the instant of the last renewal that was read before the fault, and At the
-	// instant after the fault. The holder's very last renewal is between them.
+	// instant after the fault. The holder's last renewal is between these two instants.
 	Seen, At time.Duration
 }
 

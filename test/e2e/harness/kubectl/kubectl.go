@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Timeout is longer than the wait for any rollout. A stream to a container may hang.
-// Then one test fails, instead of the whole run an hour later.
+// Timeout is longer than the wait for any rollout. If a stream to a container hangs, one
+// test fails at the timeout, instead of the whole run an hour later.
 const Timeout = 3 * time.Minute
 
 // Run runs kubectl in the test's namespace, and returns both streams, as a user sees

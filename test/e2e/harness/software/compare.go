@@ -50,9 +50,9 @@ type Specimen struct {
 	Lives []life
 }
 
-// pairs is the number of pairs of pods that may differ. Two ungated runs of a real
-// application may differ, too: gunicorn's handler of SIGCHLD cannot log in the middle
-// of another line.
+// pairs is the number of pairs of pods that compare tries until the logs of one pair are
+// equal. Two ungated runs of a real application may differ, too: gunicorn's handler of
+// SIGCHLD cannot log in the middle of another line.
 const pairs = 3
 
 // compare treats the two pods of a pair, gated and ungated, in the same way. All ends
@@ -112,7 +112,8 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 	}
 	if !w.Deaf {
 		done = append(done, "kubectl exec kill 1")
-		// The shell may die with the container. The next wait shows that the container ends.
+		// The shell may die with the container, so its error does not count. The next
+		// wait shows that the container ends.
 		both(func(p *Specimen) {
 			if out, err := kubectl.Run(p.Space, "", "exec", p.Name, "-c", "app", "--", "sh", "-c", "kill 1"); err != nil {
 				p.Logf("kubectl exec kill 1 in %s: %v: %s", p.Name, err, out)
@@ -175,7 +176,7 @@ func (p *Specimen) follow() {
 		FieldSelector: "metadata.name=" + p.Name, ResourceVersion: "0",
 	})
 	if err != nil {
-		return // the test has ended, or misses the status
+		return // the test has ended, or fails without the status
 	}
 	defer w.Stop()
 	for event := range w.ResultChan() {
@@ -201,9 +202,9 @@ func (p *Specimen) Start() {
 	p.awaitLogged(1, p.w.Started, p.w.Boots)
 }
 
-// notTheLog matches the end of an answer with a good status, but without a log. The
-// kubelet got no answer from its runtime, or no inotify instance from the machine that
-// all nodes share.
+// notTheLog matches the end of an answer with a good status, but without a log. In that
+// case the kubelet got no answer from its container runtime, or no inotify instance from
+// the machine that all nodes share.
 var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
 
 // readLog reads the log of the present run, or of the previous one.
@@ -245,7 +246,7 @@ func (p *Specimen) FollowLog() {
 	}()
 }
 
-// awaitLogged waits until the present run has logged a text often enough.
+// awaitLogged waits until the log of the present run has a text at least runs*each times.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {

@@ -37,7 +37,8 @@ type Trial struct {
 
 // ends returns the faults of the trial, which are more than ten.
 func (t *Trial) ends() []fault.Fault {
-	// A server that is asked to stop may wait for its clients, as PostgreSQL does.
+	// A server that is asked to stop may wait for its clients, as PostgreSQL does, so
+	// hangUp ends the journal's client.
 	polite := func(strike func(*space.Space, *corev1.Pod)) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) {
 			strike(s, pod)
@@ -47,7 +48,8 @@ func (t *Trial) ends() []fault.Fault {
 	main := func(signal unix.Signal) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) { process.SignalMain(s, pod, signal) }
 	}
-	// The fault "child killed" finds a child by the name of the test application's program.
+	// The fault "child killed" works only with the test application, because it finds the
+	// child by its program's name.
 	others := slices.DeleteFunc(fault.OfPods(), func(f fault.Fault) bool { return f.Name == "child killed" })
 	add := func(name string, vacancy time.Duration, strike func(*space.Space, *corev1.Pod)) {
 		others = append(others, fault.Fault{Name: name, Vacancy: vacancy, Strike: strike})
@@ -59,7 +61,8 @@ func (t *Trial) ends() []fault.Fault {
 	}))
 	add("slot stolen", lease.Handover, t.lose)
 	add("yield", lease.Handover, func(s *space.Space, pod *corev1.Pod) { process.MustSignal(s, pod, process.Agent, unix.SIGUSR1) })
-	// The agent's token ends with the pod object, so no agent can release.
+	// The agent's service account token ends with the pod object, so the agent cannot
+	// release the slot.
 	add("deleted by force", lease.Takeover, func(s *space.Space, pod *corev1.Pod) {
 		now := int64(0)
 		err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
@@ -140,7 +143,7 @@ func (t *Trial) endure(b fault.Fault) {
 	if before != nil {
 		t.Logf("%-24s nobody for %v", b.Name, t.vacancyAfter(before).Round(time.Millisecond))
 	}
-	// A killed container waits in a growing back-off; a fresh pod has none.
+	// A killed container waits in a growing back-off, so the test replaces the pod.
 	if _, holder := t.Living(); holder != nil && holder.UID != victim.UID {
 		err := t.Client.CoreV1().Pods(t.Namespace).Delete(t.Context(), victim.Name, metav1.DeleteOptions{})
 		require.NoError(t, space.IgnoreNotFound(err))

@@ -64,7 +64,7 @@ type Software struct {
 }
 
 // ServeTimeout bounds a start until the application serves. A JVM takes five seconds, and
-// several times that beside four other tests on a small machine.
+// several times as long beside four other tests on a small machine.
 const ServeTimeout = 90 * time.Second
 
 // Test protects two promises for a real application. One pod at a time runs it, and the
@@ -131,7 +131,8 @@ func (w Software) Template(t *testing.T, volume corev1.VolumeSource) func(*corev
 	}
 }
 
-// claimVolume makes a volume on the disk of one node, and the claim that pods name.
+// claimVolume makes a volume on the disk of one node, and the PersistentVolumeClaim that
+// pods name.
 func claimVolume(s *space.Space, w Software) corev1.VolumeSource {
 	s.Helper()
 	dir := filepath.Join(s.Dir, "data")

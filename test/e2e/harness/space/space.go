@@ -85,12 +85,12 @@ type Space struct {
 // opened reports whether a test has had a space.
 var opened atomic.Bool
 
-// Opened reports whether a test of this process has had a space. Every end-to-end test has
-// one, so without any no test has run.
+// Opened reports whether a test of this process has had a space. Every end-to-end test
+// has a space. If Opened returns false, no test has run.
 func Opened() bool { return opened.Load() }
 
-// New makes a namespace that has opted in, after the edits of change. The cleanup of
-// the space fails the test if two applications of the namespace ran at once.
+// New makes a namespace that has opted in, with the edits of change. The cleanup of the
+// space fails the test if two applications of the namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -127,7 +127,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 		require.NoError(t, os.Chmod(s.Dir, 0o777), "whatever the umask, pods of every user record here")
 	}
 	watch(s, ctx)
-	// Without the account no pod is admitted.
+	// Without the service account no pod is admitted.
 	s.Await(StartTimeout, "the namespace's service account", func() bool {
 		_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
