@@ -224,7 +224,7 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 		switch {
 		case o.Identity == f.Successor:
 			continue
-		case f.Successor == "" && successor == "" && o.Takes && !(f.Cause == Deletion && f.Replaced):
+		case f.Successor == "" && successor == "" && o.Takes && (f.Cause != Deletion || !f.Replaced):
 			successor = o.Identity
 		default:
 			stay++
