@@ -89,6 +89,9 @@ func (c *changing) controlled() controller {
 	case 3:
 		d := &deployment{workload: l, unavailable: 1, recreate: chance(c.rng, .5)}
 		c.protects, c.most = n > 1 && !d.recreate, 1
+		if d.recreate {
+			c.most = 2 // a standby may start for the instant until it learns of its deletion
+		}
 		c.note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
 		return d
 	}
@@ -96,21 +99,6 @@ func (c *changing) controlled() controller {
 	c.protects, c.most = true, 1
 	c.note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.surge, d.unavailable, n)
 	return d
-}
-
-// run plays the whole story of one seed.
-func (c *changing) run() {
-	if !c.begins() {
-		return
-	}
-	for range 3 {
-		change := pick(c.rng, []func() bool{
-			c.improves, c.breaks, c.breaks, c.breaks, c.hurries, c.resizes, c.vanishes, c.pauses, c.suffers, c.suffers,
-		})
-		if !change() {
-			return
-		}
-	}
 }
 
 // begins starts the workload. In some seeds its first version hangs, and the next one is to
@@ -274,16 +262,17 @@ func (c *changing) evicts() {
 	}
 }
 
-// meddles does something in the middle of a stall.
+// meddles does something in the middle of a stall. A Deployment deletes old pods that are
+// not Ready, if another template follows. A single old pod may just stop or start.
 func (c *changing) meddles() {
-	switch c.rng.IntN(6) {
-	case 0, 1:
+	switch n := c.rng.IntN(6); {
+	case n < 2:
 		c.evicts()
-	case 2:
+	case n == 2:
 		c.cuts()
-	case 3:
+	case n == 3 && len(c.judge.olds()) > 1:
 		c.apply(brokenVersion(c.rng))
-	case 4:
+	case n == 4:
 		c.again(c.newest)
 	}
 }
