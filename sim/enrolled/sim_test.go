@@ -16,6 +16,8 @@ import (
 
 func TestSimulation(t *testing.T) { play.Seeds(t, realEnroll) }
 
+func TestRollouts(t *testing.T) { play.Rollouts(t, realEnroll) }
+
 func TestPlanted(t *testing.T) { play.Planted(t) }
 
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.

@@ -21,10 +21,12 @@ type changing struct {
 	trouble *trouble
 	hands   *person
 	judge   *judge
-	// protects reports that a rollout of a broken version leaves old pods. strict reports that
-	// the controller replaces each old pod that is not Ready. ordered reports that the
-	// controller waits for each pod, also for one of a broken version.
-	protects, strict, ordered bool
+	// protects reports that a rollout of a broken version leaves old pods.
+	protects bool
+	// strict reports that the controller replaces each old pod that is not Ready.
+	strict bool
+	// ordered reports that the controller waits for each pod, also for a broken one.
+	ordered bool
 	// most is the number of stops of the old version that a good rollout costs.
 	most int
 	// fixed reports that the workload is a DaemonSet, which has no replicas to choose.
