@@ -16,6 +16,8 @@ import (
 
 func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll) }
 
+func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, realEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.

@@ -21,9 +21,12 @@ type changing struct {
 	trouble *trouble
 	hands   *person
 	judge   *judge
-	// protects reports that a rollout of a broken version leaves old pods. A strict controller
-	// replaces each old pod that is not Ready. An ordered controller waits for each pod.
-	protects, strict, ordered bool
+	// protects reports that a rollout of a broken version leaves old pods.
+	protects bool
+	// strict reports that the controller replaces each old pod that is not Ready.
+	strict bool
+	// ordered reports that the controller waits for each pod, also for a broken one.
+	ordered bool
 	// most is the number of stops of the old version that a good rollout costs.
 	most int
 	// fixed reports that the workload is a DaemonSet, which has no replicas to choose.
@@ -88,6 +91,9 @@ func (c *changing) controlled() controller {
 	case 3:
 		d := &deployment{workload: l, unavailable: 1, recreate: chance(c.rng, .5)}
 		c.protects, c.most = n > 1 && !d.recreate, 1
+		if d.recreate {
+			c.most = 2 // a standby may start for the instant until it learns of its deletion
+		}
 		c.note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
 		return d
 	}
@@ -95,21 +101,6 @@ func (c *changing) controlled() controller {
 	c.protects, c.most = true, 1
 	c.note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.surge, d.unavailable, n)
 	return d
-}
-
-// run plays the whole story of one seed.
-func (c *changing) run() {
-	if !c.begins() {
-		return
-	}
-	for range 3 {
-		change := pick(c.rng, []func() bool{
-			c.improves, c.breaks, c.breaks, c.breaks, c.hurries, c.resizes, c.vanishes, c.pauses, c.suffers, c.suffers,
-		})
-		if !change() {
-			return
-		}
-	}
 }
 
 // begins starts the workload. In some seeds its first version hangs, and the next one is to
@@ -273,16 +264,17 @@ func (c *changing) evicts() {
 	}
 }
 
-// meddles does something in the middle of a stall.
+// meddles does something in the middle of a stall. A Deployment deletes old pods that are
+// not Ready, if another template follows. A single old pod may just stop or start.
 func (c *changing) meddles() {
-	switch c.rng.IntN(6) {
-	case 0, 1:
+	switch n := c.rng.IntN(6); {
+	case n < 2:
 		c.evicts()
-	case 2:
+	case n == 2:
 		c.cuts()
-	case 3:
+	case n == 3 && len(c.judge.olds()) > 1:
 		c.apply(brokenVersion(c.rng))
-	case 4:
+	case n == 4:
 		c.again(c.newest)
 	}
 }

@@ -37,21 +37,16 @@ func (l *checks) expired(c *child, slot string) bool {
 	return ok && l.now() > r.free()
 }
 
-// mostUnready bounds the time in which a pod stores that it is not Ready, once it can
-// reach the API server again.
-func (s *shown) mostUnready() time.Duration {
-	return sum([]part{
-		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
-		{"the agent pauses between two attempts", slow(slowest)},
-		{"an agent begins anew", 5 * time.Second},
-	})
-}
+// mostDeleted bounds the time from the deletion of a pod until no child of it begins any
+// more. The kubelet stops the shims within mostUntold.
+const mostDeleted = mostUntold + quick
 
-// unstorable reports whether the pod cannot store its status, or could not until a
-// moment ago. Such a pod may stay Ready after its slot has expired.
-func (s *shown) unstorable() bool {
-	p := s.pod
-	w, a := p.w, p.agent()
-	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
-		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
+// checkDeleted demands in fair times that no child begins in a pod that was deleted a while
+// ago. All pods of a workload that is scaled to zero are deleted together.
+func (l *checks) checkDeleted(c *child) {
+	p := c.pod()
+	fairly := p.w.calm && p.shown.deletedAt > p.w.healed && c.shim != nil
+	if age := l.now() - p.shown.deletedAt; fairly && p.shown.deleted && age > mostDeleted {
+		l.violate(deletedBegins, "%s begins %v after the deletion of %s", c.name, age, p.name)
+	}
 }

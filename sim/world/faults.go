@@ -171,7 +171,7 @@ func (p *pod) forget() {
 
 // healthy reports whether the pod is able to compete for its slots.
 func (p *pod) healthy() bool {
-	return p.object && !p.shown.deleted && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
+	return p.object && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
 }
 
 // recover ends the faults of the pod's processes. Then the kubelet starts the processes

@@ -9,8 +9,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
+// persons change the workload of the story.
+type persons struct{ *changing }
+
+// run plays the whole story of one seed.
+func (c persons) run() {
+	if !c.begins() {
+		return
+	}
+	for range 3 {
+		change := pick(c.rng, []func() bool{
+			c.improves, c.breaks, c.breaks, c.breaks, c.hurries, c.resizes, c.vanishes, c.pauses, c.suffers, c.suffers,
+		})
+		if !change() {
+			return
+		}
+	}
+}
+
 // hurries applies several versions in quick succession.
-func (c *changing) hurries() bool {
+func (c persons) hurries() bool {
 	for range 1 + c.rng.IntN(4) {
 		c.do(c.anyVersion)
 		if !c.pass(between(c.rng, time.Millisecond, 40*time.Second)) {
@@ -25,7 +43,7 @@ func (c *changing) hurries() bool {
 }
 
 // anyVersion applies a version of any behaviour, or one that was applied before.
-func (c *changing) anyVersion() {
+func (c persons) anyVersion() {
 	switch c.rng.IntN(6) {
 	case 0, 1:
 		c.apply(goodVersion(c.rng))
@@ -39,7 +57,7 @@ func (c *changing) anyVersion() {
 }
 
 // resizes scales the workload down, often to zero, and up again.
-func (c *changing) resizes() bool {
+func (c persons) resizes() bool {
 	if c.fixed {
 		return c.improves()
 	}
@@ -57,7 +75,7 @@ func (c *changing) resizes() bool {
 }
 
 // vanishes deletes the workload, and makes it anew.
-func (c *changing) vanishes() bool {
+func (c persons) vanishes() bool {
 	c.do(c.remove)
 	if chance(c.rng, .5) && !c.pass(between(c.rng, time.Millisecond, 30*time.Second)) {
 		return false
@@ -68,7 +86,7 @@ func (c *changing) vanishes() bool {
 
 // pauses pauses the slot in the middle of a rollout. The holder goes on, and yields to
 // nobody.
-func (c *changing) pauses() bool {
+func (c persons) pauses() bool {
 	before := 0
 	c.do(func() {
 		c.hands.annotate(rolled, func(a map[string]string) { a[api.PausedAnnotation] = string(api.PauseHold) })
@@ -90,7 +108,7 @@ func (c *changing) pauses() bool {
 }
 
 // suffers changes the workload in the middle of trouble.
-func (c *changing) suffers() bool {
+func (c persons) suffers() bool {
 	replicas := c.workload.replicas
 	c.do(func() { c.calm = false; c.note("script", "changes and trouble") })
 	for end := c.now() + between(c.rng, time.Minute, 4*time.Minute); c.now() < end; {

@@ -45,7 +45,7 @@ func (w *World) PlayRollouts() {
 		if w.seed%3 == 0 {
 			story = newRolling(w)
 		} else {
-			story = newChanging(w)
+			story = persons{newChanging(w)}
 		}
 	})
 	story.run()
