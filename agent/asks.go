@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// absent is the pause before the agent looks again for a next Lease that does not exist.
-// An enroll of an earlier version makes none.
-const absent = time.Minute
+// refused is the pause before the agent again watches a next Lease that its Role does not
+// name. An enroll of an earlier version grants no such right.
+const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. A watch may have lost its
 // server without an error, and nobody else tells the holder of an ask.
@@ -38,8 +38,8 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 				misses = 0
 			}
 			pause := claim.Backoff(misses)
-			if errors.Is(err, kube.ErrNotFound) || errors.Is(err, kube.ErrForbidden) {
-				pause = absent
+			if errors.Is(err, kube.ErrForbidden) {
+				pause = refused
 			}
 			sleep(ctx, pause)
 		}
@@ -47,23 +47,15 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	return end
 }
 
-// followAsks reads the next Lease, and watches it until the watch ends.
+// followAsks watches the next Lease from its present state until the watch ends. A read
+// would return a version that the server may have forgotten, since a next Lease is seldom
+// written. The server would end a watch from there at once.
 func (q *requests) followAsks(ctx context.Context, name string) error {
-	bounded, cancel := context.WithTimeout(ctx, q.timeout)
-	defer cancel()
-	l, err := q.unit.config.API.GetLease(bounded, name)
-	if err != nil {
-		return err
-	}
-	see := func(l *kube.Lease) {
-		q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, l) })
-	}
-	see(l)
 	ctx, end := context.WithTimeout(ctx, watched)
 	defer end()
-	return q.unit.config.API.WatchLease(ctx, name, l.ResourceVersion, func(e kube.WatchEvent) {
+	return q.unit.config.API.WatchLease(ctx, name, "", func(e kube.WatchEvent) {
 		if e.Lease != nil && e.Type != kube.Deleted {
-			see(e.Lease)
+			q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, e.Lease) })
 		}
 	})
 }

@@ -96,6 +96,20 @@ func TestHolderBoundsTheRequestsForItsNextLease(t *testing.T) {
 	})
 }
 
+func TestQuietHolderSendsNothingForItsNextLease(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		var c *nextCounter
+		a := w.start("a", of(oldRevision), func(cf *Config) { c = &nextCounter{link: cf.API.(*link)}; cf.API = c })
+		a.link.set(func(l *link) { l.forgetful = true }) // the server has dropped the Lease's version
+		a.connect("s1")
+		w.pass(time.Second)
+		before := int(c.n.Load())
+		w.pass(time.Minute)
+		assert.Zero(t, int(c.n.Load())-before)
+	})
+}
+
 func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
 	p := turn.Pod{Identity: "a_u", Revision: oldRevision}
 	r := turn.Rollout{Hold: "h", Yields: turn.Now, Proven: oldRevision, Start: 90 * time.Second, Turns: []turn.Turns{{Revision: newRevision, Count: 1}}}
