@@ -3,11 +3,7 @@
 
 package world
 
-import (
-	"time"
-
-	"github.com/metaparticle-io/metaparticle/api"
-)
+import "github.com/metaparticle-io/metaparticle/api"
 
 // lingering bounds the time for which a child runs on after its machine woke past the
 // deadline. In this time the wall clock is set right, the shim notices that, and
