@@ -14,8 +14,8 @@ import (
 )
 
 // grant sends a first grant to each waiting shim of the pod, and extends the other
-// grants as far as the renewals allow. grant also drains each shim whose container has
-// a fresher shim. The result is the instant at which to try again.
+// grants as far as the renewals allow. A shim whose container has a fresher shim is
+// drained. The result is the instant at which to try again.
 func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never

@@ -28,8 +28,8 @@ type hold struct {
 	id    string
 	slots []string
 	since time.Duration
-	// serving is the instant since which the children of the hold run and pass their
-	// probes. served reports that they did so under an earlier agent process.
+	// Since the instant serving, the children of the hold run and pass their probes. After
+	// served, they did so under an earlier agent process.
 	serving time.Time
 	served  bool
 	// resumed reports that an earlier agent process began the hold.

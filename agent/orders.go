@@ -27,9 +27,8 @@ type sent struct {
 	until, delay time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
-	// Each field is the hold of the last order of one kind: drained of an order to
-	// drain, killed of an order to kill the child at once, ended of an order to end the
-	// container.
+	// Each field is the hold of the last order of one kind: to drain, to kill the child
+	// at once, or to end the container.
 	drained, killed, ended string
 	// leaps is the claim's count of leaps after the shim's last leap. This count
 	// outlasts the connection.

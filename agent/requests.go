@@ -104,8 +104,8 @@ func (q *requests) send(ctx context.Context, a claim.Action, request func(contex
 	})
 }
 
-// answered hands the answer of a read, or of a write, to the claim, and reports the
-// outcome in the log, in the metrics and in an Event.
+// answered hands the answer of a read, or of a write, to the claim. The log, the metrics
+// and an Event report the outcome.
 func (q *requests) answered(now time.Duration, a claim.Action, l *kube.Lease, err error) {
 	switch a.Kind {
 	case claim.Renew:

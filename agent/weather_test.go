@@ -156,8 +156,8 @@ func TestHolderKeepsItsSlotDespiteForeignWrites(t *testing.T) {
 	}
 }
 
-// After each leap the agent soon grants again, even if several faults come together:
-// two containers, two slots, lost replies, a leap in the middle of an acquisition.
+// After each leap the agent soon grants again, even if several faults come together. The
+// pod has two containers and two slots, and loses replies.
 func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 	for seed := range uint64(200) {
 		simulate(t, func(w *world) {

@@ -11,8 +11,8 @@ import (
 // Bounds of a lease duration.
 const (
 	DefaultLeaseDuration = 30 * time.Second
-	// MinLeaseDuration is the shortest duration whose budget survives an outage of the
-	// API server for two seconds, and still leaves the child two seconds to stop.
+	// MinLeaseDuration is the shortest duration whose budget survives an outage of two
+	// seconds, and still leaves the child two seconds to stop.
 	MinLeaseDuration = 10 * time.Second
 	// MaxLeaseDuration bounds how long a vanished holder can block the others.
 	MaxLeaseDuration = time.Hour

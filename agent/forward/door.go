@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// door is one port of a target that refuses connections. One of the waiting connections
-// dials the port for all of them.
+// door is one port of a target that refuses connections. A single waiting connection
+// dials the port for all others.
 type door struct {
 	mu      sync.Mutex
 	scouted bool

@@ -14,9 +14,9 @@
 // sends a PUT without uid and resourceVersion, because the API server would then
 // create a missing object, or compare nothing. The answer to a write counts only if
 // this request stored the object ([ErrUnchanged] otherwise). Fields of a Lease that
-// this package does not know are written back unchanged. The package never repeats
-// a request, except once after a 401 if the service account token has been rotated:
-// a request answered with 401 changed nothing. There is no client-side rate limit,
+// this package does not know are written back unchanged. The package repeats
+// a request only once, after a 401, if the service account token has been rotated. A
+// request answered with 401 changed nothing. There is no client-side rate limit,
 // and no request waits for another one.
 //
 // # Clocks

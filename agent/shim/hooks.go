@@ -50,8 +50,8 @@ type stopState struct {
 	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
 	// asked is the last stop signal for the child, which came at askedAt; zero means
-	// none. began is the instant of the first stop signal, from which the time of preStop
-	// counts. drained reports that only drains have asked the child to stop.
+	// none. From the instant began of the first stop signal, the time of preStop counts.
+	// drained reports that only drains have asked the child to stop.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool

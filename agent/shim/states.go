@@ -216,8 +216,8 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain asks the child to stop, unless the kubelet has just done so, because many
-// programs take a second signal for an order to drop everything. Grants still move the
+// drain asks the child to stop, unless the kubelet has just done so. Many programs take
+// a second signal for an order to drop everything. Grants still move the
 // deadline, but nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()

@@ -189,8 +189,8 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 }
 
 // verify reports an error if an owner is not the object that its reference means. An object
-// that the cache lacks is new or gone, so verify asks the API server. verify accepts the
-// kinds of other APIs, of which the webhook knows nothing.
+// that the cache lacks is new or gone, so verify asks the API server. The
+// webhook knows nothing of other APIs, and accepts their kinds.
 func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) error {
 	version, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {
@@ -216,8 +216,8 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes whose slots the owner's pods would share,
-// because the names of these slots have neither a group nor upper case. The second result
+// builtin returns the kind of Kubernetes whose slots the owner's pods would share. The
+// names of these slots have neither a group nor upper case. The second result
 // reports whether the owner is of that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {

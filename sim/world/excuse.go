@@ -32,17 +32,3 @@ func (l *checks) expired(c *child, slot string) bool {
 	r, ok := l.renewals[key(slot, c.pod().identity(), c.hold)]
 	return ok && l.now() > r.free()
 }
-
-// mostDeleted bounds the time from the deletion of a pod until no child of it begins any
-// more. The kubelet stops the shims within mostUntold.
-const mostDeleted = mostUntold + quick
-
-// checkDeleted demands in fair times that no child begins in a pod that was deleted a while
-// ago. All pods of a workload that is scaled to zero are deleted together.
-func (l *checks) checkDeleted(c *child) {
-	p := c.pod()
-	fairly := p.w.calm && p.shown.deletedAt > p.w.healed && c.shim != nil
-	if age := l.now() - p.shown.deletedAt; fairly && p.shown.deleted && age > mostDeleted {
-		l.violate(deletedBegins, "%s begins %v after the deletion of %s", c.name, age, p.name)
-	}
-}

@@ -98,15 +98,6 @@ func (n *node) goOn() {
 	}
 }
 
-// whenAwake runs f now, or as soon as the node goes on.
-func (n *node) whenAwake(f func()) {
-	if n.frozen {
-		n.deferred = append(n.deferred, f)
-		return
-	}
-	f()
-}
-
 // excuseChildren excuses the children of a paused machine. The children may have
 // outlived their slots, but none of them ran.
 func (n *node) excuseChildren() {

@@ -53,3 +53,12 @@ func (n *node) bootUp() {
 	n.up = true
 	n.start(between(n.rng, time.Minute, 100*time.Hour))
 }
+
+// whenAwake runs f now, or as soon as the node goes on.
+func (n *node) whenAwake(f func()) {
+	if n.frozen {
+		n.deferred = append(n.deferred, f)
+		return
+	}
+	f()
+}

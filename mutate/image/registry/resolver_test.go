@@ -114,7 +114,7 @@ func TestRegistryWithoutHeadIsReadByGet(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestLastAnswerIsUsedWhileTheRegistryIsAway(t *testing.T) {
+func TestResolverUsesItsLastAnswerWithoutTheRegistry(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	digest := f.push(t, "app:1", redis)
