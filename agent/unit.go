@@ -193,19 +193,6 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// emptiedAt returns the instant from which no pod is expected to take the slots;
-// [claim.Never] while a pod holds one of them, or may do so.
-func (u *unit) emptiedAt() time.Duration {
-	at := time.Duration(0)
-	for _, v := range u.claim.Views() {
-		if !v.Known || v.Record.Holder != "" || v.FreeAt == claim.Never {
-			return claim.Never
-		}
-		at = max(at, v.FreeAt+emptied)
-	}
-	return at
-}
-
 // linger is the end of a deleted standby. Nodes send connections to a deleted pod until all
 // of them know of its deletion.
 type linger struct {
