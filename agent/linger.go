@@ -39,7 +39,7 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 			l.follow(ctx, left)
 		}
 	}
-	until := min(u.linger.until, max(u.linger.accepts, u.emptiedAt()))
+	until := min(u.linger.until, max(u.linger.accepts, emptiedAt(u.claim.Views())))
 	switch {
 	case !u.linger.on:
 		return claim.Never
@@ -49,6 +49,19 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 	u.readiness.Close()
 	u.linger.on = false
 	return claim.Never
+}
+
+// emptiedAt returns the instant from which no pod is expected to take the slots. The
+// result is [claim.Never] while a pod may hold one of them.
+func emptiedAt(views []claim.View) time.Duration {
+	at := time.Duration(0)
+	for _, v := range views {
+		if !v.Known || v.Record.Holder != "" || v.FreeAt == claim.Never {
+			return claim.Never
+		}
+		at = max(at, v.FreeAt+emptied)
+	}
+	return at
 }
 
 // follow learns for how long the linger may last, and when no connection is left.
