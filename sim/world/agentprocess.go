@@ -88,6 +88,8 @@ func (a *agentProcess) begin() {
 	}
 	if p.revision.Valid() {
 		config.Revision, config.Readiness = p.revision, api.ReadinessForward
+	}
+	if p.endpointDelay > 0 {
 		config.Ports, config.EndpointDelay = []int{80}, p.endpointDelay
 	}
 	if p.behaviour.probed {

@@ -48,6 +48,12 @@ func newChanging(w *World) *changing {
 	}
 	t := anyTemplate(w, durations, "web", 3, []string{rolled})
 	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
+	shared := chance(w.rng, .2)
+	// A standby with ports is not Ready while a pod of another workload holds. Then no
+	// rollout ends.
+	if !shared && chance(w.rng, .8) {
+		t.endpointDelay = between(w.rng, 100*time.Millisecond, 3*time.Second)
+	}
 	all.add(t, 0)
 	c := &changing{
 		recovery: &recovery{workloads: all}, workload: newWorkload(w, t, pick(w.rng, []int{1, 1, 2, 3, 3, 5})),
@@ -59,7 +65,7 @@ func newChanging(w *World) *changing {
 	c.judge = newJudge(c.workload, rolled)
 	c.steer(c.controlled())
 	c.judge.sit()
-	if c.shared = chance(w.rng, .2); c.shared {
+	if c.shared = shared; c.shared {
 		t.workload = "job"
 		all.add(t, 0)
 		c.protects = false // today's rule counts while a pod of the other workload holds

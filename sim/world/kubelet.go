@@ -40,7 +40,8 @@ type template struct {
 	// revision is zero where revisions have no order.
 	revision  api.Revision
 	behaviour behaviour
-	// endpointDelay is the time that a holder takes to leave its Services.
+	// endpointDelay is the time that a holder takes to leave its Services; zero for a pod
+	// without ports.
 	endpointDelay time.Duration
 }
 
