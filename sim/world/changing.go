@@ -231,8 +231,11 @@ func (c *changing) breaks() bool {
 		}
 		c.do(c.meddles)
 	}
+	c.do(func() { c.judge.on = false })
+	if chance(c.rng, .2) && !c.abandons() {
+		return false
+	}
 	c.do(func() {
-		c.judge.on = false
 		if chance(c.rng, .5) {
 			c.again(before)
 		} else {
@@ -241,6 +244,33 @@ func (c *changing) breaks() bool {
 		c.unblock()
 	})
 	return c.finishes("a broken version", 0)
+}
+
+// abandons deletes all old pods in the middle of a stall. Then the broken version takes the
+// slot, although its turns have failed.
+func (c *changing) abandons() bool {
+	from, bound := c.now(), time.Duration(0)
+	c.do(func() {
+		for _, r := range c.revisions {
+			if !r.behaviour.broken() {
+				r.replicas = 0
+			}
+		}
+		for _, p := range c.judge.olds() {
+			p.shown.delete()
+		}
+		bound = c.ending() + slow(turn.LastResort)
+	})
+	began := func(one *child) bool { return one.began > from && one.pod().behaviour.broken() }
+	taken := func() bool {
+		ended := func(e ending) bool { return began(e.child) }
+		return slices.ContainsFunc(c.checks.alive, began) || slices.ContainsFunc(c.checks.ends, ended)
+	}
+	if c.newest.behaviour.imageless || c.until(bound, taken) {
+		return true
+	}
+	c.do(func() { c.violate(nobody, "%v after the last old pod is gone nobody holds %s", bound, rolled) })
+	return false
 }
 
 // replacesStarting reports whether the controller deletes old pods in a handover, because
