@@ -48,12 +48,6 @@ func newChanging(w *World) *changing {
 	}
 	t := anyTemplate(w, durations, "web", 3, []string{rolled})
 	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
-	shared := chance(w.rng, .2)
-	// A standby with ports is not Ready while a pod of another workload holds. Then no
-	// rollout ends.
-	if !shared && chance(w.rng, .8) {
-		t.endpointDelay = between(w.rng, 100*time.Millisecond, 3*time.Second)
-	}
 	all.add(t, 0)
 	c := &changing{
 		recovery: &recovery{workloads: all}, workload: newWorkload(w, t, pick(w.rng, []int{1, 1, 2, 3, 3, 5})),
@@ -65,7 +59,7 @@ func newChanging(w *World) *changing {
 	c.judge = newJudge(c.workload, rolled)
 	c.steer(c.controlled())
 	c.judge.sit()
-	if c.shared = shared; c.shared {
+	if c.shared = chance(w.rng, .2); c.shared {
 		t.workload = "job"
 		all.add(t, 0)
 		c.protects = false // today's rule counts while a pod of the other workload holds
@@ -274,9 +268,10 @@ func (c *changing) abandons() bool {
 }
 
 // replacesStarting reports whether the controller deletes old pods in a handover, because
-// their application takes a while to stop or to start.
+// their application takes a while to stop or to start. A pod of two containers is not Ready
+// between the ends of its children.
 func (c *changing) replacesStarting() bool {
-	return c.strict && (c.newest.behaviour.probed || c.grace > c.longest)
+	return c.strict && (c.newest.behaviour.probed || c.grace > c.longest || len(c.workload.template.containers) > 1)
 }
 
 // unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. A
