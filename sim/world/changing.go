@@ -268,10 +268,11 @@ func (c *changing) abandons() bool {
 }
 
 // replacesStarting reports whether the controller deletes old pods in a handover, because
-// their application takes a while to stop or to start. A pod of two containers is not Ready
-// between the ends of its children.
+// their application takes a while to stop or to start. A pod is not Ready after a second of
+// its drain, and a pod of two containers is not Ready between the ends of its children.
 func (c *changing) replacesStarting() bool {
-	return c.strict && (c.newest.behaviour.probed || c.grace > c.longest || len(c.workload.template.containers) > 1)
+	t := c.workload.template
+	return c.strict && (c.newest.behaviour.probed || !t.obedient || len(t.containers) > 1)
 }
 
 // unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. A

@@ -30,7 +30,7 @@ const (
 	stalled = 100 * time.Second
 	// mostLost bounds the connections that each change of the holder may lose. The port of
 	// a pod changes hands between the application and the agent in milliseconds.
-	mostLost = 10
+	mostLost = 25
 )
 
 // args gives the application other arguments, which makes a new revision.
