@@ -193,6 +193,21 @@ func TestTurnBeginsOnceTheHolderHasLeft(t *testing.T) {
 	})
 }
 
+func TestControllerThatReplacesUnreadyPodsDelaysNoYield(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.Workload = "StatefulSet/biller" })
+		before := s.holder.readiness()
+		s.holder.agent.Yield()
+		w.within(50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+		w.pass(10 * time.Second)
+		assert.Equal(t, before, s.holder.readiness())
+		for _, p := range s.others {
+			assert.NotContains(t, p.ready(), "FollowsTheHolder")
+		}
+		assert.NotEqual(t, s.holder.identity(), w.holder())
+	})
+}
+
 func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }

@@ -186,10 +186,10 @@ func (l *Leave) note(now time.Duration, stored bool) {
 }
 
 // begin decides whether the holder asks at all. A controller that deletes old pods that are
-// not Ready would delete the holder, and the turn can go back to it.
+// not Ready would delete the holder, and the successor, too.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)
-	if f.Delay == 0 || !f.Ready || f.Cause == Turn && f.Replaced {
+	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
 		l.enter(stays, now)
 	}
 	return true

@@ -99,6 +99,7 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 		"turn, nobody offers":               {Facts{Cause: Turn, Successor: "n"}, none, "", false, Answers + 2*written},
 		"turn, one pod offers":              {Facts{Cause: Turn, Successor: "n"}, one, "n", true, whole},
 		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, two, "", false, 0},
+		"yield in a DaemonSet":              {Facts{Cause: Yield, Replaced: true}, two, "", false, 0},
 		"deletion, two pods offer":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, whole},
 		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Answers + whole},
 		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
