@@ -86,7 +86,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	f := leave.Facts{
 		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
 		Ready: serves && u.stored.ready && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
-		Replaced: u.replaced(), Offers: u.rollout.asks.offersTo(l.hold),
+		Replaced: u.replaced(), Offers: l.offers(),
 		Says: s.Leaving, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,
 	}
@@ -97,6 +97,13 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 		u.config.Log.Info("leaving the Services", "hold", l.hold, "successor", l.Successor)
 	}
 	return l.Wake
+}
+
+// offers returns the offers of other pods. An offer in the holder's own name would make a
+// yield return to the holder.
+func (l *leaving) offers() []api.Offer {
+	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
+	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.hold)), own)
 }
 
 // askDeletion asks the API server whether the pod is being deleted, and what is left of its

@@ -295,6 +295,20 @@ func TestOnlyReadyStandbysOffer(t *testing.T) {
 	}
 }
 
+func TestHolderTakesNoOfferInItsOwnName(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		hold := w.server.lease(theSlot).Annotations[api.HoldAnnotation]
+		l := w.server.lease(nextLease)
+		l.Annotations = map[string]string{api.OffersAnnotation: hold + " +" + s.holder.identity() + " x_u"}
+		w.server.put(&l)
+		w.pass(100 * time.Millisecond)
+		s.holder.agent.Yield()
+		w.pass(endpointDelay + 10*time.Second)
+		assert.Contains(t, []string{s.others[0].identity(), s.others[1].identity()}, w.holder())
+	})
+}
+
 func TestOfferLeavesTheAskStanding(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5"}
