@@ -29,8 +29,8 @@ type leaving struct {
 	leave.Decision
 	// turn is the revision of the pod that follows; zero if that pod begins no turn.
 	turn api.Revision
-	// asked: the API server was asked about the pod's deletion. The other fields have its
-	// answer, as in [leave.Facts].
+	// asked: the API server was asked about the pod's deletion, because the kubelet has sent
+	// a stop signal. The other fields have its answer, as in [leave.Facts].
 	asked, known, deleted bool
 	ends                  time.Duration
 }
@@ -55,11 +55,14 @@ func (u *unit) replaced() bool {
 // agent ends the wait; the rest is for an agent that has died.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
-	if delay == 0 || l.Over {
+	if delay == 0 || l.Over || l.restarts() {
 		return 0
 	}
 	return min(delay+leave.Answers+leave.Passing, l.unit.config.Grace/2)
 }
+
+// restarts reports that the kubelet only restarts the container that has its stop signal.
+func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
 // due returns the wished end. A yield waits until the pod has left its Services.
 func (l *leaving) due(wish ending) ending {
@@ -74,14 +77,16 @@ func (l *leaving) due(wish ending) ending {
 func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves bool) time.Duration {
 	u, now := l.unit, l.loop.now
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
-	signalled := func(r gate.Report) bool { return r.Stopping && r.Phase == gate.Running && r.Hold == l.hold }
-	if slices.ContainsFunc(u.shims.Reports(), signalled) {
-		cause = leave.Deletion
-		successor, turn = u.rollout.pod.Deleted(now, l.share.facts)
-	}
-	if cause == leave.Deletion && !l.asked {
+	signalled := slices.ContainsFunc(u.shims.Reports(), func(r gate.Report) bool {
+		return r.Stopping && r.Phase == gate.Running && r.Hold == l.hold
+	})
+	if signalled && !l.asked {
 		l.asked = true
 		l.askDeletion(ctx)
+	}
+	if signalled && !l.restarts() {
+		cause = leave.Deletion
+		successor, turn = u.rollout.pod.Deleted(now, l.share.facts)
 	}
 	f := leave.Facts{
 		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
@@ -92,6 +97,9 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	}
 	out := l.Out
 	l.Decision = l.leave.Next(now, f)
+	if l.restarts() && !signalled {
+		l.asked, l.known = false, false // the next signal may be that of a deletion
+	}
 	if l.Out && !out {
 		l.turn = turn
 		u.config.Log.Info("leaving the Services", "hold", l.hold, "successor", l.Successor)
@@ -106,13 +114,12 @@ func (l *leaving) offers() []api.Offer {
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.hold)), own)
 }
 
-// askDeletion asks the API server whether the pod is being deleted, and what is left of its
-// grace. A kubelet also stops a container that fails its liveness probe.
+// askDeletion asks the API server until the answer is known whether the pod is being
+// deleted, and what is left of its grace. A kubelet also stops a container that fails its
+// liveness probe.
 func (l *leaving) askDeletion(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, leave.Stored)
 	l.loop.group.Go(func() {
-		defer cancel()
-		l.loop.askGrace(bounded, func(sent time.Duration, pod kube.Pod) {
+		l.loop.askGrace(ctx, func(sent time.Duration, pod kube.Pod) {
 			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
 			l.unit.deletion.known = l.unit.deletion.known || pod.Deleted
 		})

@@ -220,6 +220,57 @@ func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
 	})
 }
 
+// A kubelet restarts the helper of two containers, and the pod of the newer revision goes.
+func TestRestartedContainerMakesItsPodReadyAgain(t *testing.T) {
+	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				two := func(c *Config) { c.Containers = []string{"app", "helper"} }
+				start := func(name string, change ...func(c *Config)) *pod {
+					p := w.start(name, append(change, two)...)
+					p.gates.connect(gate.Report{Shim: "app-" + gate.ShimID(name), Container: "app"})
+					p.gates.connect(gate.Report{Shim: "helper-" + gate.ShimID(name), Container: "helper"})
+					return p
+				}
+				w.free(theSlot, nextLease)
+				a := start("a", behind(&ports{})...)
+				w.within(time.Second, "the application runs", func() bool { return a.running("app-a") && a.running("helper-a") })
+				start("b", behind(&ports{})...)
+				w.pass(turn.Rest + 2*time.Second)
+				n := start("n", of(newRevision), lingering(&ports{}))
+				w.within(time.Second, "the holder is out", func() bool { return a.ready() == "False Leaving" })
+				n.kill()
+				l := w.server.lease(nextLease)
+				l.Holder, l.Annotations = "", nil
+				w.server.put(&l)
+				if outage != 0 {
+					a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+				}
+				a.gates.report("helper-a", func(r *gate.Report) { r.Stopping = true })
+				w.pass(50 * time.Millisecond)
+				a.gates.end("helper-a")
+				w.pass(outage)
+				a.link.set(func(l *link) { l.refuse = nil })
+				a.gates.report("helper-a", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+				a.gates.connect(gate.Report{Shim: "again", Container: "helper"})
+				w.within(time.Minute, "the pod is Ready", func() bool { return a.ready() == "True Holding" })
+				w.pass(10 * time.Minute)
+				assert.True(t, a.running("app-a"))
+				assert.Equal(t, a.identity(), w.holder())
+				assert.Equal(t, "True Holding", a.ready())
+
+				sent := len(a.gates.given())
+				a.delete()
+				a.gates.report("app-a", func(r *gate.Report) { r.Stopping = true })
+				w.within(50*time.Millisecond, "the signal may go", func() bool {
+					given := a.gates.given()
+					return len(given) > sent && given[len(given)-1].Delay == 0
+				})
+			})
+		})
+	}
+}
+
 // An endpoint delay may be longer than a lease.
 func TestHolderRenewsWhileItLeaves(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -63,7 +63,9 @@ type Facts struct {
 	Says    string
 	Serving bool
 	// Known reports that the API server has answered since the kubelet's signal. Deleted
-	// reports that the pod is being deleted. Its grace is over at the instant Ends.
+	// reports that the pod is being deleted. Its grace is over at the instant Ends. If the
+	// pod is not deleted, the kubelet restarts a container, and Cause is the reason without
+	// that signal.
 	Known, Deleted bool
 	Ends           time.Duration
 }
@@ -109,6 +111,12 @@ const (
 
 // Next decides by the facts.
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
+	if f.Known && !f.Deleted {
+		l.signalled = 0
+		if f.Cause == Deletion {
+			f.Cause = None
+		}
+	}
 	switch {
 	case l.signalled != 0:
 		f.Cause = Deletion // a kubelet takes no signal back
@@ -201,9 +209,6 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	at := l.by(Answers, f)
 	successor, enough := f.follows(now >= at)
 	switch {
-	case f.Cause == Deletion && f.Known && !f.Deleted:
-		// The kubelet restarts the container, and the pod stays where it is.
-		l.enter(stays, now)
 	case enough && (f.Cause != Deletion || f.Known):
 		l.enter(leaving, now)
 		l.successor = successor

@@ -105,7 +105,6 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
 		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second, Replaced: true}, two, "", true, whole},
 		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "n", true, whole},
-		"restart of the container":          {Facts{Cause: Deletion, Known: true}, two, "", false, 0},
 		"no endpoint delay":                 {Facts{Cause: Yield}, two, "", false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -166,6 +165,55 @@ func TestHolderThatStaysIsReadyAgain(t *testing.T) {
 	assert.True(t, got.Over, "a hold leaves once")
 	assert.False(t, got.Out)
 	assert.Empty(t, got.Successor)
+}
+
+func TestRestartOfAContainerEndsTheLeave(t *testing.T) {
+	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	unoffered := turn
+	unoffered.Offers = none
+	for name, c := range map[string]struct {
+		begun Facts
+		stage stage
+		after []time.Duration
+	}{
+		"no leave": {Facts{}, before, []time.Duration{0}},
+		"asking":   {unoffered, asking, []time.Duration{0}},
+		"leaving":  {turn, leaving, []time.Duration{0, time.Second}},
+		"holding":  {turn, holding, []time.Duration{0, time.Minute}},
+		"left":     {turn, left, []time.Duration{0, time.Minute, 2 * time.Minute}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Leave
+			at := began
+			for _, after := range c.after {
+				at = began + after
+				l.Next(at, c.begun)
+			}
+			require.Equal(t, c.stage, l.stage)
+			unknown, known := turn, turn
+			unknown.Cause, unknown.Successor, unknown.Offers = Deletion, "", none
+			known.Cause, known.Successor, known.Known = None, "", true
+			l.Next(at, unknown)
+			assert.Equal(t, Decision{Wake: Never}, l.Next(at+written, known), "the application goes on")
+			assert.Equal(t, Decision{Wake: Never}, l.Next(at+time.Hour, Facts{Delay: delay, Ready: true}))
+		})
+	}
+}
+
+func TestRestartOfAContainerLeavesTheTurnItsWay(t *testing.T) {
+	var l Leave
+	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	l.Next(began, f)
+	signalled := f
+	signalled.Cause = Deletion
+	l.Next(began+written, signalled)
+	f.Known, f.Says, f.Unready = true, "n", true
+	got := l.Next(began+2*written, f)
+	assert.True(t, got.Out)
+	assert.False(t, got.Over, "the holder serves for the delay")
+	assert.Equal(t, "n", got.Successor)
+	l.Next(began+2*written+delay, f)
+	assert.True(t, l.Next(began+time.Minute, f).Over)
 }
 
 func TestHolderThatIsNotReadyStopsAtOnce(t *testing.T) {
