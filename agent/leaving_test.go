@@ -128,7 +128,7 @@ func TestHolderWithoutAnotherReadyPodStopsSoon(t *testing.T) {
 func TestDeletedHolderServesForTheDelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
-		assert.Greater(t, s.delay(), endpointDelay, "the shim holds the signal back, even if the agent dies")
+		assert.Equal(t, gate.Heard, s.delay(), "the shim holds the signal back, even if the agent dies")
 		s.holder.delete()
 		s.asksToStop()
 		next, other := s.follower()
@@ -154,6 +154,10 @@ func TestStopSignalGoesSoonWhereWaitingHelpsNobody(t *testing.T) {
 	}{
 		"the pod is not deleted": {2, func(*service) {}, 50 * time.Millisecond},
 		"no standby":             {0, func(s *service) { s.holder.delete() }, leave.Answers + 50*time.Millisecond},
+		"the grace is of one second": {2, func(s *service) {
+			s.holder.delete()
+			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(time.Second) })
+		}, 500*time.Millisecond + 50*time.Millisecond},
 		"the grace is short": {2, func(s *service) {
 			s.holder.delete()
 			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(2 * time.Second) })
@@ -269,6 +273,65 @@ func TestRestartedContainerMakesItsPodReadyAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A kubelet gives an evicted pod two seconds at least, whatever its grace.
+func TestShimWaitsBrieflyWhileTheGraceIsUnknown(t *testing.T) {
+	for name, broken := range map[string]func(l *link){
+		"the API server refuses":      func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
+		"the API server hangs":        func(l *link) { l.cut = true },
+		"the API server answers late": func(l *link) { l.delay = 2500 * time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.delete()
+				s.holder.link.set(broken)
+				s.asksToStop()
+				assert.Equal(t, gate.Heard, s.delay(), "before the signal")
+				w.pass(gate.Heard)
+				assert.LessOrEqual(t, s.delay(), gate.Heard, "after the signal")
+			})
+		})
+	}
+}
+
+func TestKnownGraceProlongsTheDelay(t *testing.T) {
+	for name, c := range map[string]struct{ grace, delay time.Duration }{
+		"ample": {30 * time.Second, endpointDelay + leave.Answers + leave.Passing},
+		"short": {3 * time.Second, 1500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.delete()
+				s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(c.grace) })
+				s.asksToStop()
+				w.pass(50 * time.Millisecond)
+				assert.InDelta(t, c.delay.Seconds(), s.delay().Seconds(), 0.001)
+			})
+		})
+	}
+}
+
+func TestPreStopHookStopsNoTraffic(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.Grace = 2 * time.Minute })
+		s.holder.delete()
+		s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping, r.PreStop = true, true })
+		_, other := s.follower()
+		for range 600 {
+			w.pass(100 * time.Millisecond)
+			_, target := s.ports[other].state()
+			require.Equal(t, s.holder.config.PodIP, target, "the application serves while the hook runs")
+		}
+		require.NotZero(t, s.delay())
+		s.holder.gates.report("s1", func(r *gate.Report) { r.PreStop = false })
+		w.within(100*time.Millisecond, "the standbys hold", func() bool { _, target := s.ports[other].state(); return target == "" })
+		assert.NotZero(t, s.delay(), "connections are held before the application stops")
+		w.within(leave.Passing+20*time.Millisecond, "the signal may go", func() bool { return s.delay() == 0 })
+		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
+	})
 }
 
 // An endpoint delay may be longer than a lease.

@@ -62,6 +62,9 @@ type Facts struct {
 	// application serves.
 	Says    string
 	Serving bool
+	// PreStop reports that a preStop hook runs: the application serves, and has no stop
+	// signal yet.
+	PreStop bool
 	// Known reports that the API server has answered since the kubelet's signal. Deleted
 	// reports that the pod is being deleted. Its grace is over at the instant Ends. If the
 	// pod is not deleted, the kubelet restarts a container, and Cause is the reason without
@@ -91,8 +94,10 @@ type Leave struct {
 	// entered is the instant at which the stage began. At the instant stored the API server
 	// had stored the stage's write; zero for not yet.
 	entered, stored time.Duration
-	// signalled is the instant of the kubelet's stop signal; zero for none.
+	// signalled is the instant of the kubelet's stop signal; zero for none. If hooked, a
+	// preStop hook runs. The grace counts from its end, because the hook needs no port.
 	signalled time.Duration
+	hooked    bool
 	successor string
 }
 
@@ -128,6 +133,10 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	case f.Cause == None:
 		return Decision{Wake: Never}
 	}
+	if l.hooked && !f.PreStop && l.signalled != 0 {
+		l.signalled = now
+	}
+	l.hooked = f.PreStop
 	wake := Never
 	for ended := true; ended; {
 		switch l.stage {
@@ -174,7 +183,7 @@ func (l *Leave) decision(wake time.Duration) Decision {
 
 // by returns the instant by which the stage ends. The wait begins when the write is stored,
 // or after [Stored] if the API server does not store the write. In a deleted pod half of the
-// grace is left to the application.
+// grace, after the preStop hook, is left to the application.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -246,12 +255,18 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 	return "", false
 }
 
-// out waits until no node sends connections any more. The pod serves on.
+// out waits until no node sends connections any more, and until the preStop hook has ended.
+// The pod serves on.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
-	if now < at {
+	switch {
+	case now < at:
 		return false, at
+	case f.PreStop && f.Known && now < f.Ends:
+		return false, f.Ends
+	case f.PreStop && !f.Known:
+		return false, Never
 	}
 	l.enter(holding, now)
 	return true, 0

@@ -35,6 +35,8 @@ type play struct {
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
+	// hook is the time that the preStop hook takes.
+	hook time.Duration
 	// After the time out the API server had stored that the pod is not Ready. After the time
 	// held the Lease said that the application serves no more.
 	out, held time.Duration
@@ -57,7 +59,7 @@ func (p *play) run(t *testing.T) time.Duration {
 	}
 	for ; p.elapsed < time.Minute; p.elapsed += tick {
 		f := p.facts
-		f.Ready, f.Serving = !p.last.Out, true
+		f.Ready, f.Serving, f.PreStop = !p.last.Out, true, p.elapsed < p.hook
 		if p.elapsed >= p.after {
 			f.Offers = p.offers
 		}
@@ -129,6 +131,33 @@ func TestApplicationServesForTheDelayAfterTheWrite(t *testing.T) {
 	require.NotZero(t, p.out)
 	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
 	assert.GreaterOrEqual(t, took, p.held+Passing)
+}
+
+// A preStop hook runs from the signal on, and the application serves meanwhile.
+func TestPreStopHookProlongsTheLeave(t *testing.T) {
+	for name, c := range map[string]struct {
+		hook, grace, delay time.Duration
+		least, most        time.Duration
+	}{
+		"shorter than the delay":      {time.Second, 30 * time.Second, delay, delay, delay + Passing + 4*written},
+		"longer than the delay":       {20 * time.Second, time.Minute, delay, 20*time.Second + Passing, 20*time.Second + Passing + 2*written},
+		"longer than half the grace":  {20 * time.Second, 30 * time.Second, delay, 20*time.Second + Passing, 20*time.Second + Passing + 2*written},
+		"most of the grace":           {29960 * time.Millisecond, 30 * time.Second, delay, 29960 * time.Millisecond, 29980 * time.Millisecond},
+		"hangs":                       {time.Hour, 30 * time.Second, delay, 30 * time.Second, 30 * time.Second},
+		"the delay exceeds the grace": {10 * time.Second, 30 * time.Second, time.Hour, 20 * time.Second, 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := play{offers: two, hook: c.hook, facts: Facts{
+				Cause: Deletion, Delay: c.delay, Known: true, Deleted: true, Ends: began + c.grace,
+			}}
+			took := p.run(t)
+			assert.GreaterOrEqual(t, took, c.least)
+			assert.LessOrEqual(t, took, c.most+2*tick)
+			if p.held != 0 {
+				assert.GreaterOrEqual(t, p.held, c.hook, "the application serves while the hook runs")
+			}
+		})
+	}
 }
 
 func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
