@@ -229,7 +229,7 @@ func TestRestartOfAContainerEndsTheLeave(t *testing.T) {
 	}
 }
 
-func TestRestartOfAContainerLeavesTheTurnItsWay(t *testing.T) {
+func TestTurnGoesOnAfterARestart(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)
