@@ -82,6 +82,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
 		u.events.Acquired(slotTokens(state))
 	}
+	running, stop := context.WithCancel(ctx)
+	defer stop()
 	for {
 		state = u.claim.State()
 		u.metrics.Holding(state.Deadline)
@@ -89,7 +91,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		h.tellPause(state)
 		h.share.note(h.loop.now, h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
-		leftAt := h.leaving.next(ctx, state, h.wish(state), h.serves())
+		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(state, end)

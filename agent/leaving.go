@@ -29,10 +29,11 @@ type leaving struct {
 	leave.Decision
 	// turn is the revision of the pod that follows; zero if that pod begins no turn.
 	turn api.Revision
-	// asked: the API server was asked about the pod's deletion. The other fields have its
-	// answer, as in [leave.Facts].
-	asked, known, deleted bool
-	ends                  time.Duration
+	// signalled is the instant of the kubelet's stop signal, at which the agent asks the API
+	// server about the pod's deletion; zero for none. The other fields have the answer, as in
+	// [leave.Facts].
+	signalled, ends time.Duration
+	known, deleted  bool
 }
 
 // endpointDelay returns the time that a holder takes to leave its Services. The time is zero
@@ -52,14 +53,21 @@ func (u *unit) replaced() bool {
 }
 
 // delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
-// agent ends the wait; the rest is for an agent that has died.
+// agent ends the wait; the rest is for an agent that has died. Only the API server knows
+// what is left of the grace, so the time is short until the answer is known.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
-	if delay == 0 || l.Over {
+	if delay == 0 || l.Over || l.restarts() {
 		return 0
 	}
-	return min(delay+leave.Answers+leave.Passing, l.unit.config.Grace/2)
+	if !l.known {
+		return min(gate.Heard, l.unit.config.Grace/2)
+	}
+	return min(delay+leave.Answers+leave.Passing, max(0, l.ends-l.signalled)/2)
 }
+
+// restarts reports that the kubelet only restarts the container that has its stop signal.
+func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
 // due returns the wished end. A yield waits until the pod has left its Services.
 func (l *leaving) due(wish ending) ending {
@@ -74,24 +82,27 @@ func (l *leaving) due(wish ending) ending {
 func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves bool) time.Duration {
 	u, now := l.unit, l.loop.now
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
-	signalled := func(r gate.Report) bool { return r.Stopping && r.Phase == gate.Running && r.Hold == l.hold }
-	if slices.ContainsFunc(u.shims.Reports(), signalled) {
+	signalled, preStop := l.reported()
+	if signalled && l.signalled == 0 {
+		l.signalled = now
+		l.askDeletion(ctx)
+	}
+	if signalled && !l.restarts() {
 		cause = leave.Deletion
 		successor, turn = u.rollout.pod.Deleted(now, l.share.facts)
-	}
-	if cause == leave.Deletion && !l.asked {
-		l.asked = true
-		l.askDeletion(ctx)
 	}
 	f := leave.Facts{
 		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
 		Ready: serves && u.stored.ready && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
-		Replaced: u.replaced(), Offers: u.rollout.asks.offersTo(l.hold),
-		Says: s.Leaving, Serving: !s.Serving.IsZero(),
+		Replaced: u.replaced(), Offers: l.offers(),
+		PreStop: preStop, Says: s.Leaving, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,
 	}
 	out := l.Out
 	l.Decision = l.leave.Next(now, f)
+	if l.restarts() && !signalled {
+		l.signalled, l.known = 0, false // the next signal may be that of a deletion
+	}
 	if l.Out && !out {
 		l.turn = turn
 		u.config.Log.Info("leaving the Services", "hold", l.hold, "successor", l.Successor)
@@ -99,13 +110,30 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	return l.Wake
 }
 
-// askDeletion asks the API server whether the pod is being deleted, and what is left of its
-// grace. A kubelet also stops a container that fails its liveness probe.
+// reported returns whether a kubelet has signalled a shim of the hold, and whether a shim
+// still runs the preStop hook.
+func (l *leaving) reported() (signalled, preStop bool) {
+	for _, r := range l.unit.shims.Reports() {
+		if r.Stopping && r.Phase == gate.Running && r.Hold == l.hold && !r.Dead {
+			signalled, preStop = true, preStop || r.PreStop
+		}
+	}
+	return signalled, preStop
+}
+
+// offers returns the offers of other pods. An offer in the holder's own name would make a
+// yield return to the holder.
+func (l *leaving) offers() []api.Offer {
+	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
+	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.hold)), own)
+}
+
+// askDeletion asks the API server until the answer is known whether the pod is being
+// deleted, and what is left of its grace. A kubelet also stops a container that fails its
+// liveness probe.
 func (l *leaving) askDeletion(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, leave.Stored)
 	l.loop.group.Go(func() {
-		defer cancel()
-		l.loop.askGrace(bounded, func(sent time.Duration, pod kube.Pod) {
+		l.loop.askGrace(ctx, func(sent time.Duration, pod kube.Pod) {
 			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
 			l.unit.deletion.known = l.unit.deletion.known || pod.Deleted
 		})

@@ -128,7 +128,7 @@ func TestHolderWithoutAnotherReadyPodStopsSoon(t *testing.T) {
 func TestDeletedHolderServesForTheDelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
-		assert.Greater(t, s.delay(), endpointDelay, "the shim holds the signal back, even if the agent dies")
+		assert.Equal(t, gate.Heard, s.delay(), "the shim holds the signal back, even if the agent dies")
 		s.holder.delete()
 		s.asksToStop()
 		next, other := s.follower()
@@ -154,6 +154,10 @@ func TestStopSignalGoesSoonWhereWaitingHelpsNobody(t *testing.T) {
 	}{
 		"the pod is not deleted": {2, func(*service) {}, 50 * time.Millisecond},
 		"no standby":             {0, func(s *service) { s.holder.delete() }, leave.Answers + 50*time.Millisecond},
+		"the grace is of one second": {2, func(s *service) {
+			s.holder.delete()
+			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(time.Second) })
+		}, 500*time.Millisecond + 50*time.Millisecond},
 		"the grace is short": {2, func(s *service) {
 			s.holder.delete()
 			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(2 * time.Second) })
@@ -193,6 +197,21 @@ func TestTurnBeginsOnceTheHolderHasLeft(t *testing.T) {
 	})
 }
 
+func TestControllerThatReplacesUnreadyPodsDelaysNoYield(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.Workload = "StatefulSet/biller" })
+		before := s.holder.readiness()
+		s.holder.agent.Yield()
+		w.within(50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+		w.pass(10 * time.Second)
+		assert.Equal(t, before, s.holder.readiness())
+		for _, p := range s.others {
+			assert.NotContains(t, p.ready(), "FollowsTheHolder")
+		}
+		assert.NotEqual(t, s.holder.identity(), w.holder())
+	})
+}
+
 func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }
@@ -202,6 +221,116 @@ func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
 		b.connect("new")
 		w.within(500*time.Millisecond, "the turn begins", func() bool { return b.running("new") })
 		assert.Equal(t, before, s.holder.readiness())
+	})
+}
+
+// A kubelet restarts the helper of two containers, and the pod of the newer revision goes.
+func TestRestartedContainerMakesItsPodReadyAgain(t *testing.T) {
+	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				two := func(c *Config) { c.Containers = []string{"app", "helper"} }
+				start := func(name string, change ...func(c *Config)) *pod {
+					p := w.start(name, append(change, two)...)
+					p.gates.connect(gate.Report{Shim: "app-" + gate.ShimID(name), Container: "app"})
+					p.gates.connect(gate.Report{Shim: "helper-" + gate.ShimID(name), Container: "helper"})
+					return p
+				}
+				w.free(theSlot, nextLease)
+				a := start("a", behind(&ports{})...)
+				w.within(time.Second, "the application runs", func() bool { return a.running("app-a") && a.running("helper-a") })
+				start("b", behind(&ports{})...)
+				w.pass(turn.Rest + 2*time.Second)
+				n := start("n", of(newRevision), lingering(&ports{}))
+				w.within(time.Second, "the holder is out", func() bool { return a.ready() == "False Leaving" })
+				n.kill()
+				l := w.server.lease(nextLease)
+				l.Holder, l.Annotations = "", nil
+				w.server.put(&l)
+				if outage != 0 {
+					a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+				}
+				a.gates.report("helper-a", func(r *gate.Report) { r.Stopping = true })
+				w.pass(50 * time.Millisecond)
+				a.gates.end("helper-a")
+				w.pass(outage)
+				a.link.set(func(l *link) { l.refuse = nil })
+				a.gates.report("helper-a", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+				a.gates.connect(gate.Report{Shim: "again", Container: "helper"})
+				w.within(time.Minute, "the pod is Ready", func() bool { return a.ready() == "True Holding" })
+				w.pass(10 * time.Minute)
+				assert.True(t, a.running("app-a"))
+				assert.Equal(t, a.identity(), w.holder())
+				assert.Equal(t, "True Holding", a.ready())
+
+				sent := len(a.gates.given())
+				a.delete()
+				a.gates.report("app-a", func(r *gate.Report) { r.Stopping = true })
+				w.within(50*time.Millisecond, "the signal may go", func() bool {
+					given := a.gates.given()
+					return len(given) > sent && given[len(given)-1].Delay == 0
+				})
+			})
+		})
+	}
+}
+
+// A kubelet gives an evicted pod two seconds at least, whatever its grace.
+func TestShimWaitsBrieflyWhileTheGraceIsUnknown(t *testing.T) {
+	for name, broken := range map[string]func(l *link){
+		"the API server refuses":      func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
+		"the API server hangs":        func(l *link) { l.cut = true },
+		"the API server answers late": func(l *link) { l.delay = 2500 * time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.delete()
+				s.holder.link.set(broken)
+				s.asksToStop()
+				assert.Equal(t, gate.Heard, s.delay(), "before the signal")
+				w.pass(gate.Heard)
+				assert.LessOrEqual(t, s.delay(), gate.Heard, "after the signal")
+			})
+		})
+	}
+}
+
+func TestKnownGraceProlongsTheDelay(t *testing.T) {
+	for name, c := range map[string]struct{ grace, delay time.Duration }{
+		"ample": {30 * time.Second, endpointDelay + leave.Answers + leave.Passing},
+		"short": {3 * time.Second, 1500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.delete()
+				s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(c.grace) })
+				s.asksToStop()
+				w.pass(50 * time.Millisecond)
+				assert.InDelta(t, c.delay.Seconds(), s.delay().Seconds(), 0.001)
+			})
+		})
+	}
+}
+
+func TestPreStopHookStopsNoTraffic(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.Grace = 2 * time.Minute })
+		s.holder.delete()
+		s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping, r.PreStop = true, true })
+		_, other := s.follower()
+		for range 600 {
+			w.pass(100 * time.Millisecond)
+			_, target := s.ports[other].state()
+			require.Equal(t, s.holder.config.PodIP, target, "the application serves while the hook runs")
+		}
+		require.NotZero(t, s.delay())
+		s.holder.gates.report("s1", func(r *gate.Report) { r.PreStop = false })
+		w.within(100*time.Millisecond, "the standbys hold", func() bool { _, target := s.ports[other].state(); return target == "" })
+		assert.NotZero(t, s.delay(), "connections are held before the application stops")
+		w.within(leave.Passing+20*time.Millisecond, "the signal may go", func() bool { return s.delay() == 0 })
+		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
 	})
 }
 
@@ -278,6 +407,20 @@ func TestOnlyReadyStandbysOffer(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestHolderTakesNoOfferInItsOwnName(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		hold := w.server.lease(theSlot).Annotations[api.HoldAnnotation]
+		l := w.server.lease(nextLease)
+		l.Annotations = map[string]string{api.OffersAnnotation: hold + " +" + s.holder.identity() + " x_u"}
+		w.server.put(&l)
+		w.pass(100 * time.Millisecond)
+		s.holder.agent.Yield()
+		w.pass(endpointDelay + 10*time.Second)
+		assert.Contains(t, []string{s.others[0].identity(), s.others[1].identity()}, w.holder())
+	})
 }
 
 func TestOfferLeavesTheAskStanding(t *testing.T) {

@@ -84,7 +84,7 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 // to learn.
 func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
-	for ctx.Err() == nil {
+	for misses := 0; ctx.Err() == nil; misses++ {
 		sent := c.Clock()
 		bounded, cancel := context.WithTimeout(ctx, budget.RequestTimeout)
 		pod, err := c.API.ReadPod(bounded, c.PodName)
@@ -93,7 +93,7 @@ func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod 
 			l.posts.post(ctx, func(time.Duration) { learn(sent, pod) })
 			return
 		}
-		sleep(ctx, budget.Retry)
+		sleep(ctx, max(budget.Retry, claim.Backoff(misses)))
 	}
 }
 

@@ -47,7 +47,8 @@ func same(a, b gate.Report) bool {
 	return slots && a.Shim == b.Shim && a.Container == b.Container && a.Phase == b.Phase &&
 		a.Hold == b.Hold && a.Began == b.Began && a.Since == b.Since && a.Completed == b.Completed &&
 		a.Leap == b.Leap && a.Connected == b.Connected &&
-		a.Starting == b.Starting && a.Stopping == b.Stopping && a.Trouble == b.Trouble && a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
+		a.Starting == b.Starting && a.Stopping == b.Stopping && a.PreStop == b.PreStop &&
+		a.Trouble == b.Trouble && a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
 }
 
 func (o *outbox) deliver(ctx context.Context, to chan<- gate.Report) {

@@ -65,7 +65,7 @@ func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	p.heard = now
 	p.report = gate.Report{
 		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
-		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Stopping: st.Stopping,
+		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Stopping: st.Stopping, PreStop: st.PreStop,
 		Trouble: st.Trouble, Completed: st.Completed, Leap: st.Leap, Connected: true,
 	}
 	if p.drain != nil && p.over(p.drain.hold) {

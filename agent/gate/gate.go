@@ -36,10 +36,15 @@ type Grant struct {
 	// renewal from which the deadline counts was sent after this Report had arrived.
 	Leap int `json:"leap,omitempty"`
 	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In
-	// that time the pod can leave its Services before the child stops. A later grant
-	// without a delay ends that wait.
+	// that time the pod can leave its Services before the child stops. A later grant can
+	// move that bound back. A grant without a delay ends the wait.
 	Delay time.Duration `json:"delay,omitempty"`
 }
+
+// Heard bounds the wait of a shim for the agent's next word. An agent has the shim's
+// report, and the API server's answer, within milliseconds. A shorter grace than that has
+// nothing to give away.
+const Heard = 500 * time.Millisecond
 
 // DrainAt returns the instant at which the child gets its stop signal.
 func (g *Grant) DrainAt() time.Duration { return g.Deadline - g.Kill - g.Drain }
@@ -115,6 +120,8 @@ type Report struct {
 	// Stopping reports that the kubelet has sent a stop signal. The shim holds that
 	// signal back, or has held it back, for the Delay of the grant.
 	Stopping bool
+	// PreStop reports that the preStop hook runs, so that the child has no stop signal.
+	PreStop bool
 	// Trouble is the last failure of this shim.
 	Trouble Trouble
 	// Leap numbers the last leap of the wall clock until a Grant answers it, and is

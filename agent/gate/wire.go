@@ -44,6 +44,7 @@ type State struct {
 	Since     time.Duration `json:"since"`
 	Starting  bool          `json:"starting,omitempty"`
 	Stopping  bool          `json:"stopping,omitempty"`
+	PreStop   bool          `json:"preStop,omitempty"`
 	Trouble   Trouble       `json:"trouble,omitzero"`
 	Completed bool          `json:"completed,omitempty"`
 	Leap      int           `json:"leap,omitempty"`

@@ -17,7 +17,7 @@
 // A holder leaves only if a Ready pod has offered to stay. Without an offer the application
 // stops after [Answers]. Each wait is bounded: a write that the API server does not store
 // delays the end by no more than [Stored]. In a pod that is being deleted, all of it takes
-// at most half of the pod's grace.
+// at most half of the grace that the preStop hook leaves.
 //
 // # Clocks
 //

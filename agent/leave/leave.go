@@ -62,8 +62,13 @@ type Facts struct {
 	// application serves.
 	Says    string
 	Serving bool
+	// PreStop reports that a preStop hook runs: the application serves, and has no stop
+	// signal yet.
+	PreStop bool
 	// Known reports that the API server has answered since the kubelet's signal. Deleted
-	// reports that the pod is being deleted. Its grace is over at the instant Ends.
+	// reports that the pod is being deleted. Its grace is over at the instant Ends. If the
+	// pod is not deleted, the kubelet restarts a container, and Cause is the reason without
+	// that signal.
 	Known, Deleted bool
 	Ends           time.Duration
 }
@@ -89,8 +94,10 @@ type Leave struct {
 	// entered is the instant at which the stage began. At the instant stored the API server
 	// had stored the stage's write; zero for not yet.
 	entered, stored time.Duration
-	// signalled is the instant of the kubelet's stop signal; zero for none.
+	// signalled is the instant of the kubelet's stop signal; zero for none. If hooked, a
+	// preStop hook runs. The grace counts from its end, because the hook needs no port.
 	signalled time.Duration
+	hooked    bool
 	successor string
 }
 
@@ -109,6 +116,12 @@ const (
 
 // Next decides by the facts.
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
+	if f.Known && !f.Deleted {
+		l.signalled = 0
+		if f.Cause == Deletion {
+			f.Cause = None
+		}
+	}
 	switch {
 	case l.signalled != 0:
 		f.Cause = Deletion // a kubelet takes no signal back
@@ -120,6 +133,10 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	case f.Cause == None:
 		return Decision{Wake: Never}
 	}
+	if l.hooked && !f.PreStop && l.signalled != 0 {
+		l.signalled = now
+	}
+	l.hooked = f.PreStop
 	wake := Never
 	for ended := true; ended; {
 		switch l.stage {
@@ -166,7 +183,7 @@ func (l *Leave) decision(wake time.Duration) Decision {
 
 // by returns the instant by which the stage ends. The wait begins when the write is stored,
 // or after [Stored] if the API server does not store the write. In a deleted pod half of the
-// grace is left to the application.
+// grace, after the preStop hook, is left to the application.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -186,10 +203,10 @@ func (l *Leave) note(now time.Duration, stored bool) {
 }
 
 // begin decides whether the holder asks at all. A controller that deletes old pods that are
-// not Ready would delete the holder, and the turn can go back to it.
+// not Ready would delete the holder, and the successor, too.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)
-	if f.Delay == 0 || !f.Ready || f.Cause == Turn && f.Replaced {
+	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
 		l.enter(stays, now)
 	}
 	return true
@@ -201,9 +218,6 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	at := l.by(Answers, f)
 	successor, enough := f.follows(now >= at)
 	switch {
-	case f.Cause == Deletion && f.Known && !f.Deleted:
-		// The kubelet restarts the container, and the pod stays where it is.
-		l.enter(stays, now)
 	case enough && (f.Cause != Deletion || f.Known):
 		l.enter(leaving, now)
 		l.successor = successor
@@ -241,12 +255,18 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 	return "", false
 }
 
-// out waits until no node sends connections any more. The pod serves on.
+// out waits until no node sends connections any more, and until the preStop hook has ended.
+// The pod serves on.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
-	if now < at {
+	switch {
+	case now < at:
 		return false, at
+	case f.PreStop && f.Known && now < f.Ends:
+		return false, f.Ends
+	case f.PreStop && !f.Known:
+		return false, Never
 	}
 	l.enter(holding, now)
 	return true, 0

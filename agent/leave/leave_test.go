@@ -35,6 +35,8 @@ type play struct {
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
+	// hook is the time that the preStop hook takes.
+	hook time.Duration
 	// After the time out the API server had stored that the pod is not Ready. After the time
 	// held the Lease said that the application serves no more.
 	out, held time.Duration
@@ -57,7 +59,7 @@ func (p *play) run(t *testing.T) time.Duration {
 	}
 	for ; p.elapsed < time.Minute; p.elapsed += tick {
 		f := p.facts
-		f.Ready, f.Serving = !p.last.Out, true
+		f.Ready, f.Serving, f.PreStop = !p.last.Out, true, p.elapsed < p.hook
 		if p.elapsed >= p.after {
 			f.Offers = p.offers
 		}
@@ -99,12 +101,12 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 		"turn, nobody offers":               {Facts{Cause: Turn, Successor: "n"}, none, "", false, Answers + 2*written},
 		"turn, one pod offers":              {Facts{Cause: Turn, Successor: "n"}, one, "n", true, whole},
 		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, two, "", false, 0},
+		"yield in a DaemonSet":              {Facts{Cause: Yield, Replaced: true}, two, "", false, 0},
 		"deletion, two pods offer":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, whole},
 		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Answers + whole},
 		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
 		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second, Replaced: true}, two, "", true, whole},
 		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "n", true, whole},
-		"restart of the container":          {Facts{Cause: Deletion, Known: true}, two, "", false, 0},
 		"no endpoint delay":                 {Facts{Cause: Yield}, two, "", false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,6 +131,33 @@ func TestApplicationServesForTheDelayAfterTheWrite(t *testing.T) {
 	require.NotZero(t, p.out)
 	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
 	assert.GreaterOrEqual(t, took, p.held+Passing)
+}
+
+// A preStop hook runs from the signal on, and the application serves meanwhile.
+func TestPreStopHookProlongsTheLeave(t *testing.T) {
+	for name, c := range map[string]struct {
+		hook, grace, delay time.Duration
+		least, most        time.Duration
+	}{
+		"shorter than the delay":      {time.Second, 30 * time.Second, delay, delay, delay + Passing + 4*written},
+		"longer than the delay":       {20 * time.Second, time.Minute, delay, 20*time.Second + Passing, 20*time.Second + Passing + 2*written},
+		"longer than half the grace":  {20 * time.Second, 30 * time.Second, delay, 20*time.Second + Passing, 20*time.Second + Passing + 2*written},
+		"most of the grace":           {29960 * time.Millisecond, 30 * time.Second, delay, 29960 * time.Millisecond, 29980 * time.Millisecond},
+		"hangs":                       {time.Hour, 30 * time.Second, delay, 30 * time.Second, 30 * time.Second},
+		"the delay exceeds the grace": {10 * time.Second, 30 * time.Second, time.Hour, 20 * time.Second, 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := play{offers: two, hook: c.hook, facts: Facts{
+				Cause: Deletion, Delay: c.delay, Known: true, Deleted: true, Ends: began + c.grace,
+			}}
+			took := p.run(t)
+			assert.GreaterOrEqual(t, took, c.least)
+			assert.LessOrEqual(t, took, c.most+2*tick)
+			if p.held != 0 {
+				assert.GreaterOrEqual(t, p.held, c.hook, "the application serves while the hook runs")
+			}
+		})
+	}
 }
 
 func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
@@ -165,6 +194,55 @@ func TestHolderThatStaysIsReadyAgain(t *testing.T) {
 	assert.True(t, got.Over, "a hold leaves once")
 	assert.False(t, got.Out)
 	assert.Empty(t, got.Successor)
+}
+
+func TestRestartOfAContainerEndsTheLeave(t *testing.T) {
+	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	unoffered := turn
+	unoffered.Offers = none
+	for name, c := range map[string]struct {
+		begun Facts
+		stage stage
+		after []time.Duration
+	}{
+		"no leave": {Facts{}, before, []time.Duration{0}},
+		"asking":   {unoffered, asking, []time.Duration{0}},
+		"leaving":  {turn, leaving, []time.Duration{0, time.Second}},
+		"holding":  {turn, holding, []time.Duration{0, time.Minute}},
+		"left":     {turn, left, []time.Duration{0, time.Minute, 2 * time.Minute}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Leave
+			at := began
+			for _, after := range c.after {
+				at = began + after
+				l.Next(at, c.begun)
+			}
+			require.Equal(t, c.stage, l.stage)
+			unknown, known := turn, turn
+			unknown.Cause, unknown.Successor, unknown.Offers = Deletion, "", none
+			known.Cause, known.Successor, known.Known = None, "", true
+			l.Next(at, unknown)
+			assert.Equal(t, Decision{Wake: Never}, l.Next(at+written, known), "the application goes on")
+			assert.Equal(t, Decision{Wake: Never}, l.Next(at+time.Hour, Facts{Delay: delay, Ready: true}))
+		})
+	}
+}
+
+func TestTurnGoesOnAfterARestart(t *testing.T) {
+	var l Leave
+	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	l.Next(began, f)
+	signalled := f
+	signalled.Cause = Deletion
+	l.Next(began+written, signalled)
+	f.Known, f.Says, f.Unready = true, "n", true
+	got := l.Next(began+2*written, f)
+	assert.True(t, got.Out)
+	assert.False(t, got.Over, "the holder serves for the delay")
+	assert.Equal(t, "n", got.Successor)
+	l.Next(began+2*written+delay, f)
+	assert.True(t, l.Next(began+time.Minute, f).Over)
 }
 
 func TestHolderThatIsNotReadyStopsAtOnce(t *testing.T) {

@@ -5,6 +5,7 @@ package shim
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ func TestStopSignalWaitsForTheDelay(t *testing.T) {
 		least         time.Duration
 	}{
 		"until the delay is over":                        {time.Hour, 300 * time.Millisecond, func(*fakeAgent) {}, 290 * time.Millisecond},
+		"until the bound of a later grant":               {time.Hour, 200 * time.Millisecond, func(a *fakeAgent) { a.delays(time.Hour, 700*time.Millisecond) }, 400 * time.Millisecond},
 		"until a grant without one":                      {time.Hour, time.Hour, func(a *fakeAgent) { a.delays(time.Hour, 0) }, 0},
 		"until a drain":                                  {time.Hour, time.Hour, func(a *fakeAgent) { a.drains("h1") }, 0},
 		"until a second stop signal":                     {time.Hour, time.Hour, func(a *fakeAgent) { require.NoError(a.t, a.cmd.Process.Signal(unix.SIGTERM)) }, 0},
@@ -58,6 +60,42 @@ func TestStopSignalWaitsForTheDelay(t *testing.T) {
 			}
 			c.then(a)
 			assert.GreaterOrEqual(t, a.ends(), c.least)
+		})
+	}
+}
+
+func TestShimAwaitsTheAgentAfterPreStop(t *testing.T) {
+	for name, c := range map[string]struct {
+		delay time.Duration
+		then  func(a *fakeAgent)
+		least time.Duration
+	}{
+		"the agent ends the delay": {time.Hour, func(a *fakeAgent) { a.delays(time.Hour, 0) }, 0},
+		"the agent says nothing":   {time.Millisecond, func(*fakeAgent) {}, gate.Heard},
+		"the agent is gone":        {time.Millisecond, func(a *fakeAgent) { require.NoError(a.t, a.Close()) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "hook")
+			require.NoError(t, unix.Mkfifo(path, 0o600))
+			t.Setenv("GATE_PRESTOP", path)
+			a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
+			a.delays(time.Hour, c.delay)
+			a.until(gate.Running, "h1")
+			a.deaf()
+			require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
+			for !a.next().PreStop {
+			}
+			began := host.Now()
+			require.NoError(t, os.WriteFile(path, []byte("\n"), 0))
+			for a.next().PreStop {
+			}
+			c.then(a)
+			if name == "the agent is gone" {
+				a.exits(5)
+				return
+			}
+			a.ends()
+			assert.GreaterOrEqual(t, host.Now()-began, c.least)
 		})
 	}
 }

@@ -64,7 +64,7 @@ type stopState struct {
 // reset forgets the hooks of a child that is dead.
 func (h *hooks) reset() {
 	h.postStart, h.preStop, h.stopState = nil, nil, stopState{}
-	h.link.state.Starting, h.link.state.Stopping = false, false
+	h.link.state.Starting, h.link.state.Stopping, h.link.state.PreStop = false, false, false
 }
 
 // run starts a hook beside the child.
@@ -114,6 +114,17 @@ func (h *hooks) delay(time time.Duration) {
 	h.until = 0 // a second signal waits no longer
 }
 
+// extend moves the end of the delay back: the bound counts from the first stop signal. A
+// bound of zero ends the delay.
+func (h *hooks) extend(delay time.Duration) {
+	switch {
+	case delay == 0:
+		h.leave()
+	case h.until != 0:
+		h.until = max(h.until, h.began+delay)
+	}
+}
+
 // stop gives the child a stop signal, after its preStop hook. If the child does not
 // stop, the shim kills it at killAt.
 func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
@@ -126,6 +137,8 @@ func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 		h.began = h.askedAt
 		if h.onStop != nil && killAt > h.began {
 			h.preStop = h.run(h.onStop, h.preStopEnds)
+			h.link.state.PreStop = true
+			h.link.tell()
 		}
 	}
 	switch {
@@ -145,12 +158,16 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 		h.link.say("the preStop hook failed: %v", err)
 		h.link.trouble(gate.ReasonPreStop, preStopFailed)
 	}
+	if h.until != 0 && h.link.conn != nil {
+		h.until = max(h.until, h.machine.Now()+gate.Heard) // the agent ends the wait
+	}
 	h.letStop()
 }
 
 // letStop ends the wait for preStop. A hook that still runs continues.
 func (h *hooks) letStop() {
-	h.preStop = nil
+	h.preStop, h.link.state.PreStop = nil, false
+	h.link.tell()
 	h.release()
 }
 
@@ -175,6 +192,7 @@ func (h *hooks) release() {
 func (h *hooks) hurry(killAt time.Duration) {
 	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
 		h.link.say("the preStop hook takes too long: stopping")
+		h.until = 0
 		h.letStop()
 	}
 }

@@ -32,9 +32,13 @@ func TestMain(m *testing.M) {
 	case len(os.Args) == 2 && os.Args[1] == "headless":
 		headless()
 	case socket != "":
-		os.Exit(Exec(Config{
+		c := Config{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
-		}))
+		}
+		if os.Getenv("GATE_PRESTOP") != "" {
+			c.PreStop, c.Grace = &Hook{Command: []string{"sh", "-c", `read x < "$GATE_PRESTOP"`}}, time.Hour
+		}
+		os.Exit(Exec(c))
 	case os.Getenv("GATE_MACHINE") != "":
 		inMachine(m)
 	}

@@ -154,7 +154,7 @@ func (s *shim) run() (step, int) {
 			return s.drain(s.cfg.Grace)
 		}
 		at := grant.DrainAt()
-		if until := s.hooks.until; until != 0 {
+		if until := s.hooks.until; until != 0 && s.hooks.preStop == nil {
 			if s.machine.Now() >= until {
 				s.hooks.leave()
 			} else {
@@ -210,9 +210,8 @@ func (s *shim) extend(g *gate.Grant) {
 	if g.Deadline > s.child.grant.Deadline {
 		s.child.grant = *g
 	}
-	if g.Delay == 0 {
-		s.hooks.leave()
-	}
+	s.child.grant.Delay = g.Delay
+	s.hooks.extend(g.Delay)
 	s.answer(g)
 }
 
