@@ -181,6 +181,27 @@ func TestTurnLastsForTheTimeOfTheController(t *testing.T) {
 	})
 }
 
+// The application is Ready for 45 s of the controller's minute, and not for the next 20 s.
+func TestTurnGoesOnIfTheApplicationServesAgain(t *testing.T) {
+	for name, recovers := range map[string]bool{"serves again": true, "does not yet": false} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
+				b.connect("s3")
+				w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+				w.pass(45 * time.Second)
+				b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
+				w.pass(20 * time.Second)
+				if recovers {
+					b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
+				}
+				w.pass(30 * time.Second)
+				assert.True(t, b.running("s3"), "%q", b.gates.told())
+			})
+		})
+	}
+}
+
 func TestSlotWithoutANextLeaseHasNoOrder(t *testing.T) {
 	c := Config{PodName: "b", PodUID: "u", Readiness: api.ReadinessForward, Revision: newRevision}
 	for slot, ordered := range map[string]bool{
