@@ -205,6 +205,25 @@ func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
 	})
 }
 
+// An endpoint delay may be longer than an ask is fresh.
+func TestFailedAskIsWrittenAgainBeforeTheLastOneIsStale(t *testing.T) {
+	simulate(t, func(w *world) {
+		long := func(c *Config) { c.EndpointDelay = time.Minute }
+		s := w.serve(2, long)
+		n := w.start("n", of(newRevision), lingering(&ports{}), long)
+		n.connect("new")
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		w.pass(2 * time.Second)
+		n.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
+		w.pass(9 * time.Second)
+		n.link.set(func(l *link) { l.unwritten = nil })
+		w.within(70*time.Second, "the turn begins", func() bool {
+			require.NotEqual(t, "True Holding", s.holder.ready(), "the leave goes on")
+			return n.running("new")
+		})
+	})
+}
+
 // An endpoint delay may be longer than a lease.
 func TestHolderRenewsWhileItLeaves(t *testing.T) {
 	simulate(t, func(w *world) {
