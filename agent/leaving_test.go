@@ -326,3 +326,28 @@ func TestOfferLeavesTheAskStanding(t *testing.T) {
 	assert.True(t, more)
 	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
 }
+
+// The holder's node vanishes in the middle of a leave. An agent of an earlier version takes
+// the slot, and keeps annotations that it does not know.
+func TestStandbyIsReadyAfterTheLeaveOfAnEarlierHold(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		s.holder.kill()
+		l := w.server.lease(theSlot)
+		require.Equal(t, l.Annotations[api.HoldAnnotation]+" "+next.identity(), l.Annotations[api.LeavingAnnotation])
+		for range 60 {
+			l = w.server.lease(theSlot)
+			if l.Holder != "earlier_u" {
+				l.Holder, l.AcquireTime = "earlier_u", time.Now()
+			}
+			l.RenewTime = time.Now()
+			l.Annotations[api.HoldAnnotation], l.Annotations[api.AddressAnnotation] = "h-earlier", "10.0.0.99"
+			l.Annotations[api.ServingAnnotation] = time.Now().UTC().Format(time.RFC3339Nano)
+			w.server.put(&l)
+			w.pass(5 * time.Second)
+		}
+		assert.Equal(t, "True StandingBy", next.ready())
+	})
+}
