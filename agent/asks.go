@@ -84,7 +84,7 @@ type asker struct {
 	at time.Duration
 	// err is the answer to the last write.
 	err error
-	// offered is the last hold to which the pod has offered to stay Ready.
+	// offered is the last leave to which the pod has offered to stay Ready.
 	offered string
 }
 

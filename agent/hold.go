@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -54,7 +55,9 @@ type hold struct {
 func newHold(u *unit, l *loop, s claim.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
 	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.share = u, l, h.id, &h.share
+	h.leaving.id = h.id
 	if h.resumed {
+		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
 		u.deletion.asked = h.id // the process that began the hold has asked already
@@ -216,7 +219,7 @@ func (h *hold) needed(s claim.State) bool {
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
-	f.Notes.Serving, f.Notes.Leaving = h.serving, h.leaving.Says
+	f.Notes.Serving, f.Notes.Leaving, f.Notes.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.unit.rollout.ordered() {
 		text := h.share.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }

@@ -24,6 +24,9 @@ type leaving struct {
 	loop  *loop
 	hold  string
 	share *share
+	// id identifies the leave. A pod may have offered to the leave of an earlier agent
+	// process, and be gone. So each process of a hold has a leave of its own.
+	id string
 
 	leave leave.Leave
 	leave.Decision
@@ -86,7 +89,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	f := leave.Facts{
 		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
 		Ready: serves && u.stored.ready && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
-		Replaced: u.replaced(), Offers: u.rollout.asks.offersTo(l.hold),
+		Replaced: u.replaced(), Offers: u.rollout.asks.offersTo(l.id),
 		Says: s.Leaving, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,
 	}

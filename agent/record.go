@@ -25,6 +25,7 @@ func recordOf(l *kube.Lease) lease.Record {
 	}
 	// The order of revisions does not apply to a holder without a readable revision.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
+	leave, leaving := leavingOf(l.Annotations)
 	return lease.Record{
 		UID:         l.UID,
 		Version:     l.ResourceVersion,
@@ -41,7 +42,8 @@ func recordOf(l *kube.Lease) lease.Record {
 			Workload: l.Annotations[api.WorkloadAnnotation],
 			Revision: revision,
 			Serving:  serving,
-			Leaving:  leavingOf(l.Annotations),
+			Leaving:  leaving,
+			Leave:    leave,
 		},
 		Paused:    api.PauseOf(l.Annotations),
 		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
@@ -50,14 +52,14 @@ func recordOf(l *kube.Lease) lease.Record {
 	}
 }
 
-// leavingOf returns how the holder leaves its Services; empty if the holder stays. An agent
-// of an earlier version keeps the text of an earlier hold in the Lease.
-func leavingOf(annotations map[string]string) string {
-	hold, says, _ := strings.Cut(annotations[api.LeavingAnnotation], " ")
-	if hold != annotations[api.HoldAnnotation] {
-		return ""
+// leavingOf returns which leave the Lease shows, and how far the holder is; empty if the
+// holder stays. An agent of an earlier version keeps the text of an earlier hold in the Lease.
+func leavingOf(annotations map[string]string) (leave, says string) {
+	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
+	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {
+		return "", ""
 	}
-	return says
+	return leave, says
 }
 
 // leaseOf returns the Lease base with the fields of r. A write keeps all other fields.
@@ -86,7 +88,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	}
 	leaving := ""
 	if r.Notes.Leaving != "" {
-		leaving = r.Hold + " " + r.Notes.Leaving
+		leaving = r.Notes.Leave + " " + r.Notes.Leaving
 	}
 	set(api.HoldAnnotation, r.Hold)
 	set(api.TokenAnnotation, r.Token)

@@ -132,7 +132,7 @@ const (
 	// standbys leave that pod a head start. The next acquiring write removes the
 	// annotation.
 	SuccessorAnnotation = Prefix + "successor"
-	// LeavingAnnotation shows that the holder leaves its Services. Its value is the hold,
+	// LeavingAnnotation shows that the holder leaves its Services. Its value is the leave,
 	// and [LeavingSoon] or the identity of the successor, which leaves its Services,
 	// too.
 	LeavingAnnotation = Prefix + "leaving"
