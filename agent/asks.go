@@ -86,6 +86,17 @@ type asker struct {
 	err error
 	// offered is the last leave to which the pod has offered to stay Ready.
 	offered string
+	// giveUp ends the writing of that offer; nil without an offer.
+	giveUp context.CancelFunc
+}
+
+// sees gives up the pod's offer unless the leave that the agent sees is still the same. A late
+// offer would replace the offers to a later leave.
+func (a *asker) sees(leave string) {
+	if a.giveUp != nil && leave != a.offered {
+		a.giveUp()
+		a.offered, a.giveUp = "", nil
+	}
 }
 
 // ask sends the write of the pod's ask, or of its removal, when that write is due. The

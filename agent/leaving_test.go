@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -325,6 +326,44 @@ func TestOfferLeavesTheAskStanding(t *testing.T) {
 	l, more = offerOn(l, "h2", api.Offer{Identity: "e_u"}, time.Now())
 	assert.True(t, more)
 	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
+}
+
+// slowOffers holds back the writes of the next Lease.
+type slowOffers struct {
+	*link
+	goOn chan struct{}
+}
+
+func (o *slowOffers) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
+	if l.Name == nextLease {
+		<-o.goOn
+	}
+	return o.link.UpdateLease(ctx, l)
+}
+
+func TestLateOfferReplacesNoOffersToALaterLeave(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(1)
+		slow := &slowOffers{goOn: make(chan struct{})}
+		d := w.start("d", behind(&ports{}, func(c *Config) { slow.link = c.API.(*link); c.API = slow })...)
+		d.connect("late")
+		w.pass(10 * time.Second)
+		require.Equal(t, "True StandingBy", d.ready())
+		s.holder.agent.Yield()
+		w.pass(leave.Answers / 2)
+		l := w.server.lease(theSlot)
+		l.Holder, l.AcquireTime, l.Annotations[api.HoldAnnotation] = "c_u", time.Now(), "later"
+		w.server.put(&l)
+		next := w.server.lease(nextLease)
+		offers := api.Offers{Leave: "later", Pods: []api.Offer{{Identity: "e_u"}}}.String()
+		next.Annotations = map[string]string{api.OffersAnnotation: offers}
+		w.server.put(&next)
+		w.pass(100 * time.Millisecond)
+		close(slow.goOn)
+		w.pass(time.Second)
+		next = w.server.lease(nextLease)
+		assert.Equal(t, offers, next.Annotations[api.OffersAnnotation])
+	})
 }
 
 // The holder's agent restarts in the middle of a leave, whose offers stay in the next Lease.

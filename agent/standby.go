@@ -26,6 +26,7 @@ type standby struct {
 // nil when a stopping agent has nothing left to do.
 func (s standby) run(ctx context.Context) (*hold, error) {
 	r := s.unit.rollout
+	defer s.loop.asker.sees("")
 	for {
 		s.drainOrphans()
 		until := s.loop.linger(ctx)
@@ -104,6 +105,7 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	u, a := s.unit, s.loop.asker
 	v := u.claim.Views()[0]
 	to, leaves := v.Record.Notes.Leave, v.Record.Notes.Leaving == api.LeavingSoon
+	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (look.Ready || look.Keep)
 	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
@@ -114,9 +116,11 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	// The offers of many standbys come one after the other, so that only a few are written.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
 	q := a.requests
+	ctx, a.giveUp = context.WithCancel(ctx)
 	q.group.Go(func() {
 		sleep(ctx, pause)
-		if err := q.writeOffer(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes}); err != nil {
+		err := q.writeOffer(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes})
+		if err != nil && ctx.Err() == nil {
 			u.config.Log.Warn("offer is not written", "leave", to, "err", err)
 		}
 	})
