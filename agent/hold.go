@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -90,7 +91,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
-		h.share.note(h.loop.now, h.serves() && u.complete(h.id), state.Paused.Slot != "")
+		h.follow() // a decision counts the probes of the children that are followed
+		h.share.note(h.loop.now, h.servesSince(), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(ctx, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
@@ -99,7 +101,6 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 			return end, nil
 		}
 		wake = min(wake, h.grant(state))
-		h.follow()
 		if h.needed(state) {
 			h.noteServing(state)
 		}
@@ -225,6 +226,23 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
 	}
 	return h.loop.act(ctx, f)
+}
+
+// servesSince returns the instant since which the application serves, if it serves. After a
+// resume the Lease has that time, so a pod in its turn stays Ready. No child serves before its
+// start, so a wall clock that was set counts for no more than that.
+func (h *hold) servesSince() time.Duration {
+	now, known := h.loop.now, h.share.facts.Serving != 0
+	if known || !h.served || h.serving.IsZero() {
+		return now
+	}
+	since := now - h.unit.config.Wall().Sub(h.serving)
+	for _, r := range h.unit.shims.Reports() {
+		if r.Phase == gate.Running && r.Hold == h.id {
+			since = max(since, r.Since)
+		}
+	}
+	return min(since, now)
 }
 
 // noteServing notes since when the application serves.
