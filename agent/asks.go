@@ -84,8 +84,19 @@ type asker struct {
 	at time.Duration
 	// err is the answer to the last write.
 	err error
-	// offered is the last hold to which the pod has offered to stay Ready.
+	// offered is the last leave to which the pod has offered to stay Ready.
 	offered string
+	// giveUp ends the writing of that offer; nil without an offer.
+	giveUp context.CancelFunc
+}
+
+// sees gives up the pod's offer unless the leave that the agent sees is still the same. A late
+// offer would replace the offers to a later leave.
+func (a *asker) sees(leave string) {
+	if a.giveUp != nil && leave != a.offered {
+		a.giveUp()
+		a.offered, a.giveUp = "", nil
+	}
 }
 
 // ask sends the write of the pod's ask, or of its removal, when that write is due. The
@@ -108,14 +119,25 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 	base, q := a.lease, a.requests
 	q.group.Go(func() {
 		l, err := q.writeAsk(ctx, base, asks)
-		q.posts.post(ctx, func(time.Duration) {
+		q.posts.post(ctx, func(now time.Duration) {
 			a.writing, a.lease, a.err = false, l, err
 			if err != nil {
+				a.at = min(a.at, now+q.pause(err))
 				q.unit.config.Log.Warn("next lease is not written", "asks", asks, "err", err)
 			}
 		})
 	})
 	return claim.Never
+}
+
+// pause returns the time until an ask that failed is written again. A retry comes while the
+// last ask is still fresh: a holder that has left its Services would go on without an ask.
+// A right that an earlier enroll did not grant does not come in a moment.
+func (q *requests) pause(err error) time.Duration {
+	if errors.Is(err, kube.ErrForbidden) {
+		return turn.Again
+	}
+	return q.unit.self.Budget.Retry
 }
 
 // writeAsk replaces the version in base. Without a base, or after a conflict, writeAsk

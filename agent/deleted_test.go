@@ -5,7 +5,9 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,6 +272,43 @@ func TestOneSecondOfGraceIsEnoughToRelease(t *testing.T) {
 				if !c.stops {
 					close(a.gates.shims["s1"].ended)
 				}
+			})
+		})
+	}
+}
+
+// goneAPI answers for a pod that the API server does not have any more.
+type goneAPI struct {
+	*link
+	answer atomic.Pointer[kube.StatusError]
+}
+
+func (g *goneAPI) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+	if err := g.answer.Load(); err != nil {
+		return kube.Pod{}, err
+	}
+	return g.link.ReadPod(ctx, pod)
+}
+
+func TestPodDeletedByForceStartsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer kube.StatusError
+		starts bool
+	}{
+		"the API server has no such pod": {kube.StatusError{Code: 404, Reason: "NotFound"}, false},
+		"a proxy answers":                {kube.StatusError{Code: 404}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				var g *goneAPI
+				a := w.start("a", func(cf *Config) { g = &goneAPI{link: cf.API.(*link)}; cf.API = g })
+				w.pass(10 * time.Second)
+				g.answer.Store(&c.answer)
+				a.connect("s1")
+				w.pass(10 * time.Second)
+				assert.Equal(t, c.starts, len(a.gates.given()) > 0)
+				assert.Equal(t, c.starts, w.holder() != "", "another pod may hold")
 			})
 		})
 	}

@@ -3,6 +3,12 @@
 
 package agent
 
+import (
+	"errors"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
 // deletion has the API server's answers about the pod's deletion.
 //
 // A kubelet ends its containers by itself. But a signal that comes before the process
@@ -53,3 +59,10 @@ func (d *deletion) end(number int, hold string, deleted bool) {
 
 // open reports whether the last check has not ended.
 func (d *deletion) open() bool { return d.ended < d.begun }
+
+// gone reports whether the API server has no such pod: somebody has deleted the pod by force.
+// A proxy's page names no reason, and tells nothing about the pod.
+func gone(err error) bool {
+	status, ok := errors.AsType[*kube.StatusError](err)
+	return ok && errors.Is(err, kube.ErrNotFound) && status.Reason == "NotFound"
+}

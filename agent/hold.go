@@ -5,9 +5,11 @@ package agent
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -54,7 +56,9 @@ type hold struct {
 func newHold(u *unit, l *loop, s claim.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
 	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.share = u, l, h.id, &h.share
+	h.leaving.id = h.id
 	if h.resumed {
+		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
 		u.deletion.asked = h.id // the process that began the hold has asked already
@@ -89,7 +93,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
-		h.share.note(h.loop.now, h.serves() && u.complete(h.id), state.Paused.Slot != "")
+		h.follow() // a decision counts the probes of the children that are followed
+		h.share.note(h.loop.now, h.servesSince(), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
@@ -98,7 +103,6 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 			return end, nil
 		}
 		wake = min(wake, h.grant(state))
-		h.follow()
 		if h.needed(state) {
 			h.noteServing(state)
 		}
@@ -218,12 +222,29 @@ func (h *hold) needed(s claim.State) bool {
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
-	f.Notes.Serving, f.Notes.Leaving = h.serving, h.leaving.Says
+	f.Notes.Serving, f.Notes.Leaving, f.Notes.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.unit.rollout.ordered() {
 		text := h.share.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
 	}
 	return h.loop.act(ctx, f)
+}
+
+// servesSince returns the instant since which the application serves, if it serves. After a
+// resume the Lease has that time, so a pod in its turn stays Ready. No child serves before its
+// start, so a wall clock that was set counts for no more than that.
+func (h *hold) servesSince() time.Duration {
+	now, known := h.loop.now, h.share.facts.Serving != 0
+	if known || !h.served || h.serving.IsZero() {
+		return now
+	}
+	since := now - h.unit.config.Wall().Sub(h.serving)
+	for _, r := range h.unit.shims.Reports() {
+		if r.Phase == gate.Running && r.Hold == h.id {
+			since = max(since, r.Since)
+		}
+	}
+	return min(since, now)
 }
 
 // noteServing notes since when the application serves.

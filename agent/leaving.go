@@ -24,6 +24,9 @@ type leaving struct {
 	loop  *loop
 	hold  string
 	share *share
+	// id identifies the leave. A pod may have offered to the leave of an earlier agent
+	// process, and be gone. So each process of a hold has a leave of its own.
+	id string
 
 	leave leave.Leave
 	leave.Decision
@@ -125,7 +128,7 @@ func (l *leaving) reported() (signalled, preStop bool) {
 // yield return to the holder.
 func (l *leaving) offers() []api.Offer {
 	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
-	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.hold)), own)
+	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
 }
 
 // askDeletion asks the API server until the answer is known whether the pod is being

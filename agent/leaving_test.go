@@ -334,6 +334,25 @@ func TestPreStopHookStopsNoTraffic(t *testing.T) {
 	})
 }
 
+// An endpoint delay may be longer than an ask is fresh.
+func TestFailedAskIsWrittenAgainBeforeTheLastOneIsStale(t *testing.T) {
+	simulate(t, func(w *world) {
+		long := func(c *Config) { c.EndpointDelay = time.Minute }
+		s := w.serve(2, long)
+		n := w.start("n", of(newRevision), lingering(&ports{}), long)
+		n.connect("new")
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		w.pass(2 * time.Second)
+		n.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
+		w.pass(9 * time.Second)
+		n.link.set(func(l *link) { l.unwritten = nil })
+		w.within(70*time.Second, "the turn begins", func() bool {
+			require.NotEqual(t, "True Holding", s.holder.ready(), "the leave goes on")
+			return n.running("new")
+		})
+	})
+}
+
 // An endpoint delay may be longer than a lease.
 func TestHolderRenewsWhileItLeaves(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -449,4 +468,29 @@ func TestOfferLeavesTheAskStanding(t *testing.T) {
 	l, more = offerOn(l, "h2", api.Offer{Identity: "e_u"}, time.Now())
 	assert.True(t, more)
 	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
+}
+
+// The holder's node vanishes in the middle of a leave. An agent of an earlier version takes
+// the slot, and keeps annotations that it does not know.
+func TestStandbyIsReadyAfterTheLeaveOfAnEarlierHold(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		s.holder.kill()
+		l := w.server.lease(theSlot)
+		require.Equal(t, l.Annotations[api.HoldAnnotation]+" "+next.identity(), l.Annotations[api.LeavingAnnotation])
+		for range 60 {
+			l = w.server.lease(theSlot)
+			if l.Holder != "earlier_u" {
+				l.Holder, l.AcquireTime = "earlier_u", time.Now()
+			}
+			l.RenewTime = time.Now()
+			l.Annotations[api.HoldAnnotation], l.Annotations[api.AddressAnnotation] = "h-earlier", "10.0.0.99"
+			l.Annotations[api.ServingAnnotation] = time.Now().UTC().Format(time.RFC3339Nano)
+			w.server.put(&l)
+			w.pass(5 * time.Second)
+		}
+		assert.Equal(t, "True StandingBy", next.ready())
+	})
 }

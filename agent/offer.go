@@ -18,7 +18,7 @@ import (
 const mostTries = 5
 
 // writeOffer adds the offer to the next Lease, unless enough pods have offered.
-func (q *requests) writeOffer(ctx context.Context, hold string, offer api.Offer) error {
+func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) error {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	c, err := q.unit.config, error(nil)
@@ -27,7 +27,7 @@ func (q *requests) writeOffer(ctx context.Context, hold string, offer api.Offer)
 		if base, err = c.API.GetLease(ctx, api.NextLease(c.Slots[0])); err != nil {
 			return err
 		}
-		l, more := offerOn(base, hold, offer, c.Wall())
+		l, more := offerOn(base, leave, offer, c.Wall())
 		if !more {
 			return nil
 		}
@@ -38,13 +38,13 @@ func (q *requests) writeOffer(ctx context.Context, hold string, offer api.Offer)
 	return err
 }
 
-// offerOn returns the next Lease with one more offer to the hold; false if there are enough.
+// offerOn returns the next Lease with one more offer to the leave; false if there are enough.
 // A pod writes no other pod's identity, so an ask in the Lease gives way. The asker writes
 // its ask again.
-func offerOn(base *kube.Lease, hold string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
+func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
-	if offers.Hold != hold {
-		offers = api.Offers{Hold: hold}
+	if offers.Leave != leave {
+		offers = api.Offers{Leave: leave}
 	}
 	if len(offers.Pods) >= api.MostOffers || offers.Of(offer.Identity) {
 		return nil, false

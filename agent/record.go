@@ -6,6 +6,7 @@ package agent
 import (
 	"errors"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -24,6 +25,7 @@ func recordOf(l *kube.Lease) lease.Record {
 	}
 	// The order of revisions does not apply to a holder without a readable revision.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
+	leave, leaving := leavingOf(l.Annotations)
 	return lease.Record{
 		UID:         l.UID,
 		Version:     l.ResourceVersion,
@@ -40,13 +42,24 @@ func recordOf(l *kube.Lease) lease.Record {
 			Workload: l.Annotations[api.WorkloadAnnotation],
 			Revision: revision,
 			Serving:  serving,
-			Leaving:  l.Annotations[api.LeavingAnnotation],
+			Leaving:  leaving,
+			Leave:    leave,
 		},
 		Paused:    api.PauseOf(l.Annotations),
 		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
 		Successor: l.Annotations[api.SuccessorAnnotation],
 		Rollout:   l.Annotations[api.RolloutAnnotation],
 	}
+}
+
+// leavingOf returns which leave the Lease shows, and how far the holder is; empty if the
+// holder stays. An agent of an earlier version keeps the text of an earlier hold in the Lease.
+func leavingOf(annotations map[string]string) (leave, says string) {
+	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
+	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {
+		return "", ""
+	}
+	return leave, says
 }
 
 // leaseOf returns the Lease base with the fields of r. A write keeps all other fields.
@@ -73,6 +86,10 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	if !r.Notes.Serving.IsZero() {
 		serving = r.Notes.Serving.UTC().Format(time.RFC3339Nano)
 	}
+	leaving := ""
+	if r.Notes.Leaving != "" {
+		leaving = r.Notes.Leave + " " + r.Notes.Leaving
+	}
 	set(api.HoldAnnotation, r.Hold)
 	set(api.TokenAnnotation, r.Token)
 	set(api.BootAnnotation, r.BootID)
@@ -80,7 +97,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.WorkloadAnnotation, r.Notes.Workload)
 	set(api.RevisionAnnotation, r.Notes.Revision.String())
 	set(api.ServingAnnotation, serving)
-	set(api.LeavingAnnotation, r.Notes.Leaving)
+	set(api.LeavingAnnotation, leaving)
 	set(api.YieldAnnotation, r.Yield.String())
 	set(api.SuccessorAnnotation, r.Successor)
 	set(api.RolloutAnnotation, r.Rollout)

@@ -90,7 +90,7 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 		if err != nil {
 			u.config.Log.Debug("deletion is not known", "hold", hold, "err", err)
 		}
-		q.posts.post(ctx, func(time.Duration) { u.deletion.end(number, hold, err == nil && pod.Deleted) })
+		q.posts.post(ctx, func(time.Duration) { u.deletion.end(number, hold, pod.Deleted || gone(err)) })
 	})
 }
 

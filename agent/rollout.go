@@ -155,9 +155,9 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
 }
 
-// offersTo returns the offers to the hold.
-func (a *asks) offersTo(hold string) []api.Offer {
-	if a.offers.Hold != hold {
+// offersTo returns the offers to the leave.
+func (a *asks) offersTo(leave string) []api.Offer {
+	if a.offers.Leave != leave {
 		return nil
 	}
 	return a.offers.Pods

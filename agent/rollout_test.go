@@ -162,6 +162,23 @@ func TestTurnGoesOnIfTheAgentAloneEnds(t *testing.T) {
 	})
 }
 
+// The pod is Ready for 20 s of the controller's minute when its agent restarts.
+func TestReadyPodInItsTurnStaysReadyIfItsAgentRestarts(t *testing.T) {
+	simulate(t, func(w *world) {
+		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		w.pass(turn.Proof + 20*time.Second)
+		require.Equal(t, "True Holding", b.ready())
+		b.kill()
+		b = w.start("b")
+		b.gates.connect(b.gates.shim("s3").report)
+		w.pass(time.Minute)
+		assert.Equal(t, []string{"False", "True"}, b.readiness())
+		assert.Equal(t, newRevision, w.rollout().Proven, "the time before the restart counts")
+	})
+}
+
 func TestTurnLastsForTheTimeOfTheController(t *testing.T) {
 	const minReady = 30 * time.Second
 	simulate(t, func(w *world) {
@@ -179,6 +196,27 @@ func TestTurnLastsForTheTimeOfTheController(t *testing.T) {
 		w.pass(turn.Proof + minReady + time.Second)
 		assert.Equal(t, newRevision, w.rollout().Proven)
 	})
+}
+
+// The application is Ready for 45 s of the controller's minute, and not for the next 20 s.
+func TestTurnGoesOnIfTheApplicationServesAgain(t *testing.T) {
+	for name, recovers := range map[string]bool{"serves again": true, "does not yet": false} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
+				b.connect("s3")
+				w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+				w.pass(45 * time.Second)
+				b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
+				w.pass(20 * time.Second)
+				if recovers {
+					b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
+				}
+				w.pass(30 * time.Second)
+				assert.True(t, b.running("s3"), "%q", b.gates.told())
+			})
+		})
+	}
 }
 
 func TestSlotWithoutANextLeaseHasNoOrder(t *testing.T) {

@@ -19,10 +19,11 @@ type share struct {
 	facts turn.Hold
 }
 
-// note notes whether the children serve, and whether a person has paused the slot.
-func (s *share) note(now time.Duration, serves, paused bool) {
+// note notes whether the children serve since that instant, and whether a person has paused
+// the slot.
+func (s *share) note(now, since time.Duration, serves, paused bool) {
 	if serves && !s.facts.Serves {
-		s.facts.Serving = now
+		s.facts.Serving = since
 	} else if !serves && s.facts.Serves && now >= s.facts.Serving+turn.Proof {
 		s.facts.Stopped = now
 	}

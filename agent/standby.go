@@ -26,6 +26,7 @@ type standby struct {
 // nil when a stopping agent has nothing left to do.
 func (s standby) run(ctx context.Context) (*hold, error) {
 	r := s.unit.rollout
+	defer s.loop.asker.sees("")
 	for {
 		s.drainOrphans()
 		until := s.loop.linger(ctx)
@@ -99,25 +100,28 @@ func (s standby) drainOrphans() {
 }
 
 // offer offers to the holder that this Ready standby stays, if the holder leaves its
-// Services. A standby offers once to each hold.
+// Services. A standby offers once to each leave.
 func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standby) {
 	u, a := s.unit, s.loop.asker
 	v := u.claim.Views()[0]
-	hold, leaves := v.Record.Hold, v.Record.Notes.Leaving == api.LeavingSoon
+	to, leaves := v.Record.Notes.Leave, v.Record.Notes.Leaving == api.LeavingSoon
+	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (look.Ready || look.Keep)
-	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == hold {
+	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
-	a.offered = hold
+	a.offered = to
 	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
 	// The offers of many standbys come one after the other, so that only a few are written.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
 	q := a.requests
+	ctx, a.giveUp = context.WithCancel(ctx)
 	q.group.Go(func() {
 		sleep(ctx, pause)
-		if err := q.writeOffer(ctx, hold, api.Offer{Identity: u.self.Identity, Takes: takes}); err != nil {
-			u.config.Log.Warn("offer is not written", "hold", hold, "err", err)
+		err := q.writeOffer(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes})
+		if err != nil && ctx.Err() == nil {
+			u.config.Log.Warn("offer is not written", "leave", to, "err", err)
 		}
 	})
 }

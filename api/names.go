@@ -132,8 +132,8 @@ const (
 	// standbys leave that pod a head start. The next acquiring write removes the
 	// annotation.
 	SuccessorAnnotation = Prefix + "successor"
-	// LeavingAnnotation shows that the holder leaves its Services. Its value is
-	// [LeavingSoon], or the identity of the successor, which leaves its Services,
+	// LeavingAnnotation shows that the holder leaves its Services. Its value is the leave,
+	// and [LeavingSoon] or the identity of the successor, which leaves its Services,
 	// too.
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"

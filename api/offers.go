@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// MostOffers bounds the offers to one hold. Even if one of the pods follows the holder,
+// MostOffers bounds the offers to one leave. Even if one of the pods follows the holder,
 // two are left that forward. More offers would only cost writes.
 const MostOffers = 3
 
 // Offers are the offers of Ready pods to forward connections while a holder leaves
 // its Services.
 type Offers struct {
-	// Hold is the hold that ends.
-	Hold string
-	Pods []Offer
+	// Leave is the holder's leave: the hold, and a number if the hold was resumed.
+	Leave string
+	Pods  []Offer
 }
 
 // Offer is one pod's offer.
@@ -32,9 +32,9 @@ type Offer struct {
 // contains this character.
 const takes = "+"
 
-// String returns the text for the Lease: the hold, and the identities.
+// String returns the text for the Lease: the leave, and the identities.
 func (o Offers) String() string {
-	words := []string{o.Hold}
+	words := []string{o.Leave}
 	for _, pod := range o.Pods {
 		word := pod.Identity
 		if pod.Takes {
@@ -52,7 +52,7 @@ func ParseOffers(s string) Offers {
 	if len(words) == 0 || len(words) > 1+MostOffers {
 		return Offers{}
 	}
-	o := Offers{Hold: words[0]}
+	o := Offers{Leave: words[0]}
 	for _, word := range words[1:] {
 		identity, marked := strings.CutPrefix(word, takes)
 		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: marked})

@@ -12,14 +12,14 @@ import (
 func TestOffersSurviveARoundTrip(t *testing.T) {
 	for text, want := range map[string]Offers{
 		"":               {},
-		"h1":             {Hold: "h1"},
-		"h1 +a_u b_u":    {Hold: "h1", Pods: []Offer{{Identity: "a_u", Takes: true}, {Identity: "b_u"}}},
-		"h1 a b c":       {Hold: "h1", Pods: []Offer{{Identity: "a"}, {Identity: "b"}, {Identity: "c"}}},
+		"h1":             {Leave: "h1"},
+		"h1 +a_u b_u":    {Leave: "h1", Pods: []Offer{{Identity: "a_u", Takes: true}, {Identity: "b_u"}}},
+		"h1 a b c":       {Leave: "h1", Pods: []Offer{{Identity: "a"}, {Identity: "b"}, {Identity: "c"}}},
 		"h1 a b c d e f": {},
 	} {
 		got := ParseOffers(text)
 		assert.Equal(t, want, got, text)
-		if want.Hold != "" {
+		if want.Leave != "" {
 			assert.Equal(t, text, got.String())
 		}
 	}

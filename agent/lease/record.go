@@ -76,8 +76,8 @@ type Notes struct {
 	// zero while the application does not serve.
 	Serving time.Time
 	// Leaving shows that the holder leaves its Services ([api.LeavingAnnotation]); empty
-	// if the holder stays.
-	Leaving string
+	// if the holder stays. Leave identifies the leave, for the offers of other pods.
+	Leaving, Leave string
 }
 
 // Self identifies the pod that writes.

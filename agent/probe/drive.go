@@ -21,11 +21,18 @@ const settling = time.Second
 // A command costs more than a connection, so an exec probe runs only once in [settling].
 const prompt = 100 * time.Millisecond
 
-// pause returns the time until the next readiness probe of a child that is not ready. A child
-// that needs several successes gets them no faster than from a kubelet, which probes a
-// container that is not ready once a second.
-func (l *childState) pause(p *api.Probe) time.Duration {
-	if p.Exec != nil || l.counter.last == Success {
+// patience is the time for which the readiness probe runs more often than declared. An
+// application may wait for its database for hours, and ask that database in each probe.
+const patience = 30 * time.Second
+
+// pause returns the time until the next readiness probe of a child that has been probed for
+// the span, and is not ready. A child that needs several successes gets them no faster than
+// from a kubelet, which probes a container that is not ready once a second.
+func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
+	switch {
+	case span >= patience:
+		return p.Period()
+	case p.Exec != nil || l.counter.last == Success:
 		return min(p.Period(), settling)
 	}
 	return prompt
@@ -44,7 +51,11 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	}
 	// Like the kubelet, drive probes a container that is not ready more often
 	// than declared, so that it becomes ready sooner.
-	repeat(ctx, l.began.Add(p.InitialDelay()), func() time.Duration { return l.pause(p) }, func() bool {
+	from := l.began.Add(p.InitialDelay())
+	if now := time.Now(); from.Before(now) {
+		from = now
+	}
+	repeat(ctx, from, func() time.Duration { return l.pause(p, time.Since(from)) }, func() bool {
 		r := m.run(ctx, l, p)
 		m.mu.Lock()
 		defer m.mu.Unlock()

@@ -97,3 +97,31 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 		})
 	}
 }
+
+func TestReadinessProbesSlowDownWhileTheyFail(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(p *api.Probe)
+		probe  string
+		early  int
+	}{
+		"a request": {func(*api.Probe) {}, "readiness", 300},
+		"after the initial delay": {
+			func(p *api.Probe) { p.InitialDelaySeconds = 60 }, "readiness", 300},
+		"a command": {
+			func(p *api.Probe) { p.HTTPGet, p.Exec = nil, &api.ExecAction{Command: []string{"check"}} }, "check", 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			readiness := declared("readiness", c.change)
+			bubble(t, api.Probes{Readiness: readiness}, func(a *app) {
+				a.runs("h1")
+				a.pass(readiness.InitialDelay() + patience - time.Millisecond)
+				assert.Len(t, a.times(c.probe), c.early)
+				a.pass(10 * time.Minute)
+				assert.InDelta(t, 60, len(a.times(c.probe))-c.early, 2, "once in the declared period")
+				a.answer(c.probe, passes)
+				a.pass(readiness.Period())
+				assert.True(t, a.Ready())
+			})
+		})
+	}
+}

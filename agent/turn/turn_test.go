@@ -214,6 +214,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"turn, not Ready any more":       {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
 		"turn, not Ready for too long":   {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
 		"turn, Ready once more":          {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: Later, wake: 125 * s},
+		"turn, serves in time again":     {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 92 * s, yields: Later, proving: true, wake: 95 * s},
 		"turn, two rollouts":             {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
 	} {
 		t.Run(name, func(t *testing.T) {

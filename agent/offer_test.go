@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// slowOffers holds back the writes of the next Lease.
+type slowOffers struct {
+	*link
+	goOn chan struct{}
+}
+
+func (o *slowOffers) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
+	if l.Name == nextLease {
+		<-o.goOn
+	}
+	return o.link.UpdateLease(ctx, l)
+}
+
+func TestLateOfferReplacesNoOffersToALaterLeave(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(1)
+		slow := &slowOffers{goOn: make(chan struct{})}
+		d := w.start("d", behind(&ports{}, func(c *Config) { slow.link = c.API.(*link); c.API = slow })...)
+		d.connect("late")
+		w.pass(10 * time.Second)
+		require.Equal(t, "True StandingBy", d.ready())
+		s.holder.agent.Yield()
+		w.pass(leave.Answers / 2)
+		l := w.server.lease(theSlot)
+		l.Holder, l.AcquireTime, l.Annotations[api.HoldAnnotation] = "c_u", time.Now(), "later"
+		w.server.put(&l)
+		next := w.server.lease(nextLease)
+		offers := api.Offers{Leave: "later", Pods: []api.Offer{{Identity: "e_u"}}}.String()
+		next.Annotations = map[string]string{api.OffersAnnotation: offers}
+		w.server.put(&next)
+		w.pass(100 * time.Millisecond)
+		close(slow.goOn)
+		w.pass(time.Second)
+		next = w.server.lease(nextLease)
+		assert.Equal(t, offers, next.Annotations[api.OffersAnnotation])
+	})
+}
+
+// The holder's agent restarts in the middle of a leave, whose offers stay in the next Lease.
+func TestOffersToALeaveEndWithItsAgentProcess(t *testing.T) {
+	for name, c := range map[string]struct {
+		gone   bool
+		leaves bool
+	}{
+		"the pods that offered offer again": {false, true},
+		"the pods that offered are gone":    {true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.agent.Yield()
+				w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+				s.holder.kill()
+				a := w.start("a")
+				a.gates.connect(a.gates.shim("s1").report)
+				w.pass(20 * time.Second)
+				require.True(t, a.running("s1"))
+				require.Equal(t, "True Holding", a.ready())
+				if c.gone {
+					for _, p := range s.others {
+						p.kill()
+					}
+				}
+				w.pass(10 * time.Minute)
+				a.agent.Yield()
+				left := false
+				for range 30 {
+					w.pass(100 * time.Millisecond)
+					left = left || a.ready() == "False Leaving"
+				}
+				assert.Equal(t, c.leaves, left, "at least one Ready pod stays")
+			})
+		})
+	}
+}
