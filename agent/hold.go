@@ -94,7 +94,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		h.noteGap()
 		h.tellPause(state)
 		h.follow() // a decision counts the probes of the children that are followed
-		h.share.note(h.loop.now, h.servesSince(), h.serves() && u.complete(h.id), state.Paused.Slot != "")
+		h.share.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.share.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
@@ -233,7 +233,7 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 // servesSince returns the instant since which the application serves, if it serves. After a
 // resume the Lease has that time, so a pod in its turn stays Ready. No child serves before its
 // start, so a wall clock that was set counts for no more than that.
-func (h *hold) servesSince() time.Duration {
+func servesSince(h *hold) time.Duration {
 	now, known := h.loop.now, h.share.facts.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
 		return now

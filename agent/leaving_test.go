@@ -335,7 +335,7 @@ func TestPreStopHookStopsNoTraffic(t *testing.T) {
 }
 
 // An endpoint delay may be longer than an ask is fresh.
-func TestFailedAskIsWrittenAgainBeforeTheLastOneIsStale(t *testing.T) {
+func TestFailedAskIsSoonWrittenAgain(t *testing.T) {
 	simulate(t, func(w *world) {
 		long := func(c *Config) { c.EndpointDelay = time.Minute }
 		s := w.serve(2, long)
@@ -472,7 +472,7 @@ func TestOfferLeavesTheAskStanding(t *testing.T) {
 
 // The holder's node vanishes in the middle of a leave. An agent of an earlier version takes
 // the slot, and keeps annotations that it does not know.
-func TestStandbyIsReadyAfterTheLeaveOfAnEarlierHold(t *testing.T) {
+func TestLeaveOfAnEarlierHoldDoesNotCount(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.agent.Yield()

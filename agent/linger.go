@@ -105,16 +105,3 @@ func (l *loop) learn(sent time.Duration, pod kube.Pod) {
 		l.unit.linger.until = sent + pod.GraceLeft - lingerMargin
 	}
 }
-
-// emptiedAt returns the instant from which no pod is expected to take the slots. The result
-// is [claim.Never] while a pod holds a slot, or may hold one.
-func (u *unit) emptiedAt() time.Duration {
-	at := time.Duration(0)
-	for _, v := range u.claim.Views() {
-		if !v.Known || v.Record.Holder != "" || v.FreeAt == claim.Never {
-			return claim.Never
-		}
-		at = max(at, v.FreeAt+emptied)
-	}
-	return at
-}

@@ -29,7 +29,7 @@ func (o *slowOffers) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Leas
 	return o.link.UpdateLease(ctx, l)
 }
 
-func TestLateOfferReplacesNoOffersToALaterLeave(t *testing.T) {
+func TestLateOfferReplacesNoLaterOffers(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(1)
 		slow := &slowOffers{goOn: make(chan struct{})}
@@ -55,7 +55,7 @@ func TestLateOfferReplacesNoOffersToALaterLeave(t *testing.T) {
 }
 
 // The holder's agent restarts in the middle of a leave, whose offers stay in the next Lease.
-func TestOffersToALeaveEndWithItsAgentProcess(t *testing.T) {
+func TestOffersEndWithTheAgentProcess(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool
 		leaves bool

@@ -163,7 +163,7 @@ func TestTurnGoesOnIfTheAgentAloneEnds(t *testing.T) {
 }
 
 // The pod is Ready for 20 s of the controller's minute when its agent restarts.
-func TestReadyPodInItsTurnStaysReadyIfItsAgentRestarts(t *testing.T) {
+func TestAgentRestartLeavesATurnReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")
