@@ -269,7 +269,7 @@ func (c *changing) abandons() bool {
 
 // replacesStarting reports whether the controller deletes old pods in a handover, because
 // their application takes a while to stop or to start. A pod is not Ready after a second of
-// its drain, and a pod of two containers is not Ready between the ends of its children.
+// its drain. A pod of two containers is not Ready between the ends of its children.
 func (c *changing) replacesStarting() bool {
 	t := c.workload.template
 	return c.strict && (c.newest.behaviour.probed || !t.obedient || len(t.containers) > 1)
