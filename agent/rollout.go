@@ -31,7 +31,8 @@ type rollout struct {
 	parting parting
 }
 
-// parting has the text about the order of revisions for the release of a hold.
+// parting is the text about the rollout that the release of the hold writes into the
+// Lease.
 type parting struct{ hold, text string }
 
 func newRollout(c Config) *rollout {

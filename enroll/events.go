@@ -38,8 +38,8 @@ func watched() []watch {
 	}
 }
 
-// changes passes on every creation and deletion, and each update in which same finds a
-// difference. Each event costs a snapshot of the whole namespace. So changes drops the
+// changes passes on every creation and deletion, and each update for which the function
+// same returns false. Each event costs a snapshot of the whole namespace. So changes drops the
 // frequent updates: status writes by kubelets and controllers, and agents' renewals.
 func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	return predicate.Funcs{

@@ -98,7 +98,7 @@ func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {
 }
 
 // A user who may annotate a Role, but not write its rules, must not choose its rules.
-func TestRememberedNamesOfARoleGrantOnlySlots(t *testing.T) {
+func TestLeasesAnnotationOfARoleGrantsOnlySlots(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)

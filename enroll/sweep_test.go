@@ -75,7 +75,7 @@ func TestPausedLeaseIsNotSwept(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
-func TestNewProcessWaitsADurationBeforeItSweeps(t *testing.T) {
+func TestNewProcessSweepsAfterALeaseDuration(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	w.settle(w.process())

@@ -147,6 +147,6 @@ func (c *Claim) Named(hold string) bool {
 }
 
 // Lost reports whether the hold of a child is seen to be over, because a Lease that the
-// child needs no longer names it. The result taken reports that another pod may have
-// that Lease.
+// child needs no longer names it. If taken is true, another pod may have such a
+// Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -13,7 +13,8 @@ type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds
 	// takesLeases and takesRoles report that a user deletes Leases, or Roles. A seed never
-	// has both, because enroll could not know of a held Lease then.
+	// has both. Without the Lease and the Role that remembers the Lease, enroll would free a
+	// slot that is held.
 	takesLeases, takesRoles bool
 }
 

@@ -42,8 +42,8 @@ func upward(order []int, arrows []uint64) [][2]int {
 	return up
 }
 
-// exactOrder tries all sets of things that may stand on top. For each set s, best[s]
-// is the number of arrows that go up within s if s has its best order.
+// exactOrder returns an order of the circle with the fewest arrows up. For each subset s
+// of the circle, best[s] is the fewest arrows up within s, over all orders of s.
 func exactOrder(circle []int, arrows []uint64) []int {
 	inner := make([]uint32, len(circle)) // arrows inside of the circle
 	for i, from := range circle {

@@ -96,7 +96,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestOnlyFiguresAboveTheirLimitCount(t *testing.T) {
+func TestMethodsCountOnlyAboveTheirBound(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},

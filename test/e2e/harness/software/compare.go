@@ -55,8 +55,9 @@ type Specimen struct {
 // SIGCHLD cannot log in the middle of another line.
 const pairs = 3
 
-// compare treats the two pods of a pair, gated and ungated, in the same way. All ends
-// must be equal. The logs of at least one pair must be equal, too.
+// compare treats the two pods of a pair, gated and ungated, in the same way. In each
+// pair, both containers must end with the same exit codes and reasons. In at least one
+// pair the logs must be equal, too.
 func (w Software) compare(t *testing.T) {
 	for n := range pairs {
 		differ := w.pair(t)
