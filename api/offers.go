@@ -45,9 +45,16 @@ func (o Offers) String() string {
 	return strings.Join(words, " ")
 }
 
+// longestOffers bounds the text of offers, in bytes: an identity has at most 290 of them, and
+// a leave 40. Offers are copied into other annotations, and a Lease has room for 256 KiB.
+const longestOffers = 2048
+
 // ParseOffers reads the text of [Offers.String]. ParseOffers returns no offers for a
-// text of too many words.
+// text that is too long, or has too many words.
 func ParseOffers(s string) Offers {
+	if len(s) > longestOffers {
+		return Offers{}
+	}
 	words := strings.Fields(s)
 	if len(words) == 0 || len(words) > 1+MostOffers {
 		return Offers{}

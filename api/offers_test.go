@@ -4,6 +4,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -25,4 +26,8 @@ func TestOffersSurviveARoundTrip(t *testing.T) {
 	}
 	assert.True(t, ParseOffers("h +a_u").Of("a_u"))
 	assert.False(t, ParseOffers("h +a_u").Of("h"))
+}
+
+func TestLongOffersAreIgnored(t *testing.T) {
+	assert.Empty(t, ParseOffers("h +"+strings.Repeat("a", longestOffers)))
 }

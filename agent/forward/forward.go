@@ -146,9 +146,8 @@ func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 // continue, because a draining holder still finishes its work. Established
 // connections end when a different target follows.
 func (f *Forwarder) SetTarget(ip string) {
-	addr, err := netip.ParseAddr(ip)
-	addr = addr.Unmap()
-	nowhere := err != nil || f.isSelf(addr)
+	addr, ok := podAddress(ip)
+	nowhere := !ok || f.isSelf(addr)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	same := f.route != nil && f.route.addr == addr
@@ -162,6 +161,15 @@ func (f *Forwarder) SetTarget(ip string) {
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
+}
+
+// podAddress returns the address of a pod, or false for a text that is none. A metadata
+// service of a cloud has a link-local address, and no pod has one. Anybody who may hold the
+// slot writes the text.
+func podAddress(ip string) (addr netip.Addr, ok bool) {
+	addr, err := netip.ParseAddr(ip)
+	addr = addr.Unmap()
+	return addr, err == nil && addr.Zone() == "" && !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
 }
 
 // leave ends a route and, in another goroutine, its connections. The caller must not
@@ -192,12 +200,12 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 // does not answer until ctx ends, or has no route, Reachable returns an error
 // with that port.
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
+	addr, ok := podAddress(ip)
+	if !ok {
 		return ErrNoTarget
 	}
 	for _, port := range f.Ports() {
-		conn, err := dial(ctx, addr.Unmap(), port)
+		conn, err := dial(ctx, addr, port)
 		switch {
 		case err == nil:
 			conn.Close()

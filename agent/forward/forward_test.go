@@ -215,9 +215,9 @@ func TestForwarderWithoutPortsReportsNoError(t *testing.T) {
 	assert.Empty(t, f.Ports())
 }
 
-func TestOwnAddressIsNotATarget(t *testing.T) {
+func TestOnlyAddressesOfOtherPodsAreTargets(t *testing.T) {
 	f := New(Config{Self: []string{"203.0.113.7", "2001:db8::7", "not an address"}})
-	own := []string{"203.0.113.7", "::ffff:203.0.113.7", "2001:db8::7", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "", "host.example"}
+	own := []string{"203.0.113.7", "::ffff:203.0.113.7", "2001:db8::7", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "", "host.example", "169.254.169.254", "224.0.0.1", "fe80::1", "fe80::1%eth0"}
 	interfaces, err := net.InterfaceAddrs()
 	require.NoError(t, err)
 	for _, network := range interfaces {

@@ -4,6 +4,7 @@
 package lease
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -62,6 +63,14 @@ func TestAcquireWritesTheFieldsThatClientGoWrites(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 5, again.Transitions, "the same holder is no transition")
 	assert.NotEqual(t, r.RenewTime, again.RenewTime)
+}
+
+func TestLargestNumberOfTransitionsStays(t *testing.T) {
+	r := free()
+	r.Transitions = math.MaxInt32
+	r, err := self(t, 30*time.Second).Acquire(r, "h1", notes, wall)
+	require.NoError(t, err)
+	assert.Equal(t, math.MaxInt32, r.Transitions)
 }
 
 func TestReleaseClearsTheHoldersFields(t *testing.T) {

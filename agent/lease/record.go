@@ -6,6 +6,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -118,7 +119,9 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	next := r
 	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.AcquireTime = next.RenewTime
-	if r.Holder != s.Identity {
+	// A thief of a pod's rights may have written the largest number. The API server refuses
+	// a larger one, and then no pod could acquire the slot.
+	if r.Holder != s.Identity && r.Transitions < math.MaxInt32 {
 		next.Transitions++
 	}
 	next.Holder, next.BootID, next.Hold = s.Identity, s.BootID, hold
