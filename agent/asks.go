@@ -86,6 +86,8 @@ type asker struct {
 	err error
 	// offered is the last leave to which the pod has offered to stay Ready.
 	offered string
+	// offers are paid until this instant, as in [offerPause].
+	offers time.Duration
 	// giveUp ends the writing of that offer; nil without an offer.
 	giveUp context.CancelFunc
 }

@@ -37,6 +37,8 @@ type leaving struct {
 	// [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
+	// asked is the instant of the last such question.
+	asked time.Duration
 }
 
 // endpointDelay returns the time that a holder takes to leave its Services. The time is zero
@@ -86,8 +88,12 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	u, now := l.unit, l.loop.now
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
 	signalled, preStop := l.reported()
+	askAt := leave.Never
 	if signalled && l.signalled == 0 {
-		l.signalled = now
+		askAt = l.asked + u.self.Budget.Retry
+	}
+	if now >= askAt {
+		l.signalled, l.asked, askAt = now, now, leave.Never
 		l.askDeletion(ctx)
 	}
 	if signalled && !l.restarts() {
@@ -110,7 +116,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 		l.turn = turn
 		u.config.Log.Info("leaving the Services", "hold", l.hold, "successor", l.Successor)
 	}
-	return l.Wake
+	return min(l.Wake, askAt)
 }
 
 // reported returns whether a kubelet has signalled a shim of the hold, and whether a shim

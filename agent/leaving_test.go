@@ -494,3 +494,21 @@ func TestLeaveOfAnEarlierHoldDoesNotCount(t *testing.T) {
 		assert.Equal(t, "True StandingBy", next.ready())
 	})
 }
+
+// A child of the application can make its shim report a stop signal again and again.
+func TestStopSignalsAskRarelyAboutTheDeletion(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		var before, after int
+		s.holder.link.set(func(l *link) { before = l.podReads })
+		for range 300 {
+			s.asksToStop()
+			w.pass(50 * time.Millisecond)
+			s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping = false })
+			w.pass(50 * time.Millisecond)
+		}
+		retry := s.holder.agent.unit.self.Budget.Retry
+		s.holder.link.set(func(l *link) { after = l.podReads })
+		assert.LessOrEqual(t, after-before, int(30*time.Second/retry)+1)
+	})
+}

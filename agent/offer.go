@@ -17,6 +17,22 @@ import (
 // asks; three offers are enough.
 const mostTries = 5
 
+// offerPause bounds the offers of a pod in the long run, and offerBurst bounds the offers at
+// once. A thief of the holder's rights could announce a new leave many times a second.
+const (
+	offerPause = 10 * time.Second
+	offerBurst = 3
+)
+
+// mayOffer reports whether the pod may offer at now. If so, the offer is spent.
+func (a *asker) mayOffer(now time.Duration) bool {
+	if a.offers-now > (offerBurst-1)*offerPause {
+		return false
+	}
+	a.offers = max(a.offers, now) + offerPause
+	return true
+}
+
 // writeOffer adds the offer to the next Lease, unless enough pods have offered.
 func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) error {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)

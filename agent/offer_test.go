@@ -5,6 +5,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -90,4 +92,28 @@ func TestOffersEndWithTheAgentProcess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A thief of the holder's rights announces a new leave ten times a second.
+func TestStandbyBoundsItsOffers(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(0)
+		b := w.start("b", behind(&ports{})...)
+		b.connect("b")
+		w.pass(10 * time.Second)
+		require.Equal(t, "True StandingBy", b.ready())
+		s.holder.kill()
+		sent := 0
+		for n := range 600 {
+			l := w.server.lease(theSlot)
+			l.RenewTime = time.Now()
+			hold := l.Annotations[api.HoldAnnotation]
+			l.Annotations = maps.Clone(l.Annotations)
+			l.Annotations[api.LeavingAnnotation] = fmt.Sprintf("%s.%d %s", hold, n, api.LeavingSoon)
+			w.server.put(&l)
+			sent += b.requested(100 * time.Millisecond)
+		}
+		assert.Positive(t, sent)
+		assert.LessOrEqual(t, sent, 2*(int(time.Minute/offerPause)+offerBurst))
+	})
 }

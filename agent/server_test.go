@@ -132,6 +132,8 @@ type link struct {
 	meddle func()
 	// sent counts the requests for Leases, with an answer or without.
 	sent int
+	// podReads counts the reads of the pod.
+	podReads int
 	// gets counts the reads that were tried.
 	gets int
 	// delay is the time that a patch of the status takes.
@@ -347,6 +349,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 }
 
 func (l *link) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+	l.set(func(l *link) { l.podReads++ })
 	return l.PatchPodStatus(ctx, pod, show.Anything)
 }
 

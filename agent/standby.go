@@ -111,6 +111,9 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
+	if !a.mayOffer(s.loop.now) {
+		return
+	}
 	a.offered = to
 	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
 	// The offers of many standbys come one after the other, so that only a few are written.

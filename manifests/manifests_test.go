@@ -113,11 +113,19 @@ func texts(t *testing.T) map[string]string {
 	return found
 }
 
+// onLeases are the annotations that an agent writes into, or removes from, a Lease.
+var onLeases = []string{
+	api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation,
+	api.RevisionAnnotation, api.RolloutAnnotation, api.ServingAnnotation, api.SuccessorAnnotation,
+	api.LeavingAnnotation, api.OffersAnnotation, api.YieldAnnotation,
+}
+
 func TestManifestsUseOnlyKnownNames(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
-		api.WorkloadAnnotation, api.ManagedLabel, api.PausedAnnotation, api.YieldAnnotation, api.Prefix,
+		api.ManagedLabel, api.PausedAnnotation, api.Prefix,
 	}
+	known = append(known, onLeases...)
 	for _, a := range api.Annotations {
 		known = append(known, a.Key)
 	}
@@ -209,6 +217,16 @@ func TestLeasePolicyContainsMaximumDurationAndIdentity(t *testing.T) {
 	assert.Contains(t, lease, fmt.Sprintf("<= %d\n", int(api.MaxLeaseDuration.Seconds())))
 	assert.Equal(t, "p_u", api.Identity("p", "u"))
 	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
+}
+
+func TestLeasePolicyNamesTheAnnotationsOfAgents(t *testing.T) {
+	written := regexp.MustCompile(`(?s)- name: written\n.*?\[(.*?)\]`).FindStringSubmatch(texts(t)["policies/lease.yaml"])
+	require.Len(t, written, 2)
+	var keys []string
+	for _, word := range regexp.MustCompile(`'(.*?)'`).FindAllStringSubmatch(written[1], -1) {
+		keys = append(keys, word[1])
+	}
+	assert.ElementsMatch(t, onLeases, keys)
 }
 
 func TestLeasePolicyProtectsTheAnnotationsOfPeople(t *testing.T) {
@@ -304,6 +322,8 @@ func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 			assert.NotContains(t, given.Verbs, "create", "the policy on Leases would judge no agent")
 		case "pods/status":
 			assert.NotContains(t, given.Verbs, "update", "the policy on pods/status would judge no agent")
+		case "events":
+			assert.NotContains(t, given.Verbs, "patch", "the policy on Events would judge no agent")
 		}
 	}
 }
@@ -315,7 +335,7 @@ func TestPoliciesRecognizeAgentsByTheirRole(t *testing.T) {
 	require.Empty(t, marker.ResourceNames, "the policies check the right without a name")
 	check := fmt.Sprintf("authorizer.group('%s').resource('%s').namespace(request.namespace).check('%s').allowed()",
 		marker.APIGroups[0], marker.Resources[0], marker.Verbs[0])
-	for _, path := range []string{"policies/lease.yaml", "policies/status.yaml"} {
+	for _, path := range []string{"policies/lease.yaml", "policies/status.yaml", "policies/events.yaml"} {
 		assert.Contains(t, texts(t)[path], check, path)
 		assert.NotContains(t, texts(t)[path], "system:serviceaccount:", path)
 	}

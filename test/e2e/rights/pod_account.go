@@ -6,6 +6,8 @@ package rights
 import (
 	"context"
 	"fmt"
+	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -165,10 +167,29 @@ func (r rights) attempts() map[string]attempt {
 		"the rest of its own status":           {status(r.Namespace, r.standby, `{"status":{"message":"hello"}}`), notYours},
 		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
 		"a label of a Lease":                   {r.labelLease, ""},
-		"pause a slot in its own name":         {r.word(api.PausedAnnotation, string(api.PauseHold)), notYours},
-		"ask a holder to yield":                {r.word(api.YieldAnnotation, "4711"), notYours},
+		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},
+		"ask a holder to yield":                {r.word(r.slot, api.YieldAnnotation, "4711"), notYours},
+		"an annotation of a Lease, not ours":   {r.word(r.slot, "example.com/word", "a"), notYours},
+		"a Lease full of text":                 {r.word(r.slot, api.AddressAnnotation, strings.Repeat("a", 100_000)), notYours},
+		"the last possible transition":         {r.lastTransition, notYours},
+		"offer in another's name":              {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +ghost_1"), "NotYourIdentity"},
+		"an Event about another pod":           {r.event(r.holder, "hello"), "NotYourself"},
+		"an Event of a long message":           {r.event(r.standby, strings.Repeat("a", 1025)), "TooLong"},
 		"a Secret, a Role, another's token":    {r.readSecrets, none},
 		"the spec of itself":                   {r.patchSelf, none},
+	}
+}
+
+// event reports a message about a pod.
+func (r rights) event(about *corev1.Pod, message string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		event := &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{GenerateName: "rights.", Namespace: r.Namespace},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: r.Namespace, Name: about.Name, UID: about.UID},
+			Reason:         "Test", Message: message, Type: corev1.EventTypeNormal,
+		}
+		_, err := r.client.CoreV1().Events(r.Namespace).Create(ctx, event, metav1.CreateOptions{})
+		return err
 	}
 }
 
@@ -203,17 +224,26 @@ func (r rights) patchSelf(ctx context.Context) error {
 	return err
 }
 
-// word writes an annotation that only a person may write, with the pod's own identity as
-// the holder.
-func (r rights) word(key, value string) func(context.Context) error {
+// word writes an annotation into a Lease, with the pod's own identity as the holder.
+func (r rights) word(slot, key, value string) func(context.Context) error {
+	return r.hold(slot, func(lease *coordinationv1.Lease) { metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value) })
+}
+
+// lastTransition takes the slot, and leaves no number for a later transition.
+func (r rights) lastTransition(ctx context.Context) error {
+	return r.hold(r.slot, func(lease *coordinationv1.Lease) { lease.Spec.LeaseTransitions = new(int32(math.MaxInt32)) })(ctx)
+}
+
+// hold makes the pod the holder of a Lease, with another change.
+func (r rights) hold(slot string, change func(lease *coordinationv1.Lease)) func(context.Context) error {
 	return func(ctx context.Context) error {
-		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
+		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, slot, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		me := api.Identity(r.standby.Name, string(r.standby.UID))
 		lease.Spec.HolderIdentity = &me
-		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value)
+		change(lease)
 		_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
 		return err
 	}
