@@ -16,7 +16,8 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 20, "how many seeds to simulate")
+	seeds = flag.Uint64("seeds", 20, "the last seed to simulate")
+	first = flag.Uint64("first", 1, "the first seed to simulate")
 	seed  = flag.Uint64("seed", 0, "the one seed to replay; with -v, its history is printed")
 )
 
@@ -30,7 +31,7 @@ func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 }
 
 func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
-	from, to := uint64(1), uint64(*seeds)
+	from, to := *first, *seeds
 	if *seed != 0 {
 		from, to = *seed, *seed
 	}
