@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -510,5 +511,34 @@ func TestStopSignalsAskRarelyAboutTheDeletion(t *testing.T) {
 		retry := s.holder.agent.unit.self.Budget.Retry
 		s.holder.link.set(func(l *link) { after = l.podReads })
 		assert.LessOrEqual(t, after-before, int(30*time.Second/retry)+1)
+	})
+}
+
+// lateAnswers answers each acquiring write of a slot after the watch has shown it.
+type lateAnswers struct{ *link }
+
+func (l *lateAnswers) UpdateLease(ctx context.Context, to *kube.Lease) (*kube.Lease, error) {
+	stored, err := l.link.UpdateLease(ctx, to)
+	if to.Name == theSlot && to.Annotations[api.TokenAnnotation] == "" {
+		sleep(ctx, 200*time.Millisecond)
+	}
+	return stored, err
+}
+
+func TestFollowerIsNotReadyUntilItServes(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) {
+			if c.PodName != "a" {
+				c.API = &lateAnswers{c.API.(*link)}
+			}
+		})
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		w.within(10*time.Second, "the named standby holds", func() bool {
+			require.NotEqual(t, "True HandingOver", next.ready())
+			return next.running(next.shimOf())
+		})
+		w.pass(time.Second)
+		assert.Equal(t, "True Holding", next.ready())
 	})
 }

@@ -120,6 +120,8 @@ type holders struct {
 	stranger bool
 	// next is the identity of the pod that follows a holder that leaves its Services.
 	next string
+	// mine reports that the Lease of a slot names this pod.
+	mine bool
 	// holder is the pod, and slot the Lease, that the message names.
 	holder, slot string
 	// paused is the pause of a slot, in words; empty for none.
@@ -138,6 +140,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
 			h.holder, h.slot = podOf(s.Record), s.Name
 		}
+		h.mine = h.mine || s.Mine
 		if h.paused == "" {
 			h.paused = PauseOf(s.Name, s.Record.Paused)
 		}
@@ -184,8 +187,9 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	}
 	// At the end of a turn a handover begins, too: the old application has to start again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
-	// Between the release and the own hold, the pod stays out of its Services.
-	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && h.holder == ""
+	// Between the release and the own hold, the pod stays out of its Services. The watch may
+	// show the own acquiring write before its answer begins the hold.
+	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && (h.holder == "" || h.mine)
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
 	}
