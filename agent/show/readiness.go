@@ -50,6 +50,8 @@ type Readiness struct {
 	// until is the instant until which a standby stays Ready after that pod has stopped
 	// serving.
 	until time.Duration
+	// began is the instant of the first look; zero for none.
+	began time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
 	// follows: the holder leaves its Services, and has named this pod as the next holder.
@@ -176,12 +178,17 @@ func podOf(r lease.Record) string {
 // child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
-	switch {
+	if r.began == 0 {
+		r.began = now
+	}
+	switch soon := r.began + r.config.Budget.Retry; {
 	case !h.known && r.config.Gate:
 		// An earlier process may have stored that the pod is Ready.
 		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
 		return keep(Never) // nothing better than the last appearance is known
+	case h.mine && now < soon && !r.config.Gate:
+		return keep(soon) // an earlier process held, and this one resumes that hold within milliseconds
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}

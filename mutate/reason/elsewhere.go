@@ -54,7 +54,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYourIdentity",
-		Meaning: "An agent may write only its own identity into a Lease, and remove only its own identity.",
+		Meaning: "An agent may write only its own identity into a Lease, and remove only its own identity. An agent offers to stay Ready only in its own name.",
 		Do:      "nothing, if it was an agent, which stands by; to free a slot yourself, delete the pod that holds it",
 	},
 	{
@@ -64,8 +64,8 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYourself",
-		Meaning: "With an agent's rights a pod may change only its own status, and only our parts of the status.",
-		Do:      "use an account with the right to update pods/status",
+		Meaning: "With an agent's rights a pod may change only its own status, and only our parts of the status. Such a pod may report Events only about itself.",
+		Do:      "use an account with the right to update pods/status, or to patch Events",
 	},
 	{
 		Reason:  "NoIdentity",

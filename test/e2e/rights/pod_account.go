@@ -174,7 +174,7 @@ func (r rights) attempts() map[string]attempt {
 		"the last possible transition":         {r.lastTransition, notYours},
 		"offer in another's name":              {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +ghost_1"), "NotYourIdentity"},
 		"an Event about another pod":           {r.event(r.holder, "hello"), "NotYourself"},
-		"an Event of a long message":           {r.event(r.standby, strings.Repeat("a", 1025)), "TooLong"},
+		"an Event of a long message":           {r.event(r.standby, strings.Repeat("a", 1025)), notYours},
 		"a Secret, a Role, another's token":    {r.readSecrets, none},
 		"the spec of itself":                   {r.patchSelf, none},
 	}
