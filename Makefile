@@ -32,6 +32,8 @@ SEED ?=
 SOAK ?= 2m
 V ?=
 ROUNDS ?= 1000
+STANDBYS ?= 2
+NAMED ?= false
 ROWS ?= .+
 PKG ?=
 
@@ -123,6 +125,10 @@ bench-enroll: ## What enroll costs in a namespace of up to 10,000 slots; needs n
 bench-forward: ## A standby's forwarder beside the direct connection and HAProxy; needs no cluster.
 	@./tools/packages haproxy
 	cd test && $(GO_RUN) ./bench/forward
+
+.PHONY: bench-handover
+bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wait, NAMED=true names the next holder.
+	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED)
 
 ##@ The cluster
 

@@ -29,10 +29,10 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// replicas is more than two, because a pod that yielded lets the others go first for
-	// a second. With two pods the next handover would have to wait for the rest of that
+	// fewestStandbys is more than one, because a pod that yielded lets the others go first
+	// for a second. With two pods the next handover would have to wait for the rest of that
 	// second.
-	replicas = 3
+	fewestStandbys = 2
 )
 
 //go:embed app.yaml
@@ -43,9 +43,13 @@ type bench struct {
 	cluster *lab.Cluster
 	client  kubernetes.Interface
 	dir     string // has programs and credentials; the nodes see it, too
+	// standbys is the number of pods that wait for the slot. If named, each yield names one
+	// of them.
+	standbys int
+	named    bool
 }
 
-func newBench(ctx context.Context) (*bench, error) {
+func newBench(ctx context.Context, standbys int, named bool) (*bench, error) {
 	cluster, err := lab.Open("")
 	if err != nil {
 		return nil, err
@@ -63,7 +67,7 @@ func newBench(ctx context.Context) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{cluster: cluster, client: client, dir: dir}
+	b := &bench{cluster: cluster, client: client, dir: dir, standbys: standbys, named: named}
 	if err := b.deploy(ctx); err != nil {
 		b.remove()
 		return nil, err
@@ -94,14 +98,14 @@ func (b *bench) deploy(ctx context.Context) error {
 		return err
 	}
 	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
-		"REPLICAS", strconv.Itoa(replicas)).Replace(manifest))
+		"REPLICAS", strconv.Itoa(b.standbys+1)).Replace(manifest))
 	for _, step := range []struct {
 		stdin []byte
 		args  []string
 	}{
 		{nil, []string{"delete", "namespace", namespace, "--ignore-not-found"}},
 		{yaml, []string{"apply", "-f", "-"}},
-		{nil, []string{"-n", namespace, "rollout", "status", "deployment/app", "--timeout=180s"}},
+		{nil, []string{"-n", namespace, "rollout", "status", "deployment/app", "--timeout=900s"}},
 	} {
 		if err := b.kubectl(ctx, step.stdin, step.args...); err != nil {
 			return err

@@ -5,12 +5,17 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"syscall"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
@@ -35,26 +40,46 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if err != nil {
 		return err
 	}
-	ours, err := b.handover(ctx, rounds)
+	begin, err := b.auditEnd()
 	if err != nil {
 		return err
 	}
-	peer, err := b.onNode(ctx, node, "elector", peers)
+	rounded, err := b.handover(ctx, rounds)
 	if err != nil {
 		return err
+	}
+	var ours samples.Times
+	for _, h := range rounded {
+		ours = append(ours, h.exec-h.exit)
+	}
+	writes, err := auditedWrites(b.cluster.AuditLog(), begin)
+	if err != nil {
+		return err
+	}
+	peer := map[string]samples.Times{}
+	if peers > 0 {
+		if peer, err = b.onNode(ctx, node, "elector", peers); err != nil {
+			return err
+		}
 	}
 	fmt.Println("Handover, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
 	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
-	ours.Print(fmt.Sprintf("this project, %d pods, drain not counted", replicas))
+	successor := ""
+	if b.named {
+		successor = ", each yield names the next holder"
+	}
+	ours.Print(fmt.Sprintf("this project, %d pods, drain not counted%s", b.standbys+1, successor))
 	least["release+event+acquire"].Print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
 	least["put"].Print("of which one PUT")
+	if peers == 0 {
+		return printSteps(rounded, writes)
+	}
 	peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
-	return nil
+	return printSteps(rounded, writes)
 }
 
-// handover makes the holder yield in each round, and returns the times of the
-// handovers.
-func (b *bench) handover(ctx context.Context, rounds int) (samples.Times, error) {
+// handover makes the holder yield in each round, and returns the handovers.
+func (b *bench) handover(ctx context.Context, rounds int) ([]handed, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := witness.Listen("app")
@@ -77,16 +102,16 @@ func (b *bench) handover(ctx context.Context, rounds int) (samples.Times, error)
 	events, failed := make(chan witness.Event, 64), make(chan error, 1)
 	go func() { failed <- w.Run(ctx, func(e witness.Event) { events <- e }) }()
 
-	var taken samples.Times
+	var taken []handed
 	for len(taken) < rounds {
-		if err := syscall.Kill(agents[holder].agent, syscall.SIGUSR1); err != nil {
+		if err := b.yield(ctx, agents, holder); err != nil {
 			return nil, fmt.Errorf("yield: %w", err)
 		}
-		next, took, err := round(ctx, agents, events, failed)
+		h, err := round(ctx, agents, events, failed)
 		if err != nil {
 			return nil, fmt.Errorf("round %d: %w", len(taken), err)
 		}
-		holder, taken = next, append(taken, took)
+		holder, taken = h.next, append(taken, h)
 		select {
 		case <-time.After(apart):
 		case <-ctx.Done():
@@ -96,10 +121,33 @@ func (b *bench) handover(ctx context.Context, rounds int) (samples.Times, error)
 	return taken, nil
 }
 
-// round returns the time of one handover, from the old application's exit to the new
-// one's exec, and the new holder.
-func round(ctx context.Context, agents map[string]processes, events <-chan witness.Event, failed <-chan error) (string, time.Duration, error) {
-	var died time.Duration
+// yield makes the holder give the slot to any pod, or to a named one.
+func (b *bench) yield(ctx context.Context, agents map[string]processes, holder string) error {
+	if !b.named {
+		return syscall.Kill(agents[holder].agent, syscall.SIGUSR1)
+	}
+	lease, err := b.client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	next := ""
+	for uid := range agents { // the order of a map is random
+		if uid != holder {
+			next = api.Identity(agents[uid].pod, uid)
+		}
+	}
+	word, err := json.Marshal(api.Yield{Hold: lease.Annotations[api.HoldAnnotation], Successor: next}.String())
+	if err != nil {
+		return err
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, api.YieldAnnotation, word)
+	_, err = b.client.CoordinationV1().Leases(namespace).Patch(ctx, slot, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+// round returns one handover, from the old application's exit to the new one's exec.
+func round(ctx context.Context, agents map[string]processes, events <-chan witness.Event, failed <-chan error) (handed, error) {
+	var h handed
 	limit := time.After(time.Minute)
 	for {
 		select {
@@ -108,24 +156,28 @@ func round(ctx context.Context, agents map[string]processes, events <-chan witne
 			switch {
 			case !ours:
 			case e.Kind == witness.Exit:
-				died = e.At
-			case died == 0:
-				return "", 0, errors.New("the next application started before the last was dead")
+				h.exit, h.old = e.At, e.Process.Pod
+			case h.exit == 0:
+				return h, errors.New("the next application started before the last was dead")
 			default:
-				return e.Process.Pod, e.At - died, nil
+				h.exec, h.next = e.At, e.Process.Pod
+				return h, nil
 			}
 		case err := <-failed:
-			return "", 0, err
+			return h, err
 		case <-limit:
-			return "", 0, errors.New("no handover within a minute")
+			return h, errors.New("no handover within a minute")
 		case <-ctx.Done():
-			return "", 0, ctx.Err()
+			return h, ctx.Err()
 		}
 	}
 }
 
 // processes are the PIDs of a pod's agent and shim on the host.
-type processes struct{ agent, shim int }
+type processes struct {
+	pod         string
+	agent, shim int
+}
 
 // agents returns the agent's and the shim's process of each pod, by the pod's UID.
 func (b *bench) agents(ctx context.Context) (map[string]processes, error) {
@@ -135,7 +187,7 @@ func (b *bench) agents(ctx context.Context) (map[string]processes, error) {
 	}
 	found := map[string]processes{}
 	for _, pod := range pods {
-		found[string(pod.UID)] = processes{}
+		found[string(pod.UID)] = processes{pod: pod.Name}
 	}
 	for _, p := range witness.Processes("agent") {
 		of, ours := found[p.Pod]

@@ -43,9 +43,15 @@ func run(ctx context.Context) error {
 	peers := flag.Int("peer-rounds", 30, "handovers of client-go's elector, a few seconds each")
 	starts := flag.Int("starts", 30, "starts of a pod, with and without the annotation; with -only-starts nothing else")
 	only := flag.Bool("only-starts", false, "measure nothing but starts")
+	standbys := flag.Int("standbys", fewestStandbys, "pods that wait for the slot")
+	named := flag.Bool("named", false, "each yield names the next holder")
+	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
-	b, err := newBench(ctx)
+	if *standbys < fewestStandbys {
+		return fmt.Errorf("-standbys is %d: at least %d are needed", *standbys, fewestStandbys)
+	}
+	b, err := newBench(ctx, *standbys, *named)
 	if err != nil {
 		return err
 	}
@@ -56,6 +62,9 @@ func run(ctx context.Context) error {
 	began := time.Now()
 	if *only {
 		return b.starts(ctx, *starts)
+	}
+	if *handovers {
+		return b.handovers(ctx, *rounds, 0)
 	}
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
 		return err

@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
+)
+
+// handed is one handover. The kernel's CLOCK_MONOTONIC stamped both instants.
+type handed struct {
+	exit, exec time.Duration
+	// old and next are the UIDs of the pods.
+	old, next string
+}
+
+// write is a stored write of the slot's Lease. The API server stamps both instants in its
+// audit log.
+type write struct {
+	// pod is the UID of the pod that wrote.
+	pod              string
+	received, stored time.Duration
+}
+
+// The steps between the old application's exit and the new one's exec.
+var steps = []string{
+	"exit → release PUT received: the shim reaps and reports, the agent writes",
+	"release PUT stored",
+	"release PUT stored → acquire PUT received: the watch's event, the standby writes",
+	"acquire PUT stored",
+	"acquire PUT stored → exec: the answer, the check for a deletion, the grant, fork and exec",
+}
+
+// printSteps prints where the time of each handover went.
+func printSteps(rounds []handed, writes []write) error {
+	times := make([]samples.Times, len(steps))
+	for _, r := range rounds {
+		at := func(pod string, from time.Duration) *write {
+			i := slices.IndexFunc(writes, func(w write) bool {
+				return w.pod == pod && w.received >= from && w.stored <= r.exec
+			})
+			if i < 0 {
+				return nil
+			}
+			return &writes[i]
+		}
+		release := at(r.old, r.exit)
+		if release == nil {
+			continue
+		}
+		acquire := at(r.next, release.received)
+		if acquire == nil {
+			continue
+		}
+		for i, d := range []time.Duration{
+			release.received - r.exit, release.stored - release.received, acquire.received - release.stored,
+			acquire.stored - acquire.received, r.exec - acquire.stored,
+		} {
+			times[i] = append(times[i], d)
+		}
+	}
+	if len(times[0]) < len(rounds)/2 {
+		return fmt.Errorf("the audit log has the writes of %d handovers of %d", len(times[0]), len(rounds))
+	}
+	fmt.Println("\nThe steps of these handovers, in milliseconds, by the kernel and by the API server's audit log. A write is")
+	fmt.Println("stored a moment before the log says so, so its event may come earlier.")
+	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
+	for i, step := range steps {
+		times[i].Print(step)
+	}
+	return nil
+}
+
+// auditedWrites reads the successful writes of the slot from the audit log, in the log's order.
+func auditedWrites(path string, from int64) ([]write, error) {
+	log, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	if _, err := log.Seek(from, io.SeekStart); err != nil {
+		return nil, err
+	}
+	monotonic, err := monotonicZero()
+	if err != nil {
+		return nil, err
+	}
+	var writes []write
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		var event struct {
+			Verb                                     string
+			RequestReceivedTimestamp, StageTimestamp time.Time
+			User                                     struct{ Extra map[string][]string }
+			ObjectRef                                struct{ Name string }
+			ResponseStatus                           struct{ Code int }
+		}
+		if json.Unmarshal(lines.Bytes(), &event) != nil {
+			continue // the last line may be half written
+		}
+		uid := event.User.Extra["authentication.kubernetes.io/pod-uid"]
+		if event.Verb != "update" || event.ObjectRef.Name != slot || event.ResponseStatus.Code != http.StatusOK || len(uid) == 0 {
+			continue
+		}
+		writes = append(writes, write{
+			pod: uid[0], received: event.RequestReceivedTimestamp.Sub(monotonic), stored: event.StageTimestamp.Sub(monotonic),
+		})
+	}
+	return writes, nil
+}
+
+// monotonicZero returns the time of the wall clock at which CLOCK_MONOTONIC was zero.
+func monotonicZero() (time.Time, error) {
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return time.Now().Add(-time.Duration(now.Nano())), err
+}
