@@ -29,7 +29,7 @@ func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 // lasts returns the time within which the application has to serve in its turn. start
 // is the time that the proven revision took to serve.
 func (p Pod) lasts(start time.Duration) time.Duration {
-	return min(max(shortestTurn, p.Startup, slower*start), longestTurn)
+	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))
 }
 
 // Slot is the Lease of the slot as the agent sees it.

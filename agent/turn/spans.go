@@ -39,9 +39,12 @@ const (
 	// shortestTurn is the least time that an application gets to serve in its turn,
 	// however fast the proven revision started.
 	shortestTurn = time.Minute
-	// longestTurn is the longest such time: the default progress deadline of a
+	// longestTurn is the longest such time, unless the probes give more: the default progress deadline of a
 	// Deployment, after which the Deployment's controller calls a rollout failed.
 	longestTurn = 10 * time.Minute
+	// longestStartup bounds the time that probes give to a start. A version that hangs in
+	// its turn stops the application for that long.
+	longestStartup = time.Hour
 	// slower is the factor by which a new revision may start more slowly than the
 	// proven one.
 	slower = 3

@@ -164,6 +164,9 @@ func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
 	s.Since, s.FreeAt = 10*time.Second, time.Hour
 	got := pod("a2", old).Standby(10*time.Second+longestTurn, s, Facts{})
 	assert.Equal(t, Free, got.Look)
+	slow := pod("a2", old)
+	slow.Startup = 20 * time.Minute
+	assert.Equal(t, Ready, slow.Standby(10*time.Second+longestTurn, s, Facts{}).Look, "its newer revision has the same probes")
 }
 
 func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
@@ -209,6 +212,8 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"turn, serves just in time":      {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
 		"turn, slow as its old one":      {pod: pod("b1", newer), hold: Hold{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
 		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
+		"turn, probes give an hour":      {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: Hold{Rollout: turn}, now: 3599 * s, yields: Now, proving: true, wake: 3600 * s},
+		"turn, no more than an hour":     {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: Hold{Rollout: turn}, now: 3600 * s, yields: Now, proving: true, failed: true},
 		"turn, Ready for the controller": {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 41 * s},
 		"turn, Ready for long enough":    {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: Later, wake: 61 * s},
 		"turn, not Ready any more":       {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
