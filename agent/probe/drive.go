@@ -18,7 +18,8 @@ const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed it. Until then
 // the standbys hold new connections, so a period of a second would be most of a handover.
-// A command costs more than a connection, so an exec probe runs only once in [settling].
+// A command costs more than a connection, so an exec probe runs only once in [settling]. So
+// does a probe of another host, which may serve many pods.
 const prompt = 100 * time.Millisecond
 
 // patience is the time for which the readiness probe runs more often than declared. An
@@ -32,10 +33,15 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	switch {
 	case span >= patience:
 		return p.Period()
-	case p.Exec != nil || l.counter.last == Success:
+	case p.Exec != nil || asksElsewhere(p) || l.counter.last == Success:
 		return min(p.Period(), settling)
 	}
 	return prompt
+}
+
+// asksElsewhere reports whether the probe names a host. Without one, the probe asks the pod.
+func asksElsewhere(p *api.Probe) bool {
+	return p.HTTPGet != nil && p.HTTPGet.Host != "" || p.TCPSocket != nil && p.TCPSocket.Host != ""
 }
 
 // drive runs a child's startup probe, then its readiness probe until it has

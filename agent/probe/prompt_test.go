@@ -75,6 +75,8 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 		"a command, once a second": {
 			func(p *api.Probe) { p.HTTPGet, p.Exec = nil, &api.ExecAction{Command: []string{"check"}} },
 			"check", []float64{0, 1, 2, 3, 4}, 5 * time.Second},
+		"another host, once a second": {
+			func(p *api.Probe) { p.HTTPGet.Host = "203.0.113.7" }, "readiness", []float64{0, 1, 2, 3, 4}, 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, api.Probes{Readiness: declared("readiness", c.change)}, func(a *app) {

@@ -94,23 +94,34 @@ func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (
 	switch kind.Group + "/" + owner.Kind {
 	case "apps/ReplicaSet":
 		return o.replicaSet(ctx, namespace, owner)
+	case "apps/StatefulSet":
+		return o.statefulSet(ctx, namespace, owner, pod)
+	case "apps/DaemonSet":
+		return o.daemonSet(ctx, namespace, owner, pod)
 	case "batch/Job":
 		return o.job(ctx, namespace, owner)
 	}
-	if err := o.verify(ctx, namespace, owner); err != nil {
+	return feature.Origin{Workload: workload(owner)}, o.verify(ctx, namespace, owner)
+}
+
+func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
+	var set appsv1.StatefulSet
+	if err := o.get(ctx, namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
+	// The label is the whole name of the ControllerRevision.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	switch kind.Group + "/" + owner.Kind {
-	case "apps/StatefulSet":
-		// The label is the whole name of the ControllerRevision.
-		return o.controllerRevision(ctx, namespace, owner, hash, hash)
-	case "apps/DaemonSet":
-		// The label is the last part of the name.
-		return o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash)
-	default:
-		return feature.Origin{Workload: workload(owner)}, nil
+	return o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
+}
+
+func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
+	var set appsv1.DaemonSet
+	if err := o.get(ctx, namespace, owner, &set); err != nil {
+		return feature.Origin{}, err
 	}
+	// The label is the last part of the name.
+	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
+	return o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
 }
 
 func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
@@ -162,7 +173,7 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 // The controllers store a template and its number before they make the first pod from it.
 // The template of a pod without a revision's name is unknown, because no controller made
 // the pod.
-func (o owners) controllerRevision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name, hash string) (feature.Origin, error) {
+func (o owners) controllerRevision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name, hash string, minReadySeconds int32) (feature.Origin, error) {
 	origin := feature.Origin{Workload: workload(owner)}
 	if name == "" {
 		return origin, nil
@@ -185,6 +196,9 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 		return feature.Origin{}, fmt.Errorf("read revision %s: %w", name, err)
 	}
 	origin.Template, origin.Revision = &data.Spec.Template.Spec, revision(owner, stored.Revision, hash)
+	if origin.Revision.Valid() {
+		origin.MinReady = time.Duration(minReadySeconds) * time.Second
+	}
 	return origin, nil
 }
 

@@ -150,13 +150,17 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 		replicaSet("ledger-old", ledger, number, "3", hash, "5d4f"),
 		bare, unselected, patient, job, dbRevision, nodeRevision,
 		storedRevision(t, "db-unnumbered", "app", db),
-		&appsv1.Deployment{ObjectMeta: named("biller")}, &appsv1.StatefulSet{ObjectMeta: named("db")},
-		&appsv1.DaemonSet{ObjectMeta: named("node")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
+		&appsv1.Deployment{ObjectMeta: named("biller")},
+		&appsv1.StatefulSet{ObjectMeta: named("db"), Spec: appsv1.StatefulSetSpec{MinReadySeconds: 20}},
+		&appsv1.DaemonSet{ObjectMeta: named("node"), Spec: appsv1.DaemonSetSpec{MinReadySeconds: 20}},
+		&batchv1.CronJob{ObjectMeta: named("nightly")},
 	).Build()
 	of := func(set string) *corev1.Pod { return pod("", controlledBy("apps/v1", "ReplicaSet", set)) }
-	origin, err := owners{c, c}.Origin(t.Context(), "shop", of("patient"))
-	require.NoError(t, err)
-	assert.Equal(t, 20*time.Second, origin.MinReady)
+	for _, patient := range []*corev1.Pod{of("patient"), pod("db-7c9", db), pod("7c9", node)} {
+		origin, err := owners{c, c}.Origin(t.Context(), "shop", patient)
+		require.NoError(t, err)
+		assert.Equal(t, 20*time.Second, origin.MinReady)
+	}
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod
 		want string
