@@ -39,8 +39,8 @@ const (
 	// shortestTurn is the least time that an application gets to serve in its turn,
 	// however fast the proven revision started.
 	shortestTurn = time.Minute
-	// longestTurn is the longest such time, unless the probes give more: the default progress deadline of a
-	// Deployment, after which the Deployment's controller calls a rollout failed.
+	// longestTurn is the longest such time, unless the probes give more. After the same time,
+	// by default, a Deployment's controller calls a rollout failed.
 	longestTurn = 10 * time.Minute
 	// longestStartup bounds the time that probes give to a start. A version that hangs in
 	// its turn stops the application for that long.
