@@ -71,7 +71,8 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// asker writes the pod's ask into the next Lease of its slot, and removes that ask.
+// asker writes the pod's ask, or its offer, into the next Lease of its slot. The asker also
+// removes the ask.
 type asker struct {
 	requests *requests
 	// lease is the next Lease in the last answer; nil if the asker has to read that
@@ -86,8 +87,8 @@ type asker struct {
 	err error
 	// offered is the last leave to which the pod has offered to stay Ready.
 	offered string
-	// offers are paid until this instant, as in [offerPause].
-	offers time.Duration
+	// paid is the instant from which all offers so far are within [offerPause].
+	paid time.Duration
 	// giveUp ends the writing of that offer; nil without an offer.
 	giveUp context.CancelFunc
 }
@@ -109,9 +110,7 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 	switch {
 	case a.writing || !asks && !a.written:
 		return claim.Never
-	case now < a.at && asks == a.written:
-		return a.at
-	case !asks && now < a.at:
+	case now < a.at && a.written:
 		return a.at
 	}
 	a.writing, a.written, a.at = true, asks, now+turn.Again
@@ -142,8 +141,8 @@ func (q *requests) pause(err error) time.Duration {
 	return q.unit.self.Budget.Retry
 }
 
-// writeAsk replaces the version in base. Without a base, or after a conflict, writeAsk
-// reads the next Lease first. A conflict means that another pod asks, too. A pod
+// writeAsk replaces the Lease base. Without a base, or after a conflict, writeAsk
+// reads the next Lease first. A conflict means that another pod has asked or offered. A pod
 // removes only its own ask.
 func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)

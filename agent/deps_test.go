@@ -63,9 +63,9 @@ func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// Packages claim and lease decide which pod may run. The time is an argument, and the
-// packages call no other program, so a simulation and a fuzz test can drive them.
-func TestClaimAndLeaseImportOnlyTheContract(t *testing.T) {
+// Packages claim, lease, turn and leave decide. The time is an argument, and the packages
+// call no other program, so a simulation and a fuzz test can drive them.
+func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/lease"},
@@ -93,7 +93,7 @@ func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
 // Package show makes the pod's appearance from plain values, and can neither begin nor
 // end a hold.
 func TestShowImportsNoPackageThatDecides(t *testing.T) {
-	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk"} {
+	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk", "agent/turn", "agent/leave"} {
 		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
 	}
 }

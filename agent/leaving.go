@@ -32,8 +32,8 @@ type leaving struct {
 	leave.Decision
 	// turn is the revision of the pod that follows; zero if that pod begins no turn.
 	turn api.Revision
-	// signalled is the instant of the kubelet's stop signal, at which the agent asks the API
-	// server about the pod's deletion; zero for none. The other fields have the answer, as in
+	// signalled is the instant at which, after the kubelet's stop signal, the agent asks the
+	// API server about the pod's deletion; zero for none. The other fields have the answer, as in
 	// [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
@@ -42,7 +42,7 @@ type leaving struct {
 }
 
 // endpointDelay returns the time that a holder takes to leave its Services. The time is zero
-// for a pod whose ports never change hands, or whose slot has no next Lease.
+// for a pod without ports, or without an order of revisions.
 func (u *unit) endpointDelay() time.Duration {
 	if !u.rollout.ordered() || len(u.config.Ports) == 0 {
 		return 0
@@ -74,7 +74,7 @@ func (l *leaving) delay() time.Duration {
 // restarts reports that the kubelet only restarts the container that has its stop signal.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
-// due returns the wished end. A yield waits until the pod has left its Services.
+// due returns the wished end if it is due. A yield is due once the pod has left its Services.
 func (l *leaving) due(wish ending) ending {
 	if wish.reason == show.ReasonYield && !l.Over {
 		return ending{}
@@ -137,14 +137,14 @@ func (l *leaving) offers() []api.Offer {
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
 }
 
-// askDeletion asks the API server until the answer is known whether the pod is being
-// deleted, and what is left of its grace. A kubelet also stops a container that fails its
+// askDeletion asks the API server whether the pod is being deleted, and what is left of its
+// grace, until an answer comes. A kubelet also stops a container that fails its
 // liveness probe.
 func (l *leaving) askDeletion(ctx context.Context) {
 	l.loop.group.Go(func() {
 		l.loop.askGrace(ctx, func(sent time.Duration, pod kube.Pod) {
 			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
-			l.unit.deletion.known = l.unit.deletion.known || pod.Deleted
+			l.unit.deletion.note("", pod.Deleted)
 		})
 	})
 }

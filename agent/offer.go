@@ -24,12 +24,13 @@ const (
 	offerBurst = 3
 )
 
-// mayOffer reports whether the pod may offer at now. If so, the offer is spent.
-func (a *asker) mayOffer(now time.Duration) bool {
-	if a.offers-now > (offerBurst-1)*offerPause {
+// spendOffer takes one offer from those that the pod may write. The result is false if none
+// is left.
+func (a *asker) spendOffer(now time.Duration) (left bool) {
+	if a.paid-now > (offerBurst-1)*offerPause {
 		return false
 	}
-	a.offers = max(a.offers, now) + offerPause
+	a.paid = max(a.paid, now) + offerPause
 	return true
 }
 

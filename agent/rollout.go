@@ -77,8 +77,7 @@ func slotOf(r lease.Record) turn.Slot {
 }
 
 // standing returns the decision by the order of revisions about a standby with these
-// views. The
-// argument begun has the holds of this agent process.
+// views. The argument begun lists the holds of this agent process.
 func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
 	if !r.ordered() {
 		return turn.Standby{Wake: turn.Never}

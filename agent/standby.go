@@ -111,7 +111,7 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
-	if !a.mayOffer(s.loop.now) {
+	if !a.spendOffer(s.loop.now) {
 		return
 	}
 	a.offered = to

@@ -67,8 +67,7 @@ type Facts struct {
 	PreStop bool
 	// Known reports that the API server has answered since the kubelet's signal. Deleted
 	// reports that the pod is being deleted. Its grace is over at the instant Ends. If the
-	// pod is not deleted, the kubelet restarts a container, and Cause is the reason without
-	// that signal.
+	// pod is not deleted, the kubelet restarts a container, and Cause is never [Deletion].
 	Known, Deleted bool
 	Ends           time.Duration
 }
@@ -118,9 +117,6 @@ const (
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	if f.Known && !f.Deleted {
 		l.signalled = 0
-		if f.Cause == Deletion {
-			f.Cause = None
-		}
 	}
 	switch {
 	case l.signalled != 0:

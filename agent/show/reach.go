@@ -19,7 +19,7 @@ const (
 	// longestPause is the delay after which a standby notices that a network path is back.
 	longestPause = 10 * time.Second
 	// steady is the time for which the holder's pod has to answer until the pauses are
-	// short again. A path that comes and goes then changes readiness every 10 s at most.
+	// short again. A path that comes and goes then changes readiness every 5 s at most.
 	steady = time.Minute
 )
 

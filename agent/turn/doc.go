@@ -14,7 +14,7 @@
 //
 // A holder yields to a revision at most four times in the first hour, and once in each
 // later hour. The yielding pod counts turns in its releasing write, so an asker that
-// cannot acquire is counted, too. After a revision has served for [Forget], its count
+// cannot acquire is counted, too. After a revision has been proven for [Forget], its count
 // begins anew.
 //
 // A pod is never kept from a free slot for longer than [LastResort].

@@ -95,8 +95,8 @@ func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 	return now >= at
 }
 
-// proven returns the rollout. After the application has served for [Proof], the pod's
-// revision is proven there, and its turn is over. The count of its turns stays until
+// proven returns the rollout. After the application has served for [Proof] and the time of
+// the controller, the pod's revision is proven there, and its turn is over. The count of its turns stays until
 // [Forget]. So a crash some minutes after the start is not counted as the first one.
 func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout

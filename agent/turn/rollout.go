@@ -36,7 +36,7 @@ type Rollout struct {
 	// revision of that pod.
 	Yielder string
 	From    api.Revision
-	// Proven is the last revision that has served for [Proof]. Start is the time that
+	// Proven is the last revision that is proven. Start is the time that
 	// this revision took to serve; zero for unknown.
 	Proven api.Revision
 	Start  time.Duration

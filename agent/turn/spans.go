@@ -12,7 +12,8 @@ import (
 const Never = time.Duration(math.MaxInt64)
 
 const (
-	// Proof is the time for which a revision has to serve before it is proven. The time
+	// Proof is the time for which the application has to serve before its pod is Ready in a
+	// turn. After the controller's own time, the revision is proven. The time
 	// is not zero because, without a readiness probe, an application that exits at once
 	// serves for an instant, too.
 	Proof = 10 * time.Second

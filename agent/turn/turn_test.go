@@ -117,7 +117,7 @@ func TestStandbyDecidesByTheHoldersRevision(t *testing.T) {
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: Never,
 		}},
-		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: 600 * time.Second}},
+		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: longestStartup}},
 		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: Standby{
 			Look: NotReady, Reason: ReasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: Never,
 		}},
@@ -161,12 +161,10 @@ func TestExpiredSlotCountsAsFree(t *testing.T) {
 
 func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
-	s.Since, s.FreeAt = 10*time.Second, time.Hour
-	got := pod("a2", old).Standby(10*time.Second+longestTurn, s, Facts{})
-	assert.Equal(t, Free, got.Look)
-	slow := pod("a2", old)
-	slow.Startup = 20 * time.Minute
-	assert.Equal(t, Ready, slow.Standby(10*time.Second+longestTurn, s, Facts{}).Look, "its newer revision has the same probes")
+	s.Since, s.FreeAt = 10*time.Second, 2*longestStartup
+	at := 10*time.Second + longestStartup
+	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, Facts{}).Look, "the probes of the newer revision may allow it an hour")
+	assert.Equal(t, Free, pod("a2", old).Standby(at, s, Facts{}).Look)
 }
 
 func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {

@@ -63,8 +63,8 @@ var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): .*`)
 // firstSeed matches the line of the seed that is played first.
 var firstSeed = regexp.MustCompile(`(?m)^first seed: (\d+)\n`)
 
-// Planted shows that TestSimulationBreaksNoInvariant of the test's own package catches each bug of the
-// folder planted/. Planted compiles the package with all the bugs in it, and switches
+// Planted shows that the test that a bug of the folder planted/ names catches the bug. The
+// bugs of a product's package are for [PlantedIn]. Planted compiles the package with all the bugs in it, and switches
 // on one bug at a time. Go build's overlay replaces the sources, so the product has no
 // trace of the bugs.
 func Planted(t *testing.T) {
@@ -210,8 +210,8 @@ func compile(t *testing.T, plants []plant, pkg string) string {
 		overlay[filepath.Join(root, path)] = write(t, dir, path, source)
 		folder := filepath.Dir(path)
 		name := filepath.Base(folder)
-		const suffix = "planted_switch.go"
-		overlay[filepath.Join(root, folder, suffix)] = write(t, dir, filepath.Join(folder, suffix), fmt.Sprintf(switchFile, name))
+		const added = "planted_switch.go"
+		overlay[filepath.Join(root, folder, added)] = write(t, dir, filepath.Join(folder, added), fmt.Sprintf(switchFile, name))
 	}
 	description, err := json.Marshal(map[string]any{"Replace": overlay})
 	require.NoError(t, err)

@@ -52,7 +52,7 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	for _, h := range rounded {
 		ours = append(ours, h.exec-h.exit)
 	}
-	writes, err := auditedWrites(b.cluster.AuditLog(), begin)
+	writes, err := b.writes(begin)
 	if err != nil {
 		return err
 	}
@@ -71,10 +71,9 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	ours.Print(fmt.Sprintf("this project, %d pods, drain not counted%s", b.standbys+1, successor))
 	least["release+event+acquire"].Print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
 	least["put"].Print("of which one PUT")
-	if peers == 0 {
-		return printSteps(rounded, writes)
+	if peers > 0 {
+		peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
 	}
-	peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
 	return printSteps(rounded, writes)
 }
 

@@ -4,12 +4,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,15 +18,6 @@ import (
 func discard(r io.ReadCloser) (int64, error) {
 	defer r.Close()
 	return io.Copy(io.Discard, r)
-}
-
-// auditEnd returns the present length of the audit log.
-func (b *bench) auditEnd() (int64, error) {
-	log, err := os.Stat(b.cluster.AuditLog())
-	if err != nil {
-		return 0, err
-	}
-	return log.Size(), nil
 }
 
 // requests counts each pod's requests during a time without handovers, from the API
@@ -44,29 +32,16 @@ func (b *bench) requests(ctx context.Context, span time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	log, err := os.Open(b.cluster.AuditLog())
+	counts := map[string]map[string]int{}
+	err = b.audit(begin, func(event audited) {
+		pod, _ := event.pod()
+		if counts[pod] == nil {
+			counts[pod] = map[string]int{}
+		}
+		counts[pod][event.Verb]++
+	})
 	if err != nil {
 		return err
-	}
-	defer log.Close()
-	if _, err := log.Seek(begin, io.SeekStart); err != nil {
-		return err
-	}
-	counts := map[string]map[string]int{}
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		var event struct {
-			Verb string
-			User struct{ Extra map[string][]string }
-		}
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			continue // the last line may be half written
-		}
-		for _, pod := range event.User.Extra["authentication.kubernetes.io/pod-name"] {
-			if counts[pod] == nil {
-				counts[pod] = map[string]int{}
-			}
-			counts[pod][event.Verb]++
-		}
 	}
 	pods, err := b.pods(ctx)
 	if err != nil {

@@ -4,12 +4,8 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -82,41 +78,21 @@ func printSteps(rounds []handed, writes []write) error {
 	return nil
 }
 
-// auditedWrites reads the successful writes of the slot from the audit log, in the log's order.
-func auditedWrites(path string, from int64) ([]write, error) {
-	log, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	if _, err := log.Seek(from, io.SeekStart); err != nil {
-		return nil, err
-	}
-	monotonic, err := monotonicZero()
+// writes returns the stored writes of the slot since the audit log had the length from.
+func (b *bench) writes(from int64) ([]write, error) {
+	zero, err := monotonicZero()
 	if err != nil {
 		return nil, err
 	}
 	var writes []write
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		var event struct {
-			Verb                                     string
-			RequestReceivedTimestamp, StageTimestamp time.Time
-			User                                     struct{ Extra map[string][]string }
-			ObjectRef                                struct{ Name string }
-			ResponseStatus                           struct{ Code int }
+	err = b.audit(from, func(event audited) {
+		if event.Verb != "update" || event.ObjectRef.Name != slot || event.ResponseStatus.Code != http.StatusOK {
+			return
 		}
-		if json.Unmarshal(lines.Bytes(), &event) != nil {
-			continue // the last line may be half written
-		}
-		uid := event.User.Extra["authentication.kubernetes.io/pod-uid"]
-		if event.Verb != "update" || event.ObjectRef.Name != slot || event.ResponseStatus.Code != http.StatusOK || len(uid) == 0 {
-			continue
-		}
-		writes = append(writes, write{
-			pod: uid[0], received: event.RequestReceivedTimestamp.Sub(monotonic), stored: event.StageTimestamp.Sub(monotonic),
-		})
-	}
-	return writes, nil
+		_, uid := event.pod()
+		writes = append(writes, write{pod: uid, received: event.RequestReceivedTimestamp.Sub(zero), stored: event.StageTimestamp.Sub(zero)})
+	})
+	return writes, err
 }
 
 // monotonicZero returns the time of the wall clock at which CLOCK_MONOTONIC was zero.
