@@ -108,7 +108,7 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (look.Ready || look.Keep)
-	if !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
+	if len(u.config.Ports) == 0 || !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
 	if !a.spendOffer(s.loop.now) {

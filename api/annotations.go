@@ -76,7 +76,7 @@ var Annotations = table{
 	{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
 		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its declared " +
-			"TCP ports to the holder. A standby of a StatefulSet also forwards what comes to the standby's own name. " +
+			"TCP ports to the holder. The standbys of a StatefulSet forward only if the annotation is written out. " +
 			"With `holder` only the holder is Ready.",
 		Examples: []string{"forward", "holder"},
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),

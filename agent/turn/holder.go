@@ -134,8 +134,8 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
 		// After a turn that failed, the holder's application starts again, and gets
-		// time for its start.
-		from = max(from, h.Since+p.lasts(h.Rollout.Start))
+		// time for its start. If the turn has broken its data, a newer version has to mend that.
+		from = max(from, h.Since+min(p.lasts(h.Rollout.Start), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
 }

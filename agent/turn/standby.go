@@ -128,7 +128,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 		}
 		// The old pods stay Ready because a controller deletes old pods that are not
 		// Ready. If the turn fails, the slot goes back to them.
-		if until := s.Since + longestStartup; now < until {
+		if until := s.Since + longestStartup + p.MinReady; now < until {
 			to.Look, to.Wake = Ready, until
 		}
 	}

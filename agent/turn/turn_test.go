@@ -165,6 +165,9 @@ func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
 	at := 10*time.Second + longestStartup
 	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, Facts{}).Look, "the probes of the newer revision may allow it an hour")
 	assert.Equal(t, Free, pod("a2", old).Standby(at, s, Facts{}).Look)
+	patient := pod("a2", old)
+	patient.MinReady = time.Minute
+	assert.Equal(t, Ready, patient.Standby(at, s, Facts{}).Look)
 }
 
 func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
@@ -201,6 +204,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"asker waits an hour":            {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
 		"newest asks meanwhile":          {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
 		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
+		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: Hold{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u"},
 		"hangs, asker has failed":        {pod: pod("a1", old), hold: Hold{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
 		"is paused":                      {pod: pod("a1", old), hold: Hold{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
 		"turn, does not serve":           {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},

@@ -26,8 +26,13 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 }
 
 // ports returns the TCP ports that a standby forwards: those that gated containers declare.
+// The pods of a StatefulSet have addresses of their own, because its Service is headless. So
+// their standbys forward only if the annotation readiness is written out.
 func (p *Pod) ports() []int {
 	if !p.Request.Shims() {
+		return nil
+	}
+	if p.Workload.Group == "apps" && p.Workload.Kind == "StatefulSet" && p.Request.Readiness == "" {
 		return nil
 	}
 	var ports []int

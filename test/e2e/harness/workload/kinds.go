@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
@@ -96,6 +97,8 @@ func statefulSet(replicas int32, management string, policy appsv1.PodManagementP
 		object: func(s *space.Space, a app.App) any {
 			set := app.StatefulSet(s, a)
 			set.Spec.PodManagementPolicy = policy
+			// Otherwise its standbys forward nothing, as behind a headless Service.
+			set.Annotations[api.ReadinessAnnotation] = string(api.ReadinessForward)
 			return set
 		},
 	}
