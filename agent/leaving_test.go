@@ -413,6 +413,7 @@ func TestOnlyReadyStandbysOffer(t *testing.T) {
 			c.Workload, c.Ports = "Deployment/other", nil
 		}, false},
 		"without a revision": {func(c *Config) { c.Revision = api.Revision{} }, false},
+		"without ports":      {func(c *Config) { c.Ports = nil }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -163,8 +163,8 @@ func (f *Forwarder) SetTarget(ip string) {
 	f.changed = make(chan struct{})
 }
 
-// podAddress returns the address of a pod, or false for a text that is none. A metadata
-// service of a cloud has a link-local address, and no pod has one. Anybody who may hold the
+// podAddress returns the address of a pod, or false for a text that is none. Most metadata
+// services of clouds have a link-local address, and no pod has one. Anybody who may hold the
 // slot writes the text.
 func podAddress(ip string) (addr netip.Addr, ok bool) {
 	addr, err := netip.ParseAddr(ip)
