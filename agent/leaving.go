@@ -68,7 +68,7 @@ func (l *leaving) delay() time.Duration {
 	if !l.known {
 		return min(gate.Heard, l.unit.config.Grace/2)
 	}
-	return min(delay+leave.Answers+leave.Passing, max(0, l.ends-l.signalled)/2)
+	return min(delay+2*leave.Stored, max(0, l.ends-l.signalled)/2)
 }
 
 // restarts reports that the kubelet only restarts the container that has its stop signal.

@@ -299,7 +299,7 @@ func TestShimWaitsBrieflyWhileTheGraceIsUnknown(t *testing.T) {
 
 func TestKnownGraceProlongsTheDelay(t *testing.T) {
 	for name, c := range map[string]struct{ grace, delay time.Duration }{
-		"ample": {30 * time.Second, endpointDelay + leave.Answers + leave.Passing},
+		"ample": {30 * time.Second, endpointDelay + 2*leave.Stored},
 		"short": {3 * time.Second, 1500 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {

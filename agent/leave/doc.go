@@ -15,7 +15,7 @@
 // # The guarantee
 //
 // A holder leaves only if a Ready pod has offered to stay. Without an offer the application
-// stops after [Answers]. Each wait is bounded: a write that the API server does not store
+// stops after [Answers], or later if the API server is slow. Each wait is bounded: a write that the API server does not store
 // delays the end by no more than [Stored]. In a pod that is being deleted, all of it takes
 // at most half of the grace that the preStop hook leaves.
 //

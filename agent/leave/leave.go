@@ -15,16 +15,19 @@ const Never = time.Duration(math.MaxInt64)
 
 const (
 	// Answers is the time that the standbys have to offer. A standby offers within
-	// [Spread] and two requests, so the rest is for a busy API server. Without standbys,
-	// this time alone delays the end of the application.
+	// [Spread] and two requests. Without standbys, this time alone delays the end of the
+	// application. If the holder's own write takes long, the standbys have slower times as
+	// long, but [Stored] at most.
 	Answers = 500 * time.Millisecond
+	slower  = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
 	// Stored bounds the wait until the API server has stored what the holder writes. A
 	// write takes milliseconds, and a retry follows within a second.
 	Stored = 3 * time.Second
 	// Passing is the time after which every standby holds new connections. An event of a
-	// watch takes milliseconds, and so does a connection that the application accepts.
+	// watch takes milliseconds, and so does a connection that the application accepts. If
+	// the holder's own write takes longer, so may the event.
 	Passing = 50 * time.Millisecond
 )
 
@@ -191,6 +194,14 @@ func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	return at
 }
 
+// took returns the time that the stage's own write took; zero while that is unknown.
+func (l *Leave) took() time.Duration {
+	if l.stored == 0 {
+		return 0
+	}
+	return l.stored - l.entered
+}
+
 // note notes whether the API server has stored what the stage writes.
 func (l *Leave) note(now time.Duration, stored bool) {
 	if stored && l.stored == 0 {
@@ -211,7 +222,7 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 // ask waits for offers.
 func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
-	at := l.by(Answers, f)
+	at := l.by(min(max(Answers, slower*l.took()), Stored), f)
 	successor, enough := f.follows(now >= at)
 	switch {
 	case enough && (f.Cause != Deletion || f.Known):
@@ -271,7 +282,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 // hold waits until the standbys hold new connections.
 func (l *Leave) hold(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)
-	at := l.by(Passing, f)
+	at := l.by(min(max(Passing, l.took()), Stored), f)
 	if now < at {
 		return false, at
 	}

@@ -35,6 +35,8 @@ type play struct {
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
+	// slow is the time after which a write is stored; zero for [written].
+	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
 	// After the time out the API server had stored that the pod is not Ready. After the time
@@ -55,7 +57,7 @@ func (p *play) run(t *testing.T) time.Duration {
 		if _, known := since[key]; !known {
 			since[key] = p.elapsed
 		}
-		return p.elapsed >= since[key]+written
+		return p.elapsed >= since[key]+max(p.slow, written)
 	}
 	for ; p.elapsed < time.Minute; p.elapsed += tick {
 		f := p.facts
@@ -180,6 +182,19 @@ func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
 			assert.LessOrEqual(t, c.play.run(t), c.most+tick)
 		})
 	}
+}
+
+// A standby's offer takes a read and a write.
+func TestSlowAPIServerGivesStandbysMoreTime(t *testing.T) {
+	const slow = 400 * time.Millisecond
+	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, Delay: delay}}
+	took := p.run(t)
+	assert.True(t, p.last.Out)
+	assert.GreaterOrEqual(t, took, p.after+slow+delay+2*slow, "the standbys hear that late, too")
+	p = play{slow: slow, offers: none, facts: Facts{Cause: Yield, Delay: delay}}
+	assert.LessOrEqual(t, p.run(t), slow+slower*slow+10*tick)
+	p = play{slow: 2 * time.Second, offers: none, facts: Facts{Cause: Yield, Delay: delay}}
+	assert.LessOrEqual(t, p.run(t), 2*time.Second+Stored+10*tick)
 }
 
 func TestHolderThatStaysIsReadyAgain(t *testing.T) {
