@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -114,12 +115,12 @@ func (p *pod) shimOf() gate.ShimID {
 }
 
 func TestHolderWithoutAnotherReadyPodStopsSoon(t *testing.T) {
-	for name, standbys := range map[string]int{"no standby": 0, "the only standby follows": 1} {
-		t.Run(name, func(t *testing.T) {
+	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
+		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
 			simulate(t, func(w *world) {
 				s := w.serve(standbys)
 				s.holder.agent.Yield()
-				w.within(leave.Answers+50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+				w.within(wait+50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
 				assert.NotContains(t, s.holder.ready(), "Leaving")
 			})
 		})

@@ -20,6 +20,9 @@ const (
 	// long, but [Stored] at most.
 	Answers = 500 * time.Millisecond
 	slower  = 4
+	// Another is the time for a second offer once there is one: then other standbys may be on
+	// nodes that are busy.
+	Another = 2 * time.Second
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
 	// Stored bounds the wait until the API server has stored what the holder writes. A
@@ -222,7 +225,11 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 // ask waits for offers.
 func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
-	at := l.by(min(max(Answers, slower*l.took()), Stored), f)
+	wait := Answers
+	if len(f.Offers) > 0 {
+		wait = Another
+	}
+	at := l.by(min(max(wait, slower*l.took()), Stored), f)
 	successor, enough := f.follows(now >= at)
 	switch {
 	case enough && (f.Cause != Deletion || f.Known):

@@ -96,16 +96,16 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 		most      time.Duration
 	}{
 		"yield, nobody offers":              {Facts{Cause: Yield}, none, "", false, Answers + 2*written},
-		"yield, one pod offers":             {Facts{Cause: Yield}, one, "", false, Answers + 2*written},
+		"yield, one pod offers":             {Facts{Cause: Yield}, one, "", false, Another + 2*written},
 		"yield, two pods offer":             {Facts{Cause: Yield}, two, "b", true, whole},
 		"yield to c, two pods offer":        {Facts{Cause: Yield, Successor: "c"}, two, "c", true, whole},
-		"yield to b, which alone offers":    {Facts{Cause: Yield, Successor: "b"}, one, "", false, Answers + 2*written},
+		"yield to b, which alone offers":    {Facts{Cause: Yield, Successor: "b"}, one, "", false, Another + 2*written},
 		"turn, nobody offers":               {Facts{Cause: Turn, Successor: "n"}, none, "", false, Answers + 2*written},
 		"turn, one pod offers":              {Facts{Cause: Turn, Successor: "n"}, one, "n", true, whole},
 		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, two, "", false, 0},
 		"yield in a DaemonSet":              {Facts{Cause: Yield, Replaced: true}, two, "", false, 0},
 		"deletion, two pods offer":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, whole},
-		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Answers + whole},
+		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Another + whole},
 		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
 		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second, Replaced: true}, two, "", true, whole},
 		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "n", true, whole},
@@ -170,7 +170,7 @@ func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
 		"no write is stored": {play{mute: true, facts: Facts{Cause: Yield, Delay: delay}, offers: none}, Stored + Answers},
 		"only offers arrive": {play{mute: true, facts: Facts{Cause: Yield, Delay: delay}, offers: two}, delay + 2*Stored + Passing},
 		"the API server does not tell of the deletion": {
-			play{facts: Facts{Cause: Deletion, Delay: delay}, offers: two}, Answers + 2*written},
+			play{facts: Facts{Cause: Deletion, Delay: delay}, offers: two}, Another + 2*written},
 		"the grace is short": {
 			play{facts: Facts{Cause: Deletion, Delay: delay, Known: true, Deleted: true, Ends: began + 2*time.Second}, offers: two}, time.Second},
 		"the delay is longer than the grace": {
