@@ -30,9 +30,9 @@ const (
 
 // A planned handover among three pods refuses and resets no new connection. The port of a
 // pod changes hands only when no node sends connections there. On a busy machine, nodes learn
-// of that late, so the endpoint delay is longer than the default.
+// of that late, so the endpoint delay is longer than the default. The test runs alone: standbys
+// have a bounded time to offer, and tests of other workloads would use up the processors.
 func TestHandoversRefuseNoConnection(t *testing.T) {
-	t.Parallel()
 	a := app.Lasting("smooth")
 	a.Annotations[api.EndpointDelayAnnotation] = lateDelay.String()
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}
