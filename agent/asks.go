@@ -87,10 +87,10 @@ type asker struct {
 	err error
 	// offered is the last leave to which the pod has offered to stay Ready.
 	offered string
+	// giveUp ends the writing of the offer to that leave; nil without an offer.
+	giveUp context.CancelFunc
 	// paid is the instant from which all offers so far are within [offerPause].
 	paid time.Duration
-	// giveUp ends the writing of that offer; nil without an offer.
-	giveUp context.CancelFunc
 }
 
 // sees gives up the pod's offer unless the leave that the agent sees is still the same. A late

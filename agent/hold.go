@@ -268,7 +268,7 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 		return claim.Never
 	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
-		Hold: h.id, Slots: h.slots, Since: h.since, Resumed: h.resumed, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
+		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
 		Turn: h.turn.Message, Leaves: h.leaving.Out,
 	}))
 }

@@ -37,7 +37,8 @@ type leaving struct {
 	// [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
-	// asked is the instant of the last such question.
+	// asked is the instant at which the agent last asked that, whatever came of it. A stop
+	// signal that comes and goes asks no more often than a retry.
 	asked time.Duration
 }
 
@@ -58,8 +59,8 @@ func (u *unit) replaced() bool {
 }
 
 // delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
-// agent ends the wait; the rest is for an agent that has died. Only the API server knows
-// what is left of the grace, so the time is short until the answer is known.
+// agent ends the wait; the rest is for an agent that has died. The time is short until the
+// API server has told the rest of the grace.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {

@@ -411,7 +411,7 @@ func TestOnlyReadyStandbysOffer(t *testing.T) {
 		"of the workload": {func(*Config) {}, true},
 		"not Ready":       {func(c *Config) { c.Forwarder.(*ports).busy = assert.AnError }, false},
 		"another workload": {func(c *Config) {
-			c.Workload, c.Ports = "Deployment/other", nil
+			c.Workload = "Deployment/other"
 		}, false},
 		"without a revision": {func(c *Config) { c.Revision = api.Revision{} }, false},
 		"without ports":      {func(c *Config) { c.Ports = nil }, false},
@@ -516,12 +516,12 @@ func TestStopSignalsAskRarelyAboutTheDeletion(t *testing.T) {
 	})
 }
 
-// lateAnswers answers each acquiring write of a slot after the watch has shown it.
+// lateAnswers answers each write of a slot after the watch has shown it.
 type lateAnswers struct{ *link }
 
 func (l *lateAnswers) UpdateLease(ctx context.Context, to *kube.Lease) (*kube.Lease, error) {
 	stored, err := l.link.UpdateLease(ctx, to)
-	if to.Name == theSlot && to.Annotations[api.TokenAnnotation] == "" {
+	if to.Name == theSlot {
 		sleep(ctx, 200*time.Millisecond)
 	}
 	return stored, err

@@ -171,7 +171,7 @@ func TestAgentRestartLeavesATurnReady(t *testing.T) {
 		w.pass(turn.Proof + 20*time.Second)
 		require.Equal(t, "True Holding", b.ready())
 		b.kill()
-		b = w.start("b")
+		b = w.start("b", func(c *Config) { c.API = &lateAnswers{c.API.(*link)} })
 		b.gates.connect(b.gates.shim("s3").report)
 		w.pass(time.Second) // the agent resumes the hold
 		require.Equal(t, "True Holding", b.ready())

@@ -16,13 +16,14 @@ const Never = time.Duration(math.MaxInt64)
 const (
 	// Answers is the time that the standbys have to offer. A standby offers within
 	// [Spread] and two requests. Without standbys, this time alone delays the end of the
-	// application. If the holder's own write takes long, the standbys have slower times as
-	// long, but [Stored] at most.
+	// application.
 	Answers = 500 * time.Millisecond
-	slower  = 4
-	// Another is the time for a second offer once there is one: then other standbys may be on
-	// nodes that are busy.
+	// Another is the time for a second offer once there is one. Then there are standbys, and
+	// the others may be on busy nodes.
 	Another = 2 * time.Second
+	// slower bounds the time for an offer by the time that the holder's own write took. An
+	// offer takes a read, a write and two events. [Stored] bounds the time, too.
+	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
 	// Stored bounds the wait until the API server has stored what the holder writes. A

@@ -15,8 +15,6 @@ type Holder struct {
 	Slots []string
 	// Since is the instant at which the hold began.
 	Since time.Duration
-	// Resumed reports that an earlier process of the agent began the hold.
-	Resumed bool
 	// Running reports that the application runs. Serves reports that it also passes its
 	// readiness probes.
 	Running, Serves bool
@@ -50,8 +48,6 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	case h.Serves:
 		r.served = true
 		return look(true, ReadyHolding, holds).of(h.Hold)
-	case h.Resumed && now < soon && !r.config.Gate:
-		return keep(soon) // the first answers of the probes take milliseconds
 	case h.Running:
 		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
 	case now < soon && !h.Waits:

@@ -96,8 +96,9 @@ func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 }
 
 // proven returns the rollout. After the application has served for [Proof] and the time of
-// the controller, the pod's revision is proven there, and its turn is over. The count of its turns stays until
-// [Forget]. So a crash some minutes after the start is not counted as the first one.
+// the controller, the pod's revision is proven there, and its turn is over. The count of its
+// turns stays until [Forget]. So a crash some minutes after the start is not counted as the
+// first one.
 func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout
 	if !h.passed(now, p.provenAfter(), to) {

@@ -36,8 +36,8 @@ type Rollout struct {
 	// revision of that pod.
 	Yielder string
 	From    api.Revision
-	// Proven is the last revision that is proven. Start is the time that
-	// this revision took to serve; zero for unknown.
+	// Proven is the last proven revision. Start is the time that this revision took to
+	// serve; zero for unknown.
 	Proven api.Revision
 	Start  time.Duration
 	// Turns counts turns by revision, in the order of the last turns, until they are

@@ -13,9 +13,9 @@ const Never = time.Duration(math.MaxInt64)
 
 const (
 	// Proof is the time for which the application has to serve before its pod is Ready in a
-	// turn. After the controller's own time, the revision is proven. The time
-	// is not zero because, without a readiness probe, an application that exits at once
-	// serves for an instant, too.
+	// turn. After the controller's own time, the revision is proven. The time is not zero
+	// because, without a readiness probe, an application that exits at once serves for an
+	// instant, too.
 	Proof = 10 * time.Second
 	// Rest is the time that a holder serves between two yields, whichever pod asks. An
 	// asker that dies after the yield costs the holder a stop. So Rest allows one such

@@ -64,8 +64,8 @@ var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): .*`)
 var firstSeed = regexp.MustCompile(`(?m)^first seed: (\d+)\n`)
 
 // Planted shows that the test that a bug of the folder planted/ names catches the bug. The
-// bugs of a product's package are for [PlantedIn]. Planted compiles the package with all the bugs in it, and switches
-// on one bug at a time. Go build's overlay replaces the sources, so the product has no
+// bugs of a product's package are for [PlantedIn]. Planted compiles the package with all the
+// bugs in it, and switches on one bug at a time. Go build's overlay replaces the sources, so the product has no
 // trace of the bugs.
 func Planted(t *testing.T) {
 	if !*planting || *seed != 0 {

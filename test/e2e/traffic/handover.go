@@ -29,12 +29,11 @@ const (
 )
 
 // A planned handover among three pods refuses and resets no new connection. The port of a
-// pod changes hands only when no node sends connections there. On a busy machine, nodes learn
-// of that late, so the endpoint delay is longer than the default. The test runs alone: standbys
-// have a bounded time to offer, and tests of other workloads would use up the processors.
+// pod changes hands only when no node sends connections there. The test runs alone: standbys
+// have a bounded time to offer, and nodes one to learn of an endpoint. Tests of other workloads
+// would use up the processors.
 func TestHandoversRefuseNoConnection(t *testing.T) {
 	a := app.Lasting("smooth")
-	a.Annotations[api.EndpointDelayAnnotation] = lateDelay.String()
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}
 	a.Edit = func(template *corev1.PodTemplateSpec) {
 		template.Spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
@@ -69,7 +68,7 @@ func TestHandoversRefuseNoConnection(t *testing.T) {
 			return len(app.Endpoints(h.Space, service)) == 3 && len(h.Pods(a.Name)) == 3
 		})
 		sum := requests.Stop()
-		t.Logf("%s, W of %v: %d connections answered, the slowest took %v, lost %q", handover.name, lateDelay, sum.Answered, sum.Slowest, sum.Failed)
+		t.Logf("%s, W of %v: %d connections answered, the slowest took %v, lost %q", handover.name, api.DefaultEndpointDelay, sum.Answered, sum.Slowest, sum.Failed)
 		assert.Empty(t, sum.Failed, handover.name)
 		assert.Greater(t, sum.Answered, 100, handover.name)
 		assert.Less(t, sum.Slowest, starts+stops+busy, handover.name)
