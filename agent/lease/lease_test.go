@@ -316,8 +316,19 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 			o.Blind()
 			o.Read(at(70), stored(held(own), "2"))
 		}, at: at(90)},
-		"above the longest duration":      {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
-		"watch broken, then changed":      {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
+		"above the longest duration": {do: func(o *Observer) { o.Read(at(5), held(1<<31*time.Second)) }, at: at(3605)},
+		"watch broken, then changed": {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(held(own), "2")) }, at: at(120)},
+		"first read late, then shortened": {do: func(o *Observer) {
+			o.Blind()
+			o.Read(at(3600), held(time.Hour))
+			o.Watched(at(3605), stored(held(own), "2"))
+		}, at: at(3635)},
+		"watch broken past expiry, then shortened": {do: func(o *Observer) {
+			o.Read(at(5), held(time.Hour))
+			o.Blind()
+			o.Read(at(3700), held(time.Hour))
+			o.Watched(at(3705), stored(held(own), "2"))
+		}, at: at(3735)},
 		"watch broken, then released":     {do: func(o *Observer) { o.Read(at(5), held(own)); o.Blind(); o.Read(at(90), stored(free(), "2")) }, at: at(90)},
 		"watch broken, with later events": {do: func(o *Observer) { o.Blind(); o.Watched(at(5), held(own)) }, never: true},
 	} {

@@ -75,7 +75,9 @@ func (o *Observer) see(now time.Duration, r Record) {
 		return
 	}
 	o.record, o.since = r, now
-	o.headStartGiven = false
+	// The holder of a changed record has a whole duration from here on. That duration may
+	// be shorter than the head start of the record before, if a person has shortened it.
+	o.notBefore, o.headStartGiven = 0, false
 }
 
 // Gone notes that the Lease does not exist. Absence does not prove that the holder
