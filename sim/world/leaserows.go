@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // leaseRows has the rows about lost Leases and Roles, and about enroll.
@@ -19,6 +22,7 @@ func (r leaseRows) rows() map[string]func() {
 		"lease deleted, then silence":       r.farewell,
 		"opted out, then Role lost":         func() { r.undisturbed(r.loseRole) },
 		"opted out, then lease lost":        r.unleased,
+		"blocked, then shortened":           r.blocked,
 	}
 }
 
@@ -61,6 +65,36 @@ func (r leaseRows) forgetful() {
 func (r leaseRows) farewell() {
 	r.do(func() { r.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })
+}
+
+// blocked lets a person block the slot for an hour, while no standby can read. Later the
+// standbys read the Lease, and the person shortens the block.
+func (r leaseRows) blocked() {
+	hands := &person{workloads: r.workloads}
+	c := r.once(func(c *child) {
+		c.pod().node.crash()
+		r.weather.gets, r.weather.watches = forbidden, forbidden
+		for _, s := range slices.Clone(r.api.watches) {
+			s.finish(errBroken)
+		}
+		hands.edit(r.slot, func(l *kube.Lease) {
+			l.Holder, l.DurationSeconds = "ghost_1", int(api.MaxLeaseDuration/time.Second)
+		})
+	})
+	if !r.pass(slow(api.MaxLeaseDuration / 6)) {
+		return
+	}
+	r.do(func() { r.weather = fair })
+	if !r.pass(slow(slowest) + time.Second) {
+		return
+	}
+	r.do(func() {
+		hands.edit(r.slot, func(l *kube.Lease) { l.DurationSeconds = int(r.budget.Duration / time.Second) })
+	})
+	bound := slow(r.budget.Duration) + late + quick*time.Duration(len(r.slots))
+	if !r.until(bound, r.free(c)) {
+		r.fail(nobody, "nobody holds %v after a person has shortened the Lease", bound)
+	}
 }
 
 // loseRole deletes the Role, so no pod can renew until enroll has made it again.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -69,16 +70,24 @@ func (p *person) resume() {
 
 // annotate changes the annotations of a slot's Lease.
 func (p *person) annotate(slot string, change func(annotations map[string]string)) {
+	p.edit(slot, func(l *kube.Lease) {
+		if l.Annotations == nil {
+			l.Annotations = map[string]string{}
+		}
+		change(l.Annotations)
+	})
+}
+
+// edit changes a slot's Lease.
+func (p *person) edit(slot string, change func(*kube.Lease)) {
 	lease, ok := p.api.lease(slot)
 	if !ok {
 		return
 	}
 	next := lease.Clone()
-	if next.Annotations == nil {
-		next.Annotations = map[string]string{}
-	}
-	change(next.Annotations)
-	p.note("a person", "writes on %s: paused %q, yield %q", slot, next.Annotations[api.PausedAnnotation], next.Annotations[api.YieldAnnotation])
+	change(next)
+	p.note("a person", "writes on %s: paused %q, yield %q, %d s", slot, next.Annotations[api.PausedAnnotation],
+		next.Annotations[api.YieldAnnotation], next.DurationSeconds)
 	raw, err := json.Marshal(next)
 	must(err)
 	_, err = p.api.put("a person", "Lease", slot, raw)
