@@ -17,8 +17,8 @@ import (
 // and a longer hold continues.
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a
-// standby knows of that. So the agent checks for a deletion beside each acquiring write,
-// and grants nothing before the check has ended.
+// standby knows of that. So the agent checks for a deletion with each acquiring write, and
+// grants nothing before the check has ended.
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
@@ -48,7 +48,7 @@ func (d *deletion) begin() (number int) {
 	return d.begun
 }
 
-// end ends a check that was sent beside an acquiring write of the hold. Only a deletion
+// end ends a check that was sent with an acquiring write of the hold. Only a deletion
 // counts as an answer under the hold: the pod may be deleted before its first status.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)

@@ -56,30 +56,43 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 	case claim.StandBack:
 		q.unit.config.Log.Info("giving slots back", "missing", a.Slot, "hold", a.Hold)
 	case claim.Read:
-		q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.GetLease(ctx, a.Slot) })
+		q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.GetLease(ctx, a.Slot) }, func() {})
 	case claim.Acquire:
 		if !a.Resumed {
 			q.unit.shims.Begin(a.Record.Hold)
 			q.unit.shims.Forget(q.unit.claim.Named)
 		}
-		q.write(ctx, a)
-		if !a.Resumed {
-			q.checkDeletion(ctx, a.Record.Hold)
-		}
+		q.acquire(ctx, a)
 	case claim.Renew, claim.Release:
-		q.write(ctx, a)
+		q.write(ctx, a, func() {})
 	}
 }
 
-func (q *requests) write(ctx context.Context, a claim.Action) {
-	l := leaseOf(q.leases[a.Slot], a.Record)
-	q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.UpdateLease(ctx, l) })
+// acquire sends an acquiring write, and checks whether the pod is being deleted. If a
+// release names this pod, the check goes beside the write, so the grant comes no later.
+// Otherwise other standbys write, too, and only the pod whose write is stored checks.
+func (q *requests) acquire(ctx context.Context, a claim.Action) {
+	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
+	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
+	case a.Resumed:
+		q.write(ctx, a, func() {})
+	case named:
+		q.write(ctx, a, func() {})
+		check()
+	default:
+		q.write(ctx, a, check)
+	}
 }
 
-// checkDeletion asks the API server whether the pod is being deleted, beside an acquiring
-// write of the hold. The check and the write take one round trip, so the grant comes no
-// later. An API server that stores the write also answers the check. If it does not, the
-// pause between two retries bounds the wait.
+// write sends a write. The loop calls stored once the API server has stored the write.
+func (q *requests) write(ctx context.Context, a claim.Action, stored func()) {
+	l := leaseOf(q.leases[a.Slot], a.Record)
+	q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.UpdateLease(ctx, l) }, stored)
+}
+
+// checkDeletion asks the API server whether the pod is being deleted. An API server that
+// stores a write also answers the check. If it does not, the pause between two retries
+// bounds the wait of the grant.
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
 	number := u.deletion.begin()
@@ -94,13 +107,19 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	})
 }
 
-// send sends a request and hands its answer to the claim.
-func (q *requests) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error)) {
+// send sends a request and hands its answer to the claim. The loop calls done unless the
+// answer is an error.
+func (q *requests) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error), done func()) {
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
 		defer cancel()
 		l, err := request(bounded)
-		q.posts.post(ctx, func(now time.Duration) { q.answered(now, a, l, err) })
+		q.posts.post(ctx, func(now time.Duration) {
+			q.answered(now, a, l, err)
+			if err == nil {
+				done()
+			}
+		})
 	})
 }
 
