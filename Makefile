@@ -17,8 +17,9 @@ export GOFLAGS += -buildvcs=false
 GO_RUN := CGO_ENABLED=0 go run -trimpath
 GO_TEST := CGO_ENABLED=0 go test -trimpath
 
-# The command line names a cluster of your own (make e2e KUBECONFIG=…). A KUBECONFIG in
-# the environment is ignored, because the demo deletes pods and cuts nodes off.
+# Only the command line can name a cluster of your own (make e2e KUBECONFIG=…). A
+# KUBECONFIG in the environment is ignored, because the demo deletes pods and cuts nodes
+# off.
 ifeq ($(origin KUBECONFIG),command line)
 OWN_CLUSTER := 1
 else
@@ -46,7 +47,7 @@ demo: ## Bring up a real cluster, run redis under one annotation, fail it over t
 	cd test && $(GO_RUN) ./demo
 
 .PHONY: test
-test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster, the cluster.
+test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster, the test cluster itself.
 	$(MAKE) lint
 	$(MAKE) unit
 	$(MAKE) sim
@@ -56,15 +57,15 @@ test: ## Every test: lint, unit (race detector), simulation, end to end on the r
 ##@ Between two edits, in seconds
 
 .PHONY: check
-check: $(CACHE)/golangci-lint ## Vet, lint, race and tests of PKG=agent/lease, and tests of what depends on it.
+check: $(CACHE)/golangci-lint ## Vet, lint and test PKG=agent/lease (race detector), and test the packages that depend on it.
 	@./tools/check "$(PKG)" $(CACHE)/golangci-lint
 
 .PHONY: words
-words: ## How often the language breaks its rules; PKG=folder prints the sentences.
+words: ## Count the sentences that break the rules of language; PKG=folder prints them.
 	@go run ./tools/words $(PKG)
 
 .PHONY: ways
-ways: ## How the code is followed: calls that go up, sizes; PKG=folder prints the arrows.
+ways: ## Measure the code: calls against the order of the files, sizes; PKG=folder prints the calls.
 	@go run ./tools/ways $(PKG)
 
 ##@ Parts of the test, before a commit
@@ -85,16 +86,16 @@ e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duratio
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 .PHONY: rollouts
-rollouts: install ## The table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
+rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachKindKeepsThePromisesOfRollouts$$' -rows='$(ROWS)'
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachKindOfWorkloadRollsOutAsDocumented$$' -rows='$(ROWS)'
 
 .PHONY: pause
-pause: ## A virtual machine that is paused; KERNEL=/boot/vmlinuz-… and qemu-system-x86 are yours to bring.
+pause: ## Test a shim in a virtual machine that is paused; needs KERNEL=/boot/vmlinuz-… and qemu-system-x86.
 	cd test && KERNEL=$(abspath $(KERNEL)) go test -count=1 -v ./pause
 
 .PHONY: lab
-lab: packages ## The test cluster itself: a second one, broken in every way, leaves nothing behind.
+lab: packages ## Test the test cluster: a second cluster, broken in every way, leaves nothing behind.
 	cd test && METAPARTICLE_CLUSTER_TEST=1 go test -count=1 -timeout 20m -run LeavesNothing ./cluster/lab
 
 .PHONY: golden
@@ -118,7 +119,7 @@ bench-admission: ## Admission beside dapr's patcher, and under hostile calls; ne
 	cd test/bench/admission && go run . && go run ./hostile
 
 .PHONY: bench-enroll
-bench-enroll: ## What enroll costs in a namespace of up to 10,000 slots; needs no cluster.
+bench-enroll: ## Measure enroll in a namespace of up to 10,000 slots; needs no cluster.
 	cd test && go run ./bench/enroll
 
 .PHONY: bench-forward
@@ -139,7 +140,7 @@ ifndef OWN_CLUSTER
 endif
 
 .PHONY: cluster-down
-cluster-down: ## End the cluster; nothing of it is left.
+cluster-down: ## Remove the cluster without a trace.
 	cd test && $(GO_RUN) ./cluster down
 
 ##@ The product
@@ -148,7 +149,8 @@ cluster-down: ## End the cluster; nothing of it is left.
 images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
 	$(GO_RUN) ./tools/images -out out/images -version $(VERSION)
 
-# Nodes get the images by digest, because a tag may have meant another build before.
+# The pods name the images by digest, because a node may have an older build under the
+# same tag.
 define INSTALL
 built=$$($(GO_RUN) ./tools/images -version $(VERSION) $(1)); echo "$$built"; \
 image() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print name "@" $$3}' <<<"$$built"; }; \
@@ -167,7 +169,7 @@ install: cluster
 endif
 
 .PHONY: uninstall
-uninstall: ## Take it away again; refuses, with a list, while gated pods exist.
+uninstall: ## Uninstall Metaparticle; refuses, with a list, while gated pods exist.
 	$(GO_RUN) ./tools/install -uninstall
 
 .PHONY: packages

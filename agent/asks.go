@@ -16,7 +16,7 @@ import (
 )
 
 // refused is the pause before the agent again watches a next Lease that its Role does not
-// name. An enroll of an earlier version grants no such right.
+// name. An enroll of an earlier version grants no right to next Leases.
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. A watch may have lost its
@@ -48,9 +48,9 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	return end
 }
 
-// followAsks watches the next Lease from its present state until the watch ends. A read
-// would return a version that the server may have forgotten, since a next Lease is seldom
-// written. The server would end a watch from there at once.
+// followAsks watches the next Lease from its present state until the watch ends.
+// followAsks does not read that Lease first. A next Lease is seldom written, so the
+// server may have forgotten its version, and would end a watch from that version at once.
 func (q *requests) followAsks(ctx context.Context, name string) error {
 	ctx, end := context.WithTimeout(ctx, watched)
 	defer end()
@@ -89,12 +89,12 @@ type asker struct {
 	offered string
 	// giveUp ends the writing of the offer to that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// paid is the instant from which all offers so far are within [offerPause].
+	// paid is the instant from which the offers so far are within one per [offerPause].
 	paid time.Duration
 }
 
-// sees gives up the pod's offer unless the leave that the agent sees is still the same. A late
-// offer would replace the offers to a later leave.
+// sees gives up the pod's offer if the Lease of the slot now shows another leave, or
+// none. Otherwise a late offer could replace the offers to a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()
@@ -131,9 +131,10 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 	return claim.Never
 }
 
-// pause returns the time until an ask that failed is written again. A retry comes while the
-// last ask is still fresh: a holder that has left its Services would go on without an ask.
-// A right that an earlier enroll did not grant does not come in a moment.
+// pause returns the time until the asker writes its ask again after a failed write. The
+// retry has to come while the last ask is still fresh. Otherwise a holder that has
+// already left its Services would not yield. If the Role lacks the right, the asker waits
+// longer, because enroll has to grant that right first.
 func (q *requests) pause(err error) time.Duration {
 	if errors.Is(err, kube.ErrForbidden) {
 		return turn.Again

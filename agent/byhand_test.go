@@ -41,7 +41,7 @@ func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
 	return holder, standby
 }
 
-// event returns the messages of a pod's Events of that reason.
+// event returns the messages of a pod's Events with that reason.
 func (w *world) event(pod, reason string) (messages []string) {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -93,7 +93,7 @@ func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 	}
 }
 
-func TestPauseStopsTheHolder(t *testing.T) {
+func TestPauseWithStopDrainsTheHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		p := &ports{}
@@ -161,7 +161,7 @@ func TestPausedSlotPausesAClaimOfSeveralSlots(t *testing.T) {
 	})
 }
 
-func TestNewAgentProcessHeedsAPause(t *testing.T) {
+func TestNewAgentProcessObeysAPause(t *testing.T) {
 	for value, stops := range map[api.Pause]bool{api.PauseHold: false, api.PauseStop: true} {
 		t.Run(string(value), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -247,7 +247,8 @@ func TestYieldWaitsWhileTheSlotIsPaused(t *testing.T) {
 	})
 }
 
-// A holder without a watch learns of a person's annotation when its renewal is refused.
+// A holder without a watch learns of a person's annotation only when its renewal is
+// refused.
 func TestHolderWithoutAWatchYieldsAtItsRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

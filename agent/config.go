@@ -52,13 +52,13 @@ type Showing interface {
 // Forwarder lets a standby answer in the holder's stead, by forwarding the ports of the
 // gated containers. Only Reachable blocks. agent/forward implements Forwarder.
 type Forwarder interface {
-	// Open listens on the ports. Open does nothing if the ports are open.
+	// Open listens on the ports. Open does nothing if the ports are open already.
 	Open() error
 	// SetTarget names the holder's address. While the address is empty, new connections
 	// wait.
 	SetTarget(address string)
 	// Reachable asks whether the pod at the address answers. A refused connection is an
-	// answer, silence is none.
+	// answer, but silence is not.
 	Reachable(ctx context.Context, address string) error
 	// Unanswered delivers the address of a target that did not answer a connection.
 	Unanswered() <-chan string
@@ -96,20 +96,22 @@ type Config struct {
 	MinReady time.Duration
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
-	// Grace is the time that a yield leaves the child to stop: the pod's own grace period.
+	// Grace is the time that a yield gives the child to stop: the pod's own grace period.
 	// api.DefaultGrace if zero.
 	Grace time.Duration
 	// Readiness is api.ReadinessForward if empty.
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
-	// EndpointDelay is the time for which nodes may send connections to a pod that leaves its
-	// Services. A standby that is told to stop still accepts them, and a holder still serves.
+	// EndpointDelay is the time for which nodes may send connections to a pod that leaves
+	// its Services. For that time a standby that is told to stop still accepts
+	// connections, and a holder still serves.
 	EndpointDelay time.Duration
 	// Probes are the declared probes of the gated containers, by container.
 	Probes map[string]api.Probes
 	// KubeletStops reports that only the kubelet stops the application, by a restart of
-	// all containers. The kubelet does not restart them in a pod that is being deleted.
+	// all containers (the gate "pod"). The kubelet does not restart them in a pod that is
+	// being deleted.
 	KubeletStops bool
 	// BootID is the boot id of the running kernel.
 	BootID string
@@ -123,8 +125,8 @@ type Config struct {
 	Asides Asides
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// Calm is called at the end of a busy moment, after a write of the pod's status or
-	// Events. The default does nothing.
+	// The agent calls Calm at the end of a busy moment, after a write of the pod's status
+	// or Events. The default does nothing.
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder

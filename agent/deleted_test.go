@@ -222,15 +222,17 @@ func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 	})
 }
 
-// A hard eviction has a grace of 1 s. The kubelet stops the agent after that second, and
-// kills the application after two, which is its least. After three it kills the agent.
+// In a hard eviction the grace is one second. The kubelet signals the agent after that
+// second, and kills the application after two seconds, its minimum. After three seconds
+// the kubelet kills the agent.
 func TestOneSecondOfGraceIsEnoughToRelease(t *testing.T) {
 	for name, c := range map[string]struct {
 		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
 		stops bool
 		// evicted: nobody has deleted the pod.
 		evicted bool
-		// away is the time for which the API server refuses each request then.
+		// away is the time for which the API server refuses each request, from just
+		// before the child's end.
 		away time.Duration
 	}{
 		"the child stops":                    {stops: true},

@@ -11,10 +11,10 @@ import (
 
 // deletion has the API server's answers about the pod's deletion.
 //
-// A kubelet ends its containers by itself. But a signal that comes before the process
-// exists is lost, and then the container stays until the grace is over. So a pod that
-// knows of its deletion begins no hold. A hold that began just before is given back,
-// and a longer hold continues.
+// The kubelet stops the containers of a deleted pod by itself. But a stop signal that
+// comes before the shim's process exists is lost, and then the shim waits on until the
+// grace is over. So a pod that knows of its deletion begins no hold. The agent gives back
+// a hold that began just before, and continues an earlier one.
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a
 // standby knows of that. So the agent checks for a deletion with each acquiring write, and
@@ -22,15 +22,18 @@ import (
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
-	// asked is the hold under whose status the API server answered last.
+	// asked is the last hold during which the API server told the agent whether the pod
+	// is being deleted.
 	asked string
-	// seen is the hold under which its first answer reported the deletion.
+	// seen is the hold during which the API server's first answer reported the deletion.
 	seen string
-	// begun counts the checks, and ended is the number of the last one that has ended.
+	// begun counts the checks for a deletion. ended is the number of the latest check
+	// that has ended.
 	begun, ended int
 }
 
-// note notes an answer to a request that the agent sent under the hold; empty for none.
+// note notes the API server's answer to a request that the agent sent during the hold. The
+// argument hold is empty if the request belongs to no hold.
 func (d *deletion) note(hold string, deleted bool) {
 	d.known = d.known || deleted
 	if hold == "" || hold == d.asked {
@@ -60,8 +63,9 @@ func (d *deletion) end(number int, hold string, deleted bool) {
 // open reports whether the last check has not ended.
 func (d *deletion) open() bool { return d.ended < d.begun }
 
-// gone reports whether the API server has no such pod: somebody has deleted the pod by force.
-// A proxy's page names no reason, and tells nothing about the pod.
+// gone reports whether the API server no longer has the pod, because somebody deleted the
+// pod by force. A 404 from a proxy has no reason in it, so that answer tells nothing
+// about the pod.
 func gone(err error) bool {
 	status, ok := errors.AsType[*kube.StatusError](err)
 	return ok && errors.Is(err, kube.ErrNotFound) && status.Reason == "NotFound"

@@ -35,8 +35,8 @@ func dependencies(t *testing.T, patterns ...string) []string {
 	return others
 }
 
-// standard reports whether the package is of the standard library: its first
-// element has no dot.
+// standard reports whether the package is of the standard library: the first element of
+// the path has no dot.
 func standard(pkg string) bool {
 	first, _, _ := strings.Cut(pkg, "/")
 	return !strings.Contains(first, ".")
@@ -63,8 +63,8 @@ func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// Packages claim, lease, turn and leave decide. The time is an argument, and the packages
-// call no other program, so a simulation and a fuzz test can drive them.
+// Packages claim, lease, turn and leave only decide. These packages take the time as an
+// argument and do no I/O, so a simulation and a fuzz test can drive them.
 func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -167,8 +167,8 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	}
 }
 
-// Each package of mutate imports only the packages below. So a feature judges a pod
-// without a wait for the network, and only package admit answers calls.
+// Each package of mutate imports only packages of lower layers. So a feature never waits
+// for the network while the feature judges a pod, and only package admit answers calls.
 func TestAdmissionPackagesImportOnlyLowerPackages(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {

@@ -14,11 +14,12 @@
 // package lease. No grant outlasts the possession of these slots. The agent releases a
 // slot only when no child of its hold can be alive. Package proof says which reports
 // prove that. Another boot id in a Lease of this pod is proof as well, because a boot
-// ends all processes. That does not apply to a pod that may have a kernel of its own.
+// ends all processes. In a pod that may have a kernel of its own, another boot id proves
+// nothing.
 //
-// After an init container has succeeded, the agent keeps the hold for a while, until
-// the next container starts. Meanwhile no child runs under the hold. Only a release
-// needs proof, so the agent may keep the hold without any.
+// After an init container has succeeded, the agent keeps the hold for a while, until the
+// next container starts. Meanwhile no child runs under the hold. Only a release needs
+// proof, so the agent may keep the hold without proof.
 //
 // These facts prove nothing: a pod or a Lease that is gone, a SIGTERM to the agent, and
 // the identity in a Lease. Without proof the agent neither renews nor releases the
@@ -27,10 +28,10 @@
 // # Clocks
 //
 // Every decision is made by one clock that goes on while the machine sleeps. The loop
-// reads the clock after each event. So a standby's wait counts from the instant at
-// which the loop received a change of the Lease. A request counts from the last event
-// before the loop sends that request. Go's timers only wake the loop. Timers stop in
-// suspend, so the shim, not this package, keeps the deadline.
+// reads the clock after each event. So a standby's wait counts from the instant at which
+// the loop received a change of the Lease. A request counts from the last event before
+// the loop sends that request. Go's timers only wake the loop. Timers stop in suspend, so
+// the shim, not this package, enforces the deadline.
 //
 // # What is not guaranteed
 //

@@ -21,8 +21,8 @@ type drain struct {
 	began time.Duration
 }
 
-// stopsAtOnce delays the write that shows the standbys that the application no longer
-// serves. A child that stops at once needs no such write, and a write under way would
+// stopsAtOnce is the delay of the write that shows the standbys that the application no
+// longer serves. If the child stops within that time, the write is needless, and would
 // only delay the release.
 const stopsAtOnce = 100 * time.Millisecond
 

@@ -15,7 +15,7 @@ import (
 
 // Work that is left for calm moments, such as a garbage collection, does not delay a
 // handover.
-func TestCalmWorkDoesNotDelayAHandover(t *testing.T) {
+func TestDeferredWorkDoesNotDelayAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var calmA, calmB atomic.Int32

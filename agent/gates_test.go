@@ -25,9 +25,9 @@ type gates struct {
 	asides []string
 	// granting is called at each grant.
 	granting func()
-	// slow reports that a shim starts no child after a grant.
+	// slow reports that a shim with a grant does not start its child yet.
 	slow bool
-	// broken reports that grants cannot be noted.
+	// broken reports that the gate cannot note grants.
 	broken bool
 }
 
@@ -68,7 +68,7 @@ func (g *gates) connect(r gate.Report) *fakeShim {
 	return s
 }
 
-// report changes the report of a shim.
+// report changes the report of a shim, and delivers the changed report.
 func (g *gates) report(id gate.ShimID, f func(r *gate.Report)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -20,8 +20,8 @@ func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
 	// A first grant waits until a renewal has followed every leap that the agent has
-	// noticed. The reason is that some gates neither report leaps nor freeze a child. A first grant also waits
-	// for the check of the pod's deletion.
+	// noticed. The reason is that some gates neither report leaps nor freeze a child. A
+	// first grant also waits for the check of the pod's deletion.
 	if h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open() {
 		for _, r := range h.grantable() {
 			wake = min(wake, h.give(s, r))
@@ -34,8 +34,8 @@ func (h *hold) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// extend sends each shim of the hold a deadline that has moved. An extension also answers a
-// leap, and ends the delay of a stop signal.
+// extend sends each shim of the hold another grant once the deadline has moved. That
+// grant also answers a leap, and changes the delay of a stop signal.
 func (h *hold) extend(s claim.State) time.Duration {
 	wake := claim.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
@@ -88,7 +88,8 @@ func (h *hold) answers(s claim.State, r gate.Report) int {
 	return r.Leap
 }
 
-// unanswered reports whether a grant is held back until a leap is answered.
+// unanswered reports whether a first grant waits for a renewal that follows the last
+// leap.
 func (h *hold) unanswered(s claim.State) bool {
 	return s.Confirmed < h.unit.leaps && len(h.grantable()) > 0
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// watching counts the watches of the Lease.
+// watching counts the watches of the Lease that are open.
 func (w *world) watching() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()

@@ -30,8 +30,9 @@ type hold struct {
 	id    string
 	slots []string
 	since time.Duration
-	// Since the instant serving, the children of the hold run and pass their probes. After
-	// served, they did so under an earlier agent process.
+	// serving is the wall clock's time since which the children of the hold run and pass
+	// their probes. The field served reports that they did so already under an earlier
+	// agent process.
 	serving time.Time
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
@@ -40,14 +41,14 @@ type hold struct {
 	// disk.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init
-	// container; zero while it does not wait.
+	// container; zero while the hold does not wait.
 	gap time.Duration
 	// paused is the pause for which the agent has already written an Event.
 	paused claim.Pause
-	// share is the hold's part in a rollout. turn is the last decision by the order of
+	// rollout is the hold's part in a rollout. turn is the last decision by the order of
 	// revisions.
-	share share
-	turn  turn.Holder
+	rollout holdRollout
+	turn    turn.Holder
 	// leaving is the hold's way out of the pod's Services.
 	leaving leaving
 }
@@ -55,20 +56,20 @@ type hold struct {
 // newHold returns the hold of the slots that were acquired.
 func newHold(u *unit, l *loop, s claim.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
-	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.share = u, l, h.id, &h.share
+	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.rollout = u, l, h.id, &h.rollout
 	h.leaving.id = h.id
 	if h.resumed {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // the process that began the hold has asked already
+		u.deletion.asked = h.id // the earlier process has had its first answer
 	}
-	h.share = share{rollout: u.rollout, facts: turn.Hold{
+	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(u.claim.Record(h.slots[0])).Rollout,
 	}}
 	// A yield that was requested before the hold began is void.
 	u.yielding = false
-	// The hold answers only asks that the agent sees under it.
+	// The hold answers only asks that the agent sees during the hold.
 	u.rollout.asks = asks{}
 	return h
 }
@@ -93,9 +94,9 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.metrics.Holding(state.Deadline)
 		h.noteGap()
 		h.tellPause(state)
-		h.follow() // a decision counts the probes of the children that are followed
-		h.share.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
-		h.turn = h.share.decide(h.loop.now, u.config.Wall())
+		h.follow() // before the decisions, which depend on the probes
+		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
+		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
 		if end.reason != "" {
@@ -136,7 +137,8 @@ func (h *hold) tellPause(state claim.State) {
 // pauseOf returns the pause of the slots in words; empty for none.
 func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused.Pause) }
 
-// ends returns why the hold has to end now, or the instant at which it may have to.
+// ends returns why the hold has to end now, or the instant at which the hold may have to
+// end.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
 	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
@@ -170,9 +172,10 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// wish returns the end that a person, or the order of revisions, wishes for. A paused slot
-// is yielded to nobody, so a yield waits until the slot is resumed. In a deleted pod whose
-// application a kubelet stops, nothing would follow.
+// wish returns the end that a person, or the order of revisions, wishes for. No pod may
+// take a paused slot, so a yield waits until the slot is resumed. With the gate "pod" a
+// deleted pod goes on, because the kubelet no longer restarts its containers, and only a
+// restart stops the application.
 func (h *hold) wish(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace
@@ -193,16 +196,17 @@ func (h *hold) wish(s claim.State) ending {
 	return ending{}
 }
 
-// deletedEarly reports whether the hold began just before the agent learned that the
-// pod is being deleted. With the gate "pod" such a hold goes on. Only a restart by the
-// kubelet could stop its application, and in a deleted pod the kubelet restarts
-// nothing.
+// deletedEarly reports whether the hold began just before the agent learned that the pod
+// is being deleted. With the gate "pod" the hold goes on in any case. There only a
+// restart by the kubelet could stop the application, and the kubelet restarts nothing in
+// a deleted pod.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
 }
 
-// noteGap notes since when the hold waits for the container after an init container.
+// noteGap notes the instant since which the hold waits for the container after an init
+// container.
 func (h *hold) noteGap() {
 	switch {
 	case !h.unit.shims.Succeeded(h.id):
@@ -224,17 +228,18 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Notes.Serving, f.Notes.Leaving, f.Notes.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.unit.rollout.ordered() {
-		text := h.share.facts.Rollout.String()
+		text := h.rollout.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
 	}
 	return h.loop.act(ctx, f)
 }
 
-// servesSince returns the instant since which the application serves, if it serves. After a
-// resume the Lease has that time, so a pod in its turn stays Ready. No child serves before its
-// start, so a wall clock that was set counts for no more than that.
+// servesSince returns the instant since which the application serves, if the application
+// serves. After a resume the agent takes that time from the Lease, so a pod in its turn
+// stays Ready. If the wall clock was set meanwhile, that time may be wrong. So the result
+// is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
-	now, known := h.loop.now, h.share.facts.Serving != 0
+	now, known := h.loop.now, h.rollout.facts.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
 		return now
 	}
@@ -247,10 +252,10 @@ func servesSince(h *hold) time.Duration {
 	return min(since, now)
 }
 
-// noteServing notes since when the application serves.
+// noteServing notes the wall clock's time since which the application serves.
 func (h *hold) noteServing(s claim.State) {
 	switch {
-	case !h.serves(), h.leaving.Held:
+	case !h.serves(), h.leaving.Closed:
 		h.serving = time.Time{}
 	case h.serving.IsZero():
 		h.serving = h.unit.config.Wall()
@@ -261,7 +266,8 @@ func (h *hold) noteServing(s claim.State) {
 }
 
 // appear shows the pod as a holder. Until the check for the pod's deletion has ended, the
-// pod keeps its last status: milliseconds later most applications run.
+// pod keeps its last status. Most applications run milliseconds later, so a status
+// "Starting" would be out of date at once.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	if u.deletion.open() {
@@ -273,8 +279,9 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	}))
 }
 
-// letGo ends the hold, and the claim waits again. The claim releases proven slots at
-// once, unless the pod competes for them again. Unproven slots have to expire.
+// letGo ends the hold, and the claim waits again. If all children are proven dead, the
+// claim releases the slots at once, unless the pod competes for them again. Without proof
+// the slots have to expire.
 func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
@@ -282,7 +289,7 @@ func (h *hold) letGo(end ending) {
 	if end.successor == "" {
 		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
 	}
-	successor := h.share.part(h.loop.now, u.claim.Record(h.slots[0]), end.successor, end.turn, u.stays())
+	successor := h.rollout.part(h.loop.now, u.claim.Record(h.slots[0]), end.successor, end.turn, u.stays())
 	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):
@@ -293,8 +300,8 @@ func (h *hold) letGo(end ending) {
 		// retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
-		// The disk does not recover in a moment, so a pod with a good disk goes first.
-		// If there is none, this pod writes no more often than a holder.
+		// The disk does not recover in a moment, so a pod with a good disk goes first. If
+		// no other pod competes, this pod writes no more often than a holder.
 		part.GiveBack, part.HeadStart = true, budget.Renew
 	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
 		reason == show.ReasonTurnFailed:

@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestNextContainerGetsTheWholeStartTime(t *testing.T) {
+func TestEachContainerGetsTheWholeStartTime(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -90,8 +90,8 @@ func TestAgentReleasesIfTheApplicationNeverStarts(t *testing.T) {
 	})
 }
 
-// A slow loop gets the success and the death in one report.
-func TestHoldContinuesIfSuccessAndDeathArriveTogether(t *testing.T) {
+// A slow loop receives an init container's success and its shim's death in one report.
+func TestHoldSurvivesInitContainerSuccessReportedWithDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)

@@ -36,7 +36,7 @@ func (w *world) writes() int {
 	return w.server.writes
 }
 
-// settled runs a pod whose next renewal is far away.
+// settled runs a pod, and waits until shortly after a renewal.
 func settled(w *world) *pod {
 	a := stubborn(w)
 	w.pass(time.Minute)
@@ -127,8 +127,8 @@ func TestLostSlotAfterALeapGivesNoGrace(t *testing.T) {
 	})
 }
 
-// A waiting shim may have met a leap long ago, or between a renewal and the grant that
-// follows the renewal.
+// A waiting shim may have reported a leap long ago, or between a renewal and the grant
+// that follows the renewal.
 func TestWaitingShimGetsAGrantDespiteEarlierLeap(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {

@@ -20,25 +20,27 @@ import (
 // leaving is a hold's way out of the pod's Services. Package leave decides, and leaving
 // remembers what the decisions depend on.
 type leaving struct {
-	unit  *unit
-	loop  *loop
-	hold  string
-	share *share
-	// id identifies the leave. A pod may have offered to the leave of an earlier agent
-	// process, and be gone. So each process of a hold has a leave of its own.
+	unit    *unit
+	loop    *loop
+	hold    string
+	rollout *holdRollout
+	// id identifies the leave. A pod that offered to the leave of an earlier agent
+	// process may be gone. So each agent process of a hold has a leave with an id of its
+	// own.
 	id string
 
 	leave leave.Leave
 	leave.Decision
-	// turn is the revision of the pod that follows; zero if that pod begins no turn.
+	// turn is the revision of the pod that follows the holder; zero if that pod begins no
+	// turn.
 	turn api.Revision
-	// signalled is the instant at which, after the kubelet's stop signal, the agent asks the
-	// API server about the pod's deletion; zero for none. The other fields have the answer, as in
-	// [leave.Facts].
+	// signalled is the instant at which the agent began to ask about the pod's deletion;
+	// zero without a stop signal of the kubelet. The fields ends, known and deleted have
+	// the answer, as in [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
-	// asked is the instant at which the agent last asked that, whatever came of it. A stop
-	// signal that comes and goes asks no more often than a retry.
+	// asked is the instant at which the agent last began to ask. Even if a shim reports a
+	// stop signal again and again, the agent waits for Budget.Retry before it asks again.
 	asked time.Duration
 }
 
@@ -52,15 +54,16 @@ func (u *unit) endpointDelay() time.Duration {
 }
 
 // replaced reports whether the pod's controller deletes an old pod that is not Ready,
-// however few are Ready.
+// however few of the other pods are Ready.
 func (u *unit) replaced() bool {
 	kind, _, _ := strings.Cut(u.config.Workload, "/")
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
-// delay returns the longest time for which a shim may hold a kubelet's stop signal back. The
-// agent ends the wait; the rest is for an agent that has died. The time is short until the
-// API server has told the rest of the grace.
+// delay returns the longest time for which a shim may hold a kubelet's stop signal back.
+// A living agent ends that wait earlier, so only a shim whose agent has died waits for
+// the whole time. The time is short until the agent knows what is left of the pod's
+// grace.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {
@@ -72,10 +75,12 @@ func (l *leaving) delay() time.Duration {
 	return min(delay+2*leave.Stored, max(0, l.ends-l.signalled)/2)
 }
 
-// restarts reports that the kubelet only restarts the container that has its stop signal.
+// restarts reports whether the kubelet's stop signal belongs to the restart of one
+// container, because the pod is not deleted.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
-// due returns the wished end if it is due. A yield is due once the pod has left its Services.
+// due returns the wished end, or no end while the wished one is not due. A yield is due
+// once the pod has left its Services.
 func (l *leaving) due(wish ending) ending {
 	if wish.reason == show.ReasonYield && !l.Over {
 		return ending{}
@@ -99,7 +104,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	}
 	if signalled && !l.restarts() {
 		cause = leave.Deletion
-		successor, turn = u.rollout.pod.Deleted(now, l.share.facts)
+		successor, turn = u.rollout.pod.Deleted(now, l.rollout.facts)
 	}
 	f := leave.Facts{
 		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
@@ -120,8 +125,8 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	return min(l.Wake, askAt)
 }
 
-// reported returns whether a kubelet has signalled a shim of the hold, and whether a shim
-// still runs the preStop hook.
+// reported returns whether the kubelet has signalled a shim of the hold, and whether a
+// shim still runs the preStop hook.
 func (l *leaving) reported() (signalled, preStop bool) {
 	for _, r := range l.unit.shims.Reports() {
 		if r.Stopping && r.Phase == gate.Running && r.Hold == l.hold && !r.Dead {
@@ -131,16 +136,16 @@ func (l *leaving) reported() (signalled, preStop bool) {
 	return signalled, preStop
 }
 
-// offers returns the offers of other pods. An offer in the holder's own name would make a
-// yield return to the holder.
+// offers returns the offers of other pods. The holder ignores an offer in its own name,
+// because otherwise the holder could yield to itself.
 func (l *leaving) offers() []api.Offer {
 	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
 }
 
-// askDeletion asks the API server whether the pod is being deleted, and what is left of its
-// grace, until an answer comes. A kubelet also stops a container that fails its
-// liveness probe.
+// askDeletion asks the API server whether the pod is being deleted, and what is left of
+// its grace, until an answer comes. The stop signal alone does not tell, because the
+// kubelet also stops a container that fails its liveness probe.
 func (l *leaving) askDeletion(ctx context.Context) {
 	l.loop.group.Go(func() {
 		l.loop.askGrace(ctx, func(sent time.Duration, pod kube.Pod) {
@@ -160,7 +165,8 @@ type ending struct {
 	turn api.Revision
 }
 
-// cause returns why the application is to stop by a yield.
+// cause returns the cause of a yield, as package leave names it; [leave.None] for every
+// other end.
 func (e ending) cause() leave.Cause {
 	switch {
 	case e.reason != show.ReasonYield:

@@ -33,7 +33,8 @@ type service struct {
 	ports  map[*pod]*ports
 }
 
-// serve starts a holder that has served for a while, and so many standbys.
+// serve starts a holder and that many standbys, and lets the holder serve for
+// [turn.Rest].
 func (w *world) serve(standbys int, change ...func(c *Config)) *service {
 	w.free(theSlot, nextLease)
 	s := &service{world: w, ports: map[*pod]*ports{}}
@@ -53,7 +54,8 @@ func (w *world) serve(standbys int, change ...func(c *Config)) *service {
 	return s
 }
 
-// follower returns the standby that follows the holder, and another one.
+// follower waits until the holder names the standby that follows, and returns that
+// standby and another one.
 func (s *service) follower() (next, other *pod) {
 	s.t.Helper()
 	s.within(time.Second, "a standby follows", func() bool {
@@ -67,7 +69,7 @@ func (s *service) follower() (next, other *pod) {
 	return next, other
 }
 
-// asksToStop reports that the kubelet has signalled the holder's shim.
+// asksToStop makes the holder's shim report the kubelet's stop signal.
 func (s *service) asksToStop() {
 	s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping = true })
 }
@@ -78,7 +80,7 @@ func (s *service) delay() time.Duration {
 	return given[len(given)-1].Delay
 }
 
-func TestYieldingHolderLeavesItsServicesFirst(t *testing.T) {
+func TestYieldingHolderLeavesItsServicesBeforeItStops(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.agent.Yield()
@@ -114,7 +116,7 @@ func (p *pod) shimOf() gate.ShimID {
 	return ""
 }
 
-func TestHolderWithoutAnotherReadyPodStopsSoon(t *testing.T) {
+func TestHolderStopsSoonIfNoOtherPodStays(t *testing.T) {
 	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
 		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -127,7 +129,7 @@ func TestHolderWithoutAnotherReadyPodStopsSoon(t *testing.T) {
 	}
 }
 
-func TestDeletedHolderServesForTheDelay(t *testing.T) {
+func TestDeletedHolderServesForTheEndpointDelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		assert.Equal(t, gate.Heard, s.delay(), "the shim holds the signal back, even if the agent dies")
@@ -148,7 +150,7 @@ func TestDeletedHolderServesForTheDelay(t *testing.T) {
 	})
 }
 
-func TestStopSignalGoesSoonWhereWaitingHelpsNobody(t *testing.T) {
+func TestUselessDelayOfTheStopSignalEndsSoon(t *testing.T) {
 	for name, c := range map[string]struct {
 		standbys int
 		change   func(s *service)
@@ -181,7 +183,7 @@ func TestStopSignalGoesSoonWhereWaitingHelpsNobody(t *testing.T) {
 	}
 }
 
-func TestTurnBeginsOnceTheHolderHasLeft(t *testing.T) {
+func TestTurnBeginsAfterTheHolderLeftItsServices(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(1)
 		before := s.holder.readiness()
@@ -199,7 +201,7 @@ func TestTurnBeginsOnceTheHolderHasLeft(t *testing.T) {
 	})
 }
 
-func TestControllerThatReplacesUnreadyPodsDelaysNoYield(t *testing.T) {
+func TestStatefulSetHolderYieldsWithoutLeavingItsServices(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.Workload = "StatefulSet/biller" })
 		before := s.holder.readiness()
@@ -214,7 +216,7 @@ func TestControllerThatReplacesUnreadyPodsDelaysNoYield(t *testing.T) {
 	})
 }
 
-func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
+func TestDaemonSetTurnBeginsWithoutLeavingTheServices(t *testing.T) {
 	simulate(t, func(w *world) {
 		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }
 		s := w.serve(2, kind)
@@ -226,8 +228,9 @@ func TestControllerThatReplacesUnreadyPodsDelaysNoTurn(t *testing.T) {
 	})
 }
 
-// A kubelet restarts the helper of two containers, and the pod of the newer revision goes.
-func TestRestartedContainerMakesItsPodReadyAgain(t *testing.T) {
+// While the holder leaves, the pod of the newer revision vanishes, and the kubelet
+// restarts the container "helper".
+func TestHolderIsReadyAgainAfterRestartDuringLeave(t *testing.T) {
 	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -277,7 +280,8 @@ func TestRestartedContainerMakesItsPodReadyAgain(t *testing.T) {
 	}
 }
 
-// A kubelet gives an evicted pod two seconds at least, whatever its grace.
+// The kubelet may give an evicted pod no more than two seconds. So the shim must not hold
+// the stop signal back for long while the agent does not know the grace.
 func TestShimWaitsBrieflyWhileTheGraceIsUnknown(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"the API server refuses":      func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
@@ -298,7 +302,7 @@ func TestShimWaitsBrieflyWhileTheGraceIsUnknown(t *testing.T) {
 	}
 }
 
-func TestKnownGraceProlongsTheDelay(t *testing.T) {
+func TestKnownGraceProlongsTheStopSignalsDelay(t *testing.T) {
 	for name, c := range map[string]struct{ grace, delay time.Duration }{
 		"ample": {30 * time.Second, endpointDelay + 2*leave.Stored},
 		"short": {3 * time.Second, 1500 * time.Millisecond},
@@ -316,7 +320,7 @@ func TestKnownGraceProlongsTheDelay(t *testing.T) {
 	}
 }
 
-func TestPreStopHookStopsNoTraffic(t *testing.T) {
+func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.Grace = 2 * time.Minute })
 		s.holder.delete()
@@ -336,7 +340,8 @@ func TestPreStopHookStopsNoTraffic(t *testing.T) {
 	})
 }
 
-// An endpoint delay may be longer than an ask is fresh.
+// An ask stays fresh for a shorter time than this endpoint delay. So the asker has to
+// write its ask again while the holder leaves.
 func TestFailedAskIsSoonWrittenAgain(t *testing.T) {
 	simulate(t, func(w *world) {
 		long := func(c *Config) { c.EndpointDelay = time.Minute }
@@ -355,7 +360,7 @@ func TestFailedAskIsSoonWrittenAgain(t *testing.T) {
 	})
 }
 
-// An endpoint delay may be longer than a lease.
+// The endpoint delay of this holder is longer than the lease duration.
 func TestHolderRenewsWhileItLeaves(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.EndpointDelay = 2 * time.Minute })
@@ -367,7 +372,7 @@ func TestHolderRenewsWhileItLeaves(t *testing.T) {
 	})
 }
 
-func TestLostSlotEndsTheDelayAtOnce(t *testing.T) {
+func TestLostSlotStopsALeavingHolderAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.agent.Yield()
@@ -380,7 +385,7 @@ func TestLostSlotEndsTheDelayAtOnce(t *testing.T) {
 	})
 }
 
-func TestOutageDuringTheDelayExtendsNoDeadline(t *testing.T) {
+func TestOutageDuringALeaveExtendsNoDeadline(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.EndpointDelay = 5 * time.Minute })
 		s.holder.agent.Yield()
@@ -393,7 +398,7 @@ func TestOutageDuringTheDelayExtendsNoDeadline(t *testing.T) {
 	})
 }
 
-func TestUnstoredStatusDelaysTheEndBriefly(t *testing.T) {
+func TestUnstoredStatusDelaysALeaveOnlyBriefly(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.link.set(func(l *link) { l.noStatus = true })
@@ -403,7 +408,7 @@ func TestUnstoredStatusDelaysTheEndBriefly(t *testing.T) {
 	})
 }
 
-func TestOnlyReadyStandbysOffer(t *testing.T) {
+func TestOnlyReadyStandbysOfTheWorkloadOffer(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(c *Config)
 		offers bool
@@ -445,7 +450,7 @@ func TestHolderTakesNoOfferInItsOwnName(t *testing.T) {
 	})
 }
 
-func TestOfferLeavesTheAskStanding(t *testing.T) {
+func TestOfferDoesNotEndAnAsk(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5"}
 	seen.see(time.Second, l)
@@ -475,7 +480,7 @@ func TestOfferLeavesTheAskStanding(t *testing.T) {
 
 // The holder's node vanishes in the middle of a leave. An agent of an earlier version takes
 // the slot, and keeps annotations that it does not know.
-func TestLeaveOfAnEarlierHoldDoesNotCount(t *testing.T) {
+func TestStandbyIgnoresTheLeaveOfAnEarlierHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.agent.Yield()
@@ -498,8 +503,8 @@ func TestLeaveOfAnEarlierHoldDoesNotCount(t *testing.T) {
 	})
 }
 
-// A child of the application can make its shim report a stop signal again and again.
-func TestStopSignalsAskRarelyAboutTheDeletion(t *testing.T) {
+// A process of the application can make the shim report a stop signal again and again.
+func TestRepeatedStopSignalsCauseFewPodReads(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		var before, after int
@@ -516,7 +521,7 @@ func TestStopSignalsAskRarelyAboutTheDeletion(t *testing.T) {
 	})
 }
 
-// lateAnswers answers each write of a slot after the watch has shown it.
+// lateAnswers answers each write of the slot only after the watch has shown the write.
 type lateAnswers struct{ *link }
 
 func (l *lateAnswers) UpdateLease(ctx context.Context, to *kube.Lease) (*kube.Lease, error) {
@@ -527,7 +532,7 @@ func (l *lateAnswers) UpdateLease(ctx context.Context, to *kube.Lease) (*kube.Le
 	return stored, err
 }
 
-func TestFollowerIsNotReadyUntilItServes(t *testing.T) {
+func TestSuccessorIsNotReadyUntilItServes(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) {
 			if c.PodName != "a" {

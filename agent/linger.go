@@ -12,18 +12,20 @@ import (
 )
 
 const (
-	// shortLinger bounds a linger while the agent does not know what is left of the
-	// pod's grace. The kubelet leaves each container two seconds or more, whatever the
-	// other containers of the pod took. The last half second is for the end of the
+	// shortLinger bounds a linger while the agent does not know what is left of the pod's
+	// grace. The kubelet leaves each container two seconds or more, whatever the other
+	// containers of the pod took. The remaining half second is for the end of the agent's
 	// process.
 	shortLinger = 1500 * time.Millisecond
-	// lingerMargin is the time between the end of a linger and the end of the pod's grace.
-	// The API server's times are whole seconds, so one second may be an error.
+	// lingerMargin is the time between the end of a linger and the end of the pod's
+	// grace. The API server's times are whole seconds, so the agent may be wrong about
+	// that end by a second.
 	lingerMargin = 2 * time.Second
 	// emptied is the longest time for which connections wait in a linger while nobody holds
 	// the slot. The pod that a release names has a head start of a second, and a newer
-	// revision waits one more. Then no pod is left that would take the slot: a controller
-	// that deleted all pods waits for their ends before it makes others.
+	// revision waits one more. If no pod has taken the slot by then, no pod is left that
+	// could take the slot. A controller that deleted all pods makes no others before these
+	// have ended.
 	emptied = 3 * time.Second
 )
 
@@ -64,7 +66,7 @@ func emptiedAt(views []claim.View) time.Duration {
 	return at
 }
 
-// follow learns for how long the linger may last, and when no connection is left.
+// follow finds out for how long the linger may last, and when no connection is left.
 func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	asking, cancel := context.WithCancel(ctx)
 	l.group.Go(func() { l.askGrace(asking, l.learn) })
@@ -79,9 +81,9 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 }
 
 // askGrace asks the API server what is left of the pod's grace. The agent knows only the
-// grace of the pod's spec. A deletion may shorten that, and the other containers of the
-// pod have used a part of it before the kubelet signals the agent. The loop hands the answer
-// to learn.
+// grace of the pod's spec. A deletion may shorten that grace, and the other containers of
+// the pod use a part of it before the kubelet signals the agent. The loop hands the
+// answer to learn.
 func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
 	for misses := 0; ctx.Err() == nil; misses++ {
@@ -97,9 +99,10 @@ func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod 
 	}
 }
 
-// learn notes the end of the linger, by the answer to a request that was sent at the
-// instant sent. The kubelet also stops pods that are not deleted. Then only the kubelet
-// knows the grace, so such an answer changes nothing.
+// learn notes the end of the linger, from the API server's answer to a request that was
+// sent at the instant sent. The kubelet also stops pods that nobody has deleted, for
+// example in an eviction. In that case only the kubelet knows the grace, so the answer
+// changes nothing.
 func (l *loop) learn(sent time.Duration, pod kube.Pod) {
 	if pod.Deleted {
 		l.unit.linger.until = sent + pod.GraceLeft - lingerMargin

@@ -26,7 +26,8 @@ type loop struct {
 	yields   chan struct{}
 	group    sync.WaitGroup
 	stop     <-chan struct{}
-	// unanswered has the addresses of pods that did not answer a forwarded connection.
+	// unanswered delivers the addresses of pods that did not answer a forwarded
+	// connection.
 	unanswered <-chan string
 	// now is the instant at which the current event arrived.
 	now time.Duration
@@ -42,7 +43,8 @@ func newLoop(c Config, u *unit, p posts) *loop {
 	return l
 }
 
-// begin notes when the agent begins, and by which channel it is stopped.
+// begin notes the instant at which the agent begins, and the channel that stops the
+// agent.
 func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), stop }
 
 // act carries out what the claim decides by the facts. The result is the instant of the
@@ -55,8 +57,9 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	return wake
 }
 
-// appear shows the pod's status, and asks the holder's pod if the status depends on the
-// answer. The result is the instant of the next call.
+// appear shows the pod's status. If the status depends on whether the holder's pod
+// answers connections, appear also checks that. The result is the instant of the next
+// call.
 func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
 	if !look.Keep {
 		l.unit.status.Show(look.Appearance)
@@ -79,8 +82,8 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 // shim's deadline does not depend on the loop.
 const longest = 10 * time.Second
 
-// wait waits for one event, or for the instant, and hands the event to the unit. Timers
-// only wake the loop; only the clock tells the time.
+// wait waits for one event, or until the instant wake, and hands the event to the unit.
+// Timers only wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
 	pause := longest

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unordered is the revision of a pod whose agent, or whose webhook, is of the version before.
+// unordered is the revision of a pod whose agent or webhook is of an earlier version.
 var unordered = api.Revision{}
 
 // up starts a pod with one shim, which has the pod's name.
@@ -54,8 +54,8 @@ func (w *world) starts() (count int) {
 	return count
 }
 
-// replace rolls out as a Deployment's controller does: one pod more, then one pod less once
-// the new pod is Ready.
+// replace rolls out as a Deployment's controller does. The function starts one new pod at a
+// time, and deletes one old pod once the new pod is Ready.
 func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	w.t.Helper()
 	for i, revision := range news {
@@ -69,9 +69,9 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 }
 
 // Pods without a revision are those of an earlier agent, of an earlier webhook, or of a
-// webhook that was rolled back. Their rollouts end, with at most one start of the
-// application for each pod, and the next rollout has its order.
-func TestRolloutsEndWhereSomePodsHaveNoRevision(t *testing.T) {
+// webhook that was rolled back. A rollout with some of those pods ends, and starts the
+// application at most once for each old pod and once more. The next rollout ends, too.
+func TestRolloutsEndIfSomePodsHaveNoRevision(t *testing.T) {
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
 		"no new pod has one":            {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{unordered, unordered, unordered}},
@@ -117,9 +117,9 @@ func TestRolloutsEndWhereSomePodsHaveNoRevision(t *testing.T) {
 	}
 }
 
-// The older agent knows no successor, so the agent may take the slot that another pod was
-// named for.
-func TestOlderAgentInATurnStopsNoRollout(t *testing.T) {
+// An agent of an earlier version ignores the successor that a release names, so that
+// agent may take the slot first.
+func TestAgentOfAnEarlierVersionStopsNoRollout(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.up("a", of(oldRevision))
@@ -142,8 +142,8 @@ func TestOlderAgentInATurnStopsNoRollout(t *testing.T) {
 	})
 }
 
-// Without its next Lease, for example before an upgrade of enroll, a pod cannot ask. The old
-// pods' deletion lets the new pod begin.
+// Without its next Lease, for example before an upgrade of enroll, a pod cannot ask. The
+// new pod begins once the old pods are deleted.
 func TestRolloutWithoutANextLeaseEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

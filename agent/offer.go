@@ -13,19 +13,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// mostTries bounds the writes of one offer. A conflict means that another pod has offered, or
-// asks; three offers are enough.
+// mostTries bounds the attempts to write one offer. A conflict means that another pod has
+// written an offer or an ask. Three offers are enough, so more attempts are seldom
+// needed.
 const mostTries = 5
 
-// offerPause bounds the offers of a pod in the long run, and offerBurst bounds the offers at
-// once. A thief of the holder's rights could announce a new leave many times a second.
+// offerPause bounds the offers of a pod in the long run, and offerBurst bounds the offers
+// at once. Without these bounds a thief of the holder's rights could cause many writes,
+// by announcing a new leave many times a second.
 const (
 	offerPause = 10 * time.Second
 	offerBurst = 3
 )
 
-// spendOffer takes one offer from those that the pod may write. The result is false if none
-// is left.
+// spendOffer counts one more offer of the pod. The result is false if the pod may not
+// write that offer now.
 func (a *asker) spendOffer(now time.Duration) (left bool) {
 	if a.paid-now > (offerBurst-1)*offerPause {
 		return false
@@ -55,9 +57,9 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 	return err
 }
 
-// offerOn returns the next Lease with one more offer to the leave; false if there are enough.
-// A pod writes no other pod's identity, so an ask in the Lease gives way. The asker writes
-// its ask again.
+// offerOn returns the next Lease with one more offer to the leave; false if enough pods
+// have offered. The offer replaces an ask in the Lease, because an agent may write no
+// identity but its own. The pod that asks writes its ask again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
 	if offers.Leave != leave {

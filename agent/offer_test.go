@@ -31,7 +31,7 @@ func (o *slowOffers) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Leas
 	return o.link.UpdateLease(ctx, l)
 }
 
-func TestLateOfferReplacesNoLaterOffers(t *testing.T) {
+func TestLateOfferReplacesNoOfferToLaterLeave(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(1)
 		slow := &slowOffers{goOn: make(chan struct{})}
@@ -57,7 +57,7 @@ func TestLateOfferReplacesNoLaterOffers(t *testing.T) {
 }
 
 // The holder's agent restarts in the middle of a leave, whose offers stay in the next Lease.
-func TestOffersEndWithTheAgentProcess(t *testing.T) {
+func TestOffersDoNotOutliveTheHoldersAgentProcess(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool
 		leaves bool
@@ -95,7 +95,7 @@ func TestOffersEndWithTheAgentProcess(t *testing.T) {
 }
 
 // A thief of the holder's rights announces a new leave ten times a second.
-func TestStandbyBoundsItsOffers(t *testing.T) {
+func TestStandbyBoundsItsOffersDuringManyLeaves(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(0)
 		b := w.start("b", behind(&ports{})...)

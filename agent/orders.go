@@ -12,7 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 )
 
-// orders sends grants and drains to the shims, each once on each connection.
+// orders sends grants and drains to the shims, and remembers the last ones that went over
+// each connection.
 type orders struct {
 	gate   Gate
 	asides Asides
@@ -23,7 +24,8 @@ type orders struct {
 
 // sent has the orders that the agent has sent to one shim on its connection.
 type sent struct {
-	// until is the deadline of the last grant, and delay its delay.
+	// until is the deadline of the last grant. delay is the time for which that grant
+	// lets the shim hold a stop signal back.
 	until, delay time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// RunAside notes the command, and reports its success while the child runs.
+// RunAside notes the command, and returns success while the child runs.
 func (g *gates) RunAside(_ context.Context, id gate.ShimID, command []string, _ time.Duration) (gate.Result, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An unreadable note may name the very hold in the Lease.
+// An unreadable note may name the very hold in the Lease, so the pod has to wait until
+// that hold expires.
 func TestPodWaitsAfterAnUnreadableNote(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
@@ -30,7 +31,7 @@ func TestPodWaitsAfterAnUnreadableNote(t *testing.T) {
 	})
 }
 
-func TestDoubtOutlivesItsShim(t *testing.T) {
+func TestDoubtRemainsAfterTheDeathOfItsShim(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
@@ -185,7 +186,7 @@ func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 		a.gates.end("s1")
 		w.pass(100 * time.Millisecond)
 		assert.True(t, b.running("s2"))
-		// A frozen shim would not use a grant either.
+		// A frozen shim could not use a grant, so the pod does not compete, either.
 		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
 		a.gates.connect(gate.Report{Shim: "s3", Container: "app", Silent: true})
 		b.gates.end("s2")

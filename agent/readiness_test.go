@@ -263,7 +263,7 @@ func TestCutOffStandbyStopsForwardingAfterExpiry(t *testing.T) {
 	})
 }
 
-func TestPortsAreFreeBeforeTheGrant(t *testing.T) {
+func TestStandbyClosesItsPortsBeforeTheGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -469,7 +469,8 @@ func TestUnreadableRevisionIsUnknown(t *testing.T) {
 }
 
 func TestServingAnnotationFromBeforeTheAcquisitionIsIgnored(t *testing.T) {
-	// client-go leaves annotations that it does not know.
+	// The elector of client-go keeps annotations of an earlier holder, since the elector
+	// does not know them.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
 		api.ServingAnnotation: acquired.Add(-time.Second).Format(time.RFC3339Nano),

@@ -20,7 +20,8 @@ func numbered(number int64, hash string) api.Revision {
 	return api.Revision{Workload: oldRevision.Workload, Number: number, Hash: hash}
 }
 
-// proven starts two old pods, whose revision is proven and has rested.
+// proven starts two old pods, and lets the first one serve for [turn.Rest]. By then their
+// revision is proven.
 func (w *world) proven() (a, a2 *pod) {
 	w.free(theSlot, nextLease)
 	a = w.up("a", of(oldRevision))
@@ -57,7 +58,7 @@ func TestUndoInATurnGivesTheSlotBack(t *testing.T) {
 	})
 }
 
-func TestSecondRolloutReplacesTheFirst(t *testing.T) {
+func TestSecondRolloutReplacesAnUnfinishedOne(t *testing.T) {
 	for name, c := range map[string]struct {
 		served time.Duration
 		reason string
@@ -88,7 +89,7 @@ func TestSecondRolloutReplacesTheFirst(t *testing.T) {
 	}
 }
 
-func TestTemplateAppliedAgainBeginsAnew(t *testing.T) {
+func TestTemplateAppliedAgainBeginsItsTurnsAnew(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, _ := w.proven()
 		b := w.up("b", of(newRevision))
@@ -158,7 +159,8 @@ func TestPausedRolloutProvesItsFirstPod(t *testing.T) {
 	})
 }
 
-// Two Deployments share a lock. The pod of the other one stands by throughout.
+// Two Deployments share a lock. The version of one Deployment is broken, and a pod of the
+// other stands by.
 func TestBrokenWorkloadLeavesItsLockToAnother(t *testing.T) {
 	another := func(c *Config) {
 		c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "2d7a", Number: 3, Hash: "other"}

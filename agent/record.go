@@ -52,8 +52,9 @@ func recordOf(l *kube.Lease) lease.Record {
 	}
 }
 
-// leavingOf returns which leave the Lease shows, and how far the holder is; empty if the
-// holder stays. An agent of an earlier version keeps the text of an earlier hold in the Lease.
+// leavingOf returns the leave that the Lease shows, and what the Lease says about that
+// leave; both are empty if the holder stays. leavingOf ignores the text of an earlier
+// hold, because an agent of an earlier version keeps that text in the Lease.
 func leavingOf(annotations map[string]string) (leave, says string) {
 	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
 	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {

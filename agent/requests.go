@@ -150,7 +150,8 @@ func (q *requests) answered(now time.Duration, a claim.Action, l *kube.Lease, er
 	}
 }
 
-// keep keeps a Lease for the slot's next write, if that write will replace it.
+// keep stores the Lease for the slot's next write, if that write replaces this version of
+// the Lease.
 func (q *requests) keep(slot string, l *kube.Lease) {
 	if l == nil {
 		return

@@ -25,7 +25,7 @@ type rollout struct {
 	since time.Duration
 	// waiting has the facts for a standby's decision.
 	waiting turn.Facts
-	// asks has the asks of other pods.
+	// asks has the asks and the offers of other pods.
 	asks asks
 	// parting has the text for the release of the last hold.
 	parting parting
@@ -38,9 +38,10 @@ type parting struct{ hold, text string }
 func newRollout(c Config) *rollout {
 	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
 	_, showing := c.Gate.(Showing)
-	// A pod of several slots has no single holder to ask, and enroll makes a next Lease only
-	// for some slots. A gate outside of the containers does not give the slot back within a
-	// turn. The plain rule of readiness has no order.
+	// A pod of several slots has no single holder to ask, and enroll makes a next Lease
+	// only for some slots. A gate outside of the containers cannot give the slot back
+	// within a turn. With the readiness "holder" no standby is Ready, so the revisions
+	// need no order.
 	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
 	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
 		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
@@ -51,8 +52,8 @@ func newRollout(c Config) *rollout {
 // ordered reports whether the revisions have an order for the pod.
 func (r *rollout) ordered() bool { return r.pod.Revision.Valid() }
 
-// startup returns the time that the startup and readiness probes leave the application
-// until it serves.
+// startup returns the longest time that the startup and readiness probes of a container
+// give the application to start.
 func startup(probes map[string]api.Probes) time.Duration {
 	longest := time.Duration(0)
 	for _, p := range probes {
@@ -97,9 +98,9 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	r.waiting.Whole = whole
 }
 
-// note notes the first instant at which the holder would have yielded to the pod. That
-// instant stays for the whole hold. Otherwise a holder that fails for only some seconds
-// at a time would never seem to yield for long enough. A turn that failed is noted, too.
+// note notes the first instant at which the holder would yield to the pod, and keeps that
+// instant for the whole hold. Otherwise a pod that lets other pods ask first would never
+// ask a holder that fails only for seconds at a time. A turn that failed is noted, too.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
@@ -127,7 +128,7 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 	}
 }
 
-// asks has the ask that the holder sees in the next Lease.
+// asks has the ask and the offers that the holder sees in the next Lease.
 type asks struct {
 	// version is the version of the next Lease that the agent saw last.
 	version string
@@ -135,8 +136,9 @@ type asks struct {
 	offers  api.Offers
 }
 
-// see notes the ask in the next Lease. The first read cannot show when its ask was
-// written, so see ignores that ask. A pod that still asks writes its ask again.
+// see notes the ask and the offers in the next Lease. The first version that the agent
+// sees may have an old ask, so see ignores that ask. A pod that still asks writes its ask
+// again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {
 		return
@@ -145,7 +147,7 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.version = l.ResourceVersion
 	a.offers = api.ParseOffers(l.Annotations[api.OffersAnnotation])
 	if l.Annotations[api.RevisionAnnotation] == "" && l.Holder != "" && a.offers.Of(l.Holder) {
-		return // an offer leaves the last ask standing
+		return // an offer does not end the last ask
 	}
 	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	if err != nil || first || !revision.Valid() {

@@ -28,8 +28,8 @@ var (
 
 func of(r api.Revision) func(c *Config) { return func(c *Config) { c.Revision = r } }
 
-// rolling starts two old pods, of which the first holds and is proven. Then rolling
-// starts a new pod.
+// rolling starts two old pods, and waits until the first one holds and has proven its
+// revision. Then rolling starts a new pod.
 func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))
@@ -46,7 +46,8 @@ func (p *pod) connect(id gate.ShimID) {
 	p.gates.connect(gate.Report{Shim: id, Container: "app"})
 }
 
-// readiness returns all statuses that the pod has stored, without repetitions.
+// readiness returns the status of each Ready condition that the agent has stored, without
+// repetitions.
 func (p *pod) readiness() []string {
 	p.link.mu.Lock()
 	defer p.link.mu.Unlock()
@@ -147,7 +148,7 @@ func TestTurnFailsIfAgentAndApplicationEnd(t *testing.T) {
 	})
 }
 
-func TestTurnGoesOnIfTheAgentAloneEnds(t *testing.T) {
+func TestTurnContinuesIfTheAgentAloneEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling()
 		b.connect("s3")
@@ -162,8 +163,9 @@ func TestTurnGoesOnIfTheAgentAloneEnds(t *testing.T) {
 	})
 }
 
-// The pod is Ready for 20 s of the controller's minute when its agent restarts.
-func TestAgentRestartLeavesATurnReady(t *testing.T) {
+// The controller wants the pod to be Ready for a minute. The agent restarts after 20 s of
+// that minute.
+func TestAgentRestartKeepsAPodInTurnReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")
@@ -181,7 +183,7 @@ func TestAgentRestartLeavesATurnReady(t *testing.T) {
 	})
 }
 
-func TestTurnLastsForTheTimeOfTheController(t *testing.T) {
+func TestTurnLastsForTheControllersMinReadySeconds(t *testing.T) {
 	const minReady = 30 * time.Second
 	simulate(t, func(w *world) {
 		a, b := w.rolling(func(c *Config) { c.MinReady = minReady })
@@ -200,8 +202,9 @@ func TestTurnLastsForTheTimeOfTheController(t *testing.T) {
 	})
 }
 
-// The application is Ready for 45 s of the controller's minute, and not for the next 20 s.
-func TestTurnGoesOnIfTheApplicationServesAgain(t *testing.T) {
+// The controller wants the pod to be Ready for a minute. The application serves for 45 s,
+// and then stops serving for 20 s or more.
+func TestTurnContinuesIfTheApplicationBrieflyStopsServing(t *testing.T) {
 	for name, recovers := range map[string]bool{"serves again": true, "does not yet": false} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -302,7 +305,7 @@ func TestConditionExplainsWhyAPodCannotAsk(t *testing.T) {
 	})
 }
 
-func TestAskBeforeTheFirstReadDoesNotCount(t *testing.T) {
+func TestHolderIgnoresAnAskInItsFirstRead(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
 	seen.see(time.Second, l)

@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// server is an API server in memory: one namespace, whose Leases are compared
-// and swapped.
+// server is an API server in memory, with the Leases of one namespace. Each write of a
+// Lease is a compare-and-swap.
 type server struct {
 	mu       sync.Mutex
 	version  int
@@ -134,17 +134,19 @@ type link struct {
 	sent int
 	// podReads counts the reads of the pod.
 	podReads int
-	// gets counts the reads that were tried.
+	// gets counts the attempts to read a Lease.
 	gets int
 	// delay is the time that a patch of the status takes.
 	delay time.Duration
 	// If noStatus is set, patches of the status are refused.
 	noStatus bool
 	// If loseStatus is set, the next patch of the status is stored, and its answer is
-	// lost. If lateStatus is set, its sender gives up before the patch is stored.
+	// lost. If lateStatus is set, the agent gives up the next patch of the status, and
+	// the test stores it later.
 	loseStatus, lateStatus bool
 	late                   []byte
-	// patches are those that were stored, without the version that they replaced.
+	// patches are the stored patches of the status, without the version that each one
+	// replaced.
 	patches []string
 	// deleted reports that the pod is being deleted.
 	deleted bool

@@ -77,8 +77,8 @@ func TestAgentReleasesTheLaterSlotsAfterALoss(t *testing.T) {
 		l := w.server.lease("lock.a")
 		l.Holder = "somebody"
 		w.server.put(&l)
-		// A pod that holds the second lock never waits for the first one, so the pod
-		// gives both up.
+		// A pod must not wait for an earlier lock while the pod holds a later one, so the
+		// agent releases the second lock, too.
 		w.within(8*time.Second, "given up", func() bool { return w.server.lease("lock.b").Holder == "" })
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
 	})

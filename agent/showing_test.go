@@ -160,7 +160,7 @@ func TestRestartedReadinessGateWithoutLeaseIsNotReady(t *testing.T) {
 }
 
 // A status needs two requests, and each of them may take as long as a renewal.
-func TestReadinessGateIsReadyWithASlowServer(t *testing.T) {
+func TestReadinessGateMakesPodReadyDespiteSlowServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

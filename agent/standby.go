@@ -73,8 +73,8 @@ func shown(s turn.Standby, asked error) show.Turn {
 	return t
 }
 
-// drainOrphans drains the children whose hold is over. Either the agent sees a Lease
-// that no longer names the hold, or an earlier shim may still have a child of it. A
+// drainOrphans drains the children whose hold is over. Either the agent sees a Lease that
+// no longer names the hold, or an earlier shim may still have a child of that hold. A
 // Lease that the agent does not see ends no hold, because each child has its deadline.
 func (s standby) drainOrphans() {
 	u := s.unit
@@ -99,8 +99,8 @@ func (s standby) drainOrphans() {
 	}
 }
 
-// offer offers to the holder that this Ready standby stays, if the holder leaves its
-// Services. A standby offers once to each leave.
+// offer writes the pod's offer to stay Ready, if the holder leaves its Services and this
+// standby is Ready. A standby offers once to each leave.
 func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standby) {
 	u, a := s.unit, s.loop.asker
 	v := u.claim.Views()[0]
@@ -116,7 +116,8 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	}
 	a.offered = to
 	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
-	// The offers of many standbys come one after the other, so that only a few are written.
+	// A random pause spreads the offers of many standbys. So most of them see enough
+	// offers, and write none.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
 	q := a.requests
 	ctx, a.giveUp = context.WithCancel(ctx)

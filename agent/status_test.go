@@ -28,7 +28,7 @@ func (l *link) status(w *world) *show.Status {
 }
 
 // The agent does not know which status an earlier process has stored.
-func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
+func TestAgentWritesItsFirstStatusAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -39,7 +39,7 @@ func TestFirstStatusIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-func TestDeletionCostOfAPersonStays(t *testing.T) {
+func TestAgentKeepsAPersonsDeletionCost(t *testing.T) {
 	for cost, want := range map[string][]string{
 		"":                     {api.HolderDeletionCost, "null"},
 		api.HolderDeletionCost: {api.HolderDeletionCost, "null"},
@@ -66,7 +66,7 @@ func TestDeletionCostOfAPersonStays(t *testing.T) {
 	}
 }
 
-// The next hold has an equal status, so the API server stores nothing for it.
+// The status of the next hold is equal, so the API server stores nothing for that hold.
 func TestEqualStatusOfNewHoldIsNotStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

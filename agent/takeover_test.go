@@ -17,7 +17,7 @@ import (
 // A standby without a useful watch takes the slot of a vanished holder in a bounded
 // time. The bound is the Lease's duration, the holder's head start (a sixth of it),
 // and the longest pause between two reads.
-func TestTakeoverWithoutUsefulWatchesIsBounded(t *testing.T) {
+func TestTakeoverTimeWithoutUsefulWatchesIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		duration time.Duration
 		trouble  func(l *link)
@@ -68,7 +68,7 @@ func TestRenewalDuringACutRestartsTheStandbysWait(t *testing.T) {
 	})
 }
 
-func TestWaitForAnyLeaseEndsAfterAnHour(t *testing.T) {
+func TestStandbyWaitsAnHourAtMostForExpiry(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "somebody", DurationSeconds: 1<<31 - 1})
 		a := w.start("a")

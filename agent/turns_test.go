@@ -42,7 +42,7 @@ func TestVersionWithOneBrokenContainerIsNotProven(t *testing.T) {
 	})
 }
 
-func TestTurnAllowsTheDelayOfAReadinessProbe(t *testing.T) {
+func TestTurnWaitsForTheReadinessProbesInitialDelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) {
 			c.Probes = map[string]api.Probes{"app": {Readiness: &api.Probe{Handler: api.Handler{TCPSocket: &api.TCPSocketAction{Port: 80}}, InitialDelaySeconds: 75, PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3}}}
@@ -96,7 +96,7 @@ func TestHolderBoundsTheRequestsForItsNextLease(t *testing.T) {
 	})
 }
 
-func TestQuietHolderSendsNothingForItsNextLease(t *testing.T) {
+func TestHolderSendsNothingForAnUnchangedNextLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		var c *nextCounter
@@ -183,7 +183,7 @@ func TestDeletedHolderYieldsToAnAsker(t *testing.T) {
 	})
 }
 
-func TestAskUnderAnEarlierHoldDoesNotCount(t *testing.T) {
+func TestHolderIgnoresAnAskFromBeforeItsHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.start("a", of(oldRevision))

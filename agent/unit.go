@@ -118,7 +118,7 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 	return r.Leap != 0 && !r.Dead && (!known || last.Leap != r.Leap || r.Connected && !last.Connected)
 }
 
-// leapt notes a leap of the wall clock, and returns its number.
+// leapt notes a leap of the wall clock, and returns the number of leaps so far.
 //
 // A leap may be the trace of a paused machine. During the pause this machine's clock
 // stood still, and the Lease ran out for the standbys. A read that still shows this pod
@@ -127,7 +127,7 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 // agent noticed the leap answers the leap. Every standby then waits anew.
 func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
-	// The peers of the open connections may have closed them meanwhile.
+	// The API server may have closed the open connections during the pause.
 	u.config.Reconnect()
 	u.leaps = u.claim.Leapt(now)
 	return u.leaps
@@ -212,7 +212,7 @@ type linger struct {
 	// begun reports that the agent has decided whether the standby lingers. on reports
 	// that the standby lingers.
 	begun, on bool
-	// until is the instant at which the connections that are left are cut.
+	// until is the instant at which the agent cuts the connections that are left.
 	until time.Duration
 	// accepts is the instant until which the standby accepts connections.
 	accepts time.Duration

@@ -79,7 +79,7 @@ func TestStaleEventsDoNotDelayARenewal(t *testing.T) {
 	}
 }
 
-// After an outage longer than the lease, the pod that held starts first.
+// After an outage longer than the lease duration, the previous holder starts first.
 func TestPreviousHolderStartsFirstAfterALongOutage(t *testing.T) {
 	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
 		for _, mode := range []string{"refused", "hangs"} {
@@ -131,8 +131,8 @@ func TestPreviousHolderStartsFirstAfterALongOutage(t *testing.T) {
 	}
 }
 
-// Another program often writes the Lease (a label, an annotation), with and without
-// watches.
+// The holder keeps its slot while another program often writes the Lease (a label, an
+// annotation), with and without watches.
 func TestHolderKeepsItsSlotDespiteForeignWrites(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {
@@ -210,7 +210,8 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 	}
 }
 
-// As TestPreviousHolderStartsFirstAfterALongOutage, but watches fail, too.
+// After an outage longer than the lease duration, the previous holder starts first even
+// if watches fail.
 func TestPreviousHolderStartsFirstWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
@@ -262,8 +263,8 @@ func TestPreviousHolderStartsFirstWithoutWatches(t *testing.T) {
 	}
 }
 
-// A pod of two locks has a watch that keeps reporting the second lock as free. The pod
-// does not keep the first lock from a pod that needs only that one.
+// A pod of two locks has a watch that keeps reporting the second lock as free. That pod
+// does not keep the first lock from another pod that needs only the first lock.
 func TestPodWithWrongEventsBlocksNoOtherPod(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
@@ -357,7 +358,8 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 	}
 }
 
-// After an outage, a pod of two locks still owns both, and takes them back.
+// After an outage, the Leases of both locks still name the pod, and the pod takes them
+// back.
 func TestPodTakesItsLocksBackWithoutWatches(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {

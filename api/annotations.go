@@ -14,14 +14,14 @@ type Annotation struct {
 	Key string
 	// Value is the syntax, as the documentation shows it.
 	Value string
-	// Default is the value that an absent annotation means.
+	// Default is the value that counts if the annotation is absent.
 	Default string
-	// Meaning is one sentence for people.
+	// Meaning is the text about the effect, as the documentation shows it.
 	Meaning string
 	// Examples are values that parse; the tests of the policies start from them.
 	Examples []string
-	// Kind is the kind of the claims that the annotation makes. A setting, which modifies
-	// the claims of the pod, has none.
+	// Kind is the kind of the claims that the annotation makes; nil for a setting, which
+	// only modifies the claims of the pod.
 	Kind *Kind
 	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
@@ -115,9 +115,10 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that our own programs write on pods. A pod that passes the
-// webhook again has these annotations already, and the parser reads no claim from
-// them. The policy on gates knows the same names.
+// written are annotations that only our own programs write: the webhook writes the slots
+// on pods, and the agent writes the workload on Leases. A pod that passes the webhook again
+// has the slots already. So on a pod, neither annotation is a claim or a mistake. The policy
+// on gates has the same names.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.
@@ -131,8 +132,8 @@ func (all table) known(key string) bool {
 }
 
 // Carried reports whether the webhook carries the annotation from a workload to the
-// pod template. The webhook also carries an unknown key with our prefix: it then
-// refuses the pods, which would otherwise run without a gate.
+// pod template. The webhook also carries an unknown key with our prefix, so that it can
+// refuse the pods. Otherwise the pods of a misspelt claim would run without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
 // Effective returns the annotations of a workload's next pods: the template's own,

@@ -204,7 +204,7 @@ func FuzzProbeArgsSurviveARoundTrip(f *testing.F) {
 	})
 }
 
-// The webhook of one version may read or write arguments for the agent of another.
+// The webhook of one version may write arguments for the agent of another version.
 func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r := DefaultRunArgs()
 	assert.Equal(t, []string{
@@ -271,7 +271,7 @@ func TestParseRefusesInvalidArguments(t *testing.T) {
 	}
 }
 
-func TestParseShowsFlagsOnHelp(t *testing.T) {
+func TestHelpFlagShowsEveryArgument(t *testing.T) {
 	_, err := ParseRunArgs([]string{"-h"})
 	require.True(t, errors.Is(err, flag.ErrHelp))
 	for _, a := range runArguments {

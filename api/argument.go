@@ -13,18 +13,18 @@ import (
 	"time"
 )
 
-// argument is one row of the table of a role's arguments: the name, the meaning,
-// and how a T writes and reads the value.
+// argument is one row in the table of a role's arguments. T is the type with the values of
+// all arguments of the role, such as [RunArgs].
 type argument[T any] struct {
 	name, meaning string
 	// flag marks an argument that is written without a value.
 	flag bool
 	// expands marks a value in which the kubelet is to expand $(NAME).
 	expands bool
-	// where reports whether the argument is written; nil means always.
+	// where reports whether Args writes the argument; nil means always.
 	where func(T) bool
 	text  func(T) string
-	// read changes nothing if it fails.
+	// read sets the value in a T, or returns an error and changes nothing.
 	read func(*T, string) error
 }
 
@@ -84,7 +84,7 @@ func (all arguments[T]) parse(role string, into *T, words []string) ([]string, e
 	return flags.Args(), nil
 }
 
-// recall reads the arguments back from a pod's spec, and passes over all other words:
+// recall reads the arguments back from a pod's spec. recall ignores unknown words, because
 // another version of the webhook may have written them.
 func (all arguments[T]) recall(into *T, words []string) {
 	for _, word := range words {
@@ -103,8 +103,8 @@ func (all arguments[T]) recall(into *T, words []string) {
 	}
 }
 
-// textArg returns the row of a text. With allowed, the value must be one of those
-// texts.
+// textArg returns the row of an argument whose value is a text. If allowed is not empty,
+// the value must be one of the allowed texts.
 func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed ...S) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,
@@ -119,7 +119,7 @@ func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed 
 	}
 }
 
-// namesArg returns the row of a list of names, none of which has a comma.
+// namesArg returns the row of an argument whose value is a list of names without commas.
 func namesArg[T any](name, meaning string, field func(*T) *[]string) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,
@@ -131,7 +131,7 @@ func namesArg[T any](name, meaning string, field func(*T) *[]string) argument[T]
 	}
 }
 
-// durationArg returns the row of a duration.
+// durationArg returns the row of an argument whose value is a duration.
 func durationArg[T any](name, meaning string, field func(*T) *time.Duration) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,

@@ -5,8 +5,8 @@ package api
 
 import "strings"
 
-// mostShown bounds the part of a key or value that a message shows. The longest key
-// that Kubernetes allows has 79 bytes: the prefix, and a name of 63.
+// mostShown bounds the part of a key or value that a message shows. Every valid key fits:
+// our prefix has 16 bytes, and Kubernetes allows 63 bytes for the name after the prefix.
 const mostShown = 80
 
 // cutMark ends a text that was cut.

@@ -17,7 +17,7 @@ import (
 // mostObject is about the size of the largest request that an API server accepts.
 const mostObject = 3 << 20
 
-func TestBriefShortensTextBetweenCharacters(t *testing.T) {
+func TestBriefCutsTextOnlyBetweenCharacters(t *testing.T) {
 	for most := 3; most < 20; most++ {
 		for _, text := range []string{"", "abc", strings.Repeat("ä", 100), strings.Repeat("€", 100), strings.Repeat("🙂", 100), strings.Repeat("a", 100)} {
 			cut := Brief(text, most)
@@ -33,8 +33,8 @@ func TestBriefShortensTextBetweenCharacters(t *testing.T) {
 	}
 }
 
-// The webhook sees annotations before the API server has bounded their size.
-func TestHugeAnnotationsCostLittleMemoryAndText(t *testing.T) {
+// The webhook gets annotations before the API server has bounded their size.
+func TestHugeAnnotationsCauseShortMessagesInLittleMemory(t *testing.T) {
 	many := func(key func(i int) string) map[string]string {
 		all := map[string]string{}
 		for i := range mostObject / 40 {
@@ -62,7 +62,7 @@ func TestHugeAnnotationsCostLittleMemoryAndText(t *testing.T) {
 	}
 }
 
-func TestUnknownKeysBeyondTenAreCounted(t *testing.T) {
+func TestMessageNamesOnlyTenUnknownAnnotations(t *testing.T) {
 	annotations := map[string]string{LockAnnotation: "a"}
 	for i := range 10 {
 		annotations[fmt.Sprintf("%sx%02d", Prefix, i)] = ""

@@ -24,11 +24,10 @@ const (
 //	|—— RenewDeadline ——|—— Drain ——|—— Kill ——|—— Margin ——|
 //	sent                drain       SIGKILL     deadline     others may acquire
 //
-// The sum is exactly the duration. A child is dead at the deadline. A standby counts
-// from the moment at which it saw that renewal, which is not before the sending. So a
-// standby starts its child a Margin after the deadline at the earliest. The Margin
-// covers two clocks that run at different rates, and a watchdog that is scheduled
-// late.
+// The sum is exactly the duration. A child is dead at the deadline. A standby counts the
+// whole duration from the moment at which it saw that renewal, which is after the sending.
+// So a standby starts its child a Margin after the deadline at the earliest. The Margin
+// covers two clocks that run at different rates, and a watchdog that is scheduled late.
 type Budget struct {
 	// Duration is the lease duration, as written into the Lease.
 	Duration time.Duration
@@ -36,7 +35,7 @@ type Budget struct {
 	Renew time.Duration
 	// RequestTimeout bounds one request: half a renewal period.
 	RequestTimeout time.Duration
-	// Retry bounds the pause between two attempts.
+	// Retry bounds the pause before a failed request is tried again.
 	Retry time.Duration
 	// RenewDeadline is the time from the last successful renewal to the beginning of the
 	// drain.
@@ -49,18 +48,19 @@ type Budget struct {
 	Margin time.Duration
 }
 
-// kill is the time that a SIGKILL and the reaping of everything may take. A
-// process group of thousands dies within it on a busy machine.
+// kill is the time that a SIGKILL and the reaping of all descendants may take. Even on a
+// busy machine, thousands of processes die within that time.
 const kill = time.Second
 
-// minMargin covers scheduling delays of a starved watchdog where leases are short.
+// minMargin is the Margin of a short lease. On a busy machine the shim's watchdog may act
+// late, however short the lease is.
 const minMargin = 2 * time.Second
 
 // marginPart is the divisor of a duration: one sixth covers the different rates of two
 // clocks. The daemon chronyd slews a clock by at most a twelfth, up or down (maxslewrate
-// 83333 ppm). A child that counts slowly and a standby that counts fast then drift apart
-// by 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more; the rest, a
-// seventy-eighth, is for scheduling and grows with the duration.
+// 83333 ppm). A shim that counts slowly and a standby that counts fast then drift apart
+// by 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more than 2/13. The rest, a
+// seventy-eighth of the duration, is for late scheduling.
 const marginPart = 6
 
 // NewBudget derives every duration from the lease duration d. A d outside of
@@ -90,6 +90,6 @@ func NewBudget(d time.Duration) (Budget, error) {
 // child must be dead.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
-// Outage returns the length of an outage of the API server that, whenever it begins,
-// makes no holder drain.
+// Outage returns how long an outage of the API server may last without the drain of a
+// holder, whenever the outage begins.
 func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBudgetMatchesTheDocumentedTable compares the code with the table in the
-// documentation.
+// TestBudgetMatchesTheDocumentedTable compares NewBudget with the table in
+// docs/annotations.md.
 func TestBudgetMatchesTheDocumentedTable(t *testing.T) {
 	const s = time.Second
 	tests := []struct {
@@ -36,7 +36,7 @@ func TestBudgetMatchesTheDocumentedTable(t *testing.T) {
 	}
 }
 
-func TestBudgetAddsUpForEveryLeaseDuration(t *testing.T) {
+func TestBudgetPartsFitIntoEveryLeaseDuration(t *testing.T) {
 	for d := MinLeaseDuration; d <= MaxLeaseDuration; d += time.Second {
 		checkBudget(t, d)
 	}
@@ -49,7 +49,7 @@ func TestNewBudgetRefusesInvalidDurations(t *testing.T) {
 	}
 }
 
-func FuzzBudgetAddsUp(f *testing.F) {
+func FuzzBudgetPartsFitIntoTheLeaseDuration(f *testing.F) {
 	f.Add(int64(30 * time.Second))
 	f.Add(int64(time.Hour))
 	f.Add(int64(-1))

@@ -25,12 +25,12 @@ func PauseOf(annotations map[string]string) Pause {
 	return Pause(value)
 }
 
-// Known reports whether the value has a meaning of its own. Any other value counts as
+// Known reports whether this version knows the value. An unknown value counts as
 // [PauseHold], because an application that goes on by mistake can still be stopped.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop }
 
-// Yield asks a hold to end. A hold of another number ignores the yield, so an agent
-// that reads a yield late ends no later hold.
+// Yield asks a hold to end. A hold with another number ignores the yield. So an agent
+// that reads a yield late does not end a later hold.
 type Yield struct {
 	// Hold is the number in [HoldAnnotation].
 	Hold string

@@ -13,10 +13,10 @@ import (
 // Claim is one request of a pod for slots, by annotation.
 type Claim struct {
 	Kind *Kind
-	// Name tells claims of one kind apart. The plain singleton has none.
+	// Name distinguishes claims of one kind; empty for the plain singleton.
 	Name string
-	// Size is the number of pods that may hold at once. The claim has as many slots, of
-	// which a pod needs one.
+	// Size is the number of pods that may hold at once. The claim has Size slots, and a
+	// pod needs one of these slots.
 	Size int
 }
 
@@ -52,16 +52,16 @@ type Kind struct {
 	Sole bool
 
 	// parse reads an annotation's value, and returns the claims without their Kind.
-	// The text is the problem of the value; empty for none.
+	// The second result is the problem with the value; empty for none.
 	parse func(value string) ([]Claim, string)
 	slots func(c Claim, of Workload) []string
-	// isSlot reports whether slots can return the name. enroll gives rights on no other
-	// name.
+	// isSlot reports whether a claim of this kind can name the Lease. enroll gives rights
+	// on no other Lease.
 	isSlot func(lease string) bool
 }
 
-// claims returns the claims of an annotation's value. The text is the problem of the
-// value; empty for none.
+// claims returns the claims of an annotation's value. The second result is the problem
+// with the value; empty for none.
 func (k *Kind) claims(value string) ([]Claim, string) {
 	claims, problem := k.parse(value)
 	for i := range claims {
@@ -72,21 +72,21 @@ func (k *Kind) claims(value string) ([]Claim, string) {
 
 // The kinds of claims.
 var (
-	// Singleton is a slot for one pod of a workload.
+	// Singleton claims one slot, for which the pods of a workload compete.
 	Singleton = &Kind{
 		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true, Ordered: true,
 		parse:  parseSingleton,
 		slots:  func(c Claim, of Workload) []string { return []string{SingletonLease(of, c.Name)} },
 		isSlot: isSingletonSlot,
 	}
-	// Lock is a slot for one pod of a namespace.
+	// Lock claims one slot, for which pods of a whole namespace compete.
 	Lock = &Kind{
 		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true, Ordered: true,
 		parse:  parseLocks,
 		slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
 		isSlot: isLockSlot,
 	}
-	// Semaphore is any one of several slots, for the pods of a namespace.
+	// Semaphore claims any one of several slots, for which pods of a namespace compete.
 	Semaphore = &Kind{
 		Key: SemaphoreAnnotation, Ask: SemaphoreAnnotation, Scope: ScopeNamespace, Sole: true,
 		parse:  parseSemaphore,
@@ -186,9 +186,9 @@ func ScopeOf(lease string) Scope {
 // singletons' Leases spell them. Pods of other workloads have no revision.
 var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
 
-// HasNextLease reports whether pods of several revisions may compete for the slot. Pods of
-// any workload may compete for a lock. For a singleton, the name of the Lease contains the
-// kind of the workload.
+// HasNextLease reports whether the slot has a next Lease, because pods of several revisions
+// may compete for it. A lock always has one, because pods of any workload may compete. A
+// singleton has one if its name contains the kind of a workload with revisions.
 func HasNextLease(slot string) bool {
 	kind := Annotations.kindOf(slot)
 	if kind == nil || !kind.Ordered {

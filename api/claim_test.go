@@ -88,7 +88,7 @@ func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
 	assert.NoError(t, err, "it claims nothing")
 }
 
-func TestEachAnnotationHasACompleteRow(t *testing.T) {
+func TestEachRowOfTheAnnotationTableIsComplete(t *testing.T) {
 	for _, a := range Annotations {
 		t.Run(a.Key, func(t *testing.T) { checkRow(t, Annotations, a) })
 	}

@@ -79,8 +79,8 @@ func annotationsDoc(t *testing.T) string {
 	return b.String()
 }
 
-// byHand are the annotations that a person writes on a Lease; the documentation has
-// them.
+// byHand are the annotations that a person writes on a Lease, as docs/annotations.md
+// describes them.
 var byHand = []Annotation{
 	{
 		Key: PausedAnnotation, Value: "`hold` or `stop`",

@@ -8,7 +8,7 @@ import "time"
 // ExecArgs are the arguments of the shim. The child's own command follows them. A
 // writer begins with [DefaultExecArgs].
 type ExecArgs struct {
-	// Container is the name of the container that the shim is in.
+	// Container is the name of the container in which the shim runs.
 	Container string
 	OnLoss    OnLoss
 	// StopSignal is the name or number of the signal that asks the child to stop. If
@@ -27,7 +27,7 @@ type ExecArgs struct {
 	Socket string
 }
 
-// DefaultExecArgs returns the values of the arguments that no word sets.
+// DefaultExecArgs returns the value that each argument has if it is left out.
 func DefaultExecArgs() ExecArgs {
 	return ExecArgs{OnLoss: OnLossStandby, Grace: DefaultGrace, Socket: Socket}
 }
@@ -38,8 +38,8 @@ func IsShim(command []string) bool {
 	return len(command) > 1 && command[0] == AgentBinary && command[1] == ExecRole
 }
 
-// Args returns the words behind the binary, as a container's command has them. The
-// last one ends the shim's arguments: the child's command follows.
+// Args returns the words behind the binary, as a container's command has them. The last
+// word, "--", separates the shim's arguments from the child's command.
 func (e ExecArgs) Args() []string {
 	return append(append([]string{ExecRole}, execArguments.words(e)...), endOfArgs)
 }
@@ -68,7 +68,7 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) *string { return &e.Container }),
 	textArg("on-loss", "after a lost slot: standby, restart or end",
 		func(e *ExecArgs) *OnLoss { return &e.OnLoss }, OnLossStandby, OnLossRestart, OnLossEnd),
-	textArg("stop-signal", "what asks the child to stop, by name or number; SIGTERM, if nobody says",
+	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{
 		name: "platforms", meaning: "what the image runs on each architecture, as JSON, before COMMAND",
@@ -82,11 +82,11 @@ var execArguments = arguments[ExecArgs]{
 			return err
 		},
 	},
-	hookArg("post-start", "what to do when the application has started, as JSON",
+	hookArg("post-start", "the handler that runs when the application has started, as JSON",
 		func(e *ExecArgs) **Handler { return &e.PostStart }),
-	hookArg("pre-stop", "what to do before the application is asked to stop, as JSON",
+	hookArg("pre-stop", "the handler that runs before the application is asked to stop, as JSON",
 		func(e *ExecArgs) **Handler { return &e.PreStop }),
-	durationArg("grace", "what the application and its preStop hook have to stop in",
+	durationArg("grace", "the time that the application and its preStop hook have to stop",
 		func(e *ExecArgs) *time.Duration { return &e.Grace }).
 		written(func(e ExecArgs) bool { return e.PostStart != nil || e.PreStop != nil || e.Grace != DefaultGrace }),
 	textArg("socket", "the agent's socket",

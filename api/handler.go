@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Handler is the action of a probe or a lifecycle hook: one of its fields is set. Its
-// JSON is the part of Kubernetes' own (corev1.ProbeHandler, corev1.LifecycleHandler)
-// that the agent carries out. The webhook has made each port a number.
+// Handler is the action of a probe or a lifecycle hook: one of its fields is set. The JSON
+// has those fields of corev1.ProbeHandler and corev1.LifecycleHandler that the agent knows.
+// The webhook has replaced the name of each port by its number.
 type Handler struct {
 	Exec      *ExecAction      `json:"exec,omitempty"`
 	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`
@@ -20,12 +20,12 @@ type Handler struct {
 	Sleep *SleepAction `json:"sleep,omitempty"`
 }
 
-// String returns the JSON. A person who looks at a pod reads it, so "<" stays as it is.
+// String returns the JSON. People read the JSON in a pod's spec, so "<" is not escaped.
 func (h Handler) String() string {
 	var text strings.Builder
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(h) // strings and numbers
+	_ = encoder.Encode(h) // never fails for strings and numbers
 	return strings.TrimSpace(text.String())
 }
 
@@ -62,7 +62,7 @@ type TCPSocketAction struct {
 	Host string `json:"host,omitempty"`
 }
 
-// GRPCAction asks for the health of a service.
+// GRPCAction asks for the health of a service by gRPC.
 type GRPCAction struct {
 	Port    int    `json:"port"`
 	Service string `json:"service,omitempty"`
@@ -70,7 +70,7 @@ type GRPCAction struct {
 	TLS bool `json:"tls,omitempty"`
 }
 
-// SleepAction waits.
+// SleepAction waits for some seconds.
 type SleepAction struct {
 	Seconds int64 `json:"seconds"`
 }

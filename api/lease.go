@@ -26,7 +26,7 @@ type Workload struct {
 	Name  string
 }
 
-// String returns Kind/name, with the group for kinds that Kubernetes does not have.
+// String returns Kind/name, or Kind.group/name for a kind outside of Kubernetes' own groups.
 func (w Workload) String() string {
 	if w.builtin() {
 		return w.Kind + "/" + w.Name
@@ -49,8 +49,8 @@ func (w Workload) Valid() bool {
 // LockLease returns the name of the Lease of a lock.
 func LockLease(name string) string { return lockPrefix + name }
 
-// SemaphoreLease returns the name of the Lease of one slot of a semaphore. The number
-// after the last dot is the slot's: a semaphore's name may have dots, too.
+// SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's
+// number follows the last dot, because a semaphore's name may have dots, too.
 func SemaphoreLease(name string, slot int) string {
 	return semaphorePrefix + name + "." + strconv.Itoa(slot)
 }
@@ -66,13 +66,13 @@ func SemaphoreLease(name string, slot int) string {
 //     of its own.
 //   - In the kind's part dashes of the kind and of the group are doubled. So the first
 //     single dash separates the two, and every other single dash is a dot of the group.
-//   - Kind, group and the parts of a group begin and end with a letter or digit. So a
-//     run of dashes never has two origins.
+//   - Kind, group and the parts of a group begin and end with a letter or digit. So
+//     readKind can read a run of dashes in only one way.
 //   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
 //   - A name that is too long ends in the hash of the whole, by [ShortName].
 //
-// Kinds are written in lower case. Two kinds of one group that differ in case alone
-// share a slot, which excludes too much and never too little.
+// The name has the kind in lower case. So two kinds of one group that differ in case alone
+// share a slot. Then a pod may wait without need, but two holders never run at once.
 func SingletonLease(group Workload, name string) string {
 	var b strings.Builder
 	b.WriteString(singletonPrefix)
@@ -89,8 +89,8 @@ func SingletonLease(group Workload, name string) string {
 }
 
 // NextLease returns the name of the next Lease of a slot. A pod of a newer revision writes
-// its identity there to ask the holder to yield. No pod holds a slot by a next Lease, and
-// no claim can name one.
+// its identity into the next Lease to ask the holder to yield. No pod holds a slot by a
+// next Lease, and no claim can name a next Lease.
 func NextLease(slot string) string { return ShortName(nextPrefix + slot) }
 
 // IsNextLease reports whether a Lease has the name of a next Lease.
@@ -100,18 +100,17 @@ func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix
 // name valid if the cut has left a dash or a dot at the end.
 const hashMark = "x-"
 
-// hashBytes is the number of bytes that ShortName takes of the SHA-256. Two names have
-// the same 128 bits practically never by chance. A person who searches for two such
-// names gains nothing over pods of one workload, which share the slot anyway.
+// hashBytes is the number of bytes that ShortName takes of the SHA-256. By chance, two
+// names practically never have the same 128 bits. A person who finds two such names only
+// makes two workloads share a slot.
 const hashBytes = 16
 
 // cutLength is the length of a shortened name before its mark and hash.
 const cutLength = maxName - len(hashMark) - 2*hashBytes
 
 // ShortName keeps a name within the limit for the names of objects, by the hash of
-// the whole name. A shortened name has exactly as many bytes as the limit, and
-// ShortName shortens every name of so many bytes. So no name is the shortened form of
-// another name.
+// the whole name. A shortened name has exactly as many bytes as the limit. ShortName leaves
+// only shorter names unchanged, so an unchanged name never equals a shortened one.
 func ShortName(name string) string {
 	if len(name) < maxName {
 		return name

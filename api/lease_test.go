@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLeaseNamesShowClaimAndWorkload(t *testing.T) {
+func TestSingletonsLeaseNameContainsNameAndWorkload(t *testing.T) {
 	tests := []struct {
 		workload Workload
 		name     string
@@ -29,7 +29,7 @@ func TestLeaseNamesShowClaimAndWorkload(t *testing.T) {
 	assert.Equal(t, "lock.a.b", LockLease("a.b"))
 }
 
-// TestDifferentSingletonsHaveDifferentLeases tries similar names.
+// TestDifferentSingletonsHaveDifferentLeases compares singletons with similar names.
 func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	type singleton struct {
 		workload Workload
@@ -60,7 +60,7 @@ func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	}
 }
 
-func TestEveryAgentGetsItsSlotsSorted(t *testing.T) {
+func TestRequestReturnsItsSlotsSorted(t *testing.T) {
 	r := Request{Claimed: claimed(named("a"), lock("b"), lock("z"))}
 	assert.Equal(t,
 		[]string{"lock.b", "lock.z", "singleton-a.deployment.x"},
@@ -73,7 +73,7 @@ func TestWorkloadPrintsKindAndName(t *testing.T) {
 	assert.Equal(t, "Rollout.example.com/x", Workload{"example.com", "Rollout", "x"}.String())
 }
 
-func TestNextLeasesAreNoSlotsAndDiffer(t *testing.T) {
+func TestEachSlotHasItsOwnNextLease(t *testing.T) {
 	long := strings.Repeat("l", 248)
 	slots := []string{
 		"lock.a", "lock.next.a", "singleton.deployment.a", LockLease(long), LockLease(long[1:]), LockLease(long[5:]), LockLease(long[6:]),

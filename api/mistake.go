@@ -51,12 +51,13 @@ func (all table) unknown(key string) string {
 	return "is not known: remove it"
 }
 
-// nearest returns the annotation whose name is the fewest edits away from the key. A
-// distance above two edits and above a third of the name is no typing mistake.
+// nearest returns the annotation whose name is the fewest edits away from the key. A key
+// that needs more than two edits, and more edits than a third of the name's length, is no
+// typing mistake.
 func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
-		// No known annotation has so long a key, and a longer key takes longer to
-		// compare.
+		// No known annotation has so long a key, and the comparison of a huge key would
+		// take long.
 		return "", false
 	}
 	name := strings.ToLower(strings.TrimPrefix(key, Prefix))

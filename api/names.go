@@ -32,10 +32,11 @@ const (
 	// start, the agent puts its own binary into the shared volume.
 	AgentContainer = "metaparticle-agent"
 	// TurnContainer is the init container in front of the agent in a pod with the gate
-	// "pod". Its run shows that the pod's containers begin anew.
+	// "pod". A run of this container tells the agent that all containers of the pod start
+	// again.
 	TurnContainer = "metaparticle-turn"
-	// WaitContainer is the last init container of a pod with the gate "pod". Its end,
-	// once the slot is held, lets the kubelet go on to the application.
+	// WaitContainer is the last init container of a pod with the gate "pod". The container
+	// ends once the slot is held, and then the kubelet starts the application.
 	WaitContainer = "metaparticle-wait"
 
 	// Volume is the emptyDir that the agent and the gated containers share. The gated
@@ -63,8 +64,8 @@ const (
 	// ProbeSocket is the socket of exec probes, which speak HTTP.
 	ProbeSocket = RunPath + "/" + ProbeSocketName
 
-	// SocketName, WaitSocketName and ProbeSocketName are the sockets' names in the
-	// directory. Tests have the directory elsewhere.
+	// SocketName, WaitSocketName and ProbeSocketName are the sockets' names without the
+	// directory [RunPath]. Tests use another directory.
 	SocketName      = "agent.sock"
 	WaitSocketName  = "wait.sock"
 	ProbeSocketName = "probe.sock"
@@ -79,13 +80,13 @@ var Injected = []string{AgentContainer, TurnContainer, WaitContainer}
 
 // The words that the agent writes to its own pod, through pods/status.
 const (
-	// ReadyCondition is the pod's readiness gate.
+	// ReadyCondition is the condition of the pod that its readiness gate names.
 	ReadyCondition = Prefix + "ready"
 	// RoleLabel marks the holder's pod.
 	RoleLabel  = Prefix + "role"
 	RoleHolder = "holder"
-	// DeletionCostAnnotation makes the holder's pod the last one that a ReplicaSet
-	// deletes (KEP-2255).
+	// DeletionCostAnnotation is on the holder's pod. Of its Ready pods, a ReplicaSet
+	// deletes the one with the highest cost last (KEP-2255).
 	DeletionCostAnnotation = "controller.kubernetes.io/pod-deletion-cost"
 	HolderDeletionCost     = "2147483647"
 )
@@ -109,11 +110,11 @@ const (
 	// HoldAnnotation is a random number that names one hold of a slot. A new agent
 	// process resumes a hold only if its shims report the same number.
 	HoldAnnotation = Prefix + "hold"
-	// TokenAnnotation is the fencing token of the hold, from the first renewal on,
+	// TokenAnnotation is the fencing token of the hold. The first renewal adds the token,
 	// because the acquiring write cannot know its own resourceVersion.
 	TokenAnnotation = Prefix + "token"
-	// BootAnnotation is the boot id of the holder's kernel. After a reboot no
-	// child of the hold can be alive.
+	// BootAnnotation is the boot id of the holder's kernel. If the holder's node has
+	// another boot id later, the node was rebooted, so no child of the hold can be alive.
 	BootAnnotation = Prefix + "boot-id"
 	// AddressAnnotation is the IP address of the holder's pod.
 	AddressAnnotation = Prefix + "address"
@@ -125,16 +126,17 @@ const (
 	// RolloutAnnotation is the holders' record of the order of revisions, as JSON: the
 	// proven revision, the turns of other revisions, and whether the holder yields.
 	RolloutAnnotation = Prefix + "rollout"
-	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs.
-	// While the application does not run, the Lease lacks the annotation.
+	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs
+	// and passes its probes. While the application does not serve, the Lease lacks the
+	// annotation.
 	ServingAnnotation = Prefix + "serving-since"
 	// SuccessorAnnotation is the identity of the pod that a release names. The other
 	// standbys leave that pod a head start. The next acquiring write removes the
 	// annotation.
 	SuccessorAnnotation = Prefix + "successor"
-	// LeavingAnnotation shows that the holder leaves its Services. Its value is the leave,
-	// and [LeavingSoon] or the identity of the successor, which leaves its Services,
-	// too.
+	// LeavingAnnotation shows that the holder leaves its Services. The first word of the
+	// value is the leave, as in [Offers]. The second word is [LeavingSoon], or the identity
+	// of the successor, which leaves its Services, too.
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
 	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder
@@ -142,8 +144,8 @@ const (
 	OffersAnnotation = Prefix + "offers"
 )
 
-// The agent's words in Events and in its condition that programs read. An Event with
-// the reason Acquired or Released names the slot.
+// Programs read these words in the agent's Events, and in its condition on the pod. An
+// Event with the reason Acquired or Released names the slot.
 const (
 	ReasonAcquired = "Acquired"
 	ReasonReleased = "Released"
@@ -167,12 +169,13 @@ const (
 	YieldAnnotation = Prefix + "yield"
 )
 
-// The environment of the application while its pod holds.
+// The environment of the application while its pod holds the slots.
 const (
 	// FencingTokenEnv is the fencing token of the hold: a decimal number that only grows.
-	// Several slots have one token each, comma-separated in the order of SlotEnv.
+	// Each of several slots has a token. The tokens are comma-separated, in the order of
+	// SlotEnv.
 	FencingTokenEnv = "METAPARTICLE_FENCING_TOKEN"
-	// SlotEnv names the Leases held, comma-separated.
+	// SlotEnv names the Leases that the pod holds, comma-separated.
 	SlotEnv = "METAPARTICLE_SLOT"
 )
 
@@ -184,6 +187,6 @@ const (
 	PodNamespaceEnv = "METAPARTICLE_POD_NAMESPACE"
 )
 
-// Identity returns the holderIdentity of a pod. By the name alone, a StatefulSet's
-// new pod would count as its predecessor.
+// Identity returns the holderIdentity of a pod. The identity contains the UID, because a
+// StatefulSet's new pod has the name of its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }

@@ -8,14 +8,15 @@ import (
 	"strings"
 )
 
-// MostOffers bounds the offers to one leave. Even if one of the pods follows the holder,
-// two are left that forward. More offers would only cost writes.
+// MostOffers bounds the offers to one leave. Even if one of these pods is the successor,
+// two other pods forward. More offers would only cost writes.
 const MostOffers = 3
 
-// Offers are the offers of Ready pods to forward connections while a holder leaves
-// its Services.
+// Offers has the standbys that offer to stay Ready, and to forward connections, while the
+// holder leaves its Services.
 type Offers struct {
-	// Leave is the holder's leave: the hold, and a number if the hold was resumed.
+	// Leave identifies the holder's leave by the hold. The agent of a resumed hold adds a
+	// number, so that offers to the agent's earlier process do not count.
 	Leave string
 	Pods  []Offer
 }
@@ -24,15 +25,15 @@ type Offers struct {
 type Offer struct {
 	// Identity is the identity of the pod that offers.
 	Identity string
-	// Takes reports that the pod can take the slot, too.
+	// Takes reports that the pod can also be the holder's successor.
 	Takes bool
 }
 
-// takes stands before the identity of a pod that can take the slot. No pod's name
+// takes stands before the identity of a pod that can be the successor. No pod's name
 // contains this character.
 const takes = "+"
 
-// String returns the text for the Lease: the leave, and the identities.
+// String returns the value of [OffersAnnotation]: the leave, and the identities.
 func (o Offers) String() string {
 	words := []string{o.Leave}
 	for _, pod := range o.Pods {
@@ -45,8 +46,9 @@ func (o Offers) String() string {
 	return strings.Join(words, " ")
 }
 
-// longestOffers bounds the text of offers, in bytes: an identity has at most 290 of them, and
-// a leave 40. Offers are copied into other annotations, and a Lease has room for 256 KiB.
+// longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits:
+// an identity has at most 290 bytes, and a leave has at most 40 bytes. The holder copies
+// identities into other annotations of its Lease, which has room for 256 KiB.
 const longestOffers = 2048
 
 // ParseOffers reads the text of [Offers.String]. ParseOffers returns no offers for a

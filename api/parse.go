@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// mostMisnamed bounds how many unknown keys are reported one by one. A person corrects
-// fewer at a time; an object may have a hundred thousand.
+// mostMisnamed bounds the unknown keys that a message names, because an object may have a
+// hundred thousand of them.
 const mostMisnamed = 10
 
 // Parse reads the annotations of a pod, or of its template, and ignores all annotations
@@ -35,8 +35,7 @@ type parser struct {
 	annotations map[string]string
 	request     Request
 	mistakes    Mistakes
-	// misnamed is set if a key has our prefix, and this version does not support
-	// it.
+	// misnamed is set if this version does not support a key that has our prefix.
 	misnamed bool
 }
 
@@ -44,7 +43,7 @@ func (p *parser) wrong(key, format string, args ...any) {
 	p.mistakes = append(p.mistakes, Mistake{Key: key, Value: p.annotations[key], Problem: fmt.Sprintf(format, args...)})
 }
 
-// names judges the keys alone, in their order.
+// names judges the keys, in alphabetical order, and ignores their values.
 func (p *parser) names() {
 	var wrong []string
 	for key := range p.annotations {
@@ -66,7 +65,7 @@ func (p *parser) names() {
 	}
 }
 
-// values judges each value alone, and reads it into the request.
+// values reads each value into the request, and judges each value by itself.
 func (p *parser) values() {
 	for _, a := range p.table {
 		value, ok := p.annotations[a.Key]
@@ -111,8 +110,8 @@ func (p *parser) together() {
 	}
 }
 
-// sole judges a claim of a kind that allows no other claim in the pod, and has several
-// holders.
+// sole judges a pod with a claim that must be the only claim of the pod. Such a claim may
+// have several holders, so sole also refuses standbys that forward.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
 	if i < 0 {
@@ -130,7 +129,7 @@ func (p *parser) sole() {
 	}
 }
 
-// hasClaimKey reports whether an annotation is there that can claim, whatever its value.
+// hasClaimKey reports whether the pod has an annotation that can claim, whatever the value.
 func (p *parser) hasClaimKey() bool {
 	return slices.ContainsFunc(p.table, func(a Annotation) bool {
 		_, ok := p.annotations[a.Key]
@@ -138,7 +137,7 @@ func (p *parser) hasClaimKey() bool {
 	})
 }
 
-// asks returns the annotations of which a person needs one for a claim.
+// asks returns the text that names all annotations that claim, joined by "or".
 func (all table) asks() string {
 	var ways []string
 	for _, a := range all {
@@ -149,7 +148,7 @@ func (all table) asks() string {
 	return strings.Join(ways, " or ")
 }
 
-// withoutShims judges settings that only a gate inside of the containers can carry out.
+// withoutShims refuses settings that a gate outside of the containers cannot carry out.
 func (p *parser) withoutShims() {
 	gate := p.request.Gate
 	if len(p.request.Containers) > 0 {

@@ -219,7 +219,7 @@ func TestParseReportsAllMistakesInOrder(t *testing.T) {
 	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "shards"}, keys)
 }
 
-func TestMisspeltClaimIsOneMistake(t *testing.T) {
+func TestMisspeltClaimCausesNoSecondMistake(t *testing.T) {
 	_, err := Parse(map[string]string{Prefix + "singelton": "true", OnLossAnnotation: "restart"})
 	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
 }
@@ -283,7 +283,7 @@ func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 	})
 }
 
-func TestEffectivePrefersTheTemplatesAnnotations(t *testing.T) {
+func TestTemplatesAnnotationOverridesTheWorkloads(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

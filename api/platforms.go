@@ -14,9 +14,10 @@ type Platforms map[string]PlatformCommand
 
 // PlatformCommand is an image's command on one architecture.
 type PlatformCommand struct {
-	// Command stands before the child's words in the shim's arguments.
+	// Command is the first part of the child's command. The rest follows the shim's
+	// arguments.
 	Command []string `json:"command"`
-	// StopSignal is the image's own, or empty.
+	// StopSignal is the image's stop signal; empty if the image has none.
 	StopSignal string `json:"stopSignal,omitempty"`
 }
 
@@ -32,10 +33,10 @@ func ParsePlatforms(s string) (Platforms, error) {
 // String returns the JSON.
 func (p Platforms) String() string { return mustJSON(p) }
 
-// also is the other architecture whose images a container runtime accepts.
+// also maps an architecture to an older one whose images its nodes run, too.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
-// For returns the image's command on the architecture, by Go's name for it.
+// For returns the image's command on the architecture with the name arch (GOARCH).
 func (p Platforms) For(arch string) (PlatformCommand, bool) {
 	if c, ok := p[arch]; ok {
 		return c, true

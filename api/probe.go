@@ -5,8 +5,8 @@ package api
 
 import "time"
 
-// Probe is a container's probe as it was before the webhook aimed it at the
-// agent. Its JSON is that of corev1.Probe, with Kubernetes' defaults filled in.
+// Probe is a container's probe as the pod's author declared it, before the webhook let the
+// probe ask the agent. The JSON is that of corev1.Probe, with Kubernetes' defaults filled in.
 type Probe struct {
 	Handler
 	InitialDelaySeconds int `json:"initialDelaySeconds,omitempty"`
@@ -36,8 +36,8 @@ type Probes struct {
 	Liveness  *Probe `json:"liveness,omitempty"`
 }
 
-// The probes that the kubelet itself still runs, by their names in the agent's paths
-// and commands.
+// The names of the probes that the kubelet itself still runs, as the agent's paths and
+// commands have them.
 const (
 	LivenessProbe  = "liveness"
 	ReadinessProbe = "readiness"

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Request has the requests of a pod's annotations. The zero value requests nothing.
+// Request has everything that a pod's annotations ask for. The zero value asks for nothing.
 type Request struct {
 	// Claimed are the claims, in the order of [Annotations]. Those of one annotation
 	// are sorted by name, without doubles.
@@ -41,7 +41,7 @@ func (r Request) Within(scope Scope) (Claim, bool) {
 	return r.Claimed[i], true
 }
 
-// OnLoss selects how a container goes on after its slot was lost or yielded.
+// OnLoss selects how a container goes on after its pod has lost or yielded the slot.
 type OnLoss string
 
 const (
@@ -49,8 +49,8 @@ const (
 	OnLossStandby OnLoss = "standby"
 	// OnLossRestart ends the container, so that a fresh one stands by.
 	OnLossRestart OnLoss = "restart"
-	// OnLossEnd ends the container for good. No annotation asks for it: the webhook
-	// writes it for a shim that the kubelet does not start again.
+	// OnLossEnd ends the container for good. No annotation selects OnLossEnd: the webhook
+	// writes it for a container that the kubelet does not restart.
 	OnLossEnd OnLoss = "end"
 )
 
@@ -65,25 +65,25 @@ const (
 	ReadinessHolder Readiness = "holder"
 )
 
-// Gate selects the mechanism that holds the application back.
+// Gate selects the mechanism that keeps a standby's application from running or serving.
 type Gate string
 
 const (
 	// GateContainer (the default) is a shim in each gated container.
 	GateContainer Gate = "container"
-	// GatePod has the kubelet start the pod's containers when the slot is held, and
-	// restart them all when it is lost.
+	// GatePod lets the kubelet start the application's containers once the pod holds the
+	// slot, and restart all containers once the slot is lost.
 	GatePod Gate = "pod"
-	// GateReadiness holds nothing back; the holder alone is Ready.
+	// GateReadiness lets the application run in every pod; the holder alone is Ready.
 	GateReadiness Gate = "readiness"
 )
 
-// Shims reports whether the gate is in the containers themselves.
+// Shims reports whether the gate consists of shims in the containers.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
 // Ordered reports whether the revisions of a workload have an order. An old pod can then
-// give its slot to a new one, and get it back. A pod with a gate outside of the
-// containers cannot.
+// give its slot to a new pod, and get the slot back. With a gate outside of the containers,
+// revisions have no order.
 func (r Request) Ordered() bool {
 	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Ordered })
 }

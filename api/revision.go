@@ -22,7 +22,7 @@ type Revision struct {
 	Hash string
 }
 
-// String returns "uid/number/hash", or nothing for an unknown revision.
+// String returns "uid/number/hash", or an empty text for an unknown revision.
 func (r Revision) String() string {
 	if r == (Revision{}) {
 		return ""
@@ -30,11 +30,11 @@ func (r Revision) String() string {
 	return r.Workload + "/" + strconv.FormatInt(r.Number, 10) + "/" + r.Hash
 }
 
-// Valid reports whether String can be read back.
+// Valid reports whether [ParseRevision] can read the text of String.
 func (r Revision) Valid() bool { return isStamp(r.Workload) && isStamp(r.Hash) && r.Number > 0 }
 
-// isStamp reports whether a UID or a hash has only characters that the API server gives
-// them.
+// isStamp reports whether a text has only characters that UIDs and hashes of templates
+// have.
 func isStamp(s string) bool {
 	const other = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
 	return s != "" && len(s) <= maxLabel && strings.Trim(s, other) == ""

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestParsedRevisionEqualsThePrintedOne(t *testing.T) {
+func TestRevisionSurvivesARoundTrip(t *testing.T) {
 	for _, r := range []Revision{{}, {"a-1", 1, "5d4f"}, {"a-1", 12, "web-5d4f"}} {
 		back, err := ParseRevision(r.String())
 		require.NoError(t, err)

@@ -3,7 +3,7 @@
 
 package api
 
-// The roles of the agent's binary: the first word behind its name.
+// The roles of the agent's binary. The first argument of the binary names its role.
 const (
 	// RunRole is the sidecar, which holds the slots.
 	RunRole = "run"
@@ -18,24 +18,24 @@ const (
 	// TurnRole and WaitRole are the init containers of the gate "pod".
 	TurnRole = "turn"
 	WaitRole = "wait"
-	// YieldRole asks a running agent to hand over.
+	// YieldRole asks a running agent to yield.
 	YieldRole = "yield"
 )
 
 // The exit codes of the binary that are not an application's own.
 const (
-	// ExitUsage ends a role whose arguments make no sense.
+	// ExitUsage ends a role whose arguments are invalid.
 	ExitUsage = 2
-	// ExitLost ends a container after a lost or yielded slot (EX_TEMPFAIL: try again). A
-	// person can tell that end from the application's own. A shim may also end with this
-	// code if its signals have not killed every descendant, because the end of PID 1
-	// kills them.
+	// ExitLost is the exit code of a shim after a lost or yielded slot (EX_TEMPFAIL: try
+	// again). The code distinguishes that end from the end of the application. A shim
+	// whose signals cannot kill every descendant may end with the same code, because the
+	// kernel kills all descendants when PID 1 ends.
 	ExitLost = 75
 	// RestartCode is the exit code by which the agent asks the kubelet to restart
-	// all containers of a pod with the gate "pod". Nothing else that ends an agent
-	// has it: not Go (2), not a signal (above 128), not a shell.
+	// all containers of a pod with the gate "pod". No other end of an agent has this
+	// code: a panic of Go has 2, and a signal has a code above 128.
 	RestartCode = 76
-	// ExitBroken ends a shim that cannot work where it is (no /proc, no timer).
+	// ExitBroken ends a shim that cannot work in its container (no /proc, no timer).
 	ExitBroken = 125
 	// ExitNotExecutable and ExitNotFound are the codes of shells and container
 	// runtimes for a command that cannot be started.

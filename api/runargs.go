@@ -15,8 +15,8 @@ import (
 // DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
 const DefaultGrace = 30 * time.Second
 
-// DefaultEndpointDelay allows for a second between two writes of EndpointSlices, and for
-// a second between two updates of a node's rules (kube-proxy's minSyncPeriod).
+// DefaultEndpointDelay consists of one second between two writes of EndpointSlices, and one
+// second between two updates of a node's rules (kube-proxy's minSyncPeriod).
 const DefaultEndpointDelay = 2 * time.Second
 
 // RunArgs are the arguments of the agent's sidecar. The webhook writes all but the last
@@ -28,14 +28,14 @@ type RunArgs struct {
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
-	// Grace is the time that a yield leaves the application to stop.
+	// Grace is the time to stop that a yield gives the application.
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
 	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in it,
 	// because the webhook does not know the name of a pod with generateName.
 	Workload string
-	// Revision is the pod template that the pod was made from. The zero value has no order.
+	// Revision identifies the template of the pod. The zero value has no order.
 	Revision Revision
 	// MinReady is the minReadySeconds of the pod's controller.
 	MinReady time.Duration
@@ -46,26 +46,27 @@ type RunArgs struct {
 	Gate    Gate
 	// Ports are the TCP ports that a standby forwards to the holder.
 	Ports []int
-	// EndpointDelay is the time for which nodes may send connections to a pod that leaves
-	// its Services.
+	// EndpointDelay is the time for which nodes may still send new connections to a pod
+	// that has left its Services.
 	EndpointDelay time.Duration
 	// Probes are the probes of the gated containers, by container.
 	Probes map[string]Probes
 	// Listen is the address at which the agent serves metrics and probes; empty means
 	// none.
 	Listen string
-	// OwnKernel marks a pod that may run in a virtual machine of its own: another
-	// boot id then proves nothing.
+	// OwnKernel marks a pod that may run in a virtual machine of its own. A changed boot id
+	// then does not prove that an earlier child is dead.
 	OwnKernel bool
 
-	// RunDir has the agent's sockets, the file that it flocks, and its notes.
+	// RunDir is the directory of the agent's sockets, its notes, and the file that the
+	// agent flocks.
 	RunDir string
-	// Credentials has the service account token and the cluster's CA.
+	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string
 	Verbose     bool
 }
 
-// DefaultRunArgs returns the values of the arguments that no word sets.
+// DefaultRunArgs returns the value that each argument has if it is left out.
 func DefaultRunArgs() RunArgs {
 	return RunArgs{
 		LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward, Grace: DefaultGrace, Gate: GateContainer,
@@ -73,12 +74,12 @@ func DefaultRunArgs() RunArgs {
 	}
 }
 
-// defaultListen is every address of the pod.
+// defaultListen is the agent's port at every address of the pod.
 var defaultListen = ":" + strconv.Itoa(AgentPort)
 
-// ReadinessGateArg is the argument by which a pod's readiness is its gate. CEL can parse
-// no arguments, so the policies and podspec.HasGate compare words. A spelling that the
-// webhook never writes does not count.
+// ReadinessGateArg is the argument that selects the gate "readiness". CEL can parse no
+// arguments, so the policies and podspec.HasGate compare this whole word. A spelling that
+// the webhook never writes does not count.
 const ReadinessGateArg = "-gate=" + string(GateReadiness)
 
 // Args returns the words of the agent's container, as a pod's spec has them.
@@ -110,7 +111,7 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *time.Duration { return &r.LeaseDuration }),
 	textArg("readiness", "how a standby looks: forward or holder",
 		func(r *RunArgs) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
-	durationArg("grace", "what a yield leaves the application to stop in",
+	durationArg("grace", "the time that the application has to stop at a yield",
 		func(r *RunArgs) *time.Duration { return &r.Grace }),
 	namesArg("containers", "gated containers, comma-separated",
 		func(r *RunArgs) *[]string { return &r.Containers }),
@@ -170,11 +171,11 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *string { return &r.Listen }).written(func(r RunArgs) bool { return r.Listen != defaultListen }),
 	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
 		func(r *RunArgs) *bool { return &r.OwnKernel }),
-	textArg("run", "directory of the agent's socket, lock and notes",
+	textArg("run", "directory of the agent's socket, flock and notes",
 		func(r *RunArgs) *string { return &r.RunDir }).written(func(r RunArgs) bool { return r.RunDir != RunPath }),
 	textArg("credentials", "directory of the service account's token and the cluster's CA",
 		func(r *RunArgs) *string { return &r.Credentials }).written(func(r RunArgs) bool { return r.Credentials != CredentialsPath }),
-	optionArg("verbose", "log what is of no consequence, too",
+	optionArg("verbose", "log events without consequences, too",
 		func(r *RunArgs) *bool { return &r.Verbose }),
 }
 
@@ -198,7 +199,7 @@ func parsePorts(list string) ([]int, error) {
 	return ports, nil
 }
 
-// mustJSON marshals strings and numbers, which never fails.
+// mustJSON marshals a value of strings and numbers. Such a value always has a JSON text.
 func mustJSON(of any) string {
 	text, err := json.Marshal(of)
 	if err != nil {

@@ -27,11 +27,11 @@ func isSemaphoreSlot(lease string) bool {
 	return err == nil && n >= 0 && n < maxSemaphore && strconv.Itoa(n) == rest[dot+1:] && isSemaphore(rest[:dot])
 }
 
-// isSingletonSlot reports whether a singleton can have the Lease. Of a shortened name
-// only what stands before the hash can be judged.
+// isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
+// isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
 	if !strings.HasPrefix(lease, singletonPrefix) {
-		return false // without the cost of reading the name
+		return false // saves the time to read the name
 	}
 	if len(lease) != maxName {
 		return len(lease) < maxName && isSingletonLease(lease)
@@ -41,13 +41,13 @@ func isSingletonSlot(lease string) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
 }
 
-// endings complete the name of a singleton's Lease, wherever the name was cut. The cut
-// may be in or after the workload's name, in the kind's part, between two dashes there,
-// or before the end of that part.
+// endings are possible ends of a singleton's name that [ShortName] has cut. The cut may be
+// in or before the workload's name (x). The cut may also be in the kind's part (x.x), right
+// after it (.x), or in a doubled dash (-x.x).
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
-// isSingletonLease reports whether [SingletonLease] can return the name, shortened
-// names aside.
+// isSingletonLease reports whether [SingletonLease] can return the name without
+// shortening it.
 func isSingletonLease(lease string) bool {
 	first, rest, _ := strings.Cut(lease, ".")
 	kind, workload, _ := strings.Cut(rest, ".")
@@ -64,7 +64,7 @@ func isSingletonLease(lease string) bool {
 
 // readKind reads the kind's part of a singleton's Lease. The first single dash
 // separates kind and group. Every other single dash is a dot of the group, and a
-// doubled dash is a dash. A built-in group is never written.
+// doubled dash is a dash. The part never contains one of Kubernetes' own groups.
 func readKind(part string) (Workload, bool) {
 	var words [2]strings.Builder
 	at, dashes := 0, 0
@@ -103,11 +103,12 @@ func isSingletonName(name string) bool {
 	return len(name) <= maxLabel && isLabel(name) && !ambiguous(name)
 }
 
-// isKind reports whether an API can have the kind (RFC 1035, in any case).
+// isKind reports whether an API can have the kind: a label of RFC 1035, in upper or lower
+// case.
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // some other letters have an ASCII letter as their lower case
+			return false // the lower case of some of these letters is an ASCII letter
 		}
 	}
 	lower := strings.ToLower(kind)

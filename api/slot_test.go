@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOnlyNamesThatClaimsMakeAreSlots(t *testing.T) {
+func TestIsSlotAcceptsOnlyNamesOfClaims(t *testing.T) {
 	long := strings.Repeat("l", 253)
 	for lease, want := range map[string]bool{
 		"lock.a": true, "lock.a.b-c.0": true, "lock." + long[:248]: true, "singleton.deployment.biller": true,
@@ -41,7 +41,7 @@ func TestOnlyNamesThatClaimsMakeAreSlots(t *testing.T) {
 	}
 }
 
-func TestWorkloadIsValidIfItCanExist(t *testing.T) {
+func TestImpossibleKindsAndNamesAreInvalidWorkloads(t *testing.T) {
 	for w, want := range map[Workload]bool{
 		{"apps", "Deployment", "biller"}:                        true,
 		{"", "Pod", "a.b"}:                                      true,
@@ -63,7 +63,7 @@ func TestWorkloadIsValidIfItCanExist(t *testing.T) {
 }
 
 // A name that looks like the shortened form of another one is shortened, too.
-func TestShortenedNamesCollideWithNoName(t *testing.T) {
+func TestShortenedLeaseNamesEqualNoOtherName(t *testing.T) {
 	for length := 200; length <= 253; length++ {
 		for _, end := range []string{"", "-", "--------", "."} {
 			name := strings.Repeat("n", length-len(end)-1) + end + "m"
@@ -85,7 +85,8 @@ func TestShortenedNamesCollideWithNoName(t *testing.T) {
 }
 
 // FuzzDifferentWorkloadsHaveDifferentLeases searches for two workloads with one Lease. The
-// fuzzer also searches for a claim's Lease that is no slot, and for a slot without a claim.
+// fuzzer also searches for a claim's Lease that IsSlot refuses, and for a Lease that IsSlot
+// accepts and no claim names.
 func FuzzDifferentWorkloadsHaveDifferentLeases(f *testing.F) {
 	long := strings.Repeat("n", 240)
 	f.Add("apps", "Deployment", "biller", "", "batch", "Job", "biller", "writer", "singleton.a--b-c-d.x")

@@ -14,16 +14,16 @@ const (
 	// maxLabel bounds names that are one DNS label: containers, and the name of a
 	// singleton.
 	maxLabel = 63
-	// maxName bounds the name of a Lease, as of every object.
+	// maxName bounds the name of a Lease. Kubernetes has the same bound for every object.
 	maxName = 253
 	// maxLock leaves room for the prefix of the Lease's name.
 	maxLock = maxName - len(lockPrefix)
-	// maxSemaphore bounds the slots of a semaphore: a standby watches all of them.
+	// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
 	maxSemaphore = maxListed
 	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
-	// maxListed bounds a list. The whole of a pod's annotations may be 256 KiB; a pod
-	// with hundreds of slots is a mistake.
+	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
+	// mistake, but the API server accepts annotations of 256 KiB.
 	maxListed = 32
 )
 
@@ -104,8 +104,8 @@ func duration(value, examples string) (d time.Duration, problem string) {
 	return d, ""
 }
 
-// digits reports whether the value is a number that lacks only its unit. For a number
-// that is too long to mean seconds, an example is the better hint.
+// digits reports whether the value is a number of at most six digits, which probably lacks
+// only its unit. A longer number hardly means seconds, so its message shows an example.
 func digits(s string) bool {
 	return s != "" && len(s) <= 6 && strings.Trim(s, "0123456789") == ""
 }
@@ -149,7 +149,7 @@ func choice[S ~string](words []S) string {
 }
 
 // isLabel reports whether s is a DNS label (RFC 1123), of any length. isLabel does not
-// use package regexp, because the agent next to every pod would grow for this alone.
+// use package regexp, which would enlarge the agent next to every pod.
 func isLabel(s string) bool {
 	for _, c := range []byte(s) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
@@ -159,7 +159,7 @@ func isLabel(s string) bool {
 	return s != "" && s[0] != '-' && s[len(s)-1] != '-'
 }
 
-// isSubdomain reports whether s is DNS labels, joined by dots (RFC 1123).
+// isSubdomain reports whether s consists of DNS labels, joined by dots (RFC 1123).
 func isSubdomain(s string) bool {
 	for part := range strings.SplitSeq(s, ".") {
 		if !isLabel(part) {

@@ -39,8 +39,8 @@ var mention = regexp.MustCompile(`(?m)^(?:// |# )?compat:`)
 // evidence is one test of one row.
 type evidence struct{ row, how, test string }
 
-// archives maps patterns of txtar files to a prefix. Each such file counts as a test, whose
-// name begins with that prefix.
+// archives maps patterns of txtar files to prefixes. Each file that matches a pattern counts
+// as a test. The name of the test begins with the prefix of the pattern.
 var archives = map[string]string{
 	"../mutate/testdata/*.txtar":    "TestGoldenFilesMatchTheWebhooksAnswers/",
 	"../cmd/agent/testdata/*.txtar": "TestScripts/",

@@ -41,7 +41,7 @@ func parse(t *testing.T, file string) ast.Node {
 	return markdown.Parse(text, parser.NewWithExtensions(parser.CommonExtensions))
 }
 
-func TestLinksHaveTargets(t *testing.T) {
+func TestLinksInDocumentsHaveTargets(t *testing.T) {
 	for _, file := range documents(t) {
 		ast.WalkFunc(parse(t, file), func(node ast.Node, entering bool) ast.WalkStatus {
 			link, ok := node.(*ast.Link)

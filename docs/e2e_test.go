@@ -42,7 +42,7 @@ func inTestFolder(t *testing.T, path string) bool {
 }
 
 // TestEndToEndTestsAreAllStarted compares test/e2e/e2e_test.go with the tests of the
-// folders. -update rewrites that file.
+// folders. With -update the test rewrites e2e_test.go.
 func TestEndToEndTestsAreAllStarted(t *testing.T) {
 	var imports, starts strings.Builder
 	for _, folder := range testFolders(t) {

@@ -47,8 +47,8 @@ type label struct {
 	meaning string
 }
 
-// programs are the programs with the folders that declare their metrics. Each
-// value of a label is a string in the code.
+// programs are the sections of docs/metrics.md, each with the folders that declare the
+// program's metrics. Each value of a label must be a string in the code of these folders.
 var programs = []struct {
 	title, serves string
 	folders       []string

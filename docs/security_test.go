@@ -21,7 +21,7 @@ import (
 
 const securityPage = "security.md"
 
-// rowsOf returns the cells of the page's table rows, without the heads.
+// rowsOf returns the cells of all tables of a page, by row, without the heads.
 func rowsOf(t *testing.T, file string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -59,7 +59,7 @@ func TestSecurityPageNamesExistingTests(t *testing.T) {
 	assert.NotZero(t, threats)
 }
 
-// packages are the packages whose constants the page names.
+// packages are the packages whose constants security.md names.
 var packages = map[string]string{
 	"api": "../api", "admit": "../mutate/admit", "feature": "../mutate/feature", "load": "../mutate/load",
 	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "webhook": "../cmd/webhook",
@@ -129,7 +129,8 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestSecurityPageMatchesTheConstants checks each bound, and each sum of bounds.
+// TestSecurityPageMatchesTheConstants compares each bound, and each formula of bounds, with
+// the constants of the code.
 func TestSecurityPageMatchesTheConstants(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0

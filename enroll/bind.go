@@ -26,8 +26,8 @@ func (s store) bindRole(ctx context.Context, l *agentRole, account string) error
 	})
 }
 
-// bind creates or corrects a RoleBinding. A RoleBinding's roleRef is immutable, so
-// bind deletes a RoleBinding with a wrong one; the next attempt creates it again.
+// bind creates or corrects a RoleBinding. The field roleRef is immutable. So bind deletes
+// a RoleBinding with a wrong roleRef, and the next attempt creates the RoleBinding again.
 func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	wanted.Labels = map[string]string{api.ManagedLabel: managed}
 	var there rbacv1.RoleBinding
@@ -37,7 +37,7 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 		err = s.client.Create(ctx, wanted)
 		if apierrors.IsAlreadyExists(err) {
 			// Either the cache was behind, and the next attempt corrects the
-			// RoleBinding, or another program made one of that name.
+			// RoleBinding, or another program made a RoleBinding of that name.
 			err = s.reader.Get(ctx, client.ObjectKeyFromObject(wanted), &there)
 			if err == nil && there.Labels[api.ManagedLabel] == "" {
 				err = ErrForeign
@@ -72,8 +72,8 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 	return nil
 }
 
-// unbindOrphans deletes the RoleBindings whose Role is gone. Either a process ended
-// between the two deletions, or another program deleted the Role.
+// unbindOrphans deletes the RoleBindings whose Role is gone. Either the cache did not know
+// the RoleBinding when enroll deleted the Role, or another program deleted the Role.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
 	roles := make(map[string]bool, len(known.all))
 	for _, r := range known.all {

@@ -38,7 +38,7 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 		duration = api.DefaultLeaseDuration
 	}
 	// A user can change an annotation of a living pod to a value that the webhook would
-	// refuse.
+	// refuse. So add enforces the bounds of the webhook.
 	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
 		if !api.IsSlot(slot) {
@@ -62,8 +62,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	if a.ended || !optedIn && !a.gate {
 		return
 	}
-	// Without the annotation the default counts, as for the agent. A value that does not
-	// parse counts as absent.
+	// Without the annotation of the lease duration, the default counts, as for the agent. A
+	// value that does not parse counts as absent.
 	duration, _ := time.ParseDuration(a.duration)
 	slots := slices.DeleteFunc(strings.Split(a.slots, ","), func(slot string) bool { return slot == "" })
 	c.add(pod, a.account, duration, slots...)

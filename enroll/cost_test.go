@@ -56,7 +56,7 @@ func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
 			w.settle(r)
 			assert.Equal(t, map[string]int{
 				"create Lease": 2 * n, // each slot has a next Lease
-				"update Lease": n,     // enroll frees the slot's own
+				"update Lease": n,     // enroll frees the slot's own Lease
 				"list Role":    2, "create Role": 1, "create RoleBinding": 1,
 			}, w.requests)
 			assert.Zero(t, w.returned, "the list of Roles was empty")
@@ -121,7 +121,7 @@ func TestUngatedPodsAreListedOncePerNamespace(t *testing.T) {
 	assert.Len(t, w.events, 50)
 }
 
-func TestRecreatedWorkloadIsNotifiedAgain(t *testing.T) {
+func TestRecreatedWorkloadGetsAnotherEvent(t *testing.T) {
 	d := deployment(singleton, nil)
 	w := newWorld(t, d)
 	r := w.process()

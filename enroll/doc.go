@@ -13,19 +13,19 @@
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too.
 // A next Lease gives no pod the slot. So enroll creates it without a holder, and its absence
-// tells nothing. Its name follows from the slot's, so a Role that remembers the slot names
-// both Leases.
+// tells nothing. Its name follows from the name of the slot, so a Role that remembers the
+// slot names both Leases.
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
-// unchanged for a whole duration, unless a person has paused its slot. Enroll deletes the
+// unchanged for a whole lease duration, unless a person has paused its slot. Enroll deletes the
 // Lease, and the next Lease with it, before it removes the names from the Roles. An account
-// that no longer claims a Lease loses its right after a duration, too. While others claim
-// the Lease, some Role remembers the Lease and its longest duration.
+// that no longer claims a Lease loses its right after a lease duration, too. While other
+// accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
-// request. A new Lease costs two writes, and a next Lease one. Each Role that names new
-// Leases costs one.
+// request. A new Lease costs two writes, and a new next Lease one write. Each Role that is
+// to name new Leases costs one write, too.
 //
 // Enroll gives rights only on Leases that a claim can name, and on their next Leases.
 // Where the namespace did not opt in, the marks of a pod without a gate count for

@@ -59,8 +59,8 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// isLease drops all updates of Leases. Enroll acts when a Lease is created or
-// deleted, and the sweep follows the clock.
+// isLease returns true for each update of a Lease, so that changes drops the update. Enroll
+// acts only when a Lease is created or deleted, and the sweep follows the clock.
 func isLease(_, _ client.Object) bool { return true }
 
 func sameVersion(before, after client.Object) bool {

@@ -24,8 +24,8 @@ const (
 	// annotations of other programs.
 	maxSlotsPerRole = 500
 	// maxRolesPerAccount bounds the Roles that an API server reads for each request
-	// of an agent. The 16,000 slots are five times the pods that Kubernetes is
-	// tested with in one namespace (3,000).
+	// of an agent. These Roles have room for 16,000 slots, five times the number of
+	// pods with which Kubernetes is tested in one namespace (3,000).
 	maxRolesPerAccount = 32
 )
 
@@ -74,7 +74,8 @@ func (s store) grantRole(ctx context.Context, to *assignment, account string) er
 // assignment is a Role that is going to name Leases.
 type assignment struct {
 	*agentRole
-	// changed reports that the Role does not name them yet.
+	// changed reports that the Role must be written, because its rules or its memory
+	// differ from the wanted ones.
 	changed bool
 }
 

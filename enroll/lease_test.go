@@ -49,7 +49,7 @@ func TestHeldLeaseIsNotWritten(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("other").Rules[0].ResourceNames)
 }
 
-// The process crashes at each write of each scenario in turn. The world checks that
+// In each run of a scenario, the process crashes at another write. The world checks that
 // enroll never frees a Lease that a Role has named.
 func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 	scenarios := map[string]struct {
@@ -137,7 +137,7 @@ func TestForeignLeaseIsUsedUnchanged(t *testing.T) {
 	assert.NotContains(t, w.lease("lock.x").Labels, api.ManagedLabel)
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 
-	// No pod claims the Lease any more. Its right is removed, and the Lease stays.
+	// No pod claims the Lease any more. Enroll removes the right on it, and the Lease stays.
 	w.remove(pod)
 	w.settle(r)
 	w.now = w.now.Add(time.Hour)

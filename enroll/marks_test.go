@@ -18,7 +18,7 @@ import (
 )
 
 // A user who may annotate a pod must not choose the rights of its service account.
-func TestMarksGrantOnlySlots(t *testing.T) {
+func TestMarksGrantRightsOnSlotsOnly(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "somebodys-elector"}}
 	for _, slots := range []string{"somebodys-elector", "metaparticle-enroll", "singletons", "lock", "*"} {
 		t.Run(slots, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {
 }
 
 // A user who may annotate a Role, but not write its rules, must not choose its rules.
-func TestLeasesAnnotationOfARoleGrantsOnlySlots(t *testing.T) {
+func TestRoleAnnotationGrantsRightsOnSlotsOnly(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)

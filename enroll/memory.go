@@ -33,7 +33,8 @@ type memory struct {
 // agentRole is a Role that enroll made, with its memory decoded.
 type agentRole struct {
 	role *rbacv1.Role
-	// key is the roleKey of the Role's account; it is empty if the name has none.
+	// key is the roleKey of the Role's account. The key is empty if the Role's name
+	// contains none.
 	key      string
 	memories map[string]memory
 	// sound reports that the Role's rules are those that follow from its memory.

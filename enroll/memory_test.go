@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Role whose rules name a Lease remembers it, whatever its annotation says.
+// A Role whose rules name a Lease remembers the Lease, whatever the Role's annotation says.
 func TestRoleRemembersLeasesDespiteAnOverwrittenAnnotation(t *testing.T) {
 	for _, text := range []string{"null", "{}", `{"lock.y":{"seconds":30,"uid":""}}`} {
 		t.Run(text, func(t *testing.T) {

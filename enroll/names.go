@@ -12,7 +12,7 @@ import (
 
 const (
 	// rolePrefix ends in a colon, so no Role has the name of the webhook's own
-	// RoleBinding, [PullSecretsRole]. After a hyphen, the Role of an account named
+	// RoleBinding, [PullSecretsRole]. With a hyphen instead, the Role of an account named
 	// pull-secrets would have that name.
 	rolePrefix = "metaparticle:"
 	// maxRoleName is the longest name that most objects may have.

@@ -101,8 +101,8 @@ func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 	}
 }
 
-// An earlier version of enroll records the next Leases in a Role's rules as slots. This
-// version drops them from the record.
+// An earlier version of enroll takes each name in a Role's rules for a slot, also the name
+// of a next Lease. This version drops next Leases from the Role's memory.
 func TestRoleRemembersNoNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()

@@ -53,8 +53,8 @@ func gatedIn(namespace string) []client.ListOption {
 	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
 }
 
-// ungatedPods returns the labels of the pods that claim and have no gate. They are
-// few: only pods from before the installation.
+// ungatedPods returns the labels of the pods that claim and have no gate. There are few,
+// because only pods from before the installation can claim without a gate.
 func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labels, error) {
 	without, err := labels.NewRequirement(api.GatedLabel, selection.DoesNotExist, nil)
 	if err != nil {

@@ -80,8 +80,8 @@ func (r *removal) keepClaimed() {
 }
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember
-// for each Lease. Another Role may forget a Lease only if their duration is at least as
-// long as its own. So a claimed Lease never loses its last Role or its longest duration.
+// for each Lease. Another Role may forget a Lease only if that duration is at least as long
+// as the Role's own. So a claimed Lease never loses its last Role or its longest duration.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

@@ -28,7 +28,8 @@ func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
 	w.remove(before)
 	assert.Equal(t, 60*time.Second, w.settle(r))
 	w.now = w.now.Add(59 * time.Second)
-	// The other account's agent renews, but that does not show the first agent alive.
+	// The other account's agent renews. That does not show that the first account's agent
+	// is alive.
 	w.holds("lock.x", "b_1")
 	assert.Equal(t, time.Second, w.settle(r))
 	require.NotNil(t, w.role("till"))
@@ -103,8 +104,8 @@ func cronJobOf(account, lock string) client.Object {
 	return job
 }
 
-// The process crashes at each write of the withdrawal in turn. The world checks that
-// enroll never frees a Lease that a Role has named.
+// In each run, the process crashes at another write of the withdrawal. The world checks
+// that enroll never frees a Lease that a Role has named.
 func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		t.Run(strconv.Itoa(crash), func(t *testing.T) {

@@ -76,7 +76,7 @@ func (s *snapshot) incomplete() []string {
 
 // complete reports whether the slot has its next Lease, if any, and each account that
 // claims the slot has its right. The account's Role must be bound, name this very Lease,
-// and remember the longest duration of all.
+// and remember the longest duration of all claims and Roles.
 func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	if api.HasNextLease(lease.Name) && s.leases[api.NextLease(lease.Name)] == nil {
 		return false
@@ -95,7 +95,7 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 }
 
 // belonging returns the next Leases of all slots that a pod claims, a Role names or the
-// cache has. Enroll sweeps such a Lease together with its slot.
+// cache has. Enroll sweeps each of these next Leases together with its slot.
 func (s *snapshot) belonging() map[string]bool {
 	belonging := make(map[string]bool, len(s.wanted))
 	add := func(slot string) {

@@ -16,7 +16,7 @@ import (
 type observation struct {
 	// uid and version are those of the Lease. Both are empty for a Role's right, and
 	// for a Lease that is gone while a Role still names that Lease. The holder of a
-	// lost Lease may be alive, so that right is observed like the others.
+	// lost Lease may be alive, so the Role must name that Lease for a whole duration.
 	uid     types.UID
 	version string
 	since   time.Time
@@ -82,7 +82,7 @@ type expired struct {
 }
 
 // expire returns the observed rights that have not changed for a whole duration,
-// and the time until the next one expires.
+// and the time until the next right expires.
 //
 // A holder that does not renew for a whole duration has stopped the application,
 // so its Lease may be deleted. If other accounts claim the Lease, an account that no

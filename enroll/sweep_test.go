@@ -130,7 +130,7 @@ func TestRoleForgetsAVanishedLeaseAfterExpiry(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-// hidePods removes all pods from the process's cache, as if it were far behind.
+// hidePods removes all pods from the process's cache, as if the cache were far behind.
 func hidePods(w *world, r *Reconciler) {
 	empty := newWorld(w.t)
 	live := r.Client.(client.WithWatch)

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll
-// does not read ReplicaSets and Jobs without a controller: their pods claim at once.
+// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll does not
+// read ReplicaSets and Jobs without a controller, because their pods claim at once.
 type workload struct {
 	object   client.Object
 	group    api.Workload

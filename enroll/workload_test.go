@@ -104,7 +104,7 @@ func TestWorkloadAnnotatedBeforeOptInIsNotifiedOnce(t *testing.T) {
 	assert.Contains(t, w.events[0], "kubectl -n shop rollout restart deployment/biller")
 }
 
-func TestTemplateAnnotationOverridesTheWorkloads(t *testing.T) {
+func TestTemplateAnnotationOverridesWorkloadAnnotation(t *testing.T) {
 	w := newWorld(t, deployment(
 		map[string]string{api.LockAnnotation: "on-the-workload"},
 		map[string]string{api.LockAnnotation: "on-the-template"},

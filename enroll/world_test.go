@@ -52,7 +52,7 @@ type world struct {
 	writes int
 	before func(n int) error
 	// requests counts enroll's requests to the API server, by verb and kind.
-	// returned counts the objects in its lists.
+	// returned counts the objects in the lists that the API server returned.
 	requests map[string]int
 	returned int
 

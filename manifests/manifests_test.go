@@ -74,7 +74,7 @@ func all[T client.Object](t *testing.T) []T {
 	return of
 }
 
-func TestEveryManifestDecodesStrictly(t *testing.T) {
+func TestEveryManifestHasOnlyKnownFields(t *testing.T) {
 	assert.NotEmpty(t, build(t, "."))
 }
 
@@ -120,7 +120,7 @@ var onLeases = []string{
 	api.LeavingAnnotation, api.OffersAnnotation, api.YieldAnnotation,
 }
 
-func TestManifestsUseOnlyKnownNames(t *testing.T) {
+func TestManifestsUseOnlyNamesOfPackageAPI(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
 		api.ManagedLabel, api.PausedAnnotation, api.Prefix,
@@ -151,7 +151,7 @@ func TestGatePolicyFindsInjectedParts(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
 }
 
-func TestMarksPolicyCoversTheMarksOfEnroll(t *testing.T) {
+func TestMarksPolicyCoversEveryWriteOfMarks(t *testing.T) {
 	marks := texts(t)["policies/marks.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'",
@@ -270,8 +270,9 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	}
 }
 
-// failures has the failure policy of each webhook, which counts while the webhook does not
-// answer. Workloads then pass, and a policy refuses changes that the webhook must carry.
+// failures has the failure policy of each webhook, for the time in which the webhook does
+// not answer. Then the API server admits workloads, but the policy metaparticle-carried
+// refuses changes of annotations that the webhook must carry to the pod template.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,
@@ -299,7 +300,8 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 			}
 		}
 		for _, v := range p.Spec.Validations {
-			// A message has one line; a message expression takes precedence.
+			// A message must have one line. A message expression takes precedence over the
+			// message.
 			assert.NotContains(t, v.Message, "\n", p.Name)
 			assert.NotEmpty(t, v.Message, p.Name)
 		}

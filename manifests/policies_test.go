@@ -135,13 +135,13 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	}
 }
 
-func TestImagePolicyKnowsInjectedContainers(t *testing.T) {
+func TestImagePolicyNamesInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
 	names := "name in ['" + strings.Join(api.Injected, "', '") + "']"
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestPolicyCarriedMatchesTheWebhooksRules(t *testing.T) {
+func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)

@@ -49,8 +49,8 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 // still has the carried value. Annotations that only the template has stay.
 //
 // The warnings list the reasons to refuse the pods, as far as the template shows them.
-// Carry changes no workload with a controller: the controller would write the template
-// again, for ever.
+// Carry changes no workload that itself has a controller. Otherwise that controller would
+// restore its own template, and Carry would change the template again, for ever.
 //
 // The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the
 // version is not known.
@@ -120,9 +120,9 @@ func foresee(template feature.Facts) reason.Refusals {
 	return append(p.Judge(), p.Warn()...)
 }
 
-// maxUnknown bounds the unknown annotations that Carry copies. One unknown annotation in the
-// template is enough to refuse its pods. A workload that is not validated yet may have a
-// hundred thousand.
+// maxUnknown bounds the unknown annotations that Carry copies. One unknown annotation in
+// the template is enough to refuse its pods. But a workload that the API server has not
+// validated may have a hundred thousand.
 const maxUnknown = 20
 
 // merge returns the annotations for the template, and warnings.
@@ -157,7 +157,8 @@ func merge(now, before, template map[string]string) (map[string]string, reason.R
 	return wanted, warnings
 }
 
-// immutable warns of annotations that cannot reach the template of an existing Job.
+// immutable warns of annotations that Carry cannot write into the template of an existing
+// Job.
 func immutable(wanted, template map[string]string) reason.Refusals {
 	var warnings reason.Refusals
 	keys := slices.Concat(slices.Collect(maps.Keys(wanted)), slices.Collect(maps.Keys(template)))

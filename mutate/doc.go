@@ -8,8 +8,8 @@
 // between two passes. The package patches the pod's own bytes by explicit operations, so
 // unknown fields stay where they are.
 //
-// Workloads are never refused. The webhook carries their annotations to their pod
-// templates, and warns of every reason to refuse their pods.
+// A well-formed workload is never refused. The webhook carries the workload's annotations
+// to its pod template, and warns of every reason to refuse its pods.
 //
 // Not guaranteed: the package does not hold back a pod that never passed the webhook. If
 // the API server does not call the webhook (namespace not opted in, configuration deleted),

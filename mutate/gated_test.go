@@ -78,7 +78,7 @@ func (r randomPod) oddPod() map[string]any {
 	return pod
 }
 
-func TestGatedPodsHaveACompleteGate(t *testing.T) {
+func TestClaimingPodIsGatedCompletelyOrRefused(t *testing.T) {
 	gated := 0
 	for seed := range uint64(3000) {
 		if checkGate(t, seed) {
@@ -89,7 +89,7 @@ func TestGatedPodsHaveACompleteGate(t *testing.T) {
 	assert.Greater(t, gated, 100)
 }
 
-// With a period that is not positive, or that overflows, the agent's ticker would panic at
+// If the period of the probe is not positive, or overflows, the agent's ticker panics at
 // each start of the application.
 func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
 	for numbers, want := range map[string]bool{
@@ -108,7 +108,7 @@ func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzGatedPodsHaveACompleteGate(f *testing.F) {
+func FuzzClaimingPodIsGatedCompletelyOrRefused(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, seed uint64) { checkGate(t, seed) })
 }

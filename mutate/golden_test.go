@@ -25,10 +25,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestGoldenFilesMatchTheWebhooksAnswers passes each archive of testdata through the webhook: object.yaml (a pod or a
-// workload), old.yaml (the workload before an update) and facts.yaml. The archive expects
-// the patched object, and the warnings or the refusal. The webhook answers twice, and the
-// second answer changes nothing. -update rewrites the expectations.
+// TestGoldenFilesMatchTheWebhooksAnswers passes each archive of testdata through the
+// webhook: object.yaml (a pod or a workload), old.yaml (the workload before an update) and
+// facts.yaml. The archive expects the patched object, and the warnings or the refusal. The
+// webhook answers twice, and the second answer changes nothing. -update rewrites the
+// expectations.
 func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
@@ -52,8 +53,8 @@ func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 	}
 }
 
-// golden returns the patched object, or nothing if the object is refused, and the warnings
-// or the refusal.
+// golden returns the patched object, and the warnings or the refusal. For a refused object,
+// patched is empty.
 func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	t.Helper()
 	var f mutatetest.Facts

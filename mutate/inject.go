@@ -40,7 +40,7 @@ type Subject struct {
 }
 
 // Inject returns the operations that gate a pod, and warnings. A pod that is gated already
-// gets no operation. From a pod that claims nothing, the operations only remove marks. The
+// gets no operation. For a pod that claims nothing, the operations only remove marks. The
 // error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {

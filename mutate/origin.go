@@ -13,8 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// JudgeOrigin refuses a pod by its origin, whatever the pod contains. JudgeOrigin leaves a
-// bare pod without a name to the features, which judge its claim.
+// JudgeOrigin refuses the mirror of a static pod, and a pod whose owner cannot exist.
+// JudgeOrigin accepts a bare pod without a name. Later judgeMarks refuses such a pod, but only
+// if its claim needs the name.
 func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	var refusals reason.Refusals
 	switch {
@@ -28,7 +29,7 @@ func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 }
 
 // isStatic reports whether the pod mirrors a static pod of a node. The kubelet annotates
-// mirrors, and makes its Node their owner. Either is enough.
+// mirror pods, and makes its Node their owner. Either sign is enough for isStatic.
 func isStatic(pod *corev1.Pod) bool {
 	_, mirrors := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return mirrors || slices.ContainsFunc(pod.OwnerReferences, func(owner metav1.OwnerReference) bool {

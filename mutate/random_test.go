@@ -26,8 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// randomPod makes random pods, of which many are valid. Any JSON object in a pod may have a
-// field that no version of Kubernetes has.
+// randomPod makes random pods, of which many are valid. Many JSON objects in such a pod have
+// a field that no version of Kubernetes knows.
 type randomPod struct{ *rand.Rand }
 
 func (r randomPod) chance(percent int) bool { return r.IntN(100) < percent }
@@ -219,8 +219,8 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	if turn := order(api.TurnContainer); turn >= 0 {
 		require.Less(t, turn, order(api.AgentContainer), said)
 	}
-	// A pod that passed the webhook before may have injected containers, which would count
-	// for its class.
+	// The comparison excludes a pod with marks of an earlier pass, because its injected
+	// containers would count for its QoS class.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}

@@ -23,7 +23,8 @@ type rollout struct {
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
 
-// stalls warns of a rollout that waits for standbys to become Ready, which they never do.
+// stalls warns of a rollout that waits until its standbys are Ready, if they never become
+// Ready.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	if request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
@@ -39,7 +40,7 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
 		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && replicas == 1 && takesTurn(request):
-		// The one new pod takes its turn, and is Ready then.
+		// The one new pod takes its turn, and becomes Ready in it.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}
@@ -47,7 +48,8 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is
-// deleted. The agent of such a pod has one slot, and the holder is not the only Ready pod.
+// deleted. Such a pod claims one slot, the revisions of its workload have an order, and
+// standbys may be Ready.
 func takesTurn(request api.Request) bool {
 	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
 	return request.Standbys() == api.ReadinessForward && request.Ordered() && len(request.Slots(workload)) == 1

@@ -10,12 +10,13 @@
 //
 //	go test ./sim -run Simulation -seed=K -v
 //
-// Only the scheduler's order of an agent's goroutines within one instant may differ. So
-// in some runs a grant leaves some microseconds later, and later events differ, too. If
-// a failure does not come back at once, repeat the run with -count=10.
+// Two runs of a seed differ only in the order in which the Go scheduler runs an agent's
+// goroutines within one instant. So in some runs a grant leaves some microseconds later,
+// and later events differ, too. If a failure does not appear again at once, repeat the run
+// with -count=10.
 //
 // # Planted bugs
 //
-// A simulation that cannot catch a planted bug is not trusted. TestPlantedBugsAreCaught plants a bug
-// for each rule, from the files of planted/.
+// The simulation must catch planted bugs: otherwise it would also miss real ones.
+// TestPlantedBugsAreCaught plants a bug for each rule, from the files of planted/.
 package sim

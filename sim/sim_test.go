@@ -21,7 +21,8 @@ func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, world.ModelOf
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
-// The schedules of agent/claim are enough to catch these bugs, which are in pure packages.
+// The random schedules in the tests of agent/claim catch these bugs, because the bugs are
+// in pure packages.
 func TestPlantedBugsAreCaughtByClaimSchedules(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
@@ -29,9 +30,9 @@ func TestPlantedBugsAreCaughtByClaimSchedules(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
-// The tests of agent/turn alone catch these bugs. In the simulation an asker and a deleted
-// holder meet too seldom.
-func TestPlantedTurns(t *testing.T) { play.PlantedIn(t, "agent/turn") }
+// The tests of agent/turn catch these bugs. The simulation seldom catches these bugs,
+// because it seldom deletes a holder while a pod asks for its turn.
+func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
 // The package compiles in less than a minute without the libraries of Kubernetes, and
 // in four minutes with them.

@@ -72,7 +72,8 @@ const (
 type Action struct {
 	Kind Kind
 	Slot string
-	// Record is the record that a write stores. The write replaces the version in Record.
+	// Record is the record that a write stores. The write replaces the version that
+	// Record names.
 	Record lease.Record
 	// From is the version from which a look goes on; empty for a look that reads.
 	From string
@@ -84,7 +85,7 @@ type Action struct {
 	Resumed bool
 
 	slot *slot
-	// look numbers a look of the slot.
+	// look is the number of the look that the action began.
 	look int
 	// held is the hold of a renewal, or of a read; attempt is the write itself.
 	held    *lease.Hold

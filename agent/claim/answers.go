@@ -147,8 +147,8 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	}
 	s.look.misses = 0
 	s.view.Read(now, answer.Record)
-	// The next look waits a moment, so that it does not delay the pod that takes the
-	// slot now.
+	// The next look waits a moment, so that the look does not delay the pod that takes
+	// the slot now.
 	s.look.at = now + quick
 	return nil
 }
@@ -187,7 +187,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	}
 	switch {
 	case err == nil:
-		s.tryAt = now // the next write of the holder is no retry
+		s.tryAt = now // after a success, the next write need not wait as a retry does
 		return nil
 	case a.Record.Version != s.held.Record().Version:
 		return nil // the answer to another attempt came first
@@ -199,8 +199,8 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	return err
 }
 
-// confirm notes how many leaps of the wall clock had come before a stored renewal was
-// sent. If more leaps have come since, another renewal follows at once.
+// confirm notes how many leaps of the wall clock came before a renewal was sent, once
+// that renewal is stored. If more leaps have come since, another renewal follows at once.
 func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	if answer.Err != nil || s.held != a.held || s.lost != nil || s.held.Record().Version != answer.Record.Version {
 		return

@@ -88,7 +88,7 @@ func TestStandbyReplacesACutOffSemaphoreHolder(t *testing.T) {
 	assert.Len(t, m.running(), 3)
 }
 
-func TestSemaphoreKeepsNoSlotOfALostWrite(t *testing.T) {
+func TestSemaphorePodReleasesSlotOfALostWrite(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	p.waiting = false
@@ -131,8 +131,9 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 	}
 }
 
-// A grant of the next hold ends the doubts of the pod's shims. The hold of an earlier
-// process then seems to be proven over, although the claim has only waited it out.
+// A grant of the next hold ends the doubts of the pod's shims. Then the hold of an
+// earlier process seems to be proven over, although that hold has only expired, without
+// proof.
 func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {

@@ -108,7 +108,7 @@ func TestHolderNoticesAPersonsAnnotationAtOnce(t *testing.T) {
 	}
 }
 
-func TestSuccessorHasAHeadStart(t *testing.T) {
+func TestStandbyLeavesTheSuccessorAHeadStart(t *testing.T) {
 	released := lease.Record{UID: "uid", Version: "1", Successor: "b_u"}
 	c, f, _ := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
@@ -155,8 +155,8 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 	}
 }
 
-// If the pod took another slot, a later process of the pod would take the hold of the
-// paused slot for proven.
+// If the pod took another slot, a later agent process would wrongly believe that the hold
+// of the paused slot is proven over.
 func TestPodWaitsWhileItsUnprovenSlotIsPaused(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]

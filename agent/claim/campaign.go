@@ -106,10 +106,9 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 }
 
 // patientUntil returns the instant until which the campaign keeps its slots while it
-// cannot acquire the next one. That is a lease duration after it acquired the last one.
-// The campaign waits because another pod may hold the next slot only briefly. Or the
-// API server may refuse the write for a while. A resumed hold keeps its slots until its
-// child is dead.
+// cannot acquire the next one: a lease duration after the last acquisition. The campaign
+// waits because another pod may hold the next slot only briefly, or the API server may
+// refuse the write for a while. A resumed hold keeps its slots until its child is dead.
 func (c campaign) patientUntil(duration time.Duration) time.Duration {
 	if c.resumed {
 		return Never

@@ -19,10 +19,10 @@
 // A claim needs all of its slots, or any one of them. A claim of several slots begins a
 // campaign only when all of them are free. If the next slot cannot be acquired within a
 // lease duration, the claim gives back the slots that it took. A claim of any one slot
-// begins a campaign for one slot at a time, chosen at random from the free ones. Each
-// of these campaigns has a number of its own, so a slot that a lost write took is
-// released under that number. A claim does not release the Lease of an earlier
-// process's hold that it has waited out: such a Lease expires.
+// begins a campaign for one slot at a time, chosen at random from the free ones. Each of
+// these campaigns has a number of its own, so a slot that a lost write took is released
+// under that number. A hold of an earlier agent process may have no proof. Then the claim
+// waits until that hold expires, and never releases its Lease.
 //
 // # By hand
 //
@@ -36,10 +36,10 @@
 // # The guarantee
 //
 // A claim is held only while every slot of its campaign is held by the rules of package
-// lease. Its deadline is the earliest of these slots. The claim releases a slot only if
-// the caller proves that no child of its hold is alive. The same proof lets the claim
-// take its own slot back before the Lease has expired. For each slot the claim sends at
-// most [PerMinute] requests a minute in the long run, and [Burst] more at once.
+// lease. Its deadline is the earliest deadline of these slots. The claim releases a slot
+// only if the caller proves that no child of its hold is alive. The same proof lets the
+// claim take its own slot back before the Lease has expired. For each slot the claim
+// sends at most [PerMinute] requests a minute in the long run, and [Burst] more at once.
 //
 // # Clocks
 //

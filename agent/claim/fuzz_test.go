@@ -106,8 +106,8 @@ func (p *modelPod) stop() {
 	p.claim.Stop(p.local())
 }
 
-// play plays a schedule to its end. If the schedule says so, all faults then end, and
-// play checks that every obtainable slot is held in time.
+// play plays a schedule to its end. At the end of some schedules all faults end, and play
+// checks that every obtainable slot is held in time.
 func play(s *script, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
 	m := newModel(s, self)
@@ -174,7 +174,8 @@ func (m *model) heal() {
 	}
 }
 
-// identities returns the pods' identities. Pods may ask for different lease durations.
+// identities returns a function from a pod's name to its [lease.Self]. Pods may ask for
+// different lease durations.
 func identities(t testing.TB) func(string) lease.Self {
 	known := map[string]lease.Self{}
 	for i, name := range []string{"a", "b", "c", "d", "e"} {
@@ -193,8 +194,8 @@ func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
 
 var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaimsKeepInvariantsInRandomSchedules plays")
 
-// TestClaimsKeepInvariantsInRandomSchedules plays random schedules, most of them short, without a bubble. Each processor
-// plays its share.
+// TestClaimsKeepInvariantsInRandomSchedules plays random schedules, most of them short,
+// without package synctest. Each processor plays its share.
 func TestClaimsKeepInvariantsInRandomSchedules(t *testing.T) {
 	workers := runtime.GOMAXPROCS(0)
 	for worker := range workers {

@@ -39,7 +39,7 @@ type stray struct {
 	request *modelRequest
 }
 
-// land lets the strays arrive whose time has come.
+// land delivers the stray writes that are due.
 func (m *model) land() {
 	for _, s := range slices.Clone(m.strays) {
 		if m.now < s.at {
@@ -97,7 +97,8 @@ func (m *model) note(format string, args ...any) {
 	}
 }
 
-// newModel returns the pods of a schedule: pods that need any one of the Leases, or all.
+// newModel returns the model of a schedule: its Leases, and pods that need any one of the
+// Leases, or all of them.
 func newModel(s *script, self func(name string) lease.Self) *model {
 	m := &model{script: s, began: time.Now()}
 	slots := 1 + s.choose(3)
@@ -157,7 +158,8 @@ func (m *model) get(l *modelLease) Answer {
 	return Answer{Record: l.record}
 }
 
-// remove deletes a Lease. enroll makes it anew, with an unknown holder.
+// remove deletes a Lease. If the Lease is gone already, remove makes it anew as enroll
+// does, with an unknown holder.
 func (m *model) remove(l *modelLease) {
 	if l.exists {
 		m.version++

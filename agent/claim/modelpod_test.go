@@ -31,8 +31,8 @@ type modelPod struct {
 	// The clock counts rate twelfths of a second in each second. The wall clock is
 	// wrong by skew. The clock shows boot at the beginning.
 	rate, skew, boot time.Duration
-	// fresh reports that a fresh shim waits after a restart of the agent, which has not
-	// heard from the child's shim.
+	// fresh reports that a fresh shim waits for a grant while the restarted agent has no
+	// report of the child's shim yet.
 	fresh bool
 	// frozen reports that the agent process stands still, while the shim runs.
 	frozen bool

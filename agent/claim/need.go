@@ -17,9 +17,10 @@ type need struct {
 }
 
 // candidates returns the slots that a campaign needs, or none if the campaign may not
-// begin or continue. A pod that needs several slots takes none of them before it sees
-// all of them free. Otherwise the pod would keep others from running, and not run
-// itself. Once the campaign holds a slot, patientUntil decides.
+// begin or continue. A pod that needs several slots takes none of them before it sees all
+// of them free. Otherwise the pod would keep others from running, and not run itself.
+// Once the campaign holds a slot, patientUntil decides how long the campaign waits for
+// the others.
 func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
@@ -73,15 +74,15 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	case len(free) == 0:
 		return nil
 	}
-	// Standbys that choose at random collide less.
+	// The claim chooses at random, because standbys then collide less.
 	i := int(n.Random.Uint64() % uint64(len(free))) //nolint:gosec // less than len(free)
 	return free[i : i+1]
 }
 
-// begin notes the holds of which this process can have a proof from now on. They are
-// the hold of the campaign, those that this process wrote, and those that are proven by
-// now. Any other hold was only waited out. Such a hold would seem to be proven over,
-// because a later grant ends the doubts of the shims.
+// begin notes the holds whose end this agent process can prove from now on. These are the
+// campaign's hold, the holds that this process wrote, and the holds proven by now. Any
+// other hold has only expired, without proof. Later that hold would wrongly seem to be
+// proven over, because a grant ends the doubts of the shims.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -96,9 +97,9 @@ func (n need) begin(p *plan, hold string) {
 	n.known = known
 }
 
-// soleAt returns the instant from which no child of an earlier agent process can be
-// alive under any slot. Such a child may run under a slot that this process has not
-// seen yet. The Lease of its slot may also be a recreated one, which names no hold.
+// soleAt returns the instant from which no child of an earlier agent process can be alive
+// under any slot. That child may run under a slot that this process has not seen yet. The
+// child's slot may also have a recreated Lease, which names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -106,7 +107,7 @@ func (n need) soleAt(p *plan) time.Duration {
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// A hold of an earlier process was waited out before the last campaign.
+			// This hold of an earlier process expired before the last campaign.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
 			// The claim may not acquire a paused slot. So the Lease would go on naming
 			// a hold of which a later process of the pod knows nothing.

@@ -15,7 +15,8 @@ type terms struct {
 	Config
 	// leaps counts the leaps of the wall clock that the claim was told of.
 	leaps int
-	// known are the holds that can be proven to be over; nil while all can.
+	// known are the holds for which a proof of death counts; nil while a proof counts for
+	// every hold.
 	known map[string]bool
 }
 
@@ -37,7 +38,8 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 
 // freeAt returns the instant from which this pod may acquire a slot that is not paused;
 // false while the Lease is out of sight. A pod that a release does not name leaves the
-// named pod its head start. A pod whose revision has failed leaves the slot for longer.
+// named pod its head start. [Facts.TakeFrom] may make a pod of an unproven revision wait
+// for longer.
 func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r, _ := view.Record()
 	at, sees := view.FreeAt(t.Self.Budget.Duration)
@@ -55,8 +57,8 @@ func (t *terms) named(view *lease.Observer) bool {
 
 // successorsHeadStart is the time in which the successor that a release names competes
 // alone. A standby whose watch has just ended in good order watches again within
-// [api.Budget]'s Retry, which is a second. A successor that is gone costs the others no
-// more than that.
+// [api.Budget]'s Retry, which is a second. A successor that is gone costs the other pods
+// no more than that second.
 const successorsHeadStart = time.Second
 
 // slot is one Lease, as this claim sees and holds it.
@@ -158,8 +160,9 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
-// obtainableAt returns the instant from which the slot may be taken, by what the claim
-// has seen. After an outage, the pod that held the slot is to begin first.
+// obtainableAt returns the instant from which the pod may take the slot, by what the
+// claim has seen. The pod may take its own slot back at once, if the children are proven
+// dead.
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
@@ -180,8 +183,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	return at
 }
 
-// choosableAt returns the instant from which a campaign may choose the slot. The slot
-// has to be seen free, without a request under way or a write refused just now.
+// choosableAt returns the instant from which a campaign may choose the slot. The claim
+// has to see the slot free, without a request under way, and without a write refused just
+// now.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)
@@ -210,9 +214,9 @@ func (s *slot) beginLook(p *plan) {
 }
 
 // pausedLook is the longest time for which a standby trusts a silent watch of a paused
-// slot. No pod may take a paused slot, so no refused write would reveal a mute watch.
-// The API server ends a mute watch only after hours. A new look costs two requests,
-// fewer than a holder sends in such a time.
+// slot. No pod may take a paused slot, so no refused write would reveal a broken watch.
+// The API server ends a broken watch only after hours. A new look costs two requests,
+// fewer than a holder sends in five minutes.
 const pausedLook = 5 * time.Minute
 
 // lookAgain ends a look that can show nothing more, and delays the next look.
@@ -252,7 +256,7 @@ func (all slots) lookAll(p *plan) {
 	for _, s := range all {
 		switch {
 		case s.held != nil:
-			// Its watch goes on.
+			// The watch of a held slot goes on.
 		case s.look.on || len(s.writing) > 0:
 		default:
 			s.beginLook(p)
@@ -285,7 +289,8 @@ func (all slots) drop(now time.Duration) {
 	}
 }
 
-// earliest returns the earliest instant of held slots.
+// earliest returns the earliest of the instants that the function of returns for the held
+// slots.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	at := of(all[0].held)
 	for _, s := range all[1:] {

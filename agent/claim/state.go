@@ -23,7 +23,7 @@ type State struct {
 
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
-	// DrainAt and Deadline are the earliest of all slots.
+	// DrainAt and Deadline are each the earliest instant of all slots.
 	DrainAt, Deadline time.Duration
 	// Lost is the first slot that was lost, or nil. Taken reports that another pod may
 	// have one of the slots.
@@ -33,10 +33,11 @@ type State struct {
 	Paused Pause
 	// Yield is the yield by hand that names this hold; zero for none.
 	Yield api.Yield
-	// Confirmed counts the leaps that a renewal has followed in every slot.
+	// Confirmed counts the leaps of the wall clock after which a renewal of every slot
+	// was stored.
 	Confirmed int
-	// Acquired and Serving are the wall clock times in the Lease of the first slot, as it is
-	// stored. Leaving is what that Lease says about the holder's Services.
+	// Acquired and Serving are wall clock times in the stored Lease of the first slot.
+	// Leaving is what that Lease says about the leave.
 	Acquired, Serving time.Time
 	Leaving           string
 }
@@ -147,6 +148,5 @@ func (c *Claim) Named(hold string) bool {
 }
 
 // Lost reports whether the hold of a child is seen to be over, because a Lease that the
-// child needs no longer names it. If taken is true, another pod may have such a
-// Lease.
+// child needs no longer names it. If taken is true, another pod may have that Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -30,8 +30,9 @@ func (c *Claim) wait(p *plan) {
 	}
 }
 
-// finished reports whether a stopped claim has nothing left to do. No child is left
-// then, and every slot that can be released is, or has expired.
+// finished reports whether a stopped claim has nothing left to do. At that time no child
+// is alive, and the claim has released every slot for which it has proof, or all its
+// slots have expired.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false

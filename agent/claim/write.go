@@ -5,9 +5,9 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// crowd bounds the attempts that are under way for one slot. Attempts start at most a
-// retry apart, even while earlier ones hang. With leases of up to 90 s an attempt times
-// out before the bound matters.
+// crowd bounds the attempts that are under way for one slot. The pause between two
+// attempts is at most Budget.Retry, even while earlier attempts hang. With leases of up
+// to 90 s an attempt times out before the bound matters.
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of

@@ -7,11 +7,11 @@
 // # What it guarantees
 //
 // The server reports a shim dead, or its hold over, only on proof. One proof is the shim's
-// report that it has reaped everything ([gate.Waiting] or [gate.Ended], naming the hold).
-// The other proof is the end of the shim's process. The end of a connection proves
-// nothing, and nothing on disk is a grant. The notes in [GrantedDir] only name the granted
-// holds that are not proven over. The server writes the note of a grant before it sends
-// the grant.
+// report that it has reaped all its descendants ([gate.Waiting] or [gate.Ended], naming
+// the hold). The other proof is the end of the shim's process. The end of a connection
+// proves nothing, and nothing on disk is a grant. The notes in [GrantedDir] only name
+// the granted holds that are not proven over. The server writes the note of a grant
+// before it sends the grant.
 //
 // A slow reader of reports delays no shim, and gets the last report of each.
 //
@@ -30,5 +30,5 @@
 //     An application cannot lie about other containers' processes where the kernel
 //     names the peer (SO_PEERPIDFD, Linux 6.5).
 //   - A note is not synced to the disk. If the kernel crashes before it has written
-//     a note, the shim that the note names is dead too.
+//     a note, the loss is harmless, because the noted shim is dead too.
 package desk

@@ -60,7 +60,7 @@ func (c *socketConn) Receive() ([]byte, error) {
 
 // Process returns the pidfd to watch: the pidfd that the kernel has for the peer, or else
 // the one that the shim sent. The agent cannot check that a sent pidfd is the peer's,
-// because the shim's process has no number in the agent's PID namespace.
+// because the shim's process has no process id in the agent's PID namespace.
 func (c *socketConn) Process() (Process, error) {
 	if !c.oldKernel {
 		if peer, err := c.PeerPidfd(); err == nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // ledger remembers the last grant of each container, its shim and its hold, across
-// the agent's restarts. An entry goes once its shim is proven dead, or its hold
-// over. A note is never a grant.
+// the agent's restarts. The ledger removes an entry once its shim is proven dead, or
+// its hold is proven over. A note is never a grant.
 type ledger struct {
 	notes   Notes
 	bootID  string
@@ -34,7 +34,7 @@ func openLedger(notes Notes, bootID string, ownKernel bool) (*ledger, error) {
 	for container, note := range all {
 		e := parseEntry(note)
 		if e.BootID != "" && e.BootID != bootID && !ownKernel {
-			// The note is of another boot, so whatever ran then is dead.
+			// The note is from an earlier boot, so every process of that boot is dead.
 			if err := l.clear(container); err != nil {
 				return nil, err
 			}
@@ -71,8 +71,8 @@ func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
 }
 
 // clear removes a note whose hold is proven over. A note that cannot be removed stays
-// only on the disk. The next agent process then takes its hold for unproven, which is
-// safe.
+// only on the disk. The next agent process then reads the note and treats the hold as
+// unproven, which is safe.
 func (l *ledger) clear(container string) error {
 	delete(l.entries, container)
 	if err := l.notes.Remove(container); err != nil {
@@ -81,8 +81,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold that another shim of the container was granted, if that
-// shim is not known to be dead. The given shim gets no grant of that hold.
+// unproven returns the hold of the last grant to another shim of the container, while
+// that shim is not known to be dead. The given shim gets no grant of this hold.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {
@@ -91,8 +91,8 @@ func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	return e.Hold
 }
 
-// granted tells whether a shim of the container may have been granted the hold, and
-// is not known to be dead.
+// granted reports whether a shim of the container may have had a grant of the hold. A
+// shim that is known to be dead does not count.
 func (l *ledger) granted(container, hold string) bool {
 	noted := l.entries[container].Hold
 	return noted == hold || noted == gate.Unreadable

@@ -31,7 +31,7 @@ type Conn interface {
 	// Send never waits for the shim.
 	Send(message []byte) error
 	// Receive returns the next message, valid until the next call. At the end of
-	// the connection it returns io.EOF.
+	// the connection, Receive returns io.EOF.
 	Receive() ([]byte, error)
 	// Process returns the process that connected. The server calls Process once,
 	// after the first message.
@@ -41,17 +41,18 @@ type Conn interface {
 
 // Process is the process of a shim. Its death can be seen without a connection.
 type Process interface {
-	// AwaitDeath returns nil once the process is dead, and all of its PID namespace
-	// if it was PID 1 there. The end of ctx is an error.
+	// AwaitDeath returns nil once the process is dead. If the process was PID 1, all of
+	// its PID namespace is dead by then. AwaitDeath returns an error if ctx ends first.
 	AwaitDeath(ctx context.Context) error
 	Close() error
 }
 
 // Notes are small files that outlive an agent process, but not the pod.
 type Notes interface {
-	// Read returns all notes by name; nil for one that cannot be read.
+	// Read returns all notes by name. The value nil stands for a note that cannot be
+	// read.
 	Read() (map[string][]byte, error)
 	Write(name string, note []byte) error
-	// Remove does nothing if there is no such note.
+	// Remove does nothing if the note does not exist.
 	Remove(name string) error
 }

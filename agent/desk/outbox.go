@@ -61,7 +61,7 @@ func (o *outbox) deliver(ctx context.Context, to chan<- gate.Report) {
 		select {
 		case out <- r:
 			o.taken(r)
-		case <-o.changed: // the report on offer may have changed
+		case <-o.changed: // a newer report may have replaced this one
 		case <-ctx.Done():
 			return
 		}
@@ -77,7 +77,8 @@ func (o *outbox) first() (gate.Report, bool) {
 	return o.last[o.waiting[0]], true
 }
 
-// taken drops the report from the queue, unless it changed in that instant.
+// taken drops a delivered report from the queue, unless a newer report of the shim has
+// replaced it.
 func (o *outbox) taken(r gate.Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -34,8 +34,8 @@ func (p *peer) over(hold string) bool {
 	return p.report.Phase == gate.Ended || p.report.Phase == gate.Waiting && p.report.Hold == hold
 }
 
-// empty reports whether the shim has said that nothing lives, and no grant can have
-// arrived since then.
+// empty reports whether the shim's last message shows that the shim has no child, and
+// no grant can have arrived since.
 func (p *peer) empty() bool {
 	return p.over(p.granted) || p.report.Phase == gate.Waiting && p.granted == ""
 }
@@ -70,8 +70,8 @@ func (p *peer) sendDrain(now time.Duration) error {
 		Hold: d.hold, Reason: d.reason, Grace: max(d.until-now, 0), End: d.end,
 	}})
 	if err != nil {
-		// The socket of a shim that was frozen for long has no room. After the hang-up
-		// the shim connects anew, and then receives the drain.
+		// The socket of a shim that was frozen for long has no room for another order.
+		// After the hang-up the shim connects anew, and then receives the drain.
 		p.conn.Close()
 		return fmt.Errorf("send drain: %w", err)
 	}

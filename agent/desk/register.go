@@ -22,7 +22,7 @@ type register struct {
 	log    *slog.Logger
 }
 
-// find returns the shim of that id, or nil.
+// find returns the shim with the given id, or nil.
 func (r *register) find(id gate.ShimID) *peer {
 	for _, p := range r.peers {
 		if p.report.Shim == id {
@@ -54,7 +54,7 @@ func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unkn
 	p.conn, p.hungUp = c, make(chan struct{})
 	r.learn(p, st, now)
 	if p.drain != nil {
-		// A failure shows as the end of the connection.
+		// If the send fails, sendDrain closes the connection.
 		_ = p.sendDrain(now)
 	}
 	return p, unknown, nil
@@ -88,7 +88,8 @@ func (r *register) hangUp(p *peer, c Conn) {
 	r.report(p)
 }
 
-// bury reports the shim dead, if its end proves that nothing of it lives.
+// bury reports the shim dead, if the end of the shim proves that none of its
+// descendants lives.
 func (r *register) bury(p *peer) {
 	if !p.pid1 && !p.empty() {
 		r.log.Warn("shim ended, which proves nothing: it was not PID 1 of its namespace",
@@ -102,7 +103,8 @@ func (r *register) bury(p *peer) {
 	r.review(p.report.Container)
 }
 
-// settle clears the ledger's note about the shim if its hold is over.
+// settle clears the ledger's note about the shim if the shim is dead, or the noted hold
+// is over.
 func (r *register) settle(p *peer) {
 	e := r.ledger.entries[p.report.Container]
 	if e.Shim != p.report.Shim || !p.report.Dead && !p.over(e.Hold) {

@@ -70,7 +70,7 @@ func TestServerReturnsTheOutcomeOfACommand(t *testing.T) {
 	assert.Empty(t, s.register.runs)
 }
 
-func TestDrainAfterEndStillEndsTheContainer(t *testing.T) {
+func TestDrainAfterAnEndOrderEndsTheContainer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

@@ -23,7 +23,8 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	log := s.cfg.Log
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
-		// A shim connects anew at once after a hang-up, and may then end. That is no fault.
+		// A shim connects again at once after a hang-up, and may end before its first
+		// message. So the log has no warning.
 		log.Debug("shim left before its first word")
 		return
 	}
@@ -97,7 +98,7 @@ func (s *Server) meet(c Conn, b []byte) (p *peer, unknown bool, err error) {
 	return s.register.meet(c, st, now)
 }
 
-// hear processes a later message.
+// hear processes each message after the first.
 func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	st, answer, err := gate.DecodeMessage(b)
 	if err != nil {
@@ -130,8 +131,9 @@ func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
 		return
 	}
-	// The last messages of a dead shim may still be in the socket; no more can follow. The
-	// shim may have connected anew before it died.
+	// The last messages of a dead shim may still be in the socket. So watch first waits
+	// until every connection of the shim has been read to its end. The shim may have
+	// connected anew before it died.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p.conn != nil {

@@ -31,8 +31,8 @@ type Config struct {
 	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its death
 	// would not end the processes that it started. Only tests leave RequirePID1 unset.
 	RequirePID1 bool
-	// OwnKernel reports that the pod may run in a virtual machine of its own. Then
-	// another boot id in a note proves no death.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. Then a
+	// note with another boot id does not prove that the noted shim is dead.
 	OwnKernel bool
 	// Silence is the time without a message after which a shim is reported Silent; zero
 	// means two beats and a half.
@@ -130,7 +130,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case err != nil:
 			// The process may be out of file descriptors, for example. Without shims a
-			// hold is useless, so Run ends: a new agent process may do better.
+			// hold is useless. So Run ends, and a new agent process tries again.
 			return fmt.Errorf("accept a shim: %w", err)
 		}
 		tasks.Go(func() { s.serve(ctx, &tasks, c) })
@@ -153,8 +153,9 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Granted tells whether a shim of the container may have been granted the hold. A shim
-// that is known to be dead does not count; a grant of an earlier agent process does.
+// Granted reports whether a shim of the container may have had a grant of the hold. A
+// shim that is known to be dead does not count. A grant of an earlier agent process
+// counts.
 func (s *Server) Granted(container, hold string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

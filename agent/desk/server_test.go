@@ -142,7 +142,8 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
 	require.NoError(t, s.Drain("one", "longer", time.Hour))
 
-	// The shim has not received the grant, and still has to answer its drain.
+	// The shim has not received the grant of h1, but it still has to answer the drain
+	// of h1.
 	shim.connect(dir)
 	d := shim.order().Drain
 	require.NotNil(t, d)
@@ -304,7 +305,8 @@ func TestServerReportsADeathOnlyOnProof(t *testing.T) {
 				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 				return
 			}
-			// A report of the shim's death would arrive before this one.
+			// A wrong report of the shim's death would arrive before the next report of
+			// "two".
 			heir.is(gate.Draining, "h9")
 			reported(t, s, func(r gate.Report) bool {
 				assert.False(t, r.Dead)

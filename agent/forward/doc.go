@@ -9,14 +9,13 @@
 // # Guarantees
 //
 // After [Forwarder.Close] no port is open and no connection is left, so the child
-// can bind the ports. As after the end of any server, connections that ended before
-// may still be in TIME_WAIT for a minute. An application that cannot bind the port
-// meanwhile could not restart within that minute without a forwarder, either. A
-// failure never looks like a regular end. So the client gets a reset, not an end of
-// file, if the holder dies during an answer. The same happens if a waiting
-// connection finds no holder, and at [Forwarder.Close]. The number of waiting
-// connections and their time are bounded. Further connections wait in the kernel's
-// queue.
+// can bind the ports. As after the end of any server, earlier connections may still be
+// in TIME_WAIT for a minute. An application that cannot bind such a port cannot restart
+// within a minute without a forwarder, either. A failure never looks like a regular
+// end. So the client gets a reset, not an end of file, if the holder dies during an
+// answer. The same happens if a waiting connection finds no holder, and at
+// [Forwarder.Close]. The number of waiting connections and their time are bounded.
+// Further connections wait in the kernel's queue.
 //
 // A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
 // learn late that its pod ends. Then the forwarder relays the open connections until

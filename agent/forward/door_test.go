@@ -34,7 +34,7 @@ func TestOneWaitingConnectionDialsForAll(t *testing.T) {
 	assert.Same(t, d, next)
 }
 
-func TestAllWaitingConnectionsFollowTheFirst(t *testing.T) {
+func TestAllWaitingConnectionsConnectAfterTheFirst(t *testing.T) {
 	f := standby(t, Config{Ports: []int{0}})
 	port := f.Ports()[0]
 	f.SetTarget(holder)

@@ -39,8 +39,8 @@ type Config struct {
 	// Ports are the ports to listen on, and the ports of the target. For a port
 	// of zero, the kernel chooses one at each Open.
 	Ports []int
-	// Self are addresses of this pod in addition to those of its interfaces. None
-	// of them can be a target, because the pod would connect to itself.
+	// Self are addresses of this pod in addition to those of its interfaces. These
+	// addresses cannot be the target, because the pod would connect to itself.
 	Self []string
 	// Hold bounds how long a connection waits for a target that accepts it.
 	Hold time.Duration
@@ -114,7 +114,8 @@ func (f *Forwarder) Open() error {
 }
 
 // Close ends every connection and stops listening. When it returns, the ports are
-// free. Close does nothing if the forwarder is closed, and Open may follow.
+// free. Close does nothing if the forwarder is closed. Open can open the forwarder
+// again.
 func (f *Forwarder) Close() {
 	f.mu.Lock()
 	s := f.session
@@ -126,10 +127,10 @@ func (f *Forwarder) Close() {
 }
 
 // Linger accepts connections for the delay, and then frees the ports. The connections
-// that are open or wait by then go on. Linger returns a channel that is closed once the
-// ports are free and no connection is left. Open does nothing until a Close, which ends
-// the linger at once. If the forwarder is closed already, the channel is closed at
-// once.
+// that are open or waiting at that time continue. Linger returns a channel that is
+// closed once the ports are free and no connection is left. Open does nothing until a
+// Close, which ends the linger at once. If the forwarder is closed already, the channel
+// is closed at once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,9 +164,10 @@ func (f *Forwarder) SetTarget(ip string) {
 	f.changed = make(chan struct{})
 }
 
-// podAddress returns the address of a pod, or false for a text that is none. Most metadata
-// services of clouds have a link-local address, and no pod has one. Anybody who may hold the
-// slot writes the text.
+// podAddress parses the address of a pod, and returns false for any other text. The
+// text comes from the Lease, so every pod that may hold the slot can write it.
+// podAddress refuses link-local addresses: no pod has one, but most metadata services
+// of clouds do.
 func podAddress(ip string) (addr netip.Addr, ok bool) {
 	addr, err := netip.ParseAddr(ip)
 	addr = addr.Unmap()
@@ -217,7 +219,7 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 }
 
 // Unanswered delivers the address of a target that did not answer a connection. A refused
-// connection is an answer. While nobody receives, the channel keeps one address, because
+// connection is an answer. Without a receiver the channel keeps one address, because
 // each further connection fails the same way.
 func (f *Forwarder) Unanswered() <-chan string { return f.unanswered }
 
@@ -262,8 +264,8 @@ func (f *Forwarder) ownAddress(addr netip.Addr) bool {
 // dialTimeout allows for one lost SYN, which the kernel repeats after a second.
 const dialTimeout = 2 * time.Second
 
-// keepAlive ends a connection within 30 s if its other end vanishes. By then,
-// after one default lease, a new target has ended it anyway.
+// keepAlive ends a connection within 30 s if its other end vanishes. This is the
+// default lease duration, after which a new holder ends the connection anyway.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 func dial(ctx context.Context, addr netip.Addr, port int) (*net.TCPConn, error) {

@@ -133,7 +133,7 @@ func TestOpenConnectionsAreBounded(t *testing.T) {
 	exchange(t, third, "3")
 }
 
-func TestHolderFailureResetsTheClient(t *testing.T) {
+func TestHolderFailureResetsTheClientsConnection(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		_, _ = io.WriteString(conn, "half an ans")
 		_, _ = io.ReadFull(conn, make([]byte, 1))
@@ -294,8 +294,8 @@ func TestThousandConnectionsLeakNothing(t *testing.T) {
 	}
 	clients.Wait()
 	assert.EqualValues(t, 1000, f.Stats().Forwarded)
-	// The application still runs: two accept loops are left, and the goroutine
-	// that counts.
+	// Three goroutines are left: the accept loops of the application and of the
+	// forwarder, and the goroutine in which eventually checks the condition.
 	eventually(t, func() bool { return f.Stats().Open == 0 && runtime.NumGoroutine() <= before+3 })
 	f.Close()
 	eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 })

@@ -25,8 +25,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// refused reports whether nothing listens on the port. A connection that the kernel
-// accepted just before the end is reset.
+// refused reports whether nothing listens on the port. The kernel resets a connection
+// that it accepts just before the listener closes, and refused then reports false.
 func refused(t *testing.T, port int) bool {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
@@ -36,7 +36,7 @@ func refused(t *testing.T, port int) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func TestLingerAcceptsForTheDelay(t *testing.T) {
+func TestLingerAcceptsConnectionsDuringTheDelay(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
@@ -50,7 +50,7 @@ func TestLingerAcceptsForTheDelay(t *testing.T) {
 	requireReset(t, conn)
 }
 
-func TestLingerRelaysOpenConnectionsToTheirEnds(t *testing.T) {
+func TestLingerRelaysConnectionsUntilTheyEnd(t *testing.T) {
 	for name, delay := range map[string]time.Duration{"at once": 0, "after a delay": 20 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			port := app(t, holder+":0", echo)

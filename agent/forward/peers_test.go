@@ -39,8 +39,8 @@ func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// answer reads the client's request to its end, then sends its name and the
-// request.
+// answer returns a handler that reads the client's request to its end, and then sends
+// the name and the request.
 func answer(name string) func(*net.TCPConn) {
 	return func(conn *net.TCPConn) {
 		defer conn.Close()

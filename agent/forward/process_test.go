@@ -25,8 +25,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childEnv makes the test's program a process with one role, so that the kernel
-// counts only the memory and the bytes of that role.
+// childEnv names the environment variable with the role of a process that runs the
+// test's program. The kernel counts only the memory and the bytes of that role in the
+// process.
 const childEnv = "FORWARD_CHILD"
 
 func TestMain(m *testing.M) {
@@ -103,7 +104,8 @@ func startProcess(tb testing.TB, role string) *process {
 	return p
 }
 
-// startForwarder starts a forwarder from the port of 127.0.0.1 to that of the holder.
+// startForwarder starts a forwarder from a port of 127.0.0.1 to the same port of the
+// holder.
 func startForwarder(tb testing.TB, port int) *process {
 	tb.Helper()
 	return startProcess(tb, "forward "+strconv.Itoa(port))
@@ -151,7 +153,8 @@ func (p *process) openIdle(count int) {
 }
 
 // The kernel counts each byte that a process reads or writes, but not those that it moves
-// by splice. The test's own bytes show that the kernel counts those of sockets.
+// by splice. The figures of the test's own process show that the kernel also counts the
+// bytes of sockets.
 func TestForwardedDataBypassTheAgentProcess(t *testing.T) {
 	const size = 64 << 20
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
@@ -194,7 +197,7 @@ func TestIdleConnectionTakesLittleMemory(t *testing.T) {
 	}
 }
 
-// raceDetector reports whether the race detector is in the program.
+// raceDetector reports whether the test's program contains the race detector.
 func raceDetector() bool {
 	info, _ := debug.ReadBuildInfo()
 	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})

@@ -31,7 +31,7 @@ func newRoute(addr netip.Addr) *route {
 	return r
 }
 
-// relay is one client's connection and the one to the holder's application.
+// relay is one client's connection, and the connection to the holder's application.
 type relay struct {
 	client, backend end
 	route           *route
@@ -92,7 +92,8 @@ func (e *end) finish() {
 
 // failed reports whether an end of file was in fact a reset. The kernel reports a
 // reset to one caller only. If that caller is a writer, the reader gets an end of
-// file. Such a connection is closed, although this side has not finished.
+// file. After a reset the connection is closed, although this side has not sent its end
+// of file.
 func (e *end) failed() bool {
 	closed := false
 	conn, err := e.SyscallConn()
@@ -137,7 +138,7 @@ func (all *relays) cut(only *route) {
 	}
 }
 
-// door returns the route's door of the port.
+// door returns the door of a port of the route's target.
 func (r *route) door(port int) *door {
 	r.mu.Lock()
 	defer r.mu.Unlock()

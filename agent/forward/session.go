@@ -67,7 +67,8 @@ func (s *session) start() {
 	}
 }
 
-// close waits until the session's goroutines have ended.
+// close frees the ports and ends all connections. close waits until the session's
+// goroutines have ended.
 func (s *session) close() {
 	s.cancel()
 	s.stopListening()
@@ -168,7 +169,7 @@ func (s *session) serve(client *net.TCPConn, port int) {
 	r := &relay{route: route, over: s.over}
 	r.client.TCPConn, r.backend.TCPConn = client, backend
 	s.relays.add(r)
-	// A cut before this relay was added has missed it.
+	// An earlier cut did not end this relay, because the relay was not yet in the list.
 	if s.ctx.Err() != nil || route.ctx.Err() != nil {
 		r.cut()
 	}
@@ -193,8 +194,7 @@ const (
 )
 
 // connect returns a connection to the first target that accepts it, and its
-// route. After the waiting time, or at the end of the session, connect returns
-// nil.
+// route. After [Config.Hold], or at the end of the session, connect returns nil.
 func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
 	retry := firstRetry

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// move copies from one connection to the other until the end of the former. The kernel
-// moves the data through a pipe, so they do not pass this process. move has a pipe only
-// while the pipe has data. io.Copy would keep a pipe for each direction as long as the
-// connection lasts. An idle connection would then have four descriptors more, and 20 KB
-// of the kernel's memory.
+// move copies the data of one connection to another, until the first connection ends. The
+// kernel moves the data through a pipe, so they do not pass this process. The function
+// takes a pipe from the pool only while the pipe has data. io.Copy would keep a pipe for
+// each direction as long as the connection lasts. An idle connection would then have four
+// descriptors more, and 20 KB of the kernel's memory.
 func move(to, from *net.TCPConn) error {
 	in, err := from.SyscallConn()
 	if err != nil {
@@ -42,7 +42,7 @@ func move(to, from *net.TCPConn) error {
 			return nil
 		}
 		if err := errors.Join(out.Write(drain), m.err); err != nil {
-			// The rest in the pipe must not reach another connection.
+			// The data that are left in the pipe must not reach another connection.
 			m.pipe.close()
 			return err
 		}
@@ -67,8 +67,9 @@ func copyThrough(to io.Writer, from io.Reader) error {
 	return err
 }
 
-// mover moves data from one connection to another. Its methods are called with a
-// connection's descriptor, and return false to wait until that is ready.
+// mover moves data from one connection to another. The Go runtime calls its methods
+// with a connection's descriptor. A method returns false to wait until the descriptor
+// is ready.
 type mover struct {
 	pipe *pipe
 	// filled is the number of bytes that the pipe has.
@@ -93,7 +94,7 @@ func (m *mover) fill(from uintptr) bool {
 	return !errors.Is(m.err, syscall.EAGAIN)
 }
 
-// drain empties the pipe.
+// drain moves the pipe's data to the other connection.
 func (m *mover) drain(to uintptr) bool {
 	for m.filled > 0 {
 		var n int
@@ -117,10 +118,10 @@ func splice(to, from, size int) (int, error) {
 
 const (
 	// pipeSize is four times the kernel's default. A pipe has a place for each packet, and
-	// one of this size takes 64 packets. The kernel lets a user have 256 such pipes.
+	// a pipe of this size takes 64 packets. The kernel lets a user have 256 such pipes.
 	pipeSize = 256 << 10
-	// maxIdlePipes bounds the pipes that wait for data. More pipes are in use only
-	// while receivers are slow.
+	// maxIdlePipes bounds the empty pipes in the pool. More pipes are in use only while
+	// receivers are slow.
 	maxIdlePipes = 16
 )
 
@@ -160,7 +161,7 @@ func openPipe() (*pipe, error) {
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, err
 	}
-	// A smaller pipe does as well, with more calls.
+	// A smaller pipe works as well, but needs more calls.
 	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
 	return &pipe{read: ends[0], write: ends[1]}, nil
 }

@@ -16,8 +16,8 @@
 //
 // Every instant in the contract is CLOCK_BOOTTIME, as the time since boot. That
 // clock goes on while the machine is suspended, and all containers of one kernel
-// read the same one. A boot id goes with each deadline, because the clock starts
-// anew with each boot. This package reads no clock.
+// read the same clock. Each deadline comes with a boot id, because the clock starts at
+// zero with each boot. This package reads no clock.
 //
 // # What it does not guarantee
 //

@@ -5,19 +5,19 @@ package gate
 
 import "errors"
 
-// Errors of orders to a shim. An order that returns one of them had no effect,
-// except with ErrNotRun.
+// Errors of orders to a shim. An order that returns one of these errors has had no
+// effect, except with ErrNotRun.
 var (
-	// ErrUnknown means that there is no such shim, or that it is dead.
+	// ErrUnknown means that no shim has the id of the order, or that the shim is dead.
 	ErrUnknown = errors.New("unknown shim")
 	// ErrNotConnected means that the shim cannot be reached now. The agent's end
 	// keeps a drain for the shim's next connection, but no grant.
 	ErrNotConnected = errors.New("shim is not connected")
-	// ErrOver means that the shim drained under that hold, or that its container
-	// ends. The shim starts nothing under that hold any more.
+	// ErrOver means that the shim has drained under the hold of the order, or that its
+	// container ends. The shim starts nothing under this hold any more.
 	ErrOver = errors.New("the hold is over for this shim")
-	// ErrUnproven means that an earlier shim of the container was granted that
-	// hold, and that nothing proves that shim dead.
+	// ErrUnproven means that an earlier shim of the container had a grant of the same
+	// hold, and that nothing proves the earlier shim dead.
 	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
 	// ErrNotNoted means that the grant was not sent. Usually its note cannot be
 	// written, because the disk is full or read-only. The gate "pod" also returns
@@ -29,6 +29,6 @@ var (
 	// ErrNotRun means that the command could not be started, or that its exit code
 	// is unknown.
 	ErrNotRun = errors.New("the command was not run")
-	// ErrMessage means that neither end of the contract sends such a message.
+	// ErrMessage refuses a message that neither end of the contract would send.
 	ErrMessage = errors.New("malformed message")
 )

@@ -15,7 +15,7 @@ type ShimID string
 // connection between a shim and an agent process; nothing on disk is a grant.
 // A later Grant of the same Hold moves the deadline forward.
 type Grant struct {
-	// Hold names the hold of the slots that this grant is made from.
+	// Hold names the hold that permits this grant.
 	Hold string `json:"hold"`
 	// Slots are the slots of the hold with their fencing tokens, in the order of
 	// acquisition.
@@ -26,8 +26,8 @@ type Grant struct {
 	// BootID is the boot that Deadline counts from.
 	BootID string `json:"bootID"`
 	// Drain and Kill are the parts of the time budget that end at Deadline. At
-	// Deadline−Kill−Drain the child gets its stop signal. At Deadline−Kill everything
-	// gets SIGKILL.
+	// Deadline−Kill−Drain the child gets its stop signal. At Deadline−Kill all
+	// descendants of the shim get SIGKILL.
 	Drain time.Duration `json:"drain"`
 	Kill  time.Duration `json:"kill"`
 	// PodIP is the pod's address, to which the hooks connect by default.
@@ -37,13 +37,13 @@ type Grant struct {
 	Leap int `json:"leap,omitempty"`
 	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In
 	// that time the pod can leave its Services before the child stops. A later grant can
-	// move that bound back. A grant without a delay ends the wait.
+	// lengthen this time. A grant without a delay ends the wait.
 	Delay time.Duration `json:"delay,omitempty"`
 }
 
-// Heard bounds the wait of a shim for the agent's next word. An agent has the shim's
-// report, and the API server's answer, within milliseconds. A shorter grace than that has
-// nothing to give away.
+// Heard bounds the time for which a shim waits for the agent's answer to a report. An
+// agent that is not starved answers within milliseconds, even if it asks the API server
+// first.
 const Heard = 500 * time.Millisecond
 
 // DrainAt returns the instant at which the child gets its stop signal.
@@ -102,15 +102,15 @@ type Report struct {
 	// Hold is the hold of the shim's child while Phase is Running or Draining.
 	// Otherwise Hold is the last hold that is over for this shim. Nothing lives under
 	// that hold, and the shim starts nothing under it any more, even if a grant is
-	// still on its way. So a hold that was granted to a Waiting shim is over only
-	// once the shim names it here. A Drain makes the shim do so. Hold is empty before
-	// the first hold.
+	// still on its way. So the hold of a grant to a Waiting shim is over only once the
+	// shim names that hold here. A Drain makes the shim name the hold. Hold is empty
+	// before the first hold.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. A new agent process
 	// resumes the hold from them.
 	Slots []SlotToken
 	// Began is the CLOCK_BOOTTIME instant at which the shim started: of two shims of
-	// one container the later one is the container's current one.
+	// one container, the shim that started later is the current shim.
 	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration
@@ -120,7 +120,7 @@ type Report struct {
 	// Stopping reports that the kubelet has sent a stop signal. The shim holds that
 	// signal back, or has held it back, for the Delay of the grant.
 	Stopping bool
-	// PreStop reports that the preStop hook runs, so that the child has no stop signal.
+	// PreStop reports that the preStop hook runs, so the child has no stop signal yet.
 	PreStop bool
 	// Trouble is the last failure of this shim.
 	Trouble Trouble
@@ -141,8 +141,8 @@ type Report struct {
 	// Silent reports that heartbeats stopped although the connection is up. The shim is
 	// frozen or starved.
 	Silent bool
-	// Unproven is the hold that another shim of the container was granted, while that
-	// shim is not proven dead. If the note of that hold cannot be read, it is
+	// Unproven is the hold of a grant to another shim of the container, while that shim
+	// is not proven dead. If the note of the grant cannot be read, Unproven is
 	// Unreadable. A grant under another hold needs no such proof, because the agent
 	// acquired that hold by the rules of package lease.
 	Unproven string
@@ -160,7 +160,7 @@ type Trouble struct {
 	Message string `json:"message"`
 }
 
-// Reasons of Trouble. Those of hooks are the kubelet's own names.
+// Reasons of Trouble. The reasons of hooks have the names that the kubelet gives them.
 const (
 	ReasonPostStart = "FailedPostStartHook"
 	ReasonPreStop   = "FailedPreStopHook"
@@ -179,5 +179,5 @@ type Result struct {
 }
 
 // LockName names a file in the shared directory. The one agent process that acts
-// for the pod holds the flock on it.
+// for the pod holds the flock on this file.
 const LockName = "agent.lock"

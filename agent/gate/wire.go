@@ -30,8 +30,9 @@ type Message struct {
 	Ran *Outcome `json:"ran,omitempty"`
 }
 
-// State is the whole state of a shim. The shim sends it at each change, at each beat,
-// and first on each connection, there together with its pidfd.
+// State is the whole state of a shim. The shim sends its state at each change and at
+// each beat. The state is also the first message on each connection, together with the
+// shim's pidfd.
 type State struct {
 	Shim      ShimID        `json:"shim"`
 	Container string        `json:"container"`
@@ -96,7 +97,8 @@ func Encode(message any) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeMessage returns a state, or an answer with no state.
+// DecodeMessage checks a shim's message. DecodeMessage returns the shim's state, or
+// only its answer to a Run.
 func DecodeMessage(b []byte) (State, *Outcome, error) {
 	m := Message{State: new(State)}
 	if err := json.Unmarshal(b, &m); err != nil {
@@ -133,7 +135,7 @@ func (s *State) check() error {
 	return nil
 }
 
-// DecodeOrder returns an order, each part of which is checked.
+// DecodeOrder checks each part of an order, and returns the order.
 func DecodeOrder(b []byte) (Order, error) {
 	var o Order
 	if err := json.Unmarshal(b, &o); err != nil {
@@ -163,7 +165,7 @@ func (r *Run) Check() error {
 	return nil
 }
 
-// plainName tells whether a container's name can be a file's name.
+// plainName reports whether a container's name is safe as the name of a file.
 func plainName(s string) bool {
 	if s == "" || len(s) > 63 {
 		return false

@@ -77,7 +77,7 @@ func FuzzDecodedMessageSurvivesARoundTrip(f *testing.F) {
 		require.NoError(t, err)
 		same, _, err := DecodeMessage(again)
 		require.NoError(t, err)
-		// JSON does not tell an empty list of slots from a missing one.
+		// The JSON text omits an empty list of slots, so the second state has no list.
 		if len(s.Slots) == 0 {
 			s.Slots = nil
 		}

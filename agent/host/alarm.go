@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Alarm rings at an instant of CLOCK_BOOTTIME, because Go's own timers stop in
-// suspend.
+// Alarm rings at an instant of CLOCK_BOOTTIME, because the timers of the Go runtime
+// stop in suspend.
 type Alarm struct {
 	file *os.File
 	fd   int

@@ -26,7 +26,7 @@ type Conn struct {
 	in  []byte
 }
 
-// NewConn makes a Conn of messages of that many bytes at most.
+// NewConn makes a Conn for messages of at most the given number of bytes.
 func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -35,8 +35,8 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 	return &Conn{UnixConn: c, raw: raw, in: make([]byte, most+1)}, nil
 }
 
-// Send never blocks, because an end that does not read (frozen) must not delay the
-// other. Send raises no SIGPIPE, which a shim would pass on to its child.
+// Send never blocks, because a frozen end, which reads nothing, must not delay the
+// other end. Send raises no SIGPIPE if the other end is gone.
 func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	var oob []byte
 	if len(fds) > 0 {
@@ -104,7 +104,7 @@ func firstFile(oob []byte) *os.File {
 				unix.Close(fd)
 				continue
 			}
-			// Non-blocking, so that the Go runtime's poller takes it.
+			// The file must be non-blocking, so that the Go runtime's poller takes it.
 			_ = unix.SetNonblock(fd, true)
 			first = os.NewFile(uintptr(fd), "pidfd")
 		}

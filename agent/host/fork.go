@@ -29,10 +29,10 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 const heapLimit = 256 << 20
 
 // uncollected calls f while no garbage collection runs or begins. Without the limit,
-// the last collection before f takes the heap for endless: the first page of each
-// table then gets two megabytes. The limit stays after f, because a collection reads
-// the percentage first and the limit second. A collection could miss a limit that is
-// lifted between the two reads.
+// the last collection before f would give the heap an unlimited goal. The Go runtime
+// would then use huge pages of two megabytes for its tables. The limit stays after f,
+// because a collection reads the percentage first and the limit second. Otherwise a
+// collection could miss the limit, if it were lifted between the two reads.
 func uncollected(f func()) {
 	debug.SetMemoryLimit(heapLimit)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without the memory limit, a shim of two megabytes had four after some starts of
-// its child.
+// Without the memory limit, a shim's memory grows from two to four megabytes after some
+// starts of its child.
 func TestForksUseNoHugePages(t *testing.T) {
 	// The flag hg means that huge pages are advised for the mapping, even if this
 	// kernel has none.

@@ -16,17 +16,16 @@ import (
 // leap is the shortest change of the wall clock that counts as the trace of a pause: a
 // quarter of the least margin (2 s). Clocks that are a thousandth off take 20 ms of
 // that margin. The rest is left for a late watchdog. The margin does not cover both an
-// unseen pause and two clocks at chronyd's full rate. Those clocks alone take 1.8 s of
-// a lease of 12 s (api.Budget).
+// unseen pause and two clocks at chronyd's full rate. Two clocks at that rate alone
+// take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
 //
-// A machine cannot see its own pause, because all of its clocks stand still. The
-// wall clock alone is set right afterwards, by the hypervisor or by a time server.
-// A clock that was set for another reason looks the same. Slewing changes both
-// clocks alike, so it is no leap. Suspend is no leap either, because both clocks go
-// on.
+// A machine cannot see its own pause, because all of its clocks stand still. Only the
+// wall clock is corrected afterwards, by the hypervisor or by a time server. A wall
+// clock that was set for another reason looks the same. Slewing changes both clocks
+// alike, so it is no leap. Suspend is no leap either, because both clocks go on.
 type Leaps struct {
 	// C delivers a value after the wall clock was set.
 	C         chan struct{}
@@ -35,20 +34,20 @@ type Leaps struct {
 	file      *os.File // the timer that the kernel cancels; nil without one
 }
 
-// window bounds the distance of the wall clock from CLOCK_BOOTTIME: the two cannot be
-// read at one instant.
+// window bounds the distance of the wall clock from CLOCK_BOOTTIME, because the two
+// clocks cannot be read at one instant.
 type window struct{ low, high time.Duration }
 
-// NewLeaps begins to compare the two clocks. Where the kernel does not tell that the
-// wall clock was set (gVisor), C stays empty. Then the clocks are compared only at
-// each beat.
+// NewLeaps begins to compare the two clocks. Where the kernel does not report that the
+// wall clock was set (gVisor), C stays empty. Then a shim compares the clocks only
+// after its other inputs, at the latest at each beat.
 func NewLeaps() *Leaps {
 	l := LeapsOf(Now, Wall)
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return l
 	}
-	// The timer itself is never to expire: it is armed for the year 2262.
+	// The timer itself must never expire, so it is armed for the year 2262.
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(math.MaxInt64)}
 	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &spec, nil); err != nil {
 		unix.Close(fd)
@@ -59,8 +58,8 @@ func NewLeaps() *Leaps {
 	return l
 }
 
-// LeapsOf compares a wall clock with a clock that nobody sets. The owner of the wall
-// clock writes to C after having set it.
+// LeapsOf compares a wall clock with a clock that is never set. The caller writes to C
+// each time that the wall clock was set.
 func LeapsOf(now, wall func() time.Duration) *Leaps {
 	l := &Leaps{C: make(chan struct{}, 1), now: now, wall: wall}
 	l.Settle()
@@ -74,8 +73,8 @@ func (l *Leaps) Run() {
 	}
 }
 
-// pass passes on each cancellation of the timer. The kernel answers the next read with
-// ECANCELED, and the timer stays armed.
+// pass passes on each cancellation of the timer. When the wall clock is set, the kernel
+// answers the next read with ECANCELED, and the timer stays armed.
 func (l *Leaps) pass(read func([]byte) (int, error)) {
 	var expirations [8]byte
 	for {
@@ -137,7 +136,8 @@ func (l *Leaps) Settle() { l.base = l.read() }
 const narrow = time.Millisecond
 
 // read reads both clocks, in as narrow a window as it gets in a few attempts. A
-// thread that is interrupted each time reads a wider one, in which Leapt sees less.
+// thread that is interrupted in each attempt returns a wider window, in which Leapt may
+// miss a small leap.
 func (l *Leaps) read() window {
 	best := window{high: math.MaxInt64}
 	for range 5 {

@@ -76,7 +76,7 @@ func TestCancelledTimerWakesTheReaderOfLeaps(t *testing.T) {
 	assert.Empty(t, errs)
 }
 
-func TestWatchReportsOnlyLeaps(t *testing.T) {
+func TestUnchangedWallClockCausesNoLeap(t *testing.T) {
 	var ahead atomic.Int64
 	l := LeapsOf(Now, func() time.Duration { return Wall() + time.Duration(ahead.Load()) })
 	leapt := l.Watch(t.Context())

@@ -10,22 +10,21 @@ import (
 )
 
 // A pid file on a volume outlives its writer. PostgreSQL and other programs do not
-// start while an unrelated process of that number and of the same user lives. Without a
-// shim, the container's first process always has the same number, and finds only
-// itself. The shim's child might find a thread of the shim, because the kernel accepts
-// its number as that of a process. So the numbers of threads and of children are kept
-// apart, in every container alike: first all threads, then a gap, then children.
+// start while another process of the same user has the process id in the file. Without
+// a shim, the container's first process always has the same process id, and finds only
+// itself. Behind a shim, the child might find a thread of the shim, because the kernel
+// accepts a thread's id as a process id. So every shim keeps the ids of threads and of
+// children apart in the same way: first all threads, then a gap, then children.
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
 	// gap is wider than the differences between containers. A container's threads
-	// begin at a later number if the container runtime has used some numbers
-	// before.
+	// begin at a later id if the container runtime has used some ids before.
 	gap = 32
 )
 
 // SpreadNumbers makes the threads, then the gap. If a fork fails for lack of a right or
-// of memory, the numbers stay as they come.
+// of memory, the gap stays smaller.
 func SpreadNumbers() {
 	var ready, given sync.WaitGroup
 	ready.Add(threads)

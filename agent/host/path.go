@@ -15,8 +15,8 @@ import (
 )
 
 // LookPath finds the executable as container runtimes do: in PATH, unless the name has
-// a slash. Unlike os/exec, LookPath accepts a file found through "." in PATH, because
-// container runtimes do.
+// a slash. Unlike os/exec, LookPath also accepts a file that it finds through "." in
+// PATH.
 func LookPath(name, path string) (string, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(name); err != nil {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AwaitDeath returns when the pidfd's process is dead, or with an error. The end of
-// ctx is such an error.
+// AwaitDeath returns nil once the pidfd's process is dead. AwaitDeath returns an error
+// if ctx ends first, or if the pidfd cannot be watched.
 func AwaitDeath(ctx context.Context, pidfd *os.File) error {
 	stop := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

@@ -19,7 +19,7 @@ type Process struct {
 	// Zombie reports that the process, or at least its first thread, has ended.
 	Zombie bool
 	// Stopped reports that a signal has stopped the process. A process that a debugger
-	// stopped goes on whenever the debugger likes, and is not Stopped.
+	// stopped is not Stopped, because the debugger may continue it at any time.
 	Stopped bool
 }
 
@@ -41,7 +41,7 @@ func Reap() (pid int, status unix.WaitStatus, none bool) {
 	}
 }
 
-// FindProcess returns the process of that number, if there is one.
+// FindProcess returns the process with that process id, if there is one.
 func FindProcess(pid int) (Process, bool) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -56,7 +56,7 @@ func OwnDescendants() ([]Process, error) {
 	return Descendants(all, os.Getpid()), err
 }
 
-// ReadProcesses reads what /proc shows. A process that ends meanwhile is left out.
+// ReadProcesses returns the processes in /proc, without those that end meanwhile.
 func ReadProcesses() ([]Process, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {

@@ -47,8 +47,8 @@ func FuzzParseStatNeverPanics(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, stat []byte) { ParseStat(stat) })
 }
 
-// A process that a debugger has stopped goes on when the debugger lets go.
-func TestTracedProcessDoesNotCountAsStopped(t *testing.T) {
+// A debugger may at any time continue a process that it has stopped.
+func TestTracedProcessIsNotReportedAsStopped(t *testing.T) {
 	for state, stopped := range map[string]bool{"T": true, "t": false, "S": false} {
 		p, ok := ParseStat([]byte("7 (x) " + state + " 1 7 7 0 -1 0"))
 		require.True(t, ok)

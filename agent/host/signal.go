@@ -13,8 +13,9 @@ import (
 
 // Signal sends a signal to a process, or to a process group if pid is negative. An
 // entrypoint may have dropped its user (gosu, su-exec, setpriv) in a container
-// without the capability KILL. Such a container has the capability SETUID, since
-// its entrypoint used that; then Signal sends the signal as the process's user.
+// without the capability KILL. Such a container has the capability SETUID, because its
+// entrypoint needs it. So if the kernel refuses, Signal sends the signal as the
+// process's user.
 func Signal(pid int, sig syscall.Signal) error {
 	err := unix.Kill(pid, sig)
 	if !errors.Is(err, unix.EPERM) {

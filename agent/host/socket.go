@@ -11,8 +11,9 @@ import (
 )
 
 // Socket listens at a second path, and then moves the socket to the given path. So a
-// stale socket is replaced at once, and no caller finds a socket that refuses. Gated
-// containers may run as any user, so mode decides which users may connect.
+// stale socket is replaced at once, and no caller finds a socket that refuses
+// connections. Gated containers may run as any user, so mode decides which users may
+// connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -22,7 +23,7 @@ func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false) // the path might be a successor's by then
+	l.SetUnlinkOnClose(false) // the path may then belong to a later agent process
 	if err = os.Chmod(fresh, mode); err == nil {
 		err = os.Rename(fresh, path)
 	}

@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// trimEvery is the period in which memory is given back, a few milliseconds of work. The
-// Go runtime, made for larger programs, does not do it in a small process.
+// trimEvery is the period in which Trim gives memory back to the kernel, which takes a
+// few milliseconds. The Go runtime, made for larger programs, gives none back in a
+// small process.
 const trimEvery = time.Minute
 
-// Trim gives back, until ctx ends, the memory that busy moments have left. An agent and
-// a shim mostly wait, next to somebody else's application. Trim does nothing during a
-// fork: a collection would wait for a fork that hangs, and the whole process for the
-// collection.
+// Trim gives back, until ctx ends, the memory that busy moments have left. An agent or
+// shim mostly waits, so the memory is of more use to the application beside it. Trim
+// does nothing during a fork. Otherwise a garbage collection would wait for a fork that
+// hangs, and the whole process would wait for the collection.
 func Trim(ctx context.Context) {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()

@@ -42,7 +42,8 @@ func Dirs(dirs ...string) error {
 func Binary(to string) error { return explain(binary(to)) }
 
 func binary(to string) error {
-	// The mode is not 0777: only the binary's owner may replace it.
+	// The directory's mode is not 0777, because only the binary's owner may replace the
+	// binary.
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}
@@ -52,7 +53,7 @@ func binary(to string) error {
 	return nil
 }
 
-// openDir makes a directory that all users may write to, whatever the umask. A
+// openDir makes a directory that all users may write to, and ignores the umask. A
 // setgid bit stays, because the kubelet sets it for a volume's fsGroup.
 func openDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {

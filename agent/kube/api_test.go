@@ -16,8 +16,8 @@ import (
 )
 
 // realAPI returns a client of a real API server; all other tests use a fake one.
-// The namespace must have a Lease called "client" without a holder. The token must
-// be that of a service account with the agent's rights on that Lease:
+// The namespace must have a Lease called "client" without a holder. The service account
+// of the token must have the agent's rights on that Lease:
 //
 //	METAPARTICLE_API=https://HOST:PORT METAPARTICLE_API_NAMESPACE=… \
 //	METAPARTICLE_API_TOKEN=FILE METAPARTICLE_API_CA=FILE go test ./agent/kube -run Real
@@ -76,8 +76,8 @@ func TestRealWatchResumesFromAVersion(t *testing.T) {
 	first, err = client.UpdateLease(t.Context(), first)
 	require.NoError(t, err)
 
-	// A watch from the version before the write reports that write, and then the
-	// next one.
+	// A watch from the version before the first write reports the first and the second
+	// write.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var seen []string
@@ -116,7 +116,7 @@ func TestRealWatchWithoutVersionBeginsWithLease(t *testing.T) {
 	assert.Equal(t, read.ResourceVersion, seen[0].ResourceVersion)
 }
 
-func TestRealRefusalsMatchTheirErrors(t *testing.T) {
+func TestRealAPIServerRefusesWithMatchingErrors(t *testing.T) {
 	client, config := realAPI(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

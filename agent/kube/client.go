@@ -18,13 +18,15 @@ import (
 
 // Config contains the API server's address and the agent's credentials.
 type Config struct {
-	// Namespace is the pod's own; the client requests objects of no other.
+	// Namespace is the pod's own namespace. The client requests objects of no other
+	// namespace.
 	Namespace string
-	// Host and Port are those of the API server (KUBERNETES_SERVICE_HOST and
+	// Host and Port are the address of the API server (KUBERNETES_SERVICE_HOST and
 	// _PORT).
 	Host, Port string
-	// TokenFile and CAFile are the mounted credentials. The client reads them
-	// when it needs them, so they may appear after it is made.
+	// TokenFile is the path of the service account token, and CAFile is the path of the
+	// API server's CA. The client reads the files when it needs them, so the files may
+	// appear later than the client.
 	TokenFile, CAFile string
 	// Version is the agent's version, for the User-Agent header.
 	Version string

@@ -38,7 +38,7 @@ func TestGetIsConsistentAndAuthenticated(t *testing.T) {
 	assert.Equal(t, "HTTP/1.1", seen.Proto)
 }
 
-func TestGetRefusesAnotherLease(t *testing.T) {
+func TestGetRefusesALeaseOfAnotherName(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).GetLease(t.Context(), "other")
 	assert.ErrorIs(t, err, ErrMalformed)
 }
@@ -83,15 +83,15 @@ func TestUpdateThatIsNotStoredReturnsAnError(t *testing.T) {
 	assert.True(t, Refused(err))
 }
 
-func TestAnswerWithAnotherLeaseProvesNothing(t *testing.T) {
+func TestAnswerWithAnotherLeaseIsNotARefusal(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)
 	assert.False(t, Refused(err))
 }
 
-// A PUT whose answer was lost may have been stored. If the transport repeated it,
-// the second one would conflict with the first.
+// A PUT whose answer was lost may have been stored. If the transport repeated the PUT,
+// the second PUT would conflict with the first.
 func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 	var puts atomic.Int32
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -103,8 +103,9 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// The connection was used before. So the transport could mistake it for an idle
-	// one that the server closed, and send again.
+	// The connection was used before, so the transport could mistake it for an idle
+	// connection that the server has closed. The transport would then send the PUT
+	// again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
 	_, err = client.UpdateLease(t.Context(), lease)
@@ -113,7 +114,7 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 	assert.EqualValues(t, 1, puts.Load())
 }
 
-func TestTruncatedReplyProvesNothing(t *testing.T) {
+func TestTruncatedReplyIsNotARefusal(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, foreign[:100])

@@ -38,7 +38,7 @@ func (t *token) get(now time.Time) (string, error) {
 	return t.read(now)
 }
 
-// reread reads the token from its file.
+// reread reads the service account token from its file.
 func (t *token) reread(now time.Time) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -22,15 +22,14 @@
 // # Clocks
 //
 // The package compares no clocks. The client reads only its own process's clock,
-// for the age of its copy of the service account token. AcquireTime and RenewTime
-// pass through uncompared.
+// for the age of its copy of the service account token. The client does not compare
+// AcquireTime and RenewTime.
 //
 // # What is not guaranteed
 //
 // An error does not prove that a write was not stored, because the answer may
 // have been lost. [Refused] tells the two cases apart. A watch may be late or
 // silent for any time, since a frozen API server keeps its connections open. So
-// silence proves nothing. A cut network path, however, is noticed within 8
-// seconds. A withdrawn CA is not trusted for new connections, but open
-// connections stay.
+// silence proves nothing. But the client notices a cut network path within 8 seconds. A
+// withdrawn CA is not trusted for new connections, but open connections stay.
 package kube

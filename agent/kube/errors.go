@@ -23,7 +23,7 @@ var (
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
 
-	// ErrNoUID means that the client did not send a PUT that would compare nothing.
+	// ErrNoUID refuses a PUT that would compare nothing, before the client sends it.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
 	// ErrUnchanged means that the API server answered 200 and stored nothing,
 	// because every byte was equal.
@@ -75,10 +75,9 @@ func (e *StatusError) Is(target error) bool {
 	return false
 }
 
-// Refused reports whether err proves that the request changed nothing. Any other
-// error of a write leaves that open, because the answer may have been lost after
-// the write was stored. The API server also answers 5xx when it stops waiting for
-// etcd.
+// Refused reports whether err proves that the request changed nothing. After any other
+// error a write may be stored, because the answer may have been lost after the write
+// was stored. The API server also answers 5xx when it stops waiting for etcd.
 func Refused(err error) bool {
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusRequestTimeout
@@ -101,7 +100,7 @@ type statusBody struct {
 const maxMessage = 512
 
 // newStatusError makes the error for an answer. A body that is not a Status, such
-// as a proxy's page, costs only the reason and the message.
+// as a proxy's page, leaves the reason and the message empty.
 func newStatusError(code int, retryAfter string, body []byte) *StatusError {
 	e := &StatusError{Code: code}
 	var status statusBody

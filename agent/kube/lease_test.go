@@ -125,7 +125,7 @@ func TestChangeOfACloneLeavesTheOriginalUnchanged(t *testing.T) {
 
 // Clones share the JSON object that the Lease was read from, so encoding a clone
 // must not change that object.
-func TestClonesAreEncodedConcurrently(t *testing.T) {
+func TestConcurrentEncodingLeavesTheLeaseUnchanged(t *testing.T) {
 	lease := parse(t, foreign)
 	var writers sync.WaitGroup
 	for range 8 {
@@ -144,7 +144,7 @@ func TestClonesAreEncodedConcurrently(t *testing.T) {
 	assert.JSONEq(t, replace(t, foreign, "05:04:05.700000+02:00", "03:04:05.700000Z"), string(written))
 }
 
-func TestNullFieldsOfALeaseCountAsAbsent(t *testing.T) {
+func TestNullLeaseFieldsAreReadAsAbsent(t *testing.T) {
 	lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1","annotations":null},
 		"spec":{"holderIdentity":null,"renewTime":null,"leaseDurationSeconds":null}}`)
 	assert.Empty(t, lease.Holder)

@@ -13,7 +13,7 @@ import (
 )
 
 // metadataAlone requests an object without its spec and status. Whole pods would
-// be most of the memory garbage of a handover.
+// be most of the memory that an agent allocates in a handover.
 const metadataAlone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 // Pod is the API server's answer to a patch.
@@ -22,8 +22,9 @@ type Pod struct {
 	// Deleted reports that a user or controller has deleted the pod, and the
 	// kubelet is stopping it.
 	Deleted bool
-	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock. The
-	// error is less than a second. GraceLeft is zero if the answer does not contain it.
+	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock.
+	// GraceLeft is wrong by less than a second. GraceLeft is zero if the answer lacks
+	// the end of the grace, or its own date.
 	GraceLeft time.Duration
 	// DeletionCost is the value of the pod's annotation pod-deletion-cost; empty without
 	// it.
@@ -32,8 +33,8 @@ type Pod struct {
 
 // PatchPodStatus applies a strategic merge patch to a pod through its status
 // subresource. The API server merges conditions by their type, and also accepts
-// labels and annotations there. PatchPodStatus returns the pod after the patch;
-// an empty patch ({}) only reads it. If the patch names another resourceVersion,
+// labels and annotations in the same patch. PatchPodStatus returns the pod after the
+// patch; an empty patch ({}) only reads it. If the patch names another resourceVersion,
 // the API server refuses it with [ErrConflict].
 func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (Pod, error) {
 	response, err := c.send(ctx, request{
@@ -85,9 +86,9 @@ type podAnswer struct {
 	}
 }
 
-// graceLeft returns the rest of the pod's grace at the date of the answer. Both times are
-// the API server's. Of several API servers, one may have a clock that is late. So the rest
-// is never longer than the whole grace.
+// graceLeft returns the rest of the pod's grace at the date of the answer. Both times
+// come from API servers, and the clock of one of them may be late. So graceLeft returns
+// at most the whole grace.
 func (a *podAnswer) graceLeft(date string) time.Duration {
 	end, err := time.Parse(time.RFC3339, a.Metadata.DeletionTimestamp)
 	now, dateErr := http.ParseTime(date)
@@ -114,7 +115,7 @@ type Event struct {
 	// Container is the container that the Event is about, if any.
 	Container string
 	Type      EventType
-	// Reason is CamelCase, Message a sentence.
+	// Reason is a name in CamelCase. Message is a sentence.
 	Reason, Message string
 	// Time is the instant of the event.
 	Time time.Time

@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// replace replaces the first text of each pair by the second. The text must
-// contain the first.
+// replace replaces the first text of each pair by the second. The given text must
+// contain the first text of each pair.
 func replace(t *testing.T, text string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
@@ -83,8 +83,7 @@ func write(t *testing.T, file, text string) {
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 }
 
-// newCertificate creates a CA, and a certificate for 127.0.0.1 that the CA
-// signed.
+// newCertificate creates a certificate for 127.0.0.1 that is its own CA.
 func newCertificate(t *testing.T) (ca string, leaf tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

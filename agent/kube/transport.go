@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// silence bounds the time until the agent notices a cut path.
-	// TCP_USER_TIMEOUT covers data in flight; keepalive covers an idle connection
-	// (5 s idle, then three probes a second apart). The shortest lease is 10 s,
-	// so time for one new connection is left.
+	// silence bounds the time until the agent notices a cut network path.
+	// TCP_USER_TIMEOUT covers data in flight; keepalive covers an idle connection (5 s
+	// idle, then three probes a second apart). The shortest lease is 10 s, so time for
+	// one new connection is left.
 	silence       = 8 * time.Second
 	probeIdle     = 5 * time.Second
 	probeInterval = time.Second
 	probeCount    = 3
 
 	// dialTimeout bounds connecting and the TLS handshake together. The kernel
-	// repeats a lost SYN after 1 and 3 s; a server that needs more counts as
+	// repeats a lost SYN after 1 and 3 s; a server that needs more time counts as
 	// unreachable. A request's own context may end it earlier.
 	dialTimeout = 5 * time.Second
 
 	// idleTimeout is less than the 90 s after which the API server closes an idle
-	// connection, so that no request uses a closing one.
+	// connection, so that no request uses a closing connection.
 	idleTimeout = 80 * time.Second
 
 	// headerTimeout bounds the start of a watch, which has no deadline of its
@@ -46,11 +46,11 @@ const (
 // The content of this connection must stay secret for minutes only.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// newTransport speaks only HTTP/1.1, so that each request has its own connection.
-// A request that times out closes only its own connection, and a watch shares
-// none with a renewal. A hanging HTTP/2 connection would block all requests, for
-// long. The transport ignores HTTP proxies: the environment belongs to the pod's
-// author, the API server to the cluster.
+// newTransport returns a transport that speaks only HTTP/1.1, so that each request has
+// its own connection. A request that times out closes only its own connection, and a
+// watch shares none with a renewal. A hanging HTTP/2 connection would block all
+// requests, for long. The transport ignores HTTP proxies, because the variables in the
+// environment are meant for the application.
 func newTransport(ca *authority, host string) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout: dialTimeout,

@@ -55,8 +55,8 @@ const (
 // event for the current Lease, if it exists. WatchLease returns nil when the
 // server ends the watch in good order; the caller then resumes from the last
 // ResourceVersion. [ErrGone] means that the resourceVersion is too old: the
-// caller must read, and watch from there. If a watch falls silent, WatchLease
-// does not return.
+// caller must read the Lease, and watch from the version of that read. If a watch falls
+// silent, WatchLease does not return.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(WatchEvent)) error {
 	// The API server cannot watch one object, only a collection with a selector.
 	// A Role that names the Lease allows exactly this selector.

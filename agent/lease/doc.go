@@ -1,15 +1,15 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lease contains the rules that make a slot exclusive. They decide when a
-// standby may acquire a Lease, what it writes, which answers count, and when its
-// hold ends. The package is pure: it starts nothing, sends nothing, and takes the
-// time as an argument.
+// Package lease contains the rules that make a slot exclusive. The rules decide when a
+// standby may acquire a Lease, what an agent writes, which answers count, and when a
+// hold ends. The package is pure: it starts nothing, sends nothing, and takes the time
+// as an argument.
 //
 // # The guarantee
 //
-// Of all programs that follow these rules, at most one holds a slot at any instant.
-// Its deadline passes a margin before any other program may begin.
+// Of all programs that follow these rules, at most one holds a slot at any instant. The
+// holder's deadline passes a margin before another program may acquire the slot.
 //
 //   - Every write replaces exactly the object that was read ([Record.UID] and
 //     [Record.Version]). If two agents read the same version, only one of their
@@ -21,9 +21,9 @@
 //   - A hold's deadline counts from the instant before its last write was sent. A
 //     read may show that one of several unanswered writes was stored, but not
 //     which one. Then the deadline counts from the earliest of them.
-//   - A standby waits from the instant at which it saw the last change. That
-//     instant is later than the one at which the holder sent the write. The
-//     standby waits for the duration in the Lease, not for its own.
+//   - A standby waits from the instant at which it saw the last change. This instant is
+//     later than the instant at which the holder sent the write. The standby waits for
+//     the duration in the Lease, not for its own.
 //
 // # Clocks
 //
@@ -38,7 +38,8 @@
 // The rules cannot stop a program that ignores them, such as an elector that
 // releases before its work has ended, or a person with kubectl. If another program
 // writes the Lease and keeps its holder, the standbys only wait longer. Package
-// claim heeds what a person writes: [Record.Paused] and [Record.Yield]. The package
-// does not know whether a child is dead. An agent needs proof of death before it
-// releases, or before it takes its own Lease back without waiting.
+// claim follows the annotations that a person writes: [Record.Paused] and
+// [Record.Yield]. The package does not know whether a child is dead. An agent needs
+// proof of death before it releases, or before it takes its own Lease back without
+// waiting.
 package lease

@@ -16,7 +16,7 @@ type Hold struct {
 	id     string
 	token  string
 	record Record
-	// from is the instant at which the last write that counts was sent.
+	// from is the instant from which the deadline counts.
 	from time.Duration
 	// pending are the unanswered writes, the earliest first. All of them replace
 	// the version in record, so at most one of them can be stored.
@@ -84,8 +84,8 @@ func (h *Hold) Record() Record { return h.record }
 // Deadline returns the instant by which every child must be dead.
 func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
 
-// DrainAt returns the instant at which the drain begins, unless a renewal counts
-// before it.
+// DrainAt returns the instant at which the drain begins, unless a renewal succeeds
+// before.
 func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDeadline }
 
 // RenewAt returns the instant at which the next renewal is due.
@@ -125,9 +125,9 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 }
 
 // Read takes a consistent read, which must follow a refused or unanswered
-// attempt. Read returns an error if the slot is lost. If a pending renewal was
-// stored, the deadline counts from the earliest pending one. Another program's
-// write extends nothing, even if our renewal is still visible in it.
+// attempt. Read returns an error if the slot is lost. If the Lease contains the renew
+// time of a pending renewal, that renewal was stored. The deadline then counts from the
+// earliest pending renewal. Any other write moves no deadline.
 func (h *Hold) Read(r Record) error {
 	switch {
 	case r.UID != h.record.UID || !h.self.Holds(r, h.id):

@@ -65,7 +65,7 @@ func TestAcquireWritesTheFieldsThatClientGoWrites(t *testing.T) {
 	assert.NotEqual(t, r.RenewTime, again.RenewTime)
 }
 
-func TestLargestNumberOfTransitionsStays(t *testing.T) {
+func TestAcquireKeepsTheLargestNumberOfTransitions(t *testing.T) {
 	r := free()
 	r.Transitions = math.MaxInt32
 	r, err := self(t, 30*time.Second).Acquire(r, "h1", notes, wall)
@@ -142,7 +142,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	assert.Zero(t, h.Pending())
 }
 
-func TestAnswerWithTheSentVersionDoesNotCount(t *testing.T) {
+func TestAnswerWithTheSentVersionMovesNoDeadline(t *testing.T) {
 	h := held(t)
 	attempt := h.Renew(at(106), wall, notes)
 	require.ErrorIs(t, h.Answered(attempt, attempt.Record), ErrNotStored)
@@ -177,8 +177,8 @@ func TestLateAnswerChangesNothing(t *testing.T) {
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
 	require.NoError(t, h.Answered(second, stored(second.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
-	// The first attempt can no longer be stored. An answer that claims it was
-	// stored would belong to another state.
+	// The version has changed, so the API server can no longer store the first attempt.
+	// Answered ignores an answer that claims the opposite.
 	require.NoError(t, h.Answered(first, stored(first.Record, "9")))
 	assert.Equal(t, at(131), h.Deadline())
 	assert.Equal(t, "3", h.Record().Version)
@@ -191,16 +191,16 @@ func TestForeignWriteDoesNotExtendTheHold(t *testing.T) {
 	assert.Equal(t, at(125), h.Deadline())
 	assert.Equal(t, "7", h.Record().Version, "the next renewal must replace this version")
 
-	// A write that moved the renew time before our attempts were sent extends nothing,
-	// either.
+	// A pending attempt changes nothing if another program then writes a renew time of
+	// its own.
 	h.Renew(at(110), wall.Add(time.Second), notes)
 	moved := stored(annotated, "8")
 	moved.RenewTime = wall.Add(time.Minute)
 	require.NoError(t, h.Read(moved))
 	assert.Equal(t, at(125), h.Deadline())
 
-	// Another program's write still contains our renewal, so the renewal was
-	// stored.
+	// Another program's write contains the renew time of our attempt, so the API server
+	// stored the attempt first.
 	attempt := h.Renew(at(111), wall.Add(2*time.Second), notes)
 	require.NoError(t, h.Read(stored(attempt.Record, "10")))
 	assert.Equal(t, at(136), h.Deadline())
@@ -342,9 +342,9 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 	}
 }
 
-// This test checks the whole rule for every duration that a pod may claim.
-// Chronyd slews the clock of one node up by a twelfth and that of another node
-// down. Even so, the child of a vanished holder is dead before any standby may
+// The test checks every duration that a pod may claim. The holder's clock is too slow
+// by a twelfth, and the standby's clock is too fast by a twelfth: the most by which
+// chronyd slews. Even so, the child of a vanished holder is dead before any standby may
 // begin.
 func TestDeadlinePassesBeforeAnyStandbyMayBegin(t *testing.T) {
 	for d := api.MinLeaseDuration; d <= api.MaxLeaseDuration; d += time.Second {

@@ -26,12 +26,12 @@ type Observer struct {
 	headStartGiven bool
 }
 
-// headStart is the divisor of the lease duration that gives the holder's head
-// start, one renewal period. After an outage, a standby waits for that time before
-// it takes over. An outage that kept this standby from reading may have kept the
-// holder from renewing. So the previous holder, if it has proof of its child's
-// death, starts again first. An outage shorter than the head start cannot cost a
-// holder its hold, so such an outage causes no head start.
+// headStart divides the lease duration. The quotient, one renewal period, is the head
+// start of the holder after an outage of the API server. An outage that keeps a standby
+// from reading may also keep the holder from renewing. So the standby waits for the
+// head start before it takes over. In that time the holder can acquire the slot again,
+// if it has proof of its child's death. An outage shorter than the head start costs no
+// holder its hold, and causes no head start.
 const headStart = 6
 
 // Record returns the record that was last seen. Record returns false if none was
@@ -48,11 +48,12 @@ func (o *Observer) Read(now time.Duration, r Record) {
 	o.heard = now
 }
 
-// giveHeadStart delays a takeover after a gap in which an outage may hide. The
-// head start only serves fairness: if the holder renewed in the gap, the version
-// has changed. This standby then waits again, or its write is refused. So the
-// holder gets one head start after its record has expired. Otherwise a server
-// that breaks every watch would delay a takeover for ever.
+// giveHeadStart delays a takeover after a gap without reads and events, because an
+// outage may have caused the gap. The head start only serves fairness. If the holder
+// renewed in the gap, the Lease's version has changed. This standby then waits again,
+// or its write is refused. After its record has expired, the holder gets only one head
+// start. Otherwise an API server that breaks every watch would delay a takeover for
+// ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
 	if o.headStartGiven || now-o.heard < start {
@@ -75,8 +76,9 @@ func (o *Observer) see(now time.Duration, r Record) {
 		return
 	}
 	o.record, o.since = r, now
-	// The holder of a changed record has a whole duration from here on. That duration may
-	// be shorter than the head start of the record before, if a person has shortened it.
+	// A changed record gives its holder a whole new duration, so the head start of the
+	// earlier record ends. If a person has shortened the duration, that head start
+	// could last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
 }
 
@@ -108,8 +110,8 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 
 // ExpiresAt returns the instant at which the last seen hold expires, unless a
 // renewal is seen before it. Unlike FreeAt, ExpiresAt also works while the watch
-// is broken. No pod may claim more than the longest duration. So ExpiresAt waits
-// no longer than that, whatever another program has written into the Lease.
+// is broken. No pod may claim more than the longest duration. So ExpiresAt limits a
+// longer duration in the Lease, which another program may have written.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

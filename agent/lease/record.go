@@ -43,7 +43,7 @@ func (e *LostError) Is(target error) bool { return target == ErrLost }
 // Record is the content of one Lease. Its zero value stands for a Lease that was
 // never read.
 type Record struct {
-	// UID and Version identify the object, and one state of it.
+	// UID identifies the Lease. Version identifies one state of the Lease.
 	UID, Version string
 	// Holder is empty when the slot is released.
 	Holder string
@@ -57,27 +57,30 @@ type Record struct {
 	Token       string
 	BootID      string
 	Notes       Notes
-	// Paused and Yield are what a person wrote. No pod acquires a paused slot.
+	// Paused and Yield are annotations by which a person pauses the slot, or asks its
+	// holder to yield. No pod acquires a paused slot.
 	Paused api.Pause
 	Yield  api.Yield
 	// Successor is the identity of the pod that a release names; empty for none.
 	Successor string
-	// Rollout is the text about the order of revisions. The rules never read it, and each
-	// write keeps it, unless the caller sets another.
+	// Rollout is the value of [api.RolloutAnnotation]. The rules never read Rollout.
+	// Each write keeps its value, unless the caller sets another value.
 	Rollout string
 }
 
-// Notes are what a holder publishes about itself for its standbys.
+// Notes are the facts that a holder publishes about itself for its standbys.
 type Notes struct {
-	// Address is that of the holder's pod. Workload is Kind/name.
+	// Address is the IP address of the holder's pod. Workload is the pod's workload, as
+	// Kind/name.
 	Address, Workload string
-	// Revision is that of the holder's pod.
+	// Revision is the revision of the holder's pod.
 	Revision api.Revision
 	// Serving is the instant at which the application began to serve. Serving is
 	// zero while the application does not serve.
 	Serving time.Time
-	// Leaving shows that the holder leaves its Services ([api.LeavingAnnotation]); empty
-	// if the holder stays. Leave identifies the leave, for the offers of other pods.
+	// Leaving is the value of [api.LeavingAnnotation], while the holder leaves its
+	// Services. Leaving is empty while the holder stays. Leave identifies the leave, so
+	// that the offers of other pods can name it.
 	Leaving, Leave string
 }
 
@@ -90,12 +93,12 @@ type Self struct {
 	Budget api.Budget
 }
 
-// Mine reports whether the Lease names this pod, in any hold.
+// Mine reports whether the Lease names this pod as its holder, under any hold.
 func (s Self) Mine(r Record) bool { return s.Identity != "" && r.Holder == s.Identity }
 
 // Holds reports whether the Lease belongs to exactly this hold of this pod, under
 // this boot. The identity alone proves nothing, because an earlier agent process
-// of the pod had the same one.
+// of the pod had the same identity.
 func (s Self) Holds(r Record, hold string) bool {
 	return s.Mine(r) && hold != "" && r.Hold == hold && r.BootID == s.BootID
 }
@@ -119,8 +122,8 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	next := r
 	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.AcquireTime = next.RenewTime
-	// A thief of a pod's rights may have written the largest number. The API server refuses
-	// a larger one, and then no pod could acquire the slot.
+	// A thief of a service account token may have written the largest number. The API
+	// server refuses a larger number, so no pod could then acquire the slot.
 	if r.Holder != s.Identity && r.Transitions < math.MaxInt32 {
 		next.Transitions++
 	}

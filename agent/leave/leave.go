@@ -18,20 +18,23 @@ const (
 	// [Spread] and two requests. Without standbys, this time alone delays the end of the
 	// application.
 	Answers = 500 * time.Millisecond
-	// Another is the time for a second offer once there is one. Then there are standbys, and
-	// the others may be on busy nodes.
+	// Another is the time for a second offer after a first one. The first offer shows
+	// that the workload has standbys, and the other standbys may be on busy nodes.
 	Another = 2 * time.Second
-	// slower bounds the time for an offer by the time that the holder's own write took. An
-	// offer takes a read, a write and two events. [Stored] bounds the time, too.
+	// slower is the factor by which an offer may take longer than the holder's own write.
+	// An offer takes a read, a write and two events. [Stored] bounds the time for an offer,
+	// too.
 	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
-	// Stored bounds the wait until the API server has stored what the holder writes. A
-	// write takes milliseconds, and a retry follows within a second.
+	// Stored bounds the wait until the API server has stored what the holder writes. That
+	// time is enough for a retry: a write takes milliseconds, and a retry follows within
+	// a second.
 	Stored = 3 * time.Second
-	// Passing is the time after which every standby holds new connections. An event of a
-	// watch takes milliseconds, and so does a connection that the application accepts. If
-	// the holder's own write takes longer, so may the event.
+	// Passing is the time after which every standby lets new connections wait. The watch
+	// event that shows the holder's write to a standby takes milliseconds, and so does
+	// accepting a connection. If the holder's own write takes longer than Passing, the
+	// event may take as long as that write.
 	Passing = 50 * time.Millisecond
 )
 
@@ -54,7 +57,8 @@ type Facts struct {
 	Cause Cause
 	// Successor is the pod to which the holder yields; empty if any pod may follow.
 	Successor string
-	// Delay is the time until no node sends connections any more.
+	// Delay is the endpoint delay: the time until no node sends connections to a pod that
+	// leaves its Services.
 	Delay time.Duration
 	// Ready reports that the application serves, that the API server has stored that the
 	// pod is Ready, and that the agent sees the offers.
@@ -63,28 +67,31 @@ type Facts struct {
 	Unready bool
 	// Replaced reports that the workload's controller deletes old pods that are not Ready.
 	Replaced bool
-	// Offers are those to this hold.
+	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
-	// Says is the stored Lease's word that the holder leaves, and Serving its word that the
-	// application serves.
+	// Says is what the stored Lease says about the leave, like [Decision.Says]. Serving
+	// reports that the stored Lease says that the application serves.
 	Says    string
 	Serving bool
 	// PreStop reports that a preStop hook runs: the application serves, and has no stop
 	// signal yet.
 	PreStop bool
 	// Known reports that the API server has answered since the kubelet's signal. Deleted
-	// reports that the pod is being deleted. Its grace is over at the instant Ends. If the
-	// pod is not deleted, the kubelet restarts a container, and Cause is never [Deletion].
+	// reports that the pod is being deleted. Ends is the instant at which the pod's grace
+	// is over. If the pod is not deleted, the kubelet restarts a container, and Cause is
+	// never [Deletion].
 	Known, Deleted bool
 	Ends           time.Duration
 }
 
-// Decision says how the holder looks, and whether its application may stop.
+// Decision says what the holder's Lease and status are to show, and whether the
+// application may stop.
 type Decision struct {
 	// Says is what the Lease is to say; empty for nothing.
 	Says string
-	// Out: the pod is not Ready. Held: the Lease says that the application serves no more.
-	Out, Held bool
+	// Out: the pod is to be not Ready. Closed: the Lease is to say that the application
+	// serves no more.
+	Out, Closed bool
 	// Over: nothing delays the end of the application any more.
 	Over bool
 	// Successor is the pod that the release names; empty for any.
@@ -93,15 +100,17 @@ type Decision struct {
 	Wake time.Duration
 }
 
-// Leave is the way of one hold out of its Services. Its zero value has not begun. A hold
-// leaves once: if its application goes on after all, its next end waits for nothing.
+// Leave is the way of one hold out of its Services. The zero value has not begun. A hold
+// leaves at most once: if the application goes on after all, no leave delays the next end
+// of that hold.
 type Leave struct {
 	stage stage
-	// entered is the instant at which the stage began. At the instant stored the API server
-	// had stored the stage's write; zero for not yet.
+	// entered is the instant at which the stage began. At the instant stored, the API
+	// server had stored the stage's write; zero before that.
 	entered, stored time.Duration
-	// signalled is the instant of the kubelet's stop signal; zero for none. If hooked, a
-	// preStop hook runs. The grace counts from its end, because the hook needs no port.
+	// signalled is the instant of the kubelet's stop signal; zero for none. hooked
+	// reports that a preStop hook runs. At the end of the hook, signalled moves to that
+	// instant, because the application gets no stop signal before the end of the hook.
 	signalled time.Duration
 	hooked    bool
 	successor string
@@ -114,20 +123,21 @@ const (
 	before stage = iota
 	asking
 	leaving
-	holding
+	closing
 	left
-	// stays: the holder does not leave, or has not left when its application went on.
+	// stays: the holder does not leave, or gave up its leave because the application goes
+	// on.
 	stays
 )
 
-// Next decides by the facts.
+// Next takes in the facts, and returns the decision at the instant now.
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	if f.Known && !f.Deleted {
 		l.signalled = 0
 	}
 	switch {
 	case l.signalled != 0:
-		f.Cause = Deletion // a kubelet takes no signal back
+		f.Cause = Deletion // the kubelet does not take its signal back
 	case f.Cause == Deletion:
 		l.signalled = now
 	case f.Cause == None && l.stage != before:
@@ -149,8 +159,8 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 			ended, wake = l.ask(now, f)
 		case leaving:
 			ended, wake = l.out(now, f)
-		case holding:
-			ended, wake = l.hold(now, f)
+		case closing:
+			ended, wake = l.close(now, f)
 		default:
 			ended, wake = false, Never
 		}
@@ -178,15 +188,16 @@ func (l *Leave) says() string {
 
 func (l *Leave) decision(wake time.Duration) Decision {
 	return Decision{
-		Says: l.says(), Out: l.stage == leaving || l.stage == holding || l.stage == left,
-		Held: l.stage == holding || l.stage == left, Over: l.stage == left || l.stage == stays,
+		Says: l.says(), Out: l.stage == leaving || l.stage == closing || l.stage == left,
+		Closed: l.stage == closing || l.stage == left, Over: l.stage == left || l.stage == stays,
 		Successor: l.successor, Wake: wake,
 	}
 }
 
-// by returns the instant by which the stage ends. The wait begins when the write is stored,
-// or after [Stored] if the API server does not store the write. In a deleted pod half of the
-// grace, after the preStop hook, is left to the application.
+// by returns the instant by which the stage ends. The wait begins when the write is
+// stored, or after [Stored] if the API server does not store the write. In a deleted pod
+// the stage ends early enough to give the application half of the grace that remains
+// after the preStop hook.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -213,8 +224,9 @@ func (l *Leave) note(now time.Duration, stored bool) {
 	}
 }
 
-// begin decides whether the holder asks at all. A controller that deletes old pods that are
-// not Ready would delete the holder, and the successor, too.
+// begin decides whether the holder asks for offers at all. Some controllers delete old
+// pods that are not Ready. There a yielding holder does not leave, because the controller
+// would delete the holder and the successor.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)
 	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
@@ -244,9 +256,10 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// follows returns the pod that follows the holder, and whether enough pods have offered. At
-// least one Ready pod stays. After the time for offers, a deleted pod is content with one:
-// nodes send no connections to the deleted pod anyway.
+// follows returns the pod that follows the holder, and whether enough pods have offered.
+// Enough means that one Ready pod stays beside the pod that follows. Once the time for
+// offers is over (last), a deleted pod needs only one offer, because nodes send no
+// connections to a deleted pod anyway.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {
@@ -270,8 +283,8 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 	return "", false
 }
 
-// out waits until no node sends connections any more, and until the preStop hook has ended.
-// The pod serves on.
+// out waits until no node sends connections to the pod any more, and until the preStop
+// hook has ended. Meanwhile the application serves.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
@@ -283,12 +296,12 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	case f.PreStop && !f.Known:
 		return false, Never
 	}
-	l.enter(holding, now)
+	l.enter(closing, now)
 	return true, 0
 }
 
-// hold waits until the standbys hold new connections.
-func (l *Leave) hold(now time.Duration, f Facts) (ended bool, wake time.Duration) {
+// close waits until the standbys let new connections wait.
+func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)
 	at := l.by(min(max(Passing, l.took()), Stored), f)
 	if now < at {

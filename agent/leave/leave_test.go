@@ -30,7 +30,7 @@ var (
 // play plays a Leave against an API server that stores each write after a while.
 type play struct {
 	facts Facts
-	// offers come at the instant after the beginning. mute: no write is stored.
+	// offers arrive once the time after has passed. mute: the API server stores no write.
 	offers  []api.Offer
 	after   time.Duration
 	mute    bool
@@ -39,13 +39,14 @@ type play struct {
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
-	// After the time out the API server had stored that the pod is not Ready. After the time
-	// held the Lease said that the application serves no more.
+	// out is the time after which the API server has stored that the pod is not Ready. The
+	// field held is the time after which the Lease says that the application serves no
+	// more.
 	out, held time.Duration
 	last      Decision
 }
 
-// run plays until the application may stop, and returns the time that took.
+// run plays until the application may stop, and returns how long the play took.
 func (p *play) run(t *testing.T) time.Duration {
 	t.Helper()
 	var l Leave
@@ -72,7 +73,7 @@ func (p *play) run(t *testing.T) time.Duration {
 			f.Unready = true
 			p.out = max(p.out, since["out"]+written)
 		}
-		if stored("held", p.last.Held) {
+		if stored("held", p.last.Closed) {
 			f.Serving = false
 			p.held = since["held"] + written
 		}
@@ -127,7 +128,7 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 	}
 }
 
-func TestApplicationServesForTheDelayAfterTheWrite(t *testing.T) {
+func TestApplicationServesForTheDelayAfterStoredStatus(t *testing.T) {
 	p := play{facts: Facts{Cause: Yield, Delay: delay}, offers: two}
 	took := p.run(t)
 	require.NotZero(t, p.out)
@@ -184,8 +185,9 @@ func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
 	}
 }
 
-// A standby's offer takes a read and a write.
-func TestSlowAPIServerGivesStandbysMoreTime(t *testing.T) {
+// A standby's offer takes a read and a write, so the offer comes late if the API server
+// is slow.
+func TestSlowAPIServerGivesStandbysTimeToOffer(t *testing.T) {
 	const slow = 400 * time.Millisecond
 	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, Delay: delay}}
 	took := p.run(t)
@@ -197,7 +199,7 @@ func TestSlowAPIServerGivesStandbysMoreTime(t *testing.T) {
 	assert.LessOrEqual(t, p.run(t), 2*time.Second+Stored+10*tick)
 }
 
-func TestHolderThatStaysIsReadyAgain(t *testing.T) {
+func TestHolderIsReadyAgainIfTheAskerVanishes(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	assert.Equal(t, Decision{Wake: Never}, l.Next(began, Facts{}))
@@ -211,7 +213,7 @@ func TestHolderThatStaysIsReadyAgain(t *testing.T) {
 	assert.Empty(t, got.Successor)
 }
 
-func TestRestartOfAContainerEndsTheLeave(t *testing.T) {
+func TestContainerRestartEndsALeaveWithoutAnotherCause(t *testing.T) {
 	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	unoffered := turn
 	unoffered.Offers = none
@@ -223,7 +225,7 @@ func TestRestartOfAContainerEndsTheLeave(t *testing.T) {
 		"no leave": {Facts{}, before, []time.Duration{0}},
 		"asking":   {unoffered, asking, []time.Duration{0}},
 		"leaving":  {turn, leaving, []time.Duration{0, time.Second}},
-		"holding":  {turn, holding, []time.Duration{0, time.Minute}},
+		"closing":  {turn, closing, []time.Duration{0, time.Minute}},
 		"left":     {turn, left, []time.Duration{0, time.Minute, 2 * time.Minute}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -244,7 +246,7 @@ func TestRestartOfAContainerEndsTheLeave(t *testing.T) {
 	}
 }
 
-func TestTurnGoesOnAfterARestart(t *testing.T) {
+func TestLeaveForATurnSurvivesAContainerRestart(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)

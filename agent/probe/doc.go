@@ -6,20 +6,20 @@
 //
 // # The guarantee
 //
-// A standby passes every probe: it is alive, and the pod's condition shows without
-// an Event that it does not serve. Once a child runs, the application answers the
-// kubelet's probes. Where possible, the agent redirects the kubelet to the
+// A standby passes every probe, because a standby is alive. The pod's condition shows
+// without an Event that the pod does not serve. Once a child runs, the application
+// answers the kubelet's probes. Where possible, the agent redirects the kubelet to the
 // application, so that status, timeout and error are the same as without a gate.
-// Otherwise the agent probes the application while the kubelet waits. Counting
-// begins anew with each child, with the declared thresholds.
+// Otherwise the agent probes the application while the kubelet waits. Counting begins
+// anew with each child, with the declared thresholds.
 //
 // # Which side starts a probe
 //
 // The kubelet counts from the start of a container, but a container may stand by
 // for days before its child starts. So the agent runs the startup probe, and the
 // readiness probe until it has passed once. From then on the kubelet runs the
-// readiness probe. The kubelet always runs the liveness probe. This package learns
-// their results from the kubelet's requests.
+// readiness probe. The kubelet always runs the liveness probe. The package learns the
+// results of the kubelet's probes from the kubelet's requests.
 //
 // # What is not guaranteed
 //

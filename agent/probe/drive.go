@@ -11,19 +11,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// settling is the time in which a new child may open its port. Until then no failed
-// probe counts. The kubelet notices a new container about as late, because it looks
-// at the container runtime once a second.
+// settling is the time that a new child gets to open its port. In this time no failed
+// probe counts. The kubelet notices a new container about as late, because it looks at
+// the container runtime once a second.
 const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed it. Until then
-// the standbys hold new connections, so a period of a second would be most of a handover.
-// A command costs more than a connection, so an exec probe runs only once in [settling]. So
-// does a probe of another host, which may serve many pods.
+// new connections wait at the standbys, so a period of a second would lengthen each
+// handover. A command costs more than a connection, so an exec probe runs only once in
+// [settling]. The same holds for a probe of another host, which may serve many pods.
 const prompt = 100 * time.Millisecond
 
-// patience is the time for which the readiness probe runs more often than declared. An
-// application may wait for its database for hours, and ask that database in each probe.
+// patience is the time for which the readiness probe runs more often than declared.
+// Afterwards the declared period counts, because an application may wait for its
+// database for hours, and query the database in each probe.
 const patience = 30 * time.Second
 
 // pause returns the time until the next readiness probe of a child that has been probed for
@@ -39,7 +40,8 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	return prompt
 }
 
-// asksElsewhere reports whether the probe names a host. Without one, the probe asks the pod.
+// asksElsewhere reports whether the probe names a host. Without a host, the probe asks
+// the pod.
 func asksElsewhere(p *api.Probe) bool {
 	return p.HTTPGet != nil && p.HTTPGet.Host != "" || p.TCPSocket != nil && p.TCPSocket.Host != ""
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // These constants are the part of HTTP/2 (RFC 9113) that one small call needs.
-// The implementation of net/http would add a megabyte next to every gated pod.
+// The implementation of net/http would add a megabyte to the agent in every gated pod.
 const (
 	preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

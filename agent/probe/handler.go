@@ -24,7 +24,8 @@ import (
 type Outcome int
 
 const (
-	// Unknown means that the probe could not be carried out; it does not count.
+	// Unknown means that the probe could not be carried out. An Unknown outcome does
+	// not count.
 	Unknown Outcome = iota
 	Success
 	Failure
@@ -68,8 +69,8 @@ func Ran(command []string, timeout time.Duration, code int, output string, timed
 	return Result{Outcome: Success, Output: output}
 }
 
-// dialer sets SO_LINGER to one second as the kubelet does, because probes are
-// frequent.
+// dialer sets SO_LINGER to one second, as the kubelet does. Otherwise frequent probes
+// would leave many connections in TIME_WAIT.
 var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})
@@ -87,7 +88,7 @@ var transport = &http.Transport{
 	DialContext:        dialer.DialContext,
 }
 
-// maxBody bounds the bytes that are read of an answer, as in the kubelet.
+// maxBody bounds the part of an answer's body that a probe reads, as in the kubelet.
 const maxBody = 10 << 10
 
 // maxRedirects is the limit of net/http.
@@ -154,7 +155,7 @@ func headers(request *http.Request, list []api.HTTPHeader) {
 }
 
 // local follows redirects to the same host only. A redirect to another host is
-// the result.
+// the result of the probe.
 func local(request *http.Request, via []*http.Request) error {
 	if request.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse

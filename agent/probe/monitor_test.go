@@ -20,7 +20,7 @@ import (
 )
 
 // app is the application behind the probes. app has an answer for each probe, and
-// records the time of each.
+// records the times of each probe.
 type app struct {
 	t     *testing.T
 	began time.Time
@@ -152,7 +152,7 @@ func TestStandbyPassesProbesWithoutItsApplication(t *testing.T) {
 }
 
 // compat: probes/timings probes/startup-anew carried
-func TestStartupProbeCountsAnewForEachChild(t *testing.T) {
+func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", func(p *api.Probe) {
 		p.InitialDelaySeconds, p.FailureThreshold = 5, 4
 	}), Liveness: declared("liveness", nil)}
@@ -215,7 +215,7 @@ func TestFailedStartupProbeEndsChildWithItsGrace(t *testing.T) {
 	}
 }
 
-func TestUnknownProbeOutcomeDoesNotCount(t *testing.T) {
+func TestUnknownStartupProbeOutcomeEndsNoChild(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
 		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
 		a.runs("h1")
@@ -225,7 +225,7 @@ func TestUnknownProbeOutcomeDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestProbeFailureAtTheStartDoesNotCount(t *testing.T) {
+func TestStartupFailureInTheFirstSecondIsIgnored(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) { p.FailureThreshold = 1 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(500 * time.Millisecond)
@@ -272,7 +272,7 @@ func TestKubeletProbesReadinessAfterItsFirstSuccess(t *testing.T) {
 	})
 }
 
-func TestResumedAgentCountsAServingChildAsReady(t *testing.T) {
+func TestNewAgentProcessKeepsAServingChildReady(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
 		a.Follow(map[string]Child{"app": {Shim: "s1", Hold: "h1", Age: time.Hour, Serving: true}})
@@ -297,7 +297,7 @@ func TestResumedAgentCountsAServingChildAsReady(t *testing.T) {
 }
 
 // compat: probes/timings carried
-func TestInitialDelayCountsFromTheChildsStart(t *testing.T) {
+func TestInitialDelayBeginsAtTheChildsStart(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())
 		assert.True(t, a.Ready(), "without probes the pod is ready")
@@ -413,7 +413,7 @@ func TestHangingProbeIsRedirectedBeforeItsTimeout(t *testing.T) {
 		a.kubelet("readiness")
 		assert.Equal(t, time.Second-handBack, a.patience)
 		a.kubelet("liveness")
-		assert.Equal(t, time.Second, a.patience, "a gRPC probe has no redirect, so it gets its whole timeout")
+		assert.Equal(t, time.Second, a.patience, "a probe of another host has no redirect, so it gets its whole timeout")
 	})
 }
 

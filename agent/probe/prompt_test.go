@@ -55,7 +55,7 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	}
 }
 
-// The standbys hold new connections until the new holder is ready.
+// New connections wait at the standbys until the new holder is ready.
 func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)

@@ -107,7 +107,8 @@ type probeRequest struct {
 	state     *childState
 }
 
-// handler answers for a standby, and calls serve for a child.
+// handler returns a handler that answers for a standby itself, and calls serve while a
+// child runs.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
@@ -155,7 +156,7 @@ type pendingProbe struct {
 	result Result
 }
 
-// standing is the result if the child was stopped meanwhile, because a standby
+// standing is the result if the child has ended during the probe, because a standby
 // passes every probe.
 var standing = Result{Outcome: Success}
 
@@ -198,9 +199,9 @@ func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 	}
 }
 
-// redirect returns the URL at which the kubelet can reach the application itself.
-// For gRPC, and for another host, to which the kubelet would not follow, redirect
-// returns nil. A redirect without a scheme keeps the Host header.
+// redirect returns the URL at which the kubelet can reach the application itself. The URL
+// is nil for gRPC, and for a probe of another host, because the kubelet does not follow a
+// redirect to another host. A redirect without a scheme keeps the Host header.
 func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	switch {
 	case p.HTTPGet != nil && p.HTTPGet.Host == "":

@@ -8,17 +8,18 @@
 //
 // A hold is proven to be over only when no child of it can be alive. Any of these
 // facts is proof for one shim:
-//   - The shim names the hold in a Waiting or Ended report: it reaped everything.
-//   - The shim has Ended: it starts nothing more, whatever it was granted.
+//   - The shim names the hold in a Waiting or Ended report, so it has reaped all
+//     descendants.
+//   - The shim has Ended, so it starts nothing more, even under a grant.
 //   - The shim is Dead: its pidfd was readable, and the shim was PID 1.
 //
 // A hold that this agent process began, and granted to no shim, is proven as well.
 //
-// This agent process does not know the grants of an earlier agent process. Each
-// gated container's fresh shim then accounts for the shims before it, by a report
-// that is not Unproven. Until every container has reported, nothing is proven. An
-// init container that has succeeded never has a fresh shim. The notes of grants
-// account for such a container, unless a note names the hold.
+// This agent process does not know the grants of an earlier agent process. Each gated
+// container's fresh shim then accounts for the earlier shims of the container, by a report
+// without Unproven. Until every container has reported, nothing is proven. An init
+// container that has succeeded never has a fresh shim. Instead, the notes of grants are the
+// proof. If no note names the hold, no shim of the init container has a child of the hold.
 //
 // # What is not proof
 //

@@ -28,8 +28,9 @@ func (s *Shims) Proven(hold string) bool {
 	case s.begun[hold]:
 		return true
 	}
-	// An earlier process gave the grants. Each container's fresh shim accounts for
-	// those before it; a silent container accounts for nothing.
+	// An earlier process gave the grants. Each container's fresh shim accounts for the
+	// earlier shims of the container. Before a shim has reported, nothing accounts for
+	// them.
 	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
 }
 
@@ -55,8 +56,8 @@ func (s *Shims) Doubted(hold string) bool {
 	return false
 }
 
-// mayMean reports whether a note that names the one hold may mean the other. A note
-// that cannot be read means no hold that this process itself began.
+// mayMean reports whether the noted hold may be the given hold. A note that cannot be
+// read may mean any hold, except for the holds that this process itself began.
 func (s *Shims) mayMean(noted, hold string) bool {
 	return noted == hold || noted == gate.Unreadable && !s.begun[hold]
 }
@@ -91,8 +92,8 @@ func (s *Shims) Grantees(hold string) []gate.Report {
 }
 
 // Supported reports whether a connected shim may have a child of the hold. Without such
-// a shim, the agent would renew for nothing. After the success of an init container the
-// hold is supported, too: the next container is on its way.
+// a shim, the agent has no reason to renew. After the success of an init container the
+// hold is supported, too, because the kubelet starts the next container.
 func (s *Shims) Supported(hold string) bool {
 	return s.Succeeded(hold) || slices.ContainsFunc(s.Grantees(hold), func(r gate.Report) bool { return r.Connected })
 }
@@ -101,15 +102,15 @@ func (s *Shims) Supported(hold string) bool {
 // grant has followed.
 func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.succeeded == hold }
 
-// Running reports whether the application, a child of the hold, runs undrained. An
-// init container is no application: it serves no client.
+// Running reports whether the application runs as a child of the hold, and does not
+// drain. Init containers do not count, because they serve no clients.
 func (s *Shims) Running(hold string) bool {
 	return slices.ContainsFunc(s.list, func(r gate.Report) bool {
 		return r.Phase == gate.Running && r.Hold == hold && !slices.Contains(s.inits, r.Container)
 	})
 }
 
-// Alive reports whether any connected shim has a child, of whatever hold.
+// Alive reports whether any connected shim has a child, under any hold.
 func (s *Shims) Alive() bool {
 	return slices.ContainsFunc(s.list, func(r gate.Report) bool { return r.Connected && HasChild(r) })
 }
@@ -117,8 +118,8 @@ func (s *Shims) Alive() bool {
 // HasChild reports whether the shim has, or may have, a child.
 func HasChild(r gate.Report) bool { return r.Phase == gate.Running || r.Phase == gate.Draining }
 
-// Waiting returns the shims that would accept a grant: connected, not frozen, and the
-// freshest of their container.
+// Waiting returns the waiting shims that would accept a grant: connected, not silent,
+// and the freshest of their container.
 func (s *Shims) Waiting() []gate.Report {
 	var found []gate.Report
 	for i, r := range s.list {
@@ -140,7 +141,8 @@ func (s *Shims) Superseded() []gate.Report {
 	return found
 }
 
-// Grantable returns the waiting shims that may have a grant of the hold now.
+// Grantable returns the waiting shims to which the agent may now send a grant of the
+// hold.
 func (s *Shims) Grantable(hold string) []gate.Report {
 	if s.Doubted(hold) {
 		return nil
@@ -160,8 +162,8 @@ func (s *Shims) occupied(hold string, r gate.Report) bool {
 	})
 }
 
-// Drained reports whether a shim that had a child of the hold waits again: the shim
-// drained by itself. Its part of the hold is over, and so is the whole hold.
+// Drained reports whether a shim that had a child of the hold waits again. Such a shim
+// has drained by itself, so the whole hold must end.
 func (s *Shims) Drained(hold string) bool {
 	return slices.ContainsFunc(s.list, func(r gate.Report) bool {
 		return r.Connected && r.Phase == gate.Waiting && r.Hold == hold

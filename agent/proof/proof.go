@@ -17,7 +17,7 @@ type Config struct {
 	// InitContainers are the gated init containers.
 	InitContainers []string
 	// Granted reports whether a note names a grant of the hold to a shim of the init
-	// container. Nil means that any shim may have had one.
+	// container. Nil means that any shim may have had such a grant.
 	Granted func(container, hold string) bool
 }
 
@@ -34,7 +34,7 @@ type Shims struct {
 	// After a restart of this agent the shims connect in any order.
 	list reports
 	// outstanding has, for each hold, the shims that may have a child of it. Such a
-	// shim had a grant, or reported a child, and is not proven dead since.
+	// shim got a grant or reported a child, and is not yet proven dead.
 	outstanding grants
 	// begun are the holds that this process itself began. No other process can have
 	// given a grant of such a hold.
@@ -43,8 +43,8 @@ type Shims struct {
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
 	doubts map[string]doubt
-	// succeeded is the hold under which an init container of the pod succeeded last. A
-	// grant that follows makes it empty.
+	// succeeded is the hold under which an init container of the pod succeeded last.
+	// The next grant under that hold makes succeeded empty.
 	succeeded string
 }
 
@@ -67,12 +67,12 @@ func New(c Config) *Shims {
 	}
 }
 
-// Begin notes that this agent process draws the number of a hold.
+// Begin notes that this agent process, and no other, begins the hold.
 func (s *Shims) Begin(hold string) { s.begun[hold] = true }
 
 // Forget drops the holds that no Lease names and no shim may have a child of. No
-// decision asks for their proof any more. A late write may still store such a hold:
-// that hold is then proven like one of an earlier process, or waited out.
+// decision needs their proof any more. If a late write still stores a dropped hold, the
+// hold is judged like one of an earlier agent process.
 func (s *Shims) Forget(named func(hold string) bool) {
 	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.outstanding.of(hold) && !named(hold) })
 }
@@ -114,7 +114,7 @@ func (s *Shims) Note(r gate.Report) {
 		// another hold may be on its way.
 		s.Clear(r.Hold, r.Shim)
 	case gate.Ended:
-		// The container ends: the shim starts nothing more, whatever it was granted.
+		// The container ends, so the shim starts nothing more, even under a grant.
 		s.outstanding.clearAll(r.Shim)
 		s.success(r)
 	}

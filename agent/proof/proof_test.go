@@ -141,14 +141,14 @@ func TestShimThatStartedLastIsCurrent(t *testing.T) {
 	}
 }
 
-func TestEarlierShimRemovesNoDoubt(t *testing.T) {
+func TestEarlierShimsReportKeepsALaterShimsDoubt(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
 	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
 	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
 	assert.True(t, s.Doubted("h"))
 }
 
-func TestSuccessInALateReportDoesNotCount(t *testing.T) {
+func TestLateSuccessReportIsIgnoredAfterAGrant(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
 	s.Note(ended)
@@ -160,7 +160,7 @@ func TestSuccessInALateReportDoesNotCount(t *testing.T) {
 	assert.False(t, s.Succeeded("h"))
 }
 
-func TestSuccessBesideTheApplicationDoesNotCount(t *testing.T) {
+func TestInitSuccessIsIgnoredWhileTheApplicationRuns(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
 	s.Note(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})

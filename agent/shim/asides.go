@@ -36,7 +36,7 @@ type outcome struct {
 	err    error // of a command that did not run to its end
 }
 
-// problem returns nil for a success.
+// problem returns the error of a failed aside, and nil for a success.
 func (o outcome) problem() error {
 	switch {
 	case o.err != nil:
@@ -60,8 +60,8 @@ type asides struct {
 	strays   map[int]unix.WaitStatus // reaped meanwhile
 }
 
-// launch starts an aside, whose exec may hang as the child's may. The shim goes on,
-// and notes as strays the processes that it reaps meanwhile.
+// launch starts an aside, and does not wait for its exec, which may hang. A process
+// that the shim reaps meanwhile may be the aside, so the shim notes it as a stray.
 func (s *asides) launch(a *aside) {
 	s.all = append(s.all, a)
 	s.spawning++

@@ -39,7 +39,8 @@ func (c *child) env() []string {
 	return override(c.environ, c.ours(c.grant.Slots))
 }
 
-// override puts ours before the environment, and drops its variables of the same names.
+// override puts ours before the environment, and drops the environment's variables of
+// the same names.
 func override(environ, ours []string) []string {
 	env := ours
 	for _, v := range environ {

@@ -78,7 +78,7 @@ func receive(c *host.Conn) (gate.Order, error) {
 	return gate.DecodeOrder(b)
 }
 
-// dial tries until it is connected.
+// dial tries to connect to the desk until a connection is up.
 func dial(socket string, pause *time.Duration) *host.Conn {
 	watch := watchDir(filepath.Dir(socket)) // before the first try
 	if watch != nil {

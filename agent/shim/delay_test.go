@@ -64,7 +64,7 @@ func TestStopSignalWaitsForTheDelay(t *testing.T) {
 	}
 }
 
-func TestShimAwaitsTheAgentAfterPreStop(t *testing.T) {
+func TestShimWaitsForTheAnswerAfterPreStop(t *testing.T) {
 	for name, c := range map[string]struct {
 		delay time.Duration
 		then  func(a *fakeAgent)

@@ -8,8 +8,8 @@
 //
 // A child runs only under a grant, and is dead at the grant's deadline, even if the
 // agent is dead, frozen or cut off. The shim kills all its descendants until the kernel
-// answers that none is left. If the shim cannot do so, it exits. The kernel then kills
-// every process of the PID namespace whose PID 1 the shim was.
+// answers that none is left. If the shim cannot kill them all, the shim exits. The
+// kernel then kills every process of the PID namespace whose PID 1 the shim was.
 //
 // The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], naming the
 // hold) only when nothing lives under that hold. Afterwards the shim starts nothing

@@ -22,8 +22,9 @@ type event struct {
 	drain  *gate.Drain
 }
 
-// next waits for an input. Work that is the same in every state (reaping, beats, the
-// connection) is done here. The rest is an event for the state.
+// next waits for an input, and does the work that is the same in every state: reaping,
+// beats, the connection. The function returns the rest of the input as an event for the
+// state.
 func (s *shim) next() event {
 	e := s.take(s.machine.Next(false))
 	s.frost.mindLeaps()
@@ -42,8 +43,8 @@ func (s *shim) take(in Input) event {
 	case Result:
 		s.asides.finished(in, s.child.killing)
 	case Connection:
-		// The shim sends its state first on each connection. A grant that the desk sent
-		// before is void.
+		// The shim sends its state first on each connection. A grant from an earlier
+		// connection no longer counts.
 		s.link.conn = in.Conn
 		s.link.tell()
 	case gate.Order:
@@ -117,8 +118,8 @@ func (s *shim) wakeAt(at time.Duration) {
 }
 
 // reap reaps every process that has ended, and reports whether the shim has no descendant
-// left. Orphans become the shim's children, so they count too. Only reap reaps, so a
-// process id that was not reaped still belongs to its process.
+// left. Orphans become the shim's children, so they count too. No other function reaps,
+// so a process id that reap has not seen still belongs to its process.
 func (s *shim) reap() (none bool) {
 	for {
 		pid, status, none := s.machine.Reap()
@@ -142,8 +143,8 @@ func killDescendants(m Machine) error {
 	}
 	var denied error
 	for _, p := range processes {
-		// The process id hardly belongs to another process by now: the kernel would
-		// have used all other ids first, in this instant.
+		// The process id almost certainly still belongs to the listed process, because
+		// the kernel assigns all other ids before it reuses an id.
 		err := m.Signal(p.PID, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.PID, err)

@@ -71,11 +71,12 @@ func (f *frost) mindLeaps() {
 
 // freezeRounds bounds how often the shim searches for processes that were forked while
 // it stopped the others. A stopped process forks no more, so two rounds usually
-// suffice. The next beat stops the rest of processes that fork faster.
+// suffice. If processes fork faster, the shim stops the rest at the next beat.
 const freezeRounds = 10
 
 // freeze stops every descendant of the shim, if the child has to stand still. A process
-// that was stopped before is left alone, so that the thaw does not continue it.
+// that was stopped already stays out of the list, so that the thaw does not continue
+// it.
 func (f *frost) freeze() {
 	if !f.on() {
 		return

@@ -29,8 +29,8 @@ func init() {
 	}
 }
 
-// headless runs a child whose first thread ends, as by pthread_exit in main. Its other
-// threads go on, and /proc calls the process a zombie.
+// headless acts as a child whose first thread ends, as by pthread_exit in main. Its
+// other threads go on, and /proc calls the process a zombie.
 func headless() {
 	go func() {
 		for fmt.Println(os.Getpid()); ; {
@@ -68,7 +68,7 @@ func TestLeapFreezesAProcessWhoseFirstThreadEnded(t *testing.T) {
 	require.Eventually(t, func() bool { return threadsStand(t, pid) }, patience, time.Millisecond)
 }
 
-// beats waits for some beats of the shim.
+// beats waits for the given number of beats.
 func (a *fakeAgent) beats(n int) {
 	a.t.Helper()
 	for range n {
@@ -90,7 +90,8 @@ func TestShimThatGetsSIGCONTKeepsItsChildFrozen(t *testing.T) {
 	assert.True(t, stands(pid), "nobody has answered the leap")
 }
 
-// A kubectl exec, or a sibling that is not stopped yet, may send the child SIGCONT.
+// A command of kubectl exec, or a process that is not frozen yet, may send the child
+// SIGCONT.
 func TestShimRefreezesAChildThatOthersContinued(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")

@@ -10,17 +10,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Hook is a command that belongs to the child's start or stop, as Kubernetes'
-// lifecycle hooks belong to the container's.
+// Hook is a command that the shim runs when the child starts or stops. The kubelet runs
+// lifecycle hooks only when the container starts or stops.
 type Hook struct {
 	Command []string
-	// Env returns the variables that the hook has in addition to the child's, for a pod
-	// of that address. A nil Env adds none.
+	// Env returns the variables that the hook has in addition to the child's. The
+	// argument is the pod's address. A nil Env adds none.
 	Env func(podIP string) []string
 }
 
-// These are the kubelet's own words. Only the container's log has the cause of a failure,
-// because the cause could contain a secret.
+// These messages of Events are the kubelet's own. Only the container's log has the
+// cause of a failure, because the cause could contain a secret.
 const (
 	postStartFailed = "PostStartHook failed"
 	preStopFailed   = "PreStopHook failed"
@@ -49,14 +49,15 @@ type hooks struct {
 type stopState struct {
 	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
-	// asked is the last stop signal for the child, which came at askedAt; zero means
-	// none. From the instant began of the first stop signal, the time of preStop counts.
-	// drained reports that only drains have asked the child to stop.
+	// asked is the last stop signal for the child, and askedAt is the instant of that
+	// signal. Zero means that none came. began is the instant of the first stop signal,
+	// from which the time of preStop counts. The field drained reports that only drains have
+	// asked the child to stop.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
-	// held is the stop signal that waits for preStop and for the instant until; zero for
-	// none. Before that instant the pod leaves its Services.
+	// held is the stop signal that waits for the end of preStop, and for the instant
+	// until; zero for none. Meanwhile the pod leaves its Services.
 	held  syscall.Signal
 	until time.Duration
 }
@@ -102,8 +103,8 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 	h.link.tell()
 }
 
-// delay holds the child's first stop signal back for the time, and reports that to
-// the desk. The preStop hook still begins at once.
+// delay holds the child's first stop signal back for the given time, and reports the
+// delay to the desk. The preStop hook still begins at once.
 func (h *hooks) delay(time time.Duration) {
 	if time > 0 && h.asked == 0 && h.child.pid != 0 {
 		h.until = h.machine.Now() + time
@@ -114,8 +115,8 @@ func (h *hooks) delay(time time.Duration) {
 	h.until = 0 // a second signal waits no longer
 }
 
-// extend moves the end of the delay back: the bound counts from the first stop signal. A
-// bound of zero ends the delay.
+// extend moves the end of the delay to a later instant, never to an earlier one. The
+// new delay counts from the first stop signal. A delay of zero ends the wait.
 func (h *hooks) extend(delay time.Duration) {
 	switch {
 	case delay == 0:

@@ -36,7 +36,7 @@ type kernel struct {
 	links    chan Input
 }
 
-// newKernel makes a machine that can only Say.
+// newKernel makes a machine. Before open, only its Say works.
 func newKernel(log io.Writer) *kernel {
 	k := &kernel{lines: make(chan string, 16), written: make(chan struct{})}
 	go func() {
@@ -152,8 +152,8 @@ func (k *kernel) Say(line string) {
 	}
 }
 
-// lastWords bounds the wait for the shim's last lines at its end: a pipe takes them at
-// once or not at all.
+// lastWords bounds the wait for the shim's last lines when its process ends. A pipe
+// that is not full takes the lines at once.
 const lastWords = 50 * time.Millisecond
 
 func (k *kernel) finishWriting() {

@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// testLeaps returns the leaps of a wall clock that each line of the file sets. A
-// paused machine has only this trace: its wall clock leaps.
+// testLeaps returns the leaps of a wall clock. Each line of the file moves that clock,
+// because a pause of a machine shows only as a leap of the wall clock.
 func testLeaps(path string) *host.Leaps {
 	if path == "" {
 		return nil
@@ -175,8 +175,8 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
 	// During a deletion, both the kubelet and the agent ask the child to stop, but the
-	// child gets one signal. The agent's order ends the container, because the
-	// kubelet's signal may come last.
+	// child gets one signal. The agent's order also ends the container, because the
+	// kubelet's signal may come later.
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
 	a.until(gate.Draining, "h1")
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
@@ -204,8 +204,9 @@ func TestGrantThatIgnoresALeapStartsNothing(t *testing.T) {
 	a.until(gate.Waiting, "h2")
 }
 
-// CLOCK_BOOTTIME goes on while only the container is frozen, so the shim needs no leap.
-func TestShimKillsAfterAFreezePastItsDeadline(t *testing.T) {
+// CLOCK_BOOTTIME goes on while only the container is frozen. So the shim sees the
+// passed deadline, although the wall clock does not leap.
+func TestShimFrozenPastItsDeadlineKillsItsChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	killAt := host.Now() + 500*time.Millisecond

@@ -33,7 +33,8 @@ type Machine interface {
 	// log: a container runtime that does not read the log must not stop the watchdog.
 	Say(line string)
 
-	// Start starts a command. The exec may hang; the input Start tells of its outcome.
+	// Start starts a command. The exec may hang, so the outcome comes later, in the
+	// input [Start].
 	Start(c *Command)
 	// Reap reaps one process that has ended. If there is none, Reap returns a process
 	// id of 0, and reports whether the shim has no descendants left.
@@ -42,7 +43,7 @@ type Machine interface {
 	Signal(pid int, sig syscall.Signal) error
 	// Descendants returns all descendants of the shim, parents first.
 	Descendants() ([]host.Process, error)
-	// Find returns the process of that number, if there is one.
+	// Find returns the process with that process id, if there is one.
 	Find(pid int) (host.Process, bool)
 	// Expects reports whether the process blocks, ignores or catches the signal. If the
 	// machine cannot know, Expects returns true.
@@ -77,18 +78,18 @@ type Input any
 type Tick int
 
 const (
-	// Ended tells that a process has ended, and may be reaped.
+	// Ended reports that a process has ended, and may be reaped.
 	Ended Tick = iota
 	// Rang reports that the instant of Wake has come. Rang may come late, or for an
 	// instant that a later Wake replaced. No Rang is ever missing.
 	Rang
-	// Beat comes each gate.BeatEvery.
+	// Beat comes once in each period of [gate.BeatEvery].
 	Beat
-	// ClockSet tells that the wall clock was set. A machine may miss that.
+	// ClockSet reports that the wall clock was set. A machine may fail to report this.
 	ClockSet
 )
 
-// Start tells that a command was started, or could not be.
+// Start reports that a command was started, or could not be started.
 type Start struct {
 	Command *Command
 	PID     int
@@ -96,14 +97,15 @@ type Start struct {
 	Err     error
 }
 
-// Result brings the output of a command beside the child.
+// Result contains the output of a command beside the child.
 type Result struct {
 	Command *Command
 	Output  []byte
 }
 
-// Connection reports a new connection to the agent's end. Without a Conn it reports the
-// end of one. No order of an old connection comes after a new connection.
+// Connection reports a new connection to the agent's end. Without a Conn, the input
+// reports the end of a connection. After a new connection, no order of an old
+// connection comes.
 type Connection struct{ Conn Conn }
 
 // Conn is the connection to the agent's end.

@@ -34,7 +34,7 @@ func inMachine(m *testing.M) {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
-// quiet runs a child that prints its process id alone.
+// quiet acts as a child that prints its process id, and then only waits.
 func quiet() {
 	fmt.Println(os.Getpid())
 	_ = unix.Pause()
@@ -53,7 +53,8 @@ func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 	}
 }
 
-// pause makes the host pause the machine, and sets the clock after that.
+// pause makes the host pause the virtual machine, and then sets the machine's wall
+// clock.
 func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")

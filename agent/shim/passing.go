@@ -19,11 +19,11 @@ const notPermitted = "the application did not get a signal: it runs as another u
 	"and its container may not signal other users' processes; add the capability KILL"
 
 // A child counts as young for youngFor after its start. The shim holds back a signal
-// that would only end a young child, because the child's handler is still to come. A
-// Python program that loads large libraries first had its handler after 1.3 s, with
-// ten processes ready to run on each processor. youngFor is about four times as
-// long. Without a shim, the kernel drops such a signal for PID 1, which then runs
-// until its grace is over. Behind a shim no child runs longer than that either.
+// that would end a young child only because the child has not yet set its handler. A
+// Python program that first loads large libraries set its handler after 1.3 s, on a
+// machine with ten busy processes for each processor. youngFor is about four times as
+// long. Without a shim, the kernel drops such a signal for PID 1, which then runs until
+// its grace is over. The child of a shim does not run longer than that, either.
 const youngFor = 5 * time.Second
 
 // The shim cannot wait for a child's handler: the kernel reports a handler only to a
@@ -40,8 +40,8 @@ type passing struct {
 	machine Machine
 	link    *link
 	child   *child
-	// early are the signals that are held back, until the shim looks again at
-	// lookAt, and then after a pause.
+	// early are the signals that are held back. The shim looks at them again at lookAt,
+	// and then after each pause.
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration

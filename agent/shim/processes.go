@@ -69,8 +69,8 @@ func (k *kernel) startChild(c *Command) (pid int, err error) {
 	return pid, nil
 }
 
-// giveTerminal gives the terminal up, if the shim has one. The signals that the kernel
-// sends then are not passed to the child.
+// giveTerminal gives the terminal up, if the shim has one. The kernel then sends SIGHUP
+// and SIGCONT to the shim, which must not pass them to the child.
 func (k *kernel) giveTerminal() bool {
 	if k.tty.FD < 0 {
 		return false
@@ -81,8 +81,8 @@ func (k *kernel) giveTerminal() bool {
 }
 
 // ignoreAsFound ignores the signals that were ignored when the shim started (nohup),
-// because the forked child inherits that. The returned function undoes it after the
-// fork.
+// because the forked child inherits this setting. After the fork, the returned function
+// restores the shim's own handling.
 func (k *kernel) ignoreAsFound() (undo func()) {
 	for _, sig := range k.ignored {
 		signal.Ignore(sig)

@@ -18,16 +18,16 @@ import (
 type Config struct {
 	// Container is the name of the shim's container.
 	Container string
-	// Command is the child's command, as the container runtime would have run it. Path
-	// is its executable, which Exec finds.
+	// Command is the child's command, which the container runtime would run without a
+	// shim. Path is its executable, which Exec finds.
 	Command []string
 	Path    string
 	// StandBy makes the shim stand by again after a loss, instead of ending.
 	StandBy bool
 	// StopSignal asks the child to stop; zero means SIGTERM.
 	StopSignal syscall.Signal
-	// PostStart is run when the child has started, and PreStop before it is
-	// asked to stop; nil for none.
+	// The shim runs PostStart when the child has started, and PreStop before the first
+	// stop signal to the child; nil for none.
 	PostStart, PreStop *Hook
 	// Grace is the default time that the child and its PreStop have to stop: the pod's own
 	// grace period.
@@ -37,17 +37,18 @@ type Config struct {
 	Env     func([]gate.SlotToken) []string
 	Environ []string
 
-	// The fields below are for Exec alone.
+	// Only Exec reads the fields below.
 
 	// Socket is the path of the agent's socket.
 	Socket string
-	// Leaps tells that the wall clock leapt; nil for the machine's own.
+	// Leaps reports leaps of the wall clock; nil means the leaps of the machine's own
+	// clock.
 	Leaps *host.Leaps
 	// Stderr is the output for the shim's lines; nil for the process's own.
 	Stderr io.Writer
 }
 
-// shim supervises one child at a time. Everything happens in one goroutine, which waits
+// shim supervises one child at a time. All work happens in one goroutine, which waits
 // in next; the machine only brings inputs. The parts of a shim act on the child, and
 // know nothing of the states.
 type shim struct {

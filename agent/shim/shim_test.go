@@ -22,9 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// A shim is a process of its own: these tests start themselves as one, and play
-// the agent's end. They also give orders that no desk would give. The scripts of
-// cmd/agent test a shim with a desk.
+// The tests start their own program as a shim in another process, and play the agent's
+// end. The tests also send orders that no desk would send. The scripts of cmd/agent
+// test a shim with a desk.
 func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {
 	case len(os.Args) == 2 && os.Args[1] == "quiet":
@@ -55,7 +55,7 @@ type fakeAgent struct {
 	answers chan gate.Outcome
 	cmd     *exec.Cmd
 	stdout  *os.File // of the child
-	leaps   *os.File // each line sets the shim's wall clock, by so much
+	leaps   *os.File // each line moves the shim's wall clock by a duration
 }
 
 // patience bounds every wait. Only a bug makes a test wait so long.
@@ -293,7 +293,7 @@ func TestGrantOfAnotherHoldMovesNoDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 	assert.Less(t, host.Now(), deadline)
 
-	// A grant never moves the deadline back, either.
+	// A grant never moves the deadline to an earlier instant, either.
 	a.grants("h3", kill+3*time.Second)
 	early := host.Now() + 2*time.Second
 	a.until(gate.Running, "h3")
@@ -335,7 +335,7 @@ func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	// The pipe is full, so that even the first line would have to wait.
+	// The pipe is full, so even the first line of the log has to wait.
 	fd := int(w.Fd())
 	require.NoError(t, unix.SetNonblock(fd, true))
 	for err == nil {

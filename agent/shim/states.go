@@ -14,16 +14,16 @@ import (
 )
 
 // A step is a state of the shim: the function that the shim is in. A step returns the
-// next one, or nil and the exit code.
+// next step, or nil and the exit code.
 type step func() (step, int)
 
-// standbyNotice delays the log line of a standby that waits for the slot. Without
-// another holder, the child has started by then.
+// standbyNotice delays the log line of a standby that waits for the slot. If no other
+// pod holds the slot, the child starts before that.
 const standbyNotice = 10 * time.Second
 
 // heardWithin bounds the wait until the desk has the report of the child's end. A desk
 // that is not starved answers within a few milliseconds. If the report is lost, the shim's
-// pidfd proves the same a little later.
+// pidfd proves the child's death a little later.
 const heardWithin = 500 * time.Millisecond
 
 // killPatience bounds a kill if the deadline is far away. The kernel tears down a
@@ -32,7 +32,7 @@ const heardWithin = 500 * time.Millisecond
 // killed.
 const killPatience = 5 * time.Second
 
-// killAgain is the time between two rounds of SIGKILL; the next one reaches processes
+// killAgain is the time between two rounds of SIGKILL; the next round reaches processes
 // that were forked in between.
 const killAgain = 10 * time.Millisecond
 
@@ -47,8 +47,8 @@ func (s *shim) wait() (step, int) {
 			s.link.enter(gate.Ended)
 			return nil, 128 + int(e.signal)
 		case e.drain != nil:
-			// A grant of that hold may be on its way, or was refused. The report rules out a
-			// child under that hold.
+			// A grant of that hold may be on its way, or was refused. The report
+			// promises that the shim starts no child under that hold.
 			s.over(e.drain.Hold)
 		case e.grant != nil && s.admits(e.grant):
 			s.child.grant = *e.grant
@@ -94,9 +94,9 @@ func (s *shim) admits(g *gate.Grant) bool {
 		s.link.say("grant refused: its deadline is of another boot")
 		return false
 	case g.Hold == self.Hold:
-		return false // this hold is over; the agent had not heard of its end yet
+		return false // this hold is over; the agent sent the grant before it had the report
 	case self.Leap != 0 && g.Leap != self.Leap:
-		return false // from before the leap; the agent makes another
+		return false // the grant is older than the leap; the agent sends another
 	case s.machine.Now() >= g.DrainAt():
 		if s.refused != g.Hold {
 			s.link.say("grant refused: less is left of it than the child has to stop in")
@@ -109,7 +109,7 @@ func (s *shim) admits(g *gate.Grant) bool {
 
 // start opens the gate. The child may hang in its exec, on an image or volume that
 // does not answer; the watchdog must not hang with it. The shim reaps nothing until
-// it knows the child's process id. Otherwise it could reap the child and not
+// it knows the child's process id. Otherwise the shim could reap the child and not
 // notice.
 func (s *shim) start() (step, int) {
 	grant, self := &s.child.grant, &s.link.state
@@ -118,8 +118,8 @@ func (s *shim) start() (step, int) {
 	for {
 		switch in := s.machine.Next(true).(type) {
 		case Start:
-			// Only now the shim reports the new hold. While it waits, its report names
-			// the last hold, whose child is dead.
+			// Only now the shim reports the new hold. A waiting shim's report names the
+			// last hold, whose child is dead.
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
 				s.link.say("%v", in.Err)
@@ -179,11 +179,12 @@ func (s *shim) run() (step, int) {
 	return s.ended, 0
 }
 
-// pass gives a signal to the child alone, as the kernel gave it to PID 1 alone.
+// pass gives a signal to the child alone, and not to the child's descendants, as the
+// kernel does with PID 1.
 func (s *shim) pass(sig syscall.Signal) {
 	switch {
 	case sig == 0 || sig == unix.SIGPIPE:
-		// SIGPIPE only tells that the reader of the shim's own log is gone.
+		// SIGPIPE only means that the reader of the shim's own log is gone.
 	case sig == unix.SIGCONT && s.frost.on():
 		// A SIGCONT would end the freeze too early; the thaw sends one.
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
@@ -215,9 +216,9 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain asks the child to stop, unless the kubelet has just done so. Many programs take
-// a second signal for an order to drop everything. Grants still move the
-// deadline, but nothing cancels the drain.
+// drain asks the child to stop, unless the kubelet has just done so. Many programs
+// treat a second signal as an order to stop at once. Grants still move the deadline,
+// but nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()
 	until := now + grace
@@ -288,8 +289,9 @@ func (s *shim) end(code int) (step, int) {
 	return nil, code
 }
 
-// killAll kills until the machine says that nothing is left. Where the shim may not kill,
-// or time is up, killAll gives up: the end of PID 1 does the rest.
+// killAll kills the shim's descendants until none is left. If the shim may not kill a
+// descendant, or the time is up, killAll gives up. Then the end of PID 1 kills the
+// rest.
 func (s *shim) killAll() bool {
 	patience := s.machine.Now() + killPatience
 	s.child.killing = true

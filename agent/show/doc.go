@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package show tells people, Services and rollouts what an agent does: by the pod's
+// Package show shows people, Services and rollouts the state of an agent: by the pod's
 // condition, label and deletion cost, by Events, and by metrics.
 //
 // # The guarantee
 //
-// Nothing here delays a renewal. The status and the Events are written beside the
+// The package delays no renewal. The status and the Events are written beside the
 // agent's loop, late if need be. With the gate "readiness" the pod's condition is
 // itself the gate, so a late status must not count. Each status replaces the version
 // that was read just before, so the API server refuses a late one.
@@ -18,8 +18,8 @@
 //
 // # What is not guaranteed
 //
-// An Event may be dropped, because the log has the same fact. A condition may be old
-// while the API server is away.
+// An Event may be dropped, because the log has the same fact. The pod's condition may
+// be out of date while the API server does not answer.
 package show
 
 import (
@@ -48,13 +48,14 @@ type Config struct {
 	// StartsWithin is the time that a hold waits for the container after an init
 	// container.
 	StartsWithin time.Duration
-	// Stored is called with each readiness that the API server has stored.
+	// Status calls Stored with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)
-	// Asked is called with each answer about the pod. The argument hold is the pod's
+	// Status calls Asked with each answer about the pod. The argument hold is the pod's
 	// hold when the request was sent, or empty. The argument deleted reports that the
 	// pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
-	// Calm is called after each write for people.
+	// Calm is called after each write of the pod's status or Events, at the end of a
+	// busy moment.
 	Calm func()
 	Wall func() time.Time
 	Log  *slog.Logger

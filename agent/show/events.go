@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
-// Events tells people what happens to the pod, beside the loop. An Event that cannot be
-// written soon is dropped, because the log has the same fact.
+// Events writes Events on the pod for people, beside the agent's loop. An Event that
+// cannot be written soon is dropped, because the log has the same fact.
 type Events struct {
 	config Config
 	queue  chan kube.Event
@@ -26,8 +26,8 @@ type Events struct {
 	sending chan struct{}
 }
 
-// queued bounds the waiting Events. A few holds cause so many; more of them wait only
-// while the API server accepts none.
+// queued bounds the waiting Events. A few holds cause that many Events. More Events
+// wait only while the API server accepts none.
 const queued = 16
 
 // NewEvents returns Events, which are written once Run is called.
@@ -60,8 +60,8 @@ func (e *Events) Run(ctx context.Context) {
 // retry.
 const parting = time.Second
 
-// Flush sends the queued Events, at the end of an agent that was asked to stop, and
-// lets an Event that is being sent arrive.
+// Flush sends the queued Events before an agent with a stop signal ends. Flush also
+// waits for an Event that is being sent.
 func (e *Events) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, parting)
 	defer cancel()
@@ -132,7 +132,7 @@ func (e *Events) Released(slot string) {
 	e.add(kube.Normal, eventReleased, slot+" is free again")
 }
 
-// Ends adds the Event with the reason why a hold ends. After the end of the child
+// Ends adds the Event with the reason why a hold ends. If the child has ended by
 // itself, Ends adds no Event, because Kubernetes reports the end of the container.
 func (e *Events) Ends(reason string, slots []string) {
 	names := strings.Join(slots, ", ")
@@ -174,7 +174,8 @@ func (e *Events) NotReleased(slots []string) {
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
 }
 
-// Trouble adds the Event of a hook's failure, as the kubelet does for its own hooks.
+// Trouble adds the Event of a shim's failure. If a postStart hook has failed, Trouble
+// also adds the Event Killing, as the kubelet does.
 func (e *Events) Trouble(t gate.Trouble) {
 	e.add(kube.Warning, t.Reason, t.Message)
 	if t.Reason == gate.ReasonPostStart {

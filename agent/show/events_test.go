@@ -35,7 +35,7 @@ func (s *slowly) CreateEvent(ctx context.Context, e kube.Event) error {
 }
 
 // The last Events of an application often come when the agent is asked to stop.
-func TestFlushWaitsForAnEventUnderWay(t *testing.T) {
+func TestFlushWaitsForAnEventBeingSent(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration
 		want  []string

@@ -24,12 +24,12 @@ type Holder struct {
 	Paused string
 	// Turn is the turn of a revision that is not proven, in words; empty for none.
 	Turn string
-	// Leaves: the pod leaves its Services before its application stops.
+	// Leaves reports that the pod leaves its Services before its application stops.
 	Leaves bool
 }
 
-// Holder returns the look of a holder. The holder's child serves, so a handover begins
-// when that child ends.
+// Holder returns the look of a holder. If the application serves, Holder notes that. So
+// a handover begins when the pod is a standby again.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows = false
 	soon := h.Since + r.config.Budget.Retry
@@ -51,19 +51,19 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	case h.Running:
 		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
 	case now < soon && !h.Waits:
-		// A child starts within milliseconds. To be not Ready for so long, and Ready
-		// again, would only make Services flap.
+		// A child starts within milliseconds. A pod that is not Ready only for so short
+		// a time would make its Services flap.
 		return keep(soon)
 	default:
 		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
 	}
 }
 
-// Draining decides how a pod appears while its child is stopped. The drain began at the
+// Draining decides how a pod appears while its child drains. The drain began at the
 // instant since.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
-		// Most children stop within that time, and the pod is then a standby.
+		// Most children end before the instant soon, and then the pod is a standby.
 		return keep(soon)
 	}
 	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)

@@ -27,15 +27,15 @@ type Metrics struct {
 
 	mu       sync.Mutex
 	deadline time.Duration // zero while nothing is held
-	last     time.Duration // when the loop last looked
+	last     time.Duration // when the loop last read the clock
 	holds    int
 	ended    map[string]int
 	renewals map[string]int
 	writes   map[string]int
 }
 
-// NewMetrics returns the metrics of a loop that looks at the clock at least once in
-// longest.
+// NewMetrics returns the metrics of a loop that reads the clock at least once in the
+// time longest.
 func NewMetrics(clock func() time.Duration, longest time.Duration) *Metrics {
 	return &Metrics{
 		clock: clock, last: clock(), longest: longest,
@@ -49,7 +49,7 @@ func (m *Metrics) change(f func()) {
 	f()
 }
 
-// Looked notes that the loop looks at the clock.
+// Looked notes that the loop reads the clock now.
 func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
 
 // Acquired counts a hold that begins.
@@ -151,8 +151,8 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still looks at the clock. A loop that has not looked
-// for three times the longest pause is stuck, and not only late.
+// Healthy reports whether the loop still reads the clock. A loop that has not read the
+// clock for three times the longest pause is stuck, and not only late.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -12,44 +12,52 @@ import (
 const Never = time.Duration(math.MaxInt64)
 
 const (
-	// shortestPause is the time between two questions to the holder's pod. Each question
-	// without an answer doubles the pause. Most questions fail only after 2 s, so a shorter
-	// pause would save little.
+	// shortestPause is the time between two questions to the holder's pod ([target]).
+	// Each question without an answer doubles the pause. Most questions fail only after
+	// 2 s, so a shorter pause would save little.
 	shortestPause = time.Second
-	// longestPause is the delay after which a standby notices that a network path is back.
+	// longestPause bounds the pause, so that a standby notices within that time that a
+	// network path works again.
 	longestPause = 10 * time.Second
 	// steady is the time for which the holder's pod has to answer until the pauses are
-	// short again. A path that comes and goes then changes readiness every 5 s at most.
+	// short again. So a path that fails again and again changes the pod's readiness at
+	// most every 5 s.
 	steady = time.Minute
 )
 
 // target is the pod to which a standby forwards. The agent asks each holder's pod once
-// whether it answers, and again after a connection that it did not answer. A question is
-// a connection to the application, and an idle standby costs the application nothing.
+// whether it answers. The agent asks again only after the pod did not answer a
+// connection. A question is a connection to the application, so an idle standby costs
+// the application nothing.
 type target struct {
 	address string
-	// due: the pod is to be asked, from the instant askAt. asking: a question is under way.
+	// due reports that the agent has to ask the pod, from the instant askAt on. asking
+	// reports that a question is under way.
 	due, asking bool
 	askAt       time.Duration
-	// err is the error of the last question. answered: an earlier question had an answer,
-	// and each has had one since the instant since.
+	// err is the error of the last question; nil after an answer. The field answered reports that
+	// the pod has answered a question. since is the instant of the first answer after
+	// the last error.
 	err      error
 	answered bool
 	since    time.Duration
-	// misses counts the questions without an answer, until the pod was steady.
+	// misses counts the questions without an answer. A pod that has answered for the
+	// time steady resets the count.
 	misses int
 	// expiry is the end of the lease at the first look after an error; zero for none.
 	expiry time.Duration
-	// renewed: the holder has renewed since that look. A pod that does not answer and
-	// does not renew may be dead, and connections then wait for the next holder.
+	// renewed reports that the holder has renewed since that look. A holder that
+	// neither answers nor renews may be dead, so connections wait for the next holder.
 	renewed bool
-	// lost: no pod has answered since the standby was not Ready for that reason.
+	// lost reports that the standby is not Ready because a holder's pod did not answer.
+	// The next answer of a holder's pod ends this.
 	lost bool
 }
 
 // see notes that the holder serves at the address, and that its lease ends at the instant
-// expiry. While a newer revision is in its turn, a standby that was not lost before is kept
-// Ready, because a controller would delete the pod.
+// expiry. The argument kept reports that a newer revision is in its turn. A standby
+// that is not lost then stays Ready, because a controller may delete an old pod that is
+// not Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
 		*t = target{address: address, due: true, lost: t.lost}
@@ -71,8 +79,8 @@ func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
 
-// ask returns the address of the pod if the caller is to ask it now. Otherwise ask returns
-// the instant of the next question; [Never] for none.
+// ask returns the address of the pod if the caller has to ask the pod now. Otherwise
+// ask returns the instant of the next question; [Never] for none.
 func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:

@@ -50,7 +50,7 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-// held lets the pod hold and serve.
+// held makes the given pod the holder, whose application serves.
 func (s *scene) held(pod, address string) {
 	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Notes: lease.Notes{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),
@@ -88,7 +88,7 @@ func reached(t *testing.T) *scene {
 	return s
 }
 
-// cutOff returns a scene in which the holder renews, and does not answer any more.
+// cutOff returns a scene in which the holder renews, but no longer answers.
 func cutOff(t *testing.T) *scene {
 	s := reached(t)
 	s.now += time.Minute
@@ -128,7 +128,7 @@ func TestStandbyAsksAgainAfterAnUnansweredConnection(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestUnreachableHolderIsAskedLessAndLess(t *testing.T) {
+func TestStandbyAsksAnUnreachableHolderLessOften(t *testing.T) {
 	s := cutOff(t)
 	var pauses []time.Duration
 	for range 6 {
@@ -166,7 +166,7 @@ func TestStandbyOfADeadHolderStaysReady(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestUnreachableStandbyIsNotReadyInAHandover(t *testing.T) {
+func TestCutOffStandbyStaysNotReadyDuringHandover(t *testing.T) {
 	s := cutOff(t)
 	s.slot.Record.Holder, s.slot.Record.Hold = "", ""
 	l := s.look()
@@ -185,7 +185,7 @@ func TestUnreachableStandbyIsNotReadyInAHandover(t *testing.T) {
 }
 
 // A controller deletes an old pod that is not Ready, and the slot may go back to that pod.
-func TestUnansweredTurnKeepsOldPodsReady(t *testing.T) {
+func TestSilentNewRevisionKeepsOldPodsReady(t *testing.T) {
 	s := reached(t)
 	s.turn = Turn{Ready: true}
 	s.held("b", "10.0.0.2")
@@ -197,7 +197,7 @@ func TestUnansweredTurnKeepsOldPodsReady(t *testing.T) {
 	assert.Equal(t, ReadyUnreachable, s.look().Reason)
 }
 
-func TestPathThatComesAndGoesBoundsTheChanges(t *testing.T) {
+func TestUnstableNetworkPathChangesReadinessRarely(t *testing.T) {
 	const play, step = 10 * time.Minute, 100 * time.Millisecond
 	s := reached(t)
 	began, asked := s.now, ""

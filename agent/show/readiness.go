@@ -22,11 +22,11 @@ type Forwarder interface {
 // ReadinessConfig has the facts that decide how a pod looks.
 type ReadinessConfig struct {
 	Slots []string
-	// Identity is the pod's own.
+	// Identity is the identity of the pod.
 	Identity string
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
-	// Mode is the rule for standbys.
+	// Mode decides whether a standby can be Ready.
 	Mode   api.Readiness
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
@@ -54,7 +54,8 @@ type Readiness struct {
 	began time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
-	// follows: the holder leaves its Services, and has named this pod as the next holder.
+	// follows reports that the holder leaves its Services, and has named this pod as
+	// the next holder.
 	follows bool
 	// lingers reports that the pod is ending, and opens no port any more.
 	lingers bool
@@ -118,13 +119,14 @@ type holders struct {
 	address string
 	// foreign reports that a pod of another workload holds one of the slots.
 	foreign bool
-	// stranger reports that the Lease of the slot of that other pod names no workload.
+	// stranger reports that the Lease with that foreign holder names no workload.
 	stranger bool
 	// next is the identity of the pod that follows a holder that leaves its Services.
 	next string
 	// mine reports that the Lease of a slot names this pod.
 	mine bool
-	// holder is the pod, and slot the Lease, that the message names.
+	// holder is the pod, and slot is the Lease, that the message of the condition
+	// names.
 	holder, slot string
 	// paused is the pause of a slot, in words; empty for none.
 	paused string
@@ -192,10 +194,12 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
-	// At the end of a turn a handover begins, too: the old application has to start again.
+	// At the end of a turn a handover begins, too, because an old pod's application has
+	// to start again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
-	// Between the release and the own hold, the pod stays out of its Services. The watch may
-	// show the own acquiring write before its answer begins the hold.
+	// A pod that follows stays out of its Services from the holder's release until its
+	// own hold. The watch may show the pod's acquiring write before the answer to that
+	// write begins the hold.
 	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && (h.holder == "" || h.mine)
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
@@ -235,8 +239,8 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// unless returns the look of a standby that is Ready, unless it is to hold next. Then its
-// ports change hands soon, so nodes are to send it no connections.
+// unless returns the look ready, unless this pod is to hold next. The next holder's
+// application soon takes the ports, so nodes must send the pod no connections.
 func (r *Readiness) unless(ready Look) Look {
 	if !r.follows {
 		return ready
@@ -244,14 +248,14 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// by returns the look with a next decision at the instant at the latest.
+// by returns the look, whose next decision comes at the given instant or earlier.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
 }
 
-// note notes whether the holder serves. When it stops serving, the time of a handover
-// begins.
+// note notes whether the holder serves. When the holder stops serving, the time of a
+// handover begins.
 func (r *Readiness) note(now time.Duration, serving bool) {
 	if r.served && !serving {
 		r.until = now + Handover(r.config.Budget)
@@ -296,8 +300,9 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	return r.reach(now, address, ready)
 }
 
-// reach returns the look ready if the holder's pod answers. A standby that did not reach the
-// last holder waits for one that answers. Otherwise the look says when to ask the pod.
+// reach returns the look ready if the holder's pod answers. Without a holder, a standby
+// is not Ready if the last holder did not answer. The look also contains the next
+// question to the holder's pod.
 func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	if address == "" {
 		if r.target.lost {
@@ -341,8 +346,8 @@ func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
 	return r.config.Forwarder.Linger(delay)
 }
 
-// Close gives the ports back. The ports are free when Close returns, so that a child
-// may be granted.
+// Close gives the ports back. The ports are free when Close returns, so that the agent
+// may grant.
 func (r *Readiness) Close() {
 	if r.config.Forwarder != nil && r.open {
 		r.config.Forwarder.Close()

@@ -23,7 +23,8 @@ const (
 	ReasonNotGranted = "NotGranted"
 	// ReasonNotStarted ends a hold under which no container followed an init container.
 	ReasonNotStarted = "NotStarted"
-	// ReasonTurnFailed: a newer revision has not served in its turn.
+	// ReasonTurnFailed ends the hold of a newer revision that has not served in its
+	// turn.
 	ReasonTurnFailed = "TurnFailed"
 )
 
@@ -41,17 +42,19 @@ const (
 	ReadyPortsInUse   = "PortsInUse"
 	ReadyUnreachable  = "HolderUnreachable"
 	ReadyChildRunning = api.ReasonChildRunning
-	// ReadyLeaving: the application serves, and is to stop.
+	// ReadyLeaving means that the application serves, but is about to stop.
 	ReadyLeaving = "Leaving"
-	// ReadyFollows: the holder leaves, and this pod is to hold next.
+	// ReadyFollows means that the holder leaves its Services, and that this pod is to
+	// hold next.
 	ReadyFollows = "FollowsTheHolder"
-	// ReadyPaused: the slot is paused, and no pod holds.
+	// ReadyPaused means that the slot is paused, and that no pod holds the slot.
 	ReadyPaused = "Paused"
-	// ReadyInTurn: the application serves, but not for long enough yet.
+	// ReadyInTurn means that the revision is in its turn, and has not served for long
+	// enough yet.
 	ReadyInTurn = "InItsTurn"
 )
 
-// Reasons of the Events on the pod, beside those of a hold's end.
+// Reasons of the Events on the pod that do not report the end of a hold.
 const (
 	eventAcquired    = api.ReasonAcquired
 	eventReleased    = api.ReasonReleased

@@ -20,7 +20,8 @@ type Appearance struct {
 	Ready           bool
 	Reason, Message string
 	// Hold is the hold that the pod has; empty for none. A pod with a hold has the
-	// label, and costs most to delete, unless a person has set another cost.
+	// label of a holder, and the highest deletion cost, unless a person has set another
+	// cost.
 	Hold string
 }
 
@@ -108,8 +109,8 @@ func (s *Status) Run(ctx context.Context) {
 	}
 }
 
-// Anything is an empty patch, whose answer has the pod's version. The agent has no
-// right to read its pod.
+// Anything is an empty patch. Its answer contains the pod's version, because the agent
+// has no right to read its pod.
 var Anything = []byte("{}")
 
 // write stores the appearance over the version that the pod has now. An earlier write
@@ -132,8 +133,8 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 	return err
 }
 
-// send sends one patch. Each patch has as much time as a renewal. So if the API server
-// is slow but lets the pod hold, the API server also lets the pod be Ready.
+// send sends one patch. Each patch has as much time as a renewal. So an API server that
+// is fast enough for renewals is also fast enough for the pod's readiness.
 func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()

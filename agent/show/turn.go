@@ -3,11 +3,12 @@
 
 package show
 
-// Turn is the decision by the order of revisions about a standby. The zero value
-// decides nothing.
+// Turn is the effect of a rollout on a standby's readiness. The zero value has no
+// effect.
 type Turn struct {
-	// NotReady: a rollout must not count the pod, for the reason. Ready: a controller must
-	// not delete the pod as long as a newer revision is in its turn.
+	// NotReady reports that a rollout must not yet count the pod as Ready; Reason and
+	// Message say why. Ready reports that a newer revision is in its turn, and that a
+	// controller must not delete this pod meanwhile.
 	NotReady, Ready bool
 	Reason, Message string
 }

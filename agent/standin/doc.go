@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package standin contains the gates outside of the application's containers. One
-// stand-in acts for the whole pod, where a shim would receive grants and report.
-// The agent's loop is the same.
+// stand-in receives grants and sends reports for the whole pod, instead of the shims.
+// The agent's loop is the same as with shims.
 //
 // # What each gate guarantees
 //

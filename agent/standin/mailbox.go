@@ -22,7 +22,8 @@ type mailbox struct {
 
 	mu   sync.Mutex
 	last gate.Report
-	// puts and taken count the reports.
+	// puts numbers the last report. taken is the number of the last report that the
+	// reader received.
 	puts, taken int
 }
 

@@ -13,14 +13,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// These are the names of the notes in the Volume. A crashed machine may leave
-// half a note. Then the pod knows only that a container may have run.
+// These are the names of the notes in the Volume. A crash of the machine may leave half
+// a note. Then the agent knows only that a container may have run.
 const (
 	// letStart is the note without which no application container may start.
 	letStart = "let-start"
-	// before is the letStart note of the previous round. The kubelet has restarted
-	// the containers since then, but that does not prove that the earlier processes
-	// are dead.
+	// before is the letStart note from the time before the last restart of all
+	// containers. The restart does not prove that the earlier processes are dead.
 	before = "let-start.before"
 )
 
@@ -29,15 +28,14 @@ type note struct {
 	Shim  gate.ShimID      `json:"shim"`
 	Hold  string           `json:"hold"`
 	Slots []gate.SlotToken `json:"slots"`
-	// Leave is the CLOCK_BOOTTIME instant at which the drain begins, unless the
-	// hold was renewed since.
+	// Leave is the CLOCK_BOOTTIME instant at which the agent's process ends, so that
+	// the kubelet restarts the containers. Each renewal moves that instant.
 	Leave  time.Duration `json:"leave"`
 	BootID string        `json:"bootID"`
 }
 
-// Turn runs before each round of the pod's containers, in an init container in
-// front of the agent. Turn renames the note letStart of the previous round to
-// before.
+// Turn runs in an init container in front of the agent, each time that the kubelet
+// starts all containers of the pod. Turn renames the note letStart to before.
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

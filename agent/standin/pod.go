@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// ErrRestart means that all containers of the pod must be restarted. The process
-// then ends with the exit code that makes the kubelet do so.
+// ErrRestart means that all containers of the pod must be restarted. The agent's
+// process then ends with the exit code that makes the kubelet restart them.
 var ErrRestart = errors.New("the pod's containers have to be restarted")
 
 // PodConfig configures a [Pod].
@@ -29,8 +29,8 @@ type PodConfig struct {
 	// Machine is the machine beneath the gate; nil means the kernel, with the notes
 	// in Dir.
 	Machine Machine
-	// OwnKernel means that the pod may run in a virtual machine of its own. Then
-	// another boot id in a note proves no death.
+	// OwnKernel means that the pod may run in a virtual machine of its own. Then a note
+	// with another boot id does not prove that its containers are dead.
 	OwnKernel bool
 	Log       *slog.Logger
 }
@@ -113,7 +113,7 @@ func (p *Pod) recall() error {
 	}
 	p.leave = running.Leave
 	if running.BootID != p.bootID {
-		p.leave = 0 // the instant belongs to another clock
+		p.leave = 0 // the noted instant counts from another boot
 	}
 	return nil
 }
@@ -187,7 +187,8 @@ func (p *Pod) stop() bool {
 }
 
 // ring acts as the watchdog. If the agent did not renew in time, ring restarts
-// the containers. The same happens if a new agent cannot read the Lease.
+// the containers. A new agent process that cannot read the Lease does not renew either,
+// so ring then restarts the containers, too.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -235,14 +236,15 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	return &note{
 		Shim: id, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
-		// The kubelet needs a few seconds to kill, so the agent leaves when the
-		// drain would begin.
+		// The kubelet needs a few seconds to kill the containers. So the agent's
+		// process ends at the instant at which a shim would begin to drain.
 		Leave: g.DrainAt(),
 	}
 }
 
-// admit moves the instant of leaving if the application's containers run under the
-// note's hold already. Otherwise admit reports whether they may start under the hold.
+// If the application's containers already run under the note's hold, admit moves the
+// instant at which the agent's process ends. Otherwise admit returns an error if they
+// may not start under the hold.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -330,8 +332,9 @@ func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although it had already ended. The
-		// agent does not know whether a container runs, so all of them restart.
+		// The kubelet runs the init container again, although the container has ended
+		// before. The agent does not know whether a container runs, so all of them
+		// restart.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false

@@ -188,8 +188,8 @@ func TestRestartedAgentResumesTheHold(t *testing.T) {
 	assert.True(t, after.Connected)
 }
 
-// The kubelet restarts all containers, but that does not prove that the earlier
-// ones are dead.
+// The kubelet restarts all containers, but the restart does not prove that the earlier
+// processes are dead.
 func TestHoldBeforeRestartOfAllContainersIsUnproven(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
@@ -218,7 +218,7 @@ func TestTurnRoleDoesNothingWithoutANote(t *testing.T) {
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
 }
 
-func TestRebootProvesDeathOnTheNodesKernel(t *testing.T) {
+func TestRebootProvesDeathOnlyOnTheNodesKernel(t *testing.T) {
 	for name, test := range map[string]struct {
 		ownKernel bool
 		unproven  string
@@ -265,8 +265,8 @@ func TestContainersRestartInTimeWithoutARenewal(t *testing.T) {
 	assert.Less(t, host.Now(), extended.Deadline, "and early, because killing is the kubelet's")
 }
 
-// No other process enforces the deadline of containers that an earlier agent
-// started.
+// No other process enforces the deadline of containers that an earlier agent process
+// has let start.
 func TestRestartedAgentKeepsTheDeadline(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
@@ -331,8 +331,8 @@ func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 	require.Error(t, err, "it was not told to go on")
 }
 
-// A crashed machine may leave half a note behind. If that note is of the previous
-// round, the pod may still start under another hold.
+// A crash of the machine may leave half a note. If the note is older than the last
+// restart of all containers, the application may still start under another hold.
 func TestUnreadableEarlierNoteAllowsANewHold(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
@@ -386,7 +386,7 @@ func TestGrantAfterTheDrainInstantIsRefused(t *testing.T) {
 	require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)), "it still waits")
 }
 
-// slowVolume is a directory whose writes take as long as a test says.
+// slowVolume is a directory in which a test slows each write down.
 type slowVolume struct {
 	kernel
 	// write is called in the middle of each write, before the note is in place.

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Readiness is the gate of an application that runs everywhere. Its grant permits
-// the pod to be Ready.
+// Readiness is the gate of an application that runs in every pod. Its grant permits the
+// pod to be Ready.
 type Readiness struct {
 	now func() time.Duration
 	box *mailbox
@@ -23,9 +23,9 @@ type Readiness struct {
 }
 
 // NewReadiness makes the gate. The gate reports nothing until the API server has
-// stored that the pod is not Ready. An earlier process may have stored that the pod
-// is Ready, so an earlier report would claim too soon that the earlier hold is
-// over. The clock is CLOCK_BOOTTIME.
+// stored that the pod is not Ready. An earlier agent process may have stored that the
+// pod is Ready. So a report at once would claim too soon that the hold of that process
+// is over. The clock is CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{

@@ -12,7 +12,7 @@ import (
 
 // Ask is a pod's wish for its turn, as the holder sees that wish in the next Lease.
 type Ask struct {
-	// Identity is that of the pod that asks; empty for no ask.
+	// Identity is the identity of the pod that asks; empty for no ask.
 	Identity string
 	Revision api.Revision
 	// Seen is the instant at which the holder saw the ask change.
@@ -24,7 +24,7 @@ type Hold struct {
 	ID string
 	// Since is the instant at which this agent process began, or resumed, the hold.
 	Since time.Duration
-	// Resumed: an earlier process began the hold.
+	// Resumed: an earlier agent process began the hold.
 	Resumed bool
 	// Rollout is the rollout in the Lease.
 	Rollout Rollout
@@ -49,7 +49,7 @@ type Holder struct {
 	// empty for none.
 	To   string
 	Turn api.Revision
-	// Failed: the turn has to end.
+	// Failed: the turn has failed, so the hold has to end.
 	Failed bool
 	// Wake is the instant of the next decision, if nothing happens before it.
 	Wake time.Duration
@@ -95,10 +95,10 @@ func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 	return now >= at
 }
 
-// proven returns the rollout. After the application has served for [Proof] and the time of
-// the controller, the pod's revision is proven there, and its turn is over. The count of its
-// turns stays until [Forget]. So a crash some minutes after the start is not counted as the
-// first one.
+// proven returns the rollout as it is now. Once the application has served for [Proof]
+// and the controller's MinReady, the rollout names the pod's revision as proven, and the
+// turn is over. The count of turns stays for [Forget]. So a version that crashes some
+// minutes after its start does not begin to count anew.
 func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout
 	if !h.passed(now, p.provenAfter(), to) {
@@ -129,13 +129,15 @@ func yields(now time.Duration, h Hold, to *Holder) Yields {
 	return Now
 }
 
-// yieldsTo reports whether the revision has waited long enough since its last turn.
+// yieldsTo reports whether the revision is newer than the holder's, and has waited long
+// enough since its last turn.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
-		// After a turn that failed, the holder's application starts again, and gets
-		// time for its start. If the turn has broken its data, a newer version has to mend that.
+		// After a turn that failed, the holder's application starts again, and gets time
+		// for its start. That time is bounded, because the turn may have broken the data
+		// so that only a newer version can serve.
 		from = max(from, h.Since+min(p.lasts(h.Rollout.Start), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
@@ -160,9 +162,10 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 	return r
 }
 
-// failed reports whether the application has not begun to serve within the time for a
-// turn. An application that serves by then may go on until its revision is proven. After the pod was Ready, the
-// time begins anew, as the controller's own count does.
+// failed reports whether the turn has failed, because the application did not begin to
+// serve in time. An application that began in time may go on until its revision is
+// proven. If the pod was Ready and then stops serving, the time begins anew, as the
+// controller's own count does.
 func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
 	at := max(h.Since, h.Stopped) + p.lasts(h.Rollout.Start)
 	if h.Serves && h.Serving < at {
@@ -174,13 +177,15 @@ func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
 	return now >= at
 }
 
-// fresh reports whether the holder saw the ask change during this hold, and lately.
+// fresh reports whether the holder saw the ask change during this hold, and within
+// [Fresh].
 func (a Ask) fresh(now, since time.Duration) bool {
 	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
 }
 
-// Acquired returns the rollout for the acquiring write of the hold. s is the slot
-// before that write. The hold is a turn if an older revision's release names the pod.
+// Acquired returns the rollout for the acquiring write of the hold. s is the slot before
+// that write. The hold is a turn if an older revision's release names the pod. The hold is
+// also a turn if the pod takes the slot of its own unfinished turn back.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout
@@ -195,11 +200,11 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	return p.Hold(now, wall, Hold{ID: hold, Since: now, Rollout: r}).Rollout
 }
 
-// Released returns the rollout for the releasing write, and the pod that is to hold
-// next; empty for any. If to is not empty, the hold yields to that pod, and turn is the
+// Released returns the rollout for the releasing write, and the pod that is to hold next;
+// empty for any. If to is not empty, the hold yields to that pod, and turn is the
 // revision of that pod. A turn that is not proven gives the slot back to the pod that
-// yielded. If the holder yields during such a turn, a failure of the next turn gives
-// the slot back to that pod, too.
+// yielded. If the holder yields during a turn that is not proven, a failure of the next
+// turn gives the slot back to that pod, too.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to
@@ -219,8 +224,8 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 	return r, to
 }
 
-// Deleted returns the pod that the release of a deleted pod names: the asker, unless it
-// has to wait for its next turn.
+// Deleted returns the pod that the release of a deleted pod names: the asker, unless the
+// asker's revision has to wait for its next turn.
 func (p Pod) Deleted(now time.Duration, h Hold) (to string, turn api.Revision) {
 	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {
 		return h.Ask.Identity, h.Ask.Revision

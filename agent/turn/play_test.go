@@ -35,9 +35,9 @@ type play struct {
 type actor struct {
 	Pod
 	// starts is the time until the application serves; zero for never. lasts is the time
-	// after which it exits; zero for never.
+	// after which the application exits; zero for never.
 	starts, lasts time.Duration
-	// restarts is the instant until which its container is down.
+	// restarts is the instant until which the container of the actor is down.
 	restarts time.Duration
 	hold     Hold
 	waiting  Facts
@@ -135,7 +135,8 @@ func (p *play) standBy(a *actor) {
 	}
 }
 
-// take lets one pod take a free slot: the named one, or the first that may.
+// take lets one pod take a free slot: the successor, or the first pod whose TakeFrom has
+// come.
 func (p *play) take() {
 	if p.slot.Holder != "" {
 		return
@@ -178,7 +179,7 @@ func (p *play) ready(revision api.Revision) (count int) {
 	return count
 }
 
-func TestBrokenRevisionStopsTheOldOneRarely(t *testing.T) {
+func TestBrokenRevisionRarelyStopsTheOldRevision(t *testing.T) {
 	for name, broken := range map[string][]*actor{
 		"exits at once":             actors(1, "b", newer, tick, tick),
 		"exits before it is proven": actors(1, "b", newer, time.Second, 9*time.Second),
@@ -211,7 +212,7 @@ func TestBrokenRevisionStopsTheOldOneRarely(t *testing.T) {
 	}
 }
 
-func TestGoodRevisionStopsTheOldOneOnce(t *testing.T) {
+func TestGoodRevisionStopsTheOldRevisionOnce(t *testing.T) {
 	p := newPlay(t, actors(3, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(2, "b", newer, 2*time.Second, 0)...)
@@ -275,7 +276,7 @@ func TestUndoneRolloutLeavesTheOldPodsReady(t *testing.T) {
 	assert.Len(t, p.turns[old], stops, "the same template needs no turn")
 }
 
-func TestNewRevisionFollowsTheLastOldPod(t *testing.T) {
+func TestNewRevisionRunsAfterLastOldPodEnds(t *testing.T) {
 	olds := actors(1, "a", old, time.Second, 0)
 	p := newPlay(t, olds...)
 	p.pass(time.Hour)

@@ -14,8 +14,8 @@ type Pod struct {
 	Identity string
 	// Revision is zero for a pod without an order.
 	Revision api.Revision
-	// Startup is the time that the startup and readiness probes leave the application;
-	// zero without probes.
+	// Startup is the time that the startup and readiness probes give the application to
+	// start; zero without probes.
 	Startup time.Duration
 	// MinReady is the time for which the controller wants a new pod to be Ready, before it
 	// deletes an old one.
@@ -23,11 +23,12 @@ type Pod struct {
 }
 
 // provenAfter returns the time for which the revision serves before it is proven. In its
-// turn the pod is Ready after [Proof], and the controller counts from then.
+// turn the pod is Ready after [Proof], and the controller counts its MinReady from that
+// instant.
 func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
-// lasts returns the time within which the application has to serve in its turn. start
-// is the time that the proven revision took to serve.
+// lasts returns the time within which the application has to begin to serve in its turn.
+// The argument start is the time that the proven revision took to serve.
 func (p Pod) lasts(start time.Duration) time.Duration {
 	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))
 }
@@ -49,7 +50,8 @@ type Slot struct {
 	FreeAt time.Duration
 	// Since is the instant at which the agent first saw the hold.
 	Since time.Duration
-	// Earlier: the hold is not of this agent process. Only an own hold counts.
+	// Earlier: this agent process did not begin the hold. Earlier matters only for a hold
+	// of this pod.
 	Earlier bool
 }
 

@@ -15,7 +15,8 @@ import (
 type Yields string
 
 const (
-	// Now: the holder yields, except to a revision whose next turn is noted.
+	// Now: the holder yields to a newer revision, unless [Turns.Next] names a later time
+	// for that revision.
 	Now Yields = "now"
 	// Later: the holder has not served for [Rest] yet.
 	Later Yields = "later"
@@ -51,7 +52,7 @@ type Turns struct {
 	// again begins anew.
 	Revision api.Revision
 	Count    int
-	// Next is the wall clock's time of the next turn; zero while the holder would yield.
+	// Next is the wall clock's time of the next turn; zero if the revision need not wait.
 	Next time.Time
 }
 

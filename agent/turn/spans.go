@@ -12,10 +12,10 @@ import (
 const Never = time.Duration(math.MaxInt64)
 
 const (
-	// Proof is the time for which the application has to serve before its pod is Ready in a
-	// turn. After the controller's own time, the revision is proven. The time is not zero
-	// because, without a readiness probe, an application that exits at once serves for an
-	// instant, too.
+	// Proof is the time for which the application has to serve before its pod is Ready in
+	// a turn. After a further [Pod.MinReady] the revision is proven. Proof is not zero
+	// because, without a readiness probe, even an application that exits at once serves
+	// for an instant.
 	Proof = 10 * time.Second
 	// Rest is the time that a holder serves between two yields, whichever pod asks. An
 	// asker that dies after the yield costs the holder a stop. So Rest allows one such
@@ -40,19 +40,20 @@ const (
 	// shortestTurn is the least time that an application gets to serve in its turn,
 	// however fast the proven revision started.
 	shortestTurn = time.Minute
-	// longestTurn is the longest such time, unless the probes give more. After the same time,
-	// by default, a Deployment's controller calls a rollout failed.
+	// longestTurn is the most time that an application gets to serve in its turn, unless
+	// the probes give more. By default, a Deployment's controller calls a rollout failed
+	// after ten minutes, too.
 	longestTurn = 10 * time.Minute
-	// longestStartup bounds the time that probes give to a start. A version that hangs in
-	// its turn stops the application for that long.
+	// longestStartup bounds the time that probes give to a start. The time needs a bound
+	// because, while a version hangs in its turn, no pod serves.
 	longestStartup = time.Hour
 	// slower is the factor by which a new revision may start more slowly than the
 	// proven one.
 	slower = 3
 )
 
-// waits are the times that a revision waits for its next turn, by the number of its
-// turns so far. The last time is also that of all later turns.
+// waits are the times that a revision waits for its next turn, by the number of its turns
+// so far. The last time also applies to all later turns.
 var waits = []time.Duration{0, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // wait returns the time that a revision waits for its next turn after so many turns.

@@ -36,8 +36,8 @@ type Facts struct {
 	Whole bool
 	// Failed: the last hold of this agent was a turn that failed.
 	Failed bool
-	// Due is the instant since which the holder would yield to this pod; zero until the
-	// first decision that finds so.
+	// Due is the instant since which the holder would yield to this pod; zero if no
+	// decision has found that yet.
 	Due time.Duration
 }
 
@@ -47,11 +47,11 @@ type Standby struct {
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
 	TakeFrom time.Duration
-	// Asks: the pod asks for its turn. Due: the holder would yield to it.
+	// Asks: the pod asks for its turn. Due: the holder would yield to the pod.
 	Asks, Due bool
 	// Failed: the turn of the pod has failed, so the pod gives the slot back.
 	Failed bool
-	// Wake is the instant of the next decision, if nothing is seen before it.
+	// Wake is the instant of the next decision, if the agent sees no change before it.
 	Wake time.Duration
 }
 
@@ -99,10 +99,10 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 }
 
-// afterOwn decides for a pod whose own hold has ended, and is not released yet. An
-// application that ended before its proof must not make the pod Ready. If the agent ended
-// together with the application, the turn has failed. After an outage of the API server
-// the turn goes on.
+// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet.
+// An application that ended before its proof must not make the pod Ready. If the agent
+// ended together with the application, the turn has failed. After an outage of the API
+// server the turn goes on.
 func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):
@@ -114,7 +114,7 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	return to
 }
 
-// behind decides for a standby of a holder that knows the order.
+// behind decides for a standby of a holder whose agent writes the order of revisions.
 func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := podOf(s.Holder)
 	switch {

@@ -154,12 +154,12 @@ func TestStandbyDecidesByTheHoldersRevision(t *testing.T) {
 
 const unproven = "revision 7 has not served yet, and nobody holds the slot"
 
-func TestExpiredSlotCountsAsFree(t *testing.T) {
+func TestStandbyTreatsAnExpiredSlotAsFree(t *testing.T) {
 	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), Facts{Whole: true})
 	assert.Equal(t, Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: Never}, got)
 }
 
-func TestOldStandbyIsReadyForOneTurn(t *testing.T) {
+func TestOldStandbyStaysReadyDuringATurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
 	s.Since, s.FreeAt = 10*time.Second, 2*longestStartup
 	at := 10*time.Second + longestStartup
@@ -299,7 +299,7 @@ func TestReleaseToAnAskerCountsATurn(t *testing.T) {
 	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
 }
 
-func TestYieldInATurnKeepsTheYielder(t *testing.T) {
+func TestYieldInATurnKeepsTheFirstYielder(t *testing.T) {
 	b1, c1 := pod("b1", newer), pod("c1", newest)
 	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
 	require := assert.New(t)

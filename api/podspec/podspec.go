@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package podspec recognises the parts that the webhook puts into the spec of a
+// Package podspec recognizes the parts that the webhook puts into the spec of a
 // pod.
 //
-// The API server lets nobody change these parts of a living pod, so an answer is valid
-// as long as the pod lives. Labels and annotations do not count, because a person may
-// write them. An answer does not prove that the parts work, or that the webhook wrote
-// them.
+// The API server lets nobody change these parts of an existing pod. So an answer of the
+// package is valid as long as the pod exists. Labels and annotations do not count, because
+// a person may write them. An answer does not prove that the parts work, or that the
+// webhook wrote them.
 //
 // The policy on marks gives the same answers as [HasGate], in the API server's own
 // process. testdata/pods.yaml tests both.
@@ -25,8 +25,8 @@ import (
 // the agent. That part is a shim, the init container of the gate "pod", or the pod's
 // readiness gate.
 //
-// An ordinary init container is no agent, whatever its name: it has ended before the
-// kubelet starts the application, and then no agent renews.
+// An ordinary init container is no agent, whatever its name. The container ends before the
+// kubelet starts the application, so no agent would renew.
 func HasGate(spec *corev1.PodSpec) bool {
 	return slices.ContainsFunc(spec.InitContainers, isAgent) &&
 		(slices.ContainsFunc(spec.Containers, isShim) || slices.ContainsFunc(spec.InitContainers, waits) || showsReadiness(spec))
@@ -40,7 +40,7 @@ func isShim(c corev1.Container) bool { return api.IsShim(c.Command) }
 
 func waits(c corev1.Container) bool { return c.Name == api.WaitContainer }
 
-// showsReadiness reports whether the pod's readiness is its gate.
+// showsReadiness reports whether the pod has the gate "readiness".
 func showsReadiness(spec *corev1.PodSpec) bool {
 	return slices.ContainsFunc(spec.InitContainers, toldReadiness) && slices.ContainsFunc(spec.ReadinessGates, isReady)
 }
@@ -51,8 +51,9 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate] reads, and the service
-// account. A cache of ten thousand pods keeps stripped specs.
+// Strip returns a spec with only the fields that [HasGate] reads, and the service account.
+// The webhook's enroll keeps stripped specs in memory, because there may be ten thousand
+// pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	return corev1.PodSpec{
 		ServiceAccountName: spec.ServiceAccountName,
@@ -62,7 +63,7 @@ func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	}
 }
 
-// Stripped containers share these values, which nobody changes.
+// All stripped containers share these values, which no caller may change.
 var (
 	always        = corev1.ContainerRestartPolicyAlways
 	shimCommand   = []string{api.AgentBinary, api.ExecRole}

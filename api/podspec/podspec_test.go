@@ -36,7 +36,7 @@ func rows(t *testing.T) []row {
 	return all
 }
 
-func TestHasGateJudgesUnusualPods(t *testing.T) {
+func TestHasGateNeedsSidecarAndWaitingPart(t *testing.T) {
 	for _, r := range rows(t) {
 		t.Run(r.Name, func(t *testing.T) {
 			assert.Equal(t, r.Gate, HasGate(&r.Spec))
@@ -62,7 +62,7 @@ func TestHasGateRecognizesTheArgumentsOfEveryGate(t *testing.T) {
 	}))
 }
 
-// The golden files contain the pods that the webhook has gated.
+// The golden files of package mutate contain pods that the webhook has gated.
 func TestGoldenPodsHaveGatesAndKnownArguments(t *testing.T) {
 	files, err := filepath.Glob("../../mutate/testdata/*.txtar")
 	require.NoError(t, err)
@@ -120,7 +120,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-func FuzzStripKeepsTheAnswerOfHasGate(f *testing.F) {
+func FuzzHasGateGivesStrippedSpecsTheSameAnswer(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}
@@ -156,7 +156,7 @@ func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	}
 }
 
-// words returns a policy with one blank between words.
+// words returns the text of a policy, with one space between words.
 func words(t *testing.T, policy string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/policies/" + policy + ".yaml")

@@ -16,8 +16,8 @@ import (
 // limit of 64 MiB. The kubelet and scrapers need one for each request in flight.
 const mostConnections = 64
 
-// crowd bounds the connections of a server. If there are too many, the peer with most
-// of them loses one, so that no pod keeps the kubelet's probes out.
+// crowd bounds the connections of a server. Beyond the bound, the peer with the most
+// connections loses one, so that no pod keeps the kubelet's probes out.
 type crowd struct {
 	mu sync.Mutex
 	// guests are in the order in which they came.
@@ -32,10 +32,10 @@ type guest struct {
 	served bool
 }
 
-// of is the key under which a request's context has its guest.
+// of is the key of the guest in the context of a request.
 type of struct{}
 
-// attach makes the server's connections guests.
+// attach makes each connection of the server a guest, and so bounds their number.
 func (c *crowd) attach(server *http.Server) {
 	handler := server.Handler
 	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
@@ -72,8 +72,8 @@ func (c *crowd) enter(conn net.Conn) {
 	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g == worst })
 }
 
-// worst returns the oldest idle guest of the peer with most connections. A peer
-// without an idle guest loses its oldest one.
+// worst returns the oldest idle guest of the peer with the most connections. A peer
+// without an idle guest loses its oldest guest.
 func (c *crowd) worst() *guest {
 	count := map[string]int{}
 	for _, g := range c.guests {
@@ -119,8 +119,8 @@ func (c *crowd) serve(g *guest, served bool) {
 	g.served = served
 }
 
-// source returns the peer's address without its port. All peers of a Unix socket have
-// one source.
+// source returns the peer's address without its port. All peers of a Unix socket count
+// as one source.
 func source(conn net.Conn) string {
 	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
 	if err != nil {

@@ -95,8 +95,8 @@ func TestThousandsOfConnectionsBlockNoProbe(t *testing.T) {
 			// The test keeps its ends of all connections. The agent keeps only 64
 			// connections, of about 12 KiB each.
 			assert.Less(t, inUse()-before, 16<<20)
-			// The agent hangs up before it serves the next one; the client's kernel may
-			// learn of it a moment later.
+			// The agent closes a surplus connection before it serves the next connection. The
+			// client's kernel may learn of the end a moment later.
 			open := all
 			for by := time.Now().Add(headerTimeout / 2); len(open) > mostConnections && time.Now().Before(by); {
 				open = slices.DeleteFunc(open, func(c net.Conn) bool {

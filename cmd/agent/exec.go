@@ -50,8 +50,8 @@ func execConfig(args []string) (shim.Config, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// For the shim, restart and end are the same: the container ends. Then the
-		// kubelet starts the container again, or not.
+		// For the shim, the values restart and end are the same: the shim ends the
+		// container. The kubelet decides whether the container starts again.
 		StandBy: e.OnLoss == api.OnLossStandby,
 		Env:     environment,
 		Grace:   e.Grace,
@@ -80,8 +80,8 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the container's own, or else the role handle
-// of this program. Without a hook, hook returns nil.
+// hook returns the command of a hook: the container's own command, or else this program
+// in the role handle. Without a hook, hook returns nil.
 func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
@@ -102,9 +102,8 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 }
 
 // stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal, and refuses signals
-// that the shim does not receive. The Go runtime keeps some for itself, and SIGCHLD
-// reports the child's end. With such a signal the application would never be asked to
-// stop.
+// that the shim does not receive. The Go runtime keeps some signals for itself, and
+// SIGCHLD reports the child's end. The shim could never pass such a stop signal on.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {

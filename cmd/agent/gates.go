@@ -22,7 +22,8 @@ type opened struct {
 	close func() error
 	// asides is nil if no shim can run commands.
 	asides agent.Asides
-	// granted is nil for a gate without shims.
+	// granted reports whether a shim of the container had a grant of the hold. A gate
+	// without shims has no such function.
 	granted func(container, hold string) bool
 }
 

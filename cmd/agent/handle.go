@@ -50,14 +50,14 @@ func handle(ctx context.Context, h api.Handler, podIP string) error {
 		}
 		return ctx.Err()
 	case h.TCPSocket != nil:
-		// Kubernetes accepts a tcpSocket hook and has never carried one out; neither
-		// does the agent.
+		// Kubernetes accepts a tcpSocket hook, but has never carried one out. So the hook
+		// fails here, as it does in the kubelet.
 		return errors.New("invalid handler: tcpSocket")
 	}
 	return errors.New("invalid handler")
 }
 
-// hookBody bounds the bytes that are read of an answer, as in the kubelet.
+// hookBody bounds the bytes that the agent reads of an answer, as the kubelet does.
 const hookBody = 10 << 10
 
 // httpHook sends a request and waits for an answer. Any answer is a success.
@@ -102,8 +102,8 @@ func do(client *http.Client, request *http.Request) error {
 	return nil
 }
 
-// headersOf adds the kubelet's default headers. An empty Accept removes the default
-// one.
+// headersOf adds the kubelet's default headers. An empty Accept header removes the
+// default Accept header.
 func headersOf(list []api.HTTPHeader) http.Header {
 	headers := http.Header{}
 	for _, h := range list {

@@ -21,8 +21,8 @@ import (
 func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
 	to := flags.String("to", api.AgentBinary, "where the binary is copied to")
-	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
-	flags.SetOutput(io.Discard) // the error is shown once
+	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")
+	flags.SetOutput(io.Discard) // main prints the error
 	if err := flags.Parse(args); err != nil {
 		return api.ExitUsage, err
 	}
@@ -34,8 +34,8 @@ func installCommand(_ context.Context, args []string) (int, error) {
 
 // prepare makes the directories and the binary that the gate needs in the shared
 // volume. The kubelet waits for the hook, which calls prepare. The agent calls prepare,
-// too: a kubelet that was restarted before the hook never runs the hook. Two concurrent
-// calls do the work only once.
+// too, because a kubelet that restarts before the hook never runs the hook. Two
+// concurrent calls do the work only once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err
@@ -47,8 +47,8 @@ func prepare(runDir, binary string) error {
 	if _, absent := os.Stat(binary); absent != nil {
 		return err
 	}
-	// The binary of another version works, too. An agent that ended here would give up a
-	// slot.
+	// The present binary works, too, even if it has another version. So the agent goes on,
+	// because its end would give up a slot.
 	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
 	return nil
 }

@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// mostLines bounds the lines that wait to be written: those of a busy minute. With
-	// half a kilobyte each, they take 128 KiB of memory.
+	// mostLines bounds the lines that wait to be written. A busy minute has about so many
+	// lines. With half a kilobyte each, they take 128 KiB of memory.
 	mostLines = 256
 	// parting bounds the time for which an ending agent waits until its last lines
 	// are written. A living reader takes them within milliseconds.
 	parting = time.Second
 )
 
-// lines writes whole lines from a goroutine of its own, and drops those for which
-// there is no room. If a container runtime stops reading (a full disk, a stopped
-// containerd), the pipe behind stderr fills up. No renewal may wait for that.
+// lines writes whole lines from a goroutine of its own, and drops lines for which the
+// queue has no room. If the container runtime stops reading (a full disk, a stopped
+// containerd), the pipe behind stderr fills up. No renewal may wait for that pipe.
 type lines struct {
 	to      io.Writer
 	queue   chan line

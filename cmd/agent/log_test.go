@@ -34,8 +34,8 @@ func TestLoggerDoesNotWaitForAFullPipe(t *testing.T) {
 		require.FailNow(t, "whoever logs waits for the reader")
 	}
 
-	// A reader that comes back first gets the number of dropped lines, then the new
-	// lines.
+	// A reader that comes back gets the lines that waited, the number of dropped lines,
+	// and the new lines.
 	go func() {
 		for out.flush() != nil {
 		}

@@ -8,8 +8,8 @@
 //   - install copies the binary into the shared volume.
 //   - exec is the shim, the parent of a gated container's application.
 //   - handle carries out a lifecycle hook for the shim.
-//   - probe is an exec probe of a gated container.
-//   - turn and wait are the init containers in front of an application without a shim.
+//   - probe carries out an exec probe of a gated container.
+//   - turn and wait run in init containers of a pod with the gate "pod".
 //   - yield asks a running agent to hand over.
 //
 // Package api has the arguments of each role that the webhook writes.

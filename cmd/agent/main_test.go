@@ -47,7 +47,8 @@ func agentOfScripts() {
 	os.Exit(shim.Exec(cfg))
 }
 
-// leapsOf returns the leaps of a wall clock that each line of the file sets.
+// leapsOf returns the leaps of a simulated wall clock. Each line of the file moves that
+// clock by a duration.
 func leapsOf(path string) *host.Leaps {
 	var ahead atomic.Int64
 	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
@@ -73,7 +74,8 @@ func leapsOf(path string) *host.Leaps {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
-	// The limit is lower than the one that the Go runtime sets for itself.
+	// The Go runtime raises its own soft limit of open files to the hard limit. Here the soft
+	// limit is lower, so that limits.txtar shows whether a child gets the original limit.
 	var before syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
 	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })

@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// probePatience bounds the wait for the agent's answer that the command has to be run.
-// The agent gives that answer at once, and the shortest probe has a second for
+// probePatience bounds the wait for the agent's answer to a probe with a command. The
+// agent answers at once whether to run the command. The shortest probe has a second for
 // everything.
 const probePatience = 500 * time.Millisecond
 
@@ -37,7 +37,7 @@ type asker struct {
 // probeCommand asks the agent, and runs the application's own command if the agent says
 // so. The kubelet gets the exit code and the output.
 func probeCommand(ctx context.Context, args []string) (int, error) {
-	// The probe counts in the application's limits, once a period.
+	// This process runs once in each period of the probe, within the application's limits.
 	runtime.GOMAXPROCS(1)
 	a, err := parseProbe(args)
 	if err != nil {
@@ -142,7 +142,7 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 		return code, err
 	}
 	request.Header.Set(probe.ChildHeader, child)
-	// If this result does not reach the agent, the next one may.
+	// A lost report does little harm, because the next probe reports again.
 	if response, err := a.client.Do(request); err == nil {
 		response.Body.Close()
 	}

@@ -26,7 +26,7 @@ type prober struct {
 //
 //	prober SOCKET EXEC       answer on the socket; with EXEC as "exec" the
 //	                         probes of the container app are commands
-//	child NAME, ! child      a child of app runs; none does
+//	child HOLD, ! child      app has a child of that hold, or has no child
 //	verdict PASS|WORDS       the result of probes that are not commands
 //	ready, ! ready           wait until app is ready, or is not
 //	silence SOCKET           accept connections, and never answer
@@ -72,7 +72,7 @@ func init() {
 
 func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
-	// Thresholds of one, and a period so short that each report counts.
+	// With thresholds of one and without a period, each report counts.
 	p := &api.Probe{TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 1}
 	p.TCPSocket = &api.TCPSocketAction{Port: 1}
 	if len(args) > 1 && args[1] == "exec" {

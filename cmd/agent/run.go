@@ -43,9 +43,9 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 
-	// SIGTERM, which a sidecar gets after the application's containers have ended, asks
-	// the agent to leave as soon as their end is proven. A second signal has no further
-	// effect.
+	// SIGTERM asks the agent to end as soon as the end of the application's containers is
+	// proven. The kubelet sends SIGTERM to a sidecar after these containers have ended. A
+	// second signal has no further effect.
 	stop := make(chan struct{})
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -80,7 +80,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 // run puts the agent together. The end of one part ends all parts.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log, out := s.logger(os.Stderr)
-	// An error here is lost: no log is left to report it.
+	// The error of flush is ignored, because no log is left to report it.
 	defer func() { _ = out.flush() }()
 	if s.Gate != api.GateReadiness {
 		if err := prepare(s.RunDir, s.Install); err != nil {
@@ -117,8 +117,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		c.Leaps = leaps.Watch(ctx)
 	}
 	c.Random = rand.NewChaCha8(seed)
-	// By itself the Go runtime waits for a megabyte of garbage. Most of that memory
-	// would stay in use, because living Go objects are spread over it.
+	// By itself the Go runtime collects garbage only after a megabyte. Most of that memory
+	// would stay in use, because living Go objects are spread over it. So the agent collects
+	// at the end of each busy moment.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})

@@ -27,27 +27,28 @@ import (
 
 // The commands of scripts, besides testscript's own:
 //
-//	serve NAME                        start a desk; it acts when it gets the flock
-//	hangup NAME                       end it, as if killed
-//	acting NAME                       wait until it acts; ! acting: it does not yet
+//	serve NAME                        start a desk; the desk acts once it has the flock
+//	hangup NAME                       end the desk, as if killed
+//	acting NAME, ! acting NAME        wait until the desk acts; require that it does not yet
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
 //	end SHIM GRACE [REASON]           as drain, and the container ends
-//	aside SHIM TIMEOUT COMMAND…       beside the child; its code and output become stdout
-//	report SHIM KEY=VALUE…            wait until its last report has these values
-//	says SHIM REGEXP                  wait until its output matches; ! says: it does not now
-//	types SHIM TEXT                   type on its terminal
-//	signal SHIM SIGNAL                to the shim alone
-//	freeze SHIM, thaw SHIM            the shim alone
-//	leap SHIM DURATION                set the wall clock of the shim, by so much
-//	answer SHIM HOLD DEADLINE         send a grant that answers its last leap
-//	stands SHIM, ! stands SHIM        wait until all of its container is stopped, or nothing is
-//	exits SHIM CODE                   wait for its end; ! exits SHIM: it lives
+//	aside SHIM TIMEOUT COMMAND…       run a command beside the child, and print its result
+//	report SHIM KEY=VALUE…            wait until the shim's last report has these values
+//	says SHIM REGEXP                  wait until the output matches; ! says: it must not match
+//	types SHIM TEXT                   type on the shim's terminal
+//	signal SHIM SIGNAL                send a signal to the shim alone
+//	freeze SHIM, thaw SHIM            stop the shim alone, or continue it
+//	leap SHIM DURATION                move the wall clock of the shim by the duration
+//	answer SHIM HOLD DEADLINE         send a grant that answers the shim's last leap
+//	stands SHIM, ! stands SHIM        wait until all of its processes are stopped, or none
+//	exits SHIM CODE, ! exits SHIM     wait for the shim's end; require that the shim lives
 //	alive SHIM, ! alive SHIM          require that another process of its container lives, or none
-//	intime SHIM                       require that its last deadline is still ahead
-//	past SHIM                         wait until its last deadline has passed
-//	hang FILE                         a process that opens or executes it hangs, until the script's end
+//	dies SHIM                         wait until no other process of its container lives
+//	intime SHIM                       require that the deadline of the last grant is ahead
+//	past SHIM                         wait until the deadline of the last grant has passed
+//	hang FILE                         let each process that opens or executes the file hang
 var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"serve": func(ts *testscript.TestScript, _ bool, args []string) { worldOf(ts).startAgent(args[0]) },
 	"hangup": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -12,12 +12,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// turnCommand runs in the init container in front of the agent, in a pod with the gate
-// "pod".
+// turnCommand renames the note of the pod's previous round of containers. The command runs
+// in the init container in front of the agent, in a pod with the gate "pod".
 func turnCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent turn", flag.ContinueOnError)
-	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, lock and notes")
-	flags.SetOutput(io.Discard) // the error is shown once
+	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")
+	flags.SetOutput(io.Discard) // main prints the error
 	if err := flags.Parse(args); err != nil {
 		return api.ExitUsage, err
 	}

@@ -30,7 +30,7 @@ const exitTerminated = 128 + int(syscall.SIGTERM)
 func waitCommand(ctx context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent wait", flag.ContinueOnError)
 	socket := flags.String("socket", api.WaitSocket, "the agent's socket")
-	flags.SetOutput(io.Discard) // the error is shown once
+	flags.SetOutput(io.Discard) // main prints the error
 	if err := flags.Parse(args); err != nil {
 		return api.ExitUsage, err
 	}

@@ -40,7 +40,7 @@ type world struct {
 	agents  map[string]*agentEnd
 	acting  *agentEnd
 	shims   map[string]*shimProcess
-	order   []string // of the shims' start
+	order   []string // the names of the shims, in the order of their start
 	grants  map[string]time.Duration
 	prober  *prober
 }
@@ -233,7 +233,7 @@ type shimOptions struct {
 	container string
 	pid1      bool
 	uid       string
-	caps      string // those that are left; all if empty
+	caps      string // the capabilities that are left; all if empty
 	tty       bool
 	path      string
 }

@@ -27,7 +27,7 @@ const yieldSignal = syscall.SIGUSR1
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
 func yieldCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent yield", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the error is shown once
+	flags.SetOutput(io.Discard) // main prints the error
 	if err := flags.Parse(args); err != nil {
 		return api.ExitUsage, err
 	}
@@ -41,8 +41,8 @@ func yieldCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// neighbour returns the agent's process in this container. That is PID 1, unless the
-// pod's containers share a process namespace, or have the node's.
+// neighbour returns the agent's process in this container. The agent is PID 1, unless the
+// pod's containers share a process namespace, or use that of the node.
 func neighbour(proc string) (pid int, err error) {
 	here, err := os.Readlink(filepath.Join(proc, "self", "ns", "mnt"))
 	if err != nil {
@@ -55,7 +55,7 @@ func neighbour(proc string) (pid int, err error) {
 	for _, dir := range found {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != api.RunRole {
-			continue // another process, or none any more
+			continue // another process, or a process that has ended
 		}
 		if there, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil && there == here {
 			return strconv.Atoi(filepath.Base(dir))

@@ -15,12 +15,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// betweenWatches is the time between two watches of a Lease. An API server may end each
-// watch at once, and a command must not ask more often than an agent.
+// betweenWatches is the pause between two watches. An API server may end each watch at
+// once, but a command must not send more requests than an agent.
 const betweenWatches = time.Second
 
-// await watches the Lease until wanted returns true. If ctx ends before, await
-// returns its error.
+// await watches the Lease until wanted returns true. If ctx ends earlier, await
+// returns the error of ctx.
 func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) error {
 	for {
 		done, err := c.watchOnce(ctx, key, wanted)
@@ -46,7 +46,7 @@ func (c cluster) watchOnce(ctx context.Context, key types.NamespacedName, wanted
 	defer changes.Stop()
 	lease := new(coordinationv1.Lease)
 	switch err := c.Get(ctx, key, lease); {
-	case apierrors.IsNotFound(err): // enroll may make it
+	case apierrors.IsNotFound(err): // enroll may make the Lease later
 	case err != nil:
 		return false, fmt.Errorf("read lease %s: %w", key.Name, err)
 	case wanted(lease):

@@ -27,7 +27,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slotLease returns a Lease that enroll made; an agent of the pod holds it.
+// slotLease returns a Lease that enroll made. The agent of the pod holds it, unless the
+// pod is empty.
 func slotLease(name, pod string, annotations map[string]string) *coordinationv1.Lease {
 	l := leaseOf(pod)
 	l.Name, l.UID, l.Labels = name, types.UID(name), map[string]string{api.ManagedLabel: "true"}
@@ -65,7 +66,7 @@ func team(annotations map[string]string) []client.Object {
 	return together(deployment(claim, claim), slotLease(slot, "a", annotations), waiting("a"), waiting("b"), waiting("c"))
 }
 
-// byHand is a command on a fake API server.
+// byHand runs commands on a fake API server, and keeps their output.
 type byHand struct {
 	client.WithWatch
 	out, err bytes.Buffer
@@ -163,7 +164,7 @@ func waitsForItsTurn(p *corev1.Pod) {
 	p.Status.Conditions[0].Reason, p.Status.Conditions[0].Message = api.ReasonWaitsForItsTurn, "turn 2 comes later"
 }
 
-// A pod of the old version takes the slot, and so does a pod that a person names.
+// A pod of the old version takes the slot, unless a person names a pod of the new version.
 func TestYieldSucceedsInAStalledRollout(t *testing.T) {
 	for to, next := range map[string]string{"": "c", "b": "b"} {
 		synctest.Test(t, func(t *testing.T) {

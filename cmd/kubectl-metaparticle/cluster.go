@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
-// cluster is the API server to read from, and its minor version of Kubernetes 1.
+// cluster is a client of the API server, and the server's minor version of Kubernetes 1.
 type cluster struct {
 	client.WithWatch
 	minor int
@@ -61,8 +61,8 @@ func (c connection) open() (cluster, string, error) {
 	return cluster{WithWatch: withWatch, minor: minor(connection)}, namespace, nil
 }
 
-// begin parses a command's arguments, and opens the cluster. The result has the arguments
-// that are no flags.
+// begin parses a command's arguments, and opens the cluster. The third result has the
+// arguments that are not flags.
 func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, []string, error) {
 	rest, err := parse(flags, args)
 	if err != nil {
@@ -73,8 +73,8 @@ func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, 
 }
 
 // minor returns the cluster's minor version of Kubernetes 1. If the version is
-// unknown, minor returns a version with which every gate works. The webhook itself then
-// refuses a pod with the gate `pod`.
+// unknown, minor returns a version with which every gate works. The webhook, however,
+// refuses the gate `pod` while the webhook does not know the version.
 func minor(connection *rest.Config) int {
 	discover, err := discovery.NewDiscoveryClientForConfig(connection)
 	if err != nil {

@@ -104,8 +104,8 @@ func open(text []byte) ([]document, error) {
 // change contains a document before and after, in the same style.
 type change struct{ before, after string }
 
-// patch applies operations. If the text can be edited, comments, order and
-// indentation stay. Otherwise the object is encoded anew.
+// patch applies operations to the document. If patch can edit the text, comments, order
+// and indentation stay. Otherwise patch encodes the object anew.
 func (d document) patch(made []operation) (change, error) {
 	result, err := apply(d.raw, made)
 	if err != nil {

@@ -23,7 +23,8 @@ type source struct {
 	name    string
 	list    func() client.ObjectList
 	options []client.ListOption
-	// replace puts all listed objects into the state, and note one changed object.
+	// replace puts all listed objects into the state. note adds, changes or removes one
+	// object.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
 	// spare reports that status works without these objects.
@@ -96,8 +97,8 @@ func (c cluster) read(ctx context.Context, namespace string) (state objects, not
 // complete reports whether each source has been listed.
 func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.events != nil }
 
-// settles is the time for which changes are collected before they are shown: a
-// handover consists of several changes, within milliseconds.
+// settles is the time for which follow collects changes before it shows them, because a
+// handover consists of several changes within milliseconds.
 const settles = 200 * time.Millisecond
 
 // follow calls show with the state whenever it has changed, until ctx ends or show

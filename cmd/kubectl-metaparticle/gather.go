@@ -60,7 +60,8 @@ type explainer struct {
 	reasons []string
 }
 
-// gather reads all facts. The user may have no right to read Leases and Events.
+// gather reads all facts. The facts may lack Leases and Events, because the user may have
+// no right to read them.
 func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	var namespace corev1.Namespace
 	if err := e.cluster.Get(ctx, types.NamespacedName{Name: e.namespace}, &namespace); err != nil {

@@ -19,8 +19,8 @@ type handover struct {
 	// At is the time of the acquisition.
 	At  time.Time `json:"at"`
 	Pod string    `json:"pod"`
-	// From is the pod that released the slot before. Reason comes from the Event at the
-	// end of that pod's hold. Without such Events both are empty.
+	// From is the pod that released the slot before this acquisition. Reason comes from
+	// the Event at the end of that pod's hold. Both are empty without these Events.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Seconds is the time between release and acquisition, in whole seconds, because

@@ -242,7 +242,7 @@ func (i *injector) refuse(what string, answer admission.Response) {
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
 	handler := admit.NewPodHandler(admit.Options{
 		AgentImage: i.agentImage, Images: i.images, Owners: of, Kubernetes: i.minor,
-		// The webhook reads all images of the pod at once.
+		// The handler reads all images of the pod at once, so one registryTimeout is enough.
 		Timeout: registryTimeout + time.Second,
 	})
 	return handler.Handle(ctx, request(d))

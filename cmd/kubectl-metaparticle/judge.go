@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judge sets the verdict on the existing pods, and the reasons that concern the
-// next ones.
+// judge sets the verdict on the existing pods, and the reasons that concern future
+// pods.
 func (e *explainer) judge() {
 	e.reasons = e.obstacles()
 	request, err := api.Parse(e.effective())

@@ -8,10 +8,10 @@
 //
 // The command "status" shows slots. The commands "yield", "pause" and "resume"
 // write annotations on the Leases of slots, which agents watch. A refusal writes
-// nothing. Durations of the commands are by this machine's clock. Times in "status" are
-// those that other machines wrote.
+// nothing. The commands measure durations by this machine's clock. Times in "status" come
+// from the clocks of other machines.
 //
-// Not guaranteed by inject: the changes by a cluster. A manifest does not contain
+// A cluster may change a pod in ways that inject cannot know. A manifest does not contain
 // the cluster's defaults, LimitRanges, namespace labels and other webhooks.
 package main
 

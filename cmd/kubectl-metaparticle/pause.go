@@ -64,7 +64,7 @@ func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // pausing is one pause, or its end, that a person asks for.
 type pausing struct {
 	std stdio
-	// pause is empty to resume.
+	// pause is empty if the person resumes the slots.
 	pause   api.Pause
 	timeout time.Duration
 }
@@ -139,7 +139,7 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 		})
 		switch took := round(time.Since(began)); {
 		case errors.Is(err, context.DeadlineExceeded):
-			// A pod with the gate "pod" releases nothing: its slot runs out.
+			// A pod with the gate "pod" releases nothing, so its slot expires later.
 			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s\n",
 				slot, podName(holder), took, round(time.Since(seen)))
 			code = exitUnreached

@@ -20,10 +20,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxEvents keeps the answer on one screen; older Events repeat the same.
+// maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
 const maxEvents = 5
 
-// report returns the answer. Ages follow this machine's clock.
+// report returns the answer of explain. Ages are measured by this machine's clock.
 func (e *explainer) report() string {
 	var b strings.Builder
 	subject := e.group.String()
@@ -204,7 +204,7 @@ func (e *explainer) eventLines() []string {
 	return lines
 }
 
-// age returns the time since then, as kubectl writes it.
+// age returns the time since an instant, as kubectl writes it.
 func age(now, at time.Time) string { return duration.HumanDuration(max(0, now.Sub(at))) }
 
 // refuses reports whether the Event is about a refused or ungated pod.
@@ -220,8 +220,8 @@ func refuses(event corev1.Event) bool {
 		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
 }
 
-// last returns the last instant of an Event. Authors of Events use different
-// fields.
+// last returns the last instant of an Event. last compares several fields, because
+// authors of Events use different ones.
 func last(event corev1.Event) time.Time {
 	at := event.CreationTimestamp.Time
 	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {

@@ -47,8 +47,8 @@ type holderStatus struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone reports that no such pod exists. The identity of another elector is no
-	// pod either.
+	// Gone reports that no pod has the holder's identity. The identity of another elector
+	// never belongs to a pod.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
@@ -121,8 +121,8 @@ func (o objects) statuses(only []string) []slotStatus {
 	return all
 }
 
-// group returns one key for all slots of which a pod needs only one: those of a
-// semaphore, or the slot alone.
+// group returns the same key for all slots of a semaphore, because a pod needs only one of
+// them. Every other slot has a key of its own.
 func (s slotStatus) group() string {
 	name := s.Slot
 	if i := strings.LastIndexByte(name, '.'); s.Kind == "semaphore" && i > 0 {

@@ -105,7 +105,7 @@ func TestStatusListsTheSlotsOfASemaphore(t *testing.T) {
 	}
 }
 
-func TestStatusIsTheSameInJSONAndYAML(t *testing.T) {
+func TestStatusInJSONAndYAMLHasEqualContent(t *testing.T) {
 	b := newByHand(append(team(map[string]string{api.PausedAnnotation: "hold"}),
 		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"))...)
 	require.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop"))
@@ -130,7 +130,7 @@ func TestStatusIsTheSameInJSONAndYAML(t *testing.T) {
 	}]}`, fromJSON)
 }
 
-func TestStatusOfAllNamespacesNamesThem(t *testing.T) {
+func TestStatusOfAllNamespacesNamesEachNamespace(t *testing.T) {
 	other := slotLease("lock.a", "", nil)
 	other.Namespace = "till"
 	b := newByHand(append(team(nil), other)...)
@@ -139,7 +139,7 @@ func TestStatusOfAllNamespacesNamesThem(t *testing.T) {
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
 }
 
-func TestStatusCommandWorksWithoutEvents(t *testing.T) {
+func TestStatusShowsSlotsWithoutReadableEvents(t *testing.T) {
 	b := newByHand(team(nil)...)
 	b.WithWatch = interceptor.NewClient(b.WithWatch, interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {

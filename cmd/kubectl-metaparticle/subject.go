@@ -87,7 +87,7 @@ func semaphoreSlots(name string, leases []coordinationv1.Lease) (slots []string)
 	return slots
 }
 
-// readPods takes the Leases of the slots, and finds the gated pods that claim any
+// readPods stores the Leases of the slots, and finds the gated pods that claim any
 // of the slots.
 func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) error {
 	s.leases = map[string]*coordinationv1.Lease{}

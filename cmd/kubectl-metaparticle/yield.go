@@ -89,7 +89,7 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 	return y.await(ctx, s, held, slot, began)
 }
 
-// findSoon finds the slots in the time that a person waits.
+// findSoon calls findSlots with the timeout readTimeout.
 func findSoon(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -139,12 +139,13 @@ func round(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// hold is one hold of some of the slots.
+// hold is one pod's hold of some of the subject's slots. The number is the value of
+// [api.HoldAnnotation].
 type hold struct {
 	identity, number string
 	slots            []string
 	duration, grace  time.Duration
-	// expires reports that the pod's gate releases nothing.
+	// expires reports that the pod's gate releases nothing, so the slots expire.
 	expires bool
 }
 
@@ -238,9 +239,9 @@ func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	return "does not claim " + strings.Join(h.slots, ", ")
 }
 
-// anyFit returns a refusal if no standby would take the slot, because the holder would
-// stop, and start again. A pod that waits for its turn leaves a free slot to the old
-// version.
+// anyFit returns a refusal if no standby can take the slot. Otherwise the holder would
+// stop, and acquire the slot again. A pod that waits for its turn cannot take the slot,
+// because the pod leaves a free slot to the old version.
 func (s *subject) anyFit(h hold) error {
 	var unfit []string
 	remedy := ""
@@ -261,8 +262,9 @@ func (s *subject) anyFit(h hold) error {
 		h.slots[0], podName(h.identity), strings.Join(unfit, ""), remedy))
 }
 
-// annotate changes annotations of a slot's Lease; nil removes one. The patch compares no
-// version, because a yield names its hold, and a pause is meant for every holder.
+// annotate changes annotations of a slot's Lease. A nil value removes an annotation. The
+// patch compares no version, because a yield names its hold, and a pause is meant for every
+// holder.
 func (s *subject) annotate(ctx context.Context, slot string, annotations map[string]any) error {
 	lease := new(coordinationv1.Lease)
 	lease.Namespace, lease.Name = s.namespace, slot

@@ -127,8 +127,8 @@ func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 	go func() { _ = watcher.Start(ctx) }() // if the watcher fails, the last certificate stays in use
-	// With HTTP/2, which the API server does not request, one connection could make many
-	// calls.
+	// The API server does not request HTTP/2. With HTTP/2 one connection could make many
+	// calls at once, so the server offers only HTTP/1.1.
 	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: watcher.GetCertificate}
 	if s.clientCA == "" {
 		return config, nil

@@ -20,7 +20,7 @@ type crowd struct {
 	mu sync.Mutex
 	// guests are the open connections, in the order of their arrival.
 	guests []*guest
-	// greeting counts the guests that have sent no call's header yet.
+	// greeting counts the guests that have not sent the header of a call yet.
 	greeting int
 	peers    map[string]*peer
 }
@@ -76,8 +76,8 @@ func (c *crowd) enter(connection net.Conn) *guest {
 }
 
 // worst returns the guest whose connection has to be closed. Guests that are still greeting
-// get at most half of the places: a peer without a client certificate never ends its
-// greeting.
+// get at most half of the places, because a peer without a client certificate never ends
+// its greeting.
 func (c *crowd) worst() *guest {
 	crowded := c.greeting > (c.max+1)/2
 	return slices.MaxFunc(c.guests, func(a, b *guest) int {
@@ -89,7 +89,7 @@ func (c *crowd) worst() *guest {
 		case !crowded && a.from.all != b.from.all:
 			return a.from.all - b.from.all
 		}
-		return c.rank(a) - c.rank(b) // of equals the oldest goes
+		return c.rank(a) - c.rank(b) // among equal guests, the oldest goes
 	})
 }
 

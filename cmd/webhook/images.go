@@ -11,7 +11,7 @@ import (
 	"log/slog"
 	"os"
 
-	_ "golang.org/x/crypto/x509roots/fallback" // the image has no certificates: public registries' CAs
+	_ "golang.org/x/crypto/x509roots/fallback" // the CAs of public registries, because the image has no certificates
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,8 +52,8 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 		if err != nil {
 			return nil, fmt.Errorf("read registry CA: %w", err)
 		}
-		// The system's certificates stay: one private registry does not make the public
-		// ones untrusted.
+		// The system's certificates stay in the pool, so that the public registries stay
+		// trusted beside the private one.
 		if options.CAs, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("read system's certificates: %w", err)
 		}
@@ -65,7 +65,7 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 }
 
 // secrets implements [registry.Secrets] with live reads, each of one object by its name.
-// The problem of an object appears only in the log.
+// The reason why an object cannot be read appears only in the log.
 type secrets struct {
 	reader client.Reader
 	log    *slog.Logger
@@ -91,7 +91,8 @@ func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Se
 	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
 	switch {
 	case apierrors.IsForbidden(err):
-		// The right depends on the namespace, and not on the Secret.
+		// The right depends on the namespace, and not on the Secret. So this answer does not
+		// reveal whether the Secret exists.
 		return nil, errMayNotRead
 	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
 		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)

@@ -213,7 +213,7 @@ func (n notes) Eventf(_, _ runtime.Object, _, _, _, note string, args ...any) {
 	n <- fmt.Sprintf(note, args...)
 }
 
-func TestEventOfALongRefusalIsCut(t *testing.T) {
+func TestEventOfALongRefusalIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(notes, 1)
@@ -275,7 +275,7 @@ func TestFloodOfRefusalsIsCountedWithoutBlocking(t *testing.T) {
 	}
 }
 
-// While no replica enrolls, new pods wait.
+// While no replica enrolls, new pods wait. So another replica must follow soon.
 func TestNextReplicaEnrollsSoonAfterALostLeader(t *testing.T) {
 	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)

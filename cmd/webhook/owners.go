@@ -26,16 +26,17 @@ import (
 )
 
 var (
-	// errReplaced reports that an owner's name belongs to another object than the reference
-	// means.
+	// errReplaced reports that the object with the owner's name has another UID than the
+	// owner reference.
 	errReplaced = errors.New("the owner of that name is another object: the one that the reference means is gone, or never was")
 	// errNoKind reports a kind that differs from a kind of Kubernetes only by its case or
 	// group.
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [admit.Owners] with one or two live GETs. An outdated cache would not
-// show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a workload of its own.
+// owners implements [admit.Owners] with one or two live GETs. The GETs are live because an
+// outdated cache would not show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a
+// workload of its own.
 //
 // A pod's creator can write any owner reference. A reference to a kind of Kubernetes counts
 // only if the object of that name has the UID in the reference. Otherwise a pod could join
@@ -109,7 +110,7 @@ func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1
 	if err := o.get(ctx, namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
-	// The label is the whole name of the ControllerRevision.
+	// The label's value is the whole name of the ControllerRevision.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	return o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
 }
@@ -119,7 +120,7 @@ func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.O
 	if err := o.get(ctx, namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
-	// The label is the last part of the name.
+	// The label's value is the last part of the ControllerRevision's name.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	return o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
 }
@@ -131,7 +132,8 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	}
 	above := metav1.GetControllerOf(&set)
 	if above == nil {
-		// A person may have edited the template since the controller read it.
+		// A person may have edited the template after the controller had made the pod. So
+		// the template of the pod is unknown.
 		return feature.Origin{Workload: workload(owner)}, nil
 	}
 	origin := feature.Origin{Workload: workload(above), Template: &set.Spec.Template.Spec}
@@ -230,9 +232,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes whose slots the owner's pods would share. The
-// names of these slots have neither a group nor upper case. The second result
-// reports whether the owner is of that very kind.
+// builtin returns the kind of Kubernetes with the same slot names as the owner's kind. The
+// name of a slot has its kind in lower case, and no group of Kubernetes. The second result
+// reports whether the owner's kind is that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

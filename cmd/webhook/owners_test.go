@@ -216,7 +216,7 @@ func counting(c client.WithWatch, reads *int) client.Reader {
 	})
 }
 
-// The creator of a pod writes its owner references.
+// The creator of a pod writes its owner references, so the webhook must check them.
 func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 	wrong := func(version, kind, name string) metav1.OwnerReference {
 		owner := controlledBy(version, kind, name)
@@ -263,8 +263,8 @@ func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 	}
 }
 
-// The cache may be outdated, if a workload is new or has replaced another one of
-// its name.
+// The cache may be outdated if a workload is new, or has replaced another workload of
+// the same name.
 func TestUncachedOwnerIsReadLive(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	deployment := &appsv1.Deployment{ObjectMeta: named("biller")}

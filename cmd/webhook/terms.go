@@ -32,12 +32,13 @@ const leaderElectionID = "metaparticle-enroll"
 const (
 	// enrollLease is the time for which a replica that vanished blocks the next one.
 	enrollLease = 6 * time.Second
-	// enrollRenewed is the time after which a replica without a renewal gives up its term:
-	// up to two seconds before the next term begins.
+	// enrollRenewed is the time after which a replica without a renewal gives up its term.
+	// The next replica waits for enrollLease, so its term begins about two seconds later.
 	enrollRenewed = 4 * time.Second
 	// enrollRetry fits three times into enrollRenewed, and is the duration of a handover.
 	enrollRetry = time.Second
-	// enrollShutdown leaves time for the release of the election within shutdown.
+	// enrollShutdown bounds the end of a term's manager, so that the release of the election
+	// still fits into shutdown.
 	enrollShutdown = shutdown / 2
 )
 
@@ -100,7 +101,7 @@ func (t *terms) Start(ctx context.Context) error {
 		err := t.term(ctx)
 		select {
 		case <-ctx.Done():
-			return nil // a term that was ended is no failure
+			return nil // the end of the process is no failure of the term
 		default:
 		}
 		if errors.Is(err, errNever) {

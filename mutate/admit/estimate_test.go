@@ -36,8 +36,8 @@ func allocated(t *testing.T, handler admission.Handler, body string) (bytes int6
 	return int64(after.TotalAlloc - before.TotalAlloc), w.Code
 }
 
-// repeated repeats an element of a JSON list, up to about so many bytes. The result has no
-// brackets.
+// repeated repeats an element of a JSON list, up to about the given number of bytes. The
+// result has no brackets.
 func repeated(element string, bytes int) string {
 	return strings.TrimSuffix(strings.Repeat(element, bytes/len(element)), ",")
 }
@@ -47,7 +47,7 @@ func claiming(spec string) string {
 	return `{"metadata":{"name":"a","annotations":{"metaparticle.io/lock":"a"}},"spec":{` + spec + `}}`
 }
 
-// hollow returns objects whose text is far smaller than their memory.
+// hollow returns objects that need far more memory than their text.
 func hollow(bytes int) (pods, workloads map[string]string) {
 	var keys strings.Builder
 	for i := 0; keys.Len() < bytes; i++ {
@@ -71,8 +71,8 @@ func hollow(bytes int) (pods, workloads map[string]string) {
 }
 
 // checkEstimate requires that the estimate of a call covers the memory that the call uses.
-// The estimate counts the memory in use at one time. A growing list leaves old copies to the
-// garbage collector, so all allocations may be three times as much.
+// The estimate is about the memory in use at one time. All allocations together may be three
+// times as much, because a growing list leaves old copies to the garbage collector.
 func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	t.Helper()
 	body := review(t, mutatetest.Request(object))
@@ -86,7 +86,7 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	assert.LessOrEqual(t, bytes, 3*limit.Used())
 }
 
-func TestEstimateCoversTheMemoryOfEmptyObjects(t *testing.T) {
+func TestMemoryEstimateCoversEmptyJSONObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
 	pods, workloads := hollow(48 << 10)
@@ -101,7 +101,7 @@ func TestEstimateCoversTheMemoryOfEmptyObjects(t *testing.T) {
 	measure("workload", NewWorkloadHandler(o), workloads)
 }
 
-func TestTooManyEmptyObjectsAreRefusedBeforeDecoding(t *testing.T) {
+func TestManyEmptyJSONObjectsAreRefusedBeforeDecoding(t *testing.T) {
 	pods, workloads := hollow(2 << 20)
 	for _, objects := range []map[string]string{pods, workloads} {
 		for name, object := range objects {
@@ -133,7 +133,7 @@ func largeWorkload(containers, variables int) string {
 		`"spec":{"template":{"spec":{"containers":[` + strings.Join(all, ",") + `]}}}}`
 }
 
-func TestLargeValidObjectsAreAnswered(t *testing.T) {
+func TestLargeValidObjectsFitIntoTheLoad(t *testing.T) {
 	update := func(object string) admission.Request {
 		r := mutatetest.Request(object)
 		r.Operation, r.OldObject = admissionv1.Update, apiruntime.RawExtension{Raw: []byte(object)}

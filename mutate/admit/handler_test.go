@@ -151,7 +151,7 @@ func TestHandlerAnswersWithinItsTimeout(t *testing.T) {
 	assert.Contains(t, response.Result.Message, "WorkloadUnknown: ")
 }
 
-func TestMalformedObjectsAreBadRequests(t *testing.T) {
+func TestMalformedObjectsGetStatusBadRequest(t *testing.T) {
 	for _, raw := range []string{``, `[]`, `{"spec":{"containers":"x"}}`} {
 		response := NewPodHandler(Options{}).Handle(t.Context(), mutatetest.Request(raw))
 		assert.False(t, response.Allowed)

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// living returns the patched pod of a golden pair.
+// living returns the patched pod of a golden file.
 func living(t *testing.T, pair string) *corev1.Pod {
 	t.Helper()
 	archive, err := txtar.ParseFile("../testdata/" + pair + ".txtar")
@@ -54,7 +54,7 @@ func updated(t *testing.T, before, now *corev1.Pod) (admission.Response, *corev1
 }
 
 // compat: pod/labels-replaced carried
-func TestGatedPodKeepsItsMarks(t *testing.T) {
+func TestGatedPodKeepsItsMarksAfterUpdates(t *testing.T) {
 	for _, pair := range []string{"deployment-pod", "gate-pod", "gate-readiness"} {
 		before := living(t, pair)
 		slots := before.Annotations[api.SlotsAnnotation]
@@ -80,7 +80,7 @@ func TestGatedPodKeepsItsMarks(t *testing.T) {
 	}
 }
 
-func TestOnlyMissingMarksAreRestored(t *testing.T) {
+func TestUpdateRestoresOnlyMissingMarks(t *testing.T) {
 	gated := living(t, "deployment-pod")
 	marks := func(label, slots string) *corev1.Pod {
 		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}

@@ -93,7 +93,7 @@ const maxObjects = 64 << 20 / (2 << 10)
 // enough is a number of calls that need more memory than a webhook has.
 const enough = 1000
 
-// flood sends calls until the webhook turns one away, and counts the handled calls.
+// flood sends calls until the webhook refuses one, and counts the handled calls.
 func flood(t *testing.T, limit *load.Limit, body string) (handled int, answer *httptest.ResponseRecorder) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -168,7 +168,7 @@ func (s silent) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-func TestAnnouncedBodyLengthReservesNoShare(t *testing.T) {
+func TestAnnouncedBodyLengthReservesNoMemory(t *testing.T) {
 	limit := new(load.Limit)
 	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 		return admission.Allowed("")
@@ -239,7 +239,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// unread is a body that no reader may touch.
+// unread is a body that fails the test when a reader reads it.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {
@@ -247,8 +247,8 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// To read megabytes that are refused later would be most of a flood's cost.
-func TestBodyIsNotReadIfLoadIsFull(t *testing.T) {
+// In a flood, the reading of bodies that the webhook refuses later would be most of the work.
+func TestWebhookReadsNoBodyUnderFullLoad(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()
 	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // each byte counts four times

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// defaultTimeout bounds the handling of one pod: 2.5 s for images, and as much again for
-// two reads of owners. The API server waits 10 s.
+// defaultTimeout bounds the handling of one pod: 2.5 s for the look-ups of images, and 2.5 s
+// for two reads of owners. The API server waits 10 s for the webhook.
 const defaultTimeout = 5 * time.Second
 
 // Owners finds the origins of pods.
@@ -29,13 +29,13 @@ type Owners interface {
 	// Origin follows the controllers of a pod up to the top-most, such as from ReplicaSet
 	// to Deployment. The pod has a controller.
 	//
-	// Origin has the template of this very pod, or nil where the template is not
-	// certain. A template of another revision may lack a container, which would run
-	// ungated.
+	// The result has the template of this very pod, or nil if the template is not
+	// certain. The template of another revision could lack a container, which would then
+	// run ungated.
 	Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error)
 }
 
-// Limits returns the LimitRanges of namespaces, from memory.
+// Limits returns the LimitRanges of a namespace without a request to the API server.
 type Limits interface {
 	LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error)
 }
@@ -47,7 +47,8 @@ type Outcome struct {
 	Namespace string
 	// Name is the object's name, or its generateName.
 	Name string
-	// Owner is the controller of a pod, if any. People look for Events there.
+	// Owner is the controller of a pod; nil for none. The Event about a refused pod goes
+	// to the workload above this controller.
 	Owner *metav1.OwnerReference
 	// Changed is true if the answer has a patch.
 	Changed bool
@@ -83,14 +84,14 @@ type Options struct {
 	Timeout time.Duration
 	// Observe, if set, gets every outcome, and must not block.
 	Observe func(Outcome)
-	// Log, if set, gets a line for every refusal.
+	// Log, if set, gets a line for every outcome with reasons.
 	Log *slog.Logger
 }
 
 // observe logs an outcome with reasons, and passes every outcome to Observe.
 func (o Options) observe(outcome Outcome) {
 	if o.Log != nil && len(outcome.Reasons) > 0 {
-		o.Log.Info("spoke against an object", "resource", outcome.Resource, "namespace", outcome.Namespace,
+		o.Log.Info("warned about or refused an object", "resource", outcome.Resource, "namespace", outcome.Namespace,
 			"name", outcome.Name, "reasons", outcome.Reasons, "denied", outcome.Denied,
 			"message", outcome.Message, "dryRun", outcome.DryRun)
 	}
@@ -113,8 +114,8 @@ func (o Options) logger() *slog.Logger {
 	return o.Log
 }
 
-// malformed returns the answer to text that does not decode. The error of a decoder quotes
-// the text, so the answer is cut.
+// malformed returns the answer to text that does not decode. malformed cuts the decoder's
+// error, which may quote the whole text.
 func malformed(err error) admission.Response {
 	return admission.Errored(http.StatusBadRequest, errors.New(api.Brief(err.Error(), reason.MaxCause)))
 }

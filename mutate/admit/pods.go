@@ -81,8 +81,9 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
 }
 
-// subject gathers the facts about a pod. If the pod claims nothing, or its annotations are
-// malformed, subject reads no owner and no limits. Inject reports malformed annotations.
+// subject gathers the facts about a pod. If the pod claims nothing, or if its annotations
+// are malformed, subject reads no owner and no LimitRanges. Inject reports malformed
+// annotations.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)
@@ -91,7 +92,7 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	}
 	if h.Limits != nil {
 		if s.Limits, err = h.Limits.LimitRanges(ctx, r.Namespace); err != nil {
-			// The error is only logged: LimitRanges only shape the agent's resources, and
+			// This error refuses no pod. LimitRanges only shape the agent's resources, and
 			// the API server refuses a pod that does not fit.
 			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
 		}
@@ -102,7 +103,7 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, nil
 	}
 	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 {
-		return s, nil // Inject refuses the pod, and no owner has to be read.
+		return s, nil // Inject refuses the pod, so the owner does not matter.
 	}
 	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// recalled returns pods that seem to have passed the webhook before. Each has an
-// argument of the gate that needs far more memory than its text.
+// recalled returns pods that seem to have passed the webhook before. Each pod has an
+// argument of the gate whose value needs far more memory than its text.
 func recalled(bytes int) map[string]string {
 	var keys strings.Builder
 	for i := 0; keys.Len() < bytes; i++ {
@@ -50,7 +50,7 @@ func recalled(bytes int) map[string]string {
 	return pods
 }
 
-func TestEstimateCoversArgumentsOfAnEarlierPass(t *testing.T) {
+func TestMemoryEstimateCoversArgumentsOfAnEarlierPass(t *testing.T) {
 	f := mutatetest.Facts{}
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
 	for name, object := range recalled(48 << 10) {

@@ -4,7 +4,7 @@
 // Package admit answers the admission calls of the API server for pods and workloads.
 //
 // Guarantee: a call gets an answer within its time, or status 429 if the calls in flight
-// leave no room. Nothing that a caller sends ends the process. A workload is never refused.
+// leave no room. No call ends the process. A well-formed workload is never refused.
 package admit
 
 import (
@@ -103,11 +103,11 @@ func (h written) Handle(ctx context.Context, r admission.Request) admission.Resp
 }
 
 // overloaded tells the caller to try again. The API server's client obeys Retry-After
-// within the time that the webhook's configuration gives a call. After a later refusal the
-// pod's controller tries again.
+// within the time that the webhook's configuration gives a call. After that time the API
+// server refuses the pod, and the pod's controller tries again.
 func overloaded(w http.ResponseWriter) {
 	// One second is the shortest pause that the header allows. Most calls take
-	// milliseconds, and some wait for a registry.
+	// milliseconds, so no longer pause is needed.
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, load.ErrOverloaded.Error(), http.StatusTooManyRequests)
 }

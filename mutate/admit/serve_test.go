@@ -42,7 +42,7 @@ func review(t *testing.T, r admission.Request) string {
 	return string(text)
 }
 
-func TestServerSendsTheHandlersAnswer(t *testing.T) {
+func TestWebhookServerEncodesItsHandlersAnswer(t *testing.T) {
 	f := mutatetest.Facts{Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Entrypoint: []string{"/bin/app", "<é>"}}}}}
 	const pod = `{"metadata":{"name":"a","annotations":{"metaparticle.io/singleton":"true"}},"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
@@ -63,7 +63,7 @@ func TestServerSendsTheHandlersAnswer(t *testing.T) {
 	assert.JSONEq(t, string(operations), string(got.Response.Patch))
 }
 
-func TestBodiesOtherThanReviewsAreRefused(t *testing.T) {
+func TestBodyWithoutAdmissionReviewIsRefused(t *testing.T) {
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	whole := review(t, mutatetest.Request(`{}`))
 	for name, c := range map[string]struct{ contentType, body string }{

@@ -20,8 +20,8 @@ func NewWorkloadHandler(o Options) admission.Handler { return workloadHandler{o}
 
 type workloadHandler struct{ Options }
 
-// Handle implements [admission.Handler]. Handle never refuses a workload. A problem causes
-// a warning here, and later a refusal of the pods.
+// Handle implements [admission.Handler]. Handle never refuses a well-formed workload. A
+// problem causes a warning about the workload, and later a refusal of its pods.
 func (h workloadHandler) Handle(_ context.Context, r admission.Request) admission.Response {
 	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {
 		return admission.Allowed("")
@@ -45,9 +45,9 @@ var workloadResources = []string{"cronjobs", "daemonsets", "deployments", "jobs"
 // otherResource stands for every resource outside of the configuration.
 const otherResource = "other"
 
-// resourceOf returns the resource of a request, or otherResource. The name becomes a
-// metric's label, which is kept for ever. A caller other than the API server may send any
-// name.
+// resourceOf returns the resource of a request, or otherResource. The result becomes a
+// metric's label, and a process keeps each label for ever. So resourceOf returns no unknown
+// name, which a caller other than the API server may send.
 func resourceOf(r admission.Request) string {
 	if slices.Contains(workloadResources, r.Resource.Resource) {
 		return r.Resource.Resource

@@ -16,8 +16,8 @@ import (
 )
 
 // The functions of this file translate an action of a probe or a hook into the agent's
-// form. Each also returns the problem with the action, or an empty text. In a message, the
-// problem follows the action's name.
+// form. Each function also returns the problem with the action, or an empty text. In a
+// message, the problem follows the action's name.
 
 // carryGet returns an HTTP request in the agent's form.
 func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api.HTTPGetAction, string) {
@@ -78,8 +78,8 @@ func invalidPort(port int) string {
 	return ""
 }
 
-// loopback returns the problem with a loopback address. For the kubelet the address means
-// the node, for the agent the pod. On the node's network both are the same.
+// loopback returns the problem with a loopback address: the address means the node for the
+// kubelet, but the pod for the agent. On the node's network there is no difference.
 func (f Facts) loopback(host string) string {
 	ip := net.ParseIP(host)
 	if f.Spec.HostNetwork || host != "localhost" && (ip == nil || !ip.IsLoopback()) {

@@ -23,10 +23,10 @@ const maxContainers = 100
 // default.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
 
-// proxies are the containers that well-known injectors add to pods, by their names. Where
-// the pod's template is not known, only the name tells a proxy from the application. A
-// gated proxy of a mesh would carry no traffic, not even the agent's, and the pod would
-// wait for itself.
+// proxies are the names of containers that well-known injectors add to pods. If the pod's
+// template is not known, only the name distinguishes a proxy from the application. A gated
+// proxy of a mesh would carry no traffic before the pod holds the slot. So the agent could
+// not acquire the slot.
 var proxies = []string{
 	"istio-proxy",      // Istio, Cloud Service Mesh
 	"linkerd-proxy",    // Linkerd
@@ -47,8 +47,8 @@ func judgeNumber(pod *corev1.Pod) reason.Refusals {
 }
 
 // gatedContainers returns the indices of the containers that wait for the slot. If neither
-// the annotation nor the template names them, the containers with a shim of an earlier pass
-// stay the only gated ones. So the container of a later injector stays ungated.
+// the annotation nor the template names these containers, the containers with a shim of an
+// earlier pass count. So a container that another injector adds later stays ungated.
 func gatedContainers(f Facts) []int {
 	indices := func(match func(*corev1.Container) bool) []int {
 		var found []int
@@ -89,8 +89,7 @@ func containerNames(spec *corev1.PodSpec) []string {
 	return names
 }
 
-// missing returns the names that no container and no init container of the pod has. An
-// injected container does not count.
+// missing returns the names that none of the pod's own containers and init containers has.
 func missing(pod *corev1.Pod, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		named := func(c corev1.Container) bool { return c.Name == name }

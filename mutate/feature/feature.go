@@ -7,8 +7,8 @@
 // Guarantee: a feature judges the pod that arrived, and patches the pod only if no feature
 // refuses it. A patch describes a state, and a pod in that state gets no operation.
 //
-// Not guaranteed: a feature sees one pod only. Of owners and of the cluster, the package
-// knows only [Facts].
+// Not guaranteed: a feature sees one pod only. About owners and the cluster, a feature
+// knows only the [Facts].
 package feature
 
 import (
@@ -23,7 +23,7 @@ type feature struct {
 	judge func(*Pod) reason.Refusals
 	// judgeContainer returns the refusals of one of the pod's own containers.
 	judgeContainer func(*Pod, place) reason.Refusals
-	// warn returns the warnings about a pod that gets in.
+	// warn returns the warnings about a pod that no feature refuses.
 	warn func(*Pod) reason.Refusals
 	// patch makes the changes of the feature.
 	patch func(*Pod, *patch.Document)
@@ -52,7 +52,7 @@ var features = []feature{
 	// The sidecar moves the init containers, so no later patch names them by index.
 	{name: "sidecar", patch: patchSidecar},
 	{name: "readiness", patch: patchReadiness},
-	// The marks come last: they name the slots of a pod that nothing else refuses.
+	// The marks come last, because only a pod that no other feature refuses gets marks.
 	{name: "marks", judge: judgeMarks, patch: patchMarks},
 }
 
@@ -69,8 +69,9 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 	return p, nil
 }
 
-// Judge returns all refusals of the pod. People repair a pod container by container. So
-// neighbouring features that judge containers finish one container before the next.
+// Judge returns all refusals of the pod. People repair a pod container by container. So if
+// several features in a row judge containers, all of them judge one container before the
+// next container.
 func (p *Pod) Judge() reason.Refusals {
 	var refusals reason.Refusals
 	own := p.own()
@@ -102,7 +103,7 @@ func turnsOf(list []feature) int {
 	return len(list)
 }
 
-// Warn returns the warnings about a pod that nothing refuses.
+// Warn returns the warnings about a pod that no feature refuses.
 func (p *Pod) Warn() reason.Refusals {
 	var warnings reason.Refusals
 	for _, f := range features {

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestEachFeatureHasOneFile(t *testing.T) {
+func TestEachFeatureHasItsOwnFile(t *testing.T) {
 	seen := map[string]bool{}
 	for _, f := range features {
 		assert.False(t, seen[f.name], f.name)

@@ -10,14 +10,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeFields refuses a probe with a field that the patch would lose. judgeHooks does so
-// for the fields of a hook.
+// judgeFields refuses a probe with a field that the patch would lose. judgeHooks refuses
+// such fields of hooks.
 func judgeFields(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	for _, probe := range p.probes {
 		kind := probe.kind
 		if probe.declared == nil || actions(probe.declared) == 0 {
-			continue // a probe of no known kind is refused as a whole
+			continue // judgeProbes refuses a probe of an unknown kind
 		}
 		raw, _ := p.field(probe.place.path(kind.field)...).(map[string]any)
 		if field := lostOfProbe(raw, kind.takenOff()); field != "" {
@@ -35,7 +35,7 @@ var probeFields = map[string][]string{
 	"grpc":      {"port", "service", "mode"},
 }
 
-// timingFields are all other fields of a probe.
+// timingFields are the known fields of a probe beside its action.
 var timingFields = []string{
 	"initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold",
 	"terminationGracePeriodSeconds",

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeGate refuses a pod that cannot have the gate "pod": after a lost slot that gate
-// restarts all containers at once. judgeGate also refuses remains of that gate in a pod
-// with another gate.
+// judgeGate refuses the gate "pod" for a pod that cannot restart all of its containers at
+// once, as that gate does after a lost slot. judgeGate also refuses the init container of
+// that gate in a pod with another gate.
 func judgeGate(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GatePod {

@@ -64,8 +64,8 @@ func judgeHooks(p *Pod) reason.Refusals {
 }
 
 // carryHook returns a hook in the shim's form, or the problem with the hook. The API server
-// finds no problem, because patchHooks removes the hook before the API server validates the
-// pod.
+// cannot find that problem, because patchHooks removes the hook before the API server
+// validates the pod.
 func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to api.Handler, problem string) {
 	actions := 0
 	if from.Exec != nil {
@@ -102,8 +102,8 @@ func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to
 }
 
 // carryHooks gives the shim the hooks of its container, and the grace period. An earlier
-// pass may have taken the pod's own hooks out of the container. The hooks of that pass
-// count until another injector adds new ones.
+// pass may have moved the pod's own hooks into the shim's arguments. A new hook in the
+// container replaces the earlier hook of its kind.
 func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
 		*h.arg(exec) = *h.arg(&before)

@@ -12,9 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// gatedInits returns the indices of the init containers that wait for the slot. Only an
-// annotation gates an init container: a standby whose init containers have run starts
-// sooner.
+// gatedInits returns the indices of the init containers that wait for the slot. An init
+// container that the annotation does not name runs at once, so that a standby can start its
+// application sooner.
 func gatedInits(f Facts) []int {
 	var found []int
 	for i, c := range f.Spec.InitContainers {
@@ -26,7 +26,7 @@ func gatedInits(f Facts) []int {
 }
 
 // HasGatedInit reports whether the pods of a template have a gated init container. The
-// template is one that the webhook has not patched.
+// caller passes a template without injected containers.
 func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
 }

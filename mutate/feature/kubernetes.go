@@ -12,8 +12,8 @@ import (
 )
 
 // RestartsAll is the first minor version of Kubernetes 1 in which a container can restart
-// all containers of its pod (KEP-5532, on by default). In that version the scheduler also
-// keeps pods with that restart rule away from older nodes.
+// all containers of its pod (KEP-5532, on by default). From this version on, the scheduler
+// also keeps pods with such a restart rule away from older nodes.
 const RestartsAll = 36
 
 // MinorVersion returns the cluster's minor version of Kubernetes 1.

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeLeftovers refuses shims in a pod with another gate. A person has probably copied the
-// pod from a running one.
+// judgeLeftovers refuses shims in a pod with another gate. Such a pod is probably the copy
+// of a running pod.
 func judgeLeftovers(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Shims() {
@@ -40,10 +40,10 @@ func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
 	return refusals
 }
 
-// copied returns another workload's singleton for which the pod was gated, or an empty
-// text. Only a pod without a controller is a copy: tools that copy a pod drop its
-// controller. The slots of locks and semaphores do not count: any pod of the namespace may
-// claim them.
+// copied returns the slot of another workload's singleton in the pod's marks, or an empty
+// text. A pod with a controller is no copy, because tools that copy a pod drop its
+// controller. The slots of locks and semaphores do not count, because any pod of the
+// namespace may claim them.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""

@@ -13,11 +13,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// maxLookUps bounds the concurrent look-ups of one pod, so that a pod with many containers
-// does not fill its namespace's queue.
+// maxLookUps bounds the concurrent look-ups of one pod. Otherwise a pod with many containers
+// would fill its namespace's queue of look-ups.
 const maxLookUps = 8
 
-// lookUp is the answer to a look-up. Its zero value means that no image was read.
+// lookUp is the result of a look-up; zero for a container whose image need not be read.
 type lookUp struct {
 	command image.Command
 	err     error
@@ -71,7 +71,8 @@ func needsSignal(c *corev1.Container) bool {
 	return before.StopSignal == "" && before.Platforms == nil
 }
 
-// isKnown reports whether an image is in memory, so that no request is needed.
+// isKnown reports whether the command of an image is in memory, so that the webhook sends no
+// request.
 func isKnown(images image.Images, named string) bool {
 	remembering, ok := images.(interface {
 		Known(image string) (image.Command, bool)
@@ -83,8 +84,8 @@ func isKnown(images image.Images, named string) bool {
 }
 
 // signal returns the image's stop signal if all architectures have the same. After a failed
-// look-up, signal returns an empty text: the user may have written the command out because
-// no look-up succeeds.
+// look-up, signal returns an empty text, and the pod is admitted. Otherwise no explicit
+// command would help a pod whose image cannot be read.
 func (l lookUp) signal() string {
 	if l.err != nil {
 		return ""

@@ -13,15 +13,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// unprivilegedPorts lets the agent, which is not root, listen on ports below 1024 in the
-// holder's stead. Some container runtimes allow that in every container, others in none. A
-// standby that cannot listen is never Ready, and a rollout that waits for it never ends.
-// Kubernetes counts the setting as safe, and Pod Security allows it everywhere. No container
-// runtime allows more ports than the value zero does.
+// unprivilegedPorts is a sysctl that lets the agent of a standby, which is not root, listen
+// on ports below 1024. Some container runtimes set the sysctl in every container, others in
+// none. A standby that cannot listen is never Ready, so a rollout would never end.
+// Kubernetes counts the sysctl as safe, and every level of Pod Security allows it. No
+// container runtime allows more ports than the value zero does.
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
-// judgeLowPorts refuses a low port on the node's network, where a pod may not have the
-// setting.
+// judgeLowPorts refuses a low port on the node's network, where a pod may not set the
+// sysctl.
 func judgeLowPorts(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if port := p.lowPort(); port != 0 && p.Spec.HostNetwork {
@@ -30,7 +30,7 @@ func judgeLowPorts(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchLowPorts opens low ports to the agent, unless the pod has the setting of its own.
+// patchLowPorts opens low ports to the agent, unless the pod sets the sysctl itself.
 func patchLowPorts(p *Pod, d *patch.Document) {
 	if p.lowPort() == 0 {
 		return

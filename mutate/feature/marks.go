@@ -30,8 +30,9 @@ func judgeMarks(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchMarks writes the marks by which enroll and the policies know a gated pod. patchMarks
-// removes the marks of a holder, because the copy of a holder holds nothing.
+// patchMarks writes the marks by which enroll and the policies recognize a gated pod.
+// patchMarks removes a holder's label and deletion cost, because a copy of the holder's pod
+// holds no slot.
 func patchMarks(p *Pod, d *patch.Document) {
 	d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
 	d.Set(api.Gated, "metadata", "labels", api.GatedLabel)

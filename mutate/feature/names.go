@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeNames refuses the pod's own containers and volumes that have the name of an injected
-// one.
+// judgeNames refuses a pod whose own container or volume has the name of an injected
+// container or volume.
 func judgeNames(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	for _, c := range p.Spec.Containers {

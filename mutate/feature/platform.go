@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgePlatform refuses Windows: the gate needs Linux.
+// judgePlatform refuses a pod for Windows, because the gate needs Linux.
 func judgePlatform(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if (p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows) || p.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {

@@ -19,19 +19,18 @@ type Origin struct {
 	// name is empty.
 	Workload api.Workload
 	// Template is the pod template of this very pod; nil if the template is not
-	// known for certain. By default the gated containers are those of the template:
-	// containers of other injectors are not in it.
+	// known for certain. By default the webhook gates the containers of the template,
+	// because the template has no containers of other injectors.
 	Template *corev1.PodSpec
-	// Revision identifies that template among those of the workload. The zero value
-	// stands for a template that its controller does not number.
+	// Revision identifies the pod's template among the templates of the workload. The zero
+	// value stands for a template that the controller does not number.
 	Revision api.Revision
-	// MinReady is the time for which that controller wants a new pod to be Ready; zero if
-	// it is not known.
+	// MinReady is the controller's minReadySeconds; zero if the value is not known.
 	MinReady time.Duration
 }
 
-// Facts is everything that the webhook knows of a pod that claims, or of a pod template
-// whose pods claim.
+// Facts is everything that the webhook knows about a pod that claims, or about a pod
+// template whose pods claim.
 type Facts struct {
 	// Pod is the decoded pod. No feature changes it.
 	*corev1.Pod
@@ -67,7 +66,7 @@ type carriedProbe struct {
 	place     place
 	container *corev1.Container
 	kind      probeKind
-	// declared is nil if an earlier pass has taken the probe off the container.
+	// declared is nil if an earlier pass has moved the probe into the agent's arguments.
 	declared *corev1.Probe
 	carried  *api.Probe
 	problem  string
@@ -82,8 +81,8 @@ type shim struct {
 // isTemplate reports whether the pod is a pod template of a workload.
 func (f Facts) isTemplate() bool { return len(f.Path) > 0 }
 
-// field returns the value of a field of the pod's JSON text. The text has fields that the
-// Go types of this build do not know.
+// field returns the value of a field of the pod's JSON text. The text may have fields that
+// the Go types of this build do not know.
 func (f Facts) field(path ...any) any { return f.Document.Get(slices.Concat(f.Path, path)...) }
 
 // place locates a container: the list of the pod, and the index in that list.
@@ -161,7 +160,7 @@ func passed(pod *corev1.Pod) bool {
 	return ok
 }
 
-// isInjected reports whether an init container of the name is an injected container.
+// isInjected reports whether the pod's init container with the name is an injected one.
 func isInjected(pod *corev1.Pod, name string) bool {
 	return passed(pod) && slices.Contains(api.Injected, name)
 }

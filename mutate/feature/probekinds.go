@@ -13,10 +13,10 @@ import (
 
 // probeKind is one of the three probes of a container.
 type probeKind struct {
-	// name is the agent's name of the kind. The name is empty for a probe that the patch
-	// takes off the container.
+	// name is the agent's name of the kind; empty for a probe that the patch removes from
+	// the container.
 	name string
-	// field is the container's field.
+	// field is the name of the container's field.
 	field string
 	// in returns the container's probe; of returns the probe's field in the agent's
 	// arguments.
@@ -27,9 +27,9 @@ type probeKind struct {
 // takenOff reports whether the agent drives the probe, and not the kubelet.
 func (k probeKind) takenOff() bool { return k.name == "" }
 
-// probeKinds are the probes of a container. The kubelet drives the first two and asks the
-// agent. The agent drives the last, because the kubelet counts from the start of the
-// container and not from the start of the child.
+// probeKinds are the probes of a container. The kubelet drives the liveness and readiness
+// probes, and asks the agent. The agent drives the startup probe, because the kubelet would
+// count from the start of the container, and not from the start of the child.
 var probeKinds = []probeKind{
 	{
 		name: api.LivenessProbe, field: "livenessProbe",

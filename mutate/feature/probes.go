@@ -44,8 +44,8 @@ func carryProbes(f Facts, gated []int) []carriedProbe {
 	return all
 }
 
-// sound reports whether a recorded probe has numbers that a probe may have. A person may
-// have written the record, and the API server does not validate it.
+// sound reports whether a probe in the agent's arguments has valid numbers. A person may
+// have written these arguments, and the API server does not validate the numbers.
 func sound(p *api.Probe) bool {
 	timings := []int{p.InitialDelaySeconds + 1, p.TimeoutSeconds, p.PeriodSeconds, p.SuccessThreshold, p.FailureThreshold}
 	return slices.Min(timings) > 0 && slices.Max(timings) <= math.MaxInt32
@@ -56,7 +56,7 @@ func sound(p *api.Probe) bool {
 func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, c := range pod.Spec.InitContainers {
-		// A left-over container of another gate may have old arguments.
+		// A container that is left over from another gate may have old arguments.
 		if c.Name == api.AgentContainer && isInjected(pod, c.Name) {
 			maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
 		}
@@ -65,8 +65,8 @@ func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 }
 
 // carryProbe returns a declared probe in the agent's form, or its problem. If the probe
-// already asks the agent, its action comes from the earlier pass, and its timings count as
-// they are.
+// already asks the agent, the agent's arguments have its action from the earlier pass. The
+// timings come from the probe itself.
 func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
 	out := &api.Probe{
 		InitialDelaySeconds:           int(p.InitialDelaySeconds),
@@ -131,7 +131,7 @@ func patchProbes(p *Pod, d *patch.Document) {
 			command := append(append(probeCommand(name, kind.name), "--"), probe.carried.Exec.Command...)
 			d.Set(command, at("exec", "command")...)
 		case p.Spec.HostNetwork:
-			// On the node's network, the agent's port could be that of another pod.
+			// On the node's network, the agent's port could belong to another pod.
 			d.Remove(at("httpGet")...)
 			d.Remove(at("tcpSocket")...)
 			d.Remove(at("grpc")...)

@@ -13,8 +13,8 @@ func (p *Pod) sharesProcesses() bool {
 	return p.Spec.ShareProcessNamespace != nil && *p.Spec.ShareProcessNamespace
 }
 
-// judgeProcesses refuses a shared process namespace, in which a shim is not PID 1: the end
-// of the shim would prove no death.
+// judgeProcesses refuses a shared process namespace. In such a namespace a shim is not PID
+// 1, so the end of the shim would not prove that its descendants are dead.
 func judgeProcesses(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {

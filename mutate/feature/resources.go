@@ -10,9 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// The resources of an injected container. The agent is resident with less than 10 MB, and
-// the limits leave room for a burst of watch events. A CPU limit lets the agent run 10 ms
-// in every 100 ms, so that a renewal never waits for long.
+// These are the resources of an injected container. The agent needs less than 10 MB, and
+// the limits leave room for a burst of watch events. A CPU limit of 100m lets the agent run
+// 10 ms in every 100 ms, so a renewal never waits for long.
 var (
 	smallRequests = corev1.ResourceList{
 		corev1.ResourceCPU:              resource.MustParse("10m"),
@@ -26,10 +26,11 @@ var (
 	}
 )
 
-// resourcesOf returns the resources of an injected container. They keep the pod in its QoS
-// class. A BestEffort pod gets none, and a Guaranteed pod gets limits equal to requests. A
-// Burstable pod gets small requests and a memory limit. A quota may demand a resource of
-// every container, so the injected container states each one that all other containers state.
+// resourcesOf returns the resources of an injected container, with which the pod keeps its
+// QoS class. In a BestEffort pod the container states no CPU and no memory. In a Guaranteed
+// pod its limits equal its requests. In a Burstable pod the container has small requests and
+// a memory limit. A quota may demand a resource of every container, so the container states
+// each resource that all others state.
 func resourcesOf(p *Pod) corev1.ResourceRequirements {
 	var containers []*corev1.Container
 	for _, at := range p.own() {
@@ -111,7 +112,7 @@ func qos(containers []*corev1.Container) corev1.PodQOSClass {
 
 // fit moves the values into the bounds that the namespace's LimitRanges set for a container:
 // min, max, and the ratio of limit to request. A resource that is not stated gets the
-// range's default later. With equal, fit raises the requests to the limits.
+// range's default later. If equal is true, fit raises the requests to the limits.
 func fit(ranges []corev1.LimitRange, requests, limits corev1.ResourceList, equal bool) {
 	for _, r := range ranges {
 		for _, item := range r.Spec.Limits {

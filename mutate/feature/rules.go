@@ -12,8 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// onLoss returns what the shim of a container does after a lost slot. Nothing restarts a
-// container whose restart policy is Never, so its child may not start again either.
+// onLoss returns the action of a container's shim after a lost slot. The kubelet does not
+// restart a container whose restart policy is Never. So its shim may not start the child
+// again either.
 func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
 	never := p.Spec.RestartPolicy == corev1.RestartPolicyNever
 	if c.RestartPolicy != nil {

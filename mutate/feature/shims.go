@@ -27,12 +27,13 @@ type child struct {
 	args      []string
 	signal    string
 	platforms api.Platforms
-	// before are the arguments of the shim that an earlier pass has put there.
+	// before are the arguments of the shim that an earlier pass has put in front.
 	before api.ExecArgs
 }
 
-// LookUp reads the images of containers without an explicit command or stop signal, and
-// makes the shims. The refusals are in the order of the pod's containers.
+// LookUp makes the shims of the gated containers. LookUp reads the image of a container if
+// the shim needs the image's command, or its stop signal for a preStop hook. The refusals
+// are in the order of the pod's containers.
 func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
 	places := p.places()
 	if len(places) == 0 {
@@ -80,7 +81,7 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	return append([]string{api.AgentBinary}, exec.Args()...)
 }
 
-// childOf returns the child of a container. An explicit command counts before the image's.
+// childOf returns the child of a container. An explicit command overrides the image's.
 func childOf(c *corev1.Container, read lookUp) (child, reason.Refusals) {
 	if len(c.Command) > 0 {
 		args, before := unshim(slices.Concat(c.Command, c.Args))
@@ -119,9 +120,9 @@ func imageArgs(c *corev1.Container, command image.Command) []string {
 	return append(args, literals(command.Cmd)...)
 }
 
-// imagePlatforms returns the image's commands by architecture, where they differ. The
-// container's args stay args, because the kubelet expands only those; the shim appends them
-// to the command that it picks.
+// imagePlatforms returns the image's commands by architecture, if they differ. The shim
+// appends the container's args to the command that it picks. The args stay in the
+// container's own field, because the kubelet must expand them, but not the image's words.
 func imagePlatforms(c *corev1.Container, command image.Command) api.Platforms {
 	all := api.Platforms{}
 	some := len(c.Args) > 0

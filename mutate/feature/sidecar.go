@@ -14,21 +14,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// nobody is the user of the injected containers in a pod that would make them root. In
-// other pods they have no user of their own: the image names a user by number, and a
-// namespace may give out user ids.
+// nobody is the user of the injected containers in a pod whose own setting would make them
+// root. In other pods the patch sets no user, because the agent's image names a user by
+// number, and some clusters assign user ids by namespace.
 const nobody int64 = 65532
 
-// foreign lists fields that the injected containers never have, and that patchSidecar
-// removes. The command is in the image. With a startup probe in the agent, crashed main
-// containers would never start again after a restart of the kubelet (kubernetes#137146).
+// foreign lists fields that patchSidecar removes from the injected containers. The agent's
+// image has the command. If the agent had a startup probe, crashed main containers would
+// never start again after a restart of the kubelet (kubernetes#137146).
 var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // sidecar makes the injected containers of a pod.
 type sidecar struct{ *Pod }
 
-// patchSidecar adds the injected containers, and restores fields that others have changed
-// in them.
+// patchSidecar adds the injected containers, and restores their fields if another injector
+// has changed them.
 func patchSidecar(p *Pod, d *patch.Document) {
 	s := sidecar{p}
 	for _, c := range s.containers() {
@@ -40,7 +40,7 @@ func patchSidecar(p *Pod, d *patch.Document) {
 		if c.Lifecycle == nil {
 			d.Remove("spec", "initContainers", i, "lifecycle")
 		} else {
-			d.Set(c.Lifecycle, "spec", "initContainers", i, "lifecycle") // and no other hook
+			d.Set(c.Lifecycle, "spec", "initContainers", i, "lifecycle") // also removes any other hook
 		}
 	}
 }
@@ -50,9 +50,10 @@ func (s sidecar) containers() []corev1.Container {
 	if s.Request.Gate != api.GatePod {
 		return []corev1.Container{s.agent()}
 	}
-	// The container turn runs at the pod's start, and before each restart of all
-	// containers. So the agent can tell such a restart from its own. The container wait
-	// ends once the agent holds the slot, and then the kubelet starts the application.
+	// The container turn runs at the pod's start, and at each restart of all containers.
+	// So the agent can distinguish a restart of all containers from a restart of itself
+	// alone. The container wait ends once the agent holds the slot, and then the kubelet
+	// starts the application.
 	turn := s.helper(api.TurnContainer, api.TurnRole, false)
 	wait := s.helper(api.WaitContainer, api.WaitRole, true)
 	return []corev1.Container{turn, s.agent(), wait}
@@ -150,8 +151,8 @@ func (s sidecar) grace() time.Duration {
 	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
 }
 
-// workloadName returns the workload whose holder the agent forwards ports to. A bare pod
-// with generateName is a workload of its own, and the kubelet fills its name in.
+// workloadName returns the workload within which the agent forwards ports. A bare pod with
+// generateName is a workload of its own. The kubelet fills in the name of such a pod.
 func (s sidecar) workloadName() string {
 	w := s.Workload
 	if w.Name == "" {
@@ -162,8 +163,8 @@ func (s sidecar) workloadName() string {
 
 // put inserts an injected container behind the pod's own init containers, so that their
 // order stays. The kubelet stops sidecars in the reverse order of their start, so a mesh's
-// proxy still carries the agent's last write. But the agent must start before a gated init
-// container, and the container turn before the agent.
+// proxy still carries the agent's last write. If an init container is gated, put inserts
+// the agent in front of it. put inserts the container turn in front of the agent.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1

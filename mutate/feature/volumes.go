@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// volumeSize bounds the shared volume: the agent's binary, a socket and some notes.
+// volumeSize bounds the shared volume, which contains the agent's binary, sockets and notes.
 var volumeSize = resource.MustParse("64Mi")
 
 // tokenSeconds is the lifetime that Kubernetes' own volumes request for a service account
@@ -66,8 +66,8 @@ func sharedMount(readOnly bool) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath, ReadOnly: readOnly}
 }
 
-// credentialsVolume returns a copy of the volume that the service account admission adds to
-// pods. A pod may switch that volume off, but the agent needs it.
+// credentialsVolume returns a copy of the volume that the API server adds to pods for the
+// service account. The agent needs the volume even in a pod that switches it off.
 func credentialsVolume() corev1.Volume {
 	seconds := tokenSeconds
 	return corev1.Volume{

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package image declares how the webhook asks for an image's command, which a container
-// runtime would run. Package registry answers.
+// Package image declares how the webhook asks for the command that a container runtime
+// would run for an image. Package registry implements the interfaces.
 package image
 
 import (
@@ -39,11 +39,12 @@ type Command struct {
 	Cmd        []string
 	// StopSignal is the signal as the image writes it ("SIGQUIT", "3"), or empty.
 	StopSignal string
-	// Platforms has a command for each architecture if they differ. All other
-	// fields are empty then.
+	// Platforms has a command for each architecture, if the commands differ. Then all other
+	// fields are empty.
 	Platforms map[string]Command
 }
 
 // ErrPlatforms reports an image whose platforms of one architecture run different
-// commands. The container runtime takes one of them, and the shim cannot tell which.
+// commands. The shim cannot find out which of these platforms the container runtime has
+// chosen.
 var ErrPlatforms = errors.New("the image's platforms of one architecture run different commands")

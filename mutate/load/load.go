@@ -24,11 +24,11 @@ import (
 // bytes as a decoded container.
 const (
 	// perCall is the further memory of a call whose body has arrived: buffers, and the
-	// look-ups of images. Before that a call needs only its connection, and connections are
-	// bounded too.
+	// look-ups of images. A call whose body is still to come needs only its connection, and
+	// another bound limits the connections.
 	perCall = 256 << 10
-	// perByte counts the body, the JSON objects that are cut out of the body, the patch, and
-	// garbage.
+	// perByte is the memory for each byte of a body: the body itself, JSON objects cut out
+	// of the body, the patch, and garbage.
 	perByte = 4
 	// perObject is the memory of a decoded empty container, with the growth of its list.
 	// The measured maximum of all types in a pod was 1.7 KB.
@@ -43,20 +43,20 @@ const (
 	// The webhook decodes that JSON and writes it into a patch again. About a third of the
 	// allocations is in use at one time: at most 190 bytes, or 280 with the race detector.
 	perNested = 320
-	// maxDecoded is half of the default load. A workload of 20 containers with 50
-	// variables each, with its managed fields, before and after an update, takes less
-	// than half of that. So do 3 MB of arguments of a dozen letters each.
+	// maxDecoded is half of the default load. The update of a workload with 20 containers,
+	// 50 variables each, and managed fields takes less than half of maxDecoded. So do 3 MB
+	// of arguments of a dozen letters each.
 	maxDecoded = 64 << 20
-	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. About 200
-	// ordinary pods have room in it at once.
+	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. The calls of about
+	// 200 ordinary pods fit into the load at once.
 	defaultLoad = 128 << 20
 	// smallCall is several times the body of an ordinary pod's call.
 	smallCall = 64 << 10
 	// smallDecoded is several times the memory of an ordinary pod with a few containers:
 	// each container has about twenty JSON objects and fifty members.
 	smallDecoded = 2 << 20
-	// forSmall is a divisor: large calls leave one of so many parts of the load to small
-	// calls. That part has room for about 100 small calls.
+	// forSmall divides the load: large calls leave a quarter of the load to small calls.
+	// That quarter has room for about 100 small calls.
 	forSmall = 4
 )
 
@@ -69,7 +69,7 @@ var (
 // Limit bounds the memory of all calls in flight. The zero value fits into the webhook's
 // memory limit; a nil Limit bounds nothing.
 type Limit struct {
-	// Max is an estimate in bytes; zero means 128 MiB.
+	// Max bounds the estimate of all calls together, in bytes; zero means 128 MiB.
 	Max int64
 
 	mu   sync.Mutex
@@ -93,8 +93,8 @@ type Share struct {
 	large bool
 }
 
-// Share returns the empty share of a call whose body is still to be read. A call without a
-// body keeps no other call out.
+// Share returns the empty share of a call whose body is still to be read. An empty share
+// takes no room from other calls.
 func (l *Limit) Share() *Share { return &Share{limit: l} }
 
 // Meter returns a reader that adds a body to the share as the body arrives. A length that
@@ -158,7 +158,7 @@ func (s *Share) grow(by int64) bool {
 	return true
 }
 
-// room reports whether so many more bytes fit into the load. The caller has locked limit.mu.
+// room reports whether the load has room for more bytes. The caller has locked limit.mu.
 func (s *Share) room(by int64, large bool) bool {
 	limit := cmp.Or(s.limit.Max, defaultLoad)
 	if large {
@@ -168,7 +168,7 @@ func (s *Share) room(by int64, large bool) bool {
 	return alone || s.limit.used+by <= limit
 }
 
-// Free gives the share back.
+// Free gives the memory of the share back to the load.
 func (s *Share) Free() {
 	if s.limit == nil {
 		return

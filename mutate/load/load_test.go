@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWeighCountsObjectsMembersAndWords(t *testing.T) {
+func TestWeighCountsJSONObjectsMembersAndWords(t *testing.T) {
 	for text, want := range map[string]weight{
 		``:                                {},
 		`0`:                               {},
@@ -39,7 +39,7 @@ func TestWeighCountsObjectsMembersAndWords(t *testing.T) {
 	}
 }
 
-// Most pods are small, and large calls must not keep them out.
+// Large calls must leave room for small calls, because most pods are small.
 func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
 	limit := new(Limit)
 	arrive := func(length int) (*Share, error) {

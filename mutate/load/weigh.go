@@ -18,8 +18,8 @@ type weight struct {
 	nested int
 }
 
-// weigh counts in one pass. Malformed JSON may have any weight, because a decoder refuses
-// the text before it decodes a part.
+// weigh returns the weight of a text, in one pass. Malformed JSON may have any weight,
+// because a decoder refuses the text before it decodes a part.
 func weigh(text []byte) weight {
 	var w weight
 	var key []byte  // the last string
@@ -80,7 +80,7 @@ func closing(text []byte, i int) int {
 func follows(text []byte, i int, c byte) bool { return i+1 < len(text) && text[i+1] == c }
 
 // holdsWords reports whether a field is a list of strings in every JSON object that has the
-// field. Only these lists may be long in an object that the API server accepts.
+// field. Objects that the API server accepts have long lists of strings only in these fields.
 func holdsWords(key []byte) bool {
 	switch string(key) {
 	case "args", "command", "finalizers":
@@ -90,8 +90,8 @@ func holdsWords(key []byte) bool {
 }
 
 // countNested counts the elements and the members of the JSON that a string may contain. The
-// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. Such
-// an argument begins with a dash. The dash, or a comma, may be written as an escape.
+// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. An
+// argument of the gate begins with a dash. A caller may write a dash or a comma as an escape.
 func countNested(word []byte) int {
 	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {
 		return 0

@@ -29,15 +29,16 @@ import (
 // AgentImage is the image of the injected containers.
 const AgentImage = "registry.example/agent:v1"
 
-// Facts answers all questions of the webhook. A golden archive has Facts beside its object.
+// Facts answers all questions that the webhook asks the cluster and registries. A golden
+// file has Facts beside its object.
 type Facts struct {
 	// Group is the workload that the pod belongs to.
 	Group *api.Workload `json:"group"`
-	// Template are the containers of the pod's template.
+	// Template has the names of the containers in the pod's template.
 	Template []string `json:"template"`
 	// Revision is the pod's revision, as UID/NUMBER/HASH.
 	Revision string `json:"revision"`
-	// MinReadySeconds is that of the pod's controller.
+	// MinReadySeconds is the minReadySeconds of the pod's controller.
 	MinReadySeconds int `json:"minReadySeconds"`
 	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
@@ -101,8 +102,8 @@ func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 	return f.Limits, nil
 }
 
-// Request returns the request to create an object as Deployment "biller" in namespace
-// "shop". Handlers of pods take the same request.
+// Request returns the request to create a Deployment "biller" in namespace "shop" from a
+// text. The handler of pods accepts the same request, and reads the text as a pod.
 func Request(raw string) admission.Request {
 	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Namespace: "shop",

@@ -40,14 +40,14 @@ func Open(raw []byte) (*Document, error) {
 	return &Document{root: node{text: raw}}, nil
 }
 
-// Operations returns the operations that lead from the text to the document.
+// Operations returns the operations that change the text given to [Open] into the document.
 func (d *Document) Operations() []jsonpatch.Operation { return d.operations }
 
 // Get returns the value at a path, or nil.
 func (d *Document) Get(path ...any) any { return d.at(path...).value() }
 
-// Set gives the member at a path a value. Set makes the JSON objects on the path that are
-// missing. The path ends in a key, and every array element on the path exists.
+// Set sets the member at a path to a value. Set makes the JSON objects on the path that are
+// missing. The path must end in a key, and every array element on the path must exist.
 func (d *Document) Set(value any, path ...any) {
 	text := marshal(value)
 	if there := d.at(path...); there.absent() || !reflect.DeepEqual(there.value(), decoded(text)) {
@@ -62,7 +62,7 @@ func (d *Document) Remove(path ...any) {
 	}
 }
 
-// RemoveAll removes the members of the object at a path that have the keys. RemoveAll
+// RemoveAll removes the members with the given keys from the object at a path. RemoveAll
 // reads the object only once, because a hostile update may remove thousands of members.
 func (d *Document) RemoveAll(keys []string, path ...any) {
 	parent := d.at(path...)
@@ -138,7 +138,7 @@ func (d *Document) push(text []byte, path ...any) {
 	d.record("add", json.RawMessage(text), append(slices.Clip(path), "-")...)
 }
 
-// write gives the member at a path a text that differs from the member's own.
+// write sets the member at a path to a text that differs from the member's present text.
 func (d *Document) write(text []byte, path ...any) {
 	parent := &d.root
 	for i := 1; i < len(path); i++ {
@@ -192,8 +192,8 @@ func (d *Document) record(operation string, value any, path ...any) {
 // escape escapes a key for a JSON pointer.
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
-// covers reports whether a value has everything that a wanted value has. Lists of JSON
-// objects count as sets; other lists have to be equal.
+// covers reports whether a value has everything that a wanted value has. A list of
+// JSON objects may have them in any order, among others. Other lists must be equal.
 func covers(there, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case map[string]any:

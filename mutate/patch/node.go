@@ -6,8 +6,8 @@ package patch
 import "slices"
 
 // node is a JSON value that stays text until a change concerns a part of the value. A pod
-// is large, and the part that changes is small. So text saves time at the start of each
-// pod. The text is valid, because the caller has decoded the text before.
+// is large, and the part that changes is small. So the webhook decodes less, and each pod
+// starts sooner. The text is valid, because the caller has decoded the text before.
 type node struct {
 	// text is nil once the node is unfolded into members or elements.
 	text     []byte
@@ -22,8 +22,8 @@ type member struct {
 	value node
 }
 
-// member returns a member of an object, or nil. The last of two members of one name
-// counts, as with every decoder.
+// member returns a member of an object, or nil. If two members have one name, the last
+// member counts, as in every decoder.
 func (n *node) member(key string) *node {
 	n.unfold()
 	for i := len(n.members) - 1; i >= 0; i-- {
@@ -147,7 +147,7 @@ func (n *node) value() any {
 	return object
 }
 
-// word returns an object's member that is a string. The object stays folded.
+// word returns an object's member if the member is a string. word does not unfold the object.
 func (n *node) word(key string) string {
 	var found []byte
 	if n.text == nil {

@@ -11,7 +11,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// Text returns the operations as the text of a JSON patch. Most values are text already.
+// Text returns the operations as the text of a JSON patch.
 func Text(operations []jsonpatch.Operation) []byte {
 	text := append(make([]byte, 0, 8<<10), '[') // as much as most patches need
 	for i, o := range operations {
@@ -72,7 +72,7 @@ func appendQuoted(text []byte, s string) []byte {
 	return append(text, s...)
 }
 
-// decoded returns the value of a JSON text that was decoded before.
+// decoded returns the value of a JSON text, which the caller knows to be valid.
 func decoded(text []byte) any {
 	var value any
 	if err := json.Unmarshal(text, &value); err != nil {
@@ -95,7 +95,7 @@ func unquoted(text []byte) string {
 	return decoded(quoted).(string)
 }
 
-// simple reports whether a text has no escape, and nothing that a decoder would replace.
+// simple reports whether a text has no escape, and no character that a decoder could replace.
 func simple(text []byte) bool {
 	for _, c := range text {
 		if c == '\\' || c > '~' {

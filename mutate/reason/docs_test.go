@@ -41,9 +41,9 @@ func TestReasonsAreDocumented(t *testing.T) {
 	require.Equal(t, want, string(got), "run make golden")
 }
 
-// TestEveryReasonHasAGoldenPair requires for each reason a golden pair whose answer has that
-// reason.
-func TestEveryReasonHasAGoldenPair(t *testing.T) {
+// TestEveryWebhookReasonHasAGoldenFile requires, for each reason, a golden file with an
+// answer for that reason.
+func TestEveryWebhookReasonHasAGoldenFile(t *testing.T) {
 	files, err := os.ReadDir("../testdata")
 	require.NoError(t, err)
 	var all strings.Builder

@@ -4,8 +4,8 @@
 package reason
 
 // Elsewhere has the reasons of the admission policies and of enroll. The policies refuse
-// in the API server's own process. manifests/policies has their texts, and a test requires
-// that each reason there is listed here.
+// in the API server's own process, with texts from manifests/policies. A test requires that
+// [All] or Elsewhere lists each reason in these texts.
 var Elsewhere = []Explanation{
 	{
 		Reason:  "NamespaceNotOptedIn",

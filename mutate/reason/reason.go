@@ -8,8 +8,8 @@
 // before the API server has validated them.
 package reason
 
-// Reason names a refusal or a warning. Warnings, errors, Events and metrics all have the
-// same name. The set is closed; [All] lists it.
+// Reason names the cause of a refusal or a warning. Warnings, errors, Events and metrics
+// use the same name for one cause. [All] lists all reasons of the webhook.
 type Reason string
 
 // The reasons.

@@ -19,7 +19,7 @@ const (
 	// MaxCause keeps the cause of a failure readable: a name or two, and the step
 	// that failed.
 	MaxCause = 1024
-	// maxRefusals bounds the sentences of one answer: a pod may have thousands of
+	// maxRefusals bounds the sentences of one answer, because a pod may have thousands of
 	// containers.
 	maxRefusals = 20
 )
@@ -82,7 +82,7 @@ func (r *Refusals) Add(reason Reason, format string, args ...any) {
 	*r = append(*r, Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)})
 }
 
-// Of returns the reasons of an error that refuses an object, each once.
+// Of returns the reasons of an error that refuses an object. Each reason occurs once.
 func Of(err error) []Reason {
 	refusals, ok := errors.AsType[Refusals](err)
 	if !ok {

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A refusal appears in a pod's error, in its workload's warning, and in the outcome for
-// Events and the metric.
+// The text of a refusal appears in a pod's error, in its workload's warning, and in the
+// message of the Event.
 func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	seen := map[Reason]bool{}
 	for _, e := range All {
@@ -29,7 +29,7 @@ func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	}
 }
 
-func TestEachReasonIsNamedOnce(t *testing.T) {
+func TestEachReasonOfAnErrorIsReturnedOnce(t *testing.T) {
 	var refusals Refusals
 	refusals.Add(Probes, "a")
 	refusals.Add(Hooks, "b")

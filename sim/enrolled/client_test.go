@@ -25,7 +25,7 @@ import (
 )
 
 // kubeClient is controller-runtime's client of the simulated API server. The client has
-// the methods that enroll uses, and panics at all others.
+// the methods that enroll uses, and panics in all other methods.
 type kubeClient struct {
 	client.Client
 	to *world.Enroller
@@ -90,7 +90,7 @@ func (k *kubeClient) List(ctx context.Context, into client.ObjectList, opts ...c
 	return json.Unmarshal(raw, into)
 }
 
-// stripped drops the fields of an object that the manager's cache drops, too.
+// stripped drops from an object the fields that the manager's cache drops, too.
 func stripped(o runtime.Object) error {
 	for of, by := range transforms {
 		if reflect.TypeOf(of) == reflect.TypeOf(o) && by.Transform != nil {
@@ -152,7 +152,7 @@ func (k *kubeClient) Delete(ctx context.Context, o client.Object, opts ...client
 	return translate(kind, name, k.to.Delete(ctx, kind, name, uid, rv))
 }
 
-// translate turns errors of the simulated server into errors of client-go.
+// translate converts errors of the simulated server to errors of client-go.
 func translate(kind, name string, err error) error {
 	var s *kube.StatusError
 	if !errors.As(err, &s) {

@@ -25,7 +25,8 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 	return &enroll.Reconciler{Client: &kubeClient{to: e, cached: true}, Reader: &kubeClient{to: e}, Now: time.Now}
 }
 
-// The world repeats these names of enroll, because it must not link enroll.
+// Package world repeats these names of package enroll, because world must not link
+// enroll.
 func TestWorldAndEnrollUseTheSameNames(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)

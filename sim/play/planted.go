@@ -32,9 +32,9 @@ var (
 // plant is one bug: edits of the source, and the invariants that have to catch the bug.
 // Each plant is a txtar file of the folder planted/. The file has a comment, a line
 // "caught by: NAME …", and for each edit a pair of "PATH was" and "PATH is". A path
-// begins at the module's root. A line "played by: TEST" before "caught by:" names the test
-// that plays the bug. The default is TestSimulationBreaksNoInvariant. With
-// "played by: PACKAGE/TEST" the test of a product's package catches it. A line
+// begins at the module's root. A line "played by: TEST" before "caught by:" names the
+// test that plays the bug. The default is TestSimulationBreaksNoInvariant. With
+// "played by: PACKAGE/TEST" a test of that package of the product plays the bug. A line
 // "first seed: N" saves time: that seed is played before all others.
 type plant struct {
 	name   string
@@ -48,25 +48,27 @@ type plant struct {
 
 type edit struct{ path, was, is string }
 
-// mostSeeds bounds the number of seeds that catch a planted bug.
+// mostSeeds bounds the number of seeds that a test plays until one of them catches the
+// bug.
 const mostSeeds = 150
 
-// defaultTest plays the seeds in which a bug is to be caught, unless the plant names
-// another test. playedBy matches the line with that name.
+// defaultTest is the test that plays a bug, unless the bug's file names another test.
+// playedBy matches the line of the file with that name.
 const defaultTest = "TestSimulationBreaksNoInvariant"
 
 var playedBy = regexp.MustCompile(`played by: (?:(\S+)/)?(\w+)`)
 
-// caught matches the line of the first violation.
+// caught matches the line of the first violation in the output of a test.
 var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): .*`)
 
 // firstSeed matches the line of the seed that is played first.
 var firstSeed = regexp.MustCompile(`(?m)^first seed: (\d+)\n`)
 
-// Planted shows that the test that a bug of the folder planted/ names catches the bug. The
-// bugs of a product's package are for [PlantedIn]. Planted compiles the package with all the
-// bugs in it, and switches on one bug at a time. Go build's overlay replaces the sources, so the product has no
-// trace of the bugs.
+// Planted shows that each bug of the folder planted/ is caught by the test that the bug's
+// file names. For bugs whose test is in a package of the product, call [PlantedIn].
+// Planted compiles the package with all the bugs in it, and switches on one bug at a
+// time. The overlay of go build replaces the sources, so the product has no trace of the
+// bugs.
 func Planted(t *testing.T) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")
@@ -102,7 +104,8 @@ func Planted(t *testing.T) {
 	}
 }
 
-// PlantedClaims shows that TestClaimsKeepInvariantsInRandomSchedules of agent/claim catches the named bugs.
+// PlantedClaims shows that TestClaimsKeepInvariantsInRandomSchedules of agent/claim catches
+// the named bugs.
 func PlantedClaims(t *testing.T, names ...string) {
 	plants := map[string]string{"": "TestClaimsKeepInvariantsInRandomSchedules$"}
 	for _, name := range names {
@@ -111,8 +114,8 @@ func PlantedClaims(t *testing.T, names ...string) {
 	plantedIn(t, "agent/claim", plants)
 }
 
-// PlantedIn shows that the tests of the product's package catch the bugs that name one of
-// them.
+// PlantedIn shows that each bug that names a test of the product's package is caught by
+// that test.
 func PlantedIn(t *testing.T, pkg string) {
 	plants := map[string]string{"": "Test"}
 	for _, p := range readPlants(t) {
@@ -124,8 +127,8 @@ func PlantedIn(t *testing.T, pkg string) {
 	plantedIn(t, pkg, plants)
 }
 
-// plantedIn compiles the tests of the package, and runs a test for each bug, by the bug's
-// name.
+// plantedIn compiles the tests of the package. For each key of tests, the name of a bug,
+// plantedIn runs the test that is the key's value. The empty name means no bug.
 func plantedIn(t *testing.T, pkg string, tests map[string]string) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")
@@ -186,7 +189,7 @@ import "os"
 var plantedBug = os.Getenv("SIM_PLANTED")
 `
 
-// compile writes the edited sources beside the real ones, and builds the package's
+// compile writes the edited sources to a temporary directory, and builds the package's
 // tests from them. In the text of an edit, PLANTED means that the bug is switched on.
 func compile(t *testing.T, plants []plant, pkg string) string {
 	root, dir := moduleRoot(t), t.TempDir()
@@ -249,8 +252,8 @@ func simulate(t *testing.T, binary string, p plant, first, last uint64) (string,
 	return run(t, binary, p.name, "-test.run=^"+p.test+"$", "-test.failfast", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", last))
 }
 
-// hangs is longer than any run takes. A run of 100 seeds takes 20 s on a quiet machine.
-// Beside the compilers of several checkouts the same run takes ten times as long.
+// hangs is longer than any run takes. A run of 100 seeds takes 20 s on a quiet machine,
+// and ten times as long while several checkouts compile there.
 const hangs = 10 * time.Minute
 
 // run runs a binary of tests with one bug switched on.

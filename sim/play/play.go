@@ -46,7 +46,7 @@ func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayRollouts)
 }
 
-// play plays a story of one seed in a bubble, and reports the violation.
+// play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World
 	synctest.Test(t, func(t *testing.T) {

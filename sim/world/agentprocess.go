@@ -139,8 +139,8 @@ func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration
 	return r
 }
 
-// yieldWhenStopped makes the agent yield when it is stopped, as cmd/agent does for
-// gates without shims.
+// yieldWhenStopped makes the agent yield when the process gets SIGTERM, as cmd/agent does
+// for gates without shims.
 func (a *agentProcess) yieldWhenStopped() {
 	a.process.w.group.Go(func() {
 		select {
@@ -189,8 +189,8 @@ func (a *agentProcess) wall() time.Time {
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
-// block stops the loop alone for a while: the call that the loop has made does not
-// return.
+// block stops the agent's loop for a while, and no other goroutine: the loop's call of
+// clock returns only after unblock.
 func (a *agentProcess) block(last time.Duration) {
 	if a.blocked != nil {
 		return
@@ -244,7 +244,8 @@ func (a *agentProcess) kill() {
 	p.tidy()
 }
 
-// restartAgent starts an agent process after a moment, if the pod has none then.
+// restartAgent starts an agent process after a moment, if the pod still has none at that
+// instant.
 func (p *pod) restartAgent() {
 	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
 		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// behaviour is that of a version of the application. The zero value serves at once, and for ever.
+// behaviour describes how a version of the application starts, serves and ends. The zero
+// value serves at once, and never ends.
 type behaviour struct {
 	name string
 	// starts is the time until the application passes its readiness probe; negative for never.
@@ -23,11 +24,11 @@ type behaviour struct {
 	imageless bool
 }
 
-// mostBroken is the longest life of a version that is broken. By the fastest clock such an
-// application has not served for turn.Proof.
+// mostBroken is the longest life of the application of a broken version. In that time
+// even the fastest clock counts less than turn.Proof, so the version is never proven.
 const mostBroken = 9 * time.Second
 
-// broken reports whether docs/rollouts.md calls such a version broken.
+// broken reports whether docs/rollouts.md calls the version broken.
 func (v behaviour) broken() bool {
 	return v.imageless || v.starts < 0 || v.lasts > 0 && v.lasts <= mostBroken
 }
@@ -65,8 +66,8 @@ func exitingVersion(r *rand.Rand) behaviour {
 	return behaviour{name: "exits at once", lasts: between(r, time.Millisecond, time.Second), probed: chance(r, .5)}
 }
 
-// lateVersion draws a version that crashes after it was proven. No rule promises whether
-// its rollout ends.
+// lateVersion draws a version that crashes after it was proven. No rule promises that its
+// rollout ends.
 func lateVersion(r *rand.Rand) behaviour {
 	return behaviour{name: "crashes later", lasts: between(r, 20*time.Second, 2*time.Minute), probed: chance(r, .5)}
 }

@@ -19,17 +19,18 @@ func budgetOf(d time.Duration) api.Budget {
 	return budget
 }
 
-// quick bounds a handover in fair weather, from the last death. The report or the pidfd
-// takes 10 ms, two writes take 16 ms, a watch event 4 ms, and a grant 2 ms. The time
-// doubles if two standbys collide.
+// quick bounds a handover in fair weather, from the death of the last child. The report
+// or the pidfd takes 10 ms, two writes take 16 ms, a watch event 4 ms, and a grant 2 ms.
+// The time doubles if two standbys collide.
 const quick = 100 * time.Millisecond
 
-// late bounds the delay with which an agent notices an instant. The agent's timers run
-// by true time, and its clock may gain a twelfth in the 10 s between two looks.
+// late bounds the delay with which an agent notices an instant. The timers of the agent's
+// loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain
+// a twelfth in that time.
 const late = 900 * time.Millisecond
 
-// slowest is the longest pause of a standby that found no Lease. Enroll makes no longer
-// pause between two attempts.
+// slowest is the longest pause between two reads of a standby that found no Lease. Enroll
+// makes no longer pause between two attempts.
 const slowest = 10 * time.Second
 
 // part is a wait that may be needed before a slot is in use. A bound is the sum of its
@@ -63,7 +64,8 @@ func (c *workloads) settling() time.Duration {
 	})
 }
 
-// heeding bounds the time without a holder after a person's last write.
+// heeding bounds the time for which a slot has no holder after a person's last write to
+// its Lease.
 func (c *workloads) heeding() time.Duration {
 	if !c.byHand {
 		return 0
@@ -74,8 +76,8 @@ func (c *workloads) heeding() time.Duration {
 	})
 }
 
-// restarting bounds the time for which a slot has no holder when the kubelet restarts
-// all containers of a pod. Only an agent of the gate "pod" asks the kubelet for that.
+// restarting bounds the time for which a slot has no holder when the kubelet restarts all
+// containers of a pod. Only an agent of the gate "pod" asks the kubelet for this restart.
 func (c *workloads) restarting() time.Duration {
 	if !c.has(api.GatePod) {
 		return 0
@@ -88,15 +90,15 @@ func (c *workloads) restarting() time.Duration {
 	})
 }
 
-// unmuting bounds the time for which standbys with mute watches wait in vain. The state
-// that they saw last expires, and the server refuses their write. They try one slot
-// after the other.
+// unmuting bounds the time that standbys lose because their watches are mute. A standby
+// with a mute watch writes once the state that it saw last expires, and the server
+// refuses the write. The standby tries one slot after the other.
 func (c *workloads) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
 }
 
-// unseeing bounds the delay of a takeover by standbys that have no watch. Such a
-// standby reads the Lease now and then.
+// unseeing bounds the delay of a takeover by standbys that have no watch. A standby
+// without a watch reads the Lease from time to time.
 func (c *workloads) unseeing() time.Duration {
 	look := slow(min(slowest, c.longest/6)) + quick
 	return sum([]part{

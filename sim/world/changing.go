@@ -13,21 +13,23 @@ import (
 )
 
 // changing is a story in which persons change a workload, and its controller rolls the
-// changes out. After each change to a good version the rollout ends, and a broken version
-// is never rolled out.
+// changes out. The story demands that the rollout of each good version ends, and that no
+// broken version is rolled out.
 type changing struct {
 	*recovery
 	*workload
 	trouble *trouble
 	hands   *person
 	judge   *judge
-	// protects reports that a rollout of a broken version leaves old pods.
+	// protects reports that old pods are left during the rollout of a broken version.
 	protects bool
 	// strict reports that the controller replaces each old pod that is not Ready.
 	strict bool
-	// ordered reports that the controller waits for each pod, also for a broken one.
+	// ordered reports that the controller waits until each pod is available, even if that
+	// pod is broken.
 	ordered bool
-	// most is the number of stops of the old version that a good rollout costs.
+	// most bounds the number of times that the rollout of a good version stops the old
+	// version.
 	most int
 	// fixed reports that the workload is a DaemonSet, which has no replicas to choose.
 	fixed bool
@@ -62,7 +64,7 @@ func newChanging(w *World) *changing {
 	if c.shared = chance(w.rng, .2); c.shared {
 		t.workload = "job"
 		all.add(t, 0)
-		c.protects = false // today's rule counts while a pod of the other workload holds
+		c.protects = false // the revisions of two workloads have no order
 		other := newWorkload(w, t, 2)
 		other.apply(pick(w.rng, []behaviour{goodVersion(w.rng), exitingVersion(w.rng)}))
 		other.steer(&deployment{workload: other, surge: 1})
@@ -92,7 +94,7 @@ func (c *changing) controlled() controller {
 		d := &deployment{workload: l, unavailable: 1, recreate: chance(c.rng, .5)}
 		c.protects, c.most = n > 1 && !d.recreate, 1
 		if d.recreate {
-			c.most = 2 // a standby may start for the instant until it learns of its deletion
+			c.most = 2 // a deleted standby may start before its agent learns of the deletion
 		}
 		c.note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
 		return d
@@ -103,8 +105,8 @@ func (c *changing) controlled() controller {
 	return d
 }
 
-// begins starts the workload. In some seeds its first version hangs, and the next one is to
-// mend that.
+// begins starts the workload. In some seeds its first version hangs, and the next version
+// mends that.
 func (c *changing) begins() bool {
 	if chance(c.rng, .15) {
 		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
@@ -136,8 +138,8 @@ func (c *changing) finishes(after string, more time.Duration) bool {
 	return false
 }
 
-// checkOther demands that no change of the workload has stopped a pod of the other one,
-// which competes for the same slot.
+// checkOther demands that no change of the workload has stopped a pod of the other
+// workload, which competes for the same slot.
 func (c *changing) checkOther() {
 	for _, end := range c.checks.ends[c.seen:] {
 		p := end.child.pod()
@@ -267,16 +269,17 @@ func (c *changing) abandons() bool {
 	return false
 }
 
-// replacesStarting reports whether the controller deletes old pods in a handover, because
-// their application takes a while to stop or to start. A pod is not Ready after a second of
-// its drain. A pod of two containers is not Ready between the ends of its children.
+// replacesStarting reports whether the controller may delete old pods during a handover.
+// A strict controller deletes each old pod that is not Ready. An old pod is not Ready
+// while its application starts, and after the first second of a drain. A pod of two
+// containers is not Ready between the ends of its children.
 func (c *changing) replacesStarting() bool {
 	t := c.workload.template
 	return c.strict && (c.newest.behaviour.probed || !t.obedient || len(t.containers) > 1)
 }
 
-// unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. A
-// person has to do that.
+// unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. In a
+// real cluster a person has to delete them.
 func (c *changing) unblock() {
 	if !c.ordered {
 		return
@@ -296,8 +299,10 @@ func (c *changing) evicts() {
 	}
 }
 
-// meddles does something in the middle of a stall. A Deployment deletes old pods that are
-// not Ready, if another template follows. A single old pod may just stop or start.
+// meddles disturbs or changes the workload in the middle of a stall. A broken version
+// follows another one only if several old pods are left. Otherwise a Deployment might
+// delete the last old pod, because a new template makes the Deployment delete old pods
+// that are not Ready. An old pod may be not Ready because it stops or starts.
 func (c *changing) meddles() {
 	switch n := c.rng.IntN(6); {
 	case n < 2:
@@ -312,7 +317,8 @@ func (c *changing) meddles() {
 }
 
 // cuts cuts the holder's node off for a while, if an old pod on another node can take the
-// slot. Before its first turn, the broken version could take the slot, too.
+// slot. Before the first turn of the broken version cuts does nothing, because that
+// version could take the slot, too.
 func (c *changing) cuts() {
 	last := between(c.rng, time.Second, time.Minute)
 	holder, others := c.judge.spare()

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// chaos plays ten minutes of trouble and recovery. During trouble the invariants of
-// safety alone count. After each trouble a pod holds again, and continues to hold. In
-// the end each remaining pod holds once.
+// chaos plays ten minutes of trouble and recovery. During trouble only the invariants of
+// safety count. After each trouble, each slot must get a holder, which must continue to
+// hold. In the end each remaining pod must hold once.
 type chaos struct {
 	*recovery
 	trouble *trouble
@@ -22,9 +22,9 @@ type chaos struct {
 // chaos five pods claim the semaphore.
 var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
 
-// durations has the lease durations of most seeds. They are short, because more events
-// happen with short leases. patience adds long durations. They reveal a rule with a
-// fixed time that should be a part of the lease.
+// durations has the lease durations of most seeds. These leases are short, because then
+// more events happen. The list patience adds long durations. Long leases reveal a rule
+// that has a fixed time instead of a part of the lease duration.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
 	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)

@@ -14,7 +14,8 @@ import (
 const (
 	// mostOfLease bounds the requests for each slot. An agent sends two a second at most,
 	// and its clock may be a twelfth too fast: 130. After a pause an agent may send 20 more
-	// at once. The agent reads its pod beside a write, so the bound holds for these reads.
+	// at once. An agent reads its pod less often, so the bound also holds for
+	// these reads.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
 	// At most 19 attempts fail: 7 while the pauses grow, then one in five seconds. At most
@@ -25,7 +26,8 @@ const (
 	mostOfEvents = 24
 )
 
-// minute has the instants of the requests of the last minute about one subject.
+// minute has the instants of the requests that one client sent in the last minute, for
+// one slot or of one kind.
 type minute struct{ sent []time.Duration }
 
 // add notes a request, and returns the number of requests of the last minute.

@@ -48,21 +48,23 @@ const (
 	kept = "kept"
 	// pausedTaken means that a pod acquires a slot that a person has paused.
 	pausedTaken = "paused-taken"
-	// routed means that an application stops by a yield in a pod that is still Ready. The
-	// standbys already hold new connections then.
+	// routed means that an application stops by a yield in a pod that is still Ready.
+	// Then a node may send a new connection to a port that is about to close.
 	routed = "routed"
 	// deletedBegins means that a child begins although its pod was deleted a while ago.
 	deletedBegins = "deleted-begins"
 	// unfinished means that the rollout of a good version does not end in time.
 	unfinished = "unfinished"
-	// unprotected means that a rollout counts a pod of a broken version, or that no old pod is
-	// left beside a broken version.
+	// unprotected means that a rollout counts a pod of a broken version as available, or
+	// that no old pod is left beside a broken version.
 	unprotected = "unprotected"
-	// withheld means that a broken version keeps the old one from serving for too long.
+	// withheld means that, because of a broken version, the old version does not serve
+	// for longer than the rules allow.
 	withheld = "withheld"
 	// stopsOften means that a rollout stops the old version more often than its rule allows.
 	stopsOften = "stops-often"
-	// freed means that a pod's Lease becomes free, and that pod has not released it.
+	// freed means that a Lease becomes free although its holder has not released the
+	// Lease.
 	freed = "freed"
 )
 
@@ -207,7 +209,8 @@ func (l *checks) settled(slot string) bool {
 }
 
 // checkRouted demands that a holder which has left its Services is not Ready before its
-// application stops. A status that cannot be stored delays a yield only for a while.
+// application stops. A pod whose status cannot be stored is excused, because a holder
+// waits for the storing only for a while.
 func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	p := c.pod()
 	lease, ok := p.w.api.lease(p.slots[0])
@@ -220,12 +223,13 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	}
 }
 
-// mostDeleted bounds the time from the deletion of a pod until no child of it begins any
-// more. The kubelet stops the shims within mostUntold.
+// mostDeleted bounds the time after the deletion of a pod in which a child of the pod may
+// still begin. The kubelet stops the shims within mostUntold.
 const mostDeleted = mostUntold + quick
 
-// checkDeleted demands in fair times that no child begins in a pod that was deleted a while
-// ago. All pods of a workload that is scaled to zero are deleted together.
+// checkDeleted demands in fair times that no child begins in a pod that was deleted a
+// while ago. Otherwise a scale to zero, which deletes all pods together, would start the
+// application in one pod after the other.
 func (l *checks) checkDeleted(c *child) {
 	p := c.pod()
 	fairly := p.w.calm && p.shown.deletedAt > p.w.healed && c.shim != nil

@@ -224,10 +224,11 @@ func (c *child) drainWithin(grace time.Duration) {
 // kubelet knows.
 func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
-// unwatched reports whether the process that enforces the child's deadline is frozen.
+// unwatched reports whether no process could stop the child in time. The shim is frozen,
+// or an agent without shims noticed the leap too late.
 func (c *child) unwatched() bool {
 	if c.shim == nil {
-		// Without a shim, the agent has to notice the leap before the slot expires.
+		// The agent of a pod without shims must notice the leap before the slot expires.
 		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.checks.expired(c, t.Slot) })
 	}
 	return c.shim.frozen

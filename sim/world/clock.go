@@ -12,16 +12,16 @@ import (
 // The clock of a paused machine stands still.
 type clock struct {
 	w *World
-	// read is what the clock showed at the true time at. Since then the clock has run at
-	// the rate.
+	// read is the reading of the clock at the true time that the field at has. Since that
+	// time the clock has run at the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool
 	alarms   []*alarm
 }
 
-// alarm rings when the clock shows the instant. Changes of the rate move the ring in
-// true time.
+// alarm rings when the clock shows the instant. A change of the clock's rate moves the
+// ring in true time.
 type alarm struct {
 	instant time.Duration
 	ring    func()

@@ -149,7 +149,8 @@ func (d *demands) stillRuns(c *child) {
 // safely applies the cause, and demands nothing but the invariants.
 func (d *demands) safely(cause func(*child)) {
 	d.once(func(c *child) {
-		// A child that stops at once would not need the deadline.
+		// The children ignore SIGTERM. Otherwise they might stop long before the
+		// deadline, and the row would not test the deadline.
 		d.each(ignoreStop)(c)
 		cause(c)
 	})

@@ -20,8 +20,8 @@ type deployment struct {
 	scaled int
 }
 
-// sync carries out one step of one of the two controllers. So each of them acts on what
-// the other one wrote a while ago.
+// sync carries out one step of one of the two controllers. So each controller acts on a
+// state that the other controller wrote a while ago.
 func (d *deployment) sync() {
 	switch {
 	case chance(d.random, .5):
@@ -54,7 +54,7 @@ func (d *deployment) settle(r *revision) {
 	r.available = len(slices.DeleteFunc(d.of(r), func(p *pod) bool { return !d.available(p) }))
 }
 
-// cheaper compares two pods of which a ReplicaSet deletes the smaller one.
+// cheaper compares two pods. A ReplicaSet deletes the smaller one first.
 func (d *deployment) cheaper(p, q *pod) int {
 	return cmp.Or(
 		less(q.shown.isPending(), p.shown.isPending()),
@@ -66,7 +66,7 @@ func (d *deployment) cheaper(p, q *pod) int {
 	)
 }
 
-// less compares false with true, which is greater.
+// less orders false before true.
 func less(p, q bool) int {
 	switch {
 	case p == q:

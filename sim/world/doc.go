@@ -27,10 +27,10 @@
 // wake the agent.
 //
 // A paused machine stands still with its clock, its agents, its shims and its children.
-// Within seconds of its waking its wall clock is set right, which its shims notice by
-// host.Leaps. A child that wakes after its slot has expired is excused from exclusivity
-// for that time (the constant lingering), and while it is frozen. The world still judges
-// releases, and the tokens of running children.
+// Some seconds after the machine wakes, its wall clock is set right, and its shims notice
+// the leap by host.Leaps. A child that wakes after its slot has expired is excused from
+// exclusivity for a bounded time (the constant lingering). A child that its shim has frozen
+// is excused, too. The world still judges releases, and the tokens of running children.
 //
 // # Liveness
 //
@@ -45,9 +45,9 @@
 // their source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons
 // apply versions that work, and versions that do not (behaviour.go), scale, undo and delete
 // (changing.go, persons.go). The story judges rollouts in times without faults (judge.go).
-// During faults the invariants of safety count, and after them a good rollout ends. A
-// pod on a node that is cut off keeps its last readiness. No controller acts on the
-// progress deadline of a Deployment, so the world has none.
+// During faults only the invariants of safety count. After the faults, the rollout of a
+// good version must end. A pod on a node that is cut off keeps its last readiness. No
+// controller acts on the progress deadline of a Deployment, so the world has none.
 //
 // # Random sources
 //

@@ -20,8 +20,9 @@ const RoleName = "metaparticle:" + account
 // account is the service account of all pods.
 const account = "default"
 
-// Unknown is the holder that enroll writes into a new Lease, if an earlier Lease of
-// that name may have had a holder.
+// Unknown is the holder that enroll writes into a new Lease. All pods wait for that
+// holder, because a pod may hold by an earlier Lease of that name. The model of enroll
+// creates the first Lease of a name without a holder.
 const Unknown = "unknown"
 
 // Reconciler gives the namespace the Leases and rights that its pods need.

@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// checks judges the events of the world by the invariants. The struct has the facts of
-// earlier events, which later events are compared with.
+// checks judges the events of the world by the invariants. The struct keeps the facts of
+// earlier events, and checks compares later events with them.
 type checks struct {
 	*engine
 	alive    []*child

@@ -183,7 +183,7 @@ func (p *pod) recover() {
 		for _, s := range c.shims {
 			s.thaw()
 		}
-		// A container that the kubelet has forgotten stays.
+		// The older one of two shims ends, unless the kubelet has forgotten its container.
 		if len(c.shims) > 1 && !c.shims[0].dead && !c.shims[0].forgotten {
 			c.shims[0].exit()
 		}

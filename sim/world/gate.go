@@ -82,7 +82,7 @@ func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-
 	}
 }
 
-// last replaces an earlier report of the same shim.
+// last replaces the earlier report of the same shim, or appends the report.
 func last(found []gate.Report, report gate.Report) []gate.Report {
 	for i, r := range found {
 		if r.Shim == report.Shim {
@@ -127,7 +127,8 @@ func (g *gateway) End(id gate.ShimID, reason string, grace time.Duration) error 
 	return g.server.End(id, reason, grace)
 }
 
-// RunAside implements agent.Asides. The probes of the world are no commands.
+// RunAside implements agent.Asides. The world has no exec probes, so RunAside always
+// fails.
 func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration) (gate.Result, error) {
 	return gate.Result{}, errUnreachable
 }
@@ -206,8 +207,8 @@ func (n notes) Remove(name string) error {
 	return n.touch(func(pod *pod) { delete(pod.notes, name) })
 }
 
-// touch applies the function to the pod. Even for a frozen process touch does not wait,
-// because the desk holds its own mutex meanwhile.
+// touch applies the function to the pod. Unlike other calls, touch does not wait while
+// the process is frozen, because the desk holds its own mutex during the call.
 func (n notes) touch(do func(*pod)) error {
 	n.process.w.mu.Lock()
 	defer n.process.w.mu.Unlock()

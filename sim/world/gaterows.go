@@ -10,7 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// gateRows returns the rows of pods without shims, whose gate is "pod" or "readiness".
+// gateRows returns the rows of the table for pods without shims, whose gate is "pod" or
+// "readiness".
 func gateRows(d *demands, gate api.Gate) map[string]func() {
 	all := withoutShims{d, d.starting()}.rows()
 	if gate == api.GatePod {
@@ -31,7 +32,7 @@ func (d *demands) starting() time.Duration {
 	return 0
 }
 
-// withoutShims has the rows of both gates.
+// withoutShims has the rows of the table that both gates without shims share.
 type withoutShims struct {
 	*demands
 	starts time.Duration // the bound of starting
@@ -57,7 +58,7 @@ func (r withoutShims) rows() map[string]func() {
 	}
 }
 
-// podRows has the rows of the gate "pod".
+// podRows has the rows of the table for the gate "pod".
 type podRows struct {
 	*demands
 	starts time.Duration // the bound of starting
@@ -89,7 +90,7 @@ func (r podRows) replaceYielding(c *child) {
 	})
 }
 
-// readinessRows has the rows of the gate "readiness".
+// readinessRows has the rows of the table for the gate "readiness".
 type readinessRows struct{ *demands }
 
 func (r readinessRows) rows() map[string]func() {
@@ -98,7 +99,8 @@ func (r readinessRows) rows() map[string]func() {
 		"yield":        func() { r.handover(yield); r.notByFormer() },
 		"pod deletion": func() { r.handover(stopPod) },
 		"yield unread": r.unstored,
-		// enroll recognizes the gate "readiness" only by the agent's arguments.
+		// enroll recognizes the gate "readiness" by the agent's arguments, so enroll's
+		// cache must keep them.
 		"opted out, then lease lost": leaseRows(r).unleased,
 	}
 }

@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// initRows has the rows about init containers.
+// initRows has the rows of the table about init containers.
 type initRows struct{ *demands }
 
 func (r initRows) rows() map[string]func() {
@@ -65,8 +65,8 @@ func (r initRows) unprepared() {
 	r.handover(func(c *child) { c.exits("fails", 1) })
 }
 
-// readLate makes the loop read one report for two events: the end of an init container,
-// and the death of its shim.
+// readLate makes the agent's loop read one report for two events: the end of an init
+// container, and the death of its shim.
 func (r initRows) readLate() {
 	if len(r.templates[0].inits) == 0 {
 		return

@@ -21,7 +21,8 @@ type judge struct {
 	served time.Duration
 	// free is the instant since which the slot is free, and an old pod could take it.
 	free time.Duration
-	// stood has the old pods that were Ready at the beginning of the turn with the hold.
+	// stood has the old pods that were Ready when the current turn of a broken version
+	// began. hold is the hold of that turn.
 	stood []*pod
 	hold  string
 	// judged is the number of ended children that the judge has seen.
@@ -46,7 +47,7 @@ func (j *judge) begin() {
 	j.judged = len(j.checks.ends)
 }
 
-// every is the period of the judgement.
+// every is the period in which the judge checks the rollout.
 const every = 50 * time.Millisecond
 
 // sit judges until the world ends.
@@ -63,7 +64,7 @@ func (j *judge) sit() {
 	})
 }
 
-// olds returns the pods of good versions that stay.
+// olds returns the pods of good versions that are not deleted.
 func (j *judge) olds() []*pod {
 	return slices.DeleteFunc(j.all(), func(p *pod) bool { return p.behaviour.broken() || !p.shown.stays() })
 }
@@ -96,7 +97,7 @@ func (j *judge) checkProtected() {
 }
 
 // checkStanding demands that the old pods stay Ready while a broken version has its turn.
-// Some controllers delete old pods that are not.
+// Otherwise some controllers would delete them.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
 	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
@@ -114,7 +115,8 @@ func (j *judge) checkStanding() {
 	}
 }
 
-// checkServed demands that the old version serves, but for the time of one turn.
+// checkServed demands that the old version serves, except for at most the time of one
+// turn.
 func (j *judge) checkServed() {
 	for _, c := range j.checks.alive {
 		if v := c.pod().behaviour; c.has(j.slot) && !v.broken() && !c.asked && v.serves(j.now()-c.began) {
@@ -126,7 +128,8 @@ func (j *judge) checkServed() {
 	}
 }
 
-// shortestTurn is the longest turn of a version whose probes leave it no minute.
+// shortestTurn bounds a turn in which the application does not serve, if the version's
+// probes allow less than a minute.
 const shortestTurn = time.Minute
 
 // turn bounds the time for which a turn of a broken version keeps the old one from serving.
@@ -166,12 +169,13 @@ func (j *judge) checkFree() {
 	}
 }
 
-// pauses are the waits between two turns that docs/rollouts.md promises. The last one
-// stays.
+// pauses are the waits between two turns that docs/rollouts.md promises. Each further
+// wait is as long as the last one.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // checkTurns demands that a revision waits for its next turn, for longer each time. So a
-// rollout stops the old version four times in its first hour, and once in each later one.
+// rollout stops the old version at most four times in its first hour, and at most once in
+// each later hour.
 func (j *judge) checkTurns() {
 	for _, end := range j.checks.ends[j.judged:] {
 		c := end.child
@@ -199,5 +203,5 @@ func (j *judge) checkTurns() {
 	}
 }
 
-// disturbed excuses the old version for a while.
+// disturbed excuses the old version from serving for a while.
 func (j *judge) disturbed(last time.Duration) { j.served = max(j.served, j.now()+last) }

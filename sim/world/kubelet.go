@@ -26,8 +26,8 @@ type template struct {
 	// inits are gated init containers, which run before the other containers.
 	inits   []string
 	standBy bool
-	// stable is the name of a StatefulSet's pod, which its successor has, too. All other
-	// pods have names of their own.
+	// stable is the name that a pod of a StatefulSet shares with its successor. If stable
+	// is empty, each pod gets a new name.
 	stable string
 	// restless is the approximate time after which a child ends by itself; 0 means never.
 	restless time.Duration
@@ -37,7 +37,7 @@ type template struct {
 	lateReader time.Duration
 	// gate selects the mechanism that keeps the child from running.
 	gate api.Gate
-	// revision is zero where revisions have no order.
+	// revision is zero if the pods have no order of revisions.
 	revision  api.Revision
 	behaviour behaviour
 	// endpointDelay is the time that a holder takes to leave its Services; zero for a pod
@@ -82,10 +82,11 @@ type container struct {
 	// start is due.
 	failures int
 	pending  bool
-	// init reports that the container is an init container, and done its success.
+	// init reports that the container is an init container. done reports that the init
+	// container has succeeded.
 	init, done bool
 	prepared   string        // the hold under which the init container succeeded
-	since      time.Duration // the instant of that success
+	since      time.Duration // the instant at which the init container succeeded
 }
 
 func (w *World) newPod(t template, n *node) *pod {
@@ -236,7 +237,8 @@ func (p *pod) listening() *agentProcess {
 	return nil
 }
 
-// allowed returns the decision of the API server's authorization.
+// allowed returns nil, or the error with which the API server refuses the pod's request
+// for a Lease.
 func (p *pod) allowed(verb, lease string) error {
 	if !p.object {
 		return status(401, "Unauthorized", "the token's pod is gone")
@@ -247,7 +249,9 @@ func (p *pod) allowed(verb, lease string) error {
 	return nil
 }
 
-// shimGone handles the end of a container.
+// shimGone removes a dead shim from its container. If the shim was the current one, the
+// kubelet restarts the container, or starts the next container after the success of an
+// init container.
 func (c *container) shimGone(s *shimProcess) {
 	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
 	c.shims = slices.DeleteFunc(c.shims, func(other *shimProcess) bool { return other == s })
@@ -333,7 +337,8 @@ func (p *pod) stop() {
 // left is the time that the kubelet gives a sidecar after the end of the grace.
 const left = 2 * time.Second
 
-// stopAgents stops the agents with SIGTERM, and soon with SIGKILL.
+// stopAgents sends SIGTERM to the agents. After the time of the constant left, stopAgents
+// kills the agents that still run.
 func (p *pod) stopAgents() {
 	for _, a := range p.agents {
 		a.terminate()

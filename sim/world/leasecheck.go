@@ -55,7 +55,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 }
 
 func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
-	// A hold that ended before its first grant may use its number again.
+	// If a hold ended before its first grant, a later hold may have the same number.
 	delete(l.released, key(slot, is.Holder, hold))
 	for _, c := range l.alive {
 		if c.has(slot) && !l.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
@@ -70,8 +70,8 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 	}
 }
 
-// checkPaused demands that no pod acquires a paused slot. Another program's elector knows
-// no pauses, and writes no hold.
+// checkPaused demands that no pod acquires a paused slot. The check ignores another
+// program's elector, which knows no pauses and writes no hold.
 func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 	hold := is.Annotations[api.HoldAnnotation]
 	if _, paused := was.Annotations[api.PausedAnnotation]; paused && hold != was.Annotations[api.HoldAnnotation] {
@@ -100,9 +100,9 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	}
 }
 
-// checkOrder demands that a pod acquires its slots in their order. If the pod acquired a
-// slot that sorts before this slot, but later, then the pod must not renew this slot. A
-// renewal that the agent sent before that acquisition does not count.
+// checkOrder demands that a pod acquires its slots in sorted order. After the pod has
+// acquired another slot, the pod must not renew a slot that sorts later and was acquired
+// earlier. A renewal that the agent sent before the later acquisition does not count.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	mine := l.acquired[slot]
 	for other, a := range l.acquired {

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseRows has the rows about lost Leases and Roles, and about enroll.
+// leaseRows has the rows of the table about lost Leases and Roles, and about enroll.
 type leaseRows struct{ *demands }
 
 func (r leaseRows) rows() map[string]func() {
@@ -60,8 +60,9 @@ func (r leaseRows) forgetful() {
 	r.vanished(func(*child) {})
 }
 
-// farewell silences the watches after the Lease's deletion, and crashes the holder's
-// node. Otherwise the holder would read the Lease anew.
+// farewell deletes the Lease. The watches show the deletion, and nothing after it: no event
+// tells a standby of the new Lease. The holder's node crashes, too, so that the holder does
+// not acquire the new Lease.
 func (r leaseRows) farewell() {
 	r.do(func() { r.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })
@@ -97,14 +98,16 @@ func (r leaseRows) blocked() {
 	}
 }
 
-// loseRole deletes the Role, so no pod can renew until enroll has made it again.
+// loseRole deletes the Role in a namespace that has lost its label. No pod can renew
+// until enroll has made the Role again.
 func (r leaseRows) loseRole(*child) {
 	r.optOut()
 	must(r.api.remove("somebody", "Role", RoleName, "", ""))
 }
 
-// unleased deletes the Lease in a namespace that is opted out. No pod can renew until
-// enroll has made the Lease again. The pods of the row still have their gates.
+// unleased deletes the Lease in a namespace that has lost its label. No pod can renew
+// until enroll has made the Lease again. Even there, enroll must make the Lease, because
+// the pods still have their gates.
 func (r leaseRows) unleased() {
 	r.do(r.optOut)
 	r.vanished(func(*child) {})

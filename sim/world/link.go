@@ -20,14 +20,14 @@ import (
 // instant bounds the time that a message takes between two processes of a machine.
 const instant = 2 * time.Millisecond
 
-// link is one connection between a shim and an agent process. Messages arrive in order,
-// a little later. A message is lost if its receiver closes the connection before it
-// arrives.
+// link is one connection between a shim and an agent process. Messages arrive in order, a
+// little later. A message is lost if its receiver closes the connection before the
+// message arrives.
 type link struct {
 	agent *agentProcess
 	shim  *shimProcess
-	// hungUp reports that one end has closed the connection, and noticed that the shim
-	// knows that.
+	// hungUp reports that one end has closed the connection. noticed reports that the
+	// shim has learned of that.
 	hungUp, noticed bool
 	// closed reports that the agent's end has closed the connection. ended reports that all
 	// messages of the shim have arrived, and no more will.
@@ -66,7 +66,8 @@ func (l *link) later(way string, last *time.Duration, f func()) {
 	w.after(*last-w.now(), f)
 }
 
-// hangUp ends the connection. Each end notices the end by itself, a little later.
+// hangUp ends the connection. The shim and the agent learn of that a little later, each
+// at a separate instant.
 func (l *link) hangUp() {
 	if l.hungUp {
 		return
@@ -167,7 +168,7 @@ func (l *link) close() {
 	l.changed.give()
 }
 
-// pidfd is the pidfd of a shim's process in an agent process.
+// pidfd is an agent process's pidfd of a shim's process.
 type pidfd struct {
 	agent *agentProcess
 	shim  *shimProcess

@@ -24,8 +24,9 @@ type machine struct {
 	*shimProcess
 }
 
-// newMachine makes a machine that compares the node's clocks by the product's own rule.
-// If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the same rate.
+// newMachine makes a machine that detects leaps of the wall clock by the product's own
+// rule, host.Leaps. If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the
+// same rate.
 func newMachine(s *shimProcess) machine {
 	n := s.container.pod.node
 	locked := func(read func() time.Duration) func() time.Duration {

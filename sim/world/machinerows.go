@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// machineRows has the rows about nodes and their clocks.
+// machineRows has the rows of the table about nodes and their clocks.
 type machineRows struct{ *demands }
 
 func (r machineRows) rows() map[string]func() {
@@ -19,9 +19,9 @@ func (r machineRows) rows() map[string]func() {
 	}
 }
 
-// reboot demands that a pod holds soon after its node has booted. The new boot id
-// proves that no process is alive. The pod acquires its Lease again as soon as its shim
-// waits (3 s), or another pod acquires it.
+// reboot demands that a pod holds soon after its node has booted. The new boot id proves
+// that no process is alive. Either the pod acquires its Lease again as soon as its shim
+// waits, within 3 s, or another pod acquires the Lease.
 func (r machineRows) reboot() {
 	c := r.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node
@@ -48,7 +48,8 @@ func (r machineRows) reboot() {
 // and the child must be dead as soon as its agent has learned of the other holder.
 func (r machineRows) pausedPastLease() {
 	c := r.once(func(c *child) {
-		// A child that stops at once would not need the agent.
+		// The children ignore SIGTERM. Otherwise they might stop before their agent has
+		// learned of the other holder.
 		r.each(ignoreStop)(c)
 		c.pod().node.pause()
 	})
@@ -66,8 +67,9 @@ func (r machineRows) pausedPastLease() {
 	}
 }
 
-// noticing bounds the time for which a child runs on after its machine woke too late.
-// The machine's clock measures the time, and the API server answers.
+// noticing bounds the time for which a child runs on after its machine woke past the
+// deadline. The machine's clock measures the time. The bound holds only while the API
+// server answers.
 func (r machineRows) noticing() time.Duration {
 	return sum([]part{
 		{"the holder's watch delivers an event, and the agent reads", quick},

@@ -48,8 +48,9 @@ func (m model) Namespace(context.Context, string) (time.Duration, error) {
 	return 0, nil
 }
 
-// present creates the slot's Lease if there is none. The first Lease of a slot is free.
-// All pods wait for a later Lease, for the longest duration.
+// present creates the slot's Lease if there is none. The first Lease of a slot is free. A
+// later Lease has an unknown holder for the longest duration that a pod ever claimed, so
+// all pods wait.
 func (m model) present(slot string) {
 	before, known := m.w.remembered[slot]
 	longest := before

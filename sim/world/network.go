@@ -74,7 +74,8 @@ type answer struct {
 	err error
 }
 
-// do sends one request. Its effect happens on its arrival, if it arrives.
+// do sends one request. The effect happens when the request arrives at the server. A
+// fault may lose the request or its answer.
 func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, error)) ([]byte, error) {
 	if !c.enter() {
 		return nil, errDead
@@ -160,9 +161,9 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest bounds the delay of a request, unless the longest lease of the world is longer
-// and is the bound. So with a lease of half a minute, a renewal may arrive after the
-// drain has begun.
+// latest bounds the delay of a request. The stories chaos, changing and rolling raise the
+// bound to their longest lease duration. So even with a lease of half a minute, a renewal
+// may arrive after the drain has begun.
 const latest = 25 * time.Second
 
 // trip draws the time of a packet's way in one direction.
@@ -205,7 +206,7 @@ func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Le
 		case f.deaf == lease.Name:
 			return nil, status(403, "Forbidden", lease.Name)
 		case f.unstored && lease.ResourceVersion == text(c.w.api.object("Lease", lease.Name).last().rv):
-			return nil, errDropped // the server still answers a refused write
+			return nil, errDropped // only a write that the server would store is lost
 		}
 		c.w.api.sent = sent
 		return c.w.api.put(c.name, "Lease", lease.Name, body)
@@ -225,8 +226,8 @@ func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (
 	return c.patch(ctx, "patch", patch)
 }
 
-// ReadPod implements agent.API. The agent may patch its pod meanwhile, so the kinds of
-// these requests differ.
+// ReadPod implements agent.API. ReadPod and PatchPodStatus send different kinds of
+// requests, because the agent may patch and read its pod at the same time.
 func (c *clientOf) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 	return c.patch(ctx, "patch "+pod, []byte("{}"))
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// persons change the workload of the story.
+// persons plays the story of [changing]: after the start of the workload, persons make
+// three changes, which the seed draws.
 type persons struct{ *changing }
 
 // run plays the whole story of one seed.
@@ -84,8 +85,8 @@ func (c persons) vanishes() bool {
 	return c.finishes("a deletion", 0)
 }
 
-// pauses pauses the slot in the middle of a rollout. The holder goes on, and yields to
-// nobody.
+// pauses pauses the slot in the middle of a rollout. The holder must go on, and yield to
+// no pod.
 func (c persons) pauses() bool {
 	before := 0
 	c.do(func() {
@@ -134,6 +135,6 @@ func (c persons) suffers() bool {
 		c.apply(goodVersion(c.rng))
 		c.unblock()
 	})
-	// The holder's watch for asks may be mute.
+	// The holder's watch of the next Lease may be mute, so the holder may see an ask late.
 	return c.finishes("the trouble", slow(5*time.Minute))
 }

@@ -187,7 +187,7 @@ func (o *inOrder) restartAll() {
 // skewed clocks.
 const mostKubelet = 1500 * time.Millisecond
 
-// beginAnew kills all processes of the pod, and begins its start.
+// beginAnew kills all processes of the pod, and starts them anew.
 func (o *inOrder) beginAnew() {
 	p := o.pod
 	if p.stopping {
@@ -204,7 +204,8 @@ func (o *inOrder) beginAnew() {
 	o.soon()
 }
 
-// killAll kills all processes but the agent, and forgets their containers.
+// killAll kills all processes but the agent. The next start of the pod begins with
+// "agent turn".
 func (o *inOrder) killAll() {
 	p := o.pod
 	for _, c := range p.containers {

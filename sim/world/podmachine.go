@@ -45,8 +45,8 @@ func (v volume) Rename(from, to string) error {
 	return nil
 }
 
-// agentMachine is the node for an agent process without shims. A frozen process waits
-// in each method, and a dead process changes nothing.
+// agentMachine is the modelled kernel of an agent process without shims. A frozen process
+// waits in each method, and a dead process changes nothing.
 type agentMachine struct{ a *agentProcess }
 
 // inside runs f with the mutex held. For a dead process inside returns errDead.

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// processRows has the rows about children, shims and agents.
+// processRows has the rows of the table about children, shims and agents.
 type processRows struct{ *demands }
 
 func (r processRows) rows() map[string]func() {
@@ -32,7 +32,8 @@ func (r processRows) rows() map[string]func() {
 	}
 }
 
-// killBoth kills the agent and its shims at once, so that the agent learns of no death.
+// killBoth kills the agent and its shims at once, so that no agent process learns of the
+// shims' deaths.
 func (r processRows) killBoth(c *child) {
 	c.pod().agent().kill()
 	for _, other := range r.alive(c.hold) {
@@ -68,9 +69,9 @@ func (r processRows) blockBriefly(c *child) {
 	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }
 
-// forgotten makes the kubelet forget a container, and start another one beside it, with
-// a new agent. The agent must drain the forgotten container, so that a child of the
-// other runs.
+// forgotten makes the kubelet forget a container, and start another one beside it, with a
+// new agent. The agent must drain the forgotten container, so that a child of the other
+// container runs.
 func (r processRows) forgotten() {
 	var fresh *shimProcess
 	r.once(func(c *child) {

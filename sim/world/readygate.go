@@ -27,7 +27,8 @@ type shown struct {
 	// ready is the endpoint of a pod of the gate "readiness", while the stored status is
 	// Ready.
 	ready *child
-	// condition is the agent's condition, and cost the deletion cost.
+	// condition reports that the agent's condition in the stored status is true. cost is
+	// the pod's deletion cost.
 	condition bool
 	cost      int
 	// deleted reports that the pod has been deleted at the instant deletedAt. Its object stays
@@ -84,7 +85,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	return json.Marshal(is)
 }
 
-// show applies the readiness in the stored status.
+// show applies the agent's condition in the stored status to the pod.
 func (s *shown) show(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }
@@ -119,8 +120,8 @@ func (s *shown) setReady(ready bool) {
 	}
 }
 
-// mostUnready bounds the time in which a pod stores that it is not Ready, once it can
-// reach the API server again.
+// mostUnready bounds the time in which a pod stores that it is not Ready, once its
+// agent's requests arrive at the API server again.
 func (s *shown) mostUnready() time.Duration {
 	return sum([]part{
 		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
@@ -129,8 +130,9 @@ func (s *shown) mostUnready() time.Duration {
 	})
 }
 
-// unstorable reports whether the pod cannot store its status, or could not until a
-// moment ago. Such a pod may stay Ready after its slot has expired.
+// unstorable reports whether the pod cannot store its status, or could not store its
+// status until a moment ago. Until the status is stored, the pod may stay Ready after its
+// slot has expired.
 func (s *shown) unstorable() bool {
 	p := s.pod
 	w, a := p.w, p.agent()
@@ -171,7 +173,8 @@ func (s *shown) learned() {
 // stays reports whether a controller counts the pod.
 func (s *shown) stays() bool { return s.pod.object && !s.deleted }
 
-// isReady reports whether the pod is Ready: its agent says so, and its containers are.
+// isReady reports whether the pod is Ready: its agent's condition is true, and all its
+// containers are ready.
 func (s *shown) isReady() bool {
 	unready := func(c *container) bool { return !c.ready() }
 	return s.stays() && s.condition && s.pod.node.up && !slices.ContainsFunc(s.pod.containers, unready)

@@ -47,8 +47,8 @@ func (r *recovery) heal() {
 	r.refill()
 }
 
-// killStopped kills the agents that were told to stop, as a kubelet does after the grace.
-// Such an agent yields to nobody, and the next process of its container does.
+// killStopped kills the agents that got SIGTERM, as a kubelet does after the grace. A
+// stopped agent yields to no pod, but the next agent process in its container does.
 func (r *recovery) killStopped() {
 	for _, p := range r.pods {
 		if a := p.agent(); a != nil && a.stopped && !p.stopping {
@@ -60,7 +60,8 @@ func (r *recovery) killStopped() {
 // quiet demands that the slots are in use in time, and that no child ends from then on.
 func (r *recovery) quiet(after string) bool {
 	bound := r.settling()
-	// A fault may have a late effect: a child whose last renewals failed drains.
+	// A fault may have a late effect: a child may drain because its last renewals have
+	// failed.
 	for end := r.now() + bound; ; {
 		if !r.until(end-r.now(), r.inUse) {
 			r.do(func() { r.stuckSlots(after, bound) })
@@ -68,7 +69,8 @@ func (r *recovery) quiet(after string) bool {
 		}
 		ends := r.ends()
 		r.do(func() { r.note("script", "settled after %s", after) })
-		// A standby with a mute watch learns of the end of a pause now, not in a handover.
+		// In this time a standby with a mute watch learns that the slot is not paused any
+		// more. Otherwise the standby would learn that only during the next handover.
 		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}
@@ -102,7 +104,8 @@ func (r *recovery) wanted(slot string) bool {
 }
 
 // barred reports whether the pod cannot take the slot, because another pod holds another
-// one of its slots. A pod of a semaphore is barred if it runs under another slot already.
+// slot that this pod needs. A pod of a semaphore is barred if a child of the pod runs
+// under another slot already.
 func (r *recovery) barred(p *pod, slot string) bool {
 	if p.any {
 		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })
@@ -154,7 +157,8 @@ func (r *recovery) steady(last time.Duration) bool {
 	return r.verdict == ""
 }
 
-// checkRightful demands of an application without a shim that its pod holds the slots.
+// checkRightful demands that the pod of an application without a shim holds the
+// application's slots.
 func (r *recovery) checkRightful(child *child) {
 	for _, t := range child.slots {
 		if lease, ok := r.api.lease(t.Slot); !ok || lease.Holder != child.pod().identity() {

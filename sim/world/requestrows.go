@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// requestRows has the rows about the network, the API server and its answers.
+// requestRows has the rows of the table about the network, the API server and its
+// answers.
 type requestRows struct{ *demands }
 
 func (r requestRows) rows() map[string]func() {
@@ -51,8 +52,9 @@ func (r requestRows) outage() {
 	r.stillRuns(c)
 }
 
-// retaken demands that the previous holder holds first after a long outage. Before
-// that, its hanging request times out, and a pause of at most a second passes.
+// retaken demands that the previous holder holds first after a long outage. Before the
+// pod acquires the slot again, its hanging request times out, and a pause of at most a
+// second passes.
 func (r requestRows) retaken() {
 	c := r.once(func(*child) { r.api.goDown() })
 	r.pass(between(r.rng, r.budget.Duration*11/10, 2*r.budget.Duration))
@@ -90,8 +92,8 @@ func (r requestRows) loseReplies(*child) {
 	})
 }
 
-// refuseLast makes the server refuse the renewals of the last slot, and store those of
-// the others.
+// refuseLast makes the server refuse the renewals of the last slot, and store the
+// renewals of the other slots.
 func (r requestRows) refuseLast(*child) { r.weather.deaf = r.slots[len(r.slots)-1] }
 
 // unseen crashes the holder's node while watches are of no use.
@@ -116,8 +118,8 @@ func (r requestRows) cutWatches() {
 	}
 }
 
-// unwritable makes all writes fail, so the holder's child must stop, and no pod can
-// take over. After that a pod must hold soon, even without useful watches.
+// unwritable makes all writes fail, so the holder's child must stop, and no pod can take
+// over. Once writes work again, a pod must hold soon, even without useful watches.
 func (r requestRows) unwritable(after weather) {
 	what := pick(r.rng, faults)
 	c := r.once(func(*child) {

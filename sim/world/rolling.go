@@ -12,9 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rolling is a story in which a person applies one revision after the other, in the middle
-// of trouble. The invariants of safety count throughout. After each trouble a pod holds
-// again, and in the end the newest revision is proven.
+// rolling is a story in which a person applies one revision after the other, in the
+// middle of trouble. The invariants of safety count all the time. After each trouble a
+// pod must hold again, and in the end the newest revision must be proven.
 type rolling struct {
 	*recovery
 	trouble *trouble
@@ -82,9 +82,9 @@ func (r *rolling) run() {
 		r.apply(&r.templates[0])
 		r.newPod(r.templates[0], r.place())
 	})
-	// The revision is new, so it has no failed turn after which it would have to wait. The
-	// holder has to serve for a minute, and may be in its turn. Its watch of the next Lease
-	// may be mute.
+	// The revision is new, so no failed turn delays its turn. The holder has to serve for
+	// a minute, and may be in its own turn. The holder's watch of the next Lease may be
+	// mute.
 	last := r.settling() + slow(turn.Rest+turn.Proof+5*time.Minute) + 2*time.Minute
 	if !r.until(last, r.proven) {
 		r.do(func() { r.violate(nobody, "%v after the last rollout revision %d is not proven", last, r.number) })

@@ -54,7 +54,7 @@ type version struct {
 	lease *kube.Lease
 }
 
-// change is one event of all watches.
+// change is one stored change, which the server offers to all watches.
 type change struct {
 	rv   int64
 	kind kube.WatchType
@@ -63,7 +63,8 @@ type change struct {
 }
 
 func newServer(w *World) *server {
-	// Tokens are numbers. A program that compares them as text fails between 998 and 1002.
+	// Fencing tokens are numbers. The first versions are below 1000, so a program that
+	// compares tokens as text fails when the versions reach 1000.
 	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}}
 }
 

@@ -35,8 +35,8 @@ type shimProcess struct {
 	changed signal
 	alarm   *alarm
 	rings   time.Duration // the alarm's instant
-	// late is the delay of the shim's alarms. Without it, the alarms of two containers with
-	// the same deadline would ring at the same instant.
+	// late is the delay of the shim's alarms. Without this delay, the alarms of two
+	// containers with the same deadline would ring at the same instant.
 	late time.Duration
 
 	// code is the exit code of a shim that has ended by itself.
@@ -193,8 +193,9 @@ func (s *shimProcess) extends(c *child, g *gate.Grant) {
 	s.watches(c, *g)
 }
 
-// watches follows the deadline of a grant, and excuses the child if its shim is frozen at
-// the instant of the kill. docs/guarantees.md promises nothing about that child any more.
+// watches follows the deadline of a grant. If the shim is frozen at the instant of the
+// kill, the child is excused, because docs/guarantees.md promises nothing about a frozen
+// shim.
 func (s *shimProcess) watches(c *child, g gate.Grant) {
 	c.grant = g
 	n := s.container.pod.node
@@ -211,7 +212,8 @@ func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
 	if c := s.child; answer == nil && st.Phase == gate.Draining && c != nil && c.hold == st.Hold && c.drainBy == 0 && !s.frozen {
-		// After a freeze a shim goes on with the drain that it was asked for.
+		// After a freeze the shim goes on with an earlier drain, whose grace may be
+		// longer.
 		c.drainWithin(max(c.grant.Drain, c.drainGrace))
 	}
 }

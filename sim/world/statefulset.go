@@ -8,15 +8,15 @@ import "fmt"
 // statefulSet models the controller of a StatefulSet, by its source in Kubernetes 1.37.
 type statefulSet struct {
 	*workload
-	// parallel selects the pod management Parallel, in the place of OrderedReady.
+	// parallel selects the pod management policy Parallel instead of OrderedReady.
 	parallel    bool
 	unavailable int
 	// ordinals is the number of ordinals that pods may have.
 	ordinals int
 }
 
-// at returns the pod with the ordinal, also one of a StatefulSet that was deleted; nil for
-// none.
+// at returns the pod with the ordinal; nil for none. The pod may also belong to a
+// StatefulSet of the same name that was deleted.
 func (s *statefulSet) at(ordinal int) *pod {
 	for _, p := range s.pods {
 		if p.object && p.name == s.name(ordinal) {
@@ -30,7 +30,7 @@ func (s *statefulSet) name(ordinal int) string {
 	return fmt.Sprintf("%s-%d", s.template.workload, ordinal)
 }
 
-// sync carries out one step. With OrderedReady each step waits for the one before.
+// sync carries out one step. With OrderedReady each step waits for the step before.
 func (s *statefulSet) sync() {
 	s.ordinals = max(s.ordinals, s.replicas)
 	for i := range s.replicas {
@@ -47,7 +47,8 @@ func (s *statefulSet) sync() {
 	}
 }
 
-// condemn deletes the pods above the replicas, and returns whether an update may follow.
+// condemn deletes the pods whose ordinals are not below the number of replicas, and
+// returns whether an update may follow.
 func (s *statefulSet) condemn() bool {
 	for i := s.ordinals - 1; i >= s.replicas; i-- {
 		p := s.at(i)

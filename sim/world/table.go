@@ -48,8 +48,8 @@ func newTable(w *World) *table {
 	return t
 }
 
-// played is the number of rows with shims that a seed plays: two thirds of them, to
-// save time.
+// played is the number of rows that a seed plays for pods with shims: about two thirds of
+// all these rows, to save time.
 const played = 30
 
 // run plays rows in a random order.
@@ -82,7 +82,7 @@ func (t *table) run() {
 	}
 }
 
-// shimRows returns the rows of pods with shims.
+// shimRows returns the rows of the table for pods with shims.
 func shimRows(d *demands) map[string]func() {
 	all := map[string]func(){}
 	for _, rows := range []map[string]func(){

@@ -12,9 +12,9 @@ import (
 type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds
-	// takesLeases and takesRoles report that a user deletes Leases, or Roles. A seed never
-	// has both. Without the Lease and the Role that remembers the Lease, enroll would free a
-	// slot that is held.
+	// takesLeases and takesRoles report that a user deletes Leases, or Roles. No seed has
+	// both. Without the Lease and the Role that names the Lease, enroll would make a free
+	// Lease, although a pod may hold the slot.
 	takesLeases, takesRoles bool
 }
 

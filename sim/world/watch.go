@@ -21,7 +21,7 @@ type watch struct {
 	queue   []change // the client has yet to get them
 	moving  bool
 	moves   int
-	sounds  int // counts the arrived events, for the cut of an idle stream
+	sounds  int // counts the arrived events, so that only an idle stream is cut
 	arrived []change
 	// mute reports that the stream is open, but carries no event any more.
 	mute  bool
@@ -172,7 +172,7 @@ func (s *watch) arrive(closing, orderly bool) {
 	s.move()
 }
 
-// idles lets a load balancer end the stream, unless an event arrives in time.
+// idles lets a load balancer cut the stream, unless an event arrives in time.
 func (s *watch) idles() {
 	s.sounds++
 	idle, sounds := s.c.w.weather.idle, s.sounds

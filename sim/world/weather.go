@@ -15,7 +15,7 @@ import (
 type weather struct {
 	// lost, replyLost, late and refused are chances of faults. A lost request never
 	// arrives, and a late request arrives after its sender gave up. The server refuses a
-	// refused request. An answer whose request is replyLost never arrives.
+	// refused request. The answer to a replyLost request never arrives.
 	lost, replyLost, late, refused float64
 	// slow is the chance that a packet takes up to a second, not milliseconds.
 	slow float64
@@ -92,8 +92,9 @@ type refusal struct {
 	after time.Duration
 }
 
-// refusals has the errors that the server may answer to any request. The server may
-// have stored a write that it answers with 500 or above: it gave up waiting for etcd.
+// refusals has the errors that the server may answer to any request. After a write, an
+// answer of 500 or above does not mean that the write is lost. The server may have given
+// up waiting for etcd.
 var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
 
 func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }

@@ -16,17 +16,18 @@ import (
 type workload struct {
 	*World
 	random *rand.Rand
-	// template is the template of each revision, which has its own version.
+	// template has the fields that the pods of all revisions share. Each revision adds
+	// its own version of the application.
 	template template
 	uid      string
 	replicas int
 	// minReady is the time for which a pod has to be Ready before it is available.
 	minReady time.Duration
-	// revisions has all revisions, in the order of their creation. newest is the one that a
-	// person applied last.
+	// revisions has all revisions, in the order of their creation. The field newest is
+	// the revision that a person applied last.
 	revisions []*revision
 	newest    *revision
-	// since has the instants since which pods are Ready.
+	// since has, for each Ready pod, the instant since which the pod is Ready.
 	since map[*pod]time.Duration
 }
 
@@ -54,7 +55,8 @@ func newWorkload(w *World, t template, replicas int) *workload {
 	return l
 }
 
-// create gives the workload another uid, as a person does who deletes it and makes it anew.
+// create gives the workload another uid, as if a person had deleted the workload and made
+// it anew.
 func (l *workload) create() {
 	l.serial++
 	l.uid, l.revisions, l.newest = fmt.Sprintf("uid-%d", l.serial), nil, nil
@@ -97,7 +99,7 @@ func (l *workload) remove() {
 	l.create()
 }
 
-// start makes a pod of the newest revision. The name is empty for a name of its own.
+// start makes a pod of the revision. If the name is empty, the pod gets a new name.
 func (l *workload) start(r *revision, n *node, name string) {
 	t := l.template
 	t.revision, t.behaviour, t.stable = r.stamp, r.behaviour, name
@@ -122,7 +124,7 @@ func (l *workload) all() []*pod {
 	return slices.DeleteFunc(slices.Clone(l.pods), func(p *pod) bool { return !p.object || p.revision.Workload != l.uid })
 }
 
-// of returns the revision's pods that stay.
+// of returns the revision's pods that are not deleted.
 func (l *workload) of(r *revision) []*pod {
 	return slices.DeleteFunc(l.all(), func(p *pod) bool { return !p.shown.stays() || p.revision.Hash != r.stamp.Hash })
 }

@@ -41,8 +41,7 @@ func (h *health) code(probe string) int {
 	return http.StatusOK
 }
 
-// set sets the answer to a probe, and closes the probe's port unless the answer is
-// healthy.
+// set sets the answer to a probe. The probe's port is open only if the answer is healthy.
 func (h *health) set(probe string, code int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -19,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// note appends an event to the file of notes, with the name of the pod that reports it.
+// note appends an event to the file of notes, with the name of the pod that reports the
+// event.
 func note(dir, pod, what string) error {
 	file, err := os.OpenFile(filepath.Join(dir, "notes"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {

@@ -42,7 +42,7 @@ func (b *bench) auditEnd() (int64, error) {
 	return log.Size(), nil
 }
 
-// audit passes the requests that were answered since the log had the length from.
+// audit calls each for every request that was answered since the log had the length from.
 func (b *bench) audit(from int64, each func(audited)) error {
 	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {

@@ -29,9 +29,8 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// fewestStandbys is more than one, because a pod that yielded lets the others go first
-	// for a second. With two pods the next handover would have to wait for the rest of that
-	// second.
+	// fewestStandbys is more than one, because a pod that yielded lets the others go
+	// first for a second. With two pods, a handover within that second waits.
 	fewestStandbys = 2
 )
 
@@ -42,9 +41,9 @@ var manifest string
 type bench struct {
 	cluster *lab.Cluster
 	client  kubernetes.Interface
-	dir     string // has programs and credentials; the nodes see it, too
-	// standbys is the number of pods that wait for the slot. If named, each yield names one
-	// of them.
+	dir     string // has the programs and credentials for the nodes
+	// standbys is the number of pods that wait for the slot. named reports that each
+	// yield names one of them.
 	standbys int
 	named    bool
 }

@@ -38,7 +38,7 @@ var steps = []string{
 	"acquire PUT stored → exec: the answer, the check for a deletion, the grant, fork and exec",
 }
 
-// printSteps prints where the time of each handover went.
+// printSteps prints the duration of each step of the handovers.
 func printSteps(rounds []handed, writes []write) error {
 	times := make([]samples.Times, len(steps))
 	for _, r := range rounds {

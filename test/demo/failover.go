@@ -131,7 +131,7 @@ type scene struct {
 	alive   []witness.Process
 	kernel  <-chan witness.Event
 	leases  watch.Interface
-	version string // of the Lease, as the watch saw it last
+	version string // the Lease's version in the last event of the watch
 	writes  *leaseWrites
 	answers <-chan answer
 	failed  <-chan error

@@ -45,7 +45,7 @@ func (d *demo) title(text string) {
 	fmt.Printf("\n%d. %s\n", d.step, text)
 }
 
-// kubectl runs a command that a person could run, and shows it.
+// kubectl runs a command that a person could run, and prints the command and its output.
 func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error {
 	fmt.Printf("  $ kubectl %s\n", strings.Join(args, " "))
 	cmd := d.cluster.Kubectl(ctx, args...)

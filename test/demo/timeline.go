@@ -22,7 +22,7 @@ func (s *scene) noteWrite(text string) {
 	s.lines = append(s.lines, line{text: text, before: s.version})
 }
 
-// stamp gives each write the instant at which it reached the API server.
+// stamp gives each write the instant at which the write reached the API server.
 func (s *scene) stamp() error {
 	for i, l := range s.lines {
 		if l.before == "" {

@@ -9,9 +9,9 @@
 //
 // The tests are in folders. The package document of each folder says what the folder
 // protects. The folders are ordinary packages, and e2e_test.go starts all their tests in
-// one binary ("make golden" writes the file). So one scheduler orders all tests, RUN
-// selects across folders, and client-go is linked once. The packages in harness have no
-// end-to-end tests, and package record keeps the evidence.
+// one binary ("make golden" writes the file). So Go schedules all tests together, RUN
+// selects tests of every folder, and client-go is linked once. The packages in harness
+// have no end-to-end tests, and package record keeps the evidence.
 //
 // # Order
 //
@@ -21,9 +21,9 @@
 //
 // # Time
 //
-// The machine may stall any process for seconds. Package lease has leases that survive
-// a stall. If a test must know the state at an instant, it asks the API server or the
-// kernel instead of a watch.
+// The machine may stall any process for seconds. Package lease has lease durations that
+// survive such a stall. If a test must know the state at an instant, the test asks the
+// API server or the kernel instead of a watch.
 //
 // On a cluster of the user's own (KUBECONFIG), a test that needs the test cluster's one
 // kernel or its faults is skipped, with the reason.

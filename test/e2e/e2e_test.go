@@ -22,15 +22,27 @@ import (
 
 // Tests of package applications.
 
-func TestNginxWorksUnderTheGate(t *testing.T)      { applications.TestNginxWorksUnderTheGate(t) }
-func TestGunicornWorksUnderTheGate(t *testing.T)   { applications.TestGunicornWorksUnderTheGate(t) }
-func TestPostgreSQLWorksUnderTheGate(t *testing.T) { applications.TestPostgreSQLWorksUnderTheGate(t) }
-func TestRedisWorksUnderTheGate(t *testing.T)      { applications.TestRedisWorksUnderTheGate(t) }
-func TestTomcatWorksUnderTheGate(t *testing.T)     { applications.TestTomcatWorksUnderTheGate(t) }
-func TestShellScriptWithTrapsWorksUnderTheGate(t *testing.T) {
-	applications.TestShellScriptWithTrapsWorksUnderTheGate(t)
+func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsNginxExclusiveAndUnchanged(t)
 }
-func TestCronWorksUnderTheGate(t *testing.T) { applications.TestCronWorksUnderTheGate(t) }
+func TestGateKeepsGunicornExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsGunicornExclusiveAndUnchanged(t)
+}
+func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsPostgreSQLExclusiveAndUnchanged(t)
+}
+func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsRedisExclusiveAndUnchanged(t)
+}
+func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsTomcatExclusiveAndUnchanged(t)
+}
+func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsShellScriptExclusiveAndUnchanged(t)
+}
+func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
+	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
+}
 
 // Tests of package exclusive.
 
@@ -43,9 +55,11 @@ func TestControlPlaneRestartStopsNoApplication(t *testing.T) {
 func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
 	exclusive.TestKubeletAndContainerdRestartsStopNoApplication(t)
 }
-func TestDeletedPodGivesTheSlotBack(t *testing.T) { exclusive.TestDeletedPodGivesTheSlotBack(t) }
-func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
-	exclusive.TestLockIsSharedAcrossKindsOfWorkloads(t)
+func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
+	exclusive.TestDeletedStandbyGivesBackTheSlotItTakes(t)
+}
+func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
+	exclusive.TestLockExcludesWorkloadsOfDifferentKinds(t)
 }
 func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	exclusive.TestTwoLocksInOppositeOrderDoNotDeadlock(t)
@@ -53,25 +67,27 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
 }
-func TestTenLossesCauseNoRestart(t *testing.T) { exclusive.TestTenLossesCauseNoRestart(t) }
-func TestOnLossRestartStartsAFreshContainer(t *testing.T) {
-	exclusive.TestOnLossRestartStartsAFreshContainer(t)
+func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
+	exclusive.TestLossOfTheSlotRestartsNoContainer(t)
+}
+func TestLossRestartsTheContainerWithOnLossRestart(t *testing.T) {
+	exclusive.TestLossRestartsTheContainerWithOnLossRestart(t)
 }
 func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	exclusive.TestContainerEndsWithItsChildsExitCode(t)
 }
-func TestStandbyTakesOverWhileTheHolderBacksOff(t *testing.T) {
-	exclusive.TestStandbyTakesOverWhileTheHolderBacksOff(t)
+func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
+	exclusive.TestStandbyTakesOverFromACrashingHolder(t)
 }
 func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	exclusive.TestRecreatedDeploymentWaitsForTheOldHolder(t)
 }
-func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
-	exclusive.TestHolderUsesThePodsWholeGraceAndReleases(t)
+func TestDeletedHolderGetsThePodsGraceAndReleases(t *testing.T) {
+	exclusive.TestDeletedHolderGetsThePodsGraceAndReleases(t)
 }
 func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) { exclusive.TestDeletionOfAHeldLeaseIsRefused(t) }
-func TestVanishedLeaseIsTakenAfterAFullDuration(t *testing.T) {
-	exclusive.TestVanishedLeaseIsTakenAfterAFullDuration(t)
+func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
+	exclusive.TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t)
 }
 func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
 	exclusive.TestChildOnCutNodeDiesBeforeTakeover(t)
@@ -79,7 +95,9 @@ func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
 func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
 }
-func TestThawedChildDiesWithinSeconds(t *testing.T) { exclusive.TestThawedChildDiesWithinSeconds(t) }
+func TestChildOfAThawedNodeDiesWithinSeconds(t *testing.T) {
+	exclusive.TestChildOfAThawedNodeDiesWithinSeconds(t)
+}
 func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
 func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
 	exclusive.TestShimDrainsInTimeWhileAgentIsFrozen(t)
@@ -87,9 +105,11 @@ func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
 func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
-func TestSemaphoreRunsThreeOfFive(t *testing.T) { exclusive.TestSemaphoreRunsThreeOfFive(t) }
-func TestPodsNeverRunTogetherDespiteDeletionsAndKills(t *testing.T) {
-	exclusive.TestPodsNeverRunTogetherDespiteDeletionsAndKills(t)
+func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
+	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
+}
+func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
+	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
 }
 
 // Tests of package gates.
@@ -101,8 +121,10 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	gates.TestGatePodStopsApplicationAfterAnUnreadableNote(t)
 }
-func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) { gates.TestGatePodStopsTheHolderWhenCutOff(t) }
-func TestGateReadinessLetsOnePodServe(t *testing.T)    { gates.TestGateReadinessLetsOnePodServe(t) }
+func TestGatePodStopsApplicationOnACutNode(t *testing.T) {
+	gates.TestGatePodStopsApplicationOnACutNode(t)
+}
+func TestGateReadinessLetsOnePodServe(t *testing.T) { gates.TestGateReadinessLetsOnePodServe(t) }
 
 // Tests of package injection.
 
@@ -110,8 +132,8 @@ func TestClaimByLaterPolicyIsGatedOrRefused(t *testing.T) {
 	injection.TestClaimByLaterPolicyIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
-func TestEventTellsHowToGateEarlierPods(t *testing.T) {
-	injection.TestEventTellsHowToGateEarlierPods(t)
+func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
+	injection.TestEventTellsHowToGateRunningUngatedPods(t)
 }
 func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
 func TestCopyOfAGatedPodIsRefused(t *testing.T)     { injection.TestCopyOfAGatedPodIsRefused(t) }
@@ -130,8 +152,8 @@ func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 func TestMarksPolicyAgreesWithHasGate(t *testing.T) { injection.TestMarksPolicyAgreesWithHasGate(t) }
 func TestDryRunHasNoSideEffect(t *testing.T)        { injection.TestDryRunHasNoSideEffect(t) }
 func TestRepeatedApplyChangesNothing(t *testing.T)  { injection.TestRepeatedApplyChangesNothing(t) }
-func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
-	injection.TestOtherInjectorsWorkBeforeAndAfterOurs(t)
+func TestGateStaysWholeBesideAnotherInjector(t *testing.T) {
+	injection.TestGateStaysWholeBesideAnotherInjector(t)
 }
 func TestClaimByALaterWebhookIsRefused(t *testing.T) { injection.TestClaimByALaterWebhookIsRefused(t) }
 func TestUserMistakesGetExactMessages(t *testing.T)  { injection.TestUserMistakesGetExactMessages(t) }
@@ -139,8 +161,8 @@ func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
 func TestStaticPodThatClaimsIsRefused(t *testing.T) { injection.TestStaticPodThatClaimsIsRefused(t) }
-func TestMarksReturnWhenAllLabelsAreReplaced(t *testing.T) {
-	injection.TestMarksReturnWhenAllLabelsAreReplaced(t)
+func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
+	injection.TestMarksSurviveReplacementOfAllLabels(t)
 }
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	injection.TestImageOfGatedContainerNeverChangesInPlace(t)
@@ -148,20 +170,24 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
-func TestReasonHasOneNameEverywhere(t *testing.T) { injection.TestReasonHasOneNameEverywhere(t) }
+func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
+	injection.TestRefusalWarningEventAndMetricNameOneReason(t)
+}
 func TestUnknownFieldsStayInTheirOwnContainers(t *testing.T) {
 	injection.TestUnknownFieldsStayInTheirOwnContainers(t)
 }
 
 // Tests of package lifecycle.
 
-func TestPodDeletedAtStartKeepsItsExitCode(t *testing.T) {
-	lifecycle.TestPodDeletedAtStartKeepsItsExitCode(t)
+func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
+	lifecycle.TestPodDeletedAtStartReportsApplicationsExitCode(t)
 }
-func TestDrainOfANodeCostsOneHandover(t *testing.T) { lifecycle.TestDrainOfANodeCostsOneHandover(t) }
-func TestHardEvictionReleasesTheSlot(t *testing.T)  { lifecycle.TestHardEvictionReleasesTheSlot(t) }
-func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
-	lifecycle.TestApplicationThatDropsItsUserStopsWhenAsked(t)
+func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
+	lifecycle.TestEvictionOfTheHolderCausesOneHandover(t)
+}
+func TestHardEvictionReleasesTheSlot(t *testing.T) { lifecycle.TestHardEvictionReleasesTheSlot(t) }
+func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
+	lifecycle.TestApplicationThatChangesUserGetsTheStopSignal(t)
 }
 func TestContainerEndsAsWithoutTheGate(t *testing.T) { lifecycle.TestContainerEndsAsWithoutTheGate(t) }
 func TestDeletionGraceReplacesThePodsGrace(t *testing.T) {
@@ -170,7 +196,7 @@ func TestDeletionGraceReplacesThePodsGrace(t *testing.T) {
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	lifecycle.TestHooksRunInHoldersAndNeverInStandbys(t)
 }
-func TestHooksWorkAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksWorkAsWithoutTheGate(t) }
+func TestHooksRunAsWithoutTheGate(t *testing.T)  { lifecycle.TestHooksRunAsWithoutTheGate(t) }
 func TestHooksFailAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksFailAsWithoutTheGate(t) }
 func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	lifecycle.TestGatedInitContainerRunsUnderTheApplicationsSlot(t)
@@ -178,7 +204,9 @@ func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	lifecycle.TestRestartRulesSeeTheApplicationsExitCodes(t)
 }
-func TestProbesCountAnewWithEachStart(t *testing.T) { lifecycle.TestProbesCountAnewWithEachStart(t) }
+func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
+	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
+}
 func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 	lifecycle.TestFailedLivenessProbeRestartsAsWithoutTheGate(t)
 }
@@ -188,10 +216,12 @@ func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
 func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 	lifecycle.TestStandbysFollowTheirHoldersReadiness(t)
 }
-func TestProbesOfEachKindReachTheApplication(t *testing.T) {
-	lifecycle.TestProbesOfEachKindReachTheApplication(t)
+func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
+	lifecycle.TestEachKindOfProbeActsAsWithoutGate(t)
 }
-func TestProbesWorkOnTheHostNetwork(t *testing.T) { lifecycle.TestProbesWorkOnTheHostNetwork(t) }
+func TestProbesPassAndFailOnTheHostNetwork(t *testing.T) {
+	lifecycle.TestProbesPassAndFailOnTheHostNetwork(t)
+}
 func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsItsOwnStopSignal(t)
 }
@@ -221,24 +251,30 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 
 // Tests of package pods.
 
-func TestNativeSidecarStartsBeforeTheGate(t *testing.T) { pods.TestNativeSidecarStartsBeforeTheGate(t) }
+func TestNativeSidecarStartsBeforeTheAgent(t *testing.T) {
+	pods.TestNativeSidecarStartsBeforeTheAgent(t)
+}
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
 }
-func TestChildEqualsTheUngatedProcess(t *testing.T)  { pods.TestChildEqualsTheUngatedProcess(t) }
-func TestEachKindRollsOutAndRunsOnePod(t *testing.T) { pods.TestEachKindRollsOutAndRunsOnePod(t) }
-func TestJobsEndNormallyOneAtATime(t *testing.T)     { pods.TestJobsEndNormallyOneAtATime(t) }
+func TestChildEqualsTheUngatedProcess(t *testing.T) { pods.TestChildEqualsTheUngatedProcess(t) }
+func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
+	pods.TestEachKindOfWorkloadRollsOutWithoutOverlap(t)
+}
+func TestPodsOfJobsCompleteOneAtATime(t *testing.T) { pods.TestPodsOfJobsCompleteOneAtATime(t) }
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	pods.TestPodsOfACustomControllerShareOneSlot(t)
 }
-func TestKubectlWorksOnHolderAndStandby(t *testing.T) { pods.TestKubectlWorksOnHolderAndStandby(t) }
-func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
-	pods.TestChildKeepsTheContainersIdentityAndLimits(t)
+func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
+	pods.TestKubectlCommandsSucceedOnHolderAndStandby(t)
+}
+func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
+	pods.TestChildKeepsTheContainersUserAndCapabilities(t)
 }
 func TestWebhookKeepsAppArmorProfiles(t *testing.T)   { pods.TestWebhookKeepsAppArmorProfiles(t) }
 func TestGatedContainerIsResizedInPlace(t *testing.T) { pods.TestGatedContainerIsResizedInPlace(t) }
-func TestDisruptionBudgetEvictsOnePodAtATime(t *testing.T) {
-	pods.TestDisruptionBudgetEvictsOnePodAtATime(t)
+func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
+	pods.TestDisruptionBudgetAllowsOneEvictionAtATime(t)
 }
 func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	pods.TestGatedPodsRunInARestrictedNamespace(t)
@@ -262,46 +298,52 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
 	rollouts.TestUnreachableHolderLeavesStandbysNotReady(t)
 }
-func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
-	rollouts.TestBrokenDeploymentLeavesALockToAnother(t)
+func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
+	rollouts.TestCrashingHolderLosesTheLockToAnotherWorkload(t)
 }
-func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
-	rollouts.TestRolloutEndsBesideBudgetAndAutoscaler(t)
+func TestRolloutFinishesDespiteBudgetAndAutoscaler(t *testing.T) {
+	rollouts.TestRolloutFinishesDespiteBudgetAndAutoscaler(t)
 }
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) { rollouts.TestRolloutOfABrokenRevisionStalls(t) }
-func TestBrokenRolloutOfOneReplicaStalls(t *testing.T) {
-	rollouts.TestBrokenRolloutOfOneReplicaStalls(t)
+func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
+	rollouts.TestBrokenRevisionStallsARolloutOfOneReplica(t)
 }
-func TestGoodRolloutStopsTheApplicationRarely(t *testing.T) {
-	rollouts.TestGoodRolloutStopsTheApplicationRarely(t)
+func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
+	rollouts.TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t)
 }
-func TestScaledDownStandbyStartsNothing(t *testing.T) { rollouts.TestScaledDownStandbyStartsNothing(t) }
-func TestEachKindKeepsThePromisesOfRollouts(t *testing.T) {
-	rollouts.TestEachKindKeepsThePromisesOfRollouts(t)
+func TestScaledDownStandbyStartsNoApplication(t *testing.T) {
+	rollouts.TestScaledDownStandbyStartsNoApplication(t)
 }
-func TestEachBrokenVersionStalls(t *testing.T) { rollouts.TestEachBrokenVersionStalls(t) }
+func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
+	rollouts.TestEachKindOfWorkloadRollsOutAsDocumented(t)
+}
+func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
+	rollouts.TestRolloutStallsForEachKindOfBrokenVersion(t)
+}
 
 // Tests of package traffic.
 
-func TestAutoscalerCountsIdleStandbys(t *testing.T) { traffic.TestAutoscalerCountsIdleStandbys(t) }
-func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
-	traffic.TestAutoscalerIgnoresStandbysThatAreNotReady(t)
+func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
+	traffic.TestAutoscalersAverageIncludesIdleStandbys(t)
+}
+func TestAutoscalersAverageExcludesUnreadyStandbys(t *testing.T) {
+	traffic.TestAutoscalersAverageExcludesUnreadyStandbys(t)
 }
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
 }
-func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
-	traffic.TestOpenConnectionsOutliveADeletedStandby(t)
+func TestDeletedStandbyWaitsForItsOpenConnections(t *testing.T) {
+	traffic.TestDeletedStandbyWaitsForItsOpenConnections(t)
 }
 func TestHandoversRefuseNoConnection(t *testing.T) { traffic.TestHandoversRefuseNoConnection(t) }
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
-func TestRolloutRaisesTheRevision(t *testing.T) { traffic.TestRolloutRaisesTheRevision(t) }
-func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
-	traffic.TestAnnotationRollsOutWhenAddedAndRemoved(t)
+func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaisesTheRevisionNumber(t) }
+func TestChangeOfAnnotationRollsOutTheDeployment(t *testing.T) {
+	traffic.TestChangeOfAnnotationRollsOutTheDeployment(t)
 }
-func TestHolderOnlyReadinessLeavesStandbysUnready(t *testing.T) {
-	traffic.TestHolderOnlyReadinessLeavesStandbysUnready(t)
+func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
+	traffic.TestOnlyHolderIsReadyWithReadinessHolder(t)
 }
 func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }

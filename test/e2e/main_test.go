@@ -26,14 +26,15 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestPodsNeverRunTogetherDespiteDeletionsAndKills")
+	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestApplicationNeverRunsTwiceDespiteDeletionsAndKills")
 	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
 	flag.Parse()
-	// The tests wait for the cluster most of the time, so more of them run at once than
-	// there are CPUs. More than five would starve the deadlines under test.
+	// The tests wait for the cluster most of the time, so more tests run at once than
+	// there are CPUs. With more than five, a busy machine would make agents miss the
+	// deadlines under test.
 	if !set("test.parallel") {
 		if err := flag.Set("test.parallel", "5"); err != nil {
 			panic(err)

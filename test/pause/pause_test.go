@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package pause shows the behaviour of a shim in a virtual machine that is paused. The
-// test may set the clock of such a machine, but not the clock of the machine on which
-// it runs.
+// test may set the clock of a virtual machine, but not the clock of the machine on which
+// the test runs.
 //
 //	make pause KERNEL=/boot/vmlinuz-…
 package pause

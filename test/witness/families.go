@@ -33,17 +33,17 @@ func (f Family) String() string {
 	return fmt.Sprintf("%s in pod %s from %v until %v", strings.Join(f.Programs, "+"), f.Pod, f.Start, f.End)
 }
 
-// Families are the families of all pods since the listening began. Unlike a [Witness],
-// Families needs no program's name, because it recognizes shims by their command.
+// Families are the families of all pods since [ListenToFamilies]. Unlike a [Witness],
+// Families needs no program's name, because Families recognizes shims by their command.
 type Families struct {
 	connector connector
 
 	mu       sync.Mutex
 	families []*Family
 	gates    map[int]*gate            // by process
-	threads  map[int]map[int]struct{} // of each process of a family
+	threads  map[int]map[int]struct{} // the living threads of each process of a family
 	of       map[int]*Family          // by process
-	living   map[*Family]int          // processes
+	living   map[*Family]int          // the number of living processes
 	err      error
 }
 

@@ -13,7 +13,7 @@ import (
 // These ids are larger than any id of the kernel, so /proc has no such process.
 const shim, main, worker, orphan, stranger = 1 << 30, 1<<30 + 1, 1<<30 + 2, 1<<30 + 3, 1<<30 + 4
 
-// heard returns the families after some notices. Each process that the shim forks
+// heard returns the families after the given notices. Each process that the shim forks
 // executes a program at once.
 func heard(notices ...notice) *Families {
 	f := &Families{gates: map[int]*gate{shim: {pod: "a"}}, threads: map[int]map[int]struct{}{},
@@ -71,7 +71,7 @@ func TestFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
 	assert.Empty(t, got)
 }
 
-func TestForkWithoutExecIsNoFamily(t *testing.T) {
+func TestForkWithoutExecMakesNoFamily(t *testing.T) {
 	f := heard()
 	f.take(notice{what: whatFork, parent: shim, thread: main, pid: main, at: 1})
 	f.take(notice{what: whatExit, thread: main, pid: main, at: 2})

@@ -61,7 +61,8 @@ type Witness struct {
 	alive     map[int]Process
 }
 
-// Listen subscribes to the kernel's events. From then on no start or end is missed.
+// Listen subscribes to the kernel's events. After Listen has returned, the witness misses
+// no start or end.
 func Listen(program string) (*Witness, error) {
 	c, err := connect()
 	if err != nil {
@@ -75,7 +76,7 @@ func Listen(program string) (*Witness, error) {
 	return w, nil
 }
 
-// findAlive finds the processes that started before.
+// findAlive finds the processes that run already.
 func (w *Witness) findAlive() error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

@@ -144,7 +144,7 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 	assert.Contains(t, table, " MB")
 }
 
-// The webhook writes the agent's path in the image into a hook.
+// The webhook writes the agent's path into a hook, so the image must have the agent there.
 func TestAgentHasThePathThatTheWebhookWrites(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
@@ -233,7 +233,7 @@ func TestTarballContainsTheLayout(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestPushedIndexEqualsTheBuiltOne(t *testing.T) {
+func TestPushedIndexEqualsBuiltIndex(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")

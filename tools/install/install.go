@@ -36,7 +36,7 @@ var (
 // install applies the objects and waits until the webhook has gated a pod.
 func install(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
 	for _, object := range objects {
-		// cert-manager's own webhook may still be starting.
+		// The first attempts may fail, because cert-manager's own webhook may still be starting.
 		err := retry(ctx, func() error { return apply(ctx, c, object) })
 		if err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)

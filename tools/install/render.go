@@ -79,7 +79,8 @@ func overlay(s settings) (string, error) {
 			kustomization.Images = append(kustomization.Images, image(name, reference))
 		}
 	}
-	// The value of the variable for the agent's image is an image, too.
+	// The webhook gets the agent's image in an environment variable. The file images.yaml
+	// makes kustomize replace that image, too.
 	kustomization.Configurations = []string{filepath.Join(relative, "images.yaml")}
 	for _, registry := range s.plainHTTP {
 		kustomization.Patches = append(kustomization.Patches, types.Patch{
@@ -100,7 +101,7 @@ func image(name, reference string) types.Image {
 	if repository, digest, ok := strings.Cut(reference, "@"); ok {
 		return types.Image{Name: name, NewName: repository, Digest: digest}
 	}
-	// A colon after the last slash precedes a tag, an earlier one a port.
+	// A colon after the last slash precedes a tag. An earlier colon precedes a port.
 	if at := strings.LastIndex(reference, ":"); at > strings.LastIndex(reference, "/") {
 		return types.Image{Name: name, NewName: reference[:at], NewTag: reference[at+1:]}
 	}

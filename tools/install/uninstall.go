@@ -30,7 +30,7 @@ var errGated = errors.New("gated pods exist; take the annotation off their workl
 const goneTimeout = time.Minute
 
 // uninstall deletes all installed objects and all objects that enroll made. The
-// order keeps the Lease of every gated pod at all times.
+// order makes sure that no gated pod loses its Lease.
 func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
 	if err := refuseGated(ctx, c, out); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"os"
 )
 
-// Command runs the main function of a command that measures the repository. run prints what
-// the arguments choose, or lowers the limits.
+// Command runs the main function of a command that measures the repository. The function
+// run prints the figures that the arguments choose, or lowers the limits.
 func Command(name string, run func(w io.Writer, root string, lower bool, chosen []string) error) {
 	root := flag.String("root", ".", "the repository")
 	lower := flag.Bool("lower", false, "lower the limits to what is counted")

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package limit holds measured figures to tables of upper limits, which may only fall.
+// Package limit compares measured figures with tables of upper limits. The limits may only
+// fall.
 //
 // The first line that is not a comment names the columns. Each further line is a row:
 // a folder, and a limit for each column.
@@ -93,8 +94,8 @@ func (t *Table) Exceeded(counts Counts, join func(a, b int) int) []string {
 	return found
 }
 
-// Split gives each folder a row of its own, with the limits that it had, and drops the
-// rows of folders that are gone.
+// Split gives each folder a row of its own, with the limits that judged the folder before.
+// Split drops the rows of folders that are gone.
 func (t *Table) Split(counts Counts) {
 	rows := map[string][]int{}
 	for folder := range counts {

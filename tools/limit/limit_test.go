@@ -41,7 +41,7 @@ func TestExceededReportsFolderColumnAndLimit(t *testing.T) {
 	}
 }
 
-func TestMaximumOfFoldersIsNotTheirSum(t *testing.T) {
+func TestMaxJudgesLargestFolderInsteadOfSum(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }

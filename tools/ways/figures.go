@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// The rules of size. The linter bounds the longest function, too, at a few lines more.
+// The limits of size. The linter also limits the length of a function, to a few lines more.
 const (
 	mostMethods = 20
 	mostLines   = 70
@@ -24,9 +24,9 @@ const (
 type figures struct {
 	folder  string
 	files   int
-	calls   layers // one file calls a function of another
-	uses    layers // one file names anything that another one declares
-	methods int    // of the type that has most
+	calls   layers // the arrows of calls of functions
+	uses    layers // the arrows of names that another file declares
+	methods int    // of the type that has the most methods
 	largest string
 	lines   int // of the longest function
 	longest string

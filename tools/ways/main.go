@@ -6,24 +6,24 @@
 //
 // Inside a package, calls should go one way, as between packages. So the command
 // puts the files of each package into an order, callers on top. An arrow leads from
-// one file to another one. The arrow goes up if the order has the other file above.
+// a file to another file. The arrow goes up if the other file is above in that order.
 //
 //	loop.go:  func (a *Agent) run()  { a.renew() }    loop ─▶ renew
-//	renew.go: func (a *Agent) renew() { a.wakeAt() }  renew ─▶ loop, as wakeAt is in
-//	loop.go:  func (a *Agent) wakeAt() {}             loop.go: goes up
+//	renew.go: func (a *Agent) renew() { a.wakeAt() }  renew ─▶ loop, goes up
+//	loop.go:  func (a *Agent) wakeAt() {}
 //
 // There are two kinds of arrows. With "calls", a file calls a function of the other
-// one, or hands it on. With "uses", a file names anything that the other one
-// declares: a function, a type, a constant, a field. A type with methods in many
-// files has many of those arrows that go up. In the example renew.go uses Agent, and
-// loop.go uses renew.go.
+// file, or passes that function on as a value. With "uses", a file names anything that
+// the other file declares: a function, a type, a constant, a field. If a type has
+// methods in many files, many arrows of the kind "uses" go up. In the example renew.go
+// uses Agent, and loop.go uses renew.go.
 //
 // Of all orders the command chooses one with the fewest arrows that go up. The figure "5/64"
 // means: of 64 arrows, 5 go up in the best of all orders. If no files form a circle, no
 // arrow goes up. The other columns of the table show the type with most methods, the
 // longest function and the longest file, in lines.
 //
-// A way begins in the function in which something happens, such as a renewal. The way
+// A way begins in the function in which an event begins, such as a renewal. The way
 // leads to all functions that are called from there, also through interfaces of the
 // product. The column "again" counts calls of functions that were visited before. The
 // column "up" counts calls that go up inside a package. The column "circles" counts

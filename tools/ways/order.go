@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// mostExact is the longest list that bestOrder orders exactly: 2²² sets of files are
-// looked at in a fifth of a second.
+// mostExact is the length of the longest list that bestOrder orders exactly. For that
+// length, exactOrder compares 2²² sets of files in a fifth of a second.
 const mostExact = 22
 
-// bestOrder returns the order of n things in which the fewest arrows go up, from a
-// later one to an earlier one. The bits of arrows[i] are the things that i calls.
-// Only things that call each other in a circle need to be ordered among themselves.
+// bestOrder returns an order of things in which the fewest arrows go up. An arrow goes
+// up if it leads from a later thing to an earlier thing. The bits of arrows[i] are the
+// things that thing i calls. Only things that call each other in a circle need a search.
 func bestOrder(arrows []uint64) []int {
 	var order []int
 	for _, circle := range circles(arrows) {

@@ -10,7 +10,7 @@ import (
 )
 
 // way names an event, such as a renewal, and the function in which the event begins. The
-// function is in the folder or below.
+// function is in a package at the folder or below.
 type way struct{ name, folder, from string }
 
 // walk has the functions that follow visits on a way.
@@ -20,14 +20,15 @@ type walk struct {
 	calls     int
 	// again counts the calls that lead to a function that was visited before.
 	again int
-	// circles counts the calls of again that lead to a function that has not returned yet.
+	// circles counts the calls that lead to a function that has not returned yet. again
+	// counts those calls, too.
 	circles int
 	// up counts the calls that go up inside a package.
 	up int
 }
 
-// follow visits each function that a way may lead to, once. The walk goes down
-// first: the calls of a function follow each other in the order of the source.
+// follow visits each function that a way may lead to, once. The walk is depth first, and
+// takes the calls of a function in the order of the source.
 func (g *graph) follow(w way) (walk, error) {
 	found := walk{way: w}
 	open := map[*function]bool{}

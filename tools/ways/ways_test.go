@@ -49,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestArrowsOfThePackageDocumentGoUp checks the example of the package document.
-func TestArrowsOfThePackageDocumentGoUp(t *testing.T) {
+// TestDocumentedExampleHasOneUpwardArrow checks the example of the package document.
+func TestDocumentedExampleHasOneUpwardArrow(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",
@@ -96,7 +96,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestMethodsCountOnlyAboveTheirBound(t *testing.T) {
+func TestLimitIgnoresTypesWithFewMethods(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},

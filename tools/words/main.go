@@ -13,8 +13,9 @@
 // still be hard to read. Generated documents are left out, because their sentences
 // come from the code.
 //
-// The command also prints the words of exported types that are in no list. The lists are
-// the table of docs/architecture.md, and plain.txt for words that need no explanation.
+// The command also prints the words of exported types that are in neither of two lists.
+// The table of docs/architecture.md explains words. The file plain.txt has the words that
+// need no explanation.
 //
 // The table limits.txt has an upper limit for each folder.
 // With -lower the command lowers the limits to the measured figures.
@@ -90,7 +91,7 @@ func printCounts(w io.Writer, counts limit.Counts) {
 	fmt.Fprint(w, "\n\nThe sentences of a folder: make words PKG=agent/gate\n")
 }
 
-// printSentences prints what is found in the folders and below them.
+// printSentences prints the findings in the folders and in their subfolders.
 func printSentences(w io.Writer, findings []finding, folders []string) {
 	for _, f := range findings {
 		if slices.ContainsFunc(folders, func(folder string) bool {

@@ -17,8 +17,8 @@ const (
 	// subject marks a sentence that begins with who, what, one or it. The subject of such a
 	// sentence is not in the vocabulary.
 	subject = "subject"
-	// noun marks a function whose comment has no verb for it: "startsBy is …" instead of
-	// "startsBy returns …".
+	// noun marks a function that its comment does not describe by a verb: "startsBy is …"
+	// instead of "startsBy returns …".
 	noun = "noun"
 	// name marks the name of a test with more than eight words.
 	name = "name"

@@ -25,9 +25,9 @@ var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
 // words.
 type vocabulary struct {
 	listed map[string]bool // in docs/architecture.md
-	plain  map[string]bool // in plain.txt, with the reason
-	// used has all words of all names; exported has the words of exported types,
-	// and for each the types.
+	plain  map[string]bool // in plain.txt
+	// used has all words of all names. exported has the words of exported types, and for
+	// each word the types.
 	used     map[string]bool
 	exported map[string][]string
 }
@@ -143,7 +143,8 @@ func (v vocabulary) unused() []string {
 	return found
 }
 
-// idle returns the plain words that no exported type has any more.
+// idle returns the plain words that no exported type has, and those that
+// docs/architecture.md lists, too.
 func (v vocabulary) idle() []string {
 	var found []string
 	for _, word := range slices.Sorted(maps.Keys(v.plain)) {

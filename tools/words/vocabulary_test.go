@@ -14,7 +14,7 @@ import (
 // onlyInDocuments are listed words that only documents use, and no name of the code.
 var onlyInDocuments = []string{"takeover"}
 
-// A word of an exported type is explained to its readers, or needs no explanation.
+// Each word in the name of an exported type is in docs/architecture.md or in plain.txt.
 func TestExportedTypesUseTheVocabulary(t *testing.T) {
 	v, err := readVocabulary(root)
 	require.NoError(t, err)
@@ -22,7 +22,7 @@ func TestExportedTypesUseTheVocabulary(t *testing.T) {
 	assert.Subset(t, onlyInDocuments, v.unused(), "no name of the code has these words of docs/architecture.md")
 }
 
-func TestWordListsAreParsed(t *testing.T) {
+func TestVocabularyReadsTableAndPlainWords(t *testing.T) {
 	listed := listedWords("| a | b |\n\n## Words\n\n| word | meaning |\n|---|---|\n| stand-in, Slots; mark | x |\n\n## More\n| c | d |\n")
 	assert.Equal(t, map[string]bool{"standin": true, "slot": true, "mark": true}, listed)
 	assert.Equal(t, map[string]bool{"pod": true, "lease": true}, plainWords("# why: not\nKubernetes: pod lease\n"))

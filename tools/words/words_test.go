@@ -34,7 +34,7 @@ func lines(text string) []line {
 	return all
 }
 
-func TestSentencesEndWhereABlockOrPeriodEnds(t *testing.T) {
+func TestSentenceEndsAtPeriodOrEndOfBlock(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
 		want []sentence
@@ -81,7 +81,7 @@ func TestRulesFindBadSentences(t *testing.T) {
 	}
 }
 
-func TestSourceIsJudgedByCommentsAndNames(t *testing.T) {
+func TestSourceInspectionCoversCommentsAndTestNames(t *testing.T) {
 	found, err := inspectSource([]byte(`// SPDX-What: nothing
 package p
 

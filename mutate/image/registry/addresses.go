@@ -14,16 +14,17 @@ import (
 type reach int
 
 const (
-	// public is the reach of token realms and redirects, which a registry chooses.
+	// public is the reach of redirects and token services, whose addresses a registry
+	// chooses.
 	public reach = iota
-	// private is the reach of the registry that the pod's author names. Private registries
-	// on private networks are common.
+	// private is the reach of the registry that the pod's author names, because many
+	// registries are on private networks.
 	private
 	// anywhere is the reach of the registries that the webhook's flags name.
 	anywhere
 )
 
-// prefixes parses networks that are well-formed.
+// prefixes parses networks, and panics if one of them is malformed.
 func prefixes(all ...string) []netip.Prefix {
 	parsed := make([]netip.Prefix, len(all))
 	for i, s := range all {
@@ -48,11 +49,12 @@ var (
 		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"2001::/23", "2001:db8::/32", "3fff::/20",
 	)
-	// global has the public addresses of IPv6, local those that a site gives itself. All
+	// global has the public addresses of IPv6, and local has its private addresses. All
 	// other IPv6 addresses belong to the link, or contain an IPv4 address.
 	global = netip.MustParsePrefix("2000::/3")
 	local  = netip.MustParsePrefix("fc00::/7")
-	// translated has the IPv4 addresses as clusters with IPv6 alone write them (NAT64).
+	// translated has the IPv6 addresses that stand for IPv4 addresses in a cluster without
+	// IPv4 (NAT64).
 	translated = netip.MustParsePrefix("64:ff9b::/96")
 )
 
@@ -77,7 +79,7 @@ func within(networks []netip.Prefix, address netip.Addr) bool {
 }
 
 // control returns a function that refuses a connection before its first packet. The
-// function judges the dialled address: an earlier answer of DNS proves nothing.
+// function judges the address that the dialler uses, because two answers of DNS may differ.
 func (r reach) control(networks []netip.Prefix) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)

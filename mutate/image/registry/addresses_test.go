@@ -45,7 +45,7 @@ func TestLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
 		"168.63.129.16":      anywhere,
 		"100.100.100.200":    anywhere,
 		"192.0.0.192":        anywhere,
-		// Other ways of writing 169.254.169.254 and 127.0.0.1.
+		// These are other spellings of 169.254.169.254 and 127.0.0.1.
 		"64:ff9b:1::a9fe:a9fe": anywhere,
 		"::169.254.169.254":    anywhere,
 		"::ffff:0:7f00:1":      anywhere,
@@ -57,7 +57,7 @@ func TestLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
 	}
 }
 
-func TestConfiguredNetworksAreAllowed(t *testing.T) {
+func TestLookUpsMayConnectToConfiguredNetworks(t *testing.T) {
 	networks := prefixes("10.1.0.0/16", "127.0.0.1/32", "fd12::/16")
 	for address, allowed := range map[string]bool{
 		"10.1.2.3": true, "10.2.2.3": false, "127.0.0.1": true, "::ffff:127.0.0.1": true, "127.0.0.2": false, "fd12::1": true, "fd13::1": false,

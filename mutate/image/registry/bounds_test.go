@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// heap returns the bytes that are in use once all garbage is gone.
+// heap returns the bytes of the heap that are in use after a garbage collection.
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -36,7 +36,7 @@ func heap() uint64 {
 // grew returns the bytes by which the heap has grown since an earlier call of heap.
 func grew(since uint64) uint64 { return max(heap(), since) - since }
 
-func TestHugeNamesAreNotCached(t *testing.T) {
+func TestHugeImageNamesAreNotCached(t *testing.T) {
 	r := New(Options{})
 	before := heap()
 	for i := range 100 {
@@ -49,7 +49,7 @@ func TestHugeNamesAreNotCached(t *testing.T) {
 	runtime.KeepAlive(r)
 }
 
-func TestHugeCommandIsRefused(t *testing.T) {
+func TestImageWithAHugeCommandIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 20 * time.Second})
 	for what, words := range map[string][]string{
@@ -277,7 +277,7 @@ func TestRefusalContainsNoTextOfTheRegistry(t *testing.T) {
 	}
 }
 
-func TestRealmsAndRedirectsReachNoPrivateAddress(t *testing.T) {
+func TestRealmsAndRedirectsLeadToNoPrivateAddress(t *testing.T) {
 	port, connections := counting(t)
 	for what, answer := range map[string]func(w http.ResponseWriter, r *http.Request, self string){
 		"realm": func(w http.ResponseWriter, _ *http.Request, _ string) {
@@ -297,7 +297,7 @@ func TestRealmsAndRedirectsReachNoPrivateAddress(t *testing.T) {
 	}
 }
 
-func TestImageNameReachesNoLoopbackAddress(t *testing.T) {
+func TestImageNameCausesNoConnectionToLoopback(t *testing.T) {
 	port, connections := counting(t)
 	for _, host := range []string{"localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "0.0.0.0"} {
 		_, err := New(Options{Budget: 5 * time.Second}).Command(t.Context(), host+":"+port+"/app:1", image.PullRights{})
@@ -308,7 +308,7 @@ func TestImageNameReachesNoLoopbackAddress(t *testing.T) {
 
 // A client of the standard library goes on dialling for a request that has ended. So the
 // resolver has to stop the dialling itself.
-func TestLookUpWithoutWaitersLeavesNoConnection(t *testing.T) {
+func TestCancelledLookUpClosesItsConnection(t *testing.T) {
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -330,7 +330,7 @@ func TestLookUpWithoutWaitersLeavesNoConnection(t *testing.T) {
 	require.NoError(t, err, "the connection is closed in the middle of its handshake")
 }
 
-func TestProxyGetsNoForbiddenAddress(t *testing.T) {
+func TestProxyGetsNoRequestToAForbiddenAddress(t *testing.T) {
 	g := newTransport(Options{})
 	g.proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.corp:3128") }
 	for host, allowed := range map[string]bool{"registry.example": true, "8.8.8.8": true, "10.0.0.1": false, "169.254.169.254": false, "[::1]": false} {

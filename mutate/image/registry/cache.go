@@ -13,7 +13,7 @@ import (
 // entry, and its place in the map.
 const entryCost = 256
 
-// cache keeps the most recently used entries, as many as fit into its bytes.
+// cache keeps as many of the most recently used entries as fit into its maximum of bytes.
 type cache[V any] struct {
 	mu  sync.Mutex
 	max int
@@ -47,7 +47,7 @@ func (c *cache[V]) get(key string) (value V, at time.Time, ok bool) {
 	return e.value, e.at, true
 }
 
-// put adds a value, and drops the least recently used values.
+// put adds a value, and drops the least recently used values until the rest fits.
 func (c *cache[V]) put(key string, value V, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

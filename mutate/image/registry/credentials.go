@@ -36,8 +36,8 @@ type Secrets interface {
 type keyring struct {
 	once sync.Once
 	all  []credential
-	// unread is the error of a secret that could not be read. The error counts only if no
-	// other credential helps.
+	// unread joins the errors of secrets that could not be read. Only a failed look-up
+	// reports these errors.
 	unread error
 }
 
@@ -47,7 +47,8 @@ func (k *keyring) fill(ctx context.Context, from Secrets, rights image.PullRight
 	var unread []error
 	names := rights.Secrets
 	if len(names) == 0 {
-		// Usually the API server's admission has copied the account's secrets to the pod.
+		// Usually the pod names secrets, because the API server copies the service account's
+		// pull secrets to the pod.
 		var err error
 		account := cmp.Or(rights.ServiceAccount, "default")
 		if names, err = from.PullSecrets(ctx, rights.Namespace, account); err != nil {
@@ -137,7 +138,7 @@ func readSecret(secret *corev1.Secret) ([]credential, error) {
 		host, path := splitKey(key)
 		credentials = append(credentials, credential{host: host, path: path, auth: auth})
 	}
-	// A map has no order, but the order in which credentials are tried must not vary.
+	// The order in which a look-up tries credentials must not vary, but a map has no order.
 	slices.SortFunc(credentials, func(a, b credential) int {
 		return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.path, b.path))
 	})
@@ -157,7 +158,7 @@ func splitKey(key string) (host, prefix string) {
 	if prefix == "v1" || prefix == "v2" {
 		prefix = ""
 	}
-	// The library replaces each of the several names of Docker Hub by one.
+	// Docker Hub has several names, which the library replaces by one name.
 	if registry, err := name.NewRegistry(host); err == nil && host != "" {
 		host = registry.RegistryStr()
 	}

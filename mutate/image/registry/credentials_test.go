@@ -29,7 +29,7 @@ type secrets struct {
 	asked    atomic.Int32
 	// late, if set, delays each answer until the channel is closed.
 	late chan struct{}
-	// forbidden, if set, is the only answer.
+	// forbidden, if set, is the error of every call of Secret.
 	forbidden error
 }
 
@@ -120,9 +120,9 @@ func TestPullSecretsGiveAccessToAPrivateImage(t *testing.T) {
 	}
 }
 
-// A cache keyed by name alone would hand one tenant's private configuration to
-// everybody who guesses the name.
-func TestPrivateConfigIsNeverServedToAnotherTenant(t *testing.T) {
+// If the key of the cache were the image's name alone, every tenant who guesses the name
+// would get another tenant's private configuration.
+func TestPrivateImageCommandIsHiddenFromOtherNamespaces(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	digest := f.push(t, "private/app:1", redis)
@@ -145,7 +145,7 @@ func TestPrivateConfigIsNeverServedToAnotherTenant(t *testing.T) {
 	}
 }
 
-func TestLookUpsOfTwoTenantsAreNeverJoined(t *testing.T) {
+func TestLookUpsOfTwoNamespacesAreNeverJoined(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	f.push(t, "private/app:1", redis)
@@ -164,7 +164,7 @@ func TestLookUpsOfTwoTenantsAreNeverJoined(t *testing.T) {
 	wait.Wait()
 }
 
-func TestOnlyNamedSecretsAreRead(t *testing.T) {
+func TestUnnamedPullSecretsAreNeverRead(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{secrets: map[string]*corev1.Secret{"shop/pull": pullSecret(t, f.host(), "x")}}
@@ -252,7 +252,7 @@ func TestCredentialsOfAPodAreBounded(t *testing.T) {
 	}
 }
 
-// Without the right no secret can be read, so the error does not tell which secrets exist.
+// A webhook without the right reads no secret, so the error tells nothing about the secrets.
 func TestMissingRightToSecretsIsReported(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"

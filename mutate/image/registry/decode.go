@@ -28,8 +28,8 @@ type platform struct {
 	Architecture string `json:"architecture"`
 }
 
-// descriptors are the descriptors of an index. They are decoded one after the other,
-// because a few bytes of text become a hundred in memory.
+// descriptors are the descriptors of an index. UnmarshalJSON decodes them one by one, and
+// stops at a bound, because a few bytes of text become a hundred bytes in memory.
 type descriptors []descriptor
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -52,7 +52,8 @@ type words []string
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (w *words) UnmarshalJSON(text []byte) error {
-	// The last of two equal keys counts, and the words of the first are dropped.
+	// If a JSON object has a key twice, the last value counts. So this call drops the words
+	// of an earlier call.
 	*w = nil
 	cost := 0
 	return each(text, func(decoder *json.Decoder) error {

@@ -5,15 +5,17 @@
 // go-containerregistry.
 //
 // Guarantee: an answer is valid for every Linux platform of the image, at the time of the
-// look-up. The registry has shown that answer to the credentials of the pod. Each look-up
-// resolves a tag anew. The content of a digest never changes, so the package keeps it, per
-// credentials. No pod gets an answer that the registry gave only to another pod's secret. The
-// package asks mirrors first, like the nodes, with credentials of their own.
+// look-up. The registry has given that answer to the pod's own credentials. Each look-up
+// resolves a tag anew. The command of a digest never changes, so the package caches the
+// command, separately for each credential. No pod gets an answer that a registry gave
+// only to another pod's secret. The package asks a mirror before its registry, as nodes do,
+// with the pod's credentials for the mirror.
 //
 // Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go),
-// whatever images, secrets and registries contain. No namespace keeps the others from their
-// look-ups. A token realm or a redirect may lead only to public addresses. Errors have no
-// text of a registry.
+// whatever images, secrets and registries contain. No namespace blocks the look-ups of
+// other namespaces. The realm of a token service, or a redirect, leads to another host only
+// at a public address. A flag of the webhook allows more. Errors have no text of a
+// registry.
 //
 // Clock model: one budget bounds the whole of a look-up, in this process's monotonic time.
 //

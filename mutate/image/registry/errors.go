@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// The classes of failure. A refusal has a class and no text of a registry: such a text
-// would show a pod's author what the webhook can reach.
+// These are the classes of failure. A refusal has a class, but no text of a registry. Such a
+// text would show a pod's author to which hosts the webhook can connect.
 var (
 	errName      = errors.New("not the name of an image")
 	errNameSize  = fmt.Errorf("a name of more than %d bytes", maxName)
@@ -32,18 +32,19 @@ var (
 	errPlainHTTP = errors.New("plain HTTP is not allowed for this registry (--plain-http-registry)")
 	errAddress   = errors.New("the registry, or where it leads to, is at an address that is not allowed (--registry-network)")
 	errBusy      = errors.New("no answer: too many images of this namespace are looked up")
-	// errTooMany adds a hint to a failure.
+	// errTooMany is a hint beside the class of a failure.
 	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries were tried", maxSecrets, maxSecretBytes, maxCredentials)
 )
 
-// classes lists the classes. Those that tell the pod's author most come first.
+// classes lists the classes of failure. The most helpful classes for a pod's author come
+// first.
 var classes = []error{
 	image.ErrPlatforms, errPlatform, errName, errNameSize, errCommand, errSize, errPlainHTTP, errAddress,
 	errBusy, errNotImage, errDenied, errAbsent, errAway,
 }
 
-// MayNotRead is the error of [Secrets] without the right to a namespace's secrets. Its text
-// tells the pod's author what to do, and nothing about any secret.
+// MayNotRead is the error of [Secrets] if the webhook may not read a namespace's secrets. Its
+// text tells the pod's author what to do, and nothing about any secret.
 type MayNotRead string
 
 func (m MayNotRead) Error() string { return string(m) }
@@ -53,7 +54,7 @@ type late struct{ after fmt.Stringer }
 
 func (l late) Error() string { return fmt.Sprintf("no answer within %v", l.after) }
 
-// statusError is an answer other than 200.
+// statusError is the status of an answer, if the status is not 200.
 type statusError int
 
 func (e statusError) Error() string { return http.StatusText(int(e)) }
@@ -84,7 +85,7 @@ func classify(err error) error {
 		return its
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errAway // whatever else was tried
+		return errAway // even if the error also has another class
 	}
 	for _, class := range classes {
 		if errors.Is(err, class) {
@@ -119,7 +120,7 @@ func fail(err, unread error) *failure {
 	return f
 }
 
-// joined joins the failures of all places that could have had the image.
+// joined joins the failures of all places, the mirrors and the registry, into one failure.
 func joined(failed []*failure) error {
 	all := &failure{class: failed[len(failed)-1].class}
 	for _, f := range failed {
@@ -133,7 +134,7 @@ func joined(failed []*failure) error {
 	return all
 }
 
-// denied reports whether the registry does not let the credentials read.
+// denied reports whether the registry refused the credentials.
 func denied(err error) bool {
 	status := statusOf(err)
 	return status == http.StatusUnauthorized || status == http.StatusForbidden

@@ -28,7 +28,7 @@ type flight struct {
 
 type lookUp func(context.Context) (image.Command, error)
 
-// join waits for the look-up of a key, and begins it if there is none.
+// join waits for the look-up of a key, and begins the look-up if no caller has begun it.
 func (f *flights) join(ctx context.Context, key string, budget time.Duration, begin lookUp) (image.Command, error) {
 	one := f.enter(ctx, key, budget, begin)
 	select {

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// Registries that hang occupy all look-ups of a hostile namespace. So its look-up of a
-// popular image has to wait, but another namespace's look-up of that image does not.
+// Hanging registries occupy all running look-ups of a hostile namespace. So another look-up
+// of that namespace waits, but another namespace's look-up of the same image does not.
 func TestHostileNamespaceDelaysNoOtherNamespacesLookUp(t *testing.T) {
 	f := newRegistry(t, false)
 	popular := f.push(t, "library/nginx:latest", redis)
@@ -37,8 +37,8 @@ func TestHostileNamespaceDelaysNoOtherNamespacesLookUp(t *testing.T) {
 	attack.Wait()
 }
 
-// begun reports whether a look-up of the image is under way for the namespace, alone or
-// joined.
+// begun reports whether a look-up of the image is under way for the namespace, or for all
+// namespaces together.
 func (f *flights) begun(namespace, image string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,7 +50,7 @@ func (f *flights) begun(namespace, image string) bool {
 	return false
 }
 
-// A registry may repeat a key of its JSON. The command must not grow each time.
+// A registry may send JSON with a repeated key. The command must not grow with each repetition.
 func TestRepeatedJSONKeyDoesNotGrowTheCommand(t *testing.T) {
 	one := `"Entrypoint":[` + strings.TrimSuffix(strings.Repeat(`"",`, 4000), ",") + `],`
 	var file configuration

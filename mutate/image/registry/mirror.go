@@ -14,7 +14,7 @@ import (
 // nodes' container runtime. A look-up asks the mirror first.
 type Mirror struct {
 	from string
-	// to is a host, with an optional beginning of a path.
+	// to is a host, or a host and the first part of the repositories' paths.
 	to string
 }
 

@@ -66,7 +66,7 @@ func TestMirrorServesImagesByDigest(t *testing.T) {
 	assert.Zero(t, origin.seen(""))
 }
 
-func TestShortNamesUseTheMirrorOfDockerHub(t *testing.T) {
+func TestShortImageNamesUseDockerHubsMirror(t *testing.T) {
 	mirror, err := ParseMirror("docker.io=mirror.example:5000")
 	require.NoError(t, err)
 	places, err := New(Options{Mirrors: []Mirror{mirror}}).places("redis")

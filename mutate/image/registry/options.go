@@ -9,22 +9,23 @@ import (
 	"time"
 )
 
-// Options configure a Resolver. The zero value asks without credentials, over TLS.
+// Options configure a Resolver. With the zero value, a Resolver has no credentials and needs
+// TLS.
 type Options struct {
 	// Secrets reads pull secrets; nil means that there are none.
 	Secrets Secrets
-	// PlainHTTP are the registries, as host or host:port, that may be asked without TLS.
+	// PlainHTTP are the registries, as host or host:port, that a look-up may ask without TLS.
 	PlainHTTP []string
-	// Mirrors are asked in this order, each before the registry that it mirrors.
+	// Mirrors are in the order in which a look-up asks them. The registry itself comes last.
 	Mirrors []Mirror
-	// CAs verify registries; nil means the system's.
+	// CAs verify the certificates of registries; nil means the CAs of the system.
 	CAs *x509.CertPool
 	// Budget bounds one look-up; zero means 2.5 s.
 	Budget time.Duration
 	// Networks are further networks that a request may go to: those of token services, of
 	// redirects, and of registries on loopback.
 	Networks []netip.Prefix
-	// Failed, if set, gets the cause of each failed look-up. The cause may have words of
-	// the registry; the error for the pod's author has none.
+	// Failed, if set, gets the cause of each failed look-up. The cause may quote the
+	// registry, but the error for the pod's author does not.
 	Failed func(namespace, image string, cause error)
 }

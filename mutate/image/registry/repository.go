@@ -40,7 +40,7 @@ type repository struct {
 	who       authn.Authenticator
 	transport http.RoundTripper
 	large     chan struct{}
-	// client exists after the first request. Several requests then use it at once.
+	// client is nil before the first request. Several requests may use the client at once.
 	client *http.Client
 }
 
@@ -83,7 +83,7 @@ func (r *repository) ask(ctx context.Context, method, kind, identifier string) (
 			return nil, err
 		}
 	}
-	// The name is parsed, and needs no escapes.
+	// The library has parsed the name, so the URL needs no escapes.
 	url := fmt.Sprintf("%s://%s/v2/%s/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), kind, identifier)
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
@@ -117,7 +117,7 @@ func (r *repository) head(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, nil
 }
 
-// get computes the digest of a tag from the content of the tag.
+// get reads the manifest of a tag, and computes the tag's digest from the manifest.
 func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	var digest v1.Hash
 	err := r.fetch(ctx, "manifests", tag, func(body []byte, _ types.MediaType) (err error) {
@@ -127,8 +127,8 @@ func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, err
 }
 
-// use processes the text of an answer and must not keep it, because only few large answers may
-// be in memory.
+// use processes the text of an answer. A use must not keep the text, because only a few large
+// answers may be in memory.
 type use func(body []byte, mediaType types.MediaType) error
 
 // content reads the content of a descriptor, which the descriptor itself may contain.

@@ -26,17 +26,17 @@ import (
 // loopback is the network of the fake registries.
 var loopback = prefixes("127.0.0.0/8", "::1/128")
 
-// fakeRegistry is a registry that can ask for a password, hang and go away.
+// fakeRegistry is a registry that can ask for a password, hang, and answer with status 503.
 type fakeRegistry struct {
 	*httptest.Server
 	inner http.Handler
-	// passwords are those of the user "reader", by the first part of the repository's path.
-	// Repositories without a password are public.
+	// passwords has passwords of the user "reader", by the first part of the repository's
+	// path. Repositories without a password are public.
 	passwords map[string]string
 	hang      chan struct{}
 	away      atomic.Bool
 	noHead    atomic.Bool
-	// now and most count concurrent requests, sent counts the bytes of all answers.
+	// now and most count concurrent requests, and sent counts the bytes of all answers.
 	now, most atomic.Int32
 	sent      atomic.Int64
 	mu        sync.Mutex

@@ -25,7 +25,7 @@ type Resolver struct {
 	transport http.RoundTripper
 	flights   flights
 	turns     *turns
-	// large has a place for each large answer in memory.
+	// large bounds the large answers in memory: each such answer occupies a place.
 	large chan struct{}
 	// references are the parsed names of images, by their text.
 	references *cache[name.Reference]
@@ -79,7 +79,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	}
 	var failed []*failure
 	for i, ref := range places {
-		// A mirror gets half of the time, so that the next place has the rest.
+		// Each mirror gets half of the remaining time, so that time is left for the next place.
 		within := r.options.Budget
 		if i < len(places)-1 {
 			within >>= i + 1
@@ -109,7 +109,8 @@ func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Durati
 	if command, ok := r.known(ref, credentials); ok {
 		return command, nil
 	}
-	// Only callers of one namespace join, because the look-up waits for its namespace's turn.
+	// Only callers of one namespace share a look-up, because a look-up waits in
+	// its namespace's queue.
 	command, err := r.flights.join(ctx, r.rights.Namespace+" "+scope(credentials)+" "+ref.String(), r.options.Budget,
 		func(ctx context.Context) (image.Command, error) {
 			giveBack, err := r.turns.take(ctx, r.rights.Namespace)
@@ -142,8 +143,8 @@ func (r *reader) readSecrets(ctx context.Context) {
 	})
 }
 
-// Known returns the command of an image by digest, if an earlier look-up read it without
-// credentials. No registry has to be asked.
+// Known returns the remembered command of an image that is named by its digest. An earlier
+// look-up has read that command without credentials.
 func (r *Resolver) Known(named string) (image.Command, bool) {
 	places, err := r.places(named)
 	if err != nil {
@@ -157,8 +158,8 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 	return image.Command{}, false
 }
 
-// known returns the command of a digest that an earlier look-up read with one of the
-// credentials, or without any. The command of a digest never changes.
+// known returns the remembered command of a digest, which never changes. An earlier look-up
+// has read the command with one of the credentials, or without any if credentials is empty.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {
@@ -286,6 +287,6 @@ func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name
 		r.digests.drop(key)
 		return v1.Hash{}, err
 	}
-	// Not every registry answers HEAD.
+	// Some registries do not support HEAD, so a GET must follow.
 	return repository.get(ctx, ref.Identifier())
 }

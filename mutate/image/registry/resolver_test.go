@@ -104,7 +104,7 @@ func TestPublicDigestIsKnownAfterOneLookUp(t *testing.T) {
 	assert.False(t, known, "a tag may have moved")
 }
 
-func TestRegistryWithoutHeadIsReadByGet(t *testing.T) {
+func TestRefusedHeadRequestIsFollowedByGet(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	f.noHead.Store(true)
@@ -114,7 +114,7 @@ func TestRegistryWithoutHeadIsReadByGet(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestResolverUsesItsLastAnswerWithoutTheRegistry(t *testing.T) {
+func TestResolverUsesLastAnswerWhileRegistryIsDown(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	digest := f.push(t, "app:1", redis)
@@ -154,7 +154,7 @@ func TestDeletedTagIsForgotten(t *testing.T) {
 }
 
 // compat: command/registry-away carried
-func TestSlowRegistrysLookUpEndsInTime(t *testing.T) {
+func TestLookUpAtHangingRegistryEndsInTime(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
 	f.push(t, "app:1", redis)
@@ -165,7 +165,7 @@ func TestSlowRegistrysLookUpEndsInTime(t *testing.T) {
 	require.ErrorContains(t, err, "no answer within 100ms")
 }
 
-func TestCacheAnswersForAHangingRegistry(t *testing.T) {
+func TestLastDigestIsUsedWhileTheRegistryHangs(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: time.Second})
 	f.push(t, "app:1", redis)
@@ -193,7 +193,7 @@ func TestPlatformsWithEqualCommandsGetOneCommand(t *testing.T) {
 }
 
 // compat: command/platforms carried
-func TestDifferingPlatformsEachHaveACommand(t *testing.T) {
+func TestPlatformsWithDifferentCommandsKeepTheirOwn(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
 		"entrypoint": {Entrypoint: []string{"other"}, Cmd: redis.Cmd, StopSignal: redis.StopSignal},
@@ -214,7 +214,7 @@ func TestDifferingPlatformsEachHaveACommand(t *testing.T) {
 }
 
 // compat: command/platforms refused ImagePlatforms
-func TestDifferingVariantsOfAnArchitectureAreRefused(t *testing.T) {
+func TestImageWhoseArchitectureVariantsDifferIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
 	for name, at := range map[string]string{
@@ -253,7 +253,7 @@ func TestConfiguredPrivateCAIsTrusted(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestConcurrentLookUpsCauseOneRequest(t *testing.T) {
+func TestLookUpsOfOneImageShareOneRequest(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 10 * time.Second})
 	f.push(t, "app:1", redis)
@@ -283,7 +283,7 @@ func TestConcurrentLookUpsCauseOneRequest(t *testing.T) {
 	assert.Equal(t, 1, f.seen("GET /v2/app/manifests/"))
 }
 
-func TestHugeConfigIsRefused(t *testing.T) {
+func TestHugeImageConfigurationIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", v1.Config{Entrypoint: []string{"app"}, Env: []string{strings.Repeat("x", maxAnswer)}})
 	_, err := f.resolver(Options{Budget: 10 * time.Second}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})

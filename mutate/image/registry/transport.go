@@ -42,14 +42,15 @@ func questionOf(ctx context.Context) *question {
 	return q
 }
 
-// guarded is a transport with three limits. The transport uses plain HTTP only for the
-// registries of a list. Requests go only to the addresses that their look-up allows. Answers
-// have a bounded size. The library alone would use plain HTTP for private addresses.
+// guarded is a transport with three limits. Only listed registries get plain HTTP, which the
+// library alone would use for every private address. Requests go only to the addresses that
+// their look-up allows. Answers have a bounded size.
 type guarded struct {
-	// by has a transport for each reach. A connection of one reach never serves a request
-	// of a smaller one.
+	// by has a transport for each reach. So a connection to a private address never serves a
+	// request that may go only to public addresses.
 	by map[reach]http.RoundTripper
-	// proxied uses the proxy of the environment. The rules of that proxy then decide.
+	// proxied uses the proxy of the environment. That proxy resolves host names, so its rules
+	// decide to which addresses a host name may lead.
 	proxied  http.RoundTripper
 	proxy    func(*http.Request) (*url.URL, error)
 	plain    []string
@@ -79,12 +80,12 @@ func newInner(o Options, r reach) *http.Transport {
 		tls:    &tls.Config{RootCAs: o.CAs, MinVersion: tls.VersionTLS12},
 	}
 	protocols := new(http.Protocols)
-	// With HTTP/2 each stream may have 4 MB of unread bytes in buffers.
+	// The transport does not use HTTP/2, in which each stream may buffer 4 MB of unread bytes.
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		DialContext:            d.plain,
 		DialTLSContext:         d.secure,
-		TLSClientConfig:        d.tls, // behind a proxy
+		TLSClientConfig:        d.tls, // for connections through a proxy
 		TLSHandshakeTimeout:    o.Budget,
 		Protocols:              protocols,
 		DisableCompression:     true, // a compressed bomb would be unpacked before its bytes are counted
@@ -95,8 +96,8 @@ func newInner(o Options, r reach) *http.Transport {
 	}
 }
 
-// dialer stops dialling when the look-up ends. The standard library's client goes on,
-// because another request might use the connection.
+// dialer stops dialling when the look-up ends. Without dialer, the standard library would go
+// on dialling, because another request might use the connection.
 type dialer struct {
 	net.Dialer
 	tls *tls.Config
@@ -142,7 +143,7 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	q := questionOf(r.Context())
 	if q == nil {
-		return nil, errAddress // a request of no look-up
+		return nil, errAddress // a request outside of a look-up
 	}
 	inner, err := g.inner(r, g.reach(r.URL.Host, q.registry))
 	if err != nil {
@@ -194,7 +195,8 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// bounded is the body of an answer, and fails once the body is too long.
+// bounded is the body of an answer. A read fails once this body, or all bodies of the look-up,
+// are too long.
 type bounded struct {
 	io.ReadCloser
 	own int64

@@ -9,9 +9,10 @@ import (
 	"sync"
 )
 
-// turns bounds the concurrent look-ups, in all and in the name of one namespace. Each look-up
-// needs a turn, the permission to run. The next turn goes to the namespace with the fewest
-// running look-ups. So a namespace with many waiting look-ups delays no other namespace.
+// turns bounds the concurrent look-ups of the process and of each namespace. In this package
+// a turn is the permission of one look-up to run, and has nothing to do with rollouts. The
+// namespace with the fewest running look-ups gets the next turn. So a namespace with many
+// waiting look-ups delays no other namespace.
 type turns struct {
 	max, each, queue int
 
@@ -30,7 +31,7 @@ func newTurns(limit, each, queue int) *turns {
 	return &turns{max: limit, each: each, queue: queue, running: map[string]int{}}
 }
 
-// take waits for a turn, which the caller gives back.
+// take waits for a turn, and returns the function that gives the turn back.
 func (t *turns) take(ctx context.Context, namespace string) (giveBack func(), err error) {
 	mine, err := t.enter(namespace)
 	if err != nil {
@@ -66,7 +67,7 @@ func (t *turns) enter(namespace string) (*turn, error) {
 	return mine, nil
 }
 
-// leave takes a turn out of the queue, and reports whether the turn was there.
+// leave removes a look-up from the queue, and reports whether the look-up was still waiting.
 func (t *turns) leave(mine *turn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNamespaceWithFewestLookUpsGoesFirst(t *testing.T) {
+func TestNamespaceWithFewestLookUpsIsServedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(2, 2, 10)
 		first, err := turns.take(t.Context(), "evil")

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
 
-// figures are the measurements of one way.
+// figures are the measurements of one way to connect to the holder.
 type figures struct {
 	times samples.Times
 	bytes int64
@@ -26,7 +26,8 @@ type figures struct {
 	requesting, streaming time.Duration
 }
 
-// measure measures one way after the other, and prints the table.
+// measure measures each way to connect to the holder, one after the other, and prints the
+// table.
 func measure(s settings) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -52,7 +53,7 @@ func measure(s settings) error {
 	return ctx.Err()
 }
 
-// round measures one way once.
+// round measures one way to connect to the holder, once.
 func (s settings) round(w way, f *figures) error {
 	before := processorTime(w.process)
 	times, err := s.requests(w)

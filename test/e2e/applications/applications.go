@@ -26,23 +26,25 @@ import (
 )
 
 // compat: applications/nginx carried
-func TestNginxWorksUnderTheGate(t *testing.T) {
-	// nginx may get one signal or two from two workers that end at once.
+func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
+	// If two workers of nginx end at once, nginx gets one signal or two. So the number of
+	// these log lines differs between runs.
 	noise := regexp.MustCompile("GET /|SIGCHLD|SIGIO|SIGALRM")
 	software.Software{Name: "nginx", Port: 80, Serves: software.Contains("/", "served by nginx"),
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)
 }
 
 // compat: applications/python carried
-func TestGunicornWorksUnderTheGate(t *testing.T) {
+func TestGateKeepsGunicornExclusiveAndUnchanged(t *testing.T) {
 	software.Software{Name: "gunicorn", Port: 8000, Serves: software.Contains("/", "served by gunicorn"),
 		Started: "Booting worker", Boots: 3, Reloaded: "Hang up: Master", Unordered: true,
 		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // gunicorn logs this line only sometimes
 }
 
 // compat: applications/postgresql carried
-func TestPostgreSQLWorksUnderTheGate(t *testing.T) {
-	// PostgreSQL logs each client during its recovery, and the amount to redo varies.
+func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
+	// During its recovery PostgreSQL logs each client that connects. The log lines about
+	// the recovery differ with its length.
 	noise := regexp.MustCompile("the database system is (starting up|not yet accepting)|Consistent recovery|redo|invalid record length")
 	psql := []string{"psql", "-U", "postgres", "-qtAX"}
 	software.Software{Name: "postgresql", Port: 5432, Data: "/var/lib/postgresql/data", Group: 1000,
@@ -60,7 +62,7 @@ func TestPostgreSQLWorksUnderTheGate(t *testing.T) {
 }
 
 // compat: applications/redis carried
-func TestRedisWorksUnderTheGate(t *testing.T) {
+func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
 	ping := func(s *space.Space, pod *corev1.Pod) bool {
 		out, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "redis-cli", "ping")
 		return err == nil && strings.Contains(out, "PONG")
@@ -81,10 +83,10 @@ func TestRedisWorksUnderTheGate(t *testing.T) {
 }
 
 // compat: applications/jvm carried
-func TestTomcatWorksUnderTheGate(t *testing.T) {
+func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
-	// If the startup probe counted from the container's start, a standby would fail the
-	// probe before its first hold.
+	// A standby may wait for longer than this probe allows. So the test fails if the
+	// agent counts the probe from the start of the container.
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
 	liveness := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 5}
 	software.Software{Name: "tomcat", Port: 8080, Serves: software.Contains("/", "It works !"), Unordered: true,
@@ -92,12 +94,12 @@ func TestTomcatWorksUnderTheGate(t *testing.T) {
 		Edit: func(p *corev1.PodTemplateSpec) {
 			p.Spec.Containers[0].StartupProbe, p.Spec.Containers[0].LivenessProbe = startup, liveness
 		},
-		// On a slow machine Tomcat logs that it waits for randomness or for a thread.
+		// On a slow machine Tomcat may log that it waits for randomness or for a thread.
 		Noise: regexp.MustCompile("SecureRandom|did not stop cleanly")}.Test(t)
 }
 
 // compat: applications/shell carried
-func TestShellScriptWithTrapsWorksUnderTheGate(t *testing.T) {
+func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 	// The script serves once its traps are set.
 	locked := func(s *space.Space, pod *corev1.Pod) bool {
 		_, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "test", "-e", "/tmp/worker.lock")
@@ -111,7 +113,7 @@ func TestShellScriptWithTrapsWorksUnderTheGate(t *testing.T) {
 }
 
 // compat: applications/cron carried
-func TestCronWorksUnderTheGate(t *testing.T) {
+func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	serves := func(s *space.Space, pod *corev1.Pod) bool {
 		p := process.Main(pod)
 		return p != nil && p.Role == "cron"

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// One outage hits two workloads. The outage is longer than the budget of the first, and
-// shorter than the budget of the second.
+// One outage of the API server hits two workloads. The outage is longer than the first
+// workload's budget allows, and shorter than the second one's.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer
@@ -87,9 +87,9 @@ func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
 	undisturbed(h)
 }
 
-// undisturbed checks that the application runs on for a [lease.Fault], and that its
-// slot is then renewed and handed over. A slot with a [lease.Long] does not expire in
-// that time, so only the renewal shows that the agent works.
+// undisturbed checks that the application runs on for the duration of [lease.Fault]. Then
+// the agent must renew the slot and hand it over. A slot with [lease.Long] does not
+// expire in that time, so only the renewal shows that the agent works.
 func undisturbed(h holder.Holder) {
 	h.Helper()
 	back := time.Now()

@@ -19,15 +19,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// atDesk creates a pod with a lock, the gate "readiness" and a preStop hook of two
-// minutes. atDesk returns when the pod's condition has the given reason.
+// atDesk creates a pod that claims the lock "desk". The pod has the gate "readiness" and
+// a preStop hook of two minutes. atDesk returns when the pod's condition has the given
+// reason.
 func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	s.Helper()
 	pod := app.Bare(s, name, map[string]string{
 		api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
 		api.LeaseDurationAnnotation: lease.Lasting.String(),
 	})
-	grace, shared := int64(150), true // so that the agent is not PID 1
+	grace, shared := int64(150), true // with shared processes, the agent is not PID 1
 	pod.Spec.TerminationGracePeriodSeconds, pod.Spec.ShareProcessNamespace = &grace, &shared
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
 		PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 120}},
@@ -43,11 +44,11 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	return pod
 }
 
-// A deleted standby with a slow preStop hook gets no signal, so its agent does not know
-// of the deletion. If the agent takes a slot, it gives the slot back and takes none
-// again. With the gate "container" the shim runs the hook, so its agent would miss the
-// deletion only after a lost signal.
-func TestDeletedPodGivesTheSlotBack(t *testing.T) {
+// The kubelet signals a deleted standby only after a slow preStop hook, so until then its
+// agent does not know of the deletion. If the agent takes a slot, it gives the slot back
+// and takes none again. With the gate "container" the shim runs the hook, so an agent
+// misses the deletion only if the kubelet's signal is lost.
+func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")
 	stays, leaves := atDesk(s, "stays", "Holding"), atDesk(s, "leaves", "StandingBy")
@@ -57,7 +58,7 @@ func TestDeletedPodGivesTheSlotBack(t *testing.T) {
 		before := s.Lease(slot).Annotations[api.HoldAnnotation]
 		kubectl.Must(s, "", "exec", stays.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
 		s.Await(space.Soon, "the slot is back where it is of use", func() bool {
-			now := s.Lease(slot) // one read for the holder and its hold
+			now := s.Lease(slot) // one read of the Lease gives holder and hold
 			holder := s.Named(now)
 			return holder != nil && holder.UID == stays.UID && now.Annotations[api.HoldAnnotation] != before
 		})

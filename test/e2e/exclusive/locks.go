@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// ran reports whether the record of a lock contains a pod of the workload app.
+// ran reports whether a pod of the workload app has run under a lock.
 func ran(s *space.Space, lock, app string) bool {
 	for _, p := range s.Record(lock) {
 		if pod := p.Pod; len(pod) > len(app) && pod[:len(app)+1] == app+"-" {
@@ -35,7 +35,7 @@ func ran(s *space.Space, lock, app string) bool {
 }
 
 // compat: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
-func TestLockIsSharedAcrossKindsOfWorkloads(t *testing.T) {
+func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -117,7 +117,7 @@ func elect(s *space.Space, slot, name string) *elector {
 	// The elector runs until the work has ended, so that the work ends before the release.
 	working := make(chan struct{})
 	config := leaderelection.LeaderElectionConfig{
-		// The elector survives the same stalls as the pods' lease.
+		// With these times the elector survives the same stalls as a pod.
 		Lock: lock, LeaseDuration: lease.Fault, RenewDeadline: lease.Fault / 2, RetryPeriod: time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { defer close(working); e.work(ctx) },
@@ -165,7 +165,8 @@ func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	e := elect(s, slot, lock)
 	s.Never(lease.Fault+lease.Handover, "the elector has the lock that a pod holds", func() bool { now := s.Running(lock); return now != nil && now.ID != first.ID })
 
-	// The pods leave, the elector takes the lock, and keeps the lock when they return.
+	// The test deletes the pods, so the elector takes the lock. The elector keeps the
+	// lock when new pods start.
 	app.Scale(s, a, 0)
 	s.Await(lease.Fault+space.StartTimeout, "the elector has the lock", func() bool {
 		now := s.Running(lock)

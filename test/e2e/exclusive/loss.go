@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestTenLossesCauseNoRestart(t *testing.T) {
+func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("loser"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
@@ -47,7 +47,7 @@ func TestTenLossesCauseNoRestart(t *testing.T) {
 	}
 }
 
-func TestOnLossRestartStartsAFreshContainer(t *testing.T) {
+func TestLossRestartsTheContainerWithOnLossRestart(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("afresh")
 	a.Annotations[api.OnLossAnnotation] = string(api.OnLossRestart)
@@ -87,12 +87,13 @@ func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 }
 
 // compat: lifecycle/crash-loop lifecycle/restart-always carried
-func TestStandbyTakesOverWhileTheHolderBacksOff(t *testing.T) {
+func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("crashes"), "it needs the record")
-	// Each holder crashes, until one pod has crashed twice. After a first crash the kubelet
-	// restarts the container at once, perhaps before a standby has seen the release. After
-	// a second crash the container waits in a back-off of at least 10 s.
+	// The test crashes each holder until one pod has crashed twice. After a first crash
+	// the kubelet restarts the container at once, perhaps before a standby has seen the
+	// release. After a second crash the container waits in a back-off of at least 10 s,
+	// so a standby must take the slot.
 	previous, crashed := h.Before, map[string]bool{}
 	for again := false; !again; {
 		before := previous
@@ -129,10 +130,11 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 }
 
 // compat: lifecycle/grace carried
-func TestHolderUsesThePodsWholeGraceAndReleases(t *testing.T) {
+func TestDeletedHolderGetsThePodsGraceAndReleases(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("graceful")
-	// The delay is longer than the drain of a lost slot (9 s), and shorter than the grace.
+	// The delay is longer than the drain time after a loss (9 s), and shorter than the
+	// grace.
 	const delay = 12 * time.Second
 	a.Args = []string{"-stop-delay=" + delay.String()}
 	h := holder.Deploy(t, a, "it needs the record")
@@ -165,14 +167,13 @@ func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) {
 	})
 }
 
-func TestVanishedLeaseIsTakenAfterAFullDuration(t *testing.T) {
+func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Singleton("vanished"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
 	before := h.Lease(slot)
 	at := record.Now()
-	// The policy lets nobody but enroll delete a held Lease, so the test impersonates
-	// enroll.
+	// The policy lets only enroll delete a held Lease, so the test impersonates enroll.
 	config := rest.CopyConfig(cluster.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: enrollUser(t), Groups: []string{"system:masters"}}
 	client, err := kubernetes.NewForConfig(config)

@@ -44,12 +44,12 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	heal()
 }
 
-func TestThawedChildDiesWithinSeconds(t *testing.T) {
+func TestChildOfAThawedNodeDiesWithinSeconds(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
 	// No program can prevent this overlap: a child that is frozen past its deadline runs
-	// on after the thaw until its shim kills it. The shim acts at once, but the machine may
-	// run the child first and stall the shim for 3 s. A shim that waited for news of a
-	// renewal would let the child live for longer.
+	// on after the thaw until its shim kills it. The shim acts at once, but the machine
+	// may run the child first and stall the shim for 3 s. A shim that waits for a renewal
+	// would let the child live longer than that.
 	const stalled = 3 * time.Second
 	h.Tolerate = func(o record.Overlap) bool { return o.A.ID == h.Before.ID && o.Active < stalled }
 	var thaw func()
@@ -58,7 +58,8 @@ func TestThawedChildDiesWithinSeconds(t *testing.T) {
 	woken := record.Now()
 	thaw()
 	h.StandsBy()
-	// The child's own stamps count, because the thaw may take a while, too.
+	// The test counts only the time in which the child wrote stamps, because the thaw
+	// itself may take a while.
 	var lived time.Duration
 	for _, span := range h.Process(h.Before.ID).Active() {
 		lived += max(0, span.Until-max(span.From, woken))
@@ -101,9 +102,9 @@ func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	app.AwaitRunning(h.Space, h.App, space.Soon)
 	h.Await(space.Soon, "an Event tells of the silent shim", func() bool { return h.Event("Pod", h.Victim.Name, "ShimSilent") != nil })
 	thaw()
-	// The shim wakes after its last known deadline. The kernel's scheduler decides whether
-	// the shim kills the child before the next grant arrives. In both cases the shim
-	// reports a death, and the slot is free.
+	// The shim wakes after its deadline. The kernel's scheduler decides whether the shim
+	// kills the child before the next grant arrives. So the test kills the child itself.
+	// In both cases the shim reports a death, and the slot is free.
 	process.Signal(h.Space, h.Victim, process.Child, unix.SIGKILL)
 	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "the child's death is proven")

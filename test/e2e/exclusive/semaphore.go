@@ -52,8 +52,8 @@ func (p pool) running() record.Record {
 	return now
 }
 
-// awaitThree waits until three processes run, one under each slot. The process former
-// does not count.
+// awaitThree waits until three processes run, one under each slot, and none of them has
+// the ID former.
 func (p pool) awaitThree(bound time.Duration, former string) (now record.Record) {
 	p.Helper()
 	p.Await(bound, "three run", func() bool {
@@ -80,7 +80,7 @@ func most(all record.Record) (most int) {
 	return most
 }
 
-func TestSemaphoreRunsThreeOfFive(t *testing.T) {
+func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	p := pool{space.New(t)}
 	a := pooled()

@@ -26,15 +26,15 @@ import (
 // Soak is the time for which pods are deleted and killed.
 var Soak = 2 * time.Minute
 
-// Three replicas on three nodes suffer one fault after the other. At the end of the
-// test its space searches the whole record for two applications at once.
-func TestPodsNeverRunTogetherDespiteDeletionsAndKills(t *testing.T) {
+// Three replicas on three nodes suffer one fault after the other. At the end of the test,
+// the cleanup of its space searches the whole record for two applications at once.
+func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)
 	a := app.Singleton("steady")
-	// The application has an orphan in a session of its own, which ignores SIGTERM. The
-	// orphan is a part of the child.
+	// The application starts an orphan, which is in a session of its own and ignores
+	// SIGTERM. The orphan belongs to the child, so it must die with the child.
 	a.Args = []string{"-grandchild", "-stop-delay=200ms"}
 	app.Deploy(s, a)
 
@@ -56,8 +56,8 @@ func TestPodsNeverRunTogetherDespiteDeletionsAndKills(t *testing.T) {
 	}
 }
 
-// endure injects a fault into the holder, waits until a pod runs the application again,
-// and returns the time in which no pod did.
+// endure injects a fault into the holder, and waits until the application runs again.
+// endure returns the time for which no pod ran the application.
 func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)

@@ -33,8 +33,8 @@ import (
 const rebuilt = 30*time.Second + space.Soon
 
 // insistent returns an application of two replicas behind a gate. The application ends at
-// once unless it is PID 1. The lease is longer than the shortest one, which would leave
-// the kubelet of a busy machine only five seconds.
+// once unless it is PID 1. A lease of the shortest duration would leave the kubelet of a
+// busy machine only five seconds, so the lease is longer.
 func insistent(name string, gate api.Gate) app.App {
 	a := app.Suffering(name)
 	a.Replicas = 2
@@ -43,8 +43,8 @@ func insistent(name string, gate api.Gate) app.App {
 	return a
 }
 
-// deployInFront creates the Deployment, and waits until one pod runs the application and
-// the others wait in their init containers.
+// deployInFront creates the Deployment. Then deployInFront waits until one pod runs the
+// application, and the others wait in their last init container.
 func deployInFront(t *testing.T, a app.App) holder.Holder {
 	t.Helper()
 	l := cluster.NeedLab(t, "it signals processes of pods")
@@ -101,11 +101,11 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 
 	var first, next *record.Process
 	var yielded time.Duration
-	// A yielded slot has to expire. The standbys count from the last renewal. The
-	// yielding pod's new agent starts to count two or three seconds later, when the
-	// application is dead, so a standby is usually first. But the machine may stall the
-	// standbys for that time. If the yielding pod takes the slot again after a whole
-	// lease, the test repeats the yield.
+	// With this gate a yielded slot has to expire. The standbys count from the last
+	// renewal. The yielding pod's new agent starts to count two or three seconds later,
+	// when the application is dead. So a standby is usually first, unless the machine
+	// stalls the standbys for that time. If the yielding pod takes the slot again after a
+	// whole lease, the test repeats the yield.
 	for range 3 {
 		awaitInFront(&h)
 		first = h.Before
@@ -176,8 +176,8 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 	assert.Equal(t, int32(1), agentRestarts(h.Pod(h.Victim.Name)))
 }
 
-// A crash of the machine may leave half a note. Such a note does not tell a new agent
-// process the deadline of the application.
+// A crash of the machine may leave half of the agent's note. A new agent process cannot
+// read the application's deadline in such a note, so the agent stops the application.
 func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
@@ -194,9 +194,9 @@ func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	awaitInFront(&h)
 }
 
-// With the gate "pod" the kubelet enforces the deadline, and needs no API server for
-// that.
-func TestGatePodStopsTheHolderWhenCutOff(t *testing.T) {
+// With the gate "pod" the kubelet stops the application at the deadline. The kubelet
+// needs no API server for that.
+func TestGatePodStopsApplicationOnACutNode(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -223,7 +223,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 	s := space.New(t)
 	a := insistent("serving", api.GateReadiness)
 	a.Record = "$(POD_NAME)" // each pod has a record of its own
-	// A pod that loses its slot cannot always write its condition before the next holder.
+	// The lasting lease prevents losses, because a pod that loses its slot cannot always
+	// write its condition before the next holder does.
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	app.Create(s, a)
 	service := app.Service(s, a)
@@ -257,8 +258,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 			return holder != nil && len(names) == 1 && names[0] == holder.Name && holder.Name != other &&
 				slices.Equal(app.Endpoints(s, service), []string{holder.Name}) && asked() == holder.Name
 		})
-		// The kubelet has applied the condition, and the endpoints have changed. From now on
-		// the proxies know only the holder.
+		// The kubelet has applied the condition, and the endpoints have changed. So the
+		// proxies now send requests only to the holder.
 		s.Never(time.Second, "an answer from a standby", func() bool {
 			answer := asked()
 			shown()

@@ -76,7 +76,8 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 		})
 		kubectl.Must(h.Space, "", "delete", "pod", "shell", "--now")
 	})
-	// No copy has taken the slot of the deleted pod.
+	// The slot of the deleted pod goes to a pod of the workload, because no copy competes
+	// for the slot.
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(lease.Released, "a pod of the workload takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
@@ -101,8 +102,9 @@ func anonymous(pod *corev1.Pod) *corev1.Pod {
 // noInits removes a pod's init containers.
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
-// respelled removes the shims, and replaces the agent's flag -slots by other words. The
-// last of these words comes before the slots' names.
+// respelled removes the shims, and writes the agent's argument -slots=NAMES in another
+// way. The given words replace -slots=, and the names follow the last word in the same
+// argument.
 func respelled(words ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for i := range pod.Spec.Containers {
@@ -116,8 +118,8 @@ func respelled(words ...string) func(*corev1.Pod) {
 	}
 }
 
-// The policies refuse each copy by its command, in every namespace, and refuse no other
-// pod.
+// The policies recognize a copy by the command of its containers. The policies refuse
+// each copy in every namespace, and refuse no other pod.
 func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -175,8 +177,8 @@ func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 	})
 }
 
-// The webhook does not see this copy, which has all marks. The copy has no controller,
-// so the Deployment's slots do not belong to it.
+// The webhook does not see the copy in this test, which has all marks. The copy has no
+// controller, so the slots of the Deployment are not its own.
 func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -238,7 +240,7 @@ func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
 	}
 	const many = 50_000
 	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
-	// The bound catches a CEL comprehension over the arguments, which took a hundred
-	// times as long.
+	// The bound is for a policy whose CEL expression loops over the arguments. Such a
+	// policy took a hundred times as long.
 	assert.Less(t, all, 40*one)
 }

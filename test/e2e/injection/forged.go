@@ -42,7 +42,7 @@ func (s *said) HandleWarningHeader(_ int, _, text string) {
 	s.texts = append(s.texts, text)
 }
 
-// taken returns the warnings since the last call.
+// taken returns the warnings since the previous call of taken.
 func (s *said) taken() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,9 +50,9 @@ func (s *said) taken() string {
 	return strings.Join(s.texts, "\n")
 }
 
-// forgery proposes pods in a namespace that opted in, but whose pods the webhook never
-// sees. The policy "gate" also answers with a warning, because a refusal names only one
-// of the policies that refuse a pod.
+// forgery proposes pods in a namespace that has opted in, while the webhook sees none of
+// these pods. A refusal names only one of the policies that refuse a pod. So the policy
+// "gate" also answers with a warning.
 type forgery struct {
 	*space.Space
 	warnings *said
@@ -151,13 +151,13 @@ func without(name string) func(*corev1.Pod) {
 	}
 }
 
-// ordinary turns the agent from a sidecar into an ordinary init container.
+// ordinary makes the agent an ordinary init container instead of a sidecar.
 func ordinary(pod *corev1.Pod) {
 	c := initContainer(pod, api.AgentContainer)
 	c.RestartPolicy, c.RestartPolicyRules, c.Lifecycle = nil, nil, nil
 }
 
-// sidecar turns an init container into a sidecar.
+// sidecar makes an init container a sidecar.
 func sidecar(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		always := corev1.ContainerRestartPolicyAlways
@@ -189,7 +189,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// missing lists edits that break any gate.
+// missing lists edits that break a gate of any kind.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -209,7 +209,7 @@ var another = map[string]string{
 	string(api.GateReadiness): string(api.GateContainer),
 }
 
-// missingOf lists edits that break one gate, by gate.
+// missingOf lists, for each kind of gate, further edits that break a gate of that kind.
 var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	api.GateContainer: {
 		"no volume":                 shared(nil),
@@ -262,9 +262,9 @@ func initWithoutShim(pod *corev1.Pod) {
 	agent.Args = append(agent.Args, "-init-containers=other,migrate")
 }
 
-// A person wrote or copied the pod, and no webhook has seen it. A pod with all parts of
-// its gate is admitted. A pod that lacks one part would run beside the holder, so it is
-// refused.
+// A person wrote or copied the pod, and no webhook has seen it. The policies admit a pod
+// with all parts of its gate. The policies refuse a pod that lacks one part, because that
+// pod would run beside the holder.
 func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -295,7 +295,8 @@ func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 					}
 					_, err = webhook.Try(elsewhere, pod)
 					assert.True(t, apierrors.IsForbidden(err), "%v", err)
-					// Several policies refuse some of these pods. The API server names one of them.
+					// Several policies may refuse the pod, and the API server names only
+					// one of them.
 					assert.Regexp(t, "NamespaceNotOptedIn: |MarksForged: |Leftover: ", fmt.Sprint(err))
 				})
 			}

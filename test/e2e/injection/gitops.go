@@ -35,7 +35,8 @@ func TestDryRunHasNoSideEffect(t *testing.T) {
 	})
 }
 
-// GitOps tools apply the same objects all day, and look for drift.
+// GitOps tools apply the same file all day, and report each difference between file and
+// cluster.
 func TestRepeatedApplyChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{"server-side": {"--server-side"}, "client-side": nil} {
@@ -63,7 +64,8 @@ func TestRepeatedApplyChangesNothing(t *testing.T) {
 
 			// The rollout is paused, so that no ungated pod starts beside the gated one.
 			kubectl.Must(s, "", "rollout", "pause", "deployment/steady")
-			// The template loses the annotation once the file has lost it.
+			// After the user removes the annotation from the file, the pod template loses
+			// the annotation, too.
 			delete(a.Annotations, api.SingletonAnnotation)
 			delete(a.Annotations, api.LeaseDurationAnnotation)
 			kubectl.Must(s, kubectl.Manifest(s, app.Deployment(s, a)), apply...)

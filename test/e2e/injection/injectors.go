@@ -18,11 +18,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Another injector adds a container, and a variable to all containers. The API server
-// calls the injector before our webhook or after, in the order of their names.
+// Another injector adds a container, and a variable to all containers. The injector's
+// name decides whether the API server calls it before our webhook or after ours.
 //
 // compat: pod/injector-before pod/injector-after carried
-func TestOtherInjectorsWorkBeforeAndAfterOurs(t *testing.T) {
+func TestGateStaysWholeBesideAnotherInjector(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	for order, first := range map[string]string{"before": "aa-", "after": "zz-"} {

@@ -39,8 +39,8 @@ func TestClaimByALaterWebhookIsRefused(t *testing.T) {
 	// pod.
 	served := space.New(t)
 	authority := laterWebhook(served)
-	// The API server calls webhooks in the order of their names, so it calls this one after
-	// ours.
+	// The API server calls webhooks in the order of their names, so the API server calls
+	// the later webhook after ours.
 	register(served, "zz-"+s.Namespace, "/", s.Namespace, authority)
 
 	s.Await(space.StartTimeout, "the later webhook is called", func() bool {

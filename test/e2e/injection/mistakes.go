@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// mistake is an edit of a workload, with the exact words of the answers. The answers
-// are warnings when the workload is applied, and Events on its ReplicaSet.
+// mistake is an edit of a workload, with the exact text of the answers. The answers are
+// warnings when a person applies the workload, and Events on its ReplicaSet.
 type mistake struct {
 	name        string
 	annotations map[string]string
@@ -30,7 +30,7 @@ type mistake struct {
 	said        []string
 }
 
-// mistakes returns common mistakes.
+// mistakes returns mistakes that people often make.
 func mistakes() []mistake {
 	one := func(key, value string) map[string]string {
 		return map[string]string{api.Prefix + key: value, api.SingletonAnnotation: "true"}
@@ -111,7 +111,8 @@ func TestUserMistakesGetExactMessages(t *testing.T) {
 			}
 			for i := range m.said {
 				told := strings.TrimPrefix(m.said[i], "BadAnnotation: ")
-				// The first try may have failed for another reason.
+				// The ReplicaSet's first try may have failed for another reason, so the
+				// test waits for the Event of a later try.
 				s.Within(space.StartTimeout, func() bool { return strings.Contains(failedCreate(s, a), told) })
 				assert.Contains(t, failedCreate(s, a), told, "what kubectl describe replicaset shows")
 			}
@@ -122,7 +123,8 @@ func TestUserMistakesGetExactMessages(t *testing.T) {
 	}
 }
 
-// failedCreate returns the Events of a ReplicaSet whose pods are refused.
+// failedCreate returns the messages of the Events in which a ReplicaSet reports that its
+// pods are refused.
 func failedCreate(s *space.Space, a app.App) string {
 	var all []string
 	for _, e := range s.Events() {

@@ -22,7 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// The creator of a pod writes its owner references, so they prove nothing.
+// A pod's creator writes the pod's owner references, so an owner reference alone proves
+// nothing.
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -63,7 +64,7 @@ func TestStaticPodThatClaimsIsRefused(t *testing.T) {
 	webhook.Refused(s, mirror, "StaticPod: ")
 }
 
-func TestMarksReturnWhenAllLabelsAreReplaced(t *testing.T) {
+func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})

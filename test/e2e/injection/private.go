@@ -27,12 +27,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// wayOut is the advice on an image that the webhook cannot read.
+// wayOut is the advice in a refusal because of an image that the webhook cannot read.
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 
-// notLoggedIn is the class of failure in the webhook's refusal. The words are the same
-// for all pull secrets, so that no answer tells which secrets a namespace has.
+// notLoggedIn is the cause in the webhook's refusal. The words are the same for all pull
+// secrets, so that no answer tells which secrets a namespace has.
 const notLoggedIn = "denied: the registry lets none of the pod's pull secrets read it"
 
 // private is an image that the registry serves only after a login.
@@ -86,7 +86,7 @@ func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
 	}
 }
 
-// wouldPull returns a pod after some edits.
+// wouldPull returns a pod with the annotations, after the edits.
 func wouldPull(s *space.Space, annotations map[string]string, edits ...func(*corev1.PodSpec)) *corev1.Pod {
 	pod := app.Bare(s, "pulls", annotations)
 	for _, edit := range edits {
@@ -126,8 +126,9 @@ func refusesToRead(s *space.Space, t *testing.T, img private) {
 	}
 }
 
-// Webhook and nodes read the image with the pod's own credentials. No other credentials
-// help, not even those that the webhook has used before.
+// The webhook and the nodes read the image with the pod's own credentials. Other
+// credentials do not count, not even those with which the webhook has read the image
+// before.
 //
 // compat: command/secret-of-pod command/secret-of-account carried
 // compat: command/no-secret refused ImageUnreadable

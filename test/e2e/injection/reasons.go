@@ -18,8 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// The error, the warning, the Event on the owner and the metric name the same reason.
-func TestReasonHasOneNameEverywhere(t *testing.T) {
+// The refusal, the warning, the Event on the owner and the metric contain the same
+// reason.
+func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	const reason = "SharedProcesses"

@@ -23,11 +23,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// Agent and kubelet may learn of the pod's deletion in the same instant. Both then stop an
-// application that is milliseconds old.
+// The agent and the kubelet may learn of the pod's deletion at the same instant. Both
+// then stop an application that started milliseconds ago.
 //
 // compat: lifecycle/exit-codes carried
-func TestPodDeletedAtStartKeepsItsExitCode(t *testing.T) {
+func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)

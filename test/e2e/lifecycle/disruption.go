@@ -21,7 +21,7 @@ import (
 )
 
 // evict evicts every pod of the application on the holder's node, as kubectl drain does.
-// The node stays open, because other tests use it, too.
+// The node stays schedulable, because other tests use the node, too.
 func evict(h holder.Holder) {
 	h.Helper()
 	for _, pod := range h.Pods(h.App.Name) {
@@ -33,9 +33,9 @@ func evict(h holder.Holder) {
 	}
 }
 
-// The pod that replaces the holder's pod stands by, and takes nothing. When a pod has to go
-// later, the standby goes.
-func TestDrainOfANodeCostsOneHandover(t *testing.T) {
+// The standby takes over when the holder is evicted. The pod that replaces the evicted
+// pod only stands by. A later scale-down deletes that standby, not the holder.
+func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("drained")
 	a.Replicas = 2
@@ -56,8 +56,9 @@ func TestDrainOfANodeCostsOneHandover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
 }
 
-// A hard eviction leaves a second. The kubelet kills the application after two seconds,
-// which is its least, and then stops the agent. Without a release the slot would expire.
+// A hard eviction is a deletion with a grace of one second. The kubelet kills the
+// application after two seconds, its minimum, and then stops the agent. The agent must
+// still release the slot, because the slot would otherwise have to expire.
 func TestHardEvictionReleasesTheSlot(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {

@@ -28,8 +28,8 @@ func droppable() *corev1.SecurityContext {
 	}}
 }
 
-// dropping lists applications that change their user, with the log line of each at its
-// stop signal.
+// dropping lists applications that start as root and change their user, each with its log
+// line at the stop signal.
 var dropping = map[string]struct {
 	software.Software
 	stopped string
@@ -47,11 +47,12 @@ var dropping = map[string]struct {
 	}, "got TERM"},
 }
 
-// begun counts every pod as serving, because the log line Started shows the start.
+// begun reports every pod as serving, because these tests send no requests to the
+// application.
 func begun(*space.Space, *corev1.Pod) bool { return true }
 
 // compat: lifecycle/drops-user carried
-func TestApplicationThatDropsItsUserStopsWhenAsked(t *testing.T) {
+func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it makes an image")
 	t.Parallel()
 	for name, w := range dropping {

@@ -17,7 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// last waits for a first restart and returns the last end of an application's container.
+// last waits until an application's container has ended and restarted, and returns its
+// latest end.
 func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 	s.Helper()
 	s.Await(space.StartTimeout, a.Name+" has ended", func() bool {
@@ -32,8 +33,8 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 }
 
 // unhealthy returns the messages of a pod's failed probes, except for two kinds. A slow
-// application may not listen yet. A stalled agent may not answer an exec probe within
-// its half second. An agent that never answers would show by a pod that is never Ready.
+// application may not listen yet. A stalled agent may not answer an exec probe within its
+// half second. (If an agent never answers, its pod is never Ready, and the test fails.)
 func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
 		return strings.Contains(message, ":8080: connect: connection refused") ||
@@ -41,13 +42,13 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	})
 }
 
-// mayMiss is the number of ends of a container that a stalling machine may spoil. More
-// spoilt ends are a bug.
+// mayMiss is how many ends of a container a stalling machine may spoil. More spoilt ends
+// are a bug.
 const mayMiss = 2
 
-// endsWith waits until a run of a restarting container has ended with a code. A
-// stalling machine may stop a run before the application handles signals. A remark
-// reports each such run.
+// endsWith waits until a run of a restarting container has ended with a code. On a
+// stalling machine the kubelet may stop a run before the application handles signals.
+// endsWith reports each run with another code by a remark.
 func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	s.Helper()
 	missed := map[string]bool{}
@@ -89,8 +90,8 @@ func TestContainerEndsAsWithoutTheGate(t *testing.T) {
 		}, 137, "OOMKilled", ""},
 	} {
 		plain, gated := pair(s, "ends-"+name, func(t *corev1.PodTemplateSpec) { tt.edit(&t.Spec.Containers[0]) })
-		// Both containers end again and again. A stalling machine may lose the last line of
-		// a log, or the reason of an end; a remark counts these ends.
+		// Both containers end again and again. A stalling machine may lose the last line
+		// of a log, or the reason of an end. A remark reports each such end.
 		missed := map[string]bool{}
 		s.Within(space.StartTimeout, func() bool {
 			before, after := last(s, plain), last(s, gated)

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// hooked returns an edit that gives the application hooks; nil means none.
+// hooked returns an edit that gives the application hooks. A nil hook means no hook.
 func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		t.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: postStart, PreStop: preStop}
@@ -73,7 +73,8 @@ func went(s *space.Space, pod *corev1.Pod, began time.Time) time.Duration {
 }
 
 const (
-	// patient is a grace period in seconds, far longer than any end takes.
+	// patient is a grace period in seconds. No container that obeys its stop signal takes
+	// nearly as long to end.
 	patient = 120
 	// atOnce bounds the end of a pod that does not use up its grace.
 	atOnce = patient * time.Second / 2
@@ -103,7 +104,8 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 	return plain, gated
 }
 
-// compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
+// compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby
+// lifecycle/term-of-a-standby carried
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
@@ -142,7 +144,7 @@ func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 }
 
 // compat: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
-func TestHooksWorkAsWithoutTheGate(t *testing.T) {
+func TestHooksRunAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -185,7 +187,7 @@ func TestHooksWorkAsWithoutTheGate(t *testing.T) {
 	assert.Equal(t, []string{"greeted", "greeted"}, greeted)
 }
 
-// Kubernetes accepts a tcpSocket hook and lets each of its calls fail.
+// Kubernetes accepts hooks with tcpSocket, but each call of such a hook fails.
 //
 // compat: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
 func TestHooksFailAsWithoutTheGate(t *testing.T) {

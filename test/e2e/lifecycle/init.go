@@ -104,7 +104,7 @@ func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
 	run("again", 42)
 	run("over", 7)
 	s.Await(space.StartTimeout, "the one with the rule's code is restarted", func() bool {
-		pod := s.Pod("again") // the watch may not have seen it yet
+		pod := s.Pod("again") // the watch may not have seen the pod yet
 		if pod == nil || status.Restarted(s, pod) < 1 {
 			return false
 		}

@@ -33,10 +33,11 @@ func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1
 	return p
 }
 
-// thrice makes a probe fail only at the third failure in a row.
+// thrice makes a probe fail only after three failures in a row.
 func thrice(p *corev1.Probe) { p.FailureThreshold = 3 }
 
-// byHTTP, byExec, byTCP, byGRPC and byHTTPS return handlers that ask the application.
+// byHTTP, byExec, byTCP, byGRPC and byHTTPS return handlers for probes of the
+// application.
 func byHTTP(name string) corev1.ProbeHandler {
 	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health/" + name, Port: intstr.FromString("http")}}
 }
@@ -53,7 +54,7 @@ func byGRPC(service string) corev1.ProbeHandler {
 	return corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9000, Service: &service}}
 }
 
-// probed returns an edit that gives the application probes; nil means none.
+// probed returns an edit that gives the application probes. A nil probe means no probe.
 func probed(startup, readiness, liveness *corev1.Probe) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		c := &t.Spec.Containers[0]
@@ -87,11 +88,11 @@ func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args
 	return pod(asItIs), pod(annotated)
 }
 
-// A standby stands by for longer than its startup probe allows. Each start of the child
-// counts the probe anew, in the same container too.
+// A pod may stand by for longer than its startup probe allows. The probe's failures are
+// counted anew at each start of the child, even in the same container.
 //
 // compat: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
-func TestProbesCountAnewWithEachStart(t *testing.T) {
+func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("slow")
@@ -99,7 +100,8 @@ func TestProbesCountAnewWithEachStart(t *testing.T) {
 	const allowed = 15 // seconds, more than twice the delay
 	a.Edit = probed(
 		eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = allowed }),
-		// At the instant of a yield the agent may redirect the kubelet to a child that stops.
+		// At a yield the agent may redirect the kubelet to a child that stops, so a liveness
+		// probe may fail once or twice.
 		eagerly(byHTTP("ready")), eagerly(byHTTP("live"), thrice))
 	app.Create(s, a)
 	app.AwaitGated(s, a)
@@ -128,7 +130,8 @@ func TestProbesCountAnewWithEachStart(t *testing.T) {
 	assert.Zero(t, app.Restarts(s, a))
 	for _, pod := range s.Pods(a.Name) {
 		for _, message := range s.Said(pod, "Unhealthy") {
-			// At the instant of a yield the agent may redirect the kubelet to a child that stops.
+			// At a yield the agent may redirect the kubelet to a child that stops, so these
+			// messages are expected.
 			assert.Regexp(t, "dial tcp IP:8080: connect: connection refused|: EOF$|connection reset by peer", message)
 		}
 	}
@@ -208,7 +211,7 @@ func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
 	assert.Equal(t, messages[other.Name], messages[one.Name])
 }
 
-// The output of the probe's command reaches the Event unchanged. While the holder is not
+// The Event quotes the output of the probe's command unchanged. While the holder is not
 // Ready, its standbys are not Ready either.
 //
 // compat: probes/readiness-exec probes/message probes/standby carried
@@ -242,13 +245,15 @@ func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 	s.Await(space.StartTimeout, "both Ready again", both(true))
 }
 
-// ofKind has the probes of one kind: startup, readiness and liveness.
+// ofKind has the handlers of a startup, a readiness and a liveness probe, which all use
+// one protocol.
 type ofKind struct {
 	startup, readiness, liveness corev1.ProbeHandler
 	args                         []string
 }
 
-// host makes an HTTP probe name a virtual host, which the application then requires.
+// host adds a virtual host to an HTTP probe. The application then refuses requests
+// without that host.
 func host(h corev1.ProbeHandler) corev1.ProbeHandler {
 	h.HTTPGet.Path += "?host=shop.example"
 	h.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Host", Value: "shop.example"}}
@@ -268,7 +273,7 @@ func byHTTPS(name string) corev1.ProbeHandler {
 // compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
 // compat: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
 // compat: probes/named-port probes/headers probes/https probes/timings probes/message carried
-func TestProbesOfEachKindReachTheApplication(t *testing.T) {
+func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]ofKind{
@@ -307,9 +312,9 @@ func TestProbesOfEachKindReachTheApplication(t *testing.T) {
 	}
 }
 
-// sameWords waits for equal messages of a failed probe on both pods. The kubelet probes
-// a gated pod by HTTP even for a TCP probe, so a prefix differs. For gRPC the agent
-// writes an Event of its own beside the kubelet's.
+// sameWords waits until both pods have an equal message of a failed probe. The kubelet
+// probes a gated pod by HTTP even for a TCP probe, so a prefix differs. For gRPC the
+// agent writes an Event of its own beside the kubelet's.
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {
@@ -332,7 +337,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 // On the host network an agent opens no port, so the kubelet's probes are exec probes.
 //
 // compat: pod/host-network carried
-func TestProbesWorkOnTheHostNetwork(t *testing.T) {
+func TestProbesPassAndFailOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("node")

@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// stoppedBy returns an edit that sets the image and a stop signal of the pod's own.
+// stoppedBy returns an edit that sets the image, and a stop signal in the pod's spec
+// unless own is empty.
 func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		// A pod that names a stop signal must also name its OS.
@@ -49,7 +50,8 @@ func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 	} {
 		gated := app.Lasting(name)
 		gated.Grace = patient
-		// The delay leaves time for a second signal, which would be a mistake.
+		// The delay gives the shim time to send a second signal by mistake, which the
+		// notes would show.
 		gated.Replicas, gated.Edit, gated.Args = 2, stoppedBy(tt.image, tt.own), []string{"-signals", "-stop-delay=1s"}
 		plain := app.App{Name: name + "-plain", Replicas: 1, Edit: gated.Edit, Args: gated.Args}
 		app.Create(s, plain)

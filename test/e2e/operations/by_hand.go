@@ -51,7 +51,7 @@ func (p plugin) run(code int, command string, args ...string) string {
 	return string(out)
 }
 
-// standsFor is longer than any handover: a slot that is free for so long is paused.
+// standsFor is longer than any handover. A slot that stays free for that time is paused.
 const standsFor = 5 * time.Second
 
 func TestPluginMovesAndPausesASlot(t *testing.T) {

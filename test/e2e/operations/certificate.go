@@ -80,7 +80,8 @@ func secretCertificate(t *testing.T) string {
 	return ""
 }
 
-// servedCertificates returns the serial numbers that the webhook's pods serve.
+// servedCertificates returns the serial numbers of the certificates that the webhook's
+// pods serve.
 func servedCertificates(t *testing.T) map[string]bool {
 	t.Helper()
 	served := map[string]bool{}
@@ -90,8 +91,8 @@ func servedCertificates(t *testing.T) map[string]bool {
 	return served
 }
 
-// servedCertificate returns the serial number that one pod serves now, or the error of
-// a failed stream. After an error the caller tries again.
+// servedCertificate returns the serial number of the certificate that one pod serves now.
+// If the stream fails, the result is the error, and the caller tries again.
 func servedCertificate(t *testing.T, pod string) string {
 	t.Helper()
 	dial, end, err := webhook.Dial(t, pod)
@@ -116,7 +117,7 @@ func renew(t *testing.T) {
 	require.NoError(t, err)
 	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
 		Namespace(webhook.Namespace)
-	// renew retries its write, because cert-manager writes the same status.
+	// cert-manager writes the same status, so renew repeats its write after a conflict.
 	require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		certificate, err := certificates.Get(t.Context(), webhook.Name, metav1.GetOptions{})
 		if err != nil {

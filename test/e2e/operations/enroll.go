@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A program that loses an election usually ends. The replica that enrolls also answers the
-// API server, and goes on to do so after a lost election.
+// A program that loses an election usually ends. But the replica that enrolls also
+// answers the API server, so that replica must go on after a lost election.
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -45,8 +45,8 @@ func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
-	// The replica that lost could end before the next election or after it, so the test goes
-	// on for a while.
+	// The replica that lost the election may end before the next election or after it, so
+	// the test goes on for a while.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()

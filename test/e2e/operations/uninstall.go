@@ -61,7 +61,8 @@ func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
 func TestUninstallLeavesNothingBehind(t *testing.T) {
 	cluster.NeedLab(t, "it uninstalls")
 	s := space.New(t)
-	// enroll makes Leases and Roles in this namespace.
+	// For this Deployment enroll makes Leases and Roles, which the uninstallation must
+	// delete.
 	app.Deploy(s, app.Singleton("passing"))
 	kubectl.Must(s, "", "delete", "deployment", "passing")
 	s.Await(space.StartTimeout, "no gated pods of the tests", func() bool {
@@ -106,7 +107,7 @@ func installArguments(t *testing.T) []string {
 	return arguments
 }
 
-// leftBehind returns all objects of any kind with our labels.
+// leftBehind returns all objects in the cluster that have our labels, except Events.
 func leftBehind(t *testing.T) (found []string) {
 	t.Helper()
 	lists, err := cluster.Client.Discovery().ServerPreferredResources()

@@ -101,8 +101,9 @@ func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-// While the webhook is down, people and controllers change annotated workloads as ever. The
-// policies refuse only annotations that the webhook would have to carry to the template.
+// While the webhook is down, people and controllers may still change annotated workloads.
+// The policies refuse only changes of annotations that the webhook would have to carry to
+// the pod template.
 func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("edited"), "it needs the record")
 	deployments := h.Client.AppsV1().Deployments(h.Namespace)
@@ -151,7 +152,8 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 		})
 	}
 	t.Run("both at once", func(t *testing.T) {
-		// A person who also writes the template needs no webhook to carry the annotation.
+		// Here the person writes the annotation into the pod template, too, so no webhook
+		// has to carry it there.
 		const patch = `{"metadata":{"annotations":{"metaparticle.io/on-loss":"restart"}},` +
 			`"spec":{"template":{"metadata":{"annotations":{"metaparticle.io/on-loss":"restart"}}}}}`
 		kubectl.Must(h.Space, "", "patch", "deployment/edited", "-p", patch)

@@ -22,7 +22,7 @@ import (
 )
 
 // compat: pod/native-sidecars pod/ungated carried
-func TestNativeSidecarStartsBeforeTheGate(t *testing.T) {
+func TestNativeSidecarStartsBeforeTheAgent(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -61,7 +61,8 @@ func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	there, back := filepath.Join(t.TempDir(), "there"), filepath.Join(t.TempDir(), "back")
 	require.NoError(t, os.WriteFile(there, []byte("carried"), 0o600))
 	for _, pod := range s.Pods(a.Name) {
-		// Both ways are streams of kubectl exec, and a stalling machine may cut them short.
+		// kubectl cp copies through a stream of kubectl exec, which a stalling machine
+		// may cut short. So the test repeats both copies.
 		s.Await(kubectl.Timeout, "a file there and back: "+pod.Name, func() bool {
 			_ = os.Remove(back)
 			for _, way := range [][]string{{there, pod.Name + ":/tmp/there"}, {pod.Name + ":/tmp/there", back}} {

@@ -30,7 +30,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// facts is the report of test/app about its own process, with -facts.
+// facts is what test/app prints about its own process with the flag -facts.
 type facts struct {
 	Args      []string
 	Directory string
@@ -99,8 +99,9 @@ func withoutOurs(t *testing.T, env []string) []string {
 	return rest
 }
 
-// layered pushes images of Debian with the test program at /opt/bin/app, in their PATH. Each
-// name maps to the reference by tag, and the name with "@" to the reference by digest.
+// layered pushes images of Debian with the test program at /opt/bin/app, in their PATH.
+// The key NAME of the result has the reference by tag, and the key NAME@ the reference by
+// digest.
 func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	s.Helper()
 	base, err := oci.Debian(s.Context(), nil, oci.Config{}, oci.Uncompressed)
@@ -134,11 +135,13 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	return found
 }
 
-// Each container of the pod takes its command from another place.
+// Each container of the pod has its command in another place: in the pod, in the image,
+// or in both.
 //
-// compat: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
-// compat: command/path command/working-dir command/environment command/tag command/digest carried
-// compat: kinds/pod lifecycle/restart-never pod/several pod/logs carried
+// compat: command/command command/args command/entrypoint command/cmd command/shell-form
+// command/expansion carried compat: command/path command/working-dir command/environment
+// command/tag command/digest carried compat: kinds/pod lifecycle/restart-never pod/several
+// pod/logs carried
 func TestChildEqualsTheUngatedProcess(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()

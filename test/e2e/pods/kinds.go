@@ -25,7 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fresher tells whether the application runs in a newer pod, which is not being deleted.
+// fresher tells whether the application now runs in another pod than before, and that pod
+// is not being deleted.
 func fresher(s *space.Space, a app.App, before *record.Process) bool {
 	now := app.After(s, a, before)
 	if now == nil {
@@ -37,8 +38,9 @@ func fresher(s *space.Space, a app.App, before *record.Process) bool {
 
 // All workloads share one namespace, and each has a slot and a record of its own.
 //
-// compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
-func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
+// compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set
+// kinds/stateful-set-parallel kinds/daemon-set carried
+func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -82,7 +84,7 @@ func TestEachKindRollsOutAndRunsOnePod(t *testing.T) {
 	}
 }
 
-// short creates a Job whose application ends by itself.
+// short creates a Job of the application, with an edit of the Job's spec.
 func short(s *space.Space, name string, edit func(*batchv1.JobSpec), args ...string) app.App {
 	s.Helper()
 	a := app.Lasting(name)
@@ -101,8 +103,9 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 	return job
 }
 
-// compat: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
-func TestJobsEndNormallyOneAtATime(t *testing.T) {
+// compat: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy
+// kinds/job-suspend lifecycle/restart-on-failure carried
+func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

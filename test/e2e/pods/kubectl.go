@@ -28,7 +28,7 @@ import (
 // because the application's container is the default.
 //
 // compat: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
-func TestKubectlWorksOnHolderAndStandby(t *testing.T) {
+func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -44,8 +44,8 @@ func TestKubectlWorksOnHolderAndStandby(t *testing.T) {
 			name = "holder"
 		}
 		t.Run(name+" exec", func(t *testing.T) {
-			// A stalling machine may break a stream, or lose its first line. The test asks
-			// again until the answer is whole.
+			// A stalling machine may break a stream, or lose its first line. So the test
+			// repeats the command until the answer is whole.
 			answers := func(stdin, want string, args ...string) {
 				var out string
 				s.Within(kubectl.Timeout, func() bool {
@@ -133,8 +133,8 @@ func attach(s *space.Space, pod string) {
 	defer func() { stop(); end(); <-typist }()
 	go func() {
 		defer close(typist)
-		// The stream back may open later, and lines before that are lost, so attach
-		// repeats its line.
+		// The stream of the application's output may open later than the input, and
+		// earlier output is lost. So attach repeats its line.
 		again := time.NewTicker(time.Second)
 		defer again.Stop()
 		for {

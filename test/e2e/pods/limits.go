@@ -25,8 +25,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// compat: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
-func TestChildKeepsTheContainersIdentityAndLimits(t *testing.T) {
+// compat: identity/user identity/fs-group identity/capabilities identity/seccomp
+// identity/read-only-root carried
+func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
 	s := space.New(t)
@@ -112,7 +113,7 @@ func TestGatedContainerIsResizedInPlace(t *testing.T) {
 }
 
 // compat: identity/pdb carried
-func TestDisruptionBudgetEvictsOnePodAtATime(t *testing.T) {
+func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("budgeted"), "it needs the record")
 	two := intstr.FromInt32(2)

@@ -14,9 +14,9 @@
 // record shows the end of a killed process, too. A stamp that is late by more than
 // [GapLimit] is recorded as a gap, in which the process was frozen and did nothing.
 //
-// Not guaranteed: the exact instant of an end. The last stamp is up to one [Beat]
-// earlier on an idle machine, and up to several on a busy one. The proof of an overlap
-// does not depend on stamps, because the flock gives it.
+// Not guaranteed: the exact instant of an end. The last stamp is up to one [Beat] earlier
+// than the end on an idle machine, and up to several beats on a busy one. The proof of an
+// overlap does not depend on stamps, because the flock gives it.
 package record
 
 import (

@@ -70,7 +70,8 @@ func Read(dir, name string) (Record, error) {
 		return nil, err
 	}
 	processes := map[string]*Process{}
-	// A write goes from page to page, so the file may end with the first half of a line.
+	// The kernel copies a write page by page, so the file may end with an unfinished
+	// line.
 	data = data[:bytes.LastIndexByte(data, '\n')+1]
 	for raw := range bytes.Lines(data) {
 		var l line
@@ -108,7 +109,7 @@ func (p *Process) add(l line) {
 	case endsNow:
 		p.Ended, p.Code = true, l.Code
 	case began:
-		// This line has made p.
+		// Read has already made p from this line.
 	}
 	p.Last = max(p.Last, l.At, l.Until)
 }
@@ -126,8 +127,8 @@ func (o Overlap) String() string {
 }
 
 // Overlaps returns all pairs of processes that lived at once, except descendants of one
-// another. Stamps show an overlap. So does a flock that was not free, because a frozen
-// process keeps its flock but writes no stamps.
+// another. Stamps show an overlap. A flock that was not free shows an overlap, too,
+// because a frozen process keeps its flock but writes no stamps.
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
 	for i, b := range r {
@@ -167,8 +168,8 @@ func together(a, b Process) time.Duration {
 	return sum
 }
 
-// Vacant asks the kernel whether no process lives under a name. Call Vacant only while no
-// process can begin, because that process would find the flock taken by Vacant.
+// Vacant asks the kernel whether all processes under a name are dead. Call Vacant only
+// while no process can begin, because that process would find the flock taken by Vacant.
 func Vacant(dir, name string) (bool, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -201,9 +202,9 @@ func (r Record) Running(recent time.Duration) Record {
 	})
 }
 
-// TokensGrow fails unless each pod that follows another has a greater token, and the
-// tokens of one pod never shrink. Processes without a slot (from before the annotation)
-// do not count. TokensGrow compares the tokens of several slots slot by slot.
+// TokensGrow fails unless each pod that follows another pod has a greater fencing token,
+// and the tokens of one pod never shrink. Processes without a slot (of ungated pods) do
+// not count. For pods with several slots, TokensGrow compares the tokens of each slot.
 func (r Record) TokensGrow() error {
 	before := map[string]Process{}
 	for _, p := range r.Mains() {
@@ -228,7 +229,7 @@ func (r Record) TokensGrow() error {
 	return nil
 }
 
-// yieldsTo tells whether next, with its token, may follow p in a slot.
+// yieldsTo tells whether the process next may follow p in a slot, by the tokens of both.
 func (p Process) yieldsTo(next Process, slot string, token uint64) bool {
 	i := slices.Index(strings.Split(p.Slot, ","), slot)
 	last, err := strconv.ParseUint(strings.Split(p.Token, ",")[i], 10, 64)

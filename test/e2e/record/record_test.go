@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// finish ends a process as the kernel does, which also frees its flock.
+// finish ends a process, and frees its flock as the kernel does.
 func finish(t *testing.T, w *Writer) {
 	t.Helper()
 	require.NoError(t, w.End(0))
@@ -113,7 +113,7 @@ func TestFrozenProcessIsAliveButNotActive(t *testing.T) {
 	assert.Equal(t, s, overlaps[0].Active, "what it ran after it woke")
 }
 
-func TestUnfinishedLineIsNotRead(t *testing.T) {
+func TestReadIgnoresAnUnfinishedLine(t *testing.T) {
 	dir := t.TempDir()
 	w, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)

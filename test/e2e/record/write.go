@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer records one process. Its flock is free only when the process and every process
-// that inherited [Writer.Lock] are dead.
+// Writer records one process. Its flock becomes free only when the process and every
+// process that inherited [Writer.Lock] are dead.
 type Writer struct {
 	// ID names the process in the record.
 	ID string
@@ -121,8 +121,8 @@ func (w *Writer) beat() {
 		}
 		now := Now()
 		if last := time.Duration(w.stamp.Swap(int64(now))); now-last > GapLimit {
-			// If the write fails, the process counts as one without this gap, which is the
-			// stricter judgement.
+			// If the write fails, the record lacks this gap. Then a frozen process counts
+			// as active, which is the stricter judgement.
 			_ = w.write(line{Event: gap, At: last, Until: now})
 		}
 	}

@@ -30,9 +30,9 @@ func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 	}}
 }
 
-// A person who may create Leases may give a Lease the name of a slot. A Lease with our
-// label blocks the slot for an hour at most, and the refusal of its deletion names the
-// remedy. An administrator deletes a Lease without the label.
+// A person with the right to create Leases can give a Lease the name of a slot. A Lease
+// with our label blocks the slot for an hour at most, and the refusal of its deletion
+// names the remedy. An administrator deletes a Lease without the label.
 func TestAdministratorCanFreeABlockedSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

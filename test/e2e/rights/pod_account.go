@@ -29,8 +29,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// as returns a client with the rights of a pod. Its service account token is bound to the
-// pod, as are those of the agent and of the application.
+// as returns a client with the rights of a pod. The client uses a service account token
+// that is bound to the pod, as its agent and its application do.
 func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
 	s.Helper()
 	return asAccount(s, pod.Namespace, pod.Spec.ServiceAccountName,
@@ -98,8 +98,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
-// asks shows that a standby may ask in the next Lease. The holder can read the ask, but
-// cannot withdraw it.
+// asks shows that a standby may write its ask into the next Lease. The holder can read
+// the ask, but cannot withdraw it.
 func (r rights) asks(t *testing.T) {
 	next, me := api.NextLease(r.slot), api.Identity(r.standby.Name, string(r.standby.UID))
 	require.NoError(t, write(t.Context(), r.client, r.Namespace, next, me))
@@ -124,7 +124,7 @@ func write(ctx context.Context, client kubernetes.Interface, namespace, slot, id
 	return err
 }
 
-// attempt is a forbidden request with the API server's answer.
+// attempt is a forbidden request, and a part of the refusal.
 type attempt struct {
 	attempt func(context.Context) error
 	message string
@@ -183,7 +183,7 @@ func (r rights) attempts() map[string]attempt {
 	}
 }
 
-// event reports a message about a pod.
+// event returns a request that creates an Event about a pod.
 func (r rights) event(about *corev1.Pod, message string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		event := &corev1.Event{
@@ -227,17 +227,20 @@ func (r rights) patchSelf(ctx context.Context) error {
 	return err
 }
 
-// word writes an annotation into a Lease, with the pod's own identity as the holder.
+// word returns a request that writes an annotation into a Lease, and makes the standby
+// its holder.
 func (r rights) word(slot, key, value string) func(context.Context) error {
 	return r.hold(slot, func(lease *coordinationv1.Lease) { metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value) })
 }
 
-// lastTransition takes the slot, and leaves no number for a later transition.
+// lastTransition takes the slot, and sets the number of transitions to its maximum. No
+// later holder could count a transition.
 func (r rights) lastTransition(ctx context.Context) error {
 	return r.hold(r.slot, func(lease *coordinationv1.Lease) { lease.Spec.LeaseTransitions = new(int32(math.MaxInt32)) })(ctx)
 }
 
-// hold makes the pod the holder of a Lease, with another change.
+// hold returns a request that makes the standby the holder of a Lease, and also changes
+// the Lease as given.
 func (r rights) hold(slot string, change func(lease *coordinationv1.Lease)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, slot, metav1.GetOptions{})

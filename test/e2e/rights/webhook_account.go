@@ -40,7 +40,8 @@ func stealAccount(s *space.Space) thief {
 	return thief{Space: s, client: asAccount(s, webhook.Namespace, webhook.Name, nil)}
 }
 
-// labelled returns metadata as enroll writes it, or without our label.
+// labelled returns the metadata of an object. If ours is true, the metadata has our
+// label, as enroll writes it.
 func labelled(name string, ours bool) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{Name: name}
 	if ours {
@@ -49,7 +50,7 @@ func labelled(name string, ours bool) metav1.ObjectMeta {
 	return meta
 }
 
-// agentsRole returns a Role as enroll makes it.
+// agentsRole returns a Role for agents as enroll makes it, with our label or without.
 func agentsRole(name string, ours bool) *rbacv1.Role {
 	return &rbacv1.Role{ObjectMeta: labelled(name, ours), Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{"lock.x", "next.lock.x"}, Verbs: []string{"get", "watch", "update"}},
@@ -166,7 +167,7 @@ func (th thief) attempts() map[string]func(context.Context) error {
 	}
 }
 
-// work lists the requests of enroll.
+// work lists the requests of enroll, which the policies must admit.
 func (th thief) work() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"makes a Lease": func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "lock.x", true) },

@@ -30,18 +30,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// strictly keeps every two pods of the application on different nodes, as far as the number of
-// nodes allows.
+// strictly makes the scheduler keep any two pods of the application on different nodes,
+// as far as the number of nodes allows.
 func strictly(template *corev1.PodTemplateSpec) {
 	template.Spec.TopologySpreadConstraints[0].WhenUnsatisfiable = corev1.DoNotSchedule
 }
 
-// unreachable is the reason of a standby that does not reach the holder's pod.
+// unreachable is the reason in the condition of a standby that cannot connect to the
+// holder's pod.
 const unreachable = "HolderUnreachable"
 
-// forbid drops what the pods on other nodes send to the holder's pod, until allow is called,
-// or the test ends. A NetworkPolicy that forbids traffic between pods does the same, but the
-// network of the test cluster enforces none. The bridge of one node drops nothing.
+// forbid drops all packets from other nodes to the holder's pod until allow is called, or
+// until the test ends. A NetworkPolicy that forbids traffic between pods has the same
+// effect, but the network of the test cluster enforces no NetworkPolicy. Pods on the
+// holder's own node still connect to the holder.
 func forbid(h *holder.Holder) (allow func()) {
 	h.Helper()
 	var nodes []string
@@ -65,7 +67,7 @@ func forbid(h *holder.Holder) (allow func()) {
 	return allow
 }
 
-// readiness returns the agent's condition of a pod.
+// readiness returns the readiness condition that a pod's agent has written.
 func readiness(pod *corev1.Pod) (c corev1.PodCondition) {
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == api.ReadyCondition {
@@ -82,8 +84,9 @@ func standbys(h *holder.Holder) []*corev1.Pod {
 	})
 }
 
-// Nothing polls a network path, so the connections of clients find that the path is gone. A
-// standby that starts later asks the holder once.
+// No agent polls the network path to the holder. A standby finds the path broken when it
+// forwards a client's connection. A standby that starts later tries the path once by
+// itself.
 func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("forbidden")
@@ -131,9 +134,9 @@ func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
 	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, a, space.Soon).ID, "the application ran on")
 }
 
-// A broken application holds a lock while it runs. Whenever that application ends, the pod of
-// another workload is the first to take the lock.
-func TestBrokenDeploymentLeavesALockToAnother(t *testing.T) {
+// A broken application holds a lock and ends after a second, again and again. At one of
+// these ends the pod of another workload takes the lock, and keeps it.
+func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -159,8 +162,8 @@ func of(a app.App, p record.Process) bool {
 	return len(p.Pod) > len(a.Name) && p.Pod[:len(a.Name)+1] == a.Name+"-"
 }
 
-// budgeted makes a PodDisruptionBudget that keeps one pod, and an autoscaler whose target no
-// load reaches.
+// budgeted makes a PodDisruptionBudget that keeps one pod available, and an autoscaler
+// whose target no load exceeds.
 func budgeted(h *holder.Holder) {
 	h.Helper()
 	one, beyondReach, replicas := intstr.FromInt32(1), int32(10_000), *h.App.Count()
@@ -182,8 +185,8 @@ func budgeted(h *holder.Holder) {
 	require.NoError(h, err)
 }
 
-// evicts evicts a pod as a node's drain does: the API server refuses while the budget allows
-// no disruption, and the drain asks again.
+// evicts evicts a pod as kubectl drain does. The function repeats its request until the budget
+// allows the eviction, and then waits until the pod is gone.
 func evicts(h *holder.Holder, pod *corev1.Pod) {
 	h.Helper()
 	h.Await(space.StartTimeout, "the budget allows the eviction of "+pod.Name, func() bool {
@@ -194,8 +197,9 @@ func evicts(h *holder.Holder, pod *corev1.Pod) {
 	h.Await(space.StartTimeout, pod.Name+" is gone", func() bool { return h.Pod(pod.Name) == nil })
 }
 
-// installed reports whether Helm would end its wait for the Deployment. Helm waits until the
-// controller has seen the template, and until enough pods of its ReplicaSet are Ready.
+// installed reports whether Helm would end its wait for the Deployment. Helm waits until
+// the controller has seen the pod template, and enough pods of the newest ReplicaSet are
+// Ready.
 func installed(h *holder.Holder) bool {
 	d, err := h.Client.AppsV1().Deployments(h.Namespace).Get(h.Context(), h.App.Name, metav1.GetOptions{})
 	require.NoError(h, err)
@@ -209,9 +213,9 @@ func installed(h *holder.Holder) bool {
 	})
 }
 
-// Two drains evict a holder each. Then a rollout ends beside the budget, the autoscaler and
-// a strict topology spread.
-func TestRolloutEndsBesideBudgetAndAutoscaler(t *testing.T) {
+// The test evicts two holders, one after the other, as kubectl drain does. Then a rollout
+// finishes despite the budget, the autoscaler and a strict topology spread.
+func TestRolloutFinishesDespiteBudgetAndAutoscaler(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("budgeted")
 	a.Replicas = 2

@@ -25,11 +25,13 @@ import (
 )
 
 const (
-	// stalled is longer than the time until the first turn: the old version serves for a
-	// minute before it yields. A second turn follows after a minute more.
+	// stalled is the time for which the test observes the broken rollout. The first turn
+	// comes when the old version has served for a minute. A second turn may follow a
+	// minute later.
 	stalled = 100 * time.Second
-	// mostLost bounds the connections that each change of the holder may lose. The port of
-	// a pod changes hands between the application and the agent in milliseconds.
+	// mostLost bounds the connections that each change of the holder may lose. A pod's
+	// port refuses connections for some milliseconds while it passes between application
+	// and agent.
 	mostLost = 25
 )
 
@@ -83,8 +85,9 @@ func TestRolloutOfABrokenRevisionStalls(t *testing.T) {
 	stalls(t, "stalled", 3)
 }
 
-// TestBrokenRolloutOfOneReplicaStalls applies the same two versions with one replica.
-func TestBrokenRolloutOfOneReplicaStalls(t *testing.T) {
+// TestBrokenRevisionStallsARolloutOfOneReplica applies a version that exits at once, and then a
+// good one, to a Deployment of one replica.
+func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
 	t.Parallel()
 	stalls(t, "alone", 1)
 }

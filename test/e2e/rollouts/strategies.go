@@ -18,9 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// TestGoodRolloutStopsTheApplicationRarely has a Recreate and other strategies that delete
-// an old pod before they make a new one.
-func TestGoodRolloutStopsTheApplicationRarely(t *testing.T) {
+// TestRolloutWithoutSurgeStopsApplicationAtMostTwice rolls a good version out with Recreate, and
+// with other strategies that delete an old pod before they make a new one.
+func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	for _, name := range []string{"deployment-3-recreate", "deployment-3-no-surge", "statefulset-3", "statefulset-3-parallel"} {
@@ -42,11 +42,11 @@ func TestGoodRolloutStopsTheApplicationRarely(t *testing.T) {
 	}
 }
 
-// scalings is how often the test scales to zero. A standby that starts its application in
-// a deleted pod does so now and then.
+// scalings is how often the test scales to zero. The test repeats the scaling, because a
+// standby that starts its application in a deleted pod does so only now and then.
 const scalings = 3
 
-func TestScaledDownStandbyStartsNothing(t *testing.T) {
+func TestScaledDownStandbyStartsNoApplication(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("scaled")
 	h := holder.Deploy(t, a, "it needs the record")

@@ -32,7 +32,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Rows is a regular expression for the kinds of workloads in the table; empty for none.
+// Rows is a regular expression for the names of the kinds of workloads in the table. If
+// Rows is empty, no table is made.
 var Rows string
 
 var (
@@ -41,12 +42,14 @@ var (
 )
 
 const (
-	// goes is longer than a good rollout. The holder serves for a minute before its yield,
-	// and possibly another pod for a minute before that.
+	// goes bounds a good rollout. A pod of the old version serves for a minute before it
+	// yields, and a second old pod may hold for another minute before that.
 	goes = 170 * time.Second
-	// serves is longer than a machine stalls an application, which then seems to be dead.
+	// serves bounds the wait until some version runs. The machine stalls an application
+	// for a shorter time, in which the application seems to be dead.
 	serves = 5 * time.Second
-	// waits is the time in which a stalled rollout would go on, if it went on.
+	// waits is the time for which the test observes the rollout of a broken version. A
+	// rollout that does not stall finishes within that time.
 	waits = 20 * time.Second
 )
 
@@ -66,9 +69,9 @@ type row struct {
 	serves      string
 }
 
-// TestEachKindKeepsThePromisesOfRollouts prints one table, and takes ten minutes. So make
+// TestEachKindOfWorkloadRollsOutAsDocumented prints one table, and takes ten minutes. So make
 // rollouts runs the test, and make test does not.
-func TestEachKindKeepsThePromisesOfRollouts(t *testing.T) {
+func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 	if Rows == "" {
 		t.Skip("make rollouts runs it")
 	}
@@ -85,7 +88,8 @@ func TestEachKindKeepsThePromisesOfRollouts(t *testing.T) {
 		t.Run(kind.Name, func(t *testing.T) {
 			t.Parallel()
 			s := space.New(t)
-			// The nodes know a Service late, so it comes before its pods.
+			// Nodes learn of a Service late, so the test makes the Service before the
+			// pods.
 			service := app.Service(s, app.App{Name: kind.Name})
 			p := &play{Workload: workload.Start(s, kind, first, 0), lab: l, service: service, table: all}
 			p.rollsOut()
@@ -105,7 +109,8 @@ type play struct {
 	table   *table
 }
 
-// during measures an event, which returns what became of the rollout.
+// during calls the function happens, which causes an event, and measures the effects of
+// the event. The function returns the state of the rollout for the table.
 func (p *play) during(event string, happens func(began time.Duration) (rollout string)) row {
 	p.Helper()
 	c := client.Start(p.Space, p.lab, p.lab.Nodes()[0], client.Anew, p.service.Spec.ClusterIP)
@@ -120,8 +125,8 @@ func (p *play) during(event string, happens func(began time.Duration) (rollout s
 	return r
 }
 
-// log logs the life of the application since the instant, and how many connections each
-// second has lost.
+// log logs each process of the application since the instant, and the number of
+// connections that failed in each second.
 func (p *play) log(r row, since time.Duration) {
 	p.Logf("%s: began at %s", r.event, time.Now().Add(since-record.Now()).Format(time.StampMilli))
 	for _, one := range p.Record(p.App.Name).Mains() {
@@ -180,7 +185,7 @@ func (p *play) yields() {
 	assert.Equal(p, 1, r.stops)
 }
 
-// breaks applies a version that ends at once, and does not return to the old one.
+// breaks applies a version that ends at once, and never applies the old version again.
 func (p *play) breaks() {
 	r := p.during("broken version", func(began time.Duration) string {
 		p.Apply(workload.Broken)

@@ -20,16 +20,19 @@ import (
 )
 
 const (
-	// turnEnds bounds the time until a turn without serving is over: the old version serves
-	// for a minute, and the turn lasts for another.
+	// turnEnds bounds the time until a turn is over in which the application never
+	// serves. The old version serves for a minute before the turn, and the turn lasts for
+	// another minute.
 	turnEnds = 2*time.Minute + space.Soon
-	// asksNothing is longer than the time until a holder yields.
+	// asksNothing is longer than the time after which a holder yields to a pod that asks.
+	// So no pod has asked if the holder has not yielded by then.
 	asksNothing = 75 * time.Second
-	// grace is the grace of the pods in seconds, for versions that ignore their signal.
+	// grace is the pods' grace period in seconds. The period is short, because some
+	// versions ignore their stop signal.
 	grace = 5
 )
 
-// probed has a readiness probe of that path.
+// probed returns an edit that gives the container a readiness probe of a path.
 func probed(path string) func(*corev1.Container) {
 	return func(c *corev1.Container) {
 		c.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
@@ -38,9 +41,10 @@ func probed(path string) func(*corev1.Container) {
 	}
 }
 
-// TestEachBrokenVersionStalls applies versions that break in other ways than by an exit at
-// once. The old version serves again after one turn, or was never stopped.
-func TestEachBrokenVersionStalls(t *testing.T) {
+// TestRolloutStallsForEachKindOfBrokenVersion applies versions that do not exit at once,
+// but are broken in other ways. The old version serves again after one turn of the new
+// version, or is never stopped.
+func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	ready := probed("/health/ready")
@@ -53,7 +57,8 @@ func TestEachBrokenVersionStalls(t *testing.T) {
 		{"hangs", workload.Version{Args: []string{"-start-delay=1h", "-ignore-term"}, Edit: ready}, 1},
 		{"crashes once ready", workload.Version{Args: []string{"-run-for=5s", "-exit-code=1"}, Edit: ready}, 1},
 		{"image missing", workload.Version{Edit: func(c *corev1.Container) {
-			// Without a command the webhook would look for the image, and refuse the pod.
+			// The container has a command, because the webhook would otherwise read the
+			// command from the missing image, and refuse the pod.
 			name, _, _ := strings.Cut(c.Image, "@")
 			c.Image, c.Command = name+":missing", []string{"/app"}
 		}}, 0},

@@ -27,22 +27,24 @@ import (
 )
 
 const (
-	// measured bounds the time until an autoscaler acts on the use of pods. That takes 40 s,
-	// and three times as long on a busy machine. The kubelet measures every 15 s,
-	// metrics-server makes a rate of two answers 10 s apart, and the autoscaler asks every 5
-	// s.
+	// measured bounds the time until an autoscaler acts on a change of CPU use. That
+	// takes 40 s, and three times as long on a busy machine. The kubelet measures every
+	// 15 s, metrics-server computes a rate from two measurements 10 s apart, and the
+	// autoscaler asks every 5 s.
 	measured = 2 * time.Minute
 
-	// asking is the interval of kubectl top, because metrics send no events.
+	// asking is the time between two calls of kubectl top. The test has to poll, because
+	// metrics send no events.
 	asking = time.Second
 
-	// load is the use of a working application in thousandths of a processor, three times
-	// its request.
+	// load is the CPU use of a working application in thousandths of a processor: three
+	// times the container's request.
 	load = 60
 
-	// reached is a target in percent of a resource request. Half of the load is well
-	// above the target, and an idle application well below, even on a busy machine. No
-	// load is as high as beyondReach.
+	// reached and beyondReach are autoscalers' targets, in percent of a resource request.
+	// If one of two pods works, their average use is well above reached, even on a busy
+	// machine. If none works, the average is well below reached. No average is as high as
+	// beyondReach.
 	reached, beyondReach = 60, 1000
 )
 
@@ -118,8 +120,8 @@ func (s scaled) works(milli int) {
 	})
 }
 
-// averages returns the autoscaler's values of its metrics, in its own order, or nil until
-// all are known.
+// averages returns the present average of each of the autoscaler's metrics, in the order
+// of its status. The result is nil until all averages are known.
 func (s scaled) averages() (all []autoscalingv2.MetricValueStatus) {
 	scaler := s.scaler()
 	for _, m := range scaler.Status.CurrentMetrics {
@@ -156,7 +158,7 @@ func (s scaled) awaitGrown(metric string) {
 }
 
 // awaitShare waits until three pods have metrics, and the average of the last metric is
-// between these two shares of the holder's use.
+// between atLeast and atMost times the holder's use.
 func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Helper()
 	var asked time.Time
@@ -181,7 +183,8 @@ func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Logf("the average is %.2f of what the holder uses", share)
 }
 
-// uses returns the use of the application's container by pod, from kubectl top.
+// uses returns the CPU use of each pod's application container, from the output of
+// kubectl top.
 func uses(top string) map[string]float64 {
 	used := map[string]float64{}
 	for line := range strings.Lines(top) {
@@ -194,11 +197,12 @@ func uses(top string) map[string]float64 {
 	return used
 }
 
-// One pod works and all pods count, so the average is a third of the holder's use. When
-// the work is done, the autoscaler removes a standby and not the holder.
+// Only the holder works, but the average counts all three pods, so the average is a third
+// of the holder's use. When the work is done, the autoscaler removes a standby and not
+// the holder.
 //
 // compat: identity/hpa identity/hpa-container carried
-func TestAutoscalerCountsIdleStandbys(t *testing.T) {
+func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),
 		ofPod(corev1.ResourceMemory, beyondReach), ofContainer(corev1.ResourceMemory, beyondReach),
@@ -218,9 +222,9 @@ func TestAutoscalerCountsIdleStandbys(t *testing.T) {
 	assert.Equal(t, s.before.ID, app.AwaitRunning(s.Space, s.a, space.Soon).ID, "a standby went")
 }
 
-// An autoscaler leaves pods that are not Ready out of the processor's average, so the
-// average is the holder's own.
-func TestAutoscalerIgnoresStandbysThatAreNotReady(t *testing.T) {
+// An autoscaler leaves pods that are not Ready out of the average CPU use. So the average
+// is the use of the holder alone.
+func TestAutoscalersAverageExcludesUnreadyStandbys(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

@@ -22,9 +22,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// late is the time after a deletion for which a slow node sends connections to the deleted
-// pod. Without a linger its agent ends within two or three seconds. The endpoint delay begins
-// with the kubelet's signal, so it is over later.
+// late is the time for which the test still connects to a deleted standby, as a slow node
+// does. lateDelay is the endpoint delay of that standby. Without the delay the standby's
+// agent would end within two or three seconds. The delay begins with the kubelet's signal
+// and is longer than late, so the agent must accept all these connections.
 const late, lateDelay = 7 * time.Second, 8 * time.Second
 
 // A node sends connections to a deleted standby until the node knows of the deletion. The
@@ -63,12 +64,13 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the application ran on")
 }
 
-// endsBy is longer than the life of a deleted pod that cuts its connections at once.
+// endsBy is the time in which a deleted pod would be gone if its agent cut the open
+// connections.
 const endsBy = 5 * time.Second
 
 // A deleted standby forwards its open connections until the clients end them, and ends
 // afterwards.
-func TestOpenConnectionsOutliveADeletedStandby(t *testing.T) {
+func TestDeletedStandbyWaitsForItsOpenConnections(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("relays"), "it needs a client on a node")
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/relays", kubectl.RolloutTimeout)

@@ -21,17 +21,18 @@ import (
 )
 
 const (
-	// starts is the time that the application takes to serve, and stops the time that it
-	// takes to stop. A new connection waits for both.
+	// starts is the time that the application takes until it serves, and stops the time
+	// that it takes to stop. A new connection may wait for both.
 	starts, stops = time.Second, 500 * time.Millisecond
 	// busy is the time that a busy machine adds to a connection.
 	busy = 3 * time.Second
 )
 
-// A planned handover among three pods refuses and resets no new connection. The port of a
-// pod changes hands only when no node sends connections there. The test runs alone: standbys
-// have a bounded time to offer, and nodes one to learn of an endpoint. Tests of other workloads
-// would use up the processors.
+// A planned handover among three pods refuses and resets no new connection. In each pod
+// the port passes between application and agent only when no node sends connections
+// there. The test runs alone, because tests of other workloads would use up the
+// processors. Standbys have only a bounded time to offer, and so have nodes to learn of
+// an endpoint.
 func TestHandoversRefuseNoConnection(t *testing.T) {
 	a := app.Lasting("smooth")
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}

@@ -17,8 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// On the host network a standby forwards the same port of its own node to the holder's node.
-// The agent takes no port, not even its usual one, which the application uses here.
+// On the host network a standby listens on its node's ports, and forwards to the same
+// ports of the holder's node. The agent opens no port of its own there, so the
+// application may declare even the agent's usual port.
 //
 // compat: pod/host-network carried
 func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// toldRevision returns the revision in the arguments of a pod's agent.
+// toldRevision returns the revision that the webhook has written into the arguments of a
+// pod's agent.
 func toldRevision(pod *corev1.Pod) api.Revision {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {
@@ -28,8 +29,9 @@ func toldRevision(pod *corev1.Pod) api.Revision {
 	return api.Revision{}
 }
 
-// awaitRevision waits until a pod that is newer than a revision holds the slot and has
-// published its own revision, which is in its arguments.
+// awaitRevision waits until the holder's revision is newer than the given one, and the
+// Lease shows the holder's revision. awaitRevision returns that revision, which the
+// webhook wrote into the arguments of the holder's agent.
 func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revision {
 	s.Helper()
 	var told api.Revision
@@ -44,9 +46,9 @@ func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revisio
 	return told
 }
 
-// The controllers number their templates before they make pods, and the webhook passes
-// the number to the agent.
-func TestRolloutRaisesTheRevision(t *testing.T) {
+// A controller numbers a new pod template before it makes pods from the template, and the
+// webhook passes the number to the agent.
+func TestRolloutRaisesTheRevisionNumber(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := t.Context()

@@ -28,21 +28,21 @@ import (
 )
 
 // underWay bounds the requests of one client that a handover may lose. One request
-// reaches the old application just before its end. A second reaches the agent of the same
-// pod just before the agent ends. A third is under way when the standby's connection
-// there breaks.
+// arrives at the old application just before its end. A second arrives at the agent of
+// that pod just before the agent ends. A third is under way when the connection from the
+// standby to that pod breaks.
 const underWay = 3
 
 // A Deployment of three replicas rolls out when the annotation is added, and when it is
 // removed.
 //
 // compat: kinds/deployment carried
-func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
+func TestChangeOfAnnotationRollsOutTheDeployment(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
-	// The slot is exclusive from the end of the last ungated pod until the start of the
-	// next one.
+	// Ungated processes may run beside all others. The slot is exclusive only from the
+	// end of the last ungated process until the start of the next one.
 	ungated := func(p record.Process) bool { return p.Slot == "" }
 	s.Tolerate = func(o record.Overlap) bool { return ungated(o.A) || ungated(o.B) }
 	a := app.App{Name: "biller"}
@@ -55,7 +55,8 @@ func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	s.Await(space.StartTimeout, "one runs, and only one", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 1 })
 	s.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(s.Pods(a.Name)) == 3 })
 	first := app.AwaitRunning(s, a, space.Soon)
-	// A starved process has late stamps, but is alive.
+	// The test looks for a recorded end, because a starved process is alive although its
+	// stamps are late.
 	s.Never(lease.Handover, "an end of it, or another beside it", func() bool {
 		return holder.Holder{Space: s, App: a}.Process(first.ID).Ended || app.After(s, a, first) != nil
 	})
@@ -73,13 +74,14 @@ func TestAnnotationRollsOutWhenAddedAndRemoved(t *testing.T) {
 	kubectl.Must(s, "", "annotate", "deployment/biller", api.SingletonAnnotation+"-", api.LeaseDurationAnnotation+"-")
 	kubectl.Must(s, "", "rollout", "status", "deployment/biller", kubectl.RolloutTimeout)
 	s.Await(space.StartTimeout, "all three run", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 3 })
-	// The rollout ends before the last old pod is deleted.
+	// The rollout may end before the last old pod is deleted, so the test also waits for
+	// that deletion.
 	s.Await(space.StartTimeout, "no pod has a gate", func() bool {
 		return !slices.ContainsFunc(s.Pods(a.Name), func(pod *corev1.Pod) bool { return pod.Labels[api.GatedLabel] != "" })
 	})
 }
 
-func TestHolderOnlyReadinessLeavesStandbysUnready(t *testing.T) {
+func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("plainly")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)
@@ -103,7 +105,8 @@ func TestHolderOnlyReadinessLeavesStandbysUnready(t *testing.T) {
 // answers collects the answers to one client.
 type answers struct {
 	mu sync.Mutex
-	// pods has the pods that answered, without repetitions in a row, and lost the errors.
+	// pods has the names of the pods that answered, and lost has the errors of failed
+	// requests. If one pod answers several times in a row, pods has its name once.
 	pods, lost []string
 }
 
@@ -186,8 +189,8 @@ func TestServiceAnswersDuringAHandover(t *testing.T) {
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(space.StartTimeout, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
-	// The test leaves out the new holder's pod. There no process listened for a moment,
-	// because the application took the port over from the agent.
+	// The test leaves out the new holder's pod. In that pod no process listened for a
+	// moment, because the application took the port over from the agent.
 	delete(heard, next.Pod)
 	require.NotEmpty(t, heard)
 	for standby, all := range heard {
@@ -202,7 +205,8 @@ func TestServiceAnswersDuringAHandover(t *testing.T) {
 		assert.NotContains(t, strings.Join(lost, "\n"), "connection refused")
 	}
 	h.Await(space.Soon, "the Service answers with the next holder", func() bool { return asked() == next.Pod })
-	// The cluster's proxies may send requests to an ended pod for a while.
+	// The cluster's proxies may send requests to the deleted pod for a while, so the test
+	// waits until its endpoint is gone.
 	h.Await(space.StartTimeout, "the Service has forgotten the old one", func() bool {
 		return h.Pod(h.Victim.Name) == nil && !slices.Contains(app.Endpoints(h.Space, service), h.Victim.Name)
 	})

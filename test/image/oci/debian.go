@@ -21,8 +21,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// suite is the Debian release of the images' packages. So the programs stay the same
-// when the machine's own release changes.
+// suite is the Debian release of the images' packages. The release is fixed, so that the
+// programs stay the same when the machine's own release changes.
 const suite = "bookworm"
 
 // settings are the options of mmdebstrap. Like official slim images, the images lack
@@ -36,14 +36,14 @@ var settings = []string{
 	"--dpkgopt=path-include=/usr/share/doc/*/copyright",
 }
 
-// epoch (2025-01-01) is the newest time of a file in an image. So the same packages
-// make the same image.
+// epoch (2025-01-01) is the newest time of a file in an image. Without this bound, the
+// same packages would make another image each time.
 const epoch = "1735689600"
 
 // Debian makes an image of Debian packages with all their dependencies, installed as on
-// any Debian machine. The image has a layer that all such images share, one of the
-// packages, and one of the author's own files. The first two are kept in the user's
-// cache, by the list of packages: remove them to get newer packages.
+// any Debian machine. The image has three layers: a base, which all these images share,
+// the packages, and the author's own files. The user's cache keeps the base and the layer
+// of each list of packages. Remove them from the cache to get newer packages.
 func Debian(ctx context.Context, packages []string, config Config, compressed Compression) (v1.Image, error) {
 	base, err := cached(ctx, "debian", key(), bootstrap)
 	if err != nil {
@@ -134,8 +134,8 @@ func bootstrap(ctx context.Context, out string) error {
 }
 
 // unpackHook and installHook are commands for mmdebstrap. The first unpacks an existing
-// root file system, and the second adds packages to it. Neither syncs to the disk: after
-// a crash of the machine, the file system is built anew.
+// root file system, and the second adds packages to it. Neither command syncs to the
+// disk, because after a crash of the machine the file system is built anew.
 const (
 	unpackHook  = `mmtarfilter "--path-exclude=/dev/*" <"$BASE" | tar -C "$1" -x`
 	installHook = `APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --quiet ` +

@@ -98,8 +98,7 @@ func tarOf(files fs.FS) ([]byte, error) {
 	return out.Bytes(), w.Close()
 }
 
-// difference writes the layer that turns one root file system into another, which was
-// made from the first.
+// difference writes the layer with the changes from one root file system to a later one.
 func difference(before, after io.Reader, layer io.Writer) error {
 	had := map[string][sha256.Size]byte{}
 	if err := entries(before, func(header *tar.Header, data []byte) error {

@@ -37,8 +37,8 @@ type Config struct {
 	WorkingDir string
 	Ports      []string // such as 6379/tcp
 	StopSignal string   // such as SIGQUIT
-	// Files are the image author's own files, which replace the packages' files and belong to root.
-	// A file that begins with #! is executable.
+	// Files are the image author's own files, which replace the packages' files and belong
+	// to root. A file that begins with #! is executable.
 	Files fs.FS
 }
 
@@ -123,7 +123,7 @@ func image(users []byte, config Config, layers ...v1.Layer) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// numeric turns a user's name into its numbers. Kubernetes cannot tell whether a name
+// numeric returns the numbers of a user's name. Kubernetes cannot tell whether a name
 // means root, and refuses names under runAsNonRoot.
 func numeric(user string, passwd []byte) (string, error) {
 	first, _, _ := strings.Cut(user, ":")

@@ -53,7 +53,7 @@ func TestStaticImageIsReproducible(t *testing.T) {
 	}
 }
 
-func TestUsersAreStoredAsNumbers(t *testing.T) {
+func TestImageStoresUserNamesAsNumbers(t *testing.T) {
 	passwd := []byte("root:x:0:0::/:/\nredis:x:100:101::/var/lib/redis:/bin/false\n")
 	for user, want := range map[string]string{"": "", "redis": "100:101", "1000": "1000", "1000:0": "1000:0"} {
 		got, err := numeric(user, passwd)

@@ -59,7 +59,8 @@ func scan(file string) (*archive, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
-		// The reader has read whole headers, and nothing of the file's content yet.
+		// At this point the reader has read whole headers, and nothing of the entry's
+		// content. So the offset is the beginning of the content.
 		offset, err := f.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command hostile prints the cost of hostile pods for the webhook, and the answers to
-// ordinary pods meanwhile. Two webhook processes get a thousand calls of each kind at
+// ordinary pods at the same time. Two webhook processes get a thousand calls of each kind at
 // once. Each process has the real handler, image resolver and bounds, and a memory cgroup
 // with the limit of manifests/webhook.yaml.
 //

@@ -123,8 +123,8 @@ const (
 	busy     = "turned away"
 )
 
-// insist sends a call as the API server does. After status 429 insist waits for a
-// second and sends the call again, until its patience has ended.
+// insist sends a call as the API server does. After status 429 insist waits for a second
+// and sends the call again, until the time patience has passed.
 func (s *senders) insist(ctx context.Context, client *http.Client, n int, call []byte) string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

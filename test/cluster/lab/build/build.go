@@ -28,12 +28,12 @@ import (
 // Program is a module below programs/, with the way to build it.
 type Program struct {
 	name    string
-	module  string   // the module that gives it its version; "" is this repository
-	version string   // which version it must be; "" is any
-	target  string   // "." or "tool": the module's own main package, or its tool lines
+	module  string   // the module whose version is in the name of the build; "" for a program of this repository
+	version string   // the version that the module must have; "" for any version
+	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
 	flags   []string // of go build
 	ldflags string
-	inputs  []string                                                          // other facts on which the result depends
+	inputs  []string                                                          // other facts that change the result
 	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes files beside the programs
 }
 

@@ -59,7 +59,7 @@ func TestBuildKeyChangesWithSourcesAndFlags(t *testing.T) {
 	assert.ErrorContains(t, err, "requires example.com/m v1.2.3, but this is for v1.2.4")
 }
 
-func TestProgressLineCountsPackages(t *testing.T) {
+func TestProgressLineShowsCompiledAndExpectedPackages(t *testing.T) {
 	p := &progress{title: "building x", what: "packages compiled", done: 7}
 	assert.Equal(t, "building x: 7 packages compiled, 65 s", p.line(65*time.Second))
 	p.total = 9

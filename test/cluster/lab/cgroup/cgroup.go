@@ -125,8 +125,8 @@ func (g Groups) Dirs(name string) []string {
 	return dirs
 }
 
-// freezeFile returns the file that freezes a cgroup and those below, and the words to
-// write and to read.
+// freezeFile returns the file that freezes a cgroup and those below. Freeze writes the
+// text write to the file, and waits until the state contains the text read.
 func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) {
 	if g.unified {
 		value := map[bool]string{true: "1", false: "0"}[frozen]

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestEachCgroupHierarchyIsFound(t *testing.T) {
+func TestCgroupHierarchiesAreFoundInMountTable(t *testing.T) {
 	hybrid := `tmpfs /sys/fs/cgroup tmpfs rw 0 0
 cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0
 cgroup /sys/fs/cgroup/freezer cgroup rw,freezer 0 0

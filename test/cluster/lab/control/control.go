@@ -110,7 +110,7 @@ func writeKubeconfig(l *state.Lab) error {
 }
 
 // StartControllers starts the rest of the control plane, and binds the rights that
-// kubeadm would have bound.
+// kubeadm binds in its later phases.
 func StartControllers(ctx context.Context, l *state.Lab) error {
 	cp := state.Node{Name: state.ControlPlane}
 	return wait.Together(
@@ -121,8 +121,8 @@ func StartControllers(ctx context.Context, l *state.Lab) error {
 			if err != nil {
 				return err
 			}
-			// These bindings give the administrator its own rights, so another account must create
-			// them.
+			// These bindings give the administrator its own rights, so another account must
+			// create them.
 			return kubectl.Run(ctx, l, manifest, "--kubeconfig", l.Path("conf", "super-admin.conf"),
 				"--server", fmt.Sprintf("https://127.0.0.1:%d", l.Saved.APIPort), "create", "--validate=false", "-f", "-")
 		},

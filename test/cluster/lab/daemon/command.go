@@ -72,8 +72,8 @@ func Command(l *state.Lab, n state.Node, component string) []string {
 func etcd(l *state.Lab) []string {
 	const client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
 	return []string{"etcd", "--name=cp", "--data-dir=" + l.Path("etcd"), "--log-level=warn",
-		// Without fsync only a crash of the machine loses data, and such a crash ends the
-		// whole cluster anyway.
+		// Without fsync only a crash of the machine loses data, and that crash also ends
+		// the whole cluster.
 		"--unsafe-no-fsync",
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=cp=" + peer}
@@ -116,7 +116,7 @@ func controllerManager(l *state.Lab) []string {
 		"--kube-api-qps=100", "--kube-api-burst=200",
 		// A failed node is NotReady after 10 s (see the kubelet's configuration).
 		"--node-monitor-period=1s", "--node-monitor-grace-period=10s",
-		// This period is half of the time between two metrics.
+		// This period is half of the resolution of metrics-server (metricsCommand).
 		"--horizontal-pod-autoscaler-sync-period=5s"}
 }
 

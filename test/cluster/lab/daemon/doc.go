@@ -2,5 +2,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package daemon knows the components of each node, from etcd to kube-proxy: their
-// command lines, and what must answer before each one can start.
+// command lines, and what each component needs before its start.
 package daemon

@@ -40,9 +40,9 @@ func Enter(l *state.Lab, name string) ([]string, error) {
 type Process struct {
 	Node, Name string
 	Command    []string
-	Within     string     // node whose namespaces it enters; "" is the host's
+	Within     string     // the node whose namespaces the process enters; "" for those of the host
 	Unshare    bool       // whether the process gets namespaces of its own
-	Files      []*os.File // passed on from number 3
+	Files      []*os.File // file descriptors of the process, from number 3 on
 }
 
 // record identifies a process. The kernel may use a PID again, but never with the same
@@ -128,8 +128,8 @@ func launcher(ctx context.Context, l *state.Lab, p Process, socket string) (*exe
 	return cmd, nil
 }
 
-// peer returns the PID of the process that connected, as this process's namespace
-// numbers it.
+// peer returns the PID of the process that connected, in the PID namespace of this
+// process.
 func peer(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -165,7 +165,8 @@ func parseStartTime(stat string) (string, error) {
 	if len(fields) < 20 {
 		return "", fmt.Errorf("unexpected process state %q", stat)
 	}
-	// A dead process is Z until its parent reaps it, and X while its parent does.
+	// The state of a dead process is Z until its parent reaps the process, and X while
+	// the parent reaps the process.
 	if fields[0] == "Z" || fields[0] == "X" {
 		return "", fs.ErrNotExist
 	}

@@ -29,7 +29,7 @@ func TestOnlyRunningProcessesHaveAStartTime(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func TestRecordedPIDCountsOnlyWithItsStartTime(t *testing.T) {
+func TestRecordedPIDIsIgnoredIfStartTimeDiffers(t *testing.T) {
 	l := &state.Lab{Root: t.TempDir()}
 	require.NoError(t, os.Mkdir(l.Path("run"), 0o755))
 	assert.Zero(t, PID(l, "n1", "kubelet"))

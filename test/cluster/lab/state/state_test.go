@@ -40,7 +40,7 @@ func TestEachStateDirectoryHasItsOwnCgroup(t *testing.T) {
 	assert.Len(t, one.Cgroup(), len("metaparticle-")+8)
 }
 
-func TestSavedStateIsReadBack(t *testing.T) {
+func TestOpenReadsTheSavedState(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(dir)
 	require.NoError(t, err)

@@ -84,6 +84,6 @@ func Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ReadyLimit bounds each wait for a component to become ready on a busy machine.
-// Usually such a wait takes seconds.
+// ReadyLimit bounds each wait for a component to become ready on a busy machine. Usually
+// the wait takes seconds.
 const ReadyLimit = 2 * time.Minute

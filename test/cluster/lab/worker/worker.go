@@ -69,7 +69,7 @@ func Power(ctx context.Context, l *state.Lab, n state.Node) error {
 	return daemon.Start(ctx, l, n, "containerd")
 }
 
-// Serve starts a worker's kubelet and kube-proxy, so that it becomes a node.
+// Serve starts a worker's kubelet and kube-proxy, so that the worker becomes a node.
 func Serve(ctx context.Context, l *state.Lab, n state.Node) error {
 	return errors.Join(daemon.Start(ctx, l, n, "kubelet"), daemon.Start(ctx, l, n, "proxy"))
 }

@@ -45,14 +45,14 @@ type App struct {
 	Record string
 	// Replicas of zero means 3, one on each node.
 	Replicas int32
-	// Annotations are those of the workload.
+	// Annotations are the annotations of the workload.
 	Annotations map[string]string
 	// Template has the annotations of the pod template.
 	Template map[string]string
 	Args     []string
 	// Grace is the pods' grace period in seconds; 30 if zero.
 	Grace int64
-	// Edit changes the pod template at the very end.
+	// Edit changes the finished pod template; nil means no edit.
 	Edit func(*corev1.PodTemplateSpec)
 }
 
@@ -61,7 +61,8 @@ func Singleton(name string) App {
 	return App{Name: name, Annotations: Claim(api.SingletonAnnotation, "true")}
 }
 
-// Lasting returns a singleton that keeps its slot on a machine that stalls.
+// Lasting returns a singleton that keeps its slot even if the machine stalls the agent
+// for seconds.
 func Lasting(name string) App {
 	a := Singleton(name)
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
@@ -204,7 +205,8 @@ func Service(s *space.Space, a App) *corev1.Service {
 	return service
 }
 
-// Deploy creates a Deployment and waits until all its pods are up and one runs the application.
+// Deploy creates a Deployment, and waits until all containers of its pods run and one pod
+// runs the application.
 func Deploy(s *space.Space, a App) *appsv1.Deployment {
 	s.Helper()
 	d := Create(s, a)
@@ -218,15 +220,16 @@ func Create(s *space.Space, a App) *appsv1.Deployment {
 	s.Helper()
 	var d *appsv1.Deployment
 	var err error
-	// A cut node may have cut the API server's connection to the webhook. The API server
-	// notices that after half a minute. So Create tries again, and remarks show each
-	// failed call.
+	// A test that cut a node may have cut the API server's connection to the webhook,
+	// too. The API server notices that after half a minute. So Create tries again, and
+	// reports failed calls by remarks.
 	tries, said := 0, ""
 	s.Within(space.StartTimeout, func() bool {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})
 		tries++
-		// The policy "carried" refuses a workload that passed without the webhook: its
-		// template lacks the annotations that the webhook would have carried.
+		// The policy "carried" refuses a workload that the API server admits without a
+		// call of the webhook. Its template lacks the annotations that the webhook
+		// carries there.
 		if !apierrors.IsInternalError(err) && (err == nil || !strings.Contains(err.Error(), "NotCarried: ")) {
 			return true
 		}
@@ -281,7 +284,7 @@ func Scale(s *space.Space, a App, replicas int32) {
 	require.NoError(s, err)
 }
 
-// Suffering returns a singleton for a fault that costs the holder its slot.
+// Suffering returns a singleton for tests of faults that cost the holder its slot.
 func Suffering(name string) App {
 	a := Singleton(name)
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()

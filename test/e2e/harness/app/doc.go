@@ -3,6 +3,6 @@
 
 // Package app deploys the test application (test/app) and follows its holder.
 //
-// An [App] describes a workload. The functions of the package create it in a
-// space, wait until its pods are up, and read from the record which pod runs.
+// An [App] describes a workload. The functions of the package create the workload in a
+// space and wait until its pods run. The record tells which pod runs the application.
 package app

@@ -39,8 +39,8 @@ func HandsOver(s *space.Space, a App) {
 	assert.Less(s, VacancyAfter(s, a, before), lease.Released, "%s: by a release", a.Name)
 }
 
-// After returns the process that runs the application now, or nil if that is still the
-// process before.
+// After returns the process that runs the application now, if that process is not the
+// given one; otherwise nil.
 func After(s *space.Space, a App, before *record.Process) *record.Process {
 	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
 		return now
@@ -48,8 +48,8 @@ func After(s *space.Space, a App, before *record.Process) *record.Process {
 	return nil
 }
 
-// VacancyAfter returns the time between the end of a process and the next start. The
-// descendants of the process count as the process.
+// VacancyAfter returns the time from the end of a process and all its descendants to the
+// next start of the application.
 func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
 	r := s.Record(a.RecordName())
 	next := slices.IndexFunc(r, func(p record.Process) bool { return p.Parent == "" && p.Start > before.Start })
@@ -84,17 +84,17 @@ func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
 	return standby
 }
 
-// Yields asks the holder to hand over, and returns the next holder and the number of
-// requests. A pod that yields competes again after a second. On a machine that stalls,
-// that pod may take its slot again before a standby has seen the release. Then Yields
-// asks again.
+// Yields makes the holder yield, and returns the next holder and the number of requests
+// to yield. A pod that has yielded competes again after a second. On a machine that
+// stalls, that pod may take its slot again before a standby has seen the release. Then
+// Yields repeats the request.
 func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
 	s.Helper()
 	slot := lease.OfDeployment(a.Name)
 	before := s.AwaitHolder(slot)
 	hold := ""
 	s.Await(space.StartTimeout, "a handover", func() bool {
-		lease := s.Lease(slot) // one reading of holder and hold
+		lease := s.Lease(slot) // one read of the Lease gives holder and hold
 		if now = s.Named(lease); now != nil && now.UID != before.UID {
 			return true
 		}

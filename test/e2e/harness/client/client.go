@@ -27,8 +27,9 @@ const (
 	// Role is the argument that makes the tests' program a client. The client runs on a
 	// node, because a Service's address works only there.
 	Role = "client-of-a-service"
-	// Anew and Kept are the kinds of clients. The first opens a connection for each request.
-	// The second has one connection. An address without a port means port 80.
+	// Anew and Kept are the kinds of clients. A client of the kind Anew opens a
+	// connection for each request, to port 80 if the address has no port. A client of the
+	// kind Kept sends all requests over one connection.
 	Anew, Kept = "anew", "kept"
 	// every is the time between two requests of the client.
 	every = 10 * time.Millisecond
@@ -39,13 +40,13 @@ const (
 // Summary has the results of a client.
 type Summary struct {
 	Answered int
-	// Failed has an error for each connection without a whole answer.
+	// Failed has an error for each request without a whole answer.
 	Failed  []string
 	Slowest time.Duration
 }
 
-// Refused returns the number of connections that were refused. The other failed ones were
-// cut, or had no answer in time.
+// Refused returns the number of refused connections. The other connections in Failed were
+// cut, or got no answer in time.
 func (s Summary) Refused() (count int) {
 	for _, failed := range s.Failed {
 		if strings.Contains(failed, "connection refused") {
@@ -55,9 +56,9 @@ func (s Summary) Refused() (count int) {
 	return count
 }
 
-// Run sends requests to the address until its input ends, and prints the summary. Each
-// request has a connection of its own, unless one connection is kept for all. At the
-// first answer Run prints an empty line.
+// Run sends requests to the address until its input ends, and prints the summary. The
+// kind is Anew or Kept. At the first answer Run prints an empty line, so that
+// [Client.Answered] reports true.
 func Run(kind, address string, in io.Reader, out io.Writer) error {
 	ended := make(chan struct{})
 	go func() {
@@ -70,7 +71,7 @@ func Run(kind, address string, in io.Reader, out io.Writer) error {
 	}
 	send := r.anew
 	if kind == Kept {
-		conn, err := net.DialTimeout("tcp", address, patience) //nolint:noctx // the time is bounded
+		conn, err := net.DialTimeout("tcp", r.address, patience) //nolint:noctx // the time is bounded
 		if err != nil {
 			return err
 		}
@@ -113,7 +114,7 @@ func (r *run) anew() {
 }
 
 // over returns the function that sends a request on the connection, and waits for the
-// answer. After an error the connection is not used again.
+// answer. After a failed request the function does nothing.
 func (r *run) over(conn net.Conn) func() {
 	reader, broken := bufio.NewReader(conn), false
 	return func() {

@@ -17,7 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// runAgainst runs a client that keeps its connection, until the fifth request.
+// runAgainst runs a client of the kind Kept, which stops at the fifth request, and
+// returns its summary.
 func runAgainst(t *testing.T, handler http.HandlerFunc) Summary {
 	t.Helper()
 	in, input := io.Pipe()
@@ -66,7 +67,7 @@ func TestBrokenConnectionIsReportedOnce(t *testing.T) {
 	assert.Zero(t, sum.Answered)
 }
 
-func TestRefusedConnectionsAreCounted(t *testing.T) {
+func TestSummarySeparatesRefusedFromCutConnections(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())

@@ -51,7 +51,8 @@ func Connect(ctx context.Context, registry string) error {
 	if err != nil {
 		return err
 	}
-	// The tests must not wait for their own rate limit.
+	// A negative QPS switches client-go's rate limit off, because no test should wait for
+	// it.
 	Config.QPS = -1
 	Config.WarningHandler = rest.NoWarnings{}
 	if Client, err = kubernetes.NewForConfig(Config); err != nil {

@@ -12,13 +12,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// Image is the image of test/app. UserImage has a numeric user, and QuitImage has a
-// stop signal of its own.
+// Image, UserImage and QuitImage name images of test/app. UserImage has a numeric user,
+// and QuitImage has a stop signal of its own.
 var Image, UserImage, QuitImage string
 
-// pushApp builds test/app and pushes its images to a registry, from which nodes may
-// pull by another name. Only the images have the entrypoint; the pods name no command.
-// References name digests, because nodes may have older images under the same tag.
+// pushApp builds test/app and pushes its images to a registry, from which nodes may pull
+// by another name. The pods name no command, so the webhook has to read the entrypoint
+// from the image. References name digests, because nodes may have older images under the
+// same tag.
 func pushApp(ctx context.Context, push, pull string) error {
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {

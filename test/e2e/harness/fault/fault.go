@@ -58,10 +58,10 @@ func AwaitAPI(t *testing.T) {
 	}
 }
 
-// NodeTimeout bounds the return of a node or of the API server. While the API server is
-// lost, a kubelet tries again ever more rarely, but at least once a minute. The kubelet's
-// next report comes 10 s later, and after 5 s more the node loses its taints. The
-// remaining time is for a busy machine.
+// NodeTimeout bounds the return of a node or of the API server. While the API server does
+// not answer, a kubelet tries again ever more rarely, but at least once a minute. The
+// kubelet's next report comes 10 s later, and after 5 s more the node loses its taints.
+// The remaining time is for a busy machine.
 const NodeTimeout = 2 * time.Minute
 
 // Node injects a fault into a node, and repairs the node when undone is called, or when
@@ -81,13 +81,13 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 	return undone
 }
 
-// startsWithin is longer than the life of a component that fails at its start.
+// startsWithin is the time after which a component that still lives has started well.
 const startsWithin = 2 * time.Second
 
-// revive starts the dead components of a node, as an init system would, and tells
-// whether any was dead. All nodes share the inotify instances of one machine, and a
-// kubelet or kube-proxy that gets none ends at its start. A node without kube-proxy is
-// Ready, but no agent there reaches the API server.
+// revive starts the dead components of a node, as an init system would, and tells whether
+// any was dead. All nodes share the inotify instances of one machine. A kubelet or
+// kube-proxy without an inotify instance ends at its start. A node without kube-proxy is
+// Ready, but no agent there can connect to the API server.
 func revive(ctx context.Context, node string) (ended bool) {
 	for _, component := range lab.Components(node) {
 		if cluster.Lab.PID(node, component) == 0 {

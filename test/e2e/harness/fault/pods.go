@@ -21,7 +21,7 @@ type Fault struct {
 	// Vacancy bounds the time after the fault in which no pod runs the application.
 	Vacancy time.Duration
 	Strike  func(*space.Space, *corev1.Pod)
-	// Survivable reports that the application may survive the fault.
+	// Survivable tells that the application may run on after the fault.
 	Survivable bool
 }
 
@@ -41,8 +41,8 @@ func OfPods() []Fault {
 		// A new agent resumes the hold, unless its container waits in a back-off.
 		{"agent killed", lease.Takeover, kill(process.Agent), true},
 		{"agent and shim killed", lease.Takeover, kill(process.Agent, process.Shim), false},
-		// containerd's shim is the parent of both containers, so the agent may die with the
-		// child.
+		// containerd's shim is the parent of both containers, so its death may or may not
+		// end agent and child.
 		{"containerd's shim killed", lease.Takeover, kill(process.RuntimeShim), true},
 	}
 }

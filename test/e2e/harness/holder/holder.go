@@ -30,8 +30,9 @@ type Holder struct {
 	// Before is the process of the application at the beginning, Victim its pod.
 	Before *record.Process
 	Victim *corev1.Pod
-	// Seen is the instant of the last renewal that was read before the fault, and At the
-	// instant after the fault. The holder's last renewal is between these two instants.
+	// Seen is the instant of the last renewal that the test read before the fault. At is
+	// the instant after the fault. The holder's last renewal is between these two
+	// instants.
 	Seen, At time.Duration
 }
 
@@ -48,7 +49,8 @@ func Deploy(t *testing.T, a app.App, reason string) Holder {
 	return h
 }
 
-// Suffers injects a fault, and notes the instants before and after the last renewal.
+// Suffers injects a fault. Suffers sets Seen to the last renewal before the fault, and At
+// to the instant after the fault.
 func (h *Holder) Suffers(do func()) {
 	h.Helper()
 	h.Seen = lease.Renewed(h.Space, lease.OfDeployment(h.App.Name))
@@ -56,8 +58,9 @@ func (h *Holder) Suffers(do func()) {
 	h.At = record.Now()
 }
 
-// TakenOver waits for the next application. The old application must be dead at its
-// deadline. The next application must start after the expiry, and soon after it.
+// TakenOver waits until another pod runs the application. The old child must be dead at
+// its deadline. The next child must start after the lease has expired, and soon after
+// that.
 func (h *Holder) TakenOver() *record.Process {
 	h.Helper()
 	b := lease.Budget(h.T, lease.Fault)

@@ -22,8 +22,8 @@ import (
 // test fails at the timeout, instead of the whole run an hour later.
 const Timeout = 3 * time.Minute
 
-// Run runs kubectl in the test's namespace, and returns both streams, as a user sees
-// them.
+// Run runs kubectl in the test's namespace, and returns standard output and standard
+// error together, as a terminal shows them.
 func Run(s *space.Space, stdin string, args ...string) (output string, err error) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), Timeout)

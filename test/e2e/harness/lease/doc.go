@@ -4,6 +4,6 @@
 // Package lease has the lease durations of the tests, with the reason of each, and
 // changes Leases as an administrator can.
 //
-// A machine may stall any process for seconds. A test that is not about losses
-// uses [Lasting], so that a stall costs no slot. A test of losses uses [Fault].
+// A machine may stall any process for seconds. A test in which no pod should lose its
+// slot uses [Lasting], so that a stall costs no slot. A test of lost slots uses [Fault].
 package lease

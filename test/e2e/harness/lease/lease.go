@@ -17,15 +17,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Short is the shortest lease. Its holder has 4.67 s to renew and 1.33 s to stop (plus
-// 1 s to be killed). The margin is 2 s.
+// Short is the shortest lease. Its holder has 4.67 s to renew, 2.33 s to stop and 1 s to
+// be killed. The margin is 2 s.
 const Short = 10 * time.Second
 
 const (
-	// Lasting survives 9 s in which a starved machine renews nothing.
+	// Lasting is for tests in which no pod should lose its slot: a holder survives 9 s in
+	// which a starved machine renews nothing.
 	Lasting = 30 * time.Second
-	// Released separates a release from an expiry under a lasting lease. At a loss the
-	// last renewal is about 5 s old, so an expiry takes 25 s more.
+	// Released separates a release from an expiry under a lasting lease. When a holder
+	// dies, its last renewal is up to 5 s old, so an expiry takes 25 s more.
 	Released = Lasting / 2
 )
 
@@ -34,8 +35,8 @@ func OfDeployment(name string) string {
 	return api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: name}, "")
 }
 
-// Long survives 39 s without the API server, which is longer than the API server takes
-// to start again on any machine.
+// Long is for tests that restart the API server: a holder survives 39 s without it. The
+// API server starts again within that time on any machine.
 const Long = 2 * time.Minute
 
 // Hold returns the hold that a slot's Lease names. Hold asks the API server, because a
@@ -63,7 +64,7 @@ func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	require.NoError(s, err)
 }
 
-// Steal makes a stranger that is not a pod the holder of a slot.
+// Steal writes a holder that is no pod into a slot's Lease.
 func Steal(s *space.Space, slot string) {
 	s.Helper()
 	thief, now := "thief", metav1.NowMicro()
@@ -72,19 +73,19 @@ func Steal(s *space.Space, slot string) {
 	})
 }
 
-// GiveBack frees a slot that was stolen.
+// GiveBack frees a slot after [Steal].
 func GiveBack(s *space.Space, slot string) {
 	s.Helper()
 	nobody := ""
 	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
 }
 
-// Fault is the lease for tests of losses. A holder survives 5.6 s without renewal,
-// while a busy machine stalls for 3 s. The tests wait for the expiry, so the lease is
-// not longer than these stalls require.
+// Fault is the lease for tests in which a holder loses its slot. A holder survives 5.6 s
+// without renewal, while a busy machine stalls for 3 s. The tests wait for the expiry, so
+// the lease is no longer than necessary.
 const Fault = 20 * time.Second
 
-// Budget returns the division of a lease.
+// Budget returns the budget of a lease duration.
 func Budget(t *testing.T, d time.Duration) api.Budget {
 	b, err := api.NewBudget(d)
 	require.NoError(t, err)

@@ -24,8 +24,8 @@ import (
 // Waiter is the last init container of the gate "pod".
 const Waiter Role = "waiter"
 
-// Role tells the part of a process in its pod. The role of a program that is not ours
-// is the program's name.
+// Role is the part that a process plays in its pod. The role of a program that is not
+// ours is the program's name.
 type Role string
 
 const (
@@ -35,8 +35,8 @@ const (
 	Shim Role = "shim"
 	// Agent is the sidecar.
 	Agent Role = "agent"
-	// passing is a short-lived process of the agent's binary: a hook, a probe, or a fork of
-	// the shim. A fork has the shim's command line until its exec.
+	// passing is the role of a short-lived process of the agent's binary: a hook, a
+	// probe, or a fork of the shim. A fork has the shim's command line until its exec.
 	passing Role = "passing"
 	// RuntimeShim is containerd's process, the parent of the pod's containers.
 	RuntimeShim Role = "containerd-shim"
@@ -50,7 +50,8 @@ type Process struct {
 	Role    Role
 }
 
-// Of returns the processes of a pod, and containerd's shims above its agent and shims.
+// Of returns the lasting processes of a pod, and the containerd shims that are parents of
+// its agent and shims.
 func Of(pod *corev1.Pod) []Process {
 	var found []Process
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -150,8 +151,8 @@ func Find(pod *corev1.Pod, r Role) *Process {
 	return nil
 }
 
-// Signal sends a signal to a pod's process in a role, and tells whether there was such
-// a process.
+// Signal sends a signal to a pod's process in a role, and tells whether a process has
+// that role and still lived.
 func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
 	s.Helper()
 	p := Find(pod, r)

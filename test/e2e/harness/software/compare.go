@@ -45,14 +45,14 @@ type Specimen struct {
 	*space.Space
 	w     Software
 	Name  string
-	log   chan logged // of the last run
+	log   chan logged // the log of the last run
 	Final chan corev1.PodStatus
 	Lives []life
 }
 
-// pairs is the number of pairs of pods that compare tries until the logs of one pair are
-// equal. Two ungated runs of a real application may differ, too: gunicorn's handler of
-// SIGCHLD cannot log in the middle of another line.
+// pairs is how many pairs of pods compare tries at most, until the logs of one pair are
+// equal. Even two ungated runs of a real application may differ. For example, gunicorn
+// leaves a line out if SIGCHLD interrupts another line.
 const pairs = 3
 
 // compare treats the two pods of a pair, gated and ungated, in the same way. In each
@@ -171,7 +171,8 @@ func NewSpecimen(s *space.Space, w Software, name string, annotations map[string
 	return p
 }
 
-// follow keeps the pod's last status, which the watch event of its deletion carries.
+// follow waits for the deletion of the pod, and sends the pod's last status to Final. The
+// watch event of the deletion carries that status.
 func (p *Specimen) follow() {
 	w, err := p.Client.CoreV1().Pods(p.Space.Namespace).Watch(p.Context(), metav1.ListOptions{
 		FieldSelector: "metadata.name=" + p.Name, ResourceVersion: "0",
@@ -203,9 +204,9 @@ func (p *Specimen) Start() {
 	p.awaitLogged(1, p.w.Started, p.w.Boots)
 }
 
-// notTheLog matches the end of an answer with a good status, but without a log. In that
-// case the kubelet got no answer from its container runtime, or no inotify instance from
-// the machine that all nodes share.
+// notTheLog matches the end of an answer that has a good HTTP status, but no log. Such an
+// answer comes if the container runtime does not answer the kubelet. An answer without a
+// log also comes if the machine has no inotify instance left for the node.
 var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
 
 // readLog reads the log of the present run, or of the previous one.
@@ -247,7 +248,8 @@ func (p *Specimen) FollowLog() {
 	}()
 }
 
-// awaitLogged waits until the log of the present run has a text at least runs*each times.
+// awaitLogged waits until the log of the present run contains the text what at least
+// runs*each times.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {
@@ -268,8 +270,8 @@ func (p *Specimen) awaitReloaded() {
 }
 
 // awaitEnd waits until the present run has ended and the next one has begun. Then the
-// kubelet has the whole log of the ended run as the previous log. A client that
-// followed the log might miss its end on a starved machine.
+// kubelet returns the whole log of the ended run as the previous log. A client that
+// follows the log may miss its end on a starved machine.
 func (p *Specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated
@@ -286,7 +288,7 @@ func (p *Specimen) awaitEnd() {
 	p.Lives = append(p.Lives, life{log, end.ExitCode, end.Reason})
 }
 
-// AwaitDeleted waits until the pod is deleted, and keeps its last life.
+// AwaitDeleted waits until the pod is deleted, and appends its last run to Lives.
 func (p *Specimen) AwaitDeleted() {
 	p.Helper()
 	select {
@@ -309,8 +311,9 @@ func (p *Specimen) AwaitDeleted() {
 // numbers (times, process ids, sizes and durations).
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
-	// Without the gate the log names no sender, because the sender is outside of the
-	// container. With the gate the sender is the shim, so the pattern removes its number.
+	// Without the gate the log names no sender of a signal, because the sender is outside
+	// of the container. With the gate the sender is the shim, so the pattern removes the
+	// shim's PID.
 	sender  = regexp.MustCompile(` from [0-9]+\b`)
 	number  = regexp.MustCompile(`[0-9]+(?:[.,:][0-9]+)*`)
 	weekday = regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b`)

@@ -35,9 +35,9 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends returns the faults of the trial, which are more than ten.
+// ends returns the more than ten faults that the trial injects.
 func (t *Trial) ends() []fault.Fault {
-	// A server that is asked to stop may wait for its clients, as PostgreSQL does, so
+	// A server may delay its stop until its clients are gone, as PostgreSQL does, so
 	// hangUp ends the journal's client.
 	polite := func(strike func(*space.Space, *corev1.Pod)) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) {
@@ -110,7 +110,8 @@ func (w Software) survives(t *testing.T) {
 	require.Greater(t, len(families), 10)
 }
 
-// awaitServing waits until another family than before runs and serves.
+// awaitServing waits until a process family runs and serves. That family must differ from
+// before, unless before is nil.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {
@@ -152,9 +153,9 @@ func (t *Trial) endure(b fault.Fault) {
 	t.awaitServing(what, nil)
 }
 
-// busy returns the living application, with a client that writes to its journal. On a
-// starved machine the application may lose its slot at any time, and then busy returns
-// the next application.
+// busy starts a client that writes to the journal of the living application, and returns
+// that application's family and pod. On a starved machine the application may lose its
+// slot at any time, and then busy tries the next application.
 func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves a client", func() bool {
@@ -167,7 +168,8 @@ func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	return family, pod
 }
 
-// runsOn tells whether the family lives on, and a new agent has renewed its hold.
+// runsOn tells whether the family still lives, and a new agent process has renewed the
+// hold.
 func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *process.Process, since time.Time) bool {
 	now, holder := t.Living()
 	if now == nil || now.Start != before.Start || holder == nil || t.Holder(t.slot) == nil {

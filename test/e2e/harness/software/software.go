@@ -45,18 +45,21 @@ type Software struct {
 	Serves func(*space.Space, *corev1.Pod) bool
 	// Journal writes numbers that must never be lost; nil means no data.
 	Journal *Journal
-	// Started is the log line of each process that has started, and Boots the number of such
-	// processes. The application may serve earlier. Empty means no such line.
+	// Started is a line that each process of the application logs once it has started.
+	// Boots is the number of these processes. The application may serve before it has
+	// logged the lines. If Started is empty, the application logs no such line.
 	Started string
 	Boots   int
-	// Reloaded is its log line after SIGHUP; empty means that no SIGHUP is sent.
+	// Reloaded is the application's log line after SIGHUP. If Reloaded is empty, the test
+	// sends no SIGHUP.
 	Reloaded string
 	// Check inspects the results at the end.
 	Check func(*Trial)
-	// Unordered tells that several processes log at once.
+	// Unordered tells that several processes log at once, so the order of the lines
+	// differs between two runs.
 	Unordered bool
-	// Noise matches log lines about the tests' own requests, and lines that differ in
-	// number between any two runs; nil matches none.
+	// Noise matches log lines about the tests' own requests, and lines whose number
+	// differs between any two runs. Nil matches no line.
 	Noise *regexp.Regexp
 	// Deaf tells that the application does not handle SIGTERM. As PID 1 it survives the
 	// signal; behind a gate it ends. No other difference is allowed.
@@ -172,7 +175,8 @@ func claimVolume(s *space.Space, w Software) corev1.VolumeSource {
 	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.Name}}
 }
 
-// kernel listens for every application that a shim starts, once for all tests.
+// kernel makes the kernel report every application that a shim starts. All tests share
+// one listener.
 var kernel = sync.OnceValues(func() (*witness.Families, error) {
 	families, err := witness.ListenToFamilies()
 	if err == nil {
@@ -210,7 +214,7 @@ func (f *families) all() []witness.Family {
 	return all
 }
 
-// Living returns the last family that lives, with its pod, or nil.
+// Living returns the latest family that still lives, and its pod, or nil.
 func (f *families) Living() (*witness.Family, *corev1.Pod) {
 	for _, family := range slices.Backward(f.all()) {
 		if family.End == 0 {

@@ -33,8 +33,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Said returns the messages of a pod's Events with a reason, with IP instead of the
-// pod's address.
+// Said returns the messages of a pod's Events with a reason. The word IP replaces the
+// pod's address in the messages.
 func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 	var all []string
 	for _, e := range s.Events() {
@@ -55,7 +55,7 @@ const (
 	// answer of a stream. A machine that stalls may delay each of them for seconds.
 	Soon = 30 * time.Second
 	// Turn is the interval between two checks of a condition while nothing changes in the
-	// namespace. Records are files, which send no events.
+	// namespace. The checks are necessary, because records are files and send no events.
 	Turn = 10 * time.Millisecond
 	// Fresh is the greatest age of a running application's last stamp, on a machine
 	// that is busy.
@@ -105,7 +105,8 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	opened.Store(true)
 	since := time.Now()
 	s := &Space{T: t, Namespace: namespace.Name, Client: cluster.Client, change: make(chan struct{}, 1)}
-	// t.Context ends before the cleanup, which still reads the lists.
+	// The informers need their own context, because t.Context ends before the cleanup,
+	// which still reads the lists.
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		judge(s)
@@ -302,8 +303,8 @@ func (s *Space) Running(name string) *record.Process {
 	return &running[len(running)-1]
 }
 
-// judge fails the test if a record shows two applications at once, or a token that did
-// not grow.
+// judge fails the test if a record shows two applications at once, or a fencing token
+// that did not grow.
 func judge(s *Space) {
 	if s.Dir == "" {
 		return
@@ -336,8 +337,8 @@ func remove(s *Space) {
 	err := s.Client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{PropagationPolicy: &now})
 	assert.NoError(s, IgnoreNotFound(err))
 	if s.Dir != "" && !s.Failed() {
-		// An application that is still stopping may write a file meanwhile. That file
-		// ends with the cluster.
+		// An application that is still stopping may write a file after the removal. That
+		// file vanishes with the cluster.
 		_ = os.RemoveAll(s.Dir)
 	}
 }
@@ -350,7 +351,7 @@ func IgnoreNotFound(err error) error {
 	return err
 }
 
-// Mount returns the workers' directory of the namespace's records.
+// Mount returns the directory of the namespace's records, as the nodes see it.
 func (s *Space) Mount() string { return filepath.Join(lab.SharedMount, s.Namespace) }
 
 // Events returns all Events of the namespace.

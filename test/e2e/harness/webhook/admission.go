@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// DryRun makes a request store nothing. The admission is the same as without it.
+// DryRun makes the API server admit an object as usual, but store nothing.
 var DryRun = []string{metav1.DryRunAll}
 
 // Try proposes a pod to the API server by dry run.

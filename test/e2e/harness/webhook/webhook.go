@@ -88,7 +88,7 @@ func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	// The first line is such as: Forwarding from 127.0.0.1:12345 -> 10250
+	// The first line has a local address: Forwarding from 127.0.0.1:12345 -> 10250
 	line, err := bufio.NewReader(out).ReadString('\n')
 	fields := strings.Fields(line)
 	if err != nil || len(fields) < 3 {

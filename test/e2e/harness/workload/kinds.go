@@ -19,14 +19,16 @@ import (
 
 // Kind is a kind of workload with its strategy and its replicas.
 type Kind struct {
-	// Name has all of that, as in deployment-3-recreate.
+	// Name contains the kind, the replicas and the strategy, as in deployment-3-recreate.
 	Name string
-	// Resource is the kind's name for kubectl, and Lease its name in a slot's Lease.
+	// Resource is the kind's name for kubectl, and Lease the kind's name in the name of a
+	// slot's Lease.
 	Resource, Lease string
 	Replicas        int32
 	// Stops bounds how often a good rollout stops the application.
 	Stops int
-	// Protected: the rollout of a broken version stalls while the old version serves.
+	// Protected tells that the rollout of a broken version stalls, and the old version
+	// serves on.
 	Protected bool
 	object    func(s *space.Space, a app.App) any
 }
@@ -97,7 +99,8 @@ func statefulSet(replicas int32, management string, policy appsv1.PodManagementP
 		object: func(s *space.Space, a app.App) any {
 			set := app.StatefulSet(s, a)
 			set.Spec.PodManagementPolicy = policy
-			// Otherwise its standbys forward nothing, as behind a headless Service.
+			// By default the standbys of a StatefulSet forward nothing, because its
+			// Service is usually headless.
 			set.Annotations[api.ReadinessAnnotation] = string(api.ReadinessForward)
 			return set
 		},

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// variable is the variable of a container that has the name of its version.
+// variable is the environment variable that contains the name of a container's version.
 const variable = "VERSION"
 
 // Version is a version of the application.
@@ -33,7 +33,7 @@ type Version struct {
 // Broken is a version that ends at once.
 var Broken = Version{Name: "broken", Args: []string{"-exit-code=1", "-run-for=1ms"}}
 
-// Workload is an application under a kind of workload, as a singleton.
+// Workload is a workload of some kind that runs the application as a singleton.
 type Workload struct {
 	*space.Space
 	Kind Kind
@@ -52,7 +52,7 @@ func Start(s *space.Space, kind Kind, first Version, grace int64) *Workload {
 	return w
 }
 
-// of returns the application in a version.
+// of returns the application with the arguments and the edit of a version.
 func (w *Workload) of(v Version) app.App {
 	a := w.App
 	a.Args = v.Args
@@ -139,18 +139,20 @@ func (w *Workload) Left(v Version) (pods, ready int) {
 	return pods, ready
 }
 
-// Starts returns the starts of the application after an instant.
+// Starts returns the application's processes that started after an instant, without
+// descendants.
 func (w *Workload) Starts(after time.Duration) record.Record {
 	return slices.DeleteFunc(w.Record(w.App.Name).Mains(), func(p record.Process) bool { return p.Start <= after })
 }
 
-// Failed returns the processes of [Broken] that started after an instant, and have ended.
+// Failed returns the application's processes that started after an instant, and ended
+// with an error.
 func (w *Workload) Failed(after time.Duration) record.Record {
 	return slices.DeleteFunc(w.Starts(after), func(p record.Process) bool { return !failed(p) })
 }
 
 // Stops returns how often the application was stopped after an instant, and the longest
-// time without the application. An end of [Broken] by itself is no stop.
+// time without the application. A process that ends with an error was not stopped.
 func (w *Workload) Stops(after time.Duration) (count int, vacant time.Duration) {
 	all, now := w.Record(w.App.Name).Mains(), record.Now()
 	last := after
@@ -168,5 +170,5 @@ func (w *Workload) Stops(after time.Duration) (count int, vacant time.Duration) 
 	return count, max(vacant, now-last)
 }
 
-// failed reports whether the process is one of [Broken].
+// failed reports whether the process has ended with an error, as only broken versions do.
 func failed(p record.Process) bool { return p.Ended && p.Code != 0 }

@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// holdRollout is a hold's part in a rollout.
+type holdRollout struct {
+	rollout *rollout
+	// facts are the inputs of the decisions about the hold. The next renewal writes
+	// their Rollout.
+	facts turn.Hold
+}
+
+// note notes whether the children serve, the instant since which they do, and whether a
+// person has paused the slot.
+func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
+	if serves && !h.facts.Serves {
+		h.facts.Serving = since
+	} else if !serves && h.facts.Serves && now >= h.facts.Serving+turn.Proof {
+		h.facts.Stopped = now
+	}
+	h.facts.Serves, h.facts.Paused, h.facts.Ask = serves, paused, h.rollout.asks.last
+}
+
+// decide returns the decision by the order of revisions about the hold.
+func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
+	if !h.rollout.ordered() {
+		return turn.Holder{Wake: turn.Never}
+	}
+	got := h.rollout.pod.Hold(now, wall, h.facts)
+	h.facts.Rollout = got.Rollout
+	return got
+}
+
+// part notes the text about the order of revisions for the release of the record, and
+// returns the pod that the release names. If to is not empty, the release names that pod,
+// and revision is its revision. Otherwise a pod that is about to end yields to the pod
+// that asks.
+func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
+	if !h.rollout.ordered() {
+		return to
+	}
+	slot := slotOf(r)
+	slot.Hold, slot.Rollout = h.facts.ID, h.facts.Rollout
+	if to == "" && !stays {
+		h.facts.Ask = h.rollout.asks.last
+		to, revision = h.rollout.pod.Deleted(now, h.facts)
+	}
+	left, successor := h.rollout.pod.Released(slot, to, revision)
+	h.rollout.parting = parting{hold: h.facts.ID, text: left.String()}
+	h.rollout.waiting = turn.Facts{Failed: h.facts.Rollout.Yielder != ""}
+	return successor
+}
