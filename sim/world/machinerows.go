@@ -14,6 +14,7 @@ func (r machineRows) rows() map[string]func() {
 		"node restarts":               r.reboot,
 		"node suspended":              func() { r.expiry(func(c *child) { c.pod().node.freeze() }) },
 		"machine paused":              r.pausedPastLease,
+		"machine paused, and cut off": r.pausedAndCutOff,
 		"machine paused for a moment": func() { r.undisturbed(r.pauseBriefly) },
 		"clocks are set and slewed":   func() { r.undisturbed(r.changeClocks) },
 	}
@@ -47,24 +48,46 @@ func (r machineRows) reboot() {
 // pausedPastLease pauses the machine until another pod holds. Then the machine wakes,
 // and the child must be dead as soon as its agent has learned of the other holder.
 func (r machineRows) pausedPastLease() {
+	c, ok := r.pauseUntilAnotherHolds()
+	if !ok {
+		return
+	}
+	r.do(c.pod().node.unpause)
+	woke := slow(r.noticing())
+	if !r.until(woke, func() bool { return !c.alive }) {
+		r.fail(outlived, "%s lives %v after its machine woke, and another holds its slot", c.name, woke)
+	}
+}
+
+// pausedAndCutOff pauses the machine until another pod holds. Then the machine wakes without
+// a network. So the shim alone can stop or freeze the child, as the invariants demand.
+func (r machineRows) pausedAndCutOff() {
+	c, ok := r.pauseUntilAnotherHolds()
+	if !ok {
+		return
+	}
+	r.do(func() {
+		c.pod().node.cut(true, true)
+		c.pod().node.unpause()
+	})
+	r.pass(slow(lingering) + time.Second)
+}
+
+// pauseUntilAnotherHolds pauses the machine of the holder, and returns the child on that
+// machine once another pod holds.
+func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 	c := r.once(func(c *child) {
 		// The children ignore SIGTERM. Otherwise they might stop before their agent has
 		// learned of the other holder.
 		r.each(ignoreStop)(c)
 		c.pod().node.pause()
 	})
-	n := c.pod().node
 	bound := slow(r.budget.Duration) + late + quick*time.Duration(len(r.slots))
 	if !r.until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after the machine was paused", bound)
-		return
+		return nil, false
 	}
-	r.pass(between(r.rng, 0, r.budget.Duration))
-	r.do(n.unpause)
-	woke := slow(r.noticing())
-	if !r.until(woke, func() bool { return !c.alive }) {
-		r.fail(outlived, "%s lives %v after its machine woke, and another holds its slot", c.name, woke)
-	}
+	return c, r.pass(between(r.rng, 0, r.budget.Duration))
 }
 
 // noticing bounds the time for which a child runs on after its machine woke past the
