@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestPodThatCannotStartAChildYields(t *testing.T) {
+func TestSlotIsReleasedIfTheChildCannotStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -144,7 +144,7 @@ func TestPausedSlotIsNotTakenAfterExpiry(t *testing.T) {
 	})
 }
 
-func TestPausedSlotPausesAClaimOfSeveralSlots(t *testing.T) {
+func TestPodTakesNeitherLockWhileOneIsPaused(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a, b := w.pair(both)
@@ -249,7 +249,7 @@ func TestYieldWaitsWhileTheSlotIsPaused(t *testing.T) {
 
 // A holder without a watch learns of a person's annotation only when its renewal is
 // refused.
-func TestHolderWithoutAWatchYieldsAtItsRenewal(t *testing.T) {
+func TestHolderObeysYieldAtRenewalIfWatchesFail(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

@@ -59,7 +59,7 @@ func TestDeletedStandbyStartsNothingAfterARelease(t *testing.T) {
 }
 
 // The API server stores the acquiring write, and delays the check of the deletion.
-func TestGrantWaitsShortlyForTheDeletionCheck(t *testing.T) {
+func TestGrantWaitsBrieflyForTheDeletionCheck(t *testing.T) {
 	for name, test := range map[string]struct {
 		slow func(l *link)
 		want time.Duration
@@ -113,7 +113,7 @@ func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
 }
 
 // The agent learns of the deletion before the shim reports that the child has started.
-func TestDeletionEndsAChildReportedLater(t *testing.T) {
+func TestDeletionEndsChildWhoseStartIsReportedLater(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -171,7 +171,7 @@ func TestDeletionDoesNotEndAnEarlierHold(t *testing.T) {
 }
 
 // The agent learns of the deletion long after its hold began.
-func TestDeletionSeenTooLateEndsNoHold(t *testing.T) {
+func TestDeletionSeenLongAfterAcquisitionEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -188,7 +188,7 @@ func TestDeletionSeenTooLateEndsNoHold(t *testing.T) {
 
 // The agent gives back only a hold whose first answer reports the deletion. An answer
 // under an earlier hold does not end a later hold.
-func TestHoldContinuesIfDeletionWasKnownBefore(t *testing.T) {
+func TestHoldContinuesIfDeletionWasKnownBeforeIt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -53,7 +53,7 @@ func (w *world) breaks() {
 	}
 }
 
-func TestHolderLearnsOfALossBeforeItsRenewal(t *testing.T) {
+func TestHolderLearnsOfLostSlotBeforeItsRenewal(t *testing.T) {
 	for name, c := range map[string]struct{ before func(w *world, a *pod) }{
 		"by the watch that it had": {func(*world, *pod) {}},
 		"by a watch that was begun anew": {func(w *world, _ *pod) {
@@ -81,7 +81,7 @@ func TestHolderLearnsOfALossBeforeItsRenewal(t *testing.T) {
 	}
 }
 
-func TestHolderReadsOnceAfterAnOldEvent(t *testing.T) {
+func TestHolderReadsItsLeaseOnceAfterStaleEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		old := w.server.lease(theSlot)

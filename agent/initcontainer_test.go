@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestEachContainerGetsTheWholeStartTime(t *testing.T) {
+func TestEachContainerGetsTheWholeTimeToStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -108,7 +108,7 @@ func TestHoldSurvivesInitContainerSuccessReportedWithDeath(t *testing.T) {
 	})
 }
 
-func TestStopOrYieldBetweenContainersReleasesAtOnce(t *testing.T) {
+func TestStopOrYieldBetweenContainersFreesTheSlot(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },

@@ -115,7 +115,7 @@ func TestAgentGrantsNothingBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
-func TestLostSlotAfterALeapGivesNoGrace(t *testing.T) {
+func TestLossSeenAtLeapGivesChildNoGrace(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
@@ -156,7 +156,7 @@ func TestWaitingShimGetsAGrantDespiteEarlierLeap(t *testing.T) {
 	})
 }
 
-func TestNewAgentRenewsAfterAnEarlierLeap(t *testing.T) {
+func TestNewAgentAnswersLeapFromBeforeItsStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		a.kill()
@@ -214,7 +214,7 @@ func TestAgentWithoutShimsRenewsAtALeap(t *testing.T) {
 
 // The machine may have been paused while the acquiring write was under way. The gates
 // without shims freeze nothing, so nothing starts before a renewal is stored.
-func TestStartWithoutShimsWaitsForRenewalAfterLeap(t *testing.T) {
+func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps, late := make(chan struct{}), make(chan struct{})
 		w.free(theSlot)

@@ -282,7 +282,7 @@ func TestHolderIsReadyAgainAfterRestartDuringLeave(t *testing.T) {
 
 // The kubelet may give an evicted pod no more than two seconds. So the shim must not hold
 // the stop signal back for long while the agent does not know the grace.
-func TestShimWaitsBrieflyWhileTheGraceIsUnknown(t *testing.T) {
+func TestStopSignalWaitsBrieflyWhileGraceIsUnknown(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"the API server refuses":      func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
 		"the API server hangs":        func(l *link) { l.cut = true },

@@ -217,7 +217,7 @@ func TestNewAgentProcessResumesItsChildsHold(t *testing.T) {
 	})
 }
 
-func TestNewAgentReleasesNothingForASilentContainer(t *testing.T) {
+func TestSilentContainerKeepsNewAgentFromReleasing(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
@@ -407,7 +407,7 @@ func TestYieldHandsTheSlotToAStandby(t *testing.T) {
 	})
 }
 
-func TestAgentRetriesAfterEveryError(t *testing.T) {
+func TestAgentAcquiresSlotSoonAfterAnyErrorEnds(t *testing.T) {
 	for name, err := range map[string]error{
 		"forbidden": &kube.StatusError{Code: 403},
 		"too many":  &kube.StatusError{Code: 429, RetryAfter: time.Hour},

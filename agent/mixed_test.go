@@ -71,7 +71,7 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 // Pods without a revision are those of an earlier agent, of an earlier webhook, or of a
 // webhook that was rolled back. A rollout with some of those pods ends, and starts the
 // application at most once for each old pod and once more. The next rollout ends, too.
-func TestRolloutsEndIfSomePodsHaveNoRevision(t *testing.T) {
+func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
 		"no new pod has one":            {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{unordered, unordered, unordered}},
@@ -144,7 +144,7 @@ func TestAgentOfAnEarlierVersionStopsNoRollout(t *testing.T) {
 
 // Without its next Lease, for example before an upgrade of enroll, a pod cannot ask. The
 // new pod begins once the old pods are deleted.
-func TestRolloutWithoutANextLeaseEnds(t *testing.T) {
+func TestRolloutCompletesWithoutANextLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.up("a", of(oldRevision))

@@ -18,7 +18,7 @@ import (
 
 // An unreadable note may name the very hold in the Lease, so the pod has to wait until
 // that hold expires.
-func TestPodWaitsAfterAnUnreadableNote(t *testing.T) {
+func TestPodWaitsForExpiryAfterAnUnreadableNote(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: boot}})

@@ -207,7 +207,7 @@ func TestStandbyIsReadyOnceTheHolderAnswers(t *testing.T) {
 	})
 }
 
-func TestStandbyThatCannotRelayIsNotReady(t *testing.T) {
+func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{unanswered: make(chan string, 1)}
@@ -461,7 +461,7 @@ func TestEachHookFailureIsReportedOnce(t *testing.T) {
 	})
 }
 
-func TestUnreadableRevisionIsUnknown(t *testing.T) {
+func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
 	for _, text := range []string{"", "u/7", "u/seven/5d4f", "u/0/5d4f"} {
 		l := &kube.Lease{Annotations: map[string]string{api.RevisionAnnotation: text}}
 		assert.Zero(t, recordOf(l).Notes.Revision, text)

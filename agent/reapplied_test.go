@@ -109,7 +109,7 @@ func TestTemplateAppliedAgainBeginsItsTurnsAnew(t *testing.T) {
 	})
 }
 
-func TestRecreatedWorkloadHasNoOrderWithItsPredecessor(t *testing.T) {
+func TestRecreatedWorkloadsFirstRevisionAsksForNoTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		anew := func(number int64, hash string) api.Revision {
@@ -145,7 +145,7 @@ func TestPausedSlotStallsARolloutUntilResumed(t *testing.T) {
 }
 
 // A Deployment that is paused in its rollout leaves pods of both revisions.
-func TestPausedRolloutProvesItsFirstPod(t *testing.T) {
+func TestPausedRolloutProvesItsNewRevision(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		b := w.up("b", of(newRevision))
@@ -161,7 +161,7 @@ func TestPausedRolloutProvesItsFirstPod(t *testing.T) {
 
 // Two Deployments share a lock. The version of one Deployment is broken, and a pod of the
 // other stands by.
-func TestBrokenWorkloadLeavesItsLockToAnother(t *testing.T) {
+func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
 	another := func(c *Config) {
 		c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "2d7a", Number: 3, Hash: "other"}
 	}

@@ -224,7 +224,7 @@ func TestTurnContinuesIfTheApplicationBrieflyStopsServing(t *testing.T) {
 	}
 }
 
-func TestSlotWithoutANextLeaseHasNoOrder(t *testing.T) {
+func TestRevisionsHaveNoOrderWithoutANextLease(t *testing.T) {
 	c := Config{PodName: "b", PodUID: "u", Readiness: api.ReadinessForward, Revision: newRevision}
 	for slot, ordered := range map[string]bool{
 		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
@@ -267,7 +267,7 @@ func TestHolderWithoutARevisionYieldsToNoAsker(t *testing.T) {
 	})
 }
 
-func TestReadinessHolderHasNoOrderOfRevisions(t *testing.T) {
+func TestPodWithReadinessHolderAsksForNoTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling(func(c *Config) { c.Readiness = api.ReadinessHolder })
 		b.connect("s3")

@@ -33,7 +33,7 @@ func TestTheDeadlineOfSeveralSlotsIsTheEarliest(t *testing.T) {
 	}
 }
 
-func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
+func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 	pool := []string{"semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2"}
 	simulate(t, func(w *world) {
 		w.free(pool...)
@@ -68,7 +68,7 @@ func TestAgentHoldsOneOfSeveralSlots(t *testing.T) {
 	})
 }
 
-func TestAgentReleasesTheLaterSlotsAfterALoss(t *testing.T) {
+func TestLossOfAnEarlierSlotReleasesLaterOnes(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)

@@ -36,7 +36,7 @@ func (p *pod) shown() bool {
 	return len(p.patches) > 0 && strings.Contains(p.patches[len(p.patches)-1], `"status":"True"`)
 }
 
-func TestReadinessGateMakesOnePodReady(t *testing.T) {
+func TestGateReadinessMakesOnePodReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -54,7 +54,7 @@ func TestReadinessGateMakesOnePodReady(t *testing.T) {
 }
 
 // The next holder is Ready at once, so this pod must first be stored as not Ready.
-func TestReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
+func TestGateReadinessReleasesOnceStoredAsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -76,7 +76,7 @@ func TestReadinessGateReleasesOnceStoredAsNotReady(t *testing.T) {
 }
 
 // A gate that is cut off can store nothing, and does not report its hold as over.
-func TestHoldOfACutOffReadinessGateExpires(t *testing.T) {
+func TestCutOffGateReadinessLetsItsHoldExpire(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -95,7 +95,7 @@ func TestHoldOfACutOffReadinessGateExpires(t *testing.T) {
 
 // A new agent process does not know the last status that the earlier process has
 // stored.
-func TestRestartedReadinessGateReleasesOnceStoredNotReady(t *testing.T) {
+func TestRestartedGateReadinessReleasesOnceStoredNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
 		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }
@@ -118,7 +118,7 @@ func TestRestartedReadinessGateReleasesOnceStoredNotReady(t *testing.T) {
 
 // Another boot proves that the earlier processes are dead. But the API server still
 // shows the pod as Ready.
-func TestRebootedReadinessGateReleasesOnceStoredNotReady(t *testing.T) {
+func TestRebootedGateReadinessReleasesOnceStoredNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -143,7 +143,7 @@ func TestRebootedReadinessGateReleasesOnceStoredNotReady(t *testing.T) {
 
 // The new process does not know the status that the earlier process stored, and cannot
 // read the Lease.
-func TestRestartedReadinessGateWithoutLeaseIsNotReady(t *testing.T) {
+func TestRestartedGateReadinessWithoutLeaseIsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -160,7 +160,7 @@ func TestRestartedReadinessGateWithoutLeaseIsNotReady(t *testing.T) {
 }
 
 // A status needs two requests, and each of them may take as long as a renewal.
-func TestReadinessGateMakesPodReadyDespiteSlowServer(t *testing.T) {
+func TestGateReadinessMakesPodReadyDespiteSlowServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

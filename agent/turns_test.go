@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestVersionWithOneBrokenContainerIsNotProven(t *testing.T) {
+func TestRevisionWithOneBrokenContainerIsNotProven(t *testing.T) {
 	simulate(t, func(w *world) {
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
 		w.free(theSlot, nextLease)
@@ -138,7 +138,7 @@ func TestPodAsksAHolderWhoseReadinessFlaps(t *testing.T) {
 	assert.True(t, asked)
 }
 
-func TestForeignWritesDoNotKeepTheSlotFree(t *testing.T) {
+func TestPodAcquiresAFreeSlotDespiteForeignWrites(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		b.connect("s3")

@@ -28,6 +28,6 @@ func TestOffersSurviveARoundTrip(t *testing.T) {
 	assert.False(t, ParseOffers("h +a_u").Of("h"))
 }
 
-func TestLongOffersAreIgnored(t *testing.T) {
+func TestOverlongOffersAnnotationIsIgnored(t *testing.T) {
 	assert.Empty(t, ParseOffers("h +"+strings.Repeat("a", longestOffers)))
 }

@@ -83,9 +83,9 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// TestMistakesHaveFixedMessages fixes the messages word by word, because people read
+// TestAnnotationMistakesHaveFixedMessages fixes the messages word by word, because people read
 // them.
-func TestMistakesHaveFixedMessages(t *testing.T) {
+func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)
 	tests := []struct {

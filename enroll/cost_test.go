@@ -121,7 +121,7 @@ func TestUngatedPodsAreListedOncePerNamespace(t *testing.T) {
 	assert.Len(t, w.events, 50)
 }
 
-func TestRecreatedWorkloadGetsAnotherEvent(t *testing.T) {
+func TestRecreatedUngatedWorkloadGetsAnotherEvent(t *testing.T) {
 	d := deployment(singleton, nil)
 	w := newWorld(t, d)
 	r := w.process()

@@ -53,7 +53,7 @@ func TestIsSlotAcceptsEveryClaimableName(t *testing.T) {
 }
 
 // A namespace that has opted out gates no new pod; gated pods from before live on there.
-func TestUngatedMarksGrantNothing(t *testing.T) {
+func TestMarksAloneGrantNothingAfterOptOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod      *corev1.Pod
 		optedOut bool

@@ -149,7 +149,7 @@ func TestNextLeaseWithoutASlotIsSwept(t *testing.T) {
 }
 
 // A quota on Leases, or a policy, may refuse the next Lease.
-func TestSlotIsGrantedWithoutItsNextLease(t *testing.T) {
+func TestRightOnASlotNeedsNoNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.before = func(write int) error {
 		if write == 1 {
@@ -167,7 +167,7 @@ func TestSlotIsGrantedWithoutItsNextLease(t *testing.T) {
 	assert.NotNil(t, w.lease("next.lock.x"))
 }
 
-func TestForeignNextLeaseStays(t *testing.T) {
+func TestForeignNextLeaseIsKeptUnchanged(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "next.lock.x"}}
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, theirs, pod)

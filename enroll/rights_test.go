@@ -134,7 +134,7 @@ func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
 
 // A claimant without a Role must not cause the last Role that remembers the Lease to
 // forget it.
-func TestLastRoleThatNamesALeaseStays(t *testing.T) {
+func TestLastRoleThatNamesALeaseIsKept(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("biller")}}
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, before, theirs)
@@ -151,7 +151,7 @@ func TestLastRoleThatNamesALeaseStays(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-func TestRoleThatRemembersTheLongestDurationStays(t *testing.T) {
+func TestRoleThatRemembersTheLongestDurationIsKept(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, before, gated("b", "biller", "lock.x"))
 	r := w.process()

@@ -273,7 +273,7 @@ func TestPodClaimsItsSlotsUntilItEnds(t *testing.T) {
 	}
 }
 
-func TestTerminatingNamespaceIsNotWritten(t *testing.T) {
+func TestNothingIsWrittenIntoATerminatingNamespace(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	var namespace corev1.Namespace
 	require.NoError(t, w.server.Get(t.Context(), types.NamespacedName{Name: shop}, &namespace))

@@ -123,7 +123,7 @@ func TestUngatedPodsFromBeforeInstallationAreReported(t *testing.T) {
 	assert.Len(t, w.events, 1)
 }
 
-func TestOrdinaryRolloutIsNotReported(t *testing.T) {
+func TestUngatedPodOfARolloutIsNotReported(t *testing.T) {
 	before := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"},
 	}}

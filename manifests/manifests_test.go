@@ -78,7 +78,7 @@ func TestEveryManifestHasOnlyKnownFields(t *testing.T) {
 	assert.NotEmpty(t, build(t, "."))
 }
 
-func TestEachComponentChangesTheManifests(t *testing.T) {
+func TestEachKustomizeComponentChangesTheManifests(t *testing.T) {
 	components, err := filepath.Glob("components/*")
 	require.NoError(t, err)
 	require.NotEmpty(t, components)
@@ -187,7 +187,7 @@ func TestMarksPolicyCoversEveryWriteOfMarks(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyListsKeysThatClaimNothing(t *testing.T) {
+func TestGatePolicyListsAnnotationsThatClaimNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
 		if a.Kind == nil {

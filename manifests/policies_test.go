@@ -42,7 +42,7 @@ func TestLeftoverPolicyFindsInjectedParts(t *testing.T) {
 
 // A pod without a controller may compete for the slots of its namespace, and for its own
 // singleton, because the pod itself is its workload.
-func TestLeftoverPolicyKnowsSlotsOfBarePods(t *testing.T) {
+func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
 	require.Len(t, found, 3)
@@ -141,7 +141,7 @@ func TestImagePolicyNamesInjectedContainers(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestCarriedPolicyMatchesTheWebhooksRules(t *testing.T) {
+func TestCarriedPolicyAndWebhookSelectTheSameObjects(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)

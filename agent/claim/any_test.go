@@ -88,7 +88,7 @@ func TestStandbyReplacesACutOffSemaphoreHolder(t *testing.T) {
 	assert.Len(t, m.running(), 3)
 }
 
-func TestSemaphorePodReleasesSlotOfALostWrite(t *testing.T) {
+func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	p.waiting = false

@@ -80,7 +80,7 @@ func TestPodSkipsThePausedSlotOfASemaphore(t *testing.T) {
 	assert.Equal(t, 1, m.pods[0].held())
 }
 
-func TestHolderNoticesAPersonsAnnotationAtOnce(t *testing.T) {
+func TestHolderNoticesPauseAndYieldAnnotationsAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		written lease.Record
 		paused  Pause
@@ -108,7 +108,7 @@ func TestHolderNoticesAPersonsAnnotationAtOnce(t *testing.T) {
 	}
 }
 
-func TestStandbyLeavesTheSuccessorAHeadStart(t *testing.T) {
+func TestStandbyGivesTheNamedSuccessorAHeadStart(t *testing.T) {
 	released := lease.Record{UID: "uid", Version: "1", Successor: "b_u"}
 	c, f, _ := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
@@ -157,7 +157,7 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 
 // If the pod took another slot, a later agent process would wrongly believe that the hold
 // of the paused slot is proven over.
-func TestPodWaitsWhileItsUnprovenSlotIsPaused(t *testing.T) {
+func TestUnprovenHoldOfPausedSlotBlocksOtherSlots(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	own := p.lease(p.child.tokens[0].Slot)

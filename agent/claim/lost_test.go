@@ -37,7 +37,7 @@ func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action 
 
 // A pod that ends while the answer to its acquiring write is lost may leave a Lease that
 // nobody releases.
-func TestStoppedClaimReadsWhatALostWriteStored(t *testing.T) {
+func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
 	look.Read(0, free)

@@ -164,7 +164,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.Equal(t, "h2", shim.order().Drain.Hold)
 }
 
-func TestSlowReaderGetsTheLastReports(t *testing.T) {
+func TestSlowReaderGetsEachShimsLastReport(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -200,7 +200,7 @@ func TestSilentShimIsNotReportedDead(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return !r.Silent })
 }
 
-func TestServerClosesTheConnectionOfAnInvalidShim(t *testing.T) {
+func TestServerDisconnectsAShimWithAnInvalidState(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, RequirePID1: true})

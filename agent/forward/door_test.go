@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOneWaitingConnectionDialsForAll(t *testing.T) {
+func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 	r := newRoute(netip.Addr{})
 	d := r.door(80)
 	assert.Same(t, d, r.door(80))
@@ -34,7 +34,7 @@ func TestOneWaitingConnectionDialsForAll(t *testing.T) {
 	assert.Same(t, d, next)
 }
 
-func TestAllWaitingConnectionsConnectAfterTheFirst(t *testing.T) {
+func TestWaitingConnectionsConnectAfterTheDialingOneCloses(t *testing.T) {
 	f := standby(t, Config{Ports: []int{0}})
 	port := f.Ports()[0]
 	f.SetTarget(holder)

@@ -150,7 +150,7 @@ func TestHolderFailureResetsTheClientsConnection(t *testing.T) {
 }
 
 // After Close, the child may bind the port even without SO_REUSEADDR.
-func TestCloseWhileCopyingFreesThePort(t *testing.T) {
+func TestForwarderClosedWhileCopyingFreesItsPort(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
 		for data := make([]byte, 1<<16); ; {

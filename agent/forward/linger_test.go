@@ -86,7 +86,7 @@ func TestLingeringConnectionsWaitForATarget(t *testing.T) {
 }
 
 // An accept loop that waits for a place must not outlast the delay.
-func TestLingerEndsWhileAllPlacesAreTaken(t *testing.T) {
+func TestLingerDelayEndsDespiteReachedConnectionLimit(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})
 	f.SetTarget(holder)

@@ -85,7 +85,7 @@ func FuzzDecodedMessageSurvivesARoundTrip(f *testing.F) {
 	})
 }
 
-func FuzzDecodedOrderStaysWithinBounds(f *testing.F) {
+func FuzzTimesOfADecodedOrderStayWithinBounds(f *testing.F) {
 	f.Add([]byte(`{"grant":{"hold":"h","bootID":"b","deadline":9223372036854775807,"drain":1,"kill":1}}`))
 	f.Add([]byte(`{"drain":{"hold":"h","reason":"r","grace":1,"end":true}}`))
 	f.Add([]byte(`{"run":{"id":"r","command":["true"],"timeout":1}}`))
@@ -109,7 +109,7 @@ func FuzzDecodedOrderStaysWithinBounds(f *testing.F) {
 	})
 }
 
-func TestBudgetOfAGrantEndsAtItsDeadline(t *testing.T) {
+func TestDrainAndKillFitBeforeTheGrantsDeadline(t *testing.T) {
 	t.Parallel()
 	g := Grant{Deadline: 100 * time.Second, Drain: 9 * time.Second, Kill: time.Second}
 	assert.Equal(t, 90*time.Second, g.DrainAt())

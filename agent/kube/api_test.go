@@ -99,7 +99,7 @@ func TestRealWatchResumesFromAVersion(t *testing.T) {
 	assert.Equal(t, []string{first.ResourceVersion, read.ResourceVersion}, seen)
 }
 
-func TestRealWatchWithoutVersionBeginsWithLease(t *testing.T) {
+func TestRealWatchWithoutVersionFirstReportsTheLease(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestRealWatchWithoutVersionBeginsWithLease(t *testing.T) {
 	assert.Equal(t, read.ResourceVersion, seen[0].ResourceVersion)
 }
 
-func TestRealAPIServerRefusesWithMatchingErrors(t *testing.T) {
+func TestRealAPIServersRefusalsReturnTheMatchingErrors(t *testing.T) {
 	client, config := realAPI(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

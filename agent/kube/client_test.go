@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestGetIsConsistentAndAuthenticated(t *testing.T) {
+func TestLeaseReadIsConsistentAndAuthenticated(t *testing.T) {
 	var seen *http.Request
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		seen = r.Clone(context.Background())
@@ -126,7 +126,7 @@ func TestTruncatedReplyIsNotARefusal(t *testing.T) {
 	assert.False(t, Refused(err))
 }
 
-func TestHangingRequestBlocksNoOther(t *testing.T) {
+func TestHangingRequestBlocksNoOtherRequest(t *testing.T) {
 	arrived, proceed := make(chan struct{}), make(chan struct{})
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
@@ -156,7 +156,7 @@ func TestHangingRequestBlocksNoOther(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestStatusCodesMatchTheirErrors(t *testing.T) {
+func TestEachStatusCodeBecomesTheMatchingError(t *testing.T) {
 	for name, c := range map[string]struct {
 		status  int
 		body    string
@@ -193,7 +193,7 @@ func TestStatusCodesMatchTheirErrors(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsBounded(t *testing.T) {
+func TestRequestedRetryDelayIsBounded(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"":                    7 * time.Second,
 		"2":                   2 * time.Second,
@@ -297,7 +297,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestMissingCredentialsFailOnlyTheCall(t *testing.T) {
+func TestClientWithoutCredentialsFailsOnlyAtACall(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, foreign) })
 	token, ca := s.token, s.ca
 	s.token, s.ca = token+".later", ca+".later"
@@ -348,7 +348,7 @@ func TestPodStatusPatchIsAStrategicMerge(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestGraceLeftIsMeasuredByTheServersClock(t *testing.T) {
+func TestRemainingGraceIsMeasuredByTheServersClock(t *testing.T) {
 	for name, c := range map[string]struct {
 		date, deletion string
 		want           time.Duration

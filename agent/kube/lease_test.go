@@ -46,7 +46,7 @@ func parse(t *testing.T, text string) *Lease {
 	return lease
 }
 
-func TestDecodedLeaseHasItsFields(t *testing.T) {
+func TestDecodedLeaseHasEveryFieldOfItsJSON(t *testing.T) {
 	lease := parse(t, foreign)
 	assert.Equal(t, "biller", lease.Name)
 	assert.Equal(t, "shop", lease.Namespace)
@@ -154,7 +154,7 @@ func TestNullLeaseFieldsAreReadAsAbsent(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestKeysOfALeaseAreComparedExactly(t *testing.T) {
+func TestLeaseKeysAreComparedCaseSensitively(t *testing.T) {
 	lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1","UID":"x"},
 		"spec":{"HolderIdentity":"somebody"}}`)
 	assert.Equal(t, "u", lease.UID)

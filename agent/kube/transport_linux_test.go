@@ -16,7 +16,7 @@ import (
 )
 
 // The shortest lease is 10 s, so the agent must notice a cut network path earlier.
-func TestCutPathIsNoticedWithinTheShortestLease(t *testing.T) {
+func TestCutPathIsNoticedWithinShortestLeaseDuration(t *testing.T) {
 	assert.LessOrEqual(t, probeIdle+probeCount*probeInterval, silence)
 	assert.Less(t, silence, 10*time.Second)
 

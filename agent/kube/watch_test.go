@@ -39,7 +39,7 @@ func collect(t *testing.T, body string) (seen []string, err error) {
 	return seen, err
 }
 
-func TestWatchRequestsOneLeaseForHours(t *testing.T) {
+func TestWatchSelectsOneLeaseAndLastsForHours(t *testing.T) {
 	var query url.Values
 	client := newServer(t, func(_ http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, "/apis/coordination.k8s.io/v1/namespaces/shop/leases", r.URL.Path)
@@ -162,9 +162,9 @@ func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 	assert.Equal(t, []string{"43", "44"}, seen)
 }
 
-// FuzzWatchEventsAreResumable checks that each event has a resourceVersion to resume from. Without
+// FuzzEveryWatchEventHasAResourceVersion checks that each event has a resourceVersion to resume from. Without
 // an event and without an error, the stream must have been empty.
-func FuzzWatchEventsAreResumable(f *testing.F) {
+func FuzzEveryWatchEventHasAResourceVersion(f *testing.F) {
 	f.Add([]byte(frame(Added, "42") + bookmark + frame(Deleted, "51")))
 	f.Add([]byte(`{"type":"ERROR","object":{"code":410}}`))
 	f.Add([]byte("garbage\n" + frame(Modified, "1")))

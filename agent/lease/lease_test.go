@@ -105,7 +105,7 @@ func TestWriteWithoutUIDOrVersionIsRefused(t *testing.T) {
 	}
 }
 
-func TestRenewTimeAlwaysDiffersInMicroseconds(t *testing.T) {
+func TestRenewTimesDifferByAtLeastAMicrosecond(t *testing.T) {
 	for name, from := range map[string]time.Time{
 		"same instant":       wall,
 		"same microsecond":   wall.Add(500 * time.Nanosecond),
@@ -171,7 +171,7 @@ func TestDeadlineCountsFromTheEarliestUnansweredAttempt(t *testing.T) {
 	}
 }
 
-func TestLateAnswerChangesNothing(t *testing.T) {
+func TestLateAnswerToOldRenewalMovesNoDeadline(t *testing.T) {
 	h := held(t)
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
@@ -346,7 +346,7 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 // by a twelfth, and the standby's clock is too fast by a twelfth: the most by which
 // chronyd slews. Even so, the child of a vanished holder is dead before any standby may
 // begin.
-func TestDeadlinePassesBeforeAnyStandbyMayBegin(t *testing.T) {
+func TestDeadlinePassesBeforeAnyStandbyMayAcquire(t *testing.T) {
 	for d := api.MinLeaseDuration; d <= api.MaxLeaseDuration; d += time.Second {
 		b, err := api.NewBudget(d)
 		require.NoError(t, err)

@@ -128,7 +128,7 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 	}
 }
 
-func TestApplicationServesForTheDelayAfterStoredStatus(t *testing.T) {
+func TestEndpointDelayBeginsOnceNotReadyIsStored(t *testing.T) {
 	p := play{facts: Facts{Cause: Yield, Delay: delay}, offers: two}
 	took := p.run(t)
 	require.NotZero(t, p.out)
@@ -187,7 +187,7 @@ func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
 
 // A standby's offer takes a read and a write, so the offer comes late if the API server
 // is slow.
-func TestSlowAPIServerGivesStandbysTimeToOffer(t *testing.T) {
+func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 	const slow = 400 * time.Millisecond
 	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, Delay: delay}}
 	took := p.run(t)
@@ -213,7 +213,7 @@ func TestHolderIsReadyAgainIfTheAskerVanishes(t *testing.T) {
 	assert.Empty(t, got.Successor)
 }
 
-func TestContainerRestartEndsALeaveWithoutAnotherCause(t *testing.T) {
+func TestContainerRestartEndsLeaveWhoseCauseIsGone(t *testing.T) {
 	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	unoffered := turn
 	unoffered.Offers = none
@@ -262,7 +262,7 @@ func TestLeaveForATurnSurvivesAContainerRestart(t *testing.T) {
 	assert.True(t, l.Next(began+time.Minute, f).Over)
 }
 
-func TestHolderThatIsNotReadyStopsAtOnce(t *testing.T) {
+func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 	var l Leave
 	got := l.Next(began, Facts{Cause: Yield, Delay: delay, Offers: two})
 	assert.Equal(t, Decision{Over: true, Wake: Never}, got)

@@ -97,7 +97,7 @@ func allowed(silence bool) time.Duration {
 }
 
 // compat: probes/headers probes/host probes/https carried
-func TestHTTPProbeBehavesLikeTheKubelets(t *testing.T) {
+func TestHTTPProbeResultEqualsTheKubeletsResult(t *testing.T) {
 	plain, secure := httptest.NewServer(application(t)), httptest.NewTLSServer(application(t))
 	defer plain.Close()
 	defer secure.Close()
@@ -140,7 +140,7 @@ func TestHTTPProbeBehavesLikeTheKubelets(t *testing.T) {
 }
 
 // compat: probes/readiness-tcp carried
-func TestTCPProbeOpensAConnection(t *testing.T) {
+func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	open := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: deaf(t)}}, loopback, long)
 	assert.Equal(t, Result{Outcome: Success}, open)
 	shut := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: closed(t)}}, "elsewhere.invalid", long)
@@ -194,7 +194,7 @@ func healthServer(t *testing.T, secure bool, status byte) int {
 }
 
 // compat: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
-func TestGRPCProbeChecksHealth(t *testing.T) {
+func TestGRPCProbePassesOnlyForAHealthyService(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		tls     bool

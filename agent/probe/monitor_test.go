@@ -185,7 +185,7 @@ func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 }
 
 // compat: lifecycle/grace-of-probe carried
-func TestFailedStartupProbeEndsChildWithItsGrace(t *testing.T) {
+func TestFailedStartupProbeEndsChildWithProbesGrace(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
 		own  *int64
@@ -225,7 +225,7 @@ func TestUnknownStartupProbeOutcomeEndsNoChild(t *testing.T) {
 	})
 }
 
-func TestStartupFailureInTheFirstSecondIsIgnored(t *testing.T) {
+func TestStartupProbeFailureInFirstSecondIsIgnored(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) { p.FailureThreshold = 1 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(500 * time.Millisecond)
@@ -238,7 +238,7 @@ func TestStartupFailureInTheFirstSecondIsIgnored(t *testing.T) {
 	})
 }
 
-func TestKubeletProbesReadinessAfterItsFirstSuccess(t *testing.T) {
+func TestOnlyTheKubeletProbesReadinessAfterFirstSuccess(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(2500 * time.Millisecond)
@@ -462,7 +462,7 @@ func TestHostNetworkProbeIsAnsweredThroughExec(t *testing.T) {
 	})
 }
 
-func TestUndeclaredProbeIsNotFound(t *testing.T) {
+func TestUndeclaredProbeIsAnsweredWithNotFound(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		for _, path := range []string{"/probe/app/readiness", "/probe/app/startup", "/probe/other/liveness", "/probe/", "/"} {
 			assert.Equal(t, 404, a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, path, nil)).Code, path)

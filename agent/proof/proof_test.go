@@ -115,7 +115,7 @@ func TestProofNeedsAReportFromEveryContainer(t *testing.T) {
 
 // The shim of a container that the kubelet has forgotten may connect to a new agent
 // process after the current container's shim.
-func TestShimThatStartedLastIsCurrent(t *testing.T) {
+func TestShimThatStartedLaterSupersedesAnEarlierOne(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
 	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
 	for name, reports := range map[string][]gate.Report{

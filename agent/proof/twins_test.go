@@ -16,7 +16,7 @@ import (
 // Two shims of one container may report the same start time. Their reports arrive at a
 // new agent process in any order. Before the first shim is dead, its hold is not proven
 // to be over, and no shim gets a grant beside its child.
-func TestShimsStartedAtTheSameInstantProveNothing(t *testing.T) {
+func TestEqualStartTimesOfShimsProveNoDeath(t *testing.T) {
 	for seed := range uint64(5000) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := New(Config{Containers: []string{"app"}})

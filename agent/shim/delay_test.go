@@ -35,7 +35,7 @@ func (a *fakeAgent) ends() time.Duration {
 	return host.Now() - began
 }
 
-func TestStopSignalWaitsForTheDelay(t *testing.T) {
+func TestStopSignalWaitsForTheGrantsDelay(t *testing.T) {
 	for name, c := range map[string]struct {
 		within, delay time.Duration
 		then          func(a *fakeAgent)
@@ -64,7 +64,7 @@ func TestStopSignalWaitsForTheDelay(t *testing.T) {
 	}
 }
 
-func TestShimWaitsForTheAnswerAfterPreStop(t *testing.T) {
+func TestShimAwaitsTheAgentsAnswerAfterPreStop(t *testing.T) {
 	for name, c := range map[string]struct {
 		delay time.Duration
 		then  func(a *fakeAgent)

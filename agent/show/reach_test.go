@@ -107,7 +107,7 @@ func cutOff(t *testing.T) *scene {
 	return s
 }
 
-func TestStandbyAsksAgainAfterAnUnansweredConnection(t *testing.T) {
+func TestStandbyChecksTheHolderAfterAnUnansweredConnection(t *testing.T) {
 	s := reached(t)
 	for range 600 {
 		s.now += s.budget.Renew
@@ -128,7 +128,7 @@ func TestStandbyAsksAgainAfterAnUnansweredConnection(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestStandbyAsksAnUnreachableHolderLessOften(t *testing.T) {
+func TestStandbyChecksAnUnreachableHolderLessOften(t *testing.T) {
 	s := cutOff(t)
 	var pauses []time.Duration
 	for range 6 {
@@ -185,7 +185,7 @@ func TestCutOffStandbyStaysNotReadyDuringHandover(t *testing.T) {
 }
 
 // A controller deletes an old pod that is not Ready, and the slot may go back to that pod.
-func TestSilentNewRevisionKeepsOldPodsReady(t *testing.T) {
+func TestOldPodStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
 	s := reached(t)
 	s.turn = Turn{Ready: true}
 	s.held("b", "10.0.0.2")

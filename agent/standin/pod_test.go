@@ -236,7 +236,7 @@ func TestRebootProvesDeathOnlyOnTheNodesKernel(t *testing.T) {
 	}
 }
 
-func TestDrainRestartsAllContainersWithoutProof(t *testing.T) {
+func TestDrainRestartsAllContainersAndReportsNoProof(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", time.Hour)
 	require.ErrorIs(t, s.Grant(r.Shim, granting("h2", time.Hour)), gate.ErrOver)
 	require.NoError(t, s.Drain(r.Shim, "Lost", time.Minute))
@@ -246,7 +246,7 @@ func TestDrainRestartsAllContainersWithoutProof(t *testing.T) {
 	assert.True(t, exists(filepath.Join(s.dir, letStart)))
 }
 
-func TestDrainWhileWaitingDoesNothing(t *testing.T) {
+func TestDrainBeforeAnyGrantRestartsNoContainer(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()
@@ -422,7 +422,7 @@ func TestNoteThatIsWrittenTooLateStartsNothing(t *testing.T) {
 }
 
 // A disk that hangs must not keep the watchdog from its work.
-func TestWatchdogActsWhileWritingANoteHangs(t *testing.T) {
+func TestWatchdogRestartsContainersWhileWritingANoteHangs(t *testing.T) {
 	writes, hang := 0, make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		if writes++; writes > 1 {

@@ -47,7 +47,7 @@ func TestReadinessHoldEndsOnceNotReadyIsStored(t *testing.T) {
 	assert.Equal(t, gate.Running, last().Phase)
 }
 
-func TestReadinessGateRefusesUnknownShims(t *testing.T) {
+func TestGateReadinessRefusesUnknownShims(t *testing.T) {
 	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)

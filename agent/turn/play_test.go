@@ -228,7 +228,7 @@ func TestGoodRevisionStopsTheOldRevisionOnce(t *testing.T) {
 	assert.Empty(t, p.slot.Rollout.Turns, "a proven revision needs no count")
 }
 
-func TestNewRevisionReplacesAHangingOne(t *testing.T) {
+func TestNewRevisionReplacesRevisionThatNeverServes(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, 0, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(1, "b", newer, 2*time.Second, 0)...)
@@ -260,7 +260,7 @@ func TestTwoBrokenRevisionsAlternateSlowly(t *testing.T) {
 	assert.LessOrEqual(t, between(p.turns[newer], began+time.Hour, p.now), 2)
 }
 
-func TestUndoneRolloutLeavesTheOldPodsReady(t *testing.T) {
+func TestUndoneRolloutKeepsTheOldPodsReady(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	broken := actors(1, "b", newer, 0, 0)

@@ -63,7 +63,7 @@ func freed(successor string) Slot {
 	}
 }
 
-func TestStandbyDecidesByTheHoldersRevision(t *testing.T) {
+func TestHoldersRevisionDecidesIfStandbyAsksForTurn(t *testing.T) {
 	a1, b1, b2 := pod("a1", old), pod("b1", newer), pod("b2", newer)
 	unwritten := heldBy(a1, Now)
 	unwritten.Rollout.Hold = "h0"
@@ -308,7 +308,7 @@ func TestYieldInATurnKeepsTheFirstYielder(t *testing.T) {
 	require.Equal(old, r.From)
 }
 
-func TestAcquiringWithoutAYieldBeginsNoTurn(t *testing.T) {
+func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
 	b1 := pod("b1", newer)
 	for name, s := range map[string]Slot{
 		"released for all":      freed(""),

@@ -26,7 +26,7 @@ func TestStopSignalIsANameOrANumber(t *testing.T) {
 	}
 }
 
-func TestStopSignalOfTheGoRuntimeIsRefused(t *testing.T) {
+func TestStopSignalThatShimCannotReceiveIsRefused(t *testing.T) {
 	for _, name := range []string{"SIGCHLD", "CLD", "17", "SIGURG", "SIGPROF", "27", "32", "33", "SIGRTMIN", "RTMIN+0", "34"} {
 		_, err := stopSignal(name)
 		assert.ErrorContains(t, err, "cannot be passed on", name)

@@ -118,7 +118,7 @@ func TestHTTPHookFollowsNoRedirectToAnotherHost(t *testing.T) {
 	assert.Len(t, rounds, 10)
 }
 
-func TestInvalidHookFails(t *testing.T) {
+func TestInvalidOrUnreachableHookFails(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	port := closed.Addr().(*net.TCPAddr).Port
@@ -132,7 +132,7 @@ func TestInvalidHookFails(t *testing.T) {
 	assert.NoError(t, handle(t.Context(), api.Handler{Sleep: &api.SleepAction{}}, loopback))
 }
 
-func TestHooksWithoutCommandRunTheRoleHandle(t *testing.T) {
+func TestHookWithoutACommandRunsTheHandleRole(t *testing.T) {
 	cfg, err := execConfig([]string{
 		"-container", "app", "-grace", "7s",
 		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestYieldFindsTheAgentOfItsOwnContainer(t *testing.T) {
+func TestYieldRoleFindsTheAgentInItsContainer(t *testing.T) {
 	proc := t.TempDir()
 	add := func(name, mounts string, line ...string) {
 		require.NoError(t, os.MkdirAll(filepath.Join(proc, name, "ns"), 0o755))

@@ -165,7 +165,7 @@ func waitsForItsTurn(p *corev1.Pod) {
 }
 
 // A pod of the old version takes the slot, unless a person names a pod of the new version.
-func TestYieldSucceedsInAStalledRollout(t *testing.T) {
+func TestYieldCommandSucceedsInAStalledRollout(t *testing.T) {
 	for to, next := range map[string]string{"": "c", "b": "b"} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newByHand(together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), waitsForItsTurn), waiting("c"))...)
@@ -247,7 +247,7 @@ func TestCommandsReportMissingRights(t *testing.T) {
 	assert.Equal(t, exitError, b.yield(t, yielding{to: "nobody"}, "deployment/biller"), "no such pod")
 }
 
-func TestPauseKeepsTheHolder(t *testing.T) {
+func TestPauseCommandKeepsTheHolder(t *testing.T) {
 	b := newByHand(team(map[string]string{api.YieldAnnotation: "hold-a"})...)
 	assert.Equal(t, exitOK, b.pause(t, pausing{pause: api.PauseHold}, "deployment/biller"))
 	assert.Equal(t, slot+": paused; a holds, and goes on\n", b.out.String())

@@ -120,7 +120,7 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	return out.String()
 }
 
-func TestExplainNamesHolderAndStandbys(t *testing.T) {
+func TestExplainCommandNamesHolderAndStandbys(t *testing.T) {
 	there := together(deployment(claim, claim), leaseOf("a"),
 		gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
 		gatedPod("b", corev1.ConditionFalse, "HolderUnreachable", "nothing answers"))
@@ -146,7 +146,7 @@ pods:
 	assert.NotContains(t, one, "Holding")
 }
 
-func TestExplainNamesWhyAPodIsUngated(t *testing.T) {
+func TestExplainCommandTellsWhyAPodIsUngated(t *testing.T) {
 	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
 	job := &batchv1.Job{ObjectMeta: meta("once", claim)}
 	for name, c := range map[string]struct {
@@ -227,7 +227,7 @@ func TestExplainNamesWhyAPodIsUngated(t *testing.T) {
 	}
 }
 
-func TestExplainNamesAVanishedHolder(t *testing.T) {
+func TestExplainCommandNamesAVanishedHolder(t *testing.T) {
 	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
 	there := together(deployment(claim, claim), standby)
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
@@ -240,7 +240,7 @@ func TestExplainNamesAVanishedHolder(t *testing.T) {
 }
 
 // A user without the right to read Leases or Events gets all other facts.
-func TestExplainNamesUnreadableObjects(t *testing.T) {
+func TestExplainCommandNamesUnreadableObjects(t *testing.T) {
 	forbid := func(resource string) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", nil)
 	}
@@ -272,7 +272,7 @@ func TestExplainNamesUnreadableObjects(t *testing.T) {
 	assert.NotContains(t, out.String(), "not installed")
 }
 
-func TestExplainNamesAMissingInstallation(t *testing.T) {
+func TestExplainCommandNamesAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder

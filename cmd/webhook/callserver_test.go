@@ -207,7 +207,7 @@ func TestManifestComponentSetsTheClientCA(t *testing.T) {
 }
 
 // The API server gives up a call after the timeout in the manifest.
-func TestCallTimeEqualsTheManifestsTimeout(t *testing.T) {
+func TestWebhooksTimeLimitEqualsTheManifestsTimeout(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
 	require.NoError(t, err)
 	var configuration admissionv1.MutatingWebhookConfiguration

@@ -289,7 +289,7 @@ func TestNextReplicaEnrollsSoonAfterALostLeader(t *testing.T) {
 }
 
 // A process has a controller for each term, and all of them have one name.
-func TestProcessCanCreateAControllerForEachTerm(t *testing.T) {
+func TestProcessCanCreateControllersForSeveralLeaderTerms(t *testing.T) {
 	for range 2 {
 		o, err := termOptions(settings{})
 		require.NoError(t, err)

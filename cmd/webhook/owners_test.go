@@ -300,7 +300,7 @@ func TestCacheKeepsOnlyIdentitiesOfOwners(t *testing.T) {
 	assert.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}, kept)
 }
 
-func TestLimitRangesOfOneNamespaceAreReturned(t *testing.T) {
+func TestLimitRangesOfOtherNamespacesAreNotReturned(t *testing.T) {
 	c := fake.NewClientBuilder().WithObjects(
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a"}},
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "b"}},

@@ -70,8 +70,8 @@ func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	exclusive.TestLossOfTheSlotRestartsNoContainer(t)
 }
-func TestLossRestartsTheContainerWithOnLossRestart(t *testing.T) {
-	exclusive.TestLossRestartsTheContainerWithOnLossRestart(t)
+func TestLossRestartsContainerIfOnLossIsRestart(t *testing.T) {
+	exclusive.TestLossRestartsContainerIfOnLossIsRestart(t)
 }
 func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	exclusive.TestContainerEndsWithItsChildsExitCode(t)
@@ -82,8 +82,8 @@ func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	exclusive.TestRecreatedDeploymentWaitsForTheOldHolder(t)
 }
-func TestDeletedHolderGetsThePodsGraceAndReleases(t *testing.T) {
-	exclusive.TestDeletedHolderGetsThePodsGraceAndReleases(t)
+func TestDeletedHolderGetsPodsGraceThenReleasesSlot(t *testing.T) {
+	exclusive.TestDeletedHolderGetsPodsGraceThenReleasesSlot(t)
 }
 func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) { exclusive.TestDeletionOfAHeldLeaseIsRefused(t) }
 func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
@@ -128,8 +128,8 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) { gates.TestGateReadinessLet
 
 // Tests of package injection.
 
-func TestClaimByLaterPolicyIsGatedOrRefused(t *testing.T) {
-	injection.TestClaimByLaterPolicyIsGatedOrRefused(t)
+func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
+	injection.TestClaimAddedByPolicyIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
 func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
@@ -155,8 +155,10 @@ func TestRepeatedApplyChangesNothing(t *testing.T)  { injection.TestRepeatedAppl
 func TestGateStaysWholeBesideAnotherInjector(t *testing.T) {
 	injection.TestGateStaysWholeBesideAnotherInjector(t)
 }
-func TestClaimByALaterWebhookIsRefused(t *testing.T) { injection.TestClaimByALaterWebhookIsRefused(t) }
-func TestUserMistakesGetExactMessages(t *testing.T)  { injection.TestUserMistakesGetExactMessages(t) }
+func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
+	injection.TestClaimAddedByALaterWebhookIsRefused(t)
+}
+func TestUserMistakesGetExactMessages(t *testing.T) { injection.TestUserMistakesGetExactMessages(t) }
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
@@ -173,8 +175,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
 	injection.TestRefusalWarningEventAndMetricNameOneReason(t)
 }
-func TestUnknownFieldsStayInTheirOwnContainers(t *testing.T) {
-	injection.TestUnknownFieldsStayInTheirOwnContainers(t)
+func TestInjectionKeepsUnknownFieldsInTheirContainers(t *testing.T) {
+	injection.TestInjectionKeepsUnknownFieldsInTheirContainers(t)
 }
 
 // Tests of package lifecycle.
@@ -189,7 +191,9 @@ func TestHardEvictionReleasesTheSlot(t *testing.T) { lifecycle.TestHardEvictionR
 func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	lifecycle.TestApplicationThatChangesUserGetsTheStopSignal(t)
 }
-func TestContainerEndsAsWithoutTheGate(t *testing.T) { lifecycle.TestContainerEndsAsWithoutTheGate(t) }
+func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
+	lifecycle.TestTerminationReasonAndMessageAreAsWithoutGate(t)
+}
 func TestDeletionGraceReplacesThePodsGrace(t *testing.T) {
 	lifecycle.TestDeletionGraceReplacesThePodsGrace(t)
 }
@@ -219,8 +223,8 @@ func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
 func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 	lifecycle.TestEachKindOfProbeActsAsWithoutGate(t)
 }
-func TestProbesPassAndFailOnTheHostNetwork(t *testing.T) {
-	lifecycle.TestProbesPassAndFailOnTheHostNetwork(t)
+func TestProbesFollowTheApplicationOnTheHostNetwork(t *testing.T) {
+	lifecycle.TestProbesFollowTheApplicationOnTheHostNetwork(t)
 }
 func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsItsOwnStopSignal(t)
@@ -235,8 +239,8 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
-func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
-	operations.TestUninstallRefusesWhileGatedPodsExist(t)
+func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
+	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
 func TestUninstallLeavesNothingBehind(t *testing.T) { operations.TestUninstallLeavesNothingBehind(t) }
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
@@ -257,7 +261,9 @@ func TestNativeSidecarStartsBeforeTheAgent(t *testing.T) {
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
 }
-func TestChildEqualsTheUngatedProcess(t *testing.T) { pods.TestChildEqualsTheUngatedProcess(t) }
+func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
+	pods.TestChildStartsExactlyLikeTheUngatedProcess(t)
+}
 func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	pods.TestEachKindOfWorkloadRollsOutWithoutOverlap(t)
 }
@@ -295,8 +301,8 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 
 // Tests of package rollouts.
 
-func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
-	rollouts.TestUnreachableHolderLeavesStandbysNotReady(t)
+func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
+	rollouts.TestUnreachableHolderMakesStandbysNotReady(t)
 }
 func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
 	rollouts.TestCrashingHolderLosesTheLockToAnotherWorkload(t)

@@ -123,7 +123,7 @@ func TestConcurrentLookUpsAreBounded(t *testing.T) {
 	}
 }
 
-func TestHostileNamespaceLeavesLookUpsToOthers(t *testing.T) {
+func TestHostileNamespaceCannotUseUpAllLookUps(t *testing.T) {
 	b, f := newBusy(t), newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	r := f.resolver(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})

@@ -26,7 +26,7 @@ var redis = v1.Config{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []strin
 var redisCommand = image.Command{Entrypoint: redis.Entrypoint, Cmd: redis.Cmd, StopSignal: "SIGQUIT"}
 
 // compat: command/entrypoint command/cmd carried
-func TestCommandComesFromTheImage(t *testing.T) {
+func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "library/redis:7", redis)
 	command, err := f.resolver(Options{}).Command(t.Context(), f.host()+"/library/redis:7", image.PullRights{})
@@ -72,7 +72,7 @@ func TestUnchangedTagCostsOneHeadRequest(t *testing.T) {
 }
 
 // compat: command/digest carried
-func TestPublicDigestIsKnownAfterOneLookUp(t *testing.T) {
+func TestCommandOfAPublicDigestIsCached(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	public, private := f.push(t, "shop/app:1", redis), f.push(t, "private/app:1", redis)

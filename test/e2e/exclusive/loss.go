@@ -47,7 +47,7 @@ func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	}
 }
 
-func TestLossRestartsTheContainerWithOnLossRestart(t *testing.T) {
+func TestLossRestartsContainerIfOnLossIsRestart(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("afresh")
 	a.Annotations[api.OnLossAnnotation] = string(api.OnLossRestart)
@@ -130,7 +130,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 }
 
 // compat: lifecycle/grace carried
-func TestDeletedHolderGetsThePodsGraceAndReleases(t *testing.T) {
+func TestDeletedHolderGetsPodsGraceThenReleasesSlot(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("graceful")
 	// The delay is longer than the drain time after a loss (9 s), and shorter than the

@@ -26,7 +26,7 @@ import (
 
 // A policy in the API server adds the annotation after our webhook, as a later webhook
 // would.
-func TestClaimByLaterPolicyIsGatedOrRefused(t *testing.T) {
+func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := context.Background()

@@ -38,7 +38,7 @@ const newerPod = `{
 }`
 
 // compat: pod/ungated carried
-func TestUnknownFieldsStayInTheirOwnContainers(t *testing.T) {
+func TestInjectionKeepsUnknownFieldsInTheirContainers(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	patched := review(s, []byte(newerPod))

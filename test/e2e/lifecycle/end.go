@@ -67,7 +67,7 @@ func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 }
 
 // compat: lifecycle/termination-messages lifecycle/out-of-memory carried
-func TestContainerEndsAsWithoutTheGate(t *testing.T) {
+func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]struct {

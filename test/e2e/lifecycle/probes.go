@@ -337,7 +337,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 // On the host network an agent opens no port, so the kubelet's probes are exec probes.
 //
 // compat: pod/host-network carried
-func TestProbesPassAndFailOnTheHostNetwork(t *testing.T) {
+func TestProbesFollowTheApplicationOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("node")

@@ -45,7 +45,7 @@ func gatedPods(t *testing.T) []corev1.Pod {
 	return pods.Items
 }
 
-func TestUninstallRefusesWhileGatedPodsExist(t *testing.T) {
+func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("in-use"), "it needs the record")
 	out, err := install(t, "-uninstall")
 	require.Error(t, err, out)

@@ -142,7 +142,7 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 // command/expansion carried compat: command/path command/working-dir command/environment
 // command/tag command/digest carried compat: kinds/pod lifecycle/restart-never pod/several
 // pod/logs carried
-func TestChildEqualsTheUngatedProcess(t *testing.T) {
+func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()
 	s := space.New(t)

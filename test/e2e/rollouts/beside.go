@@ -87,7 +87,7 @@ func standbys(h *holder.Holder) []*corev1.Pod {
 // No agent polls the network path to the holder. A standby finds the path broken when it
 // forwards a client's connection. A standby that starts later tries the path once by
 // itself.
-func TestUnreachableHolderLeavesStandbysNotReady(t *testing.T) {
+func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("forbidden")
 	a.Edit = strictly
