@@ -104,8 +104,7 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 	return plain, gated
 }
 
-// compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby
-// lifecycle/term-of-a-standby carried
+// compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()

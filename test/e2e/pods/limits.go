@@ -25,8 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// compat: identity/user identity/fs-group identity/capabilities identity/seccomp
-// identity/read-only-root carried
+// compat: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
 func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
