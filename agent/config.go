@@ -89,8 +89,7 @@ type Config struct {
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
-	// Revision is the pod's revision. The order of revisions does not apply to the zero
-	// value.
+	// Revision is the pod's revision. A pod with the zero value takes no turns.
 	Revision api.Revision
 	// MinReady is the time for which the pod's controller wants a new pod to be Ready.
 	MinReady time.Duration

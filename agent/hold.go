@@ -45,8 +45,7 @@ type hold struct {
 	gap time.Duration
 	// paused is the pause for which the agent has already written an Event.
 	paused claim.Pause
-	// rollout is the hold's part in a rollout. turn is the last decision by the order of
-	// revisions.
+	// rollout is the hold's part in a rollout. turn is the last decision of package turn.
 	rollout holdRollout
 	turn    turn.Holder
 	// leaving is the hold's way out of the pod's Services.
@@ -172,7 +171,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// wish returns the end that a person, or the order of revisions, wishes for. No pod may
+// wish returns the end that a person, or package turn, wishes for. No pod may
 // take a paused slot, so a yield waits until the slot is resumed. With the gate "pod" a
 // deleted pod goes on, because the kubelet no longer restarts its containers, and only a
 // restart stops the application.
@@ -227,7 +226,7 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Notes.Serving, f.Notes.Leaving, f.Notes.Leave = h.serving, h.leaving.Says, h.leaving.id
-	if h.unit.rollout.ordered() {
+	if h.unit.rollout.takesTurns() {
 		text := h.rollout.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
 	}

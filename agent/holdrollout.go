@@ -30,9 +30,9 @@ func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 	h.facts.Serves, h.facts.Paused, h.facts.Ask = serves, paused, h.rollout.asks.last
 }
 
-// decide returns the decision by the order of revisions about the hold.
+// decide returns the decision of package turn about the hold.
 func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
-	if !h.rollout.ordered() {
+	if !h.rollout.takesTurns() {
 		return turn.Holder{Wake: turn.Never}
 	}
 	got := h.rollout.pod.Hold(now, wall, h.facts)
@@ -40,12 +40,12 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	return got
 }
 
-// part notes the text about the order of revisions for the release of the record, and
+// part notes the text about turns for the release of the record, and
 // returns the pod that the release names. If to is not empty, the release names that pod,
 // and revision is its revision. Otherwise a pod that is about to end yields to the pod
 // that asks.
 func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
-	if !h.rollout.ordered() {
+	if !h.rollout.takesTurns() {
 		return to
 	}
 	slot := slotOf(r)

@@ -45,9 +45,9 @@ type leaving struct {
 }
 
 // endpointDelay returns the time that a holder takes to leave its Services. The time is zero
-// for a pod without ports, or without an order of revisions.
+// for a pod without ports, or without turns.
 func (u *unit) endpointDelay() time.Duration {
-	if !u.rollout.ordered() || len(u.config.Ports) == 0 {
+	if !u.rollout.takesTurns() || len(u.config.Ports) == 0 {
 		return 0
 	}
 	return u.config.EndpointDelay

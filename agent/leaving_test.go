@@ -230,7 +230,7 @@ func TestDaemonSetTurnBeginsWithoutLeavingTheServices(t *testing.T) {
 
 // While the holder leaves, the pod of the newer revision vanishes, and the kubelet
 // restarts the container "helper".
-func TestHolderIsReadyAgainAfterRestartDuringLeave(t *testing.T) {
+func TestContainersRestartDuringLeaveMakesHolderReadyAgain(t *testing.T) {
 	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -135,7 +135,7 @@ func TestAgentOfAnEarlierVersionStopsNoRollout(t *testing.T) {
 		b.gates.report("b", func(r *gate.Report) { r.Dead = true })
 		b.connect("b2")
 		w.pass(2 * time.Second)
-		assert.Equal(t, "True StandingBy", b.ready(), "no order")
+		assert.Equal(t, "True StandingBy", b.ready(), "the pods take no turns")
 		o.remove()
 		w.within(2*turn.LastResort, "the new pod runs", func() bool { return b.running("b2") })
 		w.within(2*turn.Proof, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })

@@ -117,7 +117,7 @@ func TestRecreatedWorkloadsFirstRevisionAsksForNoTurn(t *testing.T) {
 		}
 		b := w.up("b", of(anew(1, newRevision.Hash)))
 		w.pass(time.Second)
-		assert.Equal(t, "True StandingBy", b.ready(), "no order")
+		assert.Equal(t, "True StandingBy", b.ready(), "the pods take no turns")
 		a2.remove()
 		a.remove()
 		w.within(200*time.Millisecond, "the new workload's pod runs", b.runs)

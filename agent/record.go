@@ -23,7 +23,7 @@ func recordOf(l *kube.Lease) lease.Record {
 	if err != nil || serving.Before(l.AcquireTime) {
 		serving = time.Time{}
 	}
-	// The order of revisions does not apply to a holder without a readable revision.
+	// A holder without a readable revision takes no turns.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	leave, leaving := leavingOf(l.Annotations)
 	return lease.Record{

@@ -17,7 +17,7 @@ import (
 // rollout is the pod's part in the rollouts of its workload. Package turn decides, and
 // rollout remembers what the decisions depend on.
 type rollout struct {
-	// pod has the zero revision if the order of revisions does not apply to this pod.
+	// pod has the zero revision if this pod takes no turns.
 	pod turn.Pod
 	// hold is the hold that the standby saw last. since is the instant at which the
 	// standby first saw that hold.
@@ -40,8 +40,7 @@ func newRollout(c Config) *rollout {
 	_, showing := c.Gate.(Showing)
 	// A pod of several slots has no single holder to ask, and enroll makes a next Lease
 	// only for some slots. A gate outside of the containers cannot give the slot back
-	// within a turn. With the readiness "holder" no standby is Ready, so the revisions
-	// need no order.
+	// within a turn. With the readiness "holder" no standby is Ready, so no pod needs a turn.
 	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
 	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
 		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
@@ -49,8 +48,8 @@ func newRollout(c Config) *rollout {
 	return r
 }
 
-// ordered reports whether the revisions have an order for the pod.
-func (r *rollout) ordered() bool { return r.pod.Revision.Valid() }
+// takesTurns reports whether the pod takes turns with pods of other revisions.
+func (r *rollout) takesTurns() bool { return r.pod.Revision.Valid() }
 
 // startup returns the longest time that the startup and readiness probes of a container
 // give the application to start.
@@ -77,10 +76,10 @@ func slotOf(r lease.Record) turn.Slot {
 	}
 }
 
-// standing returns the decision by the order of revisions about a standby with these
-// views. The argument begun lists the holds of this agent process.
+// standing returns the decision of package turn about a standby with these views. The
+// argument begun lists the holds of this agent process.
 func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
-	if !r.ordered() {
+	if !r.takesTurns() {
 		return turn.Standby{Wake: turn.Never}
 	}
 	s := slotOf(views[0].Record)
@@ -108,10 +107,10 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 	}
 }
 
-// text returns a function for [claim.Facts]. The function returns the text about the
-// order of revisions for a standby's write. Without an order, text returns nil.
+// text returns a function for [claim.Facts]. The function returns the text about turns for
+// a standby's write. For a pod that takes no turns, text returns nil.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
-	if !r.ordered() {
+	if !r.takesTurns() {
 		return nil
 	}
 	return func(kind claim.Kind, record lease.Record, hold string) string {

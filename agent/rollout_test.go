@@ -230,7 +230,7 @@ func TestRevisionsHaveNoOrderWithoutANextLease(t *testing.T) {
 		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
 	} {
 		c.Slots = []string{slot}
-		assert.Equal(t, ordered, newRollout(c).ordered(), slot)
+		assert.Equal(t, ordered, newRollout(c).takesTurns(), slot)
 	}
 }
 

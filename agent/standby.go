@@ -63,7 +63,7 @@ func (s standby) seen() []show.Slot {
 	return seen
 }
 
-// shown converts the order's decision about a standby for the pod's status. If a pod
+// shown converts package turn's decision about a standby for the pod's status. If a pod
 // cannot write its ask, the message names the error.
 func shown(s turn.Standby, asked error) show.Turn {
 	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
@@ -108,7 +108,7 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (look.Ready || look.Keep)
-	if len(u.config.Ports) == 0 || !u.rollout.ordered() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
+	if len(u.config.Ports) == 0 || !u.rollout.takesTurns() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
 	if !a.spendOffer(s.loop.now) {

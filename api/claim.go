@@ -44,10 +44,10 @@ type Kind struct {
 	// Forwards reports that the standbys of a claim can forward ports, because the claim
 	// has one holder.
 	Forwards bool
-	// Ordered reports that the slot of a claim goes from an old revision of a workload to
-	// a new one. A claim with several holders is not Ordered, because no pod has to wait
+	// TakesTurns reports that the slot of a claim goes from an old revision of a workload to
+	// a new one. A claim with several holders does not take turns, because no pod has to wait
 	// for the end of another.
-	Ordered bool
+	TakesTurns bool
 	// Sole reports that a pod with a claim of this kind can have no other claim.
 	Sole bool
 
@@ -74,14 +74,14 @@ func (k *Kind) claims(value string) ([]Claim, string) {
 var (
 	// Singleton claims one slot, for which the pods of a workload compete.
 	Singleton = &Kind{
-		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true, Ordered: true,
+		Key: SingletonAnnotation, Ask: SingletonAnnotation + `: "true"`, Scope: ScopeWorkload, Forwards: true, TakesTurns: true,
 		parse:  parseSingleton,
 		slots:  func(c Claim, of Workload) []string { return []string{SingletonLease(of, c.Name)} },
 		isSlot: isSingletonSlot,
 	}
 	// Lock claims one slot, for which pods of a whole namespace compete.
 	Lock = &Kind{
-		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true, Ordered: true,
+		Key: LockAnnotation, Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true, TakesTurns: true,
 		parse:  parseLocks,
 		slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
 		isSlot: isLockSlot,
@@ -191,7 +191,7 @@ var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argopr
 // singleton has one if its name contains the kind of a workload with revisions.
 func HasNextLease(slot string) bool {
 	kind := Annotations.kindOf(slot)
-	if kind == nil || !kind.Ordered {
+	if kind == nil || !kind.TakesTurns {
 		return false
 	}
 	_, rest, _ := strings.Cut(slot, ".")

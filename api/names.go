@@ -123,7 +123,7 @@ const (
 	WorkloadAnnotation = Prefix + "workload"
 	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
 	RevisionAnnotation = Prefix + "revision"
-	// RolloutAnnotation is the holders' record of the order of revisions, as JSON: the
+	// RolloutAnnotation is the holders' record of a rollout, as JSON: the
 	// proven revision, the turns of other revisions, and whether the holder yields.
 	RolloutAnnotation = Prefix + "rollout"
 	// ServingAnnotation is the time (RFC 3339) since which the holder's application runs

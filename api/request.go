@@ -81,11 +81,11 @@ const (
 // Shims reports whether the gate consists of shims in the containers.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
-// Ordered reports whether the revisions of a workload have an order. An old pod can then
+// TakesTurns reports whether pods of different revisions take turns. An old pod can then
 // give its slot to a new pod, and get the slot back. With a gate outside of the containers,
-// revisions have no order.
-func (r Request) Ordered() bool {
-	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Ordered })
+// pods take no turns.
+func (r Request) TakesTurns() bool {
+	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.TakesTurns })
 }
 
 // Standbys returns the readiness of standbys. A standby without a shim in its

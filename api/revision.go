@@ -63,7 +63,7 @@ func (r Revision) Same(other Revision) bool {
 }
 
 // NewerThan reports whether the controller rolls from the other revision to this one.
-// Revisions of two workloads, and unknown ones, have no order.
+// Of two workloads' revisions none is newer, nor is an unknown revision.
 func (r Revision) NewerThan(other Revision) bool {
 	return r.Workload != "" && r.Workload == other.Workload && !r.Same(other) && r.Number > other.Number
 }

@@ -35,7 +35,7 @@ type RunArgs struct {
 	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in it,
 	// because the webhook does not know the name of a pod with generateName.
 	Workload string
-	// Revision identifies the template of the pod. The zero value has no order.
+	// Revision identifies the template of the pod. A pod with the zero value takes no turns.
 	Revision Revision
 	// MinReady is the minReadySeconds of the pod's controller.
 	MinReady time.Duration

@@ -48,11 +48,11 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is
-// deleted. Such a pod claims one slot, the revisions of its workload have an order, and
+// deleted. Such a pod claims one slot, pods of its workload take turns, and
 // standbys may be Ready.
 func takesTurn(request api.Request) bool {
 	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
-	return request.Standbys() == api.ReadinessForward && request.Ordered() && len(request.Slots(workload)) == 1
+	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(request.Slots(workload)) == 1
 }
 
 // allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at

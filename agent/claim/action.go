@@ -29,7 +29,7 @@ type Facts struct {
 	Notes lease.Notes
 	// TakeFrom is the instant before which the pod leaves a free slot to other pods.
 	TakeFrom time.Duration
-	// Rollout returns the text about the order of revisions for a write of the kind,
+	// Rollout returns the text about turns for a write of the kind,
 	// which replaces the record r under the hold. If Rollout is nil, each write keeps
 	// the text of the record.
 	Rollout func(kind Kind, r lease.Record, hold string) string
@@ -109,7 +109,7 @@ type plan struct {
 	successor string
 }
 
-// rollout returns the text about the order of revisions for a write that replaces the
+// rollout returns the text about turns for a write that replaces the
 // record.
 func (f Facts) rollout(kind Kind, r lease.Record, hold string) string {
 	if f.Rollout == nil {

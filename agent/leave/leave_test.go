@@ -30,7 +30,8 @@ var (
 // play plays a Leave against an API server that stores each write after a while.
 type play struct {
 	facts Facts
-	// offers arrive once the time after has passed. mute: the API server stores no write.
+	// The offers arrive when the play has lasted for the duration in the field after. If
+	// mute is true, the API server stores no write.
 	offers  []api.Offer
 	after   time.Duration
 	mute    bool

@@ -22,8 +22,8 @@ type mailbox struct {
 
 	mu   sync.Mutex
 	last gate.Report
-	// puts numbers the last report. taken is the number of the last report that the
-	// reader received.
+	// The field puts is the number of the last report. The field taken is the number of the
+	// last report that the reader received.
 	puts, taken int
 }
 

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package turn decides the order of revisions in a rollout. The package is pure: it sends
+// Package turn decides which revision holds during a rollout. The package is pure: it sends
 // nothing, starts nothing, and takes the time as an argument.
 //
 // A pod of a newer revision than the holder's is not Ready, and asks for its turn. The
@@ -27,9 +27,9 @@
 //
 // # What is not guaranteed
 //
-// The package decides only whether an agent wants a slot. Packages claim and lease
-// decide whether the agent may have that slot. No order protects a rollout after its
-// last old pod is gone. Pods of two workloads have no order. A pod of an unknown
-// revision has no order, nor has a standby whose holder's agent writes no order.
-// Without an order each standby is Ready while the holder serves.
+// The package decides only whether an agent wants a slot. Packages claim and lease decide
+// whether the agent may have that slot. Nothing protects a rollout after its last old pod
+// is gone. Pods of two workloads take no turns, nor do pods of an unknown revision. A
+// standby takes no turn if its holder's agent writes no [Rollout]. Without turns each
+// standby is Ready while the holder serves.
 package turn

@@ -38,7 +38,7 @@ type Hold struct {
 	Ask     Ask
 }
 
-// Holder is the decision by the order of revisions about a holder.
+// Holder is the decision about a holder.
 type Holder struct {
 	// Rollout is the rollout that the next renewal writes.
 	Rollout Rollout

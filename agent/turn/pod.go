@@ -12,7 +12,7 @@ import (
 // Pod is the pod whose agent decides.
 type Pod struct {
 	Identity string
-	// Revision is zero for a pod without an order.
+	// Revision is zero for a pod that takes no turns.
 	Revision api.Revision
 	// Startup is the time that the startup and readiness probes give the application to
 	// start; zero without probes.

@@ -24,7 +24,7 @@ const (
 	Not Yields = "no"
 )
 
-// Rollout is the text of a Lease about the order of revisions. Each write of a slot
+// Rollout is the text of a Lease about turns. Each write of a slot
 // keeps that text, so the counts outlast a hold.
 type Rollout struct {
 	// Hold is the hold whose agent wrote the rollout; empty in a released Lease. An
@@ -98,7 +98,7 @@ func (r Rollout) String() string {
 }
 
 // Parse reads the text of [Rollout.String]. For any other text Parse returns the zero
-// rollout, which means that the pods have no order.
+// rollout, which means that the pods take no turns.
 func Parse(s string) Rollout {
 	var t text
 	if s == "" || json.Unmarshal([]byte(s), &t) != nil {

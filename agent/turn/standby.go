@@ -11,11 +11,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Look is the decision by the order of revisions about a standby's readiness.
+// Look is the decision about a standby's readiness.
 type Look int
 
 const (
-	// Free: the order decides nothing. The standby is Ready while the holder serves.
+	// Free: turns decide nothing. The standby is Ready while the holder serves.
 	Free Look = iota
 	// Ready: the standby stays Ready even if the holder does not serve yet.
 	Ready
@@ -41,7 +41,7 @@ type Facts struct {
 	Due time.Duration
 }
 
-// Standby is the decision by the order of revisions about a standby.
+// Standby is the decision about a standby.
 type Standby struct {
 	Look            Look
 	Reason, Message string
@@ -114,7 +114,7 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	return to
 }
 
-// behind decides for a standby of a holder whose agent writes the order of revisions.
+// behind decides for a standby of a holder whose agent writes a [Rollout].
 func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := podOf(s.Holder)
 	switch {

@@ -30,7 +30,7 @@ func pod(name string, revision api.Revision) Pod {
 // expiry is the instant from which a newer revision takes a slot that nobody renews.
 const expiry = 1001 * time.Second
 
-// heldBy returns a slot whose holder's agent knows the order.
+// heldBy returns a slot whose holder's agent takes part in turns.
 func heldBy(p Pod, yields Yields) Slot {
 	return Slot{
 		Known: true, Holder: p.Identity, Hold: "h1", Revision: p.Revision, FreeAt: 1000 * time.Second,

@@ -128,7 +128,7 @@ func (s sidecar) agentArgs() []string {
 	} else {
 		args.Gate = s.Request.Gate
 	}
-	if s.Request.Ordered() {
+	if s.Request.TakesTurns() {
 		args.Revision, args.MinReady = s.Revision, s.MinReady
 	}
 	if s.Spec.HostNetwork {

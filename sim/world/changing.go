@@ -64,7 +64,7 @@ func newChanging(w *World) *changing {
 	if c.shared = chance(w.rng, .2); c.shared {
 		t.workload = "job"
 		all.add(t, 0)
-		c.protects = false // the revisions of two workloads have no order
+		c.protects = false // pods of two workloads take no turns
 		other := newWorkload(w, t, 2)
 		other.apply(pick(w.rng, []behaviour{goodVersion(w.rng), exitingVersion(w.rng)}))
 		other.steer(&deployment{workload: other, surge: 1})

@@ -37,7 +37,7 @@ type template struct {
 	lateReader time.Duration
 	// gate selects the mechanism that keeps the child from running.
 	gate api.Gate
-	// revision is zero if the pods have no order of revisions.
+	// revision is zero if the pods take no turns.
 	revision  api.Revision
 	behaviour behaviour
 	// endpointDelay is the time that a holder takes to leave its Services; zero for a pod

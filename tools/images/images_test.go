@@ -145,7 +145,7 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 }
 
 // The webhook writes the agent's path into a hook, so the image must have the agent there.
-func TestAgentHasThePathThatTheWebhookWrites(t *testing.T) {
+func TestImageHasTheAgentAtTheWebhooksPath(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)

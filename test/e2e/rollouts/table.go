@@ -45,8 +45,8 @@ const (
 	// goes bounds a good rollout. A pod of the old version serves for a minute before it
 	// yields, and a second old pod may hold for another minute before that.
 	goes = 170 * time.Second
-	// serves bounds the wait until some version runs. The machine stalls an application
-	// for a shorter time, in which the application seems to be dead.
+	// serves bounds the wait until some version runs. A busy test machine can stall an
+	// application, so that the application seems dead. Such a stall is shorter than serves.
 	serves = 5 * time.Second
 	// waits is the time for which the test observes the rollout of a broken version. A
 	// rollout that does not stall finishes within that time.
